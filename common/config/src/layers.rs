@@ -1,0 +1,187 @@
+//! From text, variables and flags to one checked [`RunFile`].
+
+use std::str::FromStr;
+
+use serde_json::Value;
+use toml::Table;
+
+use crate::{Error, RunFile, validate};
+
+/// Variables with this prefix set keys: `PODIUM_RUN__SEED=3` is `run.seed = 3`.
+const VARIABLE_PREFIX: &str = "PODIUM_";
+const VARIABLE_SEPARATOR: &str = "__";
+
+/// One `section.key=value` from a flag. The value is read as TOML, or as text where it is none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Override {
+    key: Vec<String>,
+    value: toml::Value,
+    origin: String,
+}
+
+impl Override {
+    /// An assignment made by a program rather than typed by a person.
+    ///
+    /// # Panics
+    /// If `key` is not `section.key`.
+    pub fn new(key: &str, value: impl Into<toml::Value>) -> Self {
+        let parts: Vec<String> = key.split('.').map(str::to_owned).collect();
+        assert!(parts.len() >= 2, "{key} names no section");
+        Self { key: parts, value: value.into(), origin: format!("--set {key}") }
+    }
+}
+
+impl FromStr for Override {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let broken = || Error::Assignment { text: text.to_owned() };
+        let (key, value) = text.split_once('=').ok_or_else(broken)?;
+        let key: Vec<String> = key.trim().split('.').map(str::to_owned).collect();
+        if key.len() < 2 || key.iter().any(String::is_empty) {
+            return Err(broken());
+        }
+        Ok(Self { key, value: read_value(value.trim()), origin: format!("--set {text}") })
+    }
+}
+
+fn read_value(text: &str) -> toml::Value {
+    let parsed = format!("value = {text}").parse::<Table>();
+    match parsed.ok().and_then(|mut table| table.remove("value")) {
+        Some(value) => value,
+        None => toml::Value::String(text.to_owned()),
+    }
+}
+
+pub(crate) fn assemble(
+    text: &str,
+    name: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    overrides: &[Override],
+) -> Result<RunFile, Error> {
+    let mut table: Table =
+        text.parse().map_err(|source| Error::Syntax { origin: name.to_owned(), source: Box::new(source) })?;
+    let schema = crate::reference::schema();
+    check_keys(&table, &schema, &schema, name, "")?;
+
+    let mut variables: Vec<Override> = variables.filter_map(|(name, value)| from_variable(&name, &value)).collect();
+    variables.sort_by(|a, b| a.origin.cmp(&b.origin));
+    for change in variables.iter().chain(overrides) {
+        let layer = nest(&change.key, change.value.clone());
+        check_keys(&layer, &schema, &schema, &change.origin, "")?;
+        // Each layer is read on its own, so that an error names the layer and not the file.
+        Table::try_into::<RunFile>(layer.clone())
+            .map_err(|source| Error::Type { origin: change.origin.clone(), source: Box::new(source) })?;
+        merge(&mut table, layer);
+    }
+    // Read from text where no layer changed it, since errors then point at line and column.
+    let read: Result<RunFile, _> = if variables.is_empty() && overrides.is_empty() {
+        toml::from_str(text)
+    } else {
+        toml::from_str::<RunFile>(text).and_then(|_| table.try_into())
+    };
+    let file = read.map_err(|source| Error::Type { origin: name.to_owned(), source: Box::new(source) })?;
+    validate::check(&file)?;
+    Ok(file)
+}
+
+fn from_variable(name: &str, value: &str) -> Option<Override> {
+    let key = name.strip_prefix(VARIABLE_PREFIX)?;
+    if !key.contains(VARIABLE_SEPARATOR) {
+        return None;
+    }
+    let key = key.to_lowercase().split(VARIABLE_SEPARATOR).map(str::to_owned).collect();
+    Some(Override { key, value: read_value(value), origin: name.to_owned() })
+}
+
+fn nest(key: &[String], value: toml::Value) -> Table {
+    let (last, sections) = key.split_last().expect("an override has a key");
+    let mut table = Table::from_iter([(last.clone(), value)]);
+    for section in sections.iter().rev() {
+        table = Table::from_iter([(section.clone(), toml::Value::Table(table))]);
+    }
+    table
+}
+
+fn merge(base: &mut Table, layer: Table) {
+    for (key, value) in layer {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(layer)) => merge(base, layer),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Refuses keys that the schema does not have, naming the nearest that it has.
+fn check_keys(table: &Table, schema: &Value, root: &Value, origin: &str, prefix: &str) -> Result<(), Error> {
+    let Some(known) = crate::reference::properties(schema, root) else { return Ok(()) };
+    for (key, value) in table {
+        let dotted = format!("{prefix}{key}");
+        let Some(inner) = known.get(key) else {
+            let nearest = nearest(key, known.keys()).map(|near| format!("{prefix}{near}"));
+            return Err(Error::UnknownKey { origin: origin.to_owned(), key: dotted, nearest });
+        };
+        if let toml::Value::Table(table) = value {
+            check_keys(table, inner, root, origin, &format!("{dotted}."))?;
+        }
+    }
+    Ok(())
+}
+
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(2))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<RunFile, Error> {
+        let flags: Vec<Override> = flags.iter().map(|flag| flag.parse().unwrap()).collect();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        assemble(text, "run.toml", variables, &flags)
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let text = "[run]\nseed = 1\nsteps = 7";
+        assert_eq!(read(text, &[], &[]).unwrap().run.seed, 1);
+        assert_eq!(read(text, &[("PODIUM_RUN__SEED", "2")], &[]).unwrap().run.seed, 2);
+        let file = read(text, &[("PODIUM_RUN__SEED", "2"), ("PODIUM_CUDA", "1")], &["run.seed=3"]).unwrap();
+        assert_eq!((file.run.seed, file.run.steps), (3, 7));
+        assert_eq!(read(text, &[], &["run.name=short"]).unwrap().run.name, "short");
+    }
+
+    #[test]
+    fn errors_name_place_and_remedy() {
+        let message = |text: &str, flags: &[&str]| read(text, &[], flags).unwrap_err().to_string();
+        assert!(message("[rollout]\ngruop_size = 4", &[]).contains("did you mean `rollout.group_size`"));
+        assert!(message("[lerner]\n", &[]).contains("did you mean `learner`"));
+        assert!(message("[run]\nseed = \"x\"", &[]).contains("seed"));
+        assert!(message("", &["run.sed=1"]).contains("--set run.sed=1: there is no key `run.sed`; did you mean `run.seed`"));
+        assert!(message("", &["grpo.beta=-1"]).contains("grpo.beta is -1"));
+        assert!(message("[run", &[]).contains("run.toml is not TOML"));
+        assert!("seed=1".parse::<Override>().is_err());
+    }
+
+    #[test]
+    fn a_resolved_file_reads_back_as_itself() {
+        let file = read("[data]\ndir = \"x\"", &[], &["grpo.epsilon_high=0.28"]).unwrap();
+        assert_eq!(read(&file.to_toml(), &[], &[]).unwrap(), file);
+    }
+
+    #[test]
+    fn the_hash_covers_what_changes_results() {
+        let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
+        assert_eq!(hash(&[]), hash(&["launch.workers=9", "network.listen='0.0.0.0:1'", "model.path=elsewhere"]));
+        for change in ["run.seed=1", "rollout.threads=2", "grpo.beta=0.1", "evaluation.users=12"] {
+            assert_ne!(hash(&[]), hash(&[change]), "{change}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The run file: one TOML file that every process of a run reads.
+//!
+//! Layers, each winning over the one before: defaults, the file, environment variables (`PODIUM_SECTION__KEY`), flags
+//! (`--set section.key=value`). Unknown keys are refused with the nearest known one. [`RunFile::hash`] covers the
+//! sections that change results, so that a process of another run is recognised.
+//!
+//! This crate reads text and numbers; it opens no data set and no model.
+
+mod layers;
+pub mod reference;
+pub mod sections;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use layers::Override;
+pub use sections::{DataType, Evaluation, Launch, Learner, Model, Network, Rollout, Run, Sft};
+
+/// Everything a run is made of. Every section and every key may be left out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunFile {
+    /// The run as a whole.
+    pub run: Run,
+    /// The data set. Without a folder the embedded one is generated.
+    pub data: podium_recsys::dataset::Options,
+    /// The world that the embedded data set is drawn from.
+    pub world: podium_recsys::synthetic::World,
+    /// How a prompt is made of a history and candidates.
+    pub prompt: podium_recsys::prompt::Options,
+    /// What an answer has to look like.
+    pub answer: podium_recsys::completion::Options,
+    /// How the candidates beside the target are drawn.
+    pub candidates: podium_recsys::candidates::Options,
+    /// The policy at the start.
+    pub model: Model,
+    /// Sampling of training completions.
+    pub rollout: Rollout,
+    /// What a completion earns.
+    pub reward: podium_recsys::reward::Options,
+    /// Advantages and loss, under TRL's names.
+    pub grpo: podium_grpo::Options,
+    /// The optimizer.
+    pub learner: Learner,
+    /// Held-out evaluation.
+    pub evaluation: Evaluation,
+    /// Supervised fine-tuning (`podium-learner sft`).
+    pub sft: Sft,
+    /// The completions that supervised fine-tuning imitates.
+    pub demonstration: podium_recsys::demonstration::Options,
+    /// Addresses, limits and deadlines. Never changes results.
+    pub network: Network,
+    /// How many processes the launcher starts and on which devices. Never changes results.
+    pub launch: Launch,
+}
+
+impl RunFile {
+    /// Reads a run file with the environment and `overrides` on top, and checks it.
+    ///
+    /// Relative paths in the file are taken from the file's folder.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let mut file = layers::assemble(&text, &path.display().to_string(), std::env::vars(), overrides)?;
+        file.resolve_paths(&folder);
+        Ok(file)
+    }
+
+    /// The same for a text that is part of the program. Relative paths stay as they are.
+    pub fn parse(text: &str, name: &str, overrides: &[Override]) -> Result<Self, Error> {
+        layers::assemble(text, name, std::env::vars(), overrides)
+    }
+
+    /// The sections that say what a prompt, an answer and its reward are.
+    pub fn task(&self) -> podium_recsys::task::Options {
+        podium_recsys::task::Options {
+            prompt: self.prompt.clone(),
+            answer: self.answer.clone(),
+            candidates: self.candidates.clone(),
+            reward: self.reward.clone(),
+        }
+    }
+
+    /// The resolved file, every key spelled out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a run file's tables hold strings, numbers and lists only")
+    }
+
+    /// SHA-256 over every section but `network` and `launch`, as hexadecimal text.
+    ///
+    /// Two processes with the same hash want the same run: same data order, same sampling, same updates.
+    pub fn hash(&self) -> String {
+        let mut value = serde_json::to_value(self).expect("a run file is plain data");
+        let sections = value.as_object_mut().expect("a run file is a table");
+        for section in NOT_HASHED {
+            sections.remove(section);
+        }
+        // Where things lie does not say what they are: contents are compared by fingerprint.
+        for (section, key) in PLACES {
+            if let Some(section) = sections.get_mut(section).and_then(|section| section.as_object_mut()) {
+                section.remove(key);
+            }
+        }
+        let mut digest = Sha256::new();
+        digest.update(value.to_string());
+        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn resolve_paths(&mut self, folder: &Path) {
+        for path in [&mut self.data.dir, &mut self.model.path].into_iter().flatten() {
+            if path.is_relative() {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+}
+
+const NOT_HASHED: [&str; 2] = ["network", "launch"];
+const PLACES: [(&str, &str); 2] = [("model", "path"), ("data", "dir")];
+
+/// A run file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the run file {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{origin} is not TOML: {source}")]
+    Syntax {
+        /// File, variable or flag.
+        origin: String,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A key that does not exist.
+    #[error("{origin}: there is no key `{key}`{}", nearest.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// File, variable or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// The nearest that exists.
+        nearest: Option<String>,
+    },
+    /// A key with a value of the wrong type.
+    #[error("{origin}: {source}")]
+    Type {
+        /// File, variable or flag.
+        origin: String,
+        /// Which key and what was expected.
+        source: Box<toml::de::Error>,
+    },
+    /// A flag or variable that is no assignment to a key.
+    #[error("{text:?} is no assignment: expected section.key=value")]
+    Assignment {
+        /// What was given.
+        text: String,
+    },
+    /// A value outside its range, or values that contradict each other.
+    #[error("{key} is {value}: expected {expected}")]
+    Range {
+        /// The dotted key.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// The `[grpo]` section.
+    #[error(transparent)]
+    Grpo(#[from] podium_grpo::options::Error),
+}

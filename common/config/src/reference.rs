@@ -1,0 +1,110 @@
+//! The configuration reference, made from the code: docs/configuration.md is this module's output.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use crate::RunFile;
+
+/// The JSON schema of a run file.
+pub fn schema() -> Value {
+    schemars::schema_for!(RunFile).to_value()
+}
+
+/// The reference as Markdown: each section's keys with type, default and meaning.
+pub fn markdown() -> String {
+    let root = schema();
+    let defaults = serde_json::to_value(RunFile::default()).expect("a run file is plain data");
+    let mut page = String::from(
+        "# Configuration reference\n\n\
+         One TOML file describes a run; every process of the run reads it. Layers, each winning over the one before: \
+         defaults, the file, environment variables (`PODIUM_RUN__SEED=3` sets `run.seed`), flags (`--set run.seed=3`). \
+         Unknown keys are refused. Every key may be left out.\n\n\
+         Sections `network` and `launch` never change results; all others are part of the run hash that processes \
+         compare before they work together (but for `model.path`, whose content is compared instead).\n\n\
+         This page is made from the code by `cargo run --release -p podium-config --example reference`.\n",
+    );
+    for (section, inner) in properties(&root, &root).into_iter().flatten() {
+        let about = description(inner, &root);
+        let _ = write!(page, "\n## `[{section}]`\n\n{about}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        for (key, field) in properties(inner, &root).into_iter().flatten() {
+            let default = match &defaults[section][key] {
+                Value::Null => "–".to_owned(),
+                value => format!("`{value}`"),
+            };
+            let about = description(field, &root).replace('\n', " ").replace('|', "\\|");
+            let _ = writeln!(page, "| `{key}` | {} | {default} | {about} |", type_name(field, &root));
+        }
+    }
+    page
+}
+
+/// The properties of an object schema, references followed.
+pub(crate) fn properties<'a>(schema: &'a Value, root: &'a Value) -> Option<&'a Map<String, Value>> {
+    follow(schema, root).get("properties")?.as_object()
+}
+
+fn follow<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
+    target.map_or(schema, |target| follow(target, root))
+}
+
+fn description(schema: &Value, root: &Value) -> String {
+    let own = schema.get("description").or_else(|| follow(schema, root).get("description"));
+    own.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// A type for people: `integer`, `number`, `text`, or the values of a choice.
+fn type_name(schema: &Value, root: &Value) -> String {
+    let schema = follow(schema, root);
+    for list in ["anyOf", "oneOf"] {
+        if let Some(variants) = schema.get(list).and_then(Value::as_array) {
+            let mut names: Vec<String> = variants.iter().map(|variant| type_name(variant, root)).collect();
+            names.retain(|name| name != "nothing");
+            return names.join(", ");
+        }
+    }
+    if let Some(value) = schema.get("const") {
+        return format!("`{value}`");
+    }
+    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
+        return values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
+    }
+    let name = |name: &str| match name {
+        "string" => "text".to_owned(),
+        "array" => {
+            let items = schema.get("items").map(|items| type_name(items, root));
+            format!("list of {}", items.unwrap_or_else(|| "values".into()))
+        }
+        "object" => "table".to_owned(),
+        "null" => "nothing".to_owned(),
+        other => other.to_owned(),
+    };
+    match schema.get("type") {
+        Some(Value::String(one)) => name(one),
+        Some(Value::Array(several)) => {
+            let several = several.iter().filter_map(Value::as_str).filter(|one| *one != "null");
+            several.map(name).collect::<Vec<_>>().join(" or ")
+        }
+        _ => "value".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_in_docs_is_what_the_code_says() {
+        let page = include_str!("../../../docs/configuration.md");
+        assert!(
+            page == super::markdown(),
+            "docs/configuration.md is out of date: run `cargo run --release -p podium-config --example reference > docs/configuration.md`"
+        );
+    }
+
+    #[test]
+    fn every_key_has_a_meaning() {
+        for line in super::markdown().lines().filter(|line| line.starts_with("| `")) {
+            assert!(!line.ends_with("|  |"), "{line}");
+        }
+    }
+}

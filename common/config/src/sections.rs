@@ -1,0 +1,232 @@
+//! The sections of a run file. The comments of fields become docs/configuration.md.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[run]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Run {
+    /// A name for people; letters, digits, `-` and `_`.
+    pub name: String,
+    /// Seed of everything that is random.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// Folder of the policy to start from, in Hugging Face layout. Without it the embedded start is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Number type of weights and activations on a GPU; a CPU always computes in float32.
+    pub dtype: DataType,
+}
+
+/// The number type a policy computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataType {
+    /// 32 bits.
+    Float32,
+    /// 16 bits with the exponent of 32.
+    Bfloat16,
+}
+
+/// `[rollout]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollout {
+    /// Completions a prompt (TRL: `num_generations`).
+    pub group_size: u32,
+    /// Prompts a step.
+    pub prompts_per_step: u32,
+    /// Prompts a lease: what a worker samples as one batch. Part of the result, since a batch's shape decides its
+    /// rounding.
+    pub prompts_per_lease: u32,
+    /// Sampling temperature of training completions.
+    pub temperature: f64,
+    /// Smallest set of tokens with at least this probability is sampled from; 1 for all.
+    pub top_p: f64,
+    /// The most probable tokens that are sampled from; 0 for all.
+    pub top_k: u32,
+    /// A completion is cut after this many tokens.
+    pub max_new_tokens: u32,
+    /// libtorch threads of a worker. Part of the result: sums are rounded differently with another number.
+    pub threads: u32,
+}
+
+/// `[learner]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Learner {
+    /// `AdamW` step size after warm-up.
+    pub learning_rate: f64,
+    /// Steps over which the step size rises from 0.
+    pub warmup_steps: u64,
+    /// Gradients are scaled down to this norm (over all parameters).
+    pub max_grad_norm: f64,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the root of the second moment.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay; not applied to norms.
+    pub weight_decay: f64,
+    /// Groups that go through the policy at once; memory against speed, never the result beyond rounding.
+    pub groups_per_micro_batch: u32,
+    /// Steps between checkpoints.
+    pub checkpoint_every_steps: u64,
+    /// libtorch threads of a learner rank. Part of the result, as for workers.
+    pub threads: u32,
+}
+
+/// `[evaluation]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Evaluation {
+    /// Steps between evaluations; the first and the last version are always evaluated. 0: only those two.
+    pub every_steps: u64,
+    /// Held-out users, from the first of test.tsv on; 0 for all.
+    pub users: u32,
+    /// Prompts a lease of an evaluation holds.
+    pub prompts_per_lease: u32,
+    /// Sampling temperature; 0 for greedy decoding.
+    pub temperature: f64,
+}
+
+/// `[sft]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sft {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Samples a step.
+    pub batch_size: u32,
+    /// `AdamW` step size after warm-up; it then falls to a tenth along a cosine.
+    pub learning_rate: f64,
+    /// Steps over which the step size rises from 0.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay; not applied to norms.
+    pub weight_decay: f64,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Where the coordinator listens, host:port. Port 0 lets the system choose.
+    pub listen: String,
+    /// Where workers and ranks find the coordinator, host:port. Without it: `listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<String>,
+    /// A worker says at least this often that it lives.
+    pub heartbeat_interval_ms: u64,
+    /// A lease that is neither handed in nor kept alive for this long goes to somebody else.
+    pub lease_deadline_ms: u64,
+    /// How long one call may take before it is tried again.
+    pub request_timeout_ms: u64,
+    /// How long a worker or rank goes on trying to reach the coordinator before it gives up.
+    pub reconnect_for_ms: u64,
+    /// A collective operation between learner ranks fails after this long, naming the rank that is missing.
+    pub collective_timeout_ms: u64,
+    /// Largest message that is accepted or sent.
+    pub max_message_bytes: u64,
+}
+
+/// `[launch]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Launch {
+    /// Rollout workers that the launcher starts.
+    pub workers: u32,
+    /// Learner ranks that the launcher starts.
+    pub learner_ranks: u32,
+    /// Device of each worker: `cpu`, `cuda`, `cuda:1`, or `auto` (a GPU where there is one).
+    pub rollout_device: String,
+    /// Device of each learner rank, likewise.
+    pub learner_device: String,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { name: "podium".into(), seed: 0, steps: 100 }
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { path: None, dtype: DataType::Float32 }
+    }
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            group_size: 8,
+            prompts_per_step: 32,
+            prompts_per_lease: 8,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            max_new_tokens: 128,
+            threads: 1,
+        }
+    }
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-5,
+            warmup_steps: 0,
+            max_grad_norm: 1.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.0,
+            groups_per_micro_batch: 8,
+            checkpoint_every_steps: 20,
+            threads: 2,
+        }
+    }
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self { every_steps: 20, users: 0, prompts_per_lease: 64, temperature: 0.0 }
+    }
+}
+
+impl Default for Sft {
+    fn default() -> Self {
+        Self { steps: 1000, batch_size: 64, learning_rate: 1e-3, warmup_steps: 100, weight_decay: 0.01 }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:0".into(),
+            coordinator: None,
+            heartbeat_interval_ms: 2_000,
+            lease_deadline_ms: 15_000,
+            request_timeout_ms: 30_000,
+            reconnect_for_ms: 120_000,
+            collective_timeout_ms: 60_000,
+            max_message_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { workers: 2, learner_ranks: 1, rollout_device: "auto".into(), learner_device: "auto".into() }
+    }
+}

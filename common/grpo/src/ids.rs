@@ -1,0 +1,59 @@
+//! The numbers that name things: steps, policy versions, groups.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// An optimizer step of a run, from 0. Step `s` trains on groups sampled for it and turns one policy version into the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Step(pub u64);
+
+/// A version of the policy: 0 is the start of the run, version `s + 1` is what step `s` produced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PolicyVersion(pub u64);
+
+/// One group of completions: the `index`-th prompt of a step. The order of ids is the order of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupId {
+    /// The step that trains on the group.
+    pub step: Step,
+    /// Position in the step's batch, from 0.
+    pub index: u32,
+}
+
+impl Step {
+    /// The version that exists once this step is committed.
+    pub const fn produces(self) -> PolicyVersion {
+        PolicyVersion(self.0 + 1)
+    }
+
+    /// The step after this one.
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl PolicyVersion {
+    /// The version a run starts from.
+    pub const START: Self = Self(0);
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}", self.0)
+    }
+}
+
+impl fmt::Display for PolicyVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "policy version {}", self.0)
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}.{}", self.step.0, self.index)
+    }
+}

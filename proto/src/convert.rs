@@ -1,0 +1,333 @@
+//! Checked conversions between messages and domain types. Every message from the network passes here before use.
+
+use podium_grpo::{Completion, FinishReason, Group, GroupId, PolicyVersion, Step};
+use uuid::Uuid;
+
+use crate::v1;
+
+/// A message that does not hold together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A field that must be there is not.
+    #[error("{field} is missing")]
+    Missing {
+        /// Message and field.
+        field: &'static str,
+    },
+    /// A field has a value it may not have.
+    #[error("{field} is {value}: expected {expected}")]
+    Invalid {
+        /// Message and field.
+        field: &'static str,
+        /// What it was.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Two lists that go together differ in length.
+    #[error("{field} has {found} entries: expected {expected}, one for each {of}")]
+    Length {
+        /// Message and field.
+        field: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length it should have.
+        expected: usize,
+        /// What the other list holds.
+        of: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &'static str, value: impl ToString, expected: &'static str) -> Self {
+        Self::Invalid { field, value: value.to_string(), expected }
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        Self::invalid_argument(error.to_string())
+    }
+}
+
+/// What one prompt is sampled for, and which one it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// A group of a training step.
+    Training(GroupId),
+    /// A held-out prompt under a policy version.
+    Evaluation {
+        /// The version evaluated.
+        version: PolicyVersion,
+        /// Position among the held-out prompts.
+        index: u32,
+    },
+}
+
+/// Reads an identifier that a process chose for itself.
+pub fn uuid(field: &'static str, text: &str) -> Result<Uuid, Error> {
+    let shown = || text.chars().take(64).collect::<String>();
+    Uuid::try_parse(text).map_err(|_| Error::invalid(field, format!("{:?}", shown()), "a UUID"))
+}
+
+/// A result of sampling one slot, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlotResult {
+    /// Which slot.
+    pub slot: Slot,
+    /// The prompt as the policy read it.
+    pub prompt_ids: Vec<u32>,
+    /// The completions in sample order.
+    pub completions: Vec<Completion>,
+}
+
+impl From<Slot> for v1::task::Purpose {
+    fn from(slot: Slot) -> Self {
+        match slot {
+            Slot::Training(id) => Self::Training(id.into()),
+            Slot::Evaluation { version, index } => {
+                Self::Evaluation(v1::EvaluationSlot { policy_version: version.0, index })
+            }
+        }
+    }
+}
+
+impl From<Slot> for v1::task_result::Purpose {
+    fn from(slot: Slot) -> Self {
+        match slot {
+            Slot::Training(id) => Self::Training(id.into()),
+            Slot::Evaluation { version, index } => {
+                Self::Evaluation(v1::EvaluationSlot { policy_version: version.0, index })
+            }
+        }
+    }
+}
+
+impl From<GroupId> for v1::TrainingSlot {
+    fn from(id: GroupId) -> Self {
+        Self { step: id.step.0, index: id.index }
+    }
+}
+
+impl From<v1::TrainingSlot> for Slot {
+    fn from(slot: v1::TrainingSlot) -> Self {
+        Self::Training(GroupId { step: Step(slot.step), index: slot.index })
+    }
+}
+
+impl From<v1::EvaluationSlot> for Slot {
+    fn from(slot: v1::EvaluationSlot) -> Self {
+        Self::Evaluation { version: PolicyVersion(slot.policy_version), index: slot.index }
+    }
+}
+
+impl TryFrom<&v1::Task> for Slot {
+    type Error = Error;
+
+    fn try_from(task: &v1::Task) -> Result<Self, Error> {
+        match task.purpose.ok_or(Error::Missing { field: "Task.purpose" })? {
+            v1::task::Purpose::Training(slot) => Ok(slot.into()),
+            v1::task::Purpose::Evaluation(slot) => Ok(slot.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::TaskResult> for SlotResult {
+    type Error = Error;
+
+    fn try_from(result: v1::TaskResult) -> Result<Self, Error> {
+        let slot = match result.purpose.ok_or(Error::Missing { field: "TaskResult.purpose" })? {
+            v1::task_result::Purpose::Training(slot) => slot.into(),
+            v1::task_result::Purpose::Evaluation(slot) => slot.into(),
+        };
+        if result.prompt_ids.is_empty() {
+            return Err(Error::Missing { field: "TaskResult.prompt_ids" });
+        }
+        let completions =
+            result.completions.into_iter().map(Completion::try_from_message).collect::<Result<_, _>>()?;
+        Ok(Self { slot, prompt_ids: result.prompt_ids, completions })
+    }
+}
+
+impl From<SlotResult> for v1::TaskResult {
+    fn from(result: SlotResult) -> Self {
+        Self {
+            purpose: Some(result.slot.into()),
+            prompt_ids: result.prompt_ids,
+            completions: result.completions.into_iter().map(v1::Completion::from).collect(),
+        }
+    }
+}
+
+/// Reading of messages whose domain type lives in another crate.
+pub trait TryFromMessage<M>: Sized {
+    /// Checks a message and takes it over.
+    fn try_from_message(message: M) -> Result<Self, Error>;
+}
+
+impl TryFromMessage<v1::Completion> for Completion {
+    fn try_from_message(message: v1::Completion) -> Result<Self, Error> {
+        let tokens = message.token_ids.len();
+        let check = |field, logprobs: &[f32]| {
+            if logprobs.len() != tokens {
+                return Err(Error::Length { field, found: logprobs.len(), expected: tokens, of: "token id" });
+            }
+            match logprobs.iter().find(|value| !value.is_finite() || **value > 1e-3) {
+                Some(value) => Err(Error::invalid(field, value, "a finite log-probability of at most 0")),
+                None => Ok(()),
+            }
+        };
+        check("Completion.logprobs", &message.logprobs)?;
+        if !message.sampled_logprobs.is_empty() {
+            check("Completion.sampled_logprobs", &message.sampled_logprobs)?;
+        }
+        let finish_reason = match message.finish_reason() {
+            v1::FinishReason::Stop => FinishReason::Stop,
+            v1::FinishReason::Length => FinishReason::Length,
+            v1::FinishReason::Unspecified => {
+                return Err(Error::invalid("Completion.finish_reason", message.finish_reason, "STOP or LENGTH"));
+            }
+        };
+        let sampled = message.sampled_logprobs;
+        Ok(Self {
+            token_ids: message.token_ids,
+            text: message.text,
+            logprobs: message.logprobs,
+            sampled_logprobs: (!sampled.is_empty()).then_some(sampled),
+            finish_reason,
+        })
+    }
+}
+
+impl From<Completion> for v1::Completion {
+    fn from(completion: Completion) -> Self {
+        let finish_reason = match completion.finish_reason {
+            FinishReason::Stop => v1::FinishReason::Stop,
+            FinishReason::Length => v1::FinishReason::Length,
+        };
+        Self {
+            token_ids: completion.token_ids,
+            text: completion.text,
+            logprobs: completion.logprobs,
+            sampled_logprobs: completion.sampled_logprobs.unwrap_or_default(),
+            finish_reason: finish_reason.into(),
+        }
+    }
+}
+
+impl TryFromMessage<v1::ScoredGroup> for Group {
+    fn try_from_message(message: v1::ScoredGroup) -> Result<Self, Error> {
+        let completions = message
+            .completions
+            .into_iter()
+            .map(Completion::try_from_message)
+            .collect::<Result<Vec<_>, _>>()?;
+        if message.rewards.len() != completions.len() {
+            return Err(Error::Length {
+                field: "ScoredGroup.rewards",
+                found: message.rewards.len(),
+                expected: completions.len(),
+                of: "completion",
+            });
+        }
+        let terms = message.reward_terms.len();
+        for reward in &message.rewards {
+            if reward.terms.len() != terms {
+                let found = reward.terms.len();
+                return Err(Error::Length { field: "Reward.terms", found, expected: terms, of: "reward term" });
+            }
+        }
+        let rewards = totals(&message.rewards)?;
+        Ok(Self {
+            id: GroupId { step: Step(message.step), index: message.index },
+            policy_version: PolicyVersion(message.policy_version),
+            prompt_ids: message.prompt_ids,
+            completions,
+            reward_terms: message.reward_terms,
+            term_rewards: message.rewards.into_iter().map(|reward| reward.terms).collect(),
+            rewards,
+        })
+    }
+}
+
+/// The total rewards of one group's completions; every one that is there is finite.
+pub fn totals(rewards: &[v1::Reward]) -> Result<Vec<Option<f64>>, Error> {
+    let total = |reward: &v1::Reward| match reward.total {
+        Some(total) if !total.is_finite() => Err(Error::invalid("Reward.total", total, "a finite number")),
+        total => Ok(total),
+    };
+    rewards.iter().map(total).collect()
+}
+
+impl From<&Group> for v1::GroupRewards {
+    fn from(group: &Group) -> Self {
+        let reward = |(total, terms): (&Option<f64>, &Vec<f64>)| v1::Reward { total: *total, terms: terms.clone() };
+        Self { rewards: group.rewards.iter().zip(&group.term_rewards).map(reward).collect() }
+    }
+}
+
+impl From<Group> for v1::ScoredGroup {
+    fn from(group: Group) -> Self {
+        let rewards = v1::GroupRewards::from(&group).rewards;
+        Self {
+            step: group.id.step.0,
+            index: group.id.index,
+            policy_version: group.policy_version.0,
+            prompt_ids: group.prompt_ids,
+            completions: group.completions.into_iter().map(v1::Completion::from).collect(),
+            reward_terms: group.reward_terms,
+            rewards,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion() -> v1::Completion {
+        v1::Completion {
+            token_ids: vec![3, 1],
+            text: "a".into(),
+            logprobs: vec![-0.5, -0.25],
+            sampled_logprobs: vec![],
+            finish_reason: v1::FinishReason::Stop.into(),
+        }
+    }
+
+    #[test]
+    fn a_group_survives_the_journey() {
+        let message = v1::ScoredGroup {
+            step: 4,
+            index: 2,
+            policy_version: 4,
+            prompt_ids: vec![7],
+            completions: vec![completion(), completion()],
+            reward_terms: vec!["form".into()],
+            rewards: vec![
+                v1::Reward { total: Some(0.5), terms: vec![1.0] },
+                v1::Reward { total: None, terms: vec![0.0] },
+            ],
+        };
+        let group = Group::try_from_message(message.clone()).unwrap();
+        assert_eq!(group.rewards, [Some(0.5), None]);
+        assert_eq!(v1::ScoredGroup::from(group), message);
+    }
+
+    #[test]
+    fn what_does_not_hold_together_is_refused() {
+        let refused = |change: fn(&mut v1::Completion)| {
+            let mut message = completion();
+            change(&mut message);
+            Completion::try_from_message(message).unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.logprobs.truncate(1)).contains("expected 2"));
+        assert!(refused(|c| c.logprobs[0] = f32::NAN).contains("finite"));
+        assert!(refused(|c| c.logprobs[1] = 0.5).contains("at most 0"));
+        assert!(refused(|c| c.sampled_logprobs = vec![-1.0]).contains("sampled_logprobs"));
+        assert!(refused(|c| c.finish_reason = 9).contains("STOP or LENGTH"));
+        assert!(uuid("LeaseRequest.worker_id", "x").unwrap_err().to_string().contains("LeaseRequest.worker_id"));
+        let nothing = v1::TaskResult { purpose: None, prompt_ids: vec![1], completions: vec![] };
+        assert_eq!(SlotResult::try_from(nothing), Err(Error::Missing { field: "TaskResult.purpose" }));
+    }
+}
