@@ -1,0 +1,175 @@
+//! Attention: the layer, and the one function through which plain forward, packed forward and cached decoding all go.
+//!
+//! A query attends to the keys of its own sequence and, where it belongs to a completion, to those of its prompt, which
+//! all completions of the prompt share. The shared keys are never copied for each completion: the completions of a
+//! prompt and the query heads of a key head are folded into the rows of one matrix product.
+//!
+//! How flat rows become sequences is not known here: that is the [`Arrangement`]'s part.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::config::Config;
+use crate::layers::{Linear, RmsNorm, Weights};
+use crate::rope::Rotation;
+
+/// Added to the score of a key that must not be seen. Finite, so that no row can become NaN, and far below any score.
+pub(crate) const MASKED: f64 = -1e30;
+
+/// How the rows of one forward make up sequences, and which keys each may see.
+pub(crate) trait Arrangement {
+    /// Attention over all rows. `query`: \[rows, query heads, D\], scaled; `key`, `value`: \[rows, key heads,
+    /// D\]. Returns \[rows, query heads · D\].
+    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor;
+}
+
+/// Keys and values of some sequences.
+#[derive(Debug)]
+pub(crate) struct KeyValue {
+    pub(crate) key: Tensor,
+    pub(crate) value: Tensor,
+}
+
+/// Keys and values of prompts, each shared by all completions of its prompt.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    /// \[prompts, key heads, prompt length, D\]
+    pub(crate) prompts: &'a KeyValue,
+    /// \[prompts · key heads, 1, prompt length\]: hides the padding of short prompts. None where there is none.
+    pub(crate) bias: Option<&'a Tensor>,
+}
+
+/// Attention of folded queries \[B prompts, H key heads, G sequences, R rows, D\] to the keys of their own sequence
+/// \[B, H, G, length, D\] and to those of their prompt, under one float32 softmax. Returns \[B, H, G, R, D\].
+///
+/// `own_bias` \[1, R, length\] says which own keys a row may see; none: all of them.
+pub(crate) fn attend(
+    query: &Tensor,
+    shared: Option<Shared>,
+    own: &KeyValue,
+    own_bias: Option<&Tensor>,
+) -> Tensor {
+    let [b, h, g, r, d] = query.size()[..] else { unreachable!("queries have five dimensions") };
+    let own_length = own.key.size()[3];
+    let (own_key, own_value) =
+        (own.key.view([b * h * g, own_length, d]), own.value.view([b * h * g, own_length, d]));
+    let own_scores = scores(&query.view([b * h * g, r, d]), &own_key, own_bias);
+    let Some(Shared { prompts, bias }) = shared else {
+        return own_scores
+            .softmax(-1, Kind::Float)
+            .to_kind(query.kind())
+            .bmm(&own_value)
+            .view([b, h, g, r, d]);
+    };
+
+    let prompt_length = prompts.key.size()[2];
+    let shared_shape = [b * h, prompt_length, d];
+    let shared_scores = scores(&query.view([b * h, g * r, d]), &prompts.key.view(shared_shape), bias);
+    let weights = Tensor::cat(
+        &[shared_scores.view([b, h, g, r, prompt_length]), own_scores.view([b, h, g, r, own_length])],
+        -1,
+    )
+    .softmax(-1, Kind::Float)
+    .to_kind(query.kind());
+    let from_prompt = weights
+        .narrow(-1, 0, prompt_length)
+        .view([b * h, g * r, prompt_length])
+        .bmm(&prompts.value.view(shared_shape));
+    let from_own =
+        weights.narrow(-1, prompt_length, own_length).view([b * h * g, r, own_length]).bmm(&own_value);
+    from_prompt.view([b, h, g, r, d]) + from_own.view([b, h, g, r, d])
+}
+
+fn scores(query: &Tensor, key: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let key = key.transpose(1, 2);
+    match bias {
+        // One pass instead of two, and backward does not touch the bias.
+        Some(bias) => bias.baddbmm(query, &key, 1.0, 1.0),
+        None => query.bmm(&key),
+    }
+}
+
+/// \[B·G, L, query heads, D\] to \[B, key heads, G, L · queries a key, D\].
+pub(crate) fn fold_queries(query: &Tensor, prompts: i64, key_heads: i64) -> Tensor {
+    let [sequences, length, query_heads, d] = query.size()[..] else { unreachable!("four dimensions") };
+    let (g, repeats) = (sequences / prompts, query_heads / key_heads);
+    query.view([prompts, g, length, key_heads, repeats, d]).permute([0, 3, 1, 2, 4, 5]).reshape([
+        prompts,
+        key_heads,
+        g,
+        length * repeats,
+        d,
+    ])
+}
+
+/// \[B·G, L, key heads, D\] to \[B, key heads, G, L, D\].
+pub(crate) fn fold_keys(key: &Tensor, prompts: i64) -> Tensor {
+    let [sequences, length, heads, d] = key.size()[..] else { unreachable!("four dimensions") };
+    key.view([prompts, sequences / prompts, length, heads, d]).permute([0, 3, 1, 2, 4]).contiguous()
+}
+
+/// The inverse of [`fold_queries`], with heads joined: \[B, key heads, G, L · queries a key, D\] to \[B·G, L, query
+/// heads · D\].
+pub(crate) fn unfold(x: &Tensor, length: i64) -> Tensor {
+    let [b, h, g, rows, d] = x.size()[..] else { unreachable!("five dimensions") };
+    let repeats = if length == 0 { 1 } else { rows / length };
+    x.view([b, h, g, length, repeats, d]).permute([0, 2, 3, 1, 4, 5]).reshape([
+        b * g,
+        length,
+        h * repeats * d,
+    ])
+}
+
+/// \[1, length · repeats, length\]: a row sees its own position and those before it.
+pub(crate) fn causal_bias(length: i64, repeats: i64, kind: Kind, device: Device) -> Tensor {
+    Tensor::full([length, length], MASKED, (kind, device))
+        .triu(1)
+        .repeat_interleave_self_int(repeats, 0, None)
+        .unsqueeze(0)
+}
+
+/// The attention layer of a block.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    query_key_norms: Option<(RmsNorm, RmsNorm)>,
+    head_dim: i64,
+}
+
+impl Attention {
+    pub(crate) fn new(weights: &Weights, name: &str, config: &Config) -> Self {
+        let linear = |part: &str| Linear::new(weights, &format!("{name}.{part}_proj"));
+        let norm = |part: &str| {
+            RmsNorm::new(weights.get(&format!("{name}.{part}_norm.weight")), config.rms_norm_eps)
+        };
+        Self {
+            query: linear("q"),
+            key: linear("k"),
+            value: linear("v"),
+            output: linear("o"),
+            query_key_norms: config.has_query_key_norms().then(|| (norm("q"), norm("k"))),
+            head_dim: config.head_dim,
+        }
+    }
+
+    /// \[rows, hidden\] to \[rows, hidden\].
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        layer: usize,
+        arrangement: &mut dyn Arrangement,
+    ) -> Tensor {
+        let heads = |x: Tensor| x.view([x.size()[0], -1, self.head_dim]);
+        let (mut query, mut key) = (heads(self.query.forward(x)), heads(self.key.forward(x)));
+        let value = heads(self.value.forward(x));
+        if let Some((query_norm, key_norm)) = &self.query_key_norms {
+            (query, key) = (query_norm.forward(&query), key_norm.forward(&key));
+        }
+        let query = rotation.apply(&query) * (self.head_dim as f64).powf(-0.5);
+        let key = rotation.apply(&key);
+        self.output.forward(&arrangement.attend(layer, &query, &key, &value))
+    }
+}

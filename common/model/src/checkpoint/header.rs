@@ -1,0 +1,208 @@
+//! The header of a safetensors file: eight bytes of length, then JSON that says where each tensor lies.
+//!
+//! Everything is checked before anything is believed. Knows nothing of policies and reads no tensor.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Longest header that is read, as in the reference implementation of the format.
+const LONGEST: u64 = 100_000_000;
+
+/// What is wrong with a header.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Shorter than the length field.
+    #[error("the file has {0} bytes, expected at least the 8 of the header's length")]
+    TooShort(usize),
+    /// The length field points out of the file.
+    #[error("the header claims {claimed} bytes, expected at most {available}")]
+    Length {
+        /// What the file says.
+        claimed: u64,
+        /// What could be there.
+        available: u64,
+    },
+    /// Not the JSON of a header.
+    #[error("the header is not JSON")]
+    Json(#[source] serde_json::Error),
+    /// An entry is not what describes a tensor.
+    #[error("the entry of tensor {tensor} is malformed")]
+    Entry {
+        /// The tensor.
+        tensor: String,
+        /// What the parser stumbled over.
+        source: serde_json::Error,
+    },
+    /// A type that no supported checkpoint holds.
+    #[error("tensor {tensor} has type {found}, expected F32, BF16 or F16")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        found: String,
+    },
+    /// Bytes and shape disagree.
+    #[error("tensor {tensor} of shape {shape:?} and type {dtype:?} lies in bytes {begin} to {end}")]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<u64>,
+        /// Its type.
+        dtype: Dtype,
+        /// First byte.
+        begin: u64,
+        /// Byte after the last.
+        end: u64,
+    },
+    /// Tensors overlap or leave a gap.
+    #[error("tensor {tensor} begins at byte {begin}, expected {expected} where the one before it ends")]
+    Offset {
+        /// The tensor.
+        tensor: String,
+        /// Its first byte.
+        begin: u64,
+        /// The end of the tensor before it.
+        expected: u64,
+    },
+    /// The tensors and the file end at different places.
+    #[error(
+        "the tensors end at byte {tensors}, the file's data at {file}: truncated, or not a safetensors file"
+    )]
+    End {
+        /// Where the last tensor ends.
+        tensors: u64,
+        /// Where the data end.
+        file: u64,
+    },
+}
+
+/// Type of the numbers of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// float32
+    F32,
+    /// bfloat16
+    BF16,
+    /// float16
+    F16,
+}
+
+impl Dtype {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "F32" => Some(Self::F32),
+            "BF16" => Some(Self::BF16),
+            "F16" => Some(Self::F16),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::BF16 => "BF16",
+            Self::F16 => "F16",
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::BF16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<u64>,
+    /// First byte and byte after the last, from the beginning of the file.
+    pub(crate) range: (u64, u64),
+}
+
+/// An entry as the file says it.
+#[derive(Deserialize)]
+struct Claim {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+/// Bytes of that many numbers, none where that overflows.
+fn size(shape: &[u64], dtype: Dtype) -> Option<u64> {
+    shape.iter().try_fold(dtype.bytes(), |size, dimension| size.checked_mul(*dimension))
+}
+
+/// Reads the header of a file. The entries cover the rest of the file without overlap or gap.
+pub(crate) fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
+    let Some((length, rest)) = file.split_first_chunk::<8>() else {
+        return Err(Error::TooShort(file.len()));
+    };
+    let (claimed, available) = (u64::from_le_bytes(*length), (rest.len() as u64).min(LONGEST));
+    if claimed > available {
+        return Err(Error::Length { claimed, available });
+    }
+    let (header, data) = rest.split_at(claimed as usize);
+    let header: Map<String, Value> = serde_json::from_slice(header).map_err(Error::Json)?;
+
+    let mut entries = BTreeMap::new();
+    for (tensor, value) in header {
+        if tensor == "__metadata__" {
+            continue;
+        }
+        let claim: Claim = serde_json::from_value(value)
+            .map_err(|source| Error::Entry { tensor: tensor.clone(), source })?;
+        let Some(dtype) = Dtype::parse(&claim.dtype) else {
+            return Err(Error::Dtype { tensor, found: claim.dtype });
+        };
+        let ((begin, end), shape) = (claim.data_offsets, claim.shape);
+        if size(&shape, dtype).is_none_or(|size| begin.checked_add(size) != Some(end)) {
+            return Err(Error::Size { tensor, shape, dtype, begin, end });
+        }
+        entries.insert(tensor, Entry { dtype, shape, range: (begin, end) });
+    }
+
+    let mut by_place: Vec<_> = entries.iter_mut().collect();
+    by_place.sort_by_key(|(_, entry)| entry.range);
+    let (data_length, data_begin) = (data.len() as u64, 8 + claimed);
+    let mut expected = 0;
+    for (tensor, entry) in by_place {
+        let (begin, end) = entry.range;
+        if begin != expected {
+            return Err(Error::Offset { tensor: tensor.clone(), begin, expected });
+        }
+        expected = end;
+        if end > data_length {
+            return Err(Error::End { tensors: end, file: data_length });
+        }
+        entry.range = (data_begin + begin, data_begin + end);
+    }
+    if expected != data_length {
+        return Err(Error::End { tensors: expected, file: data_length });
+    }
+    Ok(entries)
+}
+
+/// The bytes before the data of a file that holds these tensors one after another.
+pub(crate) fn format<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [i64])>) -> Vec<u8> {
+    // What Transformers writes, and insists on reading.
+    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+    let mut begin = 0;
+    for (name, dtype, shape) in tensors {
+        let end = begin + shape.iter().product::<i64>() as u64 * dtype.bytes();
+        let entry = json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [begin, end] });
+        header.insert(name.to_owned(), entry);
+        begin = end;
+    }
+    let mut text = Value::Object(header).to_string();
+    // Data aligned to eight bytes, as in the reference implementation.
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.into_bytes());
+    bytes
+}

@@ -1,0 +1,351 @@
+//! The shape of a policy: what `config.json` of a Hugging Face model folder says, checked.
+//!
+//! Reads the files of Transformers 4 (`rope_theta`, `torch_dtype`) and 5 (`rope_parameters`, `dtype`), and writes the
+//! former, which both load. Refuses by name whatever the model code would compute wrongly. Allocates no tensors.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::rope::{Rope, Scaling};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not the expected JSON.
+    #[error("{path} is not a model configuration")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what the parser stumbled over.
+        source: serde_json::Error,
+    },
+    /// The model needs something that the model code does not do.
+    #[error("{what} is {found}, which is not supported (supported: {supported})")]
+    Unsupported {
+        /// The key of `config.json`.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be accepted.
+        supported: &'static str,
+    },
+    /// A value makes no sense.
+    #[error("{what} is {found}, expected {expected}")]
+    Invalid {
+        /// The key of `config.json`.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+}
+
+/// The supported architectures. They differ in biases and in the norms on queries and keys, not in structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Qwen3: norms on queries and keys.
+    Qwen3,
+    /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
+    Qwen2,
+    /// Llama: neither.
+    Llama,
+}
+
+impl Family {
+    fn from_model_type(model_type: &str) -> Option<Self> {
+        match model_type {
+            "qwen3" => Some(Self::Qwen3),
+            "qwen2" => Some(Self::Qwen2),
+            "llama" => Some(Self::Llama),
+            _ => None,
+        }
+    }
+
+    fn model_type(self) -> &'static str {
+        match self {
+            Self::Qwen3 => "qwen3",
+            Self::Qwen2 => "qwen2",
+            Self::Llama => "llama",
+        }
+    }
+
+    fn architecture(self) -> &'static str {
+        match self {
+            Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Llama => "LlamaForCausalLM",
+        }
+    }
+}
+
+/// The shape of a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The architecture.
+    pub family: Family,
+    /// Rows of the embedding and of the head.
+    pub vocab_size: i64,
+    /// Width of the residual stream.
+    pub hidden_size: i64,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: i64,
+    /// Number of blocks.
+    pub num_hidden_layers: i64,
+    /// Query heads.
+    pub num_attention_heads: i64,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: i64,
+    /// Width of one head, even.
+    pub head_dim: i64,
+    /// Longest sequence (prompt and completion), in tokens.
+    pub max_position_embeddings: i64,
+    /// Epsilon of the root-mean-square norms.
+    pub rms_norm_eps: f64,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Biases on the query, key and value projections.
+    pub qkv_bias: bool,
+    /// A bias on the attention's output projection.
+    pub output_bias: bool,
+    /// Biases in the feed-forward layers.
+    pub mlp_bias: bool,
+    /// Standard deviation of random weights.
+    pub initializer_range: f64,
+    /// Keys of `config.json` that the model code does not read (`eos_token_id` and the like): written back unchanged.
+    pub other: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    vocab_size: i64,
+    hidden_size: i64,
+    intermediate_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    num_key_value_heads: Option<i64>,
+    head_dim: Option<i64>,
+    max_position_embeddings: i64,
+    rms_norm_eps: f64,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Map<String, Value>>,
+    rope_parameters: Option<Map<String, Value>>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    initializer_range: Option<f64>,
+    hidden_act: Option<String>,
+    #[serde(default)]
+    use_sliding_window: bool,
+    sliding_window: Option<i64>,
+    layer_types: Option<Vec<String>>,
+    quantization_config: Option<Value>,
+    partial_rotary_factor: Option<f64>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+/// Keys that are written from the policy itself, so that stale values are not carried along.
+const REWRITTEN: [&str; 4] = ["model_type", "architectures", "dtype", "torch_dtype"];
+
+/// No real model comes near; keeps products of dimensions far from overflow.
+const LARGEST_DIMENSION: i64 = 1 << 24;
+
+impl Config {
+    /// Reads `config.json` of a model folder.
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("config.json");
+        let text = fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        Self::parse(&text, &path)
+    }
+
+    /// Reads the text of a `config.json`; `path` is what errors call it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        // The architecture first: another one may lack any of the keys that the three families share.
+        let value: Value =
+            serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or("missing");
+        let family = Family::from_model_type(model_type).ok_or_else(|| Error::Unsupported {
+            what: "model_type",
+            found: model_type.to_owned(),
+            supported: "qwen3, qwen2, llama",
+        })?;
+        let file: File =
+            serde_json::from_value(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        file.refuse_unsupported()?;
+        let config = file.into_config(family)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks that the dimensions are positive and fit each other.
+    pub fn check(&self) -> Result<(), Error> {
+        let invalid = |what, found: &dyn ToString, expected: &str| {
+            Err(Error::Invalid { what, found: found.to_string(), expected: expected.to_owned() })
+        };
+        for (what, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if !(1..=LARGEST_DIMENSION).contains(&value) {
+                return invalid(what, &value, &format!("between 1 and {LARGEST_DIMENSION}"));
+            }
+        }
+        if self.num_attention_heads % self.num_key_value_heads != 0 {
+            return invalid(
+                "num_key_value_heads",
+                &self.num_key_value_heads,
+                "a divisor of num_attention_heads",
+            );
+        }
+        if self.head_dim % 2 != 0 {
+            return invalid("head_dim", &self.head_dim, "an even number");
+        }
+        if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
+            return invalid("rms_norm_eps", &self.rms_norm_eps, "between 0 and 1");
+        }
+        if !(self.initializer_range > 0.0 && self.initializer_range.is_finite()) {
+            return invalid("initializer_range", &self.initializer_range, "a positive number");
+        }
+        self.rope.check()
+    }
+
+    /// Query heads that share one key and value head.
+    pub fn queries_per_key(&self) -> i64 {
+        self.num_attention_heads / self.num_key_value_heads
+    }
+
+    /// Whether queries and keys are normalised.
+    pub fn has_query_key_norms(&self) -> bool {
+        self.family == Family::Qwen3
+    }
+
+    /// Whether weights of one fit the other and mean the same there. Ignores what only random weights depend on and
+    /// the keys that the model code does not read.
+    pub fn same_architecture(&self, other: &Self) -> bool {
+        let essence = |config: &Self| Self { initializer_range: 1.0, other: Map::new(), ..config.clone() };
+        essence(self) == essence(other)
+    }
+
+    /// The text of `config.json` for weights of the type `dtype` (`float32`, `bfloat16`), the same bytes each time.
+    pub fn to_json(&self, dtype: &str) -> String {
+        let mut file = json!({
+            "architectures": [self.family.architecture()],
+            "model_type": self.family.model_type(),
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.max_position_embeddings,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope.theta,
+            "rope_scaling": self.rope.scaling.as_ref().map(Scaling::to_json),
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "initializer_range": self.initializer_range,
+            "torch_dtype": dtype,
+        });
+        let object = file.as_object_mut().expect("the literal above is an object");
+        match self.family {
+            Family::Qwen3 => _ = object.insert("attention_bias".into(), self.qkv_bias.into()),
+            Family::Llama => {
+                object.insert("attention_bias".into(), self.qkv_bias.into());
+                object.insert("mlp_bias".into(), self.mlp_bias.into());
+            }
+            Family::Qwen2 => {}
+        }
+        for (key, value) in &self.other {
+            object.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        let mut text = serde_json::to_string_pretty(&file).expect("a JSON value can always be written");
+        text.push('\n');
+        text
+    }
+}
+
+impl File {
+    fn refuse_unsupported(&self) -> Result<(), Error> {
+        let refuse = |what, found: String, supported| Err(Error::Unsupported { what, found, supported });
+        if self.quantization_config.as_ref().is_some_and(|value| !value.is_null()) {
+            return refuse("quantization_config", "set".to_owned(), "float32, bfloat16 and float16 weights");
+        }
+        if self.use_sliding_window && self.sliding_window.is_some() {
+            return refuse("use_sliding_window", "true".to_owned(), "full attention");
+        }
+        if let Some(other) =
+            self.layer_types.iter().flatten().find(|layer_type| *layer_type != "full_attention")
+        {
+            return refuse("layer_types", other.clone(), "full_attention");
+        }
+        match self.hidden_act.as_deref() {
+            None | Some("silu") => {}
+            Some(other) => return refuse("hidden_act", other.to_owned(), "silu"),
+        }
+        match self.partial_rotary_factor {
+            None => Ok(()),
+            Some(factor) if (factor - 1.0).abs() < f64::EPSILON => Ok(()),
+            Some(factor) => refuse("partial_rotary_factor", factor.to_string(), "1.0"),
+        }
+    }
+
+    fn into_config(mut self, family: Family) -> Result<Config, Error> {
+        for key in REWRITTEN {
+            self.other.remove(key);
+        }
+        let head_dim = match (self.head_dim, family) {
+            (Some(head_dim), _) => head_dim,
+            // The default of Transformers' Qwen3Config.
+            (None, Family::Qwen3) => 128,
+            (None, _) => self.hidden_size / self.num_attention_heads.max(1),
+        };
+        let rope = Rope::from_config(
+            self.rope_theta,
+            self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()),
+            self.max_position_embeddings,
+        )?;
+        Ok(Config {
+            family,
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+            head_dim,
+            max_position_embeddings: self.max_position_embeddings,
+            rms_norm_eps: self.rms_norm_eps,
+            rope,
+            tie_word_embeddings: self.tie_word_embeddings,
+            qkv_bias: self.attention_bias || family == Family::Qwen2,
+            output_bias: self.attention_bias && family != Family::Qwen2,
+            mlp_bias: self.mlp_bias && family == Family::Llama,
+            initializer_range: self.initializer_range.unwrap_or(0.02),
+            other: self.other,
+        })
+    }
+}

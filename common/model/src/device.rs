@@ -1,0 +1,94 @@
+//! Choice of the device, libtorch's threads, and the CUDA libraries.
+
+use std::sync::Mutex;
+
+use tch::{Cuda, Device};
+
+/// Why a device or its threads cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not the name of a device.
+    #[error("device is {0:?}, expected \"cpu\", \"cuda\", \"cuda:<index>\" or \"auto\"")]
+    Name(String),
+    /// There is no such GPU.
+    #[error("device {wanted} is not there: {available} CUDA devices can be used")]
+    Unavailable {
+        /// What was asked for.
+        wanted: String,
+        /// CUDA devices that libtorch sees.
+        available: i64,
+    },
+    /// libtorch takes the number of threads between operations once for a process.
+    #[error("libtorch runs with {set} threads in this process, {wanted} were asked for")]
+    Threads {
+        /// The number in use.
+        set: usize,
+        /// The number asked for.
+        wanted: usize,
+    },
+    /// Computing needs a thread.
+    #[error("libtorch was to have 0 threads, expected at least 1")]
+    NoThreads,
+    /// A driver is there, but not the libraries for it.
+    #[error("an NVIDIA driver is there, but libtorch_cuda.so cannot be loaded")]
+    Library(#[source] libloading::Error),
+}
+
+/// The device of that name: `cpu`, `cuda`, `cuda:<index>`, or `auto` for the first GPU if there is one.
+pub fn parse(name: &str) -> Result<Device, Error> {
+    let index = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" => {
+            load_cuda()?;
+            return Ok(Device::cuda_if_available());
+        }
+        "cuda" => 0,
+        _ => {
+            let index = name.strip_prefix("cuda:").and_then(|index| index.parse::<u16>().ok());
+            usize::from(index.ok_or_else(|| Error::Name(name.to_owned()))?)
+        }
+    };
+    load_cuda()?;
+    let available = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+    if (index as i64) < available {
+        Ok(Device::Cuda(index))
+    } else {
+        Err(Error::Unavailable { wanted: name.to_owned(), available })
+    }
+}
+
+/// Fixes the number of threads that libtorch computes with. Results depend on it to the bit, so that it belongs to the
+/// configuration of a run. To be called on the thread that computes; all calls of a process name the same number.
+pub fn set_threads(count: usize) -> Result<(), Error> {
+    static SET: Mutex<Option<usize>> = Mutex::new(None);
+    if count == 0 {
+        return Err(Error::NoThreads);
+    }
+    // A poisoned lock only means that another caller panicked: the number is as good as before.
+    let mut set = SET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match *set {
+        Some(set) if set != count => return Err(Error::Threads { set, wanted: count }),
+        Some(_) => {}
+        None => tch::set_num_interop_threads(count as i32),
+    }
+    // OpenMP keeps this number for each thread.
+    tch::set_num_threads(count as i32);
+    *set = Some(count);
+    Ok(())
+}
+
+/// Makes libtorch's CUDA part known to this process, if there is an NVIDIA driver. Says whether there is one.
+///
+/// The linker leaves `libtorch_cuda` out because nothing names it, which lets one binary run everywhere; the library
+/// registers itself when it is loaded.
+pub fn load_cuda() -> Result<bool, Error> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    #[allow(unsafe_code, reason = "loading a library runs its initialisers")]
+    // SAFETY: the driver's and PyTorch's own libraries, whose initialisers may run at any time. They stay loaded for the
+    // life of the process.
+    let load = |name: &str| unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
+    let Ok(driver) = load("libcuda.so.1") else { return Ok(false) };
+    std::mem::forget(driver);
+    std::mem::forget(load("libtorch_cuda.so").map_err(Error::Library)?);
+    Ok(true)
+}

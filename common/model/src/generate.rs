@@ -1,0 +1,287 @@
+//! Sampling: groups of completions for prompts, each prompt's forward computed once.
+//!
+//! The result is a function of the weights, the batch and the uniform numbers. Every completion takes one token a step;
+//! finished ones are dropped when that at least halves the work, which depends on the batch alone.
+
+use tch::{Tensor, no_grad};
+
+use crate::cache::Cache;
+use crate::packed::{self, GroupTokens, Packed};
+use crate::policy::Policy;
+use crate::sampler::{self, Sampling, draw};
+
+/// Why no completions were sampled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The prompts do not fit the policy.
+    #[error("cannot sample completions for these prompts")]
+    Prompts(#[from] packed::Error),
+    /// The numbers that say how to sample are out of range.
+    #[error("cannot sample so")]
+    Sampling(#[from] sampler::Error),
+    /// A group has at least one completion.
+    #[error("group size is 0, expected at least 1")]
+    GroupSize,
+    /// The caller asked to stop.
+    #[error("sampling was stopped after {steps} steps")]
+    Stopped {
+        /// Tokens that each unfinished completion had.
+        steps: usize,
+    },
+    /// The weights give no distribution.
+    #[error(
+        "the log-probability of token {position} of completion {sample} of prompt {prompt} is not finite"
+    )]
+    NotFinite {
+        /// Index of the prompt in the batch.
+        prompt: usize,
+        /// Index of the completion in its group.
+        sample: usize,
+        /// Index of the token in the completion.
+        position: usize,
+    },
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// With a stop token, which is its last.
+    Stop,
+    /// At the length limit.
+    Length,
+}
+
+/// A completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// Its tokens, at least one.
+    pub token_ids: Vec<u32>,
+    /// Log-probability of each token under the full temperature-scaled distribution, in nats.
+    pub logprobs: Vec<f32>,
+    /// Log-probability of each token under the truncated distribution it was sampled from, where `top_p` or `top_k`
+    /// truncate.
+    pub sampled_logprobs: Option<Vec<f32>>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Completions and what they cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// For each prompt its completions.
+    pub groups: Vec<Vec<Sampled>>,
+    /// Tokens of all prompts, each computed once.
+    pub prefill_tokens: usize,
+    /// Rows that the decoding steps computed, those of finished completions included.
+    pub decode_rows: usize,
+}
+
+/// Samples `group_size` completions for each prompt.
+///
+/// `uniform(prompt, sample, position)` gives the number in \[0, 1) that chooses a token; `stop()` is asked before every
+/// step.
+pub fn generate(
+    policy: &Policy,
+    prompts: &[Vec<u32>],
+    group_size: usize,
+    sampling: &Sampling,
+    uniform: &dyn Fn(usize, usize, usize) -> f64,
+    stop: &dyn Fn() -> bool,
+) -> Result<Generated, Error> {
+    sampling.check()?;
+    if group_size == 0 {
+        return Err(Error::GroupSize);
+    }
+    let group = |prompt| GroupTokens { prompt, completions: Vec::new() };
+    let batch = Packed::new(&prompts.iter().map(|prompt| group(prompt.as_slice())).collect::<Vec<_>>())?;
+    batch.check(policy.config())?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_new_tokens;
+    let max_positions = policy.config().max_position_embeddings;
+    if longest as i64 > max_positions {
+        return Err(packed::Error::TooLong { length: longest, max_positions }.into());
+    }
+    no_grad(|| {
+        let (cache, logits) = prefill(policy, &batch, group_size, sampling);
+        let mut decoding = Decoding::new(policy, prompts, group_size, sampling, cache);
+        let mut logits = decoding.logits_of_lanes(&logits);
+        for position in 0..sampling.max_new_tokens {
+            if stop() {
+                return Err(Error::Stopped { steps: position });
+            }
+            decoding.choose(&logits, position, uniform)?;
+            if decoding.is_finished() || position + 1 == sampling.max_new_tokens {
+                break;
+            }
+            decoding.drop_finished();
+            logits = decoding.step(position);
+        }
+        Ok(decoding.into_generated(batch.input_tokens()))
+    })
+}
+
+/// Computes the prompts. Returns their keys and values, and the logits after each prompt \[prompts, vocabulary\].
+fn prefill(policy: &Policy, batch: &Packed, group_size: usize, sampling: &Sampling) -> (Cache, Tensor) {
+    let device = policy.device();
+    let mut arrangement = batch.arrangement(policy.config(), policy.precision().kind(), device);
+    arrangement.keep_prompts();
+    let x = policy.trunk(&batch.tokens(device), &batch.positions(device), &mut arrangement);
+    let last = policy.final_norm(&x.index_select(0, &batch.prompt_ends(device)));
+    let (prompts, prompt_bias) = arrangement.into_kept();
+    let logits = policy.logits(&last, sampling.scoring_temperature());
+    (Cache::new(prompts, prompt_bias, group_size as i64), logits)
+}
+
+/// A completion being decoded.
+struct Row {
+    prompt: usize,
+    sample: usize,
+    token_ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    sampled_logprobs: Vec<f32>,
+    finish: Option<Finish>,
+}
+
+/// The state of one call of [`generate`].
+struct Decoding<'a> {
+    policy: &'a Policy,
+    sampling: &'a Sampling,
+    prompt_lengths: Vec<usize>,
+    rows: Vec<Row>,
+    /// The row that each lane of the cache computes, the same number of lanes for each prompt left. A lane whose row has
+    /// finished is computed for nothing.
+    lanes: Vec<usize>,
+    lanes_per_prompt: usize,
+    cache: Cache,
+    decode_rows: usize,
+}
+
+impl<'a> Decoding<'a> {
+    fn new(
+        policy: &'a Policy,
+        prompts: &[Vec<u32>],
+        group_size: usize,
+        sampling: &'a Sampling,
+        cache: Cache,
+    ) -> Self {
+        let row = |index: usize| Row {
+            prompt: index / group_size,
+            sample: index % group_size,
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+            sampled_logprobs: Vec::new(),
+            finish: None,
+        };
+        let count = prompts.len() * group_size;
+        Self {
+            policy,
+            sampling,
+            prompt_lengths: prompts.iter().map(Vec::len).collect(),
+            rows: (0..count).map(row).collect(),
+            lanes: (0..count).collect(),
+            lanes_per_prompt: group_size,
+            cache,
+            decode_rows: 0,
+        }
+    }
+
+    /// Repeats the logits after each prompt for its completions.
+    fn logits_of_lanes(&self, logits: &Tensor) -> Tensor {
+        logits.repeat_interleave_self_int(self.lanes_per_prompt as i64, 0, None)
+    }
+
+    /// Chooses the next token of every unfinished completion.
+    fn choose(
+        &mut self,
+        logits: &Tensor,
+        position: usize,
+        uniform: &dyn Fn(usize, usize, usize) -> f64,
+    ) -> Result<(), Error> {
+        let number = |lane: &usize| {
+            let row = &self.rows[*lane];
+            if row.finish.is_some() { 0.0 } else { uniform(row.prompt, row.sample, position) }
+        };
+        let numbers: Vec<_> = self.lanes.iter().map(number).collect();
+        let drawn = draw(logits, self.sampling, &numbers);
+        for (lane, row) in self.lanes.iter().enumerate() {
+            let row = &mut self.rows[*row];
+            if row.finish.is_some() {
+                continue;
+            }
+            let (token, logprob) = (drawn.token_ids[lane], drawn.logprobs[lane]);
+            if !logprob.is_finite() {
+                return Err(Error::NotFinite { prompt: row.prompt, sample: row.sample, position });
+            }
+            row.token_ids.push(token);
+            row.logprobs.push(logprob);
+            row.sampled_logprobs.extend(drawn.sampled_logprobs.as_ref().map(|logprobs| logprobs[lane]));
+            if self.sampling.stop_token_ids.contains(&token) {
+                row.finish = Some(Finish::Stop);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.rows.iter().all(|row| row.finish.is_some())
+    }
+
+    /// Drops prompts without unfinished completions, and finished lanes as far as all prompts can spare them, if that
+    /// leaves at most half of the lanes.
+    fn drop_finished(&mut self) {
+        let groups = self.lanes.chunks(self.lanes_per_prompt).enumerate();
+        let unfinished: Vec<(usize, Vec<usize>)> = groups
+            .map(|(prompt, rows)| {
+                let lanes = (0..rows.len()).filter(|lane| self.rows[rows[*lane]].finish.is_none());
+                (prompt, lanes.map(|lane| prompt * self.lanes_per_prompt + lane).collect())
+            })
+            .filter(|(_, lanes): &(usize, Vec<usize>)| !lanes.is_empty())
+            .collect();
+        let lanes_per_prompt = unfinished.iter().map(|(_, lanes)| lanes.len()).max().unwrap_or(0);
+        if 2 * lanes_per_prompt * unfinished.len() > self.lanes.len() {
+            return;
+        }
+        let mut kept_lanes = Vec::with_capacity(unfinished.len() * lanes_per_prompt);
+        for (prompt, lanes) in &unfinished {
+            let first = prompt * self.lanes_per_prompt;
+            let idle = (first..first + self.lanes_per_prompt).filter(|lane| !lanes.contains(lane));
+            kept_lanes.extend(lanes.iter().copied().chain(idle).take(lanes_per_prompt));
+        }
+        let index = |numbers: &mut dyn Iterator<Item = usize>| {
+            let numbers: Vec<_> = numbers.map(|number| number as i64).collect();
+            Tensor::from_slice(&numbers).to_device(self.policy.device())
+        };
+        let prompts = index(&mut unfinished.iter().map(|(prompt, _)| *prompt));
+        self.cache.keep(&prompts, &index(&mut kept_lanes.iter().copied()));
+        self.lanes = kept_lanes.iter().map(|lane| self.lanes[*lane]).collect();
+        self.lanes_per_prompt = lanes_per_prompt;
+    }
+
+    /// Computes the token at `position` of every lane. Returns the logits of the next, \[lanes, vocabulary\].
+    fn step(&mut self, position: usize) -> Tensor {
+        let lane_numbers = |number: &dyn Fn(&Row) -> i64| {
+            let numbers: Vec<_> = self.lanes.iter().map(|row| number(&self.rows[*row])).collect();
+            Tensor::from_slice(&numbers).to_device(self.policy.device())
+        };
+        // A finished completion repeats its last token, unread.
+        let tokens = lane_numbers(&|row| row.token_ids.last().map_or(0, |token| i64::from(*token)));
+        let positions = lane_numbers(&|row| (self.prompt_lengths[row.prompt] + position) as i64);
+        self.decode_rows += self.lanes.len();
+        self.cache.advance();
+        let x = self.policy.trunk(&tokens, &positions, &mut self.cache);
+        self.policy.logits(&self.policy.final_norm(&x), self.sampling.scoring_temperature())
+    }
+
+    fn into_generated(self, prefill_tokens: usize) -> Generated {
+        let truncated = self.sampling.is_truncated();
+        let mut groups: Vec<Vec<Sampled>> = self.prompt_lengths.iter().map(|_| Vec::new()).collect();
+        for row in self.rows {
+            groups[row.prompt].push(Sampled {
+                token_ids: row.token_ids,
+                logprobs: row.logprobs,
+                sampled_logprobs: truncated.then_some(row.sampled_logprobs),
+                finish: row.finish.unwrap_or(Finish::Length),
+            });
+        }
+        Generated { groups, prefill_tokens, decode_rows: self.decode_rows }
+    }
+}

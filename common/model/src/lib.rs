@@ -1,0 +1,32 @@
+//! The policy of Podium on libtorch: Qwen3, Qwen2 and Llama models that sample and that are trained.
+//!
+//! What a prompt's completions share is computed once: its forward when sampling ([`generate()`]), its forward and
+//! backward when training ([`Policy::training_pass`]). Both go through the same layers and the same attention, so that
+//! their log-probabilities agree.
+//!
+//! Tensors stay on the thread of their device ([`DeviceThread`]). This crate knows nothing of rewards, objectives, the
+//! network or the run.
+
+mod attention;
+mod cache;
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod device_thread;
+pub mod generate;
+mod layers;
+pub mod packed;
+mod parameters;
+mod policy;
+mod random;
+pub mod rope;
+pub mod sampler;
+mod scoring;
+
+pub use config::{Config, Family};
+pub use device_thread::DeviceThread;
+pub use generate::{Finish, Generated, Sampled, generate};
+pub use packed::{GroupTokens, Packed};
+pub use policy::{LoadOptions, Policy, Precision};
+pub use sampler::Sampling;
+pub use scoring::{Entropy, Scores, TrainingOptions, TrainingPass};

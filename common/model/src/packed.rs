@@ -1,0 +1,349 @@
+//! Packed batches: each prompt once, followed by its completions, for scoring and for training.
+//!
+//! The layers see flat rows without padding, all prompts first and then all completions; attention alone pads. The last
+//! token of a completion is never an input: nothing is predicted from it.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::attention::{
+    Arrangement, KeyValue, MASKED, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
+};
+use crate::config::Config;
+
+/// Why a batch cannot be formed or scored.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// A batch needs at least one prompt.
+    #[error("a batch needs at least one prompt")]
+    NoPrompt,
+    /// Without a token there is nothing to predict the first completion token from.
+    #[error("prompt {prompt} of the batch has no tokens, expected at least one")]
+    EmptyPrompt {
+        /// Index of the prompt in the batch.
+        prompt: usize,
+    },
+    /// All prompts of a batch have the same number of completions.
+    #[error(
+        "prompt {prompt} of the batch has {found} completions, expected {expected} as the first prompt has"
+    )]
+    GroupSize {
+        /// Index of the prompt in the batch.
+        prompt: usize,
+        /// Its number of completions.
+        found: usize,
+        /// The first prompt's.
+        expected: usize,
+    },
+    /// A token is not of the policy's vocabulary.
+    #[error("token id {token} is outside the policy's vocabulary of {vocab_size}")]
+    Vocabulary {
+        /// The token id.
+        token: u32,
+        /// The policy's vocabulary.
+        vocab_size: i64,
+    },
+    /// A sequence is longer than the policy's positions.
+    #[error("a sequence has {length} tokens, the policy has {max_positions} positions")]
+    TooLong {
+        /// Prompt and completion, in tokens.
+        length: usize,
+        /// The policy's `max_position_embeddings`.
+        max_positions: i64,
+    },
+}
+
+/// The tokens of one prompt and of its completions.
+#[derive(Clone, Debug)]
+pub struct GroupTokens<'a> {
+    /// At least one token.
+    pub prompt: &'a [u32],
+    /// As many as every other group of the batch; some may be empty.
+    pub completions: Vec<&'a [u32]>,
+}
+
+/// A batch of prompts, each with its completions, ready for [`Policy::score`](crate::Policy::score) and
+/// [`Policy::training_pass`](crate::Policy::training_pass).
+#[derive(Clone, Debug)]
+pub struct Packed {
+    prompt_lengths: Vec<usize>,
+    group_size: usize,
+    completion_lengths: Vec<usize>,
+    /// Flat inputs: all prompts, then all completions without their last tokens.
+    tokens: Vec<i64>,
+    /// Position of each input in its sequence.
+    positions: Vec<i64>,
+    /// For each completion token, the row whose hidden state predicts it.
+    predictors: Vec<i64>,
+    /// The completion tokens, in (prompt, completion, token) order.
+    targets: Vec<i64>,
+}
+
+impl Packed {
+    /// Forms a batch. Prompts and completions may differ in length; groups may not differ in size.
+    pub fn new(groups: &[GroupTokens]) -> Result<Self, Error> {
+        let Some(first) = groups.first() else { return Err(Error::NoPrompt) };
+        let group_size = first.completions.len();
+        let mut batch = Self {
+            prompt_lengths: Vec::new(),
+            group_size,
+            completion_lengths: Vec::new(),
+            tokens: Vec::new(),
+            positions: Vec::new(),
+            predictors: Vec::new(),
+            targets: Vec::new(),
+        };
+        for (prompt, group) in groups.iter().enumerate() {
+            if group.prompt.is_empty() {
+                return Err(Error::EmptyPrompt { prompt });
+            }
+            let found = group.completions.len();
+            if found != group_size {
+                return Err(Error::GroupSize { prompt, found, expected: group_size });
+            }
+            batch.prompt_lengths.push(group.prompt.len());
+            batch.push_inputs(group.prompt, 0);
+        }
+        let mut prompt_end = 0;
+        for group in groups {
+            prompt_end += group.prompt.len();
+            for completion in &group.completions {
+                batch.push_completion(completion, group.prompt.len(), prompt_end - 1);
+            }
+        }
+        Ok(batch)
+    }
+
+    fn push_inputs(&mut self, tokens: &[u32], first_position: usize) {
+        self.tokens.extend(tokens.iter().map(|token| i64::from(*token)));
+        self.positions
+            .extend((first_position..first_position + tokens.len()).map(|position| position as i64));
+    }
+
+    fn push_completion(&mut self, completion: &[u32], prompt_length: usize, prompt_last_row: usize) {
+        self.completion_lengths.push(completion.len());
+        self.targets.extend(completion.iter().map(|token| i64::from(*token)));
+        let Some((_, inputs)) = completion.split_last() else { return };
+        let first_row = self.tokens.len();
+        self.predictors.push(prompt_last_row as i64);
+        self.predictors.extend((first_row..first_row + inputs.len()).map(|row| row as i64));
+        self.push_inputs(inputs, prompt_length);
+    }
+
+    /// Number of prompts.
+    pub fn prompts(&self) -> usize {
+        self.prompt_lengths.len()
+    }
+
+    /// Completions of each prompt.
+    pub fn group_size(&self) -> usize {
+        self.group_size
+    }
+
+    /// Tokens of each completion, in (prompt, completion) order: how the flat rows of the scores are to be cut.
+    pub fn completion_lengths(&self) -> &[usize] {
+        &self.completion_lengths
+    }
+
+    /// All completion tokens: the number of log-probabilities that scoring gives.
+    pub fn completion_tokens(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Rows that a forward computes.
+    pub fn input_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+        let outside = |token: &&i64| **token >= config.vocab_size;
+        if let Some(token) = self.tokens.iter().chain(&self.targets).find(outside) {
+            return Err(Error::Vocabulary { token: *token as u32, vocab_size: config.vocab_size });
+        }
+        let prompt_of = |index: usize| self.prompt_lengths[index / self.group_size];
+        let completed =
+            self.completion_lengths.iter().enumerate().map(|(index, length)| prompt_of(index) + length);
+        match completed.chain(self.prompt_lengths.iter().copied()).max() {
+            Some(length) if length as i64 > config.max_position_embeddings => {
+                Err(Error::TooLong { length, max_positions: config.max_position_embeddings })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// \[input tokens\], on the device.
+    pub(crate) fn tokens(&self, device: Device) -> Tensor {
+        Tensor::from_slice(&self.tokens).to_device(device)
+    }
+
+    /// \[input tokens\], on the device.
+    pub(crate) fn positions(&self, device: Device) -> Tensor {
+        Tensor::from_slice(&self.positions).to_device(device)
+    }
+
+    /// \[completion tokens\], on the device.
+    pub(crate) fn targets(&self, device: Device) -> Tensor {
+        Tensor::from_slice(&self.targets).to_device(device)
+    }
+
+    /// \[completion tokens\], on the device.
+    pub(crate) fn predictors(&self, device: Device) -> Tensor {
+        Tensor::from_slice(&self.predictors).to_device(device)
+    }
+
+    /// The row of each prompt's last token, \[prompts\], on the device.
+    pub(crate) fn prompt_ends(&self, device: Device) -> Tensor {
+        let ends = self.prompt_lengths.iter().scan(-1, |end, length| {
+            *end += *length as i64;
+            Some(*end)
+        });
+        Tensor::from_slice(&ends.collect::<Vec<_>>()).to_device(device)
+    }
+
+    /// What attention needs to know, on the device. `kind`: of the activations.
+    pub(crate) fn arrangement(&self, config: &Config, kind: Kind, device: Device) -> PackedArrangement {
+        let input_lengths: Vec<_> =
+            self.completion_lengths.iter().map(|length| length.saturating_sub(1)).collect();
+        let prompts = Sequences::new(&self.prompt_lengths, config, kind, device);
+        let prompt_bias = prompts.key_bias(&self.prompt_lengths, config.num_key_value_heads, kind, device);
+        let completions = Sequences::new(&input_lengths, config, kind, device);
+        PackedArrangement {
+            key_heads: config.num_key_value_heads,
+            prompts,
+            prompt_bias,
+            completions: (completions.rows > 0).then_some(completions),
+            kept: None,
+        }
+    }
+}
+
+/// Sequences that lie one after another in flat rows, and their padding for attention.
+#[derive(Debug)]
+struct Sequences {
+    count: i64,
+    rows: i64,
+    width: i64,
+    /// Row of each padded cell \[count · width\] and cell of each row \[rows\]; none where nothing is padded.
+    indices: Option<(Tensor, Tensor)>,
+    /// \[1, width · queries a key, width\]
+    causal: Tensor,
+}
+
+impl Sequences {
+    fn new(lengths: &[usize], config: &Config, kind: Kind, device: Device) -> Self {
+        let width = lengths.iter().copied().max().unwrap_or(0);
+        let rows = lengths.iter().sum::<usize>();
+        let indices = (rows != width * lengths.len()).then(|| {
+            let (mut row_of_cell, mut cell_of_row) = (Vec::new(), Vec::new());
+            for (sequence, length) in lengths.iter().enumerate() {
+                let first_row = cell_of_row.len() as i64;
+                cell_of_row.extend((0..*length).map(|token| (sequence * width + token) as i64));
+                row_of_cell.extend(first_row..first_row + *length as i64);
+                // Padding repeats some row: finite, seen by no row that is read, and without gradient.
+                row_of_cell.resize((sequence + 1) * width, 0);
+            }
+            let on_device = |index: &[i64]| Tensor::from_slice(index).to_device(device);
+            (on_device(&row_of_cell), on_device(&cell_of_row))
+        });
+        Self {
+            count: lengths.len() as i64,
+            rows: rows as i64,
+            width: width as i64,
+            indices,
+            causal: causal_bias(width as i64, config.queries_per_key(), kind, device),
+        }
+    }
+
+    /// \[rows, heads, D\] to \[count, width, heads, D\].
+    fn pad(&self, x: &Tensor) -> Tensor {
+        let [_, heads, d] = x.size()[..] else { unreachable!("rows of heads have three dimensions") };
+        let shape = [self.count, self.width, heads, d];
+        match &self.indices {
+            Some((row_of_cell, _)) => {
+                select_rows(&x.reshape([self.rows, heads * d]), row_of_cell).view(shape)
+            }
+            None => x.view(shape),
+        }
+    }
+
+    /// \[count, width, features\] to \[rows, features\].
+    fn unpad(&self, x: &Tensor) -> Tensor {
+        let x = x.view([self.count * self.width, -1]);
+        match &self.indices {
+            Some((_, cell_of_row)) => select_rows(&x, cell_of_row),
+            None => x,
+        }
+    }
+
+    /// \[count · heads, 1, width\]: hides the padding from those who see all keys.
+    fn key_bias(&self, lengths: &[usize], heads: i64, kind: Kind, device: Device) -> Option<Tensor> {
+        self.indices.as_ref()?;
+        let lengths: Vec<_> = lengths.iter().map(|length| *length as i64).collect();
+        let lengths =
+            Tensor::from_slice(&lengths).to_device(device).repeat_interleave_self_int(heads, 0, None);
+        let padding = Tensor::arange(self.width, (Kind::Int64, device)).ge_tensor(&lengths.unsqueeze(-1));
+        Some((padding.to_kind(kind) * MASKED).unsqueeze(1))
+    }
+}
+
+/// Rows of a matrix by index. Its backward adds in a fixed order.
+pub(crate) fn select_rows(x: &Tensor, index: &Tensor) -> Tensor {
+    Tensor::embedding(x, index, -1, false, false)
+}
+
+/// The arrangement of a packed batch.
+#[derive(Debug)]
+pub(crate) struct PackedArrangement {
+    key_heads: i64,
+    prompts: Sequences,
+    prompt_bias: Option<Tensor>,
+    completions: Option<Sequences>,
+    kept: Option<Vec<KeyValue>>,
+}
+
+impl PackedArrangement {
+    /// Keep the prompts' keys and values of every layer, for decoding.
+    pub(crate) fn keep_prompts(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// The kept keys and values, and the bias that hides padding among them.
+    pub(crate) fn into_kept(self) -> (Vec<KeyValue>, Option<Tensor>) {
+        (self.kept.unwrap_or_default(), self.prompt_bias)
+    }
+}
+
+impl Arrangement for PackedArrangement {
+    fn attend(&mut self, _layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+        let (count, heads) = (self.prompts.count, self.key_heads);
+        let part = |sequences: &Sequences, first: i64, x: &Tensor| {
+            sequences.pad(&x.narrow(0, first, sequences.rows))
+        };
+        let from_prompts = |x: &Tensor| part(&self.prompts, 0, x);
+        let prompts = KeyValue {
+            key: fold_keys(&from_prompts(key), count),
+            value: fold_keys(&from_prompts(value), count),
+        };
+        let query_of_prompts = fold_queries(&from_prompts(query), count, heads);
+        let attended = attend(&query_of_prompts, None, &prompts, Some(&self.prompts.causal));
+        let mut output = self.prompts.unpad(&unfold(&attended, self.prompts.width));
+
+        // Within [prompts, heads, 1 sequence, length, D], the sequence dimension goes: the prompt is shared.
+        let prompts = KeyValue { key: prompts.key.squeeze_dim(2), value: prompts.value.squeeze_dim(2) };
+        if let Some(completions) = &self.completions {
+            let from_completions = |x: &Tensor| part(completions, self.prompts.rows, x);
+            let own = KeyValue {
+                key: fold_keys(&from_completions(key), count),
+                value: fold_keys(&from_completions(value), count),
+            };
+            let shared = Shared { prompts: &prompts, bias: self.prompt_bias.as_ref() };
+            let query = fold_queries(&from_completions(query), count, heads);
+            let attended = attend(&query, Some(shared), &own, Some(&completions.causal));
+            let attended = completions.unpad(&unfold(&attended, completions.width));
+            output = Tensor::cat(&[output, attended], 0);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(prompts);
+        }
+        output
+    }
+}

@@ -1,0 +1,56 @@
+//! Random weights from a seed.
+//!
+//! Every weight is a function of the seed, the parameter's place in model order and the element's index: no global
+//! generator is read or changed, and the bits depend on neither threads nor device.
+
+use std::f64::consts::TAU;
+
+/// `count` normal numbers with mean 0. `stream` tells the parameters of one policy apart.
+pub(crate) fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f64) -> Vec<f32> {
+    let key = mix(mix(seed) ^ stream);
+    let mut numbers = Vec::with_capacity(count + 1);
+    let mut counter = 0;
+    let mut uniform = || {
+        counter += 1;
+        // 53 bits, in (0, 1]: the logarithm below stays finite.
+        ((mix(key.wrapping_add(counter)) >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    };
+    while numbers.len() < count {
+        // Box and Muller 1958.
+        let radius = standard_deviation * (-2.0 * uniform().ln()).sqrt();
+        let (sin, cos) = (TAU * uniform()).sin_cos();
+        numbers.extend([(radius * cos) as f32, (radius * sin) as f32]);
+    }
+    numbers.truncate(count);
+    numbers
+}
+
+/// The finaliser of `SplitMix64` (Steele, Lea and Flood 2014) over a Weyl step.
+fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_the_moments_of_a_normal_distribution() {
+        let numbers = normal(7, 3, 100_001, 0.02);
+        assert_eq!(numbers.len(), 100_001);
+        let mean = numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / 1e5;
+        let variance = numbers.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 1e5;
+        assert!(mean.abs() < 3e-4, "{mean}");
+        assert!((variance.sqrt() - 0.02).abs() < 2e-4, "{variance}");
+    }
+
+    #[test]
+    fn depends_on_seed_and_stream_alone() {
+        assert_eq!(normal(1, 2, 10, 1.0), normal(1, 2, 11, 1.0)[..10]);
+        assert_ne!(normal(1, 2, 10, 1.0), normal(2, 2, 10, 1.0));
+        assert_ne!(normal(1, 2, 10, 1.0), normal(1, 3, 10, 1.0));
+    }
+}

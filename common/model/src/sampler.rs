@@ -1,0 +1,171 @@
+//! One token for each row of logits, from a uniform number a row.
+//!
+//! A token is the inverse of the cumulative distribution over token ids in their order, in float64: neither the order of
+//! a sort nor the other rows of the batch have a say. Filters are thresholds on the logits, so that tokens of equal
+//! logit are kept or dropped together.
+
+use tch::{Kind, Tensor};
+
+/// Candidates that are sorted at first for `top_p`; the whole vocabulary only where they do not reach it.
+const FIRST_CANDIDATES: i64 = 256;
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divisor of the logits. 0 is greedy, with log-probabilities at temperature 1.
+    pub temperature: f64,
+    /// Sample from the smallest set of most likely tokens that has this probability; 1 is all tokens.
+    pub top_p: f64,
+    /// Sample from this many most likely tokens; 0 is all tokens. Applied before `top_p`.
+    pub top_k: usize,
+    /// Always the most likely token, the lowest id among equals.
+    pub greedy: bool,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: usize,
+    /// Tokens that end a completion and are part of it.
+    pub stop_token_ids: Vec<u32>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            greedy: false,
+            max_new_tokens: 128,
+            stop_token_ids: Vec::new(),
+        }
+    }
+}
+
+/// Why tokens cannot be chosen so.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Error {
+    /// The temperature divides logits.
+    #[error("temperature is {0}, expected a finite number that is not negative")]
+    Temperature(f64),
+    /// A probability.
+    #[error("top_p is {0}, expected more than 0 and at most 1")]
+    TopP(f64),
+    /// A completion has at least one token.
+    #[error("max_new_tokens is 0, expected at least 1")]
+    MaxNewTokens,
+}
+
+impl Sampling {
+    /// Checks the ranges of the numbers.
+    pub fn check(&self) -> Result<(), Error> {
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(Error::Temperature(self.temperature));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(Error::TopP(self.top_p));
+        }
+        if self.max_new_tokens == 0 {
+            return Err(Error::MaxNewTokens);
+        }
+        Ok(())
+    }
+
+    /// Whether each token is the most likely one.
+    pub fn is_greedy(&self) -> bool {
+        self.greedy || self.temperature == 0.0
+    }
+
+    /// Whether tokens come from less than the full distribution, which is when they have a second log-probability.
+    pub fn is_truncated(&self) -> bool {
+        !self.is_greedy() && (self.top_p < 1.0 || self.top_k > 0)
+    }
+
+    /// The divisor of the logits for log-probabilities: what the learner is to recompute them with.
+    pub fn scoring_temperature(&self) -> f64 {
+        if self.temperature == 0.0 { 1.0 } else { self.temperature }
+    }
+
+    /// The lowest logit of each row that may be sampled, \[rows, 1\]; none: all may. `log_normaliser`: \[rows, 1\].
+    fn threshold(&self, logits: &Tensor, log_normaliser: &Tensor) -> Option<Tensor> {
+        let vocab_size = logits.size()[1];
+        let best = |count: i64| logits.topk(count, -1, true, true).0;
+        if self.top_k > 0 {
+            let candidates = best(vocab_size.min(self.top_k as i64));
+            if self.top_p < 1.0 {
+                let normaliser = candidates.logsumexp(-1, true);
+                return Some(nucleus(&candidates, &probabilities(&candidates, &normaliser), self.top_p));
+            }
+            return Some(candidates.narrow(1, candidates.size()[1] - 1, 1));
+        }
+        if self.top_p >= 1.0 {
+            return None;
+        }
+        let candidates = best(vocab_size.min(FIRST_CANDIDATES));
+        let mass = probabilities(&candidates, log_normaliser);
+        let least = mass.sum_dim_intlist(-1, false, None).min().double_value(&[]);
+        if least >= self.top_p || candidates.size()[1] == vocab_size {
+            return Some(nucleus(&candidates, &mass, self.top_p));
+        }
+        let candidates = logits.sort(-1, true).0;
+        let mass = probabilities(&candidates, log_normaliser);
+        Some(nucleus(&candidates, &mass, self.top_p))
+    }
+}
+
+/// Float64 probabilities of logits.
+fn probabilities(logits: &Tensor, log_normaliser: &Tensor) -> Tensor {
+    (logits - log_normaliser).exp().to_kind(Kind::Double)
+}
+
+/// The lowest of the descending `candidates` that is needed to reach `top_p`, \[rows, 1\].
+fn nucleus(candidates: &Tensor, mass: &Tensor, top_p: f64) -> Tensor {
+    let before = mass.cumsum(-1, None) - mass;
+    let needed = before.lt(top_p).sum_dim_intlist(-1, true, Kind::Int64).clamp_min(1);
+    candidates.gather(-1, &(needed - 1), false)
+}
+
+/// What was chosen for each row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Drawn {
+    pub(crate) token_ids: Vec<u32>,
+    /// Under the full distribution; not finite where the logits were not.
+    pub(crate) logprobs: Vec<f32>,
+    /// Under the truncated distribution, where there is one.
+    pub(crate) sampled_logprobs: Option<Vec<f32>>,
+}
+
+/// Chooses a token for each row. `logits`: float32 \[rows, vocabulary\], divided by the temperature; `uniform`: a
+/// number in \[0, 1) for each row.
+pub(crate) fn draw(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> Drawn {
+    let (rows, vocab_size) = (uniform.len(), logits.size()[1]);
+    let logprobs = logits.log_softmax(-1, Kind::Float);
+    let mut truncated_mass = None;
+    let tokens = if sampling.is_greedy() {
+        logits.argmax(-1, true)
+    } else {
+        let mut mass = logprobs.exp().to_kind(Kind::Double);
+        if let Some(threshold) = sampling.threshold(logits, &logits.logsumexp(-1, true)) {
+            mass *= logits.ge_tensor(&threshold);
+        }
+        let cumulative = mass.cumsum_(-1, None);
+        let total = cumulative.narrow(1, vocab_size - 1, 1);
+        let target = Tensor::from_slice(uniform).to_device(logits.device()).unsqueeze(-1) * &total;
+        if sampling.is_truncated() {
+            truncated_mass = Some(total);
+        }
+        // The first token whose cumulative mass exceeds the target, which has mass itself. The bound is for rows that
+        // are not numbers.
+        target.searchsorted(&cumulative, false, true, "right", None::<Tensor>).clamp_max(vocab_size - 1)
+    };
+    let logprobs = logprobs.gather(-1, &tokens, false).to_kind(Kind::Double);
+    let mut columns = vec![tokens.to_kind(Kind::Double), logprobs.shallow_clone()];
+    columns.extend(truncated_mass.map(|mass| logprobs - mass.log()));
+
+    // One transfer a step.
+    let columns = Tensor::cat(&columns, 1).transpose(0, 1).contiguous().to_device(tch::Device::Cpu);
+    let numbers = Vec::<f64>::try_from(columns.view(-1)).expect("a vector of doubles");
+    let column = |index: usize| numbers[index * rows..(index + 1) * rows].iter();
+    Drawn {
+        token_ids: column(0).map(|token| *token as u32).collect(),
+        logprobs: column(1).map(|logprob| *logprob as f32).collect(),
+        sampled_logprobs: sampling.is_truncated().then(|| column(2).map(|logprob| *logprob as f32).collect()),
+    }
+}

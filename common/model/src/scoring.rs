@@ -1,0 +1,317 @@
+//! Log-probabilities of given completions, without and with gradients.
+//!
+//! Logits are never all there at once where the vocabulary is large: the head goes over the rows in chunks, and backward
+//! computes each chunk again. With `recompute_layers`, backward computes the blocks again one by one, too.
+
+use tch::{Kind, Tensor, no_grad};
+
+use crate::packed::{self, Packed, PackedArrangement, select_rows};
+use crate::policy::Policy;
+use crate::rope::Rotation;
+
+/// Logits that may be there at once, in float32 numbers (64 MiB).
+const CHUNK_LOGITS: i64 = 16 << 20;
+
+/// What is to be known of each completion token's entropy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entropy {
+    /// Nothing.
+    #[default]
+    Skipped,
+    /// Its value.
+    Measured,
+    /// Its value and, in a training pass, its gradient.
+    Differentiable,
+}
+
+/// Scores of the completion tokens of a batch, flat in (prompt, completion, token) order, float32, on the device of the
+/// policy.
+#[derive(Debug)]
+pub struct Scores {
+    /// Log-probability of each token under the temperature-scaled distribution over the full vocabulary, in nats.
+    pub logprobs: Tensor,
+    /// Entropy of that distribution, in nats, if asked for.
+    pub entropy: Option<Tensor>,
+}
+
+/// How a training pass is to be computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainingOptions {
+    /// Divisor of the logits, positive.
+    pub temperature: f64,
+    /// Whether entropies are wanted.
+    pub entropy: Entropy,
+    /// Keep only the inputs of the blocks and compute each block again in backward: a third more work, and memory for
+    /// one block's activations instead of all.
+    pub recompute_layers: bool,
+}
+
+impl Default for TrainingOptions {
+    fn default() -> Self {
+        Self { temperature: 1.0, entropy: Entropy::Skipped, recompute_layers: false }
+    }
+}
+
+impl Policy {
+    /// Scores the completions of a batch, without gradients.
+    pub fn score(&self, batch: &Packed, temperature: f64, entropy: Entropy) -> Result<Scores, packed::Error> {
+        batch.check(self.config())?;
+        Ok(no_grad(|| {
+            let pass = Forward::new(self, batch);
+            let x = self.trunk(&pass.tokens, &pass.positions, &mut pass.arrangement(self, batch));
+            pass.head(self, temperature, entropy).scores(&pass.predicting(self, &x))
+        }))
+    }
+
+    /// Log-probabilities of all tokens of one sequence but the first, by a plain forward at temperature 1: the
+    /// yardstick for everything that shares or caches.
+    pub fn plain_logprobs(&self, token_ids: &[u32]) -> Result<Vec<f32>, packed::Error> {
+        let batch = Packed::new(&[packed::GroupTokens { prompt: token_ids, completions: Vec::new() }])?;
+        batch.check(self.config())?;
+        Ok(no_grad(|| {
+            let pass = Forward::new(self, &batch);
+            let x = self.trunk(&pass.tokens, &pass.positions, &mut pass.arrangement(self, &batch));
+            let count = token_ids.len() as i64 - 1;
+            let head = Head {
+                policy: self,
+                targets: pass.tokens.narrow(0, 1, count),
+                temperature: 1.0,
+                entropy: Entropy::Skipped,
+            };
+            let scores = head.scores(&self.final_norm(&x.narrow(0, 0, count)));
+            Vec::try_from(scores.logprobs.to_device(tch::Device::Cpu)).expect("a vector of floats")
+        }))
+    }
+
+    /// Scores the completions of a batch so that a loss over them can be carried back to [`Self::trainable`].
+    pub fn training_pass(
+        &self,
+        batch: &Packed,
+        options: TrainingOptions,
+    ) -> Result<TrainingPass<'_>, packed::Error> {
+        batch.check(self.config())?;
+        let forward = Forward::new(self, batch);
+        let mut arrangement = forward.arrangement(self, batch);
+        let trunk = if options.recompute_layers {
+            Trunk::recomputed(self, &forward, arrangement)
+        } else {
+            Trunk::Kept(self.trunk(&forward.tokens, &forward.positions, &mut arrangement))
+        };
+        let rows = forward.predicting(self, trunk.output());
+        let head = forward.head(self, options.temperature, options.entropy);
+        let kept = (head.chunks().len() <= 1).then(|| head.scores(&rows));
+        let leaf = |x: &Tensor| x.detach().set_requires_grad(true);
+        let scores = match &kept {
+            Some(scores) => scores.map(leaf),
+            None => no_grad(|| head.scores(&rows)).map(leaf),
+        };
+        Ok(TrainingPass { scores, kept, rows, head, trunk })
+    }
+}
+
+/// The tensors of a batch that every forward over it needs.
+struct Forward {
+    tokens: Tensor,
+    positions: Tensor,
+    predictors: Tensor,
+    targets: Tensor,
+}
+
+impl Forward {
+    fn new(policy: &Policy, batch: &Packed) -> Self {
+        let device = policy.device();
+        Self {
+            tokens: batch.tokens(device),
+            positions: batch.positions(device),
+            predictors: batch.predictors(device),
+            targets: batch.targets(device),
+        }
+    }
+
+    fn arrangement(&self, policy: &Policy, batch: &Packed) -> PackedArrangement {
+        batch.arrangement(policy.config(), policy.precision().kind(), self.tokens.device())
+    }
+
+    /// The normed hidden states that predict the completion tokens. `x`: output of the last block.
+    fn predicting(&self, policy: &Policy, x: &Tensor) -> Tensor {
+        policy.final_norm(&select_rows(x, &self.predictors))
+    }
+
+    fn head<'a>(&self, policy: &'a Policy, temperature: f64, entropy: Entropy) -> Head<'a> {
+        Head { policy, targets: self.targets.shallow_clone(), temperature, entropy }
+    }
+}
+
+/// The head over rows of hidden states, in chunks.
+#[derive(Debug)]
+struct Head<'a> {
+    policy: &'a Policy,
+    targets: Tensor,
+    temperature: f64,
+    entropy: Entropy,
+}
+
+impl Head<'_> {
+    /// First row and number of rows of each chunk.
+    fn chunks(&self) -> Vec<(i64, i64)> {
+        let rows = self.targets.size()[0];
+        let chunk = (CHUNK_LOGITS / self.policy.config().vocab_size).max(1);
+        (0..rows).step_by(chunk as usize).map(|first| (first, chunk.min(rows - first))).collect()
+    }
+
+    fn scores(&self, rows: &Tensor) -> Scores {
+        let chunks = self.chunks();
+        let mut parts: Vec<_> =
+            chunks.iter().map(|(first, count)| self.chunk(&rows.narrow(0, *first, *count), *first)).collect();
+        if parts.len() == 1 {
+            return parts.remove(0);
+        }
+        // Joining nothing is an error to libtorch.
+        let nothing = Tensor::zeros([0], (Kind::Float, rows.device()));
+        let join = |parts: Vec<&Tensor>| Tensor::cat(&[vec![&nothing], parts].concat(), 0);
+        Scores {
+            logprobs: join(parts.iter().map(|part| &part.logprobs).collect()),
+            entropy: (self.entropy != Entropy::Skipped)
+                .then(|| join(parts.iter().filter_map(|part| part.entropy.as_ref()).collect())),
+        }
+    }
+
+    /// Scores of the rows from `first` on.
+    fn chunk(&self, rows: &Tensor, first: i64) -> Scores {
+        let targets = self.targets.narrow(0, first, rows.size()[0]);
+        let logprobs = self.policy.logits(rows, self.temperature).log_softmax(-1, Kind::Float);
+        let entropy_of = |logprobs: &Tensor| -(logprobs.exp() * logprobs).sum_dim_intlist(-1, false, None);
+        let entropy = match self.entropy {
+            Entropy::Skipped => None,
+            Entropy::Measured => Some(no_grad(|| entropy_of(&logprobs))),
+            Entropy::Differentiable => Some(entropy_of(&logprobs)),
+        };
+        Scores { logprobs: logprobs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1), entropy }
+    }
+}
+
+impl Scores {
+    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self { logprobs: f(&self.logprobs), entropy: self.entropy.as_ref().map(f) }
+    }
+
+    /// Σ scores · gradients, the gradients being those of `leaves`. None where no gradient arrived.
+    fn product(&self, leaves: &Scores, first: i64, count: i64) -> Option<Tensor> {
+        let one = |score: &Tensor, leaf: &Tensor| {
+            let gradient = leaf.grad();
+            (gradient.defined() && score.requires_grad())
+                .then(|| (score * gradient.narrow(0, first, count)).sum(Kind::Float))
+        };
+        let logprobs = one(&self.logprobs, &leaves.logprobs);
+        let entropy =
+            self.entropy.as_ref().zip(leaves.entropy.as_ref()).and_then(|(own, leaf)| one(own, leaf));
+        match (logprobs, entropy) {
+            (Some(logprobs), Some(entropy)) => Some(logprobs + entropy),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// A forward that waits for the gradients of its scores.
+///
+/// ```text
+/// let pass = policy.training_pass(&batch, options)?;
+/// let loss = objective(pass.scores());   // any tensor arithmetic on scores().logprobs
+/// loss.backward();                       // as far as the scores, which are leaves
+/// pass.backward();                       // on through head and blocks, adding to the parameters' gradients
+/// ```
+#[derive(Debug)]
+#[must_use = "gradients reach the parameters only by backward()"]
+pub struct TrainingPass<'a> {
+    scores: Scores,
+    /// The scores with their graph, where one chunk of logits was enough.
+    kept: Option<Scores>,
+    rows: Tensor,
+    head: Head<'a>,
+    trunk: Trunk<'a>,
+}
+
+impl TrainingPass<'_> {
+    /// The scores, as leaves of whatever the loss computes from them.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    /// Carries the gradients that the loss left on the scores to the parameters, where they are added.
+    pub fn backward(self) {
+        if let Some(kept) = self.kept {
+            let count = kept.logprobs.size()[0];
+            if let Some(product) = kept.product(&self.scores, 0, count) {
+                product.backward();
+            }
+        } else {
+            let leaf = self.rows.detach().set_requires_grad(true);
+            for (first, count) in self.head.chunks() {
+                let chunk = self.head.chunk(&leaf.narrow(0, first, count), first);
+                if let Some(product) = chunk.product(&self.scores, first, count) {
+                    product.backward();
+                }
+            }
+            pull(&self.rows, &leaf.grad());
+        }
+        self.trunk.backward();
+    }
+}
+
+/// Carries `gradient` of `output` back to the leaves that `output` was computed from.
+fn pull(output: &Tensor, gradient: &Tensor) {
+    if gradient.defined() && output.requires_grad() {
+        (output * gradient).sum(Kind::Float).backward();
+    }
+}
+
+/// The blocks of a training pass.
+#[derive(Debug)]
+enum Trunk<'a> {
+    /// The output with its whole graph.
+    Kept(Tensor),
+    /// The input of each block, and what is needed to compute it again.
+    Recomputed {
+        policy: &'a Policy,
+        embedded: Tensor,
+        inputs: Vec<Tensor>,
+        output: Tensor,
+        rotation: Rotation,
+        arrangement: Box<PackedArrangement>,
+    },
+}
+
+impl<'a> Trunk<'a> {
+    fn recomputed(policy: &'a Policy, forward: &Forward, mut arrangement: PackedArrangement) -> Self {
+        let rotation = policy.rotation(&forward.positions);
+        let embedded = policy.embed(&forward.tokens);
+        let mut x = embedded.detach();
+        let mut inputs = Vec::with_capacity(policy.layers());
+        for layer in 0..policy.layers() {
+            let output = no_grad(|| policy.block(layer, &x, &rotation, &mut arrangement));
+            inputs.push(std::mem::replace(&mut x, output));
+        }
+        let output = x.set_requires_grad(true);
+        Self::Recomputed { policy, embedded, inputs, output, rotation, arrangement: Box::new(arrangement) }
+    }
+
+    fn output(&self) -> &Tensor {
+        match self {
+            Self::Kept(output) | Self::Recomputed { output, .. } => output,
+        }
+    }
+
+    /// Goes on from the gradient of the output; where the graph was kept, that has happened already.
+    fn backward(self) {
+        let Self::Recomputed { policy, embedded, inputs, output, rotation, mut arrangement } = self else {
+            return;
+        };
+        let mut gradient = output.grad();
+        for (layer, input) in inputs.into_iter().enumerate().rev() {
+            let input = input.set_requires_grad(true);
+            pull(&policy.block(layer, &input, &rotation, &mut *arrangement), &gradient);
+            gradient = input.grad();
+        }
+        pull(&embedded, &gradient);
+    }
+}
