@@ -1,0 +1,48 @@
+# `make demo` and `make test` do all they need: set-up, build, run. `make help` lists the rest.
+# ARGS reaches the command: make demo ARGS="--seed 7 --workers 3"
+
+PODIUM := $(or $(CARGO_TARGET_DIR),target)/release/podium
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint format docs check-config configuration ci clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## libtorch in .venv and all crates; quick once done
+	@deploy/setup/setup.sh
+
+build: setup ## the service binaries and podium, in target/release
+	cargo build --release --workspace --bins
+
+demo: build ## train on the embedded data set, about 5 minutes
+	$(PODIUM) demo $(ARGS)
+
+test: build ## all tests; needs no network once set up
+	cargo test --release --workspace $(ARGS)
+
+lint: setup ## formatting and clippy
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+format: ## format all code
+	cargo fmt --all
+
+docs: setup ## the crates' documentation, in target/doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+check-config: build ## every run file in deploy/configs
+	$(PODIUM) check-config deploy/configs/*.toml
+
+configuration: setup ## docs/configuration.md anew, from the code
+	cargo run --release -p podium-config --example reference > docs/configuration.md
+
+ci: ## everything that is checked before a change lands
+	.ci/run
+
+clean: ## what cargo built; keeps .venv and runs
+	cargo clean
+
+distclean: clean ## .venv as well; keeps runs
+	rm -rf .venv
