@@ -1,0 +1,275 @@
+//! Candidate lists: the target among items that the user has never touched, in a random order.
+//!
+//! Lists are drawn anew in every epoch of training and stay fixed in evaluation, whatever the run's seed, so that
+//! policies of different runs answer the same questions.
+
+use std::collections::BTreeSet;
+
+use podium_grpo::rng::Stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{Catalogue, User};
+use crate::ids::{ItemId, UserId};
+
+/// How candidate lists are drawn: `[candidates]` of the run file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Length of a candidate list, the target included. At least 2.
+    pub count: usize,
+    /// How the other items are drawn.
+    pub negatives: Negatives,
+    /// Names the candidate lists of evaluation. The run's seed has no part in them.
+    pub evaluation_seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { count: 10, negatives: Negatives::Uniform, evaluation_seed: 0 }
+    }
+}
+
+/// How negatives are drawn, without replacement, from the items outside the user's whole history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Negatives {
+    /// Each item is equally likely.
+    Uniform,
+    /// An item's chance is proportional to 1 + its interactions in the training data, so that popularity alone does
+    /// not tell the target from the rest.
+    Popularity,
+}
+
+/// Why no candidate list can be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A list of one candidate asks nothing.
+    #[error("`candidates.count` is {0}, expected at least 2: the target and something else")]
+    Count(usize),
+    /// The catalogue is too small.
+    #[error(
+        "{user} leaves {available} items to draw negatives from, expected {needed}: lower `candidates.count`"
+    )]
+    TooFewItems {
+        /// Whose list it is.
+        user: UserId,
+        /// How many negatives are asked for.
+        needed: usize,
+        /// How many items are outside the user's history.
+        available: usize,
+    },
+}
+
+/// What a candidate list is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Training in an epoch, counted from 0.
+    Training {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// Evaluation; several draws tell how much the negatives matter.
+    Evaluation {
+        /// Which draw, counted from 0.
+        draw: u64,
+    },
+}
+
+/// Draws candidate lists from one catalogue.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    options: Options,
+    seed: u64,
+    items: Vec<ItemId>,
+    weights: Vec<u64>,
+    /// `cumulative[i]` is the weight of items `0..=i`.
+    cumulative: Vec<u64>,
+}
+
+impl Sampler {
+    /// A sampler for a run seeded with `seed`.
+    pub fn new(options: &Options, catalogue: &Catalogue, seed: u64) -> Result<Self, Error> {
+        if options.count < 2 {
+            return Err(Error::Count(options.count));
+        }
+        let weights: Vec<u64> = catalogue
+            .items()
+            .iter()
+            .map(|item| match options.negatives {
+                Negatives::Uniform => 1,
+                Negatives::Popularity => item.interactions + 1,
+            })
+            .collect();
+        let cumulative = weights
+            .iter()
+            .scan(0, |sum, weight| {
+                *sum += weight;
+                Some(*sum)
+            })
+            .collect();
+        let items = catalogue.items().iter().map(|item| item.id).collect();
+        Ok(Self { options: options.clone(), seed, items, weights, cumulative })
+    }
+
+    /// The candidates of `user`: the target and items outside their whole history, shuffled.
+    pub fn draw(&self, user: &User, purpose: Purpose) -> Result<Vec<ItemId>, Error> {
+        let mut stream = match purpose {
+            Purpose::Training { epoch } => Stream::new(self.seed, "candidates/training", &[epoch, user.id.0]),
+            Purpose::Evaluation { draw } => {
+                Stream::new(self.options.evaluation_seed, "candidates/evaluation", &[draw, user.id.0])
+            }
+        };
+        let mut taken: BTreeSet<usize> =
+            user.items.iter().filter_map(|item| self.items.binary_search(item).ok()).collect();
+        let needed = self.options.count - 1;
+        let available = self.items.len() - taken.len();
+        if available < needed {
+            return Err(Error::TooFewItems { user: user.id, needed, available });
+        }
+
+        let total = self.cumulative.last().copied().unwrap_or(0);
+        let mut free = total - taken.iter().map(|&position| self.weights[position]).sum::<u64>();
+        let mut list = vec![user.target()];
+        for _ in 0..needed {
+            // Drawing until a free item comes up is quick while most of the weight is free; after that, walk.
+            let position = if free.saturating_mul(2) >= total {
+                self.draw_again_until_free(&taken, total, &mut stream)
+            } else {
+                self.walk_over_free(&taken, stream.below(free))
+            };
+            free -= self.weights[position];
+            taken.insert(position);
+            list.push(self.items[position]);
+        }
+        stream.shuffle(&mut list);
+        Ok(list)
+    }
+
+    fn draw_again_until_free(&self, taken: &BTreeSet<usize>, total: u64, stream: &mut Stream) -> usize {
+        loop {
+            let point = stream.below(total);
+            let position = self.cumulative.partition_point(|&sum| sum <= point);
+            if !taken.contains(&position) {
+                return position;
+            }
+        }
+    }
+
+    fn walk_over_free(&self, taken: &BTreeSet<usize>, mut point: u64) -> usize {
+        for (position, &weight) in self.weights.iter().enumerate() {
+            if taken.contains(&position) {
+                continue;
+            }
+            if point < weight {
+                return position;
+            }
+            point -= weight;
+        }
+        unreachable!("the point lies within the weight of the free items")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dataset::Item;
+
+    fn catalogue(interactions: &[u64]) -> Catalogue {
+        Catalogue::new((0..).zip(interactions).map(|(id, &interactions)| Item {
+            id: ItemId(id),
+            title: format!("Title {id}"),
+            caption: None,
+            interactions,
+        }))
+    }
+
+    fn user(items: &[u64]) -> User {
+        User { id: UserId(7), items: items.iter().copied().map(ItemId).collect() }
+    }
+
+    const EPOCH: Purpose = Purpose::Training { epoch: 0 };
+
+    #[test]
+    fn lists_change_with_the_epoch_and_the_seed_but_not_in_evaluation() {
+        let catalogue = catalogue(&[0; 200]);
+        let sampler = |seed| Sampler::new(&Options::default(), &catalogue, seed).unwrap();
+        let user = user(&[1, 2, 3]);
+        let draw = |seed, purpose| sampler(seed).draw(&user, purpose).unwrap();
+        assert_eq!(draw(1, EPOCH), draw(1, EPOCH));
+        assert_ne!(draw(1, EPOCH), draw(2, EPOCH));
+        assert_ne!(draw(1, EPOCH), draw(1, Purpose::Training { epoch: 1 }));
+        let held_out = Purpose::Evaluation { draw: 0 };
+        assert_eq!(draw(1, held_out), draw(2, held_out));
+        assert_ne!(draw(1, held_out), draw(1, Purpose::Evaluation { draw: 1 }));
+    }
+
+    #[test]
+    fn popular_items_are_drawn_in_proportion() {
+        let catalogue = catalogue(&[0, 0, 8, 0, 98]);
+        let options = Options { count: 2, negatives: Negatives::Popularity, ..Options::default() };
+        let sampler = Sampler::new(&options, &catalogue, 3).unwrap();
+        let user = user(&[0, 1]);
+        let mut counts = [0_u32; 5];
+        for epoch in 0..11_000 {
+            for item in sampler.draw(&user, Purpose::Training { epoch }).unwrap() {
+                counts[item.0 as usize] += 1;
+            }
+        }
+        // Free weights: 9 for item 2, 1 for item 3, 99 for item 4.
+        let share = |item: usize| f64::from(counts[item]) / 11_000.0;
+        assert!((share(2) - 9.0 / 109.0).abs() < 0.01, "{counts:?}");
+        assert!((share(3) - 1.0 / 109.0).abs() < 0.005, "{counts:?}");
+        assert_eq!(counts[0], 0);
+    }
+
+    #[test]
+    fn the_target_is_at_every_position_equally_often() {
+        let catalogue = catalogue(&[0; 50]);
+        let sampler = Sampler::new(&Options::default(), &catalogue, 5).unwrap();
+        let user = user(&[1, 2]);
+        let mut counts = [0_u32; 10];
+        for epoch in 0..10_000 {
+            let list = sampler.draw(&user, Purpose::Training { epoch }).unwrap();
+            counts[list.iter().position(|&item| item == ItemId(2)).unwrap()] += 1;
+        }
+        assert!(counts.iter().all(|&count| (900..1_100).contains(&count)), "{counts:?}");
+    }
+
+    #[test]
+    fn impossible_lists_are_refused() {
+        let catalogue = catalogue(&[0; 10]);
+        let sampler = Sampler::new(&Options::default(), &catalogue, 0).unwrap();
+        assert!(matches!(
+            sampler.draw(&user(&[1, 2]), EPOCH),
+            Err(Error::TooFewItems { needed: 9, available: 8, .. })
+        ));
+        let options = Options { count: 1, ..Options::default() };
+        assert!(matches!(Sampler::new(&options, &catalogue, 0), Err(Error::Count(1))));
+    }
+
+    proptest! {
+        #[test]
+        fn negatives_are_distinct_and_outside_the_whole_history(
+            interactions in prop::collection::vec(0_u64..1_000, 30..60),
+            history in prop::collection::vec(0_u64..30, 2..20),
+            popularity: bool,
+            epoch: u64,
+        ) {
+            let catalogue = catalogue(&interactions);
+            let negatives = if popularity { Negatives::Popularity } else { Negatives::Uniform };
+            let options = Options { count: 10, negatives, evaluation_seed: 0 };
+            let user = user(&history);
+            let list = Sampler::new(&options, &catalogue, 1)
+                .unwrap()
+                .draw(&user, Purpose::Training { epoch })
+                .unwrap();
+            let distinct: BTreeSet<ItemId> = list.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), 10);
+            let known: Vec<ItemId> = list.into_iter().filter(|item| user.items.contains(item)).collect();
+            prop_assert_eq!(known, vec![user.target()]);
+        }
+    }
+}

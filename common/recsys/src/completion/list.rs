@@ -1,0 +1,132 @@
+//! The ranked list of a completion.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::{Expected, Form, Layout, Listed, Standing};
+use crate::ids::ItemId;
+
+const OPEN: &str = "[ITEM_";
+
+/// What the answer part of a completion lists.
+pub(super) struct List<'a> {
+    pub(super) ranking: Vec<Listed<'a>>,
+    pub(super) defect: Option<Form>,
+}
+
+/// Reads the list in `text[answer]`; spans count from the start of `text`.
+pub(super) fn read<'a>(text: &'a str, answer: Range<usize>, expected: &Expected<'_>) -> List<'a> {
+    let mut reader = Reader { text, expected, ranking: Vec::new(), seen: BTreeSet::new(), defect: None };
+    if text[answer.clone()].trim().is_empty() {
+        return List { ranking: reader.ranking, defect: Some(Form::NoList) };
+    }
+    match expected.options.layout {
+        Layout::Ids => reader.ids(answer),
+        Layout::Titled => reader.lines(answer),
+    }
+    reader.check_length();
+    List { ranking: reader.ranking, defect: reader.defect }
+}
+
+struct Reader<'a, 'e> {
+    text: &'a str,
+    expected: &'e Expected<'e>,
+    ranking: Vec<Listed<'a>>,
+    seen: BTreeSet<ItemId>,
+    defect: Option<Form>,
+}
+
+impl<'a> Reader<'a, '_> {
+    /// Items one after the other.
+    fn ids(&mut self, answer: Range<usize>) {
+        let mut at = answer.start;
+        while at < answer.end {
+            let rest = &self.text[at..answer.end];
+            let first = rest.chars().next().expect("the rest is not empty");
+            if first.is_whitespace() {
+                at += first.len_utf8();
+            } else if let Some((item, length)) = spelled(rest) {
+                self.list(item, "", at..at + length);
+                at += length;
+            } else {
+                self.note(if rest.starts_with(OPEN) { Form::MisspelledItem } else { Form::TextOutsideList });
+                // Go on at what may be the next item.
+                let beyond = at + first.len_utf8();
+                at = self.text[beyond..answer.end].find(OPEN).map_or(answer.end, |next| beyond + next);
+            }
+        }
+    }
+
+    /// An item and its title on each line.
+    fn lines(&mut self, answer: Range<usize>) {
+        let mut at = answer.start;
+        for line in self.text[answer].split_inclusive('\n') {
+            let entry = line.trim();
+            let start = at + (line.len() - line.trim_start().len());
+            at += line.len();
+            if entry.is_empty() {
+                continue;
+            }
+            let Some((item, length)) = spelled(entry) else {
+                self.note(if entry.starts_with(OPEN) { Form::MisspelledItem } else { Form::TextOutsideList });
+                continue;
+            };
+            let title = entry[length..].trim();
+            if title.contains(OPEN) {
+                // Several items on a line are no list of one item a line.
+                self.note(Form::TextOutsideList);
+            }
+            self.list(item, title, start..start + entry.len());
+        }
+    }
+
+    fn list(&mut self, item: ItemId, title: &'a str, span: Range<usize>) {
+        let standing = if !self.seen.insert(item) {
+            Standing::Repeated
+        } else if self.expected.candidates.contains(&item) {
+            Standing::Candidate
+        } else if self.expected.catalogue.contains(item) {
+            Standing::NotACandidate
+        } else {
+            Standing::Invented
+        };
+        match standing {
+            Standing::Candidate => {}
+            Standing::Repeated => self.note(Form::RepeatedItem),
+            Standing::NotACandidate => self.note(Form::NotACandidate),
+            Standing::Invented => self.note(Form::InventedItem),
+        }
+        self.ranking.push(Listed { item, title, span, standing });
+    }
+
+    fn check_length(&mut self) {
+        let asked = self.expected.options.list_length;
+        if self.ranking.len() < asked {
+            self.note(Form::ShortList);
+        } else if self.ranking.len() > asked {
+            self.note(Form::LongList);
+        }
+    }
+
+    /// Keeps the defect that counts first.
+    fn note(&mut self, form: Form) {
+        self.defect = Some(self.defect.map_or(form, |noted| noted.min(form)));
+    }
+}
+
+/// The item that `text` starts with, and the length of its spelling in bytes.
+///
+/// Digits that are canonical but too many for an id name an item that no catalogue has; it is read as the largest id.
+fn spelled(text: &str) -> Option<(ItemId, usize)> {
+    let inside = text.strip_prefix(OPEN)?;
+    let digits = inside.bytes().take_while(u8::is_ascii_digit).count();
+    if inside.as_bytes().get(digits) != Some(&b']') {
+        return None;
+    }
+    let number = &inside[..digits];
+    if number.is_empty() || (digits > 1 && number.starts_with('0')) {
+        return None;
+    }
+    let item = number.parse().unwrap_or(ItemId(u64::MAX));
+    Some((item, OPEN.len() + digits + 1))
+}

@@ -1,0 +1,81 @@
+//! The items that can be recommended.
+
+use std::collections::BTreeMap;
+
+use super::User;
+use crate::ids::ItemId;
+
+/// What is known of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its number in the data files.
+    pub id: ItemId,
+    /// Its title, never empty.
+    pub title: String,
+    /// What its picture shows, if that was written down.
+    pub caption: Option<String>,
+    /// How often training users interacted with it.
+    pub interactions: u64,
+}
+
+/// All items, in ascending order of id.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Catalogue {
+    items: Vec<Item>,
+    positions: BTreeMap<ItemId, usize>,
+}
+
+impl Catalogue {
+    /// A catalogue of `items`; of several with the same id the last one counts.
+    pub fn new(items: impl IntoIterator<Item = Item>) -> Self {
+        let by_id: BTreeMap<ItemId, Item> = items.into_iter().map(|item| (item.id, item)).collect();
+        let positions = by_id.keys().enumerate().map(|(position, &id)| (id, position)).collect();
+        Self { items: by_id.into_values().collect(), positions }
+    }
+
+    /// The items, in ascending order of id.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is no item.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The item numbered `id`.
+    pub fn get(&self, id: ItemId) -> Option<&Item> {
+        self.position(id).map(|position| &self.items[position])
+    }
+
+    /// Whether there is an item numbered `id`.
+    pub fn contains(&self, id: ItemId) -> bool {
+        self.positions.contains_key(&id)
+    }
+
+    /// Where `id` is in [`Self::items`].
+    pub fn position(&self, id: ItemId) -> Option<usize> {
+        self.positions.get(&id).copied()
+    }
+
+    pub(super) fn get_mut(&mut self, id: ItemId) -> Option<&mut Item> {
+        self.position(id).map(|position| &mut self.items[position])
+    }
+
+    /// Sets every item's count of interactions from those of the training users.
+    pub(crate) fn count_interactions(&mut self, train: &[User]) {
+        for item in &mut self.items {
+            item.interactions = 0;
+        }
+        for id in train.iter().flat_map(|user| &user.items) {
+            if let Some(item) = self.get_mut(*id) {
+                item.interactions += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Data sets in the folder format of MLLMRec-R1: interactions, titles, captions and reasoning.
+//!
+//! ```text
+//! <dir>/train.tsv, test.tsv          user id TAB item ids separated by spaces, oldest first; the last is the target
+//! <dir>/<name>_titles.csv            header; item id, title
+//! <dir>/<name>_captions.json         {"<item id>": {"title": …, "caption": …}}; may be absent
+//! <dir>/<name>_reasoning.json        [{"line_idx": n, "user_id": …, "reasoning": …}]; may be absent
+//! <dir>/<name>_deepseek_cot.json     the same, under the name that the released code gives it
+//! ```
+//!
+//! Lines may end in CRLF and files may start with a byte order mark. A row that cannot be read is refused or skipped,
+//! as [`Options::bad_rows`] says, and never guessed at. Reasoning is keyed by user, and only that of training users is
+//! kept: no text about a held-out user can reach a prompt.
+
+mod catalogue;
+mod interactions;
+mod reasoning;
+mod rows;
+mod texts;
+pub(crate) mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use catalogue::{Catalogue, Item};
+pub use rows::{BadRows, Error, Place, Problem, Report, RowPolicy};
+
+use crate::ids::{ItemId, UserId};
+
+/// Where the data set lies and how strictly it is read: `[data]` of the run file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Folder of the data set. Absent: the embedded data set, made from `[world]` into the output folder.
+    pub dir: Option<PathBuf>,
+    /// Prefix of the files in the folder. Absent: the folder's own name.
+    pub name: Option<String>,
+    /// Users with fewer interactions are left out; the last `min_interactions` items of the others are the history
+    /// shown in a prompt and the target. At least 2.
+    pub min_interactions: usize,
+    /// What to do with a row that cannot be read.
+    pub bad_rows: RowPolicy,
+    /// How training and held-out data are kept apart.
+    pub split: Split,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { dir: None, name: None, min_interactions: 10, bad_rows: RowPolicy::Refuse, split: Split::Users }
+    }
+}
+
+/// How training and held-out data are kept apart. Both are checked when a data set is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// No user is in both files.
+    Users,
+    /// A user may be in both, as in leave-one-out: what training knows of them is then the beginning of what the test
+    /// file tells, and ends before its target.
+    Times,
+}
+
+/// A user's interactions, oldest first. There are at least two: some history, and the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Who this is.
+    pub id: UserId,
+    /// Everything they interacted with; the last one is the target.
+    pub items: Vec<ItemId>,
+}
+
+impl User {
+    /// The item to be predicted.
+    pub fn target(&self) -> ItemId {
+        *self.items.last().expect("a user has at least two items")
+    }
+
+    /// The last `at_most` items before the target, oldest first.
+    pub fn history(&self, at_most: usize) -> &[ItemId] {
+        let before_target = &self.items[..self.items.len() - 1];
+        &before_target[before_target.len().saturating_sub(at_most)..]
+    }
+}
+
+/// A catalogue and the users of its training and test files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// Prefix of the files in the folder.
+    pub name: String,
+    /// The items.
+    pub catalogue: Catalogue,
+    /// Users to train on, in the order of the file.
+    pub train: Vec<User>,
+    /// Held-out users, in the order of the file.
+    pub test: Vec<User>,
+    /// Reasoning to imitate, of training users alone.
+    pub reasoning: BTreeMap<UserId, String>,
+    /// Items of a user that a prompt is made of, the target included.
+    pub min_interactions: usize,
+    /// What was left out when reading.
+    pub report: Report,
+}
+
+impl Dataset {
+    /// Reads the folder `dir`.
+    pub fn load(dir: &Path, options: &Options) -> Result<Self, Error> {
+        if options.min_interactions < 2 {
+            return Err(Error::MinInteractions(options.min_interactions));
+        }
+        let name = match &options.name {
+            Some(name) => name.clone(),
+            None => dir
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .ok_or_else(|| Error::Nameless(dir.to_path_buf()))?,
+        };
+        let mut report = Report::default();
+        let policy = options.bad_rows;
+
+        let mut catalogue = texts::titles(&dir.join(format!("{name}_titles.csv")), policy, &mut report)?;
+        let captions = dir.join(format!("{name}_captions.json"));
+        if captions.exists() {
+            texts::captions(&captions, &mut catalogue, policy, &mut report)?;
+        }
+        report.items_without_caption = catalogue.items().iter().filter(|item| item.caption.is_none()).count();
+
+        let files =
+            interactions::Files { catalogue: &catalogue, min_interactions: options.min_interactions, policy };
+        let (train, train_short) = files.users(&dir.join("train.tsv"), &mut report)?;
+        let (test, test_short) = files.users(&dir.join("test.tsv"), &mut report)?;
+        report.train_users_too_short = train_short;
+        report.test_users_too_short = test_short;
+        check_split(options.split, &train, &test)?;
+        catalogue.count_interactions(&train);
+
+        let test_ids: BTreeSet<UserId> = test.iter().map(|user| user.id).collect();
+        let may_reason: BTreeSet<UserId> =
+            train.iter().map(|user| user.id).filter(|id| !test_ids.contains(id)).collect();
+        let reasoning = [format!("{name}_reasoning.json"), format!("{name}_deepseek_cot.json")]
+            .map(|file| dir.join(file))
+            .into_iter()
+            .find(|file| file.exists())
+            .map(|file| reasoning::read(&file, &may_reason, policy, &mut report))
+            .transpose()?
+            .unwrap_or_default();
+
+        let min_interactions = options.min_interactions;
+        Ok(Self { name, catalogue, train, test, reasoning, min_interactions, report })
+    }
+
+    /// Writes the data set into the folder `dir`, byte for byte the same each time.
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+        write::folder(self, dir)
+    }
+
+    /// The items that a prompt shows of `user`, oldest first.
+    pub fn history<'a>(&self, user: &'a User) -> &'a [ItemId] {
+        user.history(self.min_interactions - 1)
+    }
+}
+
+/// Proves that nothing held out is trained on.
+fn check_split(split: Split, train: &[User], test: &[User]) -> Result<(), Error> {
+    let trained: BTreeMap<UserId, &User> = train.iter().map(|user| (user.id, user)).collect();
+    for user in test {
+        let Some(known) = trained.get(&user.id) else { continue };
+        match split {
+            Split::Users => return Err(Error::UserInBoth(user.id)),
+            Split::Times => {
+                let earlier = known.items.len() < user.items.len() && user.items.starts_with(&known.items);
+                if !earlier {
+                    return Err(Error::NotEarlier(user.id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: u64, items: &[u64]) -> User {
+        User { id: UserId(id), items: items.iter().copied().map(ItemId).collect() }
+    }
+
+    #[test]
+    fn history_is_the_end_of_what_precedes_the_target() {
+        let user = user(1, &[1, 2, 3, 4]);
+        assert_eq!(user.target(), ItemId(4));
+        assert_eq!(user.history(2), [ItemId(2), ItemId(3)]);
+        assert_eq!(user.history(9), [ItemId(1), ItemId(2), ItemId(3)]);
+    }
+
+    #[test]
+    fn a_user_in_both_files_is_refused_unless_training_ends_earlier() {
+        let test = [user(1, &[1, 2, 3])];
+        assert!(check_split(Split::Users, &[user(2, &[1, 2])], &test).is_ok());
+        assert!(matches!(
+            check_split(Split::Users, &[user(1, &[1, 2])], &test),
+            Err(Error::UserInBoth(UserId(1)))
+        ));
+        assert!(check_split(Split::Times, &[user(1, &[1, 2])], &test).is_ok());
+        for leaking in [user(1, &[1, 2, 3]), user(1, &[2, 3])] {
+            assert!(matches!(
+                check_split(Split::Times, &[leaking], &test),
+                Err(Error::NotEarlier(UserId(1)))
+            ));
+        }
+    }
+}

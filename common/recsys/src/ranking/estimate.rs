@@ -1,0 +1,104 @@
+//! Means over users with 95 % intervals.
+//!
+//! Intervals are percentile bootstrap intervals (Efron 1979): the users are drawn anew with replacement
+//! 2,000 times, and the interval holds the middle 95 % of the means. The draws are named by a seed, so a figure
+//! is the same whenever it is computed. Where all users agree the interval is a point, which says nothing about users
+//! that were not asked.
+
+use podium_grpo::rng::Stream;
+use serde::{Deserialize, Serialize};
+
+use super::Metric;
+
+/// How often the users are drawn anew.
+const RESAMPLES: usize = 2_000;
+
+/// A mean over users and its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Over how many users.
+    pub count: usize,
+}
+
+/// The mean of `metric` over users whose targets were at `ranks`; `None` without users.
+pub fn estimate(metric: Metric, ranks: &[Option<usize>], seed: u64) -> Option<Estimate> {
+    let values: Vec<f64> = ranks.iter().map(|&rank| metric.value(rank)).collect();
+    mean_of(&values, seed)
+}
+
+/// The mean of what `metric` gained from `before` to `after`, which rank the targets of the same users in the same
+/// order; `None` without users.
+///
+/// # Panics
+/// If the two are not of the same length.
+pub fn paired_difference(
+    metric: Metric,
+    after: &[Option<usize>],
+    before: &[Option<usize>],
+    seed: u64,
+) -> Option<Estimate> {
+    assert_eq!(after.len(), before.len(), "a paired difference needs the same users in both rankings");
+    let gains: Vec<f64> = after
+        .iter()
+        .zip(before)
+        .map(|(&after, &before)| metric.value(after) - metric.value(before))
+        .collect();
+    mean_of(&gains, seed)
+}
+
+fn mean_of(values: &[f64], seed: u64) -> Option<Estimate> {
+    if values.is_empty() {
+        return None;
+    }
+    let count = values.len();
+    let mean = values.iter().sum::<f64>() / count as f64;
+    let mut stream = Stream::new(seed, "bootstrap", &[count as u64]);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| (0..count).map(|_| values[stream.below(count as u64) as usize]).sum::<f64>() / count as f64)
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let tail = RESAMPLES / 40;
+    Some(Estimate { mean, low: means[tail], high: means[RESAMPLES - 1 - tail], count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranks(hits: usize, users: usize) -> Vec<Option<usize>> {
+        (0..users).map(|user| (user < hits).then_some(1)).collect()
+    }
+
+    #[test]
+    fn the_interval_is_that_of_the_binomial() {
+        let estimate = estimate(Metric::Hit(1), &ranks(180, 600), 1).unwrap();
+        assert!((estimate.mean - 0.3).abs() < 1e-12);
+        // 1.96 · √(0.3 · 0.7 / 600) = 0.0367
+        assert!((estimate.high - estimate.mean - 0.0367).abs() < 0.005, "{estimate:?}");
+        assert!((estimate.mean - estimate.low - 0.0367).abs() < 0.005, "{estimate:?}");
+    }
+
+    #[test]
+    fn a_figure_is_the_same_whenever_it_is_computed() {
+        let ranks = ranks(5, 30);
+        let ask = |seed| estimate(Metric::Ndcg(3), &ranks, seed).unwrap();
+        assert_eq!(ask(3), ask(3));
+        assert_eq!(estimate(Metric::Hit(1), &[], 3), None);
+    }
+
+    #[test]
+    fn a_paired_difference_is_narrower_than_two_intervals() {
+        let before: Vec<Option<usize>> = (0..400).map(|user| (user % 2 == 0).then_some(1)).collect();
+        let after: Vec<Option<usize>> =
+            (0..400).map(|user| (user % 2 == 0 || user % 20 == 1).then_some(1)).collect();
+        let gain = paired_difference(Metric::Hit(1), &after, &before, 0).unwrap();
+        assert!((gain.mean - 0.05).abs() < 1e-12);
+        assert!(gain.low > 0.02 && gain.high < 0.08, "{gain:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! How good a ranking is: hit rate, NDCG and reciprocal rank of one relevant item among the candidates.
+//!
+//! A rank is the target's place in the listed ranking, counted from 1, or `None` where the list does not hold it or the
+//! answer is malformed. With one relevant item the ideal DCG is 1, so that NDCG@K = 1 / log₂(rank + 1) for ranks up to
+//! K (Järvelin & Kekäläinen 2002), and the average of reciprocal ranks is MRR (Voorhees 1999).
+
+mod baseline;
+mod estimate;
+
+use std::fmt;
+
+pub use baseline::by_popularity;
+pub use estimate::{Estimate, estimate, paired_difference};
+
+use crate::ids::ItemId;
+
+/// A measure of where the target was ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// 1 if the rank is at most K: HR@K.
+    Hit(usize),
+    /// 1 / log₂(rank + 1) if the rank is at most K: NDCG@K.
+    Ndcg(usize),
+    /// 1 / rank; its mean is MRR.
+    ReciprocalRank,
+}
+
+impl Metric {
+    /// The value for one user, between 0 and 1; 0 where the target was not ranked.
+    pub fn value(self, rank: Option<usize>) -> f64 {
+        let Some(rank) = rank else { return 0.0 };
+        match self {
+            Self::Hit(k) => f64::from(rank <= k),
+            Self::Ndcg(k) if rank <= k => 1.0 / (rank as f64 + 1.0).log2(),
+            Self::Ndcg(_) => 0.0,
+            Self::ReciprocalRank => 1.0 / rank as f64,
+        }
+    }
+
+    /// What someone reaches on average who lists `list_length` of `candidates` in a random order.
+    pub fn random(self, candidates: usize, list_length: usize) -> f64 {
+        if candidates == 0 {
+            return 0.0;
+        }
+        (1..=list_length.min(candidates)).map(|rank| self.value(Some(rank))).sum::<f64>() / candidates as f64
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit(k) => write!(f, "HR@{k}"),
+            Self::Ndcg(k) => write!(f, "NDCG@{k}"),
+            Self::ReciprocalRank => f.write_str("MRR"),
+        }
+    }
+}
+
+/// The place of `target` in `ranking`, from 1.
+pub fn rank_of(target: ItemId, ranking: &[ItemId]) -> Option<usize> {
+    ranking.iter().position(|&item| item == target).map(|place| place + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_the_textbook_ones() {
+        assert_eq!(Metric::Hit(3).value(Some(3)), 1.0);
+        assert_eq!(Metric::Hit(3).value(Some(4)), 0.0);
+        assert_eq!(Metric::Ndcg(3).value(Some(1)), 1.0);
+        assert!((Metric::Ndcg(3).value(Some(2)) - 0.630_929_753_571).abs() < 1e-9);
+        assert_eq!(Metric::Ndcg(3).value(Some(3)), 0.5);
+        assert_eq!(Metric::Ndcg(3).value(Some(4)), 0.0);
+        assert_eq!(Metric::ReciprocalRank.value(Some(4)), 0.25);
+        assert_eq!(Metric::ReciprocalRank.value(None), 0.0);
+    }
+
+    #[test]
+    fn a_random_ranking_scores_as_published() {
+        assert!((Metric::Hit(1).random(10, 10) - 0.1).abs() < 1e-12);
+        assert!((Metric::Hit(3).random(10, 10) - 0.3).abs() < 1e-12);
+        assert!((Metric::Ndcg(3).random(10, 3) - 0.213).abs() < 5e-4);
+        assert!((Metric::Ndcg(10).random(100, 10) - 0.045).abs() < 5e-4);
+        assert!((Metric::Hit(10).random(3, 10) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn names_are_those_of_the_literature() {
+        let names: Vec<String> =
+            [Metric::Hit(1), Metric::Ndcg(3), Metric::ReciprocalRank].map(|metric| metric.to_string()).into();
+        assert_eq!(names, ["HR@1", "NDCG@3", "MRR"]);
+    }
+}

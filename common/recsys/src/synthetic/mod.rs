@@ -1,0 +1,251 @@
+//! The embedded data set: a small world in which the best possible ranking is known.
+//!
+//! Every item has a look and a theme, which its caption names and its id and title do not tell. A user has a favourite
+//! look, which stays, and a current theme, which drifts: before each interaction after the first it switches, with
+//! probability `p_switch`, to another theme. The next item shows the favourite look with probability `p_look` and the
+//! current theme with probability `p_theme`, else another one at random; among items of one look and theme that the user
+//! has not had, each is equally likely, and a look and theme of which nothing is left is drawn again.
+//!
+//! The beliefs of an ideal observer follow from that exactly ([`Oracle`]). The shipped reasoning is that of a teacher
+//! who looks too far back: fine-tuning on it gives a policy that answers in form and ranks better than chance, and
+//! leaves reinforcement learning something to find. Everything is a function of [`World`] and a seed.
+
+mod oracle;
+mod teacher;
+mod tokenizer;
+mod universe;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use podium_grpo::rng::Stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use oracle::{Best, Oracle};
+pub use tokenizer::{vocabulary, write_tokenizer};
+
+use crate::completion::{self, Layout};
+use crate::dataset::write::{file, pretty};
+use crate::dataset::{self, Dataset, Report, RowPolicy, Split, User};
+use crate::ids::{ItemId, UserId};
+use crate::{demonstration, prompt, task};
+use universe::{LOOKS, THEMES, Universe};
+
+/// The world's description beside its data, from which [`Oracle::open`] knows what is best.
+const WORLD_FILE: &str = "world.json";
+
+/// The embedded data set: `[world]` of the run file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct World {
+    /// How many looks there are: 2 to 12.
+    pub looks: usize,
+    /// How many themes there are: 2 to 12.
+    pub themes: usize,
+    /// How many items share a look and a theme.
+    pub items_per_pair: usize,
+    /// How many interactions precede the target.
+    pub history: usize,
+    /// Probability that a user's theme changes before an interaction.
+    pub p_switch: f64,
+    /// Probability that an item shows the user's favourite look.
+    pub p_look: f64,
+    /// Probability that an item shows the user's current theme.
+    pub p_theme: f64,
+    /// Probability that the teacher takes the theme from the older half of the history rather than from any of it.
+    pub teacher_stale: f64,
+    /// How many users to train on.
+    pub train_users: u64,
+    /// How many users to hold out.
+    pub test_users: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            looks: 6,
+            themes: 8,
+            items_per_pair: 2,
+            history: 8,
+            p_switch: 0.25,
+            p_look: 0.85,
+            p_theme: 0.98,
+            teacher_stale: 0.7,
+            train_users: 4_000,
+            test_users: 600,
+        }
+    }
+}
+
+/// Why the embedded data set cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A number that makes no world.
+    #[error("`world.{field}` is {found}, expected {expected}")]
+    Field {
+        /// Which number.
+        field: &'static str,
+        /// What it is.
+        found: f64,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A file cannot be written.
+    #[error("cannot write the embedded data set")]
+    Write(#[from] dataset::Error),
+    /// The folder cannot be made.
+    #[error("cannot make {}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The description of the world cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The description of the world is not one.
+    #[error("{}: expected the description of an embedded data set", .path.display())]
+    Description {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+}
+
+impl World {
+    /// How many items the catalogue has.
+    pub const fn items(&self) -> usize {
+        self.looks * self.themes * self.items_per_pair
+    }
+
+    /// Whether the numbers make a world.
+    pub fn check(&self) -> Result<(), Error> {
+        let fail = |field, found, expected| Err(Error::Field { field, found, expected });
+        if !(2..=LOOKS.len()).contains(&self.looks) {
+            return fail("looks", self.looks as f64, "2 to 12");
+        }
+        if !(2..=THEMES.len()).contains(&self.themes) {
+            return fail("themes", self.themes as f64, "2 to 12");
+        }
+        if !(1..=100).contains(&self.items_per_pair) {
+            return fail("items_per_pair", self.items_per_pair as f64, "1 to 100");
+        }
+        if !(1..self.items()).contains(&self.history) {
+            return fail("history", self.history as f64, "at least 1, and fewer than there are items");
+        }
+        for (field, p) in [("p_switch", self.p_switch), ("teacher_stale", self.teacher_stale)] {
+            if !(0.0..=1.0).contains(&p) {
+                return fail(field, p, "a probability");
+            }
+        }
+        for (field, p) in [("p_look", self.p_look), ("p_theme", self.p_theme)] {
+            if !(p > 0.0 && p < 1.0) {
+                return fail(field, p, "a probability above 0 and below 1");
+            }
+        }
+        for (field, users) in [("train_users", self.train_users), ("test_users", self.test_users)] {
+            if users == 0 {
+                return fail(field, 0.0, "at least 1");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The data set of `world` and `seed`, named `embedded`.
+pub fn generate(world: &World, seed: u64) -> Result<Dataset, Error> {
+    world.check()?;
+    let universe = Universe::new(world, seed);
+    let user = |id: u64| User { id: UserId(id), items: interactions(&universe, seed, id) };
+    let train: Vec<User> = (0..world.train_users).map(user).collect();
+    let test: Vec<User> = (world.train_users..world.train_users + world.test_users).map(user).collect();
+    let reasoning = train
+        .iter()
+        .map(|user| (user.id, teacher::reason(&universe, seed, user.id, user.history(world.history))))
+        .collect();
+    let mut catalogue = universe.catalogue();
+    catalogue.count_interactions(&train);
+    Ok(Dataset {
+        name: "embedded".to_owned(),
+        catalogue,
+        train,
+        test,
+        reasoning,
+        min_interactions: world.history + 1,
+        report: Report::default(),
+    })
+}
+
+/// What a user of the world does: a history and then the target.
+fn interactions(universe: &Universe, seed: u64, user: u64) -> Vec<ItemId> {
+    let mut stream = Stream::new(seed, "world/user", &[user]);
+    let mut state = universe.first_state(&mut stream);
+    let mut left = universe.all_left();
+    let mut items = Vec::with_capacity(universe.world.history + 1);
+    loop {
+        let item = universe.draw_item(state, &left, &mut stream);
+        left.take(item, universe.cell(item));
+        items.push(item);
+        if items.len() > universe.world.history {
+            return items;
+        }
+        state = universe.next_state(state, &mut stream);
+    }
+}
+
+/// Writes the data folder of `world` and `seed` into `dir`, byte for byte the same each time.
+pub fn write_data(world: &World, seed: u64, dir: &Path) -> Result<(), Error> {
+    let mut dataset = generate(world, seed)?;
+    if let Some(name) = dir.file_name() {
+        dataset.name = name.to_string_lossy().into_owned();
+    }
+    dataset.write(dir)?;
+    let description = serde_json::json!({ "world": world, "seed": seed });
+    file(&dir.join(WORLD_FILE), pretty(&description).as_bytes())?;
+    Ok(())
+}
+
+/// How the folder `dir` that [`write_data`] wrote is read.
+pub fn data_options(world: &World, dir: &Path) -> dataset::Options {
+    dataset::Options {
+        dir: Some(dir.to_path_buf()),
+        name: None,
+        min_interactions: world.history + 1,
+        bad_rows: RowPolicy::Refuse,
+        split: Split::Users,
+    }
+}
+
+/// The task that goes with the embedded tokenizer: compact prompts, ids alone in the answer.
+pub fn task_options() -> task::Options {
+    task::Options {
+        prompt: prompt::Options { template: "compact".to_owned(), system: None },
+        answer: completion::Options { layout: Layout::Ids, ..completion::Options::default() },
+        ..task::Options::default()
+    }
+}
+
+/// What the embedded policy imitates: the teacher's reasoning, and the ranking that follows from it.
+pub fn demonstration_options() -> demonstration::Options {
+    demonstration::Options { reasoning_share: 1.0, ranking: demonstration::Ranking::ByReasoning }
+}
+
+/// Makes `dir` and writes `contents` into it.
+fn write_files(dir: &Path, contents: &[(&str, String)]) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|source| Error::Folder { path: dir.to_path_buf(), source })?;
+    for (name, text) in contents {
+        file(&dir.join(name), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

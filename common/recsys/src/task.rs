@@ -1,0 +1,178 @@
+//! The ranking task: from a user to a prompt, and from a completion to what it earns.
+//!
+//! Supervised fine-tuning, rollouts and evaluation all go through [`Task`]: one template, one parser, one reward. The
+//! target is known here, and reaches neither the prompt nor anything that writes one.
+
+use std::path::Path;
+
+use podium_grpo::rng::Stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::candidates::{self, Purpose, Sampler};
+use crate::completion::{self, Expected};
+use crate::dataset::{Dataset, User};
+use crate::ids::{ItemId, UserId};
+use crate::prompt::{self, Prompt, Prompts};
+use crate::reward::{self, Outcome, Rewards, Score};
+
+/// The sections of the run file that make a task of a data set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// How prompts are written.
+    pub prompt: prompt::Options,
+    /// What completions should look like.
+    pub answer: completion::Options,
+    /// How candidate lists are drawn.
+    pub candidates: candidates::Options,
+    /// What completions earn.
+    pub reward: reward::Options,
+}
+
+/// Why a task cannot be set up, or a case not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An empty list, or one longer than the candidates.
+    #[error("`answer.list_length` is {list_length}, expected 1 to `candidates.count` = {candidates}")]
+    ListLength {
+        /// How many items an answer should list.
+        list_length: usize,
+        /// How many candidates there are.
+        candidates: usize,
+    },
+    /// There is no such user.
+    #[error("user {index} of the {file} users was asked for, there are {count}")]
+    NoSuchUser {
+        /// Counted from 0.
+        index: usize,
+        /// "training" or "held-out".
+        file: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// Candidate lists cannot be drawn.
+    #[error("cannot draw candidates")]
+    Candidates(#[from] candidates::Error),
+    /// Prompts cannot be written.
+    #[error("cannot write prompts")]
+    Prompt(#[from] prompt::Error),
+    /// The reward is refused.
+    #[error("cannot reward completions")]
+    Reward(#[from] reward::Error),
+}
+
+/// A data set with everything that turns its users into prompts and completions into scores.
+#[derive(Debug)]
+pub struct Task {
+    dataset: Dataset,
+    answer: completion::Options,
+    prompts: Prompts,
+    sampler: Sampler,
+    rewards: Rewards,
+    seed: u64,
+}
+
+/// One question to the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// Whom it is about.
+    pub user: UserId,
+    /// What the prompt shows of their history, oldest first.
+    pub history: Vec<ItemId>,
+    /// What is to be ranked, in the order shown.
+    pub candidates: Vec<ItemId>,
+    /// The right answer. It is one of the candidates.
+    pub target: ItemId,
+    /// What the policy reads.
+    pub prompt: Prompt,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grade {
+    /// Its shape, and where it ranks the target.
+    pub outcome: Outcome,
+    /// What it earned.
+    pub score: Score,
+}
+
+impl Task {
+    /// The task of `options` over `dataset` in a run seeded with `seed`. The path of a template is relative to `base`.
+    pub fn new(dataset: Dataset, options: &Options, seed: u64, base: &Path) -> Result<Self, Error> {
+        let (list_length, candidates) = (options.answer.list_length, options.candidates.count);
+        if !(1..=candidates).contains(&list_length) {
+            return Err(Error::ListLength { list_length, candidates });
+        }
+        Ok(Self {
+            sampler: Sampler::new(&options.candidates, &dataset.catalogue, seed)?,
+            prompts: Prompts::new(&options.prompt, &options.answer, base)?,
+            rewards: Rewards::new(&options.reward, &options.answer)?,
+            answer: options.answer.clone(),
+            dataset,
+            seed,
+        })
+    }
+
+    /// The data set.
+    pub const fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The reward.
+    pub const fn rewards(&self) -> &Rewards {
+        &self.rewards
+    }
+
+    /// What completions should look like.
+    pub const fn answer(&self) -> &completion::Options {
+        &self.answer
+    }
+
+    /// The seed of the run.
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// In which order an epoch, counted from 0, goes through the training users.
+    pub fn training_order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.dataset.train.len()).collect();
+        Stream::new(self.seed, "training order", &[epoch]).shuffle(&mut order);
+        order
+    }
+
+    /// The case of the `index`-th training user in an epoch, with candidates drawn for that epoch.
+    pub fn training_case(&self, index: usize, epoch: u64) -> Result<Case, Error> {
+        let train = &self.dataset.train;
+        let count = train.len();
+        let user = train.get(index).ok_or(Error::NoSuchUser { index, file: "training", count })?;
+        self.case(user, Purpose::Training { epoch })
+    }
+
+    /// The case of the `index`-th held-out user, the same in every run; `draw` counts the candidate lists of a user
+    /// from 0.
+    pub fn held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
+        let test = &self.dataset.test;
+        let count = test.len();
+        let user = test.get(index).ok_or(Error::NoSuchUser { index, file: "held-out", count })?;
+        self.case(user, Purpose::Evaluation { draw })
+    }
+
+    fn case(&self, user: &User, purpose: Purpose) -> Result<Case, Error> {
+        let history = self.dataset.history(user).to_vec();
+        let candidates = self.sampler.draw(user, purpose)?;
+        let prompt = self.prompts.write(&self.dataset.catalogue, &history, &candidates)?;
+        Ok(Case { user: user.id, history, candidates, target: user.target(), prompt })
+    }
+
+    /// Reads `completion`, decoded without special tokens, and scores it.
+    pub fn grade(&self, case: &Case, completion: &str) -> Grade {
+        let expected = Expected {
+            options: &self.answer,
+            candidates: &case.candidates,
+            catalogue: &self.dataset.catalogue,
+        };
+        let outcome = Outcome::of(&completion::parse(completion, &expected), case.target);
+        Grade { outcome, score: self.rewards.score(&outcome) }
+    }
+}

@@ -1,0 +1,161 @@
+//! Data folders as others write them, and what becomes of bad rows.
+
+use std::fs;
+use std::path::Path;
+
+use podium_recsys::dataset::{Dataset, Error, Options, Place, Problem, RowPolicy};
+use podium_recsys::{ItemId, UserId};
+
+const TITLES: &str = "item,title\r\n1,\"Dunes, Part \"\"Two\"\"\"\r\n2,#Reef\r\n3,Été\r\n4,Plain\r\n";
+const CAPTIONS: &str =
+    r#"{"1": {"title": "Dunes", "caption": "crimson desert"}, "9": {"caption": "nothing"}}"#;
+const TRAIN: &str = "\u{FEFF}10\t1 2 3\r\n11\t4 3\r\n12\t2 1 4 3\r\n";
+const TEST: &str = "20\t3 2 1\n";
+const REASONING: &str = r#"[{"line_idx": 7, "user_id": 12, "reasoning": "likes reefs", "note": ""},
+    {"line_idx": 0, "user_id": "10", "reasoning": "likes dunes"},
+    {"line_idx": 0, "user_id": 20, "reasoning": "Step 1: the target is Dunes"}]"#;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(folder.path()).unwrap();
+        folder
+            .with("tiny_titles.csv", TITLES)
+            .with("tiny_captions.json", CAPTIONS)
+            .with("train.tsv", TRAIN)
+            .with("test.tsv", TEST)
+            .with("tiny_deepseek_cot.json", REASONING)
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("tiny")
+    }
+
+    fn with(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        fs::write(self.path().join(name), content).unwrap();
+        self
+    }
+
+    fn load(&self, bad_rows: RowPolicy) -> Result<Dataset, Error> {
+        Dataset::load(&self.path(), &Options { min_interactions: 3, bad_rows, ..Options::default() })
+    }
+
+    /// The problem for which the folder is refused.
+    fn refused(&self) -> (Place, Problem) {
+        match self.load(RowPolicy::Refuse) {
+            Err(Error::Row { place, problem, .. }) => (place, problem),
+            other => panic!("expected a bad row, found {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_the_released_format_is_read() {
+    let data = Folder::new().load(RowPolicy::Refuse).unwrap();
+    assert_eq!(data.name, "tiny");
+    let item = |id| data.catalogue.get(ItemId(id)).unwrap();
+    assert_eq!(item(1).title, "Dunes, Part \"Two\"");
+    assert_eq!(item(2).title, "#Reef");
+    assert_eq!(item(1).caption.as_deref(), Some("crimson desert"));
+    assert_eq!(item(2).caption, None);
+    assert_eq!(item(3).interactions, 2);
+    assert_eq!(data.train.iter().map(|user| user.id.0).collect::<Vec<_>>(), [10, 12]);
+    assert_eq!(data.train[1].target(), ItemId(3));
+    assert_eq!(data.history(&data.train[1]), [ItemId(1), ItemId(4)]);
+    assert_eq!(data.report.train_users_too_short, 1);
+    assert_eq!(data.report.captions_without_item, 1);
+    assert_eq!(data.report.items_without_caption, 3);
+}
+
+#[test]
+fn reasoning_is_matched_by_user_and_never_read_for_held_out_users() {
+    let data = Folder::new().load(RowPolicy::Refuse).unwrap();
+    assert_eq!(data.reasoning[&UserId(12)], "likes reefs");
+    assert_eq!(data.reasoning[&UserId(10)], "likes dunes");
+    assert_eq!(data.reasoning.len(), 2);
+    assert_eq!(data.report.reasoning_not_of_training_users, 1);
+}
+
+#[test]
+fn bad_rows_are_refused_with_place_and_reason() {
+    let line = |number| Place::Line(number);
+    for (file, content, place, problem) in [
+        ("train.tsv", "10\t1 2 3\n11 1 2 3\n", line(2), Problem::Columns { found: 1, expected: 2 }),
+        ("train.tsv", "10\t1 2 3\nx\t1 2 3\n", line(2), Problem::UserId("x".into())),
+        ("train.tsv", "10\t1 02 3\n", line(1), Problem::ItemId("02".into())),
+        ("train.tsv", "10\t1 2 9\n", line(1), Problem::UnknownItem(ItemId(9))),
+        ("train.tsv", "10\t\n", line(1), Problem::TooFewItems(0)),
+        ("train.tsv", "10\t4\n", line(1), Problem::TooFewItems(1)),
+        ("train.tsv", "10\t1 2 3\n\n10\t1 2 3\n", line(3), Problem::RepeatedUser(UserId(10))),
+        ("tiny_titles.csv", "item,title\n1,A\n2,B,C\n", line(3), Problem::Columns { found: 3, expected: 2 }),
+        ("tiny_titles.csv", "item,title\n1,A\n1,B\n", line(3), Problem::RepeatedItem(ItemId(1))),
+        ("tiny_titles.csv", "item,title\n1,\" \"\n", line(2), Problem::EmptyTitle(ItemId(1))),
+        ("tiny_captions.json", r#"{"1": {"caption": ""}}"#, Place::Entry(1), Problem::NoText("caption")),
+        (
+            "tiny_captions.json",
+            r#"{"one": {"caption": "a"}}"#,
+            Place::Entry(1),
+            Problem::ItemId("one".into()),
+        ),
+        (
+            "tiny_deepseek_cot.json",
+            r#"[{"user_id": 10, "reasoning": ""}]"#,
+            Place::Entry(1),
+            Problem::NoText("reasoning"),
+        ),
+        (
+            "tiny_deepseek_cot.json",
+            r#"[{"user_id": 10, "reasoning": "</think> 3"}]"#,
+            Place::Entry(1),
+            Problem::ThinkTag,
+        ),
+    ] {
+        assert_eq!(Folder::new().with(file, content).refused(), (place, problem), "{file}: {content:?}");
+    }
+    let latin1 = Folder::new().with("tiny_titles.csv", b"item,title\n1,\xC9t\xE9\n");
+    assert_eq!(latin1.refused(), (line(2), Problem::NotUtf8));
+}
+
+#[test]
+fn bad_rows_can_be_skipped_and_are_counted() {
+    let rows = "x\t1\n".repeat(7);
+    let data = Folder::new().with("train.tsv", format!("{rows}10\t1 2 3\n")).load(RowPolicy::Skip).unwrap();
+    assert_eq!(data.train.len(), 1);
+    let skipped = &data.report.skipped["train.tsv: user_id"];
+    assert_eq!(skipped.count, 7);
+    assert_eq!(skipped.first, [1, 2, 3, 4, 5].map(Place::Line));
+}
+
+#[test]
+fn unusable_files_are_named() {
+    let load = |folder: Folder| folder.load(RowPolicy::Skip);
+    assert!(matches!(load(Folder::new().with("train.tsv", "10\t1 2\n")), Err(Error::NoRows { .. })));
+    assert!(matches!(load(Folder::new().with("tiny_titles.csv", "1,Dunes\n")), Err(Error::NoHeader { .. })));
+    assert!(matches!(load(Folder::new().with("tiny_captions.json", "[1]")), Err(Error::Json { .. })));
+    assert!(matches!(
+        load(Folder::new().with("test.tsv", "10\t1 2 3\n")),
+        Err(Error::UserInBoth(UserId(10)))
+    ));
+    let missing = Dataset::load(Path::new("nowhere/tiny"), &Options::default()).unwrap_err();
+    assert!(missing.to_string().contains("tiny_titles.csv"), "{missing}");
+}
+
+#[test]
+fn a_title_of_a_megabyte_is_a_title() {
+    let titles = format!("item,title\n1,{}\n2,B\n3,C\n4,D\n", "x".repeat(1 << 20));
+    let data = Folder::new().with("tiny_titles.csv", titles).load(RowPolicy::Refuse).unwrap();
+    assert_eq!(data.catalogue.get(ItemId(1)).unwrap().title.len(), 1 << 20);
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let data = Folder::new().load(RowPolicy::Refuse).unwrap();
+    let copy = Folder::new();
+    fs::remove_file(copy.path().join("tiny_deepseek_cot.json")).unwrap();
+    data.write(&copy.path()).unwrap();
+    let again = copy.load(RowPolicy::Refuse).unwrap();
+    assert_eq!((again.catalogue, again.train, again.test), (data.catalogue, data.train, data.test));
+    assert_eq!(again.reasoning, data.reasoning);
+}

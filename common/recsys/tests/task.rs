@@ -1,0 +1,110 @@
+//! The one path from a user to a score.
+
+use std::path::Path;
+
+use podium_recsys::completion::Form;
+use podium_recsys::demonstration::{self, Ranking, demonstrate};
+use podium_recsys::synthetic::{self, World};
+use podium_recsys::task::{Error, Options, Task};
+
+fn task(seed: u64, change: impl FnOnce(&mut Options)) -> Task {
+    let world = World { train_users: 50, test_users: 50, ..World::default() };
+    let mut options = synthetic::task_options();
+    change(&mut options);
+    Task::new(synthetic::generate(&world, 1).unwrap(), &options, seed, Path::new("")).unwrap()
+}
+
+#[test]
+fn a_case_shows_history_and_candidates_and_not_which_is_the_target() {
+    let task = task(3, |_| {});
+    let case = task.training_case(7, 0).unwrap();
+    assert_eq!((case.history.len(), case.candidates.len()), (8, 10));
+    assert!(case.prompt.user.starts_with(&format!("history {} ", case.history[0])));
+    for item in &case.candidates {
+        assert_eq!(case.prompt.user.matches(&item.to_string()).count(), 1);
+    }
+    assert!(!case.history.contains(&case.target));
+}
+
+#[test]
+fn training_is_redrawn_by_seed_and_epoch_and_evaluation_is_fixed() {
+    let (one, other) = (task(3, |_| {}), task(4, |_| {}));
+    assert_eq!(one.training_case(7, 0).unwrap(), one.training_case(7, 0).unwrap());
+    assert_ne!(one.training_case(7, 0).unwrap(), one.training_case(7, 1).unwrap());
+    assert_ne!(one.training_case(7, 0).unwrap(), other.training_case(7, 0).unwrap());
+    assert_eq!(one.held_out_case(7, 0).unwrap(), other.held_out_case(7, 0).unwrap());
+    assert_ne!(one.training_order(0), one.training_order(1));
+    let mut order = one.training_order(0);
+    order.sort_unstable();
+    assert_eq!(order, (0..50).collect::<Vec<_>>());
+    assert!(matches!(one.training_case(50, 0), Err(Error::NoSuchUser { index: 50, count: 50, .. })));
+}
+
+#[test]
+fn thinking_first_and_ranking_the_target_first_earns_the_most() {
+    let task = task(3, |_| {});
+    let case = task.held_out_case(0, 0).unwrap();
+    let others: Vec<String> =
+        case.candidates.iter().filter(|&&item| item != case.target).map(ToString::to_string).collect();
+    let right = format!("<think> crimson desert </think> {} {} {}", case.target, others[0], others[1]);
+    let grade = task.grade(&case, &right);
+    assert_eq!(grade.outcome.scored_rank(), Some(1));
+    assert!((grade.score.total - task.rewards().best()).abs() < 1e-12);
+
+    let second = format!("<think> crimson desert </think> {} {} {}", others[0], case.target, others[1]);
+    assert!(task.grade(&case, &second).score.total < grade.score.total);
+    let thoughtless = task.grade(&case, &format!("{} {} {}", case.target, others[0], others[1]));
+    assert_eq!(thoughtless.outcome.form, Form::NoThinking);
+    assert_eq!(thoughtless.outcome.target_rank, Some(1));
+    assert_eq!(thoughtless.outcome.scored_rank(), None);
+    assert_eq!(thoughtless.score.total, 0.0);
+}
+
+#[test]
+fn demonstrations_are_well_formed_completions() {
+    for template in ["compact", "words"] {
+        let task = task(3, |options| {
+            if template == "words" {
+                *options = Options::default();
+            }
+        });
+        for ranking in [Ranking::TargetFirst, Ranking::ByReasoning] {
+            let options = demonstration::Options { reasoning_share: 1.0, ranking };
+            for index in 0..50 {
+                let shown = demonstrate(&task, &options, index, 2).unwrap().unwrap();
+                let case = task.training_case(index, 2).unwrap();
+                assert_eq!(shown.prompt, case.prompt);
+                let grade = task.grade(&case, &shown.completion);
+                assert_eq!(grade.outcome.form, Form::WellFormed, "{}", shown.completion);
+                if ranking == Ranking::TargetFirst {
+                    assert_eq!(grade.outcome.target_rank, Some(1));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_stated_share_is_shown_reasoning() {
+    let options = demonstration::Options { reasoning_share: 0.3, ..demonstration::Options::default() };
+    let strict = task(3, |_| {});
+    let shown = (0..50).filter(|&index| demonstrate(&strict, &options, index, 0).unwrap().is_some()).count();
+    assert!((5..=25).contains(&shown), "{shown}");
+
+    let lenient = task(3, |options| options.answer.require_thinking = false);
+    let completions: Vec<String> =
+        (0..50).map(|index| demonstrate(&lenient, &options, index, 0).unwrap().unwrap().completion).collect();
+    assert_eq!(completions.iter().filter(|completion| completion.contains("<think>")).count(), shown);
+}
+
+#[test]
+fn a_list_longer_than_the_candidates_is_refused() {
+    let dataset =
+        synthetic::generate(&World { train_users: 1, test_users: 1, ..World::default() }, 1).unwrap();
+    let mut options = synthetic::task_options();
+    options.answer.list_length = 11;
+    assert!(matches!(
+        Task::new(dataset, &options, 0, Path::new("")),
+        Err(Error::ListLength { list_length: 11, candidates: 10 })
+    ));
+}

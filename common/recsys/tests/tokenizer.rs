@@ -1,0 +1,42 @@
+//! The embedded tokenizer as the tokenizers library reads it.
+
+use podium_recsys::synthetic::{self, World};
+use tokenizers::Tokenizer;
+
+#[test]
+fn prompts_and_completions_survive_the_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::default();
+    synthetic::write_tokenizer(&world, dir.path()).unwrap();
+    let tokenizer = Tokenizer::from_file(dir.path().join("tokenizer.json")).unwrap();
+    let vocabulary = synthetic::vocabulary(&world);
+    assert_eq!(tokenizer.get_vocab_size(true), vocabulary.len());
+
+    let text = "<|im_start|>user\nhistory [ITEM_3] crimson desert candidates [ITEM_95]<|im_end|>\n<|im_start|>assistant\n";
+    let tokens = tokenizer.encode(text, false).unwrap();
+    assert_eq!(
+        tokens.get_tokens(),
+        [
+            "<|im_start|>",
+            "user",
+            "history",
+            "[ITEM_3]",
+            "crimson",
+            "desert",
+            "candidates",
+            "[ITEM_95]",
+            "<|im_end|>",
+            "<|im_start|>",
+            "assistant"
+        ]
+    );
+    for (&id, token) in tokens.get_ids().iter().zip(tokens.get_tokens()) {
+        assert_eq!(&vocabulary[id as usize], token);
+    }
+
+    let completion = "<think> crimson desert </think> [ITEM_3] [ITEM_95] [ITEM_0]";
+    let ids: Vec<u32> =
+        tokenizer.encode(format!("{completion}<|im_end|>"), false).unwrap().get_ids().to_vec();
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), completion);
+    assert_eq!(tokenizer.encode("elsewhere", false).unwrap().get_tokens(), ["<unk>"]);
+}
