@@ -92,13 +92,8 @@ fn scores(query: &Tensor, key: &Tensor, bias: Option<&Tensor>) -> Tensor {
 pub(crate) fn fold_queries(query: &Tensor, prompts: i64, key_heads: i64) -> Tensor {
     let [sequences, length, query_heads, d] = query.size()[..] else { unreachable!("four dimensions") };
     let (g, repeats) = (sequences / prompts, query_heads / key_heads);
-    query.view([prompts, g, length, key_heads, repeats, d]).permute([0, 3, 1, 2, 4, 5]).reshape([
-        prompts,
-        key_heads,
-        g,
-        length * repeats,
-        d,
-    ])
+    let by_key_head = query.view([prompts, g, length, key_heads, repeats, d]).permute([0, 3, 1, 2, 4, 5]);
+    by_key_head.contiguous().view([prompts, key_heads, g, length * repeats, d])
 }
 
 /// \[B·G, L, key heads, D\] to \[B, key heads, G, L, D\].
