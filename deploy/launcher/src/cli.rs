@@ -1,0 +1,132 @@
+//! What can be typed. Flags become overrides of the run file; nothing is decided here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use podium_config::Override;
+
+/// Trains LLM recommenders with GRPO: starts, watches, evaluates and reports runs.
+#[derive(Debug, Parser)]
+#[command(name = "podium", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train on the embedded data set: several processes on this machine, about five minutes on two cores
+    Demo(RunFlags),
+    /// Train as a run file says; continues where an earlier start of the same run stopped
+    Train {
+        /// The run file
+        #[arg(value_name = "RUN.toml")]
+        run_file: PathBuf,
+        #[command(flatten)]
+        flags: RunFlags,
+    },
+    /// Rank for the held-out users of a run file with one policy
+    Evaluate {
+        /// The run file
+        #[arg(value_name = "RUN.toml")]
+        run_file: PathBuf,
+        /// Folder of the policy, in Hugging Face layout
+        #[arg(long, value_name = "DIR")]
+        policy: PathBuf,
+        #[command(flatten)]
+        flags: RunFlags,
+    },
+    /// Show how far a run is
+    Status(StatusFlags),
+    /// Check run files without starting anything
+    CheckConfig {
+        /// Run files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Write report.html anew from what a run recorded
+    Report {
+        /// Folder of the run
+        #[arg(value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Flags of every command that starts processes.
+#[derive(Debug, Args)]
+pub(crate) struct RunFlags {
+    /// Set a key of the run file; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    assignments: Vec<Override>,
+    /// Rollout workers to start [launch.workers]
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+    /// Learner ranks to start [launch.learner_ranks]
+    #[arg(long, value_name = "N")]
+    learner_ranks: Option<u32>,
+    /// Seed of everything that is random [run.seed]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seed: Option<i64>,
+    /// Optimizer steps [run.steps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    steps: Option<i64>,
+    /// Folder of the run [default: a folder in runs/]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl RunFlags {
+    /// The flags as overrides. A flag of its own wins over `--set` of the same key.
+    pub(crate) fn overrides(&self) -> Vec<Override> {
+        let mut overrides = self.assignments.clone();
+        let named = [
+            ("launch.workers", self.workers.map(i64::from)),
+            ("launch.learner_ranks", self.learner_ranks.map(i64::from)),
+            ("run.seed", self.seed),
+            ("run.steps", self.steps),
+        ];
+        overrides.extend(named.into_iter().filter_map(|(key, value)| Some(Override::new(key, value?))));
+        overrides
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusFlags {
+    /// Folder of the run [default: the newest in runs/]
+    #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
+    pub(crate) out: Option<PathBuf>,
+    /// Address of the run's coordinator, host:port
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) coordinator: Option<String>,
+    /// Go on showing it until the run is over
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_the_run_file_and_win_over_set() {
+        let line = "podium demo --set run.seed=1 --set grpo.beta=0.25 --seed 2 --steps 8 --workers 3 --learner-ranks 2";
+        let Command::Demo(flags) = Cli::parse_from(line.split(' ')).command else { panic!("not a demo") };
+        let file = podium_config::RunFile::parse("", "empty", &flags.overrides()).unwrap();
+        assert_eq!((file.run.seed, file.run.steps), (2, 8));
+        assert_eq!((file.launch.workers, file.launch.learner_ranks), (3, 2));
+        assert!((file.grpo.beta - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_no_assignment_is_refused() {
+        assert!(Cli::try_parse_from(["podium", "demo", "--set", "seed"]).is_err());
+        assert!(Cli::try_parse_from(["podium", "demo", "--seed", "-1"]).is_err());
+    }
+}

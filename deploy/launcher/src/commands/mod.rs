@@ -1,0 +1,68 @@
+//! One module for each thing that can be typed.
+
+mod check_config;
+mod demo;
+mod evaluate;
+mod report;
+mod run;
+mod start;
+mod status;
+mod train;
+
+pub(crate) use check_config::check_config;
+pub(crate) use demo::demo;
+pub(crate) use evaluate::evaluate;
+pub(crate) use report::report;
+pub(crate) use status::status;
+pub(crate) use train::train;
+
+use std::path::PathBuf;
+
+use crate::{conductor, processes, results, run_folder, services, status_stream};
+
+/// Exit code of a command that Ctrl-C or SIGTERM ended: what a shell expects.
+const INTERRUPTED: u8 = 130;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    RunFile(#[from] podium_config::Error),
+    #[error(transparent)]
+    Folder(#[from] run_folder::Error),
+    #[error(transparent)]
+    Programs(#[from] services::Error),
+    #[error(transparent)]
+    Conduct(#[from] conductor::Error),
+    #[error(transparent)]
+    Process(#[from] processes::Error),
+    #[error(transparent)]
+    Results(#[from] results::Error),
+    #[error(transparent)]
+    Report(#[from] crate::report::Error),
+    #[error(transparent)]
+    Status(#[from] status_stream::Error),
+    #[error(transparent)]
+    Write(#[from] podium_runtime::durable::Error),
+    #[error("cannot listen to signals: {0}")]
+    Signals(std::io::Error),
+    #[error("cannot read {what} {}: {source}", path.display())]
+    Read { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(
+        "model.path is not set, and the embedded start answers prompts of the embedded data set alone: \
+         name a policy's folder in the run file's [model] section or with --set model.path=DIR"
+    )]
+    NoStart,
+    #[error(
+        "cannot train the start of this run (podium-learner sft ended with {how}; its messages are above)"
+    )]
+    Start { how: String },
+    #[error("{} holds a run already: choose another folder with --out", out.display())]
+    Used { out: PathBuf },
+    #[error("{} holds no run: expected run.toml there", out.display())]
+    NoRun { out: PathBuf },
+    #[error("no run in runs/: name one with --out DIR or --coordinator ADDRESS")]
+    NoRuns,
+    #[error("the coordinator at {address} has been out of reach for {seconds} s")]
+    Away { address: String, seconds: u64 },
+}

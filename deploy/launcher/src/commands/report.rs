@@ -1,0 +1,18 @@
+//! `podium report`: writes report.html anew.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::Error;
+use crate::run_folder::RunFolder;
+
+/// From what the run in `out` recorded so far.
+pub(crate) fn report(out: PathBuf) -> Result<ExitCode, Error> {
+    let folder = RunFolder::new(out);
+    if !folder.is_used() {
+        return Err(Error::NoRun { out: folder.path().to_owned() });
+    }
+    crate::report::write(&folder)?;
+    println!("{}", folder.report().display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,116 @@
+//! What demo, train and evaluate share: from a run file and a folder to a run that is over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use podium_config::RunFile;
+use podium_runtime::{durable, shutdown};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, start};
+use crate::conductor::{self, Outcome};
+use crate::progress::Progress;
+use crate::results::Results;
+use crate::run_folder::RunFolder;
+use crate::services::Programs;
+use crate::{report, table};
+
+/// Trains, then prints the table. A run that is finished already is only shown.
+pub(super) async fn run(run: RunFile, base: &Path, folder: &RunFolder) -> Result<ExitCode, Error> {
+    let steps = run.run.steps;
+    match conduct(run, base, folder).await? {
+        Outcome::Finished => {
+            print_table(folder)?;
+            println!("report  {}", folder.report().display());
+            println!("policy  {}", folder.policy(steps).display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Interrupted { step } => {
+            let out = folder.path().display();
+            eprintln!(
+                "stopped after step {step} of {steps}; the same command with --out {out} goes on from there"
+            );
+            Ok(ExitCode::from(super::INTERRUPTED))
+        }
+    }
+}
+
+/// Makes the folder ready, runs all services in it, and writes the report.
+pub(super) async fn conduct(mut run: RunFile, base: &Path, folder: &RunFolder) -> Result<Outcome, Error> {
+    let programs = Programs::find()?;
+    let _lock = folder.lock()?;
+    bring_along(&mut run, base, folder)?;
+    folder.require_same_run(&run)?;
+    if folder.is_finished() {
+        eprintln!("the run in {} is finished", folder.path().display());
+        return Ok(Outcome::Finished);
+    }
+    let stop = shutdown::on_signal().map_err(Error::Signals)?;
+    if run.model.path.is_none() && !start::provide(&mut run, &programs, folder, &stop).await? {
+        return Ok(Outcome::Interrupted { step: 0 });
+    }
+    folder.store(&run)?;
+    let outcome = perform(&programs, &run, folder, &stop).await?;
+    if outcome == Outcome::Finished {
+        // Policy versions are kept in policy/; what workers fetched of them is of no more use.
+        let _ = fs::remove_dir_all(folder.worker_cache());
+    }
+    report::write(folder)?;
+    Ok(outcome)
+}
+
+async fn perform(
+    programs: &Programs,
+    run: &RunFile,
+    folder: &RunFolder,
+    stop: &CancellationToken,
+) -> Result<Outcome, Error> {
+    let mut progress = Progress::start();
+    progress.say(&headline(run, folder));
+    let outcome = conductor::conduct(programs, run, folder, &mut progress, stop).await;
+    progress.finish();
+    Ok(outcome?)
+}
+
+fn headline(run: &RunFile, folder: &RunFolder) -> String {
+    let plural = |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let workers = plural(run.launch.workers, "worker");
+    let out = folder.path().display();
+    if run.run.steps == 0 {
+        return format!("{}: evaluation by {workers}, in {out}", run.run.name);
+    }
+    let ranks = plural(run.launch.learner_ranks, "learner rank");
+    let name = &run.run.name;
+    format!("{name}: {} steps with seed {} by {workers} and {ranks}, in {out}", run.run.steps, run.run.seed)
+}
+
+/// Services read the run file from the run's folder: paths become absolute, and a prompt template comes along.
+fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<(), Error> {
+    for place in [&mut run.data.dir, &mut run.model.path].into_iter().flatten() {
+        *place = absolute(place)?;
+    }
+    if !matches!(run.prompt.template.as_str(), "words" | "compact") {
+        let path = base.join(&run.prompt.template);
+        let failed = |source| Error::Read { what: "the prompt template", path: path.clone(), source };
+        let text = fs::read(&path).map_err(failed)?;
+        durable::write(&folder.path().join("prompt.jinja"), &text)?;
+        run.prompt.template = "prompt.jinja".into();
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::Read {
+        what: "the path",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
+    if let Some(table) = table::ranking(&Results::read(folder.path())?) {
+        println!("\n{table}\n");
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! `podium status`: asks a run's coordinator, or reads the run's folder where it no longer runs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use podium_proto::v1::{RunPhase, RunStatus, WorkerStatus};
+
+use super::{Error, run};
+use crate::cli::StatusFlags;
+use crate::progress::{self, Progress};
+use crate::results::Results;
+use crate::run_folder::RunFolder;
+use crate::status_stream::{self, StatusStream, Update};
+
+/// How long a coordinator may be out of reach while it is watched.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
+    let (address, folder) = match (&flags.coordinator, &flags.out) {
+        (Some(address), _) => (Some(address.clone()), None),
+        (None, out) => {
+            let folder = match out {
+                Some(out) => RunFolder::new(out),
+                None => newest(Path::new("runs")).ok_or(Error::NoRuns)?,
+            };
+            if !folder.is_used() {
+                return Err(Error::NoRun { out: folder.path().to_owned() });
+            }
+            let announced = folder.announcement()?.filter(|_| !folder.is_finished());
+            (announced.map(|announced| announced.address), Some(folder))
+        }
+    };
+    let answer = match &address {
+        Some(address) => Some(status_stream::get(address).await),
+        None => None,
+    };
+    match (answer, folder) {
+        (Some(Ok(_)), _) if flags.watch => watch(&address.unwrap_or_default()).await?,
+        (Some(Ok(status)), _) => print!("{}", page(&status)),
+        (_, Some(folder)) => recorded(&folder)?,
+        (Some(Err(error)), None) => return Err(error.into()),
+        (None, None) => return Err(Error::NoRuns),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn watch(address: &str) -> Result<(), Error> {
+    let mut statuses = StatusStream::open(address)?;
+    let mut progress = Progress::start();
+    let mut last_phase = RunPhase::Unspecified;
+    let result = loop {
+        match statuses.next().await {
+            Update::Status(status) => {
+                last_phase = status.phase();
+                progress.show(&status);
+                if last_phase == RunPhase::Finished {
+                    break Ok(());
+                }
+            }
+            // A coordinator leaves soon after the run is over; its last word may not have got through.
+            Update::Away(_) if matches!(last_phase, RunPhase::Evaluating | RunPhase::Draining) => {
+                break Ok(());
+            }
+            Update::Away(time) if time > PATIENCE => {
+                break Err(Error::Away { address: address.to_owned(), seconds: time.as_secs() });
+            }
+            Update::Away(_) => {}
+        }
+    };
+    progress.finish();
+    result
+}
+
+/// What the folder of a run tells that is not running.
+fn recorded(folder: &RunFolder) -> Result<(), Error> {
+    let results = Results::read(folder.path())?;
+    let steps = folder.stored()?.map_or(0, |run| run.run.steps);
+    let done = results.steps.last().and_then(|row| row.get("step")).copied().unwrap_or(0.0);
+    let state = if folder.is_finished() { "finished" } else { "not running" };
+    println!("{}: {state}, {done:.0} of {steps} steps", folder.path().display());
+    run::print_table(folder)
+}
+
+/// The run in `runs` that a coordinator was started for last.
+fn newest(runs: &Path) -> Option<RunFolder> {
+    let entries = fs::read_dir(runs).ok()?.filter_map(Result::ok);
+    let with_time = entries.filter_map(|entry| {
+        let time = fs::metadata(entry.path().join("run.toml")).and_then(|file| file.modified()).ok()?;
+        Some((time, entry.path()))
+    });
+    with_time.max().map(|(_, path)| RunFolder::new(path))
+}
+
+fn page(status: &RunStatus) -> String {
+    let mut page = String::new();
+    let _ = writeln!(
+        page,
+        "{}  {}, step {} of {}, policy version {}, {}",
+        status.run_name,
+        progress::phase(status),
+        status.step,
+        status.steps,
+        status.policy_version,
+        progress::team(status),
+    );
+    if status.groups_wanted > 0 {
+        let _ = writeln!(
+            page,
+            "sampled     {} of {} prompts of this step",
+            status.groups_ready, status.groups_wanted
+        );
+    }
+    if status.evaluation_wanted > 0 {
+        let (ready, wanted) = (status.evaluation_ready, status.evaluation_wanted);
+        let _ = writeln!(page, "evaluation  {ready} of {wanted} held-out users");
+    }
+    for worker in &status.workers {
+        let _ = writeln!(page, "worker      {}", worker_line(worker));
+    }
+    if !status.last_step_metrics.is_empty() {
+        let _ = writeln!(page, "{}", progress::step_line(status));
+    }
+    if status.last_evaluation_version.is_some() {
+        let _ = writeln!(page, "{}", progress::evaluation_line(status).trim_start());
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(page, "warning: {warning}");
+    }
+    page
+}
+
+fn worker_line(worker: &WorkerStatus) -> String {
+    let id: String = worker.worker_id.chars().take(8).collect();
+    let seen = worker.last_seen_ms as f64 / 1e3;
+    format!(
+        "{id} on {} {}: {} leases, {} prompts done, seen {seen:.1} s ago",
+        worker.host, worker.device, worker.leases, worker.groups_done
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_fits_a_few_lines() {
+        let status = RunStatus {
+            run_name: "demo".into(),
+            phase: RunPhase::Training.into(),
+            step: 3,
+            steps: 60,
+            policy_version: 3,
+            groups_ready: 5,
+            groups_wanted: 32,
+            learner_ranks: 1,
+            workers: vec![WorkerStatus {
+                worker_id: "0198c0de-0000".into(),
+                device: "cpu".into(),
+                host: "a".into(),
+                leases: 1,
+                groups_done: 40,
+                last_seen_ms: 250,
+                metrics_address: String::new(),
+            }],
+            ..RunStatus::default()
+        };
+        assert_eq!(
+            page(&status),
+            "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
+             sampled     5 of 32 prompts of this step\n\
+             worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n"
+        );
+    }
+
+    #[test]
+    fn the_newest_run_is_the_one_started_last() {
+        let runs = tempfile::tempdir().unwrap();
+        assert!(newest(runs.path()).is_none());
+        fs::create_dir(runs.path().join("empty")).unwrap();
+        for (name, seconds) in [("late", 2_000), ("early", 1_000)] {
+            fs::create_dir(runs.path().join(name)).unwrap();
+            let file = fs::File::create(runs.path().join(name).join("run.toml")).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        }
+        assert!(newest(runs.path()).unwrap().path().ends_with("late"));
+    }
+}

@@ -1,0 +1,17 @@
+//! `podium train`: trains as a run file says.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use podium_config::RunFile;
+
+use super::{Error, run};
+use crate::cli::RunFlags;
+use crate::run_folder::RunFolder;
+
+/// Continues where an earlier start of the same run in the same folder stopped.
+pub(crate) async fn train(run_file: &Path, flags: &RunFlags) -> Result<ExitCode, Error> {
+    let run = RunFile::load(run_file, &flags.overrides())?;
+    let out = flags.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&run.run.name));
+    run::run(run, run_file.parent().unwrap_or(Path::new("")), &RunFolder::new(out)).await
+}

@@ -1,0 +1,61 @@
+//! What the program carries: the run file of `podium demo` and, where it shipped, the policy that the demo starts from.
+
+use std::path::Path;
+
+use podium_config::RunFile;
+use podium_runtime::durable;
+
+/// The demo's run file.
+pub(crate) const RUN_FILE: &str = include_str!("../../configs/embedded.toml");
+/// Its name in messages.
+pub(crate) const RUN_FILE_NAME: &str = "the demo's run file";
+
+/// The policy to start from, file by file; empty in a build without one.
+static START: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/start.rs"));
+
+/// Whether the program carries a start that answers this run's prompts.
+pub(crate) fn start_fits(run: &RunFile) -> bool {
+    let Ok(embedded) = toml::from_str::<RunFile>(RUN_FILE) else { return false };
+    !START.is_empty()
+        && run.data == embedded.data
+        && run.world == embedded.world
+        && run.prompt == embedded.prompt
+        && run.answer == embedded.answer
+        && run.candidates == embedded.candidates
+        && run.demonstration == embedded.demonstration
+        && run.sft == embedded.sft
+}
+
+/// Writes the start that the program carries into `folder`.
+pub(crate) fn write_start(folder: &Path) -> Result<(), durable::Error> {
+    durable::create_folder(folder)?;
+    START.iter().try_for_each(|(name, bytes)| durable::write(&folder.join(name), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_file_is_one() {
+        let run = RunFile::parse(RUN_FILE, RUN_FILE_NAME, &[]).unwrap();
+        assert_eq!(run.data.dir, None, "the embedded data set has no folder");
+        assert_eq!(run.model.path, None, "the embedded start has no folder");
+    }
+
+    #[test]
+    fn another_world_needs_another_start() {
+        let overrides = ["world.looks=3".parse().unwrap()];
+        assert!(!start_fits(&RunFile::parse(RUN_FILE, RUN_FILE_NAME, &overrides).unwrap()));
+    }
+
+    #[test]
+    fn what_the_program_carries_is_a_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        write_start(folder.path()).unwrap();
+        for name in START.iter().map(|(name, _)| name) {
+            assert!(folder.path().join(name).is_file());
+        }
+        assert!(START.is_empty() || START.iter().any(|(name, _)| *name == "model.safetensors"));
+    }
+}

@@ -1,0 +1,232 @@
+//! Progress of a run on standard error: bars where it is a terminal, plain lines where it is not, and in both cases a
+//! line of figures for each step and each evaluation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use podium_proto::v1::{RunPhase, RunStatus};
+
+/// Shows statuses as they come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bars: Option<Bars>,
+    /// When watching began to see steps, and how many there were then: what the time left is reckoned from.
+    first_seen: Option<(Instant, u64)>,
+    told_step: u64,
+    told_evaluation: Option<u64>,
+    told_warnings: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Bars {
+    all: MultiProgress,
+    steps: ProgressBar,
+    samples: ProgressBar,
+    evaluation: ProgressBar,
+}
+
+impl Progress {
+    pub(crate) fn start() -> Self {
+        let bars = std::io::stderr().is_terminal().then(Bars::new);
+        Self { bars, first_seen: None, told_step: 0, told_evaluation: None, told_warnings: BTreeSet::new() }
+    }
+
+    /// Prints a line, above the bars if there are any.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.bars {
+            // A terminal that went away is no reason to stop a run.
+            Some(bars) => drop(bars.all.println(line)),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Returns whether an evaluation has been completed since the last status.
+    pub(crate) fn show(&mut self, status: &RunStatus) -> bool {
+        for warning in &status.warnings {
+            if self.told_warnings.insert(warning.clone()) {
+                self.say(&format!("warning: {warning}"));
+            }
+        }
+        if status.step > self.told_step {
+            self.told_step = status.step;
+            self.say(&step_line(status));
+        }
+        let version = status.last_evaluation_version;
+        let evaluated = version.is_some() && version != self.told_evaluation;
+        if evaluated {
+            self.told_evaluation = version;
+            self.say(&evaluation_line(status));
+        }
+        let (began, steps) = *self.first_seen.get_or_insert_with(|| (Instant::now(), status.step));
+        let (done, remaining) = (status.step.saturating_sub(steps), status.steps.saturating_sub(status.step));
+        if let Some(bars) = &self.bars {
+            bars.show(status, time_left(began.elapsed(), done, remaining));
+        }
+        evaluated
+    }
+
+    /// Takes the bars away; what was said stays.
+    pub(crate) fn finish(self) {
+        if let Some(bars) = self.bars {
+            drop(bars.all.clear());
+        }
+    }
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let bar = |template: &str| {
+            let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+            all.add(ProgressBar::new(0).with_style(style.progress_chars("━╸─")))
+        };
+        let bars = Self {
+            steps: bar("{prefix:<12} {bar:32.green/dim} {pos:>4}/{len:<4} {elapsed} {msg}"),
+            samples: bar("{prefix:<12} {bar:32.cyan/dim} {pos:>4}/{len:<4} {msg:.dim}"),
+            evaluation: bar("{prefix:<12} {bar:32.yellow/dim} {pos:>4}/{len:<4} {msg:.dim}"),
+            all,
+        };
+        bars.steps.set_prefix("starting");
+        bars.steps.enable_steady_tick(Duration::from_millis(500));
+        bars
+    }
+
+    fn show(&self, status: &RunStatus, left: Option<Duration>) {
+        self.steps.set_prefix(phase(status));
+        self.steps.set_length(status.steps);
+        self.steps.set_position(status.step);
+        self.steps.set_message(left.map(|left| format!("· {} left", clock(left))).unwrap_or_default());
+        self.samples.set_prefix(format!("step {}", (status.step + 1).min(status.steps)));
+        self.samples.set_length(status.groups_wanted.into());
+        self.samples.set_position(status.groups_ready.into());
+        self.samples.set_message(format!("prompts sampled by {}", team(status)));
+        self.evaluation.set_prefix("evaluation");
+        self.evaluation.set_length(status.evaluation_wanted.into());
+        self.evaluation.set_position(status.evaluation_ready.into());
+        self.evaluation.set_message("held-out users");
+    }
+}
+
+/// The figures of the step that was committed last.
+pub(crate) fn step_line(status: &RunStatus) -> String {
+    let width = status.steps.to_string().len();
+    let mut line = format!("step {:>width$}/{}", status.step, status.steps);
+    for (name, label, decimals) in [
+        ("reward", "reward", 3),
+        ("reward_std", "±", 3),
+        ("completions/well_formed", "in form", 2),
+        ("kl", "KL", 4),
+        ("entropy", "entropy", 3),
+        ("completions/mean_length", "length", 1),
+        ("grad_norm", "grad", 3),
+    ] {
+        if let Some(value) = status.last_step_metrics.get(name) {
+            let gap = if label == "±" { " " } else { "  " };
+            let _ = write!(line, "{gap}{label} {value:.decimals$}");
+        }
+    }
+    if let Some(seconds) = status.last_step_metrics.get("step_time") {
+        let _ = write!(line, "  {seconds:.1} s");
+    }
+    line
+}
+
+/// The figures of the latest evaluation.
+pub(crate) fn evaluation_line(status: &RunStatus) -> String {
+    let version = status.last_evaluation_version.unwrap_or_default();
+    let mut line = format!("     held-out, version {version}:");
+    for metric in crate::table::METRICS {
+        let figures = &status.last_evaluation;
+        if let Some(mean) = figures.get(metric) {
+            let _ = write!(line, "  {metric} {mean:.3}{}", bounds(figures, metric));
+        }
+    }
+    line
+}
+
+fn bounds(figures: &BTreeMap<String, f64>, metric: &str) -> String {
+    match (figures.get(&format!("{metric}/low")), figures.get(&format!("{metric}/high"))) {
+        (Some(low), Some(high)) => format!(" [{low:.3}, {high:.3}]"),
+        _ => String::new(),
+    }
+}
+
+/// What the run is doing, in a word.
+pub(crate) fn phase(status: &RunStatus) -> &'static str {
+    match status.phase() {
+        RunPhase::Unspecified | RunPhase::Starting => "starting",
+        RunPhase::Training => "training",
+        RunPhase::Evaluating => "evaluating",
+        RunPhase::Finished => "finished",
+        RunPhase::Draining => "draining",
+    }
+}
+
+/// "2 workers, 1 learner rank"
+pub(crate) fn team(status: &RunStatus) -> String {
+    let workers = status.workers.len();
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let ranks = status.learner_ranks as usize;
+    format!("{workers} worker{}, {ranks} learner rank{}", plural(workers), plural(ranks))
+}
+
+fn time_left(elapsed: Duration, done: u64, left: u64) -> Option<Duration> {
+    (done > 0).then(|| Duration::from_secs_f64(elapsed.as_secs_f64() / done as f64 * left as f64))
+}
+
+/// "4:05", "1:02:09"
+pub(crate) fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> RunStatus {
+        let figures =
+            |pairs: &[(&str, f64)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        RunStatus {
+            step: 7,
+            steps: 60,
+            learner_ranks: 1,
+            last_step_metrics: figures(&[
+                ("reward", 0.5124),
+                ("reward_std", 0.21),
+                ("kl", 0.00312),
+                ("step_time", 1.94),
+            ]),
+            last_evaluation: figures(&[
+                ("HR@1", 0.412),
+                ("HR@1/low", 0.371),
+                ("HR@1/high", 0.452),
+                ("NDCG@3", 0.55),
+            ]),
+            last_evaluation_version: Some(6),
+            ..RunStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_step_and_an_evaluation_have_a_line_each() {
+        assert_eq!(step_line(&status()), "step  7/60  reward 0.512 ± 0.210  KL 0.0031  1.9 s");
+        assert_eq!(
+            evaluation_line(&status()),
+            "     held-out, version 6:  HR@1 0.412 [0.371, 0.452]  NDCG@3 0.550"
+        );
+        assert_eq!(team(&status()), "0 workers, 1 learner rank");
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_the_steps_seen() {
+        assert_eq!(time_left(Duration::from_secs(9), 0, 5), None);
+        assert_eq!(time_left(Duration::from_secs(9), 3, 50), Some(Duration::from_secs(150)));
+        assert_eq!(clock(Duration::from_secs(245)), "4:05");
+        assert_eq!(clock(Duration::from_secs(3729)), "1:02:09");
+    }
+}

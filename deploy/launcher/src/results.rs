@@ -1,0 +1,156 @@
+//! What a run recorded, read back from its folder: the rows and figures that tables and the report show.
+//!
+//! A row that is being written at the moment is left for the next time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} line {line}: {source}", path.display())]
+    Row { path: PathBuf, line: usize, source: serde_json::Error },
+}
+
+/// A mean over held-out users with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(crate) struct Estimate {
+    pub(crate) mean: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// A row of evaluations.jsonl.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Evaluation {
+    pub(crate) policy_version: u64,
+    pub(crate) users: u64,
+    #[serde(default)]
+    pub(crate) well_formed: Option<f64>,
+    #[serde(default)]
+    pub(crate) mean_length: Option<f64>,
+    /// Paired difference from the start, by metric.
+    #[serde(default)]
+    pub(crate) change_from_start: Option<BTreeMap<String, Estimate>>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl Evaluation {
+    /// A metric such as `HR@1`.
+    pub(crate) fn metric(&self, name: &str) -> Option<Estimate> {
+        Estimate::deserialize(self.rest.get(name)?).ok()
+    }
+
+    pub(crate) fn change(&self, name: &str) -> Option<Estimate> {
+        self.change_from_start.as_ref()?.get(name).copied()
+    }
+}
+
+/// baselines.json: what no training and perfect knowledge reach, by metric.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Baselines {
+    pub(crate) random: BTreeMap<String, f64>,
+    pub(crate) best_possible: Option<BTreeMap<String, f64>>,
+}
+
+impl Baselines {
+    pub(crate) fn best(&self, metric: &str) -> Option<f64> {
+        self.best_possible.as_ref()?.get(metric).copied()
+    }
+}
+
+/// A row of metrics.jsonl: figures by name.
+pub(crate) type Step = BTreeMap<String, f64>;
+
+/// Everything that tables and the report show.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) steps: Vec<Step>,
+    /// By policy version.
+    pub(crate) evaluations: Vec<Evaluation>,
+    pub(crate) baselines: Baselines,
+}
+
+impl Results {
+    /// Reads a run folder; what is not there yet is empty.
+    pub(crate) fn read(out: &Path) -> Result<Self, Error> {
+        let mut evaluations: Vec<Evaluation> = rows(&out.join("evaluations.jsonl"))?;
+        evaluations.sort_by_key(|evaluation| evaluation.policy_version);
+        Ok(Self {
+            steps: rows(&out.join("metrics.jsonl"))?.into_iter().map(figures).collect(),
+            evaluations,
+            baselines: document(&out.join("baselines.json"))?.unwrap_or_default(),
+        })
+    }
+}
+
+fn figures(row: BTreeMap<String, serde_json::Value>) -> Step {
+    row.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
+}
+
+/// The complete lines of a file of JSON lines; none where there is no file.
+pub(crate) fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
+    let Some(text) = read(path)? else { return Ok(Vec::new()) };
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|source| Error::Row {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })
+    };
+    complete.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+}
+
+/// A file that is one JSON value, if it is there.
+pub(crate) fn document<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let parse = |text: String| {
+        let failed =
+            |source: serde_json::Error| Error::Row { path: path.to_owned(), line: source.line(), source };
+        serde_json::from_str(&text).map_err(failed)
+    };
+    read(path)?.map(parse).transpose()
+}
+
+fn read(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_up_to_the_one_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = "{\"policy_version\":2,\"step\":2,\"users\":9,\"HR@1\":{\"mean\":0.5,\"low\":0.4,\"high\":0.6}}\n\
+                    {\"policy_version\":0,\"step\":0,\"users\":9}\n{\"policy_ver";
+        std::fs::write(folder.path().join("evaluations.jsonl"), rows).unwrap();
+        std::fs::write(folder.path().join("metrics.jsonl"), "{\"step\":1,\"reward\":0.25,\"note\":\"x\"}\n")
+            .unwrap();
+        let results = Results::read(folder.path()).unwrap();
+        assert_eq!(results.evaluations.iter().map(|row| row.policy_version).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(results.evaluations[1].metric("HR@1"), Some(Estimate { mean: 0.5, low: 0.4, high: 0.6 }));
+        assert_eq!(results.evaluations[1].metric("HR@3"), None);
+        assert_eq!(results.steps, [Step::from([("step".into(), 1.0), ("reward".into(), 0.25)])]);
+    }
+
+    #[test]
+    fn a_broken_row_is_named_by_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("metrics.jsonl"), "{}\n{\n").unwrap();
+        let message = Results::read(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("metrics.jsonl line 2"), "{message}");
+    }
+}

@@ -1,0 +1,150 @@
+//! Which services a run consists of, with which arguments. Says nothing of how or where they are started.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use podium_config::RunFile;
+
+use crate::processes::Service;
+use crate::run_folder::RunFolder;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot tell where this program lies: {0}")]
+    Self_(#[source] std::io::Error),
+    #[error("{} is missing: it belongs beside podium; `make build` builds both", path.display())]
+    Missing { path: PathBuf },
+}
+
+/// The programs of the services.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) coordinator: PathBuf,
+    pub(crate) worker: PathBuf,
+    pub(crate) learner: PathBuf,
+}
+
+impl Programs {
+    /// The programs beside this one.
+    pub(crate) fn find() -> Result<Self, Error> {
+        let own = std::env::current_exe().and_then(std::fs::canonicalize).map_err(Error::Self_)?;
+        let folder = own.parent().unwrap_or(Path::new("/"));
+        let find = |name: &str| {
+            let path = folder.join(name);
+            if path.is_file() { Ok(path) } else { Err(Error::Missing { path }) }
+        };
+        Ok(Self {
+            coordinator: find("podium-coordinator")?,
+            worker: find("podium-rollout-worker")?,
+            learner: find("podium-learner")?,
+        })
+    }
+}
+
+/// The services of one run.
+#[derive(Debug)]
+pub(crate) struct Services<'a> {
+    pub(crate) programs: &'a Programs,
+    pub(crate) run: &'a RunFile,
+    pub(crate) folder: &'a RunFolder,
+}
+
+impl Services<'_> {
+    pub(crate) fn coordinator(&self) -> Service {
+        let arguments = [self.run_file(), path("--out", self.folder.path())].concat();
+        self.service("coordinator".into(), &self.programs.coordinator, arguments)
+    }
+
+    /// Workers and, if there is anything to train, learner ranks; they find the coordinator at `address`.
+    pub(crate) fn others(&self, address: &str) -> Vec<Service> {
+        let mut services: Vec<Service> =
+            (1..=self.run.launch.workers).map(|number| self.worker(number, address)).collect();
+        if self.run.run.steps > 0 {
+            services.extend((0..self.run.launch.learner_ranks).map(|rank| self.learner_rank(rank, address)));
+        }
+        services
+    }
+
+    fn worker(&self, number: u32, address: &str) -> Service {
+        let name = format!("worker-{number}");
+        let cache = self.folder.worker_cache().join(&name);
+        let device = &self.run.launch.rollout_device;
+        let arguments = [
+            self.run_file(),
+            text("--coordinator", address),
+            path("--cache", &cache),
+            text("--device", device),
+        ];
+        self.service(name, &self.programs.worker, arguments.concat())
+    }
+
+    fn learner_rank(&self, rank: u32, address: &str) -> Service {
+        let arguments = [
+            vec!["train".into()],
+            self.run_file(),
+            text("--coordinator", address),
+            path("--state", &self.folder.learner_state()),
+            text("--rank", &rank.to_string()),
+            text("--world-size", &self.run.launch.learner_ranks.to_string()),
+            text("--device", &self.run.launch.learner_device),
+        ];
+        self.service(format!("learner-{rank}"), &self.programs.learner, arguments.concat())
+    }
+
+    fn run_file(&self) -> Vec<OsString> {
+        path("--run-file", &self.folder.run_file())
+    }
+
+    fn service(&self, name: String, program: &Path, arguments: Vec<OsString>) -> Service {
+        Service { log: self.folder.log(&name), name, program: program.to_owned(), arguments }
+    }
+}
+
+fn text(flag: &str, value: &str) -> Vec<OsString> {
+    vec![flag.into(), value.into()]
+}
+
+fn path(flag: &str, value: &Path) -> Vec<OsString> {
+    vec![flag.into(), value.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(assignments: &[&str]) -> Vec<String> {
+        let overrides: Vec<_> = assignments.iter().map(|text| text.parse().unwrap()).collect();
+        let run = RunFile::parse("", "test", &overrides).unwrap();
+        let programs = Programs { coordinator: "c".into(), worker: "w".into(), learner: "l".into() };
+        let services = Services { programs: &programs, run: &run, folder: &RunFolder::new("out") };
+        std::iter::once(services.coordinator())
+            .chain(services.others("host:1"))
+            .map(|service| {
+                let words = service.arguments.iter().map(|word| word.to_string_lossy().into_owned());
+                let words: Vec<String> =
+                    std::iter::once(service.program.display().to_string()).chain(words).collect();
+                format!("{}: {}", service.name, words.join(" "))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_run_is_a_coordinator_workers_and_ranks() {
+        assert_eq!(
+            lines(&["launch.workers=1", "launch.learner_ranks=2", "launch.learner_device=cpu"]),
+            [
+                "coordinator: c --run-file out/run.toml --out out",
+                "worker-1: w --run-file out/run.toml --coordinator host:1 --cache out/cache/worker-1 --device auto",
+                "learner-0: l train --run-file out/run.toml --coordinator host:1 --state out/learner --rank 0 \
+                 --world-size 2 --device cpu",
+                "learner-1: l train --run-file out/run.toml --coordinator host:1 --state out/learner --rank 1 \
+                 --world-size 2 --device cpu",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_steps_nobody_learns() {
+        assert_eq!(lines(&["run.steps=0"]).len(), 3);
+    }
+}

@@ -1,0 +1,114 @@
+//! The table that a run ends with: start, end, random, best possible.
+
+use std::fmt::Write as _;
+
+use crate::results::{Estimate, Results};
+
+/// The columns.
+pub(crate) const METRICS: [&str; 3] = ["HR@1", "HR@3", "NDCG@3"];
+
+/// The table of the first and the latest evaluation; nothing where there was none.
+pub(crate) fn ranking(results: &Results) -> Option<String> {
+    let (start, end) = (results.evaluations.first()?, results.evaluations.last()?);
+    let mut rows = vec![row("", |name| Some(name.to_owned()))];
+    let interval = |estimate: Option<Estimate>| estimate.map(interval);
+    if end.policy_version == start.policy_version {
+        rows.push(row(&format!("version {}", end.policy_version), |name| interval(end.metric(name))));
+    } else {
+        rows.push(row("start", |name| interval(start.metric(name))));
+        rows.push(row(&format!("end (version {})", end.policy_version), |name| interval(end.metric(name))));
+        rows.push(row("change, paired", |name| end.change(name).map(signed_interval)));
+    }
+    rows.push(row("random", |name| results.baselines.random.get(name).map(|value| figure(*value))));
+    if results.baselines.best_possible.is_some() {
+        rows.push(row("best possible", |name| results.baselines.best(name).map(figure)));
+    }
+    let mut text = laid_out(&rows);
+    let _ = write!(text, "{} held-out users, 95 % intervals", end.users);
+    Some(text)
+}
+
+fn row(name: &str, cell: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let cells = METRICS.iter().map(|metric| cell(metric).unwrap_or_else(|| "–".into()));
+    std::iter::once(name.to_owned()).chain(cells).collect()
+}
+
+fn figure(value: f64) -> String {
+    format!("{value:.3}")
+}
+
+/// "0.412 [0.371, 0.452]"
+pub(crate) fn interval(estimate: Estimate) -> String {
+    format!("{:.3} [{:.3}, {:.3}]", estimate.mean, estimate.low, estimate.high)
+}
+
+/// "+0.130 [+0.094, +0.168]"
+pub(crate) fn signed_interval(estimate: Estimate) -> String {
+    format!("{:+.3} [{:+.3}, {:+.3}]", estimate.mean, estimate.low, estimate.high)
+}
+
+/// Columns as wide as their widest cell, a rule under the first row and around.
+fn laid_out(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let rule = "─".repeat(widths.iter().sum::<usize>() + 3 * (widths.len() - 1));
+    let mut text = format!("{rule}\n");
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "{}", cells.join("   ").trim_end());
+        if index == 0 {
+            let _ = writeln!(text, "{rule}");
+        }
+    }
+    let _ = writeln!(text, "{rule}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Baselines;
+
+    fn evaluation(version: u64, value: f64) -> crate::results::Evaluation {
+        let estimate = |mean: f64| serde_json::json!({"mean": mean, "low": mean - 0.04, "high": mean + 0.04});
+        serde_json::from_value(serde_json::json!({
+            "policy_version": version, "users": 600, "HR@1": estimate(value), "HR@3": estimate(value + 0.2),
+            "change_from_start": if version == 0 { serde_json::Value::Null } else {
+                serde_json::json!({"HR@1": estimate(value - 0.3)})
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_table_says_start_end_random_and_best() {
+        let results = Results {
+            steps: Vec::new(),
+            evaluations: vec![evaluation(0, 0.3), evaluation(60, 0.45)],
+            baselines: Baselines {
+                random: [("HR@1".into(), 0.1)].into(),
+                best_possible: Some([("HR@1".into(), 0.5612)].into()),
+            },
+        };
+        let expected = "\
+            ──────────────────────────────────────────────────────────────────────────\n\
+            \u{20}                HR@1                      HR@3                   NDCG@3\n\
+            ──────────────────────────────────────────────────────────────────────────\n\
+            start            0.300 [0.260, 0.340]      0.500 [0.460, 0.540]   –\n\
+            end (version 60) 0.450 [0.410, 0.490]      0.650 [0.610, 0.690]   –\n\
+            change, paired   +0.150 [+0.110, +0.190]   –                      –\n";
+        let table = ranking(&results).unwrap();
+        let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace('─', "");
+        assert!(squeeze(&table).starts_with(&squeeze(expected)), "{table}");
+        assert!(table.contains("best possible") && table.ends_with("600 held-out users, 95 % intervals"));
+    }
+
+    #[test]
+    fn one_policy_has_one_row() {
+        let results = Results { evaluations: vec![evaluation(0, 0.3)], ..Results::default() };
+        let table = ranking(&results).unwrap();
+        assert!(table.contains("version 0") && !table.contains("change"));
+        assert!(ranking(&Results::default()).is_none());
+    }
+}
