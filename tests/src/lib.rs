@@ -1,1 +1,265 @@
-//! Placeholder.
+//! Runs of the real binaries for black-box tests: spawn, kill, restart, compare.
+//!
+//! The binaries are the release ones beside the test executable; `make test` builds them first.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use podium_proto::v1;
+use podium_transfer::{Coordinator, Limits};
+use tokio_util::sync::CancellationToken;
+
+/// Everything in these tests is small: what takes longer than this hangs.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The release binary of that name.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has an executable");
+    let folder = test.parent().and_then(Path::parent).expect("test executables lie in target/release/deps");
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build --release --workspace --bins` first",
+        path.display()
+    );
+    path
+}
+
+/// A process of a run that dies with its owner.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a binary with its output in `<folder>/<name>.log`.
+    pub fn spawn(name: &str, binary_name: &str, arguments: &[&str], folder: &Path) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        let child = Command::new(binary(binary_name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {binary_name}"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id().try_into()?), signal)?)
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end, at most [`PATIENCE`].
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("{} did not end within {PATIENCE:?}; its output:\n{}", self.name, self.output());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for the end and requires success.
+    pub fn wait_for_success(&mut self) -> Result<()> {
+        let status = self.wait()?;
+        ensure!(status.success(), "{} ended with {status}; its output:\n{}", self.name, self.output());
+        Ok(())
+    }
+
+    /// Waits for the end, requires failure, and returns what was said.
+    pub fn wait_for_failure(&mut self) -> Result<String> {
+        let status = self.wait()?;
+        ensure!(
+            !status.success(),
+            "{} ended well but should not have; its output:\n{}",
+            self.name,
+            self.output()
+        );
+        Ok(self.output())
+    }
+
+    /// What the process has written so far, standard output and standard error.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A run whose processes a test starts one by one.
+#[derive(Debug)]
+pub struct Run {
+    folder: tempfile::TempDir,
+    run_file: PathBuf,
+}
+
+impl Run {
+    /// The embedded demo with `overrides`, as `podium demo` would resolve it.
+    pub fn embedded(overrides: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let out = folder.path().join("run");
+        let mut arguments = vec!["demo", "--prepare-only", "--out", path_text(&out)];
+        for change in overrides {
+            arguments.extend(["--set", change]);
+        }
+        Process::spawn("prepare", "podium", &arguments, folder.path())?.wait_for_success()?;
+        Ok(Self { run_file: out.join("run.toml"), folder })
+    }
+
+    /// The run folder.
+    pub fn out(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Where the processes' own folders and output go.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The resolved run file.
+    pub fn run_file(&self) -> &str {
+        path_text(&self.run_file)
+    }
+
+    /// Starts a coordinator and waits until it serves.
+    pub fn coordinator(&self, name: &str) -> Result<Process> {
+        // A restart would otherwise be taken for running by the file that the process before it left.
+        let announced = self.out().join("coordinator.json");
+        let before = fs::metadata(&announced).and_then(|file| file.modified()).ok();
+        let arguments = ["--run-file", self.run_file(), "--out", path_text(&self.out())];
+        let mut process = Process::spawn(name, "podium-coordinator", &arguments, self.folder())?;
+        let start = Instant::now();
+        while fs::metadata(&announced).and_then(|file| file.modified()).ok() == before {
+            if let Some(status) = process.child.try_wait()? {
+                bail!("the coordinator ended with {status}:\n{}", process.output());
+            }
+            ensure!(start.elapsed() < PATIENCE, "the coordinator does not serve:\n{}", process.output());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(process)
+    }
+
+    /// Where the coordinator listens, host:port.
+    pub fn address(&self) -> Result<String> {
+        let announced: serde_json::Value =
+            serde_json::from_slice(&fs::read(self.out().join("coordinator.json"))?)?;
+        Ok(announced["address"].as_str().context("coordinator.json has no address")?.to_owned())
+    }
+
+    /// Starts a rollout worker.
+    pub fn worker(&self, name: &str) -> Result<Process> {
+        let (address, cache) = (self.address()?, self.folder().join(name));
+        let arguments = [
+            "--run-file",
+            self.run_file(),
+            "--coordinator",
+            &address,
+            "--cache",
+            path_text(&cache),
+            "--device",
+            "cpu",
+        ];
+        Process::spawn(name, "podium-rollout-worker", &arguments, self.folder())
+    }
+
+    /// Starts learner rank `rank` of `world_size`.
+    pub fn learner(&self, name: &str, rank: u32, world_size: u32) -> Result<Process> {
+        let (address, state) = (self.address()?, self.folder().join("learner"));
+        let (rank, world_size) = (rank.to_string(), world_size.to_string());
+        let arguments = [
+            "train",
+            "--run-file",
+            self.run_file(),
+            "--coordinator",
+            &address,
+            "--state",
+            path_text(&state),
+            "--rank",
+            &rank,
+            "--world-size",
+            &world_size,
+            "--device",
+            "cpu",
+        ];
+        Process::spawn(name, "podium-learner", &arguments, self.folder())
+    }
+
+    /// A client of the run's coordinator.
+    pub fn client(&self) -> Result<Coordinator> {
+        let limits = Limits::of(&podium_config::Network::default());
+        Ok(Coordinator::new(&self.address()?, limits, CancellationToken::new())?)
+    }
+
+    /// The run's status now.
+    pub async fn status(&self) -> Result<v1::RunStatus> {
+        let coordinator = self.client()?;
+        let status = coordinator.call("ask for the status", || {
+            let mut client = coordinator.status();
+            async move { client.get(v1::StatusRequest {}).await }
+        });
+        Ok(status.await?)
+    }
+
+    /// Waits until the run's status satisfies `holds`.
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        holds: impl Fn(&v1::RunStatus) -> bool,
+    ) -> Result<v1::RunStatus> {
+        let start = Instant::now();
+        loop {
+            let status = self.status().await?;
+            if holds(&status) {
+                return Ok(status);
+            }
+            ensure!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; the status is {status:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SHA-256 of a policy version's weights.
+    pub fn weights_hash(&self, version: u64) -> Result<String> {
+        weights_hash(&self.out(), version)
+    }
+}
+
+/// SHA-256 of the weights of a policy version in a run folder.
+pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
+    let path = out.join("policy").join(version.to_string()).join("model.safetensors");
+    Ok(podium_runtime::durable::hex(&podium_runtime::durable::sha256(&path)?))
+}
+
+/// Rows of a JSON lines file.
+pub fn rows(path: &Path) -> Result<Vec<serde_json::Value>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// A path as text; test folders are plain.
+pub fn path_text(path: &Path) -> &str {
+    path.to_str().expect("test folders have names in UTF-8")
+}

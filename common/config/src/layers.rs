@@ -64,7 +64,8 @@ pub(crate) fn assemble(
     let schema = crate::reference::schema();
     check_keys(&table, &schema, &schema, name, "")?;
 
-    let mut variables: Vec<Override> = variables.filter_map(|(name, value)| from_variable(&name, &value)).collect();
+    let mut variables: Vec<Override> =
+        variables.filter_map(|(name, value)| from_variable(&name, &value)).collect();
     variables.sort_by(|a, b| a.origin.cmp(&b.origin));
     for change in variables.iter().chain(overrides) {
         let layer = nest(&change.key, change.value.clone());
@@ -164,7 +165,10 @@ mod tests {
         assert!(message("[rollout]\ngruop_size = 4", &[]).contains("did you mean `rollout.group_size`"));
         assert!(message("[lerner]\n", &[]).contains("did you mean `learner`"));
         assert!(message("[run]\nseed = \"x\"", &[]).contains("seed"));
-        assert!(message("", &["run.sed=1"]).contains("--set run.sed=1: there is no key `run.sed`; did you mean `run.seed`"));
+        assert!(
+            message("", &["run.sed=1"])
+                .contains("--set run.sed=1: there is no key `run.sed`; did you mean `run.seed`")
+        );
         assert!(message("", &["grpo.beta=-1"]).contains("grpo.beta is -1"));
         assert!(message("[run", &[]).contains("run.toml is not TOML"));
         assert!("seed=1".parse::<Override>().is_err());
@@ -179,7 +183,10 @@ mod tests {
     #[test]
     fn the_hash_covers_what_changes_results() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
-        assert_eq!(hash(&[]), hash(&["launch.workers=9", "network.listen='0.0.0.0:1'", "model.path=elsewhere"]));
+        assert_eq!(
+            hash(&[]),
+            hash(&["launch.workers=9", "network.listen='0.0.0.0:1'", "model.path=elsewhere"])
+        );
         for change in ["run.seed=1", "rollout.threads=2", "grpo.beta=0.1", "evaluation.users=12"] {
             assert_ne!(hash(&[]), hash(&[change]), "{change}");
         }

@@ -63,8 +63,8 @@ impl RunFile {
     ///
     /// Relative paths in the file are taken from the file's folder.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         let mut file = layers::assemble(&text, &path.display().to_string(), std::env::vars(), overrides)?;
         file.resolve_paths(&folder);

@@ -26,7 +26,10 @@ pub fn markdown() -> String {
     );
     for (section, inner) in properties(&root, &root).into_iter().flatten() {
         let about = description(inner, &root);
-        let _ = write!(page, "\n## `[{section}]`\n\n{about}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## `[{section}]`\n\n{about}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+        );
         for (key, field) in properties(inner, &root).into_iter().flatten() {
             let default = match &defaults[section][key] {
                 Value::Null => "–".to_owned(),
@@ -45,7 +48,8 @@ pub(crate) fn properties<'a>(schema: &'a Value, root: &'a Value) -> Option<&'a M
 }
 
 fn follow<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
-    let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
+    let target =
+        schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
     target.map_or(schema, |target| follow(target, root))
 }
 

@@ -107,8 +107,13 @@ pub struct Evaluation {
 pub struct Sft {
     /// Optimizer steps.
     pub steps: u64,
-    /// Samples a step.
+    /// Demonstrations a step.
     pub batch_size: u32,
+    /// Demonstrations that go through the policy at once; memory against speed, never the result beyond rounding.
+    pub micro_batch_size: u32,
+    /// The first so many steps imitate rankings of all candidates, which teaches copying from the prompt sooner; the
+    /// others rankings of `answer.list_length`.
+    pub full_ranking_steps: u64,
     /// `AdamW` step size after warm-up; it then falls to a tenth along a cosine.
     pub learning_rate: f64,
     /// Steps over which the step size rises from 0.
@@ -206,7 +211,15 @@ impl Default for Evaluation {
 
 impl Default for Sft {
     fn default() -> Self {
-        Self { steps: 1000, batch_size: 64, learning_rate: 1e-3, warmup_steps: 100, weight_decay: 0.01 }
+        Self {
+            steps: 1000,
+            batch_size: 64,
+            micro_batch_size: 64,
+            full_ranking_steps: 0,
+            learning_rate: 1e-3,
+            warmup_steps: 100,
+            weight_decay: 0.01,
+        }
     }
 }
 

@@ -1,0 +1,261 @@
+//! A connection to the coordinator that outlives the coordinator's restarts.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use podium_proto::v1::{
+    learner_client::LearnerClient, policy_client::PolicyClient, rollout_client::RolloutClient,
+    status_client::StatusClient,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// How patient a connection is.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long one call may take.
+    pub request_timeout: Duration,
+    /// How long a coordinator that cannot be reached is waited for.
+    pub reconnect_for: Duration,
+    /// Largest message, both ways.
+    pub max_message_bytes: usize,
+}
+
+impl Limits {
+    /// The limits that a run file asks for.
+    pub fn of(network: &podium_config::Network) -> Self {
+        Self {
+            request_timeout: Duration::from_millis(network.request_timeout_ms),
+            reconnect_for: Duration::from_millis(network.reconnect_for_ms),
+            max_message_bytes: network.max_message_bytes as usize,
+        }
+    }
+}
+
+/// Why the coordinator did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is none.
+    #[error("{address:?} is no address of a coordinator: expected host:port")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+    /// The coordinator answered no, and would again.
+    #[error("the coordinator at {address} refused to {what}: {}", status.message())]
+    Refused {
+        /// Who was asked.
+        address: String,
+        /// What for.
+        what: &'static str,
+        /// Its answer.
+        status: Box<Status>,
+    },
+    /// The coordinator could not be reached in time.
+    #[error("could not {what}: no answer from the coordinator at {address} for {} s (last: {})", waited.as_secs(), last.message())]
+    Unreachable {
+        /// Who was asked.
+        address: String,
+        /// What for.
+        what: &'static str,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last attempt ended with.
+        last: Box<Status>,
+    },
+    /// This process is leaving.
+    #[error("stopped while trying to {what}")]
+    Stopped {
+        /// What was under way.
+        what: &'static str,
+    },
+}
+
+/// A way to reach the coordinator. Cheap to clone; connects when first used and again after every failure.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    channel: Channel,
+    address: String,
+    limits: Limits,
+    stop: CancellationToken,
+}
+
+impl Coordinator {
+    /// Prepares a connection to `address` (host:port). Calls made through it end when `stop` is cancelled.
+    ///
+    /// Connects lazily: a coordinator that is not there yet is waited for by the first call.
+    pub fn new(address: &str, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
+        let broken = || Error::Address { address: address.to_owned() };
+        if !address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        {
+            return Err(broken());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| broken())?;
+        let channel = endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .connect_lazy();
+        Ok(Self { channel, address: address.to_owned(), limits, stop })
+    }
+
+    /// host:port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How patient this connection is.
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The same connection for calls that end with another token.
+    #[must_use]
+    pub fn until(&self, stop: CancellationToken) -> Self {
+        Self { stop, ..self.clone() }
+    }
+
+    /// Client of the rollout service.
+    pub fn rollout(&self) -> RolloutClient<Channel> {
+        let bytes = self.limits.max_message_bytes;
+        RolloutClient::new(self.channel.clone())
+            .max_decoding_message_size(bytes)
+            .max_encoding_message_size(bytes)
+    }
+
+    /// Client of the learner service.
+    pub fn learner(&self) -> LearnerClient<Channel> {
+        let bytes = self.limits.max_message_bytes;
+        LearnerClient::new(self.channel.clone())
+            .max_decoding_message_size(bytes)
+            .max_encoding_message_size(bytes)
+    }
+
+    /// Client of the policy service.
+    pub fn policy(&self) -> PolicyClient<Channel> {
+        let bytes = self.limits.max_message_bytes;
+        PolicyClient::new(self.channel.clone())
+            .max_decoding_message_size(bytes)
+            .max_encoding_message_size(bytes)
+    }
+
+    /// Client of the status service.
+    pub fn status(&self) -> StatusClient<Channel> {
+        StatusClient::new(self.channel.clone())
+    }
+
+    /// Does `attempt` until it succeeds, is refused for good, or `reconnect_for` has passed without an answer.
+    ///
+    /// `what` completes the sentence "could not …". One attempt takes at most `request_timeout`.
+    pub async fn call<T, F>(&self, what: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let limited = tokio::time::timeout(self.limits.request_timeout, attempt());
+            let status = tokio::select! {
+                () = self.stop.cancelled() => return Err(Error::Stopped { what }),
+                answer = limited => match answer {
+                    Ok(Ok(response)) => return Ok(response.into_inner()),
+                    Ok(Err(status)) => status,
+                    Err(_) => Status::deadline_exceeded("the call took too long"),
+                },
+            };
+            let (address, status) = (self.address.clone(), Box::new(status));
+            if !may_be_retried(status.code()) {
+                return Err(Error::Refused { address, what, status });
+            }
+            let waited = start.elapsed();
+            if waited + pause > self.limits.reconnect_for {
+                return Err(Error::Unreachable { address, what, waited, last: status });
+            }
+            if pause == FIRST_PAUSE {
+                tracing::warn!("cannot {what} at present ({}): trying again", status.message());
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Error::Stopped { what }),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// The one table of what another attempt may change. Every request of the protocol can be repeated without harm.
+pub const fn may_be_retried(code: Code) -> bool {
+    match code {
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Cancelled
+        | Code::Unknown => true,
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss
+        | Code::Unauthenticated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(reconnect_ms: u64) -> Limits {
+        Limits {
+            request_timeout: Duration::from_millis(50),
+            reconnect_for: Duration::from_millis(reconnect_ms),
+            max_message_bytes: 1 << 20,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_be_retried_is_retried_in_time() {
+        let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000), CancellationToken::new()).unwrap();
+        let mut attempts = 0;
+        let answer = coordinator.call("ask", || {
+            attempts += 1;
+            let enough = attempts == 4;
+            async move { if enough { Ok(Response::new(7)) } else { Err(Status::unavailable("restarting")) } }
+        });
+        assert_eq!(answer.await.unwrap(), 7);
+        let never = coordinator.call::<(), _>("ask", || async { Err(Status::unavailable("gone")) }).await;
+        assert!(matches!(never, Err(Error::Unreachable { waited, .. }) if waited < Duration::from_secs(1)));
+    }
+
+    #[tokio::test]
+    async fn a_no_is_final_and_a_stop_ends_waiting() {
+        let stop = CancellationToken::new();
+        let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000_000), stop.clone()).unwrap();
+        let refused =
+            coordinator.call::<(), _>("register", || async { Err(Status::failed_precondition("other run")) });
+        assert!(refused.await.unwrap_err().to_string().contains("refused to register: other run"));
+        let waiting = coordinator.call::<(), _>("ask", || async { Err(Status::unavailable("gone")) });
+        let (result, ()) = tokio::join!(waiting, async { stop.cancel() });
+        assert!(matches!(result, Err(Error::Stopped { what: "ask" })));
+    }
+
+    #[test]
+    fn an_address_is_host_and_port() {
+        for bad in ["", "host", "host:", ":1", "host:port", "host:70000"] {
+            let made = Coordinator::new(bad, limits(1), CancellationToken::new());
+            assert!(matches!(made, Err(Error::Address { .. })), "{bad:?}");
+        }
+    }
+}

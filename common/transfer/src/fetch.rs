@@ -1,0 +1,118 @@
+//! Bringing a policy version from the coordinator into a folder.
+
+use std::path::{Path, PathBuf};
+
+use podium_grpo::PolicyVersion;
+use podium_proto::v1;
+use podium_runtime::durable;
+use tokio_stream::StreamExt;
+use tonic::{Response, Status};
+
+use crate::connection::{self, Coordinator};
+use crate::manifest::{self, Manifest};
+use crate::receive::{self, Receiver};
+
+/// Attempts at a file whose content arrives damaged.
+const ATTEMPTS: u32 = 3;
+
+/// Why a version could not be brought.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator did not answer, or refused.
+    #[error(transparent)]
+    Connection(#[from] connection::Error),
+    /// The manifest does not hold together.
+    #[error("the coordinator sent a policy manifest that does not hold together: {0}")]
+    Manifest(#[from] podium_proto::convert::Error),
+    /// Something could not be written, or arrived damaged again and again.
+    #[error(transparent)]
+    Receive(#[from] receive::Error),
+}
+
+/// Brings a version (the latest where none is named) into `into/<version>/` and returns its manifest and folder.
+///
+/// A transfer that broke off continues where it stopped, also in another process; the folder appears under its name only
+/// once every checksum holds. A version that is there already is verified and not fetched again.
+pub async fn fetch(
+    coordinator: &Coordinator,
+    version: Option<PolicyVersion>,
+    into: &Path,
+) -> Result<(Manifest, PathBuf), Error> {
+    let request = v1::GetManifestRequest { policy_version: version.map(|version| version.0) };
+    let manifest = coordinator
+        .call("get a policy manifest", || {
+            let mut client = coordinator.policy();
+            async move { client.get_manifest(request).await }
+        })
+        .await?;
+    let manifest = Manifest::try_from(manifest)?;
+    let target = into.join(manifest.version.0.to_string());
+    if target.is_dir() {
+        if manifest.verify(&target).is_ok() {
+            return Ok((manifest, target));
+        }
+        tracing::warn!("{} is damaged: fetching it again", target.display());
+    }
+    let mut receiver = Receiver::new(manifest.clone(), &target)?;
+    for file in &manifest.files {
+        let mut attempt = 1;
+        loop {
+            // A stream that breaks off counts as an answer that did not come: the next call asks for the rest.
+            let cell = tokio::sync::Mutex::new(&mut receiver);
+            let outcome = coordinator
+                .call("fetch a policy file", || fetch_rest(coordinator, &cell, manifest.version, &file.name))
+                .await;
+            match outcome? {
+                Ok(()) => break,
+                Err(error @ receive::Error::Damaged { .. }) if attempt == ATTEMPTS => {
+                    return Err(error.into());
+                }
+                Err(receive::Error::Damaged { .. }) => attempt += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    receiver.finish()?;
+    Ok((manifest, target))
+}
+
+/// Fetches what is still missing of a file. The inner error is one of this host, which no other call would mend.
+async fn fetch_rest(
+    coordinator: &Coordinator,
+    receiver: &tokio::sync::Mutex<&mut Receiver>,
+    version: PolicyVersion,
+    name: &str,
+) -> Result<Response<Result<(), receive::Error>>, Status> {
+    let mut receiver = receiver.lock().await;
+    let offset_bytes = match receiver.received(name) {
+        Ok(offset) => offset,
+        Err(error) => return Ok(Response::new(Err(error))),
+    };
+    let request = v1::FetchRequest { policy_version: version.0, name: name.to_owned(), offset_bytes };
+    let mut chunks = coordinator.policy().fetch(request).await?.into_inner();
+    while let Some(chunk) = chunks.next().await {
+        if let Err(error) = receiver.chunk(name, &chunk?) {
+            return Ok(Response::new(Err(error)));
+        }
+    }
+    Ok(Response::new(receiver.complete(name)))
+}
+
+/// Removes every fetched version but those in `keep`.
+pub fn prune(folder: &Path, keep: &[PolicyVersion]) -> Result<(), durable::Error> {
+    let failed = |source| durable::Error::Read { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let version = entry.file_name().to_string_lossy().parse().map(PolicyVersion);
+        if version.is_ok_and(|version| !keep.contains(&version)) {
+            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+impl From<manifest::Error> for Error {
+    fn from(error: manifest::Error) -> Self {
+        Self::Receive(error.into())
+    }
+}

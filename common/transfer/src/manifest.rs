@@ -1,0 +1,239 @@
+//! What a policy version consists of.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use podium_grpo::PolicyVersion;
+use podium_proto::convert::Error as MessageError;
+use podium_proto::{check_file_name, v1};
+use podium_runtime::durable::{self, hex};
+use sha2::{Digest, Sha256};
+
+/// The files that say what kind of policy a folder holds, weights apart.
+const FINGERPRINTED: [&str; 2] = ["config.json", "tokenizer.json"];
+
+/// A policy version: where it belongs and its files in the order they are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Which version.
+    pub version: PolicyVersion,
+    /// Hash of the run it belongs to.
+    pub run_hash: String,
+    /// [`fingerprint`] of its folder.
+    pub model_fingerprint: String,
+    /// Its files, by name.
+    pub files: Vec<File>,
+}
+
+/// One file of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Plain name.
+    pub name: String,
+    /// Length.
+    pub size_bytes: u64,
+    /// Checksum of the content.
+    pub sha256: [u8; 32],
+}
+
+/// A folder that is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder cannot be listed.
+    #[error("cannot read the policy folder {}: {source}", folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    /// A file's name cannot travel.
+    #[error(transparent)]
+    Name(#[from] MessageError),
+    /// A file that a policy needs is not there.
+    #[error("the policy folder {} has no {name}", folder.display())]
+    Missing {
+        /// Which folder.
+        folder: PathBuf,
+        /// Which file.
+        name: String,
+    },
+    /// A file differs from its checksum.
+    #[error("{} is damaged: its {what} differs from the manifest's; remove the folder and fetch it again", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Length or checksum.
+        what: &'static str,
+    },
+}
+
+/// Lists and checksums the files of a policy folder. Hidden files and folders in it are left out.
+pub fn describe(folder: &Path, version: PolicyVersion, run_hash: &str) -> Result<Manifest, Error> {
+    let failed = |source| Error::Folder { folder: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && entry.path().is_file() {
+            check_file_name(&name)?;
+            names.push(name);
+        }
+    }
+    names.sort();
+    let file = |name: String| {
+        let path = folder.join(&name);
+        let size_bytes = fs::metadata(&path).map_err(failed)?.len();
+        Ok(File { size_bytes, sha256: durable::sha256(&path)?, name })
+    };
+    Ok(Manifest {
+        version,
+        run_hash: run_hash.to_owned(),
+        model_fingerprint: fingerprint(folder)?,
+        files: names.into_iter().map(file).collect::<Result<_, Error>>()?,
+    })
+}
+
+/// SHA-256 over architecture and tokenizer, as hexadecimal text: equal for all versions of a run's policy.
+pub fn fingerprint(folder: &Path) -> Result<String, Error> {
+    let mut digest = Sha256::new();
+    for name in FINGERPRINTED {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Err(Error::Missing { folder: folder.to_owned(), name: name.to_owned() });
+        }
+        digest.update(durable::sha256(&path)?);
+    }
+    Ok(hex(&digest.finalize()))
+}
+
+impl Manifest {
+    /// Checks every file of a folder against its length and checksum.
+    pub fn verify(&self, folder: &Path) -> Result<(), Error> {
+        self.files.iter().try_for_each(|file| file.verify(&folder.join(&file.name)))
+    }
+
+    /// The file of that name.
+    pub fn file(&self, name: &str) -> Option<&File> {
+        self.files.iter().find(|file| file.name == name)
+    }
+}
+
+impl File {
+    /// Checks the file at `path` against length and checksum.
+    pub fn verify(&self, path: &Path) -> Result<(), Error> {
+        let damaged = |what| Error::Damaged { path: path.to_owned(), what };
+        let length =
+            fs::metadata(path).map_err(|source| Error::Folder { folder: path.to_owned(), source })?.len();
+        if length != self.size_bytes {
+            return Err(damaged("length"));
+        }
+        if durable::sha256(path)? == self.sha256 { Ok(()) } else { Err(damaged("checksum")) }
+    }
+}
+
+impl From<&Manifest> for v1::PolicyManifest {
+    fn from(manifest: &Manifest) -> Self {
+        let file = |file: &File| v1::PolicyFile {
+            name: file.name.clone(),
+            size_bytes: file.size_bytes,
+            sha256: file.sha256.to_vec(),
+        };
+        Self {
+            policy_version: manifest.version.0,
+            run_hash: manifest.run_hash.clone(),
+            model_fingerprint: manifest.model_fingerprint.clone(),
+            files: manifest.files.iter().map(file).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::PolicyManifest> for Manifest {
+    type Error = MessageError;
+
+    fn try_from(message: v1::PolicyManifest) -> Result<Self, MessageError> {
+        let mut files: Vec<File> = Vec::with_capacity(message.files.len());
+        for file in message.files {
+            check_file_name(&file.name)?;
+            if files.last().is_some_and(|before| before.name >= file.name) {
+                return Err(MessageError::Invalid {
+                    field: "PolicyManifest.files",
+                    value: format!("out of order at {:?}", file.name),
+                    expected: "different names in ascending order",
+                });
+            }
+            let sha256 = file.sha256.as_slice().try_into().map_err(|_| MessageError::Length {
+                field: "PolicyFile.sha256",
+                found: file.sha256.len(),
+                expected: 32,
+                of: "byte of a SHA-256 checksum",
+            })?;
+            files.push(File { name: file.name, size_bytes: file.size_bytes, sha256 });
+        }
+        if files.is_empty() {
+            return Err(MessageError::Missing { field: "PolicyManifest.files" });
+        }
+        Ok(Self {
+            version: PolicyVersion(message.policy_version),
+            run_hash: message.run_hash,
+            model_fingerprint: message.model_fingerprint,
+            files,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A folder that passes for a policy.
+    pub(crate) fn folder(weights: &[u8]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), b"{}").unwrap();
+        fs::write(folder.path().join("tokenizer.json"), b"{\"a\":1}").unwrap();
+        fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_manifest_travels_and_finds_damage() {
+        let folder = folder(b"weights");
+        let manifest = describe(folder.path(), PolicyVersion(3), "cafe").unwrap();
+        let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+        let back = Manifest::try_from(v1::PolicyManifest::from(&manifest)).unwrap();
+        assert_eq!(back, manifest);
+        manifest.verify(folder.path()).unwrap();
+        fs::write(folder.path().join("model.safetensors"), b"wEights").unwrap();
+        assert!(matches!(manifest.verify(folder.path()), Err(Error::Damaged { what: "checksum", .. })));
+    }
+
+    #[test]
+    fn the_fingerprint_leaves_weights_out() {
+        let (one, other) = (folder(b"1"), folder(b"2"));
+        assert_eq!(fingerprint(one.path()).unwrap(), fingerprint(other.path()).unwrap());
+        fs::write(other.path().join("config.json"), b"{ }").unwrap();
+        assert_ne!(fingerprint(one.path()).unwrap(), fingerprint(other.path()).unwrap());
+        fs::remove_file(other.path().join("config.json")).unwrap();
+        assert!(fingerprint(other.path()).unwrap_err().to_string().contains("has no config.json"));
+    }
+
+    #[test]
+    fn manifests_that_could_do_harm_are_refused() {
+        let folder = folder(b"weights");
+        let good = v1::PolicyManifest::from(&describe(folder.path(), PolicyVersion(0), "cafe").unwrap());
+        let refused = |change: fn(&mut v1::PolicyManifest)| {
+            let mut message = good.clone();
+            change(&mut message);
+            Manifest::try_from(message).unwrap_err();
+        };
+        refused(|m| m.files.clear());
+        refused(|m| m.files[0].name = "../config.json".into());
+        refused(|m| m.files[1].name = m.files[0].name.clone());
+        refused(|m| m.files[0].sha256.truncate(31));
+    }
+}

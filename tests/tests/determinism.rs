@@ -1,0 +1,82 @@
+//! In synchronous mode the final weights are a function of configuration, data and seed alone.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use podium_tests::{Process, Run, path_text, rows, weights_hash};
+
+/// `podium demo --steps 8 --seed 5` through the launcher; returns the hash of the final weights.
+fn demo(folder: &Path, workers: u32) -> Result<String> {
+    let out = folder.join(format!("workers-{workers}"));
+    let workers = workers.to_string();
+    let arguments = ["demo", "--steps", "8", "--seed", "5", "--workers", &workers, "--out", path_text(&out)];
+    Process::spawn(&format!("demo-{workers}"), "podium", &arguments, folder)?.wait_for_success()?;
+    weights_hash(&out, 8)
+}
+
+#[tokio::test]
+async fn workers_may_be_few_many_or_killed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let alone = demo(folder.path(), 1)?;
+    ensure!(alone == demo(folder.path(), 3)?, "three workers leave other weights than one");
+
+    // The same run started by hand: one of two workers is killed half-way, another joins.
+    let run = Run::embedded(&["run.steps=8", "run.seed=5"])?;
+    let mut coordinator = run.coordinator("coordinator")?;
+    let (mut learner, mut steady, mut victim) =
+        (run.learner("learner", 0, 1)?, run.worker("steady")?, run.worker("victim")?);
+    run.wait_until("half of the steps and a lease to lose", |status| {
+        status.step >= 3 && status.workers.iter().filter(|worker| worker.leases > 0).count() == 2
+    })
+    .await?;
+    victim.signal(Signal::SIGKILL)?;
+    victim.wait()?;
+    let mut late = run.worker("late")?;
+    for process in [&mut learner, &mut steady, &mut late, &mut coordinator] {
+        process.wait_for_success()?;
+    }
+    ensure!(run.weights_hash(8)? == alone, "a killed and a late worker left other weights");
+    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 8, "one row of metrics a step");
+    Ok(())
+}
+
+#[tokio::test]
+async fn coordinator_and_learner_may_be_killed() -> Result<()> {
+    let settings = [
+        "run.steps=6",
+        "run.seed=9",
+        "rollout.prompts_per_step=16",
+        "evaluation.users=64",
+        "learner.checkpoint_every_steps=2",
+    ];
+    let undisturbed = Run::embedded(&settings)?;
+    let mut processes = vec![undisturbed.coordinator("coordinator")?];
+    processes.extend([undisturbed.learner("learner", 0, 1)?, undisturbed.worker("worker")?]);
+    for mut process in processes.into_iter().rev() {
+        process.wait_for_success()?;
+    }
+
+    let disturbed = Run::embedded(&settings)?;
+    let coordinator = disturbed.coordinator("coordinator")?;
+    let (learner, mut worker) = (disturbed.learner("learner", 0, 1)?, disturbed.worker("worker")?);
+    disturbed.wait_until("a step past a checkpoint", |status| status.step >= 3).await?;
+    learner.signal(Signal::SIGKILL)?;
+    coordinator.signal(Signal::SIGKILL)?;
+    drop((learner, coordinator));
+    let mut coordinator = disturbed.coordinator("coordinator again")?;
+    let mut learner = disturbed.learner("learner again", 0, 1)?;
+    for process in [&mut worker, &mut learner, &mut coordinator] {
+        process.wait_for_success()?;
+    }
+    for version in [0, 6] {
+        ensure!(
+            disturbed.weights_hash(version)? == undisturbed.weights_hash(version)?,
+            "version {version} differs"
+        );
+    }
+    let steps: Vec<u64> =
+        rows(&disturbed.out().join("metrics.jsonl"))?.iter().filter_map(|row| row["step"].as_u64()).collect();
+    ensure!(steps == [1, 2, 3, 4, 5, 6], "steps in metrics.jsonl are {steps:?}");
+    Ok(())
+}
