@@ -1,5 +1,7 @@
 //! Data folders as others write them, and what becomes of bad rows.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 

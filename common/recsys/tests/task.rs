@@ -1,5 +1,7 @@
 //! The one path from a user to a score.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use podium_recsys::completion::Form;
@@ -57,7 +59,7 @@ fn thinking_first_and_ranking_the_target_first_earns_the_most() {
     assert_eq!(thoughtless.outcome.form, Form::NoThinking);
     assert_eq!(thoughtless.outcome.target_rank, Some(1));
     assert_eq!(thoughtless.outcome.scored_rank(), None);
-    assert_eq!(thoughtless.score.total, 0.0);
+    assert!(thoughtless.score.total.abs() < 1e-12);
 }
 
 #[test]
@@ -95,6 +97,12 @@ fn only_the_stated_share_is_shown_reasoning() {
     let completions: Vec<String> =
         (0..50).map(|index| demonstrate(&lenient, &options, index, 0).unwrap().unwrap().completion).collect();
     assert_eq!(completions.iter().filter(|completion| completion.contains("<think>")).count(), shown);
+}
+
+#[test]
+fn a_task_can_be_shared_between_threads() {
+    fn shared(_: &(impl Send + Sync)) {}
+    shared(&task(3, |_| {}));
 }
 
 #[test]

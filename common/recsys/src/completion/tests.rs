@@ -114,8 +114,10 @@ fn thinking_may_be_optional() {
 fn a_malformed_answer_still_shows_its_list() {
     with(&options(Layout::Ids), "a </think> [ITEM_4] x [ITEM_5] [ITEM_4] [ITEM_99]", |parsed| {
         let standings: Vec<Standing> = parsed.ranking.iter().map(|listed| listed.standing).collect();
-        use Standing::{Candidate, Invented, NotACandidate, Repeated};
-        assert_eq!(standings, [Candidate, NotACandidate, Repeated, Invented]);
+        assert_eq!(
+            standings,
+            [Standing::Candidate, Standing::NotACandidate, Standing::Repeated, Standing::Invented]
+        );
     });
 }
 

@@ -1,5 +1,6 @@
 //! `<name>_reasoning.json`: what someone thought about a training user's taste, to be imitated in fine-tuning.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -31,10 +32,11 @@ pub(super) fn read(
             continue;
         }
         let Some(text) = rows.keep(place, text(entry))? else { continue };
-        if reasoning.contains_key(&user) {
-            rows.bad(place, Problem::RepeatedUser(user))?;
-        } else {
-            reasoning.insert(user, text.to_owned());
+        match reasoning.entry(user) {
+            Entry::Vacant(free) => {
+                free.insert(text.to_owned());
+            }
+            Entry::Occupied(_) => rows.bad(place, Problem::RepeatedUser(user))?,
         }
     }
     Ok(reasoning)

@@ -1,6 +1,7 @@
 //! What items are called and what their pictures show: `<name>_titles.csv` and `<name>_captions.json`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::Path;
 
@@ -31,10 +32,11 @@ pub(super) fn titles(file: &Path, policy: RowPolicy, report: &mut Report) -> Res
         };
         let place = Place::Line(record.position().map_or(0, csv::Position::line));
         let Some(item) = rows.keep(place, titled(&record, expected))? else { continue };
-        if items.contains_key(&item.id) {
-            rows.bad(place, Problem::RepeatedItem(item.id))?;
-        } else {
-            items.insert(item.id, item);
+        match items.entry(item.id) {
+            Entry::Vacant(free) => {
+                free.insert(item);
+            }
+            Entry::Occupied(_) => rows.bad(place, Problem::RepeatedItem(item.id))?,
         }
     }
     if items.is_empty() {

@@ -67,14 +67,18 @@ mod tests {
 
     #[test]
     fn values_are_the_textbook_ones() {
-        assert_eq!(Metric::Hit(3).value(Some(3)), 1.0);
-        assert_eq!(Metric::Hit(3).value(Some(4)), 0.0);
-        assert_eq!(Metric::Ndcg(3).value(Some(1)), 1.0);
-        assert!((Metric::Ndcg(3).value(Some(2)) - 0.630_929_753_571).abs() < 1e-9);
-        assert_eq!(Metric::Ndcg(3).value(Some(3)), 0.5);
-        assert_eq!(Metric::Ndcg(3).value(Some(4)), 0.0);
-        assert_eq!(Metric::ReciprocalRank.value(Some(4)), 0.25);
-        assert_eq!(Metric::ReciprocalRank.value(None), 0.0);
+        for (metric, rank, expected) in [
+            (Metric::Hit(3), Some(3), 1.0),
+            (Metric::Hit(3), Some(4), 0.0),
+            (Metric::Ndcg(3), Some(1), 1.0),
+            (Metric::Ndcg(3), Some(2), 0.630_929_753_571),
+            (Metric::Ndcg(3), Some(3), 0.5),
+            (Metric::Ndcg(3), Some(4), 0.0),
+            (Metric::ReciprocalRank, Some(4), 0.25),
+            (Metric::ReciprocalRank, None, 0.0),
+        ] {
+            assert!((metric.value(rank) - expected).abs() < 1e-9, "{metric} at {rank:?}");
+        }
     }
 
     #[test]
