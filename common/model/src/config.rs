@@ -314,9 +314,7 @@ impl File {
     }
 
     fn into_config(mut self, family: Family) -> Result<Config, Error> {
-        for key in REWRITTEN {
-            self.other.remove(key);
-        }
+        self.other.retain(|key, _| !REWRITTEN.contains(&key.as_str()));
         let head_dim = match (self.head_dim, family) {
             (Some(head_dim), _) => head_dim,
             // The default of Transformers' Qwen3Config.

@@ -92,3 +92,26 @@ pub fn load_cuda() -> Result<bool, Error> {
     std::mem::forget(load("libtorch_cuda.so").map_err(Error::Library)?);
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices() {
+        assert_eq!(parse("cpu").unwrap(), Device::Cpu);
+        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:0x", "CPU"] {
+            assert!(matches!(parse(name), Err(Error::Name(refused)) if refused == name));
+        }
+        assert!(matches!(parse("cuda:9999"), Err(Error::Unavailable { .. })));
+    }
+
+    #[test]
+    fn one_number_of_threads_for_a_process() {
+        assert!(matches!(set_threads(0), Err(Error::NoThreads)));
+        set_threads(1).unwrap();
+        set_threads(1).unwrap();
+        assert_eq!(tch::get_num_threads(), 1);
+        assert!(matches!(set_threads(2), Err(Error::Threads { set: 1, wanted: 2 })));
+    }
+}

@@ -251,3 +251,59 @@ impl Rotation {
         (x * &self.cos).addcmul(&swapped, &self.signed_sin)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frequencies(scaling: Option<Scaling>) -> (Vec<f32>, f64) {
+        Rope { theta: 10_000.0, scaling }.frequencies(64)
+    }
+
+    /// The wavelength at which a frequency turns once over `positions`.
+    fn rotations(frequency: f32, positions: f64) -> f64 {
+        f64::from(frequency) * positions / (2.0 * PI)
+    }
+
+    #[test]
+    fn scaling_keeps_short_wavelengths_and_stretches_long_ones() {
+        let (plain, _) = frequencies(None);
+        let original_positions = 1024;
+        let llama3 =
+            Scaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_positions };
+        let yarn = Scaling::Yarn {
+            factor: 8.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: 1.2,
+            original_positions,
+        };
+        for (scaling, fast, factor) in [(llama3, 4.0, 1.0), (yarn, 40.0, 1.2)] {
+            let (scaled, attention_factor) = frequencies(Some(scaling));
+            assert!((attention_factor - factor).abs() < 1e-12);
+            for (plain, scaled) in plain.iter().zip(scaled) {
+                let stretch = plain / scaled;
+                match rotations(*plain, 1024.0) {
+                    turns if turns > fast => assert!((stretch - 1.0).abs() < 1e-5, "{turns}: {stretch}"),
+                    turns if turns < 0.7 => assert!((stretch - 8.0).abs() < 1e-4, "{turns}: {stretch}"),
+                    _ => assert!((1.0..=8.001).contains(&stretch)),
+                }
+            }
+        }
+        let (linear, _) = frequencies(Some(Scaling::Linear { factor: 4.0 }));
+        assert!(plain.iter().zip(linear).all(|(plain, linear)| (plain / linear - 4.0).abs() < 1e-5));
+    }
+
+    #[test]
+    fn rotated_products_depend_on_distance_alone() {
+        let rope = Rope { theta: 10_000.0, scaling: None };
+        let frequencies = Frequencies::new(&rope, 64, Device::Cpu);
+        let at = |position: i64, wave: f64| {
+            let vector = (Tensor::arange(64, (Kind::Float, Device::Cpu)) * wave).sin().view([1, 1, 64]);
+            frequencies.rotation(&Tensor::from_slice(&[position]), Kind::Float).apply(&vector)
+        };
+        let product = |q: i64, k: i64| (at(q, 0.3) * at(k, 0.7)).sum(Kind::Double).double_value(&[]);
+        assert!((product(5, 2) - product(105, 102)).abs() < 1e-4);
+        assert!((product(5, 2) - product(5, 3)).abs() > 1e-2);
+    }
+}

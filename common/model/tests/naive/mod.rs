@@ -1,4 +1,6 @@
 //! A second implementation to test against: one sequence, all keys of all heads written out, float64.
+#![allow(dead_code, reason = "not every test needs all of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use podium_model::rope::Rope;
 use podium_model::{Config, Family, LoadOptions, Policy};
@@ -7,7 +9,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 /// A small policy whose every weight matters: norms and biases are away from 1 and 0.
-pub fn policy(config: &Config, seed: u64) -> Policy {
+pub(crate) fn policy(config: &Config, seed: u64) -> Policy {
     let policy = Policy::random(config, seed, LoadOptions::default()).unwrap();
     for (stream, (name, tensor)) in policy.parameters().iter().enumerate() {
         if name.contains("norm") || name.ends_with("bias") {
@@ -18,7 +20,7 @@ pub fn policy(config: &Config, seed: u64) -> Policy {
     policy
 }
 
-pub fn config(family: Family) -> Config {
+pub(crate) fn config(family: Family) -> Config {
     Config {
         family,
         vocab_size: 37,
@@ -41,7 +43,7 @@ pub fn config(family: Family) -> Config {
 }
 
 /// Log-probabilities of all tokens but the first, with the graph to the policy's parameters.
-pub fn logprobs(policy: &Policy, tokens: &[u32], temperature: f64) -> Tensor {
+pub(crate) fn logprobs(policy: &Policy, tokens: &[u32], temperature: f64) -> Tensor {
     let config = policy.config();
     let find = |name: &str| policy.parameters().iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor);
     let weight = |name: &str| find(name).unwrap_or_else(|| panic!("no {name}")).to_kind(Kind::Double);
@@ -87,11 +89,11 @@ pub fn logprobs(policy: &Policy, tokens: &[u32], temperature: f64) -> Tensor {
             let weights = scores.masked_fill(&hidden, f64::NEG_INFINITY).softmax(-1, Kind::Double);
             weights.matmul(&value.narrow(-1, key_head * d, d))
         });
-        x = x + linear(&format!("{attention}.o_proj"), &Tensor::cat(&heads.collect::<Vec<_>>(), -1));
+        x = &x + linear(&format!("{attention}.o_proj"), &Tensor::cat(&heads.collect::<Vec<_>>(), -1));
         let normed = norm(&format!("{block}.post_attention_layernorm"), &x);
         let gate = linear(&format!("{block}.mlp.gate_proj"), &normed);
         let gated = gate.sigmoid() * &gate * linear(&format!("{block}.mlp.up_proj"), &normed);
-        x = x + linear(&format!("{block}.mlp.down_proj"), &gated);
+        x = &x + linear(&format!("{block}.mlp.down_proj"), &gated);
     }
     let head = if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" };
     let logits = linear(head, &norm("model.norm", &x)) / temperature;
