@@ -50,7 +50,7 @@ pub(crate) struct Death {
 /// What became of a service.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Started { name: String, pid: u32 },
+    Started { pid: u32 },
     Died { death: Death, restart_after: Duration },
 }
 
@@ -124,8 +124,7 @@ async fn watch_over(
     loop {
         let mut child = spawn(&service)?;
         // Nobody listens to events any more while everything is being stopped.
-        let _ =
-            events.send(Event::Started { name: service.name.clone(), pid: child.id().unwrap_or(0) }).await;
+        let _ = events.send(Event::Started { pid: child.id().unwrap_or(0) }).await;
         let status = tokio::select! {
             status = child.wait() => status.map_err(|source| Error::Wait { name: service.name.clone(), source })?,
             () = leave.cancelled() => {

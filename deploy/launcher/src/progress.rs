@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use podium_proto::v1::{RunPhase, RunStatus};
 
+use crate::results;
+
 /// Shows statuses as they come.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -138,11 +140,9 @@ pub(crate) fn step_line(status: &RunStatus) -> String {
 pub(crate) fn evaluation_line(status: &RunStatus) -> String {
     let version = status.last_evaluation_version.unwrap_or_default();
     let mut line = format!("     held-out, version {version}:");
-    for metric in crate::table::METRICS {
-        let figures = &status.last_evaluation;
-        if let Some(mean) = figures.get(metric) {
-            let _ = write!(line, "  {metric} {mean:.3}{}", bounds(figures, metric));
-        }
+    let figures = &status.last_evaluation;
+    for (metric, mean) in figures.iter().filter(|(name, _)| results::is_headline(name)) {
+        let _ = write!(line, "  {metric} {mean:.3}{}", bounds(figures, metric));
     }
     line
 }

@@ -47,9 +47,19 @@ impl Evaluation {
         Estimate::deserialize(self.rest.get(name)?).ok()
     }
 
+    /// Hit rates and NDCG, in this order: HR@1 first, NDCG last.
+    pub(crate) fn headline_metrics(&self) -> Vec<String> {
+        self.rest.keys().filter(|name| is_headline(name)).cloned().collect()
+    }
+
     pub(crate) fn change(&self, name: &str) -> Option<Estimate> {
         self.change_from_start.as_ref()?.get(name).copied()
     }
+}
+
+/// Whether a metric is one of those that tables show.
+pub(crate) fn is_headline(name: &str) -> bool {
+    (name.starts_with("HR@") || name.starts_with("NDCG@")) && !name.contains('/')
 }
 
 /// baselines.json: what no training and perfect knowledge reach, by metric.
@@ -57,6 +67,7 @@ impl Evaluation {
 #[serde(default)]
 pub(crate) struct Baselines {
     pub(crate) random: BTreeMap<String, f64>,
+    pub(crate) popularity: BTreeMap<String, f64>,
     pub(crate) best_possible: Option<BTreeMap<String, f64>>,
 }
 

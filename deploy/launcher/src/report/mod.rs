@@ -1,10 +1,85 @@
-//! stub
-use crate::run_folder::RunFolder;
+//! report.html: what a run did, made for looking. One file that needs no other and no network.
+//!
+//! Reads the run's folder and nothing else; what is not there yet is left out.
+
+mod chart;
+mod html;
+mod page;
+mod samples;
+mod scale;
+mod standing;
+
+use podium_runtime::durable;
+
+use crate::results::{self, Results};
+use crate::run_folder::{self, RunFolder};
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Write(#[from] podium_runtime::durable::Error),
+    Results(#[from] results::Error),
+    #[error(transparent)]
+    Folder(#[from] run_folder::Error),
+    #[error(transparent)]
+    Write(#[from] durable::Error),
 }
-pub(crate) fn write(_folder: &RunFolder) -> Result<(), Error> {
-    Ok(())
+
+/// Writes the report of the run in `folder`.
+pub(crate) fn write(folder: &RunFolder) -> Result<(), Error> {
+    let page = page::Page {
+        run: &folder.stored()?.unwrap_or_default(),
+        results: &Results::read(folder.path())?,
+        samples: &results::rows(&folder.path().join("samples.jsonl"))?,
+        finished: folder.is_finished(),
+    };
+    Ok(durable::write(&folder.report(), page.render().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use podium_config::RunFile;
+    use serde_json::json;
+
+    use super::*;
+
+    fn evaluation(version: u64, hits: f64) -> String {
+        let estimate = |mean: f64| json!({"mean": mean, "low": mean - 0.04, "high": mean + 0.04});
+        format!(
+            "{}\n",
+            json!({
+                "policy_version": version, "step": version, "users": 600, "HR@1": estimate(hits),
+                "HR@3": estimate(hits + 0.3), "MRR": estimate(hits + 0.1), "NDCG@3": estimate(hits + 0.2),
+                "well_formed": 0.97, "mean_length": 31.5,
+                "change_from_start": if version > 0 { json!({"HR@1": estimate(0.1)}) } else { json!(null) },
+            })
+        )
+    }
+
+    #[test]
+    fn a_report_shows_what_a_folder_holds_and_needs_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(folder.path());
+        folder.store(&RunFile::default()).unwrap();
+        write(&folder).unwrap();
+        fs::write(folder.path().join("evaluations.jsonl"), evaluation(0, 0.3) + &evaluation(20, 0.4))
+            .unwrap();
+        let steps = (1..=20)
+            .map(|step| format!("{}\n", json!({"step": step, "reward": 0.5, "reward_std": 0.1, "kl": 0.0})));
+        fs::write(folder.path().join("metrics.jsonl"), steps.collect::<String>()).unwrap();
+        let baselines =
+            json!({"random": {"HR@1": 0.1}, "popularity": {"HR@1": 0.12}, "best_possible": {"HR@1": 0.6}});
+        fs::write(folder.path().join("baselines.json"), baselines.to_string()).unwrap();
+        write(&folder).unwrap();
+        let html = fs::read_to_string(folder.report()).unwrap();
+        for part in
+            ["<small>0.300 →</small> 0.400", "60 %", "best possible 0.600", "KL to the reference", "run hash"]
+        {
+            assert!(html.contains(part), "{part}");
+        }
+        for outside in ["http:", "https:", "src=", "@import", "url("] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+    }
 }

@@ -1,0 +1,236 @@
+//! Line charts as inline SVG. What the pointer shows is in a data attribute, read by hover.js.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::html::Escaped;
+use super::scale::{self, Scale};
+
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 230.0;
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 26.0;
+/// From so many points on, single points are drawn faint and their running mean strong.
+const SMOOTH_FROM: usize = 24;
+
+/// A measured value, with a band around it where one is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Point {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) band: Option<(f64, f64)>,
+}
+
+/// A line across the chart to compare with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reference {
+    pub(super) label: &'static str,
+    pub(super) value: f64,
+}
+
+/// One quantity over the run.
+#[derive(Debug)]
+pub(super) struct Chart<'a> {
+    pub(super) title: &'a str,
+    /// What it is and what the band is, in a line.
+    pub(super) note: &'a str,
+    /// What is counted along the horizontal axis: "step", "policy version".
+    pub(super) along: &'a str,
+    pub(super) points: Vec<Point>,
+    pub(super) references: Vec<Reference>,
+    /// Few points with a meaning of their own: all are marked, none is smoothed.
+    pub(super) marked: bool,
+}
+
+impl Chart<'_> {
+    /// The chart as a figure; nothing where no point is known.
+    pub(super) fn render(&self) -> String {
+        let Some((x, y)) = self.scales() else { return String::new() };
+        let mut svg = String::new();
+        self.grid(&mut svg, &x, &y);
+        self.band(&mut svg, &x, &y);
+        for reference in &self.references {
+            let height = y.at(reference.value);
+            let _ = write!(
+                svg,
+                r#"<line class="reference" x1="{LEFT}" x2="{:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="reference-label" x="{:.1}" y="{:.1}">{} {}</text>"#,
+                WIDTH - RIGHT,
+                WIDTH - RIGHT,
+                height - 5.0,
+                reference.label,
+                scale::figure(reference.value),
+            );
+        }
+        self.lines(&mut svg, &x, &y);
+        let hover = json!({
+            "along": self.along,
+            "x": self.points.iter().map(|point| x.at(point.x)).collect::<Vec<_>>(),
+            "y": self.points.iter().map(|point| y.at(point.y)).collect::<Vec<_>>(),
+            "text": self.points.iter().map(|point| self.hover_text(point)).collect::<Vec<_>>(),
+        });
+        let last = self.points.last().map(|point| scale::figure(point.y)).unwrap_or_default();
+        format!(
+            "<figure class=\"chart\"><figcaption><h3>{}</h3><output>{last}</output><p>{}</p></figcaption>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\" data-hover=\"{}\">{svg}\
+             <g class=\"pointer\" hidden><line y1=\"{TOP}\" y2=\"{:.1}\"/><circle r=\"4\"/></g></svg></figure>\n",
+            Escaped(self.title),
+            Escaped(self.note),
+            Escaped(self.title),
+            Escaped(hover),
+            HEIGHT - BOTTOM,
+        )
+    }
+
+    fn scales(&self) -> Option<(Scale, Scale)> {
+        let xs = self.points.iter().map(|point| point.x);
+        let (first, last) = (xs.clone().reduce(f64::min)?, xs.reduce(f64::max)?);
+        let bands = self.points.iter().filter_map(|point| point.band).flat_map(|(low, high)| [low, high]);
+        let values = self.points.iter().map(|point| point.y).chain(bands);
+        let values = scale::range(values.chain(self.references.iter().map(|reference| reference.value)))?;
+        let last = if last > first { last } else { first + 1.0 };
+        Some((
+            Scale { values: (first, last), pixels: (LEFT + 4.0, WIDTH - RIGHT - 4.0) },
+            Scale { values, pixels: (HEIGHT - BOTTOM, TOP) },
+        ))
+    }
+
+    fn grid(&self, svg: &mut String, x: &Scale, y: &Scale) {
+        let ticks = y.ticks(4);
+        let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
+        for tick in ticks {
+            let (height, label) = (y.at(tick), scale::tick_label(tick, step));
+            let _ = write!(
+                svg,
+                r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="tick left" x="{:.1}" y="{:.1}">{label}</text>"#,
+                WIDTH - RIGHT,
+                LEFT - 8.0,
+                height + 3.5,
+            );
+        }
+        for tick in x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}">{tick:.0}</text>"#,
+                x.at(tick),
+                HEIGHT - 8.0
+            );
+        }
+    }
+
+    fn band(&self, svg: &mut String, x: &Scale, y: &Scale) {
+        let banded: Vec<(f64, f64, f64)> = self
+            .points
+            .iter()
+            .filter_map(|point| point.band.map(|(low, high)| (point.x, low, high)))
+            .collect();
+        if banded.len() > 1 {
+            let upper = banded.iter().map(|&(at, _, high)| (at, high));
+            let lower = banded.iter().rev().map(|&(at, low, _)| (at, low));
+            let _ = write!(svg, r#"<path class="band" d="{}Z"/>"#, path(upper.chain(lower), x, y));
+        } else if let [(at, low, high)] = banded[..] {
+            let (at, low, high) = (x.at(at), y.at(low), y.at(high));
+            let _ = write!(
+                svg,
+                r#"<line class="whisker" x1="{at:.1}" x2="{at:.1}" y1="{low:.1}" y2="{high:.1}"/>"#
+            );
+        }
+    }
+
+    fn lines(&self, svg: &mut String, x: &Scale, y: &Scale) {
+        let raw = || self.points.iter().map(|point| (point.x, point.y));
+        let smooth = !self.marked && self.points.len() >= SMOOTH_FROM;
+        if smooth {
+            let window = self.points.len() / 12;
+            let _ = write!(svg, r#"<path class="line faint" d="{}"/>"#, path(raw(), x, y));
+            let _ =
+                write!(svg, r#"<path class="line" d="{}"/>"#, path(running_mean(&self.points, window), x, y));
+        } else {
+            let _ = write!(svg, r#"<path class="line" d="{}"/>"#, path(raw(), x, y));
+        }
+        if self.marked || self.points.len() == 1 {
+            for (at, value) in raw() {
+                let _ = write!(
+                    svg,
+                    r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="3"/>"#,
+                    x.at(at),
+                    y.at(value)
+                );
+            }
+        }
+    }
+
+    fn hover_text(&self, point: &Point) -> String {
+        let band = point.band.map_or(String::new(), |(low, high)| {
+            if self.marked {
+                format!(" [{}, {}]", scale::figure(low), scale::figure(high))
+            } else {
+                format!(" ± {}", scale::figure((high - low) / 2.0))
+            }
+        });
+        format!("{} {:.0}: {}{band}", self.along, point.x, scale::figure(point.y))
+    }
+}
+
+fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
+    let mut path = String::new();
+    for (at, value) in points {
+        let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { 'M' } else { 'L' }, x.at(at), y.at(value));
+    }
+    path
+}
+
+/// Each point's mean with up to `window` neighbours on both sides.
+fn running_mean(points: &[Point], window: usize) -> impl Iterator<Item = (f64, f64)> {
+    points.iter().enumerate().map(move |(index, point)| {
+        let reach = window.min(index).min(points.len() - 1 - index);
+        let near = &points[index - reach..=index + reach];
+        (point.x, near.iter().map(|point| point.y).sum::<f64>() / near.len() as f64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(values: &[f64]) -> Chart<'static> {
+        let points = values.iter().enumerate().map(|(index, &y)| Point {
+            x: index as f64,
+            y,
+            band: Some((y - 0.1, y + 0.1)),
+        });
+        Chart {
+            title: "Reward",
+            note: "a & b",
+            along: "step",
+            points: points.collect(),
+            references: vec![Reference { label: "random", value: 0.1 }],
+            marked: false,
+        }
+    }
+
+    #[test]
+    fn a_chart_has_line_band_reference_and_hover() {
+        let html = chart(&[0.2, 0.4, 0.3]).render();
+        for part in ["class=\"line\"", "class=\"band\"", "random 0.100", "step 1: 0.400 ± 0.100", "a &amp; b"]
+        {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+        assert!(!html.contains("NaN"));
+    }
+
+    #[test]
+    fn one_point_and_none_are_charts_too() {
+        assert!(chart(&[0.5]).render().contains("class=\"whisker\""));
+        assert_eq!(chart(&[]).render(), "");
+    }
+
+    #[test]
+    fn the_running_mean_keeps_the_ends() {
+        let points = chart(&[0.0, 3.0, 0.0, 3.0]).points;
+        let means: Vec<f64> = running_mean(&points, 1).map(|(_, mean)| mean).collect();
+        assert_eq!(means, [0.0, 1.0, 2.0, 3.0]);
+    }
+}

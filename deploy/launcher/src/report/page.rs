@@ -1,0 +1,262 @@
+//! The page: headline, standing, curves, samples, run file.
+
+use std::fmt::Write as _;
+
+use podium_config::RunFile;
+
+use super::chart::{Chart, Point, Reference};
+use super::html::Escaped;
+use super::samples::{self, Sample};
+use super::scale::figure;
+use super::standing;
+use crate::results::{Estimate, Evaluation, Results};
+use crate::table::{interval, signed_interval};
+
+/// Everything that the page shows.
+#[derive(Debug)]
+pub(super) struct Page<'a> {
+    pub(super) run: &'a RunFile,
+    pub(super) results: &'a Results,
+    pub(super) samples: &'a [Sample],
+    pub(super) finished: bool,
+}
+
+/// A curve over the steps of the run: its name in metrics.jsonl, its title and what it is.
+const CURVES: [(&str, &str, &str); 9] = [
+    ("reward", "Reward", "mean over the step's completions; band: one standard deviation within a group"),
+    ("completions/well_formed", "Answers in form", "share of the step's completions that can be read"),
+    ("kl", "KL to the reference", "nats a token, between the policy and the one it started from"),
+    ("entropy", "Entropy", "nats a token: how undecided sampling is"),
+    ("completions/mean_length", "Completion length", "tokens, mean over the step"),
+    ("grad_norm", "Gradient norm", "before clipping"),
+    (
+        "frac_reward_zero_std",
+        "Groups without a lesson",
+        "share of groups whose completions all earn the same",
+    ),
+    (
+        "sampling/sampling_logp_difference/mean",
+        "Log-probability gap",
+        "mean between worker and learner, nats a token",
+    ),
+    ("step_time", "Seconds a step", "from one commit to the next"),
+];
+
+impl Page<'_> {
+    pub(super) fn render(&self) -> String {
+        let mut main = String::new();
+        self.tiles(&mut main);
+        self.standing(&mut main);
+        self.curves(&mut main);
+        main.push_str(&samples::render(self.samples));
+        self.run_file(&mut main);
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+             <title>{name} · Podium</title>\n<style>{style}</style></head>\n<body>\n{header}<main>{main}</main>\n\
+             <footer>Written by podium {version}. Everything shown is in the run's folder: metrics.jsonl, \
+             evaluations.jsonl, samples.jsonl, baselines.json, run.toml.</footer>\n\
+             <script>{script}</script></body></html>\n",
+            name = Escaped(&self.run.run.name),
+            style = include_str!("style.css"),
+            header = self.header(),
+            version = env!("CARGO_PKG_VERSION"),
+            script = include_str!("hover.js"),
+        )
+    }
+
+    fn header(&self) -> String {
+        let (run, rollout) = (&self.run.run, &self.run.rollout);
+        let done = self.results.steps.last().and_then(|row| row.get("step")).copied().unwrap_or(0.0);
+        let (class, state) = if self.finished {
+            (" finished", "finished".to_owned())
+        } else {
+            ("", format!("step {done:.0}"))
+        };
+        let about = if run.steps == 0 {
+            "Evaluation of one policy, without training.".to_owned()
+        } else {
+            format!(
+                "{} steps of GRPO with seed {}: {} prompts a step, {} completions a prompt.",
+                run.steps, run.seed, rollout.prompts_per_step, rollout.group_size
+            )
+        };
+        let name = Escaped(&run.name);
+        format!(
+            "<header><div class=\"brand\">Podium</div><h1>{name}<span class=\"state{class}\">{state}</span></h1>\
+             <p class=\"lead\">{about}</p></header>\n"
+        )
+    }
+
+    fn tiles(&self, html: &mut String) {
+        let (Some(start), Some(now)) = (self.results.evaluations.first(), self.results.evaluations.last())
+        else {
+            return;
+        };
+        html.push_str("<div class=\"tiles\">");
+        let metrics = now.headline_metrics();
+        for metric in metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1)) {
+            html.push_str(&metric_tile(metric, start, now));
+        }
+        if let Some(tile) = metrics.first().and_then(|metric| self.reached_tile(metric, now)) {
+            html.push_str(&tile);
+        }
+        if let Some(share) = now.well_formed {
+            let from = start.well_formed.filter(|_| start.policy_version != now.policy_version);
+            let from = from.map_or(String::new(), |from| format!("{:.1} % at the start. ", from * 100.0));
+            let length =
+                now.mean_length.map_or(String::new(), |length| format!("{length:.1} tokens on average"));
+            let _ = write!(
+                html,
+                "<section class=\"tile\"><h3>Answers in form</h3><div class=\"value\">{:.1} %</div>{}<p>{from}{length}</p></section>",
+                share * 100.0,
+                meter(share),
+            );
+        }
+        html.push_str("</div>\n");
+    }
+
+    /// How much of the way from random to the best possible is done, where the best possible is known.
+    fn reached_tile(&self, metric: &str, now: &Evaluation) -> Option<String> {
+        let (random, best) =
+            (self.results.baselines.random.get(metric)?, self.results.baselines.best(metric)?);
+        let share = (now.metric(metric)?.mean - random) / (best - random);
+        Some(format!(
+            "<section class=\"tile\"><h3>Of what is possible</h3><div class=\"value\">{:.0} %</div>{}\
+             <p>of the way from random ({random:.3}) to the best possible {metric} ({best:.3})</p></section>",
+            share * 100.0,
+            meter(share),
+        ))
+    }
+
+    fn standing(&self, html: &mut String) {
+        let Some(last) = self.results.evaluations.last() else { return };
+        let _ = write!(
+            html,
+            "<h2>Where the policy stands</h2><p class=\"about\">Over {} held-out users that training never saw, with \
+             95 % intervals.</p><div class=\"standings\">",
+            last.users,
+        );
+        let metrics = last.headline_metrics();
+        for metric in metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1)) {
+            html.push_str(&standing::render(self.results, metric));
+        }
+        html.push_str("</div>");
+        self.evaluations(html, &metrics);
+    }
+
+    fn evaluations(&self, html: &mut String, metrics: &[String]) {
+        html.push_str("<details class=\"card\"><summary>All evaluations</summary><div class=\"scroll\"><table><tr><th>version</th>");
+        for metric in metrics {
+            let _ = write!(html, "<th>{}</th>", Escaped(metric));
+        }
+        html.push_str("<th>in form</th><th>tokens</th></tr>");
+        let cell = |value: Option<String>| value.unwrap_or_else(|| "–".into());
+        for row in &self.results.evaluations {
+            let _ = write!(html, "<tr><td>{}</td>", row.policy_version);
+            for metric in metrics {
+                let _ = write!(html, "<td>{}</td>", cell(row.metric(metric).map(with_small_interval)));
+            }
+            let share = cell(row.well_formed.map(|share| format!("{:.1} %", share * 100.0)));
+            let length = cell(row.mean_length.map(|length| format!("{length:.1}")));
+            let _ = write!(html, "<td>{share}</td><td>{length}</td></tr>");
+        }
+        html.push_str("</table></div></details>\n");
+    }
+
+    fn curves(&self, html: &mut String) {
+        let mut charts = String::new();
+        if self.results.evaluations.len() > 1 {
+            let metrics =
+                self.results.evaluations.last().map(Evaluation::headline_metrics).unwrap_or_default();
+            for metric in metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1)) {
+                charts.push_str(&self.held_out(metric));
+            }
+        }
+        for (name, title, note) in CURVES {
+            charts.push_str(&self.curve(name, title, note));
+        }
+        if !charts.is_empty() {
+            let _ = write!(
+                html,
+                "<h2>Over the run</h2><p class=\"about\">Point at a curve to read it.</p><div class=\"charts\">{charts}</div>\n"
+            );
+        }
+    }
+
+    fn held_out(&self, metric: &str) -> String {
+        let point = |row: &Evaluation| {
+            let value = row.metric(metric)?;
+            Some(Point { x: row.policy_version as f64, y: value.mean, band: Some((value.low, value.high)) })
+        };
+        let baselines = &self.results.baselines;
+        let references =
+            [("random", baselines.random.get(metric).copied()), ("best possible", baselines.best(metric))];
+        Chart {
+            title: &format!("Held-out {metric}"),
+            note: "by policy version; band: 95 % interval",
+            along: "version",
+            points: self.results.evaluations.iter().filter_map(point).collect(),
+            references: references
+                .into_iter()
+                .filter_map(|(label, value)| Some(Reference { label, value: value? }))
+                .collect(),
+            marked: true,
+        }
+        .render()
+    }
+
+    fn curve(&self, name: &str, title: &str, note: &str) -> String {
+        let points = self.results.steps.iter().filter_map(|row| {
+            let y = *row.get(name)?;
+            let spread = (name == "reward").then(|| row.get("reward_std")).flatten();
+            Some(Point { x: *row.get("step")?, y, band: spread.map(|spread| (y - spread, y + spread)) })
+        });
+        Chart { title, note, along: "step", points: points.collect(), references: Vec::new(), marked: false }
+            .render()
+    }
+
+    fn run_file(&self, html: &mut String) {
+        let _ = write!(
+            html,
+            "<h2>Run file</h2><details class=\"card\"><summary>run.toml<small>every key, defaults included; run hash {}</small></summary><pre>{}</pre></details>\n",
+            &self.run.hash()[..12],
+            Escaped(self.run.to_toml()),
+        );
+    }
+}
+
+fn metric_tile(metric: &str, start: &Evaluation, now: &Evaluation) -> String {
+    let Some(value) = now.metric(metric) else { return String::new() };
+    let name = Escaped(metric);
+    let Some(from) = start.metric(metric).filter(|_| start.policy_version != now.policy_version) else {
+        return format!(
+            "<section class=\"tile\"><h3>Held-out {name}</h3><div class=\"value\">{:.3}</div><p>{}</p></section>",
+            value.mean,
+            interval(value),
+        );
+    };
+    let change = now.change(metric).map_or(String::new(), |change| {
+        let direction = if change.low > 0.0 {
+            " up"
+        } else if change.high < 0.0 {
+            " down"
+        } else {
+            ""
+        };
+        format!("<p><span class=\"change{direction}\">{}</span> paired</p>", signed_interval(change))
+    });
+    format!(
+        "<section class=\"tile\"><h3>Held-out {name}</h3><div class=\"value\"><small>{:.3} →</small> {:.3}</div>\
+         {change}<p>95 % interval [{:.3}, {:.3}]</p></section>",
+        from.mean, value.mean, value.low, value.high,
+    )
+}
+
+fn meter(share: f64) -> String {
+    format!("<div class=\"meter\"><i style=\"width:{:.1}%\"></i></div>", share.clamp(0.0, 1.0) * 100.0)
+}
+
+fn with_small_interval(value: Estimate) -> String {
+    format!("{} <small>[{}, {}]</small>", figure(value.mean), figure(value.low), figure(value.high))
+}
