@@ -1,2 +1,175 @@
-//! Placeholder.
-fn main() {}
+//! `podium-rollout-worker`: samples groups of completions with libtorch and hands them to the coordinator.
+
+mod engine;
+#[cfg(test)]
+mod fake_coordinator;
+mod generate;
+mod lease;
+mod link;
+mod metrics;
+mod policy_cache;
+mod sampler;
+mod scheduler;
+mod session;
+#[cfg(test)]
+mod tiny;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use podium_config::{Override, RunFile};
+use podium_proto::v1;
+use podium_runtime::metrics_server::Endpoint;
+use podium_runtime::{logs, shutdown};
+use podium_transfer::{Coordinator, Limits, manifest};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::engine::Engine;
+use crate::link::Identity;
+use crate::policy_cache::PolicyCache;
+use crate::scheduler::Ending;
+
+/// Samples groups of completions for a run's coordinator, until the run is over.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    work: Option<WorkOptions>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::Options),
+}
+
+#[derive(Debug, Args)]
+struct WorkOptions {
+    /// The run file, the same as the coordinator's.
+    #[arg(long, value_name = "RUN.toml")]
+    run_file: PathBuf,
+    /// Where the coordinator is, host:port; by default what the run file says under [network].
+    #[arg(long, value_name = "ADDRESS")]
+    coordinator: Option<String>,
+    /// Folder for policy versions, of this worker alone.
+    #[arg(long, value_name = "DIR")]
+    cache: PathBuf,
+    /// cpu, cuda, cuda:1, or auto; by default `launch.rollout_device` of the run file.
+    #[arg(long)]
+    device: Option<String>,
+    /// Where to serve metrics and health, host:port; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    metrics_listen: String,
+    /// How long to go on with the lease at hand when told to leave.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    leave_within_seconds: u64,
+    /// Sets a key of the run file: section.key=value. Can be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<Override>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::start();
+    let result = match (cli.command, cli.work) {
+        (Some(Command::Generate(options)), _) => generate::run(&options).map_err(anyhow::Error::from),
+        (None, Some(options)) => start(&options),
+        (None, None) => Err(anyhow::anyhow!("--run-file and --cache are missing; --help says more")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podium-rollout-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &WorkOptions) -> anyhow::Result<()> {
+    let run_file = RunFile::load(&options.run_file, &options.overrides)?;
+    // One thread for the session and one for what reads and checksums files, so that heartbeats never wait.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("cannot start the threads that talk to the coordinator")?;
+    let result = runtime.block_on(work(options, &run_file));
+    // What still runs here (a file being read) is of no use to anybody any more.
+    runtime.shutdown_background();
+    result
+}
+
+async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
+    let leave = shutdown::on_signal().context("cannot listen for signals")?;
+    let endpoint = Endpoint::start(&options.metrics_listen, CancellationToken::new()).await?;
+    metrics::describe();
+    tracing::info!("metrics at http://{}/metrics", endpoint.address());
+
+    let network = &run_file.network;
+    let address = options.coordinator.as_ref().or(network.coordinator.as_ref()).unwrap_or(&network.listen);
+    // Calls outlive the signal to leave: the lease at hand is still to be handed in.
+    let coordinator = Coordinator::new(address, Limits::of(network), CancellationToken::new())?;
+    let run_hash = run_file.hash();
+    let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
+    let device = options.device.as_ref().unwrap_or(&run_file.launch.rollout_device);
+    let threads = run_file.rollout.threads as usize;
+    let engine = Engine::start(device, run_file.model.dtype, threads, cache).await?;
+
+    let folder = tokio::select! {
+        () = leave.cancelled() => return Ok(()),
+        folder = engine.ensure_latest() => folder?,
+    };
+    let device = engine.device_name().await?;
+    tracing::info!("computing on {device}");
+    let identity = Identity {
+        worker_id: Uuid::new_v4(),
+        run_hash,
+        model_fingerprint: manifest::fingerprint(&folder)?,
+        capabilities: v1::Capabilities {
+            memory_bytes: if device == "cpu" { host_memory_bytes() } else { 0 },
+            device,
+            host: host_name(),
+            metrics_address: endpoint.address().to_string(),
+        },
+    };
+    endpoint.set_ready(true);
+    let grace = Duration::from_secs(options.leave_within_seconds);
+    match session::run(&coordinator, identity, engine, leave, grace).await? {
+        Ending::RunOver(reason) => tracing::info!("left: {reason}"),
+        Ending::Leaving => tracing::info!("left, as asked"),
+    }
+    Ok(())
+}
+
+/// Empty where the system does not say.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// Memory of this host; 0 where the system does not say.
+fn host_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
+    kibibytes.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let cli = parse("worker --run-file run.toml --cache c --set run.seed=3 --coordinator h:1").unwrap();
+        assert_eq!(cli.work.unwrap().overrides.len(), 1);
+        let cli = parse("worker generate --model m --input i --output o --greedy --top-k 3").unwrap();
+        assert!(matches!(cli.command, Some(Command::Generate(_))) && cli.work.is_none());
+        assert!(parse("worker --cache c").is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! The device's end of a worker: makes sure of the policy version and has leases sampled on the device's thread.
+//!
+//! Only leases, token ids, floats, text and paths pass to and from that thread; the tensors stay on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use podium_config::DataType;
+use podium_grpo::PolicyVersion;
+use podium_model::DeviceThread;
+use podium_model::device_thread;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::lease::{Lease, Outcome};
+use crate::policy_cache::{self, PolicyCache};
+use crate::sampler::{self, Sampler};
+use crate::{metrics, session};
+
+/// Jobs that may wait for the device. One lease is sampled at a time, so that more would be a mistake.
+const MAILBOX: usize = 1;
+
+/// Longest wait for a policy to be read, by any disk.
+const LOAD_DEADLINE: Duration = Duration::from_secs(900);
+
+/// Longest wait for a lease. None that fits a device takes as long: whatever does, hangs.
+const SAMPLE_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Why a lease could not be sampled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The policy version is not there.
+    #[error(transparent)]
+    Cache(#[from] policy_cache::Error),
+    /// Loading or sampling failed.
+    #[error(transparent)]
+    Sampler(#[from] sampler::Error),
+    /// The device's thread could not be started.
+    #[error(transparent)]
+    Start(#[from] device_thread::StartError<sampler::Error>),
+    /// The device's thread failed or hangs.
+    #[error(transparent)]
+    Thread(#[from] device_thread::Error),
+}
+
+/// A handle on the device.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    thread: DeviceThread<Sampler>,
+    cache: Arc<Mutex<PolicyCache>>,
+}
+
+impl Engine {
+    /// Starts the device's thread. No policy is loaded yet.
+    pub(crate) async fn start(
+        device: &str,
+        dtype: DataType,
+        threads: usize,
+        cache: PolicyCache,
+    ) -> Result<Self, Error> {
+        let name = device.to_owned();
+        let build = move || Sampler::new(&name, dtype, threads);
+        let thread = DeviceThread::start("device", MAILBOX, build).await?;
+        Ok(Self { thread, cache: Arc::new(Mutex::new(cache)) })
+    }
+
+    /// `cpu`, `cuda:0`, …
+    pub(crate) async fn device_name(&self) -> Result<String, Error> {
+        Ok(self.thread.call("name the device", LOAD_DEADLINE, |sampler| sampler.device_name()).await?)
+    }
+
+    /// Makes the coordinator's latest version the one that samples, and says where it lies.
+    pub(crate) async fn ensure_latest(&self) -> Result<PathBuf, Error> {
+        let version = self.cache.lock().await.latest().await?;
+        self.ensure(version).await
+    }
+
+    /// Makes `version` the one that samples, and says where it lies.
+    async fn ensure(&self, version: PolicyVersion) -> Result<PathBuf, Error> {
+        let folder = self.cache.lock().await.ensure(version).await?;
+        let path = folder.clone();
+        let load = move |sampler: &mut Sampler| {
+            let began = (sampler.version() != Some(version)).then(Instant::now);
+            sampler.load(version, &path).map(|()| began.map(|began| began.elapsed()))
+        };
+        if let Some(took) = self.thread.call("load a policy version", LOAD_DEADLINE, load).await?? {
+            metrics::loaded(took);
+        }
+        Ok(folder)
+    }
+}
+
+impl session::Sample for Engine {
+    type Error = Error;
+
+    async fn sample(&self, lease: Arc<Lease>, stop: CancellationToken) -> Result<Option<Outcome>, Error> {
+        // Fetching can be stopped between two chunks and goes on there another time.
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            ready = self.ensure(lease.version) => { ready?; }
+        }
+        let sample = move |sampler: &mut Sampler| sampler.sample(&lease, &|| stop.is_cancelled());
+        Ok(self.thread.call("sample a lease", SAMPLE_DEADLINE, sample).await??)
+    }
+
+    async fn failed(&self) -> Error {
+        self.thread.failed().await.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_coordinator::{FakeCoordinator, connect};
+    use crate::lease::tests::training;
+    use crate::session::Sample;
+    use crate::tiny;
+
+    fn lease(step: u64) -> Arc<Lease> {
+        Arc::new(training(step, &["a b", "c"]).try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_lease_is_sampled_by_the_version_it_names() {
+        let (fake, versions) = (FakeCoordinator::new(), [tiny::folder(1), tiny::folder(2)]);
+        for (version, folder) in (0..).zip(&versions) {
+            fake.change(|state| _ = state.policies.insert(version, folder.path().to_owned()));
+        }
+        let server = fake.serve("127.0.0.1:0").await;
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
+        let engine = Engine::start("cpu", DataType::Float32, 1, cache).await.unwrap();
+        assert_eq!(engine.device_name().await.unwrap(), "cpu");
+        assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join("1"));
+
+        let mut results = Vec::new();
+        for step in [0, 1, 0] {
+            let outcome = engine.sample(lease(step), CancellationToken::new()).await.unwrap().unwrap();
+            assert_eq!(outcome.version, PolicyVersion(step));
+            results.push(outcome.results.into_iter().map(|result| result.completions).collect::<Vec<_>>());
+        }
+        assert_eq!(results[0], results[2]);
+        assert_ne!(results[0], results[1]);
+
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(engine.sample(lease(1), stop).await.unwrap().is_none());
+
+        let panic = |_: &mut Sampler| -> () { panic!("out of memory") };
+        engine.thread.call("panic", LOAD_DEADLINE, panic).await.unwrap_err();
+        assert!(engine.failed().await.to_string().contains("out of memory"));
+    }
+}

@@ -1,0 +1,331 @@
+//! `podium-rollout-worker generate`: completions for the rows of a file, without a coordinator.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use podium_config::DataType;
+use podium_grpo::rng::Stream;
+use podium_grpo::{Completion, GroupId, PolicyVersion, Step};
+use podium_proto::convert::Slot;
+use podium_runtime::durable;
+use podium_tokenizer::Message;
+use serde_json::{Map, Value, json};
+
+use crate::lease::{Sampling, stream};
+use crate::sampler::{self, Batch, Sampler};
+
+/// Samples completions for the rows of a JSON Lines file.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Folder of the policy, in Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Rows with `prompt_ids` (token ids) or `messages` (role and content, for the chat template).
+    #[arg(long, value_name = "FILE.jsonl")]
+    input: PathBuf,
+    /// The same rows with `completions`: `ids`, `text`, `logprobs` and `finish_reason` of each.
+    #[arg(long, value_name = "FILE.jsonl")]
+    output: PathBuf,
+    /// Completions a row.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    group_size: usize,
+    /// A completion is cut after this many tokens.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_new_tokens: usize,
+    /// Sampling temperature.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Smallest set of tokens with at least this probability is sampled from.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// The most probable tokens that are sampled from; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Seed of the random numbers, which are keyed by row, sample and position.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Always the most probable token. Log-probabilities stay those of the distribution at --temperature.
+    #[arg(long)]
+    greedy: bool,
+    /// Rows that are sampled as one batch.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch_size: usize,
+    /// cpu, cuda, cuda:1, or auto (a GPU where there is one).
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Compute in bfloat16 on a GPU instead of float32.
+    #[arg(long)]
+    bfloat16: bool,
+    /// Threads that libtorch computes with.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+}
+
+/// Why there is no output.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The input cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is not a JSON object.
+    #[error("{}:{line} is not a JSON object", path.display())]
+    Json {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A row has no prompt.
+    #[error("{}:{line} has {found}: expected \"prompt_ids\", a list of token ids that is not empty, or \"messages\", a list of role and content that is not empty", path.display())]
+    Row {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        found: &'static str,
+    },
+    /// A flag has a value that makes no sense.
+    #[error("--{flag} is 0: expected at least 1")]
+    Zero {
+        /// Which flag.
+        flag: &'static str,
+    },
+    /// Loading or sampling failed.
+    #[error(transparent)]
+    Sampler(#[from] sampler::Error),
+    /// The output cannot be written.
+    #[error(transparent)]
+    Write(#[from] durable::Error),
+}
+
+/// Reads, samples, writes. The output appears whole at the end.
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    for (flag, value) in [("group-size", options.group_size), ("batch-size", options.batch_size)] {
+        if value == 0 {
+            return Err(Error::Zero { flag });
+        }
+    }
+    let text = std::fs::read_to_string(&options.input)
+        .map_err(|source| Error::Read { path: options.input.clone(), source })?;
+    let mut rows = parse(&text, &options.input)?;
+
+    let dtype = if options.bfloat16 { DataType::Bfloat16 } else { DataType::Float32 };
+    let mut sampler = Sampler::new(&options.device, dtype, options.threads)?;
+    sampler.load(PolicyVersion::START, &options.model)?;
+
+    // Hidden where standard error is not a terminal.
+    let progress = ProgressBar::new(rows.len() as u64).with_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} rows, {msg}, {eta} left")
+            .expect("the template is a constant that parses"),
+    );
+    let mut tokens = 0;
+    let mut output = String::new();
+    for (number, rows) in rows.chunks_mut(options.batch_size).enumerate() {
+        let completions = complete(&sampler, options, rows, number * options.batch_size)?;
+        for (row, group) in rows.iter_mut().zip(completions) {
+            tokens += group.iter().map(Completion::len).sum::<usize>();
+            let group = group.iter().map(to_json).collect();
+            row.value.insert("completions".into(), Value::Array(group));
+            output.push_str(&Value::Object(std::mem::take(&mut row.value)).to_string());
+            output.push('\n');
+        }
+        progress.set_message(format!("{tokens} tokens"));
+        progress.inc(rows.len() as u64);
+    }
+    progress.finish_and_clear();
+    durable::write(&options.output, output.as_bytes())?;
+    tracing::info!("{tokens} tokens for {} rows in {}", progress.position(), options.output.display());
+    Ok(())
+}
+
+/// A row of the input, with its prompt.
+#[derive(Debug)]
+struct Row {
+    value: Map<String, Value>,
+    prompt: Prompt,
+    line: usize,
+}
+
+#[derive(Debug, PartialEq)]
+enum Prompt {
+    Ids(Vec<u32>),
+    Messages(Vec<Message>),
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<Row>, Error> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let row = |(index, text): (usize, &str)| {
+        let line = index + 1;
+        let value: Map<String, Value> = serde_json::from_str(text).map_err(|source| Error::Json {
+            path: path.to_owned(),
+            line,
+            source,
+        })?;
+        let prompt = prompt(&value).map_err(|found| Error::Row { path: path.to_owned(), line, found })?;
+        Ok(Row { value, prompt, line })
+    };
+    lines.map(row).collect()
+}
+
+fn prompt(row: &Map<String, Value>) -> Result<Prompt, &'static str> {
+    match (row.get("prompt_ids"), row.get("messages")) {
+        (Some(ids), _) => {
+            let ids = serde_json::from_value::<Vec<u32>>(ids.clone()).ok();
+            ids.filter(|ids| !ids.is_empty()).map(Prompt::Ids).ok_or("unusable \"prompt_ids\"")
+        }
+        (None, Some(messages)) => {
+            let text = |message: &Value, key| message.get(key)?.as_str().map(str::to_owned);
+            let message = |message: &Value| {
+                Some(Message { role: text(message, "role")?, content: text(message, "content")? })
+            };
+            let messages = messages.as_array().filter(|messages| !messages.is_empty());
+            let messages = messages.and_then(|messages| messages.iter().map(message).collect());
+            messages.map(Prompt::Messages).ok_or("unusable \"messages\"")
+        }
+        (None, None) => Err("no prompt"),
+    }
+}
+
+/// Completions of one batch of rows, the first of which is row `first` of the input.
+fn complete(
+    sampler: &Sampler,
+    options: &Options,
+    rows: &mut [Row],
+    first: usize,
+) -> Result<Vec<Vec<Completion>>, Error> {
+    let mut prompts = Vec::with_capacity(rows.len());
+    for row in rows.iter_mut() {
+        let ids = match &row.prompt {
+            Prompt::Ids(ids) => ids.clone(),
+            Prompt::Messages(messages) => {
+                let ids = sampler.prompt(messages, || format!("line {}", row.line))?;
+                row.value.insert("prompt_ids".into(), json!(ids));
+                ids
+            }
+        };
+        prompts.push(ids);
+    }
+    let sampling = Sampling {
+        group_size: options.group_size,
+        temperature: options.temperature,
+        top_p: options.top_p,
+        top_k: options.top_k,
+        greedy: options.greedy,
+        max_new_tokens: options.max_new_tokens,
+        seed: options.seed,
+    };
+    let streams: Vec<Vec<Stream>> = (first..first + prompts.len())
+        .map(|row| {
+            let slot = Slot::Training(GroupId { step: Step(0), index: row as u32 });
+            (0..options.group_size).map(|sample| stream(options.seed, slot, sample)).collect()
+        })
+        .collect();
+    let batch = Batch { prompts: &prompts, streams: &streams, sampling: &sampling };
+    let completed = sampler.complete(&batch, &|| false)?;
+    Ok(completed.map(|completed| completed.groups).unwrap_or_default())
+}
+
+fn to_json(completion: &Completion) -> Value {
+    let mut value = json!({
+        "ids": completion.token_ids,
+        "text": completion.text,
+        "logprobs": completion.logprobs,
+        "finish_reason": completion.finish_reason,
+    });
+    if let (Some(sampled), Some(object)) = (&completion.sampled_logprobs, value.as_object_mut()) {
+        object.insert("sampled_logprobs".into(), json!(sampled));
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    fn options(model: &Path, folder: &Path) -> Options {
+        Options {
+            model: model.to_owned(),
+            input: folder.join("in.jsonl"),
+            output: folder.join("out.jsonl"),
+            group_size: 3,
+            max_new_tokens: 6,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            seed: 4,
+            greedy: false,
+            batch_size: 2,
+            device: "cpu".into(),
+            bfloat16: false,
+            threads: 1,
+        }
+    }
+
+    fn generated(change: impl FnOnce(&mut Options), input: &str) -> Result<Vec<Value>, Error> {
+        let (model, folder) = (tiny::folder(1), tempfile::tempdir().unwrap());
+        let mut options = options(model.path(), folder.path());
+        change(&mut options);
+        std::fs::write(&options.input, input).unwrap();
+        run(&options)?;
+        let text = std::fs::read_to_string(&options.output).unwrap();
+        Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    const INPUT: &str = r#"{"name": "x", "prompt_ids": [5, 6, 7]}
+{"messages": [{"role": "user", "content": "a b"}]}
+
+{"prompt_ids": [2, 4, 5, 6, 3, 4]}
+"#;
+
+    #[test]
+    fn every_row_comes_back_with_its_completions() {
+        let rows = generated(|_| {}, INPUT).unwrap();
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[0]["name"], "x");
+        assert_eq!(rows[1]["prompt_ids"], json!([2, 4, 5, 6, 3, 4]));
+        for row in &rows {
+            let completions = row["completions"].as_array().unwrap();
+            assert_eq!(completions.len(), 3);
+            for completion in completions {
+                let ids = completion["ids"].as_array().unwrap();
+                assert_eq!(completion["logprobs"].as_array().unwrap().len(), ids.len());
+                let reason = if ids.last() == Some(&json!(tiny::END)) { "stop" } else { "length" };
+                assert_eq!(completion["finish_reason"], reason);
+                assert!(completion["text"].is_string() && completion.get("sampled_logprobs").is_none());
+            }
+        }
+        assert_ne!(rows[1]["completions"], rows[2]["completions"], "rows have numbers of their own");
+        assert_eq!(rows, generated(|_| {}, INPUT).unwrap());
+    }
+
+    #[test]
+    fn greedy_completions_do_not_depend_on_the_seed() {
+        let rows = generated(|options| options.greedy = true, INPUT).unwrap();
+        // The log-probabilities of equal prompts differ by rounding: the batches they are in have different shapes.
+        assert_eq!(rows[1]["completions"][0]["ids"], rows[2]["completions"][0]["ids"]);
+        assert_eq!(rows[0]["completions"][0], rows[0]["completions"][2]);
+        let reseeded = |options: &mut Options| (options.greedy, options.seed) = (true, 9);
+        assert_eq!(rows, generated(reseeded, INPUT).unwrap());
+    }
+
+    #[test]
+    fn rows_without_a_prompt_are_named() {
+        let error = |input: &str| generated(|_| {}, input).unwrap_err().to_string();
+        assert!(error("{\"prompt_ids\": [1]}\n[]").contains("in.jsonl:2 is not a JSON object"));
+        assert!(error("{}").contains("in.jsonl:1 has no prompt"));
+        assert!(error(r#"{"prompt_ids": []}"#).contains("unusable \"prompt_ids\""));
+        assert!(error(r#"{"messages": [{"role": "user"}]}"#).contains("unusable \"messages\""));
+        let nothing = generated(|options| options.group_size = 0, INPUT).unwrap_err();
+        assert!(nothing.to_string().contains("--group-size"));
+    }
+}

@@ -1,0 +1,260 @@
+//! A lease as the worker works on it, and what comes of it. Messages are checked here and nowhere else.
+
+use std::time::Duration;
+
+use podium_grpo::rng::Stream;
+use podium_grpo::{GroupId, PolicyVersion};
+use podium_proto::convert::{self, Error, Slot, SlotResult};
+use podium_proto::v1;
+use podium_tokenizer::Message;
+use uuid::Uuid;
+
+/// Prompts to sample as one batch under one policy version.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Lease {
+    /// The coordinator's name for it.
+    pub(crate) id: Uuid,
+    /// The version that has to sample.
+    pub(crate) version: PolicyVersion,
+    /// At least one prompt.
+    pub(crate) tasks: Vec<Task>,
+    /// How.
+    pub(crate) sampling: Sampling,
+}
+
+/// One prompt and the slot its completions fill.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Task {
+    /// Where the completions belong.
+    pub(crate) slot: Slot,
+    /// At least one message.
+    pub(crate) messages: Vec<Message>,
+}
+
+/// How completions are sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sampling {
+    /// Completions a prompt, at least 1.
+    pub(crate) group_size: usize,
+    /// 0: greedy.
+    pub(crate) temperature: f64,
+    /// In (0, 1]; 1: no filter.
+    pub(crate) top_p: f64,
+    /// 0: no filter.
+    pub(crate) top_k: usize,
+    /// Always the most probable token, with log-probabilities at `temperature`.
+    pub(crate) greedy: bool,
+    /// At least 1.
+    pub(crate) max_new_tokens: usize,
+    /// The run's seed.
+    pub(crate) seed: u64,
+}
+
+/// A lease's completions and what they cost.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Outcome {
+    /// The version that sampled.
+    pub(crate) version: PolicyVersion,
+    /// One for each task, in the lease's order.
+    pub(crate) results: Vec<SlotResult>,
+    /// The cost.
+    pub(crate) cost: Cost,
+}
+
+/// What sampling a batch took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Cost {
+    /// Until every completion had its first token.
+    pub(crate) prefill: Duration,
+    /// From there to the end.
+    pub(crate) decode: Duration,
+    /// Tokens of the prompts, each computed once.
+    pub(crate) prompt_tokens: u64,
+    /// Tokens of the completions.
+    pub(crate) completion_tokens: u64,
+}
+
+impl Cost {
+    /// The device's time.
+    pub(crate) fn sampling(&self) -> Duration {
+        self.prefill + self.decode
+    }
+}
+
+/// The random numbers of one completion: a function of what it is for, not of who samples it or when.
+///
+/// Evaluation does not depend on the version, so that the same draws compare two versions.
+pub(crate) fn stream(seed: u64, slot: Slot, sample: usize) -> Stream {
+    let sample = sample as u64;
+    match slot {
+        Slot::Training(GroupId { step, index }) => {
+            Stream::new(seed, "sample", &[step.0, u64::from(index), sample])
+        }
+        Slot::Evaluation { index, .. } => Stream::new(seed, "evaluation sample", &[u64::from(index), sample]),
+    }
+}
+
+impl TryFrom<v1::Lease> for Lease {
+    type Error = Error;
+
+    fn try_from(message: v1::Lease) -> Result<Self, Error> {
+        let id = convert::uuid("Lease.lease_id", &message.lease_id)?;
+        let version = PolicyVersion(message.policy_version);
+        let sampling = message.sampling.ok_or(Error::Missing { field: "Lease.sampling" })?.try_into()?;
+        let tasks = message.tasks.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?;
+        if tasks.is_empty() {
+            return Err(Error::Missing { field: "Lease.tasks" });
+        }
+        for task in &tasks {
+            match task.slot {
+                Slot::Evaluation { version: other, .. } if other != version => {
+                    return Err(invalid(
+                        "EvaluationSlot.policy_version",
+                        &other.0,
+                        "the lease's policy version",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { id, version, tasks, sampling })
+    }
+}
+
+impl TryFrom<v1::Task> for Task {
+    type Error = Error;
+
+    fn try_from(message: v1::Task) -> Result<Self, Error> {
+        let slot = Slot::try_from(&message)?;
+        if message.messages.is_empty() {
+            return Err(Error::Missing { field: "Task.messages" });
+        }
+        let messages = message.messages.into_iter();
+        let messages = messages.map(|part| Message { role: part.role, content: part.content }).collect();
+        Ok(Self { slot, messages })
+    }
+}
+
+impl TryFrom<v1::Sampling> for Sampling {
+    type Error = Error;
+
+    fn try_from(message: v1::Sampling) -> Result<Self, Error> {
+        let v1::Sampling { group_size, temperature, top_p, top_k, max_new_tokens, seed } = message;
+        if group_size == 0 {
+            return Err(invalid("Sampling.group_size", &group_size, "at least 1"));
+        }
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return Err(invalid("Sampling.temperature", &temperature, "a finite number of at least 0"));
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(invalid("Sampling.top_p", &top_p, "a number above 0, at most 1"));
+        }
+        if max_new_tokens == 0 {
+            return Err(invalid("Sampling.max_new_tokens", &max_new_tokens, "at least 1"));
+        }
+        Ok(Self {
+            group_size: group_size as usize,
+            temperature,
+            top_p,
+            top_k: top_k as usize,
+            greedy: temperature == 0.0,
+            max_new_tokens: max_new_tokens as usize,
+            seed,
+        })
+    }
+}
+
+impl Outcome {
+    /// The message that hands it in.
+    pub(crate) fn into_request(self, worker_id: Uuid, lease_id: Uuid) -> v1::SubmitRequest {
+        v1::SubmitRequest {
+            worker_id: worker_id.to_string(),
+            lease_id: lease_id.to_string(),
+            policy_version: self.version.0,
+            results: self.results.into_iter().map(v1::TaskResult::from).collect(),
+            stats: Some(v1::WorkStats {
+                sampling_seconds: self.cost.sampling().as_secs_f64(),
+                prompt_tokens: self.cost.prompt_tokens,
+                completion_tokens: self.cost.completion_tokens,
+            }),
+        }
+    }
+}
+
+fn invalid(field: &'static str, value: &dyn ToString, expected: &'static str) -> Error {
+    Error::Invalid { field, value: value.to_string(), expected }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use podium_grpo::Step;
+
+    use super::*;
+
+    /// A lease of `prompts` training prompts of a step.
+    pub(crate) fn training(step: u64, prompts: &[&str]) -> v1::Lease {
+        let task = |(index, prompt): (usize, &&str)| v1::Task {
+            purpose: Some(v1::task::Purpose::Training(v1::TrainingSlot { step, index: index as u32 })),
+            messages: vec![v1::Message { role: "user".into(), content: (*prompt).to_owned() }],
+        };
+        v1::Lease {
+            lease_id: Uuid::from_u128(u128::from(step) + 1).to_string(),
+            policy_version: step,
+            deadline_ms: 10_000,
+            tasks: prompts.iter().enumerate().map(task).collect(),
+            sampling: Some(v1::Sampling {
+                group_size: 4,
+                temperature: 1.0,
+                top_p: 1.0,
+                top_k: 0,
+                max_new_tokens: 12,
+                seed: 5,
+            }),
+        }
+    }
+
+    #[test]
+    fn leases_that_do_not_hold_together_are_refused() {
+        Lease::try_from(training(0, &["a"])).unwrap();
+        let refused = |change: fn(&mut v1::Lease)| {
+            let mut message = training(3, &["a", "b"]);
+            change(&mut message);
+            Lease::try_from(message).unwrap_err().to_string()
+        };
+        assert!(refused(|lease| lease.lease_id = "7".into()).contains("Lease.lease_id"));
+        assert!(refused(|lease| lease.tasks.clear()).contains("Lease.tasks"));
+        assert!(refused(|lease| lease.tasks[1].messages.clear()).contains("Task.messages"));
+        assert!(refused(|lease| lease.tasks[0].purpose = None).contains("Task.purpose"));
+        assert!(refused(|lease| lease.sampling = None).contains("Lease.sampling"));
+        let sampling = |change: fn(&mut v1::Sampling)| {
+            let mut message = training(3, &["a"]);
+            change(message.sampling.as_mut().unwrap());
+            Lease::try_from(message).unwrap_err().to_string()
+        };
+        assert!(sampling(|sampling| sampling.group_size = 0).contains("group_size"));
+        assert!(sampling(|sampling| sampling.temperature = f64::NAN).contains("temperature"));
+        assert!(sampling(|sampling| sampling.top_p = 0.0).contains("top_p"));
+        assert!(sampling(|sampling| sampling.max_new_tokens = 0).contains("max_new_tokens"));
+        let of_another_version = refused(|lease| {
+            let slot = v1::EvaluationSlot { policy_version: 2, index: 0 };
+            lease.tasks[0].purpose = Some(v1::task::Purpose::Evaluation(slot));
+        });
+        assert!(of_another_version.contains("the lease's policy version"));
+    }
+
+    #[test]
+    fn random_numbers_are_keyed_by_purpose_slot_and_sample() {
+        let first = |seed, slot, sample| stream(seed, slot, sample).next_u64();
+        let training = |step, index| Slot::Training(GroupId { step: Step(step), index });
+        let evaluation = |version, index| Slot::Evaluation { version: PolicyVersion(version), index };
+        assert_eq!(first(1, training(2, 3), 4), Stream::new(1, "sample", &[2, 3, 4]).next_u64());
+        assert_ne!(first(1, training(2, 3), 4), first(1, training(2, 4), 4));
+        assert_ne!(first(1, training(2, 3), 4), first(2, training(2, 3), 4));
+        assert_eq!(
+            first(1, evaluation(0, 3), 0),
+            Stream::new(1, "evaluation sample", &[3, 0]).next_u64(),
+            "evaluations are keyed by prompt and sample"
+        );
+        assert_eq!(first(1, evaluation(0, 3), 0), first(1, evaluation(9, 3), 0), "draws are paired");
+    }
+}

@@ -1,0 +1,134 @@
+//! The coordinator's rollout service as one worker calls it: one method a request, each retried as the table in
+//! `podium_transfer::connection` says.
+
+use std::time::Duration;
+
+use podium_proto::convert::{self, Error as MessageError};
+use podium_proto::{PROTOCOL_VERSION, v1};
+use podium_transfer::connection::{Coordinator, Error};
+use tonic::Code;
+use uuid::Uuid;
+
+/// Longest time the coordinator keeps a worker waiting for a lease.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Who this worker is.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Chosen at the start of the process.
+    pub(crate) worker_id: Uuid,
+    /// Hash of its run file.
+    pub(crate) run_hash: String,
+    /// Of the policy it has loaded.
+    pub(crate) model_fingerprint: String,
+    /// What it computes on.
+    pub(crate) capabilities: v1::Capabilities,
+}
+
+/// What registering told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Membership {
+    /// The run.
+    pub(crate) run_id: Uuid,
+    /// How often to say that the worker lives.
+    pub(crate) heartbeat_interval: Duration,
+}
+
+impl TryFrom<v1::RegisterResponse> for Membership {
+    type Error = MessageError;
+
+    fn try_from(message: v1::RegisterResponse) -> Result<Self, MessageError> {
+        let run_id = convert::uuid("RegisterResponse.run_id", &message.run_id)?;
+        if message.heartbeat_interval_ms == 0 {
+            return Err(MessageError::Invalid {
+                field: "RegisterResponse.heartbeat_interval_ms",
+                value: "0".into(),
+                expected: "at least 1",
+            });
+        }
+        Ok(Self { run_id, heartbeat_interval: Duration::from_millis(message.heartbeat_interval_ms) })
+    }
+}
+
+/// The way to the coordinator. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    coordinator: Coordinator,
+    identity: Identity,
+}
+
+impl Link {
+    pub(crate) const fn new(coordinator: Coordinator, identity: Identity) -> Self {
+        Self { coordinator, identity }
+    }
+
+    pub(crate) const fn worker_id(&self) -> Uuid {
+        self.identity.worker_id
+    }
+
+    pub(crate) async fn register(&self) -> Result<v1::RegisterResponse, Error> {
+        let Identity { run_hash, model_fingerprint, capabilities, .. } = self.identity.clone();
+        let request = v1::RegisterRequest {
+            worker_id: self.name(),
+            run_hash,
+            model_fingerprint,
+            protocol: PROTOCOL_VERSION,
+            capabilities: Some(capabilities),
+        };
+        let attempt = || {
+            let (mut client, request) = (self.coordinator.rollout(), request.clone());
+            async move { client.register(request).await }
+        };
+        self.coordinator.call("register this worker", attempt).await
+    }
+
+    /// Waits for a lease about half as long as a call may take.
+    pub(crate) async fn lease(&self) -> Result<v1::LeaseResponse, Error> {
+        let wait = (self.coordinator.limits().request_timeout / 2).min(LONGEST_WAIT);
+        let request = v1::LeaseRequest { worker_id: self.name(), wait_ms: wait.as_millis() as u64 };
+        let attempt = || {
+            let (mut client, request) = (self.coordinator.rollout(), request.clone());
+            async move { client.lease(request).await }
+        };
+        self.coordinator.call("ask for a lease", attempt).await
+    }
+
+    pub(crate) async fn submit(&self, request: &v1::SubmitRequest) -> Result<v1::SubmitResponse, Error> {
+        let attempt = || {
+            let (mut client, request) = (self.coordinator.rollout(), request.clone());
+            async move { client.submit(request).await }
+        };
+        self.coordinator.call("submit a lease's completions", attempt).await
+    }
+
+    pub(crate) async fn heartbeat(&self, held: Vec<Uuid>) -> Result<v1::HeartbeatResponse, Error> {
+        let lease_ids = held.iter().map(Uuid::to_string).collect();
+        let request = v1::HeartbeatRequest { worker_id: self.name(), lease_ids };
+        let attempt = || {
+            let (mut client, request) = (self.coordinator.rollout(), request.clone());
+            async move { client.heartbeat(request).await }
+        };
+        self.coordinator.call("send a heartbeat", attempt).await
+    }
+
+    pub(crate) async fn leave(&self) -> Result<v1::LeaveResponse, Error> {
+        let request = v1::LeaveRequest { worker_id: self.name() };
+        let attempt = || {
+            let (mut client, request) = (self.coordinator.rollout(), request.clone());
+            async move { client.leave(request).await }
+        };
+        self.coordinator.call("leave the run", attempt).await
+    }
+
+    fn name(&self) -> String {
+        self.identity.worker_id.to_string()
+    }
+}
+
+/// Whether a refusal means that the coordinator does not know this worker, as after its restart.
+pub(crate) fn is_forgotten(error: &Error) -> bool {
+    match error {
+        Error::Refused { status, .. } => matches!(status.code(), Code::NotFound | Code::FailedPrecondition),
+        Error::Address { .. } | Error::Unreachable { .. } | Error::Stopped { .. } => false,
+    }
+}

@@ -1,0 +1,107 @@
+//! What this process tells Prometheus.
+
+use std::time::{Duration, Instant};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use podium_proto::v1;
+
+use crate::lease::{Cost, Outcome};
+
+const LEASES: &str = "podium_rollout_leases_total";
+const RESULTS: &str = "podium_rollout_results_total";
+const REGISTRATIONS: &str = "podium_rollout_registrations_total";
+const PROMPT_TOKENS: &str = "podium_rollout_prompt_tokens_total";
+const COMPLETION_TOKENS: &str = "podium_rollout_completion_tokens_total";
+const SAMPLING: &str = "podium_rollout_sampling_seconds";
+const PREFILL: &str = "podium_rollout_prefill_seconds";
+const DECODE: &str = "podium_rollout_decode_seconds";
+const IDLE: &str = "podium_rollout_idle_seconds";
+const IDLE_RATIO: &str = "podium_rollout_idle_ratio";
+const POLICY_VERSION: &str = "podium_rollout_policy_version";
+const POLICY_FETCH: &str = "podium_rollout_policy_fetch_seconds";
+const POLICY_LOAD: &str = "podium_rollout_policy_load_seconds";
+
+/// How much the idle share of the lease before counts against that of the latest.
+const MEMORY: f64 = 0.9;
+
+/// Gives every metric its help text, once the recorder is there.
+pub(crate) fn describe() {
+    describe_counter!(LEASES, "Leases by how they ended: submitted, lost, returned");
+    describe_counter!(RESULTS, "Groups handed in, by the coordinator's answer: accepted, repeated, refused");
+    describe_counter!(REGISTRATIONS, "Registrations with the coordinator; more than one after its restarts");
+    describe_counter!(PROMPT_TOKENS, "Prompt tokens computed, each prompt once for all of its completions");
+    describe_counter!(COMPLETION_TOKENS, "Completion tokens sampled");
+    describe_histogram!(SAMPLING, Unit::Seconds, "Sampling of one lease");
+    describe_histogram!(PREFILL, Unit::Seconds, "Until every completion of a lease had its first token");
+    describe_histogram!(DECODE, Unit::Seconds, "From the first token of a lease's completions to their last");
+    describe_histogram!(IDLE, Unit::Seconds, "Between the sampling of two leases: asking, fetching, loading");
+    describe_gauge!(IDLE_RATIO, "Share of the time without sampling, over about the last ten leases");
+    describe_gauge!(POLICY_VERSION, "The policy version that sampled last");
+    describe_histogram!(POLICY_FETCH, Unit::Seconds, "Fetching and verifying a policy version");
+    describe_histogram!(POLICY_LOAD, Unit::Seconds, "Reading a policy version into the device");
+}
+
+pub(crate) fn registered() {
+    counter!(REGISTRATIONS).increment(1);
+}
+
+pub(crate) fn fetched(took: Duration) {
+    histogram!(POLICY_FETCH).record(took);
+}
+
+pub(crate) fn loaded(took: Duration) {
+    histogram!(POLICY_LOAD).record(took);
+}
+
+/// A lease that was handed in.
+pub(crate) fn submitted(answer: &v1::SubmitResponse) {
+    counter!(LEASES, "outcome" => "submitted").increment(1);
+    counter!(RESULTS, "outcome" => "accepted").increment(answer.accepted.into());
+    counter!(RESULTS, "outcome" => "repeated").increment(answer.repeated_results.into());
+    counter!(RESULTS, "outcome" => "refused").increment(answer.refused.into());
+}
+
+/// A lease that went to somebody else before it was sampled.
+pub(crate) fn lost() {
+    counter!(LEASES, "outcome" => "lost").increment(1);
+}
+
+/// A lease that was given up in order to leave.
+pub(crate) fn returned() {
+    counter!(LEASES, "outcome" => "returned").increment(1);
+}
+
+/// The device's time, split into work and waiting.
+#[derive(Debug)]
+pub(crate) struct DeviceTime {
+    since: Instant,
+    idle_seconds: f64,
+    busy_seconds: f64,
+}
+
+impl DeviceTime {
+    /// Waiting begins now.
+    pub(crate) fn new() -> Self {
+        Self { since: Instant::now(), idle_seconds: 0.0, busy_seconds: 0.0 }
+    }
+
+    /// A lease has just been sampled.
+    pub(crate) fn sampled(&mut self, outcome: &Outcome) {
+        let Cost { prefill, decode, prompt_tokens, completion_tokens } = outcome.cost;
+        let busy = outcome.cost.sampling();
+        let idle = self.since.elapsed().saturating_sub(busy);
+        self.since = Instant::now();
+        self.idle_seconds = MEMORY * self.idle_seconds + idle.as_secs_f64();
+        self.busy_seconds = MEMORY * self.busy_seconds + busy.as_secs_f64();
+
+        counter!(PROMPT_TOKENS).increment(prompt_tokens);
+        counter!(COMPLETION_TOKENS).increment(completion_tokens);
+        histogram!(SAMPLING).record(busy);
+        histogram!(PREFILL).record(prefill);
+        histogram!(DECODE).record(decode);
+        histogram!(IDLE).record(idle);
+        gauge!(IDLE_RATIO)
+            .set(self.idle_seconds / (self.idle_seconds + self.busy_seconds).max(f64::MIN_POSITIVE));
+        gauge!(POLICY_VERSION).set(outcome.version.0 as f64);
+    }
+}

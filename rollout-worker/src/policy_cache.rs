@@ -1,0 +1,199 @@
+//! Policy versions on this host's disk: the ones sampled last, fetched when they are first wanted.
+//!
+//! Says where a version lies; reading weights is the sampler's work.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use podium_grpo::PolicyVersion;
+use podium_proto::v1;
+use podium_runtime::durable;
+use podium_transfer::{Coordinator, connection, fetch};
+
+use crate::metrics;
+
+/// Versions kept: the current one, and the one before, since leases of two versions can alternate.
+const KEPT: usize = 2;
+
+/// Why a version is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The coordinator does not say which versions it has.
+    #[error(transparent)]
+    Connection(#[from] connection::Error),
+    /// It could not be brought.
+    #[error("cannot fetch {version} into {}", folder.display())]
+    Fetch {
+        /// Which.
+        version: PolicyVersion,
+        /// Where to.
+        folder: PathBuf,
+        /// Why.
+        source: fetch::Error,
+    },
+    /// It belongs to another run.
+    #[error(
+        "{version} of the coordinator at {address} belongs to a run with hash {found}: this worker's run file has hash {expected}; start it with the coordinator's run file"
+    )]
+    OtherRun {
+        /// Which version.
+        version: PolicyVersion,
+        /// Whose.
+        address: String,
+        /// The manifest's run hash.
+        found: String,
+        /// This worker's.
+        expected: String,
+    },
+    /// The folder cannot be written or tidied.
+    #[error(transparent)]
+    Folder(#[from] durable::Error),
+}
+
+/// The folder of policy versions of one worker.
+#[derive(Debug)]
+pub(crate) struct PolicyCache {
+    coordinator: Coordinator,
+    run_hash: String,
+    folder: PathBuf,
+    /// Verified by this process; the one used last comes first.
+    recent: Vec<PolicyVersion>,
+}
+
+impl PolicyCache {
+    /// Uses `folder`, which is made if need be. What an earlier process left there is verified before use.
+    pub(crate) fn new(coordinator: Coordinator, run_hash: &str, folder: &Path) -> Result<Self, Error> {
+        durable::create_folder(folder)?;
+        let (run_hash, folder) = (run_hash.to_owned(), folder.to_owned());
+        Ok(Self { coordinator, run_hash, folder, recent: Vec::new() })
+    }
+
+    /// The folder that holds a version, fetched if need be. Removes versions that are no longer of use.
+    pub(crate) async fn ensure(&mut self, version: PolicyVersion) -> Result<PathBuf, Error> {
+        if let Some(place) = self.recent.iter().position(|known| *known == version) {
+            self.recent[..=place].rotate_right(1);
+            return Ok(self.path(version));
+        }
+        let began = Instant::now();
+        let failed = |source| Error::Fetch { version, folder: self.folder.clone(), source };
+        let (manifest, path) = fetch(&self.coordinator, Some(version), &self.folder).await.map_err(failed)?;
+        self.check_run(version, manifest.run_hash)?;
+        metrics::fetched(began.elapsed());
+        tracing::debug!("{version} is in {}", path.display());
+        self.recent.insert(0, version);
+        self.recent.truncate(KEPT);
+        fetch::prune(&self.folder, &self.recent)?;
+        Ok(path)
+    }
+
+    /// The coordinator's latest version, which is of this worker's run.
+    pub(crate) async fn latest(&self) -> Result<PolicyVersion, Error> {
+        let manifest = self
+            .coordinator
+            .call("ask for the latest policy version", || {
+                let mut client = self.coordinator.policy();
+                async move { client.get_manifest(v1::GetManifestRequest { policy_version: None }).await }
+            })
+            .await?;
+        let version = PolicyVersion(manifest.policy_version);
+        self.check_run(version, manifest.run_hash)?;
+        Ok(version)
+    }
+
+    fn check_run(&self, version: PolicyVersion, found: String) -> Result<(), Error> {
+        if found == self.run_hash {
+            return Ok(());
+        }
+        let address = self.coordinator.address().to_owned();
+        Err(Error::OtherRun { version, address, found, expected: self.run_hash.clone() })
+    }
+
+    fn path(&self, version: PolicyVersion) -> PathBuf {
+        self.folder.join(version.0.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::fake_coordinator::{FakeCoordinator, Server, connect};
+
+    /// A coordinator with that many versions, which are files and nothing more.
+    async fn coordinator(versions: u64) -> (FakeCoordinator, Server, Vec<TempDir>) {
+        let fake = FakeCoordinator::new();
+        let version = |version: u64| {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["config.json", "tokenizer.json"] {
+                fs::write(folder.path().join(name), "{}").unwrap();
+            }
+            fs::write(folder.path().join("model.safetensors"), version.to_string()).unwrap();
+            fake.change(|state| _ = state.policies.insert(version, folder.path().to_owned()));
+            folder
+        };
+        let folders = (0..versions).map(version).collect();
+        let server = fake.serve("127.0.0.1:0").await;
+        (fake, server, folders)
+    }
+
+    fn versions(cache: &TempDir) -> Vec<String> {
+        let entries = fs::read_dir(cache.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn the_two_versions_used_last_are_kept() {
+        let (fake, server, _folders) = coordinator(4).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
+        assert_eq!(cache.latest().await.unwrap(), PolicyVersion(3));
+        for (wanted, kept) in [
+            (0, vec!["0"]),
+            (1, vec!["0", "1"]),
+            (0, vec!["0", "1"]),
+            (2, vec!["0", "2"]),
+            (3, vec!["2", "3"]),
+        ] {
+            let path = cache.ensure(PolicyVersion(wanted)).await.unwrap();
+            assert_eq!(fs::read_to_string(path.join("model.safetensors")).unwrap(), wanted.to_string());
+            assert_eq!(versions(&folder), kept);
+        }
+        let fetched = fake.state().fetched;
+        let weights = fetched.iter().filter(|(_, name)| name == "model.safetensors");
+        assert_eq!(weights.map(|(version, _)| *version).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_left_is_verified_and_tidied() {
+        let (fake, server, _folders) = coordinator(2).await;
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = connect(&server.address);
+        let mut cache = PolicyCache::new(coordinator.clone(), "cafe", folder.path()).unwrap();
+        cache.ensure(PolicyVersion(0)).await.unwrap();
+        let path = cache.ensure(PolicyVersion(1)).await.unwrap().join("model.safetensors");
+        fs::write(&path, "damaged").unwrap();
+
+        fake.change(|state| state.fetched.clear());
+        let mut cache = PolicyCache::new(coordinator, "cafe", folder.path()).unwrap();
+        cache.ensure(PolicyVersion(1)).await.unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "1");
+        assert!(!fake.state().fetched.is_empty());
+        assert_eq!(versions(&folder), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn a_version_of_another_run_is_refused_before_it_is_fetched() {
+        let (fake, server, _folders) = coordinator(1).await;
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PolicyCache::new(connect(&server.address), "f00d", folder.path()).unwrap();
+        let error = cache.latest().await.unwrap_err().to_string();
+        assert!(error.contains("hash cafe") && error.contains("hash f00d"), "{error}");
+        assert!(fake.state().fetched.is_empty());
+    }
+}

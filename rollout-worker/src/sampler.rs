@@ -1,0 +1,281 @@
+//! The policy and its tokenizer: from messages or token ids to completions.
+//!
+//! Lives on one thread, which owns every tensor. Knows nothing of the coordinator: whoever calls says which version lies
+//! in which folder. No keys or values outlive a call, hence none outlive a version.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use podium_config::DataType;
+use podium_grpo::rng::Stream;
+use podium_grpo::{Completion, FinishReason, PolicyVersion};
+use podium_model::{Finish, LoadOptions, Policy, Precision, checkpoint, device, generate};
+use podium_proto::convert::{Slot, SlotResult};
+use podium_tokenizer::{Message, Tokenizer, Variables};
+use tch::Device;
+
+use crate::lease::{Cost, Lease, Outcome, Sampling, stream};
+
+/// Why there are no completions.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The device cannot be had.
+    #[error("cannot compute on device {name:?}")]
+    Device {
+        /// What was asked for.
+        name: String,
+        /// Why not.
+        source: device::Error,
+    },
+    /// The weights cannot be read.
+    #[error("cannot load the policy in {}", folder.display())]
+    Policy {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: Box<checkpoint::Error>,
+    },
+    /// The tokenizer cannot be read.
+    #[error("cannot load the tokenizer in {}", folder.display())]
+    Tokenizer {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: podium_tokenizer::Error,
+    },
+    /// A prompt cannot be turned into tokens.
+    #[error("cannot turn the messages of {what} into tokens")]
+    Prompt {
+        /// Whose.
+        what: String,
+        /// Why.
+        source: podium_tokenizer::Error,
+    },
+    /// Sampled ids cannot be turned into text.
+    #[error("cannot turn sampled tokens into text")]
+    Text(#[source] podium_tokenizer::Error),
+    /// Nothing is loaded yet.
+    #[error("no policy is loaded")]
+    Empty,
+    /// Another version is loaded.
+    #[error("{wanted} was asked for, {loaded} is loaded")]
+    Version {
+        /// The lease's.
+        wanted: PolicyVersion,
+        /// What is there.
+        loaded: PolicyVersion,
+    },
+    /// Sampling failed.
+    #[error(transparent)]
+    Generate(#[from] generate::Error),
+}
+
+/// The number type of a policy on `device`: a CPU always computes in float32.
+pub(crate) fn precision(device: Device, wanted: DataType) -> Precision {
+    match (device, wanted) {
+        (Device::Cpu, _) | (_, DataType::Float32) => Precision::Float32,
+        (_, DataType::Bfloat16) => Precision::Bfloat16,
+    }
+}
+
+/// The state of the thread that samples.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    options: LoadOptions,
+    loaded: Option<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    version: PolicyVersion,
+    policy: Policy,
+    tokenizer: Tokenizer,
+}
+
+/// Prompts that are sampled as one batch.
+pub(crate) struct Batch<'a> {
+    /// Token ids, at least one each.
+    pub(crate) prompts: &'a [Vec<u32>],
+    /// For each prompt the random numbers of each of its completions.
+    pub(crate) streams: &'a [Vec<Stream>],
+    /// How.
+    pub(crate) sampling: &'a Sampling,
+}
+
+/// A batch's completions, for each prompt in sample order.
+#[derive(Debug)]
+pub(crate) struct Completed {
+    pub(crate) groups: Vec<Vec<Completion>>,
+    pub(crate) cost: Cost,
+}
+
+impl Sampler {
+    /// Prepares the calling thread: `threads` libtorch threads on the device of that name.
+    pub(crate) fn new(device: &str, dtype: DataType, threads: usize) -> Result<Self, Error> {
+        let failed = |source| Error::Device { name: device.to_owned(), source };
+        device::set_threads(threads).map_err(failed)?;
+        let device = device::parse(device).map_err(failed)?;
+        let options = LoadOptions { device, precision: precision(device, dtype) };
+        Ok(Self { options, loaded: None })
+    }
+
+    /// `cpu`, `cuda:0`, …
+    pub(crate) fn device_name(&self) -> String {
+        match self.options.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+
+    /// The version that would sample.
+    pub(crate) fn version(&self) -> Option<PolicyVersion> {
+        self.loaded.as_ref().map(|loaded| loaded.version)
+    }
+
+    /// Makes `version`, which lies in `folder`, the one that samples.
+    ///
+    /// The versions of a run share architecture and tokenizer, so that only weights change after the first.
+    pub(crate) fn load(&mut self, version: PolicyVersion, folder: &Path) -> Result<(), Error> {
+        if self.version() == Some(version) {
+            return Ok(());
+        }
+        let failed = |source| Error::Policy { folder: folder.to_owned(), source: Box::new(source) };
+        // Taken out, since half-assigned weights must not sample should this fail.
+        let loaded = match self.loaded.take() {
+            Some(mut loaded) => {
+                loaded.policy.assign_from(folder).map_err(failed)?;
+                Loaded { version, ..loaded }
+            }
+            None => Loaded {
+                version,
+                policy: Policy::load(folder, self.options).map_err(failed)?,
+                tokenizer: Tokenizer::load(folder)
+                    .map_err(|source| Error::Tokenizer { folder: folder.to_owned(), source })?,
+            },
+        };
+        self.loaded = Some(loaded);
+        Ok(())
+    }
+
+    /// Samples a lease; `None` if `stop` said so before it was done.
+    pub(crate) fn sample(&self, lease: &Lease, stop: &dyn Fn() -> bool) -> Result<Option<Outcome>, Error> {
+        let version = self.version().ok_or(Error::Empty)?;
+        if version != lease.version {
+            return Err(Error::Version { wanted: lease.version, loaded: version });
+        }
+        let prompts = lease.tasks.iter().map(|task| self.prompt(&task.messages, || name(task.slot)));
+        let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
+        let Sampling { group_size, seed, .. } = lease.sampling;
+        let streams = |slot| (0..group_size).map(|sample| stream(seed, slot, sample)).collect();
+        let streams: Vec<Vec<Stream>> = lease.tasks.iter().map(|task| streams(task.slot)).collect();
+        let batch = Batch { prompts: &prompts, streams: &streams, sampling: &lease.sampling };
+        let Some(Completed { groups, cost }) = self.complete(&batch, stop)? else { return Ok(None) };
+        let results = lease
+            .tasks
+            .iter()
+            .zip(prompts)
+            .zip(groups)
+            .map(|((task, prompt_ids), completions)| SlotResult { slot: task.slot, prompt_ids, completions });
+        Ok(Some(Outcome { version, results: results.collect(), cost }))
+    }
+
+    /// The token ids of a conversation that the policy is to go on with; `what` names it in errors.
+    pub(crate) fn prompt(
+        &self,
+        messages: &[Message],
+        what: impl FnOnce() -> String,
+    ) -> Result<Vec<u32>, Error> {
+        let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
+        let variables = Variables { add_generation_prompt: true, ..Variables::default() };
+        tokenizer.encode_chat(messages, &variables).map_err(|source| Error::Prompt { what: what(), source })
+    }
+
+    /// Samples completions of token ids; `None` if `stop` said so before all were done.
+    pub(crate) fn complete(
+        &self,
+        batch: &Batch<'_>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Completed>, Error> {
+        let Loaded { policy, tokenizer, .. } = self.loaded.as_ref().ok_or(Error::Empty)?;
+        let sampling = podium_model::Sampling {
+            temperature: batch.sampling.temperature,
+            top_p: batch.sampling.top_p,
+            top_k: batch.sampling.top_k,
+            greedy: batch.sampling.greedy,
+            max_new_tokens: batch.sampling.max_new_tokens,
+            stop_token_ids: tokenizer.stop_token_ids().to_vec(),
+        };
+        let uniform = |prompt: usize, sample: usize, position: usize| {
+            batch.streams[prompt][sample].clone().at(position as u64).uniform()
+        };
+        let began = Instant::now();
+        let steps = Steps::default();
+        let stop = || {
+            steps.begin();
+            stop()
+        };
+        let group_size = batch.sampling.group_size;
+        let generated =
+            match podium_model::generate(policy, batch.prompts, group_size, &sampling, &uniform, &stop) {
+                Err(generate::Error::Stopped { .. }) => return Ok(None),
+                generated => generated?,
+            };
+        let (total, prefill) = (began.elapsed(), steps.prefill(began));
+        let mut completion_tokens = 0;
+        let mut completion = |sampled: podium_model::Sampled| {
+            completion_tokens += sampled.token_ids.len() as u64;
+            Ok(Completion {
+                text: tokenizer.decode(&sampled.token_ids, true).map_err(Error::Text)?,
+                token_ids: sampled.token_ids,
+                logprobs: sampled.logprobs,
+                sampled_logprobs: sampled.sampled_logprobs,
+                finish_reason: match sampled.finish {
+                    Finish::Stop => FinishReason::Stop,
+                    Finish::Length => FinishReason::Length,
+                },
+            })
+        };
+        let groups = generated.groups.into_iter();
+        let groups = groups
+            .map(|group| group.into_iter().map(&mut completion).collect())
+            .collect::<Result<Vec<Vec<Completion>>, Error>>()?;
+        let prefill = prefill.unwrap_or(total);
+        let prompt_tokens = generated.prefill_tokens as u64;
+        let decode = total.saturating_sub(prefill);
+        Ok(Some(Completed { groups, cost: Cost { prefill, decode, prompt_tokens, completion_tokens } }))
+    }
+}
+
+/// Tells prefill from decoding by the steps that sampling announces.
+#[derive(Default)]
+struct Steps {
+    begun: Cell<u32>,
+    second: Cell<Option<Instant>>,
+}
+
+impl Steps {
+    /// A step begins.
+    fn begin(&self) {
+        self.begun.set(self.begun.get() + 1);
+        if self.begun.get() == 2 {
+            self.second.set(Some(Instant::now()));
+        }
+    }
+
+    /// Time until every completion had its first token, if any went on after it. Choosing a token waits for the device,
+    /// so that this holds for a GPU as well.
+    fn prefill(&self, began: Instant) -> Option<Duration> {
+        self.second.get().map(|second| second - began)
+    }
+}
+
+fn name(slot: Slot) -> String {
+    match slot {
+        Slot::Training(id) => id.to_string(),
+        Slot::Evaluation { version, index } => format!("evaluation prompt {index} under {version}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+use podium_proto::v1;
+
+use super::*;
+use crate::lease::tests::training;
+use crate::tiny;
+
+fn sampler() -> Sampler {
+    Sampler::new("cpu", DataType::Bfloat16, 1).unwrap()
+}
+
+fn loaded(seed: u64) -> Sampler {
+    let mut sampler = sampler();
+    sampler.load(PolicyVersion(0), tiny::folder(seed).path()).unwrap();
+    sampler
+}
+
+fn sample(sampler: &Sampler, message: v1::Lease) -> Outcome {
+    sampler.sample(&Lease::try_from(message).unwrap(), &|| false).unwrap().unwrap()
+}
+
+fn ids(result: &SlotResult) -> Vec<&[u32]> {
+    result.completions.iter().map(|completion| completion.token_ids.as_slice()).collect()
+}
+
+#[test]
+fn a_lease_gives_the_same_bits_on_every_worker() {
+    let lease = training(0, &["a b", "c d e f", "g"]);
+    let (one, other) = (loaded(1), loaded(1));
+    let outcome = sample(&one, lease.clone());
+    sample(&one, training(0, &["f"]));
+    for outcome_of_another in [sample(&one, lease.clone()), sample(&other, lease)] {
+        assert_eq!(outcome_of_another.results, outcome.results);
+    }
+}
+
+#[test]
+fn completions_are_what_was_asked_for() {
+    let outcome = sample(&loaded(1), training(0, &["a b", "c d e f"]));
+    assert_eq!(outcome.results.len(), 2);
+    assert_eq!(outcome.results[0].prompt_ids, [2, 4, 5, 6, 3, 4], "user : a b assistant :");
+    let completions: Vec<_> = outcome.results.iter().flat_map(|result| &result.completions).collect();
+    assert_eq!(completions.len(), 8);
+    for completion in &completions {
+        let ended = completion.token_ids.last() == Some(&tiny::END);
+        assert_eq!(ended, completion.finish_reason == FinishReason::Stop);
+        assert!(ended || completion.len() == 12);
+        assert_eq!(completion.logprobs.len(), completion.len());
+        assert!(completion.sampled_logprobs.is_none());
+        assert!(!completion.text.contains("<end>"), "special tokens are no text");
+        let words = completion.text.split_whitespace().count();
+        assert_eq!(words, completion.len() - usize::from(ended));
+    }
+    let tokens: usize = completions.iter().map(|completion| completion.len()).sum();
+    assert_eq!(outcome.cost.completion_tokens, tokens as u64);
+    assert_eq!(outcome.cost.prompt_tokens, 6 + 8, "each prompt is computed once");
+}
+
+#[test]
+fn equal_prompts_of_different_slots_draw_different_numbers() {
+    let outcome = sample(&loaded(1), training(0, &["a b", "a b"]));
+    assert_ne!(ids(&outcome.results[0]), ids(&outcome.results[1]));
+    let mut group = ids(&outcome.results[0]);
+    group.dedup();
+    assert!(group.len() > 1, "completions of a group differ");
+    let mut reseeded = training(0, &["a b", "a b"]);
+    reseeded.sampling.as_mut().unwrap().seed = 6;
+    assert_ne!(sample(&loaded(1), reseeded).results, outcome.results);
+}
+
+#[test]
+fn evaluations_of_two_versions_draw_the_same_numbers() {
+    let evaluation = |version| {
+        let mut lease = training(version, &["a b", "c"]);
+        for (index, task) in lease.tasks.iter_mut().enumerate() {
+            let slot = v1::EvaluationSlot { policy_version: version, index: index as u32 };
+            task.purpose = Some(v1::task::Purpose::Evaluation(slot));
+        }
+        lease
+    };
+    let folder = tiny::folder(1);
+    let mut sampler = sampler();
+    sampler.load(PolicyVersion(0), folder.path()).unwrap();
+    let first = sample(&sampler, evaluation(0));
+    sampler.load(PolicyVersion(1), folder.path()).unwrap();
+    let second = sample(&sampler, evaluation(1));
+    assert_eq!(second.version, PolicyVersion(1));
+    for (first, second) in first.results.iter().zip(&second.results) {
+        assert_eq!(first.completions, second.completions);
+    }
+}
+
+#[test]
+fn a_filter_adds_the_log_probabilities_it_sampled_from() {
+    let mut lease = training(0, &["a b"]);
+    lease.sampling.as_mut().unwrap().top_k = 2;
+    let outcome = sample(&loaded(1), lease);
+    for completion in &outcome.results[0].completions {
+        let sampled = completion.sampled_logprobs.as_ref().unwrap();
+        assert!(sampled.iter().zip(&completion.logprobs).all(|(sampled, full)| sampled >= full));
+    }
+}
+
+#[test]
+fn temperature_zero_is_greedy() {
+    let mut lease = training(0, &["a b"]);
+    lease.sampling.as_mut().unwrap().temperature = 0.0;
+    let mut group =
+        ids(&sample(&loaded(1), lease).results[0]).iter().map(|ids| ids.to_vec()).collect::<Vec<_>>();
+    group.dedup();
+    assert_eq!(group.len(), 1);
+}
+
+#[test]
+fn a_new_version_takes_the_place_of_the_old() {
+    let (first, second) = (tiny::folder(1), tiny::folder(2));
+    let lease = |version| Lease::try_from(training(version, &["a b"])).unwrap();
+    let mut sampler = sampler();
+    assert!(matches!(sampler.sample(&lease(0), &|| false), Err(Error::Empty)));
+    sampler.load(PolicyVersion(0), first.path()).unwrap();
+    assert!(matches!(sampler.sample(&lease(1), &|| false), Err(Error::Version { .. })));
+    let of_first = sample(&sampler, training(0, &["a b"])).results;
+    sampler.load(PolicyVersion(1), second.path()).unwrap();
+    sampler.load(PolicyVersion(0), first.path()).unwrap();
+    assert_eq!(sample(&sampler, training(0, &["a b"])).results, of_first);
+    let nowhere = sampler.load(PolicyVersion(5), Path::new("nowhere")).unwrap_err();
+    assert!(nowhere.to_string().contains("cannot load the policy in nowhere"));
+    assert_eq!(sampler.version(), None, "weights that may be half assigned do not sample");
+}
+
+#[test]
+fn sampling_stops_when_told() {
+    let lease = Lease::try_from(training(0, &["a b"])).unwrap();
+    assert!(loaded(1).sample(&lease, &|| true).unwrap().is_none());
+}

@@ -1,0 +1,243 @@
+use podium_grpo::{Completion, FinishReason};
+use podium_proto::convert::SlotResult;
+use tokio::sync::watch;
+
+use super::*;
+use crate::fake_coordinator::{FakeCoordinator, LONG, connect};
+use crate::lease::Cost;
+use crate::lease::tests::training;
+
+/// A device that samples nothing in particular, while it is let to.
+#[derive(Clone)]
+struct FakeDevice {
+    at_work: watch::Sender<bool>,
+    broken: watch::Sender<bool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the device is broken")]
+struct Broken;
+
+impl FakeDevice {
+    fn new(at_work: bool) -> Self {
+        Self { at_work: watch::Sender::new(at_work), broken: watch::Sender::new(false) }
+    }
+}
+
+impl Sample for FakeDevice {
+    type Error = Broken;
+
+    async fn sample(&self, lease: Arc<Lease>, stop: CancellationToken) -> Result<Option<Outcome>, Broken> {
+        let mut at_work = self.at_work.subscribe();
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            _ = at_work.wait_for(|at_work| *at_work) => {}
+        }
+        let completion = Completion {
+            token_ids: vec![1],
+            text: "a".into(),
+            logprobs: vec![-0.5],
+            sampled_logprobs: None,
+            finish_reason: FinishReason::Stop,
+        };
+        let results = lease.tasks.iter().map(|task| SlotResult {
+            slot: task.slot,
+            prompt_ids: vec![1],
+            completions: vec![completion.clone(); lease.sampling.group_size],
+        });
+        Ok(Some(Outcome { version: lease.version, results: results.collect(), cost: Cost::default() }))
+    }
+
+    async fn failed(&self) -> Broken {
+        let mut broken = self.broken.subscribe();
+        broken.wait_for(|broken| *broken).await.unwrap();
+        Broken
+    }
+}
+
+type Running = tokio::task::JoinHandle<Result<Ending, Error<Broken>>>;
+
+fn begin(address: &str, device: &FakeDevice, leave: &CancellationToken, grace: Duration) -> Running {
+    let identity = Identity {
+        worker_id: Uuid::from_u128(9),
+        run_hash: "cafe".into(),
+        model_fingerprint: "beef".into(),
+        capabilities: v1::Capabilities::default(),
+    };
+    let (coordinator, device, leave) = (connect(address), device.clone(), leave.clone());
+    tokio::spawn(async move { run(&coordinator, identity, device, leave, grace).await })
+}
+
+async fn ended(running: Running) -> Result<Ending, Error<Broken>> {
+    timeout(LONG, running).await.expect("the session ends in time").unwrap()
+}
+
+fn lease(step: u64) -> Answer {
+    Answer::Lease(training(step, &["a", "b"]))
+}
+
+fn over() -> Answer {
+    Answer::RunOver(v1::RunOver { reason: "all steps are done".into() })
+}
+
+fn steps(submitted: &[v1::SubmitRequest]) -> Vec<u64> {
+    submitted.iter().map(|request| request.policy_version).collect()
+}
+
+#[tokio::test]
+async fn leases_are_sampled_and_handed_in_until_the_run_is_over() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.extend([lease(0), Answer::Idle(v1::Idle {}), lease(1), over()]));
+    let server = fake.serve("127.0.0.1:0").await;
+    let running = begin(&server.address, &FakeDevice::new(true), &CancellationToken::new(), LONG);
+    assert_eq!(ended(running).await.unwrap(), Ending::RunOver("all steps are done".into()));
+
+    let state = fake.state();
+    assert_eq!(state.registered.len(), 1);
+    let registered = &state.registered[0];
+    assert_eq!((&*registered.run_hash, &*registered.model_fingerprint), ("cafe", "beef"));
+    assert_eq!(registered.protocol, podium_proto::PROTOCOL_VERSION);
+    assert_eq!(steps(&state.submitted), [0, 1]);
+    let request = &state.submitted[1];
+    assert_eq!(request.lease_id, training(1, &[]).lease_id);
+    let indices: Vec<_> = request.results.iter().map(|result| result.purpose).collect();
+    let slot = |index| v1::task_result::Purpose::Training(v1::TrainingSlot { step: 1, index });
+    assert_eq!(indices, [Some(slot(0)), Some(slot(1))]);
+    assert_eq!(request.results[0].completions.len(), 4);
+    assert_eq!(state.left, [registered.worker_id.clone()]);
+}
+
+#[tokio::test]
+async fn heartbeats_name_the_lease_being_sampled() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.push_back(lease(0)));
+    let server = fake.serve("127.0.0.1:0").await;
+    let device = FakeDevice::new(false);
+    let running = begin(&server.address, &device, &CancellationToken::new(), LONG);
+    let held = vec![training(0, &[]).lease_id];
+    fake.until(|state| state.heartbeats.iter().any(|beat| beat.lease_ids == held)).await;
+    fake.change(|state| state.answers.push_back(over()));
+    device.at_work.send_replace(true);
+    ended(running).await.unwrap();
+    assert_eq!(steps(&fake.state().submitted), [0]);
+}
+
+#[tokio::test]
+async fn a_restarted_coordinator_gets_the_work_that_was_going_on() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.push_back(lease(0)));
+    let server = fake.serve("127.0.0.1:0").await;
+    let address = server.address.clone();
+    let device = FakeDevice::new(false);
+    let running = begin(&address, &device, &CancellationToken::new(), LONG);
+    fake.until(|state| state.heartbeats.iter().any(|beat| !beat.lease_ids.is_empty())).await;
+
+    drop(server);
+    device.at_work.send_replace(true);
+    fake.change(|state| state.answers.extend([lease(1), over()]));
+    let _server = fake.serve(&address).await;
+    assert_eq!(ended(running).await.unwrap(), Ending::RunOver("all steps are done".into()));
+    let state = fake.state();
+    assert_eq!(state.registered.len(), 2);
+    assert_eq!(state.registered[0], state.registered[1], "it is the same worker");
+    let mut submitted = steps(&state.submitted);
+    submitted.sort_unstable();
+    assert_eq!(submitted, [0, 1]);
+}
+
+#[tokio::test]
+async fn another_run_in_the_coordinators_place_ends_the_session() {
+    let fake = FakeCoordinator::new();
+    let server = fake.serve("127.0.0.1:0").await;
+    let address = server.address.clone();
+    let running = begin(&address, &FakeDevice::new(true), &CancellationToken::new(), LONG);
+    fake.until(|state| !state.heartbeats.is_empty()).await;
+    drop(server);
+    fake.change(|state| state.run_id = Uuid::from_u128(78));
+    let _server = fake.serve(&address).await;
+    assert!(matches!(ended(running).await, Err(Error::OtherRun { .. })));
+}
+
+#[tokio::test]
+async fn a_worker_of_another_run_is_told_so() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.run_hash = "f00d".into());
+    let server = fake.serve("127.0.0.1:0").await;
+    let running = begin(&server.address, &FakeDevice::new(true), &CancellationToken::new(), LONG);
+    let error = ended(running).await.unwrap_err().to_string();
+    assert!(error.contains("refused to register this worker: this worker is of another run"), "{error}");
+    assert!(fake.state().left.is_empty(), "who never came need not leave");
+}
+
+#[tokio::test]
+async fn who_leaves_hands_the_lease_at_hand_in() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.push_back(lease(0)));
+    let server = fake.serve("127.0.0.1:0").await;
+    let (device, leave) = (FakeDevice::new(false), CancellationToken::new());
+    let running = begin(&server.address, &device, &leave, LONG);
+    let held = vec![training(0, &[]).lease_id];
+    fake.until(|state| state.heartbeats.iter().any(|beat| beat.lease_ids == held)).await;
+    leave.cancel();
+    device.at_work.send_replace(true);
+    assert_eq!(ended(running).await.unwrap(), Ending::Leaving);
+    let state = fake.state();
+    assert_eq!((steps(&state.submitted), state.left.len()), (vec![0], 1));
+}
+
+#[tokio::test]
+async fn who_has_no_time_gives_the_lease_back() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.push_back(lease(0)));
+    let server = fake.serve("127.0.0.1:0").await;
+    let (device, leave) = (FakeDevice::new(false), CancellationToken::new());
+    let running = begin(&server.address, &device, &leave, Duration::from_millis(30));
+    let held = vec![training(0, &[]).lease_id];
+    fake.until(|state| state.heartbeats.iter().any(|beat| beat.lease_ids == held)).await;
+    leave.cancel();
+    assert_eq!(ended(running).await.unwrap(), Ending::Leaving);
+    let state = fake.state();
+    assert_eq!((steps(&state.submitted), state.left.len()), (vec![], 1));
+}
+
+#[tokio::test]
+async fn who_has_nothing_at_hand_leaves_at_once() {
+    let fake = FakeCoordinator::new();
+    let server = fake.serve("127.0.0.1:0").await;
+    let leave = CancellationToken::new();
+    let running = begin(&server.address, &FakeDevice::new(true), &leave, LONG);
+    fake.until(|state| !state.heartbeats.is_empty()).await;
+    leave.cancel();
+    assert_eq!(ended(running).await.unwrap(), Ending::Leaving);
+    assert_eq!(fake.state().left.len(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_dropped_for_the_next() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.push_back(lease(0)));
+    let server = fake.serve("127.0.0.1:0").await;
+    let device = FakeDevice::new(false);
+    let running = begin(&server.address, &device, &CancellationToken::new(), LONG);
+    let held = vec![training(0, &[]).lease_id];
+    fake.until(|state| state.heartbeats.iter().any(|beat| beat.lease_ids == held)).await;
+    fake.change(|state| state.lost = held);
+    fake.until(|state| state.heartbeats.last().is_some_and(|beat| beat.lease_ids.is_empty())).await;
+    device.at_work.send_replace(true);
+    fake.change(|state| state.answers.extend([lease(1), over()]));
+    ended(running).await.unwrap();
+    assert_eq!(steps(&fake.state().submitted), [1]);
+}
+
+#[tokio::test]
+async fn a_broken_device_ends_the_session_and_returns_the_lease() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| state.answers.push_back(lease(0)));
+    let server = fake.serve("127.0.0.1:0").await;
+    let device = FakeDevice::new(false);
+    let running = begin(&server.address, &device, &CancellationToken::new(), LONG);
+    fake.until(|state| state.answers.is_empty()).await;
+    device.broken.send_replace(true);
+    assert!(matches!(ended(running).await, Err(Error::Device(Broken))));
+    assert_eq!(fake.state().left.len(), 1);
+}
