@@ -1,0 +1,110 @@
+//! What is computed when a step is committed or an evaluation is complete. Functions of what the store holds; they block.
+
+use std::collections::BTreeMap;
+
+use podium_grpo::{Group, PolicyVersion, Step};
+use podium_proto::convert::TryFromMessage;
+use podium_proto::v1;
+
+use super::Error;
+use crate::curriculum::Curriculum;
+use crate::grading;
+use crate::machine::Work;
+use crate::reports::evaluation::Answered;
+use crate::reports::{evaluation, samples, step};
+use crate::store::{EvaluationRecord, Row, StepRecord, Store};
+
+/// A step that rank 0 has finished.
+pub(super) struct Finished {
+    pub(super) step: Step,
+    /// What rank 0 reported; nothing where its report was lost.
+    pub(super) figures: Option<BTreeMap<String, f64>>,
+    /// Seconds since the step before it.
+    pub(super) seconds: f64,
+    /// Steps of the run.
+    pub(super) steps: u64,
+}
+
+/// Makes a step's record and keeps it.
+pub(super) fn close_step(
+    store: &Store,
+    curriculum: &Curriculum,
+    finished: Finished,
+) -> Result<StepRecord, Error> {
+    let Finished { step, figures, seconds, steps } = finished;
+    let tokens_before = match step.0.checked_sub(1) {
+        Some(before) => store.step(Step(before))?.map_or(0, |record| tokens(&record.row)),
+        None => 0,
+    };
+    let work = Work::Training(step);
+    let (mut groups, mut forms, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for message in store.groups(step)? {
+        let (slot, index) = (work.slot(message.index), message.index);
+        let case = curriculum.case(slot)?;
+        forms.extend(
+            message.completions.iter().map(|one| curriculum.task().grade(&case, &one.text).outcome.form),
+        );
+        if samples::keeps_step(step.0, steps) && kept.len() < samples::KEPT {
+            kept.push(samples::row(curriculum.task(), work, index, &case, &message.completions));
+        }
+        groups.push(Group::try_from_message(message)?);
+    }
+    let known = step::StepFigures { step, groups: &groups, forms: &forms, tokens_before, seconds };
+    let row = step::row(&known, &figures.clone().unwrap_or_default());
+    let record = StepRecord { reported: figures.is_some(), row, samples: kept };
+    store.put_step(step, &record)?;
+    Ok(record)
+}
+
+/// Adds a report that comes after its step was committed without one; `None` if there was one.
+pub(super) fn add_report(
+    store: &Store,
+    step: Step,
+    figures: &BTreeMap<String, f64>,
+) -> Result<Option<StepRecord>, Error> {
+    match store.step(step)? {
+        Some(mut record) if !record.reported && !figures.is_empty() => {
+            step::add_report(&mut record.row, figures);
+            record.reported = true;
+            store.put_step(step, &record)?;
+            Ok(Some(record))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Makes an evaluation's record and keeps it.
+pub(super) fn close_evaluation(
+    store: &Store,
+    curriculum: &Curriculum,
+    version: PolicyVersion,
+) -> Result<EvaluationRecord, Error> {
+    let task = curriculum.task();
+    let work = Work::Evaluation(version);
+    let mut answers = Vec::new();
+    let mut kept = Vec::new();
+    for (index, answer) in store.answers(version)? {
+        let case = curriculum.case(work.slot(index))?;
+        if kept.len() < samples::KEPT {
+            kept.push(samples::row(task, work, index, &case, std::slice::from_ref(&answer)));
+        }
+        let reading = grading::read(task, &case, &answer.text);
+        answers.push(Answered { case, answer, reading });
+    }
+    let start = store.evaluations()?.remove(&PolicyVersion::START).map(|record| record.ranks);
+    let metrics = evaluation::metrics(task.answer().list_length);
+    let row = evaluation::row(version, &answers, start.as_deref(), &metrics, task.seed());
+    let record = EvaluationRecord { row, ranks: evaluation::ranks(&answers), samples: kept };
+    store.put_evaluation(version, &record)?;
+    Ok(record)
+}
+
+/// The completions and tokens of groups.
+pub(super) fn volume(groups: &[v1::ScoredGroup]) -> (usize, usize) {
+    let completions = || groups.iter().flat_map(|group| &group.completions);
+    (completions().count(), completions().map(|completion| completion.token_ids.len()).sum())
+}
+
+fn tokens(row: &Row) -> u64 {
+    row.get("num_tokens").and_then(serde_json::Value::as_u64).unwrap_or(0)
+}

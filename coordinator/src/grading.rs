@@ -1,0 +1,163 @@
+//! From what a worker handed in to what is kept: counts and lengths are checked, training completions are scored.
+
+use podium_config::RunFile;
+use podium_grpo::{Group, PolicyVersion};
+use podium_proto::convert::{Slot, SlotResult};
+use podium_proto::v1;
+use podium_recsys::ItemId;
+use podium_recsys::completion::{self, Expected};
+use podium_recsys::task::{self, Case, Grade, Task};
+
+use crate::curriculum::Curriculum;
+use crate::machine::Work;
+use crate::store::Results;
+
+/// Results that no worker of this run would hand in.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// More or fewer completions than were asked for.
+    #[error("{slot:?} came with {found} completions: expected {expected}")]
+    Count {
+        /// The slot.
+        slot: Slot,
+        /// How many came.
+        found: usize,
+        /// How many were asked for.
+        expected: u32,
+    },
+    /// A completion that should have been cut.
+    #[error("a completion of {slot:?} has {found} tokens: expected at most {expected}")]
+    Length {
+        /// The slot.
+        slot: Slot,
+        /// Its tokens.
+        found: usize,
+        /// `rollout.max_new_tokens`.
+        expected: u32,
+    },
+    /// The slot stands for nothing.
+    #[error("there is no prompt for {slot:?}")]
+    Case {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: task::Error,
+    },
+}
+
+/// How a run samples: what leases carry and results are held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    training: v1::Sampling,
+    evaluation: v1::Sampling,
+}
+
+impl Sampling {
+    /// The sampling that a run file asks for.
+    pub fn of(file: &RunFile) -> Self {
+        let rollout = &file.rollout;
+        let training = v1::Sampling {
+            group_size: rollout.group_size,
+            temperature: rollout.temperature,
+            top_p: rollout.top_p,
+            top_k: rollout.top_k,
+            max_new_tokens: rollout.max_new_tokens,
+            seed: file.run.seed,
+        };
+        // The whole distribution, or its mode: a filter made for training would flatter the figures.
+        let evaluation = v1::Sampling {
+            group_size: 1,
+            temperature: file.evaluation.temperature,
+            top_p: 1.0,
+            top_k: 0,
+            ..training
+        };
+        Self { training, evaluation }
+    }
+
+    /// The sampling of a piece of work.
+    pub const fn for_work(&self, work: Work) -> v1::Sampling {
+        match work {
+            Work::Training(_) => self.training,
+            Work::Evaluation(_) => self.evaluation,
+        }
+    }
+
+    fn check(&self, result: &SlotResult) -> Result<(), Error> {
+        let slot = result.slot;
+        let sampling = self.for_work(Work::of(slot).0);
+        let found = result.completions.len();
+        if found != sampling.group_size as usize {
+            return Err(Error::Count { slot, found, expected: sampling.group_size });
+        }
+        let expected = sampling.max_new_tokens;
+        match result.completions.iter().map(|completion| completion.len()).max() {
+            Some(found) if found > expected as usize => Err(Error::Length { slot, found, expected }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks results and scores those of training slots under the version that sampled them.
+pub fn grade(
+    curriculum: &Curriculum,
+    sampling: &Sampling,
+    version: PolicyVersion,
+    submitted: Vec<SlotResult>,
+) -> Result<Results, Error> {
+    let mut results = Results::default();
+    for result in submitted {
+        sampling.check(&result)?;
+        match result.slot {
+            Slot::Training(_) => results.groups.push(score(curriculum, version, result)?.into()),
+            Slot::Evaluation { version, index } => {
+                // Log-probabilities of held-out answers are nobody's input.
+                let answer = result.completions.into_iter().next().map(|mut completion| {
+                    completion.logprobs.clear();
+                    completion.sampled_logprobs = None;
+                    completion.into()
+                });
+                results.answers.extend(answer.map(|answer| (version, index, answer)));
+            }
+        }
+    }
+    Ok(results)
+}
+
+fn score(curriculum: &Curriculum, version: PolicyVersion, result: SlotResult) -> Result<Group, Error> {
+    let SlotResult { slot, prompt_ids, completions } = result;
+    let Slot::Training(id) = slot else { unreachable!("only training slots are scored into groups") };
+    let task = curriculum.task();
+    let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;
+    let scores: Vec<_> =
+        completions.iter().map(|completion| task.grade(&case, &completion.text).score).collect();
+    Ok(Group {
+        id,
+        policy_version: version,
+        prompt_ids,
+        completions,
+        reward_terms: task.rewards().names().to_vec(),
+        rewards: scores.iter().map(|score| Some(score.total)).collect(),
+        term_rewards: scores.into_iter().map(|score| score.parts).collect(),
+    })
+}
+
+/// What a completion says and earns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Its shape, where it ranks the target, and its score.
+    pub grade: Grade,
+    /// The items that it lists, best first.
+    pub ranking: Vec<ItemId>,
+}
+
+/// Reads a completion the way it was graded.
+pub fn read(task: &Task, case: &Case, text: &str) -> Reading {
+    let expected = Expected {
+        options: task.answer(),
+        candidates: &case.candidates,
+        catalogue: &task.dataset().catalogue,
+    };
+    let ranking = completion::parse(text, &expected).ranking.iter().map(|listed| listed.item).collect();
+    Reading { grade: task.grade(case, text), ranking }
+}

@@ -1,0 +1,98 @@
+//! Who works on which block until when.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Millis, Work};
+
+/// A lease's number, unique while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
+/// A block in somebody's hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) worker: Uuid,
+    pub(super) work: Work,
+    pub(super) block: u32,
+    pub(super) deadline: Millis,
+    /// Heartbeats of the worker since, that did not name it.
+    pub(super) unmentioned: u32,
+}
+
+/// All leases. A block is in at most one of them.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    held: BTreeMap<LeaseId, Held>,
+    blocks: BTreeMap<(Work, u32), LeaseId>,
+    next: u64,
+}
+
+impl Leases {
+    /// Gives a block to a worker.
+    pub(super) fn grant(&mut self, held: Held) -> LeaseId {
+        let id = LeaseId(self.next);
+        self.next += 1;
+        self.blocks.insert((held.work, held.block), id);
+        self.held.insert(id, held);
+        id
+    }
+
+    /// Takes a lease back.
+    pub(super) fn remove(&mut self, id: LeaseId) -> Option<Held> {
+        let held = self.held.remove(&id)?;
+        self.blocks.remove(&(held.work, held.block));
+        Some(held)
+    }
+
+    /// Takes back whatever lease there is on a block.
+    pub(super) fn remove_block(&mut self, work: Work, block: u32) {
+        if let Some(id) = self.blocks.remove(&(work, block)) {
+            self.held.remove(&id);
+        }
+    }
+
+    /// Whether somebody works on a block.
+    pub(super) fn is_leased(&self, work: Work, block: u32) -> bool {
+        self.blocks.contains_key(&(work, block))
+    }
+
+    /// The leases that a worker holds.
+    pub(super) fn of_worker(&self, worker: Uuid) -> impl Iterator<Item = LeaseId> {
+        self.held.iter().filter(move |(_, held)| held.worker == worker).map(|(id, _)| *id)
+    }
+
+    /// Whether a lease is a worker's.
+    pub(super) fn belongs(&self, id: LeaseId, worker: Uuid) -> bool {
+        self.held.get(&id).is_some_and(|held| held.worker == worker)
+    }
+
+    /// Notes a heartbeat: leases that it names live until `deadline`. Returns those that it has not named `most` times
+    /// in a row: their worker never heard of them, since the answer that gave them was lost.
+    pub(super) fn beat(
+        &mut self,
+        worker: Uuid,
+        named: &[LeaseId],
+        deadline: Millis,
+        most: u32,
+    ) -> Vec<LeaseId> {
+        let mut unheard = Vec::new();
+        for (id, held) in self.held.iter_mut().filter(|(_, held)| held.worker == worker) {
+            if named.contains(id) {
+                (held.deadline, held.unmentioned) = (deadline, 0);
+            } else {
+                held.unmentioned += 1;
+                if held.unmentioned >= most {
+                    unheard.push(*id);
+                }
+            }
+        }
+        unheard
+    }
+
+    /// The leases whose deadline has come.
+    pub(super) fn expired(&self, now: Millis) -> Vec<LeaseId> {
+        self.held.iter().filter(|(_, held)| held.deadline <= now).map(|(id, _)| *id).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! What a run consists of, before anything has happened.
+
+use podium_config::RunFile;
+use podium_grpo::{GroupId, PolicyVersion, Step};
+use podium_proto::convert::Slot;
+
+use super::Millis;
+
+/// The numbers that decide which work there is and how it is cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Groups a step.
+    pub prompts_per_step: u32,
+    /// Groups a training lease.
+    pub prompts_per_lease: u32,
+    /// Steps between evaluations; 0 for the first and the last version only.
+    pub evaluate_every_steps: u64,
+    /// Held-out prompts of an evaluation; 0 for no evaluation at all.
+    pub evaluation_prompts: u32,
+    /// Held-out prompts an evaluation lease.
+    pub evaluation_prompts_per_lease: u32,
+    /// After this long without a word a lease goes to somebody else, and a worker counts as lost.
+    pub lease_deadline: Millis,
+}
+
+/// One kind of work on one policy version. The order is the order in which work is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// The groups of a training step.
+    Training(Step),
+    /// The held-out prompts under a version.
+    Evaluation(PolicyVersion),
+}
+
+impl Plan {
+    /// The plan of a run file over a data set with `held_out` users.
+    pub fn of(file: &RunFile, held_out: usize) -> Self {
+        let held_out = u32::try_from(held_out).unwrap_or(u32::MAX);
+        let users = match file.evaluation.users {
+            0 => held_out,
+            users => users.min(held_out),
+        };
+        Self {
+            steps: file.run.steps,
+            prompts_per_step: file.rollout.prompts_per_step,
+            prompts_per_lease: file.rollout.prompts_per_lease,
+            evaluate_every_steps: file.evaluation.every_steps,
+            evaluation_prompts: users,
+            evaluation_prompts_per_lease: file.evaluation.prompts_per_lease,
+            lease_deadline: Millis(file.network.lease_deadline_ms),
+        }
+    }
+
+    /// The version that the last step produces.
+    pub const fn last_version(&self) -> PolicyVersion {
+        PolicyVersion(self.steps)
+    }
+
+    /// Whether a version is evaluated: the first, the last, and every n-th between them.
+    pub const fn evaluates(&self, version: PolicyVersion) -> bool {
+        let PolicyVersion(v) = version;
+        let regular = self.evaluate_every_steps > 0 && v.is_multiple_of(self.evaluate_every_steps);
+        self.evaluation_prompts > 0 && v <= self.steps && (v == 0 || v == self.steps || regular)
+    }
+
+    /// Whether a version's folder is kept when `latest` is the newest: the start, what is evaluated, the newest two.
+    pub const fn keeps(&self, version: PolicyVersion, latest: PolicyVersion) -> bool {
+        version.0 == 0 || self.evaluates(version) || version.0.saturating_add(1) >= latest.0
+    }
+
+    /// How many slots a piece of work has, and how many a lease of it holds.
+    pub(super) const fn slots(&self, work: Work) -> (u32, u32) {
+        match work {
+            Work::Training(_) => (self.prompts_per_step, self.prompts_per_lease),
+            Work::Evaluation(_) => (self.evaluation_prompts, self.evaluation_prompts_per_lease),
+        }
+    }
+}
+
+impl Work {
+    /// The version that samples it.
+    pub const fn version(self) -> PolicyVersion {
+        match self {
+            Self::Training(Step(step)) => PolicyVersion(step),
+            Self::Evaluation(version) => version,
+        }
+    }
+
+    /// Its slot of that index.
+    pub const fn slot(self, index: u32) -> Slot {
+        match self {
+            Self::Training(step) => Slot::Training(GroupId { step, index }),
+            Self::Evaluation(version) => Slot::Evaluation { version, index },
+        }
+    }
+
+    /// Which work a slot belongs to, and at which index.
+    pub const fn of(slot: Slot) -> (Self, u32) {
+        match slot {
+            Slot::Training(GroupId { step, index }) => (Self::Training(step), index),
+            Slot::Evaluation { version, index } => (Self::Evaluation(version), index),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the machine says about itself.
+
+use podium_grpo::{PolicyVersion, Step};
+use uuid::Uuid;
+
+use super::{Blocks, Machine, Millis, Plan, Work, World};
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for the first worker and all ranks.
+    Starting,
+    /// Makes steps.
+    Training,
+    /// All steps are done, an evaluation is not.
+    Evaluating,
+    /// Everything is done.
+    Finished,
+    /// Asked to end early.
+    Draining,
+}
+
+/// Slots filled, of all there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Filled.
+    pub ready: u32,
+    /// All.
+    pub wanted: u32,
+}
+
+impl Machine {
+    /// The run's plan.
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The step being made: as many are committed.
+    pub const fn committed(&self) -> Step {
+        self.committed
+    }
+
+    /// The newest version that is there.
+    pub const fn latest(&self) -> PolicyVersion {
+        self.latest
+    }
+
+    /// The ranks.
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Whether a worker is registered.
+    pub fn knows(&self, worker: Uuid) -> bool {
+        self.workers.contains_key(&worker)
+    }
+
+    /// Why everybody should leave, if they should.
+    pub fn over(&self) -> Option<String> {
+        let complete = self.complete.then(|| "the run is complete".to_owned());
+        complete.or_else(|| self.draining.clone())
+    }
+
+    /// Whether all steps and evaluations are done.
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether no worker and no rank is left that has not been told that the run is over.
+    pub fn everyone_left(&self) -> bool {
+        self.workers.is_empty() && (0..self.world.size()).all(|rank| self.ranks_told.contains(&rank))
+    }
+
+    /// How far the run is.
+    pub fn phase(&self) -> Phase {
+        let nothing_yet = self.committed == Step(0) && self.sampling().ready == 0;
+        if self.complete {
+            Phase::Finished
+        } else if self.draining.is_some() {
+            Phase::Draining
+        } else if self.committed.0 >= self.plan.steps {
+            Phase::Evaluating
+        } else if nothing_yet && (self.workers.is_empty() || !self.world.is_complete()) {
+            Phase::Starting
+        } else {
+            Phase::Training
+        }
+    }
+
+    /// Groups of the step being made.
+    pub fn sampling(&self) -> Progress {
+        progress(self.open.get(&Work::Training(self.committed)))
+    }
+
+    /// Prompts of the first evaluation that is not complete.
+    pub fn evaluating(&self) -> Progress {
+        let evaluation = |(work, blocks)| matches!(work, &Work::Evaluation(_)).then_some(blocks);
+        progress(self.open.iter().find_map(evaluation))
+    }
+
+    /// The workers: who, time since they spoke, leases, slots filled.
+    pub fn workers(&self, now: Millis) -> impl Iterator<Item = (Uuid, Millis, u32, u64)> {
+        self.workers.iter().map(move |(&id, worker)| {
+            let silent = Millis(now.0.saturating_sub(worker.last_seen.0));
+            (id, silent, self.leases.of_worker(id).count() as u32, worker.slots_done)
+        })
+    }
+}
+
+fn progress(blocks: Option<&Blocks>) -> Progress {
+    blocks.map_or(Progress::default(), |blocks| Progress { ready: blocks.ready(), wanted: blocks.len() })
+}

@@ -1,0 +1,263 @@
+//! Rules of the machine, one at a time, and as properties over arbitrary events.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WORKER: Uuid = Uuid::from_u128(1);
+const OTHER: Uuid = Uuid::from_u128(2);
+const LEARNER: Uuid = Uuid::from_u128(9);
+
+fn plan() -> Plan {
+    Plan {
+        steps: 2,
+        prompts_per_step: 5,
+        prompts_per_lease: 2,
+        evaluate_every_steps: 0,
+        evaluation_prompts: 3,
+        evaluation_prompts_per_lease: 2,
+        lease_deadline: Millis(100),
+    }
+}
+
+fn machine() -> Machine {
+    let mut machine = Machine::restore(plan(), Recovered::default());
+    for worker in [WORKER, OTHER] {
+        machine.step(Millis(0), Event::WorkerRegistered { worker });
+    }
+    machine
+}
+
+fn lease(machine: &mut Machine, now: u64, worker: Uuid) -> Option<Lease> {
+    match machine.step(Millis(now), Event::LeaseWanted { worker }).into_iter().find(|a| *a != Action::Wake) {
+        Some(Action::Grant(lease)) => Some(lease),
+        _ => None,
+    }
+}
+
+fn slots(lease: &Lease) -> Vec<Slot> {
+    lease.indices.clone().map(|index| lease.work.slot(index)).collect()
+}
+
+fn submit(machine: &mut Machine, now: u64, worker: Uuid, lease: &Lease) -> Vec<Action> {
+    machine.step(Millis(now), Event::Scored { worker, lease: Some(lease.id), slots: slots(lease) })
+}
+
+fn join(machine: &mut Machine) -> Vec<Action> {
+    let join = Join { learner: LEARNER, rank: 0, world_size: 1, address: String::new(), next_step: 0 };
+    machine.step(Millis(0), Event::RankJoined(join))
+}
+
+fn batch(machine: &mut Machine, step: u64) -> Action {
+    let event = Event::BatchWanted { rank: 0, learner: LEARNER, step: Step(step) };
+    machine.step(Millis(0), event).remove(0)
+}
+
+/// Works off everything there is to lease.
+fn work_off(machine: &mut Machine) -> Vec<(Work, Range<u32>)> {
+    let mut done = Vec::new();
+    while let Some(lease) = lease(machine, 0, WORKER) {
+        submit(machine, 0, WORKER, &lease);
+        done.push((lease.work, lease.indices));
+    }
+    done
+}
+
+#[test]
+fn blocks_are_fixed_and_training_comes_first() {
+    let (training, evaluation) = (Work::Training(Step(0)), Work::Evaluation(PolicyVersion(0)));
+    let expected =
+        [(training, 0..2), (training, 2..4), (training, 4..5), (evaluation, 0..2), (evaluation, 2..3)];
+    assert_eq!(work_off(&mut machine()), expected);
+}
+
+#[test]
+fn a_silent_workers_lease_goes_to_somebody_else_with_the_same_content() {
+    let mut machine = machine();
+    let first = lease(&mut machine, 0, WORKER).unwrap();
+    assert_ne!(lease(&mut machine, 99, OTHER).unwrap().indices, first.indices);
+    machine.step(Millis(99), Event::Heartbeat { worker: OTHER, leases: vec![] });
+    machine.step(Millis(99), Event::WorkerRegistered { worker: Uuid::from_u128(3) });
+    let again = lease(&mut machine, 100, Uuid::from_u128(3)).unwrap();
+    assert_eq!((again.work, again.indices.clone()), (first.work, first.indices.clone()));
+    assert_ne!(again.id, first.id);
+    let lost = machine.step(Millis(100), Event::Heartbeat { worker: WORKER, leases: vec![first.id] });
+    assert!(lost.contains(&Action::Refuse(Error::UnknownWorker { worker: WORKER })));
+    // The late result still counts, and the other worker's lease is void.
+    let slot = slots(&first)[0];
+    assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Wanted);
+    submit(&mut machine, 101, WORKER, &first);
+    assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Repeated);
+    let beat = Event::Heartbeat { worker: Uuid::from_u128(3), leases: vec![again.id] };
+    assert_eq!(machine.step(Millis(101), beat)[0], Action::Lost(vec![again.id]));
+}
+
+#[test]
+fn heartbeats_keep_a_lease_and_free_one_whose_answer_was_lost() {
+    let mut machine = machine();
+    let first = lease(&mut machine, 0, WORKER).unwrap();
+    let never_heard_of = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!(lease(&mut machine, 0, WORKER), None, "two are enough for one worker");
+    let mut beat = |now| {
+        machine.step(Millis(now), Event::WorkerRegistered { worker: OTHER });
+        machine.step(Millis(now), Event::Heartbeat { worker: WORKER, leases: vec![first.id] })
+    };
+    assert_eq!(beat(60), [Action::Lost(vec![])]);
+    assert_eq!(beat(90), [Action::Lost(vec![]), Action::LeaseExpired(never_heard_of.id), Action::Wake]);
+    assert_eq!(beat(180), [Action::Lost(vec![])]);
+    assert_eq!(lease(&mut machine, 181, OTHER).unwrap().indices, never_heard_of.indices);
+    assert_eq!(machine.step(Millis(182), Event::Tick), []);
+    submit(&mut machine, 183, WORKER, &first);
+    assert_eq!(machine.verdict(slots(&first)[0], PolicyVersion(0)), Verdict::Repeated);
+}
+
+#[test]
+fn a_leaving_workers_lease_is_free_at_once() {
+    let mut machine = machine();
+    let first = lease(&mut machine, 0, WORKER).unwrap();
+    assert!(machine.step(Millis(1), Event::WorkerLeft { worker: WORKER }).contains(&Action::Wake));
+    assert_eq!(lease(&mut machine, 1, OTHER).unwrap().indices, first.indices);
+}
+
+#[test]
+fn results_of_another_version_or_place_are_refused() {
+    let machine = machine();
+    let group = |step, index| Work::Training(Step(step)).slot(index);
+    assert_eq!(machine.verdict(group(0, 0), PolicyVersion(1)), Verdict::Refused);
+    assert_eq!(machine.verdict(group(0, 5), PolicyVersion(0)), Verdict::Refused);
+    assert_eq!(machine.verdict(group(1, 0), PolicyVersion(1)), Verdict::Refused, "not open yet");
+    let evaluation = Work::Evaluation(PolicyVersion(1)).slot(0);
+    assert_eq!(machine.verdict(evaluation, PolicyVersion(1)), Verdict::Refused);
+}
+
+#[test]
+fn a_run_from_start_to_end() {
+    let mut machine = machine();
+    assert_eq!(machine.phase(), Phase::Starting);
+    assert_eq!(batch(&mut machine, 0), Action::Rejoin);
+    assert!(join(&mut machine).contains(&Action::KeepWorld));
+    assert_eq!(batch(&mut machine, 0), Action::Wait);
+    assert_eq!(
+        machine.check_commit(LEARNER, Step(0)),
+        Err(Error::NotSampled { step: Step(0), ready: 0, wanted: 5 })
+    );
+    for step in 0..2 {
+        work_off(&mut machine);
+        assert_eq!(batch(&mut machine, step), Action::ServeBatch);
+        let version = Step(step).produces();
+        assert!(matches!(machine.check_commit(LEARNER, Step(step)), Err(Error::NotPublished { .. })));
+        assert!(machine.check_publish(PolicyVersion(step + 2)).is_err());
+        machine.check_publish(version).unwrap();
+        machine.step(Millis(0), Event::VersionPublished { version });
+        assert_eq!(machine.missed_commit(0, LEARNER, Step(step + 1)), Some(Step(step)));
+        assert_eq!(machine.check_commit(LEARNER, Step(step)), Ok((0, true)));
+        machine.step(Millis(0), Event::StepCommitted { step: Step(step) });
+        assert_eq!(machine.check_commit(LEARNER, Step(step)), Ok((0, false)));
+    }
+    assert!(matches!(batch(&mut machine, 2), Action::Leave { .. }));
+    assert_eq!(machine.phase(), Phase::Evaluating);
+    let last = lease(&mut machine, 0, WORKER).unwrap();
+    submit(&mut machine, 0, WORKER, &last);
+    let last = lease(&mut machine, 0, WORKER).unwrap();
+    let actions = submit(&mut machine, 0, WORKER, &last);
+    assert!(actions.contains(&Action::EvaluationComplete(PolicyVersion(2))));
+    assert!(actions.contains(&Action::RunComplete));
+    assert!(!machine.everyone_left());
+    for worker in [WORKER, OTHER] {
+        let answer = machine.step(Millis(0), Event::LeaseWanted { worker });
+        assert!(matches!(answer[0], Action::Leave { .. }));
+        machine.step(Millis(0), Event::WorkerLeft { worker });
+    }
+    assert!(machine.everyone_left());
+}
+
+#[test]
+fn groups_go_once_every_rank_has_a_checkpoint_after_them() {
+    let mut machine = Machine::restore(plan(), Recovered { committed: 1, latest: 1, ..Recovered::default() });
+    for (rank, process) in [(0, 5), (1, 6)] {
+        let learner = Uuid::from_u128(process);
+        let join = Join { learner, rank, world_size: 2, address: String::new(), next_step: 0 };
+        machine.step(Millis(0), Event::RankJoined(join));
+    }
+    let mut keep = |rank| machine.step(Millis(0), Event::CheckpointKept { rank, step: Step(1) });
+    assert_eq!(keep(0), []);
+    assert_eq!(keep(1), [Action::DropGroups { before: Step(1) }]);
+    let event = Event::BatchWanted { rank: 0, learner: Uuid::from_u128(5), step: Step(0) };
+    assert!(matches!(machine.step(Millis(0), event)[0], Action::Refuse(Error::StepGone { .. })));
+}
+
+#[test]
+fn a_drain_sends_everybody_home() {
+    let mut machine = machine();
+    join(&mut machine);
+    machine.step(Millis(0), Event::DrainWanted { reason: "enough".into() });
+    assert_eq!(machine.phase(), Phase::Draining);
+    assert_eq!(batch(&mut machine, 0), Action::Leave { reason: "enough".into() });
+    let answer = machine.step(Millis(0), Event::LeaseWanted { worker: WORKER });
+    assert_eq!(answer, [Action::Leave { reason: "enough".into() }]);
+}
+
+fn arbitrary_event() -> impl Strategy<Value = Event> {
+    let worker = || (0_u128..3).prop_map(Uuid::from_u128);
+    let learner = || (0_u128..3).prop_map(Uuid::from_u128);
+    let slot = (any::<bool>(), 0_u64..3, 0_u32..6).prop_map(|(training, n, index)| {
+        let work = if training { Work::Training(Step(n)) } else { Work::Evaluation(PolicyVersion(n)) };
+        work.slot(index)
+    });
+    prop_oneof![
+        worker().prop_map(|worker| Event::WorkerRegistered { worker }),
+        worker().prop_map(|worker| Event::WorkerLeft { worker }),
+        worker().prop_map(|worker| Event::LeaseWanted { worker }),
+        (worker(), prop::collection::vec((0_u64..20).prop_map(LeaseId), 0..3))
+            .prop_map(|(worker, leases)| Event::Heartbeat { worker, leases }),
+        (worker(), prop::option::of((0_u64..20).prop_map(LeaseId)), prop::collection::vec(slot, 0..4))
+            .prop_map(|(worker, lease, slots)| Event::Scored { worker, lease, slots }),
+        (learner(), 0_u32..3, 1_u32..3).prop_map(|(learner, rank, world_size)| {
+            Event::RankJoined(Join { learner, rank, world_size, address: String::new(), next_step: 0 })
+        }),
+        (learner(), 0_u32..3, 0_u64..4).prop_map(|(learner, rank, step)| Event::BatchWanted {
+            rank,
+            learner,
+            step: Step(step)
+        }),
+        (0_u64..3).prop_map(|version| Event::VersionPublished { version: PolicyVersion(version) }),
+        (0_u64..3).prop_map(|step| Event::StepCommitted { step: Step(step) }),
+        (0_u32..2, 0_u64..4).prop_map(|(rank, step)| Event::CheckpointKept { rank, step: Step(step) }),
+        Just(Event::Tick),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_block_has_one_owner(
+        events in prop::collection::vec((arbitrary_event(), 0_u64..60), 0..120)
+    ) {
+        let mut machine = Machine::restore(plan(), Recovered::default());
+        let (mut now, mut owners) = (0, BTreeMap::<LeaseId, Uuid>::new());
+        for (event, pause) in events {
+            now += pause;
+            let worker = match &event { Event::LeaseWanted { worker } => Some(*worker), _ => None };
+            for action in machine.step(Millis(now), event) {
+                if let Action::Grant(lease) = action {
+                    let owner = *owners.entry(lease.id).or_insert_with(|| worker.unwrap());
+                    prop_assert_eq!(Some(owner), worker);
+                    prop_assert!(!lease.indices.is_empty());
+                    let open = |index| machine.verdict(lease.work.slot(index), lease.work.version());
+                    prop_assert!(lease.indices.clone().any(|index| open(index) == Verdict::Wanted));
+                    prop_assert_eq!(lease.indices.start % machine.plan.slots(lease.work).1, 0);
+                }
+            }
+            prop_assert!(machine.kept_from <= machine.committed);
+        }
+    }
+
+    #[test]
+    fn a_restart_continues_where_the_run_was(fill in prop::collection::vec(0_u32..5, 0..5)) {
+        let filled: Vec<Slot> = fill.iter().map(|&index| Work::Training(Step(0)).slot(index)).collect();
+        let mut before = machine();
+        before.step(Millis(0), Event::Scored { worker: WORKER, lease: None, slots: filled.clone() });
+        let mut after = Machine::restore(plan(), Recovered { filled, ..Recovered::default() });
+        after.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+        prop_assert_eq!(work_off(&mut before), work_off(&mut after));
+    }
+}

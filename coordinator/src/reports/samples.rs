@@ -1,0 +1,71 @@
+//! Rows of samples.jsonl: a few prompts with everything that was answered, for people to look at.
+
+use podium_proto::v1;
+use podium_recsys::ItemId;
+use podium_recsys::task::{Case, Task};
+use serde_json::{Map, Value, json};
+
+use crate::grading::{self, Reading};
+use crate::machine::Work;
+use crate::store::Row;
+
+/// Cases kept of a step, and of an evaluation.
+pub const KEPT: usize = 8;
+
+/// Training steps between those of which cases are kept.
+const EVERY_STEPS: u64 = 10;
+
+/// Whether cases of a training step are kept.
+pub const fn keeps_step(step: u64, steps: u64) -> bool {
+    step.is_multiple_of(EVERY_STEPS) || step + 1 == steps
+}
+
+/// The row of one prompt and the completions sampled for it.
+pub fn row(task: &Task, work: Work, index: u32, case: &Case, completions: &[v1::Completion]) -> Row {
+    let (purpose, step) = match work {
+        Work::Training(step) => ("training", step.0),
+        Work::Evaluation(version) => ("evaluation", version.0),
+    };
+    let item = |id: &ItemId| {
+        let title = task.dataset().catalogue.get(*id).map(|item| item.title.as_str());
+        json!({"id": id.0, "title": title})
+    };
+    let items = |ids: &[ItemId]| ids.iter().map(item).collect::<Vec<Value>>();
+    let value = json!({
+        "purpose": purpose,
+        "policy_version": work.version().0,
+        "step": step,
+        "index": index,
+        "user": case.user.0.to_string(),
+        "system": case.prompt.system,
+        "prompt": case.prompt.user,
+        "history": items(&case.history),
+        "candidates": items(&case.candidates),
+        "target": case.target.0,
+        "completions": completions.iter().map(|one| completion(task, case, one)).collect::<Vec<Value>>(),
+    });
+    match value {
+        Value::Object(row) => row,
+        _ => Row::new(),
+    }
+}
+
+fn completion(task: &Task, case: &Case, completion: &v1::Completion) -> Value {
+    let Reading { grade, ranking } = grading::read(task, case, &completion.text);
+    let terms: Map<String, Value> = task
+        .rewards()
+        .names()
+        .iter()
+        .cloned()
+        .zip(grade.score.parts.iter().map(|part| json!(part)))
+        .collect();
+    json!({
+        "text": completion.text,
+        "reward": grade.score.total,
+        "terms": terms,
+        "form": grade.outcome.form.name(),
+        "rank": grade.outcome.scored_rank(),
+        "ranking": ranking,
+        "tokens": completion.token_ids.len(),
+    })
+}

@@ -1,0 +1,151 @@
+//! A step's row of metrics.jsonl. Names are TRL's where the meaning is TRL's.
+
+use std::collections::BTreeMap;
+
+use podium_grpo::advantage::{has_zero_variance, mean, std};
+use podium_grpo::{FinishReason, Group, Step};
+use podium_recsys::completion::Form;
+use serde_json::{Value, json};
+
+use crate::store::Row;
+
+/// What the coordinator knows of a step.
+#[derive(Debug)]
+pub struct StepFigures<'a> {
+    /// The step.
+    pub step: Step,
+    /// Its groups, by index.
+    pub groups: &'a [Group],
+    /// The shape of every completion, in the order of groups and samples.
+    pub forms: &'a [Form],
+    /// Tokens of all steps before it, see [`tokens`].
+    pub tokens_before: u64,
+    /// Seconds since the step before it was committed.
+    pub seconds: f64,
+}
+
+/// The tokens of a step: each completion's own and its prompt's.
+pub fn tokens(groups: &[Group]) -> u64 {
+    let group = |group: &Group| {
+        let completions: usize = group.completions.iter().map(|completion| completion.len()).sum();
+        group.prompt_ids.len() * group.completions.len() + completions
+    };
+    groups.iter().map(group).sum::<usize>() as u64
+}
+
+/// The row: `step` from 1, then what the coordinator counts and what the learner reported, by name.
+///
+/// `reward_std` is the mean of the groups' standard deviations, `num_tokens` the sum over all steps so far. A name that
+/// both know is the coordinator's, which sees the whole step.
+pub fn row(figures: &StepFigures<'_>, reported: &BTreeMap<String, f64>) -> Row {
+    let mut named: BTreeMap<String, f64> = reported.clone();
+    named.extend(rewards(figures.groups));
+    named.extend(completions(figures));
+    named.insert("num_tokens".into(), (figures.tokens_before + tokens(figures.groups)) as f64);
+    named.insert("step_time".into(), figures.seconds);
+    let mut row = Row::from_iter([("step".to_owned(), json!(figures.step.0 + 1))]);
+    row.extend(
+        named.into_iter().filter(|(name, _)| name != "step").map(|(name, value)| (name, number(value))),
+    );
+    row
+}
+
+/// Adds a late report of the learner to a row that was made without it.
+pub fn add_report(row: &mut Row, reported: &BTreeMap<String, f64>) {
+    for (name, &value) in reported {
+        row.entry(name.clone()).or_insert_with(|| number(value));
+    }
+}
+
+/// The numbers of a row, for status answers.
+pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
+    row.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
+}
+
+fn number(value: f64) -> Value {
+    // Whole numbers are written as such: `"num_tokens":512`.
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
+    let scored = |group: &Group| group.rewards.iter().flatten().copied().collect::<Vec<f64>>();
+    let zero = groups.iter().filter(|group| has_zero_variance(&group.rewards)).count();
+    let mut figures = vec![
+        ("reward".to_owned(), mean(groups.iter().map(|group| mean(scored(group).into_iter())))),
+        ("reward_std".to_owned(), mean(groups.iter().map(|group| std(scored(group).into_iter())))),
+        ("frac_reward_zero_std".to_owned(), zero as f64 / groups.len().max(1) as f64),
+    ];
+    let names = groups.first().map(|group| group.reward_terms.as_slice()).unwrap_or_default();
+    for (place, name) in names.iter().enumerate() {
+        let values =
+            groups.iter().flat_map(|group| &group.term_rewards).filter_map(|terms| terms.get(place).copied());
+        figures.push((format!("rewards/{name}/mean"), mean(values.clone())));
+        figures.push((format!("rewards/{name}/std"), std(values)));
+    }
+    figures
+}
+
+fn completions(figures: &StepFigures<'_>) -> Vec<(String, f64)> {
+    let all = || figures.groups.iter().flat_map(|group| &group.completions);
+    let lengths = || all().map(|completion| completion.len() as f64);
+    let stopped = all().filter(|completion| completion.finish_reason == FinishReason::Stop);
+    let clipped = all().filter(|completion| completion.finish_reason == FinishReason::Length).count();
+    let well_formed = figures.forms.iter().filter(|form| form.is_well_formed()).count();
+    let share = |count: usize| count as f64 / all().count().max(1) as f64;
+    [
+        ("mean_length", mean(lengths())),
+        ("min_length", lengths().reduce(f64::min).unwrap_or(0.0)),
+        ("max_length", lengths().reduce(f64::max).unwrap_or(0.0)),
+        ("clipped_ratio", share(clipped)),
+        ("mean_terminated_length", mean(stopped.map(|completion| completion.len() as f64))),
+        ("well_formed", share(well_formed)),
+    ]
+    .map(|(name, value)| (format!("completions/{name}"), value))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_grpo::{Completion, GroupId, PolicyVersion};
+
+    use super::*;
+
+    fn completion(tokens: usize, finish_reason: FinishReason) -> Completion {
+        let token_ids = vec![0; tokens];
+        let logprobs = vec![0.0; tokens];
+        Completion { token_ids, text: String::new(), logprobs, sampled_logprobs: None, finish_reason }
+    }
+
+    fn group(index: u32, rewards: [f64; 2]) -> Group {
+        Group {
+            id: GroupId { step: Step(3), index },
+            policy_version: PolicyVersion(3),
+            prompt_ids: vec![1, 2, 3],
+            completions: vec![completion(2, FinishReason::Stop), completion(6, FinishReason::Length)],
+            reward_terms: vec!["form".into()],
+            term_rewards: rewards.iter().map(|reward| vec![reward * 2.0]).collect(),
+            rewards: rewards.map(Some).into(),
+        }
+    }
+
+    #[test]
+    fn a_row_holds_what_both_sides_know() {
+        let groups = [group(0, [0.0, 1.0]), group(1, [1.0, 1.0])];
+        let forms = [Form::WellFormed, Form::Empty, Form::WellFormed, Form::WellFormed];
+        let figures =
+            StepFigures { step: Step(3), groups: &groups, forms: &forms, tokens_before: 100, seconds: 1.5 };
+        let reported = BTreeMap::from([("kl".to_owned(), 0.25), ("step".to_owned(), 9.0)]);
+        let mut row = row(&figures, &reported);
+        let get = |name: &str| row[name].as_f64().unwrap();
+        assert_eq!(row.keys().next().unwrap(), "step");
+        assert_eq!((get("step"), get("kl"), get("num_tokens")), (4.0, 0.25, 128.0));
+        assert_eq!((get("reward"), get("frac_reward_zero_std")), (0.75, 0.5));
+        assert!((get("reward_std") - 0.5_f64.sqrt() / 2.0).abs() < 1e-12);
+        assert_eq!((get("rewards/form/mean"), get("completions/well_formed")), (1.5, 0.75));
+        assert_eq!((get("completions/mean_length"), get("completions/mean_terminated_length")), (4.0, 2.0));
+        assert_eq!((get("completions/min_length"), get("completions/max_length")), (2.0, 6.0));
+        assert_eq!(get("completions/clipped_ratio"), 0.5);
+        add_report(&mut row, &BTreeMap::from([("loss".to_owned(), 0.5), ("reward".to_owned(), 7.0)]));
+        assert_eq!((row["loss"].as_f64(), row["reward"].as_f64()), (Some(0.5), Some(0.75)));
+    }
+}

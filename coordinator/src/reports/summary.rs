@@ -1,0 +1,109 @@
+//! What a run is measured against (baselines.json), and what it came to (finished.json).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use podium_grpo::PolicyVersion;
+use podium_proto::convert::Slot;
+use podium_recsys::ranking::{self, Metric};
+use podium_recsys::synthetic::Oracle;
+use podium_recsys::task;
+use podium_runtime::durable;
+use serde_json::{Map, Value, json};
+
+use crate::curriculum::Curriculum;
+use crate::identity::Identity;
+use crate::store::EvaluationRecord;
+
+/// Rankings without a policy, over the same users and candidates as every evaluation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Baselines {
+    /// The metric by which versions are compared: NDCG over the whole list.
+    best_by: String,
+    random: Map<String, Value>,
+    popularity: Map<String, Value>,
+    best_possible: Option<Map<String, Value>>,
+}
+
+impl Baselines {
+    /// The baselines over the first `users` held-out users. `oracle` knows what is best, where anybody does.
+    pub fn of(curriculum: &Curriculum, users: u32, oracle: Option<&Oracle>) -> Result<Self, task::Error> {
+        let task = curriculum.task();
+        let list_length = task.answer().list_length;
+        let version = PolicyVersion::START;
+        let slots = (0..users).map(|index| Slot::Evaluation { version, index });
+        let cases = slots.map(|slot| curriculum.case(slot)).collect::<Result<Vec<_>, _>>()?;
+        let best = oracle.map(|oracle| {
+            cases.iter().map(|case| oracle.best(&case.history, &case.candidates)).collect::<Vec<_>>()
+        });
+        let popular: Vec<Option<usize>> = cases
+            .iter()
+            .map(|case| {
+                let ranking = ranking::by_popularity(&case.candidates, &task.dataset().catalogue);
+                ranking::rank_of(case.target, &ranking[..list_length.min(ranking.len())])
+            })
+            .collect();
+        let table = |value: &dyn Fn(Metric) -> f64| -> Map<String, Value> {
+            let metrics = super::evaluation::metrics(list_length);
+            metrics.into_iter().map(|metric| (metric.to_string(), json!(value(metric)))).collect()
+        };
+        let average = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / cases.len().max(1) as f64;
+        Ok(Self {
+            best_by: Metric::Ndcg(list_length).to_string(),
+            random: table(&|metric| {
+                average(&mut cases.iter().map(|case| metric.random(case.candidates.len(), list_length)))
+            }),
+            popularity: table(&|metric| average(&mut popular.iter().map(|&rank| metric.value(rank)))),
+            best_possible: best.map(|best| {
+                table(&|metric| average(&mut best.iter().map(|best| best.expected(metric, list_length))))
+            }),
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"random": self.random, "popularity": self.popularity, "best_possible": self.best_possible})
+    }
+
+    /// Writes baselines.json.
+    pub fn write(&self, folder: &Path) -> Result<(), durable::Error> {
+        write(&folder.join("baselines.json"), &self.to_json())
+    }
+}
+
+/// Writes finished.json: the evaluations of the first, the last and the best version beside the baselines.
+pub fn write_finished(
+    folder: &Path,
+    run: &Identity,
+    steps: u64,
+    evaluations: &BTreeMap<PolicyVersion, EvaluationRecord>,
+    baselines: &Baselines,
+) -> Result<(), durable::Error> {
+    let best_by = &baselines.best_by;
+    let score = |record: &EvaluationRecord| {
+        record
+            .row
+            .get(best_by.as_str())
+            .and_then(|value| value.get("mean"))
+            .and_then(Value::as_f64)
+            .unwrap_or(0.0)
+    };
+    // Of equals the earliest: nothing was gained by going on.
+    let best = evaluations.values().rev().max_by(|one, other| score(one).total_cmp(&score(other)));
+    let mut summary = json!({
+        "run_id": run.run_id.to_string(),
+        "run_name": run.run_name,
+        "steps": steps,
+        "start": evaluations.values().next().map(|record| &record.row),
+        "end": evaluations.values().next_back().map(|record| &record.row),
+        "best": best.map(|record| &record.row),
+        "best_by": best_by,
+    });
+    if let (Some(summary), Value::Object(baselines)) = (summary.as_object_mut(), baselines.to_json()) {
+        summary.extend(baselines);
+    }
+    write(&folder.join("finished.json"), &summary)
+}
+
+fn write(path: &Path, value: &Value) -> Result<(), durable::Error> {
+    durable::write(path, format!("{value:#}\n").as_bytes())
+}

@@ -1,0 +1,242 @@
+//! Starting a coordinator: from a run file and an output folder to a service that listens.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use podium_config::RunFile;
+use podium_grpo::PolicyVersion;
+use podium_recsys::synthetic::{self, Oracle};
+use podium_recsys::{Dataset, Task, dataset, task};
+use podium_runtime::durable;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::actor::{self, Parts, blocking};
+use crate::curriculum::{self, Curriculum};
+use crate::grading::Sampling;
+use crate::identity::Identity;
+use crate::machine::{Machine, Plan};
+use crate::policies::{self, Policies};
+use crate::reports::summary::Baselines;
+use crate::service::{self, Context};
+use crate::store::{self, Store};
+
+pub use crate::actor::Outcome;
+
+/// Where a running coordinator can be reached, under the output folder.
+pub const ADDRESS_FILE: &str = "coordinator.json";
+
+/// The embedded world is one and the same in every run, since the embedded start knows it; a run's seed changes the
+/// order of training and what is sampled.
+const WORLD_SEED: u64 = 0;
+
+/// Why a coordinator could not start, or ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is in use, or none of this host's.
+    #[error(
+        "cannot listen on {address}: {source}; stop whoever uses it, or choose another with --listen (port 0 lets the system choose)"
+    )]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The output folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] durable::Error),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// There is nothing to start from.
+    #[error(transparent)]
+    Policy(#[from] policies::Error),
+    /// The embedded data set cannot be made.
+    #[error("cannot make the embedded data set: {0}")]
+    World(#[from] synthetic::Error),
+    /// The data set cannot be read.
+    #[error(transparent)]
+    Data(#[from] dataset::Error),
+    /// The data set and the run file make no task.
+    #[error(transparent)]
+    Task(#[from] task::Error),
+    /// The data set holds nothing to train on.
+    #[error(transparent)]
+    Curriculum(#[from] curriculum::Error),
+    /// The actor did not start.
+    #[error(transparent)]
+    Actor(#[from] actor::Error),
+    /// The server ended.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// A part of the coordinator panicked.
+    #[error("a part of the coordinator ended unexpectedly: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// What to run and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The run file.
+    pub file: RunFile,
+    /// The folder that paths of prompt templates are relative to: the run file's.
+    pub base: PathBuf,
+    /// The output folder.
+    pub out: PathBuf,
+    /// Where to listen; the run file's address otherwise, or the port of before.
+    pub listen: Option<String>,
+    /// Where this process's metrics are.
+    pub metrics_address: Option<SocketAddr>,
+}
+
+/// A coordinator that serves.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    supervisor: JoinHandle<Result<Outcome, Error>>,
+}
+
+impl Running {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the run is over and everybody has left, or until it was stopped.
+    pub async fn finished(self) -> Result<Outcome, Error> {
+        self.supervisor.await?
+    }
+}
+
+/// Starts a coordinator, or continues where one before it stopped. When `stop` is cancelled it stops serving and ends; a
+/// later start on the same folder continues the run.
+pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, Error> {
+    let Options { file, base, out, listen, metrics_address } = options;
+    durable::create_folder(&out)?;
+    let listener = bind(&listen_address(&file, &out, listen.as_deref())).await?;
+    let prepared = {
+        let (file, out) = (file.clone(), out.clone());
+        blocking(move || prepare(&file, &base, out)).await?
+    };
+    let (curriculum, policies, store) =
+        (prepared.curriculum.clone(), prepared.policies.clone(), prepared.store.clone());
+    let identity = prepared.identity.clone();
+    let (actor_stop, server_stop) = (CancellationToken::new(), stop.child_token());
+    let (handle, actor) = actor::start(prepared, actor_stop.clone());
+    let context = Arc::new(Context {
+        sampling: Sampling::of(&file),
+        network: file.network.clone(),
+        incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
+        publishing: Mutex::new(()),
+        stop: server_stop.clone(),
+        identity,
+        handle,
+        curriculum,
+        policies,
+        store,
+    });
+    let address = listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })?;
+    let server = tokio::spawn(service::serve(listener, context));
+    write_address(&out, address, metrics_address)?;
+    tracing::info!("serving run {:?} on {address}", file.run.name);
+    let supervisor = tokio::spawn(supervise(actor, server, actor_stop, server_stop));
+    Ok(Running { address, supervisor })
+}
+
+/// The server stops before the actor: calls that are under way get their answers.
+async fn supervise(
+    mut actor: JoinHandle<Outcome>,
+    mut server: JoinHandle<Result<(), tonic::transport::Error>>,
+    actor_stop: CancellationToken,
+    server_stop: CancellationToken,
+) -> Result<Outcome, Error> {
+    tokio::select! {
+        outcome = &mut actor => {
+            server_stop.cancel();
+            server.await??;
+            Ok(outcome?)
+        }
+        served = &mut server => {
+            actor_stop.cancel();
+            let outcome = actor.await;
+            served??;
+            Ok(outcome?)
+        }
+    }
+}
+
+fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
+    let run_hash = file.hash();
+    let store = Store::open(&out, &run_hash)?;
+    let data = data_folder(file, &out)?;
+    let dataset = Dataset::load(data.dir.as_deref().unwrap_or(&out), &data)?;
+    let oracle = data.dir.as_deref().map(Oracle::open).transpose()?.flatten();
+    let task = Task::new(dataset, &file.task(), file.run.seed, base)?;
+    let plan = Plan::of(file, task.dataset().test.len());
+    let curriculum = Curriculum::new(task, file.rollout.prompts_per_step)?;
+    let baselines = Baselines::of(&curriculum, plan.evaluation_prompts, oracle.as_ref())?;
+    let policies = Policies::open(&out.join("policy"), &run_hash, file.model.path.as_deref(), &store)?;
+    let identity = Identity {
+        run_id: store.run_id()?,
+        run_name: file.run.name.clone(),
+        run_hash,
+        model_fingerprint: policies.fingerprint().to_owned(),
+    };
+    let machine = Machine::restore(plan, store.recover()?);
+    if machine.committed().0 > 0 || machine.latest() > PolicyVersion::START {
+        tracing::info!("continuing: {} of {} steps are done", machine.committed().0, file.run.steps);
+    }
+    Ok(Parts {
+        identity,
+        machine,
+        store: Arc::new(store),
+        curriculum: Arc::new(curriculum),
+        policies: Arc::new(policies),
+        baselines,
+        out,
+    })
+}
+
+/// The folder of the data set; the embedded one is made where the run file names none.
+fn data_folder(file: &RunFile, out: &Path) -> Result<dataset::Options, Error> {
+    if file.data.dir.is_some() {
+        return Ok(file.data.clone());
+    }
+    let folder = out.join("data");
+    synthetic::write_data(&file.world, WORLD_SEED, &folder)?;
+    Ok(synthetic::data_options(&file.world, &folder))
+}
+
+/// The address to listen on: the flag's, the run file's where it names a port, the one of before, or any port.
+fn listen_address(file: &RunFile, out: &Path, flag: Option<&str>) -> String {
+    let named = flag.unwrap_or(&file.network.listen);
+    if !named.ends_with(":0") {
+        return named.to_owned();
+    }
+    let before = std::fs::read(out.join(ADDRESS_FILE)).ok();
+    let before = before.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let port = before.as_ref().and_then(|value| value["address"].as_str()?.rsplit_once(':'));
+    match (port, named.rsplit_once(':')) {
+        (Some((_, port)), Some((host, _))) => format!("{host}:{port}"),
+        _ => named.to_owned(),
+    }
+}
+
+async fn bind(address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address: address.to_owned(), source })
+}
+
+fn write_address(
+    out: &Path,
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+) -> Result<(), durable::Error> {
+    let metrics_address = metrics_address.map(|address| address.to_string());
+    let content = json!({"address": address.to_string(), "metrics_address": metrics_address, "pid": std::process::id()});
+    durable::write(&out.join(ADDRESS_FILE), format!("{content:#}\n").as_bytes())
+}

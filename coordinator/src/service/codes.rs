@@ -1,0 +1,143 @@
+//! The one table from errors to gRPC codes.
+//!
+//! Callers try again after `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, register or join again after `NOT_FOUND`,
+//! and give up after the others.
+
+use std::io::ErrorKind;
+
+use podium_runtime::durable;
+use podium_transfer::{manifest, receive};
+use tonic::{Code, Status};
+
+use crate::{actor, grading, identity, machine, policies, store};
+
+/// An error that a caller is answered with.
+pub(super) trait Refusal: std::error::Error {
+    fn code(&self) -> Code;
+}
+
+/// The answer that an error becomes. It is logged here, where it leaves the process.
+pub(super) fn refuse(error: &impl Refusal) -> Status {
+    let code = error.code();
+    crate::metrics::refused(code);
+    match code {
+        // Ordinary after a restart: the caller comes again.
+        Code::NotFound => tracing::info!("refused: {error}"),
+        Code::Internal | Code::DataLoss | Code::ResourceExhausted => tracing::error!("failed: {error}"),
+        _ => tracing::warn!("refused ({code:?}): {error}"),
+    }
+    Status::new(code, error.to_string())
+}
+
+impl Refusal for machine::Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::UnknownWorker { .. } | Self::UnknownLearner { .. } => Code::NotFound,
+            Self::Rank { .. } => Code::InvalidArgument,
+            Self::WorldSize { .. }
+            | Self::StepGone { .. }
+            | Self::StepAhead { .. }
+            | Self::NotSampled { .. }
+            | Self::NotPublished { .. }
+            | Self::VersionAhead { .. } => Code::FailedPrecondition,
+        }
+    }
+}
+
+impl Refusal for store::Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Full { .. } => Code::ResourceExhausted,
+            Self::Database { .. } => Code::Unavailable,
+            Self::Damaged { .. } => Code::DataLoss,
+            Self::InUse { .. } | Self::OtherRun { .. } | Self::Format { .. } => Code::FailedPrecondition,
+        }
+    }
+}
+
+impl Refusal for durable::Error {
+    fn code(&self) -> Code {
+        let (Self::Write { source, .. } | Self::Read { source, .. }) = self;
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Code::ResourceExhausted
+            }
+            _ => Code::Unavailable,
+        }
+    }
+}
+
+impl Refusal for receive::Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unexpected { .. } | Self::Gap { .. } => Code::InvalidArgument,
+            // Another attempt may arrive whole.
+            Self::Damaged { .. } | Self::Manifest(manifest::Error::Damaged { .. }) => Code::Aborted,
+            Self::Write(error) | Self::Manifest(manifest::Error::File(error)) => error.code(),
+            Self::Manifest(_) => Code::Internal,
+        }
+    }
+}
+
+impl Refusal for policies::Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotThere(_) | Self::NoFile { .. } => Code::NotFound,
+            Self::OtherRun { .. } | Self::OtherModel { .. } => Code::FailedPrecondition,
+            Self::NotDeterministic(_) => Code::AlreadyExists,
+            Self::Receive(error) => error.code(),
+            Self::File(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::NoStart
+            | Self::Start { .. }
+            | Self::NoWeights { .. }
+            | Self::OtherStart { .. }
+            | Self::Copy { .. }
+            | Self::Manifest(_) => Code::Internal,
+        }
+    }
+}
+
+impl Refusal for actor::Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Machine(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Policy(error) => error.code(),
+            Self::Report(error) => error.code(),
+            Self::Task(_) | Self::Group(_) => Code::Internal,
+            Self::Stopping | Self::Busy { .. } => Code::Unavailable,
+        }
+    }
+}
+
+impl Refusal for identity::Error {
+    fn code(&self) -> Code {
+        Code::FailedPrecondition
+    }
+}
+
+impl Refusal for grading::Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Count { .. } | Self::Length { .. } | Self::Case { .. } => Code::InvalidArgument,
+        }
+    }
+}
+
+impl Refusal for podium_proto::convert::Error {
+    fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+/// Turns the error of a result into the answer that it becomes.
+pub(super) trait OrRefuse<T> {
+    fn or_refuse(self) -> Result<T, Status>;
+}
+
+impl<T, E: Refusal> OrRefuse<T> for Result<T, E> {
+    fn or_refuse(self) -> Result<T, Status> {
+        self.map_err(|error| refuse(&error))
+    }
+}

@@ -1,0 +1,141 @@
+//! The service for learner ranks.
+
+use std::sync::Arc;
+
+use podium_grpo::Step;
+use podium_proto::convert::{self, uuid};
+use podium_proto::v1;
+use podium_proto::v1::batch_part::Part;
+use podium_proto::v1::learner_server::Learner;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::codes::{OrRefuse, refuse};
+use super::{Context, over};
+use crate::actor::{BatchAnswer, Commit};
+use crate::machine::{self, Join};
+use crate::store::Store;
+
+/// Parts that wait for the network at most.
+const PARTS_AHEAD: usize = 8;
+
+/// Figures that a rank may report of a step.
+const MOST_FIGURES: usize = 1_000;
+
+pub(super) struct Service(pub(super) Arc<Context>);
+
+type Parts = mpsc::Sender<Result<v1::BatchPart, Status>>;
+
+#[tonic::async_trait]
+impl Learner for Service {
+    type NextBatchStream = ReceiverStream<Result<v1::BatchPart, Status>>;
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let learner = uuid("JoinRequest.learner_id", &request.learner_id).or_refuse()?;
+        let identity = &self.0.identity;
+        identity.check(request.protocol, &request.run_hash, &request.model_fingerprint).or_refuse()?;
+        let join = Join {
+            learner,
+            rank: request.rank,
+            world_size: request.world_size,
+            address: request.collective_address,
+            next_step: request.next_step,
+        };
+        let deadline = self.0.deadline(request.wait_ms);
+        let standing = self
+            .0
+            .poll(deadline, || self.0.handle.join(join.clone()), |standing| standing.complete)
+            .await
+            .or_refuse()?;
+        Ok(Response::new(v1::JoinResponse {
+            run_id: identity.run_id.to_string(),
+            complete: standing.complete,
+            collective_address: standing.address,
+            generation: standing.generation,
+        }))
+    }
+
+    async fn next_batch(
+        &self,
+        request: Request<v1::NextBatchRequest>,
+    ) -> Result<Response<Self::NextBatchStream>, Status> {
+        let request = request.into_inner();
+        let learner = uuid("NextBatchRequest.learner_id", &request.learner_id).or_refuse()?;
+        let (rank, step) = (request.rank, Step(request.step));
+        let deadline = self.0.deadline(request.wait_ms);
+        let handle = &self.0.handle;
+        let answer = self
+            .0
+            .poll(deadline, || handle.batch(rank, learner, step), |answer| *answer != BatchAnswer::NotReady)
+            .await
+            .or_refuse()?;
+        let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+        let single = match answer {
+            BatchAnswer::Ready { world_size } => {
+                let store = self.0.store.clone();
+                tokio::task::spawn_blocking(move || send_share(&store, step, rank, world_size, &sender));
+                return Ok(Response::new(ReceiverStream::new(receiver)));
+            }
+            BatchAnswer::NotReady => Part::NotReady(v1::Idle {}),
+            BatchAnswer::Rejoin => Part::Rejoin(v1::Rejoin {}),
+            BatchAnswer::Over(reason) => Part::RunOver(over(reason)),
+        };
+        // The channel is empty and its other end is here.
+        drop(sender.try_send(Ok(v1::BatchPart { part: Some(single) })));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn commit_step(
+        &self,
+        request: Request<v1::CommitStepRequest>,
+    ) -> Result<Response<v1::CommitStepResponse>, Status> {
+        let request = request.into_inner();
+        let learner = uuid("CommitStepRequest.learner_id", &request.learner_id).or_refuse()?;
+        let step = Step(request.step);
+        if request.metrics.len() > MOST_FIGURES {
+            return Err(convert::Error::Invalid {
+                field: "CommitStepRequest.metrics",
+                value: format!("{} figures", request.metrics.len()),
+                expected: "at most 1000",
+            })
+            .or_refuse();
+        }
+        let checkpoint = request.checkpoint_step.map(Step);
+        if let Some(checkpoint) = checkpoint.filter(|&checkpoint| checkpoint.0 > step.0.saturating_add(1)) {
+            return Err(machine::Error::StepAhead { step: checkpoint, committed: step }).or_refuse();
+        }
+        let commit = Commit { learner, step, figures: request.metrics, checkpoint };
+        let run_over = self.0.handle.commit(commit).await.or_refuse()?;
+        Ok(Response::new(v1::CommitStepResponse { run_over }))
+    }
+}
+
+/// Sends a rank's share: the header, then every group whose index is the rank's modulo the world's size.
+fn send_share(store: &Store, step: Step, rank: u32, world_size: u32, parts: &Parts) {
+    let send = |part| parts.blocking_send(Ok(v1::BatchPart { part: Some(part) })).is_ok();
+    let groups = match store.groups(step) {
+        Ok(groups) => groups,
+        Err(error) => {
+            drop(parts.blocking_send(Err(refuse(&error))));
+            return;
+        }
+    };
+    let tokens =
+        |group: &v1::ScoredGroup| group.completions.iter().map(|one| one.token_ids.len() as u64).sum::<u64>();
+    let mine = |group: &v1::ScoredGroup| group.index % world_size == rank;
+    let header = v1::BatchHeader {
+        step: step.0,
+        groups: groups.iter().filter(|group| mine(group)).count() as u32,
+        groups_in_step: groups.len() as u32,
+        tokens_in_step: groups.iter().map(tokens).sum(),
+        step_rewards: groups
+            .iter()
+            .map(|group| v1::GroupRewards { rewards: group.rewards.clone() })
+            .collect(),
+    };
+    // A rank that hangs up asks again.
+    let _sent =
+        send(Part::Header(header)) && groups.into_iter().filter(mine).all(|group| send(Part::Group(group)));
+}

@@ -1,0 +1,134 @@
+//! The gRPC side: messages are checked, the actor is asked, answers are put into messages. No rule of the run is here.
+
+mod codes;
+mod learner;
+mod policy;
+mod rollout;
+mod status;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podium_config::Network;
+use podium_proto::v1;
+use podium_proto::v1::learner_server::LearnerServer;
+use podium_proto::v1::policy_server::PolicyServer;
+use podium_proto::v1::rollout_server::RolloutServer;
+use podium_proto::v1::status_server::StatusServer;
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::actor::Handle;
+use crate::curriculum::Curriculum;
+use crate::grading::Sampling;
+use crate::identity::Identity;
+use crate::policies::Policies;
+use crate::store::Store;
+
+/// How long open calls have to end once the server stops.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
+/// What the services work with.
+#[derive(Debug)]
+pub struct Context {
+    /// Which run this is.
+    pub identity: Identity,
+    /// The way to the actor.
+    pub handle: Handle,
+    /// Prompts and scores.
+    pub curriculum: Arc<Curriculum>,
+    /// How completions are sampled.
+    pub sampling: Sampling,
+    /// The policy versions.
+    pub policies: Arc<Policies>,
+    /// Groups, read only.
+    pub store: Arc<Store>,
+    /// Limits and deadlines.
+    pub network: Network,
+    /// Half of every lease's identifier: tells this process's leases from those of one before it.
+    pub incarnation: u64,
+    /// One version at a time is taken in.
+    pub publishing: Mutex<()>,
+    /// Cancelled when the server stops: long polls end.
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    /// When a call that may wait `wait_ms` has to answer: at most half of what the caller gives an answer as a whole.
+    fn deadline(&self, wait_ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
+    }
+
+    /// Asks until there is an answer that `is_final`, the deadline has come, or the server stops.
+    async fn poll<T, F>(
+        &self,
+        deadline: Instant,
+        mut ask: impl FnMut() -> F,
+        is_final: impl Fn(&T) -> bool,
+    ) -> Result<T, crate::actor::Error>
+    where
+        F: Future<Output = Result<T, crate::actor::Error>>,
+    {
+        let mut changes = self.handle.changes();
+        loop {
+            changes.mark_unchanged();
+            let answer = ask().await?;
+            if is_final(&answer) {
+                return Ok(answer);
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return Ok(answer) },
+                () = tokio::time::sleep_until(deadline) => return Ok(answer),
+                () = self.stop.cancelled() => return Ok(answer),
+            }
+        }
+    }
+}
+
+/// Serves until `context.stop` is cancelled and open calls have ended.
+pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), tonic::transport::Error> {
+    let bytes = context.network.max_message_bytes as usize;
+    macro_rules! limited {
+        ($server:ident, $service:expr) => {
+            $server::new($service).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
+        };
+    }
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RolloutServer<rollout::Service>>().await;
+    health.set_serving::<LearnerServer<learner::Service>>().await;
+    health.set_serving::<PolicyServer<policy::Service>>().await;
+    health.set_serving::<StatusServer<status::Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(podium_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were made by the build");
+    let stop = context.stop.clone();
+    let served = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(limited!(RolloutServer, rollout::Service(context.clone())))
+        .add_service(limited!(LearnerServer, learner::Service(context.clone())))
+        .add_service(limited!(PolicyServer, policy::Service(context.clone())))
+        .add_service(limited!(StatusServer, status::Service(context.clone())))
+        .add_service(health_service)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+    tokio::select! {
+        result = served => result,
+        () = async { stop.cancelled().await; tokio::time::sleep(LAST_CALLS).await } => {
+            tracing::warn!("calls are still open after {} s: leaving without them", LAST_CALLS.as_secs());
+            Ok(())
+        }
+    }
+}
+
+fn over(reason: String) -> v1::RunOver {
+    v1::RunOver { reason }
+}

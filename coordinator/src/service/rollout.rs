@@ -1,0 +1,152 @@
+//! The service for rollout workers.
+
+use std::sync::Arc;
+
+use podium_grpo::PolicyVersion;
+use podium_proto::convert::{SlotResult, uuid};
+use podium_proto::v1;
+use podium_proto::v1::lease_response::Answer;
+use podium_proto::v1::rollout_server::Rollout;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::codes::OrRefuse;
+use super::{Context, over};
+use crate::actor::{self, LeaseAnswer, Profile, Submission, blocking};
+use crate::curriculum::messages;
+use crate::grading::{self, grade};
+use crate::machine::{Lease, LeaseId};
+
+pub(super) struct Service(pub(super) Arc<Context>);
+
+impl Service {
+    fn lease_name(&self, id: LeaseId) -> String {
+        Uuid::from_u64_pair(self.0.incarnation, id.0).to_string()
+    }
+
+    /// The lease of that name, if this process gave it out.
+    fn lease_id(
+        &self,
+        field: &'static str,
+        name: &str,
+    ) -> Result<Option<LeaseId>, podium_proto::convert::Error> {
+        let (incarnation, number) = uuid(field, name)?.as_u64_pair();
+        Ok((incarnation == self.0.incarnation).then_some(LeaseId(number)))
+    }
+
+    async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
+        let (context, work, indices) = (self.0.clone(), lease.work, lease.indices);
+        let tasks = blocking(move || {
+            let task = |index| {
+                let slot = work.slot(index);
+                let case = context.curriculum.case(slot)?;
+                Ok(v1::Task { purpose: Some(slot.into()), messages: messages(&case) })
+            };
+            indices.map(task).collect::<Result<Vec<_>, actor::Error>>()
+        });
+        Ok(v1::Lease {
+            lease_id: self.lease_name(lease.id),
+            policy_version: work.version().0,
+            deadline_ms: lease.deadline.0,
+            tasks: tasks.await?,
+            sampling: Some(self.0.sampling.for_work(work)),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Rollout for Service {
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterResponse>, Status> {
+        let request = request.into_inner();
+        let worker = uuid("RegisterRequest.worker_id", &request.worker_id).or_refuse()?;
+        let identity = &self.0.identity;
+        identity.check(request.protocol, &request.run_hash, &request.model_fingerprint).or_refuse()?;
+        let capabilities = request.capabilities.unwrap_or_default();
+        let profile = Profile {
+            device: capabilities.device,
+            host: capabilities.host,
+            metrics_address: capabilities.metrics_address,
+        };
+        self.0.handle.register(worker, profile).await.or_refuse()?;
+        Ok(Response::new(v1::RegisterResponse {
+            run_id: identity.run_id.to_string(),
+            heartbeat_interval_ms: self.0.network.heartbeat_interval_ms,
+        }))
+    }
+
+    async fn lease(&self, request: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseResponse>, Status> {
+        let request = request.into_inner();
+        let worker = uuid("LeaseRequest.worker_id", &request.worker_id).or_refuse()?;
+        let deadline = self.0.deadline(request.wait_ms);
+        let answer = self
+            .0
+            .poll(deadline, || self.0.handle.lease(worker), |answer| *answer != LeaseAnswer::Idle)
+            .await
+            .or_refuse()?;
+        let answer = match answer {
+            LeaseAnswer::Lease(lease) => Answer::Lease(self.message(lease).await.or_refuse()?),
+            LeaseAnswer::Idle => Answer::Idle(v1::Idle {}),
+            LeaseAnswer::Over(reason) => Answer::RunOver(over(reason)),
+        };
+        Ok(Response::new(v1::LeaseResponse { answer: Some(answer) }))
+    }
+
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let request = request.into_inner();
+        let worker = uuid("SubmitRequest.worker_id", &request.worker_id).or_refuse()?;
+        let lease = self.lease_id("SubmitRequest.lease_id", &request.lease_id).or_refuse()?;
+        let version = PolicyVersion(request.policy_version);
+        let submitted: Vec<SlotResult> =
+            request.results.into_iter().map(SlotResult::try_from).collect::<Result<_, _>>().or_refuse()?;
+        let context = self.0.clone();
+        let graded = blocking(move || {
+            Ok::<_, actor::Error>(grade(&context.curriculum, &context.sampling, version, submitted))
+        });
+        let graded: Result<_, grading::Error> = graded.await.or_refuse()?;
+        let submission = Submission { worker, lease, version, results: graded.or_refuse()? };
+        let counts = self.0.handle.submit(submission).await.or_refuse()?;
+        Ok(Response::new(v1::SubmitResponse {
+            accepted: counts.accepted,
+            repeated_results: counts.repeated,
+            refused: counts.refused,
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        let request = request.into_inner();
+        let worker = uuid("HeartbeatRequest.worker_id", &request.worker_id).or_refuse()?;
+        let (mut leases, mut lost) = (Vec::new(), Vec::new());
+        for name in request.lease_ids {
+            match self.lease_id("HeartbeatRequest.lease_ids", &name).or_refuse()? {
+                Some(lease) => leases.push(lease),
+                None => lost.push(name),
+            }
+        }
+        match self.0.handle.heartbeat(worker, leases.clone()).await {
+            Ok(gone) => {
+                lost.extend(gone.into_iter().map(|lease| self.lease_name(lease)));
+                Ok(Response::new(v1::HeartbeatResponse { lost_lease_ids: lost, known: true }))
+            }
+            Err(actor::Error::Machine(_)) => {
+                lost.extend(leases.into_iter().map(|lease| self.lease_name(lease)));
+                Ok(Response::new(v1::HeartbeatResponse { lost_lease_ids: lost, known: false }))
+            }
+            Err(error) => Err(error).or_refuse(),
+        }
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let worker = uuid("LeaveRequest.worker_id", &request.into_inner().worker_id).or_refuse()?;
+        self.0.handle.leave(worker).await.or_refuse()?;
+        Ok(Response::new(v1::LeaveResponse {}))
+    }
+}

@@ -1,0 +1,71 @@
+//! The service for people and launchers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use podium_proto::v1;
+use podium_proto::v1::status_server;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Context;
+use super::codes::OrRefuse;
+
+/// The shortest time between two looks at the run.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+/// The longest.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+
+pub(super) struct Service(pub(super) Arc<Context>);
+
+#[tonic::async_trait]
+impl status_server::Status for Service {
+    type WatchStream = ReceiverStream<Result<v1::RunStatus, Status>>;
+
+    async fn get(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::RunStatus>, Status> {
+        Ok(Response::new(self.0.handle.status().await.or_refuse()?))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let interval = Duration::from_millis(request.into_inner().interval_ms);
+        let interval = interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+        let (sender, receiver) = mpsc::channel(1);
+        let context = self.0.clone();
+        tokio::spawn(async move {
+            let mut last = None;
+            loop {
+                let status = context.handle.status().await.or_refuse();
+                let failed = status.is_err();
+                if last.as_ref() != status.as_ref().ok().map(timeless).as_ref() {
+                    last = status.as_ref().ok().map(timeless);
+                    if sender.send(status).await.is_err() || failed {
+                        return;
+                    }
+                } else if failed {
+                    drop(sender.send(status).await);
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(interval) => {}
+                    () = sender.closed() => return,
+                    () = context.stop.cancelled() => return,
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let reason = request.into_inner().reason.chars().take(200).collect();
+        self.0.handle.drain(reason).await.or_refuse()?;
+        Ok(Response::new(v1::DrainResponse {}))
+    }
+}
+
+/// A status without what changes by itself.
+fn timeless(status: &v1::RunStatus) -> v1::RunStatus {
+    let mut status = status.clone();
+    status.workers.iter_mut().for_each(|worker| worker.last_seen_ms = 0);
+    status
+}

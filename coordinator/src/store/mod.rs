@@ -1,0 +1,358 @@
+//! What a run must not lose, in an embedded database under the output folder.
+//!
+//! Every write is durable when its function returns, so whoever acknowledges something to a worker or a rank writes it
+//! here first. The store knows nothing of the run's rules: those are the machine's. All functions block on the disk.
+
+mod database;
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use podium_grpo::{GroupId, PolicyVersion, Step};
+use podium_proto::convert::Slot;
+use podium_proto::v1;
+use prost::Message;
+use redb::{ReadableTable, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::machine::{Recovered, World};
+use database::Database;
+pub use records::{EvaluationRecord, Results, Row, StepRecord};
+
+/// The file's name under the output folder.
+pub const FILE_NAME: &str = "coordinator.redb";
+
+/// Raised whenever an older coordinator could misread the file.
+const FORMAT: &str = "1";
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// (step, index): `ScoredGroup`.
+const GROUPS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("groups");
+/// (policy version, index): `Completion`.
+const ANSWERS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("answers");
+const STEPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("steps");
+const EVALUATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("evaluations");
+/// rank: the step its checkpoint continues with.
+const CHECKPOINTS: TableDefinition<'_, u32, u64> = TableDefinition::new("checkpoints");
+/// policy version: `PolicyManifest`.
+const POLICIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("policies");
+
+/// Why something could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No space is left. The same call succeeds once there is some.
+    #[error("no space is left for {}: free some, and the run goes on by itself", path.display())]
+    Full {
+        /// The database.
+        path: PathBuf,
+        /// The system's words.
+        source: Box<redb::Error>,
+    },
+    /// Another process has the database open.
+    #[error("{} is in use by another coordinator: stop it, or choose another folder with --out", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The database failed.
+    #[error("cannot use {}: {source}", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
+    },
+    /// The folder is another run's.
+    #[error("{} belongs to the run with hash {found}, this run file has hash {expected}: choose another folder with --out, or the run file that the folder was made with", folder.display())]
+    OtherRun {
+        /// The output folder.
+        folder: PathBuf,
+        /// The hash it was made with.
+        found: String,
+        /// The hash of the run file at hand.
+        expected: String,
+    },
+    /// The database was written by a build that stores things differently.
+    #[error("{} has format {found}, this build reads format {FORMAT}: continue with the build that began the run, or choose another folder with --out", path.display())]
+    Format {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// An entry is not what it should be.
+    #[error("{}: {what} cannot be read: {source}; the file is damaged", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Which entry.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The run's database.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens the database under `folder`, or makes it, and checks that it is the run's with this hash.
+    pub fn open(folder: &Path, run_hash: &str) -> Result<Self, Error> {
+        let path = folder.join(FILE_NAME);
+        let opened = path.clone();
+        let store = Self { database: Database::new(path, move || redb::Database::create(&opened)) };
+        store.begin(folder, run_hash)?;
+        Ok(store)
+    }
+
+    fn begin(&self, folder: &Path, run_hash: &str) -> Result<(), Error> {
+        let run_id = Uuid::new_v4().to_string();
+        let (format, hash) = self.database.write(|transaction| {
+            for (name, default) in [("format", FORMAT), ("run_hash", run_hash), ("run_id", &run_id)] {
+                let mut meta = transaction.open_table(META)?;
+                if meta.get(name)?.is_none() {
+                    meta.insert(name, default.as_bytes())?;
+                }
+            }
+            transaction.open_table(GROUPS)?;
+            transaction.open_table(ANSWERS)?;
+            transaction.open_table(STEPS)?;
+            transaction.open_table(EVALUATIONS)?;
+            transaction.open_table(CHECKPOINTS)?;
+            transaction.open_table(POLICIES)?;
+            let meta = transaction.open_table(META)?;
+            let text = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|value| value.value().to_vec()));
+            Ok((text("format")?, text("run_hash")?))
+        })?;
+        let text = |bytes: Option<Vec<u8>>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        let (format, hash) = (text(format), text(hash));
+        if format != FORMAT {
+            return Err(Error::Format { path: self.database.path().to_owned(), found: format });
+        }
+        if hash != run_hash {
+            let (folder, expected) = (folder.to_owned(), run_hash.to_owned());
+            return Err(Error::OtherRun { folder, found: hash, expected });
+        }
+        Ok(())
+    }
+
+    /// The run's identifier, chosen when the database was made.
+    pub fn run_id(&self) -> Result<Uuid, Error> {
+        let bytes = self.database.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            Ok(meta.get("run_id")?.map(|value| value.value().to_vec()).unwrap_or_default())
+        })?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Uuid::try_parse(&text).map_err(|source| self.damaged("the run's identifier", source))
+    }
+
+    /// Keeps the results of slots.
+    pub fn put_results(&self, results: &Results) -> Result<(), Error> {
+        self.database.write(|transaction| {
+            let mut groups = transaction.open_table(GROUPS)?;
+            for group in &results.groups {
+                groups.insert((group.step, group.index), group.encode_to_vec().as_slice())?;
+            }
+            let mut answers = transaction.open_table(ANSWERS)?;
+            for (version, index, answer) in &results.answers {
+                answers.insert((version.0, *index), answer.encode_to_vec().as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The groups of a step that are there, by index.
+    pub fn groups(&self, step: Step) -> Result<Vec<v1::ScoredGroup>, Error> {
+        let groups = self.database.read(|transaction| {
+            let table = transaction.open_table(GROUPS)?;
+            let entries = table.range((step.0, 0)..=(step.0, u32::MAX))?;
+            entries.map(|entry| Ok(entry?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        let decode = |bytes: Vec<u8>| v1::ScoredGroup::decode(bytes.as_slice());
+        groups
+            .into_iter()
+            .map(decode)
+            .collect::<Result<_, _>>()
+            .map_err(|source| self.damaged("a group", source))
+    }
+
+    /// The answers of an evaluation that is under way, by index.
+    pub fn answers(&self, version: PolicyVersion) -> Result<BTreeMap<u32, v1::Completion>, Error> {
+        let answers = self.database.read(|transaction| {
+            let table = transaction.open_table(ANSWERS)?;
+            let entries = table.range((version.0, 0)..=(version.0, u32::MAX))?;
+            let entry =
+                |entry: Result<(redb::AccessGuard<'_, (u64, u32)>, redb::AccessGuard<'_, &[u8]>), _>| {
+                    let (key, value) = entry?;
+                    Ok((key.value().1, value.value().to_vec()))
+                };
+            entries.map(entry).collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        let decode = |(index, bytes): (u32, Vec<u8>)| Ok((index, v1::Completion::decode(bytes.as_slice())?));
+        let decoded: Result<_, prost::DecodeError> = answers.into_iter().map(decode).collect();
+        decoded.map_err(|source| self.damaged("an answer", source))
+    }
+
+    /// Keeps a committed step's record, or replaces it.
+    pub fn put_step(&self, step: Step, record: &StepRecord) -> Result<(), Error> {
+        let bytes = json(record);
+        self.database.write(|transaction| {
+            transaction.open_table(STEPS)?.insert(step.0, bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// The record of a committed step.
+    pub fn step(&self, step: Step) -> Result<Option<StepRecord>, Error> {
+        let bytes = self.database.read(|transaction| {
+            let table = transaction.open_table(STEPS)?;
+            Ok(table.get(step.0)?.map(|value| value.value().to_vec()))
+        })?;
+        bytes.map(|bytes| self.read_json("a step's record", &bytes)).transpose()
+    }
+
+    /// The records of all committed steps, in order.
+    pub fn steps(&self) -> Result<Vec<StepRecord>, Error> {
+        let rows = self.database.read(|transaction| {
+            let table = transaction.open_table(STEPS)?;
+            let rows = table.iter()?.map(|entry| Ok(entry?.1.value().to_vec()));
+            rows.collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        rows.iter().map(|bytes| self.read_json("a step's record", bytes)).collect()
+    }
+
+    /// Keeps a complete evaluation; its answers go.
+    pub fn put_evaluation(&self, version: PolicyVersion, record: &EvaluationRecord) -> Result<(), Error> {
+        let bytes = json(record);
+        self.database.write(|transaction| {
+            transaction.open_table(EVALUATIONS)?.insert(version.0, bytes.as_slice())?;
+            let mut answers = transaction.open_table(ANSWERS)?;
+            answers.retain_in((version.0, 0)..=(version.0, u32::MAX), |_, _| false)?;
+            Ok(())
+        })
+    }
+
+    /// All complete evaluations.
+    pub fn evaluations(&self) -> Result<BTreeMap<PolicyVersion, EvaluationRecord>, Error> {
+        let records = self.database.read(|transaction| {
+            let table = transaction.open_table(EVALUATIONS)?;
+            let records = table.iter()?.map(|entry| {
+                let (version, bytes) = entry?;
+                Ok((PolicyVersion(version.value()), bytes.value().to_vec()))
+            });
+            records.collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        let read = |(version, bytes): (_, Vec<u8>)| Ok((version, self.read_json("an evaluation", &bytes)?));
+        records.into_iter().map(read).collect()
+    }
+
+    /// Keeps what a rank's newest checkpoint continues with.
+    pub fn put_checkpoint(&self, rank: u32, step: Step) -> Result<(), Error> {
+        self.database.write(|transaction| {
+            let mut table = transaction.open_table(CHECKPOINTS)?;
+            let before = table.get(rank)?.map_or(0, |step| step.value());
+            table.insert(rank, step.0.max(before))?;
+            Ok(())
+        })
+    }
+
+    /// Removes the groups of steps before `before`.
+    pub fn drop_groups(&self, before: Step) -> Result<(), Error> {
+        self.database.write(|transaction| {
+            transaction.open_table(META)?.insert("kept_from", before.0.to_le_bytes().as_slice())?;
+            transaction.open_table(GROUPS)?.retain_in(..(before.0, 0), |_, _| false)?;
+            Ok(())
+        })
+    }
+
+    /// Keeps the manifest of a version whose folder is complete.
+    pub fn put_policy(&self, manifest: &v1::PolicyManifest) -> Result<(), Error> {
+        self.database.write(|transaction| {
+            let bytes = manifest.encode_to_vec();
+            transaction.open_table(POLICIES)?.insert(manifest.policy_version, bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// The manifests of all versions that were ever there.
+    pub fn policies(&self) -> Result<Vec<v1::PolicyManifest>, Error> {
+        let manifests = self.database.read(|transaction| {
+            let table = transaction.open_table(POLICIES)?;
+            let manifests = table.iter()?.map(|entry| Ok(entry?.1.value().to_vec()));
+            manifests.collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        let decode = |bytes: Vec<u8>| v1::PolicyManifest::decode(bytes.as_slice());
+        let decoded: Result<_, _> = manifests.into_iter().map(decode).collect();
+        decoded.map_err(|source| self.damaged("a policy manifest", source))
+    }
+
+    /// Keeps the learner's ranks.
+    pub fn put_world(&self, world: &World) -> Result<(), Error> {
+        let bytes = json(world);
+        self.database.write(|transaction| {
+            transaction.open_table(META)?.insert("world", bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Where the run stands.
+    pub fn recover(&self) -> Result<Recovered, Error> {
+        let (mut recovered, world) = self.database.read(|transaction| {
+            let mut recovered = Recovered::default();
+            for entry in transaction.open_table(GROUPS)?.iter()? {
+                let (step, index) = entry?.0.value();
+                recovered.filled.push(Slot::Training(GroupId { step: Step(step), index }));
+            }
+            for entry in transaction.open_table(ANSWERS)?.iter()? {
+                let (version, index) = entry?.0.value();
+                recovered.filled.push(Slot::Evaluation { version: PolicyVersion(version), index });
+            }
+            if let Some((step, _)) = transaction.open_table(STEPS)?.last()? {
+                recovered.committed = step.value() + 1;
+            }
+            for entry in transaction.open_table(EVALUATIONS)?.iter()? {
+                recovered.evaluated.push(PolicyVersion(entry?.0.value()));
+            }
+            for entry in transaction.open_table(CHECKPOINTS)?.iter()? {
+                let (rank, step) = entry?;
+                recovered.checkpoints.insert(rank.value(), Step(step.value()));
+            }
+            if let Some((version, _)) = transaction.open_table(POLICIES)?.last()? {
+                recovered.latest = version.value();
+            }
+            let meta = transaction.open_table(META)?;
+            if let Some(bytes) = meta.get("kept_from")? {
+                recovered.kept_from = bytes.value().try_into().map_or(0, u64::from_le_bytes);
+            }
+            Ok((recovered, meta.get("world")?.map(|bytes| bytes.value().to_vec())))
+        })?;
+        if let Some(world) = world {
+            recovered.world = self.read_json("the learner's ranks", &world)?;
+        }
+        Ok(recovered)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, what: &'static str, bytes: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(bytes).map_err(|source| self.damaged(what, source))
+    }
+
+    fn damaged(
+        &self,
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error::Damaged { path: self.database.path().to_owned(), what, source: source.into() }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records are maps with text keys, lists, numbers and text")
+}

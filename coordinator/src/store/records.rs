@@ -1,0 +1,47 @@
+//! What the store keeps of steps and evaluations.
+
+use podium_grpo::PolicyVersion;
+use podium_proto::v1;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One line of a report, its fields in order.
+pub type Row = Map<String, Value>;
+
+/// Results that fill slots, ready to be kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Results {
+    /// Of training slots.
+    pub groups: Vec<v1::ScoredGroup>,
+    /// Of evaluation slots: version, index, answer.
+    pub answers: Vec<(PolicyVersion, u32, v1::Completion)>,
+}
+
+impl Results {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// A committed step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Whether rank 0 reported its figures: it may have died between its checkpoint and its report.
+    pub reported: bool,
+    /// The step's row of metrics.jsonl.
+    pub row: Row,
+    /// Its rows of samples.jsonl.
+    pub samples: Vec<Row>,
+}
+
+/// A complete evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// Its row of evaluations.jsonl.
+    pub row: Row,
+    /// Where each held-out user's target was ranked; `None` where it was not, or the answer was malformed.
+    pub ranks: Vec<Option<usize>>,
+    /// Its rows of samples.jsonl.
+    pub samples: Vec<Row>,
+}

@@ -1,0 +1,129 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
+use serde_json::json;
+
+use super::*;
+
+fn group(step: u64, index: u32) -> v1::ScoredGroup {
+    v1::ScoredGroup { step, index, policy_version: step, prompt_ids: vec![1, 2], ..Default::default() }
+}
+
+fn groups(groups: &[(u64, u32)]) -> Results {
+    let groups = groups.iter().map(|&(step, index)| group(step, index)).collect();
+    Results { groups, answers: vec![] }
+}
+
+fn row(value: serde_json::Value) -> Row {
+    value.as_object().unwrap().clone()
+}
+
+#[test]
+fn a_restart_finds_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "cafe").unwrap();
+    let run_id = store.run_id().unwrap();
+    store.put_results(&groups(&[(0, 1), (0, 0), (1, 0)])).unwrap();
+    let answer = v1::Completion { text: "x".into(), ..Default::default() };
+    let answers = vec![(PolicyVersion(0), 2, answer.clone()), (PolicyVersion(1), 0, answer.clone())];
+    store.put_results(&Results { groups: vec![], answers }).unwrap();
+    let step = StepRecord { reported: true, row: row(json!({"step": 1})), samples: vec![] };
+    store.put_step(Step(0), &step).unwrap();
+    let evaluation =
+        EvaluationRecord { row: row(json!({"users": 3})), ranks: vec![Some(1), None], samples: vec![] };
+    store.put_evaluation(PolicyVersion(0), &evaluation).unwrap();
+    store.put_checkpoint(0, Step(1)).unwrap();
+    store.put_checkpoint(0, Step(0)).unwrap();
+    let manifest = v1::PolicyManifest { policy_version: 1, ..Default::default() };
+    store.put_policy(&manifest).unwrap();
+    drop(store);
+
+    let store = Store::open(folder.path(), "cafe").unwrap();
+    assert_eq!(store.run_id().unwrap(), run_id);
+    assert_eq!(store.groups(Step(0)).unwrap(), [group(0, 0), group(0, 1)]);
+    assert_eq!(store.steps().unwrap(), std::slice::from_ref(&step));
+    assert_eq!(store.step(Step(0)).unwrap(), Some(step));
+    assert_eq!(store.evaluations().unwrap()[&PolicyVersion(0)], evaluation);
+    assert!(store.answers(PolicyVersion(0)).unwrap().is_empty(), "a complete evaluation's answers are gone");
+    assert_eq!(store.answers(PolicyVersion(1)).unwrap()[&0], answer);
+    assert_eq!(store.policies().unwrap(), [manifest]);
+    let recovered = store.recover().unwrap();
+    assert_eq!((recovered.committed, recovered.latest, recovered.kept_from), (1, 1, 0));
+    assert_eq!(recovered.filled.len(), 4);
+    assert_eq!(recovered.evaluated, [PolicyVersion(0)]);
+    assert_eq!(recovered.checkpoints[&0], Step(1));
+    store.drop_groups(Step(1)).unwrap();
+    assert!(store.groups(Step(0)).unwrap().is_empty());
+    assert_eq!(store.groups(Step(1)).unwrap().len(), 1);
+    assert_eq!(store.recover().unwrap().kept_from, 1);
+}
+
+#[test]
+fn another_run_and_a_second_coordinator_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "cafe").unwrap();
+    let second = Store::open(folder.path(), "cafe").unwrap_err();
+    assert!(matches!(second, Error::InUse { .. }), "{second}");
+    drop(store);
+    let other = Store::open(folder.path(), "beef").unwrap_err().to_string();
+    assert!(other.contains("cafe") && other.contains("beef") && other.contains("--out"), "{other}");
+}
+
+/// A disk in memory that outlives the database on it and can be full.
+#[derive(Debug, Clone)]
+struct Disk {
+    bytes: Arc<InMemoryBackend>,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn check(&self) -> Result<(), std::io::Error> {
+        if self.full.load(Ordering::Relaxed) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.bytes.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.bytes.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.bytes.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.bytes.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.bytes.write(offset, data)
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_space() {
+    let disk = Disk { bytes: Arc::new(InMemoryBackend::new()), full: Arc::new(AtomicBool::new(false)) };
+    let opened = disk.clone();
+    let open = move || redb::Builder::new().create_with_backend(opened.clone());
+    let store = Store { database: Database::new(PathBuf::from("run/coordinator.redb"), open) };
+    store.begin(Path::new("run"), "cafe").unwrap();
+    store.put_results(&groups(&[(0, 0)])).unwrap();
+
+    disk.full.store(true, Ordering::Relaxed);
+    let error = store.put_results(&groups(&[(0, 1)])).unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!(store.put_results(&groups(&[(0, 1)])).is_err());
+    disk.full.store(false, Ordering::Relaxed);
+
+    store.put_results(&groups(&[(0, 2)])).unwrap();
+    assert_eq!(store.groups(Step(0)).unwrap(), [group(0, 0), group(0, 2)]);
+}
