@@ -1,145 +1,164 @@
-//! Tokenizers and chat templates of Hugging Face model folders: the one path from messages to token ids and back that
-//! fine-tuning, rollouts and evaluation share.
+//! Tokenizers and chat templates of Hugging Face model folders.
 //!
-//! No libtorch here: whoever needs to count tokens can afford this crate.
+//! There is one way from messages to token ids, which training, rollouts and evaluation share. Nothing here depends on
+//! the day or on libtorch.
 
-mod chat;
-mod stop;
+mod files;
+mod template;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use chat::{Message, Variables};
+pub use files::copy_files;
+pub use template::{Message, Variables};
 
-/// A model folder's tokenizer with its chat template and stop tokens.
-#[derive(Debug)]
-pub struct Tokenizer {
-    tokenizer: tokenizers::Tokenizer,
-    template: chat::Template,
-    stop_token_ids: Vec<u32>,
-}
+use files::Folder;
+use template::ChatTemplate;
 
-/// A tokenizer that cannot be used, or a text that it cannot do.
+/// Why text cannot be turned into tokens or back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of the folder cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Which file.
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system said.
         source: std::io::Error,
     },
-    /// A file of the folder is not the JSON it should be.
-    #[error("{} is not what is expected there: {source}", path.display())]
+    /// A file is not the expected JSON.
+    #[error("{path} is not valid JSON of its kind")]
     Json {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// What the parser stumbled over.
         source: serde_json::Error,
     },
-    /// `tokenizer.json` describes no tokenizer.
-    #[error("{} describes no tokenizer: {source}", path.display())]
+    /// `tokenizer.json` is not a tokenizer.
+    #[error("{path} is not a tokenizer")]
     Tokenizer {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the tokenizer's library said.
         source: tokenizers::Error,
     },
     /// The folder has no chat template.
-    #[error("{} has no chat template: expected chat_template.jinja or a chat_template in tokenizer_config.json", folder.display())]
+    #[error(
+        "{path} has no chat template, expected chat_template.jinja or chat_template in tokenizer_config.json"
+    )]
     NoTemplate {
-        /// Which folder.
-        folder: PathBuf,
-    },
-    /// The chat template cannot be read, or does not take these messages.
-    #[error("the chat template fails: {source:#}")]
-    Template {
-        /// Where in the template and why.
-        source: Box<minijinja::Error>,
-    },
-    /// A token named in a configuration file is not in the vocabulary.
-    #[error("{} names the token {token:?}, which the tokenizer does not have", path.display())]
-    UnknownToken {
-        /// Which file.
+        /// The folder.
         path: PathBuf,
-        /// The token.
-        token: String,
     },
-    /// A text could not be cut into tokens, or tokens could not be joined.
-    #[error("the tokenizer fails: {source}")]
-    Text {
-        /// Why.
+    /// The chat template of the folder is malformed.
+    #[error("the chat template of {path} is malformed")]
+    Template {
+        /// The folder.
+        path: PathBuf,
+        /// Where and why.
+        source: minijinja::Error,
+    },
+    /// The chat template refuses the messages.
+    #[error("the chat template cannot render these messages")]
+    Render(#[source] minijinja::Error),
+    /// The tokenizer cannot encode a text.
+    #[error("the tokenizer cannot encode a text of {bytes} bytes")]
+    Encode {
+        /// Length of the text.
+        bytes: usize,
+        /// What the tokenizer's library said.
+        source: tokenizers::Error,
+    },
+    /// The tokenizer cannot decode tokens.
+    #[error("the tokenizer cannot decode {tokens} tokens")]
+    Decode {
+        /// Number of tokens.
+        tokens: usize,
+        /// What the tokenizer's library said.
         source: tokenizers::Error,
     },
 }
 
-impl From<minijinja::Error> for Error {
-    fn from(source: minijinja::Error) -> Self {
-        Self::Template { source: Box::new(source) }
-    }
+/// The tokenizer and the chat template of a model folder.
+#[derive(Debug)]
+pub struct Tokenizer {
+    folder: PathBuf,
+    vocabulary: tokenizers::Tokenizer,
+    template: Option<ChatTemplate>,
+    stop_token_ids: Vec<u32>,
+    vocab_size: usize,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, the chat template and the stop tokens of a model folder.
-    ///
-    /// A folder without a template loads; only [`Tokenizer::render`] then fails.
+    /// Reads `tokenizer.json` and, as far as they are there, `tokenizer_config.json`, `chat_template.jinja`,
+    /// `generation_config.json` and `config.json`.
     pub fn load(folder: &Path) -> Result<Self, Error> {
+        let files = Folder::read(folder)?;
         let path = folder.join("tokenizer.json");
-        let text = read(&path)?;
-        let mut tokenizer: tokenizers::Tokenizer =
-            text.parse().map_err(|source| Error::Tokenizer { path, source })?;
-        // Files saved after training may carry the padding and truncation of their last use.
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&files.tokenizer)
+            .map_err(|source| Error::Tokenizer { path: path.clone(), source })?;
+        // Some folders carry the padding and truncation of their training: lengths are the run's business here.
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|source| Error::Text { source })?;
-        let stop_token_ids = stop::read(folder, &tokenizer)?;
-        Ok(Self { template: chat::Template::load(folder)?, stop_token_ids, tokenizer })
+        tokenizer.with_truncation(None).map_err(|source| Error::Tokenizer { path, source })?;
+
+        let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
+        let end = files.special_tokens.get("eos_token").and_then(|token| tokenizer.token_to_id(token));
+        stop_token_ids.extend(end);
+        let template = files
+            .chat_template
+            .map(|source| ChatTemplate::new(source, files.special_tokens))
+            .transpose()
+            .map_err(|source| Error::Template { path: folder.to_owned(), source })?;
+        let largest = tokenizer.get_vocab(true).into_values().max();
+        Ok(Self {
+            folder: folder.to_owned(),
+            vocabulary: tokenizer,
+            template,
+            stop_token_ids: stop_token_ids.into_iter().collect(),
+            vocab_size: largest.map_or(0, |id| id as usize + 1),
+        })
     }
 
-    /// Token ids of a text. Special tokens written in the text are recognised, none are added.
+    /// Token ids of a text. Nothing is added to it; special tokens written out in it are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|source| Error::Text { source })?;
+        let encoding = self.vocabulary.encode_fast(text, false);
+        let encoding = encoding.map_err(|source| Error::Encode { bytes: text.len(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of token ids, without special tokens if `skip_special`.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
-        self.tokenizer.decode(ids, skip_special).map_err(|source| Error::Text { source })
+    /// Text of token ids, with or without special tokens. Ids that no token has are left out.
+    pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, Error> {
+        let text = self.vocabulary.decode(token_ids, skip_special);
+        text.map_err(|source| Error::Decode { tokens: token_ids.len(), source })
     }
 
-    /// Messages as the text that the policy reads.
+    /// The text of messages by the chat template.
     pub fn render(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
-        self.template.render(messages, variables)
+        let template =
+            self.template.as_ref().ok_or_else(|| Error::NoTemplate { path: self.folder.clone() })?;
+        template.render(messages, variables).map_err(Error::Render)
     }
 
-    /// [`Tokenizer::render`] and [`Tokenizer::encode`].
+    /// Token ids of messages: [`Self::render`], then [`Self::encode`].
     pub fn encode_chat(&self, messages: &[Message], variables: &Variables) -> Result<Vec<u32>, Error> {
         self.encode(&self.render(messages, variables)?)
     }
 
-    /// Number of tokens, added ones included.
-    pub fn vocab_size(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
-    }
-
-    /// Tokens that end an answer, the end of a turn first: those of generation_config.json, then of config.json, then
-    /// tokenizer_config.json's `eos_token`, each once.
+    /// The tokens that end a completion, ascending: `eos_token_id` of `generation_config.json` and `config.json`, and the
+    /// tokenizer's end token.
     pub fn stop_token_ids(&self) -> &[u32] {
         &self.stop_token_ids
     }
-}
 
-fn read(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
-}
-
-/// A JSON file that need not be there.
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    if !path.exists() {
-        return Ok(None);
+    /// The id of a token written as in the vocabulary, such as `<|im_end|>`.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.vocabulary.token_to_id(token)
     }
-    let parsed = serde_json::from_str(&read(path)?);
-    parsed.map(Some).map_err(|source| Error::Json { path: path.to_owned(), source })
-}
 
-#[cfg(test)]
-mod tests;
+    /// One more than the largest token id: what the vocabulary of a policy has to have at least.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}

@@ -1,0 +1,158 @@
+//! Model folders written by the tests: encoding, decoding, templates, stop tokens, and what is refused.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use podium_tokenizer::{Error, Message, Tokenizer, Variables, copy_files};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Words split at spaces; `<end>` is special, `<think>` is added but not special.
+fn tokenizer_json() -> Value {
+    let added = |id: u32, content: &str, special: bool| {
+        json!({
+            "id": id, "content": content, "special": special,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        })
+    };
+    json!({
+        "version": "1.0",
+        "truncation": { "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0 },
+        "padding": {
+            "strategy": { "Fixed": 8 }, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "<unknown>",
+        },
+        "added_tokens": [added(4, "<end>", true), added(5, "<think>", false)],
+        "normalizer": null,
+        "pre_tokenizer": { "type": "Whitespace" },
+        "post_processor": null,
+        "decoder": null,
+        "model": {
+            "type": "WordLevel",
+            "vocab": { "<unknown>": 0, "red": 1, "green": 2, "blue": 3, "<end>": 4 },
+            "unk_token": "<unknown>",
+        },
+    })
+}
+
+fn folder(files: &[(&str, Value)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
+    for (name, content) in files {
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn load(folder: &TempDir) -> Tokenizer {
+    Tokenizer::load(folder.path()).unwrap()
+}
+
+fn with_template(template: &str) -> Tokenizer {
+    load(&folder(&[("tokenizer_config.json", json!({ "chat_template": template, "eos_token": "<end>" }))]))
+}
+
+fn messages() -> Vec<Message> {
+    vec![Message::new("system", "red"), Message::new("user", "green <tag> \"é\"")]
+}
+
+#[test]
+fn texts_become_tokens_and_texts_again() {
+    let tokenizer = load(&folder(&[]));
+    let ids = tokenizer.encode("blue <think> red green <end> what").unwrap();
+    assert_eq!(ids, [3, 5, 1, 2, 4, 0], "neither padded nor cut");
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "blue <think> red green <end> <unknown>");
+    assert_eq!(tokenizer.decode(&ids[..5], true).unwrap(), "blue <think> red green");
+    assert_eq!(tokenizer.encode("").unwrap(), [0_u32; 0]);
+    assert_eq!(tokenizer.vocab_size(), 6);
+    assert_eq!((tokenizer.token_id("<end>"), tokenizer.token_id("no")), (Some(4), None));
+}
+
+#[test]
+fn stop_tokens_come_from_all_files() {
+    assert_eq!(load(&folder(&[])).stop_token_ids(), [0_u32; 0]);
+    let tokenizer = load(&folder(&[
+        ("generation_config.json", json!({ "eos_token_id": [9, 2] })),
+        ("config.json", json!({ "eos_token_id": 2 })),
+        ("tokenizer_config.json", json!({ "eos_token": { "content": "<end>", "special": true } })),
+    ]));
+    assert_eq!(tokenizer.stop_token_ids(), [2, 4, 9]);
+}
+
+#[test]
+fn templates_see_messages_variables_and_special_tokens() {
+    let tokenizer = with_template(
+        "{%- for message in messages %}\n\
+         {{- message.role.upper() + ':' + message['content'] + eos_token }}\n\
+         {%- endfor %}\n\
+         {% if add_generation_prompt %}\n  {% if enable_thinking is defined and enable_thinking is false %}\n\
+         none{% endif %}\n[{{ colour }}]{{ add_generation_prompt }}{% endif %}\n",
+    );
+    let extra = json!({ "colour": "red" }).as_object().unwrap().clone();
+    let mut variables = Variables { add_generation_prompt: true, enable_thinking: None, extra };
+    let said = "SYSTEM:red<end>USER:green <tag> \"é\"<end>";
+    assert_eq!(tokenizer.render(&messages(), &variables).unwrap(), format!("{said}[red]True"));
+    variables.enable_thinking = Some(false);
+    assert_eq!(tokenizer.render(&messages(), &variables).unwrap(), format!("{said}none[red]True"));
+    assert_eq!(tokenizer.render(&messages(), &Variables::default()).unwrap(), said);
+    let ids = tokenizer.encode_chat(&messages()[..1], &Variables::default()).unwrap();
+    assert_eq!(ids, tokenizer.encode("SYSTEM:red<end>").unwrap());
+}
+
+#[test]
+fn json_is_written_as_python_writes_it() {
+    let tokenizer = with_template("{{ messages | tojson }}{{ messages[1].content.split('<')[0].rstrip() }}");
+    assert_eq!(
+        tokenizer.render(&messages(), &Variables::default()).unwrap(),
+        r#"[{"role": "system", "content": "red"}, {"role": "user", "content": "green <tag> \"é\""}]green"#
+    );
+    let tokenizer = with_template("{{ messages[:1] | tojson(indent=2) }}{{ none }}");
+    assert_eq!(
+        tokenizer.render(&messages(), &Variables::default()).unwrap(),
+        "[\n  {\n    \"role\": \"system\",\n    \"content\": \"red\"\n  }\n]None"
+    );
+}
+
+#[test]
+fn a_template_file_wins_and_a_default_is_found() {
+    let several = json!([{ "name": "tools", "template": "t" }, { "name": "default", "template": "d" }]);
+    let config = ("tokenizer_config.json", json!({ "chat_template": several }));
+    let render = |tokenizer: Tokenizer| tokenizer.render(&messages(), &Variables::default()).unwrap();
+    assert_eq!(render(load(&folder(std::slice::from_ref(&config)))), "d");
+    assert_eq!(render(load(&folder(&[config, ("chat_template.jinja", "f".into())]))), "f");
+}
+
+#[test]
+fn a_template_can_refuse() {
+    let tokenizer = with_template("{{ raise_exception('roles must alternate') }}");
+    let error = tokenizer.render(&messages(), &Variables::default()).unwrap_err();
+    assert!(matches!(&error, Error::Render(source) if source.to_string().contains("roles must alternate")));
+}
+
+#[test]
+fn folders_that_cannot_be_used_are_refused_by_file() {
+    let refused = |files: &[(&str, Value)]| Tokenizer::load(folder(files).path()).unwrap_err();
+    let missing = Tokenizer::load(Path::new("/no/such/folder")).unwrap_err();
+    assert!(matches!(missing, Error::File { path, .. } if path.ends_with("tokenizer.json")));
+    let tokenizer = refused(&[("tokenizer.json", json!({ "model": 3 }))]);
+    assert!(matches!(tokenizer, Error::Tokenizer { path, .. } if path.ends_with("tokenizer.json")));
+    let config = refused(&[("tokenizer_config.json", "{".into())]);
+    assert!(matches!(config, Error::Json { path, .. } if path.ends_with("tokenizer_config.json")));
+    let end = refused(&[("generation_config.json", json!({ "eos_token_id": "x" }))]);
+    assert!(matches!(end, Error::Json { path, .. } if path.ends_with("generation_config.json")));
+    assert!(matches!(refused(&[("chat_template.jinja", "{% if %}".into())]), Error::Template { .. }));
+    let silent = load(&folder(&[])).render(&messages(), &Variables::default()).unwrap_err();
+    assert!(matches!(silent, Error::NoTemplate { .. }));
+}
+
+#[test]
+fn the_files_travel_with_a_policy() {
+    let from =
+        folder(&[("chat_template.jinja", "{{ messages[0].content }}".into()), ("config.json", json!({}))]);
+    let to = tempfile::tempdir().unwrap();
+    copy_files(from.path(), to.path()).unwrap();
+    assert_eq!(load(&to).render(&messages(), &Variables::default()).unwrap(), "red");
+    assert!(!to.path().join("config.json").exists(), "the model's configuration is written with its weights");
+}
