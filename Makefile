@@ -5,7 +5,7 @@ PODIUM := $(or $(CARGO_TARGET_DIR),target)/release/podium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint format docs check-config configuration ci clean distclean
+.PHONY: help setup build demo test lint format docs check-config bench configuration ci clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ docs: setup ## the crates' documentation, in target/doc
 
 check-config: build ## every run file in deploy/configs
 	$(PODIUM) check-config deploy/configs/*.toml
+
+bench: setup ## speed of sampling, scoring and training on this machine
+	cargo run --release -p podium-model --example bench -- $(ARGS)
 
 configuration: setup ## docs/configuration.md anew, from the code
 	cargo run --release -p podium-config --example reference > docs/configuration.md

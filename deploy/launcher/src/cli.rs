@@ -58,21 +58,20 @@ pub(crate) struct RunFlags {
     /// Set a key of the run file; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     assignments: Vec<Override>,
-    /// Rollout workers to start [launch.workers]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = "Rollout workers to start [launch.workers]")]
     workers: Option<u32>,
-    /// Learner ranks to start [launch.learner_ranks]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = "Learner ranks to start [launch.learner_ranks]")]
     learner_ranks: Option<u32>,
-    /// Seed of everything that is random [run.seed]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", help = "Seed of everything that is random [run.seed]", value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
-    /// Optimizer steps [run.steps]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", help = "Optimizer steps [run.steps]", value_parser = clap::value_parser!(i64).range(0..))]
     steps: Option<i64>,
     /// Folder of the run [default: a folder in runs/]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Make the folder ready, with run.toml and the policy to start from, and start nothing
+    #[arg(long)]
+    pub(crate) prepare_only: bool,
 }
 
 impl RunFlags {

@@ -10,6 +10,9 @@ pub(crate) const RUN_FILE: &str = include_str!("../../configs/embedded.toml");
 /// Its name in messages.
 pub(crate) const RUN_FILE_NAME: &str = "the demo's run file";
 
+/// The shape of a policy for the embedded data set.
+pub(crate) const POLICY_CONFIG: &str = include_str!("../embedded/config.json");
+
 /// The policy to start from, file by file; empty in a build without one.
 static START: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/start.rs"));
 

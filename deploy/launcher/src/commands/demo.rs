@@ -21,5 +21,5 @@ pub(crate) async fn demo(flags: &RunFlags) -> Result<ExitCode, Error> {
         None => first_free(&PathBuf::from(format!("runs/demo-{}", run.run.seed)), can_take),
     };
     // The embedded run file names no files.
-    run::run(run, &PathBuf::new(), &folder).await
+    run::run(run, &PathBuf::new(), &folder, flags.prepare_only).await
 }

@@ -7,6 +7,7 @@ use podium_config::RunFile;
 use podium_runtime::durable;
 use serde_json::{Value, json};
 
+use super::run::Preparation;
 use super::{Error, run};
 use crate::cli::RunFlags;
 use crate::conductor::Outcome;
@@ -28,8 +29,15 @@ pub(crate) async fn evaluate(run_file: &Path, policy: &Path, flags: &RunFlags) -
         return Err(Error::Used { out: folder.path().to_owned() });
     }
     let hash = run.hash();
-    let outcome = run::conduct(run, run_file.parent().unwrap_or(Path::new("")), &folder).await?;
-    if let Outcome::Interrupted { .. } = outcome {
+    let base = run_file.parent().unwrap_or(Path::new(""));
+    let Preparation::Ready(ready) = run::prepare(run, base, &folder).await? else {
+        return Ok(ExitCode::from(super::INTERRUPTED));
+    };
+    if flags.prepare_only {
+        println!("{}", folder.run_file().display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Outcome::Interrupted { .. } = ready.perform().await? {
         return Ok(ExitCode::from(super::INTERRUPTED));
     }
     let path = folder.path().join("evaluation.json");

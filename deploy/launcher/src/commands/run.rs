@@ -12,14 +12,50 @@ use super::{Error, start};
 use crate::conductor::{self, Outcome};
 use crate::progress::Progress;
 use crate::results::Results;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{Lock, RunFolder};
 use crate::services::Programs;
 use crate::{report, table};
 
+/// A folder in which a run can start or go on.
+pub(super) struct Ready {
+    programs: Programs,
+    run: RunFile,
+    folder: RunFolder,
+    stop: CancellationToken,
+    /// Other launchers stay out for as long as this is held.
+    _lock: Lock,
+}
+
+/// What became of making a folder ready.
+pub(super) enum Preparation {
+    Ready(Box<Ready>),
+    /// The run in it is over.
+    Finished,
+    /// A signal came in between.
+    Interrupted,
+}
+
 /// Trains, then prints the table. A run that is finished already is only shown.
-pub(super) async fn run(run: RunFile, base: &Path, folder: &RunFolder) -> Result<ExitCode, Error> {
+pub(super) async fn run(
+    run: RunFile,
+    base: &Path,
+    folder: &RunFolder,
+    prepare_only: bool,
+) -> Result<ExitCode, Error> {
     let steps = run.run.steps;
-    match conduct(run, base, folder).await? {
+    let outcome = match prepare(run, base, folder).await? {
+        Preparation::Ready(_) if prepare_only => {
+            println!("{}", folder.run_file().display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Preparation::Ready(ready) => ready.perform().await?,
+        Preparation::Finished => {
+            eprintln!("the run in {} is finished", folder.path().display());
+            Outcome::Finished
+        }
+        Preparation::Interrupted => Outcome::Interrupted { step: 0 },
+    };
+    match outcome {
         Outcome::Finished => {
             print_table(folder)?;
             println!("report  {}", folder.report().display());
@@ -36,41 +72,39 @@ pub(super) async fn run(run: RunFile, base: &Path, folder: &RunFolder) -> Result
     }
 }
 
-/// Makes the folder ready, runs all services in it, and writes the report.
-pub(super) async fn conduct(mut run: RunFile, base: &Path, folder: &RunFolder) -> Result<Outcome, Error> {
+/// Locks the folder and puts into it what the services read: the resolved run file and, where need be, the start.
+pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -> Result<Preparation, Error> {
     let programs = Programs::find()?;
-    let _lock = folder.lock()?;
+    let lock = folder.lock()?;
     bring_along(&mut run, base, folder)?;
     folder.require_same_run(&run)?;
     if folder.is_finished() {
-        eprintln!("the run in {} is finished", folder.path().display());
-        return Ok(Outcome::Finished);
+        return Ok(Preparation::Finished);
     }
     let stop = shutdown::on_signal().map_err(Error::Signals)?;
     if run.model.path.is_none() && !start::provide(&mut run, &programs, folder, &stop).await? {
-        return Ok(Outcome::Interrupted { step: 0 });
+        return Ok(Preparation::Interrupted);
     }
     folder.store(&run)?;
-    let outcome = perform(&programs, &run, folder, &stop).await?;
-    if outcome == Outcome::Finished {
-        // Policy versions are kept in policy/; what workers fetched of them is of no more use.
-        let _ = fs::remove_dir_all(folder.worker_cache());
-    }
-    report::write(folder)?;
-    Ok(outcome)
+    Ok(Preparation::Ready(Box::new(Ready { programs, run, folder: folder.clone(), stop, _lock: lock })))
 }
 
-async fn perform(
-    programs: &Programs,
-    run: &RunFile,
-    folder: &RunFolder,
-    stop: &CancellationToken,
-) -> Result<Outcome, Error> {
-    let mut progress = Progress::start();
-    progress.say(&headline(run, folder));
-    let outcome = conductor::conduct(programs, run, folder, &mut progress, stop).await;
-    progress.finish();
-    Ok(outcome?)
+impl Ready {
+    /// Runs all services until the run is over or a signal comes, and writes the report.
+    pub(super) async fn perform(self) -> Result<Outcome, Error> {
+        let Self { programs, run, folder, stop, _lock } = &self;
+        let mut progress = Progress::start();
+        progress.say(&headline(run, folder));
+        let outcome = conductor::conduct(programs, run, folder, &mut progress, stop).await;
+        progress.finish();
+        let outcome = outcome?;
+        if outcome == Outcome::Finished {
+            // Policy versions are kept in policy/; what workers fetched of them is of no more use.
+            let _ = fs::remove_dir_all(folder.worker_cache());
+        }
+        report::write(folder)?;
+        Ok(outcome)
+    }
 }
 
 fn headline(run: &RunFile, folder: &RunFolder) -> String {

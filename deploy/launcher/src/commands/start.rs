@@ -47,9 +47,15 @@ async fn train(
     eprintln!("training the policy to start from: {} steps of supervised fine-tuning", run.sft.steps);
     let start = folder.start_policy();
     let partial = start.with_extension("partial");
+    let config = folder.path().join("start-config.json");
+    durable::write(&config, embedded::POLICY_CONFIG.as_bytes())?;
     let mut child = processes::command(&programs.learner)
-        .args(["sft", "--progress", "--run-file"])
+        .arg("sft")
+        .arg("--run-file")
         .arg(folder.run_file())
+        .arg("--model-config")
+        .arg(config)
+        .args(["--init-seed", &run.run.seed.to_string()])
         .arg("--out")
         .arg(&partial)
         .spawn()

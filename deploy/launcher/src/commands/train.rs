@@ -13,5 +13,6 @@ use crate::run_folder::RunFolder;
 pub(crate) async fn train(run_file: &Path, flags: &RunFlags) -> Result<ExitCode, Error> {
     let run = RunFile::load(run_file, &flags.overrides())?;
     let out = flags.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&run.run.name));
-    run::run(run, run_file.parent().unwrap_or(Path::new("")), &RunFolder::new(out)).await
+    let base = run_file.parent().unwrap_or(Path::new(""));
+    run::run(run, base, &RunFolder::new(out), flags.prepare_only).await
 }

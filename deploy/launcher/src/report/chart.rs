@@ -50,7 +50,7 @@ impl Chart<'_> {
     pub(super) fn render(&self) -> String {
         let Some((x, y)) = self.scales() else { return String::new() };
         let mut svg = String::new();
-        self.grid(&mut svg, &x, &y);
+        grid(&mut svg, &x, &y);
         self.band(&mut svg, &x, &y);
         for reference in &self.references {
             let height = y.at(reference.value);
@@ -95,29 +95,6 @@ impl Chart<'_> {
             Scale { values: (first, last), pixels: (LEFT + 4.0, WIDTH - RIGHT - 4.0) },
             Scale { values, pixels: (HEIGHT - BOTTOM, TOP) },
         ))
-    }
-
-    fn grid(&self, svg: &mut String, x: &Scale, y: &Scale) {
-        let ticks = y.ticks(4);
-        let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
-        for tick in ticks {
-            let (height, label) = (y.at(tick), scale::tick_label(tick, step));
-            let _ = write!(
-                svg,
-                r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="tick left" x="{:.1}" y="{:.1}">{label}</text>"#,
-                WIDTH - RIGHT,
-                LEFT - 8.0,
-                height + 3.5,
-            );
-        }
-        for tick in x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
-            let _ = write!(
-                svg,
-                r#"<text class="tick" x="{:.1}" y="{:.1}">{tick:.0}</text>"#,
-                x.at(tick),
-                HEIGHT - 8.0
-            );
-        }
     }
 
     fn band(&self, svg: &mut String, x: &Scale, y: &Scale) {
@@ -174,6 +151,29 @@ impl Chart<'_> {
     }
 }
 
+fn grid(svg: &mut String, x: &Scale, y: &Scale) {
+    let ticks = y.ticks(6);
+    let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
+    for tick in ticks {
+        let (height, label) = (y.at(tick), scale::tick_label(tick, step));
+        let _ = write!(
+            svg,
+            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="tick left" x="{:.1}" y="{:.1}">{label}</text>"#,
+            WIDTH - RIGHT,
+            LEFT - 8.0,
+            height + 3.5,
+        );
+    }
+    for tick in x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
+        let _ = write!(
+            svg,
+            r#"<text class="tick" x="{:.1}" y="{:.1}">{tick:.0}</text>"#,
+            x.at(tick),
+            HEIGHT - 8.0
+        );
+    }
+}
+
 fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
     let mut path = String::new();
     for (at, value) in points {
@@ -185,8 +185,7 @@ fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> Strin
 /// Each point's mean with up to `window` neighbours on both sides.
 fn running_mean(points: &[Point], window: usize) -> impl Iterator<Item = (f64, f64)> {
     points.iter().enumerate().map(move |(index, point)| {
-        let reach = window.min(index).min(points.len() - 1 - index);
-        let near = &points[index - reach..=index + reach];
+        let near = &points[index.saturating_sub(window)..points.len().min(index + window + 1)];
         (point.x, near.iter().map(|point| point.y).sum::<f64>() / near.len() as f64)
     })
 }
@@ -228,9 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn the_running_mean_keeps_the_ends() {
+    fn the_running_mean_is_over_the_neighbours_there_are() {
         let points = chart(&[0.0, 3.0, 0.0, 3.0]).points;
         let means: Vec<f64> = running_mean(&points, 1).map(|(_, mean)| mean).collect();
-        assert_eq!(means, [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(means, [1.5, 1.0, 2.0, 1.5]);
     }
 }

@@ -22,12 +22,13 @@ pub(super) struct Page<'a> {
 }
 
 /// A curve over the steps of the run: its name in metrics.jsonl, its title and what it is.
-const CURVES: [(&str, &str, &str); 9] = [
+const CURVES: [(&str, &str, &str); 10] = [
     ("reward", "Reward", "mean over the step's completions; band: one standard deviation within a group"),
     ("completions/well_formed", "Answers in form", "share of the step's completions that can be read"),
     ("kl", "KL to the reference", "nats a token, between the policy and the one it started from"),
     ("entropy", "Entropy", "nats a token: how undecided sampling is"),
     ("completions/mean_length", "Completion length", "tokens, mean over the step"),
+    ("completions/clipped_ratio", "Completions cut off", "share that met rollout.max_new_tokens"),
     ("grad_norm", "Gradient norm", "before clipping"),
     (
         "frac_reward_zero_std",
@@ -177,9 +178,10 @@ impl Page<'_> {
             charts.push_str(&self.curve(name, title, note));
         }
         if !charts.is_empty() {
-            let _ = write!(
+            let _ = writeln!(
                 html,
-                "<h2>Over the run</h2><p class=\"about\">Point at a curve to read it.</p><div class=\"charts\">{charts}</div>\n"
+                "<h2>Over the run</h2><p class=\"about\">Point at a curve to read it.</p>\
+                 <div class=\"charts\">{charts}</div>"
             );
         }
     }
@@ -217,9 +219,10 @@ impl Page<'_> {
     }
 
     fn run_file(&self, html: &mut String) {
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<h2>Run file</h2><details class=\"card\"><summary>run.toml<small>every key, defaults included; run hash {}</small></summary><pre>{}</pre></details>\n",
+            "<h2>Run file</h2><details class=\"card\"><summary>run.toml<small>every key, defaults included; run hash {}</small></summary>\
+             <pre>{}</pre></details>",
             &self.run.hash()[..12],
             Escaped(self.run.to_toml()),
         );
