@@ -128,7 +128,7 @@ impl Link {
 /// Whether a refusal means that the coordinator does not know this worker, as after its restart.
 pub(crate) fn is_forgotten(error: &Error) -> bool {
     match error {
-        Error::Refused { status, .. } => matches!(status.code(), Code::NotFound | Code::FailedPrecondition),
+        Error::Refused { status, .. } => status.code() == Code::NotFound,
         Error::Address { .. } | Error::Unreachable { .. } | Error::Stopped { .. } => false,
     }
 }
