@@ -108,7 +108,8 @@ impl Rope {
         let exponents =
             Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
         let periods = Tensor::pow_scalar(self.theta, &exponents);
-        let inverse = Vec::<f32>::try_from(periods.reciprocal()).expect("a vector of floats");
+        let periods = Vec::<f32>::try_from(periods).expect("a vector of floats");
+        let inverse: Vec<_> = periods.iter().map(|period| 1.0 / period).collect();
         match self.scaling {
             None => (inverse, 1.0),
             Some(Scaling::Linear { factor }) => (inverse.iter().map(|f| f / factor as f32).collect(), 1.0),
@@ -130,12 +131,11 @@ impl Rope {
                 let low = dimension(beta_fast).floor().max(0.0);
                 let high = dimension(beta_slow).ceil().min(head_dim as f64 - 1.0);
                 let width = if high > low { high - low } else { 0.001 };
-                let blend = |(index, frequency): (usize, &f32)| {
-                    let interpolated = ((index as f64 - low) / width).clamp(0.0, 1.0);
-                    let frequency = f64::from(*frequency);
-                    (interpolated * frequency / factor + (1.0 - interpolated) * frequency) as f32
+                let blend = |(index, period): (usize, &f32)| {
+                    let kept = 1.0 - ((index as f32 - low as f32) / width as f32).clamp(0.0, 1.0);
+                    1.0 / (factor as f32 * period) * (1.0 - kept) + 1.0 / period * kept
                 };
-                (inverse.iter().enumerate().map(blend).collect(), attention_factor)
+                (periods.iter().enumerate().map(blend).collect(), attention_factor)
             }
         }
     }
