@@ -12,7 +12,10 @@ pub(crate) fn check_config(files: &[PathBuf]) -> ExitCode {
         match RunFile::load(file, &[]) {
             Ok(run) => println!("{}: fine, run hash {}", file.display(), &run.hash()[..12]),
             Err(error) => {
-                eprintln!("error: {}: {error}", file.display());
+                // Most messages name the file already.
+                let (name, message) = (file.display().to_string(), error.to_string());
+                let place = if message.contains(&name) { String::new() } else { format!("{name}: ") };
+                eprintln!("error: {place}{message}");
                 code = ExitCode::FAILURE;
             }
         }
