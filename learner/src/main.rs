@@ -1,2 +1,181 @@
-//! Placeholder.
-fn main() {}
+//! The command line of the learner.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use podium_config::{Override, RunFile};
+use podium_learner::{metrics, sft, train};
+use podium_model::device;
+use podium_runtime::metrics_server::Endpoint;
+use podium_runtime::{logs, shutdown};
+
+/// Trains policies: GRPO steps of a run, and supervised fine-tuning.
+#[derive(Debug, Parser)]
+#[command(name = "podium-learner", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Takes part in a run as a learner rank.
+    Train(Train),
+    /// Fine-tunes a policy on a data set's demonstrations.
+    Sft(Sft),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The run file.
+    #[arg(long, value_name = "FILE")]
+    run_file: PathBuf,
+    /// Sets a key of the run file; can be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<Override>,
+}
+
+impl Run {
+    fn load(&self) -> anyhow::Result<RunFile> {
+        Ok(RunFile::load(&self.run_file, &self.overrides)?)
+    }
+
+    /// What the run file's template paths are relative to.
+    fn folder(&self) -> &Path {
+        self.run_file.parent().unwrap_or(Path::new("."))
+    }
+}
+
+#[derive(Debug, Args)]
+struct Train {
+    #[command(flatten)]
+    run: Run,
+    /// Where the coordinator serves; the run file's network.coordinator otherwise.
+    #[arg(long, value_name = "HOST:PORT")]
+    coordinator: Option<String>,
+    /// Folder for checkpoints and policy files.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// This rank, from 0.
+    #[arg(long, default_value_t = 0)]
+    rank: u32,
+    /// Number of ranks.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    world_size: u32,
+    /// cpu, cuda, cuda:1, or auto for a GPU where there is one; the run file's choice otherwise.
+    #[arg(long)]
+    device: Option<String>,
+    /// Where rank 0 listens for the other ranks.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    collective_listen: String,
+    /// Where to serve metrics.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    metrics_listen: String,
+}
+
+#[derive(Debug, Args)]
+struct Sft {
+    #[command(flatten)]
+    run: Run,
+    /// Where to write the policy.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The policy to start from; the run file's model.path otherwise.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Start from random weights of this seed.
+    #[arg(long, value_name = "SEED")]
+    init_seed: Option<u64>,
+    /// The config.json of a policy with random weights, where it is not the model's.
+    #[arg(long, value_name = "FILE", requires = "init_seed")]
+    model_config: Option<PathBuf>,
+    /// cpu, cuda, cuda:1, or auto for a GPU where there is one; the run file's choice otherwise.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::start();
+    if let Err(error) = wait_asleep() {
+        tracing::warn!("cannot set {WAIT_POLICY} ({error}): computing is slow where cores are shared");
+    }
+    let result = match &cli.command {
+        Command::Train(command) => train(command),
+        Command::Sft(command) => sft(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How the threads of a parallel loop wait for each other.
+const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
+
+/// Starts this process once more with threads that sleep while they wait, unless the environment has a wish.
+///
+/// libgomp's threads spin by default, which takes time from the processes that share their cores: a step then takes ten
+/// times as long. It reads the policy when it is loaded, before `main`.
+fn wait_asleep() -> std::io::Result<()> {
+    if std::env::var_os(WAIT_POLICY).is_some() {
+        return Ok(());
+    }
+    let mut command = process::Command::new(std::env::current_exe()?);
+    Err(command.args(std::env::args_os().skip(1)).env(WAIT_POLICY, "passive").exec())
+}
+
+#[tokio::main]
+async fn train(command: &Train) -> anyhow::Result<()> {
+    let file = command.run.load()?;
+    anyhow::ensure!(
+        command.rank < command.world_size,
+        "--rank is {}: expected a number below --world-size, which is {}",
+        command.rank,
+        command.world_size
+    );
+    let network = &file.network;
+    let coordinator =
+        command.coordinator.as_ref().or(network.coordinator.as_ref()).unwrap_or(&network.listen);
+    let stop = shutdown::on_signal().context("cannot handle signals")?;
+    let endpoint = Endpoint::start(&command.metrics_listen, stop.clone()).await?;
+    metrics::describe();
+    tracing::info!("metrics at http://{}/metrics", endpoint.address());
+    let options = train::Options {
+        coordinator: coordinator.clone(),
+        state: command.state.clone(),
+        rank: command.rank,
+        world_size: command.world_size,
+        device: command.device.clone().unwrap_or_else(|| file.launch.learner_device.clone()),
+        collective_listen: command.collective_listen.clone(),
+        metrics_address: endpoint.address().to_string(),
+    };
+    Ok(train::run(&file, &options, stop, || endpoint.set_ready(true)).await?)
+}
+
+fn sft(command: &Sft) -> anyhow::Result<()> {
+    let file = command.run.load()?;
+    let device = device::parse(command.device.as_ref().unwrap_or(&file.launch.learner_device))?;
+    device::set_threads(file.learner.threads as usize)?;
+    let start = sft::Start {
+        model: command.model.clone(),
+        config: command.model_config.clone(),
+        init_seed: command.init_seed,
+    };
+    let last = sft::run(&file, command.run.folder(), &start, device, &command.out)?;
+    if let Some(last) = last {
+        eprintln!(
+            "loss {:.4} after {} steps: the policy is in {}",
+            last.loss,
+            last.step,
+            command.out.display()
+        );
+    }
+    Ok(())
+}

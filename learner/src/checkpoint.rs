@@ -1,0 +1,309 @@
+//! Checkpoints: everything that the next step depends on, whole on disk or not there at all.
+//!
+//! A checkpoint is a folder named for the step that it continues with. It is written under a hidden name, its manifest
+//! last, and renamed when all of it is safe on disk; the last two are kept. What differs from its checksums is passed
+//! over, and what another run wrote is refused.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use podium_grpo::Step;
+use podium_runtime::durable::{self, hex};
+use serde::{Deserialize, Serialize};
+use tch::{Tensor, no_grad};
+
+use crate::update::Metrics;
+
+const STATE_FILE: &str = "state.safetensors";
+const MANIFEST_FILE: &str = "manifest.json";
+/// Extension of a checkpoint that is being written.
+const UNFINISHED: &str = "tmp";
+/// Raised when an older learner could misread a newer checkpoint, or the other way round.
+const FORMAT: u32 = 1;
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+
+/// Why a checkpoint cannot be written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoints belong to another run.
+    #[error(
+        "{} is a checkpoint of run {found}, this is run {expected}: choose another --state, or remove it", path.display()
+    )]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Run hash of the checkpoint.
+        found: String,
+        /// Run hash of this run.
+        expected: String,
+    },
+    /// A file or folder cannot be written or read.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    /// The tensors cannot be written or read.
+    #[error("cannot use {}: {source}", path.display())]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: tch::TchError,
+    },
+    /// The tensors are not those of this policy.
+    #[error("{} holds {found}: expected {expected}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// A tensor with its shape.
+        found: String,
+        /// The tensor that belongs in its place.
+        expected: String,
+    },
+}
+
+/// What a checkpoint says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    run_hash: String,
+    /// The step that continues from here.
+    next_step: u64,
+    /// Seed of the run. The learner draws no random numbers; who samples keys them by this seed and the step.
+    seed: u64,
+    /// Metrics of the step before, in case its commit was lost.
+    metrics: Metrics,
+    /// SHA-256 of the state's file.
+    state_sha256: String,
+}
+
+/// The checkpoints of a rank.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    run_hash: String,
+    seed: u64,
+}
+
+/// A checkpoint that is whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// The step that continues from here.
+    pub next_step: Step,
+    /// Metrics of the step before.
+    pub metrics: Metrics,
+    state: PathBuf,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `folder`, which is made if need be. What an interrupted writer left is removed.
+    pub fn open(folder: &Path, run_hash: &str, seed: u64) -> Result<Self, Error> {
+        durable::create_folder(folder)?;
+        let failed = |source| durable::Error::Read { path: folder.to_owned(), source };
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                remove_folder(&path)?;
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), run_hash: run_hash.to_owned(), seed })
+    }
+
+    /// The newest checkpoint that is whole.
+    pub fn latest(&self) -> Result<Option<Checkpoint>, Error> {
+        for path in self.list()?.into_iter().rev() {
+            if let Some(checkpoint) = self.read(&path)? {
+                return Ok(Some(checkpoint));
+            }
+            tracing::warn!("{} is damaged: passing it over", path.display());
+        }
+        Ok(None)
+    }
+
+    /// Writes the state before `next_step`, and removes checkpoints that it makes superfluous.
+    pub fn write(&self, next_step: Step, metrics: &Metrics, state: &[(String, Tensor)]) -> Result<(), Error> {
+        let target = self.folder.join(format!("{:08}", next_step.0));
+        if target.is_dir() && self.read(&target)?.is_some() {
+            // The same step of the same run has the same state.
+            return Ok(());
+        }
+        let hidden = self.folder.join(format!(".{:08}.{UNFINISHED}", next_step.0));
+        remove_folder(&hidden)?;
+        durable::create_folder(&hidden)?;
+        let path = hidden.join(STATE_FILE);
+        let state: Vec<(&str, Tensor)> =
+            state.iter().map(|(name, tensor)| (name.as_str(), tensor.contiguous())).collect();
+        Tensor::write_safetensors(&state, &path)
+            .map_err(|source| Error::Tensors { path: path.clone(), source })?;
+        File::open(&path)
+            .and_then(|file| file.sync_all())
+            .map_err(|source| durable::Error::Write { path: path.clone(), source })?;
+        let manifest = Manifest {
+            format: FORMAT,
+            run_hash: self.run_hash.clone(),
+            next_step: next_step.0,
+            seed: self.seed,
+            metrics: metrics.clone(),
+            state_sha256: hex(&durable::sha256(&path)?),
+        };
+        durable::write(
+            &hidden.join(MANIFEST_FILE),
+            format!("{:#}\n", serde_json::json!(manifest)).as_bytes(),
+        )?;
+        remove_folder(&target)?;
+        fs::rename(&hidden, &target).map_err(|source| durable::Error::Write { path: target, source })?;
+        durable::sync_folder(&self.folder)?;
+        let old = self.list()?;
+        Ok(old[..old.len().saturating_sub(KEPT)].iter().try_for_each(|path| remove_folder(path))?)
+    }
+
+    /// Folders that look like checkpoints, by step.
+    fn list(&self) -> Result<Vec<PathBuf>, Error> {
+        let failed = |source| durable::Error::Read { path: self.folder.clone(), source };
+        let mut steps = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if let Some(step) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) {
+                steps.push((step, entry.path()));
+            }
+        }
+        steps.sort();
+        Ok(steps.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// A checkpoint; `None` where it is damaged.
+    fn read(&self, path: &Path) -> Result<Option<Checkpoint>, Error> {
+        let manifest =
+            fs::read(path.join(MANIFEST_FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let Some(Manifest { format: FORMAT, run_hash, next_step, metrics, state_sha256, .. }) = manifest
+        else {
+            return Ok(None);
+        };
+        if run_hash != self.run_hash {
+            let expected = self.run_hash.clone();
+            return Err(Error::OtherRun { path: path.to_owned(), found: run_hash, expected });
+        }
+        let state = path.join(STATE_FILE);
+        let intact = durable::sha256(&state).is_ok_and(|sha256| hex(&sha256) == state_sha256);
+        Ok(intact.then_some(Checkpoint { next_step: Step(next_step), metrics, state }))
+    }
+}
+
+impl Checkpoint {
+    /// Overwrites the tensors of `state`, which are those of the policy that was saved.
+    pub fn restore(&self, state: Vec<(String, Tensor)>) -> Result<(), Error> {
+        let path = || self.state.clone();
+        let mut saved = Tensor::read_safetensors(&self.state)
+            .map_err(|source| Error::Tensors { path: path(), source })?;
+        let mut state = state;
+        saved.sort_by(|(a, _), (b, _)| a.cmp(b));
+        state.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let describe = |entry: Option<&(String, Tensor)>| match entry {
+            Some((name, tensor)) => format!("{name} {:?}", tensor.size()),
+            None => "nothing more".to_owned(),
+        };
+        for index in 0..saved.len().max(state.len()) {
+            let (found, expected) = (describe(saved.get(index)), describe(state.get(index)));
+            if found != expected {
+                return Err(Error::Mismatch { path: path(), found, expected });
+            }
+        }
+        no_grad(|| state.iter_mut().zip(&saved).for_each(|((_, to), (_, from))| to.copy_(from)));
+        Ok(())
+    }
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), durable::Error> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(durable::Error::Write { path: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(value: f32) -> Vec<(String, Tensor)> {
+        vec![
+            ("b".into(), Tensor::from_slice(&[value, 2.0])),
+            ("a".into(), Tensor::from_slice(&[value + 1.0])),
+        ]
+    }
+
+    fn numbers(state: &[(String, Tensor)]) -> Vec<f32> {
+        state.iter().flat_map(|(_, tensor)| Vec::<f32>::try_from(tensor).unwrap()).collect()
+    }
+
+    fn write(checkpoints: &Checkpoints, step: u64) {
+        let metrics = Metrics::from([("loss".into(), step as f64 / 3.0)]);
+        checkpoints.write(Step(step), &metrics, &state(step as f32)).unwrap();
+    }
+
+    #[test]
+    fn the_last_two_are_kept_and_the_newest_is_restored() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
+        assert_eq!(checkpoints.latest().unwrap(), None);
+        for step in [4, 8, 100_000_000, 12, 12] {
+            write(&checkpoints, step);
+        }
+        let names: Vec<_> =
+            checkpoints.list().unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["00000012", "100000000"]);
+        let latest = checkpoints.latest().unwrap().unwrap();
+        assert_eq!(latest.next_step, Step(100_000_000));
+        let target = state(0.0);
+        latest
+            .restore(target.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+            .unwrap();
+        assert_eq!(numbers(&target), [1e8, 2.0, 1e8 + 1.0]);
+    }
+
+    #[test]
+    fn a_damaged_one_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
+        write(&checkpoints, 4);
+        write(&checkpoints, 8);
+        let state = folder.path().join("00000008").join(STATE_FILE);
+        let mut bytes = fs::read(&state).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&state, bytes).unwrap();
+        let latest = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((latest.next_step, latest.metrics["loss"]), (Step(4), 4.0 / 3.0));
+        fs::create_dir(folder.path().join("00000009")).unwrap();
+        assert_eq!(checkpoints.latest().unwrap().unwrap().next_step, Step(4));
+        write(&checkpoints, 8);
+        assert_eq!(
+            checkpoints.latest().unwrap().unwrap().next_step,
+            Step(8),
+            "a damaged one is written anew"
+        );
+    }
+
+    #[test]
+    fn another_runs_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&Checkpoints::open(folder.path(), "cafe", 7).unwrap(), 4);
+        let error = Checkpoints::open(folder.path(), "beef", 7).unwrap().latest().unwrap_err();
+        assert!(error.to_string().contains("checkpoint of run cafe, this is run beef"));
+    }
+
+    #[test]
+    fn another_policys_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
+        write(&checkpoints, 4);
+        let latest = checkpoints.latest().unwrap().unwrap();
+        let mut target = state(0.0);
+        target[1].1 = Tensor::from_slice(&[0.0_f32; 3]);
+        let error = latest.restore(target).unwrap_err().to_string();
+        assert!(error.contains("holds a [1]: expected a [3]"), "{error}");
+        let error = latest.restore(state(0.0).split_off(1)).unwrap_err().to_string();
+        assert!(error.contains("holds b [2]: expected nothing more"), "{error}");
+    }
+}

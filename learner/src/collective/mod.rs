@@ -1,0 +1,118 @@
+//! What learner ranks do together: sums of tensors, copies of rank 0's tensors, exchanges of a few numbers.
+//!
+//! Every rank calls the same operations in the same order. Results are the same bits on all ranks and on every
+//! repetition. An operation that does not finish within its deadline fails and names the rank that is missing; after a
+//! failure the world has to come together again.
+
+pub mod tcp;
+mod wire;
+
+use std::time::Duration;
+
+use tch::Tensor;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A rank did not take part in time.
+    #[error("rank {rank} did not take part in {operation} {number} within {} ms (network.collective_timeout_ms)", deadline.as_millis())]
+    Missing {
+        /// The missing rank.
+        rank: u32,
+        /// What it was waited for.
+        operation: &'static str,
+        /// Operations are counted from 0.
+        number: u64,
+        /// How long it was waited for.
+        deadline: Duration,
+    },
+    /// The connection to a rank broke.
+    #[error("the connection to rank {rank} broke in {operation} {number}: {source}")]
+    Connection {
+        /// The rank.
+        rank: u32,
+        /// What was under way.
+        operation: &'static str,
+        /// Operations are counted from 0.
+        number: u64,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another rank found that the operation failed, and said why.
+    #[error("rank 0 gave up {operation} {number}: {reason}")]
+    Abandoned {
+        /// What was under way.
+        operation: &'static str,
+        /// Operations are counted from 0.
+        number: u64,
+        /// What rank 0 said.
+        reason: String,
+    },
+    /// Ranks are at different operations, or at the same one with different sizes.
+    #[error(
+        "rank {rank} is at {found}, this rank at {expected}: the ranks do not run the same program on the same model"
+    )]
+    Diverged {
+        /// The other rank.
+        rank: u32,
+        /// Where it is.
+        found: String,
+        /// Where this one is.
+        expected: String,
+    },
+}
+
+/// One rank's part in the world.
+pub trait Collective: Send {
+    /// This rank, from 0.
+    fn rank(&self) -> u32;
+
+    /// Number of ranks.
+    fn world_size(&self) -> u32;
+
+    /// Replaces a flat float32 tensor by its sum over all ranks, added in the order of ranks.
+    fn all_reduce_sum(&mut self, tensor: &mut Tensor) -> Result<(), Error>;
+
+    /// Replaces a flat float32 tensor by rank 0's.
+    fn broadcast(&mut self, tensor: &mut Tensor) -> Result<(), Error>;
+
+    /// Tells every rank a few numbers of every rank, in the order of ranks. All give equally many.
+    fn all_gather(&mut self, numbers: &[f64]) -> Result<Vec<Vec<f64>>, Error>;
+
+    /// Waits for every rank.
+    fn barrier(&mut self) -> Result<(), Error> {
+        self.all_gather(&[]).map(drop)
+    }
+
+    /// The smallest of the ranks' numbers, each below 2^53.
+    fn min(&mut self, number: u64) -> Result<u64, Error> {
+        let numbers = self.all_gather(&[number as f64])?;
+        Ok(numbers.iter().fold(number, |smallest, numbers| smallest.min(numbers[0] as u64)))
+    }
+}
+
+/// A world of one rank.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Collective for Alone {
+    fn rank(&self) -> u32 {
+        0
+    }
+
+    fn world_size(&self) -> u32 {
+        1
+    }
+
+    fn all_reduce_sum(&mut self, _tensor: &mut Tensor) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn broadcast(&mut self, _tensor: &mut Tensor) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn all_gather(&mut self, numbers: &[f64]) -> Result<Vec<Vec<f64>>, Error> {
+        Ok(vec![numbers.to_vec()])
+    }
+}

@@ -1,0 +1,133 @@
+use super::*;
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn hello(rank: u32, world_size: u32) -> Hello {
+    Hello { run_hash: "cafe".into(), generation: 1, rank, world_size }
+}
+
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// Runs `part` on every rank of a world and returns what they return, in the order of ranks.
+fn world<T: Send>(size: u32, deadline: Duration, part: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
+    let (listener, address) = listener();
+    std::thread::scope(|scope| {
+        let part = &part;
+        let address = &address;
+        let others: Vec<_> = (1..size)
+            .map(|rank| {
+                scope.spawn(move || part(&mut Tcp::connect(address, &hello(rank, size), deadline).unwrap()))
+            })
+            .collect();
+        let first = part(&mut Tcp::gather(&listener, &hello(0, size), deadline).unwrap());
+        std::iter::once(first).chain(others.into_iter().map(|other| other.join().unwrap())).collect()
+    })
+}
+
+#[test]
+fn sums_copies_and_numbers_reach_every_rank() {
+    let results = world(3, LONG, |collective| {
+        let rank = collective.rank() as f32;
+        let mut sum = Tensor::from_slice(&[1.0, rank, 1e-8 * (rank + 1.0)]);
+        collective.all_reduce_sum(&mut sum).unwrap();
+        let mut copy = Tensor::from_slice(&[rank + 5.0]);
+        collective.broadcast(&mut copy).unwrap();
+        collective.barrier().unwrap();
+        let numbers = collective.all_gather(&[f64::from(rank), 0.5]).unwrap();
+        let smallest = collective.min(10 - u64::from(collective.rank())).unwrap();
+        (Vec::<f32>::try_from(sum).unwrap(), Vec::<f32>::try_from(copy).unwrap(), numbers, smallest)
+    });
+    let sum = vec![3.0, 3.0, (1e-8_f32 + 2e-8) + 3e-8];
+    let numbers = vec![vec![0.0, 0.5], vec![1.0, 0.5], vec![2.0, 0.5]];
+    for result in results {
+        assert_eq!(result, (sum.clone(), vec![5.0], numbers.clone(), 8));
+    }
+}
+
+#[test]
+fn a_large_sum_is_the_same_bits_every_time() {
+    let sum = || {
+        world(2, LONG, |collective| {
+            let numbers: Vec<f32> =
+                (0..1_000_000).map(|n| ((n * 7 + collective.rank()) as f32).sin()).collect();
+            let mut sum = Tensor::from_slice(&numbers);
+            collective.all_reduce_sum(&mut sum).unwrap();
+            bytes_of(&sum)
+        })
+    };
+    let first = sum();
+    assert_eq!(first[0], first[1]);
+    assert_eq!(first, sum());
+}
+
+#[test]
+fn the_missing_rank_is_named_to_everybody() {
+    let results = world(3, Duration::from_millis(300), |collective| {
+        collective.barrier().unwrap();
+        if collective.rank() == 2 {
+            // Alive and silent, until the others have given up.
+            let mut byte = [0];
+            let _ = wire::read_all(&collective.peers[0], &mut byte, Instant::now() + LONG);
+            return String::new();
+        }
+        collective.barrier().unwrap_err().to_string()
+    });
+    for message in &results[..2] {
+        assert!(message.contains("rank 2 did not take part in all-gather 1 within 300 ms"), "{message}");
+    }
+}
+
+#[test]
+fn a_rank_that_left_is_named_at_once() {
+    let results = world(2, LONG, |collective| match collective.rank() {
+        0 => collective.barrier().unwrap_err().to_string(),
+        _ => String::new(),
+    });
+    assert!(results[0].contains("connection to rank 1 broke"), "{}", results[0]);
+}
+
+#[test]
+fn ranks_at_different_operations_are_told_apart() {
+    let results = world(2, LONG, |collective| match collective.rank() {
+        0 => collective.all_gather(&[1.0]).unwrap_err().to_string(),
+        _ => collective.all_gather(&[1.0, 2.0]).unwrap_err().to_string(),
+    });
+    assert!(
+        results[0].contains("rank 1 is at all-gather 0 of 16 bytes, this rank at all-gather 0 of 8 bytes")
+    );
+    assert!(results[1].contains("rank 0 gave up"), "{}", results[1]);
+}
+
+#[test]
+fn who_does_not_belong_is_refused() {
+    let (listener, address) = listener();
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| Tcp::gather(&listener, &hello(0, 3), LONG).map(drop));
+        let refused = |hello: &Hello| Tcp::connect(&address, hello, LONG).unwrap_err().to_string();
+        assert!(
+            refused(&Hello { run_hash: "beef".into(), ..hello(1, 3) })
+                .contains("run hash is beef: expected cafe")
+        );
+        assert!(refused(&hello(1, 4)).contains("world size is 4: expected 3"));
+        assert!(refused(&Hello { generation: 0, ..hello(1, 3) }).contains("generation is 0: expected 1"));
+        assert!(refused(&hello(3, 3)).contains("rank is 3: expected 1 to 2"));
+        let _one = Tcp::connect(&address, &hello(1, 3), LONG).unwrap();
+        assert!(refused(&hello(1, 3)).contains("rank 1 is there already"));
+        let _two = Tcp::connect(&address, &hello(2, 3), LONG).unwrap();
+        leader.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn absent_ranks_are_named() {
+    let (listener, address) = listener();
+    let error = Tcp::gather(&listener, &hello(0, 3), Duration::from_millis(50)).unwrap_err().to_string();
+    assert!(error.contains("ranks [1, 2] did not come to the collective within 50 ms"), "{error}");
+    drop(listener);
+    let error = Tcp::connect(&address, &hello(1, 3), Duration::from_millis(50)).unwrap_err().to_string();
+    assert!(error.contains(&address), "{error}");
+}

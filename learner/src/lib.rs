@@ -1,0 +1,22 @@
+//! Podium's learner: it turns scored groups into policy versions, and demonstrations into a policy to start from.
+//!
+//! The tensors of a run live on one device thread ([`update`]); around it, [`train`] talks to the coordinator
+//! ([`session`]) and to the other ranks ([`collective`]). What a step does is a function of its groups, the weights and
+//! the optimizer's state alone. This crate samples nothing and scores nothing.
+
+pub mod adamw;
+pub mod batch;
+pub mod checkpoint;
+pub mod collective;
+pub mod gradients;
+pub mod loss;
+pub mod metrics;
+pub mod progress;
+pub mod rank;
+pub mod schedule;
+pub mod session;
+pub mod sft;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod train;
+pub mod update;

@@ -1,0 +1,64 @@
+//! What a learner tells Prometheus.
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::batch::Share;
+use crate::update::Metrics;
+
+/// Names of the figures of a step that are gauges, and those of the gauges.
+const GAUGES: [(&str, &str, &str); 6] = [
+    ("loss", "podium_learner_loss", "Loss of the last step"),
+    ("kl", "podium_learner_kl_nats", "Mean KL estimate of the last step, where beta is not 0"),
+    ("entropy", "podium_learner_entropy_nats", "Mean entropy of the last step's token distributions"),
+    ("grad_norm", "podium_learner_grad_norm", "Norm of the last step's gradient before clipping"),
+    (
+        "sampling/sampling_logp_difference/max",
+        "podium_learner_logprob_gap_max_nats",
+        "Largest distance between recomputed and behaviour log-probabilities in the last step",
+    ),
+    ("learning_rate", "podium_learner_learning_rate", "Step size of the last step"),
+];
+
+/// Declares every metric. To be called once, when the recorder is there.
+pub fn describe() {
+    for (_, name, help) in GAUGES {
+        describe_gauge!(name, help);
+    }
+    describe_gauge!("podium_learner_step", "Steps that the policy has behind it");
+    describe_histogram!("podium_learner_step_seconds", "Time from a step's groups to its new weights");
+    describe_histogram!("podium_learner_wait_seconds", "Time that a step's groups were waited for");
+    describe_histogram!("podium_learner_publish_seconds", "Time from new weights to their publication");
+    describe_counter!("podium_learner_tokens_total", "Completion tokens trained on by this rank");
+    describe_counter!("podium_learner_rejoins_total", "Times this rank joined the world again");
+}
+
+/// Records a step that was taken.
+pub(crate) fn stepped(share: &Share, figures: &Metrics) {
+    for (figure, name, _) in GAUGES {
+        if let Some(value) = figures.get(figure) {
+            gauge!(name).set(*value);
+        }
+    }
+    gauge!("podium_learner_step").set((share.step.0 + 1) as f64);
+    if let Some(seconds) = figures.get("learner_seconds") {
+        histogram!("podium_learner_step_seconds").record(*seconds);
+    }
+    let completions = share.groups.iter().flat_map(|group| &group.completions);
+    counter!("podium_learner_tokens_total")
+        .increment(completions.map(|completion| completion.len() as u64).sum());
+}
+
+/// Records how long groups were waited for.
+pub(crate) fn waited(seconds: f64) {
+    histogram!("podium_learner_wait_seconds").record(seconds);
+}
+
+/// Records how long publication took.
+pub(crate) fn published(seconds: f64) {
+    histogram!("podium_learner_publish_seconds").record(seconds);
+}
+
+/// Records that the world comes together again.
+pub(crate) fn rejoined() {
+    counter!("podium_learner_rejoins_total").increment(1);
+}

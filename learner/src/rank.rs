@@ -1,0 +1,171 @@
+//! What a learner rank keeps on its device thread: the policy in training, its checkpoints, its place in the world.
+//!
+//! Rank 0 alone writes checkpoints; whenever the world comes together, it hands its state to the others, so that all
+//! start from the same bits whatever became of them before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use podium_config::{DataType, RunFile};
+use podium_grpo::Step;
+use podium_model::{LoadOptions, Policy, Precision, device};
+use podium_runtime::durable;
+use tch::Device;
+
+use crate::batch::Share;
+use crate::checkpoint::{self, Checkpoints};
+use crate::collective::{self, Collective};
+use crate::update::{self, Metrics, Updater};
+
+/// Why a rank cannot do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The policy cannot be read or written.
+    #[error(transparent)]
+    Policy(#[from] podium_model::checkpoint::Error),
+    /// A checkpoint cannot be written or used.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The ranks are not together any more.
+    #[error(transparent)]
+    Collective(#[from] collective::Error),
+    /// A step was not taken.
+    #[error(transparent)]
+    Update(update::Error),
+    /// A file cannot be written or read.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+}
+
+impl Error {
+    /// Whether the world has only to come together again.
+    pub const fn is_collective(&self) -> bool {
+        matches!(self, Self::Collective(_))
+    }
+}
+
+impl From<update::Error> for Error {
+    fn from(error: update::Error) -> Self {
+        match error {
+            update::Error::Collective(error) => Self::Collective(error),
+            error => Self::Update(error),
+        }
+    }
+}
+
+/// A rank's state. It stays on the thread that built it.
+pub struct Rank {
+    updater: Updater,
+    collective: Box<dyn Collective>,
+    /// Of rank 0.
+    checkpoints: Option<Checkpoints>,
+    /// Folder of policy version 0.
+    start: PathBuf,
+}
+
+/// Where training goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Position {
+    /// The next step.
+    pub next_step: Step,
+    /// Metrics of the step before it, on rank 0 and where there was one.
+    pub metrics: Option<Metrics>,
+}
+
+impl Rank {
+    /// Loads policy version 0 from its folder. `checkpoints`: where rank 0 keeps them.
+    pub fn build(
+        file: &RunFile,
+        start: &Path,
+        checkpoints: Option<&Path>,
+        device: &str,
+    ) -> Result<Self, Error> {
+        let device = device::parse(device)?;
+        device::set_threads(file.learner.threads as usize)?;
+        let policy =
+            Policy::load(start, LoadOptions { device, precision: precision(file.model.dtype, device) })?;
+        let open = |folder| Checkpoints::open(folder, &file.hash(), file.run.seed);
+        Ok(Self {
+            updater: Updater::new(policy, file),
+            collective: Box::new(collective::Alone),
+            checkpoints: checkpoints.map(open).transpose()?,
+            start: start.to_owned(),
+        })
+    }
+
+    /// Leaves the world, so that nobody waits for this rank, and returns the step that its newest checkpoint continues
+    /// with; 0 without one.
+    pub fn leave(&mut self) -> Result<Step, Error> {
+        self.collective = Box::new(collective::Alone);
+        let newest = self.checkpoints.as_ref().map(Checkpoints::latest).transpose()?.flatten();
+        Ok(newest.map_or(Step(0), |checkpoint| checkpoint.next_step))
+    }
+
+    /// Takes its place in the world: every rank gets the state of rank 0's newest checkpoint, or of version 0.
+    pub fn enter(&mut self, collective: Box<dyn Collective>) -> Result<Position, Error> {
+        self.collective = collective;
+        let mut position = Position { next_step: Step(0), metrics: None };
+        if let Some(checkpoints) = &self.checkpoints {
+            if let Some(checkpoint) = checkpoints.latest()? {
+                checkpoint.restore(self.updater.state())?;
+                self.updater.restored(checkpoint.next_step);
+                position = Position { next_step: checkpoint.next_step, metrics: Some(checkpoint.metrics) };
+            } else {
+                self.updater.policy_mut().assign_from(&self.start)?;
+                self.updater.forget();
+            }
+        }
+        if self.collective.world_size() > 1 {
+            let steps = self.collective.all_gather(&[position.next_step.0 as f64])?;
+            position.next_step = Step(steps[0][0] as u64);
+            for (_, tensor) in self.updater.state() {
+                self.collective.broadcast(&mut tensor.view(-1))?;
+            }
+            self.updater.restored(position.next_step);
+        }
+        Ok(position)
+    }
+
+    /// Takes a step with this rank's share of its groups.
+    pub fn step(&mut self, share: &Share) -> Result<Metrics, Error> {
+        Ok(self.updater.update(share, self.collective.as_mut())?)
+    }
+
+    /// Writes the policy as it is now into `folder`, with everything but weights as in version 0.
+    pub fn save_policy(&self, folder: &Path) -> Result<(), Error> {
+        self.updater.policy().save(folder)?;
+        let unread = |source| durable::Error::Read { path: self.start.clone(), source };
+        for entry in fs::read_dir(&self.start).map_err(unread)? {
+            let entry = entry.map_err(unread)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+            if !weights && !name.starts_with('.') && entry.path().is_file() {
+                let path = folder.join(name);
+                fs::copy(entry.path(), &path).map_err(|source| durable::Error::Write { path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, where this is rank 0. `metrics`: of the step just taken.
+    pub fn write_checkpoint(&self, metrics: &Metrics) -> Result<(), Error> {
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.write(self.updater.next_step(), metrics, &self.updater.state())?;
+        }
+        Ok(())
+    }
+}
+
+/// The number type a policy computes in on a device.
+pub fn precision(dtype: DataType, device: Device) -> Precision {
+    match dtype {
+        DataType::Bfloat16 if device != Device::Cpu => Precision::Bfloat16,
+        DataType::Bfloat16 | DataType::Float32 => Precision::Float32,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::*;
+use crate::collective::Alone;
+use crate::collective::tcp::{Hello, Tcp};
+use crate::testing::{config, run_file, step, timeless};
+
+/// A folder with a policy that has random weights, and another file beside them.
+fn start() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    Policy::random(&config(), 5, LoadOptions::default()).unwrap().save(folder.path()).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+    fs::write(folder.path().join("config.json"), format!("{config}\n")).unwrap();
+    folder
+}
+
+fn rank(start: &Path, checkpoints: Option<&Path>) -> Rank {
+    Rank::build(&run_file(&[]), start, checkpoints, "cpu").unwrap()
+}
+
+#[test]
+fn a_version_differs_from_the_start_in_weights_alone() {
+    let (start, target) = (start(), tempfile::tempdir().unwrap());
+    let mut rank = rank(start.path(), None);
+    rank.save_policy(target.path()).unwrap();
+    let bytes = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        assert!(bytes(start.path(), name) == bytes(target.path(), name), "{name}");
+    }
+    rank.step(&step(0)).unwrap();
+    rank.save_policy(target.path()).unwrap();
+    assert!(bytes(start.path(), "model.safetensors") != bytes(target.path(), "model.safetensors"));
+}
+
+#[test]
+fn coming_together_again_starts_from_the_newest_checkpoint() {
+    let (start, folder) = (start(), tempfile::tempdir().unwrap());
+    let mut rank = rank(start.path(), Some(folder.path()));
+    let start_over = Position { next_step: Step(0), metrics: None };
+    assert_eq!(rank.enter(Box::new(Alone)).unwrap(), start_over);
+    let first = rank.step(&step(0)).unwrap();
+    assert_eq!(rank.enter(Box::new(Alone)).unwrap(), start_over, "there is no checkpoint yet");
+    assert_eq!(timeless(&[rank.step(&step(0)).unwrap()]), timeless(std::slice::from_ref(&first)));
+    rank.write_checkpoint(&first).unwrap();
+    let second = rank.step(&step(1)).unwrap();
+    assert_eq!(rank.leave().unwrap(), Step(1));
+    let position = rank.enter(Box::new(Alone)).unwrap();
+    assert_eq!(position, Position { next_step: Step(1), metrics: Some(first) });
+    assert_eq!(timeless(&[rank.step(&step(1)).unwrap()]), timeless(&[second]));
+}
+
+#[test]
+fn all_ranks_get_the_state_of_rank_0() {
+    let (start, folder) = (start(), tempfile::tempdir().unwrap());
+    let mut leader = rank(start.path(), Some(folder.path()));
+    let metrics = leader.step(&step(0)).unwrap();
+    leader.write_checkpoint(&metrics).unwrap();
+    leader.save_policy(&folder.path().join("leader")).unwrap();
+    drop(leader);
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let deadline = Duration::from_secs(30);
+    let hello = |rank| Hello { run_hash: "cafe".into(), generation: 1, rank, world_size: 2 };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut other = rank(start.path(), None);
+            let collective = Tcp::connect(&address, &hello(1), deadline).unwrap();
+            let position = other.enter(Box::new(collective)).unwrap();
+            assert_eq!(position, Position { next_step: Step(1), metrics: None });
+            other.save_policy(&folder.path().join("other")).unwrap();
+        });
+        let mut leader = rank(start.path(), Some(folder.path()));
+        let collective = Tcp::gather(&listener, &hello(0), deadline).unwrap();
+        assert_eq!(leader.enter(Box::new(collective)).unwrap().next_step, Step(1));
+        other.join().unwrap();
+    });
+    let weights = |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    assert!(weights("leader") == weights("other"));
+}

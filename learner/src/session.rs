@@ -1,0 +1,261 @@
+//! A rank's conversation with the coordinator: joining, the next share of groups, commits.
+//!
+//! Everything that arrives is checked here and becomes a domain type. Waiting goes on for as long as the coordinator
+//! answers; that it stops answering is an error within the run file's limits.
+
+use podium_grpo::{Group, Step};
+use podium_proto::convert::{self, TryFromMessage, totals};
+use podium_proto::{PROTOCOL_VERSION, v1};
+use podium_transfer::connection::{self, Coordinator};
+use tokio_stream::StreamExt;
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+use crate::batch::Share;
+use crate::update::Metrics;
+use v1::batch_part::Part;
+
+/// How long the coordinator may hold a question that it cannot answer yet. Well below any request timeout.
+const WAIT_MS: u64 = 5_000;
+
+/// Why the conversation ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator did not answer, or refused.
+    #[error(transparent)]
+    Connection(#[from] connection::Error),
+    /// A message does not hold together.
+    #[error("the coordinator sent groups of step {step} that do not hold together: {source}")]
+    Message {
+        /// Which step.
+        step: u64,
+        /// Why.
+        source: convert::Error,
+    },
+    /// The answer has not the form that it should have.
+    #[error("the coordinator's answer for step {step} {what}")]
+    Answer {
+        /// Which step.
+        step: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether this process was asked to leave.
+    pub const fn is_stop(&self) -> bool {
+        matches!(self, Self::Connection(connection::Error::Stopped { .. }))
+    }
+}
+
+/// Who a rank is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Of this process.
+    pub learner_id: Uuid,
+    /// Hash of the run file.
+    pub run_hash: String,
+    /// Of the policy's folder.
+    pub model_fingerprint: String,
+    /// From 0.
+    pub rank: u32,
+    /// Number of ranks.
+    pub world_size: u32,
+    /// host:port of this process's metrics.
+    pub metrics_address: String,
+}
+
+/// All ranks are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct World {
+    /// host:port of rank 0's collective.
+    pub collective_address: String,
+    /// How often the world has come together.
+    pub generation: u64,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// This rank's share of the step that was asked for.
+    Share(Share),
+    /// Another rank came back: join again.
+    Rejoin,
+    /// The run is over, for this reason.
+    RunOver(String),
+}
+
+/// A rank's side of the conversation.
+#[derive(Debug, Clone)]
+pub struct Session {
+    coordinator: Coordinator,
+    identity: Identity,
+}
+
+impl Session {
+    /// Nothing is said yet.
+    pub const fn new(coordinator: Coordinator, identity: Identity) -> Self {
+        Self { coordinator, identity }
+    }
+
+    /// Introduces this rank and waits for the others. `collective_address`: where rank 0 listens, empty for others.
+    pub async fn join(&self, next_step: Step, collective_address: &str) -> Result<World, Error> {
+        let identity = &self.identity;
+        let request = v1::JoinRequest {
+            learner_id: identity.learner_id.to_string(),
+            run_hash: identity.run_hash.clone(),
+            model_fingerprint: identity.model_fingerprint.clone(),
+            protocol: PROTOCOL_VERSION,
+            rank: identity.rank,
+            world_size: identity.world_size,
+            collective_address: collective_address.to_owned(),
+            metrics_address: identity.metrics_address.clone(),
+            next_step: next_step.0,
+            wait_ms: WAIT_MS,
+        };
+        loop {
+            let answer = self.coordinator.call("join the run", || {
+                let (mut client, request) = (self.coordinator.learner(), request.clone());
+                async move { client.join(request).await }
+            });
+            let v1::JoinResponse { complete, collective_address, generation, .. } = answer.await?;
+            if complete {
+                return Ok(World { collective_address, generation });
+            }
+            tracing::info!("waiting for the other {} ranks", identity.world_size.saturating_sub(1));
+        }
+    }
+
+    /// Waits for the groups of a step.
+    pub async fn next(&self, step: Step) -> Result<Next, Error> {
+        let request = v1::NextBatchRequest {
+            learner_id: self.identity.learner_id.to_string(),
+            rank: self.identity.rank,
+            step: step.0,
+            wait_ms: WAIT_MS,
+        };
+        loop {
+            // A stream that breaks off counts as an answer that did not come.
+            let answer =
+                self.coordinator.call("get the next batch", || collect(&self.coordinator, request.clone()));
+            let mut parts = answer.await?.into_iter();
+            match parts.next().and_then(|part| part.part) {
+                Some(Part::NotReady(_)) => {}
+                Some(Part::RunOver(over)) => return Ok(Next::RunOver(over.reason)),
+                Some(Part::Rejoin(_)) => return Ok(Next::Rejoin),
+                Some(Part::Header(header)) => return Ok(Next::Share(share(step, &header, parts)?)),
+                Some(Part::Group(_)) | None => {
+                    return Err(Error::Answer { step: step.0, what: "has no header" });
+                }
+            }
+        }
+    }
+
+    /// Reports a finished step; `true` if the run is over with it. Can be repeated.
+    pub async fn commit(
+        &self,
+        step: Step,
+        metrics: &Metrics,
+        checkpoint: Option<Step>,
+    ) -> Result<bool, Error> {
+        let request = v1::CommitStepRequest {
+            learner_id: self.identity.learner_id.to_string(),
+            step: step.0,
+            metrics: metrics.clone().into_iter().collect(),
+            checkpoint_step: checkpoint.map(|step| step.0),
+        };
+        let answer = self.coordinator.call("commit a step", || {
+            let (mut client, request) = (self.coordinator.learner(), request.clone());
+            async move { client.commit_step(request).await }
+        });
+        Ok(answer.await?.run_over)
+    }
+}
+
+async fn collect(
+    coordinator: &Coordinator,
+    request: v1::NextBatchRequest,
+) -> Result<Response<Vec<v1::BatchPart>>, Status> {
+    let mut stream = coordinator.learner().next_batch(request).await?.into_inner();
+    let mut parts = Vec::new();
+    while let Some(part) = stream.next().await {
+        parts.push(part?);
+    }
+    Ok(Response::new(parts))
+}
+
+/// Puts a share together and checks it against its header.
+fn share(
+    step: Step,
+    header: &v1::BatchHeader,
+    parts: impl Iterator<Item = v1::BatchPart>,
+) -> Result<Share, Error> {
+    let wrong = |what| Error::Answer { step: step.0, what };
+    let broken = |source| Error::Message { step: step.0, source };
+    if header.step != step.0 {
+        return Err(wrong("is of another step"));
+    }
+    if header.step_rewards.len() != header.groups_in_step as usize {
+        return Err(wrong("does not give the rewards of every group"));
+    }
+    let step_rewards: Result<Vec<_>, _> =
+        header.step_rewards.iter().map(|group| totals(&group.rewards)).collect();
+    let group = |part: v1::BatchPart| match part.part {
+        Some(Part::Group(group)) => Group::try_from_message(group).map_err(broken),
+        _ => Err(wrong("has something else among its groups")),
+    };
+    let groups = parts.map(group).collect::<Result<Vec<_>, _>>()?;
+    if groups.len() != header.groups as usize {
+        return Err(wrong("breaks off before its last group"));
+    }
+    Ok(Share {
+        step,
+        groups,
+        step_rewards: step_rewards.map_err(broken)?,
+        tokens_in_step: header.tokens_in_step,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn parts() -> (v1::BatchHeader, Vec<v1::BatchPart>) {
+        let groups = [0, 1].map(|index| testing::group(3, index, &[2, 1], &[1.0, 0.0]));
+        let header = v1::BatchHeader {
+            step: 3,
+            groups: 2,
+            groups_in_step: 2,
+            tokens_in_step: 6,
+            step_rewards: groups.iter().map(v1::GroupRewards::from).collect(),
+        };
+        let part = |group: Group| v1::BatchPart { part: Some(Part::Group(group.into())) };
+        (header, groups.into_iter().map(part).collect())
+    }
+
+    #[test]
+    fn a_share_is_put_together() {
+        let (header, parts) = parts();
+        let share = share(Step(3), &header, parts.into_iter()).unwrap();
+        share.check().unwrap();
+        assert_eq!((share.groups.len(), share.step_rewards[1].clone()), (2, vec![Some(1.0), Some(0.0)]));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_hold_together_is_refused() {
+        let refused = |change: fn(&mut v1::BatchHeader, &mut Vec<v1::BatchPart>)| {
+            let (mut header, mut parts) = parts();
+            change(&mut header, &mut parts);
+            share(Step(3), &header, parts.into_iter()).unwrap_err().to_string()
+        };
+        assert!(refused(|header, _| header.step = 4).contains("another step"));
+        assert!(refused(|header, _| header.groups_in_step = 3).contains("rewards of every group"));
+        assert!(refused(|_, parts| parts.truncate(1)).contains("breaks off"));
+        assert!(refused(|_, parts| parts[1].part = None).contains("something else"));
+        assert!(
+            refused(|header, _| header.step_rewards[0].rewards[0].total = Some(f64::NAN)).contains("finite")
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! Supervised fine-tuning (`podium-learner sft`): a policy learns to write the demonstrations of a data set.
+//!
+//! The loss is the mean negative log-probability of the batch's completion tokens, the end-of-turn token after each
+//! completion included; the prompt is read and not learned. Prompts go through the template that rollouts use. The same
+//! command on the same hardware writes the same bytes.
+//!
+//! Step sizes, batches and the curriculum are `[sft]` of the run file; of the optimizer's other numbers and libtorch's
+//! threads those of `[learner]` hold.
+
+mod samples;
+mod start;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::mpsc;
+
+use podium_config::RunFile;
+use podium_model::{GroupTokens, Packed, Policy, TrainingOptions};
+use podium_runtime::durable;
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+pub use samples::{Error as SamplesError, Sample, Samples};
+pub use start::{Error as StartError, Start};
+
+use crate::adamw::{self, AdamW};
+use crate::gradients;
+use crate::progress::Progress;
+use crate::schedule::{Course, Schedule};
+
+/// Batches of demonstrations that are prepared ahead of training.
+const BATCHES_AHEAD: usize = 4;
+/// Metrics of every step, beside the policy.
+const METRICS_FILE: &str = "metrics.jsonl";
+
+/// Why there is no fine-tuned policy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nothing to start from.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// There is nothing to imitate.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
+    /// A batch does not fit the policy.
+    #[error("cannot train on the demonstrations of step {step}")]
+    Batch {
+        /// Which step.
+        step: u64,
+        /// Why.
+        source: podium_model::packed::Error,
+    },
+    /// A step led nowhere.
+    #[error("cannot take step {step}")]
+    Optimizer {
+        /// Which step.
+        step: u64,
+        /// Why.
+        source: adamw::Error,
+    },
+    /// The policy cannot be written.
+    #[error(transparent)]
+    Save(#[from] podium_model::checkpoint::Error),
+    /// A file beside the policy cannot be written.
+    #[error(transparent)]
+    Write(#[from] durable::Error),
+}
+
+/// One row of metrics.jsonl.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Row {
+    /// Counted from 1.
+    pub step: u64,
+    /// Mean negative log-probability of the step's completion tokens, in nats.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Step size.
+    pub learning_rate: f64,
+    /// Completion tokens seen so far.
+    pub num_tokens: u64,
+}
+
+/// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, with metrics.jsonl beside it.
+///
+/// `base`: the folder that the run file's templates are relative to. Returns the last row of the metrics.
+pub fn run(
+    file: &RunFile,
+    base: &Path,
+    start: &Start,
+    device: Device,
+    out: &Path,
+) -> Result<Option<Row>, Error> {
+    let weights = start.weights(file)?;
+    durable::create_folder(out)?;
+    start.write_tokenizer(file, out)?;
+    let samples = Samples::new(file, base, start.folder(file).unwrap_or(out))?;
+    let mut policy = weights.policy(file, samples.vocabulary(), device)?;
+    let mut trainer = Trainer::new(&mut policy, file);
+    let path = out.join(METRICS_FILE);
+    let unwritten = |source| durable::Error::Write { path: path.clone(), source };
+    let mut metrics = BufWriter::new(File::create(&path).map_err(unwritten)?);
+    let mut progress = Progress::new("sft", file.sft.steps);
+
+    let mut last = None;
+    std::thread::scope(|scope| {
+        let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
+        scope.spawn(move || prepare(samples, file, &sender));
+        for batch in batches {
+            let row = trainer.step(batch?)?;
+            writeln!(metrics, "{}", serde_json::json!(row)).map_err(unwritten)?;
+            progress.show(row.step, || format!("loss {:.4}  grad_norm {:.3}", row.loss, row.grad_norm));
+            last = Some(row);
+        }
+        Ok::<_, Error>(())
+    })?;
+    progress.finish();
+    metrics.into_inner().map_err(|error| unwritten(error.into_error()))?.sync_all().map_err(unwritten)?;
+    policy.save(out)?;
+    Ok(last)
+}
+
+/// Sends the batch of every step, in order, until the run is over or nobody wants them any more.
+fn prepare(
+    mut samples: Samples,
+    file: &RunFile,
+    batches: &mpsc::SyncSender<Result<Vec<Sample>, SamplesError>>,
+) {
+    for step in 0..file.sft.steps {
+        let full_ranking = step < file.sft.full_ranking_steps;
+        let batch = (0..file.sft.batch_size).map(|_| samples.draw(full_ranking)).collect();
+        if batches.send(batch).is_err() {
+            return;
+        }
+    }
+}
+
+/// A policy under fine-tuning.
+#[derive(Debug)]
+struct Trainer<'a> {
+    policy: &'a mut Policy,
+    optimizer: AdamW,
+    schedule: Schedule,
+    micro_batch_size: usize,
+    num_tokens: u64,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(policy: &'a mut Policy, file: &RunFile) -> Self {
+        policy.set_training(true);
+        let sft = &file.sft;
+        let options = adamw::Options { weight_decay: sft.weight_decay, ..(&file.learner).into() };
+        Self {
+            optimizer: AdamW::new(policy.trainable(), options),
+            schedule: Schedule {
+                peak: sft.learning_rate,
+                warmup_steps: sft.warmup_steps,
+                course: Course::Cosine { steps: sft.steps },
+            },
+            micro_batch_size: sft.micro_batch_size as usize,
+            num_tokens: 0,
+            policy,
+        }
+    }
+
+    fn step(&mut self, mut batch: Vec<Sample>) -> Result<Row, Error> {
+        let step = self.optimizer.steps();
+        let tokens: usize = batch.iter().map(|sample| sample.completion.len()).sum();
+        // Neighbours of like length leave little to pad.
+        batch.sort_by_key(|sample| (sample.prompt.len(), sample.completion.len()));
+        let mut losses = Vec::new();
+        for samples in batch.chunks(self.micro_batch_size) {
+            let unusable = |source| Error::Batch { step, source };
+            let packed =
+                Packed::new(&samples.iter().map(Sample::tokens).collect::<Vec<_>>()).map_err(unusable)?;
+            let pass = self.policy.training_pass(&packed, TrainingOptions::default()).map_err(unusable)?;
+            let loss = pass.scores().logprobs.sum(Kind::Float) / -(tokens as f64);
+            loss.backward();
+            pass.backward();
+            losses.push(loss.detach());
+        }
+        let learning_rate = self.schedule.at(step);
+        let stepped = self.optimizer.step(&mut gradients::of(self.policy), learning_rate);
+        let grad_norm = stepped.map_err(|source| Error::Optimizer { step, source })?;
+        self.policy.zero_gradients();
+        self.num_tokens += tokens as u64;
+        let loss = Tensor::stack(&losses, 0).sum(Kind::Double).double_value(&[]);
+        Ok(Row { step: step + 1, loss, grad_norm, learning_rate, num_tokens: self.num_tokens })
+    }
+}
+
+impl Sample {
+    /// One prompt with one completion, as a batch takes it.
+    fn tokens(&self) -> GroupTokens<'_> {
+        GroupTokens { prompt: &self.prompt, completions: vec![&self.completion] }
+    }
+}

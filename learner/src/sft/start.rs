@@ -1,0 +1,136 @@
+//! Where fine-tuning starts: weights of a folder or of a seed, and the tokenizer that goes with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use podium_config::RunFile;
+use podium_model::{Config, LoadOptions, Policy};
+use podium_recsys::synthetic;
+use podium_runtime::durable;
+use tch::Device;
+
+use crate::rank::precision;
+
+/// What a policy folder holds beside configuration and weights that belongs to every version of the policy.
+const TOKENIZER_FILES: [&str; 8] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// Why there is no policy to start from.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither folder nor configuration.
+    #[error(
+        "there is no policy to start from: expected --model DIR (or model.path in the run file), or --init-seed S with \
+         --model-config FILE"
+    )]
+    Nothing,
+    /// A configuration alone comes with no tokenizer, and only the embedded data set has its own.
+    #[error(
+        "--model-config alone names no tokenizer for the data in {}: expected --model DIR with a tokenizer.json", data.display()
+    )]
+    NoTokenizer {
+        /// The data set's folder.
+        data: PathBuf,
+    },
+    /// The configuration cannot be read or used.
+    #[error(transparent)]
+    Config(#[from] podium_model::config::Error),
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] podium_model::checkpoint::Error),
+    /// The embedded tokenizer cannot be written.
+    #[error(transparent)]
+    World(#[from] synthetic::Error),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    /// The tokenizer has tokens that the policy does not know.
+    #[error("the policy's vocabulary is {vocab_size}: expected at least the tokenizer's {tokens}")]
+    Vocabulary {
+        /// Of the configuration.
+        vocab_size: i64,
+        /// Of the tokenizer.
+        tokens: usize,
+    },
+}
+
+/// Where fine-tuning starts, by the command's flags.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Folder with configuration, tokenizer and, without `init_seed`, weights. Without it: the run file's `model.path`.
+    pub model: Option<PathBuf>,
+    /// Configuration of a policy with random weights, where it is not the folder's.
+    pub config: Option<PathBuf>,
+    /// Seed of random weights.
+    pub init_seed: Option<u64>,
+}
+
+/// What the weights come from.
+#[derive(Debug)]
+pub(super) enum Weights {
+    Folder(PathBuf),
+    Random { config: Config, seed: u64 },
+}
+
+impl Start {
+    /// The policy's folder, if there is one.
+    pub(super) fn folder<'a>(&'a self, file: &'a RunFile) -> Option<&'a Path> {
+        self.model.as_deref().or(file.model.path.as_deref())
+    }
+
+    /// What the flags and the run file mean.
+    pub(super) fn weights(&self, file: &RunFile) -> Result<Weights, Error> {
+        match (self.init_seed, &self.config, self.folder(file)) {
+            (Some(seed), Some(path), _) => {
+                let text = fs::read_to_string(path)
+                    .map_err(|source| durable::Error::Read { path: path.clone(), source })?;
+                Ok(Weights::Random { config: Config::parse(&text, path)?, seed })
+            }
+            (Some(seed), None, Some(folder)) => Ok(Weights::Random { config: Config::load(folder)?, seed }),
+            (None, None, Some(folder)) => Ok(Weights::Folder(folder.to_owned())),
+            _ => Err(Error::Nothing),
+        }
+    }
+
+    /// Puts the tokenizer's files into `out`: those of the folder, or the embedded data set's own.
+    pub(super) fn write_tokenizer(&self, file: &RunFile, out: &Path) -> Result<(), Error> {
+        let Some(folder) = self.folder(file) else {
+            return match &file.data.dir {
+                Some(data) => Err(Error::NoTokenizer { data: data.clone() }),
+                None => Ok(synthetic::write_tokenizer(&file.world, out)?),
+            };
+        };
+        for name in TOKENIZER_FILES {
+            let path = folder.join(name);
+            if path.is_file() {
+                let bytes = fs::read(&path).map_err(|source| durable::Error::Read { path, source })?;
+                durable::write(&out.join(name), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Weights {
+    /// The policy, checked against the number of tokens that the tokenizer knows.
+    pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
+        let options = LoadOptions { device, precision: precision(file.model.dtype, device) };
+        let policy = match self {
+            Self::Folder(folder) => Policy::load(&folder, options)?,
+            Self::Random { config, seed } => Policy::random(&config, seed, options)?,
+        };
+        let vocab_size = policy.config().vocab_size;
+        if (vocab_size as usize) < tokens {
+            return Err(Error::Vocabulary { vocab_size, tokens });
+        }
+        Ok(policy)
+    }
+}

@@ -1,0 +1,83 @@
+//! Small policies, groups and shares for this crate's tests.
+
+use std::path::Path;
+
+use podium_config::{Override, RunFile};
+use podium_grpo::{Completion, FinishReason, Group, GroupId, PolicyVersion, Step};
+use podium_model::Config;
+
+use crate::batch::Share;
+use crate::update::Metrics;
+
+/// Tokens of the vocabulary that [`group`] draws from.
+pub(crate) const VOCABULARY: u32 = 17;
+
+/// A group with completions of these lengths and rewards. Tokens and behaviour log-probabilities are made up, differently
+/// for each place.
+pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -> Group {
+    let token = |seed: usize| (seed * 7 + index as usize * 5 + step as usize * 3) as u32 % VOCABULARY;
+    let completion = |(sample, length): (usize, &usize)| Completion {
+        token_ids: (0..*length).map(|position| token(sample * 11 + position)).collect(),
+        text: String::new(),
+        logprobs: (0..*length).map(|position| -2.5 - 0.05 * ((sample + position) % 9) as f32).collect(),
+        sampled_logprobs: None,
+        finish_reason: FinishReason::Stop,
+    };
+    Group {
+        id: GroupId { step: Step(step), index },
+        policy_version: PolicyVersion(step),
+        prompt_ids: (0..4 + index as usize % 3).map(token).collect(),
+        completions: lengths.iter().enumerate().map(completion).collect(),
+        reward_terms: vec![],
+        term_rewards: vec![vec![]; rewards.len()],
+        rewards: rewards.iter().copied().map(Some).collect(),
+    }
+}
+
+/// A share that is the whole step: other indices up to the last have no completions.
+pub(crate) fn share(step: u64, groups: Vec<Group>) -> Share {
+    let mut step_rewards = vec![vec![]; groups.last().map_or(0, |group| group.id.index as usize + 1)];
+    for group in &groups {
+        step_rewards[group.id.index as usize].clone_from(&group.rewards);
+    }
+    let tokens = groups.iter().flat_map(|group| &group.completions).map(Completion::len).sum::<usize>();
+    Share { step: Step(step), groups, step_rewards, tokens_in_step: tokens as u64 }
+}
+
+/// Five groups of unequal lengths, with an empty completion, a group of equal rewards and a completion without one.
+pub(crate) fn step(number: u64) -> Share {
+    let lengths = [[3, 1, 5], [2, 2, 0], [4, 4, 1], [1, 6, 2], [2, 3, 3]];
+    let rewards = [[0.0, 1.0, 0.5], [1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9], [0.0, 0.0, 1.0]];
+    let mut groups: Vec<Group> = (0..5)
+        .map(|index| group(number, index, &lengths[index as usize], &rewards[index as usize]))
+        .collect();
+    groups[3].rewards[1] = None;
+    share(number, groups)
+}
+
+/// A policy of a few thousand parameters.
+pub(crate) fn config() -> Config {
+    let text = format!(
+        r#"{{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": {VOCABULARY}, "hidden_size": 16,
+            "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 8, "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+            "tie_word_embeddings": true, "initializer_range": 0.2, "hidden_act": "silu"}}"#
+    );
+    Config::parse(&text, Path::new("config.json")).unwrap()
+}
+
+/// A run file that learns fast, with a KL term, and these changes.
+pub(crate) fn run_file(changes: &[&str]) -> RunFile {
+    let base = ["learner.learning_rate=0.001", "grpo.beta=0.1"];
+    let overrides: Vec<Override> = base.iter().chain(changes).map(|change| change.parse().unwrap()).collect();
+    RunFile::parse("", "test", &overrides).unwrap()
+}
+
+/// Metrics but the time, which is never the same.
+pub(crate) fn timeless(metrics: &[Metrics]) -> Vec<Metrics> {
+    let mut metrics = metrics.to_vec();
+    for row in &mut metrics {
+        row.remove("learner_seconds").unwrap();
+    }
+    metrics
+}
