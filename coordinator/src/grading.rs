@@ -1,7 +1,7 @@
 //! From what a worker handed in to what is kept: counts and lengths are checked, training completions are scored.
 
 use podium_config::RunFile;
-use podium_grpo::{Group, PolicyVersion};
+use podium_grpo::{Completion, Group, PolicyVersion};
 use podium_proto::convert::{Slot, SlotResult};
 use podium_proto::v1;
 use podium_recsys::ItemId;
@@ -91,7 +91,7 @@ impl Sampling {
             return Err(Error::Count { slot, found, expected: sampling.group_size });
         }
         let expected = sampling.max_new_tokens;
-        match result.completions.iter().map(|completion| completion.len()).max() {
+        match result.completions.iter().map(Completion::len).max() {
             Some(found) if found > expected as usize => Err(Error::Length { slot, found, expected }),
             _ => Ok(()),
         }

@@ -36,9 +36,18 @@ struct Arguments {
 async fn main() {
     logs::start();
     if let Err(error) = coordinate(Arguments::parse()).await {
-        tracing::error!("{error:#}");
+        tracing::error!("{}", describe(&error));
         std::process::exit(1);
     }
+}
+
+/// An error and its causes in one line; a cause that the text before it already gives is not said twice.
+fn describe(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 async fn coordinate(arguments: Arguments) -> Result<()> {
@@ -52,12 +61,11 @@ async fn coordinate(arguments: Arguments) -> Result<()> {
     let options = Options { file, base, out, listen, metrics_address: Some(metrics.address()) };
     let running = run::start(options, stop).await?;
     metrics.set_ready(true);
-    match running.finished().await? {
-        Outcome::Complete => tracing::info!("the run is complete"),
-        Outcome::Drained => {
-            tracing::info!("the run was ended early; a start with the same --out continues it")
-        }
-        Outcome::Stopped => tracing::info!("stopped; a start with the same --out continues the run"),
-    }
+    let how = match running.finished().await? {
+        Outcome::Complete => "the run is complete",
+        Outcome::Drained => "the run was ended early; a start with the same --out continues it",
+        Outcome::Stopped => "stopped; a start with the same --out continues the run",
+    };
+    tracing::info!("{how}");
     Ok(())
 }

@@ -17,6 +17,9 @@ use podium_transfer::receive::{self, Receiver};
 use crate::machine::Plan;
 use crate::store::{self, Store};
 
+/// Extension of the files that hold weights.
+const WEIGHTS: &str = "safetensors";
+
 /// Why a version cannot be had or taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -189,7 +192,7 @@ impl Policies {
     }
 
     /// Begins to take a version in, from nothing: what an earlier attempt left behind may end within a chunk.
-    pub fn receiver(&self, manifest: Manifest) -> Result<Receiver, Error> {
+    pub fn receiver(&self, manifest: &Manifest) -> Result<Receiver, Error> {
         let prefix = format!(".{}-", manifest.version.0);
         self.remove_folders(|name| name.starts_with(&prefix))?;
         Ok(Receiver::new(manifest.clone(), &self.folder(manifest.version))?)
@@ -225,10 +228,14 @@ impl Policies {
 
 /// Whether a file of a policy folder belongs to the policy, rather than to whoever made it.
 fn belongs(name: &str) -> bool {
-    let tokenizer = name.starts_with("tokenizer") && name.ends_with(".json");
+    let tokenizer = name.starts_with("tokenizer") && has_extension(name, "json");
     let named =
         ["config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json"];
-    named.contains(&name) || tokenizer || (name.ends_with(".safetensors") && !name.starts_with('.'))
+    named.contains(&name) || tokenizer || (has_extension(name, WEIGHTS) && !name.starts_with('.'))
+}
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
 }
 
 fn import(start: &Path, root: &Path, run_hash: &str) -> Result<Manifest, Error> {
@@ -247,7 +254,7 @@ fn import(start: &Path, root: &Path, run_hash: &str) -> Result<Manifest, Error> 
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if belongs(&name) && entry.path().is_file() {
-            has_weights |= name.ends_with(".safetensors");
+            has_weights |= has_extension(&name, WEIGHTS);
             let copied = fs::copy(entry.path(), partial.join(&name))
                 .and_then(|_| fs::File::open(partial.join(&name)).and_then(|file| file.sync_all()));
             copied.map_err(|source| Error::Copy { path: entry.path(), source })?;

@@ -30,10 +30,6 @@ pub use crate::actor::Outcome;
 /// Where a running coordinator can be reached, under the output folder.
 pub const ADDRESS_FILE: &str = "coordinator.json";
 
-/// The embedded world is one and the same in every run, since the embedded start knows it; a run's seed changes the
-/// order of training and what is sampled.
-const WORLD_SEED: u64 = 0;
-
 /// Why a coordinator could not start, or ended before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -208,7 +204,7 @@ fn data_folder(file: &RunFile, out: &Path) -> Result<dataset::Options, Error> {
         return Ok(file.data.clone());
     }
     let folder = out.join("data");
-    synthetic::write_data(&file.world, WORLD_SEED, &folder)?;
+    synthetic::write_data(&file.world, &folder)?;
     Ok(synthetic::data_options(&file.world, &folder))
 }
 

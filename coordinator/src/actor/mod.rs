@@ -4,6 +4,8 @@
 //! the way (grading, prompts, files of policies) is done by callers and by blocking threads, not here.
 
 mod closing;
+mod outlook;
+mod progress;
 mod state;
 
 use std::collections::BTreeMap;

@@ -4,32 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podium_grpo::{GroupId, PolicyVersion, Step};
-use podium_proto::convert::Slot;
+use podium_grpo::PolicyVersion;
 use podium_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::closing::{self, Finished};
-use super::{
-    BatchAnswer, Command, Commit, Counts, Error, Handle, LeaseAnswer, MAILBOX, Profile, Submission, blocking,
-};
+use super::{Command, Error, Handle, LeaseAnswer, MAILBOX, Profile, blocking};
 use crate::curriculum::Curriculum;
 use crate::identity::Identity;
-use crate::machine::{Action, Event, Machine, Millis, Phase, Standing, Verdict};
+use crate::machine::{Action, Event, Machine, Millis, Standing};
 use crate::metrics;
 use crate::policies::Policies;
-use crate::reports::summary::{self, Baselines};
-use crate::reports::{Contents, Reports, evaluation, step};
-use crate::store::{EvaluationRecord, Results, Store};
+use crate::reports::Reports;
+use crate::reports::summary::Baselines;
+use crate::store::Store;
 
 /// How often time is looked at, and with it deadlines.
 const TICK: Duration = Duration::from_millis(200);
-/// How long everybody has to hear that the run is complete.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// How long after a failure of the disk what is left to do is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// What the actor works with.
 #[derive(Debug)]
@@ -61,24 +53,24 @@ pub enum Outcome {
     Stopped,
 }
 
-struct State {
-    parts: Parts,
-    reports: Reports,
-    started: Instant,
-    last_commit: Instant,
-    over_since: Option<Instant>,
-    retry_at: Option<Instant>,
+pub(super) struct State {
+    pub(super) parts: Parts,
+    pub(super) reports: Reports,
+    pub(super) started: Instant,
+    pub(super) last_commit: Instant,
+    pub(super) over_since: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     /// Whether any worker or rank has spoken to this process.
-    met_somebody: bool,
-    profiles: BTreeMap<Uuid, Profile>,
+    pub(super) met_somebody: bool,
+    pub(super) profiles: BTreeMap<Uuid, Profile>,
     /// Evaluations that are answered and not yet closed.
-    to_close: BTreeSet<PolicyVersion>,
-    reports_behind: bool,
-    finish_wanted: bool,
-    trouble: Option<String>,
-    last_step: BTreeMap<String, f64>,
-    last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
-    changes: watch::Sender<u64>,
+    pub(super) to_close: BTreeSet<PolicyVersion>,
+    pub(super) reports_behind: bool,
+    pub(super) finish_wanted: bool,
+    pub(super) trouble: Option<String>,
+    pub(super) last_step: BTreeMap<String, f64>,
+    pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
+    pub(super) changes: watch::Sender<u64>,
 }
 
 /// Starts the actor; it ends by itself when the run is over and everybody has left, or when `stop` is cancelled.
@@ -130,12 +122,12 @@ impl State {
         }
     }
 
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         Millis(self.started.elapsed().as_millis() as u64)
     }
 
     /// Lets the machine take an event, does what follows, and returns its first action: the answer.
-    async fn step(&mut self, event: Event) -> Option<Action> {
+    pub(super) async fn step(&mut self, event: Event) -> Option<Action> {
         let actions = self.parts.machine.step(self.now(), event);
         for action in &actions {
             self.perform(action).await;
@@ -250,186 +242,7 @@ impl State {
         }
     }
 
-    async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
-        let Submission { worker, lease, version, results } = submission;
-        if !self.parts.machine.knows(worker) {
-            return Err(crate::machine::Error::UnknownWorker { worker }.into());
-        }
-        let mut counts = [Counts::default(); 2];
-        let mut slots = BTreeSet::new();
-        let mut wanted = |slot: Slot, training: bool| {
-            let counts = &mut counts[usize::from(training)];
-            match self.parts.machine.verdict(slot, version) {
-                // A message may name a slot twice.
-                Verdict::Wanted if slots.insert(slot) => {
-                    counts.accepted += 1;
-                    return true;
-                }
-                Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
-                Verdict::Refused => counts.refused += 1,
-            }
-            false
-        };
-        let Results { mut groups, mut answers } = results;
-        groups.retain(|group| wanted(slot_of(group), true));
-        answers.retain(|&(version, index, _)| wanted(Slot::Evaluation { version, index }, false));
-        let (completions, tokens) = closing::volume(&groups);
-        let kept = Results { groups, answers };
-        if !kept.is_empty() {
-            let store = self.parts.store.clone();
-            self.write(move || Ok(store.put_results(&kept)?)).await?;
-        }
-        let slots = slots.into_iter().collect();
-        self.step(Event::Scored { worker, lease, slots }).await;
-        let [evaluation, training] = counts;
-        metrics::submitted(true, training.accepted, training.repeated, training.refused);
-        metrics::submitted(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
-        metrics::completions(completions, tokens);
-        Ok(Counts {
-            accepted: training.accepted + evaluation.accepted,
-            repeated: training.repeated + evaluation.repeated,
-            refused: training.refused + evaluation.refused,
-        })
-    }
-
-    async fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Result<BatchAnswer, Error> {
-        self.met_somebody = true;
-        if let Some(missed) = self.parts.machine.missed_commit(rank, learner, step) {
-            tracing::info!("{missed} was finished before its report was lost: it is committed now");
-            self.close_step(missed, None).await?;
-        }
-        match self.step(Event::BatchWanted { rank, learner, step }).await {
-            Some(Action::ServeBatch) => {
-                Ok(BatchAnswer::Ready { world_size: self.parts.machine.world().size() })
-            }
-            Some(Action::Rejoin) => Ok(BatchAnswer::Rejoin),
-            Some(Action::Leave { reason }) => Ok(BatchAnswer::Over(reason)),
-            Some(Action::Refuse(error)) => Err(error.into()),
-            _ => Ok(BatchAnswer::NotReady),
-        }
-    }
-
-    async fn commit(&mut self, commit: Commit) -> Result<bool, Error> {
-        let Commit { learner, step, figures, checkpoint } = commit;
-        let (rank, fresh) = self.parts.machine.check_commit(learner, step)?;
-        if fresh {
-            self.close_step(step, Some(figures)).await?;
-        } else if rank == 0 {
-            let store = self.parts.store.clone();
-            let late = self.write(move || closing::add_report(&store, step, &figures)).await?;
-            self.reports_behind |= late.is_some();
-        }
-        if let Some(step) = checkpoint {
-            let store = self.parts.store.clone();
-            self.write(move || Ok(store.put_checkpoint(rank, step)?)).await?;
-            self.step(Event::CheckpointKept { rank, step }).await;
-        }
-        let last = step.next().0 >= self.parts.machine.plan().steps;
-        let over = last || self.parts.machine.over().is_some();
-        if over {
-            self.step(Event::RankTold { rank }).await;
-        }
-        Ok(over)
-    }
-
-    async fn close_step(&mut self, step: Step, figures: Option<BTreeMap<String, f64>>) -> Result<(), Error> {
-        let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
-        let seconds = self.last_commit.elapsed().as_secs_f64();
-        let plan = self.parts.machine.plan().clone();
-        let finished = Finished { step, figures, seconds, steps: plan.steps };
-        let record = self.write(move || closing::close_step(&store, &curriculum, finished)).await?;
-        self.last_commit = Instant::now();
-        self.step(Event::StepCommitted { step }).await;
-        self.last_step = step::numbers(&record.row);
-        metrics::step_committed(plan.prompts_per_step, seconds, &self.last_step);
-        let added = self.reports.add_step(&record);
-        self.reports_behind |= added.is_err();
-        self.note(added.err());
-        let (policies, latest) = (self.parts.policies.clone(), self.parts.machine.latest());
-        let pruned: Result<(), Error> = blocking(move || Ok(policies.prune(&plan, latest)?)).await;
-        self.note(pruned.err());
-        Ok(())
-    }
-
-    /// Does what an earlier failure, or the start, has left to be done.
-    async fn catch_up(&mut self) {
-        if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        self.retry_at = None;
-        if let Err(error) = self.try_to_catch_up().await {
-            self.retry_at = Some(Instant::now() + RETRY);
-            self.note(Some(error));
-        }
-    }
-
-    async fn try_to_catch_up(&mut self) -> Result<(), Error> {
-        while let Some(&version) = self.to_close.first() {
-            let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
-            let record = self.write(move || closing::close_evaluation(&store, &curriculum, version)).await?;
-            self.to_close.remove(&version);
-            self.show_evaluation(version, &record);
-            let added = self.reports.add_evaluation(&record);
-            self.reports_behind |= added.is_err();
-            added?;
-        }
-        if self.reports_behind {
-            let store = self.parts.store.clone();
-            let (steps, evaluations) =
-                blocking(move || Ok::<_, Error>((store.steps()?, store.evaluations()?))).await?;
-            if let Some(last) = steps.last() {
-                self.last_step = step::numbers(&last.row);
-            }
-            if let Some((&version, record)) = evaluations.last_key_value() {
-                self.show_evaluation(version, record);
-            }
-            self.parts.baselines.write(&self.parts.out)?;
-            self.reports.rewrite(&Contents { steps, evaluations: evaluations.into_values().collect() })?;
-            self.reports_behind = false;
-        }
-        if self.finish_wanted {
-            let store = self.parts.store.clone();
-            let evaluations = blocking(move || Ok::<_, Error>(store.evaluations()?)).await?;
-            let steps = self.parts.machine.plan().steps;
-            summary::write_finished(
-                &self.parts.out,
-                &self.parts.identity,
-                steps,
-                &evaluations,
-                &self.parts.baselines,
-            )?;
-            self.finish_wanted = false;
-            tracing::info!("all {steps} steps and {} evaluations are done", evaluations.len());
-        }
-        Ok(())
-    }
-
-    fn show_evaluation(&mut self, version: PolicyVersion, record: &EvaluationRecord) {
-        let figures = evaluation::numbers(&record.row);
-        metrics::evaluation_complete(&figures);
-        self.last_evaluation = Some((version, figures));
-    }
-
-    /// Whether it is time to go.
-    fn outcome(&mut self) -> Option<Outcome> {
-        let machine = &self.parts.machine;
-        machine.over()?;
-        let unfinished = self.finish_wanted || self.reports_behind || !self.to_close.is_empty();
-        let since = *self.over_since.get_or_insert_with(Instant::now);
-        let patience = if machine.is_complete() {
-            FAREWELL
-        } else {
-            // Whoever holds a lease hands it in, or is silent for as long as a lease lives.
-            Duration::from_millis(machine.plan().lease_deadline.0)
-        };
-        let alone = self.met_somebody && machine.everyone_left();
-        if unfinished || !(alone || since.elapsed() >= patience) {
-            return None;
-        }
-        Some(if machine.is_complete() { Outcome::Complete } else { Outcome::Drained })
-    }
-
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -440,65 +253,10 @@ impl State {
         result
     }
 
-    fn note(&mut self, error: Option<impl std::fmt::Display>) {
+    pub(super) fn note(&mut self, error: Option<impl std::fmt::Display>) {
         if let Some(error) = error {
             tracing::error!("{error}");
             self.trouble = Some(error.to_string());
         }
-    }
-
-    fn status(&self) -> v1::RunStatus {
-        let machine = &self.parts.machine;
-        let (sampling, evaluating) = (machine.sampling(), machine.evaluating());
-        let worker = |(id, silent, leases, groups_done): (Uuid, Millis, u32, u64)| {
-            let profile = self.profiles.get(&id).cloned().unwrap_or_default();
-            v1::WorkerStatus {
-                worker_id: id.to_string(),
-                device: profile.device,
-                host: profile.host,
-                leases,
-                groups_done,
-                last_seen_ms: silent.0,
-                metrics_address: profile.metrics_address,
-            }
-        };
-        let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
-        let mut warnings: Vec<String> = self.trouble.iter().cloned().collect();
-        if workers.is_empty() && machine.over().is_none() {
-            warnings.push("no rollout worker is connected".to_owned());
-        }
-        let evaluation = self.last_evaluation.as_ref();
-        v1::RunStatus {
-            run_id: self.parts.identity.run_id.to_string(),
-            run_name: self.parts.identity.run_name.clone(),
-            phase: phase(machine.phase()).into(),
-            step: machine.committed().0,
-            steps: machine.plan().steps,
-            policy_version: machine.latest().0,
-            groups_ready: sampling.ready,
-            groups_wanted: sampling.wanted,
-            evaluation_ready: evaluating.ready,
-            evaluation_wanted: evaluating.wanted,
-            workers,
-            learner_ranks: machine.world().joined(),
-            last_step_metrics: self.last_step.clone(),
-            last_evaluation: evaluation.map(|(_, figures)| figures.clone()).unwrap_or_default(),
-            last_evaluation_version: evaluation.map(|(version, _)| version.0),
-            warnings,
-        }
-    }
-}
-
-const fn slot_of(group: &v1::ScoredGroup) -> Slot {
-    Slot::Training(GroupId { step: Step(group.step), index: group.index })
-}
-
-const fn phase(phase: Phase) -> v1::RunPhase {
-    match phase {
-        Phase::Starting => v1::RunPhase::Starting,
-        Phase::Training => v1::RunPhase::Training,
-        Phase::Evaluating => v1::RunPhase::Evaluating,
-        Phase::Finished => v1::RunPhase::Finished,
-        Phase::Draining => v1::RunPhase::Draining,
     }
 }

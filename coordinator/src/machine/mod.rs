@@ -9,6 +9,8 @@
 //! slot is filled once. So the batches do not depend on workers or timing.
 
 mod blocks;
+mod error;
+mod events;
 mod leases;
 mod plan;
 mod report;
@@ -20,16 +22,17 @@ mod simulation;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Add, Range};
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
 use uuid::Uuid;
 
 use blocks::Blocks;
+pub use error::Error;
+pub use events::{Action, Event, Lease, Verdict};
 pub use leases::LeaseId;
 use leases::{Held, Leases};
-pub use plan::{Plan, Work};
+pub use plan::{Millis, Plan, Work};
 pub use report::{Phase, Progress};
 pub use world::{Join, Standing, World};
 
@@ -38,238 +41,6 @@ const MOST_LEASES: usize = 2;
 
 /// A lease that so many heartbeats of its worker in a row do not name never reached it.
 const UNHEARD_AFTER: u32 = 2;
-
-/// Milliseconds on a clock that only goes forward; where it starts does not matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Millis(pub u64);
-
-impl Add for Millis {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A worker of this run introduced itself.
-    WorkerRegistered {
-        /// Who.
-        worker: Uuid,
-    },
-    /// A worker left.
-    WorkerLeft {
-        /// Who.
-        worker: Uuid,
-    },
-    /// A worker said that it lives and what it works on.
-    Heartbeat {
-        /// Who.
-        worker: Uuid,
-        /// The leases that it believes to hold and that this process gave out.
-        leases: Vec<LeaseId>,
-    },
-    /// A worker asks for work.
-    LeaseWanted {
-        /// Who.
-        worker: Uuid,
-    },
-    /// Results that [`Machine::verdict`] wanted are durable.
-    Scored {
-        /// Who handed them in.
-        worker: Uuid,
-        /// Under which lease, if this process gave it out.
-        lease: Option<LeaseId>,
-        /// What they fill.
-        slots: Vec<Slot>,
-    },
-    /// A rank joins, or asks again whether all are there.
-    RankJoined(Join),
-    /// A rank asks for its share of a step.
-    BatchWanted {
-        /// Its rank.
-        rank: u32,
-        /// Its process.
-        learner: Uuid,
-        /// The step it will train.
-        step: Step,
-    },
-    /// A policy version is complete and durable.
-    VersionPublished {
-        /// Which.
-        version: PolicyVersion,
-    },
-    /// A step that [`Machine::check_commit`] found fresh is durable.
-    StepCommitted {
-        /// Which.
-        step: Step,
-    },
-    /// A rank's checkpoint covers every step before this one, and that is durable.
-    CheckpointKept {
-        /// Which rank.
-        rank: u32,
-        /// The step it continues with.
-        step: Step,
-    },
-    /// A rank was told that the run is over.
-    RankTold {
-        /// Which rank.
-        rank: u32,
-    },
-    /// Somebody ends the run early.
-    DrainWanted {
-        /// Why, for those who have to leave.
-        reason: String,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What is to be done about it. The first seven answer whoever caused the event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Work for the worker.
-    Grant(Lease),
-    /// Nothing now; ask again after [`Action::Wake`].
-    Wait,
-    /// The run is over.
-    Leave {
-        /// Why.
-        reason: String,
-    },
-    /// Leases of a heartbeat that are not the worker's any more.
-    Lost(Vec<LeaseId>),
-    /// Where a joining rank stands.
-    Standing(Standing),
-    /// The step is complete: its groups can be read.
-    ServeBatch,
-    /// The rank has to join first.
-    Rejoin,
-    /// The event is refused.
-    Refuse(Error),
-    /// Those who wait should ask again.
-    Wake,
-    /// A lease was not kept alive.
-    LeaseExpired(LeaseId),
-    /// A worker has not spoken for too long.
-    WorkerLost(Uuid),
-    /// The ranks came together: their world is to be kept.
-    KeepWorld,
-    /// Every held-out prompt of a version is answered.
-    EvaluationComplete(PolicyVersion),
-    /// No rank will ask for groups of steps before this one.
-    DropGroups {
-        /// The first step to keep.
-        before: Step,
-    },
-    /// All steps and evaluations are done.
-    RunComplete,
-}
-
-/// Work that was given to a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Its number.
-    pub id: LeaseId,
-    /// Of what.
-    pub work: Work,
-    /// Which slots of it.
-    pub indices: Range<u32>,
-    /// Time left to hand it in or to say that one lives.
-    pub deadline: Millis,
-}
-
-/// What becomes of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It fills an empty slot.
-    Wanted,
-    /// The slot is filled already.
-    Repeated,
-    /// There is no such slot, or it wants another policy version.
-    Refused,
-}
-
-/// Why an event is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// A worker that has not registered, or has not spoken for too long.
-    #[error("worker {worker} is not registered with this coordinator: register again")]
-    UnknownWorker {
-        /// Who.
-        worker: Uuid,
-    },
-    /// A learner process that is no rank.
-    #[error("learner {learner} is no rank of this run: join again")]
-    UnknownLearner {
-        /// Who.
-        learner: Uuid,
-    },
-    /// A rank that its own world does not have.
-    #[error("rank {rank} of a world of {world_size}: expected a rank from 0 to one below the world's size")]
-    Rank {
-        /// The rank.
-        rank: u32,
-        /// Its world's size.
-        world_size: u32,
-    },
-    /// Ranks that do not agree.
-    #[error(
-        "rank {rank} expects {world_size} ranks, those that joined before it {expected}: start all ranks with the same --world-size"
-    )]
-    WorldSize {
-        /// The rank.
-        rank: u32,
-        /// What it expects.
-        world_size: u32,
-        /// What the others expect.
-        expected: u32,
-    },
-    /// A step that nobody should ask for any more.
-    #[error("the groups of step {} are gone: all ranks had reported checkpoints that continue with step {}; start the rank with the --state folder that holds its checkpoint", step.0, kept_from.0)]
-    StepGone {
-        /// The step asked for.
-        step: Step,
-        /// The first that is kept.
-        kept_from: Step,
-    },
-    /// A step that comes after the next one.
-    #[error("step {} was named, but the run is at step {}: the learner's --state folder belongs to another run, or the coordinator's --out folder does", step.0, committed.0)]
-    StepAhead {
-        /// The step named.
-        step: Step,
-        /// The step being made.
-        committed: Step,
-    },
-    /// A commit before its groups were there.
-    #[error("step {} cannot be committed: only {ready} of its {wanted} groups are there", step.0)]
-    NotSampled {
-        /// The step.
-        step: Step,
-        /// Groups that are there.
-        ready: u32,
-        /// Groups of the step.
-        wanted: u32,
-    },
-    /// A commit before its policy version was there.
-    #[error("step {} cannot be committed: publish {version} first", step.0)]
-    NotPublished {
-        /// The step.
-        step: Step,
-        /// The version it produces.
-        version: PolicyVersion,
-    },
-    /// A version that comes after the next one.
-    #[error("{version} cannot be published: the run is at step {}, which produces {}", committed.0, committed.produces())]
-    VersionAhead {
-        /// The version.
-        version: PolicyVersion,
-        /// The step being made.
-        committed: Step,
-    },
-}
 
 /// What a restart finds in the store.
 #[derive(Debug, Clone, Default)]

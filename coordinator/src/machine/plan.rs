@@ -1,10 +1,22 @@
 //! What a run consists of, before anything has happened.
 
+use std::ops::Add;
+
 use podium_config::RunFile;
 use podium_grpo::{GroupId, PolicyVersion, Step};
 use podium_proto::convert::Slot;
 
-use super::Millis;
+/// Milliseconds on a clock that only goes forward; where it starts does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Millis(pub u64);
+
+impl Add for Millis {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
 
 /// The numbers that decide which work there is and how it is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]

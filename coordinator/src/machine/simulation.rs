@@ -1,6 +1,8 @@
 //! A whole run in one thread and on a simulated clock: workers that crash, ranks that restart, a coordinator that
 //! forgets everything but its store, calls whose request or answer is lost, repeated late or out of order.
 
+use std::ops::Range;
+
 use podium_grpo::rng::Stream;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! Rules of the machine, one at a time, and as properties over arbitrary events.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;

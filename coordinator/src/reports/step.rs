@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use podium_grpo::advantage::{has_zero_variance, mean, std};
-use podium_grpo::{FinishReason, Group, Step};
+use podium_grpo::{Completion, FinishReason, Group, Step};
 use podium_recsys::completion::Form;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub struct StepFigures<'a> {
 /// The tokens of a step: each completion's own and its prompt's.
 pub fn tokens(groups: &[Group]) -> u64 {
     let group = |group: &Group| {
-        let completions: usize = group.completions.iter().map(|completion| completion.len()).sum();
+        let completions: usize = group.completions.iter().map(Completion::len).sum();
         group.prompt_ids.len() * group.completions.len() + completions
     };
     groups.iter().map(group).sum::<usize>() as u64
@@ -106,7 +106,7 @@ fn completions(figures: &StepFigures<'_>) -> Vec<(String, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use podium_grpo::{Completion, GroupId, PolicyVersion};
+    use podium_grpo::{GroupId, PolicyVersion};
 
     use super::*;
 
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!((get("rewards/form/mean"), get("completions/well_formed")), (1.5, 0.75));
         assert_eq!((get("completions/mean_length"), get("completions/mean_terminated_length")), (4.0, 2.0));
         assert_eq!((get("completions/min_length"), get("completions/max_length")), (2.0, 6.0));
-        assert_eq!(get("completions/clipped_ratio"), 0.5);
+        assert_eq!((get("completions/clipped_ratio"), get("step_time")), (0.5, 1.5));
         add_report(&mut row, &BTreeMap::from([("loss".to_owned(), 0.5), ("reward".to_owned(), 7.0)]));
         assert_eq!((row["loss"].as_f64(), row["reward"].as_f64()), (Some(0.5), Some(0.75)));
     }

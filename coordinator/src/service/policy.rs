@@ -98,7 +98,7 @@ impl Service {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let writing = blocking(move || {
             let receiver =
-                policies.receiver(manifest).map_err(actor::Error::from).map(|to| (to, receiver))?;
+                policies.receiver(&manifest).map_err(actor::Error::from).map(|to| (to, receiver))?;
             write(receiver.0, receiver.1).map_err(|error| actor::Error::from(policies::Error::from(error)))
         });
         let reading = async {

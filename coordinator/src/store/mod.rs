@@ -188,13 +188,12 @@ impl Store {
     pub fn answers(&self, version: PolicyVersion) -> Result<BTreeMap<u32, v1::Completion>, Error> {
         let answers = self.database.read(|transaction| {
             let table = transaction.open_table(ANSWERS)?;
-            let entries = table.range((version.0, 0)..=(version.0, u32::MAX))?;
-            let entry =
-                |entry: Result<(redb::AccessGuard<'_, (u64, u32)>, redb::AccessGuard<'_, &[u8]>), _>| {
-                    let (key, value) = entry?;
-                    Ok((key.value().1, value.value().to_vec()))
-                };
-            entries.map(entry).collect::<Result<Vec<_>, redb::Error>>()
+            let mut answers = Vec::new();
+            for entry in table.range((version.0, 0)..=(version.0, u32::MAX))? {
+                let (key, value) = entry?;
+                answers.push((key.value().1, value.value().to_vec()));
+            }
+            Ok(answers)
         })?;
         let decode = |(index, bytes): (u32, Vec<u8>)| Ok((index, v1::Completion::decode(bytes.as_slice())?));
         let decoded: Result<_, prost::DecodeError> = answers.into_iter().map(decode).collect();

@@ -16,7 +16,7 @@ fn groups(groups: &[(u64, u32)]) -> Results {
     Results { groups, answers: vec![] }
 }
 
-fn row(value: serde_json::Value) -> Row {
+fn row(value: &serde_json::Value) -> Row {
     value.as_object().unwrap().clone()
 }
 
@@ -29,10 +29,10 @@ fn a_restart_finds_everything() {
     let answer = v1::Completion { text: "x".into(), ..Default::default() };
     let answers = vec![(PolicyVersion(0), 2, answer.clone()), (PolicyVersion(1), 0, answer.clone())];
     store.put_results(&Results { groups: vec![], answers }).unwrap();
-    let step = StepRecord { reported: true, row: row(json!({"step": 1})), samples: vec![] };
+    let step = StepRecord { reported: true, row: row(&json!({"step": 1})), samples: vec![] };
     store.put_step(Step(0), &step).unwrap();
     let evaluation =
-        EvaluationRecord { row: row(json!({"users": 3})), ranks: vec![Some(1), None], samples: vec![] };
+        EvaluationRecord { row: row(&json!({"users": 3})), ranks: vec![Some(1), None], samples: vec![] };
     store.put_evaluation(PolicyVersion(0), &evaluation).unwrap();
     store.put_checkpoint(0, Step(1)).unwrap();
     store.put_checkpoint(0, Step(0)).unwrap();

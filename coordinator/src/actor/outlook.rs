@@ -1,0 +1,150 @@
+//! What others see of the run: reports, status, and when it is time to go.
+
+use std::time::{Duration, Instant};
+
+use podium_grpo::PolicyVersion;
+use podium_proto::v1;
+use uuid::Uuid;
+
+use super::state::State;
+use super::{Error, Outcome, blocking, closing};
+use crate::machine::{Millis, Phase};
+use crate::metrics;
+use crate::reports::{Contents, evaluation, step, summary};
+use crate::store::EvaluationRecord;
+
+/// How long everybody has to hear that the run is complete.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long after a failure of the disk what is left to do is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl State {
+    /// Does what an earlier failure, or the start, has left to be done.
+    pub(super) async fn catch_up(&mut self) {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.retry_at = None;
+        if let Err(error) = self.try_to_catch_up().await {
+            self.retry_at = Some(Instant::now() + RETRY);
+            self.note(Some(error));
+        }
+    }
+
+    async fn try_to_catch_up(&mut self) -> Result<(), Error> {
+        while let Some(&version) = self.to_close.first() {
+            let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
+            let record = self.write(move || closing::close_evaluation(&store, &curriculum, version)).await?;
+            self.to_close.remove(&version);
+            self.show_evaluation(version, &record);
+            let added = self.reports.add_evaluation(&record);
+            self.reports_behind |= added.is_err();
+            added?;
+        }
+        if self.reports_behind {
+            let store = self.parts.store.clone();
+            let (steps, evaluations) =
+                blocking(move || Ok::<_, Error>((store.steps()?, store.evaluations()?))).await?;
+            if let Some(last) = steps.last() {
+                self.last_step = step::numbers(&last.row);
+            }
+            if let Some((&version, record)) = evaluations.last_key_value() {
+                self.show_evaluation(version, record);
+            }
+            self.parts.baselines.write(&self.parts.out)?;
+            self.reports.rewrite(&Contents { steps, evaluations: evaluations.into_values().collect() })?;
+            self.reports_behind = false;
+        }
+        if self.finish_wanted {
+            let store = self.parts.store.clone();
+            let evaluations = blocking(move || Ok::<_, Error>(store.evaluations()?)).await?;
+            let steps = self.parts.machine.plan().steps;
+            summary::write_finished(
+                &self.parts.out,
+                &self.parts.identity,
+                steps,
+                &evaluations,
+                &self.parts.baselines,
+            )?;
+            self.finish_wanted = false;
+            tracing::info!("all {steps} steps and {} evaluations are done", evaluations.len());
+        }
+        Ok(())
+    }
+
+    fn show_evaluation(&mut self, version: PolicyVersion, record: &EvaluationRecord) {
+        let figures = evaluation::numbers(&record.row);
+        metrics::evaluation_complete(&figures);
+        self.last_evaluation = Some((version, figures));
+    }
+
+    /// Whether it is time to go.
+    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+        let machine = &self.parts.machine;
+        machine.over()?;
+        let unfinished = self.finish_wanted || self.reports_behind || !self.to_close.is_empty();
+        let since = *self.over_since.get_or_insert_with(Instant::now);
+        let patience = if machine.is_complete() {
+            FAREWELL
+        } else {
+            // Whoever holds a lease hands it in, or is silent for as long as a lease lives.
+            Duration::from_millis(machine.plan().lease_deadline.0)
+        };
+        let alone = self.met_somebody && machine.everyone_left();
+        if unfinished || !(alone || since.elapsed() >= patience) {
+            return None;
+        }
+        Some(if machine.is_complete() { Outcome::Complete } else { Outcome::Drained })
+    }
+
+    pub(super) fn status(&self) -> v1::RunStatus {
+        let machine = &self.parts.machine;
+        let (sampling, evaluating) = (machine.sampling(), machine.evaluating());
+        let worker = |(id, silent, leases, groups_done): (Uuid, Millis, u32, u64)| {
+            let profile = self.profiles.get(&id).cloned().unwrap_or_default();
+            v1::WorkerStatus {
+                worker_id: id.to_string(),
+                device: profile.device,
+                host: profile.host,
+                leases,
+                groups_done,
+                last_seen_ms: silent.0,
+                metrics_address: profile.metrics_address,
+            }
+        };
+        let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
+        let mut warnings: Vec<String> = self.trouble.iter().cloned().collect();
+        if workers.is_empty() && machine.over().is_none() {
+            warnings.push("no rollout worker is connected".to_owned());
+        }
+        let evaluation = self.last_evaluation.as_ref();
+        v1::RunStatus {
+            run_id: self.parts.identity.run_id.to_string(),
+            run_name: self.parts.identity.run_name.clone(),
+            phase: phase(machine.phase()).into(),
+            step: machine.committed().0,
+            steps: machine.plan().steps,
+            policy_version: machine.latest().0,
+            groups_ready: sampling.ready,
+            groups_wanted: sampling.wanted,
+            evaluation_ready: evaluating.ready,
+            evaluation_wanted: evaluating.wanted,
+            workers,
+            learner_ranks: machine.world().joined(),
+            last_step_metrics: self.last_step.clone(),
+            last_evaluation: evaluation.map(|(_, figures)| figures.clone()).unwrap_or_default(),
+            last_evaluation_version: evaluation.map(|(version, _)| version.0),
+            warnings,
+        }
+    }
+}
+
+const fn phase(phase: Phase) -> v1::RunPhase {
+    match phase {
+        Phase::Starting => v1::RunPhase::Starting,
+        Phase::Training => v1::RunPhase::Training,
+        Phase::Evaluating => v1::RunPhase::Evaluating,
+        Phase::Finished => v1::RunPhase::Finished,
+        Phase::Draining => v1::RunPhase::Draining,
+    }
+}

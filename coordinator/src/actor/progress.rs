@@ -1,0 +1,124 @@
+//! How the run moves on: results into slots, batches out, steps committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use podium_grpo::{GroupId, Step};
+use podium_proto::convert::Slot;
+use podium_proto::v1;
+use uuid::Uuid;
+
+use super::closing::{self, Finished};
+use super::state::State;
+use super::{BatchAnswer, Commit, Counts, Error, Submission, blocking};
+use crate::machine::{self, Action, Event, Verdict};
+use crate::metrics;
+use crate::reports::step;
+use crate::store::Results;
+
+impl State {
+    pub(super) async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
+        let Submission { worker, lease, version, results } = submission;
+        if !self.parts.machine.knows(worker) {
+            return Err(machine::Error::UnknownWorker { worker }.into());
+        }
+        let mut counts = [Counts::default(); 2];
+        let mut slots = BTreeSet::new();
+        let mut wanted = |slot: Slot, training: bool| {
+            let counts = &mut counts[usize::from(training)];
+            match self.parts.machine.verdict(slot, version) {
+                // A message may name a slot twice.
+                Verdict::Wanted if slots.insert(slot) => {
+                    counts.accepted += 1;
+                    return true;
+                }
+                Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
+                Verdict::Refused => counts.refused += 1,
+            }
+            false
+        };
+        let Results { mut groups, mut answers } = results;
+        groups.retain(|group| wanted(slot_of(group), true));
+        answers.retain(|&(version, index, _)| wanted(Slot::Evaluation { version, index }, false));
+        let (completions, tokens) = closing::volume(&groups);
+        let kept = Results { groups, answers };
+        if !kept.is_empty() {
+            let store = self.parts.store.clone();
+            self.write(move || Ok(store.put_results(&kept)?)).await?;
+        }
+        let slots = slots.into_iter().collect();
+        self.step(Event::Scored { worker, lease, slots }).await;
+        let [evaluation, training] = counts;
+        metrics::submitted(true, training.accepted, training.repeated, training.refused);
+        metrics::submitted(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
+        metrics::completions(completions, tokens);
+        Ok(Counts {
+            accepted: training.accepted + evaluation.accepted,
+            repeated: training.repeated + evaluation.repeated,
+            refused: training.refused + evaluation.refused,
+        })
+    }
+
+    pub(super) async fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Result<BatchAnswer, Error> {
+        self.met_somebody = true;
+        if let Some(missed) = self.parts.machine.missed_commit(rank, learner, step) {
+            tracing::info!("{missed} was finished before its report was lost: it is committed now");
+            self.close_step(missed, None).await?;
+        }
+        match self.step(Event::BatchWanted { rank, learner, step }).await {
+            Some(Action::ServeBatch) => {
+                Ok(BatchAnswer::Ready { world_size: self.parts.machine.world().size() })
+            }
+            Some(Action::Rejoin) => Ok(BatchAnswer::Rejoin),
+            Some(Action::Leave { reason }) => Ok(BatchAnswer::Over(reason)),
+            Some(Action::Refuse(error)) => Err(error.into()),
+            _ => Ok(BatchAnswer::NotReady),
+        }
+    }
+
+    pub(super) async fn commit(&mut self, commit: Commit) -> Result<bool, Error> {
+        let Commit { learner, step, figures, checkpoint } = commit;
+        let (rank, fresh) = self.parts.machine.check_commit(learner, step)?;
+        if fresh {
+            self.close_step(step, Some(figures)).await?;
+        } else if rank == 0 {
+            let store = self.parts.store.clone();
+            let late = self.write(move || closing::add_report(&store, step, &figures)).await?;
+            self.reports_behind |= late.is_some();
+        }
+        if let Some(step) = checkpoint {
+            let store = self.parts.store.clone();
+            self.write(move || Ok(store.put_checkpoint(rank, step)?)).await?;
+            self.step(Event::CheckpointKept { rank, step }).await;
+        }
+        let last = step.next().0 >= self.parts.machine.plan().steps;
+        let over = last || self.parts.machine.over().is_some();
+        if over {
+            self.step(Event::RankTold { rank }).await;
+        }
+        Ok(over)
+    }
+
+    async fn close_step(&mut self, step: Step, figures: Option<BTreeMap<String, f64>>) -> Result<(), Error> {
+        let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
+        let seconds = self.last_commit.elapsed().as_secs_f64();
+        let plan = self.parts.machine.plan().clone();
+        let finished = Finished { step, figures, seconds, steps: plan.steps };
+        let record = self.write(move || closing::close_step(&store, &curriculum, finished)).await?;
+        self.last_commit = Instant::now();
+        self.step(Event::StepCommitted { step }).await;
+        self.last_step = step::numbers(&record.row);
+        metrics::step_committed(plan.prompts_per_step, seconds, &self.last_step);
+        let added = self.reports.add_step(&record);
+        self.reports_behind |= added.is_err();
+        self.note(added.err());
+        let (policies, latest) = (self.parts.policies.clone(), self.parts.machine.latest());
+        let pruned: Result<(), Error> = blocking(move || Ok(policies.prune(&plan, latest)?)).await;
+        self.note(pruned.err());
+        Ok(())
+    }
+}
+
+const fn slot_of(group: &v1::ScoredGroup) -> Slot {
+    Slot::Training(GroupId { step: Step(group.step), index: group.index })
+}

@@ -1,0 +1,83 @@
+//! What the machine refuses, with the remedy.
+
+use podium_grpo::{PolicyVersion, Step};
+use uuid::Uuid;
+
+/// Why an event is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A worker that has not registered, or has not spoken for too long.
+    #[error("worker {worker} is not registered with this coordinator: register again")]
+    UnknownWorker {
+        /// Who.
+        worker: Uuid,
+    },
+    /// A learner process that is no rank.
+    #[error("learner {learner} is no rank of this run: join again")]
+    UnknownLearner {
+        /// Who.
+        learner: Uuid,
+    },
+    /// A rank that its own world does not have.
+    #[error("rank {rank} of a world of {world_size}: expected a rank from 0 to one below the world's size")]
+    Rank {
+        /// The rank.
+        rank: u32,
+        /// Its world's size.
+        world_size: u32,
+    },
+    /// Ranks that do not agree.
+    #[error(
+        "rank {rank} expects {world_size} ranks, those that joined before it {expected}: start all ranks with the same --world-size"
+    )]
+    WorldSize {
+        /// The rank.
+        rank: u32,
+        /// What it expects.
+        world_size: u32,
+        /// What the others expect.
+        expected: u32,
+    },
+    /// A step that nobody should ask for any more.
+    #[error("the groups of step {} are gone: all ranks had reported checkpoints that continue with step {}; start the rank with the --state folder that holds its checkpoint", step.0, kept_from.0)]
+    StepGone {
+        /// The step asked for.
+        step: Step,
+        /// The first that is kept.
+        kept_from: Step,
+    },
+    /// A step that comes after the next one.
+    #[error("step {} was named, but the run is at step {}: the learner's --state folder belongs to another run, or the coordinator's --out folder does", step.0, committed.0)]
+    StepAhead {
+        /// The step named.
+        step: Step,
+        /// The step being made.
+        committed: Step,
+    },
+    /// A commit before its groups were there.
+    #[error("step {} cannot be committed: only {ready} of its {wanted} groups are there", step.0)]
+    NotSampled {
+        /// The step.
+        step: Step,
+        /// Groups that are there.
+        ready: u32,
+        /// Groups of the step.
+        wanted: u32,
+    },
+    /// A commit before its policy version was there.
+    #[error("step {} cannot be committed: publish {version} first", step.0)]
+    NotPublished {
+        /// The step.
+        step: Step,
+        /// The version it produces.
+        version: PolicyVersion,
+    },
+    /// A version that comes after the next one.
+    #[error("{version} cannot be published: the run is at step {}, which produces {}", committed.0, committed.produces())]
+    VersionAhead {
+        /// The version.
+        version: PolicyVersion,
+        /// The step being made.
+        committed: Step,
+    },
+}

@@ -1,0 +1,150 @@
+//! What the machine is told, and what it tells.
+
+use std::ops::Range;
+
+use podium_grpo::{PolicyVersion, Step};
+use podium_proto::convert::Slot;
+use uuid::Uuid;
+
+use super::{Error, Join, LeaseId, Millis, Standing, Work};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A worker of this run introduced itself.
+    WorkerRegistered {
+        /// Who.
+        worker: Uuid,
+    },
+    /// A worker left.
+    WorkerLeft {
+        /// Who.
+        worker: Uuid,
+    },
+    /// A worker said that it lives and what it works on.
+    Heartbeat {
+        /// Who.
+        worker: Uuid,
+        /// The leases that it believes to hold and that this process gave out.
+        leases: Vec<LeaseId>,
+    },
+    /// A worker asks for work.
+    LeaseWanted {
+        /// Who.
+        worker: Uuid,
+    },
+    /// Results that [`Machine::verdict`] wanted are durable.
+    Scored {
+        /// Who handed them in.
+        worker: Uuid,
+        /// Under which lease, if this process gave it out.
+        lease: Option<LeaseId>,
+        /// What they fill.
+        slots: Vec<Slot>,
+    },
+    /// A rank joins, or asks again whether all are there.
+    RankJoined(Join),
+    /// A rank asks for its share of a step.
+    BatchWanted {
+        /// Its rank.
+        rank: u32,
+        /// Its process.
+        learner: Uuid,
+        /// The step it will train.
+        step: Step,
+    },
+    /// A policy version is complete and durable.
+    VersionPublished {
+        /// Which.
+        version: PolicyVersion,
+    },
+    /// A step that [`Machine::check_commit`] found fresh is durable.
+    StepCommitted {
+        /// Which.
+        step: Step,
+    },
+    /// A rank's checkpoint covers every step before this one, and that is durable.
+    CheckpointKept {
+        /// Which rank.
+        rank: u32,
+        /// The step it continues with.
+        step: Step,
+    },
+    /// A rank was told that the run is over.
+    RankTold {
+        /// Which rank.
+        rank: u32,
+    },
+    /// Somebody ends the run early.
+    DrainWanted {
+        /// Why, for those who have to leave.
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done about it. The first seven answer whoever caused the event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Work for the worker.
+    Grant(Lease),
+    /// Nothing now; ask again after [`Action::Wake`].
+    Wait,
+    /// The run is over.
+    Leave {
+        /// Why.
+        reason: String,
+    },
+    /// Leases of a heartbeat that are not the worker's any more.
+    Lost(Vec<LeaseId>),
+    /// Where a joining rank stands.
+    Standing(Standing),
+    /// The step is complete: its groups can be read.
+    ServeBatch,
+    /// The rank has to join first.
+    Rejoin,
+    /// The event is refused.
+    Refuse(Error),
+    /// Those who wait should ask again.
+    Wake,
+    /// A lease was not kept alive.
+    LeaseExpired(LeaseId),
+    /// A worker has not spoken for too long.
+    WorkerLost(Uuid),
+    /// The ranks came together: their world is to be kept.
+    KeepWorld,
+    /// Every held-out prompt of a version is answered.
+    EvaluationComplete(PolicyVersion),
+    /// No rank will ask for groups of steps before this one.
+    DropGroups {
+        /// The first step to keep.
+        before: Step,
+    },
+    /// All steps and evaluations are done.
+    RunComplete,
+}
+
+/// Work that was given to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number.
+    pub id: LeaseId,
+    /// Of what.
+    pub work: Work,
+    /// Which slots of it.
+    pub indices: Range<u32>,
+    /// Time left to hand it in or to say that one lives.
+    pub deadline: Millis,
+}
+
+/// What becomes of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It fills an empty slot.
+    Wanted,
+    /// The slot is filled already.
+    Repeated,
+    /// There is no such slot, or it wants another policy version.
+    Refused,
+}

@@ -1,0 +1,287 @@
+//! A run small enough for a test: a tiny world, a worker that makes answers up, and a learner that learns nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podium_config::{Override, RunFile};
+use podium_coordinator::run::{self, Options, Running};
+use podium_grpo::PolicyVersion;
+use podium_proto::v1::batch_part::Part;
+use podium_proto::v1::lease_response::Answer;
+use podium_proto::{PROTOCOL_VERSION, v1};
+use podium_transfer::connection::Error;
+use podium_transfer::{Coordinator, Limits, Manifest, manifest};
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use uuid::Uuid;
+
+const RUN: &str = r#"
+[run]
+name = "tiny"
+seed = 3
+steps = 3
+[world]
+looks = 2
+themes = 2
+items_per_pair = 6
+history = 3
+train_users = 7
+test_users = 6
+[prompt]
+template = "compact"
+[answer]
+layout = "ids"
+[rollout]
+group_size = 2
+prompts_per_step = 5
+prompts_per_lease = 2
+max_new_tokens = 8
+[evaluation]
+every_steps = 2
+users = 3
+prompts_per_lease = 2
+[network]
+heartbeat_interval_ms = 100
+lease_deadline_ms = 2000
+max_message_bytes = 70000
+"#;
+
+/// A folder for one test: the policy to start from, and where runs go.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+    pub(crate) file: RunFile,
+}
+
+impl Place {
+    pub(crate) fn new(overrides: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let start = folder.path().join("start");
+        write_policy(&start, "start");
+        let mut all = vec![Override::new("model.path", start.to_str().unwrap())];
+        all.extend(overrides.iter().map(|text| text.parse::<Override>().unwrap()));
+        let file = RunFile::parse(RUN, "run.toml", &all).unwrap();
+        Self { folder, file }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn options(&self, out: &str) -> Options {
+        let (file, base) = (self.file.clone(), self.path(""));
+        Options { file, base, out: self.path(out), listen: None, metrics_address: None }
+    }
+
+    pub(crate) async fn start(&self, out: &str) -> (Running, CancellationToken) {
+        let stop = CancellationToken::new();
+        (run::start(self.options(out), stop.clone()).await.unwrap(), stop)
+    }
+
+    pub(crate) fn connect(&self, address: SocketAddr) -> Coordinator {
+        let limits = Limits { reconnect_for: Duration::from_secs(20), ..Limits::of(&self.file.network) };
+        Coordinator::new(&address.to_string(), limits, CancellationToken::new()).unwrap()
+    }
+
+    /// The lines of a report.
+    pub(crate) fn rows(&self, out: &str, name: &str) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.path(out).join(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn write_policy(folder: &Path, weights: &str) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), "{}").unwrap();
+    fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    fs::write(folder.join("model.safetensors"), weights).unwrap();
+}
+
+pub(crate) fn registration(file: &RunFile, worker: Uuid) -> v1::RegisterRequest {
+    v1::RegisterRequest {
+        worker_id: worker.to_string(),
+        run_hash: file.hash(),
+        model_fingerprint: String::new(),
+        protocol: PROTOCOL_VERSION,
+        capabilities: None,
+    }
+}
+
+/// An answer that lists the first candidates, so that it is well-formed and sometimes right.
+pub(crate) fn answer(task: &v1::Task, samples: u32) -> v1::TaskResult {
+    let prompt = &task.messages.last().unwrap().content;
+    let (_, candidates) = prompt.split_once("candidates").unwrap();
+    let items: Vec<&str> = candidates.split_whitespace().filter(|word| word.starts_with("[ITEM_")).collect();
+    let completion = |sample: u32| v1::Completion {
+        token_ids: vec![sample + 1, prompt.len() as u32],
+        text: format!("<think> so </think> {}", items[sample as usize..][..3].join(" ")),
+        logprobs: vec![-0.5, -0.25],
+        sampled_logprobs: vec![],
+        finish_reason: v1::FinishReason::Stop.into(),
+    };
+    let purpose = match task.purpose.unwrap() {
+        v1::task::Purpose::Training(slot) => v1::task_result::Purpose::Training(slot),
+        v1::task::Purpose::Evaluation(slot) => v1::task_result::Purpose::Evaluation(slot),
+    };
+    v1::TaskResult {
+        purpose: Some(purpose),
+        prompt_ids: vec![1, 2, 3],
+        completions: (0..samples).map(completion).collect(),
+    }
+}
+
+pub(crate) fn submission(worker: Uuid, lease: v1::Lease) -> v1::SubmitRequest {
+    let samples = lease.sampling.unwrap().group_size;
+    v1::SubmitRequest {
+        worker_id: worker.to_string(),
+        lease_id: lease.lease_id,
+        policy_version: lease.policy_version,
+        results: lease.tasks.iter().map(|task| answer(task, samples)).collect(),
+        stats: None,
+    }
+}
+
+/// Calls one method of a client until it is answered.
+macro_rules! call {
+    ($coordinator:expr, $client:ident . $method:ident, $request:expr) => {
+        $coordinator.call(stringify!($method), || {
+            let (mut client, request) = ($coordinator.$client(), $request.clone());
+            async move { client.$method(request).await }
+        })
+    };
+}
+pub(crate) use call;
+
+/// Works until the run is over; hands everything in `times` times.
+pub(crate) async fn work(file: RunFile, coordinator: Coordinator, times: u32) {
+    let worker = Uuid::new_v4();
+    let register = registration(&file, worker);
+    call!(coordinator, rollout.register, register).await.unwrap();
+    loop {
+        let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 1_000 };
+        let lease = match call!(coordinator, rollout.lease, want).await {
+            Ok(v1::LeaseResponse { answer: Some(Answer::Lease(lease)) }) => lease,
+            Ok(v1::LeaseResponse { answer: Some(Answer::RunOver(_)) }) => break,
+            Ok(_) => continue,
+            Err(error) => {
+                assert!(is_forgotten(&error), "{error}");
+                call!(coordinator, rollout.register, register).await.unwrap();
+                continue;
+            }
+        };
+        let submission = submission(worker, lease);
+        for _ in 0..times {
+            if let Err(error) = call!(coordinator, rollout.submit, submission).await {
+                assert!(is_forgotten(&error), "{error}");
+                call!(coordinator, rollout.register, register).await.unwrap();
+            }
+        }
+    }
+    call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: worker.to_string() }).await.unwrap();
+}
+
+fn is_forgotten(error: &Error) -> bool {
+    matches!(error, Error::Refused { status, .. } if status.code() == Code::NotFound)
+}
+
+/// What a learner was given, by step: its groups, and the totals of all groups' rewards.
+pub(crate) type Batches = BTreeMap<u64, (Vec<v1::ScoredGroup>, Vec<v1::GroupRewards>)>;
+
+/// A learner of one rank that starts at `next_step` and publishes versions whose weights say which step made them.
+pub(crate) struct Learner {
+    pub(crate) file: RunFile,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) id: Uuid,
+}
+
+impl Learner {
+    pub(crate) fn new(file: RunFile, coordinator: Coordinator) -> Self {
+        Self { file, coordinator, folder: tempfile::tempdir().unwrap(), id: Uuid::new_v4() }
+    }
+
+    pub(crate) async fn join(&self, next_step: u64) {
+        let request = v1::JoinRequest {
+            learner_id: self.id.to_string(),
+            run_hash: self.file.hash(),
+            model_fingerprint: String::new(),
+            protocol: PROTOCOL_VERSION,
+            rank: 0,
+            world_size: 1,
+            collective_address: String::new(),
+            metrics_address: String::new(),
+            next_step,
+            wait_ms: 1_000,
+        };
+        assert!(call!(self.coordinator, learner.join, request).await.unwrap().complete);
+    }
+
+    /// The parts of a step's batch; waits until it is there.
+    pub(crate) async fn batch(&self, step: u64) -> Vec<Part> {
+        let request = v1::NextBatchRequest { learner_id: self.id.to_string(), rank: 0, step, wait_ms: 1_000 };
+        loop {
+            let collect = || {
+                let (mut client, request) = (self.coordinator.learner(), request.clone());
+                async move {
+                    let mut stream = client.next_batch(request).await?.into_inner();
+                    let mut parts = Vec::new();
+                    while let Some(part) = stream.next().await {
+                        parts.extend(part?.part);
+                    }
+                    Ok(tonic::Response::new(parts))
+                }
+            };
+            let parts = self.coordinator.call("get a batch", collect).await.unwrap();
+            if !matches!(parts[0], Part::NotReady(_)) {
+                return parts;
+            }
+        }
+    }
+
+    /// Publishes the version that a step makes; `true` if it was there already.
+    pub(crate) async fn publish(&self, version: u64, weights: &str) -> Result<bool, Error> {
+        let folder = self.folder.path().join(version.to_string());
+        write_policy(&folder, weights);
+        let manifest: Manifest =
+            manifest::describe(&folder, PolicyVersion(version), &self.file.hash()).unwrap();
+        podium_transfer::publish(&self.coordinator, &manifest, &folder).await
+    }
+
+    pub(crate) async fn commit(&self, step: u64) -> Result<bool, Error> {
+        let request = v1::CommitStepRequest {
+            learner_id: self.id.to_string(),
+            step,
+            metrics: BTreeMap::from([("kl".to_owned(), 0.5), ("loss".to_owned(), step as f64)]),
+            checkpoint_step: (step == 1).then_some(2),
+        };
+        Ok(call!(self.coordinator, learner.commit_step, request).await?.run_over)
+    }
+
+    /// Trains from `next_step` to the end; says after which steps it got.
+    pub(crate) async fn train(&self, next_step: u64, progress: tokio::sync::watch::Sender<u64>) -> Batches {
+        self.join(next_step).await;
+        let mut batches = Batches::new();
+        for step in next_step.. {
+            let mut parts = self.batch(step).await.into_iter();
+            let Some(Part::Header(header)) = parts.next() else { panic!("no header for step {step}") };
+            let groups: Vec<_> = parts
+                .map(|part| match part {
+                    Part::Group(group) => group,
+                    other => panic!("{other:?} among groups"),
+                })
+                .collect();
+            assert_eq!(header.groups as usize, groups.len());
+            batches.insert(step, (groups, header.step_rewards));
+            self.publish(step + 1, &format!("made by step {step}")).await.unwrap();
+            let over = self.commit(step).await.unwrap();
+            progress.send_replace(step + 1);
+            if over {
+                break;
+            }
+        }
+        batches
+    }
+}

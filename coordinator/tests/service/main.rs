@@ -1,0 +1,7 @@
+//! The real service on a loopback port, with workers and learners that only pretend to compute.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod fakes;
+mod refusals;
+mod run;

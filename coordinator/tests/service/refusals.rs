@@ -1,0 +1,137 @@
+//! What does not belong to a run gets one clear answer, and the run goes on.
+
+use crate::fakes::{Place, call, registration, submission};
+use podium_coordinator::run;
+use podium_proto::v1;
+use podium_proto::v1::lease_response::Answer;
+use podium_transfer::connection::Error;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use uuid::Uuid;
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> (Code, String) {
+    match result.unwrap_err() {
+        Error::Refused { status, .. } => (status.code(), status.message().to_owned()),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn strangers_and_nonsense_are_refused_by_name() {
+    let place = Place::new(&[]);
+    let (running, stop) = place.start("out").await;
+    let coordinator = place.connect(running.address());
+    let worker = Uuid::new_v4();
+
+    let stranger = v1::RegisterRequest { run_hash: "beef".into(), ..registration(&place.file, worker) };
+    let (code, message) = refusal(call!(coordinator, rollout.register, stranger).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(message.contains("beef") && message.contains(&place.file.hash()), "{message}");
+
+    let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 0 };
+    let (code, message) = refusal(call!(coordinator, rollout.lease, want).await);
+    assert!(code == Code::NotFound && message.contains("register"), "{message}");
+    let beat = v1::HeartbeatRequest { worker_id: worker.to_string(), lease_ids: vec![] };
+    assert!(!call!(coordinator, rollout.heartbeat, beat).await.unwrap().known);
+
+    call!(coordinator, rollout.register, registration(&place.file, worker)).await.unwrap();
+    let lease = || async {
+        match call!(coordinator, rollout.lease, want).await.unwrap().answer {
+            Some(Answer::Lease(lease)) => lease,
+            other => panic!("{other:?} instead of a lease"),
+        }
+    };
+    let lease = lease().await;
+    assert_eq!((lease.policy_version, lease.tasks.len()), (0, 2));
+    let good = submission(worker, lease);
+
+    let mut nonsense = good.clone();
+    nonsense.worker_id = "me".into();
+    let (code, message) = refusal(call!(coordinator, rollout.submit, nonsense).await);
+    assert!(code == Code::InvalidArgument && message.contains("SubmitRequest.worker_id"), "{message}");
+    let mut few = good.clone();
+    few.results[0].completions.pop();
+    let (code, message) = refusal(call!(coordinator, rollout.submit, few).await);
+    assert!(code == Code::InvalidArgument && message.contains("expected 2"), "{message}");
+    let mut long = good.clone();
+    let endless = &mut long.results[0].completions[0];
+    endless.token_ids = vec![1; 9];
+    endless.logprobs = vec![-1.0; 9];
+    let (_, message) = refusal(call!(coordinator, rollout.submit, long).await);
+    assert!(message.contains("at most 8"), "{message}");
+    let mut far = good.clone();
+    far.results[0].purpose =
+        Some(v1::task_result::Purpose::Training(v1::TrainingSlot { step: u64::MAX, index: 1 }));
+    let answer = call!(coordinator, rollout.submit, far).await.unwrap();
+    assert_eq!((answer.refused, answer.accepted), (1, 1));
+    let mut large = good.clone();
+    large.results[0].completions[0].text = "x".repeat(60_000);
+    large.results[1].completions[0].text = "x".repeat(60_000);
+    let mut unlimited =
+        v1::rollout_client::RolloutClient::connect(format!("http://{}", running.address())).await.unwrap();
+    let status = unlimited.submit(large).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+
+    let answer = call!(coordinator, rollout.submit, good).await.unwrap();
+    assert_eq!((answer.accepted, answer.repeated_results), (1, 1));
+    let old = v1::SubmitRequest { policy_version: 7, ..good };
+    assert_eq!(call!(coordinator, rollout.submit, old).await.unwrap().refused, 2);
+
+    let status = call!(coordinator, status.get, v1::StatusRequest {}).await.unwrap();
+    assert_eq!((status.groups_ready, status.groups_wanted, status.workers.len()), (2, 5, 1));
+    stop.cancel();
+    running.finished().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_or_a_folder_that_is_taken_is_named_with_the_remedy() {
+    let place = Place::new(&[]);
+    let (running, stop) = place.start("out").await;
+    let mut options = place.options("second");
+    options.listen = Some(running.address().to_string());
+    let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains(&running.address().to_string()) && error.contains("--listen"), "{error}");
+    let mut options = place.options("out");
+    options.listen = Some("127.0.0.1:0".into());
+    std::fs::remove_file(place.path("out").join(run::ADDRESS_FILE)).unwrap();
+    let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains("in use by another coordinator"), "{error}");
+    stop.cancel();
+    running.finished().await.unwrap();
+
+    let mut options = place.options("out");
+    options.file.run.seed += 1;
+    let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains(&place.file.hash()) && error.contains("--out"), "{error}");
+    let mut options = place.options("third");
+    options.file.model.path = None;
+    let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains("model.path"), "{error}");
+}
+
+#[tokio::test]
+async fn health_and_the_status_stream_answer() {
+    let place = Place::new(&["run.steps=0", "evaluation.users=1"]);
+    let (running, _stop) = place.start("out").await;
+    let url = format!("http://{}", running.address());
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let service = "podium.v1.Rollout".to_owned();
+    let answer = health.check(tonic_health::pb::HealthCheckRequest { service }).await.unwrap();
+    assert_eq!(answer.into_inner().status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+
+    let coordinator = place.connect(running.address());
+    let mut stream =
+        coordinator.status().watch(v1::WatchRequest { interval_ms: 1 }).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert_eq!((first.phase(), first.evaluation_wanted), (v1::RunPhase::Evaluating, 1));
+    // Without steps the run is an evaluation of its start, and waits for no rank.
+    crate::fakes::work(place.file.clone(), coordinator, 1).await;
+    let mut last = first;
+    while let Ok(Some(status)) = stream.message().await {
+        last = status;
+    }
+    assert_eq!(last.phase(), v1::RunPhase::Finished);
+    assert_eq!(running.finished().await.unwrap(), run::Outcome::Complete);
+    assert_eq!(place.rows("out", "evaluations.jsonl").len(), 1);
+}

@@ -1,0 +1,140 @@
+//! Whole runs over the real service: what comes out does not depend on workers, restarts or repetition.
+
+use crate::fakes::{Batches, Learner, Place, work};
+use podium_coordinator::run::Outcome;
+use podium_proto::v1::batch_part::Part;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// An undisturbed run.
+async fn plain(place: &Place, out: &str, workers: u32) -> Batches {
+    let (running, _stop) = place.start(out).await;
+    let coordinator = place.connect(running.address());
+    let workers: Vec<_> =
+        (1..=workers).map(|n| tokio::spawn(work(place.file.clone(), coordinator.clone(), n))).collect();
+    let batches = Learner::new(place.file.clone(), coordinator).train(0, watch::channel(0).0).await;
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert_eq!(running.finished().await.unwrap(), Outcome::Complete);
+    batches
+}
+
+fn without_times(mut rows: Vec<Value>) -> Vec<Value> {
+    for row in &mut rows {
+        row.as_object_mut().unwrap().remove("step_time");
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_in_the_middle_changes_nothing() {
+    let place = Place::new(&[]);
+    let expected = plain(&place, "plain", 1).await;
+
+    let (running, stop) = place.start("restarted").await;
+    let address = running.address();
+    let coordinator = place.connect(address);
+    let workers = [1, 2].map(|times| tokio::spawn(work(place.file.clone(), coordinator.clone(), times)));
+    let (progress, mut reached) = watch::channel(0);
+    let learner = Learner::new(place.file.clone(), coordinator.clone());
+    let training = tokio::spawn(async move { learner.train(0, progress).await });
+    reached.wait_for(|step| *step >= 1).await.unwrap();
+    stop.cancel();
+    assert_eq!(running.finished().await.unwrap(), Outcome::Stopped);
+    let (running, _stop) = place.start("restarted").await;
+    assert_eq!(running.address(), address, "workers find it where it was");
+    assert_eq!(training.await.unwrap(), expected);
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert_eq!(running.finished().await.unwrap(), Outcome::Complete);
+
+    for report in ["metrics.jsonl", "evaluations.jsonl"] {
+        let rows = |out| without_times(place.rows(out, report));
+        assert_eq!(rows("restarted"), rows("plain"), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_say_what_happened() {
+    let place = Place::new(&[]);
+    let batches = plain(&place, "out", 3).await;
+    assert_eq!(batches.len(), 3);
+    for (step, (groups, rewards)) in &batches {
+        assert_eq!(rewards.len(), 5);
+        let ids: Vec<_> =
+            groups.iter().map(|group| (group.step, group.index, group.policy_version)).collect();
+        assert_eq!(ids, (0..5).map(|index| (*step, index, *step)).collect::<Vec<_>>());
+    }
+    let rows = place.rows("out", "metrics.jsonl");
+    let steps: Vec<_> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 3]);
+    assert_eq!(rows[2]["loss"], 2);
+    assert_eq!(rows[2]["num_tokens"], 3 * 5 * 2 * (3 + 2));
+    assert_eq!(rows[0]["completions/well_formed"], 1);
+    assert!(rows[0]["rewards/form/mean"].is_number());
+
+    let evaluations = place.rows("out", "evaluations.jsonl");
+    let versions: Vec<_> = evaluations.iter().map(|row| row["policy_version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [0, 2, 3]);
+    assert_eq!(evaluations[0]["users"], 3);
+    assert_eq!(evaluations[0]["change_from_start"], Value::Null);
+    assert_eq!(evaluations[2]["change_from_start"]["HR@1"], json!({"mean": 0.0, "low": 0.0, "high": 0.0}));
+
+    let read = |name| -> Value {
+        serde_json::from_slice(&std::fs::read(place.path("out").join(name)).unwrap()).unwrap()
+    };
+    let finished = read("finished.json");
+    assert_eq!(finished["end"], evaluations[2]);
+    assert!((finished["random"]["HR@1"].as_f64().unwrap() - 0.1).abs() < 1e-9);
+    assert!(read("baselines.json")["best_possible"]["HR@1"].as_f64().unwrap() > 0.1);
+    let samples = place.rows("out", "samples.jsonl");
+    assert_eq!(samples.iter().filter(|row| row["purpose"] == "evaluation").count(), 9);
+    let first = &samples[0];
+    assert_eq!(first["candidates"].as_array().unwrap().len(), 10);
+    assert_eq!(first["completions"][0]["ranking"][0], first["candidates"][0]["id"]);
+    for version in [0, 2, 3] {
+        assert!(place.path("out").join(format!("policy/{version}/model.safetensors")).is_file());
+    }
+
+    // A start on a complete run has nothing to do, and leaves everything as it is.
+    let (again, _stop) = place.start("out").await;
+    assert_eq!(again.finished().await.unwrap(), Outcome::Complete);
+    assert_eq!(place.rows("out", "metrics.jsonl"), rows);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_versions() {
+    let place = Place::new(&[]);
+    let (running, _stop) = place.start("out").await;
+    let coordinator = place.connect(running.address());
+    let worker = tokio::spawn(work(place.file.clone(), coordinator.clone(), 1));
+    let first = Learner::new(place.file.clone(), coordinator.clone());
+    first.join(0).await;
+    let batch = first.batch(0).await;
+    assert!(first.commit(0).await.unwrap_err().to_string().contains("publish policy version 1 first"));
+    assert!(!first.publish(1, "one").await.unwrap());
+
+    // It dies after its checkpoint, before its commit; another process takes over from there, and from the start.
+    let second = Learner::new(place.file.clone(), coordinator.clone());
+    second.join(0).await;
+    assert!(matches!(first.batch(0).await[0], Part::Rejoin(_)));
+    assert_eq!(second.batch(0).await, batch);
+    assert!(second.publish(1, "one").await.unwrap(), "the version was there");
+    let other = second.publish(1, "another").await.unwrap_err().to_string();
+    assert!(other.contains("not deterministic"), "{other}");
+    assert!(second.publish(2, "two").await.is_err(), "step 1 has not been made");
+    second.join(1).await;
+    assert!(matches!(second.batch(1).await[0], Part::Header(_)), "the lost commit is made up for");
+    assert!(!second.commit(0).await.unwrap());
+    assert!(second.commit(2).await.unwrap_err().to_string().contains("the run is at step 1"));
+
+    let drain = podium_proto::v1::DrainRequest { reason: "enough".into() };
+    crate::fakes::call!(coordinator, status.drain, drain).await.unwrap();
+    worker.await.unwrap();
+    assert!(matches!(second.batch(1).await[0], Part::RunOver(_)));
+    assert_eq!(running.finished().await.unwrap(), Outcome::Drained);
+    let row = &place.rows("out", "metrics.jsonl")[0];
+    assert_eq!((&row["step"], &row["loss"]), (&json!(1), &json!(0)), "the late report is in the row");
+}
