@@ -13,7 +13,7 @@ fn task(seed: u64, change: impl FnOnce(&mut Options)) -> Task {
     let world = World { train_users: 50, test_users: 50, ..World::default() };
     let mut options = synthetic::task_options();
     change(&mut options);
-    Task::new(synthetic::generate(&world, 1).unwrap(), &options, seed, Path::new("")).unwrap()
+    Task::new(synthetic::generate(&world).unwrap(), &options, seed, Path::new("")).unwrap()
 }
 
 #[test]
@@ -107,8 +107,7 @@ fn a_task_can_be_shared_between_threads() {
 
 #[test]
 fn a_list_longer_than_the_candidates_is_refused() {
-    let dataset =
-        synthetic::generate(&World { train_users: 1, test_users: 1, ..World::default() }, 1).unwrap();
+    let dataset = synthetic::generate(&World { train_users: 1, test_users: 1, ..World::default() }).unwrap();
     let mut options = synthetic::task_options();
     options.answer.list_length = 11;
     assert!(matches!(

@@ -8,7 +8,7 @@
 //!
 //! The beliefs of an ideal observer follow from that exactly ([`Oracle`]). The shipped reasoning is that of a teacher
 //! who looks too far back: fine-tuning on it gives a policy that answers in form and ranks better than chance, and
-//! leaves reinforcement learning something to find. Everything is a function of [`World`] and a seed.
+//! leaves reinforcement learning something to find. Everything is a function of [`World`].
 
 mod oracle;
 mod teacher;
@@ -34,11 +34,15 @@ use universe::{LOOKS, THEMES, Universe};
 
 /// The world's description beside its data, from which [`Oracle::open`] knows what is best.
 const WORLD_FILE: &str = "world.json";
+/// Ids of held-out users start here; those of training users stay below.
+const HELD_OUT_FROM: u64 = 1_000_000;
 
 /// The embedded data set: `[world]` of the run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct World {
+    /// Seed of the catalogue, the users and the teacher. Not the run's seed: the embedded start knows one catalogue.
+    pub seed: u64,
     /// How many looks there are: 2 to 12.
     pub looks: usize,
     /// How many themes there are: 2 to 12.
@@ -64,9 +68,10 @@ pub struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
+            seed: 0,
             looks: 6,
             themes: 8,
-            items_per_pair: 2,
+            items_per_pair: 4,
             history: 8,
             p_switch: 0.25,
             p_look: 0.85,
@@ -152,24 +157,26 @@ impl World {
             }
         }
         for (field, users) in [("train_users", self.train_users), ("test_users", self.test_users)] {
-            if users == 0 {
-                return fail(field, 0.0, "at least 1");
+            if !(1..=HELD_OUT_FROM).contains(&users) {
+                return fail(field, users as f64, "1 to 1000000");
             }
         }
         Ok(())
     }
 }
 
-/// The data set of `world` and `seed`, named `embedded`.
-pub fn generate(world: &World, seed: u64) -> Result<Dataset, Error> {
+/// The data set of `world`, named `embedded`.
+///
+/// Held-out users are the same whatever `train_users` is.
+pub fn generate(world: &World) -> Result<Dataset, Error> {
     world.check()?;
-    let universe = Universe::new(world, seed);
-    let user = |id: u64| User { id: UserId(id), items: interactions(&universe, seed, id) };
+    let universe = Universe::new(world);
+    let user = |id: u64| User { id: UserId(id), items: interactions(&universe, id) };
     let train: Vec<User> = (0..world.train_users).map(user).collect();
-    let test: Vec<User> = (world.train_users..world.train_users + world.test_users).map(user).collect();
+    let test: Vec<User> = (HELD_OUT_FROM..HELD_OUT_FROM + world.test_users).map(user).collect();
     let reasoning = train
         .iter()
-        .map(|user| (user.id, teacher::reason(&universe, seed, user.id, user.history(world.history))))
+        .map(|user| (user.id, teacher::reason(&universe, user.id, user.history(world.history))))
         .collect();
     let mut catalogue = universe.catalogue();
     catalogue.count_interactions(&train);
@@ -185,8 +192,8 @@ pub fn generate(world: &World, seed: u64) -> Result<Dataset, Error> {
 }
 
 /// What a user of the world does: a history and then the target.
-fn interactions(universe: &Universe, seed: u64, user: u64) -> Vec<ItemId> {
-    let mut stream = Stream::new(seed, "world/user", &[user]);
+fn interactions(universe: &Universe, user: u64) -> Vec<ItemId> {
+    let mut stream = Stream::new(universe.world.seed, "world/user", &[user]);
     let mut state = universe.first_state(&mut stream);
     let mut left = universe.all_left();
     let mut items = Vec::with_capacity(universe.world.history + 1);
@@ -201,14 +208,14 @@ fn interactions(universe: &Universe, seed: u64, user: u64) -> Vec<ItemId> {
     }
 }
 
-/// Writes the data folder of `world` and `seed` into `dir`, byte for byte the same each time.
-pub fn write_data(world: &World, seed: u64, dir: &Path) -> Result<(), Error> {
-    let mut dataset = generate(world, seed)?;
+/// Writes the data folder of `world` into `dir`, byte for byte the same each time.
+pub fn write_data(world: &World, dir: &Path) -> Result<(), Error> {
+    let mut dataset = generate(world)?;
     if let Some(name) = dir.file_name() {
         dataset.name = name.to_string_lossy().into_owned();
     }
     dataset.write(dir)?;
-    let description = serde_json::json!({ "world": world, "seed": seed });
+    let description = serde_json::json!({ "world": world });
     file(&dir.join(WORLD_FILE), pretty(&description).as_bytes())?;
     Ok(())
 }

@@ -42,14 +42,13 @@ impl Best {
 #[derive(Deserialize)]
 struct Description {
     world: World,
-    seed: u64,
 }
 
 impl Oracle {
-    /// The oracle of the data set that [`super::generate`] makes of `world` and `seed`.
-    pub fn new(world: &World, seed: u64) -> Result<Self, Error> {
+    /// The oracle of the data set that [`super::generate`] makes of `world`.
+    pub fn new(world: &World) -> Result<Self, Error> {
         world.check()?;
-        Ok(Self { universe: Universe::new(world, seed) })
+        Ok(Self { universe: Universe::new(world) })
     }
 
     /// The oracle of the data folder `dir`; `None` if that is not an embedded data set.
@@ -62,7 +61,7 @@ impl Oracle {
         };
         let description: Description =
             serde_json::from_slice(&bytes).map_err(|source| Error::Description { path, source })?;
-        Self::new(&description.world, description.seed).map(Some)
+        Self::new(&description.world).map(Some)
     }
 
     /// The best ranking of `candidates`, whose negatives were drawn uniformly, after the whole `history` of a user.

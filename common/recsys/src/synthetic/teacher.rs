@@ -8,8 +8,8 @@ use crate::ids::{ItemId, UserId};
 /// Names a look and a theme of `history`: the look of any item, the theme of one that is likely to be an old one.
 ///
 /// The target is not an argument, so no reasoning can give it away.
-pub(super) fn reason(universe: &Universe, seed: u64, user: UserId, history: &[ItemId]) -> String {
-    let mut stream = Stream::new(seed, "world/teacher", &[user.0]);
+pub(super) fn reason(universe: &Universe, user: UserId, history: &[ItemId]) -> String {
+    let mut stream = Stream::new(universe.world.seed, "world/teacher", &[user.0]);
     let mut seen = |among: &[ItemId]| -> State {
         let item = among[stream.below(among.len() as u64) as usize];
         universe.state(universe.cell(item))

@@ -65,9 +65,9 @@ pub(super) struct Universe {
 
 impl Universe {
     /// Deals looks and themes out to the items, so that an id tells nothing.
-    pub(super) fn new(world: &World, seed: u64) -> Self {
+    pub(super) fn new(world: &World) -> Self {
         let mut cells: Vec<Cell> = (0..world.items()).map(|item| item / world.items_per_pair).collect();
-        Stream::new(seed, "world/catalogue", &[]).shuffle(&mut cells);
+        Stream::new(world.seed, "world/catalogue", &[]).shuffle(&mut cells);
         Self { world: world.clone(), cells }
     }
 
