@@ -97,3 +97,70 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let endpoint = endpoint.map_err(|source| Error::Address { address: address.to_owned(), source })?;
     Ok(endpoint.connect_timeout(PATIENCE))
 }
+
+#[cfg(test)]
+mod tests {
+    use podium_proto::v1::status_server::{Status, StatusServer};
+    use podium_proto::v1::{DrainRequest, DrainResponse};
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Request, Response};
+
+    use super::*;
+
+    /// A coordinator that tells one status and then ends the stream.
+    struct Brief;
+
+    #[tonic::async_trait]
+    impl Status for Brief {
+        type WatchStream = tokio_stream::Once<Result<RunStatus, tonic::Status>>;
+
+        async fn get(&self, _: Request<StatusRequest>) -> Result<Response<RunStatus>, tonic::Status> {
+            Ok(Response::new(RunStatus { step: 3, ..RunStatus::default() }))
+        }
+
+        async fn watch(
+            &self,
+            _: Request<WatchRequest>,
+        ) -> Result<Response<Self::WatchStream>, tonic::Status> {
+            Ok(Response::new(tokio_stream::once(Ok(RunStatus { step: 4, ..RunStatus::default() }))))
+        }
+
+        async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, tonic::Status> {
+            Ok(Response::new(DrainResponse {}))
+        }
+    }
+
+    async fn brief() -> (String, JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder().add_service(StatusServer::new(Brief));
+        let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
+        (address, tokio::spawn(async { serving.await.unwrap() }))
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_is_opened_again() {
+        let (address, _server) = brief().await;
+        assert_eq!(get(&address).await.unwrap().step, 3);
+        let mut stream = StatusStream::open(&address).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(stream.next().await, Update::Status(status) if status.step == 4));
+            assert!(matches!(stream.next().await, Update::Away(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_is_not_there_is_named() {
+        let (address, server) = brief().await;
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        assert!(
+            get(&address)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains(&format!("no coordinator answers at {address}"))
+        );
+        assert!(matches!(get("no address").await, Err(Error::Address { .. })));
+    }
+}
