@@ -8,7 +8,7 @@ use podium_proto::convert::{self, TryFromMessage, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{self, Coordinator};
 use tokio_stream::StreamExt;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::batch::Share;
@@ -43,6 +43,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the coordinator does not know this rank (any more), so that it has to join.
+    pub fn is_unknown_rank(&self) -> bool {
+        match self {
+            Self::Connection(connection::Error::Refused { status, .. }) => status.code() == Code::NotFound,
+            _ => false,
+        }
+    }
+
     /// Whether this process was asked to leave.
     pub const fn is_stop(&self) -> bool {
         matches!(self, Self::Connection(connection::Error::Stopped { .. }))

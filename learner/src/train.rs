@@ -83,7 +83,7 @@ impl Error {
 pub struct Options {
     /// host:port of the coordinator.
     pub coordinator: String,
-    /// Folder for this rank's checkpoints and policy files.
+    /// Folder for checkpoints and policy files; each rank keeps to its own folder in it.
     pub state: PathBuf,
     /// From 0.
     pub rank: u32,
@@ -120,8 +120,10 @@ async fn train(
     ready: impl Fn(),
 ) -> Result<(), Error> {
     let coordinator = Coordinator::new(&options.coordinator, Limits::of(&file.network), stop)?;
-    let versions = options.state.join("policy");
-    let (manifest, start) = fetch::fetch(&coordinator, Some(PolicyVersion::START), &versions).await?;
+    // Ranks on one machine may be given one folder.
+    let state = options.state.join(format!("rank-{}", options.rank));
+    let (manifest, start) =
+        fetch::fetch(&coordinator, Some(PolicyVersion::START), &state.join("policy")).await?;
     let identity = Identity {
         learner_id: Uuid::now_v7(),
         run_hash: file.hash(),
@@ -131,11 +133,11 @@ async fn train(
         metrics_address: options.metrics_address.clone(),
     };
     let listener = listen(options)?;
-    let outgoing = options.state.join("outgoing");
+    let outgoing = state.join("outgoing");
     checkpoint::remove_folder(&outgoing)?;
     let learner = Learner {
         session: Session::new(coordinator.clone(), identity.clone()),
-        device: start_device(file, options, &start).await?,
+        device: start_device(file, options, &state, &start).await?,
         outgoing,
         coordinator,
         identity,
@@ -163,10 +165,11 @@ type OnDevice = Option<Rank>;
 async fn start_device(
     file: &RunFile,
     options: &Options,
+    state: &Path,
     start: &Path,
 ) -> Result<DeviceThread<OnDevice>, Error> {
     let (file, start, device) = (file.clone(), start.to_owned(), options.device.clone());
-    let checkpoints = (options.rank == 0).then(|| options.state.join("checkpoints"));
+    let checkpoints = (options.rank == 0).then(|| state.join("checkpoints"));
     let build = move || Rank::build(&file, &start, checkpoints.as_deref(), &device).map(Some);
     DeviceThread::start("learner", 1, build).await.map_err(|error| match error {
         device_thread::StartError::Spawn { source, .. } => Error::Thread { source },
@@ -215,7 +218,7 @@ impl Learner<'_> {
                     tracing::info!("another rank came back: joining again");
                     steps
                 }
-                Err(error) if comes_from_other_ranks(&error) && fruitless < FRUITLESS_WORLDS => {
+                Err(error) if may_be_gone_in_another_world(&error) && fruitless < FRUITLESS_WORLDS => {
                     tracing::warn!("{error}: joining again");
                     0
                 }
@@ -261,7 +264,7 @@ impl Learner<'_> {
             // The commit of the step before the checkpoint may have been lost; repeating it does no harm.
             self.session.commit(Step(before), metrics, Some(first)).await?;
         }
-        while step.0 < self.file.run.steps {
+        loop {
             let asked = Instant::now();
             let share = match self.session.next(step).await? {
                 Next::Share(share) => share,
@@ -277,7 +280,6 @@ impl Learner<'_> {
             }
             step = step.next();
         }
-        Ok(End::RunOver)
     }
 
     /// Takes one step and reports it; `true` if the run is over with it.
@@ -325,10 +327,11 @@ impl Learner<'_> {
 }
 
 /// Whether the error may be gone once all ranks have come together again.
-const fn comes_from_other_ranks(error: &Error) -> bool {
+fn may_be_gone_in_another_world(error: &Error) -> bool {
     match error {
         Error::Connect(_) => true,
         Error::Rank(error) => error.is_collective(),
+        Error::Session(error) => error.is_unknown_rank(),
         _ => false,
     }
 }

@@ -6,13 +6,11 @@ mod coordinator;
 
 use std::path::Path;
 
-use coordinator::{Fake, Plan};
+use coordinator::{Fake, Plan, STEPS};
 use podium_config::{Override, RunFile};
 use podium_learner::train::{self, Options};
 use podium_model::{Config, LoadOptions, Policy};
 use tokio_util::sync::CancellationToken;
-
-const STEPS: u64 = 5;
 
 const CONFIG: &str = r#"{
   "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 23, "hidden_size": 16,
@@ -45,7 +43,7 @@ async fn learn(fake: &Fake, state: &Path, world_size: u32) {
     let ranks = (0..world_size).map(|rank| {
         let options = Options {
             coordinator: fake.address.to_string(),
-            state: state.join(format!("rank-{rank}")),
+            state: state.to_owned(),
             rank,
             world_size,
             device: "cpu".into(),

@@ -11,7 +11,7 @@ mod samples;
 mod start;
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{LineWriter, Write};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -100,7 +100,7 @@ pub fn run(
     let mut trainer = Trainer::new(&mut policy, file);
     let path = out.join(METRICS_FILE);
     let unwritten = |source| durable::Error::Write { path: path.clone(), source };
-    let mut metrics = BufWriter::new(File::create(&path).map_err(unwritten)?);
+    let mut metrics = LineWriter::new(File::create(&path).map_err(unwritten)?);
     let mut progress = Progress::new("sft", file.sft.steps);
 
     let mut last = None;

@@ -15,6 +15,9 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
+/// Steps of the run.
+pub(crate) const STEPS: u64 = 5;
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What goes wrong.
@@ -169,6 +172,8 @@ impl learner_server::Learner for Shared {
         let parts = if request.rank == 0 && state.plan.rejoin_at == Some(request.step) {
             state.plan.rejoin_at = None;
             vec![Part::Rejoin(v1::Rejoin {})]
+        } else if request.step == STEPS {
+            vec![Part::RunOver(v1::RunOver { reason: "all steps are done".into() })]
         } else {
             let all = groups(request.step);
             let tokens =
