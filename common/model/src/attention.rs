@@ -106,7 +106,7 @@ pub(crate) fn fold_keys(key: &Tensor, prompts: i64) -> Tensor {
 /// heads · D\].
 pub(crate) fn unfold(x: &Tensor, length: i64) -> Tensor {
     let [b, h, g, rows, d] = x.size()[..] else { unreachable!("five dimensions") };
-    let repeats = if length == 0 { 1 } else { rows / length };
+    let repeats = rows / length;
     x.view([b, h, g, length, repeats, d]).permute([0, 2, 3, 1, 4, 5]).reshape([
         b * g,
         length,

@@ -4,7 +4,8 @@
 mod naive;
 
 use podium_model::{
-    Config, Entropy, Family, GroupTokens, Packed, Policy, Sampling, TrainingOptions, generate, packed,
+    Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, Precision, Sampling, TrainingOptions,
+    generate, packed,
 };
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
@@ -173,9 +174,14 @@ fn packed_gradients_are_those_of_unshared_sequences() {
 #[test]
 fn chunks_of_the_head_change_nothing() {
     // Large enough for three chunks, with a reference small enough for one at a time.
-    let config = Config { vocab_size: 400_000, num_hidden_layers: 1, ..naive::config(Family::Qwen3) };
+    let config = Config {
+        vocab_size: 1_000_000,
+        hidden_size: 4,
+        num_hidden_layers: 1,
+        ..naive::config(Family::Qwen3)
+    };
     let mut policy = naive::policy(&config, 7);
-    let groups = groups(&[(5, &[30, 11]), (4, &[29, 30])]);
+    let groups = groups(&[(5, &[9, 11]), (4, &[12, 8])]);
     let options = TrainingOptions { entropy: Entropy::Differentiable, ..Default::default() };
     let mut run = |groups: &[&Groups]| {
         let mut logprobs = Vec::new();
@@ -215,6 +221,29 @@ fn entropy_is_that_of_the_distribution() {
     let entropy: f64 = all.iter().map(|p| -p * p.ln()).sum();
     let measured = scores(vec![0]).entropy.unwrap().double_value(&[0]);
     assert!((entropy - measured).abs() < 1e-5, "{entropy} {measured}");
+}
+
+#[test]
+fn bfloat16_is_close_to_float32() {
+    let policy = naive::policy(&naive::config(Family::Qwen3), 14);
+    let folder = tempfile::tempdir().unwrap();
+    policy.save(folder.path()).unwrap();
+    let options = LoadOptions { precision: Precision::Bfloat16, ..LoadOptions::default() };
+    let mut narrow = Policy::load(folder.path(), options).unwrap();
+    let batch = pack(&groups(RAGGED));
+    let expected = policy.score(&batch, 1.0, Entropy::Skipped).unwrap().logprobs;
+    let found = narrow.score(&batch, 1.0, Entropy::Skipped).unwrap().logprobs;
+    assert_eq!(found.kind(), Kind::Float);
+    let difference = (&found - &expected).abs().mean(Kind::Float).double_value(&[]);
+    assert!(difference < 0.05, "{difference}");
+
+    narrow.set_training(true);
+    let pass = narrow.training_pass(&batch, TrainingOptions::default()).unwrap();
+    pass.scores().logprobs.sum(Kind::Float).backward();
+    pass.backward();
+    for (name, tensor) in narrow.trainable() {
+        assert_eq!(tensor.grad().isfinite().all().int64_value(&[]), 1, "{name}");
+    }
 }
 
 #[test]

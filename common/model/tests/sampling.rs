@@ -29,11 +29,8 @@ fn run(policy: &Policy, prompts: &[Vec<u32>], group_size: usize, sampling: &Samp
 
 /// Probabilities of the token after a prompt.
 fn distribution(policy: &Policy, prompt: &[u32], temperature: f64) -> Vec<f64> {
-    let logprob = |token: u32| {
-        let sequence = [prompt, &[token]].concat();
-        naive::logprobs(policy, &sequence, temperature).double_value(&[prompt.len() as i64 - 1])
-    };
-    (0..policy.config().vocab_size as u32).map(logprob).map(f64::exp).collect()
+    let after_last = naive::distributions(policy, prompt, temperature).get(prompt.len() as i64 - 1);
+    Vec::try_from(after_last.exp()).unwrap()
 }
 
 /// The token that each of many evenly spread uniform numbers chooses, and its record.
@@ -109,13 +106,13 @@ fn filters_keep_the_most_likely_tokens() {
 
 #[test]
 fn top_p_over_a_large_flat_vocabulary_sorts_all_of_it() {
-    let config = Config { vocab_size: 3000, initializer_range: 0.01, ..naive::config(Family::Qwen3) };
+    let config = Config { vocab_size: 1000, initializer_range: 0.01, ..naive::config(Family::Qwen3) };
     let policy = naive::policy(&config, 22);
-    let drawn = sweep(&policy, &Sampling { top_p: 0.9, ..Sampling::default() }, 3000);
+    let drawn = sweep(&policy, &Sampling { top_p: 0.9, ..Sampling::default() }, 1000);
     let mut tokens: Vec<_> = drawn.iter().map(|one| one.token_ids[0]).collect();
     tokens.dedup();
     // Nearly uniform: nine tenths of the mass are about nine tenths of the tokens.
-    assert!((2500..2800).contains(&tokens.len()), "{}", tokens.len());
+    assert!((830..930).contains(&tokens.len()), "{}", tokens.len());
     let ratio = drawn[0].sampled_logprobs.as_ref().unwrap()[0] - drawn[0].logprobs[0];
     assert!((f64::from(ratio) + 0.9_f64.ln()).abs() < 1e-2, "{ratio}");
 }

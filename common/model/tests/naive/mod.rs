@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use podium_model::rope::Rope;
-use podium_model::{Config, Family, LoadOptions, Policy};
+use podium_model::{Config, Family, LoadOptions, Policy, device};
 use tch::{Device, Kind, Tensor, no_grad};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 /// A small policy whose every weight matters: norms and biases are away from 1 and 0.
 pub(crate) fn policy(config: &Config, seed: u64) -> Policy {
+    // Tests run side by side already.
+    device::set_threads(1).unwrap();
     let policy = Policy::random(config, seed, LoadOptions::default()).unwrap();
     for (stream, (name, tensor)) in policy.parameters().iter().enumerate() {
         if name.contains("norm") || name.ends_with("bias") {
@@ -44,6 +46,13 @@ pub(crate) fn config(family: Family) -> Config {
 
 /// Log-probabilities of all tokens but the first, with the graph to the policy's parameters.
 pub(crate) fn logprobs(policy: &Policy, tokens: &[u32], temperature: f64) -> Tensor {
+    let distributions = distributions(policy, &tokens[..tokens.len() - 1], temperature);
+    let next: Vec<_> = tokens[1..].iter().map(|token| i64::from(*token)).collect();
+    distributions.gather(-1, &Tensor::from_slice(&next).unsqueeze(-1), false).squeeze_dim(-1)
+}
+
+/// Log-probabilities of every token of the vocabulary after each token of the sequence.
+pub(crate) fn distributions(policy: &Policy, tokens: &[u32], temperature: f64) -> Tensor {
     let config = policy.config();
     let find = |name: &str| policy.parameters().iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor);
     let weight = |name: &str| find(name).unwrap_or_else(|| panic!("no {name}")).to_kind(Kind::Double);
@@ -97,6 +106,5 @@ pub(crate) fn logprobs(policy: &Policy, tokens: &[u32], temperature: f64) -> Ten
     }
     let head = if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" };
     let logits = linear(head, &norm("model.norm", &x)) / temperature;
-    let next = Tensor::from_slice(&ids[1..]).unsqueeze(-1);
-    logits.narrow(0, 0, length - 1).log_softmax(-1, Kind::Double).gather(-1, &next, false).squeeze_dim(-1)
+    logits.log_softmax(-1, Kind::Double)
 }
