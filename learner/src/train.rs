@@ -252,7 +252,7 @@ impl Learner<'_> {
             Err(error) => Err(error.into()),
         });
         let position = position.await?;
-        tracing::info!("{} ranks continue with {}", self.identity.world_size, position.next_step);
+        tracing::info!("all ranks are here ({}): next is {}", self.identity.world_size, position.next_step);
         Ok(position)
     }
 
