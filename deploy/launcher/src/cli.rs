@@ -7,7 +7,13 @@ use podium_config::Override;
 
 /// Trains LLM recommenders with GRPO: starts, watches, evaluates and reports runs.
 #[derive(Debug, Parser)]
-#[command(name = "podium", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "podium",
+    version,
+    propagate_version = true,
+    args_override_self = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -115,7 +121,8 @@ mod tests {
 
     #[test]
     fn flags_reach_the_run_file_and_win_over_set() {
-        let line = "podium demo --set run.seed=1 --set grpo.beta=0.25 --seed 2 --steps 8 --workers 3 --learner-ranks 2";
+        let line = "podium demo --set run.seed=1 --set grpo.beta=0.25 --seed 2 --steps 4 --steps 8 --workers 3 \
+                    --learner-ranks 2";
         let Command::Demo(flags) = Cli::parse_from(line.split(' ')).command else { panic!("not a demo") };
         let file = podium_config::RunFile::parse("", "empty", &flags.overrides()).unwrap();
         assert_eq!((file.run.seed, file.run.steps), (2, 8));

@@ -148,6 +148,9 @@ impl Stage<'_> {
         if let Event::Died { death, restart_after } = event {
             let (name, how, after) = (&death.name, &death.how, restart_after.as_secs_f64());
             self.progress.say(&format!("{name} died ({how}) and is started again in {after:.1} s"));
+            if let Some(line) = processes::last_line(&death.log) {
+                self.progress.say(&format!("  it said last: {line}"));
+            }
         }
     }
 

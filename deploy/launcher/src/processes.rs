@@ -206,6 +206,11 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// The last line of a service's log, if it can be read.
+pub(crate) fn last_line(log: &Path) -> Option<String> {
+    Some(last_lines(log).ok()?.lines().last()?.trim().to_owned())
+}
+
 fn last_lines(path: &Path) -> io::Result<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = File::open(path)?;

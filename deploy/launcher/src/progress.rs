@@ -47,7 +47,9 @@ impl Progress {
 
     /// Returns whether an evaluation has been completed since the last status.
     pub(crate) fn show(&mut self, status: &RunStatus) -> bool {
-        for warning in &status.warnings {
+        // Until the first worker is there, its absence is no news.
+        let warnings = status.warnings.iter().filter(|_| status.phase() != RunPhase::Starting);
+        for warning in warnings {
             if self.told_warnings.insert(warning.clone()) {
                 self.say(&format!("warning: {warning}"));
             }
@@ -87,8 +89,8 @@ impl Bars {
         };
         let bars = Self {
             steps: bar("{prefix:<12} {bar:32.green/dim} {pos:>4}/{len:<4} {elapsed} {msg}"),
-            samples: bar("{prefix:<12} {bar:32.cyan/dim} {pos:>4}/{len:<4} {msg:.dim}"),
-            evaluation: bar("{prefix:<12} {bar:32.yellow/dim} {pos:>4}/{len:<4} {msg:.dim}"),
+            samples: bar("{prefix:<12} {bar:32.cyan/dim} {msg:.dim}"),
+            evaluation: bar("{prefix:<12} {bar:32.yellow/dim} {msg:.dim}"),
             all,
         };
         bars.steps.set_prefix("starting");
@@ -102,14 +104,19 @@ impl Bars {
         self.steps.set_position(status.step);
         self.steps.set_message(left.map(|left| format!("· {} left", clock(left))).unwrap_or_default());
         self.samples.set_prefix(format!("step {}", (status.step + 1).min(status.steps)));
-        self.samples.set_length(status.groups_wanted.into());
-        self.samples.set_position(status.groups_ready.into());
-        self.samples.set_message(format!("prompts sampled by {}", team(status)));
+        let (ready, wanted) = (status.groups_ready, status.groups_wanted);
+        fill(&self.samples, ready, wanted, &format!("prompts sampled by {}", team(status)));
+        let (ready, wanted) = (status.evaluation_ready, status.evaluation_wanted);
         self.evaluation.set_prefix("evaluation");
-        self.evaluation.set_length(status.evaluation_wanted.into());
-        self.evaluation.set_position(status.evaluation_ready.into());
-        self.evaluation.set_message("held-out users");
+        fill(&self.evaluation, ready, wanted, "held-out users");
     }
+}
+
+/// A bar that is empty, without a count, while nothing is wanted.
+fn fill(bar: &ProgressBar, ready: u32, wanted: u32, what: &str) {
+    bar.set_length(wanted.max(1).into());
+    bar.set_position(ready.into());
+    bar.set_message(if wanted > 0 { format!("{ready:>4}/{wanted:<4} {what}") } else { String::new() });
 }
 
 /// The figures of the step that was committed last.

@@ -42,6 +42,8 @@ enum Purpose {
 struct Item {
     id: u64,
     title: Option<String>,
+    #[serde(default)]
+    caption: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,12 +150,11 @@ fn group(html: &mut String, sample: &Sample, best: f64) {
 fn items(html: &mut String, sample: &Sample) {
     html.push_str("<dl class=\"items\"><dt>history</dt><dd>");
     for item in &sample.history {
-        let _ = write!(html, "<span class=\"chip\">{}</span>", Escaped(name(item)));
+        chip(html, "chip", item);
     }
     html.push_str("</dd><dt>candidates</dt><dd>");
     for item in &sample.candidates {
-        let class = if item.id == sample.target { "chip target" } else { "chip" };
-        let _ = write!(html, "<span class=\"{class}\">{}</span>", Escaped(name(item)));
+        chip(html, if item.id == sample.target { "chip target" } else { "chip" }, item);
     }
     html.push_str("</dd></dl>");
 }
@@ -195,6 +196,18 @@ fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64
     html.push_str("</section>");
 }
 
+/// An item by its title, its caption in small type; the whole caption where the pointer is.
+fn chip(html: &mut String, class: &str, item: &Item) {
+    let caption = item.caption.as_deref().unwrap_or_default();
+    let _ = write!(
+        html,
+        "<span class=\"{class}\" title=\"{}\">{}<small>{}</small></span>",
+        Escaped(caption),
+        Escaped(name(item)),
+        Escaped(caption),
+    );
+}
+
 fn name(item: &Item) -> String {
     item.title.clone().unwrap_or_else(|| format!("item {}", item.id))
 }
@@ -220,7 +233,7 @@ mod tests {
     fn sample(purpose: &str, version: u64, text: &str, form: &str, rank: Option<u64>) -> Sample {
         serde_json::from_value(serde_json::json!({
             "purpose": purpose, "policy_version": version, "step": version, "index": 0, "user": "u<1>",
-            "system": null, "prompt": "…", "history": [{"id": 3, "title": "Three"}],
+            "system": null, "prompt": "…", "history": [{"id": 3, "title": "Three", "caption": "a red <boat>"}],
             "candidates": [{"id": 1, "title": "One & only"}, {"id": 2, "title": null}], "target": 1,
             "completions": [{"text": text, "reward": 0.5, "terms": {"form": 1.0}, "form": form, "rank": rank,
                              "ranking": [2, 1], "tokens": 9}],
@@ -243,7 +256,8 @@ mod tests {
             "in place 2",
             "version 9",
             "<li class=\"target\">One &amp; only</li>",
-            "<span class=\"chip target\">One &amp; only</span>",
+            "One &amp; only<small>",
+            "a red &lt;boat&gt;",
             "item 2",
         ] {
             assert!(html.contains(part), "{part} in {html}");
