@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     bars: Option<Bars>,
     /// When watching began to see steps, and how many there were then: what the time left is reckoned from.
     first_seen: Option<(Instant, u64)>,
+    /// Whether a worker has been seen: until the first one is there, its absence is no news.
+    settled: bool,
     told_step: u64,
     told_evaluation: Option<u64>,
     told_warnings: BTreeSet<String>,
@@ -33,7 +35,14 @@ struct Bars {
 impl Progress {
     pub(crate) fn start() -> Self {
         let bars = std::io::stderr().is_terminal().then(Bars::new);
-        Self { bars, first_seen: None, told_step: 0, told_evaluation: None, told_warnings: BTreeSet::new() }
+        Self {
+            bars,
+            first_seen: None,
+            settled: false,
+            told_step: 0,
+            told_evaluation: None,
+            told_warnings: BTreeSet::new(),
+        }
     }
 
     /// Prints a line, above the bars if there are any.
@@ -47,10 +56,9 @@ impl Progress {
 
     /// Returns whether an evaluation has been completed since the last status.
     pub(crate) fn show(&mut self, status: &RunStatus) -> bool {
-        // Until the first worker is there, its absence is no news.
-        let warnings = status.warnings.iter().filter(|_| status.phase() != RunPhase::Starting);
-        for warning in warnings {
-            if self.told_warnings.insert(warning.clone()) {
+        self.settled |= !status.workers.is_empty() || status.step > 0;
+        for warning in &status.warnings {
+            if self.settled && self.told_warnings.insert(warning.clone()) {
                 self.say(&format!("warning: {warning}"));
             }
         }
