@@ -68,9 +68,11 @@ pub(crate) struct RunFlags {
     workers: Option<u32>,
     #[arg(long, value_name = "N", help = "Learner ranks to start [launch.learner_ranks]")]
     learner_ranks: Option<u32>,
-    #[arg(long, value_name = "N", help = "Seed of everything that is random [run.seed]", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", help = "Seed of everything that is random [run.seed]")]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
-    #[arg(long, value_name = "N", help = "Optimizer steps [run.steps]", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", help = "Optimizer steps [run.steps]")]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     steps: Option<i64>,
     /// Folder of the run [default: a folder in runs/]
     #[arg(long, value_name = "DIR")]

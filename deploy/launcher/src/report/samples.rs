@@ -196,12 +196,13 @@ fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64
     html.push_str("</section>");
 }
 
-/// An item by its title, its caption in small type; the whole caption where the pointer is.
+/// An item by its title, its caption in small type; where the pointer is, its number and the whole caption.
 fn chip(html: &mut String, class: &str, item: &Item) {
     let caption = item.caption.as_deref().unwrap_or_default();
     let _ = write!(
         html,
-        "<span class=\"{class}\" title=\"{}\">{}<small>{}</small></span>",
+        "<span class=\"{class}\" title=\"item {} {}\">{}<small>{}</small></span>",
+        item.id,
         Escaped(caption),
         Escaped(name(item)),
         Escaped(caption),
