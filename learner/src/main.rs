@@ -1,8 +1,7 @@
 //! The command line of the learner.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -10,7 +9,7 @@ use podium_config::{Override, RunFile};
 use podium_learner::{metrics, sft, train};
 use podium_model::device;
 use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::{logs, shutdown};
+use podium_runtime::{logs, openmp, shutdown};
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning.
 #[derive(Debug, Parser)]
@@ -100,9 +99,7 @@ struct Sft {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
-    if let Err(error) = wait_asleep() {
-        tracing::warn!("cannot set {WAIT_POLICY} ({error}): computing is slow where cores are shared");
-    }
+    openmp::wait_asleep();
     let result = match &cli.command {
         Command::Train(command) => train(command),
         Command::Sft(command) => sft(command),
@@ -114,21 +111,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// How the threads of a parallel loop wait for each other.
-const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
-
-/// Starts this process once more with threads that sleep while they wait, unless the environment has a wish.
-///
-/// libgomp's threads spin by default, which takes time from the processes that share their cores: a step then takes ten
-/// times as long. It reads the policy when it is loaded, before `main`.
-fn wait_asleep() -> std::io::Result<()> {
-    if std::env::var_os(WAIT_POLICY).is_some() {
-        return Ok(());
-    }
-    let mut command = process::Command::new(std::env::current_exe()?);
-    Err(command.args(std::env::args_os().skip(1)).env(WAIT_POLICY, "passive").exec())
 }
 
 #[tokio::main]

@@ -39,7 +39,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(field: &'static str, value: impl ToString, expected: &'static str) -> Self {
+    pub(crate) fn invalid(field: &'static str, value: &impl ToString, expected: &'static str) -> Self {
         Self::Invalid { field, value: value.to_string(), expected }
     }
 }
@@ -67,7 +67,7 @@ pub enum Slot {
 /// Reads an identifier that a process chose for itself.
 pub fn uuid(field: &'static str, text: &str) -> Result<Uuid, Error> {
     let shown = || text.chars().take(64).collect::<String>();
-    Uuid::try_parse(text).map_err(|_| Error::invalid(field, format!("{:?}", shown()), "a UUID"))
+    Uuid::try_parse(text).map_err(|_| Error::invalid(field, &format!("{:?}", shown()), "a UUID"))
 }
 
 /// A result of sampling one slot, checked.
@@ -185,7 +185,11 @@ impl TryFromMessage<v1::Completion> for Completion {
             v1::FinishReason::Stop => FinishReason::Stop,
             v1::FinishReason::Length => FinishReason::Length,
             v1::FinishReason::Unspecified => {
-                return Err(Error::invalid("Completion.finish_reason", message.finish_reason, "STOP or LENGTH"));
+                return Err(Error::invalid(
+                    "Completion.finish_reason",
+                    &message.finish_reason,
+                    "STOP or LENGTH",
+                ));
             }
         };
         let sampled = message.sampled_logprobs;
@@ -234,7 +238,12 @@ impl TryFromMessage<v1::ScoredGroup> for Group {
         for reward in &message.rewards {
             if reward.terms.len() != terms {
                 let found = reward.terms.len();
-                return Err(Error::Length { field: "Reward.terms", found, expected: terms, of: "reward term" });
+                return Err(Error::Length {
+                    field: "Reward.terms",
+                    found,
+                    expected: terms,
+                    of: "reward term",
+                });
             }
         }
         let rewards = totals(&message.rewards)?;
@@ -253,7 +262,7 @@ impl TryFromMessage<v1::ScoredGroup> for Group {
 /// The total rewards of one group's completions; every one that is there is finite.
 pub fn totals(rewards: &[v1::Reward]) -> Result<Vec<Option<f64>>, Error> {
     let total = |reward: &v1::Reward| match reward.total {
-        Some(total) if !total.is_finite() => Err(Error::invalid("Reward.total", total, "a finite number")),
+        Some(total) if !total.is_finite() => Err(Error::invalid("Reward.total", &total, "a finite number")),
         total => Ok(total),
     };
     rewards.iter().map(total).collect()
@@ -261,7 +270,8 @@ pub fn totals(rewards: &[v1::Reward]) -> Result<Vec<Option<f64>>, Error> {
 
 impl From<&Group> for v1::GroupRewards {
     fn from(group: &Group) -> Self {
-        let reward = |(total, terms): (&Option<f64>, &Vec<f64>)| v1::Reward { total: *total, terms: terms.clone() };
+        let reward =
+            |(total, terms): (&Option<f64>, &Vec<f64>)| v1::Reward { total: *total, terms: terms.clone() };
         Self { rewards: group.rewards.iter().zip(&group.term_rewards).map(reward).collect() }
     }
 }
@@ -326,7 +336,9 @@ mod tests {
         assert!(refused(|c| c.logprobs[1] = 0.5).contains("at most 0"));
         assert!(refused(|c| c.sampled_logprobs = vec![-1.0]).contains("sampled_logprobs"));
         assert!(refused(|c| c.finish_reason = 9).contains("STOP or LENGTH"));
-        assert!(uuid("LeaseRequest.worker_id", "x").unwrap_err().to_string().contains("LeaseRequest.worker_id"));
+        assert!(
+            uuid("LeaseRequest.worker_id", "x").unwrap_err().to_string().contains("LeaseRequest.worker_id")
+        );
         let nothing = v1::TaskResult { purpose: None, prompt_ids: vec![1], completions: vec![] };
         assert_eq!(SlotResult::try_from(nothing), Err(Error::Missing { field: "TaskResult.purpose" }));
     }

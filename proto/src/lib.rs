@@ -16,8 +16,7 @@ pub mod v1 {
 }
 
 /// The descriptors of `podium.v1`, for gRPC server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/podium.v1.descriptors"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/podium.v1.descriptors"));
 
 /// Raised whenever an old worker or learner could misread a new coordinator, or the other way round.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -10,7 +10,7 @@ pub fn check_file_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.chars().all(plain) {
         let shown: String = name.chars().take(128).collect();
-        return Err(Error::invalid("PolicyFile.name", format!("{shown:?}"), "a plain file name"));
+        return Err(Error::invalid("PolicyFile.name", &format!("{shown:?}"), "a plain file name"));
     }
     Ok(())
 }

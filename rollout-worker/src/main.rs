@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_proto::v1;
 use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::{logs, shutdown};
+use podium_runtime::{logs, openmp, shutdown};
 use podium_transfer::{Coordinator, Limits, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -76,6 +76,7 @@ struct WorkOptions {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
+    openmp::wait_asleep();
     let result = match (cli.command, cli.work) {
         (Some(Command::Generate(options)), _) => generate::run(&options).map_err(anyhow::Error::from),
         (None, Some(options)) => start(&options),

@@ -150,7 +150,8 @@ impl Run {
         // A restart would otherwise be taken for running by the file that the process before it left.
         let announced = self.out().join("coordinator.json");
         let before = fs::metadata(&announced).and_then(|file| file.modified()).ok();
-        let arguments = ["--run-file", self.run_file(), "--out", path_text(&self.out())];
+        let out = self.out();
+        let arguments = ["--run-file", self.run_file(), "--out", path_text(&out)];
         let mut process = Process::spawn(name, "podium-coordinator", &arguments, self.folder())?;
         let start = Instant::now();
         while fs::metadata(&announced).and_then(|file| file.modified()).ok() == before {

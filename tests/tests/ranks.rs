@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Run, rows};
 
-async fn train(world_size: u32) -> Result<Run> {
+fn train(world_size: u32) -> Result<Run> {
     let run =
         Run::embedded(&["run.steps=3", "run.seed=2", "rollout.prompts_per_step=12", "evaluation.users=32"])?;
     let mut coordinator = run.coordinator("coordinator")?;
@@ -24,9 +24,9 @@ fn gradient_norms(run: &Run) -> Result<Vec<f64>> {
     rows.iter().map(|row| row["grad_norm"].as_f64().context("a row without grad_norm")).collect()
 }
 
-#[tokio::test]
-async fn two_ranks_train_like_one() -> Result<()> {
-    let (one, two, again) = (train(1).await?, train(2).await?, train(2).await?);
+#[test]
+fn two_ranks_train_like_one() -> Result<()> {
+    let (one, two, again) = (train(1)?, train(2)?, train(2)?);
     ensure!(two.weights_hash(3)? == again.weights_hash(3)?, "two ranks left other bits the second time");
     let (one, two) = (gradient_norms(&one)?, gradient_norms(&two)?);
     ensure!((one[0] - two[0]).abs() <= 1e-6 * one[0].abs(), "gradient norms {one:?} and {two:?}");

@@ -30,9 +30,8 @@ fn an_unreadable_line_is_named() -> Result<()> {
     fs::write(data.join("train.tsv"), "1\t4 5 6\n2\t4 five 6\n")?;
     fs::write(data.join("test.tsv"), "3\t6 5 4\n")?;
     fs::write(data.join("shop_titles.csv"), "item_id,title\n4,a\n5,b\n6,c\n")?;
-    let change = format!("data.dir={}", path_text(&data));
-    let arguments =
-        ["--run-file", run.run_file(), "--out", path_text(&folder.path().join("out")), "--set", &change];
+    let (change, out) = (format!("data.dir={}", path_text(&data)), folder.path().join("out"));
+    let arguments = ["--run-file", run.run_file(), "--out", path_text(&out), "--set", &change];
     let mut process = Process::spawn("coordinator", "podium-coordinator", &arguments, folder.path())?;
     says(&process.wait_for_failure()?, &["train.tsv", "2", "five"])
 }
@@ -42,7 +41,8 @@ fn a_port_in_use_is_named_with_a_remedy() -> Result<()> {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
     let run = Run::embedded(&["run.steps=1"])?;
-    let arguments = ["--run-file", run.run_file(), "--out", path_text(&run.out()), "--listen", &address];
+    let out = run.out();
+    let arguments = ["--run-file", run.run_file(), "--out", path_text(&out), "--listen", &address];
     let mut process = Process::spawn("coordinator", "podium-coordinator", &arguments, run.folder())?;
     says(&process.wait_for_failure()?, &[&address, "in use", "listen"])
 }

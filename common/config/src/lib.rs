@@ -108,7 +108,7 @@ impl RunFile {
         }
         let mut digest = Sha256::new();
         digest.update(value.to_string());
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", digest.finalize())
     }
 
     fn resolve_paths(&mut self, folder: &Path) {

@@ -30,6 +30,7 @@ impl Step {
     }
 
     /// The step after this one.
+    #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }

@@ -90,6 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "a clipped token's slope and its count are exact")]
     fn clipping_stops_the_gradient_on_the_side_it_guards() {
         let options = Options::default();
         let one = |logp: f64, advantage| {

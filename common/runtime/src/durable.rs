@@ -1,5 +1,6 @@
 //! Files that are there whole or not at all.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -85,7 +86,11 @@ pub fn sha256(path: &Path) -> Result<[u8; 32], Error> {
 
 /// Bytes as lower-case hexadecimal text.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -107,7 +112,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_named_with_its_remedy() {
         let folder = tempfile::tempdir().unwrap();
-        let error = write_with(&folder.path().join("x"), |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        let error =
+            write_with(&folder.path().join("x"), |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
         assert!(error.to_string().contains("free space"));
     }
 

@@ -3,4 +3,5 @@
 pub mod durable;
 pub mod logs;
 pub mod metrics_server;
+pub mod openmp;
 pub mod shutdown;

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot serve metrics on {address}: {source}; choose another address with --metrics-listen (port 0 lets the system choose)")]
+    #[error(
+        "cannot serve metrics on {address}: {source}; choose another address with --metrics-listen (port 0 lets the system choose)"
+    )]
     Listen {
         /// Which address.
         address: String,

@@ -11,13 +11,16 @@ use podium_proto::v1::{RunPhase, RunStatus};
 
 use crate::results;
 
+/// How long the first worker may take.
+const SETTLING: Duration = Duration::from_secs(15);
+
 /// Shows statuses as they come.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bars: Option<Bars>,
     /// When watching began to see steps, and how many there were then: what the time left is reckoned from.
     first_seen: Option<(Instant, u64)>,
-    /// Whether a worker has been seen: until the first one is there, its absence is no news.
+    /// Whether a worker has been seen, or should have been: until then its absence is no news.
     settled: bool,
     told_step: u64,
     told_evaluation: Option<u64>,
@@ -56,7 +59,8 @@ impl Progress {
 
     /// Returns whether an evaluation has been completed since the last status.
     pub(crate) fn show(&mut self, status: &RunStatus) -> bool {
-        self.settled |= !status.workers.is_empty() || status.step > 0;
+        let (began, steps) = *self.first_seen.get_or_insert_with(|| (Instant::now(), status.step));
+        self.settled |= !status.workers.is_empty() || began.elapsed() > SETTLING;
         for warning in &status.warnings {
             if self.settled && self.told_warnings.insert(warning.clone()) {
                 self.say(&format!("warning: {warning}"));
@@ -72,7 +76,6 @@ impl Progress {
             self.told_evaluation = version;
             self.say(&evaluation_line(status));
         }
-        let (began, steps) = *self.first_seen.get_or_insert_with(|| (Instant::now(), status.step));
         let (done, remaining) = (status.step.saturating_sub(steps), status.steps.saturating_sub(status.step));
         if let Some(bars) = &self.bars {
             bars.show(status, time_left(began.elapsed(), done, remaining));
