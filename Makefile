@@ -2,10 +2,11 @@
 # ARGS reaches the command: make demo ARGS="--seed 7 --workers 3"
 
 PODIUM := $(or $(CARGO_TARGET_DIR),target)/release/podium
+LEARNER_SFT := $(dir $(PODIUM))podium-learner sft --run-file deploy/configs/embedded-sft.toml --device cpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint format docs check-config bench configuration ci clean distclean
+.PHONY: help setup build demo test lint format docs check-config bench embedded-start configuration ci clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,12 @@ check-config: build ## every run file in deploy/configs
 
 bench: setup ## speed of sampling, scoring and training on this machine
 	cargo run --release -p podium-model --example bench -- $(ARGS)
+
+embedded-start: build ## the policy that the demo starts from, anew in runs/start; 25 minutes
+	$(LEARNER_SFT) --model-config deploy/launcher/embedded/config.json --init-seed 1 --out runs/start-first-stage
+	$(LEARNER_SFT) --model runs/start-first-stage --out runs/start --set run.seed=1 \
+		--set sft.steps=2000 --set sft.full_ranking_steps=0 --set sft.learning_rate=1.5e-3
+	@sha256sum runs/start/model.safetensors deploy/launcher/embedded/start/model.safetensors
 
 configuration: setup ## docs/configuration.md anew, from the code
 	cargo run --release -p podium-config --example reference > docs/configuration.md
