@@ -55,7 +55,10 @@ async fn a_worker_of_another_run_is_refused_and_the_run_goes_on() -> Result<()> 
     let (address, cache) = (run.address()?, other.folder().join("cache"));
     let arguments = ["--run-file", other.run_file(), "--coordinator", &address, "--cache", path_text(&cache)];
     let mut stranger = Process::spawn("stranger", "podium-rollout-worker", &arguments, other.folder())?;
-    says(&stranger.wait_for_failure()?, &["register", "run"])?;
+    says(
+        &stranger.wait_for_failure()?,
+        &["belongs to a run with hash", "start it with the coordinator's run file"],
+    )?;
 
     let (mut worker, mut learner) = (run.worker("worker")?, run.learner("learner", 0, 1)?);
     for process in [&mut worker, &mut learner, &mut coordinator] {

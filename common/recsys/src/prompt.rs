@@ -200,10 +200,7 @@ mod tests {
     #[test]
     fn the_compact_template_is_one_line() {
         let prompt = write("compact", Path::new("")).unwrap();
-        assert_eq!(
-            prompt,
-            "history [ITEM_1] crimson desert [ITEM_2] candidates [ITEM_3] teal ocean [ITEM_2]"
-        );
+        assert_eq!(prompt, "history [ITEM_1] crimson desert [ITEM_2] candidates [ITEM_3] [ITEM_2]");
     }
 
     #[test]

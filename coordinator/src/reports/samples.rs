@@ -27,8 +27,9 @@ pub fn row(task: &Task, work: Work, index: u32, case: &Case, completions: &[v1::
         Work::Evaluation(version) => ("evaluation", version.0),
     };
     let item = |id: &ItemId| {
-        let title = task.dataset().catalogue.get(*id).map(|item| item.title.as_str());
-        json!({"id": id.0, "title": title})
+        let item = task.dataset().catalogue.get(*id);
+        let (title, caption) = (item.map(|item| &item.title), item.and_then(|item| item.caption.as_ref()));
+        json!({"id": id.0, "title": title, "caption": caption})
     };
     let items = |ids: &[ItemId]| ids.iter().map(item).collect::<Vec<Value>>();
     let value = json!({

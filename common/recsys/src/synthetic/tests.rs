@@ -161,7 +161,7 @@ fn impossible_worlds_are_refused_by_field() {
         (World { looks: 13, ..World::default() }, "looks"),
         (World { themes: 1, ..World::default() }, "themes"),
         (World { items_per_pair: 0, ..World::default() }, "items_per_pair"),
-        (World { history: 96, ..World::default() }, "history"),
+        (World { history: 192, ..World::default() }, "history"),
         (World { p_switch: 1.5, ..World::default() }, "p_switch"),
         (World { p_theme: f64::NAN, ..World::default() }, "p_theme"),
         (World { test_users: 0, ..World::default() }, "test_users"),
