@@ -53,7 +53,7 @@ struct WorkOptions {
     /// The run file, the same as the coordinator's.
     #[arg(long, value_name = "RUN.toml")]
     run_file: PathBuf,
-    /// Where the coordinator is, host:port; by default what the run file says under [network].
+    /// Where the coordinator is, host:port; by default what the run file says under `network`.
     #[arg(long, value_name = "ADDRESS")]
     coordinator: Option<String>,
     /// Folder for policy versions, of this worker alone.

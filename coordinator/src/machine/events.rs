@@ -33,7 +33,7 @@ pub enum Event {
         /// Who.
         worker: Uuid,
     },
-    /// Results that [`Machine::verdict`] wanted are durable.
+    /// Results that [`super::Machine::verdict`] wanted are durable.
     Scored {
         /// Who handed them in.
         worker: Uuid,
@@ -58,7 +58,7 @@ pub enum Event {
         /// Which.
         version: PolicyVersion,
     },
-    /// A step that [`Machine::check_commit`] found fresh is durable.
+    /// A step that [`super::Machine::check_commit`] found fresh is durable.
     StepCommitted {
         /// Which.
         step: Step,
