@@ -2,6 +2,7 @@
 //!
 //! `Linear` is the only place where a weight matrix meets activations, so it is where an adapter belongs.
 
+use podium_checkpoint::parameters;
 use tch::{Kind, Tensor};
 
 use crate::config::Config;
@@ -10,7 +11,7 @@ use crate::config::Config;
 pub(crate) struct Weights<'a>(pub(crate) &'a [(String, Tensor)]);
 
 impl Weights<'_> {
-    /// The parameter of that name, which the list in [`crate::parameters`] is sure to hold.
+    /// The parameter of that name, which the list in [`parameters`] is sure to hold.
     pub(crate) fn get(&self, name: &str) -> Tensor {
         self.find(name).unwrap_or_else(|| unreachable!("no parameter is called {name}"))
     }
@@ -86,7 +87,6 @@ impl Mlp {
 
 /// The head: the logits of rows of hidden states.
 pub(crate) fn head(weights: &Weights, config: &Config) -> Linear {
-    let name =
-        if config.tie_word_embeddings { crate::parameters::EMBEDDING } else { crate::parameters::HEAD };
+    let name = if config.tie_word_embeddings { parameters::EMBEDDING } else { parameters::HEAD };
     Linear::from_weight(weights.get(name))
 }

@@ -10,23 +10,21 @@
 mod attention;
 mod cache;
 pub mod checkpoint;
-pub mod config;
 pub mod device;
 pub mod device_thread;
 pub mod generate;
 mod layers;
 pub mod packed;
-mod parameters;
 mod policy;
 mod random;
 pub mod rope;
 pub mod sampler;
 mod scoring;
 
-pub use config::{Config, Family};
 pub use device_thread::DeviceThread;
 pub use generate::{Finish, Generated, Sampled, generate};
 pub use packed::{GroupTokens, Packed};
+pub use podium_checkpoint::{Config, Family, config};
 pub use policy::{LoadOptions, Policy, Precision};
 pub use sampler::Sampling;
 pub use scoring::{Entropy, Scores, TrainingOptions, TrainingPass};

@@ -1,12 +1,12 @@
 //! The policy: embedding, blocks, norm and head of a Qwen3, Qwen2 or Llama model.
 
+use podium_checkpoint::parameters::{self, Initial};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::attention::{Arrangement, Attention};
 use crate::checkpoint;
 use crate::config::{self, Config};
 use crate::layers::{self, Linear, Mlp, RmsNorm, Weights};
-use crate::parameters::{self, Initial};
 use crate::random;
 use crate::rope::{Frequencies, Rotation};
 use std::path::Path;

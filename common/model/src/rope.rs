@@ -1,211 +1,47 @@
-//! Rotary position embedding: its parameters, their scaling for long contexts, and the rotation itself.
+//! Rotary position embedding: the frequencies, scaled for long contexts, and the rotation itself.
 //!
 //! Frequencies follow Transformers' `modeling_rope_utils` (default, linear, llama3, yarn).
 
 use std::f64::consts::PI;
 
-use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::Error;
+pub use podium_checkpoint::rope::{Rope, Scaling};
 
-/// Parameters of the rotary embedding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the geometric series of wavelengths.
-    pub theta: f64,
-    /// How frequencies are changed for contexts longer than those trained on.
-    pub scaling: Option<Scaling>,
-}
-
-/// How frequencies are changed for longer contexts.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scaling {
-    /// Positions divided by a factor.
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3.1: long wavelengths are stretched, short ones kept, those between blended.
-    Llama3 {
-        /// Stretch of the long wavelengths.
-        factor: f64,
-        /// Wavelengths above `original_positions / low_freq_factor` count as long.
-        low_freq_factor: f64,
-        /// Wavelengths below `original_positions / high_freq_factor` count as short.
-        high_freq_factor: f64,
-        /// Context of the original training, in tokens.
-        original_positions: i64,
-    },
-    /// `YaRN` (Peng et al. 2023, arXiv:2309.00071).
-    Yarn {
-        /// Stretch of the context.
-        factor: f64,
-        /// Rotations over the original context above which a dimension is kept.
-        beta_fast: f64,
-        /// Rotations below which it is fully interpolated.
-        beta_slow: f64,
-        /// Factor on cosines and sines.
-        attention_factor: f64,
-        /// Context of the original training, in tokens.
-        original_positions: i64,
-    },
-}
-
-impl Rope {
-    /// From the keys of `config.json`: `rope_theta` and `rope_scaling`, or `rope_parameters` which holds both.
-    pub(crate) fn from_config(
-        theta: Option<f64>,
-        parameters: Option<&Map<String, Value>>,
-        max_positions: i64,
-    ) -> Result<Self, Error> {
-        let inner_theta = parameters.and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
-        let theta = inner_theta.or(theta).unwrap_or(10_000.0);
-        let scaling = match parameters {
-            Some(map) => Scaling::from_map(map, max_positions)?,
-            None => None,
-        };
-        Ok(Self { theta, scaling })
-    }
-
-    /// Checks that all numbers are usable.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let numbers = match self.scaling {
-            None => vec![("rope_theta", self.theta)],
-            Some(Scaling::Linear { factor }) => vec![("rope_theta", self.theta), ("factor", factor)],
-            Some(Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions }) => vec![
-                ("rope_theta", self.theta),
-                ("factor", factor),
-                ("low_freq_factor", low_freq_factor),
-                ("high_freq_factor minus low_freq_factor", high_freq_factor - low_freq_factor),
-                ("original_max_position_embeddings", original_positions as f64),
-            ],
-            Some(Scaling::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions }) => {
-                vec![
-                    ("rope_theta", self.theta),
-                    ("factor", factor),
-                    ("beta_fast", beta_fast),
-                    ("beta_slow", beta_slow),
-                    ("attention_factor", attention_factor),
-                    ("original_max_position_embeddings", original_positions as f64),
-                ]
-            }
-        };
-        match numbers.into_iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
-            None => Ok(()),
-            Some((what, value)) => Err(Error::Invalid {
-                what,
-                found: value.to_string(),
-                expected: "a positive number in the rotary embedding".to_owned(),
-            }),
+/// Angular frequency of each pair of dimensions, radians a position, and the factor on cosines and sines.
+fn frequencies(rope: &Rope, head_dim: i64) -> (Vec<f32>, f64) {
+    // Single precision through the same operations as Transformers: one unit in the last place of a frequency
+    // grows to a visible angle at position 10,000.
+    let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
+    let periods = Tensor::pow_scalar(rope.theta, &exponents);
+    let periods = Vec::<f32>::try_from(periods).expect("a vector of floats");
+    let inverse: Vec<_> = periods.iter().map(|period| 1.0 / period).collect();
+    match rope.scaling {
+        None => (inverse, 1.0),
+        Some(Scaling::Linear { factor }) => (inverse.iter().map(|f| f / factor as f32).collect(), 1.0),
+        Some(Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions }) => {
+            let stretch = |frequency: &f32| {
+                let frequency = f64::from(*frequency);
+                let rotations = original_positions as f64 * frequency / (2.0 * PI);
+                let kept = (rotations - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                let kept = kept.clamp(0.0, 1.0);
+                ((1.0 - kept) * frequency / factor + kept * frequency) as f32
+            };
+            (inverse.iter().map(stretch).collect(), 1.0)
         }
-    }
-
-    /// Angular frequency of each pair of dimensions, radians a position, and the factor on cosines and sines.
-    fn frequencies(&self, head_dim: i64) -> (Vec<f32>, f64) {
-        // Single precision through the same operations as Transformers: one unit in the last place of a frequency
-        // grows to a visible angle at position 10,000.
-        let exponents =
-            Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
-        let periods = Tensor::pow_scalar(self.theta, &exponents);
-        let periods = Vec::<f32>::try_from(periods).expect("a vector of floats");
-        let inverse: Vec<_> = periods.iter().map(|period| 1.0 / period).collect();
-        match self.scaling {
-            None => (inverse, 1.0),
-            Some(Scaling::Linear { factor }) => (inverse.iter().map(|f| f / factor as f32).collect(), 1.0),
-            Some(Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions }) => {
-                let stretch = |frequency: &f32| {
-                    let frequency = f64::from(*frequency);
-                    let rotations = original_positions as f64 * frequency / (2.0 * PI);
-                    let kept = (rotations - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    let kept = kept.clamp(0.0, 1.0);
-                    ((1.0 - kept) * frequency / factor + kept * frequency) as f32
-                };
-                (inverse.iter().map(stretch).collect(), 1.0)
-            }
-            Some(Scaling::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions }) => {
-                let dimension = |rotations: f64| {
-                    head_dim as f64 * (original_positions as f64 / (rotations * 2.0 * PI)).ln()
-                        / (2.0 * self.theta.ln())
-                };
-                let low = dimension(beta_fast).floor().max(0.0);
-                let high = dimension(beta_slow).ceil().min(head_dim as f64 - 1.0);
-                let width = if high > low { high - low } else { 0.001 };
-                let blend = |(index, period): (usize, &f32)| {
-                    let kept = 1.0 - ((index as f32 - low as f32) / width as f32).clamp(0.0, 1.0);
-                    1.0 / (factor as f32 * period) * (1.0 - kept) + 1.0 / period * kept
-                };
-                (periods.iter().enumerate().map(blend).collect(), attention_factor)
-            }
-        }
-    }
-}
-
-impl Scaling {
-    fn from_map(map: &Map<String, Value>, max_positions: i64) -> Result<Option<Self>, Error> {
-        let number = |key: &str| map.get(key).and_then(Value::as_f64);
-        let required = |what: &'static str| {
-            number(what).ok_or_else(|| Error::Invalid {
-                what,
-                found: map.get(what).map_or("missing".to_owned(), Value::to_string),
-                expected: "a number in the rotary embedding's parameters".to_owned(),
-            })
-        };
-        let original = map.get("original_max_position_embeddings").and_then(Value::as_i64);
-        let rope_type = map.get("rope_type").or_else(|| map.get("type")).and_then(Value::as_str);
-        Ok(match rope_type.unwrap_or("default") {
-            "default" => None,
-            "linear" => Some(Self::Linear { factor: required("factor")? }),
-            "llama3" => Some(Self::Llama3 {
-                factor: required("factor")?,
-                low_freq_factor: required("low_freq_factor")?,
-                high_freq_factor: required("high_freq_factor")?,
-                original_positions: original.unwrap_or(max_positions),
-            }),
-            "yarn" => {
-                let original_positions = original.unwrap_or(max_positions);
-                let factor = number("factor").unwrap_or(max_positions as f64 / original_positions as f64);
-                let magnitude = |scale: f64| if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 };
-                let attention_factor = match (number("mscale"), number("mscale_all_dim")) {
-                    (Some(own), Some(all)) if own != 0.0 && all != 0.0 => magnitude(own) / magnitude(all),
-                    _ => magnitude(1.0),
-                };
-                Some(Self::Yarn {
-                    factor,
-                    beta_fast: number("beta_fast").unwrap_or(32.0),
-                    beta_slow: number("beta_slow").unwrap_or(1.0),
-                    attention_factor: number("attention_factor").unwrap_or(attention_factor),
-                    original_positions,
-                })
-            }
-            other => {
-                return Err(Error::Unsupported {
-                    what: "rope_type",
-                    found: other.to_owned(),
-                    supported: "default, linear, llama3, yarn",
-                });
-            }
-        })
-    }
-
-    pub(crate) fn to_json(&self) -> Value {
-        match *self {
-            Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions } => json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": original_positions,
-            }),
-            Self::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions } => json!({
-                "rope_type": "yarn",
-                "factor": factor,
-                "beta_fast": beta_fast,
-                "beta_slow": beta_slow,
-                "attention_factor": attention_factor,
-                "original_max_position_embeddings": original_positions,
-            }),
+        Some(Scaling::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions }) => {
+            let dimension = |rotations: f64| {
+                head_dim as f64 * (original_positions as f64 / (rotations * 2.0 * PI)).ln()
+                    / (2.0 * rope.theta.ln())
+            };
+            let low = dimension(beta_fast).floor().max(0.0);
+            let high = dimension(beta_slow).ceil().min(head_dim as f64 - 1.0);
+            let width = if high > low { high - low } else { 0.001 };
+            let blend = |(index, period): (usize, &f32)| {
+                let kept = 1.0 - ((index as f32 - low as f32) / width as f32).clamp(0.0, 1.0);
+                1.0 / (factor as f32 * period) * (1.0 - kept) + 1.0 / period * kept
+            };
+            (periods.iter().enumerate().map(blend).collect(), attention_factor)
         }
     }
 }
@@ -220,7 +56,7 @@ pub(crate) struct Frequencies {
 
 impl Frequencies {
     pub(crate) fn new(rope: &Rope, head_dim: i64, device: Device) -> Self {
-        let (inverse, attention_factor) = rope.frequencies(head_dim);
+        let (inverse, attention_factor) = frequencies(rope, head_dim);
         Self { inverse: Tensor::from_slice(&inverse).to_device(device), attention_factor }
     }
 
@@ -256,8 +92,8 @@ impl Rotation {
 mod tests {
     use super::*;
 
-    fn frequencies(scaling: Option<Scaling>) -> (Vec<f32>, f64) {
-        Rope { theta: 10_000.0, scaling }.frequencies(64)
+    fn scaled(scaling: Option<Scaling>) -> (Vec<f32>, f64) {
+        frequencies(&Rope { theta: 10_000.0, scaling }, 64)
     }
 
     /// The wavelength at which a frequency turns once over `positions`.
@@ -267,7 +103,7 @@ mod tests {
 
     #[test]
     fn scaling_keeps_short_wavelengths_and_stretches_long_ones() {
-        let (plain, _) = frequencies(None);
+        let (plain, _) = scaled(None);
         let original_positions = 1024;
         let llama3 =
             Scaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_positions };
@@ -279,9 +115,9 @@ mod tests {
             original_positions,
         };
         for (scaling, fast, factor) in [(llama3, 4.0, 1.0), (yarn, 40.0, 1.2)] {
-            let (scaled, attention_factor) = frequencies(Some(scaling));
+            let (stretched, attention_factor) = scaled(Some(scaling));
             assert!((attention_factor - factor).abs() < 1e-12);
-            for (plain, scaled) in plain.iter().zip(scaled) {
+            for (plain, scaled) in plain.iter().zip(stretched) {
                 let stretch = plain / scaled;
                 match rotations(*plain, 1024.0) {
                     turns if turns > fast => assert!((stretch - 1.0).abs() < 1e-5, "{turns}: {stretch}"),
@@ -290,7 +126,7 @@ mod tests {
                 }
             }
         }
-        let (linear, _) = frequencies(Some(Scaling::Linear { factor: 4.0 }));
+        let (linear, _) = scaled(Some(Scaling::Linear { factor: 4.0 }));
         assert!(plain.iter().zip(linear).all(|(plain, linear)| (plain / linear - 4.0).abs() < 1e-5));
     }
 

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use podium_model::config::Error;
-use podium_model::rope::Scaling;
-use podium_model::{Config, Family};
+use podium_checkpoint::config::Error;
+use podium_checkpoint::rope::Scaling;
+use podium_checkpoint::{Config, Family};
 use serde_json::{Value, json};
 
 /// As released with Qwen3-0.6B.

@@ -1,19 +1,9 @@
-//! Weights in Hugging Face model folders: safetensors files, one or sharded, read and written tensor by tensor.
-//!
-//! Names, shapes and types of all tensors are checked before anything is allocated. Files are written beside their place
-//! and moved there when they are safe on disk.
+//! What can be wrong with the files of a model.
 
-mod header;
-mod read;
-mod write;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use std::path::PathBuf;
-
-pub use header::{Dtype, Error as HeaderError};
-pub(crate) use read::{assign, read};
-pub(crate) use write::write;
-
-use crate::config;
+use crate::{config, header};
 
 /// Why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +19,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is not a safetensors file, or a damaged one.
     #[error("{path} is not a valid safetensors file")]
@@ -37,7 +27,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: HeaderError,
+        source: header::Error,
     },
     /// The index of a sharded checkpoint cannot be used.
     #[error("{path} is not an index of safetensors files")]
@@ -54,6 +44,12 @@ pub enum Error {
         path: PathBuf,
         /// What it names.
         name: String,
+    },
+    /// Several files are to be written where weights are.
+    #[error("{path} holds weights already, expected a new folder for a sharded checkpoint")]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
     },
     /// A parameter of the policy is in no file.
     #[error("tensor {tensor} is missing from {path}, expected shape {expected:?}")]
@@ -107,4 +103,11 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+}
+
+impl Error {
+    /// What becomes of an error of the operating system.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { action, path: path.to_owned(), source }
+    }
 }

@@ -1,6 +1,6 @@
 //! The header of a safetensors file: eight bytes of length, then JSON that says where each tensor lies.
 //!
-//! Everything is checked before anything is believed. Knows nothing of policies and reads no tensor.
+//! Everything is checked before anything is believed. Knows nothing of models and reads no tensor.
 
 use std::collections::BTreeMap;
 
@@ -100,7 +100,8 @@ impl Dtype {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As in the header.
+    pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
             Self::BF16 => "BF16",
@@ -108,7 +109,8 @@ impl Dtype {
         }
     }
 
-    fn bytes(self) -> u64 {
+    /// Bytes of one number.
+    pub fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
             Self::BF16 | Self::F16 => 2,
@@ -118,11 +120,13 @@ impl Dtype {
 
 /// Where a tensor lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: Vec<u64>,
+pub struct Entry {
+    /// Type of its numbers.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<u64>,
     /// First byte and byte after the last, from the beginning of the file.
-    pub(crate) range: (u64, u64),
+    pub range: (u64, u64),
 }
 
 /// An entry as the file says it.
@@ -139,7 +143,7 @@ fn size(shape: &[u64], dtype: Dtype) -> Option<u64> {
 }
 
 /// Reads the header of a file. The entries cover the rest of the file without overlap or gap.
-pub(crate) fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
+pub fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
         return Err(Error::TooShort(file.len()));
     };
@@ -188,15 +192,34 @@ pub(crate) fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
     Ok(entries)
 }
 
+/// A tensor that is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Type of its numbers.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<i64>,
+}
+
+impl TensorInfo {
+    /// Bytes of its numbers.
+    pub fn size(&self) -> u64 {
+        self.shape.iter().product::<i64>() as u64 * self.dtype.bytes()
+    }
+}
+
 /// The bytes before the data of a file that holds these tensors one after another.
-pub(crate) fn format<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [i64])>) -> Vec<u8> {
+pub fn format(tensors: &[&TensorInfo]) -> Vec<u8> {
     // What Transformers writes, and insists on reading.
     let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut begin = 0;
-    for (name, dtype, shape) in tensors {
-        let end = begin + shape.iter().product::<i64>() as u64 * dtype.bytes();
-        let entry = json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [begin, end] });
-        header.insert(name.to_owned(), entry);
+    for tensor in tensors {
+        let end = begin + tensor.size();
+        let entry =
+            json!({ "dtype": tensor.dtype.name(), "shape": tensor.shape, "data_offsets": [begin, end] });
+        header.insert(tensor.name.clone(), entry);
         begin = end;
     }
     let mut text = Value::Object(header).to_string();

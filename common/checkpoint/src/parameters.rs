@@ -5,36 +5,41 @@
 use crate::config::Config;
 
 /// Name of the embedding, which is the head too where the two are tied.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Name of the last norm's weight.
-pub(crate) const FINAL_NORM: &str = "model.norm.weight";
+pub const FINAL_NORM: &str = "model.norm.weight";
 /// Name of the head where it is apart from the embedding.
-pub(crate) const HEAD: &str = "lm_head.weight";
+pub const HEAD: &str = "lm_head.weight";
 
 /// What a parameter holds in a policy with random weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Initial {
+pub enum Initial {
     /// Normal, with the configuration's `initializer_range`.
     Normal,
+    /// One.
     Ones,
+    /// Zero.
     Zeros,
 }
 
 /// One parameter of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Parameter {
-    pub(crate) name: String,
-    pub(crate) shape: Vec<i64>,
-    pub(crate) initial: Initial,
+pub struct Parameter {
+    /// Its name in a checkpoint.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// What it holds before training.
+    pub initial: Initial,
 }
 
 /// The name before `.self_attn.q_proj.weight` and the like.
-pub(crate) fn block_prefix(layer: i64) -> String {
+pub fn block_prefix(layer: i64) -> String {
     format!("model.layers.{layer}")
 }
 
 /// All parameters of a policy of this shape, in model order.
-pub(crate) fn list(config: &Config) -> Vec<Parameter> {
+pub fn list(config: &Config) -> Vec<Parameter> {
     let mut list = List(Vec::new());
     let hidden = config.hidden_size;
     let queries = config.num_attention_heads * config.head_dim;

@@ -1,0 +1,192 @@
+//! Reading weights, memory-mapped: all files are checked first, then tensor after tensor is looked at and let go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use memmap2::{Mmap, UncheckedAdvice};
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::header::{self, Dtype, Entry, TensorInfo};
+use crate::parameters::{self, Parameter};
+use crate::{Error, INDEX, ONE_FILE};
+
+/// The files of a checkpoint whose tensors are all there and of the right shapes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    files: Vec<(PathBuf, Mmap)>,
+    /// File and place of each tensor.
+    entries: BTreeMap<String, (usize, Entry)>,
+}
+
+impl Checkpoint {
+    /// Opens the weights of a model folder, which are to be those of a model with this configuration.
+    pub fn open(folder: &Path, config: &Config) -> Result<Self, Error> {
+        // Tensors that some checkpoints hold although they follow from others.
+        let derived = |tensor: &str| {
+            (config.tie_word_embeddings && tensor == parameters::HEAD)
+                || tensor.ends_with(".rotary_emb.inv_freq")
+        };
+        Self::open_files(folder, files(folder)?, &parameters::list(config), derived)
+    }
+
+    /// Opens the weights of a folder whose own configuration has to describe the same architecture as `config`.
+    pub fn open_version(folder: &Path, config: &Config) -> Result<Self, Error> {
+        if Config::load(folder)?.same_architecture(config) {
+            Self::open(folder, config)
+        } else {
+            Err(Error::Architecture { path: folder.to_owned() })
+        }
+    }
+
+    /// Opens files of one folder that together hold the tensors of the list, each once, and besides them only what
+    /// `ignored` names.
+    pub fn open_files(
+        folder: &Path,
+        files: Vec<PathBuf>,
+        list: &[Parameter],
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<Self, Error> {
+        let expected: BTreeMap<_, _> =
+            list.iter().map(|parameter| (&parameter.name, &parameter.shape)).collect();
+        let mut checkpoint = Self { files: Vec::new(), entries: BTreeMap::new() };
+        for path in files {
+            let map = map(&path)?;
+            let header =
+                header::parse(&map).map_err(|source| Error::Header { path: path.clone(), source })?;
+            for (tensor, entry) in header {
+                let Some(shape) = expected.get(&tensor) else {
+                    if ignored(&tensor) {
+                        continue;
+                    }
+                    return Err(Error::Unexpected { path, tensor });
+                };
+                if !entry.shape.iter().map(|size| *size as i64).eq(shape.iter().copied()) {
+                    let expected = (*shape).clone();
+                    return Err(Error::Shape { path, tensor, found: entry.shape, expected });
+                }
+                let file = checkpoint.files.len();
+                if checkpoint.entries.insert(tensor.clone(), (file, entry)).is_some() {
+                    return Err(Error::Twice { path, tensor });
+                }
+            }
+            checkpoint.files.push((path, map));
+        }
+        match list.iter().find(|parameter| !checkpoint.entries.contains_key(&parameter.name)) {
+            None => Ok(checkpoint),
+            Some(parameter) => Err(Error::Missing {
+                path: folder.to_owned(),
+                tensor: parameter.name.clone(),
+                expected: parameter.shape.clone(),
+            }),
+        }
+    }
+
+    /// Type and shape of a tensor of the list that the checkpoint was opened with.
+    pub fn info(&self, name: &str) -> TensorInfo {
+        let (_, entry) = &self.entries[name];
+        let shape = entry.shape.iter().map(|size| *size as i64).collect();
+        TensorInfo { name: name.to_owned(), dtype: entry.dtype, shape }
+    }
+
+    /// A tensor of the list that the checkpoint was opened with. All its numbers are finite.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
+        let (file, entry) = &self.entries[name];
+        let (path, map) = &self.files[*file];
+        let range = entry.range.0 as usize..entry.range.1 as usize;
+        let view = TensorView { info: self.info(name), map, range };
+        if all_finite(view.bytes(), entry.dtype) {
+            Ok(view)
+        } else {
+            Err(Error::NotFinite { path: path.clone(), tensor: name.to_owned() })
+        }
+    }
+}
+
+/// A tensor as it lies in its file. Dropping the view gives the memory of its pages back, so that reading one tensor
+/// after another keeps no more than one of them resident.
+#[derive(Debug)]
+pub struct TensorView<'a> {
+    info: TensorInfo,
+    map: &'a Mmap,
+    range: Range<usize>,
+}
+
+impl TensorView<'_> {
+    /// Type of its numbers.
+    pub fn dtype(&self) -> Dtype {
+        self.info.dtype
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[i64] {
+        &self.info.shape
+    }
+
+    /// Its numbers, little-endian, the last dimension innermost. Not aligned.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
+impl Drop for TensorView<'_> {
+    fn drop(&mut self) {
+        #[allow(unsafe_code, reason = "the operating system keeps pages of a mapped file until it is told")]
+        // SAFETY: the mapping is shared and read-only, so that a page that is looked at again, here or by another view,
+        // is read from the file again and holds the same bytes.
+        let advised = unsafe {
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len())
+        };
+        // Advice that is not taken costs memory and nothing else.
+        let _ = advised;
+    }
+}
+
+/// Whether none of the numbers is infinite or not a number, which are those whose exponent is all ones.
+fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
+    fn all<const N: usize>(bytes: &[u8], finite: impl Fn([u8; N]) -> bool) -> bool {
+        // No early end within a block, so that it becomes vector instructions.
+        let block = |block: &[u8]| block.as_chunks().0.iter().fold(true, |all, number| all & finite(*number));
+        bytes.chunks(4096).all(block)
+    }
+    match dtype {
+        Dtype::F32 => all(bytes, |number| u32::from_le_bytes(number) & 0x7f80_0000 != 0x7f80_0000),
+        Dtype::BF16 => all(bytes, |number| u16::from_le_bytes(number) & 0x7f80 != 0x7f80),
+        Dtype::F16 => all(bytes, |number| u16::from_le_bytes(number) & 0x7c00 != 0x7c00),
+    }
+}
+
+/// The safetensors files of a model folder, in a fixed order. One file wins over an index, as in Transformers.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let (one, path) = (folder.join(ONE_FILE), folder.join(INDEX));
+    if one.exists() || !path.exists() {
+        return Ok(vec![one]);
+    }
+    let text = fs::read(&path).map_err(Error::file("read", &path))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|source| Error::Index { path: path.clone(), source })?;
+    let names: BTreeSet<_> = index.weight_map.into_values().collect();
+    let place = |name: String| {
+        let mut components = Path::new(&name).components();
+        match (components.next(), components.next()) {
+            (Some(Component::Normal(_)), None) => Ok(folder.join(name)),
+            _ => Err(Error::ShardName { path: path.clone(), name }),
+        }
+    };
+    names.into_iter().map(place).collect()
+}
+
+fn map(path: &Path) -> Result<Mmap, Error> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    #[allow(unsafe_code, reason = "a mapped file is read without a second copy in memory")]
+    // SAFETY: nobody changes a published file in place: whoever writes one moves a finished file over it, which leaves
+    // this mapping as it is.
+    let map = unsafe { Mmap::map(&file) };
+    map.map_err(Error::file("map", path))
+}
