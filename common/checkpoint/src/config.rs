@@ -3,15 +3,17 @@
 //! Reads the files of Transformers 4 (`rope_theta`, `torch_dtype`) and 5 (`rope_parameters`, `dtype`), and writes the
 //! former, which both load. Refuses by name whatever the model code would compute wrongly. Allocates no tensors.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::FieldError;
 use crate::rope::{Rope, Scaling};
 
-/// Why a configuration cannot be used.
+/// Why a configuration, of a model or of an adapter, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -23,32 +25,20 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not the expected JSON.
-    #[error("{path} is not a model configuration")]
+    #[error("{path} is not a configuration of its kind")]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and what the parser stumbled over.
         source: serde_json::Error,
     },
-    /// The model needs something that the model code does not do.
-    #[error("{what} is {found}, which is not supported (supported: {supported})")]
-    Unsupported {
-        /// The key of `config.json`.
-        what: &'static str,
-        /// Its value.
-        found: String,
-        /// What would be accepted.
-        supported: &'static str,
-    },
-    /// A value makes no sense.
-    #[error("{what} is {found}, expected {expected}")]
-    Invalid {
-        /// The key of `config.json`.
-        what: &'static str,
-        /// Its value.
-        found: String,
-        /// What would be accepted.
-        expected: String,
+    /// A value cannot be used.
+    #[error("cannot use {path}")]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The value.
+        source: FieldError,
     },
 }
 
@@ -153,7 +143,8 @@ struct File {
     hidden_act: Option<String>,
     #[serde(default)]
     use_sliding_window: bool,
-    sliding_window: Option<i64>,
+    #[serde(default = "default_max_window_layers")]
+    max_window_layers: i64,
     layer_types: Option<Vec<String>>,
     quantization_config: Option<Value>,
     partial_rotary_factor: Option<f64>,
@@ -161,11 +152,19 @@ struct File {
     other: Map<String, Value>,
 }
 
+/// As in Transformers.
+fn default_max_window_layers() -> i64 {
+    28
+}
+
 /// Keys that are written from the policy itself, so that stale values are not carried along.
-const REWRITTEN: [&str; 4] = ["model_type", "architectures", "dtype", "torch_dtype"];
+const REWRITTEN: [&str; 5] = ["model_type", "architectures", "dtype", "torch_dtype", "sliding_window"];
 
 /// No real model comes near; keeps products of dimensions far from overflow.
-const LARGEST_DIMENSION: i64 = 1 << 24;
+const LARGEST_DIMENSION: i64 = 1 << 22;
+/// Likewise, and keeps the list of parameters short.
+const MOST_LAYERS: i64 = 1 << 10;
+const LONGEST_CONTEXT: i64 = 1 << 24;
 
 impl Config {
     /// Reads `config.json` of a model folder.
@@ -181,53 +180,48 @@ impl Config {
         let value: Value =
             serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
         let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or("missing");
-        let family = Family::from_model_type(model_type).ok_or_else(|| Error::Unsupported {
-            what: "model_type",
-            found: model_type.to_owned(),
-            supported: "qwen3, qwen2, llama",
-        })?;
+        let field = |source| Error::Field { path: path.to_owned(), source };
+        let family = Family::from_model_type(model_type)
+            .ok_or_else(|| FieldError::unsupported("model_type", model_type, "qwen3, qwen2, llama"))
+            .map_err(field)?;
         let file: File =
             serde_json::from_value(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        file.refuse_unsupported()?;
-        let config = file.into_config(family)?;
-        config.check()?;
-        Ok(config)
+        file.refuse_unsupported().and_then(|()| file.into_config(family)).map_err(field)
     }
 
     /// Checks that the dimensions are positive and fit each other.
-    pub fn check(&self) -> Result<(), Error> {
-        let invalid = |what, found: &dyn ToString, expected: &str| {
-            Err(Error::Invalid { what, found: found.to_string(), expected: expected.to_owned() })
-        };
-        for (what, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
+    pub fn check(&self) -> Result<(), FieldError> {
+        for (what, value, largest) in [
+            ("vocab_size", self.vocab_size, LARGEST_DIMENSION),
+            ("hidden_size", self.hidden_size, LARGEST_DIMENSION),
+            ("intermediate_size", self.intermediate_size, LARGEST_DIMENSION),
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, LARGEST_DIMENSION),
+            ("num_key_value_heads", self.num_key_value_heads, LARGEST_DIMENSION),
+            ("head_dim", self.head_dim, LARGEST_DIMENSION),
+            ("max_position_embeddings", self.max_position_embeddings, LONGEST_CONTEXT),
         ] {
-            if !(1..=LARGEST_DIMENSION).contains(&value) {
-                return invalid(what, &value, &format!("between 1 and {LARGEST_DIMENSION}"));
+            if !(1..=largest).contains(&value) {
+                return Err(FieldError::invalid(what, value, &format!("between 1 and {largest}")));
             }
         }
+        if self.num_attention_heads * self.head_dim > LARGEST_DIMENSION {
+            let expected = format!("at most {} for heads of this size", LARGEST_DIMENSION / self.head_dim);
+            return Err(FieldError::invalid("num_attention_heads", self.num_attention_heads, &expected));
+        }
         if self.num_attention_heads % self.num_key_value_heads != 0 {
-            return invalid(
-                "num_key_value_heads",
-                &self.num_key_value_heads,
-                "a divisor of num_attention_heads",
-            );
+            let expected = "a divisor of num_attention_heads";
+            return Err(FieldError::invalid("num_key_value_heads", self.num_key_value_heads, expected));
         }
         if self.head_dim % 2 != 0 {
-            return invalid("head_dim", &self.head_dim, "an even number");
+            return Err(FieldError::invalid("head_dim", self.head_dim, "an even number"));
         }
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
-            return invalid("rms_norm_eps", &self.rms_norm_eps, "between 0 and 1");
+            return Err(FieldError::invalid("rms_norm_eps", self.rms_norm_eps, "between 0 and 1"));
         }
         if !(self.initializer_range > 0.0 && self.initializer_range.is_finite()) {
-            return invalid("initializer_range", &self.initializer_range, "a positive number");
+            let expected = "a positive number";
+            return Err(FieldError::invalid("initializer_range", self.initializer_range, expected));
         }
         self.rope.check()
     }
@@ -289,31 +283,36 @@ impl Config {
 }
 
 impl File {
-    fn refuse_unsupported(&self) -> Result<(), Error> {
-        let refuse = |what, found: String, supported| Err(Error::Unsupported { what, found, supported });
+    fn refuse_unsupported(&self) -> Result<(), FieldError> {
+        let refuse =
+            |what, found: &dyn Display, supported| Err(FieldError::unsupported(what, found, supported));
         if self.quantization_config.as_ref().is_some_and(|value| !value.is_null()) {
-            return refuse("quantization_config", "set".to_owned(), "float32, bfloat16 and float16 weights");
+            return refuse("quantization_config", &"set", "float32, bfloat16 and float16 weights");
         }
-        if self.use_sliding_window && self.sliding_window.is_some() {
-            return refuse("use_sliding_window", "true".to_owned(), "full attention");
-        }
-        if let Some(other) =
-            self.layer_types.iter().flatten().find(|layer_type| *layer_type != "full_attention")
-        {
-            return refuse("layer_types", other.clone(), "full_attention");
+        match &self.layer_types {
+            Some(layer_types) => {
+                if let Some(other) = layer_types.iter().find(|layer_type| *layer_type != "full_attention") {
+                    return refuse("layer_types", other, "full_attention");
+                }
+            }
+            // Without a list, Transformers gives the layers from max_window_layers on a window.
+            None if self.use_sliding_window && self.max_window_layers < self.num_hidden_layers => {
+                return refuse("use_sliding_window", &true, "full attention");
+            }
+            None => {}
         }
         match self.hidden_act.as_deref() {
             None | Some("silu") => {}
-            Some(other) => return refuse("hidden_act", other.to_owned(), "silu"),
+            Some(other) => return refuse("hidden_act", &other, "silu"),
         }
         match self.partial_rotary_factor {
             None => Ok(()),
             Some(factor) if (factor - 1.0).abs() < f64::EPSILON => Ok(()),
-            Some(factor) => refuse("partial_rotary_factor", factor.to_string(), "1.0"),
+            Some(factor) => refuse("partial_rotary_factor", &factor, "1.0"),
         }
     }
 
-    fn into_config(mut self, family: Family) -> Result<Config, Error> {
+    fn into_config(mut self, family: Family) -> Result<Config, FieldError> {
         self.other.retain(|key, _| !REWRITTEN.contains(&key.as_str()));
         let head_dim = match (self.head_dim, family) {
             (Some(head_dim), _) => head_dim,
@@ -326,7 +325,7 @@ impl File {
             self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()),
             self.max_position_embeddings,
         )?;
-        Ok(Config {
+        let config = Config {
             family,
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -344,6 +343,8 @@ impl File {
             mlp_bias: self.mlp_bias && family == Family::Llama,
             initializer_range: self.initializer_range.unwrap_or(0.02),
             other: self.other,
-        })
+        };
+        config.check()?;
+        Ok(config)
     }
 }

@@ -1,15 +1,61 @@
-//! What can be wrong with the files of a model.
+//! What can be wrong with the files of a model or an adapter.
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::{config, header};
 
+/// A value in a configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FieldError {
+    /// It asks for something that is not done here.
+    #[error("{what} is {found}, which is not supported (supported: {supported})")]
+    Unsupported {
+        /// The key in the file.
+        what: String,
+        /// Its value.
+        found: String,
+        /// What would be accepted.
+        supported: &'static str,
+    },
+    /// It makes no sense.
+    #[error("{what} is {found}, expected {expected}")]
+    Invalid {
+        /// The key in the file.
+        what: String,
+        /// Its value.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+}
+
+impl FieldError {
+    pub(crate) fn unsupported(what: &str, found: impl Display, supported: &'static str) -> Self {
+        Self::Unsupported { what: what.to_owned(), found: beginning(found), supported }
+    }
+
+    pub(crate) fn invalid(what: &str, found: impl Display, expected: &str) -> Self {
+        Self::Invalid { what: what.to_owned(), found: beginning(found), expected: expected.to_owned() }
+    }
+}
+
+/// As much of a value as a person reads.
+fn beginning(value: impl Display) -> String {
+    let mut text = value.to_string();
+    if let Some((end, _)) = text.char_indices().nth(100) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// Why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder's configuration cannot be used.
-    #[error("cannot use the model's configuration")]
+    #[error(transparent)]
     Config(#[from] config::Error),
     /// The operating system refused.
     #[error("cannot {action} {path}")]
@@ -51,7 +97,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A parameter of the policy is in no file.
+    /// A parameter of the model is in no file.
     #[error("tensor {tensor} is missing from {path}, expected shape {expected:?}")]
     Missing {
         /// The folder.
@@ -61,8 +107,8 @@ pub enum Error {
         /// Its shape by the configuration.
         expected: Vec<i64>,
     },
-    /// A tensor is no parameter of the policy.
-    #[error("{path} holds tensor {tensor}, which a model of this configuration does not have")]
+    /// A tensor is no parameter of the model.
+    #[error("{path} holds tensor {tensor}, which its configuration does not call for")]
     Unexpected {
         /// The file.
         path: PathBuf,
@@ -96,6 +142,12 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         tensor: String,
+    },
+    /// An adapter is there in Python's own format alone, which can run programs when it is read.
+    #[error("{path} is a pickle file, expected adapter_model.safetensors beside it")]
+    Pickle {
+        /// The file.
+        path: PathBuf,
     },
     /// The folder holds a model of another shape or family.
     #[error("{path} is not a version of the policy: its configuration differs")]

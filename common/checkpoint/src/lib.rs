@@ -4,6 +4,7 @@
 //! Everything that comes from a file is checked before it is believed and before anything is allocated for it. Nothing
 //! here depends on libtorch, so that hostile files can be tried on it in great numbers.
 
+pub mod adapter;
 pub mod config;
 mod error;
 pub mod header;
@@ -13,7 +14,7 @@ pub mod rope;
 mod write;
 
 pub use config::{Config, Family};
-pub use error::Error;
+pub use error::{Error, FieldError};
 pub use header::{Dtype, TensorInfo};
 pub use read::{Checkpoint, TensorView};
 pub use write::{new_folder, replace, write, write_file};

@@ -11,11 +11,13 @@ pub const FINAL_NORM: &str = "model.norm.weight";
 /// Name of the head where it is apart from the embedding.
 pub const HEAD: &str = "lm_head.weight";
 
-/// What a parameter holds in a policy with random weights.
+/// What a parameter holds in a model that is not trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initial {
     /// Normal, with the configuration's `initializer_range`.
     Normal,
+    /// Uniform within ±1/√inputs, as PEFT starts an adapter's `lora_A`.
+    Uniform,
     /// One.
     Ones,
     /// Zero.

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::Error;
+use crate::FieldError;
 
 /// Parameters of the rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +55,7 @@ impl Rope {
         theta: Option<f64>,
         parameters: Option<&Map<String, Value>>,
         max_positions: i64,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, FieldError> {
         let inner_theta = parameters.and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
         let theta = inner_theta.or(theta).unwrap_or(10_000.0);
         let scaling = match parameters {
@@ -66,7 +66,7 @@ impl Rope {
     }
 
     /// Checks that all numbers are usable.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), FieldError> {
         let numbers = match self.scaling {
             None => vec![("rope_theta", self.theta)],
             Some(Scaling::Linear { factor }) => vec![("rope_theta", self.theta), ("factor", factor)],
@@ -90,23 +90,20 @@ impl Rope {
         };
         match numbers.into_iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
             None => Ok(()),
-            Some((what, value)) => Err(Error::Invalid {
-                what,
-                found: value.to_string(),
-                expected: "a positive number in the rotary embedding".to_owned(),
-            }),
+            Some((what, value)) => {
+                Err(FieldError::invalid(what, value, "a positive number in the rotary embedding"))
+            }
         }
     }
 }
 
 impl Scaling {
-    fn from_map(map: &Map<String, Value>, max_positions: i64) -> Result<Option<Self>, Error> {
+    fn from_map(map: &Map<String, Value>, max_positions: i64) -> Result<Option<Self>, FieldError> {
         let number = |key: &str| map.get(key).and_then(Value::as_f64);
         let required = |what: &'static str| {
-            number(what).ok_or_else(|| Error::Invalid {
-                what,
-                found: map.get(what).map_or("missing".to_owned(), Value::to_string),
-                expected: "a number in the rotary embedding's parameters".to_owned(),
+            number(what).ok_or_else(|| {
+                let found = map.get(what).map_or("missing".to_owned(), Value::to_string);
+                FieldError::invalid(what, found, "a number in the rotary embedding's parameters")
             })
         };
         let original = map.get("original_max_position_embeddings").and_then(Value::as_i64);
@@ -137,11 +134,8 @@ impl Scaling {
                 })
             }
             other => {
-                return Err(Error::Unsupported {
-                    what: "rope_type",
-                    found: other.to_owned(),
-                    supported: "default, linear, llama3, yarn",
-                });
+                let supported = "default, linear, llama3, yarn";
+                return Err(FieldError::unsupported("rope_type", other, supported));
             }
         })
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use podium_checkpoint::config::Error;
 use podium_checkpoint::rope::Scaling;
-use podium_checkpoint::{Config, Family};
+use podium_checkpoint::{Config, Family, FieldError, parameters};
 use serde_json::{Value, json};
 
 /// As released with Qwen3-0.6B.
@@ -122,7 +122,17 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
     for (changes, name) in [
         (json!({ "model_type": "qwen3_moe" }), "model_type"),
         (json!({ "model_type": null }), "model_type"),
-        (json!({ "use_sliding_window": true, "sliding_window": 4096 }), "use_sliding_window"),
+        (
+            json!({ "use_sliding_window": true, "sliding_window": 4096, "max_window_layers": 27 }),
+            "use_sliding_window",
+        ),
+        (
+            json!({ "use_sliding_window": true, "sliding_window": null, "max_window_layers": 0 }),
+            "use_sliding_window",
+        ),
+        (json!({ "model_type": "qwen2_moe", "num_experts": 60 }), "model_type"),
+        (json!({ "model_type": "mixtral", "architectures": ["MixtralForCausalLM"] }), "model_type"),
+        (json!({ "model_type": "gemma2" }), "model_type"),
         (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "layer_types"),
         (json!({ "quantization_config": { "quant_method": "gptq" } }), "quantization_config"),
         (json!({ "hidden_act": "gelu" }), "hidden_act"),
@@ -130,10 +140,38 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
         (json!({ "rope_scaling": { "type": "longrope" } }), "rope_type"),
     ] {
         match parse(&with(qwen3(), changes.clone())) {
-            Err(Error::Unsupported { what, .. }) => assert_eq!(what, name),
+            Err(Error::Field { path, source: FieldError::Unsupported { what, .. } }) => {
+                assert_eq!((what.as_str(), path.as_path()), (name, Path::new("config.json")));
+            }
             other => panic!("{changes}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_sliding_window_that_no_layer_has_is_no_obstacle() {
+    for changes in [
+        json!({ "sliding_window": 4096 }),
+        json!({ "use_sliding_window": true, "sliding_window": 4096, "max_window_layers": 28 }),
+    ] {
+        let config = parse(&with(qwen3(), changes)).unwrap();
+        assert!(!config.to_json("float32").contains("sliding_window\": 4096"));
+    }
+}
+
+#[test]
+fn the_largest_model_that_is_accepted_has_sizes_that_do_not_overflow() {
+    let largest = json!({
+        "vocab_size": 1 << 22, "hidden_size": 1 << 22, "intermediate_size": 1 << 22, "num_hidden_layers": 1 << 10,
+        "num_attention_heads": 1 << 12, "num_key_value_heads": 1 << 12, "head_dim": 1 << 10,
+        "tie_word_embeddings": false,
+    });
+    let config = parse(&with(qwen3(), largest)).unwrap();
+    let sizes = parameters::list(&config).into_iter().map(|parameter| {
+        let numbers = parameter.shape.iter().try_fold(4_i64, |size, dimension| size.checked_mul(*dimension));
+        numbers.unwrap_or_else(|| panic!("{}", parameter.name))
+    });
+    assert!(sizes.into_iter().try_fold(0_i64, i64::checked_add).is_some());
 }
 
 #[test]
@@ -142,6 +180,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
         (json!({ "hidden_size": 0 }), "hidden_size"),
         (json!({ "vocab_size": 1_u64 << 60 }), "vocab_size"),
         (json!({ "num_hidden_layers": -3 }), "num_hidden_layers"),
+        (json!({ "num_hidden_layers": 1_000_000_000_000_u64 }), "num_hidden_layers"),
+        (json!({ "num_attention_heads": 1 << 20, "head_dim": 1 << 20 }), "num_attention_heads"),
         (json!({ "num_key_value_heads": 5 }), "num_key_value_heads"),
         (json!({ "head_dim": 7 }), "head_dim"),
         (json!({ "rms_norm_eps": 0.0 }), "rms_norm_eps"),
@@ -150,7 +190,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), "factor"),
     ] {
         match parse(&with(qwen3(), changes.clone())) {
-            Err(Error::Invalid { what, .. }) => assert_eq!(what, name),
+            Err(Error::Field { source: FieldError::Invalid { what, .. }, .. }) => assert_eq!(what, name),
             other => panic!("{changes}: {other:?}"),
         }
     }

@@ -24,7 +24,7 @@ mod scoring;
 pub use device_thread::DeviceThread;
 pub use generate::{Finish, Generated, Sampled, generate};
 pub use packed::{GroupTokens, Packed};
-pub use podium_checkpoint::{Config, Family, config};
+pub use podium_checkpoint::{Config, Family, FieldError, config};
 pub use policy::{LoadOptions, Policy, Precision};
 pub use sampler::Sampling;
 pub use scoring::{Entropy, Scores, TrainingOptions, TrainingPass};

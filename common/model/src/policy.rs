@@ -1,11 +1,12 @@
 //! The policy: embedding, blocks, norm and head of a Qwen3, Qwen2 or Llama model.
 
+use podium_checkpoint::FieldError;
 use podium_checkpoint::parameters::{self, Initial};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::attention::{Arrangement, Attention};
 use crate::checkpoint;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::layers::{self, Linear, Mlp, RmsNorm, Weights};
 use crate::random;
 use crate::rope::{Frequencies, Rotation};
@@ -101,7 +102,7 @@ impl Policy {
 
     /// A policy with random weights: normal with standard deviation `initializer_range`, norms 1, biases 0. The bits
     /// are a function of the configuration and the seed.
-    pub fn random(config: &Config, seed: u64, options: LoadOptions) -> Result<Self, config::Error> {
+    pub fn random(config: &Config, seed: u64, options: LoadOptions) -> Result<Self, FieldError> {
         config.check()?;
         let list = parameters::list(config).into_iter().enumerate();
         let parameters = list.map(|(stream, parameter)| {
@@ -112,6 +113,14 @@ impl Policy {
                 Initial::Normal => {
                     let count = parameter.shape.iter().product::<i64>() as usize;
                     let numbers = random::normal(seed, stream as u64, count, config.initializer_range);
+                    Tensor::from_slice(&numbers).view(&parameter.shape[..])
+                }
+                Initial::Uniform => {
+                    let [outputs, inputs] = parameter.shape[..] else {
+                        unreachable!("a matrix, as by the list")
+                    };
+                    let count = (outputs * inputs) as usize;
+                    let numbers = random::uniform(seed, stream as u64, count, 1.0 / (inputs as f64).sqrt());
                     Tensor::from_slice(&numbers).view(&parameter.shape[..])
                 }
             };

@@ -7,14 +7,8 @@ use std::f64::consts::TAU;
 
 /// `count` normal numbers with mean 0. `stream` tells the parameters of one policy apart.
 pub(crate) fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f64) -> Vec<f32> {
-    let key = mix(mix(seed) ^ stream);
+    let mut uniform = units(seed, stream);
     let mut numbers = Vec::with_capacity(count + 1);
-    let mut counter = 0;
-    let mut uniform = || {
-        counter += 1;
-        // 53 bits, in (0, 1]: the logarithm below stays finite.
-        ((mix(key.wrapping_add(counter)) >> 11) + 1) as f64 / (1_u64 << 53) as f64
-    };
     while numbers.len() < count {
         // Box and Muller 1958.
         let radius = standard_deviation * (-2.0 * uniform().ln()).sqrt();
@@ -23,6 +17,22 @@ pub(crate) fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f
     }
     numbers.truncate(count);
     numbers
+}
+
+/// `count` numbers between `-bound` and `bound`, each as likely as any other.
+pub(crate) fn uniform(seed: u64, stream: u64, count: usize, bound: f64) -> Vec<f32> {
+    let mut unit = units(seed, stream);
+    (0..count).map(|_| (bound * (2.0 * unit() - 1.0)) as f32).collect()
+}
+
+/// Uniform numbers in (0, 1], of 53 bits: their logarithms are finite.
+fn units(seed: u64, stream: u64) -> impl FnMut() -> f64 {
+    let key = mix(mix(seed) ^ stream);
+    let mut counter = 0;
+    move || {
+        counter += 1;
+        ((mix(key.wrapping_add(counter)) >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
 }
 
 /// The finaliser of `SplitMix64` (Steele, Lea and Flood 2014) over a Weyl step.
@@ -45,6 +55,16 @@ mod tests {
         let variance = numbers.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 1e5;
         assert!(mean.abs() < 3e-4, "{mean}");
         assert!((variance.sqrt() - 0.02).abs() < 2e-4, "{variance}");
+    }
+
+    #[test]
+    fn has_the_moments_of_a_uniform_distribution() {
+        let numbers = uniform(7, 3, 100_001, 0.5);
+        assert!(numbers.iter().all(|x| x.abs() <= 0.5));
+        let mean = numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / 1e5;
+        let variance = numbers.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 1e5;
+        assert!(mean.abs() < 5e-3, "{mean}");
+        assert!((variance - 1.0 / 12.0).abs() < 1e-3, "{variance}");
     }
 
     #[test]

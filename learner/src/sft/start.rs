@@ -43,6 +43,9 @@ pub enum Error {
     /// The configuration cannot be read or used.
     #[error(transparent)]
     Config(#[from] podium_model::config::Error),
+    /// The configuration does not describe a policy.
+    #[error("cannot make a policy with random weights")]
+    Field(#[from] podium_model::FieldError),
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] podium_model::checkpoint::Error),
