@@ -36,18 +36,9 @@ struct Arguments {
 async fn main() {
     logs::start();
     if let Err(error) = coordinate(Arguments::parse()).await {
-        tracing::error!("{}", describe(&error));
+        tracing::error!("{}", logs::describe(error.as_ref()));
         std::process::exit(1);
     }
-}
-
-/// An error and its causes in one line; a cause that the text before it already gives is not said twice.
-fn describe(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
-        "" => cause,
-        _ if said.contains(&cause) => said,
-        _ => format!("{said}: {cause}"),
-    })
 }
 
 async fn coordinate(arguments: Arguments) -> Result<()> {

@@ -19,6 +19,17 @@ use crate::store::{self, Store};
 
 /// Extension of the files that hold weights.
 const WEIGHTS: &str = "safetensors";
+/// What a PEFT folder consists of.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
+/// What version 0 is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Folder of the model; needed the first time.
+    pub model: Option<&'a Path>,
+    /// Folder of the adapter that the run goes on with.
+    pub adapter: Option<&'a Path>,
+}
 
 /// Why a version cannot be had or taken.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +130,7 @@ pub struct Policies {
 
 impl Policies {
     /// The versions under `root`; imports `start` as version 0 where there is none yet.
-    pub fn open(root: &Path, run_hash: &str, start: Option<&Path>, store: &Store) -> Result<Self, Error> {
+    pub fn open(root: &Path, run_hash: &str, start: Start<'_>, store: &Store) -> Result<Self, Error> {
         durable::create_folder(root)?;
         let mut known = BTreeMap::new();
         for message in store.policies()? {
@@ -130,13 +141,12 @@ impl Policies {
         let manifest = match known.get(&PolicyVersion::START) {
             Some(manifest) if first.is_dir() => manifest.clone(),
             _ => {
-                let start = start.ok_or(Error::NoStart)?;
                 let manifest = import(start, root, run_hash)?;
                 store.put_policy(&(&manifest).into())?;
                 manifest
             }
         };
-        if let Some(start) = start.filter(|start| start.is_dir()) {
+        if let Some(start) = start.model.filter(|start| start.is_dir()) {
             let failed = |source| Error::Start { folder: start.to_owned(), source };
             if manifest::fingerprint(start).map_err(failed)? != manifest.model_fingerprint {
                 return Err(Error::OtherStart { folder: start.to_owned() });
@@ -228,6 +238,9 @@ impl Policies {
 
 /// Whether a file of a policy folder belongs to the policy, rather than to whoever made it.
 fn belongs(name: &str) -> bool {
+    if ADAPTER.contains(&name) {
+        return false;
+    }
     let tokenizer = name.starts_with("tokenizer") && has_extension(name, "json");
     let named =
         ["config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json"];
@@ -238,7 +251,8 @@ fn has_extension(name: &str, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == extension)
 }
 
-fn import(start: &Path, root: &Path, run_hash: &str) -> Result<Manifest, Error> {
+fn import(start: Start<'_>, root: &Path, run_hash: &str) -> Result<Manifest, Error> {
+    let Start { model: Some(start), adapter } = start else { return Err(Error::NoStart) };
     let unreadable = |source| Error::Start {
         folder: start.to_owned(),
         source: manifest::Error::Folder { folder: start.to_owned(), source },
@@ -255,15 +269,17 @@ fn import(start: &Path, root: &Path, run_hash: &str) -> Result<Manifest, Error> 
         let name = entry.file_name().to_string_lossy().into_owned();
         if belongs(&name) && entry.path().is_file() {
             has_weights |= has_extension(&name, WEIGHTS);
-            let copied = fs::copy(entry.path(), partial.join(&name))
-                .and_then(|_| fs::File::open(partial.join(&name)).and_then(|file| file.sync_all()));
-            copied.map_err(|source| Error::Copy { path: entry.path(), source })?;
+            copy(&entry.path(), &partial.join(&name))?;
         }
+    }
+    for (folder, name) in adapter.into_iter().flat_map(|folder| ADAPTER.map(|name| (folder, name))) {
+        copy(&folder.join(name), &partial.join(name))?;
     }
     if !has_weights {
         return Err(Error::NoWeights { folder: start.to_owned() });
     }
-    let described = manifest::describe(&partial, PolicyVersion::START, run_hash);
+    let described = manifest::fingerprint(&partial)
+        .and_then(|print| manifest::describe(&partial, PolicyVersion::START, run_hash, &print));
     let manifest = described.map_err(|source| Error::Start { folder: start.to_owned(), source })?;
     durable::sync_folder(&partial)?;
     let target = root.join("0");
@@ -274,6 +290,12 @@ fn import(start: &Path, root: &Path, run_hash: &str) -> Result<Manifest, Error> 
     fs::rename(&partial, &target).map_err(failed)?;
     durable::sync_folder(root)?;
     Ok(manifest)
+}
+
+/// Copies a file and waits until it is on disk.
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let copied = fs::copy(from, to).and_then(|_| fs::File::open(to)?.sync_all());
+    copied.map_err(|source| Error::Copy { path: from.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -288,6 +310,10 @@ mod tests {
         folder
     }
 
+    fn from(model: &Path) -> Start<'_> {
+        Start { model: Some(model), adapter: None }
+    }
+
     fn plan() -> Plan {
         let file = podium_config::RunFile::parse("[evaluation]\nevery_steps = 4", "run.toml", &[]).unwrap();
         Plan::of(&file, 10)
@@ -298,15 +324,33 @@ mod tests {
         let (start, out) = (start(), tempfile::tempdir().unwrap());
         let store = Store::open(out.path(), "cafe").unwrap();
         let root = out.path().join("policy");
-        assert!(matches!(Policies::open(&root, "cafe", None, &store), Err(Error::NoStart)));
-        let policies = Policies::open(&root, "cafe", Some(start.path()), &store).unwrap();
+        assert!(matches!(
+            Policies::open(&root, "cafe", Start { model: None, adapter: None }, &store),
+            Err(Error::NoStart)
+        ));
+        let policies = Policies::open(&root, "cafe", from(start.path()), &store).unwrap();
         let manifest = policies.manifest(None).unwrap();
         assert_eq!(manifest.files.len(), 3, "notes are nobody's policy");
         manifest.verify(&root.join("0")).unwrap();
-        Policies::open(&root, "cafe", None, &store).unwrap();
+        Policies::open(&root, "cafe", Start { model: None, adapter: None }, &store).unwrap();
         fs::write(start.path().join("config.json"), "other").unwrap();
-        let other = Policies::open(&root, "cafe", Some(start.path()), &store);
+        let other = Policies::open(&root, "cafe", from(start.path()), &store);
         assert!(matches!(other, Err(Error::OtherStart { .. })));
+    }
+
+    #[test]
+    fn an_adapter_to_go_on_with_is_part_of_the_start() {
+        let (start, adapter, out) = (start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(out.path(), "cafe").unwrap();
+        let root = out.path().join("policy");
+        let both = Start { model: Some(start.path()), adapter: Some(adapter.path()) };
+        let missing = Policies::open(&root, "cafe", both, &store).unwrap_err().to_string();
+        assert!(missing.contains("adapter_config.json"), "{missing}");
+        for name in ADAPTER {
+            fs::write(adapter.path().join(name), name).unwrap();
+        }
+        let policies = Policies::open(&root, "cafe", both, &store).unwrap();
+        assert_eq!(policies.manifest(None).unwrap().files.len(), 5);
     }
 
     #[test]
@@ -314,7 +358,7 @@ mod tests {
         let (start, out) = (start(), tempfile::tempdir().unwrap());
         let store = Store::open(out.path(), "cafe").unwrap();
         let policies =
-            Policies::open(&out.path().join("policy"), "cafe", Some(start.path()), &store).unwrap();
+            Policies::open(&out.path().join("policy"), "cafe", from(start.path()), &store).unwrap();
         let mut manifest = Manifest { version: PolicyVersion(1), ..policies.manifest(None).unwrap() };
         assert!(!policies.is_repeated(&manifest).unwrap());
         policies.add(manifest.clone());
@@ -331,7 +375,7 @@ mod tests {
         let (start, out) = (start(), tempfile::tempdir().unwrap());
         let store = Store::open(out.path(), "cafe").unwrap();
         let root = out.path().join("policy");
-        let policies = Policies::open(&root, "cafe", Some(start.path()), &store).unwrap();
+        let policies = Policies::open(&root, "cafe", from(start.path()), &store).unwrap();
         (1..=7).for_each(|version| fs::create_dir(root.join(version.to_string())).unwrap());
         policies.prune(&plan(), PolicyVersion(7)).unwrap();
         let mut left: Vec<String> = fs::read_dir(&root)

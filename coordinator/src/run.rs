@@ -20,7 +20,7 @@ use crate::curriculum::{self, Curriculum};
 use crate::grading::Sampling;
 use crate::identity::Identity;
 use crate::machine::{Machine, Plan};
-use crate::policies::{self, Policies};
+use crate::policies::{self, Policies, Start};
 use crate::reports::summary::Baselines;
 use crate::service::{self, Context};
 use crate::store::{self, Store};
@@ -176,7 +176,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     let plan = Plan::of(file, task.dataset().test.len());
     let curriculum = Curriculum::new(task, file.rollout.prompts_per_step)?;
     let baselines = Baselines::of(&curriculum, plan.evaluation_prompts, oracle.as_ref())?;
-    let policies = Policies::open(&out.join("policy"), &run_hash, file.model.path.as_deref(), &store)?;
+    let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
+    let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
     let identity = Identity {
         run_id: store.run_id()?,
         run_name: file.run.name.clone(),

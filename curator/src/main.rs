@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }

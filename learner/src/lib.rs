@@ -9,11 +9,13 @@ pub mod batch;
 pub mod checkpoint;
 pub mod collective;
 pub mod gradients;
+pub mod lora;
 pub mod loss;
+pub mod merge;
 pub mod metrics;
-pub mod progress;
 pub mod rank;
 pub mod schedule;
+pub mod score;
 pub mod session;
 pub mod sft;
 #[cfg(test)]

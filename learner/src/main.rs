@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::{Override, RunFile};
-use podium_learner::{metrics, sft, train};
-use podium_model::device;
+use podium_learner::{merge, metrics, score, sft, train};
+use podium_model::{LoadOptions, Precision, device};
 use podium_runtime::metrics_server::Endpoint;
 use podium_runtime::{logs, openmp, shutdown};
 
-/// Trains policies: GRPO steps of a run, and supervised fine-tuning.
+/// Trains policies: GRPO steps of a run, and supervised fine-tuning; scores completions and merges adapters.
 #[derive(Debug, Parser)]
 #[command(name = "podium-learner", version)]
 struct Cli {
@@ -25,6 +25,10 @@ enum Command {
     Train(Train),
     /// Fine-tunes a policy on a data set's demonstrations.
     Sft(Sft),
+    /// Computes the log-probabilities of given completions.
+    Score(Score),
+    /// Works an adapter into the weights of its model.
+    Merge(Merge),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +100,59 @@ struct Sft {
     device: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Score {
+    /// Folder of the model, in Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder of a PEFT adapter of that model.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Rows with `prompt_ids` and `completion_ids`.
+    #[arg(long, value_name = "FILE.jsonl")]
+    input: PathBuf,
+    /// The same rows with `logprobs`, one a completion token.
+    #[arg(long, value_name = "FILE.jsonl")]
+    output: PathBuf,
+    /// Divisor of the logits.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Tokens that are computed at once.
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    batch_tokens: usize,
+    /// Number type of weights and activations.
+    #[arg(long, value_enum, default_value_t = NumberType::Float32)]
+    dtype: NumberType,
+    /// cpu, cuda, cuda:1, or auto for a GPU where there is one.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Threads that libtorch computes with.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NumberType {
+    Float32,
+    Bfloat16,
+}
+
+#[derive(Debug, Args)]
+struct Merge {
+    /// Folder of the model, in Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder of a PEFT adapter of that model.
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// Folder to write; it must not exist or be empty.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Largest size of a weight file; more weights become several files with an index.
+    #[arg(long, value_name = "BYTES", default_value_t = 5_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    max_shard_size: u64,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
@@ -103,11 +160,13 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Train(command) => train(command),
         Command::Sft(command) => sft(command),
+        Command::Score(command) => score(command),
+        Command::Merge(command) => merge(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -139,6 +198,33 @@ async fn train(command: &Train) -> anyhow::Result<()> {
         metrics_address: endpoint.address().to_string(),
     };
     Ok(train::run(&file, &options, stop, || endpoint.set_ready(true)).await?)
+}
+
+fn score(command: &Score) -> anyhow::Result<()> {
+    let device = device::parse(&command.device)?;
+    device::set_threads(command.threads)?;
+    let precision = match command.dtype {
+        NumberType::Float32 => Precision::Float32,
+        NumberType::Bfloat16 => Precision::Bfloat16,
+    };
+    let tokens = score::run(&score::Options {
+        model: command.model.clone(),
+        adapter: command.adapter.clone(),
+        input: command.input.clone(),
+        output: command.output.clone(),
+        temperature: command.temperature,
+        batch_tokens: command.batch_tokens,
+        load: LoadOptions { device, precision },
+    })?;
+    tracing::info!("{tokens} completion tokens are scored in {}", command.output.display());
+    Ok(())
+}
+
+fn merge(command: &Merge) -> anyhow::Result<()> {
+    let Merge { model, adapter, out, max_shard_size } = command;
+    merge::run(model, adapter, out, *max_shard_size)?;
+    tracing::info!("the merged model is in {}", out.display());
+    Ok(())
 }
 
 fn sft(command: &Sft) -> anyhow::Result<()> {

@@ -15,6 +15,7 @@ use tch::Device;
 use crate::batch::Share;
 use crate::checkpoint::{self, Checkpoints};
 use crate::collective::{self, Collective};
+use crate::lora;
 use crate::update::{self, Metrics, Updater};
 
 /// Why a rank cannot do its work.
@@ -26,6 +27,9 @@ pub enum Error {
     /// The policy cannot be read or written.
     #[error(transparent)]
     Policy(#[from] podium_model::checkpoint::Error),
+    /// The adapter that the run file asks for cannot be made.
+    #[error(transparent)]
+    Lora(#[from] lora::Error),
     /// A checkpoint cannot be written or used.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -64,6 +68,8 @@ pub struct Rank {
     checkpoints: Option<Checkpoints>,
     /// Folder of policy version 0.
     start: PathBuf,
+    file: RunFile,
+    device: Device,
 }
 
 /// Where training goes on.
@@ -85,14 +91,14 @@ impl Rank {
     ) -> Result<Self, Error> {
         let device = device::parse(device)?;
         device::set_threads(file.learner.threads as usize)?;
-        let policy =
-            Policy::load(start, LoadOptions { device, precision: precision(file.model.dtype, device) })?;
         let open = |folder| Checkpoints::open(folder, &file.hash(), file.run.seed);
         Ok(Self {
-            updater: Updater::new(policy, file),
+            updater: from_start(start, file, device)?,
             collective: Box::new(collective::Alone),
             checkpoints: checkpoints.map(open).transpose()?,
             start: start.to_owned(),
+            file: file.clone(),
+            device,
         })
     }
 
@@ -113,9 +119,8 @@ impl Rank {
                 checkpoint.restore(self.updater.state())?;
                 self.updater.restored(checkpoint.next_step);
                 position = Position { next_step: checkpoint.next_step, metrics: Some(checkpoint.metrics) };
-            } else {
-                self.updater.policy_mut().assign_from(&self.start)?;
-                self.updater.forget();
+            } else if self.updater.next_step() != Step(0) {
+                self.updater = from_start(&self.start, &self.file, self.device)?;
             }
         }
         if self.collective.world_size() > 1 {
@@ -134,9 +139,14 @@ impl Rank {
         Ok(self.updater.update(share, self.collective.as_mut())?)
     }
 
-    /// Writes the policy as it is now into `folder`, with everything but weights as in version 0.
+    /// Writes the policy as it is now into `folder`: its adapter, or else its weights with everything beside them as in
+    /// version 0.
     pub fn save_policy(&self, folder: &Path) -> Result<(), Error> {
-        self.updater.policy().save(folder)?;
+        let policy = self.updater.policy();
+        policy.save_trained(folder, lora::base_model(&self.file))?;
+        if policy.adapter().is_some() {
+            return Ok(());
+        }
         let unread = |source| durable::Error::Read { path: self.start.clone(), source };
         for entry in fs::read_dir(&self.start).map_err(unread)? {
             let entry = entry.map_err(unread)?;
@@ -157,6 +167,12 @@ impl Rank {
         }
         Ok(())
     }
+}
+
+/// A run's first step still to come, from the policy in the folder of version 0.
+fn from_start(start: &Path, file: &RunFile, device: Device) -> Result<Updater, Error> {
+    let policy = Policy::load(start, LoadOptions { device, precision: precision(file.model.dtype, device) })?;
+    Ok(Updater::new(lora::prepare(policy, file)?, file))
 }
 
 /// The number type a policy computes in on a device.

@@ -296,7 +296,8 @@ impl Learner<'_> {
             .await?;
         if leader {
             let start = Instant::now();
-            let manifest = manifest::describe(&self.outgoing, step.produces(), &self.identity.run_hash)?;
+            let Identity { run_hash, model_fingerprint, .. } = &self.identity;
+            let manifest = manifest::describe(&self.outgoing, step.produces(), run_hash, model_fingerprint)?;
             publish::publish(&self.coordinator, &manifest, &self.outgoing).await?;
             crate::metrics::published(start.elapsed().as_secs_f64());
         }

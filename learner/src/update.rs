@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use podium_config::RunFile;
-use podium_grpo::{Group, Options, Step};
+use podium_grpo::{Group, Step};
 use podium_model::{Entropy, GroupTokens, Packed, Policy, TrainingOptions};
 use tch::Tensor;
 
@@ -14,6 +14,7 @@ use crate::adamw::{self, AdamW};
 use crate::batch::{self, MicroBatch, Share};
 use crate::collective::{self, Collective};
 use crate::gradients;
+use crate::lora;
 use crate::loss::{Figures, Objective, Tokens, Totals, objective};
 use crate::schedule::{Course, Schedule};
 
@@ -64,34 +65,27 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Updater {
     policy: Policy,
-    /// The policy of version 0, where the objective has a KL term.
+    /// The policy of version 0, where the objective has a KL term. It shares what is not trained.
     reference: Option<Policy>,
     optimizer: AdamW,
-    optimizer_options: adamw::Options,
     schedule: Schedule,
-    options: Options,
-    temperature: f64,
-    groups_per_micro_batch: usize,
+    file: RunFile,
 }
 
 impl Updater {
     /// A policy, that of version 0, before the first step of a run.
     pub fn new(mut policy: Policy, file: &RunFile) -> Self {
-        let reference = (file.grpo.beta != 0.0).then(|| policy.frozen_copy());
+        let reference = (file.grpo.beta != 0.0).then(|| policy.reference());
         policy.set_training(true);
-        let optimizer_options = adamw::Options::from(&file.learner);
         Self {
             reference,
-            optimizer: AdamW::new(policy.trainable(), optimizer_options),
-            optimizer_options,
+            optimizer: AdamW::new(policy.trainable(), (&file.learner).into()),
             schedule: Schedule {
                 peak: file.learner.learning_rate,
                 warmup_steps: file.learner.warmup_steps,
                 course: Course::Constant,
             },
-            options: file.grpo.clone(),
-            temperature: file.rollout.temperature,
-            groups_per_micro_batch: file.learner.groups_per_micro_batch as usize,
+            file: file.clone(),
             policy,
         }
     }
@@ -99,16 +93,6 @@ impl Updater {
     /// The policy as it is now.
     pub const fn policy(&self) -> &Policy {
         &self.policy
-    }
-
-    /// For reading its weights from elsewhere; [`Self::forget`] has to follow.
-    pub const fn policy_mut(&mut self) -> &mut Policy {
-        &mut self.policy
-    }
-
-    /// Starts over with the policy as it is: no step taken, no moments.
-    pub fn forget(&mut self) {
-        self.optimizer = AdamW::new(self.policy.trainable(), self.optimizer_options);
     }
 
     /// The step that comes next.
@@ -136,7 +120,8 @@ impl Updater {
         share.check().map_err(|source| Error::Share { step, source })?;
         // What an earlier attempt at this step left behind.
         self.policy.zero_gradients();
-        let batches = share.micro_batches(&self.options, self.groups_per_micro_batch);
+        let groups = self.file.learner.groups_per_micro_batch as usize;
+        let batches = share.micro_batches(&self.file.grpo, groups);
         let figures = batches.iter().map(|batch| self.accumulate(batch)).collect::<Result<Vec<_>, _>>();
         let own = Figures::total(&figures.map_err(|source| Error::Batch { step, source })?);
 
@@ -156,24 +141,26 @@ impl Updater {
     /// Adds a micro-batch's gradient to the parameters'.
     fn accumulate(&self, batch: &MicroBatch<'_>) -> Result<Figures, podium_model::packed::Error> {
         let packed = Packed::new(&batch.groups.iter().map(|group| tokens(group)).collect::<Vec<_>>())?;
+        let (temperature, options) = (self.file.rollout.temperature, &self.file.grpo);
         let reference = match &self.reference {
-            Some(reference) => Some(reference.score(&packed, self.temperature, Entropy::Skipped)?.logprobs),
+            Some(reference) => Some(reference.score(&packed, temperature, Entropy::Skipped)?.logprobs),
             None => None,
         };
         let tokens = Tokens::new(batch, reference.as_ref(), self.policy.device());
         if !batch.moves {
-            let scores = self.policy.score(&packed, self.temperature, Entropy::Measured)?;
-            return Ok(objective(&scores.logprobs, scores.entropy.as_ref(), &tokens, &self.options).figures);
+            let scores = self.policy.score(&packed, temperature, Entropy::Measured)?;
+            return Ok(objective(&scores.logprobs, scores.entropy.as_ref(), &tokens, options).figures);
         }
-        let options = TrainingOptions {
-            temperature: self.temperature,
+        let pass = TrainingOptions {
+            temperature,
             entropy: Entropy::Measured,
-            ..TrainingOptions::default()
+            recompute_layers: self.file.learner.recompute_layers,
+            dropout: Some(lora::dropout(&self.file, self.next_step().0)),
         };
-        let pass = self.policy.training_pass(&packed, options)?;
+        let pass = self.policy.training_pass(&packed, pass)?;
         let scores = pass.scores();
         let Objective { loss, figures } =
-            objective(&scores.logprobs, scores.entropy.as_ref(), &tokens, &self.options);
+            objective(&scores.logprobs, scores.entropy.as_ref(), &tokens, options);
         loss.backward();
         pass.backward();
         Ok(figures)

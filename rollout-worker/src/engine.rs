@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podium_config::DataType;
+use podium_config::Model;
 use podium_grpo::PolicyVersion;
 use podium_model::DeviceThread;
 use podium_model::device_thread;
+use podium_tokenizer::Variables;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -55,12 +56,16 @@ impl Engine {
     /// Starts the device's thread. No policy is loaded yet.
     pub(crate) async fn start(
         device: &str,
-        dtype: DataType,
+        model: &Model,
         threads: usize,
         cache: PolicyCache,
     ) -> Result<Self, Error> {
-        let name = device.to_owned();
-        let build = move || Sampler::new(&name, dtype, threads);
+        let (name, dtype, variables) = (
+            device.to_owned(),
+            model.dtype,
+            Variables::prompt(model.enable_thinking, &model.template_variables),
+        );
+        let build = move || Sampler::new(&name, dtype, threads, variables);
         let thread = DeviceThread::start("device", MAILBOX, build).await?;
         Ok(Self { thread, cache: Arc::new(Mutex::new(cache)) })
     }
@@ -70,24 +75,24 @@ impl Engine {
         Ok(self.thread.call("name the device", LOAD_DEADLINE, |sampler| sampler.device_name()).await?)
     }
 
-    /// Makes the coordinator's latest version the one that samples, and says where it lies.
+    /// Makes the coordinator's latest version the one that samples, and says where its model lies.
     pub(crate) async fn ensure_latest(&self) -> Result<PathBuf, Error> {
         let version = self.cache.lock().await.latest().await?;
         self.ensure(version).await
     }
 
-    /// Makes `version` the one that samples, and says where it lies.
+    /// Makes `version` the one that samples, and says where its model lies.
     async fn ensure(&self, version: PolicyVersion) -> Result<PathBuf, Error> {
-        let folder = self.cache.lock().await.ensure(version).await?;
-        let path = folder.clone();
+        let place = self.cache.lock().await.ensure(version).await?;
+        let model = place.model.clone();
         let load = move |sampler: &mut Sampler| {
             let began = (sampler.version() != Some(version)).then(Instant::now);
-            sampler.load(version, &path).map(|()| began.map(|began| began.elapsed()))
+            sampler.load(version, &place).map(|()| began.map(|began| began.elapsed()))
         };
         if let Some(took) = self.thread.call("load a policy version", LOAD_DEADLINE, load).await?? {
             metrics::loaded(took);
         }
-        Ok(folder)
+        Ok(model)
     }
 }
 
@@ -130,7 +135,7 @@ mod tests {
         let server = fake.serve("127.0.0.1:0").await;
         let folder = tempfile::tempdir().unwrap();
         let cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
-        let engine = Engine::start("cpu", DataType::Float32, 1, cache).await.unwrap();
+        let engine = Engine::start("cpu", &Model::default(), 1, cache).await.unwrap();
         assert_eq!(engine.device_name().await.unwrap(), "cpu");
         assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join("1"));
 

@@ -192,7 +192,7 @@ impl Policy for FakeCoordinator {
         let version = version.or(policies.keys().max().copied());
         let found = version.and_then(|version| Some((version, policies.get(&version)?)));
         let (version, folder) = found.ok_or_else(|| Status::not_found("no such policy version"))?;
-        let manifest = manifest::describe(folder, PolicyVersion(version), &run_hash).unwrap();
+        let manifest = manifest::describe(folder, PolicyVersion(version), &run_hash, "f00d").unwrap();
         Ok(Response::new((&manifest).into()))
     }
 

@@ -1,18 +1,20 @@
 //! `podium-rollout-worker generate`: completions for the rows of a file, without a coordinator.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use podium_config::DataType;
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, GroupId, PolicyVersion, Step};
 use podium_proto::convert::Slot;
-use podium_runtime::durable;
-use podium_tokenizer::Message;
+use podium_runtime::progress::Progress;
+use podium_runtime::{durable, json_lines};
+use podium_tokenizer::{Message, Variables};
 use serde_json::{Map, Value, json};
 
 use crate::lease::{Sampling, stream};
+use crate::policy_cache::Place;
 use crate::sampler::{self, Batch, Sampler};
 
 /// Samples completions for the rows of a JSON Lines file.
@@ -21,6 +23,9 @@ pub(crate) struct Options {
     /// Folder of the policy, in Hugging Face layout.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// Folder of a PEFT adapter of that policy.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Rows with `prompt_ids` (token ids) or `messages` (role and content, for the chat template).
     #[arg(long, value_name = "FILE.jsonl")]
     input: PathBuf,
@@ -48,6 +53,12 @@ pub(crate) struct Options {
     /// Always the most probable token. Log-probabilities stay those of the distribution at --temperature.
     #[arg(long)]
     greedy: bool,
+    /// Go on after end-of-turn tokens, up to --max-new-tokens.
+    #[arg(long)]
+    ignore_stop: bool,
+    /// The chat template's `enable_thinking`, for templates that know it.
+    #[arg(long, value_name = "true|false")]
+    enable_thinking: Option<bool>,
     /// Rows that are sampled as one batch.
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch_size: usize,
@@ -66,23 +77,8 @@ pub(crate) struct Options {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The input cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A line is not a JSON object.
-    #[error("{}:{line} is not a JSON object", path.display())]
-    Json {
-        /// Which file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// Why.
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] json_lines::Error),
     /// A row has no prompt.
     #[error("{}:{line} has {found}: expected \"prompt_ids\", a list of token ids that is not empty, or \"messages\", a list of role and content that is not empty", path.display())]
     Row {
@@ -114,19 +110,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
             return Err(Error::Zero { flag });
         }
     }
-    let text = std::fs::read_to_string(&options.input)
-        .map_err(|source| Error::Read { path: options.input.clone(), source })?;
-    let mut rows = parse(&text, &options.input)?;
+    let mut rows = rows(&options.input)?;
 
     let dtype = if options.bfloat16 { DataType::Bfloat16 } else { DataType::Float32 };
-    let mut sampler = Sampler::new(&options.device, dtype, options.threads)?;
-    sampler.load(PolicyVersion::START, &options.model)?;
+    let variables = Variables::prompt(options.enable_thinking, &BTreeMap::new());
+    let mut sampler = Sampler::new(&options.device, dtype, options.threads, variables)?;
+    let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
+    sampler.load(PolicyVersion::START, &Place { version, model: options.model.clone() })?;
 
-    // Hidden where standard error is not a terminal.
-    let progress = ProgressBar::new(rows.len() as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} rows, {msg}, {eta} left")
-            .expect("the template is a constant that parses"),
-    );
+    let mut progress = Progress::new("generate", rows.len() as u64);
+    let mut done = 0;
     let mut tokens = 0;
     let mut output = String::new();
     for (number, rows) in rows.chunks_mut(options.batch_size).enumerate() {
@@ -138,12 +131,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
             output.push_str(&Value::Object(std::mem::take(&mut row.value)).to_string());
             output.push('\n');
         }
-        progress.set_message(format!("{tokens} tokens"));
-        progress.inc(rows.len() as u64);
+        done += rows.len() as u64;
+        progress.show(done, || format!("{tokens} tokens"));
     }
-    progress.finish_and_clear();
+    progress.finish();
     durable::write(&options.output, output.as_bytes())?;
-    tracing::info!("{tokens} tokens for {} rows in {}", progress.position(), options.output.display());
+    tracing::info!("{tokens} tokens for {done} rows in {}", options.output.display());
     Ok(())
 }
 
@@ -161,19 +154,12 @@ enum Prompt {
     Messages(Vec<Message>),
 }
 
-fn parse(text: &str, path: &Path) -> Result<Vec<Row>, Error> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let row = |(index, text): (usize, &str)| {
-        let line = index + 1;
-        let value: Map<String, Value> = serde_json::from_str(text).map_err(|source| Error::Json {
-            path: path.to_owned(),
-            line,
-            source,
-        })?;
+fn rows(path: &Path) -> Result<Vec<Row>, Error> {
+    let row = |json_lines::Row { line, value }| {
         let prompt = prompt(&value).map_err(|found| Error::Row { path: path.to_owned(), line, found })?;
         Ok(Row { value, prompt, line })
     };
-    lines.map(row).collect()
+    json_lines::read(path, "a JSON object")?.into_iter().map(row).collect()
 }
 
 fn prompt(row: &Map<String, Value>) -> Result<Prompt, &'static str> {
@@ -229,7 +215,8 @@ fn complete(
             (0..options.group_size).map(|sample| stream(options.seed, slot, sample)).collect()
         })
         .collect();
-    let batch = Batch { prompts: &prompts, streams: &streams, sampling: &sampling };
+    let ignore_stop = options.ignore_stop;
+    let batch = Batch { prompts: &prompts, streams: &streams, sampling: &sampling, ignore_stop };
     let completed = sampler.complete(&batch, &|| false)?;
     Ok(completed.map(|completed| completed.groups).unwrap_or_default())
 }
@@ -255,6 +242,7 @@ mod tests {
     fn options(model: &Path, folder: &Path) -> Options {
         Options {
             model: model.to_owned(),
+            adapter: None,
             input: folder.join("in.jsonl"),
             output: folder.join("out.jsonl"),
             group_size: 3,
@@ -264,6 +252,8 @@ mod tests {
             top_k: 0,
             seed: 4,
             greedy: false,
+            ignore_stop: false,
+            enable_thinking: None,
             batch_size: 2,
             device: "cpu".into(),
             bfloat16: false,
@@ -313,7 +303,7 @@ mod tests {
         let rows = generated(|options| options.greedy = true, INPUT).unwrap();
         // The log-probabilities of equal prompts differ by rounding: the batches they are in have different shapes.
         assert_eq!(rows[1]["completions"][0]["ids"], rows[2]["completions"][0]["ids"]);
-        assert_eq!(rows[0]["completions"][0], rows[0]["completions"][2]);
+        assert_eq!(rows[0]["completions"][0]["ids"], rows[0]["completions"][2]["ids"]);
         let reseeded = |options: &mut Options| (options.greedy, options.seed) = (true, 9);
         assert_eq!(rows, generated(reseeded, INPUT).unwrap());
     }
@@ -321,7 +311,7 @@ mod tests {
     #[test]
     fn rows_without_a_prompt_are_named() {
         let error = |input: &str| generated(|_| {}, input).unwrap_err().to_string();
-        assert!(error("{\"prompt_ids\": [1]}\n[]").contains("in.jsonl:2 is not a JSON object"));
+        assert!(error("{\"prompt_ids\": [1]}\n[]").contains("in.jsonl:2: expected a JSON object"));
         assert!(error("{}").contains("in.jsonl:1 has no prompt"));
         assert!(error(r#"{"prompt_ids": []}"#).contains("unusable \"prompt_ids\""));
         assert!(error(r#"{"messages": [{"role": "user"}]}"#).contains("unusable \"messages\""));

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("podium-rollout-worker: {error:#}");
+            tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -116,7 +116,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
     let device = options.device.as_ref().unwrap_or(&run_file.launch.rollout_device);
     let threads = run_file.rollout.threads as usize;
-    let engine = Engine::start(device, run_file.model.dtype, threads, cache).await?;
+    let engine = Engine::start(device, &run_file.model, threads, cache).await?;
 
     let folder = tokio::select! {
         () = leave.cancelled() => return Ok(()),

@@ -1,11 +1,13 @@
 //! Policy versions on this host's disk: the ones sampled last, fetched when they are first wanted.
 //!
-//! Says where a version lies; reading weights is the sampler's work.
+//! Says where a version lies; reading weights is the sampler's work. Versions that consist of an adapter share the model
+//! of version 0, which stays as long as they come.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use podium_grpo::PolicyVersion;
+use podium_model::is_adapter;
 use podium_proto::v1;
 use podium_runtime::durable;
 use podium_transfer::{Coordinator, connection, fetch};
@@ -58,6 +60,25 @@ pub(crate) struct PolicyCache {
     folder: PathBuf,
     /// Verified by this process; the one used last comes first.
     recent: Vec<PolicyVersion>,
+    /// Whether version 0 is there as the model below adapters.
+    has_base: bool,
+}
+
+/// Where a version lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The version's own files.
+    pub(crate) version: PathBuf,
+    /// The model and the tokenizer: the same folder, or that of version 0 for a version that is an adapter.
+    pub(crate) model: PathBuf,
+}
+
+impl Place {
+    /// Of a model's folder.
+    #[cfg(test)]
+    pub(crate) fn of_model(folder: &Path) -> Self {
+        Self { version: folder.to_owned(), model: folder.to_owned() }
+    }
 }
 
 impl PolicyCache {
@@ -65,25 +86,39 @@ impl PolicyCache {
     pub(crate) fn new(coordinator: Coordinator, run_hash: &str, folder: &Path) -> Result<Self, Error> {
         durable::create_folder(folder)?;
         let (run_hash, folder) = (run_hash.to_owned(), folder.to_owned());
-        Ok(Self { coordinator, run_hash, folder, recent: Vec::new() })
+        Ok(Self { coordinator, run_hash, folder, recent: Vec::new(), has_base: false })
     }
 
-    /// The folder that holds a version, fetched if need be. Removes versions that are no longer of use.
-    pub(crate) async fn ensure(&mut self, version: PolicyVersion) -> Result<PathBuf, Error> {
+    /// Where a version lies; it is fetched if need be. Removes versions that are no longer of use.
+    pub(crate) async fn ensure(&mut self, version: PolicyVersion) -> Result<Place, Error> {
         if let Some(place) = self.recent.iter().position(|known| *known == version) {
             self.recent[..=place].rotate_right(1);
-            return Ok(self.path(version));
+        } else {
+            self.bring(version).await?;
+            self.recent.insert(0, version);
+            self.recent.truncate(KEPT);
         }
+        let own = self.path(version);
+        let shares_base = version != PolicyVersion::START && is_adapter(&own);
+        if shares_base && !self.has_base {
+            self.bring(PolicyVersion::START).await?;
+            self.has_base = true;
+        }
+        let base = self.has_base.then_some(PolicyVersion::START);
+        fetch::prune(&self.folder, &self.recent.iter().copied().chain(base).collect::<Vec<_>>())?;
+        let model = if shares_base { self.path(PolicyVersion::START) } else { own.clone() };
+        Ok(Place { version: own, model })
+    }
+
+    /// Fetches and verifies a version.
+    async fn bring(&self, version: PolicyVersion) -> Result<(), Error> {
         let began = Instant::now();
         let failed = |source| Error::Fetch { version, folder: self.folder.clone(), source };
         let (manifest, path) = fetch(&self.coordinator, Some(version), &self.folder).await.map_err(failed)?;
         self.check_run(version, manifest.run_hash)?;
         metrics::fetched(began.elapsed());
         tracing::debug!("{version} is in {}", path.display());
-        self.recent.insert(0, version);
-        self.recent.truncate(KEPT);
-        fetch::prune(&self.folder, &self.recent)?;
-        Ok(path)
+        Ok(())
     }
 
     /// The coordinator's latest version, which is of this worker's run.
@@ -160,7 +195,7 @@ mod tests {
             (2, vec!["0", "2"]),
             (3, vec!["2", "3"]),
         ] {
-            let path = cache.ensure(PolicyVersion(wanted)).await.unwrap();
+            let path = cache.ensure(PolicyVersion(wanted)).await.unwrap().version;
             assert_eq!(fs::read_to_string(path.join("model.safetensors")).unwrap(), wanted.to_string());
             assert_eq!(versions(&folder), kept);
         }
@@ -170,13 +205,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn adapters_keep_the_model_that_they_belong_to() {
+        let (_fake, server, folders) = coordinator(4).await;
+        for folder in &folders[1..] {
+            for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+                fs::remove_file(folder.path().join(name)).unwrap();
+            }
+            fs::write(folder.path().join("adapter_config.json"), "{}").unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
+        for (wanted, kept) in [(2, vec!["0", "2"]), (3, vec!["0", "2", "3"]), (1, vec!["0", "1", "3"])] {
+            let place = cache.ensure(PolicyVersion(wanted)).await.unwrap();
+            assert_eq!(place.version, folder.path().join(wanted.to_string()));
+            assert_eq!(place.model, folder.path().join("0"));
+            assert_eq!(versions(&folder), kept);
+        }
+    }
+
+    #[tokio::test]
     async fn what_another_process_left_is_verified_and_tidied() {
         let (fake, server, _folders) = coordinator(2).await;
         let folder = tempfile::tempdir().unwrap();
         let coordinator = connect(&server.address);
         let mut cache = PolicyCache::new(coordinator.clone(), "cafe", folder.path()).unwrap();
         cache.ensure(PolicyVersion(0)).await.unwrap();
-        let path = cache.ensure(PolicyVersion(1)).await.unwrap().join("model.safetensors");
+        let path = cache.ensure(PolicyVersion(1)).await.unwrap().version.join("model.safetensors");
         fs::write(&path, "damaged").unwrap();
 
         fake.change(|state| state.fetched.clear());

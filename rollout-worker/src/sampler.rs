@@ -4,7 +4,7 @@
 //! in which folder. No keys or values outlive a call, hence none outlive a version.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use podium_config::DataType;
@@ -16,6 +16,7 @@ use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
 use crate::lease::{Cost, Lease, Outcome, Sampling, stream};
+use crate::policy_cache::Place;
 
 /// Why there are no completions.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,7 @@ pub(crate) fn precision(device: Device, wanted: DataType) -> Precision {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     options: LoadOptions,
+    variables: Variables,
     loaded: Option<Loaded>,
 }
 
@@ -101,6 +103,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) streams: &'a [Vec<Stream>],
     /// How.
     pub(crate) sampling: &'a Sampling,
+    /// Whether completions go on after an end-of-turn token.
+    pub(crate) ignore_stop: bool,
 }
 
 /// A batch's completions, for each prompt in sample order.
@@ -111,13 +115,19 @@ pub(crate) struct Completed {
 }
 
 impl Sampler {
-    /// Prepares the calling thread: `threads` libtorch threads on the device of that name.
-    pub(crate) fn new(device: &str, dtype: DataType, threads: usize) -> Result<Self, Error> {
+    /// Prepares the calling thread: `threads` libtorch threads on the device of that name. `variables`: those of the
+    /// chat template.
+    pub(crate) fn new(
+        device: &str,
+        dtype: DataType,
+        threads: usize,
+        variables: Variables,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Device { name: device.to_owned(), source };
         device::set_threads(threads).map_err(failed)?;
         let device = device::parse(device).map_err(failed)?;
         let options = LoadOptions { device, precision: precision(device, dtype) };
-        Ok(Self { options, loaded: None })
+        Ok(Self { options, variables, loaded: None })
     }
 
     /// `cpu`, `cuda:0`, …
@@ -133,26 +143,27 @@ impl Sampler {
         self.loaded.as_ref().map(|loaded| loaded.version)
     }
 
-    /// Makes `version`, which lies in `folder`, the one that samples.
+    /// Makes `version`, which lies at `place`, the one that samples.
     ///
     /// The versions of a run share architecture and tokenizer, so that only weights change after the first.
-    pub(crate) fn load(&mut self, version: PolicyVersion, folder: &Path) -> Result<(), Error> {
+    pub(crate) fn load(&mut self, version: PolicyVersion, place: &Place) -> Result<(), Error> {
         if self.version() == Some(version) {
             return Ok(());
         }
+        let Place { version: folder, model } = place;
         let failed = |source| Error::Policy { folder: folder.to_owned(), source: Box::new(source) };
         // Taken out, since half-assigned weights must not sample should this fail.
-        let loaded = match self.loaded.take() {
-            Some(mut loaded) => {
-                loaded.policy.assign_from(folder).map_err(failed)?;
-                Loaded { version, ..loaded }
+        let loaded = if let Some(mut loaded) = self.loaded.take() {
+            loaded.policy.assign_from(folder).map_err(failed)?;
+            Loaded { version, ..loaded }
+        } else {
+            let mut policy = Policy::load(model, self.options).map_err(failed)?;
+            if folder != model {
+                policy.assign_from(folder).map_err(failed)?;
             }
-            None => Loaded {
-                version,
-                policy: Policy::load(folder, self.options).map_err(failed)?,
-                tokenizer: Tokenizer::load(folder)
-                    .map_err(|source| Error::Tokenizer { folder: folder.to_owned(), source })?,
-            },
+            let tokenizer = Tokenizer::load(model)
+                .map_err(|source| Error::Tokenizer { folder: model.to_owned(), source })?;
+            Loaded { version, policy, tokenizer }
         };
         self.loaded = Some(loaded);
         Ok(())
@@ -169,7 +180,8 @@ impl Sampler {
         let Sampling { group_size, seed, .. } = lease.sampling;
         let streams = |slot| (0..group_size).map(|sample| stream(seed, slot, sample)).collect();
         let streams: Vec<Vec<Stream>> = lease.tasks.iter().map(|task| streams(task.slot)).collect();
-        let batch = Batch { prompts: &prompts, streams: &streams, sampling: &lease.sampling };
+        let batch =
+            Batch { prompts: &prompts, streams: &streams, sampling: &lease.sampling, ignore_stop: false };
         let Some(Completed { groups, cost }) = self.complete(&batch, stop)? else { return Ok(None) };
         let results = lease
             .tasks
@@ -187,8 +199,9 @@ impl Sampler {
         what: impl FnOnce() -> String,
     ) -> Result<Vec<u32>, Error> {
         let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
-        let variables = Variables { add_generation_prompt: true, ..Variables::default() };
-        tokenizer.encode_chat(messages, &variables).map_err(|source| Error::Prompt { what: what(), source })
+        tokenizer
+            .encode_chat(messages, &self.variables)
+            .map_err(|source| Error::Prompt { what: what(), source })
     }
 
     /// Samples completions of token ids; `None` if `stop` said so before all were done.
@@ -204,7 +217,7 @@ impl Sampler {
             top_k: batch.sampling.top_k,
             greedy: batch.sampling.greedy,
             max_new_tokens: batch.sampling.max_new_tokens,
-            stop_token_ids: tokenizer.stop_token_ids().to_vec(),
+            stop_token_ids: if batch.ignore_stop { Vec::new() } else { tokenizer.stop_token_ids().to_vec() },
         };
         let uniform = |prompt: usize, sample: usize, position: usize| {
             batch.streams[prompt][sample].clone().at(position as u64).uniform()

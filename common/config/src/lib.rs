@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use layers::Override;
-pub use sections::{DataType, Evaluation, Launch, Learner, Model, Network, Rollout, Run, Sft};
+pub use sections::{DataType, Evaluation, Launch, Learner, Lora, Model, Network, Rollout, Run, Sft};
 
 /// Everything a run is made of. Every section and every key may be left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,8 @@ pub struct RunFile {
     pub candidates: podium_recsys::candidates::Options,
     /// The policy at the start.
     pub model: Model,
+    /// The adapter that is trained instead of all weights.
+    pub lora: Lora,
     /// Sampling of training completions.
     pub rollout: Rollout,
     /// What a completion earns.
@@ -98,12 +100,12 @@ impl RunFile {
         let mut value = serde_json::to_value(self).expect("a run file is plain data");
         let sections = value.as_object_mut().expect("a run file is a table");
         for section in NOT_HASHED {
-            sections.remove(section);
+            sections.shift_remove(section);
         }
         // Where things lie does not say what they are: contents are compared by fingerprint.
         for (section, key) in PLACES {
             if let Some(section) = sections.get_mut(section).and_then(|section| section.as_object_mut()) {
-                section.remove(key);
+                section.shift_remove(key);
             }
         }
         let mut digest = Sha256::new();
@@ -112,7 +114,7 @@ impl RunFile {
     }
 
     fn resolve_paths(&mut self, folder: &Path) {
-        for path in [&mut self.data.dir, &mut self.model.path].into_iter().flatten() {
+        for path in [&mut self.data.dir, &mut self.model.path, &mut self.lora.adapter].into_iter().flatten() {
             if path.is_relative() {
                 *path = folder.join(&*path);
             }
@@ -121,7 +123,7 @@ impl RunFile {
 }
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
-const PLACES: [(&str, &str); 2] = [("model", "path"), ("data", "dir")];
+const PLACES: [(&str, &str); 3] = [("model", "path"), ("data", "dir"), ("lora", "adapter")];
 
 /// A run file that cannot be used.
 #[derive(Debug, thiserror::Error)]

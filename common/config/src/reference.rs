@@ -21,7 +21,8 @@ pub fn markdown() -> String {
          defaults, the file, environment variables (`PODIUM_RUN__SEED=3` sets `run.seed`), flags (`--set run.seed=3`). \
          Unknown keys are refused. Every key may be left out.\n\n\
          Sections `network` and `launch` never change results; all others are part of the run hash that processes \
-         compare before they work together (but for `model.path`, whose content is compared instead).\n\n\
+         compare before they work together (but for the folders `model.path`, `lora.adapter` and `data.dir`, since where \
+         things lie does not say what they are).\n\n\
          This page is made from the code by `cargo run --release -p podium-config --example reference`.\n",
     );
     for (section, inner) in properties(&root, &root).into_iter().flatten() {

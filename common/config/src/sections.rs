@@ -1,5 +1,6 @@
 //! The sections of a run file. The comments of fields become docs/configuration.md.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -26,6 +27,38 @@ pub struct Model {
     pub path: Option<PathBuf>,
     /// Number type of weights and activations on a GPU; a CPU always computes in float32.
     pub dtype: DataType,
+    /// Whether the chat template is to let the assistant reason first, for templates that know `enable_thinking` (Qwen3);
+    /// without it the template decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_thinking: Option<bool>,
+    /// Further variables of the chat template, by name.
+    pub template_variables: BTreeMap<String, serde_json::Value>,
+}
+
+/// `[lora]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lora {
+    /// Rank of the adapter that is trained (PEFT: `r`); 0 trains all weights of the model instead.
+    pub rank: u32,
+    /// The adapter's change is multiplied by `alpha / rank`.
+    pub alpha: f64,
+    /// Share of an adapter's inputs that training drops.
+    pub dropout: f64,
+    /// Multiply by `alpha / √rank` instead (rank-stabilised `LoRA`).
+    pub rslora: bool,
+    /// The linear layers that get an adapter: `all-linear`, or names such as `q_proj` (PEFT: `target_modules`).
+    pub targets: Vec<String>,
+    /// Folder of a PEFT adapter to go on with. Its rank, alpha, scaling and layers are its own, `dropout` is from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
+}
+
+impl Lora {
+    /// Whether an adapter is trained rather than the whole model.
+    pub const fn is_used(&self) -> bool {
+        self.rank > 0 || self.adapter.is_some()
+    }
 }
 
 /// The number type a policy computes in.
@@ -81,6 +114,9 @@ pub struct Learner {
     pub weight_decay: f64,
     /// Groups that go through the policy at once; memory against speed, never the result beyond rounding.
     pub groups_per_micro_batch: u32,
+    /// Keep only the inputs of the layers and compute each layer again in backward (activation checkpointing): a third
+    /// more work, and a fraction of the memory.
+    pub recompute_layers: bool,
     /// Steps between checkpoints.
     pub checkpoint_every_steps: u64,
     /// libtorch threads of a learner rank. Part of the result, as for workers.
@@ -167,7 +203,25 @@ impl Default for Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { path: None, dtype: DataType::Float32 }
+        Self {
+            path: None,
+            dtype: DataType::Float32,
+            enable_thinking: None,
+            template_variables: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Lora {
+    fn default() -> Self {
+        Self {
+            rank: 0,
+            alpha: 32.0,
+            dropout: 0.0,
+            rslora: false,
+            targets: vec!["all-linear".into()],
+            adapter: None,
+        }
     }
 }
 
@@ -197,6 +251,7 @@ impl Default for Learner {
             adam_epsilon: 1e-8,
             weight_decay: 0.0,
             groups_per_micro_batch: 8,
+            recompute_layers: false,
             checkpoint_every_steps: 20,
             threads: 2,
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::sections::{Evaluation, Learner, Network, Rollout, Sft};
+use crate::sections::{Evaluation, Learner, Lora, Network, Rollout, Sft};
 use crate::{Error, RunFile};
 
 fn require(
@@ -41,6 +41,7 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     let holds = !name.is_empty() && name.chars().all(plain);
     require("run.name", format!("{name:?}"), holds, "letters, digits, - and _")?;
     file.grpo.validate()?;
+    lora(&file.lora)?;
     rollout(&file.rollout)?;
     learner(&file.learner)?;
     evaluation(&file.evaluation)?;
@@ -48,6 +49,14 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     network(&file.network)?;
     require("launch.workers", file.launch.workers, file.launch.workers <= 1024, "at most 1024")?;
     at_least_one("launch.learner_ranks", file.launch.learner_ranks)
+}
+
+fn lora(lora: &Lora) -> Result<(), Error> {
+    require("lora.rank", lora.rank, lora.rank <= 1024, "at most 1024")?;
+    positive("lora.alpha", lora.alpha)?;
+    decay("lora.dropout", lora.dropout)?;
+    let expected = "all-linear, or at least one name of a linear layer";
+    require("lora.targets", "empty", !lora.targets.is_empty(), expected)
 }
 
 fn rollout(rollout: &Rollout) -> Result<(), Error> {

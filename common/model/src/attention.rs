@@ -9,8 +9,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::config::Config;
-use crate::layers::{Linear, RmsNorm, Weights};
-use crate::rope::Rotation;
+use crate::layers::{Linear, RmsNorm, Rows, Weights};
 
 /// Added to the score of a key that must not be seen. Finite, so that no row can become NaN, and far below any score.
 pub(crate) const MASKED: f64 = -1e30;
@@ -153,18 +152,22 @@ impl Attention {
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        rotation: &Rotation,
+        rows: &Rows,
         layer: usize,
         arrangement: &mut dyn Arrangement,
     ) -> Tensor {
-        let heads = |x: Tensor| x.view([x.size()[0], -1, self.head_dim]);
-        let (mut query, mut key) = (heads(self.query.forward(x)), heads(self.key.forward(x)));
-        let value = heads(self.value.forward(x));
+        let Rows { rotation, dropout } = rows;
+        let dropout = dropout.as_ref();
+        let heads = |linear: &Linear| {
+            let outputs = linear.forward(x, dropout);
+            outputs.view([outputs.size()[0], -1, self.head_dim])
+        };
+        let (mut query, mut key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         if let Some((query_norm, key_norm)) = &self.query_key_norms {
             (query, key) = (query_norm.forward(&query), key_norm.forward(&key));
         }
         let query = rotation.apply(&query) * (self.head_dim as f64).powf(-0.5);
         let key = rotation.apply(&key);
-        self.output.forward(&arrangement.attend(layer, &query, &key, &value))
+        self.output.forward(&arrangement.attend(layer, &query, &key, &value), dropout)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use podium_checkpoint::{Checkpoint, TensorView, parameters};
+use podium_checkpoint::parameters::{self, Parameter};
+use podium_checkpoint::{Checkpoint, TensorView};
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub use podium_checkpoint::header::Error as HeaderError;
@@ -19,17 +20,29 @@ pub(crate) fn read(
     config: &Config,
     options: LoadOptions,
 ) -> Result<Vec<(String, Tensor)>, Error> {
-    let checkpoint = Checkpoint::open(folder, config)?;
-    let read = |name: String| {
-        let tensor = tensor(&checkpoint.tensor(&name)?);
-        Ok((name, tensor.to_device(options.device).to_kind(options.precision.kind())))
+    read_all(&Checkpoint::open(folder, config)?, &parameters::list(config), options)
+}
+
+/// The tensors of a checkpoint by the list that it was opened with.
+pub(crate) fn read_all(
+    checkpoint: &Checkpoint,
+    list: &[Parameter],
+    options: LoadOptions,
+) -> Result<Vec<(String, Tensor)>, Error> {
+    let read = |Parameter { name, .. }: &Parameter| {
+        let tensor = tensor(&checkpoint.tensor(name)?);
+        Ok((name.clone(), tensor.to_device(options.device).to_kind(options.precision.kind())))
     };
-    parameters::list(config).into_iter().map(|parameter| read(parameter.name)).collect()
+    list.iter().map(read).collect()
 }
 
 /// Copies the weights of the folder into `tensors`, which are those of a policy with this configuration.
 pub(crate) fn assign(folder: &Path, config: &Config, tensors: &[(String, Tensor)]) -> Result<(), Error> {
-    let checkpoint = Checkpoint::open_version(folder, config)?;
+    assign_all(&Checkpoint::open_version(folder, config)?, tensors)
+}
+
+/// Copies the weights of a checkpoint into `tensors`, which are those of its list.
+pub(crate) fn assign_all(checkpoint: &Checkpoint, tensors: &[(String, Tensor)]) -> Result<(), Error> {
     for (name, old) in tensors {
         let new = tensor(&checkpoint.tensor(name)?);
         no_grad(|| old.shallow_clone().copy_(&new));
@@ -44,31 +57,43 @@ pub(crate) fn write(
     tensors: &[(String, Tensor)],
     precision: Precision,
 ) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(|source| Error::File {
-        action: "create",
-        path: folder.to_owned(),
-        source,
-    })?;
-    let (dtype, dtype_name) = match precision {
-        Precision::Float32 => (Dtype::F32, "float32"),
-        Precision::Bfloat16 => (Dtype::BF16, "bfloat16"),
-    };
-    podium_checkpoint::replace(&folder.join("config.json"), config.to_json(dtype_name).as_bytes())?;
+    create(folder)?;
+    let config = config.to_json(precision.name());
+    podium_checkpoint::replace(&folder.join("config.json"), config.as_bytes())?;
+    write_file(&folder.join(podium_checkpoint::ONE_FILE), tensors, precision)
+}
+
+/// Writes tensors of one type into one safetensors file.
+pub(crate) fn write_file(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    precision: Precision,
+) -> Result<(), Error> {
+    let dtype = precision.dtype();
     let info =
         |(name, tensor): &(String, Tensor)| TensorInfo { name: name.clone(), dtype, shape: tensor.size() };
     let infos: Vec<_> = tensors.iter().map(info).collect();
     let by_name: BTreeMap<_, _> = tensors.iter().map(|(name, tensor)| (name, tensor)).collect();
-    podium_checkpoint::write(folder, &infos, u64::MAX, |info| Ok(bytes(by_name[&info.name])))
+    podium_checkpoint::write_file(path, &infos, |info| Ok(bytes(by_name[&info.name])))
+}
+
+/// Makes a folder if it is not there.
+pub(crate) fn create(folder: &Path) -> Result<(), Error> {
+    let failed = |source| Error::File { action: "create", path: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(failed)
 }
 
 /// A copy of a tensor of a file, on the CPU.
 pub(crate) fn tensor(view: &TensorView) -> Tensor {
-    let kind = match view.dtype() {
+    Tensor::from_data_size(view.bytes(), view.shape(), kind(view.dtype()))
+}
+
+pub(crate) fn kind(dtype: Dtype) -> Kind {
+    match dtype {
         Dtype::F32 => Kind::Float,
         Dtype::BF16 => Kind::BFloat16,
         Dtype::F16 => Kind::Half,
-    };
-    Tensor::from_data_size(view.bytes(), view.shape(), kind)
+    }
 }
 
 /// The numbers of a tensor in memory order.

@@ -124,7 +124,8 @@ fn prefill(policy: &Policy, batch: &Packed, group_size: usize, sampling: &Sampli
     let device = policy.device();
     let mut arrangement = batch.arrangement(policy.config(), policy.precision().kind(), device);
     arrangement.keep_prompts();
-    let x = policy.trunk(&batch.tokens(device), &batch.positions(device), &mut arrangement);
+    let x =
+        policy.trunk(&batch.tokens(device), &policy.rows(&batch.positions(device), None), &mut arrangement);
     let last = policy.final_norm(&x.index_select(0, &batch.prompt_ends(device)));
     let (prompts, prompt_bias) = arrangement.into_kept();
     let logits = policy.logits(&last, sampling.scoring_temperature());
@@ -267,7 +268,7 @@ impl<'a> Decoding<'a> {
         let positions = lane_numbers(&|row| (self.prompt_lengths[row.prompt] + position) as i64);
         self.decode_rows += self.lanes.len();
         self.cache.advance();
-        let x = self.policy.trunk(&tokens, &positions, &mut self.cache);
+        let x = self.policy.trunk(&tokens, &self.policy.rows(&positions, None), &mut self.cache);
         self.policy.logits(&self.policy.final_norm(&x), self.sampling.scoring_temperature())
     }
 

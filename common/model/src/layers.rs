@@ -5,10 +5,24 @@
 use podium_checkpoint::parameters;
 use tch::{Kind, Tensor};
 
+use crate::adapter::Adapter;
 use crate::config::Config;
+use crate::lora::{Dropout, Lora};
+use crate::rope::Rotation;
 
 /// A policy's parameters while its layers are put together.
-pub(crate) struct Weights<'a>(pub(crate) &'a [(String, Tensor)]);
+pub(crate) struct Weights<'a> {
+    pub(crate) base: &'a [(String, Tensor)],
+    pub(crate) adapter: Option<&'a Adapter>,
+}
+
+/// What all layers need to know of a forward's rows.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub(crate) rotation: Rotation,
+    /// None outside of training.
+    pub(crate) dropout: Option<Dropout>,
+}
 
 impl Weights<'_> {
     /// The parameter of that name, which the list in [`parameters`] is sure to hold.
@@ -17,7 +31,7 @@ impl Weights<'_> {
     }
 
     fn find(&self, name: &str) -> Option<Tensor> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor.shallow_clone())
+        self.base.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor.shallow_clone())
     }
 }
 
@@ -28,20 +42,29 @@ pub(crate) struct Linear {
     weight: Tensor,
     /// \[outputs\]
     bias: Option<Tensor>,
+    lora: Option<Lora>,
 }
 
 impl Linear {
     pub(crate) fn new(weights: &Weights, name: &str) -> Self {
-        Self { weight: weights.get(&format!("{name}.weight")), bias: weights.find(&format!("{name}.bias")) }
+        Self {
+            weight: weights.get(&format!("{name}.weight")),
+            bias: weights.find(&format!("{name}.bias")),
+            lora: weights.adapter.and_then(|adapter| adapter.lora(name)),
+        }
     }
 
     pub(crate) fn from_weight(weight: Tensor) -> Self {
-        Self { weight, bias: None }
+        Self { weight, bias: None, lora: None }
     }
 
     /// \[rows, inputs\] to \[rows, outputs\].
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+    pub(crate) fn forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
+        let outputs = x.linear(&self.weight, self.bias.as_ref());
+        match &self.lora {
+            Some(lora) => lora.add(&outputs, x, dropout),
+            None => outputs,
+        }
     }
 }
 
@@ -80,8 +103,9 @@ impl Mlp {
         Self { gate: linear("gate"), up: linear("up"), down: linear("down") }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        self.down.forward(&(self.gate.forward(x).silu() * self.up.forward(x)))
+    pub(crate) fn forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
+        let gated = self.gate.forward(x, dropout).silu() * self.up.forward(x, dropout);
+        self.down.forward(&gated, dropout)
     }
 }
 

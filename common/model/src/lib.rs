@@ -7,6 +7,7 @@
 //! Tensors stay on the thread of their device ([`DeviceThread`]). This crate knows nothing of rewards, objectives, the
 //! network or the run.
 
+mod adapter;
 mod attention;
 mod cache;
 pub mod checkpoint;
@@ -14,6 +15,8 @@ pub mod device;
 pub mod device_thread;
 pub mod generate;
 mod layers;
+mod lora;
+mod merge;
 pub mod packed;
 mod policy;
 mod random;
@@ -21,10 +24,12 @@ pub mod rope;
 pub mod sampler;
 mod scoring;
 
+pub use adapter::is_adapter;
 pub use device_thread::DeviceThread;
 pub use generate::{Finish, Generated, Sampled, generate};
+pub use merge::merge;
 pub use packed::{GroupTokens, Packed};
 pub use podium_checkpoint::{Config, Family, FieldError, config};
 pub use policy::{LoadOptions, Policy, Precision};
 pub use sampler::Sampling;
-pub use scoring::{Entropy, Scores, TrainingOptions, TrainingPass};
+pub use scoring::{AdapterDropout, Entropy, Scores, TrainingOptions, TrainingPass};

@@ -9,6 +9,7 @@ use crate::attention::{
     Arrangement, KeyValue, MASKED, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
 };
 use crate::config::Config;
+use crate::random::mix;
 
 /// Why a batch cannot be formed or scored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -154,7 +155,8 @@ impl Packed {
         self.tokens.len()
     }
 
-    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+    /// Whether a model of this configuration can compute the batch.
+    pub fn check(&self, config: &Config) -> Result<(), Error> {
         let outside = |token: &&i64| **token >= config.vocab_size;
         if let Some(token) = self.tokens.iter().chain(&self.targets).find(outside) {
             return Err(Error::Vocabulary { token: *token as u32, vocab_size: config.vocab_size });
@@ -178,6 +180,27 @@ impl Packed {
     /// \[input tokens\], on the device.
     pub(crate) fn positions(&self, device: Device) -> Tensor {
         Tensor::from_slice(&self.positions).to_device(device)
+    }
+
+    /// A random number for each input token: a function of the seed, the prompt, the completion's place in its group and
+    /// the position, whatever else is in the batch.
+    pub(crate) fn row_numbers(&self, seed: u64) -> Vec<i64> {
+        let mut prompts = self.tokens.as_slice();
+        let keys = self.prompt_lengths.iter().map(|length| {
+            let (prompt, rest) = prompts.split_at(*length);
+            prompts = rest;
+            prompt.iter().fold(mix(seed), |key, token| mix(key ^ *token as u64))
+        });
+        let keys: Vec<u64> = keys.collect();
+        let completions = self.completion_lengths.iter().enumerate().map(|(index, length)| {
+            let place = index % self.group_size;
+            (mix(keys[index / self.group_size] ^ (place as u64 + 1)), length.saturating_sub(1))
+        });
+        let sequences = keys.iter().copied().zip(self.prompt_lengths.iter().copied()).chain(completions);
+        let rows = sequences.flat_map(|(key, length)| std::iter::repeat_n(key, length));
+        rows.zip(&self.positions)
+            .map(|(key, position)| mix(key.wrapping_add(*position as u64)) as i64)
+            .collect()
     }
 
     /// \[completion tokens\], on the device.

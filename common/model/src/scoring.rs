@@ -5,9 +5,10 @@
 
 use tch::{Kind, Tensor, no_grad};
 
+use crate::layers::Rows;
+use crate::lora::Dropout;
 use crate::packed::{self, Packed, PackedArrangement, select_rows};
 use crate::policy::Policy;
-use crate::rope::Rotation;
 
 /// Logits that may be there at once, in float32 numbers (64 MiB).
 const CHUNK_LOGITS: i64 = 16 << 20;
@@ -44,11 +45,22 @@ pub struct TrainingOptions {
     /// Keep only the inputs of the blocks and compute each block again in backward: a third more work, and memory for
     /// one block's activations instead of all.
     pub recompute_layers: bool,
+    /// Dropout of the adapter's inputs.
+    pub dropout: Option<AdapterDropout>,
+}
+
+/// Dropout of an adapter's inputs. What is dropped is a function of the seed, the tokens and the weights' places.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdapterDropout {
+    /// Share of the inputs that is dropped, at least 0 and below 1.
+    pub share: f64,
+    /// To be different for every step.
+    pub seed: u64,
 }
 
 impl Default for TrainingOptions {
     fn default() -> Self {
-        Self { temperature: 1.0, entropy: Entropy::Skipped, recompute_layers: false }
+        Self { temperature: 1.0, entropy: Entropy::Skipped, recompute_layers: false, dropout: None }
     }
 }
 
@@ -57,8 +69,8 @@ impl Policy {
     pub fn score(&self, batch: &Packed, temperature: f64, entropy: Entropy) -> Result<Scores, packed::Error> {
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, batch);
-            let x = self.trunk(&pass.tokens, &pass.positions, &mut pass.arrangement(self, batch));
+            let pass = Forward::new(self, batch, None);
+            let x = self.trunk(&pass.tokens, &pass.rows, &mut pass.arrangement(self, batch));
             pass.head(self, temperature, entropy).scores(&pass.predicting(self, &x))
         }))
     }
@@ -69,8 +81,8 @@ impl Policy {
         let batch = Packed::new(&[packed::GroupTokens { prompt: token_ids, completions: Vec::new() }])?;
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, &batch);
-            let x = self.trunk(&pass.tokens, &pass.positions, &mut pass.arrangement(self, &batch));
+            let pass = Forward::new(self, &batch, None);
+            let x = self.trunk(&pass.tokens, &pass.rows, &mut pass.arrangement(self, &batch));
             let count = token_ids.len() as i64 - 1;
             let head = Head {
                 policy: self,
@@ -90,15 +102,16 @@ impl Policy {
         options: TrainingOptions,
     ) -> Result<TrainingPass<'_>, packed::Error> {
         batch.check(self.config())?;
-        let forward = Forward::new(self, batch);
+        let forward = Forward::new(self, batch, options.dropout);
+        let head = forward.head(self, options.temperature, options.entropy);
+        let predictors = forward.predictors.shallow_clone();
         let mut arrangement = forward.arrangement(self, batch);
         let trunk = if options.recompute_layers {
-            Trunk::recomputed(self, &forward, arrangement)
+            Trunk::recomputed(self, forward, arrangement)
         } else {
-            Trunk::Kept(self.trunk(&forward.tokens, &forward.positions, &mut arrangement))
+            Trunk::Kept(self.trunk(&forward.tokens, &forward.rows, &mut arrangement))
         };
-        let rows = forward.predicting(self, trunk.output());
-        let head = forward.head(self, options.temperature, options.entropy);
+        let rows = self.final_norm(&select_rows(trunk.output(), &predictors));
         let kept = (head.chunks().len() <= 1).then(|| head.scores(&rows));
         let leaf = |x: &Tensor| x.detach().set_requires_grad(true);
         let scores = match &kept {
@@ -112,17 +125,20 @@ impl Policy {
 /// The tensors of a batch that every forward over it needs.
 struct Forward {
     tokens: Tensor,
-    positions: Tensor,
+    rows: Rows,
     predictors: Tensor,
     targets: Tensor,
 }
 
 impl Forward {
-    fn new(policy: &Policy, batch: &Packed) -> Self {
+    fn new(policy: &Policy, batch: &Packed, dropout: Option<AdapterDropout>) -> Self {
         let device = policy.device();
+        let dropout = dropout.filter(|dropout| dropout.share > 0.0);
+        let dropout =
+            dropout.map(|dropout| Dropout::new(&batch.row_numbers(dropout.seed), dropout.share, device));
         Self {
             tokens: batch.tokens(device),
-            positions: batch.positions(device),
+            rows: policy.rows(&batch.positions(device), dropout),
             predictors: batch.predictors(device),
             targets: batch.targets(device),
         }
@@ -276,23 +292,23 @@ enum Trunk<'a> {
         embedded: Tensor,
         inputs: Vec<Tensor>,
         output: Tensor,
-        rotation: Rotation,
+        rows: Box<Rows>,
         arrangement: Box<PackedArrangement>,
     },
 }
 
 impl<'a> Trunk<'a> {
-    fn recomputed(policy: &'a Policy, forward: &Forward, mut arrangement: PackedArrangement) -> Self {
-        let rotation = policy.rotation(&forward.positions);
+    fn recomputed(policy: &'a Policy, forward: Forward, mut arrangement: PackedArrangement) -> Self {
+        let rows = Box::new(forward.rows);
         let embedded = policy.embed(&forward.tokens);
         let mut x = embedded.detach();
         let mut inputs = Vec::with_capacity(policy.layers());
         for layer in 0..policy.layers() {
-            let output = no_grad(|| policy.block(layer, &x, &rotation, &mut arrangement));
+            let output = no_grad(|| policy.block(layer, &x, &rows, &mut arrangement));
             inputs.push(std::mem::replace(&mut x, output));
         }
         let output = x.set_requires_grad(true);
-        Self::Recomputed { policy, embedded, inputs, output, rotation, arrangement: Box::new(arrangement) }
+        Self::Recomputed { policy, embedded, inputs, output, rows, arrangement: Box::new(arrangement) }
     }
 
     fn output(&self) -> &Tensor {
@@ -303,13 +319,13 @@ impl<'a> Trunk<'a> {
 
     /// Goes on from the gradient of the output; where the graph was kept, that has happened already.
     fn backward(self) {
-        let Self::Recomputed { policy, embedded, inputs, output, rotation, mut arrangement } = self else {
+        let Self::Recomputed { policy, embedded, inputs, output, rows, mut arrangement } = self else {
             return;
         };
         let mut gradient = output.grad();
         for (layer, input) in inputs.into_iter().enumerate().rev() {
             let input = input.set_requires_grad(true);
-            pull(&policy.block(layer, &input, &rotation, &mut *arrangement), &gradient);
+            pull(&policy.block(layer, &input, &rows, &mut *arrangement), &gradient);
             gradient = input.grad();
         }
         pull(&embedded, &gradient);

@@ -278,10 +278,10 @@ fn the_same_batch_gives_the_same_bits() {
 }
 
 #[test]
-fn a_frozen_copy_stays_as_it_was() {
+fn a_reference_stays_as_it_was() {
     let mut policy = naive::policy(&naive::config(Family::Qwen3), 11);
     policy.set_training(true);
-    let copy = policy.frozen_copy();
+    let copy = policy.reference();
     let before = copy.plain_logprobs(&tokens(1, 9)).unwrap();
     assert_eq!(before, policy.plain_logprobs(&tokens(1, 9)).unwrap());
     tch::no_grad(|| _ = policy.parameters()[0].1.shallow_clone().fill_(0.5));

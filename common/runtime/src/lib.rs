@@ -1,7 +1,10 @@
-//! What every process of a run needs and no domain knows of: logs, the metrics endpoint, shutdown, durable files.
+//! What every process of a run needs and no domain knows of: logs, progress, the metrics endpoint, shutdown, durable
+//! files.
 
 pub mod durable;
+pub mod json_lines;
 pub mod logs;
 pub mod metrics_server;
 pub mod openmp;
+pub mod progress;
 pub mod shutdown;

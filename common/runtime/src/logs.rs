@@ -1,5 +1,6 @@
 //! Logs: lines on standard error, filtered by `PODIUM_LOG` (as `info,podium_learner=debug`; `info` if unset).
 
+use std::error::Error;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -25,5 +26,40 @@ pub fn start() {
     }
     if let Some(error) = unreadable {
         tracing::warn!("{FILTER_VARIABLE} cannot be read ({error}): logging at info");
+    }
+}
+
+/// An error and its causes in one line; a cause that the text before it already gives is not said twice.
+pub fn describe(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (**error).source());
+    causes.map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error("cannot start: {0}")]
+        Said(std::io::Error),
+        #[error("cannot start")]
+        Unsaid(#[source] std::io::Error),
+        #[error("cannot start: {source}")]
+        Twice { source: std::io::Error },
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let source = || std::io::Error::other("no disk");
+        for failure in
+            [Failure::Said(source()), Failure::Unsaid(source()), Failure::Twice { source: source() }]
+        {
+            assert_eq!(describe(&failure), "cannot start: no disk");
+        }
     }
 }

@@ -88,6 +88,7 @@ pub struct Tokenizer {
     vocabulary: tokenizers::Tokenizer,
     template: Option<ChatTemplate>,
     stop_token_ids: Vec<u32>,
+    end_of_turn_id: Option<u32>,
     vocab_size: usize,
 }
 
@@ -106,6 +107,7 @@ impl Tokenizer {
         let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
         let end = files.special_tokens.get("eos_token").and_then(|token| tokenizer.token_to_id(token));
         stop_token_ids.extend(end);
+        let end_of_turn_id = end.or(files.stop_token_ids.first().copied());
         let template = files
             .chat_template
             .map(|source| ChatTemplate::new(source, files.special_tokens))
@@ -117,6 +119,7 @@ impl Tokenizer {
             vocabulary: tokenizer,
             template,
             stop_token_ids: stop_token_ids.into_iter().collect(),
+            end_of_turn_id,
             vocab_size: largest.map_or(0, |id| id as usize + 1),
         })
     }
@@ -150,6 +153,12 @@ impl Tokenizer {
     /// tokenizer's end token.
     pub fn stop_token_ids(&self) -> &[u32] {
         &self.stop_token_ids
+    }
+
+    /// The token that a completion is taught to end with: the tokenizer's end token, or else the first that
+    /// `generation_config.json` or `config.json` names.
+    pub fn end_of_turn_id(&self) -> Option<u32> {
+        self.end_of_turn_id
     }
 
     /// The id of a token written as in the vocabulary, such as `<|im_end|>`.

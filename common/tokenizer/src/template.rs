@@ -39,6 +39,14 @@ pub struct Variables {
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Variables {
+    /// Those of a prompt, after which the assistant is to begin.
+    pub fn prompt(enable_thinking: Option<bool>, extra: &BTreeMap<String, serde_json::Value>) -> Self {
+        let extra = extra.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { add_generation_prompt: true, enable_thinking, extra }
+    }
+}
+
 const NAME: &str = "chat";
 
 #[derive(Debug)]

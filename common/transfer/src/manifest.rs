@@ -73,7 +73,14 @@ pub enum Error {
 }
 
 /// Lists and checksums the files of a policy folder. Hidden files and folders in it are left out.
-pub fn describe(folder: &Path, version: PolicyVersion, run_hash: &str) -> Result<Manifest, Error> {
+///
+/// `model_fingerprint` is that of version 0: a version that holds an adapter alone has none of its own.
+pub fn describe(
+    folder: &Path,
+    version: PolicyVersion,
+    run_hash: &str,
+    model_fingerprint: &str,
+) -> Result<Manifest, Error> {
     let failed = |source| Error::Folder { folder: folder.to_owned(), source };
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -93,7 +100,7 @@ pub fn describe(folder: &Path, version: PolicyVersion, run_hash: &str) -> Result
     Ok(Manifest {
         version,
         run_hash: run_hash.to_owned(),
-        model_fingerprint: fingerprint(folder)?,
+        model_fingerprint: model_fingerprint.to_owned(),
         files: names.into_iter().map(file).collect::<Result<_, Error>>()?,
     })
 }
@@ -202,7 +209,7 @@ pub(crate) mod tests {
     #[test]
     fn a_manifest_travels_and_finds_damage() {
         let folder = folder(b"weights");
-        let manifest = describe(folder.path(), PolicyVersion(3), "cafe").unwrap();
+        let manifest = describe(folder.path(), PolicyVersion(3), "cafe", "f00d").unwrap();
         let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
         let back = Manifest::try_from(v1::PolicyManifest::from(&manifest)).unwrap();
@@ -225,7 +232,8 @@ pub(crate) mod tests {
     #[test]
     fn manifests_that_could_do_harm_are_refused() {
         let folder = folder(b"weights");
-        let good = v1::PolicyManifest::from(&describe(folder.path(), PolicyVersion(0), "cafe").unwrap());
+        let good =
+            v1::PolicyManifest::from(&describe(folder.path(), PolicyVersion(0), "cafe", "f00d").unwrap());
         let refused = |change: fn(&mut v1::PolicyManifest)| {
             let mut message = good.clone();
             change(&mut message);

@@ -178,7 +178,7 @@ mod tests {
         let weights: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let (source, target) = (folder(&weights), tempfile::tempdir().unwrap());
         let target = target.path().join("7");
-        let manifest = describe(source.path(), PolicyVersion(7), "cafe").unwrap();
+        let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
         let sent =
             |name: &str, offset| chunks(&source.path().join(name), offset).unwrap().map(Result::unwrap);
 
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let (source, target) = (folder(b"weights"), tempfile::tempdir().unwrap());
-        let manifest = describe(source.path(), PolicyVersion(1), "cafe").unwrap();
+        let manifest = describe(source.path(), PolicyVersion(1), "cafe", "f00d").unwrap();
         let mut receiver = Receiver::new(manifest, &target.path().join("1")).unwrap();
         let chunk = |offset_bytes, data: &[u8]| v1::Chunk {
             offset_bytes,

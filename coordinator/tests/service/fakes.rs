@@ -245,8 +245,9 @@ impl Learner {
     pub(crate) async fn publish(&self, version: u64, weights: &str) -> Result<bool, Error> {
         let folder = self.folder.path().join(version.to_string());
         write_policy(&folder, weights);
+        let fingerprint = manifest::fingerprint(&folder).unwrap();
         let manifest: Manifest =
-            manifest::describe(&folder, PolicyVersion(version), &self.file.hash()).unwrap();
+            manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint).unwrap();
         podium_transfer::publish(&self.coordinator, &manifest, &folder).await
     }
 

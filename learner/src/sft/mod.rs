@@ -1,4 +1,5 @@
-//! Supervised fine-tuning (`podium-learner sft`): a policy learns to write the demonstrations of a data set.
+//! Supervised fine-tuning (`podium-learner sft`): a policy, or its adapter, learns to write the demonstrations of a data
+//! set.
 //!
 //! The loss is the mean negative log-probability of the batch's completion tokens, the end-of-turn token after each
 //! completion included; the prompt is read and not learned. Prompts go through the template that rollouts use. The same
@@ -18,6 +19,7 @@ use std::sync::mpsc;
 use podium_config::RunFile;
 use podium_model::{GroupTokens, Packed, Policy, TrainingOptions};
 use podium_runtime::durable;
+use podium_runtime::progress::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -26,7 +28,7 @@ pub use start::{Error as StartError, Start};
 
 use crate::adamw::{self, AdamW};
 use crate::gradients;
-use crate::progress::Progress;
+use crate::lora;
 use crate::schedule::{Course, Schedule};
 
 /// Batches of demonstrations that are prepared ahead of training.
@@ -82,7 +84,8 @@ pub struct Row {
     pub num_tokens: u64,
 }
 
-/// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, with metrics.jsonl beside it.
+/// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, or its adapter in PEFT's where the run
+/// file has one trained, with the tokenizer's files and metrics.jsonl beside it.
 ///
 /// `base`: the folder that the run file's templates are relative to. Returns the last row of the metrics.
 pub fn run(
@@ -117,7 +120,7 @@ pub fn run(
     })?;
     progress.finish();
     metrics.into_inner().map_err(|error| unwritten(error.into_error()))?.sync_all().map_err(unwritten)?;
-    policy.save(out)?;
+    policy.save_trained(out, start.folder(file).map(|folder| folder.display().to_string()))?;
     Ok(last)
 }
 
@@ -142,7 +145,7 @@ struct Trainer<'a> {
     policy: &'a mut Policy,
     optimizer: AdamW,
     schedule: Schedule,
-    micro_batch_size: usize,
+    file: RunFile,
     num_tokens: u64,
 }
 
@@ -158,7 +161,7 @@ impl<'a> Trainer<'a> {
                 warmup_steps: sft.warmup_steps,
                 course: Course::Cosine { steps: sft.steps },
             },
-            micro_batch_size: sft.micro_batch_size as usize,
+            file: file.clone(),
             num_tokens: 0,
             policy,
         }
@@ -169,12 +172,17 @@ impl<'a> Trainer<'a> {
         let tokens: usize = batch.iter().map(|sample| sample.completion.len()).sum();
         // Neighbours of like length leave little to pad.
         batch.sort_by_key(|sample| (sample.prompt.len(), sample.completion.len()));
+        let options = TrainingOptions {
+            recompute_layers: self.file.learner.recompute_layers,
+            dropout: Some(lora::dropout(&self.file, step)),
+            ..TrainingOptions::default()
+        };
         let mut losses = Vec::new();
-        for samples in batch.chunks(self.micro_batch_size) {
+        for samples in batch.chunks(self.file.sft.micro_batch_size as usize) {
             let unusable = |source| Error::Batch { step, source };
             let packed =
                 Packed::new(&samples.iter().map(Sample::tokens).collect::<Vec<_>>()).map_err(unusable)?;
-            let pass = self.policy.training_pass(&packed, TrainingOptions::default()).map_err(unusable)?;
+            let pass = self.policy.training_pass(&packed, options).map_err(unusable)?;
             let loss = pass.scores().logprobs.sum(Kind::Float) / -(tokens as f64);
             loss.backward();
             pass.backward();

@@ -57,6 +57,7 @@ pub struct Samples {
     full_ranking: Option<Task>,
     options: demonstration::Options,
     tokenizer: Tokenizer,
+    variables: Variables,
     end_of_turn: u32,
     epoch: u64,
     order: Vec<usize>,
@@ -84,13 +85,14 @@ impl Samples {
         };
         let task = Task::new(dataset, &options, seed, base)?;
         let tokenizer = Tokenizer::load(tokenizer)?;
-        let end_of_turn = *tokenizer.stop_token_ids().first().ok_or(Error::NoEndOfTurn)?;
+        let end_of_turn = tokenizer.end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
         Ok(Self {
             order: task.training_order(0),
             task,
             full_ranking,
             options: file.demonstration.clone(),
             tokenizer,
+            variables: Variables::prompt(file.model.enable_thinking, &file.model.template_variables),
             end_of_turn,
             epoch: 0,
             position: 0,
@@ -129,8 +131,7 @@ impl Samples {
         let prompt = &demonstration.prompt;
         let mut messages: Vec<Message> = prompt.system.iter().map(|text| message("system", text)).collect();
         messages.push(message("user", &prompt.user));
-        let variables = Variables { add_generation_prompt: true, ..Variables::default() };
-        let prompt = self.tokenizer.encode_chat(&messages, &variables)?;
+        let prompt = self.tokenizer.encode_chat(&messages, &self.variables)?;
         let mut completion = self.tokenizer.encode(&demonstration.completion)?;
         completion.push(self.end_of_turn);
         Ok(Sample { prompt, completion })

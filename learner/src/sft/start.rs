@@ -9,19 +9,8 @@ use podium_recsys::synthetic;
 use podium_runtime::durable;
 use tch::Device;
 
+use crate::lora;
 use crate::rank::precision;
-
-/// What a policy folder holds beside configuration and weights that belongs to every version of the policy.
-const TOKENIZER_FILES: [&str; 8] = [
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-];
 
 /// Why there is no policy to start from.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +41,12 @@ pub enum Error {
     /// The embedded tokenizer cannot be written.
     #[error(transparent)]
     World(#[from] synthetic::Error),
+    /// The tokenizer's files cannot be copied.
+    #[error(transparent)]
+    Tokenizer(#[from] podium_tokenizer::Error),
+    /// The adapter that the run file asks for cannot be made.
+    #[error(transparent)]
+    Lora(#[from] lora::Error),
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] durable::Error),
@@ -111,19 +106,13 @@ impl Start {
                 None => Ok(synthetic::write_tokenizer(&file.world, out)?),
             };
         };
-        for name in TOKENIZER_FILES {
-            let path = folder.join(name);
-            if path.is_file() {
-                let bytes = fs::read(&path).map_err(|source| durable::Error::Read { path, source })?;
-                durable::write(&out.join(name), &bytes)?;
-            }
-        }
-        Ok(())
+        Ok(podium_tokenizer::copy_files(folder, out)?)
     }
 }
 
 impl Weights {
-    /// The policy, checked against the number of tokens that the tokenizer knows.
+    /// The policy with the adapter that the run file asks for, checked against the number of tokens that the tokenizer
+    /// knows.
     pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
         let options = LoadOptions { device, precision: precision(file.model.dtype, device) };
         let policy = match self {
@@ -134,6 +123,10 @@ impl Weights {
         if (vocab_size as usize) < tokens {
             return Err(Error::Vocabulary { vocab_size, tokens });
         }
-        Ok(policy)
+        let policy = match &file.lora.adapter {
+            Some(adapter) => policy.with_adapter(adapter)?,
+            None => policy,
+        };
+        Ok(lora::prepare(policy, file)?)
     }
 }

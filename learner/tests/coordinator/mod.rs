@@ -217,7 +217,9 @@ impl policy_server::Policy for Shared {
         &self,
         _request: Request<v1::GetManifestRequest>,
     ) -> Result<Response<v1::PolicyManifest>, Status> {
-        let manifest = manifest::describe(&self.start, PolicyVersion::START, &self.run_hash).unwrap();
+        let fingerprint = manifest::fingerprint(&self.start).unwrap();
+        let manifest =
+            manifest::describe(&self.start, PolicyVersion::START, &self.run_hash, &fingerprint).unwrap();
         Ok(Response::new((&manifest).into()))
     }
 

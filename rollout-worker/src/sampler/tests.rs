@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use podium_proto::v1;
 
 use super::*;
@@ -5,12 +8,12 @@ use crate::lease::tests::training;
 use crate::tiny;
 
 fn sampler() -> Sampler {
-    Sampler::new("cpu", DataType::Bfloat16, 1).unwrap()
+    Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap()
 }
 
 fn loaded(seed: u64) -> Sampler {
     let mut sampler = sampler();
-    sampler.load(PolicyVersion(0), tiny::folder(seed).path()).unwrap();
+    sampler.load(PolicyVersion(0), &Place::of_model(tiny::folder(seed).path())).unwrap();
     sampler
 }
 
@@ -79,9 +82,9 @@ fn evaluations_of_two_versions_draw_the_same_numbers() {
     };
     let folder = tiny::folder(1);
     let mut sampler = sampler();
-    sampler.load(PolicyVersion(0), folder.path()).unwrap();
+    sampler.load(PolicyVersion(0), &Place::of_model(folder.path())).unwrap();
     let first = sample(&sampler, evaluation(0));
-    sampler.load(PolicyVersion(1), folder.path()).unwrap();
+    sampler.load(PolicyVersion(1), &Place::of_model(folder.path())).unwrap();
     let second = sample(&sampler, evaluation(1));
     assert_eq!(second.version, PolicyVersion(1));
     for (first, second) in first.results.iter().zip(&second.results) {
@@ -116,13 +119,13 @@ fn a_new_version_takes_the_place_of_the_old() {
     let lease = |version| Lease::try_from(training(version, &["a b"])).unwrap();
     let mut sampler = sampler();
     assert!(matches!(sampler.sample(&lease(0), &|| false), Err(Error::Empty)));
-    sampler.load(PolicyVersion(0), first.path()).unwrap();
+    sampler.load(PolicyVersion(0), &Place::of_model(first.path())).unwrap();
     assert!(matches!(sampler.sample(&lease(1), &|| false), Err(Error::Version { .. })));
     let of_first = sample(&sampler, training(0, &["a b"])).results;
-    sampler.load(PolicyVersion(1), second.path()).unwrap();
-    sampler.load(PolicyVersion(0), first.path()).unwrap();
+    sampler.load(PolicyVersion(1), &Place::of_model(second.path())).unwrap();
+    sampler.load(PolicyVersion(0), &Place::of_model(first.path())).unwrap();
     assert_eq!(sample(&sampler, training(0, &["a b"])).results, of_first);
-    let nowhere = sampler.load(PolicyVersion(5), Path::new("nowhere")).unwrap_err();
+    let nowhere = sampler.load(PolicyVersion(5), &Place::of_model(Path::new("nowhere"))).unwrap_err();
     assert!(nowhere.to_string().contains("cannot load the policy in nowhere"));
     assert_eq!(sampler.version(), None, "weights that may be half assigned do not sample");
 }

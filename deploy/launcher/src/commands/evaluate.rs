@@ -18,7 +18,7 @@ use crate::run_folder::{RunFolder, first_free};
 pub(crate) async fn evaluate(run_file: &Path, policy: &Path, flags: &RunFlags) -> Result<ExitCode, Error> {
     let mut run = RunFile::load(run_file, &flags.overrides())?;
     run.run.steps = 0;
-    run.model.path = Some(policy.to_owned());
+    place(policy, &mut run);
     let folder = match &flags.out {
         Some(out) => RunFolder::new(out),
         None => {
@@ -46,6 +46,15 @@ pub(crate) async fn evaluate(run_file: &Path, policy: &Path, flags: &RunFlags) -
     println!("evaluation  {}", path.display());
     println!("report      {}", folder.report().display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the run start from a policy's folder: a model, an adapter of the run file's model, or both.
+fn place(policy: &Path, run: &mut RunFile) {
+    let is_adapter = policy.join("adapter_config.json").is_file();
+    run.lora.adapter = is_adapter.then(|| policy.to_owned());
+    if !is_adapter || policy.join("config.json").is_file() {
+        run.model.path = Some(policy.to_owned());
+    }
 }
 
 fn summary(policy: &Path, hash: &str, folder: &RunFolder) -> Result<Value, Error> {

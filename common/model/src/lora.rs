@@ -1,0 +1,108 @@
+//! Low-rank adapters (`LoRA`, Hu et al. 2021, arXiv:2106.09685): what one adds to the linear map it belongs to.
+
+use tch::{Device, Tensor};
+
+use crate::random::mix;
+
+/// The adapter of one linear map.
+#[derive(Debug)]
+pub(crate) struct Lora {
+    /// \[rank, inputs\]
+    pub(crate) a: Tensor,
+    /// \[outputs, rank\]
+    pub(crate) b: Tensor,
+    pub(crate) scale: f64,
+    /// Tells the masks of a policy's linear maps apart.
+    pub(crate) stream: u64,
+}
+
+impl Lora {
+    /// `outputs` + scale · dropout(`x`) Aᵀ Bᵀ, for `x` \[rows, inputs\] and `outputs` \[rows, outputs\].
+    pub(crate) fn add(&self, outputs: &Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
+        let dropped = dropout.map(|dropout| dropout.apply(x, self.stream));
+        let low = dropped.as_ref().unwrap_or(x).linear(&self.a, None::<&Tensor>);
+        outputs.addmm(&(low * self.scale), &self.b.tr())
+    }
+}
+
+/// Bits of the random numbers that decide what is dropped.
+const BITS: i64 = 24;
+
+/// Which inputs the adapters drop in one training pass.
+///
+/// Whether an input is dropped is a function of the pass's seed, the token it belongs to, the linear map and the
+/// feature: the same on every device, however a step is cut into micro-batches, and when a layer is computed again.
+///
+/// Prompts are computed once for all their completions, so that these share the masks of the prompt's tokens.
+#[derive(Debug)]
+pub(crate) struct Dropout {
+    /// A number for each row, \[rows, 1\], int64.
+    rows: Tensor,
+    share: f64,
+}
+
+impl Dropout {
+    /// `rows`: a number for each row of the forward, as random as any; `share` of the inputs is dropped.
+    pub(crate) fn new(rows: &[i64], share: f64, device: Device) -> Self {
+        Self { rows: Tensor::from_slice(rows).to_device(device).unsqueeze(-1), share }
+    }
+
+    /// `x` with the dropped inputs at 0 and the others scaled up, so that the mean stays.
+    fn apply(&self, x: &Tensor, stream: u64) -> Tensor {
+        let features = x.size()[1] as u64;
+        let key = mix(stream);
+        let columns: Vec<_> = (0..features).map(|feature| mix(key.wrapping_add(feature)) as i64).collect();
+        let columns = Tensor::from_slice(&columns).to_device(x.device());
+        let bits = scramble(&(&self.rows + columns));
+        let threshold = (self.share * (1_i64 << BITS) as f64).round() as i64;
+        let kept = bits.ge(threshold).to_kind(x.kind()) * (1.0 - self.share).recip();
+        x * kept
+    }
+}
+
+/// The lowest [`BITS`] of a mixture of all bits. Products wrap around.
+fn scramble(numbers: &Tensor) -> Tensor {
+    let shift = |x: &Tensor, by: i64| x.bitwise_right_shift_tensor_scalar(by);
+    let mut x = numbers.bitwise_xor_tensor(&shift(numbers, 30)) * 0xbf58_476d_1ce4_e5b9_u64 as i64;
+    x = x.bitwise_xor_tensor(&shift(&x, 27)) * 0x94d0_49bb_1331_11eb_u64 as i64;
+    x.bitwise_xor_tensor(&shift(&x, 31)).bitwise_and((1_i64 << BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    fn masked(rows: &[i64], share: f64, stream: u64) -> Tensor {
+        let ones = Tensor::ones([rows.len() as i64, 400], (Kind::Float, Device::Cpu));
+        Dropout::new(rows, share, Device::Cpu).apply(&ones, stream)
+    }
+
+    #[test]
+    fn the_stated_share_is_dropped_and_the_mean_stays() {
+        let rows: Vec<i64> = (0..500).map(|row| mix(row) as i64).collect();
+        for share in [0.05, 0.5] {
+            let masked = masked(&rows, share, 3);
+            let dropped = masked.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+            assert!((dropped - share).abs() < 0.005, "{dropped}");
+            assert!((masked.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 0.01);
+            // No column and no row is favoured.
+            for dimension in [0_i64, 1] {
+                let shares = masked.eq(0.0).to_kind(Kind::Double).mean_dim(dimension, false, Kind::Double);
+                let deviation = shares.std(true).double_value(&[]);
+                let expected = (share * (1.0 - share) / masked.size()[dimension as usize] as f64).sqrt();
+                assert!((deviation / expected - 1.0).abs() < 0.2, "{deviation} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_keeps_its_mask_wherever_it_is() {
+        let (one, other) = (masked(&[7, 8, 9], 0.3, 3), masked(&[9, 7], 0.3, 3));
+        assert_eq!(one.get(0), other.get(1));
+        assert_eq!(one.get(2), other.get(0));
+        assert_ne!(one.get(0), one.get(1));
+        assert_ne!(one, masked(&[7, 8, 9], 0.3, 4));
+    }
+}

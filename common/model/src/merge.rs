@@ -1,0 +1,42 @@
+//! Working an adapter's changes into the weights of its model, file to file.
+
+use std::path::Path;
+
+use podium_checkpoint::{Checkpoint, TensorInfo, parameters, write};
+use tch::Kind;
+
+use crate::adapter::Adapter;
+use crate::checkpoint::{Error, bytes, kind, tensor};
+use crate::config::Config;
+use crate::policy::LoadOptions;
+
+/// Writes the weights of `model` with the changes of the PEFT adapter in `adapter` into the folder `out`: every parameter
+/// computed in float32 and written in the type that the model's file has, in shards of at most `shard_bytes` if they
+/// are more. No more than one parameter is in memory at a time.
+///
+/// `done` is told how many of how many parameters are written.
+pub fn merge(
+    model: &Path,
+    adapter: &Path,
+    out: &Path,
+    shard_bytes: u64,
+    mut done: impl FnMut(usize, usize),
+) -> Result<(), Error> {
+    let config = Config::load(model)?;
+    let adapter = Adapter::load(adapter, &config, LoadOptions::default())?;
+    let checkpoint = Checkpoint::open(model, &config)?;
+    let list: Vec<TensorInfo> =
+        parameters::list(&config).iter().map(|parameter| checkpoint.info(&parameter.name)).collect();
+    let mut count = 0;
+    write(out, &list, shard_bytes, |info| {
+        let weight = tensor(&checkpoint.tensor(&info.name)?);
+        let module = info.name.strip_suffix(".weight").unwrap_or(&info.name);
+        let weight = match adapter.change(module) {
+            Some(change) => (weight.to_kind(Kind::Float) + change).to_kind(kind(info.dtype)),
+            None => weight,
+        };
+        count += 1;
+        done(count, list.len());
+        Ok(bytes(&weight))
+    })
+}

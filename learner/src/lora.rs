@@ -1,0 +1,52 @@
+//! What a run trains of a policy: all of it, an adapter that it has, or a new one.
+
+use podium_checkpoint::FieldError;
+use podium_checkpoint::adapter::{AdapterConfig, Targets};
+use podium_config::{Lora, RunFile};
+use podium_model::{AdapterDropout, Policy};
+
+/// Why there is nothing to train as the run file wants it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The adapter does not fit the model.
+    #[error("cannot make an adapter as [lora] of the run file describes it")]
+    Adapter(#[from] FieldError),
+    /// The model's folder has an adapter that the run file does not know of.
+    #[error(
+        "the model's folder holds an adapter as well: expected lora.adapter to name it, or a model that it is merged into \
+         (podium-learner merge)"
+    )]
+    Unexpected,
+}
+
+/// The policy with the adapter that [lora] of the run file asks for. A policy that goes on with an adapter has it already.
+pub fn prepare(policy: Policy, file: &RunFile) -> Result<Policy, Error> {
+    let Lora { rank, alpha, dropout, rslora, targets, adapter } = &file.lora;
+    match (policy.adapter(), adapter) {
+        (Some(_), Some(_)) => Ok(policy),
+        (Some(_), None) => Err(Error::Unexpected),
+        (None, _) if *rank == 0 => Ok(policy),
+        (None, _) => {
+            let all = targets.iter().any(|target| target == "all-linear");
+            let config = AdapterConfig {
+                rank: i64::from(*rank),
+                alpha: *alpha,
+                dropout: *dropout,
+                rslora: *rslora,
+                targets: if all { Targets::all_linear() } else { Targets::names(targets) },
+                base_model: None,
+            };
+            Ok(policy.with_new_adapter(config, file.run.seed)?)
+        }
+    }
+}
+
+/// The adapter's dropout in step `step`.
+pub const fn dropout(file: &RunFile, step: u64) -> AdapterDropout {
+    AdapterDropout { share: file.lora.dropout, seed: file.run.seed.rotate_left(32) ^ step }
+}
+
+/// What an adapter names as the model below it: the run file's `model.path`.
+pub fn base_model(file: &RunFile) -> Option<String> {
+    file.model.path.as_ref().map(|path| path.display().to_string())
+}
