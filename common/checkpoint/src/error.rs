@@ -57,6 +57,9 @@ pub enum Error {
     /// The folder's configuration cannot be used.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// An adapter cannot be put on the model.
+    #[error(transparent)]
+    Field(#[from] FieldError),
     /// The operating system refused.
     #[error("cannot {action} {path}")]
     File {

@@ -195,6 +195,7 @@ fn targets_name_modules_as_in_peft() {
     assert_eq!(all.len(), 14);
     assert_eq!(all[0], "model.layers.0.self_attn.q_proj");
     assert_eq!(all[13], "model.layers.1.mlp.down_proj");
+    assert_eq!(Targets::names(["all-linear"]), Targets::all_linear());
     assert_eq!(with("target_modules", json!("all-linear")).unwrap().targets, Targets::all_linear());
 
     let last_parts = names(Targets::names(["down_proj", "0.self_attn.k_proj"])).unwrap();

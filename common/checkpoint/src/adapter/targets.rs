@@ -38,9 +38,13 @@ impl Targets {
         Self::names(LINEAR)
     }
 
-    /// Whole names of modules, or their last parts such as `q_proj`.
+    /// Whole names of modules, or their last parts such as `q_proj`. `all-linear` stands for all of those.
     pub fn names(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self::Names(names.into_iter().map(Into::into).collect())
+        let mut names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
+        if names.remove(ALL_LINEAR) {
+            names.extend(LINEAR.map(str::to_owned));
+        }
+        Self::Names(names)
     }
 
     /// PEFT reads one word as all linear layers instead of as a pattern.
