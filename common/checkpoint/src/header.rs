@@ -3,12 +3,17 @@
 //! Everything is checked before anything is believed. Knows nothing of models and reads no tensor.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Formatter};
 
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 /// Longest header that is read, as in the reference implementation of the format.
 const LONGEST: u64 = 100_000_000;
+
+/// The entry that is no tensor.
+const METADATA: &str = "__metadata__";
 
 /// What is wrong with a header.
 #[derive(Debug, thiserror::Error)]
@@ -24,17 +29,9 @@ pub enum Error {
         /// What could be there.
         available: u64,
     },
-    /// Not the JSON of a header.
-    #[error("the header is not JSON")]
+    /// Not the JSON of a header, an entry that is not one of a tensor, or a tensor that is there twice.
+    #[error("the header is malformed")]
     Json(#[source] serde_json::Error),
-    /// An entry is not what describes a tensor.
-    #[error("the entry of tensor {tensor} is malformed")]
-    Entry {
-        /// The tensor.
-        tensor: String,
-        /// What the parser stumbled over.
-        source: serde_json::Error,
-    },
     /// A type that no supported checkpoint holds.
     #[error("tensor {tensor} has type {found}, expected F32, BF16 or F16")]
     Dtype {
@@ -137,6 +134,43 @@ struct Claim {
     data_offsets: (u64, u64),
 }
 
+/// The entries as the file says them. Errors name the tensor.
+struct Claims(BTreeMap<String, Claim>);
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Claims;
+
+            fn expecting(&self, formatter: &mut Formatter) -> fmt::Result {
+                formatter.write_str("an entry for each tensor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+                let mut claims = BTreeMap::new();
+                while let Some(tensor) = map.next_key::<String>()? {
+                    if tensor == METADATA {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let claim = map
+                        .next_value()
+                        .map_err(|error| A::Error::custom(format_args!("tensor {tensor}: {error}")))?;
+                    if claims.contains_key(&tensor) {
+                        return Err(A::Error::custom(format_args!("tensor {tensor} is there twice")));
+                    }
+                    claims.insert(tensor, claim);
+                }
+                Ok(Claims(claims))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
 /// Bytes of that many numbers, none where that overflows.
 fn size(shape: &[u64], dtype: Dtype) -> Option<u64> {
     shape.iter().try_fold(dtype.bytes(), |size, dimension| size.checked_mul(*dimension))
@@ -152,15 +186,10 @@ pub fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
         return Err(Error::Length { claimed, available });
     }
     let (header, data) = rest.split_at(claimed as usize);
-    let header: Map<String, Value> = serde_json::from_slice(header).map_err(Error::Json)?;
+    let claims: Claims = serde_json::from_slice(header).map_err(Error::Json)?;
 
     let mut entries = BTreeMap::new();
-    for (tensor, value) in header {
-        if tensor == "__metadata__" {
-            continue;
-        }
-        let claim: Claim = serde_json::from_value(value)
-            .map_err(|source| Error::Entry { tensor: tensor.clone(), source })?;
+    for (tensor, claim) in claims.0 {
         let Some(dtype) = Dtype::parse(&claim.dtype) else {
             return Err(Error::Dtype { tensor, found: claim.dtype });
         };
@@ -213,7 +242,7 @@ impl TensorInfo {
 /// The bytes before the data of a file that holds these tensors one after another.
 pub fn format(tensors: &[&TensorInfo]) -> Vec<u8> {
     // What Transformers writes, and insists on reading.
-    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+    let mut header = Map::from_iter([(METADATA.to_owned(), json!({ "format": "pt" }))]);
     let mut begin = 0;
     for tensor in tensors {
         let end = begin + tensor.size();

@@ -1,0 +1,267 @@
+//! Weights of model folders: one file or several, and what does not fit the configuration.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod tiny;
+
+use std::fs;
+use std::path::Path;
+
+use podium_checkpoint::{Checkpoint, Config, Dtype, Error, TensorInfo, header, parameters};
+use podium_checkpoint::{INDEX, ONE_FILE, new_folder, replace, write, write_file};
+use serde_json::json;
+
+const NORM: &str = "model.norm.weight";
+
+fn infos(config: &Config, dtype: Dtype) -> Vec<TensorInfo> {
+    let info =
+        |parameter: parameters::Parameter| TensorInfo { name: parameter.name, dtype, shape: parameter.shape };
+    parameters::list(config).into_iter().map(info).collect()
+}
+
+/// Finite numbers that differ from tensor to tensor.
+fn numbers(info: &TensorInfo) -> Result<Vec<u8>, Error> {
+    let seed = info.name.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    Ok((0..info.size()).map(|index| (index as u8).wrapping_add(seed) & 0x37).collect())
+}
+
+fn saved(folder: &Path, config: &Config) {
+    write(folder, &infos(config, Dtype::F32), u64::MAX, numbers).unwrap();
+}
+
+fn assert_whole(folder: &Path, config: &Config, dtype: Dtype) {
+    let checkpoint = Checkpoint::open(folder, config).unwrap();
+    for info in infos(config, dtype) {
+        let tensor = checkpoint.tensor(&info.name).unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (dtype, info.shape.as_slice()));
+        assert_eq!(tensor.bytes(), numbers(&info).unwrap(), "{}", info.name);
+        assert_eq!(checkpoint.info(&info.name), info);
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for family in ["qwen3", "qwen2", "llama"] {
+        for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {
+            let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config(family, &[]));
+            write(folder.path(), &infos(&config, dtype), u64::MAX, numbers).unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary is left");
+            assert_whole(folder.path(), &config, dtype);
+        }
+    }
+}
+
+#[test]
+fn shards_are_filled_up_to_their_size() {
+    let config = tiny::config("qwen3", &[("tie_word_embeddings", false.into())]);
+    let tensors = infos(&config, Dtype::F32);
+    let largest = tensors.iter().map(TensorInfo::size).max().unwrap();
+    for most in [1, largest - 1, largest, 3 * largest] {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &tensors, most, numbers).unwrap();
+        assert_whole(folder.path(), &config, Dtype::F32);
+
+        let index: serde_json::Value =
+            serde_json::from_slice(&fs::read(folder.path().join(INDEX)).unwrap()).unwrap();
+        let total: u64 = tensors.iter().map(TensorInfo::size).sum();
+        assert_eq!(index["metadata"]["total_size"], total);
+        let files = fs::read_dir(folder.path()).unwrap().count() - 1;
+        for (number, tensor) in (0..).zip(&tensors) {
+            let name = index["weight_map"][&tensor.name].as_str().unwrap();
+            assert!(name.ends_with(&format!("-of-{files:05}.safetensors")), "{name}");
+            assert!(number > 0 || name.starts_with("model-00001-"));
+            let entries = header::parse(&fs::read(folder.path().join(name)).unwrap()).unwrap();
+            let size: u64 = entries.values().map(|entry| entry.range.1 - entry.range.0).sum();
+            assert!(size <= most || entries.len() == 1, "{size} in {name}");
+        }
+        assert!(files as u64 <= 2 * total.div_ceil(most.max(largest)) || most < largest, "{files} files");
+    }
+}
+
+#[test]
+fn one_file_wins_over_an_index() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    fs::write(folder.path().join(INDEX), "no index").unwrap();
+    assert!(matches!(Checkpoint::open(folder.path(), &config), Err(Error::Index { .. })));
+    saved(folder.path(), &config);
+    assert_whole(folder.path(), &config, Dtype::F32);
+
+    let shards = write(folder.path(), &infos(&config, Dtype::F32), 1, numbers);
+    assert!(matches!(shards, Err(Error::Occupied { .. })), "several files cannot replace one at once");
+    assert_whole(folder.path(), &config, Dtype::F32);
+}
+
+#[test]
+fn an_index_names_files_of_its_folder() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    for name in ["../model.safetensors", "/etc/passwd", "a/b", "", "..", "."] {
+        let index = json!({ "weight_map": { NORM: name } });
+        fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
+        let error = Checkpoint::open(folder.path(), &config).unwrap_err();
+        assert!(matches!(&error, Error::ShardName { name: found, .. } if found == name), "{error}");
+    }
+    let index = json!({ "weight_map": { NORM: "model-1.safetensors" } });
+    fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
+    let error = Checkpoint::open(folder.path(), &config).unwrap_err();
+    assert!(
+        matches!(&error, Error::File { action: "open", path, .. } if path.ends_with("model-1.safetensors"))
+    );
+}
+
+#[test]
+fn a_tensor_in_two_files_is_refused() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    let tensors = infos(&config, Dtype::F32);
+    write_file(&folder.path().join("a.safetensors"), &tensors, numbers).unwrap();
+    write_file(&folder.path().join("b.safetensors"), &tensors[tensors.len() - 1..], numbers).unwrap();
+    let index = json!({ "weight_map": { "x": "a.safetensors", "y": "b.safetensors" } });
+    fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
+    let error = Checkpoint::open(folder.path(), &config).unwrap_err();
+    let Error::Twice { path, tensor } = error else { panic!("{error}") };
+    assert!(path.ends_with("b.safetensors") && tensor == NORM);
+}
+
+#[test]
+fn tensors_that_follow_from_others_are_left_aside() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    let mut tensors = infos(&config, Dtype::F32);
+    let extra = |name: &str, shape: &[i64]| TensorInfo {
+        name: name.to_owned(),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+    };
+    tensors.push(extra("lm_head.weight", &[37, 24]));
+    tensors.push(extra("model.layers.0.self_attn.rotary_emb.inv_freq", &[5]));
+    write(folder.path(), &tensors, u64::MAX, numbers).unwrap();
+    assert_whole(folder.path(), &config, Dtype::F32);
+}
+
+#[test]
+fn tensors_that_do_not_fit_the_configuration_are_refused() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    saved(folder.path(), &config);
+    let error = |config: &Config| Checkpoint::open(folder.path(), config).unwrap_err();
+
+    let untied = error(&Config { tie_word_embeddings: false, ..config.clone() });
+    let Error::Missing { path, tensor, expected } = untied else { panic!("{untied}") };
+    assert_eq!((path.as_path(), tensor.as_str(), expected), (folder.path(), "lm_head.weight", vec![37, 24]));
+    let shallow = error(&Config { num_hidden_layers: 1, ..config.clone() });
+    let Error::Unexpected { path, tensor } = shallow else { panic!("{shallow}") };
+    assert!(path.ends_with(ONE_FILE) && tensor.starts_with("model.layers.1."));
+    let large = error(&Config { vocab_size: 1 << 22, ..config.clone() });
+    let text = large.to_string();
+    assert!(matches!(large, Error::Shape { .. }));
+    assert!(text.contains("model.embed_tokens.weight in ") && text.contains(ONE_FILE), "{text}");
+    assert!(text.ends_with("has shape [37, 24], expected [4194304, 24]"), "{text}");
+
+    fs::write(folder.path().join("config.json"), config.to_json("float32")).unwrap();
+    let llama = tiny::config("llama", &[]);
+    let version = Checkpoint::open_version(folder.path(), &llama).unwrap_err();
+    assert!(matches!(version, Error::Architecture { .. }));
+    Checkpoint::open_version(folder.path(), &config).unwrap();
+}
+
+#[test]
+fn damaged_files_are_refused_by_name() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    saved(folder.path(), &config);
+    let path = folder.path().join(ONE_FILE);
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 5, 900, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Checkpoint::open(folder.path(), &config).unwrap_err();
+        assert!(
+            matches!(&error, Error::Header { path, .. } if path.ends_with(ONE_FILE)),
+            "{length}: {error}"
+        );
+    }
+    fs::remove_file(&path).unwrap();
+    let missing = Checkpoint::open(folder.path(), &config).unwrap_err();
+    assert!(matches!(&missing, Error::File { action: "open", .. }), "{missing}");
+    fs::create_dir(&path).unwrap();
+    let not_a_file = Checkpoint::open(folder.path(), &config).unwrap_err();
+    assert!(matches!(&not_a_file, Error::File { action: "map", .. }), "{not_a_file}");
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_by_tensor() {
+    let config = tiny::config("llama", &[]);
+    let f32s = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0x7f80_0001)];
+    let culprits = f32s.map(|number| (Dtype::F32, number.to_le_bytes().to_vec())).into_iter();
+    let culprits = culprits
+        .chain([0x7f80_u16, 0xff80, 0x7fc0, 0x7f81].map(|bits| (Dtype::BF16, bits.to_le_bytes().to_vec())))
+        .chain([0x7c00_u16, 0xfc00, 0x7e00, 0x7c01].map(|bits| (Dtype::F16, bits.to_le_bytes().to_vec())));
+    for (dtype, culprit) in culprits {
+        let folder = tempfile::tempdir().unwrap();
+        let with_culprit = |info: &TensorInfo| {
+            let mut bytes = numbers(info)?;
+            if info.name == NORM {
+                let last = bytes.len() - culprit.len();
+                bytes[last..].copy_from_slice(&culprit);
+            }
+            Ok::<_, Error>(bytes)
+        };
+        write(folder.path(), &infos(&config, dtype), u64::MAX, with_culprit).unwrap();
+        let checkpoint = Checkpoint::open(folder.path(), &config).unwrap();
+        checkpoint.tensor("model.embed_tokens.weight").unwrap();
+        let error = checkpoint.tensor(NORM).unwrap_err();
+        let Error::NotFinite { path, tensor } = error else { panic!("{error}") };
+        assert!(path.ends_with(ONE_FILE) && tensor == NORM, "{dtype:?} {culprit:?}");
+    }
+}
+
+#[test]
+fn the_largest_numbers_are_finite() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("llama", &[]));
+    for (dtype, largest) in [
+        (Dtype::F32, f32::MAX.to_le_bytes().to_vec()),
+        (Dtype::BF16, 0xff7f_u16.to_le_bytes().to_vec()),
+        (Dtype::F16, 0xfbff_u16.to_le_bytes().to_vec()),
+    ] {
+        let all = |info: &TensorInfo| Ok::<_, Error>(largest.repeat(info.size() as usize / largest.len()));
+        write(folder.path(), &infos(&config, dtype), u64::MAX, all).unwrap();
+        Checkpoint::open(folder.path(), &config).unwrap().tensor(NORM).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_write_leaves_what_was_there() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    saved(folder.path(), &config);
+    let fails = |info: &TensorInfo| {
+        if info.name == NORM {
+            return Err(Error::NotFinite { path: "source".into(), tensor: info.name.clone() });
+        }
+        Ok(vec![0; info.size() as usize])
+    };
+    let error = write(folder.path(), &infos(&config, Dtype::F32), u64::MAX, fails).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { tensor, .. } if tensor == NORM));
+    assert_whole(folder.path(), &config, Dtype::F32);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary is left");
+
+    let out = folder.path().join("merged");
+    let error = new_folder(&out, |out| write(out, &infos(&config, Dtype::F32), 1, fails)).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { .. }));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no part of a folder is left");
+}
+
+#[test]
+fn a_new_folder_takes_the_place_of_none_or_of_an_empty_one() {
+    let (parent, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    let out = parent.path().join("merged");
+    // What a killed process leaves.
+    fs::create_dir(parent.path().join(".merged.part")).unwrap();
+    fs::write(parent.path().join(".merged.part/stale"), "").unwrap();
+    let fill = |folder: &Path| {
+        replace(&folder.join("config.json"), config.to_json("float32").as_bytes())?;
+        write(folder, &infos(&config, Dtype::F32), 2000, numbers)
+    };
+    fs::create_dir(&out).unwrap();
+    new_folder(&out, fill).unwrap();
+    assert_whole(&out, &config, Dtype::F32);
+    assert!(!out.join("stale").exists());
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+
+    let again = new_folder(&out, |_| -> Result<(), Error> { panic!("before any work") });
+    assert!(matches!(again, Err(Error::File { action: "write", path, .. }) if path == out));
+    assert_whole(&out, &config, Dtype::F32);
+}
