@@ -27,13 +27,12 @@ pub fn prepare(policy: Policy, file: &RunFile) -> Result<Policy, Error> {
         (Some(_), None) => Err(Error::Unexpected),
         (None, _) if *rank == 0 => Ok(policy),
         (None, _) => {
-            let all = targets.iter().any(|target| target == "all-linear");
             let config = AdapterConfig {
                 rank: i64::from(*rank),
                 alpha: *alpha,
                 dropout: *dropout,
                 rslora: *rslora,
-                targets: if all { Targets::all_linear() } else { Targets::names(targets) },
+                targets: Targets::names(targets),
                 base_model: None,
             };
             Ok(policy.with_new_adapter(config, file.run.seed)?)

@@ -8,7 +8,6 @@ use podium_checkpoint::parameters::{self, Parameter};
 use podium_checkpoint::{Checkpoint, TensorView};
 use tch::{Device, Kind, Tensor, no_grad};
 
-pub use podium_checkpoint::header::Error as HeaderError;
 pub use podium_checkpoint::{Dtype, Error, TensorInfo};
 
 use crate::config::Config;
