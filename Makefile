@@ -3,10 +3,12 @@
 
 PODIUM := $(or $(CARGO_TARGET_DIR),target)/release/podium
 LEARNER_SFT := $(dir $(PODIUM))podium-learner sft --run-file deploy/configs/embedded-sft.toml --device cpu
+SHARED := $(or $(PODIUM_SHARED),../shared)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint format docs check-config bench embedded-start configuration ci clean distclean
+.PHONY: help setup build demo test parity lint format docs check-config bench \
+	embedded-start configuration oracle fixtures ci clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,9 +25,12 @@ demo: build ## train on the embedded data set, about 5 minutes
 test: build ## all tests; needs no network once set up
 	cargo test --release --workspace $(ARGS)
 
+parity: oracle build ## compare with Transformers and PEFT, side by side; needs $PODIUM_SHARED or ../shared
+	cargo test --release --workspace --features podium-tests/parity --test parity $(ARGS) -- --nocapture
+
 lint: setup ## formatting and clippy
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --release --workspace --all-targets --features podium-tests/parity -- -D warnings
 
 format: ## format all code
 	cargo fmt --all
@@ -48,11 +53,17 @@ embedded-start: build ## the policy that the demo starts from, anew in runs/star
 configuration: setup ## docs/configuration.md anew, from the code
 	cargo run --release -p podium-config --example reference > docs/configuration.md
 
+oracle: ## Transformers and PEFT in .venv-oracle, 5 GB; quick once done
+	@deploy/setup/oracle.sh
+
+fixtures: oracle ## the stored reference numbers anew, from Transformers and PEFT
+	.venv-oracle/bin/python tests/parity/make_fixtures.py --oracle $(SHARED)/oracle --out common/model/tests/fixtures
+
 ci: ## everything that is checked before a change lands
 	.ci/run
 
 clean: ## what cargo built; keeps .venv and runs
 	cargo clean
 
-distclean: clean ## .venv as well; keeps runs
-	rm -rf .venv
+distclean: clean ## .venv and .venv-oracle as well; keeps runs
+	rm -rf .venv .venv-oracle

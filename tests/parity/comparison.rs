@@ -1,0 +1,159 @@
+//! Differences between Podium and the reference, collected case by case.
+
+use std::fmt::Write;
+
+use anyhow::{Result, ensure};
+
+/// Largest difference of a log-probability in float32.
+const LOGPROB_LIMIT: f64 = 1e-4;
+/// Mean difference of log-probabilities between bfloat16 arithmetic and float32.
+const BFLOAT16_LIMIT: f64 = 0.02;
+
+/// What one test compares. [`Self::finish`] prints all differences before it fails.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    title: &'static str,
+    differences: Vec<Difference>,
+}
+
+#[derive(Debug)]
+struct Difference {
+    case: String,
+    what: &'static str,
+    value: f64,
+    limit: f64,
+}
+
+impl Difference {
+    /// False for a difference that is no number.
+    fn is_small(&self) -> bool {
+        self.value <= self.limit
+    }
+}
+
+impl Comparison {
+    pub(crate) fn new(title: &'static str) -> Self {
+        Self { title, differences: Vec::new() }
+    }
+
+    /// Float32 log-probabilities: none may be off.
+    pub(crate) fn logprobs(
+        &mut self,
+        case: &str,
+        what: &'static str,
+        found: &[Vec<f64>],
+        expected: &[Vec<f64>],
+    ) {
+        let largest = differences(found, expected).into_iter().reduce(larger);
+        self.add(case, what, largest.unwrap_or(f64::NAN), LOGPROB_LIMIT);
+    }
+
+    /// Log-probabilities where bfloat16 has rounded: they may be off a little in the mean.
+    pub(crate) fn rounded_logprobs(
+        &mut self,
+        case: &str,
+        what: &'static str,
+        found: &[Vec<f64>],
+        expected: &[Vec<f64>],
+    ) {
+        self.add(case, what, mean_difference(found, expected), BFLOAT16_LIMIT);
+    }
+
+    /// Token ids: all the same. The difference is how many are not.
+    pub(crate) fn tokens(
+        &mut self,
+        case: &str,
+        what: &'static str,
+        found: &[Vec<u32>],
+        expected: &[Vec<u32>],
+    ) {
+        let unequal = pairs(found, expected).iter().filter(|(found, expected)| found != expected).count();
+        self.add(case, what, unequal as f64, 0.0);
+    }
+
+    fn add(&mut self, case: &str, what: &'static str, value: f64, limit: f64) {
+        self.differences.push(Difference { case: case.to_owned(), what, value, limit });
+    }
+
+    /// Prints a row for each case and the largest difference of each column. Fails if one is over its limit.
+    pub(crate) fn finish(self) -> Result<()> {
+        eprintln!("\n{}", self.table());
+        let large = self.differences.iter().filter(|difference| !difference.is_small());
+        let failures: Vec<_> = large
+            .map(|Difference { case, what, value, limit }| {
+                format!("{case}, {what}: {value:.1e}, limit {limit:.0e}")
+            })
+            .collect();
+        ensure!(!self.differences.is_empty(), "{}: nothing was compared", self.title);
+        ensure!(failures.is_empty(), "{}: differences\n{}", self.title, failures.join("\n"));
+        Ok(())
+    }
+
+    fn table(&self) -> String {
+        let mut cases: Vec<&str> = self.differences.iter().map(|one| one.case.as_str()).collect();
+        cases.dedup();
+        let mut columns: Vec<&str> = Vec::new();
+        for one in &self.differences {
+            if !columns.contains(&one.what) {
+                columns.push(one.what);
+            }
+        }
+        let width = cases.iter().map(|case| case.len()).chain([self.title.len()]).max().unwrap_or(0);
+        let mut text = format!("{:width$}", self.title);
+        let line = |text: &mut String, name: &str, cell: &dyn Fn(&str) -> Option<f64>| {
+            _ = write!(text, "\n{name:width$}");
+            for column in &columns {
+                let value = cell(column).map_or_else(String::new, |value| format!("{value:.1e}"));
+                _ = write!(text, "  {value:>0$}", column.len().max(7));
+            }
+        };
+        for column in &columns {
+            _ = write!(text, "  {column:>7}");
+        }
+        for case in cases {
+            let of_case = |one: &&Difference| one.case == case;
+            line(&mut text, case, &|column| {
+                self.differences.iter().filter(of_case).find(|one| one.what == column).map(|one| one.value)
+            });
+        }
+        line(&mut text, "largest", &|column| {
+            self.differences.iter().filter(|one| one.what == column).map(|one| one.value).reduce(larger)
+        });
+        text
+    }
+}
+
+/// The mean difference between log-probabilities.
+pub(crate) fn mean_difference(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
+    let differences = differences(found, expected);
+    differences.iter().sum::<f64>() / differences.len() as f64
+}
+
+fn differences(found: &[Vec<f64>], expected: &[Vec<f64>]) -> Vec<f64> {
+    let pairs = pairs(found, expected).into_iter();
+    pairs
+        .map(|pair| match pair {
+            (Some(found), Some(expected)) => (found - expected).abs(),
+            // Nothing to compare with, which no limit allows.
+            _ => f64::NAN,
+        })
+        .collect()
+}
+
+/// The larger number; what is no number counts as the largest.
+fn larger(one: f64, other: f64) -> f64 {
+    if one.is_nan() || one >= other { one } else { other }
+}
+
+/// Values side by side, with nothing where only the other side has one.
+fn pairs<T: Copy>(found: &[Vec<T>], expected: &[Vec<T>]) -> Vec<(Option<T>, Option<T>)> {
+    let rows = 0..found.len().max(expected.len());
+    let pairs = rows.flat_map(|row| {
+        let (found, expected) = (found.get(row), expected.get(row));
+        let length = |values: Option<&Vec<T>>| values.map_or(0, Vec::len);
+        let value = |values: Option<&Vec<T>>, place: usize| values?.get(place).copied();
+        let places = 0..length(found).max(length(expected));
+        places.map(move |place| (value(found, place), value(expected, place)))
+    });
+    pairs.collect()
+}

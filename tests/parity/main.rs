@@ -1,0 +1,13 @@
+//! Parity with Transformers and PEFT, which run beside the tests: checkpoints, adapters and tokenizers that they make,
+//! and what goes back to them.
+//!
+//! `make parity` prepares what this needs: the Python environment `.venv-oracle`, and the folder `shared` beside the
+//! repository (or where `PODIUM_SHARED` says) with the reference's scripts, the tokenizer of Qwen3 and texts to try it
+//! on.
+
+mod adapters;
+mod checkpoints;
+mod comparison;
+mod podium;
+mod reference;
+mod tokenizer;
