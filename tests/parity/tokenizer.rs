@@ -12,7 +12,7 @@ use crate::reference::{self, repository, shared};
 
 /// What Transformers makes of a text.
 #[derive(Deserialize)]
-struct Text {
+struct Encoded {
     text: String,
     ids: Vec<u32>,
     decoded: String,
@@ -50,7 +50,7 @@ fn qwen3_texts_and_conversations_become_the_same_tokens() -> Result<()> {
     let mut failures = Vec::new();
     let mut seen = HashSet::new();
     for row in rows(&texts)? {
-        let row: Text = serde_json::from_value(row)?;
+        let row: Encoded = serde_json::from_value(row)?;
         let half = &row.ids[..row.ids.len() / 2];
         for (what, same) in [
             ("encoded", tokenizer.encode(&row.text)? == row.ids),
