@@ -250,7 +250,9 @@ impl Run {
 
 /// SHA-256 of the weights of a policy version in a run folder.
 pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
-    let path = out.join("policy").join(version.to_string()).join("model.safetensors");
+    let folder = out.join("policy").join(version.to_string());
+    let adapter = folder.join("adapter_model.safetensors");
+    let path = if adapter.exists() { adapter } else { folder.join("model.safetensors") };
     Ok(podium_runtime::durable::hex(&podium_runtime::durable::sha256(&path)?))
 }
 

@@ -156,7 +156,8 @@ fn cached_decoding_has_the_adapter_too() {
     };
     let prompt = vec![1, 2, 3];
     let uniform = |_, sample: usize, position: usize| ((sample * 7 + position * 3) % 10) as f64 / 10.0;
-    let generated = generate(&policy, std::slice::from_ref(&prompt), 2, &sampling, &uniform, &|| false).unwrap();
+    let generated =
+        generate(&policy, std::slice::from_ref(&prompt), 2, &sampling, &uniform, &|| false).unwrap();
     for sampled in &generated.groups[0] {
         let completions = vec![sampled.token_ids.as_slice()];
         let packed = Packed::new(&[GroupTokens { prompt: &prompt, completions }]).unwrap();
