@@ -7,7 +7,7 @@ SHARED := $(or $(PODIUM_SHARED),../shared)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test parity lint format docs check-config bench \
+.PHONY: help setup build demo test parity fuzz lint format docs check-config bench \
 	embedded-start configuration oracle fixtures ci clean distclean
 
 help: ## this list
@@ -27,6 +27,9 @@ test: build ## all tests; needs no network once set up
 
 parity: oracle build ## compare with Transformers and PEFT, side by side; needs $PODIUM_SHARED or ../shared
 	cargo test --release --workspace --features podium-tests/parity --test parity $(ARGS) -- --nocapture
+
+fuzz: ## hostile model files against their readers, a minute and a half; ARGS: seconds a target, targets
+	fuzz/run.sh $(ARGS)
 
 lint: setup ## formatting and clippy
 	cargo fmt --all --check

@@ -19,7 +19,7 @@ pub enum Error {
     Unexpected,
 }
 
-/// The policy with the adapter that [lora] of the run file asks for. A policy that goes on with an adapter has it already.
+/// The policy with the adapter that `[lora]` of the run file asks for. A policy that goes on with an adapter has it already.
 pub fn prepare(policy: Policy, file: &RunFile) -> Result<Policy, Error> {
     let Lora { rank, alpha, dropout, rslora, targets, adapter } = &file.lora;
     match (policy.adapter(), adapter) {

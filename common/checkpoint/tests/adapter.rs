@@ -172,6 +172,7 @@ fn numbers_that_make_no_sense_are_refused_by_name() {
         ("r", json!(-1)),
         ("r", json!(1_u64 << 40)),
         ("lora_alpha", json!(0)),
+        ("lora_alpha", json!(5e-324)),
         ("lora_dropout", json!(1.0)),
         ("lora_dropout", json!(-0.1)),
         ("target_modules", json!([])),
@@ -222,6 +223,7 @@ fn targets_that_cannot_be_adapted_are_refused_by_name() {
         (Targets::Pattern(".*".to_owned()), "model.embed_tokens"),
         (Targets::Pattern(r"(?=.*)q_proj".to_owned()), r"(?=.*)q_proj"),
         (Targets::Pattern(r"(a{1000}){1000}".to_owned()), r"(a{1000}){1000}"),
+        (Targets::Pattern(r"a)|(?:.*".to_owned()), r"a)|(?:.*"),
     ] {
         match names(targets) {
             Err(FieldError::Unsupported { what, found, .. }) => {

@@ -4,6 +4,7 @@
 //! the day or on libtorch.
 
 mod files;
+mod guard;
 mod template;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,13 @@ pub use files::copy_files;
 pub use template::{Message, Variables};
 
 use files::Folder;
+use guard::guarded;
 use template::ChatTemplate;
+
+/// What reads `tokenizer.json`.
+const VOCABULARY: &str = "the tokenizer";
+/// What reads the chat template.
+const TEMPLATE: &str = "the chat template";
 
 /// Why text cannot be turned into tokens or back.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +86,16 @@ pub enum Error {
         /// What the tokenizer's library said.
         source: tokenizers::Error,
     },
+    /// A library met something in the folder's files that it cannot go on with.
+    #[error("the files of {path} make {library} fail: {message}")]
+    Library {
+        /// The folder.
+        path: PathBuf,
+        /// What failed.
+        library: &'static str,
+        /// Its last words.
+        message: String,
+    },
 }
 
 /// The tokenizer and the chat template of a model folder.
@@ -98,11 +115,15 @@ impl Tokenizer {
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let files = Folder::read(folder)?;
         let path = folder.join("tokenizer.json");
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&files.tokenizer)
-            .map_err(|source| Error::Tokenizer { path: path.clone(), source })?;
-        // Some folders carry the padding and truncation of their training: lengths are the run's business here.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|source| Error::Tokenizer { path, source })?;
+        let parse = || {
+            let mut tokenizer = tokenizers::Tokenizer::from_bytes(&files.tokenizer)?;
+            // Some folders carry the padding and truncation of their training: lengths are the run's business here.
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None)?;
+            Ok(tokenizer)
+        };
+        let parsed = guarded(folder, VOCABULARY, parse)?;
+        let tokenizer = parsed.map_err(|source| Error::Tokenizer { path, source })?;
 
         let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
         let end = files.special_tokens.get("eos_token").and_then(|token| tokenizer.token_to_id(token));
@@ -110,7 +131,8 @@ impl Tokenizer {
         let end_of_turn_id = end.or(files.stop_token_ids.first().copied());
         let template = files
             .chat_template
-            .map(|source| ChatTemplate::new(source, files.special_tokens))
+            .map(|source| guarded(folder, TEMPLATE, || ChatTemplate::new(source, files.special_tokens)))
+            .transpose()?
             .transpose()
             .map_err(|source| Error::Template { path: folder.to_owned(), source })?;
         let largest = tokenizer.get_vocab(true).into_values().max();
@@ -126,14 +148,14 @@ impl Tokenizer {
 
     /// Token ids of a text. Nothing is added to it; special tokens written out in it are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.vocabulary.encode_fast(text, false);
+        let encoding = guarded(&self.folder, VOCABULARY, || self.vocabulary.encode_fast(text, false))?;
         let encoding = encoding.map_err(|source| Error::Encode { bytes: text.len(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of token ids, with or without special tokens. Ids that no token has are left out.
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, Error> {
-        let text = self.vocabulary.decode(token_ids, skip_special);
+        let text = guarded(&self.folder, VOCABULARY, || self.vocabulary.decode(token_ids, skip_special))?;
         text.map_err(|source| Error::Decode { tokens: token_ids.len(), source })
     }
 
@@ -141,7 +163,7 @@ impl Tokenizer {
     pub fn render(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
         let template =
             self.template.as_ref().ok_or_else(|| Error::NoTemplate { path: self.folder.clone() })?;
-        template.render(messages, variables).map_err(Error::Render)
+        guarded(&self.folder, TEMPLATE, || template.render(messages, variables))?.map_err(Error::Render)
     }
 
     /// Token ids of messages: [`Self::render`], then [`Self::encode`].

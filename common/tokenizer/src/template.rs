@@ -49,6 +49,12 @@ impl Variables {
 
 const NAME: &str = "chat";
 
+/// Instructions of one rendering. A message takes some dozens; a template that loops without end is stopped.
+const MOST_INSTRUCTIONS: u64 = 10_000_000;
+
+/// Spaces by which JSON is indented.
+const WIDEST_INDENT: usize = 32;
+
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
@@ -65,6 +71,7 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.set_formatter(write_as_python);
+        environment.set_fuel(Some(MOST_INSTRUCTIONS));
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", to_json);
         environment.add_template_owned(NAME, source)?;
@@ -113,6 +120,10 @@ fn to_json(value: &Value, arguments: Kwargs) -> Result<Value, minijinja::Error> 
     // Transformers' default, accepted as such.
     let _: Option<bool> = arguments.get("ensure_ascii")?;
     arguments.assert_all_used()?;
+    if indent.is_some_and(|indent| indent > WIDEST_INDENT) {
+        let message = format!("indent is {indent:?}, expected at most {WIDEST_INDENT}");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+    }
     let mut bytes = Vec::new();
     let written = match indent {
         Some(indent) => {

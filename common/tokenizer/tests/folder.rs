@@ -50,6 +50,10 @@ fn load(folder: &TempDir) -> Tokenizer {
     Tokenizer::load(folder.path()).unwrap()
 }
 
+fn load_error(tokenizer_json: &str) -> Error {
+    Tokenizer::load(folder(&[("tokenizer.json", tokenizer_json.into())]).path()).unwrap_err()
+}
+
 fn with_template(template: &str) -> Tokenizer {
     load(&folder(&[("tokenizer_config.json", json!({ "chat_template": template, "eos_token": "<end>" }))]))
 }
@@ -145,6 +149,45 @@ fn folders_that_cannot_be_used_are_refused_by_file() {
     assert!(matches!(refused(&[("chat_template.jinja", "{% if %}".into())]), Error::Template { .. }));
     let silent = load(&folder(&[])).render(&messages(), &Variables::default()).unwrap_err();
     assert!(matches!(silent, Error::NoTemplate { .. }));
+}
+
+#[test]
+fn templates_without_end_are_stopped() {
+    let steps =
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = b %}{% endfor %}{% endfor %}";
+    for template in [
+        steps,
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ messages | tojson(indent=1000000000000) }}",
+        "{{ 'x' * 1000000000000 }}",
+    ] {
+        let error = with_template(template).render(&messages(), &Variables::default()).unwrap_err();
+        assert!(matches!(&error, Error::Render(_)), "{template}: {error}");
+    }
+}
+
+#[test]
+fn what_libraries_panic_over_is_an_error() {
+    let cut = load_error(r#"{"decoder":{"type":"#);
+    assert!(matches!(&cut, Error::Library { library: "the tokenizer", .. }), "{cut}");
+
+    // Sixty characters in 2^60 ways: the library of regular expressions gives up.
+    let mut hostile = tokenizer_json();
+    let pattern = json!({ "Regex": "^(?:a|a)*$" });
+    hostile["pre_tokenizer"] =
+        json!({ "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false });
+    let tokenizer = load(&folder(&[("tokenizer.json", hostile)]));
+    let hopeless = tokenizer.encode(&format!("{}b", "a".repeat(60))).unwrap_err();
+    assert!(
+        matches!(&hopeless, Error::Library { message, .. } if message.contains("retry-limit")),
+        "{hopeless}"
+    );
+    assert_eq!(tokenizer.encode("red").unwrap(), [1], "the tokenizer goes on");
+
+    // The length overflows.
+    let overflow = with_template("{{ [1, 2, 3] * 9223372036854775807 }}");
+    let overflow = overflow.render(&messages(), &Variables::default()).unwrap_err();
+    assert!(matches!(&overflow, Error::Library { library: "the chat template", .. }), "{overflow}");
 }
 
 #[test]

@@ -95,7 +95,8 @@ impl AdapterConfig {
         if !(1..=LARGEST_RANK).contains(&self.rank) {
             return Err(FieldError::invalid("r", self.rank, &format!("between 1 and {LARGEST_RANK}")));
         }
-        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
+        // A tiny number over a large rank is zero.
+        if !(self.scale() > 0.0 && self.alpha.is_finite()) {
             return Err(FieldError::invalid("lora_alpha", self.alpha, "a positive number"));
         }
         if !(0.0..1.0).contains(&self.dropout) {

@@ -106,8 +106,9 @@ impl<'a> Matcher<'a> {
         match targets {
             Targets::Names(names) => Ok(Self::Names(names)),
             Targets::Pattern(pattern) => {
-                let whole_name = format!(r"\A(?:{pattern})\z");
-                let compiled = RegexBuilder::new(&whole_name).size_limit(LONGEST_PATTERN).build();
+                let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(LONGEST_PATTERN).build();
+                // By itself first: `a)|(b` is no pattern, but would be one between parentheses.
+                let compiled = compile(pattern).and_then(|_| compile(&format!(r"\A(?:{pattern})\z")));
                 let compiled = compiled.map_err(|_| {
                     FieldError::unsupported(
                         "target_modules",

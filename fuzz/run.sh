@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the fuzz targets and runs each for SECONDS_EACH seconds (20), from the seeds and what earlier runs found.
+# Needs neither a nightly compiler nor cargo-fuzz; g++ builds libFuzzer. An input that fails is left in artifacts/.
+#
+#     fuzz/run.sh [SECONDS_EACH] [TARGET...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+seconds=${1:-20}
+targets=("${@:2}")
+[ ${#targets[@]} -gt 0 ] || targets=(header config adapter tokenizer)
+
+# What libFuzzer learns from. Naming the machine keeps it out of build scripts and macros, which run without
+# libFuzzer.
+machine=$(rustc -vV | sed -n 's/^host: //p')
+coverage=(-Cpasses=sancov-module)
+for argument in level=4 inline-8bit-counters pc-table trace-compares; do
+    coverage+=("-Cllvm-args=-sanitizer-coverage-$argument")
+done
+RUSTFLAGS="${coverage[*]}" CARGO_TARGET_DIR=target cargo build --release --locked --target "$machine"
+
+for target in "${targets[@]}"; do
+    printf '\n--- %s, %s s\n' "$target" "$seconds"
+    mkdir -p "corpus/$target" artifacts
+    log=artifacts/$target.log
+    if ! "target/$machine/release/$target" "corpus/$target" "seeds/$target" -max_total_time="$seconds" \
+        -rss_limit_mb=2048 -timeout=10 -max_len=8192 -print_final_stats=1 \
+        -artifact_prefix="artifacts/$target-" >"$log" 2>&1; then
+        tail -n 60 "$log"
+        exit 1
+    fi
+    grep '^stat::' "$log"
+done
