@@ -1,0 +1,66 @@
+//! What the machine would take: asked before something is made durable, so that only what fits is.
+
+use podium_grpo::{PolicyVersion, Step};
+use podium_proto::convert::Slot;
+use uuid::Uuid;
+
+use super::{Blocks, Error, Machine, Verdict, Work};
+
+impl Machine {
+    /// What would become of a result for `slot` that `version` sampled.
+    pub fn verdict(&self, slot: Slot, version: PolicyVersion) -> Verdict {
+        let (work, index) = Work::of(slot);
+        if version != work.version() || index >= self.plan.slots(work).0 {
+            return Verdict::Refused;
+        }
+        let done = match work {
+            Work::Training(step) => step < self.committed,
+            Work::Evaluation(version) => self.evaluated.contains(&version),
+        };
+        match self.open.get(&work).and_then(|blocks| blocks.is_filled(index)) {
+            Some(false) => Verdict::Wanted,
+            Some(true) => Verdict::Repeated,
+            None if done => Verdict::Repeated,
+            None => Verdict::Refused,
+        }
+    }
+
+    /// The rank that commits `step`, and whether its commit moves the run on: a repeated one does not, nor does one of a
+    /// rank other than 0.
+    pub fn check_commit(&self, learner: Uuid, step: Step) -> Result<(u32, bool), Error> {
+        let rank = self.world.rank_of(learner).ok_or(Error::UnknownLearner { learner })?;
+        if step > self.committed {
+            return Err(Error::StepAhead { step, committed: self.committed });
+        }
+        if step < self.committed || rank != 0 {
+            return Ok((rank, false));
+        }
+        let (wanted, _) = self.plan.slots(Work::Training(step));
+        let ready = self.open.get(&Work::Training(step)).map_or(0, Blocks::ready);
+        if ready < wanted {
+            return Err(Error::NotSampled { step, ready, wanted });
+        }
+        let version = step.produces();
+        if self.latest < version {
+            return Err(Error::NotPublished { step, version });
+        }
+        Ok((rank, true))
+    }
+
+    /// The step whose commit never arrived, where rank 0 already asks for the one after it: its checkpoint was written,
+    /// and it died before it could say so.
+    pub fn missed_commit(&self, rank: u32, learner: Uuid, step: Step) -> Option<Step> {
+        let missed = self.committed;
+        let fresh = self.check_commit(learner, missed).is_ok_and(|(_, fresh)| fresh);
+        (rank == 0 && step == missed.next() && fresh).then_some(missed)
+    }
+
+    /// Whether a version may be published now: at most the one that the step being made produces.
+    pub fn check_publish(&self, version: PolicyVersion) -> Result<(), Error> {
+        if version <= self.committed.produces() && version <= self.plan.last_version() {
+            Ok(())
+        } else {
+            Err(Error::VersionAhead { version, committed: self.committed })
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The workers' side: who holds which block until when, and what comes back.
+
+use podium_proto::convert::Slot;
+use uuid::Uuid;
+
+use super::{Action, Error, Held, Lease, LeaseId, Machine, Millis, Work, Worker};
+
+/// Leases that a worker holds at once: one to sample, and one that it is handing in.
+const MOST_LEASES: usize = 2;
+
+/// A lease that so many heartbeats of its worker in a row do not name never reached it.
+const UNHEARD_AFTER: u32 = 2;
+
+impl Machine {
+    pub(super) fn expire(&mut self, now: Millis) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for id in self.leases.expired(now) {
+            self.leases.remove(id);
+            actions.extend([Action::LeaseExpired(id), Action::Wake]);
+        }
+        let silent = |worker: &Worker| worker.last_seen + self.plan.lease_deadline <= now;
+        let lost: Vec<Uuid> =
+            self.workers.iter().filter(|(_, worker)| silent(worker)).map(|(id, _)| *id).collect();
+        for worker in lost {
+            self.remove_worker(worker, &mut actions);
+            actions.push(Action::WorkerLost(worker));
+        }
+        actions
+    }
+
+    pub(super) fn remove_worker(&mut self, worker: Uuid, actions: &mut Vec<Action>) {
+        self.workers.remove(&worker);
+        let held: Vec<LeaseId> = self.leases.of_worker(worker).collect();
+        for id in held {
+            self.leases.remove(id);
+            actions.push(Action::Wake);
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, now: Millis, worker: Uuid, leases: &[LeaseId], actions: &mut Vec<Action>) {
+        if !self.workers.contains_key(&worker) {
+            actions.push(Action::Refuse(Error::UnknownWorker { worker }));
+            return;
+        }
+        let lost = leases.iter().filter(|&&lease| !self.leases.belongs(lease, worker)).copied().collect();
+        actions.push(Action::Lost(lost));
+        let deadline = now + self.plan.lease_deadline;
+        for id in self.leases.beat(worker, leases, deadline, UNHEARD_AFTER) {
+            self.leases.remove(id);
+            actions.extend([Action::LeaseExpired(id), Action::Wake]);
+        }
+    }
+
+    pub(super) fn lease(&mut self, now: Millis, worker: Uuid) -> Action {
+        if !self.workers.contains_key(&worker) {
+            return Action::Refuse(Error::UnknownWorker { worker });
+        }
+        if let Some(reason) = self.over() {
+            return Action::Leave { reason };
+        }
+        if self.leases.of_worker(worker).count() >= MOST_LEASES {
+            return Action::Wait;
+        }
+        let Some((work, block)) = self.free_block() else { return Action::Wait };
+        let deadline = now + self.plan.lease_deadline;
+        let id = self.leases.grant(Held { worker, work, block, deadline, unmentioned: 0 });
+        let indices = self.open.get(&work).map_or(0..0, |blocks| blocks.indices(block));
+        Action::Grant(Lease { id, work, indices, deadline: self.plan.lease_deadline })
+    }
+
+    fn free_block(&self) -> Option<(Work, u32)> {
+        self.open.iter().find_map(|(&work, blocks)| {
+            let block = blocks.unfinished().find(|&block| !self.leases.is_leased(work, block))?;
+            Some((work, block))
+        })
+    }
+
+    pub(super) fn fill(&mut self, worker: Uuid, lease: Option<LeaseId>, slots: &[Slot], actions: &mut Vec<Action>) {
+        for &slot in slots {
+            let (work, index) = Work::of(slot);
+            let Some(blocks) = self.open.get_mut(&work) else { continue };
+            if blocks.is_filled(index).is_none() {
+                continue;
+            }
+            blocks.fill(index);
+            let block = blocks.block_of(index);
+            if blocks.is_block_full(block) {
+                self.leases.remove_block(work, block);
+            }
+            if blocks.is_full() {
+                actions.push(Action::Wake);
+            }
+        }
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.slots_done += slots.len() as u64;
+        }
+        // Handed in with slots missing: somebody else may try.
+        if let Some(lease) = lease.filter(|&lease| self.leases.belongs(lease, worker)) {
+            self.leases.remove(lease);
+            actions.push(Action::Wake);
+        }
+    }
+}
