@@ -1,11 +1,13 @@
 //! From what a worker handed in to what is kept: counts and lengths are checked, training completions are scored.
 
 use podium_config::RunFile;
-use podium_grpo::{Completion, Group, PolicyVersion};
+use podium_grpo::options::Credit;
+use podium_grpo::{Completion, Group, PolicyVersion, RankCredit};
 use podium_proto::convert::{Slot, SlotResult};
 use podium_proto::v1;
 use podium_recsys::ItemId;
 use podium_recsys::completion::{self, Expected};
+use podium_recsys::reward::ItemReward;
 use podium_recsys::task::{self, Case, Grade, Task};
 
 use crate::curriculum::Curriculum;
@@ -50,6 +52,7 @@ pub enum Error {
 pub struct Sampling {
     training: v1::Sampling,
     evaluation: v1::Sampling,
+    credit: Credit,
 }
 
 impl Sampling {
@@ -72,7 +75,7 @@ impl Sampling {
             top_k: 0,
             ..training
         };
-        Self { training, evaluation }
+        Self { training, evaluation, credit: file.grpo.credit }
     }
 
     /// The sampling of a piece of work.
@@ -109,7 +112,9 @@ pub fn grade(
     for result in submitted {
         sampling.check(&result)?;
         match result.slot {
-            Slot::Training(_) => results.groups.push(score(curriculum, version, result)?.into()),
+            Slot::Training(_) => {
+                results.groups.push(score(curriculum, sampling.credit, version, result)?.into());
+            }
             Slot::Evaluation { version, index } => {
                 // Log-probabilities of held-out answers are nobody's input.
                 let answer = result.completions.into_iter().next().map(|mut completion| {
@@ -124,22 +129,46 @@ pub fn grade(
     Ok(results)
 }
 
-fn score(curriculum: &Curriculum, version: PolicyVersion, result: SlotResult) -> Result<Group, Error> {
+fn score(
+    curriculum: &Curriculum,
+    credit: Credit,
+    version: PolicyVersion,
+    result: SlotResult,
+) -> Result<Group, Error> {
     let SlotResult { slot, prompt_ids, completions } = result;
     let Slot::Training(id) = slot else { unreachable!("only training slots are scored into groups") };
     let task = curriculum.task();
     let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;
     let scores: Vec<_> =
         completions.iter().map(|completion| task.grade(&case, &completion.text).score).collect();
+    let rank_credits = completions.iter().map(|completion| match credit {
+        Credit::Completion => vec![],
+        Credit::Rank => rank_credits(task, &case, completion),
+    });
     Ok(Group {
         id,
         policy_version: version,
         prompt_ids,
+        rank_credits: rank_credits.collect(),
         completions,
         reward_terms: task.rewards().names().to_vec(),
         rewards: scores.iter().map(|score| Some(score.total)).collect(),
         term_rewards: scores.into_iter().map(|score| score.parts).collect(),
     })
+}
+
+/// What each listed item of a completion earns, with the tokens that write it.
+fn rank_credits(task: &Task, case: &Case, completion: &Completion) -> Vec<RankCredit> {
+    let mut taken = 0;
+    let items = task.item_rewards(case, &completion.text).into_iter();
+    let credit = items.map(|ItemReward { span, reward }| {
+        // A token that ends one item and begins the next is the first one's.
+        let tokens = completion.tokens_of(&span);
+        let start = tokens.start.max(taken);
+        taken = tokens.end.max(start);
+        RankCredit { tokens: start..taken, reward }
+    });
+    credit.collect()
 }
 
 /// What a completion says and earns.

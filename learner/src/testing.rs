@@ -19,6 +19,7 @@ pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -
     let completion = |(sample, length): (usize, &usize)| Completion {
         token_ids: (0..*length).map(|position| token(sample * 11 + position)).collect(),
         text: String::new(),
+        text_ends: vec![0; *length],
         logprobs: (0..*length).map(|position| -2.5 - 0.05 * ((sample + position) % 9) as f32).collect(),
         sampled_logprobs: None,
         finish_reason: FinishReason::Stop,
@@ -31,6 +32,7 @@ pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -
         reward_terms: vec![],
         term_rewards: vec![vec![]; rewards.len()],
         rewards: rewards.iter().copied().map(Some).collect(),
+        rank_credits: vec![vec![]; rewards.len()],
     }
 }
 

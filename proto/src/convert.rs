@@ -1,6 +1,6 @@
 //! Checked conversions between messages and domain types. Every message from the network passes here before use.
 
-use podium_grpo::{Completion, FinishReason, Group, GroupId, PolicyVersion, Step};
+use podium_grpo::{Completion, FinishReason, Group, GroupId, PolicyVersion, RankCredit, Step};
 use uuid::Uuid;
 
 use crate::v1;
@@ -192,14 +192,33 @@ impl TryFromMessage<v1::Completion> for Completion {
                 ));
             }
         };
+        check_text_ends(&message.text_ends, tokens, &message.text)?;
         let sampled = message.sampled_logprobs;
         Ok(Self {
             token_ids: message.token_ids,
             text: message.text,
+            text_ends: message.text_ends,
             logprobs: message.logprobs,
             sampled_logprobs: (!sampled.is_empty()).then_some(sampled),
             finish_reason,
         })
+    }
+}
+
+/// One end for each token, ascending to the end of the text.
+fn check_text_ends(ends: &[u32], tokens: usize, text: &str) -> Result<(), Error> {
+    let field = "Completion.text_ends";
+    if ends.len() != tokens {
+        return Err(Error::Length { field, found: ends.len(), expected: tokens, of: "token id" });
+    }
+    if let Some((before, end)) = ends.iter().zip(ends.iter().skip(1)).find(|(before, end)| end < before) {
+        return Err(Error::invalid(field, &format!("{end} after {before}"), "ascending"));
+    }
+    match ends.last() {
+        Some(&last) if last as usize != text.len() => {
+            Err(Error::invalid(field, &last, "the length of the text at the last token"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -212,6 +231,7 @@ impl From<Completion> for v1::Completion {
         Self {
             token_ids: completion.token_ids,
             text: completion.text,
+            text_ends: completion.text_ends,
             logprobs: completion.logprobs,
             sampled_logprobs: completion.sampled_logprobs.unwrap_or_default(),
             finish_reason: finish_reason.into(),
@@ -247,6 +267,13 @@ impl TryFromMessage<v1::ScoredGroup> for Group {
             }
         }
         let rewards = totals(&message.rewards)?;
+        let rank_credits = rank_credits(&message.rewards)?;
+        for (credits, completion) in rank_credits.iter().zip(&completions) {
+            let end = credits.last().map_or(0, |credit| credit.tokens.end);
+            if end as usize > completion.len() {
+                return Err(Error::invalid("RankReward.end_token", &end, "at most the completion's tokens"));
+            }
+        }
         Ok(Self {
             id: GroupId { step: Step(message.step), index: message.index },
             policy_version: PolicyVersion(message.policy_version),
@@ -255,6 +282,7 @@ impl TryFromMessage<v1::ScoredGroup> for Group {
             reward_terms: message.reward_terms,
             term_rewards: message.rewards.into_iter().map(|reward| reward.terms).collect(),
             rewards,
+            rank_credits,
         })
     }
 }
@@ -268,11 +296,46 @@ pub fn totals(rewards: &[v1::Reward]) -> Result<Vec<Option<f64>>, Error> {
     rewards.iter().map(total).collect()
 }
 
+/// What the listed items of one group's completions earn, a list for each completion. Rewards are finite; token ranges
+/// ascend and do not overlap.
+pub fn rank_credits(rewards: &[v1::Reward]) -> Result<Vec<Vec<RankCredit>>, Error> {
+    rewards.iter().map(|reward| ranks(&reward.ranks)).collect()
+}
+
+fn ranks(ranks: &[v1::RankReward]) -> Result<Vec<RankCredit>, Error> {
+    let mut before = 0;
+    let credit = |rank: &v1::RankReward| {
+        let v1::RankReward { first_token, end_token, reward } = *rank;
+        if first_token < before || end_token < first_token {
+            return Err(Error::invalid(
+                "RankReward",
+                &format!("tokens {first_token} to {end_token} after {before}"),
+                "ascending ranges that do not overlap",
+            ));
+        }
+        if !reward.is_finite() {
+            return Err(Error::invalid("RankReward.reward", &reward, "a finite number"));
+        }
+        before = end_token;
+        Ok(RankCredit { tokens: first_token..end_token, reward })
+    };
+    ranks.iter().map(credit).collect()
+}
+
+impl From<&RankCredit> for v1::RankReward {
+    fn from(credit: &RankCredit) -> Self {
+        Self { first_token: credit.tokens.start, end_token: credit.tokens.end, reward: credit.reward }
+    }
+}
+
 impl From<&Group> for v1::GroupRewards {
     fn from(group: &Group) -> Self {
-        let reward =
-            |(total, terms): (&Option<f64>, &Vec<f64>)| v1::Reward { total: *total, terms: terms.clone() };
-        Self { rewards: group.rewards.iter().zip(&group.term_rewards).map(reward).collect() }
+        let reward = |(at, (total, terms)): (usize, (&Option<f64>, &Vec<f64>))| v1::Reward {
+            total: *total,
+            terms: terms.clone(),
+            ranks: group.rank_credits.get(at).into_iter().flatten().map(v1::RankReward::from).collect(),
+        };
+        Self { rewards: group.rewards.iter().zip(&group.term_rewards).enumerate().map(reward).collect() }
     }
 }
 
@@ -299,10 +362,15 @@ mod tests {
         v1::Completion {
             token_ids: vec![3, 1],
             text: "a".into(),
+            text_ends: vec![1, 1],
             logprobs: vec![-0.5, -0.25],
             sampled_logprobs: vec![],
             finish_reason: v1::FinishReason::Stop.into(),
         }
+    }
+
+    fn rank(first_token: u32, end_token: u32, reward: f64) -> v1::RankReward {
+        v1::RankReward { first_token, end_token, reward }
     }
 
     #[test]
@@ -315,12 +383,18 @@ mod tests {
             completions: vec![completion(), completion()],
             reward_terms: vec!["form".into()],
             rewards: vec![
-                v1::Reward { total: Some(0.5), terms: vec![1.0] },
-                v1::Reward { total: None, terms: vec![0.0] },
+                v1::Reward {
+                    total: Some(0.5),
+                    terms: vec![1.0],
+                    ranks: vec![rank(0, 1, 0.5), rank(1, 2, -1.0)],
+                },
+                v1::Reward { total: None, terms: vec![0.0], ranks: vec![] },
             ],
         };
         let group = Group::try_from_message(message.clone()).unwrap();
         assert_eq!(group.rewards, [Some(0.5), None]);
+        assert_eq!(group.rank_credits[0][1], RankCredit { tokens: 1..2, reward: -1.0 });
+        assert_eq!(group.rank_credits[1], []);
         assert_eq!(v1::ScoredGroup::from(group), message);
     }
 
@@ -336,6 +410,26 @@ mod tests {
         assert!(refused(|c| c.logprobs[1] = 0.5).contains("at most 0"));
         assert!(refused(|c| c.sampled_logprobs = vec![-1.0]).contains("sampled_logprobs"));
         assert!(refused(|c| c.finish_reason = 9).contains("STOP or LENGTH"));
+        assert!(
+            refused(|c| c.text_ends.truncate(1)).contains("Completion.text_ends has 1 entries: expected 2")
+        );
+        assert!(refused(|c| c.text_ends = vec![1, 0]).contains("0 after 1: expected ascending"));
+        assert!(refused(|c| c.text_ends = vec![0, 2]).contains("the length of the text"));
+        for (ranks, expected) in [
+            (vec![rank(0, 1, f64::INFINITY)], "finite"),
+            (vec![rank(1, 0, 0.0)], "ascending"),
+            (vec![rank(0, 2, 0.0), rank(1, 2, 0.0)], "do not overlap"),
+        ] {
+            let reward = v1::Reward { total: Some(0.0), terms: vec![], ranks };
+            assert!(rank_credits(&[reward]).unwrap_err().to_string().contains(expected));
+        }
+        let reward = v1::Reward { total: Some(0.0), terms: vec![], ranks: vec![rank(0, 3, 0.0)] };
+        let beyond = v1::ScoredGroup {
+            completions: vec![completion()],
+            rewards: vec![reward],
+            ..v1::ScoredGroup::default()
+        };
+        assert!(Group::try_from_message(beyond).unwrap_err().to_string().contains("end_token is 3"));
         assert!(
             uuid("LeaseRequest.worker_id", "x").unwrap_err().to_string().contains("LeaseRequest.worker_id")
         );

@@ -238,8 +238,10 @@ impl Sampler {
         let mut completion_tokens = 0;
         let mut completion = |sampled: podium_model::Sampled| {
             completion_tokens += sampled.token_ids.len() as u64;
+            let (text, text_ends) = tokenizer.decode_with_ends(&sampled.token_ids).map_err(Error::Text)?;
             Ok(Completion {
-                text: tokenizer.decode(&sampled.token_ids, true).map_err(Error::Text)?,
+                text,
+                text_ends,
                 token_ids: sampled.token_ids,
                 logprobs: sampled.logprobs,
                 sampled_logprobs: sampled.sampled_logprobs,

@@ -1,5 +1,7 @@
 //! Groups of completions: what a rollout worker samples, the coordinator scores and the learner trains on.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, PolicyVersion};
@@ -21,6 +23,10 @@ pub struct Completion {
     pub token_ids: Vec<u32>,
     /// The decoded text without special tokens.
     pub text: String,
+    /// For each token, the byte of `text` at which its own text ends: ascending, the last is the length of `text`. A
+    /// special token adds nothing; of a character that several tokens spell, all bytes belong to the last of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub text_ends: Vec<u32>,
     /// Behaviour log-probability of each token under the full temperature-scaled distribution of the group's policy
     /// version, in nats.
     pub logprobs: Vec<f32>,
@@ -42,6 +48,25 @@ impl Completion {
     pub const fn is_empty(&self) -> bool {
         self.token_ids.is_empty()
     }
+
+    /// The tokens that write the bytes `span` of the text, by [`Self::text_ends`]: from the first whose text ends behind
+    /// the span's start to the one that reaches its end.
+    pub fn tokens_of(&self, span: &Range<usize>) -> Range<u32> {
+        let first = self.text_ends.partition_point(|&end| end as usize <= span.start);
+        let last = self.text_ends.partition_point(|&end| (end as usize) < span.end);
+        let end = (last + 1).min(self.text_ends.len()).max(first);
+        first as u32..end as u32
+    }
+}
+
+/// What one listed item of a completion earns: credit by rank (Rank-GRPO, arXiv 2510.20150).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankCredit {
+    /// The completion's tokens that write the item. Those of one completion ascend and do not overlap; one is empty where
+    /// a token writes several items, of which it counts for the first.
+    pub tokens: Range<u32>,
+    /// Its reward, finite.
+    pub reward: f64,
 }
 
 /// A prompt with its completions and, once scored, their rewards.
@@ -61,4 +86,30 @@ pub struct Group {
     pub term_rewards: Vec<Vec<f64>>,
     /// For each completion its total reward; `None` where no term could score it.
     pub rewards: Vec<Option<f64>>,
+    /// For each completion what its listed items earn, best rank first; empty lists where credit by rank is not asked for.
+    #[serde(default)]
+    pub rank_credits: Vec<Vec<RankCredit>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_by_the_bytes_that_they_write() {
+        let completion = Completion {
+            token_ids: vec![0; 6],
+            text: "abcdefgh".into(),
+            // A token in the middle of a character, and a special one at the end.
+            text_ends: vec![2, 2, 4, 7, 8, 8],
+            logprobs: vec![0.0; 6],
+            sampled_logprobs: None,
+            finish_reason: FinishReason::Stop,
+        };
+        for (span, tokens) in
+            [(0..2, 0..1), (2..4, 2..3), (3..4, 2..3), (3..5, 2..4), (7..8, 4..5), (0..8, 0..5)]
+        {
+            assert_eq!(completion.tokens_of(&span), tokens, "{span:?}");
+        }
+    }
 }

@@ -11,6 +11,6 @@ pub mod objective;
 pub mod options;
 pub mod rng;
 
-pub use group::{Completion, FinishReason, Group};
+pub use group::{Completion, FinishReason, Group, RankCredit};
 pub use ids::{GroupId, PolicyVersion, Step};
 pub use options::Options;

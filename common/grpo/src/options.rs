@@ -11,6 +11,8 @@ pub struct Options {
     pub loss_type: LossType,
     /// What centred rewards are divided by: see [`ScaleRewards`].
     pub scale_rewards: ScaleRewards,
+    /// What a token is credited with: its completion's reward, or that of the listed item it belongs to.
+    pub credit: Credit,
     /// Lower clipping bound of the probability ratio: it is kept above `1 - epsilon`.
     pub epsilon: f64,
     /// Upper clipping bound: the ratio is kept below `1 + epsilon_high`. Without it `epsilon` serves on both sides.
@@ -41,11 +43,23 @@ pub enum ScaleRewards {
     None,
 }
 
+/// What a token is credited with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Credit {
+    /// The advantage of its completion.
+    Completion,
+    /// Tokens of the k-th listed item: the advantage of that item among the group's k-th items (Rank-GRPO, arXiv
+    /// 2510.20150); all others that of their completion.
+    Rank,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             loss_type: LossType::Dapo,
             scale_rewards: ScaleRewards::Group,
+            credit: Credit::Completion,
             epsilon: 0.2,
             epsilon_high: None,
             beta: 0.0,

@@ -14,7 +14,7 @@ use crate::completion::{self, Expected};
 use crate::dataset::{Dataset, User};
 use crate::ids::{ItemId, UserId};
 use crate::prompt::{self, Prompt, Prompts};
-use crate::reward::{self, Outcome, Rewards, Score};
+use crate::reward::{self, ItemReward, Outcome, Rewards, Score};
 
 /// The sections of the run file that make a task of a data set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -167,12 +167,18 @@ impl Task {
 
     /// Reads `completion`, decoded without special tokens, and scores it.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
-        let expected = Expected {
-            options: &self.answer,
-            candidates: &case.candidates,
-            catalogue: &self.dataset.catalogue,
-        };
-        let outcome = Outcome::of(&completion::parse(completion, &expected), case.target);
+        let outcome = Outcome::of(&completion::parse(completion, &self.expected(case)), case.target);
         Grade { outcome, score: self.rewards.score(&outcome) }
+    }
+
+    /// What each listed item of `completion` earns, best rank first, for credit by rank.
+    pub fn item_rewards(&self, case: &Case, completion: &str) -> Vec<ItemReward> {
+        let parsed = completion::parse(completion, &self.expected(case));
+        self.rewards.items(&parsed, case.target, case.candidates.len())
+    }
+
+    /// What completions of a case are read against.
+    fn expected<'a>(&'a self, case: &'a Case) -> Expected<'a> {
+        Expected { options: &self.answer, candidates: &case.candidates, catalogue: &self.dataset.catalogue }
     }
 }

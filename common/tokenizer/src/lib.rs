@@ -3,6 +3,7 @@
 //! There is one way from messages to token ids, which training, rollouts and evaluation share. Nothing here depends on
 //! the day or on libtorch.
 
+mod ends;
 mod files;
 mod guard;
 mod template;
@@ -107,6 +108,7 @@ pub struct Tokenizer {
     stop_token_ids: Vec<u32>,
     end_of_turn_id: Option<u32>,
     vocab_size: usize,
+    special_ids: BTreeSet<u32>,
 }
 
 impl Tokenizer {
@@ -136,6 +138,8 @@ impl Tokenizer {
             .transpose()
             .map_err(|source| Error::Template { path: folder.to_owned(), source })?;
         let largest = tokenizer.get_vocab(true).into_values().max();
+        let added = tokenizer.get_added_tokens_decoder().into_iter();
+        let special_ids = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         Ok(Self {
             folder: folder.to_owned(),
             vocabulary: tokenizer,
@@ -143,6 +147,7 @@ impl Tokenizer {
             stop_token_ids: stop_token_ids.into_iter().collect(),
             end_of_turn_id,
             vocab_size: largest.map_or(0, |id| id as usize + 1),
+            special_ids,
         })
     }
 
@@ -157,6 +162,25 @@ impl Tokenizer {
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, Error> {
         let text = guarded(&self.folder, VOCABULARY, || self.vocabulary.decode(token_ids, skip_special))?;
         text.map_err(|source| Error::Decode { tokens: token_ids.len(), source })
+    }
+
+    /// [`Self::decode`] without special tokens, and for each id the byte of the text at which its own text ends: ascending,
+    /// the last is the length of the text. What adds no text (special tokens, ids that no token has) ends where the token
+    /// before it does; of a character that several tokens spell, all bytes belong to the last of them.
+    pub fn decode_with_ends(&self, token_ids: &[u32]) -> Result<(String, Vec<u32>), Error> {
+        let text = self.decode(token_ids, true)?;
+        let speaks = |id: u32| !self.special_ids.contains(&id) && self.vocabulary.id_to_token(id).is_some();
+        let spoken: Vec<u32> = token_ids.iter().copied().filter(|&id| speaks(id)).collect();
+        let mut ends = ends::ends(&spoken, &text, |ids| self.decode(ids, true))?.into_iter();
+        let mut end = 0;
+        let mut reach = |&id: &u32| {
+            if speaks(id) {
+                end = ends.next().unwrap_or(end);
+            }
+            end
+        };
+        let ends = token_ids.iter().map(&mut reach).collect();
+        Ok((text, ends))
     }
 
     /// The text of messages by the chat template.

@@ -75,6 +75,38 @@ fn texts_become_tokens_and_texts_again() {
 }
 
 #[test]
+fn the_ends_of_tokens_are_found_in_their_text() {
+    let tokenizer = load(&folder(&[]));
+    // "blue <think> red" with special and unknown ids around.
+    let (text, ends) = tokenizer.decode_with_ends(&[4, 3, 5, 99, 1, 4]).unwrap();
+    assert_eq!((text.as_str(), ends), ("blue <think> red", vec![0, 4, 12, 12, 16, 16]));
+    assert_eq!(tokenizer.decode_with_ends(&[4]).unwrap(), (String::new(), vec![0]));
+    assert_eq!(tokenizer.decode_with_ends(&[]).unwrap(), (String::new(), vec![]));
+
+    // Spaces belong to the word after them, but for the first; bytes make up what the vocabulary lacks.
+    let mut llama = tokenizer_json();
+    llama["model"] = json!({
+        "type": "BPE", "byte_fallback": true, "unk_token": null, "merges": [],
+        "vocab": { "▁red": 0, "▁": 1, "x": 2, "<0xE2>": 3, "<end>": 4, "<think>": 5, "<0x82>": 6, "<0xAC>": 7 },
+    });
+    let part = |name: &str| json!({ "type": name });
+    llama["decoder"] = json!({ "type": "Sequence", "decoders": [
+        { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+        part("ByteFallback"), part("Fuse"),
+        { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+    ] });
+    let tokenizer = load(&folder(&[("tokenizer.json", llama)]));
+    for (ids, text, ends) in [
+        (&[0, 0, 2][..], "red redx", &[3, 7, 8][..]),
+        (&[1, 0, 1, 2], " red x", &[0, 4, 5, 6]),
+        (&[4, 0, 4, 0, 4], "red red", &[0, 3, 3, 7, 7]),
+        (&[2, 3, 6, 7, 0], "x€ red", &[1, 1, 1, 4, 8]),
+    ] {
+        assert_eq!(tokenizer.decode_with_ends(ids).unwrap(), (text.to_owned(), ends.to_vec()));
+    }
+}
+
+#[test]
 fn stop_tokens_come_from_all_files() {
     assert_eq!(load(&folder(&[])).stop_token_ids(), [0_u32; 0]);
     let tokenizer = load(&folder(&[

@@ -113,7 +113,14 @@ mod tests {
     fn completion(tokens: usize, finish_reason: FinishReason) -> Completion {
         let token_ids = vec![0; tokens];
         let logprobs = vec![0.0; tokens];
-        Completion { token_ids, text: String::new(), logprobs, sampled_logprobs: None, finish_reason }
+        Completion {
+            token_ids,
+            text: String::new(),
+            text_ends: vec![0; tokens],
+            logprobs,
+            sampled_logprobs: None,
+            finish_reason,
+        }
     }
 
     fn group(index: u32, rewards: [f64; 2]) -> Group {
@@ -125,6 +132,7 @@ mod tests {
             reward_terms: vec!["form".into()],
             term_rewards: rewards.iter().map(|reward| vec![reward * 2.0]).collect(),
             rewards: rewards.map(Some).into(),
+            rank_credits: vec![],
         }
     }
 

@@ -28,7 +28,7 @@ pub use records::{EvaluationRecord, Results, Row, StepRecord};
 pub const FILE_NAME: &str = "coordinator.redb";
 
 /// Raised whenever an older coordinator could misread the file.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// (step, index): `ScoredGroup`.

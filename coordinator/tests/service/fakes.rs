@@ -115,12 +115,22 @@ pub(crate) fn answer(task: &v1::Task, samples: u32) -> v1::TaskResult {
     let prompt = &task.messages.last().unwrap().content;
     let (_, candidates) = prompt.split_once("candidates").unwrap();
     let items: Vec<&str> = candidates.split_whitespace().filter(|word| word.starts_with("[ITEM_")).collect();
-    let completion = |sample: u32| v1::Completion {
-        token_ids: vec![sample + 1, prompt.len() as u32],
-        text: format!("<think> so </think> {}", items[sample as usize..][..3].join(" ")),
-        logprobs: vec![-0.5, -0.25],
-        sampled_logprobs: vec![],
-        finish_reason: v1::FinishReason::Stop.into(),
+    let completion = |sample: u32| {
+        // A token for the reasoning, and one for each item.
+        let mut text = "<think> so </think>".to_owned();
+        let mut text_ends = vec![text.len() as u32];
+        for item in &items[sample as usize..][..3] {
+            text.extend([" ", item]);
+            text_ends.push(text.len() as u32);
+        }
+        v1::Completion {
+            token_ids: vec![sample + 1, prompt.len() as u32, 7, 8],
+            text,
+            logprobs: vec![-0.5, -0.25, -0.25, -0.25],
+            sampled_logprobs: vec![],
+            finish_reason: v1::FinishReason::Stop.into(),
+            text_ends,
+        }
     };
     let purpose = match task.purpose.unwrap() {
         v1::task::Purpose::Training(slot) => v1::task_result::Purpose::Training(slot),

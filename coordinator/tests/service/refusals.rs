@@ -57,6 +57,7 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     let endless = &mut long.results[0].completions[0];
     endless.token_ids = vec![1; 9];
     endless.logprobs = vec![-1.0; 9];
+    endless.text_ends = vec![endless.text.len() as u32; 9];
     let (_, message) = refusal(call!(coordinator, rollout.submit, long).await);
     assert!(message.contains("at most 8"), "{message}");
     let mut far = good.clone();

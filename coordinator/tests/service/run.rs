@@ -71,7 +71,7 @@ async fn reports_say_what_happened() {
     let steps: Vec<_> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 3]);
     assert_eq!(rows[2]["loss"], 2);
-    assert_eq!(rows[2]["num_tokens"], 3 * 5 * 2 * (3 + 2));
+    assert_eq!(rows[2]["num_tokens"], 3 * 5 * 2 * (3 + 4));
     assert_eq!(rows[0]["completions/well_formed"], 1);
     assert!(rows[0]["rewards/form/mean"].is_number());
 
@@ -102,6 +102,25 @@ async fn reports_say_what_happened() {
     let (again, _stop) = place.start("out").await;
     assert_eq!(again.finished().await.unwrap(), Outcome::Complete);
     assert_eq!(place.rows("out", "metrics.jsonl"), rows);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_are_credited_where_the_run_file_says_so() {
+    for (changes, items) in [(&[][..], 0), (&["grpo.credit=rank"], 3)] {
+        let place = Place::new(changes);
+        for (groups, step_rewards) in plain(&place, "out", 1).await.into_values() {
+            for (group, rewards) in groups.iter().zip(step_rewards) {
+                assert_eq!(group.rewards, rewards.rewards, "every rank knows all of it");
+                for reward in &group.rewards {
+                    let ranks = &reward.ranks;
+                    let tokens: Vec<_> = ranks.iter().map(|rank| rank.first_token..rank.end_token).collect();
+                    assert_eq!(tokens, [1..2, 2..3, 3..4][..items]);
+                    // The first item's is the gain of the list, of which NDCG is the third term.
+                    assert!(ranks.first().is_none_or(|rank| rank.reward.total_cmp(&reward.terms[2]).is_eq()));
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

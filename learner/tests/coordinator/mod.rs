@@ -113,6 +113,7 @@ fn groups(step: u64) -> Vec<Group> {
             Completion {
                 token_ids: (0..length).map(|position| token(index * 31 + sample * 11 + position)).collect(),
                 text: String::new(),
+                text_ends: vec![0; length as usize],
                 logprobs: vec![-3.0; length as usize],
                 sampled_logprobs: None,
                 finish_reason: FinishReason::Stop,
@@ -126,6 +127,7 @@ fn groups(step: u64) -> Vec<Group> {
             reward_terms: vec![],
             term_rewards: vec![vec![]; 3],
             rewards: (0..3).map(|sample| Some(((sample + index + step) % 3) as f64)).collect(),
+            rank_credits: vec![vec![]; 3],
         }
     };
     (0..4).map(group).collect()

@@ -52,6 +52,10 @@ fn completions_are_what_was_asked_for() {
         assert!(!completion.text.contains("<end>"), "special tokens are no text");
         let words = completion.text.split_whitespace().count();
         assert_eq!(words, completion.len() - usize::from(ended));
+        assert_eq!(completion.text_ends.len(), completion.len());
+        assert_eq!(completion.text_ends.last().copied(), Some(completion.text.len() as u32));
+        let starts = |end: &u32| completion.text[*end as usize..].starts_with(' ');
+        assert!(completion.text_ends.iter().all(|end| *end as usize == completion.text.len() || starts(end)));
     }
     let tokens: usize = completions.iter().map(|completion| completion.len()).sum();
     assert_eq!(outcome.cost.completion_tokens, tokens as u64);

@@ -36,6 +36,7 @@ impl Sample for FakeDevice {
         let completion = Completion {
             token_ids: vec![1],
             text: "a".into(),
+            text_ends: vec![1],
             logprobs: vec![-0.5],
             sampled_logprobs: None,
             finish_reason: FinishReason::Stop,

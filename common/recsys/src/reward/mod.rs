@@ -15,8 +15,13 @@
 //! down never pays. A policy cannot then gain by answering invalidly, and the best it can do is to reason, rank the
 //! target first and list what was asked for.
 
+mod rank;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use rank::Lists;
+pub use rank::{ItemCredit, ItemReward};
 
 use crate::completion::{self, Form, Parsed, Standing};
 use crate::ids::ItemId;
@@ -28,6 +33,10 @@ use crate::ranking::Metric;
 pub struct Options {
     /// The terms whose weighted sum is the reward.
     pub terms: Vec<Term>,
+    /// What each listed item earns where `grpo.credit` is `rank`.
+    pub rank_credit: ItemCredit,
+    /// How much less an item at fault earns there than the least of a well-formed answer: see docs/rewards.md. Above 0.
+    pub item_penalty: f64,
 }
 
 impl Default for Options {
@@ -38,6 +47,8 @@ impl Default for Options {
                 Term { name: Name::Hit, k: Some(1), weight: 0.5 },
                 Term { name: Name::Ndcg, k: Some(3), weight: 0.5 },
             ],
+            rank_credit: ItemCredit::default(),
+            item_penalty: 0.5,
         }
     }
 }
@@ -88,6 +99,9 @@ pub enum Error {
         /// Its weight.
         weight: f64,
     },
+    /// Malformed items would earn what others do, or more.
+    #[error("`reward.item_penalty` is {0}, expected a finite number above 0")]
+    ItemPenalty(f64),
     /// `k` is missing or out of range.
     #[error("`reward.terms`: `{name:?}` needs `k` between 1 and the list length {list_length}, found {k:?}")]
     K {
@@ -170,6 +184,8 @@ pub struct Rewards {
     terms: Vec<(Value, f64)>,
     names: Vec<String>,
     list_length: usize,
+    rank_credit: ItemCredit,
+    item_penalty: f64,
 }
 
 /// How a term is computed.
@@ -218,7 +234,11 @@ impl Rewards {
                 return Err(Error::Twice(name.clone()));
             }
         }
-        let rewards = Self { terms, names, list_length };
+        let Options { rank_credit, item_penalty, .. } = *options;
+        if !(item_penalty.is_finite() && item_penalty > 0.0) {
+            return Err(Error::ItemPenalty(item_penalty));
+        }
+        let rewards = Self { terms, names, list_length, rank_credit, item_penalty };
         check(&rewards)?;
         Ok(rewards)
     }
@@ -238,6 +258,12 @@ impl Rewards {
         let parts: Vec<f64> = self.terms.iter().map(|(value, _)| value.of(outcome)).collect();
         let total = parts.iter().zip(&self.terms).map(|(part, (_, weight))| part * weight).sum();
         Score { total, parts }
+    }
+
+    /// What each item of a completion's list earns, for credit by rank; `candidates`: how many there were.
+    pub fn items(&self, parsed: &Parsed<'_>, target: ItemId, candidates: usize) -> Vec<ItemReward> {
+        let lists = Lists { length: self.list_length, candidates };
+        self.rank_credit.rewards(parsed, target, lists, self.item_penalty)
     }
 
     /// The most that can be earned: a well-formed answer with the target first.
@@ -312,7 +338,7 @@ mod tests {
     use super::*;
 
     fn rewards(terms: Vec<Term>) -> Result<Rewards, Error> {
-        Rewards::new(&Options { terms }, &completion::Options::default())
+        Rewards::new(&Options { terms, ..Options::default() }, &completion::Options::default())
     }
 
     fn term(name: Name, k: Option<usize>, weight: f64) -> Term {
@@ -373,6 +399,11 @@ mod tests {
         assert!(matches!(rewards(vec![term(Name::Form, Some(1), 1.0)]), Err(Error::NoK(Name::Form))));
         assert!(matches!(rewards(vec![form(), form()]), Err(Error::Twice(_))));
         assert!(matches!(rewards(vec![term(Name::Form, None, f64::NAN)]), Err(Error::Weight { .. })));
+        for item_penalty in [0.0, -1.0, f64::NAN] {
+            let options = Options { item_penalty, ..Options::default() };
+            let refused = Rewards::new(&options, &completion::Options::default());
+            assert!(matches!(refused, Err(Error::ItemPenalty(_))), "{item_penalty}");
+        }
     }
 
     #[test]
