@@ -118,6 +118,11 @@ impl AdamW {
         self.steps
     }
 
+    /// The weights in the parameters' order, float32; they share memory with the optimizer's.
+    pub fn weights(&self) -> impl Iterator<Item = &Tensor> {
+        self.slots.iter().map(|slot| &slot.weight)
+    }
+
     /// Everything the optimizer holds, by name: weights, first and second moments, float32. The tensors share memory
     /// with it.
     pub fn state(&self) -> Vec<(String, Tensor)> {

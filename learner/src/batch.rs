@@ -3,9 +3,10 @@
 //! Pure: no tensors. Advantages and token weights are those of the whole step, so that no cut into micro-batches or
 //! ranks changes what they sum up to.
 
-use podium_grpo::advantage::{self, advantages};
-use podium_grpo::objective::token_weight;
-use podium_grpo::{Group, Options, Step};
+use podium_grpo::advantage::{self, Advantages, advantages};
+use podium_grpo::options::Aggregation;
+use podium_grpo::plan::{self, Credited, ItemError, Plan, StepSize};
+use podium_grpo::{Completion, Group, GroupRewards, Options, RankCredit, Step};
 
 /// One rank's share of a step, and what has to be known of the rest.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,14 +15,16 @@ pub struct Share {
     pub step: Step,
     /// This rank's groups, by index.
     pub groups: Vec<Group>,
-    /// Total rewards of every group of the step: `[index][completion]`.
-    pub step_rewards: Vec<Vec<Option<f64>>>,
+    /// What every group of the step earned, by index.
+    pub step_rewards: Vec<GroupRewards>,
+    /// The weight of each reward term.
+    pub reward_weights: Vec<f64>,
     /// Completion tokens of the step, over all ranks.
     pub tokens_in_step: u64,
 }
 
 /// A share that does not hold together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A group of another step.
     #[error("group {index} is of step {found}: expected {expected}")]
@@ -51,6 +54,32 @@ pub enum Error {
         /// Rewards that the step lists for it.
         rewards: usize,
     },
+    /// A completion has another number of reward terms than there are weights.
+    #[error("a completion of group {index} has {terms} reward terms, there are {weights} weights")]
+    Terms {
+        /// The group's index.
+        index: usize,
+        /// Terms that it has.
+        terms: usize,
+        /// Weights that there are.
+        weights: usize,
+    },
+    /// A group has other credits than the step lists for it.
+    #[error("group {index} has other credits by rank than the step lists for it")]
+    Credits {
+        /// Its index.
+        index: u32,
+    },
+    /// A completion's listed items are not its own.
+    #[error("completion {completion} of group {index}: {source}")]
+    Items {
+        /// The group's index.
+        index: u32,
+        /// The completion's.
+        completion: usize,
+        /// Why.
+        source: ItemError,
+    },
     /// The tokens of the share are more than those of the step.
     #[error("the share of step {step} has {found} completion tokens, the whole step {expected}")]
     Tokens {
@@ -64,17 +93,25 @@ pub enum Error {
 }
 
 impl Share {
-    /// Checks that groups and rewards belong together.
-    pub fn check(&self) -> Result<(), Error> {
+    /// Checks that groups and rewards belong together, and that they are enough for these options.
+    pub fn check(&self, options: &Options) -> Result<(), Error> {
         for group in &self.groups {
             let index = group.id.index;
             if group.id.step != self.step {
                 return Err(Error::Step { index, found: group.id.step.0, expected: self.step.0 });
             }
             let completions = group.completions.len();
-            let rewards = self.step_rewards.get(index as usize).map_or(0, Vec::len);
+            let earned = self.step_rewards.get(index as usize);
+            let rewards = earned.map_or(0, |earned| earned.totals.len());
             if completions != rewards {
                 return Err(Error::Rewards { index, completions, rewards });
+            }
+            if earned.is_some_and(|earned| earned.ranks != group.rank_credits) {
+                return Err(Error::Credits { index });
+            }
+            for (completion, one) in group.completions.iter().enumerate() {
+                let items = plan::check_items(items(group, completion), one.len());
+                items.map_err(|source| Error::Items { index, completion, source })?;
             }
         }
         for pair in self.groups.windows(2) {
@@ -82,6 +119,9 @@ impl Share {
             if index <= before {
                 return Err(Error::Order { index, before });
             }
+        }
+        if options.multi_objective_aggregation == Aggregation::NormalizeThenSum {
+            self.check_terms()?;
         }
         let found = self.groups.iter().map(|group| tokens(group) as u64).sum();
         if found > self.tokens_in_step {
@@ -91,124 +131,178 @@ impl Share {
         Ok(())
     }
 
+    fn check_terms(&self) -> Result<(), Error> {
+        let weights = self.reward_weights.len();
+        for (index, earned) in self.step_rewards.iter().enumerate() {
+            let found = earned.terms.iter().map(Vec::len).find(|terms| *terms != weights);
+            let missing = (earned.terms.len() != earned.totals.len()).then_some(0);
+            if let Some(terms) = found.or(missing) {
+                return Err(Error::Terms { index, terms, weights });
+            }
+        }
+        Ok(())
+    }
+
     /// Completions of the whole step.
     pub fn completions_in_step(&self) -> usize {
-        self.step_rewards.iter().map(Vec::len).sum()
+        self.step_rewards.iter().map(|earned| earned.totals.len()).sum()
+    }
+
+    /// Tokens of this share's completions that are part of the loss.
+    pub fn active_tokens(&self, options: &Options) -> u64 {
+        let completions = self.groups.iter().flat_map(|group| &group.completions);
+        let active = completions.filter(|completion| plan::counts(completion, options));
+        active.map(|completion| completion.len() as u64).sum()
     }
 
     /// Share of the step's groups whose rewards are all equal.
     pub fn zero_variance_share(&self) -> f64 {
-        let equal = |rewards: &&Vec<Option<f64>>| advantage::has_zero_variance(rewards);
+        let equal = |earned: &&GroupRewards| advantage::has_zero_variance(&earned.totals);
         let count = self.step_rewards.iter().filter(equal).count();
         count as f64 / self.step_rewards.len().max(1) as f64
     }
 
-    /// Cuts the share into micro-batches of at most `groups_per_micro_batch` groups.
+    /// Cuts the share into micro-batches of at most `groups_per_micro_batch` groups. `size`: of the whole step.
     ///
-    /// Groups that can move the policy come first. Where the objective has no KL term, groups with equal rewards cannot:
-    /// their micro-batches need no backward.
-    pub fn micro_batches(&self, options: &Options, groups_per_micro_batch: usize) -> Vec<MicroBatch<'_>> {
-        let advantages = advantages(&self.step_rewards, options.scale_rewards);
-        let moves = |group: &&Group| {
-            options.beta != 0.0
-                || advantages[group.id.index as usize].iter().any(|advantage| *advantage != 0.0)
+    /// Groups that can move the policy come first. Where the objective has neither a KL term nor an entropy bonus, groups
+    /// with equal rewards cannot: their micro-batches need no backward.
+    pub fn micro_batches(
+        &self,
+        options: &Options,
+        size: &StepSize,
+        groups_per_micro_batch: usize,
+    ) -> Vec<MicroBatch<'_>> {
+        let advantages = advantages(&self.step_rewards, &self.reward_weights, options);
+        let plan = |groups: &[&Group]| {
+            let credited = groups.iter().flat_map(|group| credited(group, &advantages));
+            Plan::new(credited, options, size)
         };
+        let always = options.beta != 0.0 || options.entropy_coef != 0.0;
+        let moves = |group: &&Group| always || plan(&[group]).has_advantages();
         let (moving, still): (Vec<&Group>, Vec<&Group>) = self.groups.iter().partition(moves);
         let mut batches = Vec::new();
         for (groups, moves) in [(moving, true), (still, false)] {
             for groups in groups.chunks(groups_per_micro_batch.max(1)) {
-                batches.push(self.micro_batch(groups, moves, &advantages, options));
+                batches.push(MicroBatch {
+                    groups: groups.to_vec(),
+                    moves,
+                    plan: plan(groups),
+                    behaviour_logprobs: behaviour_logprobs(groups),
+                });
             }
         }
         batches
     }
-
-    fn micro_batch<'a>(
-        &self,
-        groups: &[&'a Group],
-        moves: bool,
-        step_advantages: &[Vec<f64>],
-        options: &Options,
-    ) -> MicroBatch<'a> {
-        let count: usize = groups.iter().map(|group| tokens(group)).sum();
-        let mut batch = MicroBatch {
-            groups: groups.to_vec(),
-            moves,
-            old_logprobs: Vec::with_capacity(count),
-            advantages: Vec::with_capacity(count),
-            weights: Vec::with_capacity(count),
-        };
-        for group in groups {
-            let advantages = &step_advantages[group.id.index as usize];
-            for (completion, advantage) in group.completions.iter().zip(advantages) {
-                let length = completion.len();
-                let completions = self.completions_in_step();
-                let weight =
-                    token_weight(options.loss_type, length, completions, self.tokens_in_step as usize);
-                batch.old_logprobs.extend_from_slice(&completion.logprobs);
-                batch.advantages.resize(batch.advantages.len() + length, *advantage);
-                batch.weights.resize(batch.weights.len() + length, weight);
-            }
-        }
-        batch
-    }
 }
 
-/// Groups that go through the policy together. The lists have one entry a completion token, in (group, completion,
-/// token) order.
+/// A group's completions with their advantages and those of their items.
+fn credited<'a>(group: &'a Group, step: &'a Advantages) -> impl Iterator<Item = Credited<'a>> {
+    let index = group.id.index as usize;
+    group.completions.iter().enumerate().map(move |(number, completion)| Credited {
+        completion,
+        advantage: step.completions[index][number],
+        items: items(group, number),
+        item_advantages: &step.ranks[index][number],
+    })
+}
+
+fn items(group: &Group, completion: usize) -> &[RankCredit] {
+    group.rank_credits.get(completion).map_or(&[], Vec::as_slice)
+}
+
+/// Nothing where one of the completions has none.
+fn behaviour_logprobs(groups: &[&Group]) -> Option<Vec<f32>> {
+    let completions = || groups.iter().flat_map(|group| &group.completions);
+    let known = completions().all(|completion| completion.logprobs.len() == completion.len());
+    known.then(|| completions().flat_map(|completion| &completion.logprobs).copied().collect())
+}
+
+/// Groups that go through the policy together. Lists have one entry a completion token, in (group, completion, token)
+/// order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MicroBatch<'a> {
     /// The groups, by index.
     pub groups: Vec<&'a Group>,
     /// Whether the objective has a gradient here.
     pub moves: bool,
-    /// Behaviour log-probabilities, in nats.
-    pub old_logprobs: Vec<f32>,
-    /// The advantage of the token's completion.
-    pub advantages: Vec<f64>,
-    /// What the token's loss counts for in the step's.
-    pub weights: Vec<f64>,
+    /// What is known of each token beforehand.
+    pub plan: Plan,
+    /// Behaviour log-probabilities in nats, where they are known: recorded groups may be without.
+    pub behaviour_logprobs: Option<Vec<f32>>,
 }
 
 fn tokens(group: &Group) -> usize {
-    group.completions.iter().map(podium_grpo::Completion::len).sum()
+    group.completions.iter().map(Completion::len).sum()
 }
 
 #[cfg(test)]
 mod tests {
-    use podium_grpo::options::LossType;
+    use podium_grpo::options::{Credit, LossType};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{group, share};
+    use crate::testing::{group, share, size};
 
     #[test]
     fn what_does_not_hold_together_is_refused() {
-        let good = share(3, vec![group(3, 0, &[2, 0], &[1.0, 0.0]), group(3, 2, &[1, 1], &[1.0, 1.0])]);
-        good.check().unwrap();
-        let refused = |change: fn(&mut Share)| {
+        let mut groups = vec![group(3, 0, &[2, 0], &[1.0, 0.0]), group(3, 2, &[1, 1], &[1.0, 1.0])];
+        groups[0].rank_credits = vec![vec![RankCredit { tokens: 0..2, reward: 1.0 }], vec![]];
+        let good = share(3, groups);
+        let sum = Options::default();
+        good.check(&sum).unwrap();
+        let refused = |options: &Options, change: fn(&mut Share)| {
             let mut share = good.clone();
             change(&mut share);
-            share.check().unwrap_err()
+            share.check(options).unwrap_err()
         };
-        assert!(matches!(
-            refused(|share| share.step = Step(4)),
-            Error::Step { index: 0, found: 3, expected: 4 }
-        ));
-        assert!(matches!(refused(|share| share.groups.swap(0, 1)), Error::Order { index: 0, before: 2 }));
-        assert!(matches!(refused(|share| share.step_rewards.truncate(2)), Error::Rewards { index: 2, .. }));
-        assert!(matches!(refused(|share| share.tokens_in_step = 3), Error::Tokens { found: 4, .. }));
+        let step = refused(&sum, |share| share.step = Step(4));
+        assert_eq!(step, Error::Step { index: 0, found: 3, expected: 4 });
+        let order = refused(&sum, |share| share.groups.swap(0, 1));
+        assert_eq!(order, Error::Order { index: 0, before: 2 });
+        let rewards = refused(&sum, |share| share.step_rewards.truncate(2));
+        assert!(matches!(rewards, Error::Rewards { index: 2, .. }));
+        assert!(matches!(refused(&sum, |share| share.tokens_in_step = 3), Error::Tokens { found: 4, .. }));
+        let credits = refused(&sum, |share| share.step_rewards[0].ranks[0][0].reward = 2.0);
+        assert_eq!(credits, Error::Credits { index: 0 });
+        let items = refused(&sum, |share| {
+            for credits in [&mut share.groups[0].rank_credits, &mut share.step_rewards[0].ranks] {
+                credits[0][0].tokens.end = 3;
+            }
+        });
+        assert!(matches!(items, Error::Items { index: 0, completion: 0, .. }));
+        let separate =
+            Options { multi_objective_aggregation: Aggregation::NormalizeThenSum, ..Options::default() };
+        let terms = refused(&separate, |share| share.reward_weights = vec![1.0]);
+        assert_eq!(terms, Error::Terms { index: 0, terms: 0, weights: 1 });
     }
 
     #[test]
     fn equal_rewards_need_no_backward_without_a_kl_term() {
         let share = share(0, vec![group(0, 0, &[1, 2], &[1.0, 1.0]), group(0, 1, &[1, 1], &[0.0, 1.0])]);
-        let batches = share.micro_batches(&Options::default(), 8);
-        let summary: Vec<_> = batches.iter().map(|batch| (batch.groups[0].id.index, batch.moves)).collect();
-        assert_eq!(summary, [(1, true), (0, false)]);
-        let with_kl = share.micro_batches(&Options { beta: 0.1, ..Options::default() }, 8);
-        assert_eq!(with_kl.len(), 1);
+        let cut = |options: &Options| -> Vec<(u32, bool)> {
+            let batches = share.micro_batches(options, &size(&share, options), 8);
+            batches.iter().map(|batch| (batch.groups[0].id.index, batch.moves)).collect()
+        };
+        assert_eq!(cut(&Options::default()), [(1, true), (0, false)]);
+        assert_eq!(cut(&Options { beta: 0.1, ..Options::default() }), [(0, true)]);
+        assert_eq!(cut(&Options { entropy_coef: 0.1, ..Options::default() }), [(0, true)]);
         assert!((share.zero_variance_share() - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn items_move_a_group_whose_completions_do_not() {
+        let mut group = group(0, 0, &[2, 2], &[1.0, 1.0]);
+        let credit = |reward| vec![RankCredit { tokens: 1..2, reward }];
+        group.rank_credits = vec![credit(1.0), credit(3.0)];
+        let share = share(0, vec![group]);
+        let options = Options {
+            credit: Credit::Rank,
+            scale_rewards: podium_grpo::options::ScaleRewards::None,
+            ..Options::default()
+        };
+        let batches = share.micro_batches(&options, &size(&share, &options), 8);
+        assert!(batches[0].moves);
+        assert_eq!(batches[0].plan.advantages, [0.0, -1.0, 0.0, 1.0]);
     }
 
     proptest! {
@@ -221,21 +315,20 @@ mod tests {
                 .map(|(index, lengths)| group(0, index as u32, lengths, &[0.0, 0.5 * (index % 3) as f64, 1.0]));
             let share = share(0, groups.collect());
             let options = Options { loss_type, ..Options::default() };
-            let batches = share.micro_batches(&options, per_batch);
+            let batches = share.micro_batches(&options, &size(&share, &options), per_batch);
             let mut seen: Vec<u32> = batches.iter().flat_map(|b| b.groups.iter().map(|g| g.id.index)).collect();
             seen.sort_unstable();
             prop_assert_eq!(seen, (0..lengths.len() as u32).collect::<Vec<_>>());
-            let weights: f64 = batches.iter().flat_map(|batch| &batch.weights).sum();
+            let weights: f64 = batches.iter().flat_map(|batch| &batch.plan.weights).sum();
             let written = lengths.iter().flatten().filter(|length| **length > 0).count();
             let expected = match loss_type {
-                LossType::Dapo => f64::from(u8::from(written > 0)),
                 LossType::Grpo => written as f64 / (lengths.len() * 3) as f64,
+                _ => f64::from(u8::from(written > 0)),
             };
             prop_assert!((weights - expected).abs() < 1e-9);
             for batch in &batches {
                 prop_assert!(batch.groups.len() <= per_batch);
-                prop_assert_eq!(batch.old_logprobs.len(), batch.weights.len());
-                prop_assert_eq!(batch.advantages.len(), batch.weights.len());
+                prop_assert_eq!(batch.behaviour_logprobs.as_ref().map(Vec::len), Some(batch.plan.len()));
             }
         }
     }

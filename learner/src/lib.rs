@@ -14,6 +14,7 @@ pub mod loss;
 pub mod merge;
 pub mod metrics;
 pub mod rank;
+pub mod reference;
 pub mod schedule;
 pub mod score;
 pub mod session;

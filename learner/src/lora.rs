@@ -40,7 +40,7 @@ pub fn prepare(policy: Policy, file: &RunFile) -> Result<Policy, Error> {
     }
 }
 
-/// The adapter's dropout in step `step`.
+/// The adapter's dropout in the optimizer's step `step`.
 pub const fn dropout(file: &RunFile, step: u64) -> AdapterDropout {
     AdapterDropout { share: file.lora.dropout, seed: file.run.seed.rotate_left(32) ^ step }
 }

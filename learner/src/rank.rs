@@ -119,7 +119,7 @@ impl Rank {
                 checkpoint.restore(self.updater.state())?;
                 self.updater.restored(checkpoint.next_step);
                 position = Position { next_step: checkpoint.next_step, metrics: Some(checkpoint.metrics) };
-            } else if self.updater.next_step() != Step(0) {
+            } else if !self.updater.is_at_start() {
                 self.updater = from_start(&self.start, &self.file, self.device)?;
             }
         }
@@ -136,7 +136,7 @@ impl Rank {
 
     /// Takes a step with this rank's share of its groups.
     pub fn step(&mut self, share: &Share) -> Result<Metrics, Error> {
-        Ok(self.updater.update(share, self.collective.as_mut())?)
+        Ok(update::of_step(&self.updater.update(share, self.collective.as_mut())?))
     }
 
     /// Writes the policy as it is now into `folder`: its adapter, or else its weights with everything beside them as in

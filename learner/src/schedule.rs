@@ -1,23 +1,40 @@
-//! Step sizes over the steps of a run.
+//! Step sizes over the optimizer's steps.
 //!
-//! Warm-up is that of Transformers: step `s` of `w` warm-up steps takes the fraction `s / w`, so that the first of them
-//! changes nothing.
+//! They are those of Transformers' schedulers of the same names. Step `s` of `w` warm-up steps takes the fraction `s / w`,
+//! so that the first of them changes nothing.
 
 use std::f64::consts::PI;
 
-/// What a cosine falls to, as a fraction of its peak.
-const COSINE_FLOOR: f64 = 0.1;
+use podium_config::LrScheduler;
 
 /// What becomes of the step size after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Course {
     /// It stays.
     Constant,
-    /// It falls to a tenth along half a cosine, reached at the end of the run.
-    Cosine {
-        /// Steps of the run, warm-up included.
+    /// It falls evenly, to 0 at the end.
+    Linear {
+        /// The optimizer's steps, warm-up included.
         steps: u64,
     },
+    /// It falls along half a cosine, to its lowest at the end.
+    Cosine {
+        /// The optimizer's steps, warm-up included.
+        steps: u64,
+        /// The lowest, as a fraction of the peak.
+        floor: f64,
+    },
+}
+
+impl Course {
+    /// What the run file asks for, over so many steps of the optimizer.
+    pub const fn of(scheduler: LrScheduler, steps: u64) -> Self {
+        match scheduler {
+            LrScheduler::Constant => Self::Constant,
+            LrScheduler::Linear => Self::Linear { steps },
+            LrScheduler::Cosine => Self::Cosine { steps, floor: 0.0 },
+        }
+    }
 }
 
 /// A course of step sizes.
@@ -37,13 +54,16 @@ impl Schedule {
         if step < self.warmup_steps {
             return self.peak * step as f64 / self.warmup_steps as f64;
         }
+        let progress = |steps: u64| {
+            let falling = steps.saturating_sub(self.warmup_steps).max(1);
+            ((step - self.warmup_steps) as f64 / falling as f64).min(1.0)
+        };
         match self.course {
             Course::Constant => self.peak,
-            Course::Cosine { steps } => {
-                let falling = steps.saturating_sub(self.warmup_steps).max(1);
-                let progress = ((step - self.warmup_steps) as f64 / falling as f64).min(1.0);
-                let height = f64::midpoint(1.0, (PI * progress).cos());
-                self.peak * (COSINE_FLOOR + (1.0 - COSINE_FLOOR) * height)
+            Course::Linear { steps } => self.peak * (1.0 - progress(steps)),
+            Course::Cosine { steps, floor } => {
+                let height = f64::midpoint(1.0, (PI * progress(steps)).cos());
+                self.peak * (floor + (1.0 - floor) * height)
             }
         }
     }
@@ -63,12 +83,20 @@ mod tests {
         for (step, expected) in [(0, 0.0), (1, 0.5), (4, 2.0), (100, 2.0)] {
             assert_close(constant.at(step), expected);
         }
-        let cosine = Schedule { course: Course::Cosine { steps: 24 }, ..constant };
+        let cosine = Schedule { course: Course::Cosine { steps: 24, floor: 0.1 }, ..constant };
         // The peak, half-way, the end, and past it.
         for (step, expected) in [(4, 2.0), (14, 2.0 * 0.55), (24, 0.2), (99, 0.2)] {
             assert_close(cosine.at(step), expected);
         }
-        let no_warmup = Schedule { peak: 1.0, warmup_steps: 0, course: Course::Cosine { steps: 0 } };
+        let no_warmup = Schedule { peak: 1.0, warmup_steps: 0, course: Course::Linear { steps: 0 } };
         assert_close(no_warmup.at(0), 1.0);
+        let linear = Schedule { course: Course::of(LrScheduler::Linear, 24), ..constant };
+        for (step, expected) in [(2, 1.0), (4, 2.0), (9, 1.5), (24, 0.0), (99, 0.0)] {
+            assert_close(linear.at(step), expected);
+        }
+        let cosine = Schedule { course: Course::of(LrScheduler::Cosine, 24), ..constant };
+        for (step, expected) in [(14, 1.0), (24, 0.0)] {
+            assert_close(cosine.at(step), expected);
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! Everything that arrives is checked here and becomes a domain type. Waiting goes on for as long as the coordinator
 //! answers; that it stops answering is an error within the run file's limits.
 
-use podium_grpo::{Group, Step};
-use podium_proto::convert::{self, TryFromMessage, totals};
+use podium_grpo::{Group, GroupRewards, Step};
+use podium_proto::convert::{self, TryFromMessage, rank_credits, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{self, Coordinator};
 use tokio_stream::StreamExt;
@@ -99,12 +99,13 @@ pub enum Next {
 pub struct Session {
     coordinator: Coordinator,
     identity: Identity,
+    reward_weights: Vec<f64>,
 }
 
 impl Session {
-    /// Nothing is said yet.
-    pub const fn new(coordinator: Coordinator, identity: Identity) -> Self {
-        Self { coordinator, identity }
+    /// Nothing is said yet. `reward_weights`: the run file's, one for each reward term.
+    pub const fn new(coordinator: Coordinator, identity: Identity, reward_weights: Vec<f64>) -> Self {
+        Self { coordinator, identity, reward_weights }
     }
 
     /// Introduces this rank and waits for the others. `collective_address`: where rank 0 listens, empty for others.
@@ -152,7 +153,10 @@ impl Session {
                 Some(Part::NotReady(_)) => {}
                 Some(Part::RunOver(over)) => return Ok(Next::RunOver(over.reason)),
                 Some(Part::Rejoin(_)) => return Ok(Next::Rejoin),
-                Some(Part::Header(header)) => return Ok(Next::Share(share(step, &header, parts)?)),
+                Some(Part::Header(header)) => {
+                    let weights = self.reward_weights.clone();
+                    return Ok(Next::Share(share(step, &header, parts, weights)?));
+                }
                 Some(Part::Group(_)) | None => {
                     return Err(Error::Answer { step: step.0, what: "has no header" });
                 }
@@ -198,6 +202,7 @@ fn share(
     step: Step,
     header: &v1::BatchHeader,
     parts: impl Iterator<Item = v1::BatchPart>,
+    reward_weights: Vec<f64>,
 ) -> Result<Share, Error> {
     let wrong = |what| Error::Answer { step: step.0, what };
     let broken = |source| Error::Message { step: step.0, source };
@@ -207,8 +212,7 @@ fn share(
     if header.step_rewards.len() != header.groups_in_step as usize {
         return Err(wrong("does not give the rewards of every group"));
     }
-    let step_rewards: Result<Vec<_>, _> =
-        header.step_rewards.iter().map(|group| totals(&group.rewards)).collect();
+    let step_rewards: Result<Vec<_>, _> = header.step_rewards.iter().map(earned).collect();
     let group = |part: v1::BatchPart| match part.part {
         Some(Part::Group(group)) => Group::try_from_message(group).map_err(broken),
         _ => Err(wrong("has something else among its groups")),
@@ -221,12 +225,24 @@ fn share(
         step,
         groups,
         step_rewards: step_rewards.map_err(broken)?,
+        reward_weights,
         tokens_in_step: header.tokens_in_step,
+    })
+}
+
+/// What a group earned, by its part of the header.
+fn earned(group: &v1::GroupRewards) -> Result<GroupRewards, convert::Error> {
+    Ok(GroupRewards {
+        totals: totals(&group.rewards)?,
+        terms: group.rewards.iter().map(|reward| reward.terms.clone()).collect(),
+        ranks: rank_credits(&group.rewards)?,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use podium_grpo::Options;
+
     use super::*;
     use crate::testing;
 
@@ -246,9 +262,12 @@ mod tests {
     #[test]
     fn a_share_is_put_together() {
         let (header, parts) = parts();
-        let share = share(Step(3), &header, parts.into_iter()).unwrap();
-        share.check().unwrap();
-        assert_eq!((share.groups.len(), share.step_rewards[1].clone()), (2, vec![Some(1.0), Some(0.0)]));
+        let share = share(Step(3), &header, parts.into_iter(), vec![]).unwrap();
+        share.check(&Options::default()).unwrap();
+        assert_eq!(
+            (share.groups.len(), share.step_rewards[1].totals.clone()),
+            (2, vec![Some(1.0), Some(0.0)])
+        );
     }
 
     #[test]
@@ -256,7 +275,7 @@ mod tests {
         let refused = |change: fn(&mut v1::BatchHeader, &mut Vec<v1::BatchPart>)| {
             let (mut header, mut parts) = parts();
             change(&mut header, &mut parts);
-            share(Step(3), &header, parts.into_iter()).unwrap_err().to_string()
+            share(Step(3), &header, parts.into_iter(), vec![]).unwrap_err().to_string()
         };
         assert!(refused(|header, _| header.step = 4).contains("another step"));
         assert!(refused(|header, _| header.groups_in_step = 3).contains("rewards of every group"));

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use podium_config::{Override, RunFile};
-use podium_grpo::{Completion, FinishReason, Group, GroupId, PolicyVersion, Step};
+use podium_grpo::plan::StepSize;
+use podium_grpo::{
+    Completion, FinishReason, Group, GroupId, GroupRewards, Options, PolicyVersion, RankCredit, Step,
+};
 use podium_model::Config;
 
 use crate::batch::Share;
@@ -38,15 +41,22 @@ pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -
 
 /// A share that is the whole step: other indices up to the last have no completions.
 pub(crate) fn share(step: u64, groups: Vec<Group>) -> Share {
-    let mut step_rewards = vec![vec![]; groups.last().map_or(0, |group| group.id.index as usize + 1)];
+    let count = groups.last().map_or(0, |group| group.id.index as usize + 1);
+    let mut step_rewards = vec![GroupRewards::default(); count];
     for group in &groups {
-        step_rewards[group.id.index as usize].clone_from(&group.rewards);
+        step_rewards[group.id.index as usize] = group.into();
     }
     let tokens = groups.iter().flat_map(|group| &group.completions).map(Completion::len).sum::<usize>();
-    Share { step: Step(step), groups, step_rewards, tokens_in_step: tokens as u64 }
+    Share { step: Step(step), groups, step_rewards, reward_weights: vec![], tokens_in_step: tokens as u64 }
 }
 
-/// Five groups of unequal lengths, with an empty completion, a group of equal rewards and a completion without one.
+/// The size of a step of which the share is the whole.
+pub(crate) fn size(share: &Share, options: &Options) -> StepSize {
+    StepSize { completions: share.completions_in_step(), tokens: share.active_tokens(options), longest: 8 }
+}
+
+/// Five groups of unequal lengths, with an empty completion, a group of equal rewards, a completion without one, a
+/// truncated one, and credits for some listed items.
 pub(crate) fn step(number: u64) -> Share {
     let lengths = [[3, 1, 5], [2, 2, 0], [4, 4, 1], [1, 6, 2], [2, 3, 3]];
     let rewards = [[0.0, 1.0, 0.5], [1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9], [0.0, 0.0, 1.0]];
@@ -54,6 +64,11 @@ pub(crate) fn step(number: u64) -> Share {
         .map(|index| group(number, index, &lengths[index as usize], &rewards[index as usize]))
         .collect();
     groups[3].rewards[1] = None;
+    groups[2].completions[1].finish_reason = FinishReason::Length;
+    let credit = |tokens, reward| RankCredit { tokens, reward };
+    groups[0].rank_credits[0] = vec![credit(0..1, 1.0), credit(1..3, 0.0)];
+    groups[0].rank_credits[2] = vec![credit(1..2, 0.5), credit(2..5, 1.0)];
+    groups[2].rank_credits = vec![vec![credit(1..4, 0.0)], vec![credit(0..2, 1.0)], vec![]];
     share(number, groups)
 }
 

@@ -136,7 +136,7 @@ async fn train(
     let outgoing = state.join("outgoing");
     checkpoint::remove_folder(&outgoing)?;
     let learner = Learner {
-        session: Session::new(coordinator.clone(), identity.clone()),
+        session: Session::new(coordinator.clone(), identity.clone(), reward_weights(file)),
         device: start_device(file, options, &state, &start).await?,
         outgoing,
         coordinator,
@@ -147,6 +147,10 @@ async fn train(
     // Tensors go before the process does, on the thread that owns them. A thread that failed has none left.
     let _ = learner.device.call("let go of the policy", DEVICE_DEADLINE, |rank| drop(rank.take())).await;
     result
+}
+
+fn reward_weights(file: &RunFile) -> Vec<f64> {
+    file.reward.terms.iter().map(|term| term.weight).collect()
 }
 
 /// Rank 0's listener, if there is anybody to listen to.

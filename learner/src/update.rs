@@ -1,4 +1,5 @@
-//! One optimizer step of GRPO: micro-batches through the policy, gradients summed over the ranks, clipped, applied.
+//! One step of GRPO: micro-batches through the policy, gradients summed over the ranks, clipped, applied; as many times
+//! over as `grpo.num_iterations` says.
 //!
 //! Behaviour log-probabilities come with the groups; how far the recomputed ones are from them is a metric of every step.
 
@@ -6,6 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use podium_config::RunFile;
+use podium_grpo::figures::Figures;
+use podium_grpo::options::LossType;
+use podium_grpo::plan::StepSize;
 use podium_grpo::{Group, Step};
 use podium_model::{Entropy, GroupTokens, Packed, Policy, TrainingOptions};
 use tch::Tensor;
@@ -15,13 +19,15 @@ use crate::batch::{self, MicroBatch, Share};
 use crate::collective::{self, Collective};
 use crate::gradients;
 use crate::lora;
-use crate::loss::{Figures, Objective, Tokens, Totals, objective};
+use crate::loss::{Objective, OnDevice, Tokens, objective};
+use crate::reference::Reference;
 use crate::schedule::{Course, Schedule};
 
-/// Figures of a step under TRL's names.
+/// Figures of a step, or of one pass, under TRL's names.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// Why a step was not taken. The weights are then as they were before it.
+/// Why a step was not taken. The weights are then as they were before it; but of a step with several passes, earlier ones
+/// may have been taken: then only [`Updater::restored`] makes sense of what there is.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The share does not hold together.
@@ -65,26 +71,36 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Updater {
     policy: Policy,
-    /// The policy of version 0, where the objective has a KL term. It shares what is not trained.
-    reference: Option<Policy>,
+    /// Where the objective has a KL term.
+    reference: Option<Reference>,
     optimizer: AdamW,
     schedule: Schedule,
+    next: Step,
     file: RunFile,
+}
+
+/// A micro-batch on its way through the passes of a step.
+struct InHand<'a> {
+    batch: &'a MicroBatch<'a>,
+    /// Kept from the first pass for those after it.
+    tokens: Option<Tokens>,
 }
 
 impl Updater {
     /// A policy, that of version 0, before the first step of a run.
     pub fn new(mut policy: Policy, file: &RunFile) -> Self {
-        let reference = (file.grpo.beta != 0.0).then(|| policy.reference());
+        let reference = Reference::of(&policy, &file.grpo);
         policy.set_training(true);
+        let passes = file.run.steps.saturating_mul(u64::from(file.grpo.num_iterations));
         Self {
             reference,
             optimizer: AdamW::new(policy.trainable(), (&file.learner).into()),
             schedule: Schedule {
                 peak: file.learner.learning_rate,
                 warmup_steps: file.learner.warmup_steps,
-                course: Course::Constant,
+                course: Course::of(file.learner.lr_scheduler_type, passes),
             },
+            next: Step(0),
             file: file.clone(),
             policy,
         }
@@ -97,103 +113,202 @@ impl Updater {
 
     /// The step that comes next.
     pub const fn next_step(&self) -> Step {
-        Step(self.optimizer.steps())
+        self.next
+    }
+
+    /// Whether the weights are still those of version 0.
+    pub const fn is_at_start(&self) -> bool {
+        self.optimizer.steps() == 0
     }
 
     /// Everything that the next step depends on, by name; the tensors share memory with the policy's and optimizer's.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        self.optimizer.state()
+        let mut state = self.optimizer.state();
+        state.extend(self.reference.iter().flat_map(Reference::state));
+        state
     }
 
     /// To be called when the tensors of [`Self::state`] have been overwritten with those before step `next`.
     pub fn restored(&mut self, next: Step) {
-        self.optimizer.restored(next.0);
+        self.optimizer.restored(next.0 * u64::from(self.file.grpo.num_iterations));
+        self.reference.iter_mut().for_each(Reference::restored);
+        self.next = next;
     }
 
-    /// Trains on one step's groups, together with the other ranks.
-    pub fn update(&mut self, share: &Share, collective: &mut dyn Collective) -> Result<Metrics, Error> {
-        let start = Instant::now();
-        let (step, expected) = (share.step.0, self.next_step().0);
+    /// Trains on one step's groups, together with the other ranks: the metrics of each pass.
+    pub fn update(&mut self, share: &Share, collective: &mut dyn Collective) -> Result<Vec<Metrics>, Error> {
+        let (step, expected) = (share.step.0, self.next.0);
         if step != expected {
             return Err(Error::Step { found: step, expected });
         }
-        share.check().map_err(|source| Error::Share { step, source })?;
-        // What an earlier attempt at this step left behind.
-        self.policy.zero_gradients();
+        share.check(&self.file.grpo).map_err(|source| Error::Share { step, source })?;
+        let size = self.size(share, collective)?;
         let groups = self.file.learner.groups_per_micro_batch as usize;
-        let batches = share.micro_batches(&self.file.grpo, groups);
-        let figures = batches.iter().map(|batch| self.accumulate(batch)).collect::<Result<Vec<_>, _>>();
-        let own = Figures::total(&figures.map_err(|source| Error::Batch { step, source })?);
+        let batches = share.micro_batches(&self.file.grpo, &size, groups);
+        let mut in_hand: Vec<InHand<'_>> =
+            batches.iter().map(|batch| InHand { batch, tokens: None }).collect();
+        let passes = 0..self.file.grpo.num_iterations;
+        let pass = |pass| self.pass(pass, share, &mut in_hand, collective);
+        let metrics = passes.map(pass).collect::<Result<_, Error>>()?;
+        self.next = self.next.next();
+        Ok(metrics)
+    }
+
+    /// The size of the step that the share is a part of.
+    fn size(&self, share: &Share, collective: &mut dyn Collective) -> Result<StepSize, collective::Error> {
+        let options = &self.file.grpo;
+        let tokens = if options.mask_truncated_completions {
+            let ranks = collective.all_gather(&[share.active_tokens(options) as f64])?;
+            ranks.iter().map(|rank| rank[0] as u64).sum()
+        } else {
+            share.tokens_in_step
+        };
+        let longest = options.max_completion_length.unwrap_or(self.file.rollout.max_new_tokens);
+        Ok(StepSize { completions: share.completions_in_step(), tokens, longest })
+    }
+
+    /// Goes once over the step's groups.
+    fn pass(
+        &mut self,
+        pass: u32,
+        share: &Share,
+        in_hand: &mut [InHand<'_>],
+        collective: &mut dyn Collective,
+    ) -> Result<Metrics, Error> {
+        let (start, step) = (Instant::now(), share.step.0);
+        // What an earlier attempt or pass left behind.
+        self.policy.zero_gradients();
+        let last = pass + 1 == self.file.grpo.num_iterations;
+        let parts = in_hand.iter_mut().map(|one| self.accumulate(one, last)).collect::<Result<Vec<_>, _>>();
+        let own = OnDevice::total(&parts.map_err(|source| Error::Batch { step, source })?);
 
         let mut gradients = gradients::of(&self.policy);
-        let totals = if collective.world_size() > 1 {
+        let figures = if collective.world_size() > 1 {
             gradients = reduce(&gradients, collective)?;
-            Totals::over_ranks(&collective.all_gather(&own.to_numbers())?)
+            let ranks = collective.all_gather(&own.to_numbers())?;
+            Figures::total(
+                ranks.iter().filter_map(|rank| Some(Figures::from_numbers(rank[..].try_into().ok()?))),
+            )
         } else {
             own
         };
-        let learning_rate = self.schedule.at(step);
+        let learning_rate = self.schedule.at(self.optimizer.steps());
         let stepped = self.optimizer.step(&mut gradients, learning_rate);
         let grad_norm = stepped.map_err(|source| Error::Optimizer { step, source })?;
-        Ok(self.metrics(share, &totals, grad_norm, learning_rate, start))
+        self.move_reference();
+        let mut metrics = self.metrics(&figures, pass);
+        for (name, value) in [
+            ("grad_norm", grad_norm),
+            ("learning_rate", learning_rate),
+            ("frac_reward_zero_std", share.zero_variance_share()),
+            ("learner_seconds", start.elapsed().as_secs_f64()),
+        ] {
+            metrics.insert(name.to_owned(), value);
+        }
+        Ok(metrics)
+    }
+
+    fn move_reference(&mut self) {
+        let options = &self.file.grpo;
+        let due = self.optimizer.steps().is_multiple_of(options.ref_model_sync_steps);
+        if let Some(reference) = self.reference.as_mut().filter(|_| options.sync_ref_model && due) {
+            reference.follow(self.optimizer.weights(), options.ref_model_mixup_alpha);
+        }
     }
 
     /// Adds a micro-batch's gradient to the parameters'.
-    fn accumulate(&self, batch: &MicroBatch<'_>) -> Result<Figures, podium_model::packed::Error> {
+    fn accumulate(&self, one: &mut InHand<'_>, last: bool) -> Result<OnDevice, podium_model::packed::Error> {
+        let batch = one.batch;
         let packed = Packed::new(&batch.groups.iter().map(|group| tokens(group)).collect::<Vec<_>>())?;
         let (temperature, options) = (self.file.rollout.temperature, &self.file.grpo);
-        let reference = match &self.reference {
-            Some(reference) => Some(reference.score(&packed, temperature, Entropy::Skipped)?.logprobs),
-            None => None,
+        let mut tokens = if let Some(tokens) = one.tokens.take() {
+            tokens
+        } else {
+            let score =
+                |reference: &Reference| reference.policy().score(&packed, temperature, Entropy::Skipped);
+            let reference = self.reference.as_ref().map(score).transpose()?;
+            Tokens::new(batch, reference.map(|scores| scores.logprobs).as_ref(), self.policy.device())
         };
-        let tokens = Tokens::new(batch, reference.as_ref(), self.policy.device());
-        if !batch.moves {
+        let figures = if batch.moves {
+            let entropy =
+                if options.entropy_coef == 0.0 { Entropy::Measured } else { Entropy::Differentiable };
+            let pass = TrainingOptions {
+                temperature,
+                entropy,
+                recompute_layers: self.file.learner.recompute_layers,
+                dropout: Some(lora::dropout(&self.file, self.optimizer.steps())),
+            };
+            let pass = self.policy.training_pass(&packed, pass)?;
+            let scores = pass.scores();
+            let Objective { loss, figures } =
+                objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options);
+            loss.backward();
+            pass.backward();
+            figures
+        } else {
             let scores = self.policy.score(&packed, temperature, Entropy::Measured)?;
-            return Ok(objective(&scores.logprobs, scores.entropy.as_ref(), &tokens, options).figures);
-        }
-        let pass = TrainingOptions {
-            temperature,
-            entropy: Entropy::Measured,
-            recompute_layers: self.file.learner.recompute_layers,
-            dropout: Some(lora::dropout(&self.file, self.next_step().0)),
+            objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options).figures
         };
-        let pass = self.policy.training_pass(&packed, pass)?;
-        let scores = pass.scores();
-        let Objective { loss, figures } =
-            objective(&scores.logprobs, scores.entropy.as_ref(), &tokens, options);
-        loss.backward();
-        pass.backward();
+        if !last {
+            one.tokens = Some(tokens);
+        }
         Ok(figures)
     }
 
-    fn metrics(
-        &self,
-        share: &Share,
-        totals: &Totals,
-        grad_norm: f64,
-        learning_rate: f64,
-        start: Instant,
-    ) -> Metrics {
-        let tokens = share.tokens_in_step.max(1) as f64;
-        let (low, high) = (totals.clipped_low / tokens, totals.clipped_high / tokens);
-        let mut metrics = vec![
-            ("loss", totals.loss),
-            ("entropy", totals.entropy / tokens),
-            ("clip_ratio/low_mean", low),
-            ("clip_ratio/high_mean", high),
-            ("clip_ratio/region_mean", low + high),
-            ("grad_norm", grad_norm),
-            ("learning_rate", learning_rate),
-            ("sampling/sampling_logp_difference/mean", totals.gap / tokens),
-            ("sampling/sampling_logp_difference/max", totals.largest_gap),
-            ("frac_reward_zero_std", share.zero_variance_share()),
-            ("learner_seconds", start.elapsed().as_secs_f64()),
-        ];
+    /// What the objective has to tell, under TRL's names.
+    fn metrics(&self, figures: &Figures, pass: u32) -> Metrics {
+        let options = &self.file.grpo;
+        let mut metrics = vec![("loss", figures.loss), ("entropy", figures.entropy)];
         if self.reference.is_some() {
-            metrics.push(("kl", totals.kl / tokens));
+            metrics.push(("kl", figures.kl));
         }
-        metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        if options.entropy_coef != 0.0 {
+            metrics.push(("policy_loss", figures.loss + options.entropy_coef * figures.entropy));
+        }
+        if options.loss_type.clips() {
+            metrics.extend([
+                ("clip_ratio/low_mean", figures.clipped_low),
+                ("clip_ratio/low_min", figures.least_clipped_low),
+                ("clip_ratio/high_mean", figures.clipped_high),
+                ("clip_ratio/high_max", figures.most_clipped_high),
+                ("clip_ratio/region_mean", figures.clipped_low + figures.clipped_high),
+            ]);
+        }
+        if options.loss_type == LossType::Cispo {
+            metrics.push(("cispo_clip_ratio", figures.clipped_high));
+        }
+        if pass == 0 && figures.largest_gap.is_finite() {
+            metrics.extend([
+                ("sampling/sampling_logp_difference/mean", figures.gap),
+                ("sampling/sampling_logp_difference/max", figures.largest_gap),
+            ]);
+            if options.renews_old() {
+                metrics.extend([
+                    ("sampling/importance_sampling_ratio/min", figures.least_correction),
+                    ("sampling/importance_sampling_ratio/mean", figures.correction),
+                    ("sampling/importance_sampling_ratio/max", figures.most_correction),
+                ]);
+            }
+        }
+        // What nothing counts for is infinite.
+        let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
+        finite.map(|(name, value)| (name.to_owned(), value)).collect()
     }
+}
+
+/// The metrics of a step from those of its passes: means, but the time is the sum.
+pub fn of_step(passes: &[Metrics]) -> Metrics {
+    let mut sums: BTreeMap<&String, (f64, u32)> = BTreeMap::new();
+    for (name, value) in passes.iter().flatten() {
+        let (sum, count) = sums.entry(name).or_default();
+        *sum += value;
+        *count += 1;
+    }
+    let mean = |(name, (sum, count)): (&String, (f64, u32))| {
+        let divisor = if name == "learner_seconds" { 1 } else { count };
+        (name.clone(), sum / f64::from(divisor))
+    };
+    sums.into_iter().map(mean).collect()
 }
 
 fn tokens(group: &Group) -> GroupTokens<'_> {

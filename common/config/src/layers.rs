@@ -185,7 +185,12 @@ mod tests {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
         assert_eq!(
             hash(&[]),
-            hash(&["launch.workers=9", "network.listen='0.0.0.0:1'", "model.path=elsewhere"])
+            hash(&[
+                "launch.workers=9",
+                "network.listen='0.0.0.0:1'",
+                "model.path=elsewhere",
+                "run.record_groups=true"
+            ])
         );
         for change in ["run.seed=1", "rollout.threads=2", "grpo.beta=0.1", "evaluation.users=12"] {
             assert_ne!(hash(&[]), hash(&[change]), "{change}");

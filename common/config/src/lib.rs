@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use layers::Override;
-pub use sections::{DataType, Evaluation, Launch, Learner, Lora, Model, Network, Rollout, Run, Sft};
+pub use sections::{
+    DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network, Rollout, Run, Sft,
+};
 
 /// Everything a run is made of. Every section and every key may be left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -102,8 +104,7 @@ impl RunFile {
         for section in NOT_HASHED {
             sections.shift_remove(section);
         }
-        // Where things lie does not say what they are: contents are compared by fingerprint.
-        for (section, key) in PLACES {
+        for (section, key) in NOT_HASHED_KEYS {
             if let Some(section) = sections.get_mut(section).and_then(|section| section.as_object_mut()) {
                 section.shift_remove(key);
             }
@@ -123,7 +124,9 @@ impl RunFile {
 }
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
-const PLACES: [(&str, &str); 3] = [("model", "path"), ("data", "dir"), ("lora", "adapter")];
+/// Where things lie does not say what they are: contents are compared by fingerprint. What is recorded changes nothing.
+const NOT_HASHED_KEYS: [(&str, &str); 4] =
+    [("model", "path"), ("data", "dir"), ("lora", "adapter"), ("run", "record_groups")];
 
 /// A run file that cannot be used.
 #[derive(Debug, thiserror::Error)]

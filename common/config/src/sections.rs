@@ -16,6 +16,9 @@ pub struct Run {
     pub seed: u64,
     /// Optimizer steps.
     pub steps: u64,
+    /// Keep the groups of every step in `groups.jsonl` of the run folder, as `podium-learner replay` reads them. Never
+    /// changes results.
+    pub record_groups: bool,
 }
 
 /// `[model]`
@@ -100,7 +103,9 @@ pub struct Rollout {
 pub struct Learner {
     /// `AdamW` step size after warm-up.
     pub learning_rate: f64,
-    /// Steps over which the step size rises from 0.
+    /// What becomes of the step size after warm-up: it stays, or falls to 0 at the end of the run.
+    pub lr_scheduler_type: LrScheduler,
+    /// Optimizer passes over which the step size rises from 0.
     pub warmup_steps: u64,
     /// Gradients are scaled down to this norm (over all parameters).
     pub max_grad_norm: f64,
@@ -121,6 +126,19 @@ pub struct Learner {
     pub checkpoint_every_steps: u64,
     /// libtorch threads of a learner rank. Part of the result, as for workers.
     pub threads: u32,
+}
+
+/// The course of the step size after warm-up, by Transformers' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LrScheduler {
+    /// It stays.
+    #[serde(alias = "constant_with_warmup")]
+    Constant,
+    /// It falls evenly.
+    Linear,
+    /// It falls along half a cosine.
+    Cosine,
 }
 
 /// `[evaluation]`
@@ -197,7 +215,7 @@ pub struct Launch {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { name: "podium".into(), seed: 0, steps: 100 }
+        Self { name: "podium".into(), seed: 0, steps: 100, record_groups: false }
     }
 }
 
@@ -244,6 +262,7 @@ impl Default for Learner {
     fn default() -> Self {
         Self {
             learning_rate: 1e-5,
+            lr_scheduler_type: LrScheduler::Constant,
             warmup_steps: 0,
             max_grad_norm: 1.0,
             adam_beta1: 0.9,

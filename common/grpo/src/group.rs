@@ -91,6 +91,27 @@ pub struct Group {
     pub rank_credits: Vec<Vec<RankCredit>>,
 }
 
+/// What the completions of one group earned: all that advantages are computed from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GroupRewards {
+    /// As [`Group::rewards`].
+    pub totals: Vec<Option<f64>>,
+    /// As [`Group::term_rewards`].
+    pub terms: Vec<Vec<f64>>,
+    /// As [`Group::rank_credits`].
+    pub ranks: Vec<Vec<RankCredit>>,
+}
+
+impl From<&Group> for GroupRewards {
+    fn from(group: &Group) -> Self {
+        Self {
+            totals: group.rewards.clone(),
+            terms: group.term_rewards.clone(),
+            ranks: group.rank_credits.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -163,14 +163,22 @@ impl Policy {
     /// that changes nothing is left out.
     #[must_use]
     pub fn reference(&self) -> Self {
+        let mut reference = self.copy_of_trained();
+        if reference.adapter.as_ref().is_some_and(Adapter::is_neutral) {
+            reference = Self::assemble(reference.config, reference.options, reference.parameters, None);
+        }
+        reference
+    }
+
+    /// The policy as it is now, with memory of its own for all that training changes.
+    #[must_use]
+    pub fn copy_of_trained(&self) -> Self {
         let share = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.shallow_clone());
         let copy = |(name, tensor): &(String, Tensor)| (name.clone(), no_grad(|| tensor.detach().copy()));
-        let (parameters, adapter) = match &self.adapter {
-            Some(adapter) => {
-                let adapter = (!adapter.is_neutral()).then(|| adapter.copy());
-                (self.parameters.iter().map(share).collect(), adapter)
-            }
-            None => (self.parameters.iter().map(copy).collect(), None),
+        let adapter = self.adapter.as_ref().map(Adapter::copy);
+        let parameters = match &adapter {
+            Some(_) => self.parameters.iter().map(share).collect(),
+            None => self.parameters.iter().map(copy).collect(),
         };
         Self::assemble(self.config.clone(), self.options, parameters, adapter)
     }

@@ -37,7 +37,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, now: Millis, worker: Uuid, leases: &[LeaseId], actions: &mut Vec<Action>) {
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Millis,
+        worker: Uuid,
+        leases: &[LeaseId],
+        actions: &mut Vec<Action>,
+    ) {
         if !self.workers.contains_key(&worker) {
             actions.push(Action::Refuse(Error::UnknownWorker { worker }));
             return;
@@ -75,7 +81,13 @@ impl Machine {
         })
     }
 
-    pub(super) fn fill(&mut self, worker: Uuid, lease: Option<LeaseId>, slots: &[Slot], actions: &mut Vec<Action>) {
+    pub(super) fn fill(
+        &mut self,
+        worker: Uuid,
+        lease: Option<LeaseId>,
+        slots: &[Slot],
+        actions: &mut Vec<Action>,
+    ) {
         for &slot in slots {
             let (work, index) = Work::of(slot);
             let Some(blocks) = self.open.get_mut(&work) else { continue };

@@ -31,6 +31,9 @@ use crate::gradients;
 use crate::lora;
 use crate::schedule::{Course, Schedule};
 
+/// What the step size falls to, as a fraction of its peak.
+const COSINE_FLOOR: f64 = 0.1;
+
 /// Batches of demonstrations that are prepared ahead of training.
 const BATCHES_AHEAD: usize = 4;
 /// Metrics of every step, beside the policy.
@@ -159,7 +162,7 @@ impl<'a> Trainer<'a> {
             schedule: Schedule {
                 peak: sft.learning_rate,
                 warmup_steps: sft.warmup_steps,
-                course: Course::Cosine { steps: sft.steps },
+                course: Course::Cosine { steps: sft.steps, floor: COSINE_FLOOR },
             },
             file: file.clone(),
             num_tokens: 0,
