@@ -173,6 +173,12 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     let dataset = Dataset::load(data.dir.as_deref().unwrap_or(&out), &data)?;
     let oracle = data.dir.as_deref().map(Oracle::open).transpose()?.flatten();
     let task = Task::new(dataset, &file.task(), file.run.seed, base)?;
+    tracing::info!("the reward is {}", task.rewards().extremes());
+    for violation in task.rewards().violations() {
+        tracing::warn!(
+            "the reward pays for the wrong thing: {violation}; reward.check = \"warn\" lets it through"
+        );
+    }
     let plan = Plan::of(file, task.dataset().test.len());
     let curriculum = Curriculum::new(task, file.rollout.prompts_per_step)?;
     let baselines = Baselines::of(&curriculum, plan.evaluation_prompts, oracle.as_ref())?;

@@ -170,8 +170,18 @@ mod tests {
                 .contains("--set run.sed=1: there is no key `run.sed`; did you mean `run.seed`")
         );
         assert!(message("", &["grpo.beta=-1"]).contains("grpo.beta is -1"));
+        assert!(message("", &["answer.list_length=11"]).contains("expected 1 to candidates.count (10)"));
         assert!(message("[run", &[]).contains("run.toml is not TOML"));
         assert!("seed=1".parse::<Override>().is_err());
+    }
+
+    #[test]
+    fn a_reward_that_pays_for_the_wrong_thing_is_refused_or_named() {
+        let form = "[[reward.terms]]\nname = \"form\"";
+        let refused = read(form, &[], &[]).unwrap_err().to_string();
+        assert!(refused.contains("the target at rank 2 earns 1.0000, a well_formed answer"), "{refused}");
+        let through = read(form, &[], &["reward.check=warn"]).unwrap();
+        assert_eq!(through.rewards().unwrap().violations().len(), 1);
     }
 
     #[test]

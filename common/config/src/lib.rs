@@ -90,6 +90,11 @@ impl RunFile {
         }
     }
 
+    /// The reward, checked as it is before a run starts.
+    pub fn rewards(&self) -> Result<podium_recsys::reward::Rewards, podium_recsys::reward::Error> {
+        podium_recsys::reward::Rewards::new(&self.reward, &self.answer, self.candidates.count)
+    }
+
     /// The resolved file, every key spelled out.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a run file's tables hold strings, numbers and lists only")
@@ -184,4 +189,7 @@ pub enum Error {
     /// The `[grpo]` section.
     #[error(transparent)]
     Grpo(#[from] podium_grpo::options::Error),
+    /// The `[reward]` section, or a reward that pays for the wrong thing.
+    #[error(transparent)]
+    Reward(#[from] podium_recsys::reward::Error),
 }

@@ -41,6 +41,10 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     let holds = !name.is_empty() && name.chars().all(plain);
     require("run.name", format!("{name:?}"), holds, "letters, digits, - and _")?;
     file.grpo.validate()?;
+    let (listed, candidates) = (file.answer.list_length, file.candidates.count);
+    let expected = format!("1 to candidates.count ({candidates})");
+    require("answer.list_length", listed, (1..=candidates).contains(&listed), expected)?;
+    file.rewards()?;
     lora(&file.lora)?;
     rollout(&file.rollout)?;
     learner(&file.learner)?;

@@ -14,7 +14,7 @@ use crate::completion::{self, Expected};
 use crate::dataset::{Dataset, User};
 use crate::ids::{ItemId, UserId};
 use crate::prompt::{self, Prompt, Prompts};
-use crate::reward::{self, ItemReward, Outcome, Rewards, Score};
+use crate::reward::{self, ItemReward, Outcome, Popularity, Question, Rewards, Score};
 
 /// The sections of the run file that make a task of a data set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +70,7 @@ pub struct Task {
     prompts: Prompts,
     sampler: Sampler,
     rewards: Rewards,
+    popularity: Popularity,
     seed: u64,
 }
 
@@ -107,7 +108,8 @@ impl Task {
         Ok(Self {
             sampler: Sampler::new(&options.candidates, &dataset.catalogue, seed)?,
             prompts: Prompts::new(&options.prompt, &options.answer, base)?,
-            rewards: Rewards::new(&options.reward, &options.answer)?,
+            rewards: Rewards::new(&options.reward, &options.answer, candidates)?,
+            popularity: Popularity::of(&dataset.catalogue),
             answer: options.answer.clone(),
             dataset,
             seed,
@@ -167,14 +169,21 @@ impl Task {
 
     /// Reads `completion`, decoded without special tokens, and scores it.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
-        let outcome = Outcome::of(&completion::parse(completion, &self.expected(case)), case.target);
+        let parsed = completion::parse(completion, &self.expected(case));
+        let question = Question {
+            target: case.target,
+            candidates: &case.candidates,
+            catalogue: &self.dataset.catalogue,
+            popularity: &self.popularity,
+        };
+        let outcome = self.rewards.outcome(&parsed, completion, &question);
         Grade { outcome, score: self.rewards.score(&outcome) }
     }
 
     /// What each listed item of `completion` earns, best rank first, for credit by rank.
     pub fn item_rewards(&self, case: &Case, completion: &str) -> Vec<ItemReward> {
         let parsed = completion::parse(completion, &self.expected(case));
-        self.rewards.items(&parsed, case.target, case.candidates.len())
+        self.rewards.items(&parsed, case.target)
     }
 
     /// What completions of a case are read against.

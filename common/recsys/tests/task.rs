@@ -51,7 +51,7 @@ fn thinking_first_and_ranking_the_target_first_earns_the_most() {
     let right = format!("<think> crimson desert </think> {} {} {}", case.target, others[0], others[1]);
     let grade = task.grade(&case, &right);
     assert_eq!(grade.outcome.scored_rank(), Some(1));
-    assert!((grade.score.total - task.rewards().best()).abs() < 1e-12);
+    assert!((grade.score.total - task.rewards().extremes().best.1).abs() < 1e-12);
 
     let second = format!("<think> crimson desert </think> {} {} {}", others[0], case.target, others[1]);
     assert!(task.grade(&case, &second).score.total < grade.score.total);

@@ -1,4 +1,4 @@
-//! `podium check-config`: reads run files as a run would.
+//! `podium check-config`: reads run files as a run would, and says what their rewards pay at most and at least.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,15 @@ pub(crate) fn check_config(files: &[PathBuf]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         match RunFile::load(file, &[]) {
-            Ok(run) => println!("{}: fine, run hash {}", file.display(), &run.hash()[..12]),
+            Ok(run) => {
+                println!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
+                if let Ok(rewards) = run.rewards() {
+                    println!("    reward: {}", rewards.extremes());
+                    for violation in rewards.violations() {
+                        println!("    warning: the reward pays for the wrong thing: {violation}");
+                    }
+                }
+            }
             Err(error) => {
                 // Most messages name the file already.
                 let (name, message) = (file.display().to_string(), error.to_string());

@@ -1,0 +1,239 @@
+//! The proof that a set of terms pays for what it should, over everything that a reward depends on.
+//!
+//! Each fact of an [`Outcome`] that some term looks at goes over the ends of its range: a term is linear or a step in
+//! each of them, so that nothing between the ends earns more or less than at one of them. What is so of the question (the
+//! target's popularity, its place in the prompt) is the same on both sides of a comparison, as rewards are compared
+//! within a group; all else is free on either side.
+
+use std::fmt;
+
+use super::term::Value;
+use super::{Outcome, Rewards, Setting, outcome};
+use crate::completion::Form;
+
+/// Two outcomes that earn in the wrong order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Violation {
+    /// The outcome that must earn less.
+    pub worse: Outcome,
+    /// What it earns.
+    pub worse_total: f64,
+    /// The outcome that must earn more.
+    pub better: Outcome,
+    /// What it earns.
+    pub better_total: f64,
+    /// What must hold.
+    pub rule: &'static str,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worse, worse_total, better, better_total, rule } = self;
+        write!(f, "{worse} earns {worse_total:.4}, {better} earns {better_total:.4}; expected {rule}")
+    }
+}
+
+/// An outcome and what it earns.
+pub type Earning = (Outcome, f64);
+
+/// The most and the least that can be earned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extremes {
+    /// By any answer.
+    pub best: Earning,
+    /// By a well-formed answer.
+    pub worst_well_formed: Earning,
+    /// By any answer.
+    pub worst: Earning,
+}
+
+impl fmt::Display for Extremes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { best, worst_well_formed, worst } = self;
+        write!(f, "{:.4} at best ({}), ", best.1, best.0)?;
+        write!(f, "{:.4} at worst in form ({}), ", worst_well_formed.1, worst_well_formed.0)?;
+        write!(f, "{:.4} at worst ({})", worst.1, worst.0)
+    }
+}
+
+const MALFORMED: &str = "a malformed answer to earn less than any well-formed one";
+const WRONG: &str = "a wrong ranking to earn less than the right one";
+const DOWN: &str = "a lower rank of the target to earn no more than a higher one";
+
+/// The rules that `rewards` breaks, each with the pair that breaks it most.
+pub(super) fn violations(rewards: &Rewards) -> Vec<Violation> {
+    let space = Space::of(rewards);
+    let mut found = [None, None, None];
+    for setting in space.settings() {
+        let earn = |outcomes: Vec<Outcome>| -> Vec<Earning> {
+            outcomes.into_iter().map(|outcome| (outcome, rewards.score(&outcome).total)).collect()
+        };
+        let malformed = earn(space.malformed(setting));
+        let by_rank: Vec<Vec<Earning>> =
+            space.ranks().map(|rank| earn(space.well_formed(setting, rank))).collect();
+        let all: Vec<Earning> = by_rank.concat();
+        let [right, wrong @ ..] = by_rank.as_slice() else { continue };
+        let [malformed_rule, wrong_rule, down_rule] = &mut found;
+        note(malformed_rule, most(&malformed), least(&all), f64::lt, MALFORMED);
+        note(wrong_rule, most(&wrong.concat()), least(right), f64::lt, WRONG);
+        for (rank, pair) in (1..).zip(by_rank.windows(2)) {
+            // Outcomes of neighbouring ranks that differ in nothing else, unless a hard negative takes the target's place.
+            for (higher, lower) in pair[0].iter().zip(&pair[1]) {
+                note(down_rule, Some(*lower), Some(*higher), f64::le, DOWN);
+                if space.hard.len() > 1 && higher.0.hard_negatives <= 0.0 {
+                    let hard_negatives = outcome::share_of_ranks(rank..=rank, space.list_length);
+                    let overtaken = earn(vec![Outcome { hard_negatives, ..lower.0 }]);
+                    note(down_rule, most(&overtaken), Some(*higher), f64::le, DOWN);
+                }
+            }
+        }
+    }
+    found.into_iter().flatten().collect()
+}
+
+/// The most and the least that `rewards` pays for anything.
+pub(super) fn extremes(rewards: &Rewards) -> Extremes {
+    let space = Space::of(rewards);
+    let earn = |outcome: Outcome| (outcome, rewards.score(&outcome).total);
+    let (mut well_formed, mut malformed) = (Vec::new(), Vec::new());
+    for setting in space.settings() {
+        well_formed.extend(space.ranks().flat_map(|rank| space.well_formed(setting, rank)).map(earn));
+        malformed.extend(space.malformed(setting).into_iter().map(earn));
+    }
+    let right = earn(space.right());
+    // Of equals the well-formed one is named as the best, the malformed one as the worst.
+    Extremes {
+        best: most(&[well_formed.as_slice(), &malformed].concat()).unwrap_or(right),
+        worst_well_formed: least(&well_formed).unwrap_or(right),
+        worst: least(&[malformed, well_formed].concat()).unwrap_or(right),
+    }
+}
+
+/// The first of those that earn most.
+fn most(earnings: &[Earning]) -> Option<Earning> {
+    earnings.iter().copied().reduce(|best, one| if one.1 > best.1 { one } else { best })
+}
+
+/// The first of those that earn least.
+fn least(earnings: &[Earning]) -> Option<Earning> {
+    earnings.iter().copied().reduce(|worst, one| if one.1 < worst.1 { one } else { worst })
+}
+
+/// Keeps a pair that is not as it should be, unless one is known that is further from it.
+fn note(
+    noted: &mut Option<Violation>,
+    worse: Option<Earning>,
+    better: Option<Earning>,
+    holds: fn(&f64, &f64) -> bool,
+    rule: &'static str,
+) {
+    let (Some((worse, worse_total)), Some((better, better_total))) = (worse, better) else { return };
+    let gap = worse_total - better_total;
+    let known = noted.as_ref().map(|noted| noted.worse_total - noted.better_total);
+    if !holds(&worse_total, &better_total) && known.is_none_or(|known| gap > known) {
+        *noted = Some(Violation { worse, worse_total, better, better_total, rule });
+    }
+}
+
+/// All outcomes that have to be tried.
+struct Space {
+    list_length: usize,
+    candidates: usize,
+    given_ranks: usize,
+    popularity: &'static [f64],
+    titles: &'static [f64],
+    characters: Vec<usize>,
+    /// How many of the ranks above the target may be hard negatives'.
+    hard: Vec<usize>,
+}
+
+impl Space {
+    /// What no term looks at has one value.
+    fn of(rewards: &Rewards) -> Self {
+        let lists = rewards.lists;
+        let mut space = Self {
+            list_length: lists.length,
+            candidates: lists.candidates,
+            given_ranks: 1,
+            popularity: &[0.0],
+            titles: &[1.0],
+            characters: vec![0],
+            hard: vec![0],
+        };
+        for (value, _) in &rewards.terms {
+            match *value {
+                Value::FormIfImproved => space.given_ranks = lists.candidates.max(1),
+                Value::DiscountedHit { .. } => space.popularity = &[0.0, 1.0],
+                Value::Titles => space.titles = &[1.0, 0.0],
+                Value::Length { limit } => space.characters.push(limit.saturating_mul(2)),
+                Value::RankPenalty { negatives } => space.hard.push(negatives),
+                Value::Form | Value::Ranking(_) | Value::CounterfactualSwap | Value::Paper => {}
+            }
+        }
+        space
+    }
+
+    /// The right ranking, with everything else as good as it can be.
+    fn right(&self) -> Outcome {
+        Outcome {
+            form: Form::WellFormed,
+            target_rank: Some(1),
+            listed: self.list_length,
+            titles: 1.0,
+            characters: 0,
+            hard_negatives: 0.0,
+            setting: Setting { given_rank: 1, popularity: 0.0 },
+        }
+    }
+
+    fn settings(&self) -> impl Iterator<Item = Setting> {
+        let setting =
+            |given_rank| self.popularity.iter().map(move |&popularity| Setting { given_rank, popularity });
+        (1..=self.given_ranks).flat_map(setting)
+    }
+
+    /// The ranks that a well-formed answer can have the target at, best first.
+    fn ranks(&self) -> impl Iterator<Item = Option<usize>> {
+        let unlisted = (self.list_length < self.candidates).then_some(None);
+        (1..=self.list_length).map(Some).chain(unlisted)
+    }
+
+    /// The well-formed outcomes with the target at a rank: as many for each rank, in the same order.
+    fn well_formed(&self, setting: Setting, rank: Option<usize>) -> Vec<Outcome> {
+        self.outcomes(Form::WellFormed, setting, rank, self.list_length)
+    }
+
+    fn malformed(&self, setting: Setting) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for form in Form::ALL.into_iter().filter(|form| !form.is_well_formed()) {
+            outcomes.extend(self.outcomes(form, setting, None, 0));
+            // Where the list would stand there is nothing.
+            if !matches!(form, Form::Empty | Form::UnclosedThinking | Form::NoList) {
+                let ranks = (1..=self.list_length).map(Some).chain([None]);
+                outcomes.extend(ranks.flat_map(|rank| self.outcomes(form, setting, rank, self.list_length)));
+            }
+        }
+        outcomes
+    }
+
+    fn outcomes(
+        &self,
+        form: Form,
+        setting: Setting,
+        target_rank: Option<usize>,
+        listed: usize,
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for &titles in self.titles {
+            for &characters in &self.characters {
+                for &hard in &self.hard {
+                    let above = target_rank.map_or(listed, |rank| rank - 1).min(hard);
+                    let hard_negatives = outcome::share_of_ranks(1..=above, self.list_length);
+                    let facts = Outcome { titles, characters, hard_negatives, setting, ..self.right() };
+                    outcomes.push(Outcome { form, target_rank, listed, ..facts });
+                }
+            }
+        }
+        outcomes
+    }
+}

@@ -1,0 +1,82 @@
+//! docs/rewards.md says how completions are read: its examples are tried here.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use podium_recsys::completion::{Expected, Form, Layout, Options, parse};
+use podium_recsys::{Catalogue, Item, ItemId};
+
+const PAGE: &str = include_str!("../../../docs/rewards.md");
+
+/// The cells of the table whose header begins with `first` and has so many columns.
+fn table(first: &str, columns: usize) -> Vec<Vec<&'static str>> {
+    let cells = |line: &'static str| -> Vec<&'static str> {
+        line.trim_matches('|').split('|').map(str::trim).collect()
+    };
+    let lines = PAGE.lines().skip_while(|line| !(line.starts_with(first) && cells(line).len() == columns));
+    lines.skip(2).take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+/// What stands between backticks.
+fn code(cell: &str) -> &str {
+    cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`')).unwrap()
+}
+
+/// Reads `\n`, `\r`, `\0` and `\u{…}`.
+fn unescaped(text: &str) -> String {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        result.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        let (letter, length) = match escape.as_bytes()[0] {
+            b'n' => ('\n', 1),
+            b'r' => ('\r', 1),
+            b'0' => ('\0', 1),
+            _ => {
+                let digits = escape.strip_prefix("u{").unwrap().split_once('}').unwrap().0;
+                (char::from_u32(u32::from_str_radix(digits, 16).unwrap()).unwrap(), digits.len() + 3)
+            }
+        };
+        result.push(letter);
+        rest = &escape[length..];
+    }
+    result + rest
+}
+
+fn form(layout: Layout, text: &str) -> Form {
+    let catalogue = Catalogue::new((1..=20).map(|id| Item {
+        id: ItemId(id),
+        title: format!("Title {id}"),
+        caption: None,
+        interactions: 0,
+    }));
+    let options = Options { list_length: 3, layout, require_thinking: true };
+    let candidates = [4, 9, 2, 17].map(ItemId);
+    parse(text, &Expected { options: &options, candidates: &candidates, catalogue: &catalogue }).form
+}
+
+#[test]
+fn every_form_has_a_row_whose_example_is_of_that_form() {
+    let rows = table("| form |", 3);
+    let names: Vec<&str> = rows.iter().map(|row| code(row[0])).collect();
+    assert_eq!(names, Form::ALL.map(Form::name), "all forms, in the order in which they count");
+    for row in rows {
+        let example = unescaped(code(row[2]));
+        assert_eq!(form(Layout::Ids, &example).name(), code(row[0]), "{example:?}");
+    }
+}
+
+#[test]
+fn odd_completions_are_of_the_form_that_the_page_gives() {
+    let rows = table("| layout |", 4);
+    assert!(rows.len() >= 20);
+    for row in rows {
+        let layout = match row[0] {
+            "ids" => Layout::Ids,
+            "titled" => Layout::Titled,
+            other => panic!("{other}"),
+        };
+        let example = unescaped(code(row[3]));
+        assert_eq!(form(layout, &example).name(), code(row[1]), "{}: {example:?}", row[2]);
+    }
+}
