@@ -7,6 +7,7 @@ mod ends;
 mod files;
 mod guard;
 mod template;
+mod texts;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,16 @@ pub enum Error {
         tokens: usize,
         /// What the tokenizer's library said.
         source: tokenizers::Error,
+    },
+    /// What a token adds to a text cannot be told from the token alone.
+    #[error(
+        "{path} decodes with {decoder}, where a token's text depends on its neighbours: expected a byte-level tokenizer, or one of words"
+    )]
+    Dependent {
+        /// The folder.
+        path: PathBuf,
+        /// The kind of decoder.
+        decoder: &'static str,
     },
     /// A library met something in the folder's files that it cannot go on with.
     #[error("the files of {path} make {library} fail: {message}")]

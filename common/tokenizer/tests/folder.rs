@@ -231,3 +231,67 @@ fn the_files_travel_with_a_policy() {
     assert_eq!(load(&to).render(&messages(), &Variables::default()).unwrap(), "red");
     assert!(!to.path().join("config.json").exists(), "the model's configuration is written with its weights");
 }
+
+/// Checks that the tokens' bytes make up the text that decoding gives.
+fn assert_texts_add_up(tokenizer: &Tokenizer, text: &str) {
+    let texts = tokenizer.token_texts().unwrap();
+    assert_eq!(texts.len(), tokenizer.vocab_size());
+    let ids = tokenizer.encode(text).unwrap();
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| texts[*id as usize].clone().unwrap_or_default()).collect();
+    let joined = String::from_utf8_lossy(&bytes).into_owned();
+    assert_eq!(joined.trim_start_matches(' '), tokenizer.decode(&ids, true).unwrap());
+}
+
+fn byte_level() -> Value {
+    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false })
+}
+
+/// A tokenizer with this decoder and these further tokens, and what each of them adds to a text.
+fn with_decoder(decoder: &Value, tokens: &[&str]) -> (Tokenizer, Vec<Vec<u8>>) {
+    let mut file = tokenizer_json();
+    file["decoder"] = decoder.clone();
+    file["added_tokens"] = json!([]);
+    for (token, id) in tokens.iter().zip(5..) {
+        file["model"]["vocab"][*token] = json!(id);
+    }
+    let tokenizer = load(&folder(&[("tokenizer.json", file)]));
+    let texts = tokenizer.token_texts().unwrap().split_off(5);
+    (tokenizer, texts.into_iter().flatten().collect())
+}
+
+#[test]
+fn tokens_have_texts_of_their_own() {
+    let words = load(&folder(&[]));
+    assert_texts_add_up(&words, "blue <think> red <end> green");
+    assert_eq!(words.token_texts().unwrap()[4], None, "special tokens are left out of texts");
+    assert_eq!(words.token_texts().unwrap()[5].as_deref(), Some(b" <think>".as_slice()));
+
+    let (tokenizer, texts) = with_decoder(&byte_level(), &["Ġred", "Ċ", "Ã", "©", "ÿ", "Ń", "日"]);
+    let expected: [&[u8]; 7] = [b" red", b"\n", &[0xC3], &[0xA9], &[0xFF], &[0xAD], "日".as_bytes()];
+    assert_eq!(texts, expected);
+    assert_eq!(tokenizer.decode(&[5, 6, 7, 8], true).unwrap(), " red\né");
+
+    let replace = json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " });
+    let strip = json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 });
+    let parts = json!([replace, { "type": "ByteFallback" }, { "type": "Fuse" }, strip]);
+    let pieces = json!({ "type": "Sequence", "decoders": parts });
+    let (tokenizer, texts) = with_decoder(&pieces, &["▁red", "<0xC3>", "<0xA9>", "é▁"]);
+    let expected: [&[u8]; 4] = [b" red", &[0xC3], &[0xA9], "é ".as_bytes()];
+    assert_eq!(texts, expected);
+    assert_eq!(tokenizer.decode(&[5, 5, 6, 7, 8], true).unwrap(), "red redéé ");
+
+    let mut file = tokenizer_json();
+    file["decoder"] = json!({ "type": "WordPiece", "prefix": "##", "cleanup": true });
+    let pieces = load(&folder(&[("tokenizer.json", file)])).token_texts();
+    assert!(matches!(pieces, Err(Error::Dependent { decoder: "WordPiece", .. })));
+}
+
+#[test]
+fn texts_of_bytes_are_normalised() {
+    let mut file = tokenizer_json();
+    file["normalizer"] = json!({ "type": "NFC" });
+    let words = load(&folder(&[("tokenizer.json", file.clone())]));
+    assert_eq!(words.normalized("e\u{301}").unwrap(), "e\u{301}", "words are spelled as they are");
+    file["decoder"] = byte_level();
+    assert_eq!(load(&folder(&[("tokenizer.json", file)])).normalized("e\u{301}").unwrap(), "é");
+}

@@ -13,7 +13,7 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use write::write;
+pub use write::{entry, write};
 
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;

@@ -6,6 +6,9 @@ use super::Layout;
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 
+/// What no title may hold that stands in a list: it would end the line, or be read as something else.
+const NOT_IN_A_LIST: [&str; 4] = ["\n", "[ITEM_", "<think>", "</think>"];
+
 /// The completion that reasons with `thinking` and lists `ranking`, best first. [`super::parse`] reads it back.
 pub fn write(thinking: Option<&str>, ranking: &[ItemId], catalogue: &Catalogue, layout: Layout) -> String {
     let (break_line, gap) = match layout {
@@ -17,12 +20,19 @@ pub fn write(thinking: Option<&str>, ranking: &[ItemId], catalogue: &Catalogue, 
         write!(text, "<think>{break_line}{thinking}{break_line}</think>{gap}")
             .expect("a String takes all text");
     }
-    let entries: Vec<String> = ranking
-        .iter()
-        .map(|id| match (layout, catalogue.get(*id)) {
-            (Layout::Titled, Some(item)) => format!("{id} {}", item.title),
-            _ => id.to_string(),
-        })
-        .collect();
+    let entries: Vec<String> = ranking.iter().map(|id| entry(*id, catalogue, layout)).collect();
     text + &entries.join(break_line)
+}
+
+/// An item as an answer lists it. A title that cannot stand on a line of its own is left out.
+pub fn entry(id: ItemId, catalogue: &Catalogue, layout: Layout) -> String {
+    let title = match layout {
+        Layout::Ids => "",
+        Layout::Titled => catalogue.get(id).map_or("", |item| item.title.trim()),
+    };
+    if title.is_empty() || NOT_IN_A_LIST.iter().any(|part| title.contains(part)) {
+        id.to_string()
+    } else {
+        format!("{id} {title}")
+    }
 }
