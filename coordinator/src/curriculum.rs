@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use podium_grpo::GroupId;
 use podium_proto::convert::Slot;
 use podium_proto::v1;
+use podium_recsys::ItemId;
+use podium_recsys::completion::{self, Layout};
 use podium_recsys::task::{self, Case, Task};
 
 /// Orders of epochs kept at hand: the one in use, and its neighbour while a step spans both.
@@ -63,6 +65,18 @@ impl Curriculum {
             orders.pop_first();
         }
         order
+    }
+}
+
+/// What answers to a case may list.
+pub fn choices(task: &Task, case: &Case) -> v1::Choices {
+    let answer = task.answer();
+    let entry = |id: &ItemId| completion::entry(*id, &task.dataset().catalogue, answer.layout);
+    v1::Choices {
+        items: case.candidates.iter().map(entry).collect(),
+        count: answer.list_length as u32,
+        lines: answer.layout == Layout::Titled,
+        after_thinking: answer.require_thinking,
     }
 }
 

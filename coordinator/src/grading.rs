@@ -66,6 +66,7 @@ impl Sampling {
             top_k: rollout.top_k,
             max_new_tokens: rollout.max_new_tokens,
             seed: file.run.seed,
+            constrain_answers: rollout.constrain_answers,
         };
         // The whole distribution, or its mode: a filter made for training would flatter the figures.
         let evaluation = v1::Sampling {
@@ -120,6 +121,7 @@ pub fn grade(
                 let answer = result.completions.into_iter().next().map(|mut completion| {
                     completion.logprobs.clear();
                     completion.sampled_logprobs = None;
+                    completion.allowed.clear();
                     completion.into()
                 });
                 results.answers.extend(answer.map(|answer| (version, index, answer)));

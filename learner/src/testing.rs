@@ -25,6 +25,7 @@ pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -
         text_ends: vec![0; *length],
         logprobs: (0..*length).map(|position| -2.5 - 0.05 * ((sample + position) % 9) as f32).collect(),
         sampled_logprobs: None,
+        allowed: vec![],
         finish_reason: FinishReason::Stop,
     };
     Group {

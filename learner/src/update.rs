@@ -219,7 +219,7 @@ impl Updater {
     /// Adds a micro-batch's gradient to the parameters'.
     fn accumulate(&self, one: &mut InHand<'_>, last: bool) -> Result<OnDevice, podium_model::packed::Error> {
         let batch = one.batch;
-        let packed = Packed::new(&batch.groups.iter().map(|group| tokens(group)).collect::<Vec<_>>())?;
+        let packed = packed(&batch.groups)?;
         let (temperature, options) = (self.file.rollout.temperature, &self.file.grpo);
         let mut tokens = if let Some(tokens) = one.tokens.take() {
             tokens
@@ -309,6 +309,16 @@ pub fn of_step(passes: &[Metrics]) -> Metrics {
         (name.clone(), sum / f64::from(divisor))
     };
     sums.into_iter().map(mean).collect()
+}
+
+/// The groups as one batch, with the sets that their tokens were sampled from.
+fn packed(groups: &[&Group]) -> Result<Packed, podium_model::packed::Error> {
+    let packed = Packed::new(&groups.iter().map(|group| tokens(group)).collect::<Vec<_>>())?;
+    let completions = groups.iter().flat_map(|group| &group.completions).enumerate();
+    packed.restricted(completions.flat_map(|(index, completion)| {
+        let allowed = completion.allowed.iter();
+        allowed.map(move |allowed| (index, allowed.position as usize, &*allowed.token_ids))
+    }))
 }
 
 fn tokens(group: &Group) -> GroupTokens<'_> {

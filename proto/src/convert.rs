@@ -1,5 +1,6 @@
 //! Checked conversions between messages and domain types. Every message from the network passes here before use.
 
+use podium_grpo::group::Allowed;
 use podium_grpo::{Completion, FinishReason, Group, GroupId, PolicyVersion, RankCredit, Step};
 use uuid::Uuid;
 
@@ -193,6 +194,7 @@ impl TryFromMessage<v1::Completion> for Completion {
             }
         };
         check_text_ends(&message.text_ends, tokens, &message.text)?;
+        let allowed = allowed(message.allowed, &message.token_ids)?;
         let sampled = message.sampled_logprobs;
         Ok(Self {
             token_ids: message.token_ids,
@@ -200,6 +202,7 @@ impl TryFromMessage<v1::Completion> for Completion {
             text_ends: message.text_ends,
             logprobs: message.logprobs,
             sampled_logprobs: (!sampled.is_empty()).then_some(sampled),
+            allowed,
             finish_reason,
         })
     }
@@ -222,6 +225,26 @@ fn check_text_ends(ends: &[u32], tokens: usize, text: &str) -> Result<(), Error>
     }
 }
 
+/// Checks the sets that tokens of a completion were sampled from.
+fn allowed(messages: Vec<v1::Allowed>, token_ids: &[u32]) -> Result<Vec<Allowed>, Error> {
+    let mut next = 0;
+    let mut allowed = Vec::with_capacity(messages.len());
+    for v1::Allowed { position, token_ids: set } in messages {
+        let sampled = token_ids.get(position as usize).filter(|_| position >= next);
+        let Some(sampled) = sampled else {
+            let expected = "ascending positions of the completion's tokens";
+            return Err(Error::invalid("Allowed.position", &position, expected));
+        };
+        if !set.windows(2).all(|pair| pair[0] < pair[1]) || set.binary_search(sampled).is_err() {
+            let expected = "ascending, with the sampled token";
+            return Err(Error::invalid("Allowed.token_ids", &format!("{set:?} for {sampled}"), expected));
+        }
+        next = position.saturating_add(1);
+        allowed.push(Allowed { position, token_ids: set });
+    }
+    Ok(allowed)
+}
+
 impl From<Completion> for v1::Completion {
     fn from(completion: Completion) -> Self {
         let finish_reason = match completion.finish_reason {
@@ -235,6 +258,11 @@ impl From<Completion> for v1::Completion {
             logprobs: completion.logprobs,
             sampled_logprobs: completion.sampled_logprobs.unwrap_or_default(),
             finish_reason: finish_reason.into(),
+            allowed: completion
+                .allowed
+                .into_iter()
+                .map(|Allowed { position, token_ids }| v1::Allowed { position, token_ids })
+                .collect(),
         }
     }
 }
@@ -366,6 +394,7 @@ mod tests {
             logprobs: vec![-0.5, -0.25],
             sampled_logprobs: vec![],
             finish_reason: v1::FinishReason::Stop.into(),
+            allowed: vec![v1::Allowed { position: 1, token_ids: vec![1, 2] }],
         }
     }
 
@@ -409,6 +438,10 @@ mod tests {
         assert!(refused(|c| c.logprobs[0] = f32::NAN).contains("finite"));
         assert!(refused(|c| c.logprobs[1] = 0.5).contains("at most 0"));
         assert!(refused(|c| c.sampled_logprobs = vec![-1.0]).contains("sampled_logprobs"));
+        assert!(refused(|c| c.allowed[0].position = 2).contains("Allowed.position"));
+        assert!(refused(|c| c.allowed.push(c.allowed[0].clone())).contains("Allowed.position"));
+        assert!(refused(|c| c.allowed[0].token_ids = vec![2, 1]).contains("Allowed.token_ids"));
+        assert!(refused(|c| c.allowed[0].token_ids = vec![2, 3]).contains("the sampled token"));
         assert!(refused(|c| c.finish_reason = 9).contains("STOP or LENGTH"));
         assert!(
             refused(|c| c.text_ends.truncate(1)).contains("Completion.text_ends has 1 entries: expected 2")

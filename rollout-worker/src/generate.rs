@@ -208,6 +208,7 @@ fn complete(
         greedy: options.greedy,
         max_new_tokens: options.max_new_tokens,
         seed: options.seed,
+        constrain_answers: false,
     };
     let streams: Vec<Vec<Stream>> = (first..first + prompts.len())
         .map(|row| {
@@ -216,7 +217,8 @@ fn complete(
         })
         .collect();
     let ignore_stop = options.ignore_stop;
-    let batch = Batch { prompts: &prompts, streams: &streams, sampling: &sampling, ignore_stop };
+    let batch =
+        Batch { prompts: &prompts, streams: &streams, sampling: &sampling, answers: &[], ignore_stop };
     let completed = sampler.complete(&batch, &|| false)?;
     Ok(completed.map(|completed| completed.groups).unwrap_or_default())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podium_constraint::Answer;
 use podium_grpo::rng::Stream;
 use podium_grpo::{GroupId, PolicyVersion};
 use podium_proto::convert::{self, Error, Slot, SlotResult};
@@ -29,6 +30,28 @@ pub(crate) struct Task {
     pub(crate) slot: Slot,
     /// At least one message.
     pub(crate) messages: Vec<Message>,
+    /// What the answer may list; there where [`Sampling::constrain_answers`] needs it.
+    pub(crate) choices: Option<Choices>,
+}
+
+/// What an answer may list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choices {
+    /// Texts that make a list: none is the beginning of another.
+    pub(crate) items: Vec<String>,
+    /// Items in an answer, at least 1 and at most all.
+    pub(crate) count: usize,
+    /// Whether each stands on a line of its own.
+    pub(crate) lines: bool,
+    /// Whether the answer has to follow reasoning.
+    pub(crate) after_thinking: bool,
+}
+
+impl Choices {
+    /// The answers that list these items.
+    pub(crate) fn answer(&self) -> Result<Answer, podium_constraint::Error> {
+        Answer::new(self.items.iter().map(String::as_str), self.count, self.lines, self.after_thinking)
+    }
 }
 
 /// How completions are sampled.
@@ -48,6 +71,8 @@ pub(crate) struct Sampling {
     pub(crate) max_new_tokens: usize,
     /// The run's seed.
     pub(crate) seed: u64,
+    /// Whether answers list nothing but choices.
+    pub(crate) constrain_answers: bool,
 }
 
 /// A lease's completions and what they cost.
@@ -100,12 +125,16 @@ impl TryFrom<v1::Lease> for Lease {
     fn try_from(message: v1::Lease) -> Result<Self, Error> {
         let id = convert::uuid("Lease.lease_id", &message.lease_id)?;
         let version = PolicyVersion(message.policy_version);
-        let sampling = message.sampling.ok_or(Error::Missing { field: "Lease.sampling" })?.try_into()?;
+        let sampling: Sampling =
+            message.sampling.ok_or(Error::Missing { field: "Lease.sampling" })?.try_into()?;
         let tasks = message.tasks.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?;
         if tasks.is_empty() {
             return Err(Error::Missing { field: "Lease.tasks" });
         }
         for task in &tasks {
+            if sampling.constrain_answers && task.choices.is_none() {
+                return Err(Error::Missing { field: "Task.choices" });
+            }
             match task.slot {
                 Slot::Evaluation { version: other, .. } if other != version => {
                     return Err(invalid(
@@ -131,7 +160,21 @@ impl TryFrom<v1::Task> for Task {
         }
         let messages = message.messages.into_iter();
         let messages = messages.map(|part| Message { role: part.role, content: part.content }).collect();
-        Ok(Self { slot, messages })
+        let choices = message.choices.map(Choices::try_from).transpose()?;
+        Ok(Self { slot, messages, choices })
+    }
+}
+
+impl TryFrom<v1::Choices> for Choices {
+    type Error = Error;
+
+    fn try_from(message: v1::Choices) -> Result<Self, Error> {
+        let v1::Choices { items, count, lines, after_thinking } = message;
+        let choices = Self { items, count: count as usize, lines, after_thinking };
+        match choices.answer() {
+            Ok(_) => Ok(choices),
+            Err(error) => Err(invalid("Task.choices", &error, "items that make a list")),
+        }
     }
 }
 
@@ -139,7 +182,8 @@ impl TryFrom<v1::Sampling> for Sampling {
     type Error = Error;
 
     fn try_from(message: v1::Sampling) -> Result<Self, Error> {
-        let v1::Sampling { group_size, temperature, top_p, top_k, max_new_tokens, seed } = message;
+        let v1::Sampling { group_size, temperature, top_p, top_k, max_new_tokens, seed, constrain_answers } =
+            message;
         if group_size == 0 {
             return Err(invalid("Sampling.group_size", &group_size, "at least 1"));
         }
@@ -160,6 +204,7 @@ impl TryFrom<v1::Sampling> for Sampling {
             greedy: temperature == 0.0,
             max_new_tokens: max_new_tokens as usize,
             seed,
+            constrain_answers,
         })
     }
 }
@@ -196,6 +241,7 @@ pub(crate) mod tests {
         let task = |(index, prompt): (usize, &&str)| v1::Task {
             purpose: Some(v1::task::Purpose::Training(v1::TrainingSlot { step, index: index as u32 })),
             messages: vec![v1::Message { role: "user".into(), content: (*prompt).to_owned() }],
+            choices: None,
         };
         v1::Lease {
             lease_id: Uuid::from_u128(u128::from(step) + 1).to_string(),
@@ -209,6 +255,7 @@ pub(crate) mod tests {
                 top_k: 0,
                 max_new_tokens: 12,
                 seed: 5,
+                constrain_answers: false,
             }),
         }
     }
@@ -235,6 +282,13 @@ pub(crate) mod tests {
         assert!(sampling(|sampling| sampling.temperature = f64::NAN).contains("temperature"));
         assert!(sampling(|sampling| sampling.top_p = 0.0).contains("top_p"));
         assert!(sampling(|sampling| sampling.max_new_tokens = 0).contains("max_new_tokens"));
+        let without_choices = sampling(|sampling| sampling.constrain_answers = true);
+        assert!(without_choices.contains("Task.choices is missing"));
+        let no_list = refused(|lease| {
+            let items = vec!["a".into(), "a b".into()];
+            lease.tasks[1].choices = Some(v1::Choices { items, count: 1, ..v1::Choices::default() });
+        });
+        assert!(no_list.contains("Task.choices is item \"a\" is the beginning of another"), "{no_list}");
         let of_another_version = refused(|lease| {
             let slot = v1::EvaluationSlot { policy_version: 2, index: 0 };
             lease.tasks[0].purpose = Some(v1::task::Purpose::Evaluation(slot));

@@ -3,11 +3,14 @@
 //! Lives on one thread, which owns every tensor. Knows nothing of the coordinator: whoever calls says which version lies
 //! in which folder. No keys or values outlive a call, hence none outlive a version.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podium_config::DataType;
+use podium_constraint::{Answer, Completions, Constraint, Vocabulary};
+use podium_grpo::group::Allowed;
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, FinishReason, PolicyVersion};
 use podium_model::{Finish, LoadOptions, Policy, Precision, checkpoint, device, generate};
@@ -15,7 +18,7 @@ use podium_proto::convert::{Slot, SlotResult};
 use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
-use crate::lease::{Cost, Lease, Outcome, Sampling, stream};
+use crate::lease::{Choices, Cost, Lease, Outcome, Sampling, stream};
 use crate::policy_cache::Place;
 
 /// Why there are no completions.
@@ -53,6 +56,17 @@ pub(crate) enum Error {
         /// Why.
         source: podium_tokenizer::Error,
     },
+    /// Answers cannot be restricted to the choices of a prompt.
+    #[error("cannot restrict the answer to {what} to its choices")]
+    Choices {
+        /// Whose.
+        what: String,
+        /// Why.
+        source: podium_constraint::Error,
+    },
+    /// The tokenizer does not say what its tokens stand for.
+    #[error("cannot restrict answers")]
+    Vocabulary(#[source] podium_tokenizer::Error),
     /// Sampled ids cannot be turned into text.
     #[error("cannot turn sampled tokens into text")]
     Text(#[source] podium_tokenizer::Error),
@@ -93,6 +107,19 @@ struct Loaded {
     version: PolicyVersion,
     policy: Policy,
     tokenizer: Tokenizer,
+    /// Made when answers are first restricted.
+    vocabulary: OnceCell<Arc<Vocabulary>>,
+}
+
+impl Loaded {
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>, Error> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary.clone());
+        }
+        let texts = self.tokenizer.token_texts().map_err(Error::Vocabulary)?;
+        let vocabulary = Arc::new(Vocabulary::new(&texts, self.tokenizer.stop_token_ids()));
+        Ok(self.vocabulary.get_or_init(|| vocabulary).clone())
+    }
 }
 
 /// Prompts that are sampled as one batch.
@@ -103,6 +130,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) streams: &'a [Vec<Stream>],
     /// How.
     pub(crate) sampling: &'a Sampling,
+    /// For each prompt what its completions are restricted to; empty where they are not.
+    pub(crate) answers: &'a [Answer],
     /// Whether completions go on after an end-of-turn token.
     pub(crate) ignore_stop: bool,
 }
@@ -163,7 +192,7 @@ impl Sampler {
             }
             let tokenizer = Tokenizer::load(model)
                 .map_err(|source| Error::Tokenizer { folder: model.to_owned(), source })?;
-            Loaded { version, policy, tokenizer }
+            Loaded { version, policy, tokenizer, vocabulary: OnceCell::new() }
         };
         self.loaded = Some(loaded);
         Ok(())
@@ -180,8 +209,20 @@ impl Sampler {
         let Sampling { group_size, seed, .. } = lease.sampling;
         let streams = |slot| (0..group_size).map(|sample| stream(seed, slot, sample)).collect();
         let streams: Vec<Vec<Stream>> = lease.tasks.iter().map(|task| streams(task.slot)).collect();
-        let batch =
-            Batch { prompts: &prompts, streams: &streams, sampling: &lease.sampling, ignore_stop: false };
+        let mut answers = Vec::new();
+        if lease.sampling.constrain_answers {
+            for task in &lease.tasks {
+                let choices = task.choices.as_ref();
+                answers.extend(choices.map(|choices| self.answer(choices, task.slot)).transpose()?);
+            }
+        }
+        let batch = Batch {
+            prompts: &prompts,
+            streams: &streams,
+            sampling: &lease.sampling,
+            answers: &answers,
+            ignore_stop: false,
+        };
         let Some(Completed { groups, cost }) = self.complete(&batch, stop)? else { return Ok(None) };
         let results = lease
             .tasks
@@ -190,6 +231,15 @@ impl Sampler {
             .zip(groups)
             .map(|((task, prompt_ids), completions)| SlotResult { slot: task.slot, prompt_ids, completions });
         Ok(Some(Outcome { version, results: results.collect(), cost }))
+    }
+
+    /// The answers that list `choices`, as tokens spell them.
+    fn answer(&self, choices: &Choices, slot: Slot) -> Result<Answer, Error> {
+        let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
+        let items = choices.items.iter().map(|item| tokenizer.normalized(item));
+        let items = items.collect::<Result<_, _>>().map_err(Error::Vocabulary)?;
+        let spelled = Choices { items, ..choices.clone() };
+        spelled.answer().map_err(|source| Error::Choices { what: name(slot), source })
     }
 
     /// The token ids of a conversation that the policy is to go on with; `what` names it in errors.
@@ -210,7 +260,16 @@ impl Sampler {
         batch: &Batch<'_>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Completed>, Error> {
-        let Loaded { policy, tokenizer, .. } = self.loaded.as_ref().ok_or(Error::Empty)?;
+        let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
+        let Loaded { policy, tokenizer, .. } = loaded;
+        let group_size = batch.sampling.group_size;
+        let mut restricted = Vec::with_capacity(batch.answers.len());
+        for answer in batch.answers {
+            let constraint = Constraint::new(loaded.vocabulary()?, answer.clone());
+            restricted.push(Completions::new(constraint, group_size));
+        }
+        let mut allowed =
+            |prompt: usize, sample, ids: &[u32]| restricted.get_mut(prompt)?.allowed(sample, ids);
         let sampling = podium_model::Sampling {
             temperature: batch.sampling.temperature,
             top_p: batch.sampling.top_p,
@@ -228,12 +287,19 @@ impl Sampler {
             steps.begin();
             stop()
         };
-        let group_size = batch.sampling.group_size;
-        let generated =
-            match podium_model::generate(policy, batch.prompts, group_size, &sampling, &uniform, &stop) {
-                Err(generate::Error::Stopped { .. }) => return Ok(None),
-                generated => generated?,
-            };
+        let generated = podium_model::generate_restricted(
+            policy,
+            batch.prompts,
+            group_size,
+            &sampling,
+            &uniform,
+            &mut allowed,
+            &stop,
+        );
+        let generated = match generated {
+            Err(generate::Error::Stopped { .. }) => return Ok(None),
+            generated => generated?,
+        };
         let (total, prefill) = (began.elapsed(), steps.prefill(began));
         let mut completion_tokens = 0;
         let mut completion = |sampled: podium_model::Sampled| {
@@ -245,6 +311,7 @@ impl Sampler {
                 token_ids: sampled.token_ids,
                 logprobs: sampled.logprobs,
                 sampled_logprobs: sampled.sampled_logprobs,
+                allowed: sampled.allowed.iter().map(allowed_of).collect(),
                 finish_reason: match sampled.finish {
                     Finish::Stop => FinishReason::Stop,
                     Finish::Length => FinishReason::Length,
@@ -260,6 +327,10 @@ impl Sampler {
         let decode = total.saturating_sub(prefill);
         Ok(Some(Completed { groups, cost: Cost { prefill, decode, prompt_tokens, completion_tokens } }))
     }
+}
+
+fn allowed_of(allowed: &podium_model::Allowed) -> Allowed {
+    Allowed { position: allowed.position as u32, token_ids: allowed.token_ids.to_vec() }
 }
 
 /// Tells prefill from decoding by the steps that sampling announces.

@@ -93,6 +93,9 @@ pub struct Rollout {
     pub top_k: u32,
     /// A completion is cut after this many tokens.
     pub max_new_tokens: u32,
+    /// After the reasoning, sample only what lists `answer.list_length` different candidates in the layout of answers, in
+    /// training and in evaluation: see constrained-answers.md.
+    pub constrain_answers: bool,
     /// libtorch threads of a worker. Part of the result: sums are rounded differently with another number.
     pub threads: u32,
 }
@@ -253,6 +256,7 @@ impl Default for Rollout {
             top_p: 1.0,
             top_k: 0,
             max_new_tokens: 128,
+            constrain_answers: false,
             threads: 1,
         }
     }

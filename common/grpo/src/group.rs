@@ -28,14 +28,26 @@ pub struct Completion {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub text_ends: Vec<u32>,
     /// Behaviour log-probability of each token under the full temperature-scaled distribution of the group's policy
-    /// version, in nats.
+    /// version, renormalised over the allowed tokens where [`Completion::allowed`] names them; in nats.
     pub logprobs: Vec<f32>,
     /// Log-probability of each token under the distribution it was really drawn from, where a filter (top-p, top-k)
     /// made that another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_logprobs: Option<Vec<f32>>,
+    /// Where sampling was restricted to a set of tokens, by position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<Allowed>,
     /// Why sampling ended.
     pub finish_reason: FinishReason,
+}
+
+/// The tokens of which one was sampled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    /// Position of the sampled one among the completion's tokens.
+    pub position: u32,
+    /// The set, ascending; the sampled token is one of it.
+    pub token_ids: Vec<u32>,
 }
 
 impl Completion {

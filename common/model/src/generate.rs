@@ -3,12 +3,14 @@
 //! The result is a function of the weights, the batch and the uniform numbers. Every completion takes one token a step;
 //! finished ones are dropped when that at least halves the work, which depends on the batch alone.
 
+use std::sync::Arc;
+
 use tch::{Tensor, no_grad};
 
 use crate::cache::Cache;
 use crate::packed::{self, GroupTokens, Packed};
 use crate::policy::Policy;
-use crate::sampler::{self, Sampling, draw};
+use crate::sampler::{self, Next, Sampling, draw_next};
 
 /// Why no completions were sampled.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,18 @@ pub enum Error {
     Stopped {
         /// Tokens that each unfinished completion had.
         steps: usize,
+    },
+    /// A restriction left no token.
+    #[error(
+        "no token may follow the {position} tokens of completion {sample} of prompt {prompt}: expected at least one"
+    )]
+    NothingAllowed {
+        /// Index of the prompt in the batch.
+        prompt: usize,
+        /// Index of the completion in its group.
+        sample: usize,
+        /// Tokens that the completion had.
+        position: usize,
     },
     /// The weights give no distribution.
     #[error(
@@ -51,16 +65,28 @@ pub enum Finish {
     Length,
 }
 
+/// The tokens of which one was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Position of the chosen one in the completion.
+    pub position: usize,
+    /// Ascending.
+    pub token_ids: Arc<[u32]>,
+}
+
 /// A completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// Its tokens, at least one.
     pub token_ids: Vec<u32>,
-    /// Log-probability of each token under the full temperature-scaled distribution, in nats.
+    /// Log-probability of each token under the full temperature-scaled distribution, renormalised over the tokens that
+    /// were allowed; in nats.
     pub logprobs: Vec<f32>,
     /// Log-probability of each token under the truncated distribution it was sampled from, where `top_p` or `top_k`
     /// truncate.
     pub sampled_logprobs: Option<Vec<f32>>,
+    /// Where sampling was restricted.
+    pub allowed: Vec<Allowed>,
     /// Why it ended.
     pub finish: Finish,
 }
@@ -88,6 +114,22 @@ pub fn generate(
     uniform: &dyn Fn(usize, usize, usize) -> f64,
     stop: &dyn Fn() -> bool,
 ) -> Result<Generated, Error> {
+    generate_restricted(policy, prompts, group_size, sampling, uniform, &mut |_, _, _| None, stop)
+}
+
+/// Samples as [`generate()`] does, from the tokens that are allowed.
+///
+/// `allowed(prompt, sample, token_ids)` says which tokens may follow those that a completion has, in ascending order;
+/// `None`: all.
+pub fn generate_restricted(
+    policy: &Policy,
+    prompts: &[Vec<u32>],
+    group_size: usize,
+    sampling: &Sampling,
+    uniform: &dyn Fn(usize, usize, usize) -> f64,
+    allowed: &mut dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Generated, Error> {
     sampling.check()?;
     if group_size == 0 {
         return Err(Error::GroupSize);
@@ -108,7 +150,7 @@ pub fn generate(
             if stop() {
                 return Err(Error::Stopped { steps: position });
             }
-            decoding.choose(&logits, position, uniform)?;
+            decoding.choose(&logits, position, uniform, allowed)?;
             if decoding.is_finished() || position + 1 == sampling.max_new_tokens {
                 break;
             }
@@ -139,6 +181,7 @@ struct Row {
     token_ids: Vec<u32>,
     logprobs: Vec<f32>,
     sampled_logprobs: Vec<f32>,
+    allowed: Vec<Allowed>,
     finish: Option<Finish>,
 }
 
@@ -170,6 +213,7 @@ impl<'a> Decoding<'a> {
             token_ids: Vec::new(),
             logprobs: Vec::new(),
             sampled_logprobs: Vec::new(),
+            allowed: Vec::new(),
             finish: None,
         };
         let count = prompts.len() * group_size;
@@ -196,13 +240,16 @@ impl<'a> Decoding<'a> {
         logits: &Tensor,
         position: usize,
         uniform: &dyn Fn(usize, usize, usize) -> f64,
+        allowed: &mut dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>>,
     ) -> Result<(), Error> {
+        let next = self.lanes.iter().map(|row| self.next(&self.rows[*row], allowed));
+        let next = next.collect::<Result<Vec<_>, _>>()?;
         let number = |lane: &usize| {
             let row = &self.rows[*lane];
             if row.finish.is_some() { 0.0 } else { uniform(row.prompt, row.sample, position) }
         };
         let numbers: Vec<_> = self.lanes.iter().map(number).collect();
-        let drawn = draw(logits, self.sampling, &numbers);
+        let drawn = draw_next(logits, self.sampling, &numbers, &next);
         for (lane, row) in self.lanes.iter().enumerate() {
             let row = &mut self.rows[*row];
             if row.finish.is_some() {
@@ -212,6 +259,9 @@ impl<'a> Decoding<'a> {
             if !logprob.is_finite() {
                 return Err(Error::NotFinite { prompt: row.prompt, sample: row.sample, position });
             }
+            if let Next::One(token_ids) = &next[lane] {
+                row.allowed.push(Allowed { position, token_ids: token_ids.clone() });
+            }
             row.token_ids.push(token);
             row.logprobs.push(logprob);
             row.sampled_logprobs.extend(drawn.sampled_logprobs.as_ref().map(|logprobs| logprobs[lane]));
@@ -220,6 +270,26 @@ impl<'a> Decoding<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What the next token of a completion may be.
+    fn next(
+        &self,
+        row: &Row,
+        allowed: &mut dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>>,
+    ) -> Result<Next, Error> {
+        if row.finish.is_some() {
+            return Ok(Next::None);
+        }
+        let &Row { prompt, sample, .. } = row;
+        let Some(set) = allowed(prompt, sample, &row.token_ids) else { return Ok(Next::Any) };
+        let position = row.token_ids.len();
+        let largest = *set.last().ok_or(Error::NothingAllowed { prompt, sample, position })?;
+        let vocab_size = self.policy.config().vocab_size;
+        if i64::from(largest) >= vocab_size {
+            return Err(packed::Error::Vocabulary { token: largest, vocab_size }.into());
+        }
+        Ok(Next::One(set))
     }
 
     fn is_finished(&self) -> bool {
@@ -280,6 +350,7 @@ impl<'a> Decoding<'a> {
                 token_ids: row.token_ids,
                 logprobs: row.logprobs,
                 sampled_logprobs: truncated.then_some(row.sampled_logprobs),
+                allowed: row.allowed,
                 finish: row.finish.unwrap_or(Finish::Length),
             });
         }

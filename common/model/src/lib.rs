@@ -8,6 +8,7 @@
 //! network or the run.
 
 mod adapter;
+mod allowed;
 mod attention;
 mod cache;
 pub mod checkpoint;
@@ -26,7 +27,7 @@ mod scoring;
 
 pub use adapter::is_adapter;
 pub use device_thread::DeviceThread;
-pub use generate::{Finish, Generated, Sampled, generate};
+pub use generate::{Allowed, Finish, Generated, Sampled, generate, generate_restricted};
 pub use merge::merge;
 pub use packed::{GroupTokens, Packed};
 pub use podium_checkpoint::{Config, Family, FieldError, config};

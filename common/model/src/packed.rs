@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::allowed::Restrictions;
 use crate::attention::{
     Arrangement, KeyValue, MASKED, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
 };
@@ -43,6 +44,26 @@ pub enum Error {
         /// The policy's vocabulary.
         vocab_size: i64,
     },
+    /// A restriction of a token that is not there.
+    #[error(
+        "position {position} of completion {completion} of the batch is restricted, but there is no such token"
+    )]
+    NoToken {
+        /// Index of the completion in the batch.
+        completion: usize,
+        /// Position in it.
+        position: usize,
+    },
+    /// A set that a token cannot have been chosen from.
+    #[error(
+        "completion token {token} of the batch, {chosen}, is restricted to a set that does not hold it, is not in ascending order, or comes out of turn"
+    )]
+    Restriction {
+        /// Its number among the completion tokens of the batch.
+        token: usize,
+        /// Its id.
+        chosen: u32,
+    },
     /// A sequence is longer than the policy's positions.
     #[error("a sequence has {length} tokens, the policy has {max_positions} positions")]
     TooLong {
@@ -77,6 +98,7 @@ pub struct Packed {
     predictors: Vec<i64>,
     /// The completion tokens, in (prompt, completion, token) order.
     targets: Vec<i64>,
+    restrictions: Restrictions,
 }
 
 impl Packed {
@@ -92,6 +114,7 @@ impl Packed {
             positions: Vec::new(),
             predictors: Vec::new(),
             targets: Vec::new(),
+            restrictions: Restrictions::default(),
         };
         for (prompt, group) in groups.iter().enumerate() {
             if group.prompt.is_empty() {
@@ -112,6 +135,28 @@ impl Packed {
             }
         }
         Ok(batch)
+    }
+
+    /// The batch with tokens that were chosen from sets: they are scored under the distribution renormalised over their
+    /// set. `allowed`: completion in (prompt, completion) order, position in it and set of ascending token ids, in
+    /// ascending order.
+    pub fn restricted<'a>(
+        mut self,
+        allowed: impl IntoIterator<Item = (usize, usize, &'a [u32])>,
+    ) -> Result<Self, Error> {
+        let (mut completion_before, mut first_token) = (0, 0);
+        for (completion, position, set) in allowed {
+            let between = self.completion_lengths.get(completion_before..completion).unwrap_or_default();
+            first_token += between.iter().sum::<usize>();
+            completion_before = completion;
+            let token = first_token + position;
+            let length = self.completion_lengths.get(completion).copied().unwrap_or(0);
+            match self.targets.get(token).filter(|_| position < length) {
+                Some(chosen) => self.restrictions.push(token, *chosen as u32, set)?,
+                None => return Err(Error::NoToken { completion, position }),
+            }
+        }
+        Ok(self)
     }
 
     fn push_inputs(&mut self, tokens: &[u32], first_position: usize) {
@@ -161,6 +206,10 @@ impl Packed {
         if let Some(token) = self.tokens.iter().chain(&self.targets).find(outside) {
             return Err(Error::Vocabulary { token: *token as u32, vocab_size: config.vocab_size });
         }
+        if let Some(token) = self.restrictions.largest().find(|token| i64::from(*token) >= config.vocab_size)
+        {
+            return Err(Error::Vocabulary { token, vocab_size: config.vocab_size });
+        }
         let prompt_of = |index: usize| self.prompt_lengths[index / self.group_size];
         let completed =
             self.completion_lengths.iter().enumerate().map(|(index, length)| prompt_of(index) + length);
@@ -201,6 +250,11 @@ impl Packed {
         rows.zip(&self.positions)
             .map(|(key, position)| mix(key.wrapping_add(*position as u64)) as i64)
             .collect()
+    }
+
+    /// The completion tokens that were chosen from sets.
+    pub(crate) fn restrictions(&self) -> &Restrictions {
+        &self.restrictions
     }
 
     /// \[completion tokens\], on the device.

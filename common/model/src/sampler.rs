@@ -1,10 +1,16 @@
 //! One token for each row of logits, from a uniform number a row.
 //!
+//! Where a row is restricted to a set of tokens, all of this happens within the set.
+//!
 //! A token is the inverse of the cumulative distribution over token ids in their order, in float64: neither the order of
 //! a sort nor the other rows of the batch have a say. Filters are thresholds on the logits, so that tokens of equal
 //! logit are kept or dropped together.
 
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
+
+use crate::allowed::AllowedRows;
 
 /// Candidates that are sorted at first for `top_p`; the whole vocabulary only where they do not reach it.
 const FIRST_CANDIDATES: i64 = 256;
@@ -130,6 +136,63 @@ pub(crate) struct Drawn {
     pub(crate) logprobs: Vec<f32>,
     /// Under the truncated distribution, where there is one.
     pub(crate) sampled_logprobs: Option<Vec<f32>>,
+}
+
+/// What the next token of a row may be.
+#[derive(Clone, Debug)]
+pub(crate) enum Next {
+    /// Any token.
+    Any,
+    /// One of these, ascending, at least one.
+    One(Arc<[u32]>),
+    /// The row is not asked for a token.
+    None,
+}
+
+/// Chooses a token for each row as [`draw`] does, where the row wants one and from what it may be. Rows that want none
+/// get token 0.
+pub(crate) fn draw_next(logits: &Tensor, sampling: &Sampling, uniform: &[f64], next: &[Next]) -> Drawn {
+    if !next.iter().any(|next| matches!(next, Next::One(_))) {
+        return draw(logits, sampling, uniform);
+    }
+    let mut drawn = Drawn {
+        token_ids: vec![0; next.len()],
+        logprobs: vec![0.0; next.len()],
+        sampled_logprobs: sampling.is_truncated().then(|| vec![0.0; next.len()]),
+    };
+    let rows_that = |wanted: &dyn Fn(&Next) -> bool| -> Vec<usize> {
+        (0..next.len()).filter(|row| wanted(&next[*row])).collect()
+    };
+    let mut fill = |rows: &[usize], choose: &dyn Fn(&Tensor, &[f64]) -> Drawn| {
+        let index: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+        let index = Tensor::from_slice(&index).to_device(logits.device());
+        let numbers: Vec<f64> = rows.iter().map(|row| uniform[*row]).collect();
+        let part = choose(&logits.index_select(0, &index), &numbers);
+        for (place, row) in rows.iter().enumerate() {
+            drawn.token_ids[*row] = part.token_ids[place];
+            drawn.logprobs[*row] = part.logprobs[place];
+            if let (Some(all), Some(part)) = (&mut drawn.sampled_logprobs, &part.sampled_logprobs) {
+                all[*row] = part[place];
+            }
+        }
+    };
+    let free = rows_that(&|next| matches!(next, Next::Any));
+    if !free.is_empty() {
+        fill(&free, &|logits, numbers| draw(logits, sampling, numbers));
+    }
+    let restricted = rows_that(&|next| matches!(next, Next::One(_)));
+    let sets: Vec<&[u32]> =
+        next.iter().filter_map(|next| if let Next::One(set) = next { Some(&**set) } else { None }).collect();
+    fill(&restricted, &|logits, numbers| {
+        let among = AllowedRows::new(&sets, logits.device()).logits(logits);
+        let mut drawn = draw(&among, sampling, numbers);
+        for (token, set) in drawn.token_ids.iter_mut().zip(&sets) {
+            // Rows that are not numbers may point beyond their set; their log-probability says so.
+            *token = set.get(*token as usize).or(set.last()).copied().unwrap_or(0);
+        }
+        drawn
+    });
+    drawn
 }
 
 /// Chooses a token for each row. `logits`: float32 \[rows, vocabulary\], divided by the temperature; `uniform`: a

@@ -5,6 +5,7 @@
 
 use tch::{Kind, Tensor, no_grad};
 
+use crate::allowed::Restrictions;
 use crate::layers::Rows;
 use crate::lora::Dropout;
 use crate::packed::{self, Packed, PackedArrangement, select_rows};
@@ -29,7 +30,8 @@ pub enum Entropy {
 /// policy.
 #[derive(Debug)]
 pub struct Scores {
-    /// Log-probability of each token under the temperature-scaled distribution over the full vocabulary, in nats.
+    /// Log-probability of each token under the temperature-scaled distribution over the full vocabulary, or, where the
+    /// batch says from which set the token was chosen, renormalised over that set; in nats.
     pub logprobs: Tensor,
     /// Entropy of that distribution, in nats, if asked for.
     pub entropy: Option<Tensor>,
@@ -87,6 +89,7 @@ impl Policy {
             let head = Head {
                 policy: self,
                 targets: pass.tokens.narrow(0, 1, count),
+                restrictions: Restrictions::default(),
                 temperature: 1.0,
                 entropy: Entropy::Skipped,
             };
@@ -128,6 +131,7 @@ struct Forward {
     rows: Rows,
     predictors: Tensor,
     targets: Tensor,
+    restrictions: Restrictions,
 }
 
 impl Forward {
@@ -141,6 +145,7 @@ impl Forward {
             rows: policy.rows(&batch.positions(device), dropout),
             predictors: batch.predictors(device),
             targets: batch.targets(device),
+            restrictions: batch.restrictions().clone(),
         }
     }
 
@@ -154,7 +159,8 @@ impl Forward {
     }
 
     fn head<'a>(&self, policy: &'a Policy, temperature: f64, entropy: Entropy) -> Head<'a> {
-        Head { policy, targets: self.targets.shallow_clone(), temperature, entropy }
+        let restrictions = self.restrictions.clone();
+        Head { policy, targets: self.targets.shallow_clone(), restrictions, temperature, entropy }
     }
 }
 
@@ -163,6 +169,7 @@ impl Forward {
 struct Head<'a> {
     policy: &'a Policy,
     targets: Tensor,
+    restrictions: Restrictions,
     temperature: f64,
     entropy: Entropy,
 }
@@ -194,15 +201,29 @@ impl Head<'_> {
 
     /// Scores of the rows from `first` on.
     fn chunk(&self, rows: &Tensor, first: i64) -> Scores {
-        let targets = self.targets.narrow(0, first, rows.size()[0]);
-        let logprobs = self.policy.logits(rows, self.temperature).log_softmax(-1, Kind::Float);
+        let count = rows.size()[0];
+        let targets = self.targets.narrow(0, first, count).unsqueeze(-1);
+        let logits = self.policy.logits(rows, self.temperature);
+        let all = self.chosen(&logits.log_softmax(-1, Kind::Float), &targets);
+        let Some(part) = self.restrictions.part(first, count, logits.device()) else { return all };
+        let restricted = self.chosen(&part.logprobs(&logits), &part.places);
+        let replace = |all: &Tensor, restricted: &Tensor| all.index_copy(0, &part.rows, restricted);
+        let entropy = all.entropy.as_ref().zip(restricted.entropy.as_ref());
+        Scores {
+            logprobs: replace(&all.logprobs, &restricted.logprobs),
+            entropy: entropy.map(|(all, restricted)| replace(all, restricted)),
+        }
+    }
+
+    /// Scores of the tokens in these columns, \[rows, 1\], of log-probabilities \[rows, tokens\].
+    fn chosen(&self, logprobs: &Tensor, columns: &Tensor) -> Scores {
         let entropy_of = |logprobs: &Tensor| -(logprobs.exp() * logprobs).sum_dim_intlist(-1, false, None);
         let entropy = match self.entropy {
             Entropy::Skipped => None,
-            Entropy::Measured => Some(no_grad(|| entropy_of(&logprobs))),
-            Entropy::Differentiable => Some(entropy_of(&logprobs)),
+            Entropy::Measured => Some(no_grad(|| entropy_of(logprobs))),
+            Entropy::Differentiable => Some(entropy_of(logprobs)),
         };
-        Scores { logprobs: logprobs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1), entropy }
+        Scores { logprobs: logprobs.gather(-1, columns, false).squeeze_dim(-1), entropy }
     }
 }
 

@@ -119,6 +119,7 @@ mod tests {
             text_ends: vec![0; tokens],
             logprobs,
             sampled_logprobs: None,
+            allowed: vec![],
             finish_reason,
         }
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::codes::OrRefuse;
 use super::{Context, over};
 use crate::actor::{self, LeaseAnswer, Profile, Submission, blocking};
-use crate::curriculum::messages;
+use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
 use crate::machine::{Lease, LeaseId};
 
@@ -36,11 +36,13 @@ impl Service {
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
         let (context, work, indices) = (self.0.clone(), lease.work, lease.indices);
+        let sampling = self.0.sampling.for_work(work);
         let tasks = blocking(move || {
             let task = |index| {
                 let slot = work.slot(index);
                 let case = context.curriculum.case(slot)?;
-                Ok(v1::Task { purpose: Some(slot.into()), messages: messages(&case) })
+                let choices = sampling.constrain_answers.then(|| choices(context.curriculum.task(), &case));
+                Ok(v1::Task { purpose: Some(slot.into()), messages: messages(&case), choices })
             };
             indices.map(task).collect::<Result<Vec<_>, actor::Error>>()
         });
@@ -49,7 +51,7 @@ impl Service {
             policy_version: work.version().0,
             deadline_ms: lease.deadline.0,
             tasks: tasks.await?,
-            sampling: Some(self.0.sampling.for_work(work)),
+            sampling: Some(sampling),
         })
     }
 }

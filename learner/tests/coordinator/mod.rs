@@ -116,6 +116,7 @@ fn groups(step: u64) -> Vec<Group> {
                 text_ends: vec![0; length as usize],
                 logprobs: vec![-3.0; length as usize],
                 sampled_logprobs: None,
+                allowed: vec![],
                 finish_reason: FinishReason::Stop,
             }
         };

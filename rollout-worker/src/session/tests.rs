@@ -39,6 +39,7 @@ impl Sample for FakeDevice {
             text_ends: vec![1],
             logprobs: vec![-0.5],
             sampled_logprobs: None,
+            allowed: vec![],
             finish_reason: FinishReason::Stop,
         };
         let results = lease.tasks.iter().map(|task| SlotResult {
