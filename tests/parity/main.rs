@@ -8,6 +8,7 @@
 mod adapters;
 mod checkpoints;
 mod comparison;
+mod constraint;
 mod podium;
 mod reference;
 mod tokenizer;

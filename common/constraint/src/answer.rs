@@ -94,6 +94,12 @@ impl Gap {
     const fn before_answer(reasoning: bool) -> Self {
         Self { open: true, reasoning, length: 0 }
     }
+
+    /// The gap with one more space or line feed; `None` if it would be too long.
+    fn after(self, byte: u8) -> Option<Self> {
+        let gap = Self { open: self.open || byte == b'\n', length: self.length + 1, ..self };
+        (gap.length < LONGEST_GAP || (gap.length == LONGEST_GAP && gap.open)).then_some(gap)
+    }
 }
 
 impl Answer {
@@ -166,7 +172,7 @@ impl Answer {
                 }
             }
             Place::Gap(gap) if byte == OPEN[0] => gap.reasoning.then_some(Place::Opening { opening: 1 })?,
-            Place::Gap(gap) if matches!(byte, b' ' | b'\n') => self.gap(*gap, byte)?,
+            Place::Gap(gap) if matches!(byte, b' ' | b'\n') => Place::Gap(gap.after(byte)?),
             Place::Gap(gap) if gap.open => return self.item(listed(), 0..self.items.len(), 0, byte),
             Place::Item { first, end, depth } => {
                 return self.item(listed(), usize::from(*first)..usize::from(*end), *depth, byte);
@@ -174,12 +180,6 @@ impl Answer {
             Place::Gap(_) | Place::End | Place::Lost => return None,
         };
         Some(State { place, listed: listed() })
-    }
-
-    fn gap(&self, gap: Gap, byte: u8) -> Option<Place> {
-        let gap = Gap { open: gap.open || byte == b'\n', length: gap.length + 1, ..gap };
-        let useful = gap.length < LONGEST_GAP || (gap.length == LONGEST_GAP && gap.open);
-        useful.then_some(Place::Gap(gap))
     }
 
     /// One more byte of an item of `node`.
@@ -203,18 +203,6 @@ impl Answer {
         Some(State { place, listed })
     }
 
-    /// Whether an item that is begun can be finished. `live`: for each item and number of its bytes, whether the rest can
-    /// be spelled.
-    pub(crate) fn is_live(&self, state: &State, live: &[Vec<bool>]) -> bool {
-        match state.place {
-            Place::Item { first, end, depth } => (first..end).any(|item| {
-                live[usize::from(item)][depth as usize] && state.listed.binary_search(&item).is_err()
-            }),
-            Place::Reasoning { .. } | Place::Opening { .. } | Place::Gap(_) | Place::End => true,
-            Place::Lost => false,
-        }
-    }
-
     /// The texts of the items, in the order of their numbers here.
     pub(crate) fn items(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.items.len()).map(|item| self.items.get(item))
@@ -225,6 +213,18 @@ impl State {
     /// Whether any token may follow: in the reasoning, and where all is lost.
     pub(crate) const fn is_free(&self) -> bool {
         matches!(self.place, Place::Reasoning { .. } | Place::Lost)
+    }
+
+    /// Whether an item that is begun can be finished. `live`: for each item and number of its bytes, whether the rest can
+    /// be spelled.
+    pub(crate) fn is_live(&self, live: &[Vec<bool>]) -> bool {
+        match self.place {
+            Place::Item { first, end, depth } => (first..end).any(|item| {
+                live[usize::from(item)][depth as usize] && self.listed.binary_search(&item).is_err()
+            }),
+            Place::Reasoning { .. } | Place::Opening { .. } | Place::Gap(_) | Place::End => true,
+            Place::Lost => false,
+        }
     }
 
     /// Whether the answer is complete.

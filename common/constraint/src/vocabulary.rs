@@ -62,7 +62,7 @@ impl Vocabulary {
         let mut nodes: Vec<(Range<usize>, usize, State)> = vec![(0..self.texts.len(), 0, state.clone())];
         while let Some((node, depth, state)) = nodes.pop() {
             let ending = self.texts.ending(node.clone(), depth);
-            if answer.is_live(&state, live) {
+            if state.is_live(live) {
                 found.extend_from_slice(&self.ids[ending.clone()]);
             }
             let mut rest = ending.end..node.end;

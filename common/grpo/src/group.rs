@@ -137,6 +137,7 @@ mod tests {
             text_ends: vec![2, 2, 4, 7, 8, 8],
             logprobs: vec![0.0; 6],
             sampled_logprobs: None,
+            allowed: Vec::new(),
             finish_reason: FinishReason::Stop,
         };
         for (span, tokens) in

@@ -202,6 +202,7 @@ mod tests {
             text_ends: vec![],
             logprobs: vec![0.0; length],
             sampled_logprobs: None,
+            allowed: Vec::new(),
             finish_reason,
         }
     }

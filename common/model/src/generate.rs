@@ -74,6 +74,9 @@ pub struct Allowed {
     pub token_ids: Arc<[u32]>,
 }
 
+/// Which tokens may follow those that a completion has, from (prompt, sample, its token ids): ascending; `None`: all.
+pub type WhatMayFollow<'a> = dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>> + 'a;
+
 /// A completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
@@ -118,16 +121,13 @@ pub fn generate(
 }
 
 /// Samples as [`generate()`] does, from the tokens that are allowed.
-///
-/// `allowed(prompt, sample, token_ids)` says which tokens may follow those that a completion has, in ascending order;
-/// `None`: all.
 pub fn generate_restricted(
     policy: &Policy,
     prompts: &[Vec<u32>],
     group_size: usize,
     sampling: &Sampling,
     uniform: &dyn Fn(usize, usize, usize) -> f64,
-    allowed: &mut dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>>,
+    allowed: &mut WhatMayFollow<'_>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Generated, Error> {
     sampling.check()?;
@@ -240,7 +240,7 @@ impl<'a> Decoding<'a> {
         logits: &Tensor,
         position: usize,
         uniform: &dyn Fn(usize, usize, usize) -> f64,
-        allowed: &mut dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>>,
+        allowed: &mut WhatMayFollow<'_>,
     ) -> Result<(), Error> {
         let next = self.lanes.iter().map(|row| self.next(&self.rows[*row], allowed));
         let next = next.collect::<Result<Vec<_>, _>>()?;
@@ -273,11 +273,7 @@ impl<'a> Decoding<'a> {
     }
 
     /// What the next token of a completion may be.
-    fn next(
-        &self,
-        row: &Row,
-        allowed: &mut dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>>,
-    ) -> Result<Next, Error> {
+    fn next(&self, row: &Row, allowed: &mut WhatMayFollow<'_>) -> Result<Next, Error> {
         if row.finish.is_some() {
             return Ok(Next::None);
         }

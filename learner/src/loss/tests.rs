@@ -84,6 +84,7 @@ fn completion(row: &Row) -> Completion {
         text_ends: vec![],
         logprobs: vec![0.0; row.tokens.len()],
         sampled_logprobs: None,
+        allowed: Vec::new(),
         finish_reason: if row.cut { FinishReason::Length } else { FinishReason::Stop },
     }
 }

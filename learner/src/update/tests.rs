@@ -2,6 +2,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use podium_grpo::RankCredit;
+use podium_grpo::group::Allowed;
 use podium_model::LoadOptions;
 
 use super::*;
@@ -201,6 +202,42 @@ fn a_reference_that_follows_closes_the_distance() {
     let (kept, moved) = (kl("grpo.ref_model_sync_steps=9"), kl("grpo.ref_model_sync_steps=2"));
     assert!(kept > 1e-4, "{kept}");
     assert!(moved.abs() < 1e-6, "{moved}");
+}
+
+#[test]
+fn restricted_tokens_are_scored_as_they_were_sampled() {
+    let file = run_file(&["rollout.temperature=0.7"]);
+    let mut share = step(0);
+    for completion in share.groups.iter_mut().flat_map(|group| &mut group.completions) {
+        let near = |id: u32| (id.saturating_sub(id % 4)..VOCABULARY.min(id + 3)).collect();
+        completion.allowed = (0..)
+            .zip(&completion.token_ids)
+            .filter(|(position, _)| position % 3 != 0)
+            .map(|(position, id)| Allowed { position, token_ids: near(*id) })
+            .collect();
+    }
+    let groups: Vec<&Group> = share.groups.iter().collect();
+    let scores = updater(&file).policy().score(&packed(&groups).unwrap(), 0.7, Entropy::Skipped).unwrap();
+    let mut logprobs = Vec::<f32>::try_from(scores.logprobs).unwrap().into_iter();
+    for completion in share.groups.iter_mut().flat_map(|group| &mut group.completions) {
+        completion.logprobs = logprobs.by_ref().take(completion.len()).collect();
+    }
+    let update = |cut: &str| {
+        let mut updater = updater(&run_file(&["rollout.temperature=0.7", cut]));
+        let metrics = updater.update(&share, &mut Alone).unwrap();
+        assert!(metrics["sampling/sampling_logp_difference/max"] < 1e-5);
+        assert!(metrics["kl"].abs() < 1e-9 && metrics["grad_norm"] > 0.0);
+        (updater, vec![metrics])
+    };
+    let (whole, metrics) = update("learner.groups_per_micro_batch=8");
+    let (cut, cut_metrics) = update("learner.groups_per_micro_batch=2");
+    assert!(distance(&cut, &whole) < 1e-6);
+    assert_close(&cut_metrics, &metrics);
+    for completion in share.groups.iter_mut().flat_map(|group| &mut group.completions) {
+        completion.allowed.clear();
+    }
+    let unrestricted = updater(&file).update(&share, &mut Alone).unwrap();
+    assert!(unrestricted["sampling/sampling_logp_difference/max"] > 0.1, "the sets make a difference");
 }
 
 #[test]

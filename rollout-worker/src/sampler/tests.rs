@@ -139,3 +139,49 @@ fn sampling_stops_when_told() {
     let lease = Lease::try_from(training(0, &["a b"])).unwrap();
     assert!(loaded(1).sample(&lease, &|| true).unwrap().is_none());
 }
+
+/// A lease whose answers list two of three items.
+fn constrained(items: &[&str]) -> v1::Lease {
+    let mut lease = training(0, &["a b", "c d e f"]);
+    lease.sampling.as_mut().unwrap().constrain_answers = true;
+    for task in &mut lease.tasks {
+        let items = items.iter().map(|item| (*item).to_owned()).collect();
+        task.choices = Some(v1::Choices { items, count: 2, lines: false, after_thinking: false });
+    }
+    lease
+}
+
+#[test]
+fn restricted_answers_list_choices_and_say_what_was_allowed() {
+    let sampler = loaded(1);
+    let outcome = sample(&sampler, constrained(&["a b", "a c", "d"]));
+    let answers = ["a b a c", "a b d", "a c a b", "a c d", "d a b", "d a c"];
+    let completions: Vec<_> = outcome.results.iter().flat_map(|result| &result.completions).collect();
+    for completion in &completions {
+        assert!(answers.contains(&completion.text.as_str()), "{:?}", completion.text);
+        assert_eq!(completion.finish_reason, FinishReason::Stop);
+        let positions: Vec<u32> = completion.allowed.iter().map(|allowed| allowed.position).collect();
+        assert_eq!(positions, (0..completion.len() as u32).collect::<Vec<_>>());
+        for (allowed, (token, logprob)) in
+            completion.allowed.iter().zip(completion.token_ids.iter().zip(&completion.logprobs))
+        {
+            assert!(allowed.token_ids.contains(token));
+            assert!(allowed.token_ids.len() > 1 || *logprob == 0.0, "one choice is certain");
+        }
+        assert_eq!(completion.allowed.last().unwrap().token_ids, [tiny::END]);
+    }
+    assert!(completions.iter().any(|completion| completion.text != completions[0].text));
+    assert_eq!(sample(&loaded(1), constrained(&["a b", "a c", "d"])).results, outcome.results);
+}
+
+#[test]
+fn answers_that_no_token_spells_are_an_error() {
+    let lease = |items: &[&str]| Lease::try_from(constrained(items)).unwrap();
+    let error = |items: &[&str]| loaded(1).sample(&lease(items), &|| false).unwrap_err();
+    assert!(matches!(
+        error(&["x", "y", "z"]),
+        Error::Generate(generate::Error::NothingAllowed { position: 0, .. })
+    ));
+    let one = error(&["a", "y", "z"]);
+    assert!(matches!(one, Error::Generate(generate::Error::NothingAllowed { position: 1, .. })), "{one}");
+}

@@ -19,6 +19,7 @@ fn plan(rows: &[Row], options: &Options) -> Plan {
         text_ends: vec![],
         logprobs: vec![0.0; tokens.len()],
         sampled_logprobs: None,
+        allowed: Vec::new(),
         finish_reason: finish(*cut),
     };
     let completions: Vec<Completion> = rows.iter().map(completion).collect();

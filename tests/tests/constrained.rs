@@ -1,0 +1,43 @@
+//! A run with constrained answers: all in form, recomputed as sampled, the same for any number of workers.
+
+use anyhow::{Context, Result, ensure};
+use podium_tests::{Run, rows};
+
+const SETTINGS: [&str; 8] = [
+    "run.steps=3",
+    "run.seed=5",
+    "rollout.constrain_answers=true",
+    "rollout.temperature=0.7",
+    "rollout.top_p=0.9",
+    "rollout.prompts_per_step=16",
+    "rollout.prompts_per_lease=4",
+    "evaluation.users=64",
+];
+
+fn train(workers: usize) -> Result<Run> {
+    let run = Run::embedded(&SETTINGS)?;
+    let mut processes = vec![run.coordinator("coordinator")?, run.learner("learner", 0, 1)?];
+    for worker in 0..workers {
+        processes.push(run.worker(&format!("worker-{worker}"))?);
+    }
+    for process in processes.iter_mut().rev() {
+        process.wait_for_success()?;
+    }
+    Ok(run)
+}
+
+#[test]
+fn constrained_answers_are_in_form_and_recomputed_as_sampled() -> Result<()> {
+    let (one, two) = (train(1)?, train(2)?);
+    ensure!(one.weights_hash(3)? == two.weights_hash(3)?, "the number of workers changed the result");
+    for step in rows(&one.out().join("metrics.jsonl"))? {
+        let figure = |name: &str| step[name].as_f64().with_context(|| format!("no {name} in {step}"));
+        ensure!((figure("completions/well_formed")? - 1.0).abs() < 1e-9, "malformed answers: {step}");
+        ensure!(figure("sampling/sampling_logp_difference/max")? < 1e-5, "recomputed otherwise: {step}");
+        ensure!(figure("grad_norm")? > 0.0, "nothing was learned: {step}");
+    }
+    for evaluation in rows(&one.out().join("evaluations.jsonl"))? {
+        ensure!(evaluation["well_formed"] == 1.0, "malformed held-out answers: {evaluation}");
+    }
+    Ok(())
+}
