@@ -28,7 +28,7 @@ test: build ## all tests; needs no network once set up
 parity: oracle build ## compare with Transformers and PEFT, side by side; needs $PODIUM_SHARED or ../shared
 	cargo test --release --workspace --features podium-tests/parity --test parity $(ARGS) -- --nocapture
 
-fuzz: ## hostile model files against their readers, a minute and a half; ARGS: seconds a target, targets
+fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
 	fuzz/run.sh $(ARGS)
 
 lint: setup ## formatting and clippy

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 seconds=${1:-20}
 targets=("${@:2}")
-[ ${#targets[@]} -gt 0 ] || targets=(header config adapter tokenizer)
+[ ${#targets[@]} -gt 0 ] || targets=(header config adapter tokenizer completion)
 
 # What libFuzzer learns from. Naming the machine keeps it out of build scripts and macros, which run without
 # libFuzzer.

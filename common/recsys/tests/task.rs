@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
-use podium_recsys::completion::Form;
+use podium_recsys::completion::{Form, Layout};
 use podium_recsys::demonstration::{self, Ranking, demonstrate};
 use podium_recsys::synthetic::{self, World};
 use podium_recsys::task::{Error, Options, Task};
+use proptest::prelude::*;
 
 fn task(seed: u64, change: impl FnOnce(&mut Options)) -> Task {
     let world = World { train_users: 50, test_users: 50, ..World::default() };
@@ -114,4 +115,90 @@ fn a_list_longer_than_the_candidates_is_refused() {
         Task::new(dataset, &options, 0, Path::new("")),
         Err(Error::ListLength { list_length: 11, candidates: 10 })
     ));
+}
+
+/// What completions are made of that go wrong: halves of tags and items, digits of other scripts, invisible characters,
+/// control characters, and items that are there.
+fn pieces() -> impl Strategy<Value = String> {
+    let odd = prop::sample::select(vec![
+        "<think>",
+        "</think>",
+        "<thin",
+        "</think",
+        "<THINK>",
+        "[ITEM_",
+        "[item_1]",
+        "]",
+        "[ITEM_٤]",
+        "[ITEM_４]",
+        "[ITEM_+4]",
+        "[ITEM_007]",
+        "[ITEM_18446744073709551616]",
+        "\0",
+        "\r\n",
+        "\n",
+        " ",
+        "\u{A0}",
+        "\u{2028}",
+        "\u{200B}",
+        "\u{200D}",
+        "\u{200F}",
+        "\u{202E}",
+        "\u{FEFF}",
+        "\u{FFFD}",
+        "e\u{301}",
+        "😀",
+    ]);
+    prop_oneof![
+        odd.prop_map(str::to_owned),
+        (0_u64..60).prop_map(|id| format!("[ITEM_{id}] ")),
+        Just("<think>so</think>".to_owned()),
+        ".{0,6}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_completion_is_graded(
+        pieces in prop::collection::vec(pieces(), 0..16),
+        times in prop::sample::select(vec![1_usize, 1, 1, 2, 300]),
+        titled: bool,
+    ) {
+        let layout = if titled { Layout::Titled } else { Layout::Ids };
+        let task = task(3, |options| options.answer.layout = layout);
+        let case = task.training_case(0, 0).unwrap();
+        let text = pieces.concat().repeat(times);
+        let grade = task.grade(&case, &text);
+        let extremes = task.rewards().extremes();
+        let items = task.item_rewards(&case, &text);
+        prop_assert_eq!(items.len(), grade.outcome.listed);
+        prop_assert!(items.windows(2).all(|pair| pair[0].span.end <= pair[1].span.start));
+        prop_assert!(items.iter().all(|item| text[item.span.clone()].starts_with("[ITEM_")));
+        if grade.outcome.form.is_well_formed() {
+            prop_assert_eq!(grade.outcome.listed, 3);
+            prop_assert!(grade.score.total >= extremes.worst_well_formed.1);
+        } else {
+            prop_assert!(grade.score.total < extremes.worst_well_formed.1);
+            prop_assert!(items.iter().all(|item| item.reward <= 0.0));
+        }
+    }
+}
+
+#[test]
+fn the_longest_completions_are_read_in_one_pass() {
+    let task = task(3, |_| {});
+    let case = task.training_case(0, 0).unwrap();
+    let item = case.target.to_string();
+    for piece in [
+        "[ITEM_", "[ITEM_1", "1", "<think>", "</think>", "</think", &item, "\0", "\r\n", "\u{200F}", "٤",
+        "é ",
+    ] {
+        for before in ["", "<think>a</think>", "<think>a</think>[ITEM_"] {
+            let text = format!("{before}{}", piece.repeat(100_000 / piece.chars().count()));
+            let grade = task.grade(&case, &text);
+            assert!(!grade.outcome.form.is_well_formed(), "{before}{piece}…");
+            assert_eq!(task.item_rewards(&case, &text).len(), grade.outcome.listed);
+        }
+    }
 }

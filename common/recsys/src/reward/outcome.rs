@@ -121,9 +121,11 @@ pub(super) fn share_of_ranks(ranks: impl Iterator<Item = usize>, list_length: us
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let article = if self.form.name().starts_with(['e', 'i', 'u']) { "an" } else { "a" };
+        write!(f, "{article} {} answer ", self.form)?;
         match self.target_rank {
-            Some(rank) => write!(f, "a {} answer with the target at rank {rank}", self.form)?,
-            None => write!(f, "a {} answer without the target", self.form)?,
+            Some(rank) => write!(f, "with the target at rank {rank}")?,
+            None => write!(f, "without the target")?,
         }
         // Facts that no term looks at have these values in what the check tries.
         if self.titles < 1.0 {
