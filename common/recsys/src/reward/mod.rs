@@ -1,9 +1,9 @@
 //! What a completion earns.
 //!
-//! A reward is a weighted sum of named terms, each a function of an [`Outcome`]: the completion's [`Form`], where it ranks
-//! the target, and a few bounded facts beside. Every term but one is **gated**: a malformed answer earns in it the least
-//! that a well-formed one can, however well it ranks. docs/rewards.md has the formulas; in short, with the target at
-//! `rank` (∞ if it is not listed):
+//! A reward is a weighted sum of named terms, each a function of an [`Outcome`]: the completion's form, where it ranks the
+//! target, and a few bounded facts beside. Every term but one is **gated**: a malformed answer earns in it the least that
+//! a well-formed one can, however well it ranks. docs/rewards.md has the formulas; in short, with the target at `rank` (∞
+//! if it is not listed):
 //!
 //! | term | value of a well-formed answer |
 //! |---|---|
