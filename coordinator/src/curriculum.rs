@@ -1,9 +1,10 @@
 //! Which prompt a slot stands for. A function of run file, data and slot, whoever asks and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use podium_grpo::GroupId;
+use podium_grpo::rng::Stream;
 use podium_proto::convert::Slot;
 use podium_proto::v1;
 use podium_recsys::ItemId;
@@ -26,16 +27,17 @@ pub enum Error {
 pub struct Curriculum {
     task: Task,
     prompts_per_step: u32,
+    refill_attempts: u32,
     orders: Mutex<BTreeMap<u64, Arc<Vec<usize>>>>,
 }
 
 impl Curriculum {
-    /// The curriculum of a task at so many prompts a step.
-    pub fn new(task: Task, prompts_per_step: u32) -> Result<Self, Error> {
+    /// The curriculum of a task at so many prompts a step, and so many further ones a slot.
+    pub fn new(task: Task, prompts_per_step: u32, refill_attempts: u32) -> Result<Self, Error> {
         if task.dataset().train.is_empty() {
             return Err(Error::NoTrainingUsers);
         }
-        Ok(Self { task, prompts_per_step, orders: Mutex::default() })
+        Ok(Self { task, prompts_per_step, refill_attempts, orders: Mutex::default() })
     }
 
     /// The ranking task.
@@ -43,19 +45,42 @@ impl Curriculum {
         &self.task
     }
 
-    /// The case that a slot stands for: training users in the order of their epoch, held-out users as they are.
+    /// The case that a slot stands for: training users in the order of their epoch, held-out users as they are. A further
+    /// attempt at a training slot has another user, with candidates of the same epoch.
     pub fn case(&self, slot: Slot) -> Result<Case, task::Error> {
         match slot {
-            Slot::Training(GroupId { step, index }) => {
+            Slot::Training(id) => {
+                let GroupId { step, index, .. } = id;
                 let users = self.task.dataset().train.len() as u64;
                 // A step that no run has, from the network, is refused later: here it only must not overflow.
                 let before = step.0.saturating_mul(self.prompts_per_step.into());
                 let sample = before.saturating_add(index.into());
                 let (epoch, position) = (sample / users, sample % users);
-                self.task.training_case(self.order(epoch)[position as usize], epoch)
+                let first = self.order(epoch)[position as usize];
+                self.task.training_case(self.after_attempts(first, id), epoch)
             }
             Slot::Evaluation { index, .. } => self.task.held_out_case(index as usize, 0),
         }
+    }
+
+    /// The training user of an attempt at a slot whose first one had `first`: drawn evenly from those that the slot has
+    /// not had yet, from all once it has had every one.
+    fn after_attempts(&self, first: usize, id: GroupId) -> usize {
+        let users = self.task.dataset().train.len();
+        let mut draws = Stream::new(self.task.seed(), "refill", &[id.step.0, id.index.into()]);
+        let (mut user, mut had) = (first, BTreeSet::from([first]));
+        // An attempt that no run has, from the network, is refused later.
+        for _ in 0..id.attempt.min(self.refill_attempts) {
+            if had.len() == users {
+                had.clear();
+            }
+            user = draws.below((users - had.len()) as u64) as usize;
+            for &taken in &had {
+                user += usize::from(user >= taken);
+            }
+            had.insert(user);
+        }
+        user
     }
 
     fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
@@ -86,4 +111,54 @@ pub fn messages(case: &Case) -> Vec<v1::Message> {
         |role: &str, content: &str| v1::Message { role: role.to_owned(), content: content.to_owned() };
     let system = case.prompt.system.iter().map(|text| message("system", text));
     system.chain([message("user", &case.prompt.user)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use podium_config::{Override, RunFile};
+    use podium_grpo::Step;
+    use podium_recsys::{Dataset, synthetic};
+
+    use super::*;
+
+    fn curriculum(users: u32, refill_attempts: u32) -> Curriculum {
+        let set: Override = format!("world.train_users={users}").parse().unwrap();
+        let file = RunFile::parse("[prompt]\ntemplate = \"compact\"", "run.toml", &[set]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        synthetic::write_data(&file.world, folder.path()).unwrap();
+        let data = synthetic::data_options(&file.world, folder.path());
+        let dataset = Dataset::load(folder.path(), &data).unwrap();
+        let task = Task::new(dataset, &file.task(), 3, Path::new("")).unwrap();
+        Curriculum::new(task, 4, refill_attempts).unwrap()
+    }
+
+    fn users(curriculum: &Curriculum, step: u64, attempts: std::ops::Range<u32>) -> Vec<String> {
+        let user = |attempt| {
+            let slot = Slot::Training(GroupId { step: Step(step), index: 1, attempt });
+            curriculum.case(slot).unwrap().user.0.to_string()
+        };
+        attempts.map(user).collect()
+    }
+
+    #[test]
+    fn each_attempt_at_a_slot_has_another_user_while_there_are_any() {
+        let curriculum = curriculum(6, 20);
+        let mut seen = BTreeSet::new();
+        for step in 0..40 {
+            let users = users(&curriculum, step, 0..6);
+            assert_eq!(users.iter().collect::<BTreeSet<_>>().len(), 6, "step {step}: {users:?}");
+            seen.insert(users);
+        }
+        assert!(seen.len() > 30, "{} of 40 slots go their own way", seen.len());
+        assert_eq!(users(&curriculum, 0, 0..20), users(&curriculum, 0, 0..20));
+    }
+
+    #[test]
+    fn an_attempt_that_no_run_has_is_no_trouble() {
+        let curriculum = curriculum(1, 2);
+        assert_eq!(users(&curriculum, 0, 0..3).iter().collect::<BTreeSet<_>>().len(), 1);
+        assert_eq!(users(&curriculum, u64::MAX, u32::MAX - 1..u32::MAX).len(), 1);
+    }
 }

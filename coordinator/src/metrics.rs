@@ -8,6 +8,7 @@ use crate::machine::{Machine, Millis, Phase};
 
 const GROUPS: &str = "podium_coordinator_groups_total";
 const GROUPS_USED: &str = "podium_coordinator_groups_used_total";
+const GROUPS_DISCARDED: &str = "podium_coordinator_groups_discarded_total";
 const ANSWERS: &str = "podium_coordinator_evaluation_answers_total";
 const LEASES: &str = "podium_coordinator_leases_total";
 const COMPLETIONS: &str = "podium_coordinator_completions_total";
@@ -32,10 +33,12 @@ const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
 /// Figures of a step that are also gauges; the rest is in metrics.jsonl.
-const STEP_FIGURES: [&str; 9] = [
+const STEP_FIGURES: [&str; 11] = [
     "reward",
     "reward_std",
     "frac_reward_zero_std",
+    "groups/frac_zero_std_first",
+    "groups/policy_lag/max",
     "kl",
     "entropy",
     "grad_norm",
@@ -51,6 +54,7 @@ pub fn describe() {
         "Groups handed in by workers, by what became of them: accepted, repeated, refused."
     );
     describe_counter!(GROUPS_USED, "Groups of committed steps: each is counted once.");
+    describe_counter!(GROUPS_DISCARDED, "Accepted groups of committed steps that dynamic sampling replaced.");
     describe_counter!(ANSWERS, "Held-out answers handed in, by what became of them.");
     describe_counter!(LEASES, "Leases granted, and those that expired.");
     describe_counter!(COMPLETIONS, "Accepted training completions.");
@@ -119,6 +123,9 @@ pub fn step_committed<'a>(
     counter!(GROUPS_USED).increment(groups.into());
     histogram!(STEP_SECONDS).record(seconds);
     for (name, value) in figures {
+        if name == "groups/discarded" {
+            counter!(GROUPS_DISCARDED).increment(*value as u64);
+        }
         if STEP_FIGURES.contains(&name.as_str()) {
             gauge!(STEP_FIGURE, "name" => name.clone()).set(*value);
         }

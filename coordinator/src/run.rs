@@ -180,7 +180,10 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
         );
     }
     let plan = Plan::of(file, task.dataset().test.len());
-    let curriculum = Curriculum::new(task, file.rollout.prompts_per_step)?;
+    let curriculum = Curriculum::new(task, file.rollout.prompts_per_step, file.rollout.refill_attempts)?;
+    if let Some(warning) = age_warning(file) {
+        tracing::warn!("{warning}");
+    }
     let baselines = Baselines::of(&curriculum, plan.evaluation_prompts, oracle.as_ref())?;
     let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
@@ -202,6 +205,17 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
         policies: Arc::new(policies),
         baselines,
         out,
+    })
+}
+
+/// What to know before groups of older versions are trained on as if their age were drift.
+fn age_warning(file: &RunFile) -> Option<String> {
+    let lag = file.rollout.max_policy_lag;
+    (lag > 0 && !file.grpo.renews_old()).then(|| {
+        format!(
+            "rollout.max_policy_lag is {lag} and grpo.importance_sampling_correction \"none\": clipping will count the age \
+             of groups as drift of the policy; \"token_truncate\" tells the two apart"
+        )
     })
 }
 

@@ -6,7 +6,7 @@
 use podium_grpo::advantage::{self, Advantages, advantages};
 use podium_grpo::options::Aggregation;
 use podium_grpo::plan::{self, Credited, ItemError, Plan, StepSize};
-use podium_grpo::{Completion, Group, GroupRewards, Options, RankCredit, Step};
+use podium_grpo::{Completion, Group, GroupRewards, Options, PolicyVersion, RankCredit, Step};
 
 /// One rank's share of a step, and what has to be known of the rest.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,18 @@ pub enum Error {
         /// Why.
         source: ItemError,
     },
+    /// A group that no version within the bound sampled.
+    #[error("group {index} of step {step} was sampled by {version}: expected one from {oldest} to {step}")]
+    Version {
+        /// Its index.
+        index: u32,
+        /// The share's step.
+        step: u64,
+        /// The version that sampled it.
+        version: PolicyVersion,
+        /// The oldest version that may have.
+        oldest: u64,
+    },
     /// The tokens of the share are more than those of the step.
     #[error("the share of step {step} has {found} completion tokens, the whole step {expected}")]
     Tokens {
@@ -93,6 +105,19 @@ pub enum Error {
 }
 
 impl Share {
+    /// Checks that every group was sampled by a version at most `most` older than the step, and by none after it.
+    pub fn check_lag(&self, most: u64) -> Result<(), Error> {
+        let (step, oldest) = (self.step.0, self.step.0.saturating_sub(most));
+        let outside = |group: &&Group| !(oldest..=step).contains(&group.policy_version.0);
+        match self.groups.iter().find(outside) {
+            Some(group) => {
+                let (index, version) = (group.id.index, group.policy_version);
+                Err(Error::Version { index, step, version, oldest })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks that groups and rewards belong together, and that they are enough for these options.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         for group in &self.groups {
@@ -242,6 +267,17 @@ mod tests {
 
     use super::*;
     use crate::testing::{group, share, size};
+
+    #[test]
+    fn groups_are_as_old_as_they_may_be() {
+        let mut share = share(3, vec![group(3, 0, &[2], &[1.0])]);
+        share.groups[0].policy_version = PolicyVersion(1);
+        share.check_lag(2).unwrap();
+        let old = share.check_lag(1).unwrap_err().to_string();
+        assert!(old.contains("policy version 1") && old.contains("from 2 to 3"), "{old}");
+        share.groups[0].policy_version = PolicyVersion(4);
+        assert!(matches!(share.check_lag(2), Err(Error::Version { step: 3, .. })));
+    }
 
     #[test]
     fn what_does_not_hold_together_is_refused() {

@@ -29,7 +29,7 @@ pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -
         finish_reason: FinishReason::Stop,
     };
     Group {
-        id: GroupId { step: Step(step), index },
+        id: GroupId::first(Step(step), index),
         policy_version: PolicyVersion(step),
         prompt_ids: (0..4 + index as usize % 3).map(token).collect(),
         completions: lengths.iter().enumerate().map(completion).collect(),

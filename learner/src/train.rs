@@ -22,7 +22,7 @@ use crate::collective::tcp::{self, Hello, Tcp};
 use crate::collective::{Alone, Collective};
 use crate::rank::{self, Position, Rank};
 use crate::session::{self, Identity, Next, Session, World};
-use crate::update::Metrics;
+use crate::update::{self, Metrics};
 
 /// One job of the device thread may not take longer.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(3600);
@@ -288,6 +288,8 @@ impl Learner<'_> {
 
     /// Takes one step and reports it; `true` if the run is over with it.
     async fn step(&self, step: Step, share: crate::batch::Share) -> Result<bool, Error> {
+        let checked = share.check_lag(self.file.rollout.max_policy_lag);
+        checked.map_err(|source| rank::Error::Update(update::Error::Share { step: step.0, source }))?;
         let leader = self.identity.rank == 0;
         let folder = leader.then(|| self.outgoing.clone());
         let metrics = self

@@ -106,13 +106,13 @@ impl From<Slot> for v1::task_result::Purpose {
 
 impl From<GroupId> for v1::TrainingSlot {
     fn from(id: GroupId) -> Self {
-        Self { step: id.step.0, index: id.index }
+        Self { step: id.step.0, index: id.index, attempt: id.attempt }
     }
 }
 
 impl From<v1::TrainingSlot> for Slot {
     fn from(slot: v1::TrainingSlot) -> Self {
-        Self::Training(GroupId { step: Step(slot.step), index: slot.index })
+        Self::Training(GroupId { step: Step(slot.step), index: slot.index, attempt: slot.attempt })
     }
 }
 
@@ -303,7 +303,7 @@ impl TryFromMessage<v1::ScoredGroup> for Group {
             }
         }
         Ok(Self {
-            id: GroupId { step: Step(message.step), index: message.index },
+            id: GroupId { step: Step(message.step), index: message.index, attempt: message.attempt },
             policy_version: PolicyVersion(message.policy_version),
             prompt_ids: message.prompt_ids,
             completions,
@@ -373,6 +373,7 @@ impl From<Group> for v1::ScoredGroup {
         Self {
             step: group.id.step.0,
             index: group.id.index,
+            attempt: group.id.attempt,
             policy_version: group.policy_version.0,
             prompt_ids: group.prompt_ids,
             completions: group.completions.into_iter().map(v1::Completion::from).collect(),
@@ -407,6 +408,7 @@ mod tests {
         let message = v1::ScoredGroup {
             step: 4,
             index: 2,
+            attempt: 1,
             policy_version: 4,
             prompt_ids: vec![7],
             completions: vec![completion(), completion()],

@@ -212,7 +212,7 @@ fn complete(
     };
     let streams: Vec<Vec<Stream>> = (first..first + prompts.len())
         .map(|row| {
-            let slot = Slot::Training(GroupId { step: Step(0), index: row as u32 });
+            let slot = Slot::Training(GroupId::first(Step(0), row as u32));
             (0..options.group_size).map(|sample| stream(options.seed, slot, sample)).collect()
         })
         .collect();

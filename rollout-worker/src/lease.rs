@@ -112,8 +112,11 @@ impl Cost {
 pub(crate) fn stream(seed: u64, slot: Slot, sample: usize) -> Stream {
     let sample = sample as u64;
     match slot {
-        Slot::Training(GroupId { step, index }) => {
+        Slot::Training(GroupId { step, index, attempt: 0 }) => {
             Stream::new(seed, "sample", &[step.0, u64::from(index), sample])
+        }
+        Slot::Training(GroupId { step, index, attempt }) => {
+            Stream::new(seed, "sample", &[step.0, u64::from(index), sample, u64::from(attempt)])
         }
         Slot::Evaluation { index, .. } => Stream::new(seed, "evaluation sample", &[u64::from(index), sample]),
     }
@@ -239,7 +242,11 @@ pub(crate) mod tests {
     /// A lease of `prompts` training prompts of a step.
     pub(crate) fn training(step: u64, prompts: &[&str]) -> v1::Lease {
         let task = |(index, prompt): (usize, &&str)| v1::Task {
-            purpose: Some(v1::task::Purpose::Training(v1::TrainingSlot { step, index: index as u32 })),
+            purpose: Some(v1::task::Purpose::Training(v1::TrainingSlot {
+                step,
+                index: index as u32,
+                attempt: 0,
+            })),
             messages: vec![v1::Message { role: "user".into(), content: (*prompt).to_owned() }],
             choices: None,
         };
@@ -299,11 +306,15 @@ pub(crate) mod tests {
     #[test]
     fn random_numbers_are_keyed_by_purpose_slot_and_sample() {
         let first = |seed, slot, sample| stream(seed, slot, sample).next_u64();
-        let training = |step, index| Slot::Training(GroupId { step: Step(step), index });
+        let training = |step, index| Slot::Training(GroupId::first(Step(step), index));
+        let again = |attempt| Slot::Training(GroupId { step: Step(2), index: 3, attempt });
         let evaluation = |version, index| Slot::Evaluation { version: PolicyVersion(version), index };
         assert_eq!(first(1, training(2, 3), 4), Stream::new(1, "sample", &[2, 3, 4]).next_u64());
         assert_ne!(first(1, training(2, 3), 4), first(1, training(2, 4), 4));
         assert_ne!(first(1, training(2, 3), 4), first(2, training(2, 3), 4));
+        assert_eq!(first(1, again(0), 4), first(1, training(2, 3), 4));
+        assert_ne!(first(1, again(1), 4), first(1, again(0), 4));
+        assert_ne!(first(1, again(1), 4), first(1, again(2), 4));
         assert_eq!(
             first(1, evaluation(0, 3), 0),
             Stream::new(1, "evaluation sample", &[3, 0]).next_u64(),

@@ -96,6 +96,12 @@ pub struct Rollout {
     /// After the reasoning, sample only what lists `answer.list_length` different candidates in the layout of answers, in
     /// training and in evaluation: see constrained-answers.md.
     pub constrain_answers: bool,
+    /// Dynamic sampling: a group whose rewards are all equal is replaced by one of another prompt, at most so many times
+    /// a slot; the last one is kept whatever its rewards. 0: groups are kept as they come.
+    pub refill_attempts: u32,
+    /// Asynchronous mode: groups may be sampled by a policy up to so many versions older than the one that their step
+    /// trains, so that workers go on while the learner works. 0: synchronous, and the same bits in every run.
+    pub max_policy_lag: u64,
     /// libtorch threads of a worker. Part of the result: sums are rounded differently with another number.
     pub threads: u32,
 }
@@ -257,6 +263,8 @@ impl Default for Rollout {
             top_k: 0,
             max_new_tokens: 128,
             constrain_answers: false,
+            refill_attempts: 0,
+            max_policy_lag: 0,
             threads: 1,
         }
     }

@@ -72,6 +72,10 @@ fn rollout(rollout: &Rollout) -> Result<(), Error> {
     let top_p = rollout.top_p;
     require("rollout.top_p", top_p, top_p > 0.0 && top_p <= 1.0, "a number above 0, at most 1")?;
     at_least_one("rollout.max_new_tokens", rollout.max_new_tokens)?;
+    let attempts = rollout.refill_attempts;
+    require("rollout.refill_attempts", attempts, attempts <= 100, "at most 100")?;
+    let lag = rollout.max_policy_lag;
+    require("rollout.max_policy_lag", lag, lag <= 100, "at most 100")?;
     at_least_one("rollout.threads", rollout.threads)
 }
 

@@ -14,13 +14,23 @@ pub struct Step(pub u64);
 #[serde(transparent)]
 pub struct PolicyVersion(pub u64);
 
-/// One group of completions: the `index`-th prompt of a step. The order of ids is the order of training.
+/// One group of completions: an attempt at the `index`-th place of a step. The order of ids is the order of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId {
     /// The step that trains on the group.
     pub step: Step,
     /// Position in the step's batch, from 0.
     pub index: u32,
+    /// Dynamic sampling's attempt at this place, from 0: each has a prompt of its own. A step trains on one of them.
+    #[serde(default)]
+    pub attempt: u32,
+}
+
+impl GroupId {
+    /// The first attempt at a place, and the only one without dynamic sampling.
+    pub const fn first(step: Step, index: u32) -> Self {
+        Self { step, index, attempt: 0 }
+    }
 }
 
 impl Step {
@@ -55,6 +65,7 @@ impl fmt::Display for PolicyVersion {
 
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "group {}.{}", self.step.0, self.index)
+        write!(f, "group {}.{}", self.step.0, self.index)?;
+        if self.attempt == 0 { Ok(()) } else { write!(f, " (attempt {})", self.attempt) }
     }
 }

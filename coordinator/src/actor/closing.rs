@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use podium_grpo::{Group, PolicyVersion, Step};
-use podium_proto::convert::TryFromMessage;
+use podium_proto::convert::{Slot, TryFromMessage};
 use podium_proto::v1;
 
 use super::Error;
@@ -39,13 +39,14 @@ pub(super) fn close_step(
     let work = Work::Training(step);
     let (mut groups, mut forms, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for message in store.groups(step)? {
-        let (slot, index) = (work.slot(message.index), message.index);
+        let slot = work.slot(message.index, message.attempt);
         let case = curriculum.case(slot)?;
         forms.extend(
             message.completions.iter().map(|one| curriculum.task().grade(&case, &one.text).outcome.form),
         );
         if samples::keeps_step(step.0, steps) && kept.len() < samples::KEPT {
-            kept.push(samples::row(curriculum.task(), work, index, &case, &message.completions));
+            let version = PolicyVersion(message.policy_version);
+            kept.push(samples::row(curriculum.task(), slot, version, &case, &message.completions));
         }
         groups.push(Group::try_from_message(message)?);
     }
@@ -80,13 +81,13 @@ pub(super) fn close_evaluation(
     version: PolicyVersion,
 ) -> Result<EvaluationRecord, Error> {
     let task = curriculum.task();
-    let work = Work::Evaluation(version);
     let mut answers = Vec::new();
     let mut kept = Vec::new();
     for (index, answer) in store.answers(version)? {
-        let case = curriculum.case(work.slot(index))?;
+        let slot = Slot::Evaluation { version, index };
+        let case = curriculum.case(slot)?;
         if kept.len() < samples::KEPT {
-            kept.push(samples::row(task, work, index, &case, std::slice::from_ref(&answer)));
+            kept.push(samples::row(task, slot, version, &case, std::slice::from_ref(&answer)));
         }
         let reading = grading::read(task, &case, &answer.text);
         answers.push(Answered { case, answer, reading });

@@ -1,17 +1,17 @@
 //! How the run moves on: results into slots, batches out, steps committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use podium_grpo::{GroupId, Step};
+use podium_grpo::Step;
 use podium_proto::convert::Slot;
-use podium_proto::v1;
 use uuid::Uuid;
 
 use super::closing::{self, Finished};
 use super::state::State;
 use super::{BatchAnswer, Commit, Counts, Error, Submission, blocking};
-use crate::machine::{self, Action, Event, Verdict};
+use crate::grading::filled;
+use crate::machine::{self, Action, Event, Filled, Verdict};
 use crate::metrics;
 use crate::reports::step;
 use crate::store::Results;
@@ -23,12 +23,12 @@ impl State {
             return Err(machine::Error::UnknownWorker { worker }.into());
         }
         let mut counts = [Counts::default(); 2];
-        let mut slots = BTreeSet::new();
-        let mut wanted = |slot: Slot, training: bool| {
+        let mut slots = BTreeMap::new();
+        let mut wanted = |Filled { slot, zero_variance }: Filled, training: bool| {
             let counts = &mut counts[usize::from(training)];
             match self.parts.machine.verdict(slot, version) {
                 // A message may name a slot twice.
-                Verdict::Wanted if slots.insert(slot) => {
+                Verdict::Wanted if slots.insert(slot, zero_variance).is_none() => {
                     counts.accepted += 1;
                     return true;
                 }
@@ -38,16 +38,18 @@ impl State {
             false
         };
         let Results { mut groups, mut answers } = results;
-        groups.retain(|group| wanted(slot_of(group), true));
-        answers.retain(|&(version, index, _)| wanted(Slot::Evaluation { version, index }, false));
+        groups.retain(|group| wanted(filled(group), true));
+        let answered =
+            |version, index| Filled { slot: Slot::Evaluation { version, index }, zero_variance: false };
+        answers.retain(|&(version, index, _)| wanted(answered(version, index), false));
         let (completions, tokens) = closing::volume(&groups);
         let kept = Results { groups, answers };
         if !kept.is_empty() {
             let store = self.parts.store.clone();
             self.write(move || Ok(store.put_results(&kept)?)).await?;
         }
-        let slots = slots.into_iter().collect();
-        self.step(Event::Scored { worker, lease, slots }).await;
+        let filled = slots.into_iter().map(|(slot, zero_variance)| Filled { slot, zero_variance }).collect();
+        self.step(Event::Scored { worker, lease, filled }).await;
         let [evaluation, training] = counts;
         metrics::submitted(true, training.accepted, training.repeated, training.refused);
         metrics::submitted(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
@@ -117,8 +119,4 @@ impl State {
         self.note(pruned.err());
         Ok(())
     }
-}
-
-const fn slot_of(group: &v1::ScoredGroup) -> Slot {
-    Slot::Training(GroupId { step: Step(group.step), index: group.index })
 }

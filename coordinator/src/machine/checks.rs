@@ -4,24 +4,33 @@ use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
 use uuid::Uuid;
 
-use super::{Blocks, Error, Machine, Verdict, Work};
+use super::blocks::{Blocks, Stand};
+use super::{Error, Machine, Verdict, Work};
 
 impl Machine {
     /// What would become of a result for `slot` that `version` sampled.
     pub fn verdict(&self, slot: Slot, version: PolicyVersion) -> Verdict {
-        let (work, index) = Work::of(slot);
-        if version != work.version() || index >= self.plan.slots(work).0 {
+        let (work, index, attempt) = Work::of(slot);
+        let plan = &self.plan;
+        if !self.may_sample(work, version) || index >= plan.slots(work) || attempt > plan.refills(work) {
             return Verdict::Refused;
         }
         let done = match work {
             Work::Training(step) => step < self.committed,
             Work::Evaluation(version) => self.evaluated.contains(&version),
         };
-        match self.open.get(&work).and_then(|blocks| blocks.is_filled(index)) {
-            Some(false) => Verdict::Wanted,
-            Some(true) => Verdict::Repeated,
+        match self.open.get(&work).map(|blocks| blocks.stand(index, attempt)) {
+            Some(Stand::Wanted) => Verdict::Wanted,
+            Some(Stand::Filled) => Verdict::Repeated,
             None if done => Verdict::Repeated,
-            None => Verdict::Refused,
+            Some(Stand::Closed) | None => Verdict::Refused,
+        }
+    }
+
+    fn may_sample(&self, work: Work, version: PolicyVersion) -> bool {
+        match work {
+            Work::Training(step) => version <= self.latest && self.plan.allows(step, version),
+            Work::Evaluation(evaluated) => version == evaluated,
         }
     }
 
@@ -35,8 +44,8 @@ impl Machine {
         if step < self.committed || rank != 0 {
             return Ok((rank, false));
         }
-        let (wanted, _) = self.plan.slots(Work::Training(step));
-        let ready = self.open.get(&Work::Training(step)).map_or(0, Blocks::ready);
+        let wanted = self.plan.slots(Work::Training(step));
+        let ready = self.open.get(&Work::Training(step)).map_or(0, Blocks::settled);
         if ready < wanted {
             return Err(Error::NotSampled { step, ready, wanted });
         }

@@ -1,7 +1,5 @@
 //! What the machine is told, and what it tells.
 
-use std::ops::Range;
-
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
 use uuid::Uuid;
@@ -40,7 +38,7 @@ pub enum Event {
         /// Under which lease, if this process gave it out.
         lease: Option<LeaseId>,
         /// What they fill.
-        slots: Vec<Slot>,
+        filled: Vec<Filled>,
     },
     /// A rank joins, or asks again whether all are there.
     RankJoined(Join),
@@ -132,10 +130,21 @@ pub struct Lease {
     pub id: LeaseId,
     /// Of what.
     pub work: Work,
-    /// Which slots of it.
-    pub indices: Range<u32>,
+    /// The version that samples it.
+    pub version: PolicyVersion,
+    /// Which slots of it, all at one attempt. They are one batch, whoever computes it.
+    pub slots: Vec<Slot>,
     /// Time left to hand it in or to say that one lives.
     pub deadline: Millis,
+}
+
+/// A slot that has a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// Which.
+    pub slot: Slot,
+    /// Whether all rewards of the group are equal; never for answers to held-out prompts.
+    pub zero_variance: bool,
 }
 
 /// What becomes of a result.
@@ -143,8 +152,8 @@ pub struct Lease {
 pub enum Verdict {
     /// It fills an empty slot.
     Wanted,
-    /// The slot is filled already.
+    /// That attempt at the slot has its result already.
     Repeated,
-    /// There is no such slot, or it wants another policy version.
+    /// There is no such slot, that attempt at it has not begun, or the version is none that may sample it.
     Refused,
 }

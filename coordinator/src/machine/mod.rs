@@ -5,8 +5,10 @@
 //! files, no network, no tokio. What must survive a crash is written by whoever drives it *before* the event that says
 //! so ([`Event::Scored`], [`Event::StepCommitted`], [`Event::VersionPublished`]); [`Machine::restore`] starts from that.
 //!
-//! Slots follow from the [`Plan`] alone: step `s` opens once version `s` is there, every block has one content, and a
-//! slot is filled once. So the batches do not depend on workers or timing.
+//! In synchronous mode the batches depend on nothing but the [`Plan`] and the results: step `s` opens once version `s` is
+//! there, every block has one content, a slot is filled once, and which slots dynamic sampling fills again follows from
+//! their block alone. In asynchronous mode step `s` opens up to `max_policy_lag` steps before its turn, and which
+//! version samples a block depends on when it is handed out; that the version is at most so old does not.
 
 mod blocks;
 mod checks;
@@ -20,6 +22,8 @@ mod workers;
 mod world;
 
 #[cfg(test)]
+mod pace;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
@@ -27,12 +31,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use podium_grpo::{PolicyVersion, Step};
-use podium_proto::convert::Slot;
 use uuid::Uuid;
 
 use blocks::Blocks;
 pub use error::Error;
-pub use events::{Action, Event, Lease, Verdict};
+pub use events::{Action, Event, Filled, Lease, Verdict};
 pub use leases::LeaseId;
 use leases::{Held, Leases};
 pub use plan::{Millis, Plan, Work};
@@ -46,8 +49,8 @@ pub struct Recovered {
     pub committed: u64,
     /// The newest version that is there; version 0 is from the start.
     pub latest: u64,
-    /// Every slot whose result is kept.
-    pub filled: Vec<Slot>,
+    /// Every slot whose result is kept, of its last attempt.
+    pub filled: Vec<Filled>,
     /// Versions whose evaluation is complete.
     pub evaluated: Vec<PolicyVersion>,
     /// The step that each rank's last reported checkpoint continues with.
@@ -101,16 +104,11 @@ impl Machine {
             draining: None,
             complete: false,
         };
-        machine.open_step();
+        machine.open_steps();
         for version in (0..=machine.committed.0).map(PolicyVersion) {
             machine.open_evaluation(version);
         }
-        for slot in recovered.filled {
-            let (work, index) = Work::of(slot);
-            if let Some(blocks) = machine.open.get_mut(&work) {
-                blocks.fill(index);
-            }
-        }
+        machine.fill_again(&recovered.filled);
         machine
     }
 
@@ -126,7 +124,7 @@ impl Machine {
             Event::WorkerLeft { worker } => self.remove_worker(worker, &mut actions),
             Event::Heartbeat { worker, leases } => self.heartbeat(now, worker, &leases, &mut actions),
             Event::LeaseWanted { worker } => actions.push(self.lease(now, worker)),
-            Event::Scored { worker, lease, slots } => self.fill(worker, lease, &slots, &mut actions),
+            Event::Scored { worker, lease, filled } => self.fill(worker, lease, &filled, &mut actions),
             Event::RankJoined(join) => self.join(join, &mut actions),
             Event::BatchWanted { rank, learner, step } => actions.push(self.batch(rank, learner, step)),
             Event::VersionPublished { version } => self.latest = self.latest.max(version),
@@ -157,9 +155,23 @@ impl Machine {
         }
     }
 
-    fn open_step(&mut self) {
-        if self.committed.0 < self.plan.steps {
-            self.open_work(Work::Training(self.committed));
+    /// Fills what was filled before a restart, attempt by attempt: one that another came after had equal rewards.
+    fn fill_again(&mut self, filled: &[Filled]) {
+        for attempt in 0..=self.plan.refill_attempts {
+            for &Filled { slot, zero_variance } in filled {
+                let (work, index, last) = Work::of(slot);
+                if let Some(blocks) = self.open.get_mut(&work).filter(|_| attempt <= last) {
+                    blocks.fill(index, attempt, zero_variance || attempt < last);
+                }
+            }
+        }
+    }
+
+    /// Opens the step being made, and in asynchronous mode those that a version which is there may sample already.
+    fn open_steps(&mut self) {
+        let end = self.committed.next().0.saturating_add(self.plan.max_policy_lag);
+        for step in self.committed.0..end.min(self.plan.steps) {
+            self.open_work(Work::Training(Step(step)));
         }
     }
 
@@ -170,8 +182,8 @@ impl Machine {
     }
 
     fn open_work(&mut self, work: Work) {
-        let (slots, per_lease) = self.plan.slots(work);
-        self.open.insert(work, Blocks::new(slots, per_lease));
+        let blocks = self.plan.blocks(work);
+        self.open.entry(work).or_insert(blocks);
     }
 
     /// What follows from the state rather than from an event.

@@ -6,6 +6,8 @@ use podium_config::RunFile;
 use podium_grpo::{GroupId, PolicyVersion, Step};
 use podium_proto::convert::Slot;
 
+use super::Blocks;
+
 /// Milliseconds on a clock that only goes forward; where it starts does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Millis(pub u64);
@@ -27,6 +29,10 @@ pub struct Plan {
     pub prompts_per_step: u32,
     /// Groups a training lease.
     pub prompts_per_lease: u32,
+    /// How often a group of equal rewards is replaced by one of another prompt.
+    pub refill_attempts: u32,
+    /// How many versions older than its step a group may be; 0: synchronous.
+    pub max_policy_lag: u64,
     /// Steps between evaluations; 0 for the first and the last version only.
     pub evaluate_every_steps: u64,
     /// Held-out prompts of an evaluation; 0 for no evaluation at all.
@@ -37,7 +43,7 @@ pub struct Plan {
     pub lease_deadline: Millis,
 }
 
-/// One kind of work on one policy version. The order is the order in which work is handed out.
+/// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
     /// The groups of a training step.
@@ -58,6 +64,8 @@ impl Plan {
             steps: file.run.steps,
             prompts_per_step: file.rollout.prompts_per_step,
             prompts_per_lease: file.rollout.prompts_per_lease,
+            refill_attempts: file.rollout.refill_attempts,
+            max_policy_lag: file.rollout.max_policy_lag,
             evaluate_every_steps: file.evaluation.every_steps,
             evaluation_prompts: users,
             evaluation_prompts_per_lease: file.evaluation.prompts_per_lease,
@@ -77,42 +85,58 @@ impl Plan {
         self.evaluation_prompts > 0 && v <= self.steps && (v == 0 || v == self.steps || regular)
     }
 
-    /// Whether a version's folder is kept when `latest` is the newest: the start, what is evaluated, the newest two.
-    pub const fn keeps(&self, version: PolicyVersion, latest: PolicyVersion) -> bool {
-        version.0 == 0 || self.evaluates(version) || version.0.saturating_add(1) >= latest.0
+    /// Whether a version may sample groups of a step: none from after it, and none that is too old.
+    pub const fn allows(&self, step: Step, version: PolicyVersion) -> bool {
+        version.0 <= step.0 && version.0.saturating_add(self.max_policy_lag) >= step.0
     }
 
-    /// How many slots a piece of work has, and how many a lease of it holds.
-    pub(super) const fn slots(&self, work: Work) -> (u32, u32) {
+    /// Whether a version's folder is kept when `latest` is the newest: the start, what is evaluated, the newest, and
+    /// those that a lease of the step before it may name.
+    pub const fn keeps(&self, version: PolicyVersion, latest: PolicyVersion) -> bool {
+        let wanted = version.0.saturating_add(self.max_policy_lag).saturating_add(1) >= latest.0;
+        version.0 == 0 || self.evaluates(version) || wanted
+    }
+
+    /// How many slots a piece of work has.
+    pub(super) const fn slots(&self, work: Work) -> u32 {
         match work {
-            Work::Training(_) => (self.prompts_per_step, self.prompts_per_lease),
-            Work::Evaluation(_) => (self.evaluation_prompts, self.evaluation_prompts_per_lease),
+            Work::Training(_) => self.prompts_per_step,
+            Work::Evaluation(_) => self.evaluation_prompts,
         }
+    }
+
+    /// How often a slot of a piece of work may be sampled again.
+    pub(super) const fn refills(&self, work: Work) -> u32 {
+        match work {
+            Work::Training(_) => self.refill_attempts,
+            Work::Evaluation(_) => 0,
+        }
+    }
+
+    /// The slots of a piece of work, none of them filled.
+    pub(super) fn blocks(&self, work: Work) -> Blocks {
+        let per_lease = match work {
+            Work::Training(_) => self.prompts_per_lease,
+            Work::Evaluation(_) => self.evaluation_prompts_per_lease,
+        };
+        Blocks::new(self.slots(work), per_lease, self.refills(work))
     }
 }
 
 impl Work {
-    /// The version that samples it.
-    pub const fn version(self) -> PolicyVersion {
+    /// Its slot of that index, at an attempt; held-out prompts have one only.
+    pub const fn slot(self, index: u32, attempt: u32) -> Slot {
         match self {
-            Self::Training(Step(step)) => PolicyVersion(step),
-            Self::Evaluation(version) => version,
-        }
-    }
-
-    /// Its slot of that index.
-    pub const fn slot(self, index: u32) -> Slot {
-        match self {
-            Self::Training(step) => Slot::Training(GroupId { step, index }),
+            Self::Training(step) => Slot::Training(GroupId { step, index, attempt }),
             Self::Evaluation(version) => Slot::Evaluation { version, index },
         }
     }
 
-    /// Which work a slot belongs to, and at which index.
-    pub const fn of(slot: Slot) -> (Self, u32) {
+    /// Which work a slot belongs to, at which index, and the attempt at it.
+    pub const fn of(slot: Slot) -> (Self, u32, u32) {
         match slot {
-            Slot::Training(GroupId { step, index }) => (Self::Training(step), index),
-            Slot::Evaluation { version, index } => (Self::Evaluation(version), index),
+            Slot::Training(GroupId { step, index, attempt }) => (Self::Training(step), index, attempt),
+            Slot::Evaluation { version, index } => (Self::Evaluation(version), index, 0),
         }
     }
 }

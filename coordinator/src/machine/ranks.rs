@@ -41,8 +41,10 @@ impl Machine {
         if step > self.committed.next() {
             return Action::Refuse(Error::StepAhead { step, committed: self.committed });
         }
-        let full = self.open.get(&Work::Training(step)).is_some_and(Blocks::is_full);
-        if step < self.committed || full { Action::ServeBatch } else { Action::Wait }
+        // A later step may be full already, but its turn comes with the commit of the one before.
+        let full = || self.open.get(&Work::Training(step)).is_some_and(Blocks::is_full);
+        let there = step < self.committed || (step == self.committed && full());
+        if there { Action::ServeBatch } else { Action::Wait }
     }
 
     pub(super) fn commit(&mut self, step: Step, actions: &mut Vec<Action>) {
@@ -51,7 +53,8 @@ impl Machine {
         }
         self.open.remove(&Work::Training(step));
         self.committed = step.next();
-        self.open_step();
+        self.latest = self.latest.max(step.produces());
+        self.open_steps();
         self.open_evaluation(step.produces());
         actions.push(Action::Wake);
     }

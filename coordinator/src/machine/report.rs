@@ -108,5 +108,5 @@ impl Machine {
 }
 
 fn progress(blocks: Option<&Blocks>) -> Progress {
-    blocks.map_or(Progress::default(), |blocks| Progress { ready: blocks.ready(), wanted: blocks.len() })
+    blocks.map_or(Progress::default(), |blocks| Progress { ready: blocks.settled(), wanted: blocks.len() })
 }

@@ -1,9 +1,10 @@
 //! A whole run in one thread and on a simulated clock: workers that crash, ranks that restart, a coordinator that
-//! forgets everything but its store, calls whose request or answer is lost, repeated late or out of order.
+//! forgets everything but its store, calls whose request or answer is lost, repeated late or out of order, results that
+//! dynamic sampling does not keep, and leases that take as long as their completions.
 
-use std::ops::Range;
-
+use podium_grpo::GroupId;
 use podium_grpo::rng::Stream;
+use podium_proto::convert::Slot;
 
 use super::*;
 
@@ -15,6 +16,8 @@ fn plan() -> Plan {
         steps: 7,
         prompts_per_step: 7,
         prompts_per_lease: 3,
+        refill_attempts: 2,
+        max_policy_lag: 0,
         evaluate_every_steps: 3,
         evaluation_prompts: 5,
         evaluation_prompts_per_lease: 2,
@@ -26,14 +29,33 @@ fn plan() -> Plan {
 #[derive(Default)]
 struct Disk {
     recovered: Recovered,
-    contents: BTreeMap<Slot, u64>,
+    contents: BTreeMap<(Work, u32), Content>,
 }
 
-/// What a worker computes for a slot: it depends on the whole batch that the lease names.
-fn content(work: Work, indices: &Range<u32>, index: u32) -> u64 {
-    let kind = u64::from(matches!(work, Work::Training(_)));
-    let key = [kind, work.version().0, indices.start.into(), indices.end.into(), index.into()];
-    Stream::new(1, "content", &key).next_u64()
+/// What a worker computes for a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Content {
+    slot: Slot,
+    version: PolicyVersion,
+    /// It depends on the version and on the whole batch that the lease names.
+    bits: u64,
+}
+
+fn content(lease: &Lease, slot: Slot) -> Content {
+    let key = |slot: &Slot| match *slot {
+        Slot::Training(GroupId { step, index, attempt }) => [1, step.0, index.into(), attempt.into()],
+        Slot::Evaluation { version, index } => [0, version.0, index.into(), 0],
+    };
+    let whole: Vec<u64> =
+        [lease.version.0].into_iter().chain(key(&slot)).chain(lease.slots.iter().flat_map(key)).collect();
+    Content { slot, version: lease.version, bits: Stream::new(1, "content", &whole).next_u64() }
+}
+
+/// What a prompt's completions are like under any version: their tokens, and whether all earn the same.
+fn prompt(slot: Slot) -> (u64, bool) {
+    let Slot::Training(GroupId { step, index, attempt }) = slot else { return (5, false) };
+    let mut stream = Stream::new(1, "prompt", &[step.0, index.into(), attempt.into()]);
+    (1 + stream.below(30), stream.below(3) == 0)
 }
 
 #[derive(Clone)]
@@ -53,27 +75,38 @@ struct Rank {
     finishing: Option<u64>,
 }
 
+struct Worker {
+    id: Uuid,
+    lease: Option<Lease>,
+    /// When its lease is sampled.
+    busy_until: u64,
+    /// Time that it takes for a token.
+    pace: u64,
+}
+
 struct Simulation {
+    plan: Plan,
     chance: Stream,
     now: u64,
     disk: Disk,
     machine: Machine,
-    workers: Vec<(Uuid, Option<Lease>)>,
+    workers: Vec<Worker>,
     ranks: Vec<Rank>,
     late: Vec<Results>,
     /// What was trained, by step; a step trained again has to be the same.
-    trained: BTreeMap<u64, Vec<u64>>,
+    trained: BTreeMap<u64, Vec<Content>>,
     commits: Vec<u64>,
     processes: u128,
 }
 
 impl Simulation {
-    fn new(seed: u64, workers: usize, ranks: usize) -> Self {
+    fn new(plan: Plan, seed: u64, workers: u64, ranks: usize) -> Self {
         let mut simulation = Self {
+            machine: Machine::restore(plan.clone(), Recovered::default()),
+            plan,
             chance: Stream::new(seed, "simulation", &[]),
             now: 0,
             disk: Disk::default(),
-            machine: Machine::restore(plan(), Recovered::default()),
             workers: Vec::new(),
             ranks: Vec::new(),
             late: Vec::new(),
@@ -81,9 +114,9 @@ impl Simulation {
             commits: Vec::new(),
             processes: 0,
         };
-        for _ in 0..workers {
+        for pace in 1..=workers {
             let id = simulation.process();
-            simulation.workers.push((id, None));
+            simulation.workers.push(Worker { id, lease: None, busy_until: 0, pace });
         }
         for _ in 0..ranks {
             let id = simulation.process();
@@ -118,9 +151,8 @@ impl Simulation {
                 Action::EvaluationComplete(version) => self.disk.recovered.evaluated.push(*version),
                 Action::DropGroups { before } => {
                     self.disk.recovered.kept_from = before.0;
-                    let gone =
-                        |slot: &Slot| matches!(Work::of(*slot).0, Work::Training(step) if step < *before);
-                    self.disk.contents.retain(|slot, _| !gone(slot));
+                    let gone = |work: Work| matches!(work, Work::Training(step) if step < *before);
+                    self.disk.contents.retain(|(work, _), _| !gone(*work));
                 }
                 _ => {}
             }
@@ -130,45 +162,50 @@ impl Simulation {
 
     fn coordinator_restarts(&mut self) {
         let mut recovered = self.disk.recovered.clone();
-        recovered.filled = self.disk.contents.keys().copied().collect();
+        recovered.filled = self.disk.contents.values().map(|content| filled(content.slot)).collect();
         // As a file would bring it back.
         recovered.world = serde_json::from_str(&serde_json::to_string(&recovered.world).unwrap()).unwrap();
-        self.machine = Machine::restore(plan(), recovered);
+        self.machine = Machine::restore(self.plan.clone(), recovered);
     }
 
     fn submit(&mut self, results: Results) {
         let Results { worker, lease } = results;
-        let wanted: Vec<u32> = lease
-            .indices
-            .clone()
-            .filter(|&i| self.machine.verdict(lease.work.slot(i), lease.work.version()) == Verdict::Wanted)
-            .collect();
-        let mut slots = Vec::new();
-        for index in wanted {
-            let slot = lease.work.slot(index);
-            let before = self.disk.contents.insert(slot, content(lease.work, &lease.indices, index));
-            assert_eq!(before, None, "{slot:?} was filled twice");
-            slots.push(slot);
+        let wanted = |slot: &&Slot| self.machine.verdict(**slot, lease.version) == Verdict::Wanted;
+        let wanted: Vec<Slot> = lease.slots.iter().filter(wanted).copied().collect();
+        for &slot in &wanted {
+            let (work, index, attempt) = Work::of(slot);
+            let before = self.disk.contents.insert((work, index), content(&lease, slot));
+            let replaced = before.map(|before| before.slot);
+            let expected = attempt.checked_sub(1).map(|attempt| work.slot(index, attempt));
+            assert_eq!(replaced, expected, "{slot:?} was filled twice, or out of turn");
+            assert!(replaced.is_none_or(|slot| prompt(slot).1), "{replaced:?} was to be kept");
         }
-        self.event(Event::Scored { worker, lease: Some(lease.id), slots });
+        let filled = wanted.into_iter().map(filled).collect();
+        self.event(Event::Scored { worker, lease: Some(lease.id), filled });
     }
 
     fn worker_turn(&mut self, which: usize) {
-        let (id, lease) = self.workers[which].clone();
+        let Worker { id, ref lease, busy_until, pace } = self.workers[which];
+        let lease = lease.clone();
         if self.happens(25) {
             // SIGKILL; another process takes its place.
-            self.workers[which] = (self.process(), None);
+            let id = self.process();
+            self.workers[which] = Worker { id, lease: None, busy_until: 0, pace };
             return;
         }
         let Some(lease) = lease else {
             match self.call(Event::LeaseWanted { worker: id }) {
-                Some(Action::Grant(lease)) => self.workers[which].1 = Some(lease),
+                Some(Action::Grant(lease)) => {
+                    let tokens: u64 = lease.slots.iter().map(|&slot| prompt(slot).0).sum();
+                    self.workers[which].busy_until = self.now + tokens * pace;
+                    self.workers[which].lease = Some(lease);
+                }
                 Some(Action::Refuse(_)) => drop(self.call(Event::WorkerRegistered { worker: id })),
                 _ => {}
             }
             return;
         };
-        if self.happens(3) {
+        if self.now < busy_until || self.happens(3) {
             let beat = Event::Heartbeat { worker: id, leases: vec![lease.id] };
             self.call(beat);
             return;
@@ -180,7 +217,7 @@ impl Simulation {
         if !self.happens(6) {
             self.submit(results);
         }
-        self.workers[which].1 = None;
+        self.workers[which].lease = None;
     }
 
     fn rank_turn(&mut self, which: usize) {
@@ -220,9 +257,9 @@ impl Simulation {
                 ..Rank::default()
             };
         } else if self.ranks.iter().all(|rank| rank.has_batch && rank.in_world == Some((generation, next))) {
-            let groups = 0..plan().prompts_per_step;
-            let slot = |index| Work::Training(Step(next)).slot(index);
-            let batch: Vec<u64> = groups.map(|index| self.disk.contents[&slot(index)]).collect();
+            let group = |index| self.disk.contents[&(Work::Training(Step(next)), index)].clone();
+            let batch: Vec<Content> = (0..self.plan.prompts_per_step).map(group).collect();
+            assert!(batch.iter().all(|group| self.plan.allows(Step(next), group.version)), "{batch:?}");
             assert_eq!(self.trained.entry(next).or_insert_with(|| batch.clone()), &batch);
             for rank in &mut self.ranks {
                 rank.has_batch = false;
@@ -258,7 +295,7 @@ impl Simulation {
             self.disk.recovered.latest = self.disk.recovered.latest.max(version.0);
             self.event(Event::VersionPublished { version });
         }
-        let checkpoint = (step + 1).is_multiple_of(CHECKPOINT_EVERY) || step + 1 == plan().steps;
+        let checkpoint = (step + 1).is_multiple_of(CHECKPOINT_EVERY) || step + 1 == self.plan.steps;
         let rank = &mut self.ranks[which];
         if checkpoint && rank.checkpoints.last() != Some(&(step + 1)) {
             rank.checkpoints.retain(|&kept| kept < step + 1);
@@ -299,17 +336,15 @@ impl Simulation {
         self.event(Event::StepCommitted { step: Step(step) });
     }
 
-    fn run(mut self) -> (BTreeMap<u64, Vec<u64>>, BTreeMap<Slot, u64>) {
+    /// Runs to the end: what was trained, by step, and every answer to a held-out prompt.
+    fn run(mut self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>) {
         for _ in 0..MOST_TURNS {
             if self.machine.is_complete() {
-                let steps: Vec<u64> = (0..plan().steps).collect();
+                let steps: Vec<u64> = (0..self.plan.steps).collect();
                 assert_eq!(self.commits, steps, "every step is committed once, in order");
-                let evaluations = self
-                    .disk
-                    .contents
-                    .into_iter()
-                    .filter(|(slot, _)| matches!(slot, Slot::Evaluation { .. }));
-                return (self.trained, evaluations.collect());
+                let answers = self.disk.contents.into_values();
+                let answers = answers.filter(|content| matches!(content.slot, Slot::Evaluation { .. }));
+                return (self.trained, answers.collect());
             }
             self.now += self.chance.below(40);
             match self.chance.below(40) {
@@ -333,13 +368,46 @@ impl Simulation {
     }
 }
 
+fn filled(slot: Slot) -> Filled {
+    Filled { slot, zero_variance: prompt(slot).1 }
+}
+
+/// How old the groups of a run were, and over how many tokens they went.
+fn lags(trained: &BTreeMap<u64, Vec<Content>>) -> impl Iterator<Item = u64> {
+    trained.iter().flat_map(|(step, groups)| groups.iter().map(move |group| step - group.version.0))
+}
+
+fn slots(trained: &BTreeMap<u64, Vec<Content>>) -> Vec<Slot> {
+    trained.values().flatten().map(|group| group.slot).collect()
+}
+
 #[test]
 fn every_schedule_gives_the_same_batches_and_gets_to_the_end() {
-    let expected = Simulation::new(0, 1, 1).run();
+    let expected = Simulation::new(plan(), 0, 1, 1).run();
     assert_eq!(expected.0.len(), 7);
     assert_eq!(expected.1.len(), 5 * 4, "versions 0, 3, 6 and 7 are evaluated");
+    let attempts: BTreeSet<u32> = slots(&expected.0).into_iter().map(|slot| Work::of(slot).2).collect();
+    assert_eq!(attempts, [0, 1, 2].into(), "groups of equal rewards were replaced");
     for seed in 1..=150 {
-        let (workers, ranks) = (1 + seed as usize % 5, 1 + seed as usize % 3);
-        assert_eq!(Simulation::new(seed, workers, ranks).run(), expected, "seed {seed}");
+        let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
+        assert_eq!(Simulation::new(plan(), seed, workers, ranks).run(), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_how_long_it_took() {
+    let synchronous = Simulation::new(plan(), 0, 1, 1).run();
+    for max_policy_lag in 1..=3 {
+        let plan = Plan { max_policy_lag, ..plan() };
+        let mut seen = BTreeSet::new();
+        for seed in 1..=60 {
+            let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
+            let (trained, answers) = Simulation::new(plan.clone(), seed, workers, ranks).run();
+            // The same prompts whoever was slow, so the same lengths: no long completion lost its place to a short one.
+            assert_eq!(slots(&trained), slots(&synchronous.0), "seed {seed}");
+            assert_eq!(answers, synchronous.1, "an evaluation is of one version");
+            seen.extend(lags(&trained));
+        }
+        assert_eq!(seen, (0..=max_policy_lag).collect(), "every allowed lag occurs");
     }
 }

@@ -1,7 +1,6 @@
 //! Rules of the machine, one at a time, and as properties over arbitrary events.
 
-use std::ops::Range;
-
+use podium_proto::convert::Slot;
 use proptest::prelude::*;
 
 use super::*;
@@ -15,6 +14,8 @@ fn plan() -> Plan {
         steps: 2,
         prompts_per_step: 5,
         prompts_per_lease: 2,
+        refill_attempts: 0,
+        max_policy_lag: 0,
         evaluate_every_steps: 0,
         evaluation_prompts: 3,
         evaluation_prompts_per_lease: 2,
@@ -37,12 +38,13 @@ fn lease(machine: &mut Machine, now: u64, worker: Uuid) -> Option<Lease> {
     }
 }
 
-fn slots(lease: &Lease) -> Vec<Slot> {
-    lease.indices.clone().map(|index| lease.work.slot(index)).collect()
+fn filled(slots: &[Slot], zero_variance: bool) -> Vec<Filled> {
+    slots.iter().map(|&slot| Filled { slot, zero_variance }).collect()
 }
 
 fn submit(machine: &mut Machine, now: u64, worker: Uuid, lease: &Lease) -> Vec<Action> {
-    machine.step(Millis(now), Event::Scored { worker, lease: Some(lease.id), slots: slots(lease) })
+    let filled = filled(&lease.slots, false);
+    machine.step(Millis(now), Event::Scored { worker, lease: Some(lease.id), filled })
 }
 
 fn join(machine: &mut Machine) -> Vec<Action> {
@@ -56,11 +58,11 @@ fn batch(machine: &mut Machine, step: u64) -> Action {
 }
 
 /// Works off everything there is to lease.
-fn work_off(machine: &mut Machine) -> Vec<(Work, Range<u32>)> {
+fn work_off(machine: &mut Machine) -> Vec<Vec<Slot>> {
     let mut done = Vec::new();
     while let Some(lease) = lease(machine, 0, WORKER) {
         submit(machine, 0, WORKER, &lease);
-        done.push((lease.work, lease.indices));
+        done.push(lease.slots);
     }
     done
 }
@@ -70,23 +72,24 @@ fn blocks_are_fixed_and_training_comes_first() {
     let (training, evaluation) = (Work::Training(Step(0)), Work::Evaluation(PolicyVersion(0)));
     let expected =
         [(training, 0..2), (training, 2..4), (training, 4..5), (evaluation, 0..2), (evaluation, 2..3)];
-    assert_eq!(work_off(&mut machine()), expected);
+    let slots = |(work, indices): (Work, std::ops::Range<u32>)| indices.map(|i| work.slot(i, 0)).collect();
+    assert_eq!(work_off(&mut machine()), expected.map(slots).to_vec() as Vec<Vec<Slot>>);
 }
 
 #[test]
 fn a_silent_workers_lease_goes_to_somebody_else_with_the_same_content() {
     let mut machine = machine();
     let first = lease(&mut machine, 0, WORKER).unwrap();
-    assert_ne!(lease(&mut machine, 99, OTHER).unwrap().indices, first.indices);
+    assert_ne!(lease(&mut machine, 99, OTHER).unwrap().slots, first.slots);
     machine.step(Millis(99), Event::Heartbeat { worker: OTHER, leases: vec![] });
     machine.step(Millis(99), Event::WorkerRegistered { worker: Uuid::from_u128(3) });
     let again = lease(&mut machine, 100, Uuid::from_u128(3)).unwrap();
-    assert_eq!((again.work, again.indices.clone()), (first.work, first.indices.clone()));
+    assert_eq!((again.work, &again.slots), (first.work, &first.slots));
     assert_ne!(again.id, first.id);
     let lost = machine.step(Millis(100), Event::Heartbeat { worker: WORKER, leases: vec![first.id] });
     assert!(lost.contains(&Action::Refuse(Error::UnknownWorker { worker: WORKER })));
     // The late result still counts, and the other worker's lease is void.
-    let slot = slots(&first)[0];
+    let slot = first.slots[0];
     assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Wanted);
     submit(&mut machine, 101, WORKER, &first);
     assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Repeated);
@@ -107,10 +110,10 @@ fn heartbeats_keep_a_lease_and_free_one_whose_answer_was_lost() {
     assert_eq!(beat(60), [Action::Lost(vec![])]);
     assert_eq!(beat(90), [Action::Lost(vec![]), Action::LeaseExpired(never_heard_of.id), Action::Wake]);
     assert_eq!(beat(180), [Action::Lost(vec![])]);
-    assert_eq!(lease(&mut machine, 181, OTHER).unwrap().indices, never_heard_of.indices);
+    assert_eq!(lease(&mut machine, 181, OTHER).unwrap().slots, never_heard_of.slots);
     assert_eq!(machine.step(Millis(182), Event::Tick), []);
     submit(&mut machine, 183, WORKER, &first);
-    assert_eq!(machine.verdict(slots(&first)[0], PolicyVersion(0)), Verdict::Repeated);
+    assert_eq!(machine.verdict(first.slots[0], PolicyVersion(0)), Verdict::Repeated);
 }
 
 #[test]
@@ -118,18 +121,85 @@ fn a_leaving_workers_lease_is_free_at_once() {
     let mut machine = machine();
     let first = lease(&mut machine, 0, WORKER).unwrap();
     assert!(machine.step(Millis(1), Event::WorkerLeft { worker: WORKER }).contains(&Action::Wake));
-    assert_eq!(lease(&mut machine, 1, OTHER).unwrap().indices, first.indices);
+    assert_eq!(lease(&mut machine, 1, OTHER).unwrap().slots, first.slots);
 }
 
 #[test]
 fn results_of_another_version_or_place_are_refused() {
     let machine = machine();
-    let group = |step, index| Work::Training(Step(step)).slot(index);
+    let group = |step, index| Work::Training(Step(step)).slot(index, 0);
     assert_eq!(machine.verdict(group(0, 0), PolicyVersion(1)), Verdict::Refused);
     assert_eq!(machine.verdict(group(0, 5), PolicyVersion(0)), Verdict::Refused);
     assert_eq!(machine.verdict(group(1, 0), PolicyVersion(1)), Verdict::Refused, "not open yet");
-    let evaluation = Work::Evaluation(PolicyVersion(1)).slot(0);
+    let evaluation = Work::Evaluation(PolicyVersion(1)).slot(0, 0);
     assert_eq!(machine.verdict(evaluation, PolicyVersion(1)), Verdict::Refused);
+}
+
+#[test]
+fn groups_of_equal_rewards_are_sampled_again_within_their_block() {
+    let plan = Plan { refill_attempts: 1, evaluation_prompts: 0, ..plan() };
+    let mut machine = Machine::restore(plan, Recovered::default());
+    for worker in [WORKER, OTHER] {
+        machine.step(Millis(0), Event::WorkerRegistered { worker });
+    }
+    let slot = |index, attempt| Work::Training(Step(0)).slot(index, attempt);
+    let first = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!(first.slots, [slot(0, 0), slot(1, 0)]);
+    let equal = |lease: &Lease| Event::Scored {
+        worker: WORKER,
+        lease: Some(lease.id),
+        filled: filled(&lease.slots, true),
+    };
+    assert!(
+        machine.step(Millis(0), equal(&first)).contains(&Action::Wake),
+        "those who wait can have the next attempt"
+    );
+    assert_eq!(machine.sampling(), Progress { ready: 0, wanted: 5 });
+    let again = lease(&mut machine, 0, OTHER).unwrap();
+    assert_eq!(again.slots, [slot(0, 1), slot(1, 1)]);
+    assert_eq!(machine.verdict(slot(0, 0), PolicyVersion(0)), Verdict::Repeated);
+    assert_eq!(machine.verdict(slot(2, 1), PolicyVersion(0)), Verdict::Refused, "not begun");
+    assert_eq!(machine.verdict(slot(0, 2), PolicyVersion(0)), Verdict::Refused, "never to be");
+    // The first attempt comes once more: nothing happens, least of all to the lease on the second one.
+    machine.step(Millis(0), equal(&first));
+    let beat = Event::Heartbeat { worker: OTHER, leases: vec![again.id] };
+    assert_eq!(machine.step(Millis(0), beat), [Action::Lost(vec![])]);
+    machine.step(Millis(0), equal(&again));
+    assert_eq!(machine.sampling(), Progress { ready: 2, wanted: 5 }, "the last attempt is kept");
+    let rest: Vec<Slot> = work_off(&mut machine).concat();
+    assert_eq!(rest, [slot(2, 0), slot(3, 0), slot(4, 0)]);
+}
+
+#[test]
+fn steps_ahead_are_sampled_within_the_bound_while_the_learner_works() {
+    let plan = Plan { max_policy_lag: 1, steps: 4, ..plan() };
+    let mut machine = Machine::restore(plan, Recovered::default());
+    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    join(&mut machine);
+    let mut works = Vec::new();
+    while let Some(lease) = lease(&mut machine, 0, WORKER) {
+        assert_eq!(lease.version, PolicyVersion(0));
+        submit(&mut machine, 0, WORKER, &lease);
+        works.push(lease.work);
+    }
+    works.dedup();
+    // The learner waits for step 0, people for the evaluation, nobody for step 1; step 2 would be two versions behind.
+    let (now, ahead) = (Work::Training(Step(0)), Work::Training(Step(1)));
+    assert_eq!(works, [now, Work::Evaluation(PolicyVersion(0)), ahead]);
+    assert_eq!(batch(&mut machine, 0), Action::ServeBatch);
+    assert_eq!(batch(&mut machine, 1), Action::Wait, "full, and not its turn");
+    machine.step(Millis(0), Event::VersionPublished { version: PolicyVersion(1) });
+    machine.step(Millis(0), Event::StepCommitted { step: Step(0) });
+    assert_eq!(batch(&mut machine, 1), Action::ServeBatch);
+    let next = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!((next.work, next.version), (Work::Training(Step(2)), PolicyVersion(1)));
+    let verdict =
+        |step, version| machine.verdict(Work::Training(Step(step)).slot(0, 0), PolicyVersion(version));
+    assert_eq!(verdict(2, 1), Verdict::Wanted);
+    assert_eq!(verdict(2, 0), Verdict::Refused, "too old");
+    assert_eq!(verdict(2, 2), Verdict::Refused, "not there yet");
+    assert_eq!(verdict(1, 0), Verdict::Repeated);
+    assert_eq!(verdict(3, 2), Verdict::Refused, "not open yet");
 }
 
 #[test]
@@ -202,18 +272,19 @@ fn a_drain_sends_everybody_home() {
 fn arbitrary_event() -> impl Strategy<Value = Event> {
     let worker = || (0_u128..3).prop_map(Uuid::from_u128);
     let learner = || (0_u128..3).prop_map(Uuid::from_u128);
-    let slot = (any::<bool>(), 0_u64..3, 0_u32..6).prop_map(|(training, n, index)| {
+    let slot = (any::<bool>(), 0_u64..3, 0_u32..6, 0_u32..3).prop_map(|(training, n, index, attempt)| {
         let work = if training { Work::Training(Step(n)) } else { Work::Evaluation(PolicyVersion(n)) };
-        work.slot(index)
+        work.slot(index, attempt)
     });
+    let filled = (slot, any::<bool>()).prop_map(|(slot, zero_variance)| Filled { slot, zero_variance });
     prop_oneof![
         worker().prop_map(|worker| Event::WorkerRegistered { worker }),
         worker().prop_map(|worker| Event::WorkerLeft { worker }),
         worker().prop_map(|worker| Event::LeaseWanted { worker }),
         (worker(), prop::collection::vec((0_u64..20).prop_map(LeaseId), 0..3))
             .prop_map(|(worker, leases)| Event::Heartbeat { worker, leases }),
-        (worker(), prop::option::of((0_u64..20).prop_map(LeaseId)), prop::collection::vec(slot, 0..4))
-            .prop_map(|(worker, lease, slots)| Event::Scored { worker, lease, slots }),
+        (worker(), prop::option::of((0_u64..20).prop_map(LeaseId)), prop::collection::vec(filled, 0..4))
+            .prop_map(|(worker, lease, filled)| Event::Scored { worker, lease, filled }),
         (learner(), 0_u32..3, 1_u32..3).prop_map(|(learner, rank, world_size)| {
             Event::RankJoined(Join { learner, rank, world_size, address: String::new(), next_step: 0 })
         }),
@@ -232,9 +303,12 @@ fn arbitrary_event() -> impl Strategy<Value = Event> {
 proptest! {
     #[test]
     fn whatever_happens_a_block_has_one_owner(
-        events in prop::collection::vec((arbitrary_event(), 0_u64..60), 0..120)
+        events in prop::collection::vec((arbitrary_event(), 0_u64..60), 0..120),
+        refill_attempts in 0_u32..3,
+        max_policy_lag in 0_u64..3,
     ) {
-        let mut machine = Machine::restore(plan(), Recovered::default());
+        let plan = Plan { refill_attempts, max_policy_lag, ..plan() };
+        let mut machine = Machine::restore(plan, Recovered::default());
         let (mut now, mut owners) = (0, BTreeMap::<LeaseId, Uuid>::new());
         for (event, pause) in events {
             now += pause;
@@ -243,10 +317,13 @@ proptest! {
                 if let Action::Grant(lease) = action {
                     let owner = *owners.entry(lease.id).or_insert_with(|| worker.unwrap());
                     prop_assert_eq!(Some(owner), worker);
-                    prop_assert!(!lease.indices.is_empty());
-                    let open = |index| machine.verdict(lease.work.slot(index), lease.work.version());
-                    prop_assert!(lease.indices.clone().any(|index| open(index) == Verdict::Wanted));
-                    prop_assert_eq!(lease.indices.start % machine.plan.slots(lease.work).1, 0);
+                    let wanted = |slot: &Slot| machine.verdict(*slot, lease.version) == Verdict::Wanted;
+                    prop_assert!(lease.slots.iter().any(wanted));
+                    let places: Vec<_> = lease.slots.iter().map(|slot| Work::of(*slot)).collect();
+                    let (work, first, attempt) = places[0];
+                    prop_assert_eq!(work, lease.work);
+                    let together = |&(w, index, a): &(Work, u32, u32)| (w, index / 2, a) == (work, first / 2, attempt);
+                    prop_assert!(places.iter().all(together), "of one block and one attempt: {:?}", places);
                 }
             }
             prop_assert!(machine.kept_from <= machine.committed);
@@ -254,11 +331,23 @@ proptest! {
     }
 
     #[test]
-    fn a_restart_continues_where_the_run_was(fill in prop::collection::vec(0_u32..5, 0..5)) {
-        let filled: Vec<Slot> = fill.iter().map(|&index| Work::Training(Step(0)).slot(index)).collect();
-        let mut before = machine();
-        before.step(Millis(0), Event::Scored { worker: WORKER, lease: None, slots: filled.clone() });
-        let mut after = Machine::restore(plan(), Recovered { filled, ..Recovered::default() });
+    fn a_restart_continues_where_the_run_was(
+        results in prop::collection::vec((0_u32..5, 0_u32..3, any::<bool>()), 0..20)
+    ) {
+        let plan = Plan { refill_attempts: 2, ..plan() };
+        let mut before = Machine::restore(plan.clone(), Recovered::default());
+        before.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+        let mut kept = BTreeMap::new();
+        for (index, attempt, zero_variance) in results {
+            let slot = Work::Training(Step(0)).slot(index, attempt);
+            if before.verdict(slot, PolicyVersion(0)) == Verdict::Wanted {
+                let filled = Filled { slot, zero_variance };
+                kept.insert(index, filled);
+                before.step(Millis(0), Event::Scored { worker: WORKER, lease: None, filled: vec![filled] });
+            }
+        }
+        let filled = kept.into_values().collect();
+        let mut after = Machine::restore(plan, Recovered { filled, ..Recovered::default() });
         after.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
         prop_assert_eq!(work_off(&mut before), work_off(&mut after));
     }

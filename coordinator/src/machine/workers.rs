@@ -1,9 +1,10 @@
 //! The workers' side: who holds which block until when, and what comes back.
 
-use podium_proto::convert::Slot;
+use podium_grpo::PolicyVersion;
 use uuid::Uuid;
 
-use super::{Action, Error, Held, Lease, LeaseId, Machine, Millis, Work, Worker};
+use super::blocks::{After, Blocks};
+use super::{Action, Error, Filled, Held, Lease, LeaseId, Machine, Millis, Work, Worker};
 
 /// Leases that a worker holds at once: one to sample, and one that it is handing in.
 const MOST_LEASES: usize = 2;
@@ -70,12 +71,26 @@ impl Machine {
         let Some((work, block)) = self.free_block() else { return Action::Wait };
         let deadline = now + self.plan.lease_deadline;
         let id = self.leases.grant(Held { worker, work, block, deadline, unmentioned: 0 });
-        let indices = self.open.get(&work).map_or(0..0, |blocks| blocks.indices(block));
-        Action::Grant(Lease { id, work, indices, deadline: self.plan.lease_deadline })
+        let (attempt, indices) = self.open.get(&work).map(|blocks| blocks.batch(block)).unwrap_or_default();
+        let slots = indices.into_iter().map(|index| work.slot(index, attempt)).collect();
+        let version = match work {
+            // The newest there is, unless the step's own product is: the learner is about to repeat or commit the step.
+            Work::Training(step) => self.latest.min(PolicyVersion(step.0)),
+            Work::Evaluation(version) => version,
+        };
+        Action::Grant(Lease { id, work, version, slots, deadline: self.plan.lease_deadline })
     }
 
     fn free_block(&self) -> Option<(Work, u32)> {
-        self.open.iter().find_map(|(&work, blocks)| {
+        // The learner waits for the step being made, people for evaluations, and nobody yet for the steps after it.
+        let urgency = |work: &Work| match work {
+            Work::Training(step) if *step == self.committed => 0,
+            Work::Evaluation(_) => 1,
+            Work::Training(_) => 2,
+        };
+        let mut open: Vec<(&Work, &Blocks)> = self.open.iter().collect();
+        open.sort_by_key(|(work, _)| urgency(work));
+        open.into_iter().find_map(|(&work, blocks)| {
             let block = blocks.unfinished().find(|&block| !self.leases.is_leased(work, block))?;
             Some((work, block))
         })
@@ -85,26 +100,23 @@ impl Machine {
         &mut self,
         worker: Uuid,
         lease: Option<LeaseId>,
-        slots: &[Slot],
+        filled: &[Filled],
         actions: &mut Vec<Action>,
     ) {
-        for &slot in slots {
-            let (work, index) = Work::of(slot);
+        for &Filled { slot, zero_variance } in filled {
+            let (work, index, attempt) = Work::of(slot);
             let Some(blocks) = self.open.get_mut(&work) else { continue };
-            if blocks.is_filled(index).is_none() {
+            let after = blocks.fill(index, attempt, zero_variance);
+            if after == After::Nothing {
                 continue;
             }
-            blocks.fill(index);
-            let block = blocks.block_of(index);
-            if blocks.is_block_full(block) {
-                self.leases.remove_block(work, block);
-            }
-            if blocks.is_full() {
+            self.leases.remove_block(work, blocks.block_of(index));
+            if after == After::NextAttempt || blocks.is_full() {
                 actions.push(Action::Wake);
             }
         }
         if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.slots_done += slots.len() as u64;
+            worker.slots_done += filled.len() as u64;
         }
         // Handed in with slots missing: somebody else may try.
         if let Some(lease) = lease.filter(|&lease| self.leases.belongs(lease, worker)) {

@@ -1,12 +1,13 @@
 //! Rows of samples.jsonl: a few prompts with everything that was answered, for people to look at.
 
+use podium_grpo::PolicyVersion;
+use podium_proto::convert::Slot;
 use podium_proto::v1;
 use podium_recsys::ItemId;
 use podium_recsys::task::{Case, Task};
 use serde_json::{Map, Value, json};
 
 use crate::grading::{self, Reading};
-use crate::machine::Work;
 use crate::store::Row;
 
 /// Cases kept of a step, and of an evaluation.
@@ -20,11 +21,17 @@ pub const fn keeps_step(step: u64, steps: u64) -> bool {
     step.is_multiple_of(EVERY_STEPS) || step + 1 == steps
 }
 
-/// The row of one prompt and the completions sampled for it.
-pub fn row(task: &Task, work: Work, index: u32, case: &Case, completions: &[v1::Completion]) -> Row {
-    let (purpose, step) = match work {
-        Work::Training(step) => ("training", step.0),
-        Work::Evaluation(version) => ("evaluation", version.0),
+/// The row of one prompt and the completions that a policy version sampled for it.
+pub fn row(
+    task: &Task,
+    slot: Slot,
+    version: PolicyVersion,
+    case: &Case,
+    completions: &[v1::Completion],
+) -> Row {
+    let (purpose, step, index, attempt) = match slot {
+        Slot::Training(id) => ("training", id.step.0, id.index, id.attempt),
+        Slot::Evaluation { version, index } => ("evaluation", version.0, index, 0),
     };
     let item = |id: &ItemId| {
         let item = task.dataset().catalogue.get(*id);
@@ -34,9 +41,10 @@ pub fn row(task: &Task, work: Work, index: u32, case: &Case, completions: &[v1::
     let items = |ids: &[ItemId]| ids.iter().map(item).collect::<Vec<Value>>();
     let value = json!({
         "purpose": purpose,
-        "policy_version": work.version().0,
+        "policy_version": version.0,
         "step": step,
         "index": index,
+        "attempt": attempt,
         "user": case.user.0.to_string(),
         "system": case.prompt.system,
         "prompt": case.prompt.user,

@@ -40,6 +40,7 @@ pub fn tokens(groups: &[Group]) -> u64 {
 pub fn row(figures: &StepFigures<'_>, reported: &BTreeMap<String, f64>) -> Row {
     let mut named: BTreeMap<String, f64> = reported.clone();
     named.extend(rewards(figures.groups));
+    named.extend(sampling(figures.groups));
     named.extend(completions(figures));
     named.insert("num_tokens".into(), (figures.tokens_before + tokens(figures.groups)) as f64);
     named.insert("step_time".into(), figures.seconds);
@@ -85,6 +86,22 @@ fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
     figures
 }
 
+/// What dynamic sampling did, and how old the groups are: see docs/sampling.md.
+fn sampling(groups: &[Group]) -> [(String, f64); 5] {
+    let count = |holds: fn(&Group) -> bool| groups.iter().filter(|group| holds(group)).count() as f64;
+    // Whatever another attempt came after had equal rewards.
+    let first = count(|group| group.id.attempt > 0 || has_zero_variance(&group.rewards));
+    let lags = || groups.iter().map(|group| group.id.step.0.saturating_sub(group.policy_version.0) as f64);
+    [
+        ("refilled", count(|group| group.id.attempt > 0)),
+        ("discarded", groups.iter().map(|group| f64::from(group.id.attempt)).sum()),
+        ("frac_zero_std_first", first / groups.len().max(1) as f64),
+        ("policy_lag/mean", mean(lags())),
+        ("policy_lag/max", lags().fold(0.0, f64::max)),
+    ]
+    .map(|(name, value)| (format!("groups/{name}"), value))
+}
+
 fn completions(figures: &StepFigures<'_>) -> Vec<(String, f64)> {
     let all = || figures.groups.iter().flat_map(|group| &group.completions);
     let lengths = || all().map(|completion| completion.len() as f64);
@@ -126,8 +143,8 @@ mod tests {
 
     fn group(index: u32, rewards: [f64; 2]) -> Group {
         Group {
-            id: GroupId { step: Step(3), index },
-            policy_version: PolicyVersion(3),
+            id: GroupId { step: Step(3), index, attempt: 2 * index },
+            policy_version: PolicyVersion(3 - u64::from(index)),
             prompt_ids: vec![1, 2, 3],
             completions: vec![completion(2, FinishReason::Stop), completion(6, FinishReason::Length)],
             reward_terms: vec!["form".into()],
@@ -154,6 +171,9 @@ mod tests {
         assert_eq!((get("completions/mean_length"), get("completions/mean_terminated_length")), (4.0, 2.0));
         assert_eq!((get("completions/min_length"), get("completions/max_length")), (2.0, 6.0));
         assert_eq!((get("completions/clipped_ratio"), get("step_time")), (0.5, 1.5));
+        assert_eq!((get("groups/refilled"), get("groups/discarded")), (1.0, 2.0));
+        assert_eq!((get("groups/frac_zero_std_first"), get("frac_reward_zero_std")), (0.5, 0.5));
+        assert_eq!((get("groups/policy_lag/mean"), get("groups/policy_lag/max")), (0.5, 1.0));
         add_report(&mut row, &BTreeMap::from([("loss".to_owned(), 0.5), ("reward".to_owned(), 7.0)]));
         assert_eq!((row["loss"].as_f64(), row["reward"].as_f64()), (Some(0.5), Some(0.75)));
     }

@@ -35,20 +35,19 @@ impl Service {
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
-        let (context, work, indices) = (self.0.clone(), lease.work, lease.indices);
-        let sampling = self.0.sampling.for_work(work);
+        let (context, slots) = (self.0.clone(), lease.slots);
+        let sampling = self.0.sampling.for_work(lease.work);
         let tasks = blocking(move || {
-            let task = |index| {
-                let slot = work.slot(index);
+            let task = |slot| {
                 let case = context.curriculum.case(slot)?;
                 let choices = sampling.constrain_answers.then(|| choices(context.curriculum.task(), &case));
                 Ok(v1::Task { purpose: Some(slot.into()), messages: messages(&case), choices })
             };
-            indices.map(task).collect::<Result<Vec<_>, actor::Error>>()
+            slots.into_iter().map(task).collect::<Result<Vec<_>, actor::Error>>()
         });
         Ok(v1::Lease {
             lease_id: self.lease_name(lease.id),
-            policy_version: work.version().0,
+            policy_version: lease.version.0,
             deadline_ms: lease.deadline.0,
             tasks: tasks.await?,
             sampling: Some(sampling),

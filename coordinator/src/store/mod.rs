@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use podium_grpo::{GroupId, PolicyVersion, Step};
+use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
 use podium_proto::v1;
 use prost::Message;
@@ -20,7 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::machine::{Recovered, World};
+use crate::grading::filled;
+use crate::machine::{Filled, Recovered, World};
 use database::Database;
 pub use records::{EvaluationRecord, Results, Row, StepRecord};
 
@@ -31,7 +32,8 @@ pub const FILE_NAME: &str = "coordinator.redb";
 const FORMAT: &str = "2";
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// (step, index): `ScoredGroup`.
+/// (step, index): `ScoredGroup` of the slot's last attempt. That there was an attempt before it says that the rewards of
+/// that one were all equal, and nothing else of it is needed.
 const GROUPS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("groups");
 /// (policy version, index): `Completion`.
 const ANSWERS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("answers");
@@ -176,12 +178,7 @@ impl Store {
             let entries = table.range((step.0, 0)..=(step.0, u32::MAX))?;
             entries.map(|entry| Ok(entry?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
         })?;
-        let decode = |bytes: Vec<u8>| v1::ScoredGroup::decode(bytes.as_slice());
-        groups
-            .into_iter()
-            .map(decode)
-            .collect::<Result<_, _>>()
-            .map_err(|source| self.damaged("a group", source))
+        groups.iter().map(|bytes| self.group(bytes)).collect()
     }
 
     /// The answers of an evaluation that is under way, by index.
@@ -304,18 +301,20 @@ impl Store {
 
     /// Where the run stands.
     pub fn recover(&self) -> Result<Recovered, Error> {
-        let (mut recovered, world) = self.database.read(|transaction| {
+        let (mut recovered, groups, world) = self.database.read(|transaction| {
             let mut recovered = Recovered::default();
-            for entry in transaction.open_table(GROUPS)?.iter()? {
-                let (step, index) = entry?.0.value();
-                recovered.filled.push(Slot::Training(GroupId { step: Step(step), index }));
-            }
-            for entry in transaction.open_table(ANSWERS)?.iter()? {
-                let (version, index) = entry?.0.value();
-                recovered.filled.push(Slot::Evaluation { version: PolicyVersion(version), index });
-            }
             if let Some((step, _)) = transaction.open_table(STEPS)?.last()? {
                 recovered.committed = step.value() + 1;
+            }
+            // Groups of committed steps wait for checkpoints and for nothing else.
+            let groups = transaction.open_table(GROUPS)?;
+            let groups = groups.range((recovered.committed, 0)..)?;
+            let groups = groups.map(|entry| Ok(entry?.1.value().to_vec()));
+            let groups = groups.collect::<Result<Vec<_>, redb::Error>>()?;
+            for entry in transaction.open_table(ANSWERS)?.iter()? {
+                let (version, index) = entry?.0.value();
+                let slot = Slot::Evaluation { version: PolicyVersion(version), index };
+                recovered.filled.push(Filled { slot, zero_variance: false });
             }
             for entry in transaction.open_table(EVALUATIONS)?.iter()? {
                 recovered.evaluated.push(PolicyVersion(entry?.0.value()));
@@ -331,12 +330,19 @@ impl Store {
             if let Some(bytes) = meta.get("kept_from")? {
                 recovered.kept_from = bytes.value().try_into().map_or(0, u64::from_le_bytes);
             }
-            Ok((recovered, meta.get("world")?.map(|bytes| bytes.value().to_vec())))
+            Ok((recovered, groups, meta.get("world")?.map(|bytes| bytes.value().to_vec())))
         })?;
+        for group in groups {
+            recovered.filled.push(filled(&self.group(&group)?));
+        }
         if let Some(world) = world {
             recovered.world = self.read_json("the learner's ranks", &world)?;
         }
         Ok(recovered)
+    }
+
+    fn group(&self, bytes: &[u8]) -> Result<v1::ScoredGroup, Error> {
+        v1::ScoredGroup::decode(bytes).map_err(|source| self.damaged("a group", source))
     }
 
     fn read_json<T: DeserializeOwned>(&self, what: &'static str, bytes: &[u8]) -> Result<T, Error> {

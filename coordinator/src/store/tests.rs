@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use podium_grpo::GroupId;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use serde_json::json;
@@ -9,6 +10,10 @@ use super::*;
 
 fn group(step: u64, index: u32) -> v1::ScoredGroup {
     v1::ScoredGroup { step, index, policy_version: step, prompt_ids: vec![1, 2], ..Default::default() }
+}
+
+const fn slot(step: u64, index: u32, attempt: u32) -> Slot {
+    Slot::Training(GroupId { step: Step(step), index, attempt })
 }
 
 fn groups(groups: &[(u64, u32)]) -> Results {
@@ -25,7 +30,15 @@ fn a_restart_finds_everything() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), "cafe").unwrap();
     let run_id = store.run_id().unwrap();
-    store.put_results(&groups(&[(0, 1), (0, 0), (1, 0)])).unwrap();
+    store.put_results(&groups(&[(0, 1), (0, 0), (1, 0), (1, 3)])).unwrap();
+    let reward = |total| v1::Reward { total: Some(total), ..Default::default() };
+    let last = v1::ScoredGroup { attempt: 2, rewards: vec![reward(0.0), reward(1.0)], ..group(1, 3) };
+    store.put_results(&Results { groups: vec![last.clone()], answers: vec![] }).unwrap();
+    assert_eq!(
+        store.groups(Step(1)).unwrap(),
+        [group(1, 0), last],
+        "an attempt takes the place of the one before"
+    );
     let answer = v1::Completion { text: "x".into(), ..Default::default() };
     let answers = vec![(PolicyVersion(0), 2, answer.clone()), (PolicyVersion(1), 0, answer.clone())];
     store.put_results(&Results { groups: vec![], answers }).unwrap();
@@ -51,12 +64,15 @@ fn a_restart_finds_everything() {
     assert_eq!(store.policies().unwrap(), [manifest]);
     let recovered = store.recover().unwrap();
     assert_eq!((recovered.committed, recovered.latest, recovered.kept_from), (1, 1, 0));
-    assert_eq!(recovered.filled.len(), 4);
+    let answered = Slot::Evaluation { version: PolicyVersion(1), index: 0 };
+    let expected = [(answered, false), (slot(1, 0, 0), true), (slot(1, 3, 2), false)];
+    let expected = expected.map(|(slot, zero_variance)| Filled { slot, zero_variance });
+    assert_eq!(recovered.filled, expected, "groups of the committed step are not in question any more");
     assert_eq!(recovered.evaluated, [PolicyVersion(0)]);
     assert_eq!(recovered.checkpoints[&0], Step(1));
     store.drop_groups(Step(1)).unwrap();
     assert!(store.groups(Step(0)).unwrap().is_empty());
-    assert_eq!(store.groups(Step(1)).unwrap().len(), 1);
+    assert_eq!(store.groups(Step(1)).unwrap().len(), 2);
     assert_eq!(store.recover().unwrap().kept_from, 1);
 }
 

@@ -62,9 +62,14 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     assert!(message.contains("at most 8"), "{message}");
     let mut far = good.clone();
     far.results[0].purpose =
-        Some(v1::task_result::Purpose::Training(v1::TrainingSlot { step: u64::MAX, index: 1 }));
+        Some(v1::task_result::Purpose::Training(v1::TrainingSlot { step: u64::MAX, index: 1, attempt: 0 }));
     let answer = call!(coordinator, rollout.submit, far).await.unwrap();
     assert_eq!((answer.refused, answer.accepted), (1, 1));
+    let mut early = good.clone();
+    early.results[0].purpose =
+        Some(v1::task_result::Purpose::Training(v1::TrainingSlot { step: 0, index: 0, attempt: u32::MAX }));
+    let answer = call!(coordinator, rollout.submit, early).await.unwrap();
+    assert_eq!((answer.refused, answer.repeated_results), (1, 1), "an attempt that never was");
     let mut large = good.clone();
     large.results[0].completions[0].text = "x".repeat(60_000);
     large.results[1].completions[0].text = "x".repeat(60_000);

@@ -29,8 +29,20 @@ fn without_times(mut rows: Vec<Value>) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_in_the_middle_changes_nothing() {
-    let place = Place::new(&[]);
+    restart_in_the_middle(&[], 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_does_it_with_dynamic_sampling() {
+    restart_in_the_middle(&["rollout.refill_attempts=2"], 2).await;
+}
+
+/// A run with and without a restart; some groups of both are of attempt `most`, and none of a later one.
+async fn restart_in_the_middle(overrides: &[&str], most: u32) {
+    let place = Place::new(overrides);
     let expected = plain(&place, "plain", 1).await;
+    let attempts = || expected.values().flat_map(|(groups, _)| groups).map(|group| group.attempt);
+    assert_eq!(attempts().max(), Some(most));
 
     let (running, stop) = place.start("restarted").await;
     let address = running.address();
@@ -54,6 +66,9 @@ async fn a_restart_in_the_middle_changes_nothing() {
         let rows = |out| without_times(place.rows(out, report));
         assert_eq!(rows("restarted"), rows("plain"), "{report}");
     }
+    let discarded: Option<u64> =
+        place.rows("plain", "metrics.jsonl").iter().map(|row| row["groups/discarded"].as_u64()).sum();
+    assert_eq!(Some(attempts().map(u64::from).sum()), discarded, "each replaced group is counted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -121,7 +121,7 @@ fn groups(step: u64) -> Vec<Group> {
             }
         };
         Group {
-            id: GroupId { step: Step(step), index: index as u32 },
+            id: GroupId::first(Step(step), index as u32),
             policy_version: PolicyVersion(step),
             prompt_ids: (0..3 + index % 2).map(token).collect(),
             completions: (0..3).map(completion).collect(),

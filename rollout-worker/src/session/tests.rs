@@ -103,7 +103,7 @@ async fn leases_are_sampled_and_handed_in_until_the_run_is_over() {
     let request = &state.submitted[1];
     assert_eq!(request.lease_id, training(1, &[]).lease_id);
     let indices: Vec<_> = request.results.iter().map(|result| result.purpose).collect();
-    let slot = |index| v1::task_result::Purpose::Training(v1::TrainingSlot { step: 1, index });
+    let slot = |index| v1::task_result::Purpose::Training(v1::TrainingSlot { step: 1, index, attempt: 0 });
     assert_eq!(indices, [Some(slot(0)), Some(slot(1))]);
     assert_eq!(request.results[0].completions.len(), 4);
     assert_eq!(state.left, std::slice::from_ref(&registered.worker_id));
