@@ -197,7 +197,13 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     if machine.committed().0 > 0 || machine.latest() > PolicyVersion::START {
         tracing::info!("continuing: {} of {} steps are done", machine.committed().0, file.run.steps);
     }
+    let recording = |curriculum: &Curriculum| {
+        let weights = curriculum.task().rewards().weights();
+        Recording::open(out.join("groups.jsonl"), weights, machine.committed()).map(Arc::new)
+    };
+    let recording = file.run.record_groups.then(|| recording(&curriculum)).transpose()?;
     Ok(Parts {
+        recording,
         identity,
         machine,
         store: Arc::new(store),

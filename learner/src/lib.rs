@@ -15,6 +15,7 @@ pub mod merge;
 pub mod metrics;
 pub mod rank;
 pub mod reference;
+pub mod replay;
 pub mod schedule;
 pub mod score;
 pub mod session;

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::{Override, RunFile};
-use podium_learner::{merge, metrics, score, sft, train};
+use podium_learner::{merge, metrics, replay, score, sft, train};
 use podium_model::{LoadOptions, Precision, device};
 use podium_runtime::metrics_server::Endpoint;
 use podium_runtime::{logs, openmp, shutdown};
 
-/// Trains policies: GRPO steps of a run, and supervised fine-tuning; scores completions and merges adapters.
+/// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
 #[derive(Debug, Parser)]
 #[command(name = "podium-learner", version)]
 struct Cli {
@@ -27,6 +27,8 @@ enum Command {
     Sft(Sft),
     /// Computes the log-probabilities of given completions.
     Score(Score),
+    /// Trains on recorded groups.
+    Replay(Replay),
     /// Works an adapter into the weights of its model.
     Merge(Merge),
 }
@@ -131,6 +133,37 @@ struct Score {
     threads: usize,
 }
 
+#[derive(Debug, Args)]
+struct Replay {
+    /// Folder of the model, in Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder of a PEFT adapter to go on with; without one all weights are trained, or a new adapter (lora.rank).
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Rows with `prompt_ids` and `completions`, each with `ids` and `reward`; groups.jsonl of a run has more.
+    #[arg(long, value_name = "FILE.jsonl")]
+    groups: PathBuf,
+    /// Groups that make a step, in the file's order.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    groups_per_step: u32,
+    /// Folder for metrics.jsonl and adapter/ (or model/).
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A run file to take settings from, such as run.toml of the run that recorded.
+    #[arg(long, value_name = "FILE")]
+    run_file: Option<PathBuf>,
+    /// Sets a key of the run file, also by TRL's name under grpo; can be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// cpu, cuda, cuda:1, or auto for a GPU where there is one.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Threads that libtorch computes with; the settings' learner.threads otherwise.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum NumberType {
     Float32,
@@ -161,6 +194,7 @@ fn main() -> ExitCode {
         Command::Train(command) => train(command),
         Command::Sft(command) => sft(command),
         Command::Score(command) => score(command),
+        Command::Replay(command) => replay(command),
         Command::Merge(command) => merge(command),
     };
     match result {
@@ -217,6 +251,24 @@ fn score(command: &Score) -> anyhow::Result<()> {
         load: LoadOptions { device, precision },
     })?;
     tracing::info!("{tokens} completion tokens are scored in {}", command.output.display());
+    Ok(())
+}
+
+fn replay(command: &Replay) -> anyhow::Result<()> {
+    let device = device::parse(&command.device)?;
+    let (last, folder) = replay::run(&replay::Options {
+        model: command.model.clone(),
+        adapter: command.adapter.clone(),
+        groups: command.groups.clone(),
+        groups_per_step: command.groups_per_step as usize,
+        out: command.out.clone(),
+        run_file: command.run_file.clone(),
+        overrides: command.overrides.clone(),
+        device,
+        threads: command.threads,
+    })?;
+    let loss = last.get("loss").copied().unwrap_or_default();
+    tracing::info!("loss {loss:.4} in the last pass: what was trained is in {}", folder.display());
     Ok(())
 }
 

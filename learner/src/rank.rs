@@ -142,22 +142,7 @@ impl Rank {
     /// Writes the policy as it is now into `folder`: its adapter, or else its weights with everything beside them as in
     /// version 0.
     pub fn save_policy(&self, folder: &Path) -> Result<(), Error> {
-        let policy = self.updater.policy();
-        policy.save_trained(folder, lora::base_model(&self.file))?;
-        if policy.adapter().is_some() {
-            return Ok(());
-        }
-        let unread = |source| durable::Error::Read { path: self.start.clone(), source };
-        for entry in fs::read_dir(&self.start).map_err(unread)? {
-            let entry = entry.map_err(unread)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-            if !weights && !name.starts_with('.') && entry.path().is_file() {
-                let path = folder.join(name);
-                fs::copy(entry.path(), &path).map_err(|source| durable::Error::Write { path, source })?;
-            }
-        }
-        Ok(())
+        save_policy(self.updater.policy(), &self.start, lora::base_model(&self.file), folder)
     }
 
     /// Writes a checkpoint, where this is rank 0. `metrics`: of the step just taken.
@@ -167,6 +152,34 @@ impl Rank {
         }
         Ok(())
     }
+}
+
+/// Writes what was trained of a policy into `folder`: its adapter, which names `base_model` as the model below it, or
+/// else its weights with everything that lies beside those that it started from, in `start`.
+pub(crate) fn save_policy<E>(
+    policy: &Policy,
+    start: &Path,
+    base_model: Option<String>,
+    folder: &Path,
+) -> Result<(), E>
+where
+    E: From<podium_model::checkpoint::Error> + From<durable::Error>,
+{
+    policy.save_trained(folder, base_model)?;
+    if policy.adapter().is_some() {
+        return Ok(());
+    }
+    let unread = |source| durable::Error::Read { path: start.to_owned(), source };
+    for entry in fs::read_dir(start).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+        if !weights && !name.starts_with('.') && entry.path().is_file() {
+            let path = folder.join(name);
+            fs::copy(entry.path(), &path).map_err(|source| durable::Error::Write { path, source })?;
+        }
+    }
+    Ok(())
 }
 
 /// A run's first step still to come, from the policy in the folder of version 0.

@@ -1,5 +1,6 @@
 //! In synchronous mode the final weights are a function of configuration, data and seed alone.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -57,7 +58,7 @@ async fn coordinator_and_learner_may_be_killed() -> Result<()> {
         process.wait_for_success()?;
     }
 
-    let disturbed = Run::embedded(&settings)?;
+    let disturbed = Run::embedded(&[&settings[..], &["run.record_groups=true"]].concat())?;
     let coordinator = disturbed.coordinator("coordinator")?;
     let (learner, mut worker) = (disturbed.learner("learner", 0, 1)?, disturbed.worker("worker")?);
     disturbed.wait_until("a step past a checkpoint", |status| status.step >= 3).await?;
@@ -78,5 +79,24 @@ async fn coordinator_and_learner_may_be_killed() -> Result<()> {
     let steps: Vec<u64> =
         rows(&disturbed.out().join("metrics.jsonl"))?.iter().filter_map(|row| row["step"].as_u64()).collect();
     ensure!(steps == [1, 2, 3, 4, 5, 6], "steps in metrics.jsonl are {steps:?}");
+    check_recording(&disturbed)
+}
+
+/// The recorded groups are those of every step, once each, and lead to the same weights again.
+fn check_recording(run: &Run) -> Result<()> {
+    let groups = run.out().join("groups.jsonl");
+    let names = rows(&groups)?.into_iter().map(|row| (row["step"].as_u64(), row["index"].as_u64()));
+    let expected = (0..6).flat_map(|step| (0..16).map(move |index| (Some(step), Some(index))));
+    ensure!(names.eq(expected), "groups are missing, doubled or out of order");
+    let (model, run_file) = (run.out().join("policy/0"), run.out().join("run.toml"));
+    let out = run.folder().join("replayed");
+    let places = ["--model", path_text(&model), "--groups", path_text(&groups), "--out", path_text(&out)];
+    let settings = ["--groups-per-step", "16", "--run-file", path_text(&run_file), "--device", "cpu"];
+    let arguments = [&["replay"][..], &places, &settings].concat();
+    Process::spawn("replay", "podium-learner", &arguments, run.folder())?.wait_for_success()?;
+    let [replayed, trained] = [out.join("model"), run.out().join("policy/6")]
+        .map(|folder| fs::read(folder.join("model.safetensors")));
+    ensure!(replayed? == trained?, "the replay left other weights than the run");
+    ensure!(rows(&out.join("metrics.jsonl"))?.len() == 6, "one row of metrics an optimizer step");
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod objective;
 pub mod options;
 pub mod plan;
+pub mod recorded;
 pub mod rng;
 
 pub use group::{Completion, FinishReason, Group, GroupRewards, RankCredit};

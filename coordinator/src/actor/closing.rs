@@ -11,6 +11,7 @@ use crate::curriculum::Curriculum;
 use crate::grading;
 use crate::machine::Work;
 use crate::reports::evaluation::Answered;
+use crate::reports::recording::Recording;
 use crate::reports::{evaluation, samples, step};
 use crate::store::{EvaluationRecord, Row, StepRecord, Store};
 
@@ -25,10 +26,11 @@ pub(super) struct Finished {
     pub(super) steps: u64,
 }
 
-/// Makes a step's record and keeps it.
+/// Makes a step's record and keeps it, once its groups are recorded where they are to be.
 pub(super) fn close_step(
     store: &Store,
     curriculum: &Curriculum,
+    recording: Option<&Recording>,
     finished: Finished,
 ) -> Result<StepRecord, Error> {
     let Finished { step, figures, seconds, steps } = finished;
@@ -53,6 +55,9 @@ pub(super) fn close_step(
     let known = step::StepFigures { step, groups: &groups, forms: &forms, tokens_before, seconds };
     let row = step::row(&known, &figures.clone().unwrap_or_default());
     let record = StepRecord { reported: figures.is_some(), row, samples: kept };
+    if let Some(recording) = recording {
+        recording.add(step, &groups)?;
+    }
     store.put_step(step, &record)?;
     Ok(record)
 }

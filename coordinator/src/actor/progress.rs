@@ -106,7 +106,9 @@ impl State {
         let seconds = self.last_commit.elapsed().as_secs_f64();
         let plan = self.parts.machine.plan().clone();
         let finished = Finished { step, figures, seconds, steps: plan.steps };
-        let record = self.write(move || closing::close_step(&store, &curriculum, finished)).await?;
+        let recording = self.parts.recording.clone();
+        let close = move || closing::close_step(&store, &curriculum, recording.as_deref(), finished);
+        let record = self.write(close).await?;
         self.last_commit = Instant::now();
         self.step(Event::StepCommitted { step }).await;
         self.last_step = step::numbers(&record.row);

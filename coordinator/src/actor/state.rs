@@ -17,6 +17,7 @@ use crate::machine::{Action, Event, Machine, Millis, Standing};
 use crate::metrics;
 use crate::policies::Policies;
 use crate::reports::Reports;
+use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::store::Store;
 
@@ -38,6 +39,8 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// What the run is measured against.
     pub baselines: Baselines,
+    /// Where the groups of its steps are recorded, if they are.
+    pub recording: Option<Arc<Recording>>,
     /// The output folder.
     pub out: std::path::PathBuf,
 }

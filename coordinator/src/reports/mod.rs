@@ -6,6 +6,7 @@
 
 pub mod evaluation;
 mod lines;
+pub mod recording;
 pub mod samples;
 pub mod step;
 pub mod summary;

@@ -1,0 +1,128 @@
+//! Training on recorded groups (`podium-learner replay`): steps of a run, inspected or compared with another trainer's.
+//!
+//! Nothing is sampled and nothing is scored; a step does what it does in a run. Files are read and checked before
+//! anything is computed.
+
+mod groups;
+mod settings;
+mod summary;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use podium_model::{LoadOptions, Policy, checkpoint, device};
+use podium_runtime::durable;
+use podium_runtime::progress::Progress;
+use tch::Device;
+
+use crate::collective::Alone;
+use crate::lora;
+use crate::rank::{self, precision};
+use crate::update::{self, Metrics, Updater};
+use groups::Recording;
+
+/// Why groups could not be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is not one.
+    #[error(transparent)]
+    Settings(#[from] podium_config::Error),
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The groups cannot be trained on.
+    #[error(transparent)]
+    Groups(#[from] groups::Error),
+    /// The policy or its adapter cannot be read or written.
+    #[error(transparent)]
+    Policy(#[from] checkpoint::Error),
+    /// The adapter that the settings ask for cannot be made.
+    #[error(transparent)]
+    Lora(#[from] lora::Error),
+    /// A step was not taken.
+    #[error(transparent)]
+    Update(#[from] update::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+}
+
+/// What is replayed, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the model.
+    pub model: PathBuf,
+    /// Folder of a PEFT adapter to go on with.
+    pub adapter: Option<PathBuf>,
+    /// Rows of groups, see [`podium_grpo::recorded`].
+    pub groups: PathBuf,
+    /// So many of them make a step, in the file's order.
+    pub groups_per_step: usize,
+    /// Folder for `metrics.jsonl` and the policy at the end.
+    pub out: PathBuf,
+    /// Settings in place of the replay's own: a run file, such as that of the run that recorded.
+    pub run_file: Option<PathBuf>,
+    /// `section.key=value`, also with TRL's names under `grpo`.
+    pub overrides: Vec<String>,
+    /// Where to compute.
+    pub device: Device,
+    /// libtorch's threads; `learner.threads` of the settings otherwise.
+    pub threads: Option<usize>,
+}
+
+/// Trains on all groups; the metrics of the last pass, and where the policy is.
+pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
+    let mut file = settings::load(options.run_file.as_deref(), &options.overrides)?;
+    device::set_threads(options.threads.unwrap_or(file.learner.threads as usize))?;
+    let recording = Recording::read(&options.groups, options.groups_per_step, &options.model, &file.grpo)?;
+    file.run.steps = recording.steps();
+    file.model.path = Some(options.model.clone());
+    if file.grpo.max_completion_length.is_none() && options.run_file.is_none() {
+        file.grpo.max_completion_length = Some(recording.longest());
+    }
+    let load = LoadOptions { device: options.device, precision: precision(file.model.dtype, options.device) };
+    let mut policy = Policy::load(&options.model, load)?;
+    policy = match &options.adapter {
+        Some(adapter) => policy.with_adapter(adapter)?,
+        None => lora::prepare(policy, &file)?,
+    };
+    recording.check(policy.config())?;
+    let mut updater = Updater::new(policy, &file);
+
+    durable::create_folder(&options.out)?;
+    let path = options.out.join("metrics.jsonl");
+    let failed = |source| durable::Error::Write { path: path.clone(), source };
+    let mut rows = File::create(&path).map_err(failed)?;
+    let mut progress = Progress::new("replay", recording.steps());
+    let (mut tokens, mut pass, mut last) = (0, 0, Metrics::new());
+    for step in 0..recording.steps() {
+        let share = recording.share(step);
+        let summary = summary::of(&share, &mut tokens);
+        for metrics in updater.update(&share, &mut Alone)? {
+            pass += 1;
+            last = summary::row(&summary, metrics);
+            rows.write_all(summary::line(pass, &last).as_bytes()).map_err(failed)?;
+        }
+        progress.show(step + 1, || format!("loss {:.4}", last.get("loss").copied().unwrap_or_default()));
+    }
+    progress.finish();
+    rows.sync_all().map_err(failed)?;
+    Ok((last, save(updater.policy(), options)?))
+}
+
+/// Writes what was trained: an adapter, or a whole model with the files beside it.
+fn save(policy: &Policy, options: &Options) -> Result<PathBuf, Error> {
+    let name = if policy.adapter().is_some() { "adapter" } else { "model" };
+    let folder = options.out.join(name);
+    rank::save_policy::<Error>(policy, &options.model, Some(options.model.display().to_string()), &folder)?;
+    Ok(folder)
+}
+
+/// What is said of a file in an error.
+fn place(path: &Path, line: usize) -> String {
+    format!("{}:{line}", path.display())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The settings of a replay: a run file with other defaults, and TRL's names for keys of its other sections.
+
+use std::path::Path;
+
+use podium_config::{Error, Override, RunFile};
+
+/// What differs from the defaults of a run.
+const BASE: &str = "[learner]\nlearning_rate = 1e-3\n";
+
+/// Fields of TRL's `GRPOConfig` that a run file has in other sections.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("temperature", "rollout.temperature"),
+    ("top_p", "rollout.top_p"),
+    ("top_k", "rollout.top_k"),
+    ("num_generations", "rollout.group_size"),
+    ("learning_rate", "learner.learning_rate"),
+    ("lr_scheduler_type", "learner.lr_scheduler_type"),
+    ("warmup_steps", "learner.warmup_steps"),
+    ("max_grad_norm", "learner.max_grad_norm"),
+    ("adam_beta1", "learner.adam_beta1"),
+    ("adam_beta2", "learner.adam_beta2"),
+    ("adam_epsilon", "learner.adam_epsilon"),
+    ("weight_decay", "learner.weight_decay"),
+];
+
+/// Reads the settings.
+pub(super) fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<RunFile, Error> {
+    let overrides: Vec<Override> = overrides
+        .iter()
+        .filter_map(|text| translated(text))
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()?;
+    match run_file {
+        Some(path) => RunFile::load(path, &overrides),
+        None => RunFile::parse(BASE, "the defaults of replay", &overrides),
+    }
+}
+
+/// An assignment by a run file's names, with values as a run file has them; nothing where Python's `None` leaves the
+/// default.
+fn translated(text: &str) -> Option<String> {
+    let Some((key, value)) = text.split_once('=') else { return Some(text.to_owned()) };
+    let value = match value.trim() {
+        "None" => return None,
+        "True" => "true",
+        "False" => "false",
+        value => value,
+    };
+    let key = key.trim();
+    let elsewhere = key
+        .strip_prefix("grpo.")
+        .and_then(|name| ELSEWHERE.iter().find(|(trl, _)| *trl == name).map(|(_, own)| *own));
+    let value = match (key, value) {
+        ("grpo.scale_rewards", "true") => "group",
+        ("grpo.scale_rewards", "false") => "none",
+        _ => value,
+    };
+    Some(format!("{}={value}", elsewhere.unwrap_or(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_grpo::options::ScaleRewards;
+
+    use super::*;
+
+    #[test]
+    fn names_and_values_of_trl_are_understood() {
+        let settings = [
+            "grpo.temperature=0.7",
+            "grpo.lr_scheduler_type=cosine",
+            "grpo.use_bias_correction_kl=False",
+            "grpo.scale_rewards=False",
+            "grpo.epsilon_high=None",
+            "learner.adam_beta2=0.95",
+        ];
+        let file = load(None, &settings.map(str::to_owned)).unwrap();
+        assert!((file.rollout.temperature - 0.7).abs() < f64::EPSILON);
+        assert!((file.learner.learning_rate - 1e-3).abs() < f64::EPSILON);
+        assert!((file.learner.adam_beta2 - 0.95).abs() < f64::EPSILON);
+        assert_eq!((file.grpo.scale_rewards, file.grpo.epsilon_high), (ScaleRewards::None, None));
+        assert!(!file.grpo.use_bias_correction_kl);
+        let error = load(None, &["grpo.los_type=dapo".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("did you mean `grpo.loss_type`"));
+        assert!(load(None, &["grpo.loss_type".to_owned()]).is_err());
+    }
+}
