@@ -25,7 +25,7 @@ demo: build ## train on the embedded data set, about 5 minutes
 test: build ## all tests; needs no network once set up
 	cargo test --release --workspace $(ARGS)
 
-parity: oracle build ## compare with Transformers and PEFT, side by side; needs $PODIUM_SHARED or ../shared
+parity: oracle build ## compare with Transformers, PEFT and TRL, side by side; needs $PODIUM_SHARED or ../shared
 	cargo test --release --workspace --features podium-tests/parity --test parity $(ARGS) -- --nocapture
 
 fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
@@ -56,7 +56,7 @@ embedded-start: build ## the policy that the demo starts from, anew in runs/star
 configuration: setup ## docs/configuration.md anew, from the code
 	cargo run --release -p podium-config --example reference > docs/configuration.md
 
-oracle: ## Transformers and PEFT in .venv-oracle, 5 GB; quick once done
+oracle: ## Transformers, PEFT and TRL in .venv-oracle, 5 GB; quick once done
 	@deploy/setup/oracle.sh
 
 fixtures: oracle ## the stored reference numbers anew, from Transformers and PEFT

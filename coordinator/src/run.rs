@@ -21,6 +21,7 @@ use crate::grading::Sampling;
 use crate::identity::Identity;
 use crate::machine::{Machine, Plan};
 use crate::policies::{self, Policies, Start};
+use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::service::{self, Context};
 use crate::store::{self, Store};

@@ -49,6 +49,6 @@ fi
 say "installing the reference programs into $venv: 2.9 GB to download, 5.2 GB on disk"
 "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar on -r "$requirements" ||
     fail "they could not be installed (pip's reason is above). Run this again once the cause is gone."
-"$venv/bin/python" -c 'import peft, transformers' ||
+"$venv/bin/python" -c 'import peft, transformers, trl' ||
     fail "they were installed but cannot be imported (Python's reason is above)." "Remove $PWD/$venv and run this again."
 wanted >"$stamp"

@@ -18,13 +18,27 @@ pub(crate) struct Comparison {
 
 #[derive(Debug)]
 struct Difference {
+    /// The row of the table, where not the case itself.
+    row: Option<String>,
     case: String,
     what: &'static str,
     value: f64,
     limit: f64,
 }
 
+/// Where a number stands in the table, and what it is a case of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) row: &'a str,
+    pub(crate) case: &'a str,
+    pub(crate) what: &'static str,
+}
+
 impl Difference {
+    fn row(&self) -> &str {
+        self.row.as_deref().unwrap_or(&self.case)
+    }
+
     /// False for a difference that is no number.
     fn is_small(&self) -> bool {
         self.value <= self.limit
@@ -71,16 +85,29 @@ impl Comparison {
         self.add(case, what, unequal as f64, 0.0);
     }
 
-    fn add(&mut self, case: &str, what: &'static str, value: f64, limit: f64) {
-        self.differences.push(Difference { case: case.to_owned(), what, value, limit });
+    /// A number that may be off by a share of itself, or of `floor` where that is larger. Cases of a row go together in
+    /// the table.
+    pub(crate) fn relative(&mut self, place: Place<'_>, found: f64, expected: f64, floor: f64, limit: f64) {
+        self.distance(place, (found - expected).abs() / expected.abs().max(floor), limit);
     }
 
-    /// Prints a row for each case and the largest difference of each column. Fails if one is over its limit.
+    /// A difference that somebody else has measured.
+    pub(crate) fn distance(&mut self, place: Place<'_>, value: f64, limit: f64) {
+        let Place { row, case, what } = place;
+        let (row, case) = (Some(row.to_owned()), case.to_owned());
+        self.differences.push(Difference { row, case, what, value, limit });
+    }
+
+    fn add(&mut self, case: &str, what: &'static str, value: f64, limit: f64) {
+        self.differences.push(Difference { row: None, case: case.to_owned(), what, value, limit });
+    }
+
+    /// Prints a row for each case, or for those that share one, and the largest difference of each column. Fails if one is over its limit.
     pub(crate) fn finish(self) -> Result<()> {
         eprintln!("\n{}", self.table());
         let large = self.differences.iter().filter(|difference| !difference.is_small());
         let failures: Vec<_> = large
-            .map(|Difference { case, what, value, limit }| {
+            .map(|Difference { case, what, value, limit, .. }| {
                 format!("{case}, {what}: {value:.1e}, limit {limit:.0e}")
             })
             .collect();
@@ -90,12 +117,14 @@ impl Comparison {
     }
 
     fn table(&self) -> String {
-        let mut cases: Vec<&str> = self.differences.iter().map(|one| one.case.as_str()).collect();
-        cases.dedup();
+        let mut cases: Vec<&str> = Vec::new();
         let mut columns: Vec<&str> = Vec::new();
         for one in &self.differences {
             if !columns.contains(&one.what) {
                 columns.push(one.what);
+            }
+            if !cases.contains(&one.row()) {
+                cases.push(one.row());
             }
         }
         let width = cases.iter().map(|case| case.len()).chain([self.title.len()]).max().unwrap_or(0);
@@ -111,9 +140,10 @@ impl Comparison {
             _ = write!(text, "  {column:>7}");
         }
         for case in cases {
-            let of_case = |one: &&Difference| one.case == case;
+            let here = |one: &&Difference| one.row() == case;
             line(&mut text, case, &|column| {
-                self.differences.iter().filter(of_case).find(|one| one.what == column).map(|one| one.value)
+                let values = self.differences.iter().filter(here).filter(|one| one.what == column);
+                values.map(|one| one.value).reduce(larger)
             });
         }
         line(&mut text, "largest", &|column| {

@@ -1,5 +1,5 @@
-//! Parity with Transformers and PEFT, which run beside the tests: checkpoints, adapters and tokenizers that they make,
-//! and what goes back to them.
+//! Parity with Transformers, PEFT and TRL, which run beside the tests: checkpoints, adapters and tokenizers that they
+//! make, what goes back to them, and updates by GRPO.
 //!
 //! `make parity` prepares what this needs: the Python environment `.venv-oracle`, and the folder `shared` beside the
 //! repository (or where `PODIUM_SHARED` says) with the reference's scripts, the tokenizer of Qwen3 and texts to try it
@@ -9,6 +9,8 @@ mod adapters;
 mod checkpoints;
 mod comparison;
 mod constraint;
+mod grpo;
 mod podium;
 mod reference;
 mod tokenizer;
+mod updates;

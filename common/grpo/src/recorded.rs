@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::group::{Completion, FinishReason, Group, RankCredit};
+use crate::group::{Allowed, Completion, FinishReason, Group, RankCredit};
 use crate::ids::{GroupId, PolicyVersion};
 
 /// A group as a row.
@@ -47,6 +47,9 @@ pub struct RecordedCompletion {
     /// Behaviour log-probability of each token, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<f32>>,
+    /// Positions at which sampling was restricted to a set of tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<Allowed>,
     /// Why sampling ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
@@ -68,6 +71,7 @@ impl RecordedGroup {
                 terms,
                 ranks: ranks.next().unwrap_or_default(),
                 logprobs: Some(completion.logprobs),
+                allowed: completion.allowed,
                 finish_reason: Some(completion.finish_reason),
                 text: Some(completion.text),
             };
@@ -107,6 +111,7 @@ impl RecordedGroup {
                 text_ends: Vec::new(),
                 logprobs: completion.logprobs.unwrap_or_default(),
                 sampled_logprobs: None,
+                allowed: completion.allowed,
             });
         }
         group
@@ -127,6 +132,7 @@ mod tests {
             text_ends: vec![],
             logprobs: tokens.iter().map(|token| -0.1 * *token as f32).collect(),
             sampled_logprobs: None,
+            allowed: vec![Allowed { position: 0, token_ids: vec![1, 3] }],
             finish_reason,
         };
         let group = Group {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use podium_grpo::options::Aggregation;
 use podium_grpo::plan::{self, ItemError};
 use podium_grpo::recorded::{RecordedCompletion, RecordedGroup};
-use podium_grpo::{Completion, Group, GroupId, Options, Step};
+use podium_grpo::{Allowed, Completion, Group, GroupId, Options, Step};
 use podium_model::{Config, GroupTokens, Packed, packed};
 use podium_runtime::json_lines;
 use podium_tokenizer::Tokenizer;
@@ -203,6 +203,15 @@ fn check_completion(
     let length = completion.ids.len();
     plan::check_items(&completion.ranks, length)
         .map_err(|source| Error::Items { place: place.to_owned(), source })?;
+    let names = |allowed: &Allowed| {
+        let token = completion.ids.get(allowed.position as usize);
+        token.is_some_and(|token| allowed.token_ids.contains(token))
+    };
+    let ascending = completion.allowed.windows(2).all(|pair| pair[0].position < pair[1].position);
+    if !ascending || !completion.allowed.iter().all(names) {
+        let expected = "ascending positions, each with a set that holds the token there";
+        return refuse("allowed", "does not fit ids".to_owned(), expected);
+    }
     let known = first.completions[0].logprobs.is_some();
     match &completion.logprobs {
         Some(logprobs) if known && logprobs.len() == length => {

@@ -12,7 +12,8 @@ pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
     let completions = || share.groups.iter().flat_map(|group| &group.completions);
     let lengths = || completions().map(|completion| completion.len() as f64);
     let cut = |completion: &&Completion| completion.finish_reason == FinishReason::Length;
-    let terminated = completions().filter(|completion| !cut(completion));
+    let terminated =
+        || completions().filter(|completion| !cut(completion)).map(|completion| completion.len() as f64);
     let rewards = || share.groups.iter().flat_map(|group| &group.rewards).flatten().copied();
     *tokens += share.tokens_in_step;
     *tokens += share
@@ -28,7 +29,9 @@ pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
         ("completions/min_length", lengths().reduce(f64::min).unwrap_or(0.0)),
         ("completions/max_length", lengths().reduce(f64::max).unwrap_or(0.0)),
         ("completions/clipped_ratio", completions().filter(cut).count() as f64 / count),
-        ("completions/mean_terminated_length", mean(terminated.map(|completion| completion.len() as f64))),
+        ("completions/mean_terminated_length", mean(terminated())),
+        ("completions/min_terminated_length", terminated().reduce(f64::min).unwrap_or(0.0)),
+        ("completions/max_terminated_length", terminated().reduce(f64::max).unwrap_or(0.0)),
         ("num_tokens", *tokens as f64),
     ]
     .map(|(name, value)| (name.to_owned(), value))

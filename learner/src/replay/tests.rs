@@ -89,6 +89,8 @@ fn a_row_at_fault_is_named() {
     refused(r#""reward": 0.5"#, r#""reward": 0.5, "terms": [1.0]"#, &[], "groups.jsonl:2: terms are [1.0]");
     let ranks = r#""reward": 0.5, "ranks": [{"tokens": {"start": 1, "end": 3}, "reward": 1.0}]"#;
     refused(r#""reward": 0.5"#, ranks, &[], "groups.jsonl:2: listed item 0 has the tokens from 1 to 3");
+    let allowed = r#""reward": 0.5, "allowed": [{"position": 1, "token_ids": [4, 5]}]"#;
+    refused(r#""reward": 0.5"#, allowed, &[], "groups.jsonl:2: allowed does not fit ids");
     let separate = ["grpo.multi_objective_aggregation=normalize_then_sum"];
     refused("[4]", "[4]", &separate, "groups.jsonl:1: reward_weights has 0 entries");
     let corrected = ["grpo.importance_sampling_correction=token_mask"];

@@ -1,6 +1,6 @@
 """Runs TRL's GRPOTrainer on recorded groups, one configuration after another, so that TRL is imported once.
 
-    python trl.py --jobs jobs.json
+    python train_with_trl.py --jobs jobs.json
 
 jobs.json is a list of {"model": DIR, "adapter": DIR or null, "groups": FILE, "groups_per_step": N, "out": DIR,
 "settings": {GRPOConfig fields}, "weigh_behaviour": whether to correct for the recorded log-probabilities}. A row of the
