@@ -52,6 +52,8 @@ pub struct RunFile {
     pub learner: Learner,
     /// Held-out evaluation.
     pub evaluation: Evaluation,
+    /// The reward inflation watch, and when a run ends early.
+    pub watch: podium_recsys::watch::Options,
     /// Supervised fine-tuning (`podium-learner sft`).
     pub sft: Sft,
     /// The completions that supervised fine-tuning imitates.
@@ -192,4 +194,7 @@ pub enum Error {
     /// The `[reward]` section, or a reward that pays for the wrong thing.
     #[error(transparent)]
     Reward(#[from] podium_recsys::reward::Error),
+    /// The `[watch]` section.
+    #[error(transparent)]
+    Watch(#[from] podium_recsys::watch::Error),
 }

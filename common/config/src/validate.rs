@@ -49,6 +49,7 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     rollout(&file.rollout)?;
     learner(&file.learner)?;
     evaluation(&file.evaluation)?;
+    file.watch.check()?;
     sft(&file.sft)?;
     network(&file.network)?;
     require("launch.workers", file.launch.workers, file.launch.workers <= 1024, "at most 1024")?;

@@ -11,12 +11,14 @@ pub mod candidates;
 pub mod completion;
 pub mod dataset;
 pub mod demonstration;
+pub mod diagnostics;
 mod ids;
 pub mod prompt;
 pub mod ranking;
 pub mod reward;
 pub mod synthetic;
 pub mod task;
+pub mod watch;
 
 pub use dataset::{Catalogue, Dataset, Item, User};
 pub use ids::{ItemId, UserId};

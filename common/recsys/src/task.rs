@@ -79,6 +79,8 @@ pub struct Task {
 pub struct Case {
     /// Whom it is about.
     pub user: UserId,
+    /// How many interactions they have before the target; the prompt may show fewer.
+    pub past: usize,
     /// What the prompt shows of their history, oldest first.
     pub history: Vec<ItemId>,
     /// What is to be ranked, in the order shown.
@@ -164,7 +166,8 @@ impl Task {
         let history = self.dataset.history(user).to_vec();
         let candidates = self.sampler.draw(user, purpose)?;
         let prompt = self.prompts.write(&self.dataset.catalogue, &history, &candidates)?;
-        Ok(Case { user: user.id, history, candidates, target: user.target(), prompt })
+        let past = user.items.len() - 1;
+        Ok(Case { user: user.id, past, history, candidates, target: user.target(), prompt })
     }
 
     /// Reads `completion`, decoded without special tokens, and scores it.

@@ -1,0 +1,150 @@
+//! What a step's or an evaluation's answers have in common, beyond what they earn: figures that show a policy which has
+//! found a short cut.
+//!
+//! | figure | over | meaning |
+//! |---|---|---|
+//! | `groups/frac_all_hit` | prompts | share in which every answer ranks the target first: nothing is left to learn |
+//! | `groups/frac_all_miss` | prompts | share in which no well-formed answer lists the target: nothing to learn from |
+//! | `groups/frac_all_malformed` | prompts | share in which no answer is well-formed; all of them are also all-miss |
+//! | `groups/reward/<kind>/<value>` | prompts of that kind | mean reward, see [`kinds`] |
+//! | `completions/well_formed` | answers | share that is as asked for |
+//! | `completions/form/<form>` | answers | share of each defect, see [`Form`]; with the well-formed ones they add up to 1 |
+//! | `ranking/copied_order` | well-formed answers | share that lists the first candidates in the order in which the prompt shows them |
+//! | `ranking/order_correlation` | well-formed answers of two items or more | mean Kendall's τ between the listed order and the prompt's: 1 for the same order, -1 for the reverse; 0 by chance |
+//! | `ranking/first_position` | well-formed answers | mean place, from 1, that the item ranked first has in the prompt's candidate list; (n + 1) / 2 by chance |
+//! | `ranking/first_popularity` | well-formed answers | mean popularity of the item ranked first, see [`Percentiles`]; about that of the candidates by chance |
+//! | `ranking/target_popularity` | all answers | the same of the target: what `first_popularity` would be if every answer were right |
+//!
+//! A figure over nothing is left out.
+
+pub mod kinds;
+mod percentiles;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use percentiles::Percentiles;
+
+use crate::completion::Form;
+use crate::dataset::Dataset;
+use crate::ids::ItemId;
+use crate::task::Case;
+use kinds::Kinds;
+
+/// What is known of one answer to a case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Its shape.
+    pub form: Form,
+    /// Where a well-formed answer has the target, from 1.
+    pub rank: Option<usize>,
+    /// What it lists, best first.
+    pub ranking: Vec<ItemId>,
+    /// What it earned.
+    pub reward: f64,
+}
+
+/// Knows what of a data set the figures need.
+#[derive(Debug)]
+pub struct Diagnostics {
+    popularity: Percentiles,
+    kinds: Kinds,
+}
+
+impl Diagnostics {
+    /// For prompts over `dataset`.
+    pub fn new(dataset: &Dataset) -> Self {
+        let popularity = Percentiles::of(&dataset.catalogue);
+        Self { kinds: Kinds::of(dataset, &popularity), popularity }
+    }
+
+    /// The figures over prompts and their answers, by name.
+    pub fn figures(&self, cases: &[(Case, Vec<Answer>)]) -> BTreeMap<String, f64> {
+        let mut figures = BTreeMap::new();
+        let mut put = |name: String, mean: Mean| figures.extend(mean.value().map(|value| (name, value)));
+        for (name, holds) in [
+            ("all_hit", (|answer| answer.rank == Some(1)) as fn(&Answer) -> bool),
+            ("all_miss", |answer| answer.rank.is_none()),
+            ("all_malformed", |answer| !answer.form.is_well_formed()),
+        ] {
+            let all = cases.iter().map(|(_, answers)| f64::from(answers.iter().all(holds)));
+            put(format!("groups/frac_{name}"), all.collect());
+        }
+        let mut by_kind: BTreeMap<String, Mean> = BTreeMap::new();
+        for (case, answers) in cases {
+            for name in self.kinds.of_case(case, &self.popularity) {
+                let mean = by_kind.entry(name).or_default();
+                for answer in answers {
+                    mean.add(answer.reward);
+                }
+            }
+        }
+        for (name, mean) in by_kind {
+            put(format!("groups/reward/{name}"), mean);
+        }
+        let answers = || cases.iter().flat_map(|(case, answers)| answers.iter().map(move |one| (case, one)));
+        for form in Form::ALL {
+            let place = if form.is_well_formed() { "" } else { "form/" };
+            let shares = answers().map(|(_, answer)| f64::from(answer.form == form));
+            put(format!("completions/{place}{}", form.name()), shares.collect());
+        }
+        let popularity = |item: ItemId| self.popularity.percentile(item);
+        let targets = answers().filter_map(|(case, _)| popularity(case.target));
+        put("ranking/target_popularity".into(), targets.collect());
+        let well_formed = || answers().filter(|(_, answer)| answer.form.is_well_formed());
+        let places = || well_formed().map(|(case, answer)| places(&case.candidates, &answer.ranking));
+        let copied = places().map(|places| f64::from(places.iter().copied().eq(0..places.len())));
+        put("ranking/copied_order".into(), copied.collect());
+        put("ranking/order_correlation".into(), places().filter_map(|places| kendall(&places)).collect());
+        let first = places().filter_map(|places| Some(*places.first()? as f64 + 1.0));
+        put("ranking/first_position".into(), first.collect());
+        let first = well_formed().filter_map(|(_, answer)| popularity(*answer.ranking.first()?));
+        put("ranking/first_popularity".into(), first.collect());
+        figures
+    }
+}
+
+/// Where listed items stand among the candidates, from 0.
+fn places(candidates: &[ItemId], ranking: &[ItemId]) -> Vec<usize> {
+    ranking.iter().filter_map(|item| candidates.iter().position(|candidate| candidate == item)).collect()
+}
+
+/// Kendall's τ between the order of `places` and the ascending one (Kendall 1938); `None` for fewer than two.
+fn kendall(places: &[usize]) -> Option<f64> {
+    let pairs = || {
+        let later = |(index, place)| places[index + 1..].iter().map(move |other| (place, other));
+        places.iter().enumerate().flat_map(later)
+    };
+    let agreeing = pairs().filter(|(one, other)| one < other).count() as f64;
+    let all = pairs().count() as f64;
+    (all > 0.0).then(|| 2.0 * agreeing / all - 1.0)
+}
+
+/// A mean as it is gathered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: f64,
+    count: usize,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1;
+    }
+
+    fn value(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+impl FromIterator<f64> for Mean {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        let mut mean = Self::default();
+        for value in values {
+            mean.add(value);
+        }
+        mean
+    }
+}

@@ -1,0 +1,103 @@
+//! Straight lines by least squares, and means, with 99 % intervals.
+
+use super::Gain;
+
+/// The normal distribution's 99.5 % quantile.
+const Z: f64 = 2.575_829_303_548_901;
+/// Fewer degrees of freedom say nothing worth a warning.
+const LEAST_FREEDOM: usize = 3;
+
+/// For each place of `x` what its value is multiplied by to give the rise of the line through all values, from the
+/// lowest to the highest place; `None` where the places do not differ.
+pub(super) fn weights(x: &[f64]) -> Option<Vec<f64>> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let spread: f64 = x.iter().map(|x| (x - mean).powi(2)).sum();
+    let length = x.iter().copied().reduce(f64::max)? - x.iter().copied().reduce(f64::min)?;
+    (spread > 0.0).then(|| x.iter().map(|x| (x - mean) / spread * length).collect())
+}
+
+/// How much the line through `points` rises over `length`, with the 99 % interval of its slope (standard error from the
+/// residuals, two degrees of freedom less than points); `None` with fewer than five points.
+pub(super) fn rise(points: &[(f64, f64)], length: f64) -> Option<Gain> {
+    let freedom = points.len().checked_sub(2).filter(|&freedom| freedom >= LEAST_FREEDOM)? as f64;
+    let count = points.len() as f64;
+    let (x, y) = (
+        points.iter().map(|point| point.0).sum::<f64>() / count,
+        points.iter().map(|point| point.1).sum::<f64>() / count,
+    );
+    let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    if spread <= 0.0 {
+        return None;
+    }
+    let slope = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>() / spread;
+    let residuals: f64 = points.iter().map(|point| (point.1 - y - slope * (point.0 - x)).powi(2)).sum();
+    let margin = student(freedom) * (residuals / freedom / spread).sqrt() * length;
+    let mean = slope * length;
+    Some(Gain { mean, low: mean - margin, high: mean + margin })
+}
+
+/// The mean of `values` with its 99 % interval; `None` with fewer than four values.
+pub(super) fn mean(values: &[f64]) -> Option<Gain> {
+    let freedom = values.len().checked_sub(1).filter(|&freedom| freedom >= LEAST_FREEDOM)? as f64;
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let margin = student(freedom) * (squares / freedom / count).sqrt();
+    Some(Gain { mean, low: mean - margin, high: mean + margin })
+}
+
+/// Student's t: its 99.5 % quantile, by the expansion in Abramowitz & Stegun 26.7.5. With three degrees of freedom it
+/// is 5 % too low, from six on within 1 %.
+fn student(freedom: f64) -> f64 {
+    let first = (Z.powi(3) + Z) / 4.0;
+    let second = (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / 96.0;
+    let third = (3.0 * Z.powi(7) + 19.0 * Z.powi(5) + 17.0 * Z.powi(3) - 15.0 * Z) / 384.0;
+    Z + first / freedom + second / freedom.powi(2) + third / freedom.powi(3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_tables() {
+        for (freedom, expected, within) in
+            [(3.0, 5.841, 0.06), (6.0, 3.707, 0.01), (10.0, 3.169, 0.002), (60.0, 2.660, 0.001)]
+        {
+            let found = student(freedom);
+            assert!((found / expected - 1.0).abs() < within, "{freedom}: {found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_found_with_its_error() {
+        let exact: Vec<(f64, f64)> = (0..5).map(|x| (f64::from(x), 1.0 + 0.5 * f64::from(x))).collect();
+        let gain = rise(&exact, 5.0).unwrap();
+        assert!((gain.mean - 2.5).abs() < 1e-12 && gain.high - gain.low < 1e-9);
+        // y = 0, 1, 1, 2, 1: slope 0.3, residuals 1.1 in all, error √(1.1 / 3 / 10).
+        let points = [(0.0, 0.0), (1.0, 1.0), (2.0, 1.0), (3.0, 2.0), (4.0, 1.0)];
+        let gain = rise(&points, 2.0).unwrap();
+        assert!((gain.mean - 0.6).abs() < 1e-12);
+        assert!((gain.high - gain.mean - 2.0 * student(3.0) * (1.1_f64 / 30.0).sqrt()).abs() < 1e-12);
+        assert!(rise(&points[..4], 1.0).is_none());
+        assert!(rise(&[(1.0, 0.0); 5], 1.0).is_none());
+    }
+
+    #[test]
+    fn a_mean_has_its_error() {
+        // 1, 2, 3, 6: mean 3, squares 14 in all, error √(14 / 3 / 4).
+        let gain = mean(&[1.0, 2.0, 3.0, 6.0]).unwrap();
+        assert!((gain.mean - 3.0).abs() < 1e-12);
+        assert!((gain.mean - gain.low - student(3.0) * (14.0_f64 / 12.0).sqrt()).abs() < 1e-12);
+        assert!(mean(&[1.0, 2.0, 3.0]).is_none());
+    }
+
+    #[test]
+    fn weights_give_the_rise_of_the_line() {
+        let weights = weights(&[0.0, 20.0, 40.0, 50.0]).unwrap();
+        let rise: f64 = weights.iter().zip([0.0, 2.0, 4.0, 5.0]).map(|(weight, y)| weight * y).sum();
+        assert!((rise - 5.0).abs() < 1e-12);
+        assert!(weights.iter().sum::<f64>().abs() < 1e-12, "what all places share does not count");
+        assert!(super::weights(&[3.0]).is_none());
+    }
+}
