@@ -9,6 +9,7 @@ use podium_proto::convert::Slot;
 use podium_proto::v1;
 use podium_recsys::ItemId;
 use podium_recsys::completion::{self, Layout};
+use podium_recsys::diagnostics::Diagnostics;
 use podium_recsys::task::{self, Case, Task};
 
 /// Orders of epochs kept at hand: the one in use, and its neighbour while a step spans both.
@@ -26,6 +27,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Curriculum {
     task: Task,
+    diagnostics: Diagnostics,
     prompts_per_step: u32,
     refill_attempts: u32,
     orders: Mutex<BTreeMap<u64, Arc<Vec<usize>>>>,
@@ -37,12 +39,18 @@ impl Curriculum {
         if task.dataset().train.is_empty() {
             return Err(Error::NoTrainingUsers);
         }
-        Ok(Self { task, prompts_per_step, refill_attempts, orders: Mutex::default() })
+        let diagnostics = Diagnostics::new(task.dataset());
+        Ok(Self { task, diagnostics, prompts_per_step, refill_attempts, orders: Mutex::default() })
     }
 
     /// The ranking task.
     pub const fn task(&self) -> &Task {
         &self.task
+    }
+
+    /// What is told of answers to its prompts.
+    pub const fn diagnostics(&self) -> &Diagnostics {
+        &self.diagnostics
     }
 
     /// The case that a slot stands for: training users in the order of their epoch, held-out users as they are. A further

@@ -8,6 +8,7 @@ use podium_proto::convert::{Slot, SlotResult};
 use podium_proto::v1;
 use podium_recsys::ItemId;
 use podium_recsys::completion::{self, Expected};
+use podium_recsys::diagnostics::Answer;
 use podium_recsys::reward::ItemReward;
 use podium_recsys::task::{self, Case, Grade, Task};
 
@@ -192,6 +193,13 @@ pub struct Reading {
     pub grade: Grade,
     /// The items that it lists, best first.
     pub ranking: Vec<ItemId>,
+}
+
+impl From<Reading> for Answer {
+    fn from(Reading { grade, ranking }: Reading) -> Self {
+        let Grade { outcome, score } = grade;
+        Self { form: outcome.form, rank: outcome.scored_rank(), ranking, reward: score.total }
+    }
 }
 
 /// Reads a completion the way it was graded.

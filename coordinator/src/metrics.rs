@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::machine::{Machine, Millis, Phase};
+use crate::reports::watch::Findings;
 
 const GROUPS: &str = "podium_coordinator_groups_total";
 const GROUPS_USED: &str = "podium_coordinator_groups_used_total";
@@ -26,6 +27,8 @@ const EVALUATION_WANTED: &str = "podium_coordinator_evaluation_prompts_wanted";
 const FINISHED: &str = "podium_coordinator_run_finished";
 const STEP_FIGURE: &str = "podium_coordinator_step_figure";
 const EVALUATION_FIGURE: &str = "podium_coordinator_evaluation_figure";
+const INFLATED: &str = "podium_coordinator_reward_inflated";
+const BEST_VERSION: &str = "podium_coordinator_best_policy_version";
 const STEP_SECONDS: &str = "podium_coordinator_step_seconds";
 const STORE_SECONDS: &str = "podium_coordinator_store_write_seconds";
 const STORE_ERRORS: &str = "podium_coordinator_store_errors_total";
@@ -33,7 +36,7 @@ const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
 /// Figures of a step that are also gauges; the rest is in metrics.jsonl.
-const STEP_FIGURES: [&str; 11] = [
+const STEP_FIGURES: [&str; 18] = [
     "reward",
     "reward_std",
     "frac_reward_zero_std",
@@ -45,6 +48,13 @@ const STEP_FIGURES: [&str; 11] = [
     "completions/mean_length",
     "completions/clipped_ratio",
     "completions/well_formed",
+    "groups/frac_all_hit",
+    "groups/frac_all_miss",
+    "groups/frac_all_malformed",
+    "ranking/copied_order",
+    "ranking/order_correlation",
+    "ranking/first_position",
+    "ranking/first_popularity",
 ];
 
 /// Declares every metric. Call once the recorder is installed.
@@ -78,6 +88,8 @@ pub fn describe() {
         EVALUATION_FIGURE,
         "Figures of the last complete evaluation, by name and end of the interval."
     );
+    describe_gauge!(INFLATED, "1 while the reward rises and the held-out ranking does not follow.");
+    describe_gauge!(BEST_VERSION, "The policy version with the best held-out NDCG so far.");
     describe_histogram!(STEP_SECONDS, Unit::Seconds, "Time from one committed step to the next.");
     describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time of a durable write of results or of a step.");
     describe_counter!(STORE_ERRORS, "Writes that failed: see the log for the remedy.");
@@ -139,6 +151,14 @@ pub fn evaluation_complete<'a>(figures: impl IntoIterator<Item = (&'a String, &'
     }
 }
 
+/// Records what the evaluations so far come to.
+pub fn findings(findings: &Findings) {
+    gauge!(INFLATED).set(f64::from(u8::from(findings.warning.is_some())));
+    if let Some((version, _)) = findings.best {
+        gauge!(BEST_VERSION).set(version.0 as f64);
+    }
+}
+
 /// Records a write to the store.
 pub fn store_write(took: Duration, succeeded: bool) {
     histogram!(STORE_SECONDS).record(took.as_secs_f64());
@@ -163,7 +183,7 @@ pub fn standing(machine: &Machine, now: Millis) {
     gauge!(WORKERS).set(machine.workers(now).count() as f64);
     gauge!(RANKS).set(machine.world().joined());
     gauge!(STEP).set(machine.committed().0 as f64);
-    gauge!(STEPS).set(machine.plan().steps as f64);
+    gauge!(STEPS).set(machine.last_version().0 as f64);
     gauge!(POLICY_VERSION).set(machine.latest().0 as f64);
     gauge!(GROUPS_READY).set(sampling.ready);
     gauge!(GROUPS_WANTED).set(sampling.wanted);

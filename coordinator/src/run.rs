@@ -19,10 +19,11 @@ use crate::actor::{self, Parts, blocking};
 use crate::curriculum::{self, Curriculum};
 use crate::grading::Sampling;
 use crate::identity::Identity;
-use crate::machine::{Machine, Plan};
+use crate::machine::{Machine, Plan, Recovered};
 use crate::policies::{self, Policies, Start};
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
+use crate::reports::watch::Watch;
 use crate::service::{self, Context};
 use crate::store::{self, Store};
 
@@ -194,7 +195,9 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
         run_hash,
         model_fingerprint: policies.fingerprint().to_owned(),
     };
-    let machine = Machine::restore(plan, store.recover()?);
+    let watch = Watch::new(&file.watch, curriculum.task());
+    let ended_by = watch.findings(&store.evaluations()?).ended_by;
+    let machine = Machine::restore(plan, Recovered { ended_by, ..store.recover()? });
     if machine.committed().0 > 0 || machine.latest() > PolicyVersion::START {
         tracing::info!("continuing: {} of {} steps are done", machine.committed().0, file.run.steps);
     }
@@ -210,6 +213,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
         store: Arc::new(store),
         curriculum: Arc::new(curriculum),
         policies: Arc::new(policies),
+        watch,
         baselines,
         out,
     })

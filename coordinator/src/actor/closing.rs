@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use podium_grpo::{Group, PolicyVersion, Step};
 use podium_proto::convert::{Slot, TryFromMessage};
 use podium_proto::v1;
+use podium_recsys::diagnostics::Answer;
 
 use super::Error;
 use crate::curriculum::Curriculum;
@@ -12,6 +13,7 @@ use crate::grading;
 use crate::machine::Work;
 use crate::reports::evaluation::Answered;
 use crate::reports::recording::Recording;
+use crate::reports::watch::{Findings, Watch};
 use crate::reports::{evaluation, samples, step};
 use crate::store::{EvaluationRecord, Row, StepRecord, Store};
 
@@ -39,20 +41,21 @@ pub(super) fn close_step(
         None => 0,
     };
     let work = Work::Training(step);
-    let (mut groups, mut forms, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut groups, mut answers, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for message in store.groups(step)? {
         let slot = work.slot(message.index, message.attempt);
         let case = curriculum.case(slot)?;
-        forms.extend(
-            message.completions.iter().map(|one| curriculum.task().grade(&case, &one.text).outcome.form),
-        );
         if samples::keeps_step(step.0, steps) && kept.len() < samples::KEPT {
             let version = PolicyVersion(message.policy_version);
             kept.push(samples::row(curriculum.task(), slot, version, &case, &message.completions));
         }
+        let read = |one: &v1::Completion| Answer::from(grading::read(curriculum.task(), &case, &one.text));
+        let answered: Vec<Answer> = message.completions.iter().map(read).collect();
+        answers.push((case, answered));
         groups.push(Group::try_from_message(message)?);
     }
-    let known = step::StepFigures { step, groups: &groups, forms: &forms, tokens_before, seconds };
+    let diagnosed = curriculum.diagnostics().figures(&answers);
+    let known = step::StepFigures { step, groups: &groups, diagnosed: &diagnosed, tokens_before, seconds };
     let row = step::row(&known, &figures.clone().unwrap_or_default());
     let record = StepRecord { reported: figures.is_some(), row, samples: kept };
     if let Some(recording) = recording {
@@ -79,12 +82,13 @@ pub(super) fn add_report(
     }
 }
 
-/// Makes an evaluation's record and keeps it.
+/// Makes an evaluation's record and keeps it. Evaluations are closed in order of version.
 pub(super) fn close_evaluation(
     store: &Store,
     curriculum: &Curriculum,
+    watch: &Watch,
     version: PolicyVersion,
-) -> Result<EvaluationRecord, Error> {
+) -> Result<(EvaluationRecord, Findings), Error> {
     let task = curriculum.task();
     let mut answers = Vec::new();
     let mut kept = Vec::new();
@@ -97,12 +101,22 @@ pub(super) fn close_evaluation(
         let reading = grading::read(task, &case, &answer.text);
         answers.push(Answered { case, answer, reading });
     }
-    let start = store.evaluations()?.remove(&PolicyVersion::START).map(|record| record.ranks);
+    let mut evaluations = store.evaluations()?;
+    let start = evaluations.get(&PolicyVersion::START).map(|record| record.ranks.as_slice());
     let metrics = evaluation::metrics(task.answer().list_length);
-    let row = evaluation::row(version, &answers, start.as_deref(), &metrics, task.seed());
-    let record = EvaluationRecord { row, ranks: evaluation::ranks(&answers), samples: kept };
+    let mut row = evaluation::row(version, &answers, start, &metrics, task.seed());
+    let ranks = evaluation::ranks(&answers);
+    let answers: Vec<_> =
+        answers.into_iter().map(|one| (one.case, vec![Answer::from(one.reading)])).collect();
+    row.extend(
+        curriculum.diagnostics().figures(&answers).into_iter().map(|(name, value)| (name, value.into())),
+    );
+    evaluations.insert(version, EvaluationRecord { row, ranks, samples: kept });
+    watch.note(store, &mut evaluations, version)?;
+    let findings = watch.findings(&evaluations);
+    let record = evaluations.remove(&version).unwrap_or_default();
     store.put_evaluation(version, &record)?;
-    Ok(record)
+    Ok((record, findings))
 }
 
 /// The completions and tokens of groups.

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::state::State;
 use super::{Error, Outcome, blocking, closing};
-use crate::machine::{Millis, Phase};
+use crate::machine::{Event, Millis, Phase};
 use crate::metrics;
+use crate::reports::watch::Findings;
 use crate::reports::{Contents, evaluation, step, summary};
 use crate::store::EvaluationRecord;
 
@@ -32,11 +33,17 @@ impl State {
     }
 
     async fn try_to_catch_up(&mut self) -> Result<(), Error> {
-        while let Some(&version) = self.to_close.first() {
+        while let Some(version) = self.next_to_close() {
             let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
-            let record = self.write(move || closing::close_evaluation(&store, &curriculum, version)).await?;
+            let watch = self.parts.watch.clone();
+            let close = move || closing::close_evaluation(&store, &curriculum, &watch, version);
+            let (record, findings) = self.write(close).await?;
             self.to_close.remove(&version);
             self.show_evaluation(version, &record);
+            self.take_findings(findings);
+            let end =
+                self.findings.ended_by.clone().filter(|(by, _)| *by == version).map(|(_, reason)| reason);
+            self.step(Event::EvaluationJudged { version, end }).await;
             let added = self.reports.add_evaluation(&record);
             self.reports_behind |= added.is_err();
             added?;
@@ -51,6 +58,7 @@ impl State {
             if let Some((&version, record)) = evaluations.last_key_value() {
                 self.show_evaluation(version, record);
             }
+            self.take_findings(self.parts.watch.findings(&evaluations));
             self.parts.baselines.write(&self.parts.out)?;
             self.reports.rewrite(&Contents { steps, evaluations: evaluations.into_values().collect() })?;
             self.reports_behind = false;
@@ -58,18 +66,35 @@ impl State {
         if self.finish_wanted {
             let store = self.parts.store.clone();
             let evaluations = blocking(move || Ok::<_, Error>(store.evaluations()?)).await?;
-            let steps = self.parts.machine.plan().steps;
+            let steps = self.parts.machine.last_version().0;
             summary::write_finished(
                 &self.parts.out,
                 &self.parts.identity,
                 steps,
+                self.parts.machine.ended(),
                 &evaluations,
+                &self.findings,
                 &self.parts.baselines,
             )?;
             self.finish_wanted = false;
             tracing::info!("all {steps} steps and {} evaluations are done", evaluations.len());
         }
         Ok(())
+    }
+
+    /// The evaluation to close now: all before it are closed, since the watch looks back on them.
+    fn next_to_close(&self) -> Option<PolicyVersion> {
+        self.to_close.first().copied().filter(|version| self.parts.machine.to_judge() == Some(*version))
+    }
+
+    fn take_findings(&mut self, findings: Findings) {
+        match (&self.findings.warning, &findings.warning) {
+            (None, Some(warning)) => tracing::warn!("{warning}"),
+            (Some(_), None) => tracing::info!("the reward no longer rises without the held-out ranking"),
+            _ => {}
+        }
+        metrics::findings(&findings);
+        self.findings = findings;
     }
 
     fn show_evaluation(&mut self, version: PolicyVersion, record: &EvaluationRecord) {
@@ -82,7 +107,7 @@ impl State {
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
         let machine = &self.parts.machine;
         machine.over()?;
-        let unfinished = self.finish_wanted || self.reports_behind || !self.to_close.is_empty();
+        let unfinished = self.finish_wanted || self.reports_behind || self.next_to_close().is_some();
         let since = *self.over_since.get_or_insert_with(Instant::now);
         let patience = if machine.is_complete() {
             FAREWELL
@@ -113,17 +138,18 @@ impl State {
             }
         };
         let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
-        let mut warnings: Vec<String> = self.trouble.iter().cloned().collect();
+        let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
         if workers.is_empty() && machine.over().is_none() {
             warnings.push("no rollout worker is connected".to_owned());
         }
         let evaluation = self.last_evaluation.as_ref();
+        let best = self.findings.best;
         v1::RunStatus {
             run_id: self.parts.identity.run_id.to_string(),
             run_name: self.parts.identity.run_name.clone(),
             phase: phase(machine.phase()).into(),
             step: machine.committed().0,
-            steps: machine.plan().steps,
+            steps: machine.last_version().0,
             policy_version: machine.latest().0,
             groups_ready: sampling.ready,
             groups_wanted: sampling.wanted,
@@ -135,6 +161,9 @@ impl State {
             last_evaluation: evaluation.map(|(_, figures)| figures.clone()).unwrap_or_default(),
             last_evaluation_version: evaluation.map(|(version, _)| version.0),
             warnings,
+            best_version: best.map(|(version, _)| version.0),
+            best_score: best.map(|(_, score)| score).unwrap_or_default(),
+            best_by: self.findings.best_by.clone(),
         }
     }
 }

@@ -93,7 +93,7 @@ impl State {
             self.write(move || Ok(store.put_checkpoint(rank, step)?)).await?;
             self.step(Event::CheckpointKept { rank, step }).await;
         }
-        let last = step.next().0 >= self.parts.machine.plan().steps;
+        let last = step.next().0 >= self.parts.machine.last_version().0;
         let over = last || self.parts.machine.over().is_some();
         if over {
             self.step(Event::RankTold { rank }).await;

@@ -19,6 +19,7 @@ use crate::policies::Policies;
 use crate::reports::Reports;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
+use crate::reports::watch::{Findings, Watch};
 use crate::store::Store;
 
 /// How often time is looked at, and with it deadlines.
@@ -37,6 +38,8 @@ pub struct Parts {
     pub curriculum: Arc<Curriculum>,
     /// The policy versions.
     pub policies: Arc<Policies>,
+    /// Whether the ranking follows the reward.
+    pub watch: Watch,
     /// What the run is measured against.
     pub baselines: Baselines,
     /// Where the groups of its steps are recorded, if they are.
@@ -73,6 +76,7 @@ pub(super) struct State {
     pub(super) trouble: Option<String>,
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
+    pub(super) findings: Findings,
     pub(super) changes: watch::Sender<u64>,
 }
 
@@ -96,6 +100,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         trouble: None,
         last_step: BTreeMap::new(),
         last_evaluation: None,
+        findings: Findings::default(),
         changes,
     };
     let actor = tokio::spawn(state.run(commands, stop));

@@ -66,7 +66,7 @@ impl Machine {
 
     /// Whether a version may be published now: at most the one that the step being made produces.
     pub fn check_publish(&self, version: PolicyVersion) -> Result<(), Error> {
-        if version <= self.committed.produces() && version <= self.plan.last_version() {
+        if version <= self.committed.produces() && version <= self.last_version() {
             Ok(())
         } else {
             Err(Error::VersionAhead { version, committed: self.committed })

@@ -68,6 +68,13 @@ pub enum Event {
         /// The step it continues with.
         step: Step,
     },
+    /// An evaluation is closed, its record durable. They are closed in order of version.
+    EvaluationJudged {
+        /// Of which version.
+        version: PolicyVersion,
+        /// Why the run is to end with the version that is evaluated after it, if it is.
+        end: Option<String>,
+    },
     /// A rank was told that the run is over.
     RankTold {
         /// Which rank.

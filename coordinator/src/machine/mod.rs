@@ -12,6 +12,7 @@
 
 mod blocks;
 mod checks;
+mod ending;
 mod error;
 mod events;
 mod leases;
@@ -53,6 +54,8 @@ pub struct Recovered {
     pub filled: Vec<Filled>,
     /// Versions whose evaluation is complete.
     pub evaluated: Vec<PolicyVersion>,
+    /// The evaluation that ended the run, and why, if one did.
+    pub ended_by: Option<(PolicyVersion, String)>,
     /// The step that each rank's last reported checkpoint continues with.
     pub checkpoints: BTreeMap<u32, Step>,
     /// The first step whose groups are kept.
@@ -76,6 +79,10 @@ pub struct Machine {
     /// Work that is not done, in the order in which it is handed out.
     open: BTreeMap<Work, Blocks>,
     evaluated: BTreeSet<PolicyVersion>,
+    /// The first evaluation that has not been judged; `None` once all are.
+    to_judge: Option<PolicyVersion>,
+    /// The version with which an evaluation ended the run, and why.
+    ended: Option<(PolicyVersion, String)>,
     leases: Leases,
     workers: BTreeMap<Uuid, Worker>,
     world: World,
@@ -95,6 +102,8 @@ impl Machine {
             latest: PolicyVersion(recovered.latest),
             open: BTreeMap::new(),
             evaluated: recovered.evaluated.into_iter().collect(),
+            to_judge: None,
+            ended: None,
             leases: Leases::default(),
             workers: BTreeMap::new(),
             world: recovered.world,
@@ -104,6 +113,7 @@ impl Machine {
             draining: None,
             complete: false,
         };
+        machine.restore_judgements(recovered.ended_by);
         machine.open_steps();
         for version in (0..=machine.committed.0).map(PolicyVersion) {
             machine.open_evaluation(version);
@@ -130,6 +140,7 @@ impl Machine {
             Event::VersionPublished { version } => self.latest = self.latest.max(version),
             Event::StepCommitted { step } => self.commit(step, &mut actions),
             Event::CheckpointKept { rank, step } => self.keep_checkpoint(rank, step, &mut actions),
+            Event::EvaluationJudged { version, end } => self.judge(version, end, &mut actions),
             Event::RankTold { rank } => {
                 self.ranks_told.insert(rank);
             }
@@ -167,10 +178,11 @@ impl Machine {
         }
     }
 
-    /// Opens the step being made, and in asynchronous mode those that a version which is there may sample already.
+    /// Opens the step being made, and in asynchronous mode those that a version which is there may sample already; none
+    /// that an evaluation may still rule out.
     fn open_steps(&mut self) {
         let end = self.committed.next().0.saturating_add(self.plan.max_policy_lag);
-        for step in self.committed.0..end.min(self.plan.steps) {
+        for step in self.committed.0..end.min(self.opens_before()) {
             self.open_work(Work::Training(Step(step)));
         }
     }
@@ -198,7 +210,8 @@ impl Machine {
             self.evaluated.insert(version);
             actions.push(Action::EvaluationComplete(version));
         }
-        if !self.complete && self.committed.0 >= self.plan.steps && self.open.is_empty() {
+        let trained = self.committed.0 >= self.last_version().0;
+        if !self.complete && trained && self.open.is_empty() {
             self.complete = true;
             actions.extend([Action::RunComplete, Action::Wake]);
         }

@@ -39,6 +39,9 @@ pub struct Plan {
     pub evaluation_prompts: u32,
     /// Held-out prompts an evaluation lease.
     pub evaluation_prompts_per_lease: u32,
+    /// Whether what an evaluation finds may end the run: training then stays less than two evaluations ahead of the
+    /// last one that was judged.
+    pub evaluations_may_end: bool,
     /// After this long without a word a lease goes to somebody else, and a worker counts as lost.
     pub lease_deadline: Millis,
 }
@@ -69,6 +72,7 @@ impl Plan {
             evaluate_every_steps: file.evaluation.every_steps,
             evaluation_prompts: users,
             evaluation_prompts_per_lease: file.evaluation.prompts_per_lease,
+            evaluations_may_end: file.watch.stop_after_evaluations > 0,
             lease_deadline: Millis(file.network.lease_deadline_ms),
         }
     }
@@ -83,6 +87,14 @@ impl Plan {
         let PolicyVersion(v) = version;
         let regular = self.evaluate_every_steps > 0 && v.is_multiple_of(self.evaluate_every_steps);
         self.evaluation_prompts > 0 && v <= self.steps && (v == 0 || v == self.steps || regular)
+    }
+
+    /// The version that is evaluated after this one; `None` after the last.
+    pub fn evaluated_after(&self, version: PolicyVersion) -> Option<PolicyVersion> {
+        let PolicyVersion(v) = version;
+        let regular = v.checked_div(self.evaluate_every_steps).map(|done| done + 1);
+        let regular = regular.map_or(self.steps, |next| next.saturating_mul(self.evaluate_every_steps));
+        (self.evaluation_prompts > 0 && v < self.steps).then(|| PolicyVersion(regular.min(self.steps)))
     }
 
     /// Whether a version may sample groups of a step: none from after it, and none that is too old.

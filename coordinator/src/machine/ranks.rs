@@ -26,9 +26,9 @@ impl Machine {
     }
 
     pub(super) fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Action {
-        if self.draining.is_some() || step.0 >= self.plan.steps {
+        if self.draining.is_some() || step.0 >= self.last_version().0 {
             self.ranks_told.insert(rank);
-            let reason = self.draining.clone().unwrap_or_else(|| "all steps are done".to_owned());
+            let reason = self.draining.as_deref().or(self.ended()).unwrap_or("all steps are done").to_owned();
             return Action::Leave { reason };
         }
         if !self.world.ask(rank, learner) {

@@ -57,11 +57,11 @@ impl Machine {
 
     /// Why everybody should leave, if they should.
     pub fn over(&self) -> Option<String> {
-        let complete = self.complete.then(|| "the run is complete".to_owned());
+        let complete = self.complete.then(|| self.ended().unwrap_or("the run is complete").to_owned());
         complete.or_else(|| self.draining.clone())
     }
 
-    /// Whether all steps and evaluations are done.
+    /// Whether all steps and evaluations are done that there are to be.
     pub const fn is_complete(&self) -> bool {
         self.complete
     }
@@ -78,7 +78,7 @@ impl Machine {
             Phase::Finished
         } else if self.draining.is_some() {
             Phase::Draining
-        } else if self.committed.0 >= self.plan.steps {
+        } else if self.committed.0 >= self.last_version().0 {
             Phase::Evaluating
         } else if nothing_yet && (self.workers.is_empty() || !self.world.is_complete()) {
             Phase::Starting

@@ -21,6 +21,7 @@ fn plan() -> Plan {
         evaluate_every_steps: 3,
         evaluation_prompts: 5,
         evaluation_prompts_per_lease: 2,
+        evaluations_may_end: false,
         lease_deadline: Millis(1_000),
     }
 }
@@ -86,6 +87,10 @@ struct Worker {
 
 struct Simulation {
     plan: Plan,
+    /// The evaluation that ends the run, if one does.
+    ends: Option<PolicyVersion>,
+    /// Evaluations that are answered and not closed.
+    answered: BTreeSet<PolicyVersion>,
     chance: Stream,
     now: u64,
     disk: Disk,
@@ -104,6 +109,8 @@ impl Simulation {
         let mut simulation = Self {
             machine: Machine::restore(plan.clone(), Recovered::default()),
             plan,
+            ends: None,
+            answered: BTreeSet::new(),
             chance: Stream::new(seed, "simulation", &[]),
             now: 0,
             disk: Disk::default(),
@@ -148,7 +155,7 @@ impl Simulation {
         for action in &actions {
             match action {
                 Action::KeepWorld => self.disk.recovered.world = self.machine.world().clone(),
-                Action::EvaluationComplete(version) => self.disk.recovered.evaluated.push(*version),
+                Action::EvaluationComplete(version) => drop(self.answered.insert(*version)),
                 Action::DropGroups { before } => {
                     self.disk.recovered.kept_from = before.0;
                     let gone = |work: Work| matches!(work, Work::Training(step) if step < *before);
@@ -166,6 +173,26 @@ impl Simulation {
         // As a file would bring it back.
         recovered.world = serde_json::from_str(&serde_json::to_string(&recovered.world).unwrap()).unwrap();
         self.machine = Machine::restore(self.plan.clone(), recovered);
+        self.answered.clear();
+    }
+
+    /// Closes the evaluation whose turn it is, as the actor does between other things.
+    fn close_evaluation(&mut self) {
+        let Some(version) = self.machine.to_judge().filter(|version| self.answered.remove(version)) else {
+            return;
+        };
+        let reason = "nothing gets better".to_owned();
+        let end = self.ends.filter(|ends| *ends == version).map(|_| reason.clone());
+        self.disk.recovered.evaluated.push(version);
+        if end.is_some() {
+            self.disk.recovered.ended_by = Some((version, reason));
+        }
+        // Not if the coordinator dies in between: it is restored with what the disk says.
+        if self.happens(4) {
+            self.coordinator_restarts();
+        } else {
+            self.event(Event::EvaluationJudged { version, end });
+        }
     }
 
     fn submit(&mut self, results: Results) {
@@ -340,7 +367,7 @@ impl Simulation {
     fn run(mut self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>) {
         for _ in 0..MOST_TURNS {
             if self.machine.is_complete() {
-                let steps: Vec<u64> = (0..self.plan.steps).collect();
+                let steps: Vec<u64> = (0..self.machine.last_version().0).collect();
                 assert_eq!(self.commits, steps, "every step is committed once, in order");
                 let answers = self.disk.contents.into_values();
                 let answers = answers.filter(|content| matches!(content.slot, Slot::Evaluation { .. }));
@@ -349,6 +376,7 @@ impl Simulation {
             self.now += self.chance.below(40);
             match self.chance.below(40) {
                 0 => self.coordinator_restarts(),
+                15 => self.close_evaluation(),
                 1..=4 if !self.late.is_empty() => {
                     let which = self.chance.below(self.late.len() as u64) as usize;
                     let results = self.late.swap_remove(which);
@@ -409,5 +437,24 @@ fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_h
             seen.extend(lags(&trained));
         }
         assert_eq!(seen, (0..=max_policy_lag).collect(), "every allowed lag occurs");
+    }
+}
+
+#[test]
+fn an_evaluation_that_ends_the_run_ends_every_schedule_at_the_same_step() {
+    let simulation = |seed: u64, max_policy_lag| {
+        let plan = Plan { evaluations_may_end: true, max_policy_lag, ..plan() };
+        let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
+        Simulation { ends: Some(PolicyVersion(0)), ..Simulation::new(plan, seed, workers, ranks) }
+    };
+    let expected = simulation(0, 0).run();
+    assert_eq!(expected.0.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(expected.1.len(), 5 * 2, "versions 0 and 3 are evaluated");
+    for seed in 1..=60 {
+        assert_eq!(simulation(seed, 0).run(), expected, "seed {seed}");
+        // Ahead of the learner the versions that sample may differ, the steps do not.
+        let (trained, answers) = simulation(seed, 2).run();
+        assert_eq!(slots(&trained), slots(&expected.0), "seed {seed}");
+        assert_eq!(answers, expected.1, "seed {seed}");
     }
 }

@@ -19,6 +19,7 @@ fn plan() -> Plan {
         evaluate_every_steps: 0,
         evaluation_prompts: 3,
         evaluation_prompts_per_lease: 2,
+        evaluations_may_end: false,
         lease_deadline: Millis(100),
     }
 }
@@ -267,6 +268,60 @@ fn a_drain_sends_everybody_home() {
     assert_eq!(batch(&mut machine, 0), Action::Leave { reason: "enough".into() });
     let answer = machine.step(Millis(0), Event::LeaseWanted { worker: WORKER });
     assert_eq!(answer, [Action::Leave { reason: "enough".into() }]);
+}
+
+/// Makes the step that is due, if it is open.
+fn train(machine: &mut Machine) -> bool {
+    work_off(machine);
+    let step = machine.committed();
+    if batch(machine, step.0) != Action::ServeBatch {
+        return false;
+    }
+    machine.step(Millis(0), Event::VersionPublished { version: step.produces() });
+    machine.step(Millis(0), Event::StepCommitted { step });
+    true
+}
+
+fn judge(machine: &mut Machine, version: u64, end: Option<&str>) -> Vec<Action> {
+    let end = end.map(str::to_owned);
+    machine.step(Millis(0), Event::EvaluationJudged { version: PolicyVersion(version), end })
+}
+
+#[test]
+fn training_waits_for_a_judgement_that_may_end_the_run() {
+    let plan = Plan { steps: 9, evaluate_every_steps: 2, evaluations_may_end: true, ..plan() };
+    let mut machine = Machine::restore(plan.clone(), Recovered::default());
+    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    join(&mut machine);
+    assert!(train(&mut machine) && train(&mut machine));
+    assert!(!train(&mut machine), "version 0 has not been judged, and may end the run with version 2");
+    assert_eq!(machine.to_judge(), Some(PolicyVersion(0)));
+    assert_eq!(judge(&mut machine, 2, Some("too early")), [], "versions are judged in order");
+    assert!(judge(&mut machine, 0, None).contains(&Action::Wake));
+    assert!(train(&mut machine) && train(&mut machine) && !train(&mut machine));
+    judge(&mut machine, 2, Some("enough"));
+    assert_eq!(machine.last_version(), PolicyVersion(4));
+    assert_eq!(batch(&mut machine, 4), Action::Leave { reason: "enough".into() });
+    assert!(machine.is_complete(), "version 4 was evaluated while training waited");
+    assert_eq!(machine.over().as_deref(), Some("enough"));
+
+    let ended_by = Some((PolicyVersion(2), "enough".to_owned()));
+    let evaluated = vec![PolicyVersion(0), PolicyVersion(2)];
+    let recovered = Recovered { committed: 4, latest: 4, evaluated, ended_by, ..Recovered::default() };
+    let mut restored = Machine::restore(plan, recovered);
+    assert_eq!((restored.last_version(), restored.phase()), (PolicyVersion(4), Phase::Evaluating));
+    restored.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    assert!(work_off(&mut restored).iter().all(|(work, _)| *work == Work::Evaluation(PolicyVersion(4))));
+    assert!(restored.is_complete());
+}
+
+#[test]
+fn a_run_that_no_evaluation_may_end_waits_for_none() {
+    let plan = Plan { steps: 9, evaluate_every_steps: 2, ..plan() };
+    let mut machine = Machine::restore(plan, Recovered::default());
+    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    join(&mut machine);
+    assert!((0..9).all(|_| train(&mut machine)));
 }
 
 fn arbitrary_event() -> impl Strategy<Value = Event> {

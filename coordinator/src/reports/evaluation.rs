@@ -54,14 +54,7 @@ pub fn row(
     let share = |count: usize| count as f64 / answers.len().max(1) as f64;
     let average =
         |value: fn(&Answered) -> f64| answers.iter().map(value).sum::<f64>() / answers.len().max(1) as f64;
-    let mut forms: BTreeMap<&str, usize> = BTreeMap::new();
-    for answered in answers {
-        *forms.entry(answered.reading.grade.outcome.form.name()).or_default() += 1;
-    }
-    let well_formed = answers.iter().filter(|a| a.reading.grade.outcome.form.is_well_formed()).count();
     row.insert("reward".into(), json!(average(|a| a.reading.grade.score.total)));
-    row.insert("well_formed".into(), json!(share(well_formed)));
-    row.insert("forms".into(), json!(forms));
     row.insert("mean_length".into(), json!(average(|a| a.answer.token_ids.len() as f64)));
     let truncated = |a: &&Answered| a.answer.finish_reason() == v1::FinishReason::Length;
     row.insert("clipped_ratio".into(), json!(share(answers.iter().filter(truncated).count())));
@@ -77,7 +70,7 @@ pub fn row(
     row
 }
 
-/// The figures of a row as numbers, for status answers: `HR@1`, `HR@1/low`, `HR@1/high`, `well_formed`, …
+/// The figures of a row as numbers, for status answers: `HR@1`, `HR@1/low`, `HR@1/high`, …
 pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
     let mut numbers = BTreeMap::new();
     for (name, value) in row {

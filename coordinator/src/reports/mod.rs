@@ -10,6 +10,7 @@ pub mod recording;
 pub mod samples;
 pub mod step;
 pub mod summary;
+pub mod watch;
 
 use std::path::Path;
 

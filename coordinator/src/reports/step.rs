@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use podium_grpo::advantage::{has_zero_variance, mean, std};
 use podium_grpo::{Completion, FinishReason, Group, Step};
-use podium_recsys::completion::Form;
 use serde_json::{Value, json};
 
 use crate::store::Row;
@@ -16,8 +15,8 @@ pub struct StepFigures<'a> {
     pub step: Step,
     /// Its groups, by index.
     pub groups: &'a [Group],
-    /// The shape of every completion, in the order of groups and samples.
-    pub forms: &'a [Form],
+    /// What their answers have in common, by name: see [`podium_recsys::diagnostics`].
+    pub diagnosed: &'a BTreeMap<String, f64>,
     /// Tokens of all steps before it, see [`tokens`].
     pub tokens_before: u64,
     /// Seconds since the step before it was committed.
@@ -42,6 +41,7 @@ pub fn row(figures: &StepFigures<'_>, reported: &BTreeMap<String, f64>) -> Row {
     named.extend(rewards(figures.groups));
     named.extend(sampling(figures.groups));
     named.extend(completions(figures));
+    named.extend(figures.diagnosed.clone());
     named.insert("num_tokens".into(), (figures.tokens_before + tokens(figures.groups)) as f64);
     named.insert("step_time".into(), figures.seconds);
     let mut row = Row::from_iter([("step".to_owned(), json!(figures.step.0 + 1))]);
@@ -107,7 +107,6 @@ fn completions(figures: &StepFigures<'_>) -> Vec<(String, f64)> {
     let lengths = || all().map(|completion| completion.len() as f64);
     let stopped = all().filter(|completion| completion.finish_reason == FinishReason::Stop);
     let clipped = all().filter(|completion| completion.finish_reason == FinishReason::Length).count();
-    let well_formed = figures.forms.iter().filter(|form| form.is_well_formed()).count();
     let share = |count: usize| count as f64 / all().count().max(1) as f64;
     [
         ("mean_length", mean(lengths())),
@@ -115,7 +114,6 @@ fn completions(figures: &StepFigures<'_>) -> Vec<(String, f64)> {
         ("max_length", lengths().reduce(f64::max).unwrap_or(0.0)),
         ("clipped_ratio", share(clipped)),
         ("mean_terminated_length", mean(stopped.map(|completion| completion.len() as f64))),
-        ("well_formed", share(well_formed)),
     ]
     .map(|(name, value)| (format!("completions/{name}"), value))
     .into()
@@ -157,9 +155,9 @@ mod tests {
     #[test]
     fn a_row_holds_what_both_sides_know() {
         let groups = [group(0, [0.0, 1.0]), group(1, [1.0, 1.0])];
-        let forms = [Form::WellFormed, Form::Empty, Form::WellFormed, Form::WellFormed];
-        let figures =
-            StepFigures { step: Step(3), groups: &groups, forms: &forms, tokens_before: 100, seconds: 1.5 };
+        let diagnosed = BTreeMap::from([("completions/well_formed".to_owned(), 0.75)]);
+        let (groups, diagnosed) = (&groups, &diagnosed);
+        let figures = StepFigures { step: Step(3), groups, diagnosed, tokens_before: 100, seconds: 1.5 };
         let reported = BTreeMap::from([("kl".to_owned(), 0.25), ("step".to_owned(), 9.0)]);
         let mut row = row(&figures, &reported);
         let get = |name: &str| row[name].as_f64().unwrap();

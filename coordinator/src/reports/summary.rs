@@ -6,6 +6,7 @@ use std::path::Path;
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
 use podium_recsys::ranking::{self, Metric};
+use podium_recsys::reward::Extremes;
 use podium_recsys::synthetic::Oracle;
 use podium_recsys::task;
 use podium_runtime::durable;
@@ -13,13 +14,14 @@ use serde_json::{Map, Value, json};
 
 use crate::curriculum::Curriculum;
 use crate::identity::Identity;
+use crate::reports::watch::Findings;
 use crate::store::EvaluationRecord;
 
 /// Rankings without a policy, over the same users and candidates as every evaluation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Baselines {
-    /// The metric by which versions are compared: NDCG over the whole list.
-    best_by: String,
+    /// The least and the most that an answer can earn.
+    reward_range: (f64, f64),
     random: Map<String, Value>,
     popularity: Map<String, Value>,
     best_possible: Option<Map<String, Value>>,
@@ -48,8 +50,9 @@ impl Baselines {
             metrics.into_iter().map(|metric| (metric.to_string(), json!(value(metric)))).collect()
         };
         let average = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / cases.len().max(1) as f64;
+        let Extremes { best: best_reward, worst, .. } = task.rewards().extremes();
         Ok(Self {
-            best_by: Metric::Ndcg(list_length).to_string(),
+            reward_range: (worst.1, best_reward.1),
             random: table(&|metric| {
                 average(&mut cases.iter().map(|case| metric.random(case.candidates.len(), list_length)))
             }),
@@ -61,7 +64,12 @@ impl Baselines {
     }
 
     fn to_json(&self) -> Value {
-        json!({"random": self.random, "popularity": self.popularity, "best_possible": self.best_possible})
+        json!({
+            "random": self.random,
+            "popularity": self.popularity,
+            "best_possible": self.best_possible,
+            "reward_range": self.reward_range,
+        })
     }
 
     /// Writes baselines.json.
@@ -70,25 +78,18 @@ impl Baselines {
     }
 }
 
-/// Writes finished.json: the evaluations of the first, the last and the best version beside the baselines.
+/// Writes finished.json: the evaluations of the first, the last and the best version beside the baselines. `ended` says
+/// why the run ended before all its steps, if it did.
 pub fn write_finished(
     folder: &Path,
     run: &Identity,
     steps: u64,
+    ended: Option<&str>,
     evaluations: &BTreeMap<PolicyVersion, EvaluationRecord>,
+    findings: &Findings,
     baselines: &Baselines,
 ) -> Result<(), durable::Error> {
-    let best_by = &baselines.best_by;
-    let score = |record: &EvaluationRecord| {
-        record
-            .row
-            .get(best_by.as_str())
-            .and_then(|value| value.get("mean"))
-            .and_then(Value::as_f64)
-            .unwrap_or(0.0)
-    };
-    // Of equals the earliest: nothing was gained by going on.
-    let best = evaluations.values().rev().max_by(|one, other| score(one).total_cmp(&score(other)));
+    let best = findings.best.and_then(|(version, _)| evaluations.get(&version));
     let mut summary = json!({
         "run_id": run.run_id.to_string(),
         "run_name": run.run_name,
@@ -96,7 +97,9 @@ pub fn write_finished(
         "start": evaluations.values().next().map(|record| &record.row),
         "end": evaluations.values().next_back().map(|record| &record.row),
         "best": best.map(|record| &record.row),
-        "best_by": best_by,
+        "best_by": findings.best_by,
+        "ended_early": ended,
+        "warning": findings.warning,
     });
     if let (Some(summary), Value::Object(baselines)) = (summary.as_object_mut(), baselines.to_json()) {
         summary.extend(baselines);

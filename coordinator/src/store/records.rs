@@ -36,7 +36,7 @@ pub struct StepRecord {
 }
 
 /// A complete evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationRecord {
     /// Its row of evaluations.jsonl.
     pub row: Row,

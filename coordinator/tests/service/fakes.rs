@@ -278,7 +278,11 @@ impl Learner {
         let mut batches = Batches::new();
         for step in next_step.. {
             let mut parts = self.batch(step).await.into_iter();
-            let Some(Part::Header(header)) = parts.next() else { panic!("no header for step {step}") };
+            let header = match parts.next() {
+                Some(Part::Header(header)) => header,
+                Some(Part::RunOver(_)) => break,
+                other => panic!("{other:?} instead of a header for step {step}"),
+            };
             let groups: Vec<_> = parts
                 .map(|part| match part {
                     Part::Group(group) => group,

@@ -89,11 +89,24 @@ async fn reports_say_what_happened() {
     assert_eq!(rows[2]["num_tokens"], 3 * 5 * 2 * (3 + 4));
     assert_eq!(rows[0]["completions/well_formed"], 1);
     assert!(rows[0]["rewards/form/mean"].is_number());
+    assert_eq!(
+        (&rows[0]["completions/form/empty"], &rows[0]["groups/frac_all_malformed"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(
+        (&rows[0]["ranking/copied_order"], &rows[0]["ranking/order_correlation"]),
+        (&json!(0.5), &json!(1))
+    );
+    assert_eq!(
+        rows[0]["ranking/first_position"], 1.5,
+        "samples list from the first and the second candidate on"
+    );
 
     let evaluations = place.rows("out", "evaluations.jsonl");
     let versions: Vec<_> = evaluations.iter().map(|row| row["policy_version"].as_u64().unwrap()).collect();
     assert_eq!(versions, [0, 2, 3]);
     assert_eq!(evaluations[0]["users"], 3);
+    assert_eq!(evaluations[0]["ranking/copied_order"], 1.0);
     assert_eq!(evaluations[0]["change_from_start"], Value::Null);
     assert_eq!(evaluations[2]["change_from_start"]["HR@1"], json!({"mean": 0.0, "low": 0.0, "high": 0.0}));
 
@@ -102,6 +115,7 @@ async fn reports_say_what_happened() {
     };
     let finished = read("finished.json");
     assert_eq!(finished["end"], evaluations[2]);
+    assert_eq!((&finished["best_by"], &finished["ended_early"]), (&json!("NDCG@3"), &Value::Null));
     assert!((finished["random"]["HR@1"].as_f64().unwrap() - 0.1).abs() < 1e-9);
     assert!(read("baselines.json")["best_possible"]["HR@1"].as_f64().unwrap() > 0.1);
     let samples = place.rows("out", "samples.jsonl");
@@ -136,6 +150,29 @@ async fn items_are_credited_where_the_run_file_says_so() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_a_new_best_ends_at_a_step_that_the_results_decide() {
+    let place = Place::new(&["run.steps=9", "evaluation.every_steps=2", "watch.stop_after_evaluations=1"]);
+    // The answers never change: version 2 is no better than version 0, so version 4 is the last.
+    for (out, workers) in [("one", 1), ("three", 3)] {
+        assert_eq!(plain(&place, out, workers).await.len(), 4);
+        let steps: Vec<_> =
+            place.rows(out, "metrics.jsonl").iter().map(|row| row["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+        let evaluations = place.rows(out, "evaluations.jsonl");
+        let versions: Vec<_> =
+            evaluations.iter().map(|row| row["policy_version"].as_u64().unwrap()).collect();
+        assert_eq!(versions, [0, 2, 4]);
+        let finished: Value =
+            serde_json::from_slice(&std::fs::read(place.path(out).join("finished.json")).unwrap()).unwrap();
+        assert_eq!((&finished["steps"], &finished["best"]["policy_version"]), (&json!(4), &json!(0)));
+        let reason = finished["ended_early"].as_str().unwrap();
+        assert!(reason.contains("version 0 for 1 evaluations, as of version 2"), "{reason}");
+    }
+    let (again, _stop) = place.start("one").await;
+    assert_eq!(again.finished().await.unwrap(), Outcome::Complete, "nothing is left to do");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
