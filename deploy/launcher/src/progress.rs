@@ -162,6 +162,9 @@ pub(crate) fn evaluation_line(status: &RunStatus) -> String {
     for (metric, mean) in figures.iter().filter(|(name, _)| results::is_headline(name)) {
         let _ = write!(line, "  {metric} {mean:.3}{}", bounds(figures, metric));
     }
+    if status.best_version == Some(version) && version > 0 {
+        line.push_str("  best so far");
+    }
     line
 }
 
@@ -237,6 +240,8 @@ mod tests {
             evaluation_line(&status()),
             "     held-out, version 6:  HR@1 0.412 [0.371, 0.452]  NDCG@3 0.550"
         );
+        let best = RunStatus { best_version: Some(6), ..status() };
+        assert!(evaluation_line(&best).ends_with("NDCG@3 0.550  best so far"));
         assert_eq!(team(&status()), "0 workers, 1 learner rank");
     }
 

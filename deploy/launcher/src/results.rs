@@ -25,12 +25,20 @@ pub(crate) struct Estimate {
     pub(crate) high: f64,
 }
 
+/// What reward and held-out ranking gained over the watch's window, with 99 % intervals.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Watch {
+    pub(crate) from_version: u64,
+    pub(crate) reward_gain: Estimate,
+    pub(crate) ranking_gain: Estimate,
+}
+
 /// A row of evaluations.jsonl.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Evaluation {
     pub(crate) policy_version: u64,
     pub(crate) users: u64,
-    #[serde(default)]
+    #[serde(default, rename = "completions/well_formed")]
     pub(crate) well_formed: Option<f64>,
     #[serde(default)]
     pub(crate) mean_length: Option<f64>,
@@ -52,6 +60,25 @@ impl Evaluation {
         self.rest.keys().filter(|name| is_headline(name)).cloned().collect()
     }
 
+    /// A figure that is one number.
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+        self.rest.get(name)?.as_f64()
+    }
+
+    /// What the inflation watch compared, once its window was full.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        Some(Watch {
+            from_version: self.rest.get("watch/from_version")?.as_u64()?,
+            reward_gain: self.metric("watch/reward_gain")?,
+            ranking_gain: self.metric("watch/ranking_gain")?,
+        })
+    }
+
+    /// Whether the reward rises and the ranking does not follow.
+    pub(crate) fn is_inflated(&self) -> bool {
+        self.number("watch/inflated") == Some(1.0)
+    }
+
     pub(crate) fn change(&self, name: &str) -> Option<Estimate> {
         self.change_from_start.as_ref()?.get(name).copied()
     }
@@ -69,6 +96,8 @@ pub(crate) struct Baselines {
     pub(crate) random: BTreeMap<String, f64>,
     pub(crate) popularity: BTreeMap<String, f64>,
     pub(crate) best_possible: Option<BTreeMap<String, f64>>,
+    /// The least and the most that an answer can earn.
+    pub(crate) reward_range: Option<(f64, f64)>,
 }
 
 impl Baselines {
@@ -90,6 +119,13 @@ pub(crate) struct Results {
 }
 
 impl Results {
+    /// The evaluation with the highest `metric`; of equals the earliest.
+    pub(crate) fn best(&self, metric: &str) -> Option<&Evaluation> {
+        let known = |row: &'_ &Evaluation| row.metric(metric).is_some();
+        let mean = |row: &Evaluation| row.metric(metric).map_or(0.0, |value| value.mean);
+        self.evaluations.iter().filter(known).rev().max_by(|one, other| mean(one).total_cmp(&mean(other)))
+    }
+
     /// Reads a run folder; what is not there yet is empty.
     pub(crate) fn read(out: &Path) -> Result<Self, Error> {
         let mut evaluations: Vec<Evaluation> = rows(&out.join("evaluations.jsonl"))?;

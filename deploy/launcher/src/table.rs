@@ -18,8 +18,17 @@ pub(crate) fn ranking(results: &Results) -> Option<String> {
         rows.push(row(&format!("version {}", end.policy_version), &|name| interval(end.metric(name))));
     } else {
         rows.push(row("start", &|name| interval(start.metric(name))));
-        rows.push(row(&format!("end (version {})", end.policy_version), &|name| interval(end.metric(name))));
+        let best = metrics.last().and_then(|ndcg| results.best(ndcg)).map(|best| best.policy_version);
+        let is_best = if best == Some(end.policy_version) { ", best" } else { "" };
+        let name = format!("end (version {}{is_best})", end.policy_version);
+        rows.push(row(&name, &|name| interval(end.metric(name))));
         rows.push(row("change, paired", &|name| end.change(name).map(signed_interval)));
+        if let Some(best) = results.evaluations.iter().find(|one| Some(one.policy_version) == best)
+            && is_best.is_empty()
+        {
+            let name = format!("best (version {})", best.policy_version);
+            rows.push(row(&name, &|name| interval(best.metric(name))));
+        }
     }
     let baselines = &results.baselines;
     rows.push(row("random", &|name| baselines.random.get(name).copied().map(figure)));
@@ -91,21 +100,31 @@ mod tests {
                 random: [("HR@1".into(), 0.1)].into(),
                 popularity: [("HR@1".into(), 0.12)].into(),
                 best_possible: Some([("HR@1".into(), 0.5612)].into()),
+                reward_range: None,
             },
         };
         let expected = "\
-─────────────────────────────────────────────────────────────────
-                   HR@1                      HR@3
-─────────────────────────────────────────────────────────────────
-start              0.300 [0.260, 0.340]      0.500 [0.460, 0.540]
-end (version 60)   0.450 [0.410, 0.490]      0.650 [0.610, 0.690]
-change, paired     +0.150 [+0.110, +0.190]   –
-random             0.100                     –
-most popular       0.120                     –
-best possible      0.561                     –
-─────────────────────────────────────────────────────────────────
+───────────────────────────────────────────────────────────────────────
+                         HR@1                      HR@3
+───────────────────────────────────────────────────────────────────────
+start                    0.300 [0.260, 0.340]      0.500 [0.460, 0.540]
+end (version 60, best)   0.450 [0.410, 0.490]      0.650 [0.610, 0.690]
+change, paired           +0.150 [+0.110, +0.190]   –
+random                   0.100                     –
+most popular             0.120                     –
+best possible            0.561                     –
+───────────────────────────────────────────────────────────────────────
 600 held-out users, 95 % intervals";
         assert_eq!(ranking(&results).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_best_policy_has_a_row_where_it_is_not_the_last() {
+        let evaluations =
+            vec![evaluation(0, 0.3), evaluation(20, 0.5), evaluation(40, 0.5), evaluation(60, 0.4)];
+        let table = ranking(&Results { evaluations, ..Results::default() }).unwrap();
+        assert!(table.contains("end (version 60)    0.400"), "{table}");
+        assert!(table.contains("best (version 20)   0.500"), "{table}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) async fn run(
         Outcome::Finished => {
             print_table(folder)?;
             println!("report  {}", folder.report().display());
-            println!("policy  {}", folder.policy(steps).display());
+            print_policies(folder, steps)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { step } => {
@@ -140,6 +140,21 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Where the last policy is, and the best one where that is another.
+fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
+    let results = Results::read(folder.path())?;
+    let last = results.evaluations.last();
+    // A run may have ended before all its steps.
+    let version = last.map_or(steps, |last| last.policy_version);
+    println!("policy  {}", folder.policy(version).display());
+    let ndcg = last.and_then(|last| last.headline_metrics().pop());
+    let best = ndcg.and_then(|ndcg| results.best(&ndcg)).map(|best| best.policy_version);
+    if let Some(best) = best.filter(|best| *best != version) {
+        println!("best    {}", folder.policy(best).display());
+    }
+    Ok(())
 }
 
 pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {

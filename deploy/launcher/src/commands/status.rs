@@ -126,6 +126,9 @@ fn page(status: &RunStatus) -> String {
     if status.last_evaluation_version.is_some() {
         let _ = writeln!(page, "{}", progress::evaluation_line(status).trim_start());
     }
+    if let Some(best) = status.best_version {
+        let _ = writeln!(page, "best        version {best}, {} {:.3}", status.best_by, status.best_score);
+    }
     for warning in &status.warnings {
         let _ = writeln!(page, "warning: {warning}");
     }
@@ -165,13 +168,19 @@ mod tests {
                 last_seen_ms: 250,
                 metrics_address: String::new(),
             }],
+            best_version: Some(2),
+            best_score: 0.5034,
+            best_by: "NDCG@3".into(),
+            warnings: vec!["the reward looks inflated".into()],
             ..RunStatus::default()
         };
         assert_eq!(
             page(&status),
             "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
              sampled     5 of 32 prompts of this step\n\
-             worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n"
+             worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n\
+             best        version 2, NDCG@3 0.503\n\
+             warning: the reward looks inflated\n"
         );
     }
 

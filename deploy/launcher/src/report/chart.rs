@@ -7,14 +7,14 @@ use serde_json::json;
 use super::html::Escaped;
 use super::scale::{self, Scale};
 
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 230.0;
-const LEFT: f64 = 46.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 26.0;
+pub(super) const WIDTH: f64 = 560.0;
+pub(super) const HEIGHT: f64 = 230.0;
+pub(super) const LEFT: f64 = 46.0;
+pub(super) const RIGHT: f64 = 14.0;
+pub(super) const TOP: f64 = 12.0;
+pub(super) const BOTTOM: f64 = 26.0;
 /// From so many points on, single points are drawn faint and their running mean strong.
-const SMOOTH_FROM: usize = 24;
+pub(super) const SMOOTH_FROM: usize = 24;
 
 /// A measured value, with a band around it where one is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,16 +53,7 @@ impl Chart<'_> {
         grid(&mut svg, &x, &y);
         self.band(&mut svg, &x, &y);
         for reference in &self.references {
-            let height = y.at(reference.value);
-            let _ = write!(
-                svg,
-                r#"<line class="reference" x1="{LEFT}" x2="{:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="reference-label" x="{:.1}" y="{:.1}">{} {}</text>"#,
-                WIDTH - RIGHT,
-                WIDTH - RIGHT,
-                height - 5.0,
-                reference.label,
-                scale::figure(reference.value),
-            );
+            self::reference(&mut svg, reference.label, reference.value, &y);
         }
         self.lines(&mut svg, &x, &y);
         let hover = json!({
@@ -120,10 +111,10 @@ impl Chart<'_> {
         let raw = || self.points.iter().map(|point| (point.x, point.y));
         let smooth = !self.marked && self.points.len() >= SMOOTH_FROM;
         if smooth {
-            let window = self.points.len() / 12;
+            let points: Vec<(f64, f64)> = raw().collect();
+            let smooth = running_mean(&points, points.len() / 12);
             let _ = write!(svg, r#"<path class="line faint" d="{}"/>"#, path(raw(), x, y));
-            let _ =
-                write!(svg, r#"<path class="line" d="{}"/>"#, path(running_mean(&self.points, window), x, y));
+            let _ = write!(svg, r#"<path class="line" d="{}"/>"#, path(smooth, x, y));
         } else {
             let _ = write!(svg, r#"<path class="line" d="{}"/>"#, path(raw(), x, y));
         }
@@ -151,30 +142,44 @@ impl Chart<'_> {
     }
 }
 
-fn grid(svg: &mut String, x: &Scale, y: &Scale) {
+/// A dashed line across, with its label.
+pub(super) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
+    let (height, right) = (y.at(value), WIDTH - RIGHT);
+    let _ = write!(
+        svg,
+        r#"<line class="reference" x1="{LEFT}" x2="{right:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="reference-label" x="{right:.1}" y="{:.1}">{label} {}</text>"#,
+        height - 5.0,
+        scale::figure(value),
+    );
+}
+
+/// Marked values of both axes.
+pub(super) fn grid(svg: &mut String, x: &Scale, y: &Scale) {
+    grid_of(svg, x, y, (WIDTH, HEIGHT));
+}
+
+/// The same in a picture of another width and height.
+pub(super) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (f64, f64)) {
     let ticks = y.ticks(6);
     let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
     for tick in ticks {
-        let (height, label) = (y.at(tick), scale::tick_label(tick, step));
+        let (at, label) = (y.at(tick), scale::tick_label(tick, step));
         let _ = write!(
             svg,
-            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="tick left" x="{:.1}" y="{:.1}">{label}</text>"#,
-            WIDTH - RIGHT,
+            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick left" x="{:.1}" y="{:.1}">{label}</text>"#,
+            width - RIGHT,
             LEFT - 8.0,
-            height + 3.5,
+            at + 3.5,
         );
     }
     for tick in x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
-        let _ = write!(
-            svg,
-            r#"<text class="tick" x="{:.1}" y="{:.1}">{tick:.0}</text>"#,
-            x.at(tick),
-            HEIGHT - 8.0
-        );
+        let (at, below) = (x.at(tick), height - 8.0);
+        let _ = write!(svg, r#"<text class="tick" x="{at:.1}" y="{below:.1}">{tick:.0}</text>"#);
     }
 }
 
-fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
+/// Straight lines from point to point.
+pub(super) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
     let mut path = String::new();
     for (at, value) in points {
         let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { 'M' } else { 'L' }, x.at(at), y.at(value));
@@ -183,10 +188,10 @@ fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> Strin
 }
 
 /// Each point's mean with up to `window` neighbours on both sides.
-fn running_mean(points: &[Point], window: usize) -> impl Iterator<Item = (f64, f64)> {
+pub(super) fn running_mean(points: &[(f64, f64)], window: usize) -> impl Iterator<Item = (f64, f64)> {
     points.iter().enumerate().map(move |(index, point)| {
         let near = &points[index.saturating_sub(window)..points.len().min(index + window + 1)];
-        (point.x, near.iter().map(|point| point.y).sum::<f64>() / near.len() as f64)
+        (point.0, near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64)
     })
 }
 
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_running_mean_is_over_the_neighbours_there_are() {
-        let points = chart(&[0.0, 3.0, 0.0, 3.0]).points;
+        let points = [(0.0, 0.0), (1.0, 3.0), (2.0, 0.0), (3.0, 3.0)];
         let means: Vec<f64> = running_mean(&points, 1).map(|(_, mean)| mean).collect();
         assert_eq!(means, [1.5, 1.0, 2.0, 1.5]);
     }

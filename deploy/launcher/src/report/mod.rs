@@ -2,12 +2,15 @@
 //!
 //! Reads the run's folder and nothing else; what is not there yet is left out.
 
+mod answers;
 mod chart;
 mod html;
 mod page;
 mod samples;
 mod scale;
+mod series;
 mod standing;
+mod watch;
 
 use podium_runtime::durable;
 
@@ -51,7 +54,7 @@ mod tests {
             json!({
                 "policy_version": version, "step": version, "users": 600, "HR@1": estimate(hits),
                 "HR@3": estimate(hits + 0.3), "MRR": estimate(hits + 0.1), "NDCG@3": estimate(hits + 0.2),
-                "well_formed": 0.97, "mean_length": 31.5,
+                "completions/well_formed": 0.97, "mean_length": 31.5,
                 "change_from_start": if version > 0 { json!({"HR@1": estimate(0.1)}) } else { json!(null) },
             })
         )

@@ -8,7 +8,7 @@ use super::chart::{Chart, Point, Reference};
 use super::html::Escaped;
 use super::samples::{self, Sample};
 use super::scale::figure;
-use super::standing;
+use super::{answers, standing, watch};
 use crate::results::{Estimate, Evaluation, Results};
 use crate::table::{interval, signed_interval};
 
@@ -48,7 +48,9 @@ impl Page<'_> {
         let mut main = String::new();
         self.tiles(&mut main);
         self.standing(&mut main);
+        main.push_str(&watch::render(self.results));
         self.curves(&mut main);
+        main.push_str(&answers::render(self.results, self.run.candidates.count));
         main.push_str(&samples::render(self.samples));
         self.run_file(&mut main);
         format!(

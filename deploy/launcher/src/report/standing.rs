@@ -72,6 +72,13 @@ fn rows(results: &Results, metric: &str) -> Vec<Row> {
     };
     let (first, last) = (results.evaluations.first(), results.evaluations.last());
     let latest = last.filter(|last| first.is_none_or(|first| first.policy_version != last.policy_version));
+    let ndcg = last.and_then(|last| last.headline_metrics().pop());
+    let best = ndcg.and_then(|ndcg| results.best(&ndcg));
+    let is_shown =
+        |version: u64| [first, last].into_iter().flatten().any(|row| row.policy_version == version);
+    let best = best
+        .filter(|row| !is_shown(row.policy_version))
+        .and_then(|row| policy(format!("best, version {}", row.policy_version), row.metric(metric), ""));
     [
         plain("random", results.baselines.random.get(metric).copied()),
         plain("most popular", results.baselines.popularity.get(metric).copied()),
@@ -80,6 +87,7 @@ fn rows(results: &Results, metric: &str) -> Vec<Row> {
         latest.and_then(|row| {
             policy(format!("now, version {}", row.policy_version), row.metric(metric), "solid")
         }),
+        best,
         plain("best possible", results.baselines.best(metric)),
     ]
     .into_iter()

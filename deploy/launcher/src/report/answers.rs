@@ -1,0 +1,171 @@
+//! What the answers look like beyond their reward: curves of training beside those of held-out evaluations.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::series::{Series, SeriesChart};
+use crate::results::Results;
+
+/// Figures with a curve of their own: name, title, note, and what chance gives.
+const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
+    (
+        "ranking/copied_order",
+        "Copied order",
+        "share of well-formed answers that list the first candidates as the prompt shows them",
+        None,
+    ),
+    (
+        "ranking/order_correlation",
+        "Correlation with the prompt's order",
+        "mean Kendall τ between the listed order and that of the candidates in the prompt",
+        Some(0.0),
+    ),
+];
+/// Defects that are shown, the most frequent first.
+const DEFECTS: usize = 6;
+
+/// The section; nothing where no figure is known. `candidates` is how many a prompt lists.
+pub(super) fn render(results: &Results, candidates: usize) -> String {
+    let mut charts = String::new();
+    let groups = ["all_hit", "all_miss", "all_malformed"].map(|name| Series {
+        label: name.replace('_', " "),
+        points: training(results, &format!("groups/frac_{name}")),
+        marked: false,
+    });
+    let note = "share of a step's groups in which every answer ranks the target first, none lists it, none can be read";
+    charts += &chart("Groups without contrast", note, groups.into(), None);
+    charts += &defects(results);
+    for (kind, title, note) in [
+        (
+            "target_popularity",
+            "Reward by popularity of the target",
+            "mean over prompts whose target is in the tail, the middle or the head of the catalogue",
+        ),
+        (
+            "history",
+            "Reward by length of the history",
+            "mean over prompts of users with short, middling and long histories",
+        ),
+        ("captions", "Reward by captions", "mean over prompts in which no, some or all items have a caption"),
+    ] {
+        charts += &chart(title, note, by_value(results, &format!("groups/reward/{kind}/")), None);
+    }
+    for (name, title, note, chance) in FIGURES {
+        charts += &chart(title, note, both(results, name), chance.map(|chance| ("by chance", chance)));
+    }
+    let middle = f64::midpoint(1.0, candidates as f64);
+    let note = "mean place in the prompt's candidate list of the item that is ranked first";
+    charts += &chart(
+        "Position of the first",
+        note,
+        both(results, "ranking/first_position"),
+        Some(("by chance", middle)),
+    );
+    let mut popularity = both(results, "ranking/first_popularity");
+    popularity.push(Series {
+        label: "the target, held-out".into(),
+        points: held_out(results, "ranking/target_popularity"),
+        marked: true,
+    });
+    let note = "mean popularity (0 the least popular item, 1 the most) of the item that is ranked first";
+    charts += &chart("Popularity of the first", note, popularity, None);
+    if charts.is_empty() {
+        return charts;
+    }
+    format!(
+        "<h2>What the answers look like</h2><p class=\"about\">Short cuts show here before they show in the ranking: \
+         answers copied from the prompt's order, or one place or the popular items preferred.</p>\
+         <div class=\"charts\">{charts}</div>\n"
+    )
+}
+
+fn chart(title: &str, note: &str, series: Vec<Series>, reference: Option<(&str, f64)>) -> String {
+    if series.iter().all(|series| series.points.is_empty()) {
+        return String::new();
+    }
+    SeriesChart { title, note, series, reference }.render()
+}
+
+fn training(results: &Results, name: &str) -> Vec<(f64, f64)> {
+    results.steps.iter().filter_map(|row| Some((*row.get("step")?, *row.get(name)?))).collect()
+}
+
+fn held_out(results: &Results, name: &str) -> Vec<(f64, f64)> {
+    let point = |row: &crate::results::Evaluation| Some((row.policy_version as f64, row.number(name)?));
+    results.evaluations.iter().filter_map(point).collect()
+}
+
+/// Training and held-out answers.
+fn both(results: &Results, name: &str) -> Vec<Series> {
+    vec![
+        Series { label: "training".into(), points: training(results, name), marked: false },
+        Series { label: "held-out".into(), points: held_out(results, name), marked: true },
+    ]
+}
+
+/// A series for each figure whose name begins with `prefix`, called by the rest of the name.
+fn by_value(results: &Results, prefix: &str) -> Vec<Series> {
+    let names: BTreeSet<&str> = results
+        .steps
+        .iter()
+        .flat_map(|row| row.keys())
+        .filter_map(|name| name.strip_prefix(prefix))
+        .collect();
+    let series = |value: &str| Series {
+        label: value.replace('_', " "),
+        points: training(results, &format!("{prefix}{value}")),
+        marked: false,
+    };
+    names.into_iter().map(series).collect()
+}
+
+fn defects(results: &Results) -> String {
+    let mut series = by_value(results, "completions/form/");
+    let total = |series: &Series| series.points.iter().map(|point| point.1).sum::<f64>();
+    series.retain(|series| total(series) > 0.0);
+    series.sort_by(|one, other| total(other).total_cmp(&total(one)));
+    let left_out = series.len().saturating_sub(DEFECTS);
+    series.truncate(DEFECTS);
+    let mut note = "share of the step's completions with each defect".to_owned();
+    if left_out > 0 {
+        let _ = write!(note, "; {left_out} rarer ones are left out");
+    }
+    chart("Malformed answers", &note, series, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Step;
+
+    #[test]
+    fn training_and_held_out_answers_are_beside_each_other() {
+        let step = |step: u32| -> Step {
+            let figures = [
+                ("step", f64::from(step)),
+                ("groups/frac_all_hit", 0.1),
+                ("completions/form/short_list", 0.2),
+                ("completions/form/empty", 0.0),
+                ("groups/reward/target_popularity/head", 0.7),
+                ("ranking/copied_order", 0.4),
+                ("ranking/first_position", 3.0),
+            ];
+            figures.map(|(name, value)| (name.to_owned(), value)).into()
+        };
+        let row = serde_json::json!({"policy_version": 2, "users": 3, "ranking/copied_order": 0.5});
+        let results = Results {
+            steps: (1..=3).map(step).collect(),
+            evaluations: vec![serde_json::from_value(row).unwrap()],
+            ..Results::default()
+        };
+        let html = render(&results, 10);
+        for part in ["all hit", "short list", "head", "2: training 0.400 · held-out 0.500", "by chance 5.500"]
+        {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+        for part in ["empty", "history", "Popularity of the first"] {
+            assert!(!html.contains(part), "{part} in {html}");
+        }
+        assert_eq!(render(&Results::default(), 10), "");
+    }
+}

@@ -1,0 +1,139 @@
+//! Several quantities over the run in one chart, told apart by colour, with a legend.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::chart::{self, BOTTOM, HEIGHT, LEFT, RIGHT, SMOOTH_FROM, TOP, WIDTH};
+use super::html::Escaped;
+use super::scale::{self, Scale};
+
+/// One quantity.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Series {
+    pub(super) label: String,
+    /// Where and how much, by place.
+    pub(super) points: Vec<(f64, f64)>,
+    /// Few points with a meaning of their own: all are marked, none is smoothed.
+    pub(super) marked: bool,
+}
+
+/// Quantities of one kind over the same places.
+#[derive(Debug)]
+pub(super) struct SeriesChart<'a> {
+    pub(super) title: &'a str,
+    pub(super) note: &'a str,
+    pub(super) series: Vec<Series>,
+    /// A line across to compare with.
+    pub(super) reference: Option<(&'a str, f64)>,
+}
+
+impl SeriesChart<'_> {
+    /// The chart as a figure; nothing where no point is known.
+    pub(super) fn render(&self) -> String {
+        let shown: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
+        let points = || shown.iter().flat_map(|series| &series.points);
+        let values = points().map(|point| point.1).chain(self.reference.map(|(_, value)| value));
+        let (Some(values), Some(first)) =
+            (scale::range(values), points().map(|point| point.0).reduce(f64::min))
+        else {
+            return String::new();
+        };
+        let last = points().map(|point| point.0).fold(first + 1.0, f64::max);
+        let x = Scale { values: (first, last), pixels: (LEFT + 4.0, WIDTH - RIGHT - 4.0) };
+        let y = Scale { values, pixels: (HEIGHT - BOTTOM, TOP) };
+        let mut svg = String::new();
+        chart::grid(&mut svg, &x, &y);
+        if let Some((label, value)) = self.reference {
+            chart::reference(&mut svg, label, value, &y);
+        }
+        let mut legend = String::new();
+        for (index, series) in shown.iter().enumerate() {
+            let color = index % COLORS + 1;
+            draw(&mut svg, series, color, &x, &y);
+            let _ = write!(legend, "<span class=\"s{color}\"><i></i>{}</span>", Escaped(&series.label));
+        }
+        format!(
+            "<figure class=\"chart\"><figcaption><h3>{title}</h3><output></output><p>{}</p></figcaption>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\" data-hover=\"{}\">{svg}\
+             <g class=\"pointer\" hidden><line y1=\"{TOP}\" y2=\"{:.1}\"/><circle r=\"4\"/></g></svg>\
+             <div class=\"legend\">{legend}</div></figure>\n",
+            Escaped(self.note),
+            Escaped(hover(&shown, &x, &y)),
+            HEIGHT - BOTTOM,
+            title = Escaped(self.title),
+        )
+    }
+}
+
+/// Colours in style.css.
+const COLORS: usize = 6;
+
+fn draw(svg: &mut String, series: &Series, color: usize, x: &Scale, y: &Scale) {
+    let points = || series.points.iter().copied();
+    let smooth = !series.marked && series.points.len() >= SMOOTH_FROM;
+    let path = if smooth {
+        chart::path(chart::running_mean(&series.points, series.points.len() / 12), x, y)
+    } else {
+        chart::path(points(), x, y)
+    };
+    let _ = write!(svg, r#"<path class="line s{color}" d="{path}"/>"#);
+    if series.marked || series.points.len() == 1 {
+        for (at, value) in points() {
+            let (at, value) = (x.at(at), y.at(value));
+            let _ = write!(svg, r#"<circle class="dot s{color}" cx="{at:.1}" cy="{value:.1}" r="3"/>"#);
+        }
+    }
+}
+
+/// What the pointer shows: at each place of the longest series the values of all that have one there.
+fn hover(series: &[&Series], x: &Scale, y: &Scale) -> serde_json::Value {
+    let Some(longest) = series.iter().rev().max_by_key(|series| series.points.len()) else {
+        return serde_json::Value::Null;
+    };
+    let text = |at: f64| {
+        let here = |series: &&Series| {
+            let point = series.points.iter().find(|point| (point.0 - at).abs() < 0.5)?;
+            Some(format!("{} {}", series.label, scale::figure(point.1)))
+        };
+        let values: Vec<String> = series.iter().filter_map(here).collect();
+        format!("{at:.0}: {}", values.join(" · "))
+    };
+    json!({
+        "x": longest.points.iter().map(|point| x.at(point.0)).collect::<Vec<_>>(),
+        "y": longest.points.iter().map(|point| y.at(point.1)).collect::<Vec<_>>(),
+        "text": longest.points.iter().map(|point| text(point.0)).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_share_axes_and_have_a_legend() {
+        let series = |label: &str, points: &[(f64, f64)], marked| Series {
+            label: label.into(),
+            points: points.to_vec(),
+            marked,
+        };
+        let chart = SeriesChart {
+            title: "Copied order",
+            note: "share",
+            series: vec![
+                series("training", &[(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)], false),
+                series("nothing", &[], false),
+                series("held-out <b>", &[(2.0, 0.5)], true),
+            ],
+            reference: Some(("by chance", 0.0)),
+        };
+        let html = chart.render();
+        for part in
+            ["line s1", "dot s2", "held-out &lt;b&gt;", "by chance 0.000", "2: training 0.200 · held-out"]
+        {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+        assert!(!html.contains("nothing") && !html.contains("NaN"));
+        assert_eq!(SeriesChart { series: vec![], ..chart }.render(), "");
+    }
+}

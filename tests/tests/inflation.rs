@@ -1,0 +1,37 @@
+//! A reward that pays for form alone trips the inflation watch.
+
+use anyhow::{Context, Result, ensure};
+use podium_tests::{Process, path_text, rows};
+
+#[test]
+fn a_reward_for_form_alone_is_found_out() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("form");
+    let arguments = [
+        "demo",
+        "--steps",
+        "30",
+        "--set",
+        "evaluation.every_steps=10",
+        // A hit that pays next to nothing: without one the reward would be refused at once.
+        "--set",
+        "reward.terms=[{name=\"form\"},{name=\"hit\",k=1,weight=1e-9}]",
+        "--out",
+        path_text(&out),
+    ];
+    let mut demo = Process::spawn("demo", "podium", &arguments, folder.path())?;
+    demo.wait_for_success()?;
+    ensure!(
+        demo.output().contains("warning: the reward looks inflated since version 30"),
+        "{}",
+        demo.output()
+    );
+    let evaluations = rows(&out.join("evaluations.jsonl"))?;
+    let last = evaluations.last().context("no evaluation")?;
+    ensure!(last["watch/inflated"] == 1 && last["watch/from_version"] == 0, "{last}");
+    let finished: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("finished.json"))?)?;
+    let best = finished["best"]["policy_version"].as_u64().context("no best version")?;
+    ensure!(best < 30, "version {best} is called the best");
+    ensure!(out.join(format!("policy/{best}/model.safetensors")).is_file(), "the best policy is gone");
+    Ok(())
+}
