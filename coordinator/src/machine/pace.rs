@@ -18,6 +18,7 @@ fn run(max_policy_lag: u64) -> (u64, f64) {
         evaluate_every_steps: 0,
         evaluation_prompts: 0,
         evaluation_prompts_per_lease: 1,
+        evaluations_may_end: false,
         lease_deadline: Millis(1_000),
     };
     let mut machine = Machine::restore(plan, Recovered::default());

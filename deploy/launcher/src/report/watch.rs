@@ -53,25 +53,28 @@ fn verdict(results: &Results, metric: &str) -> String {
         )
     });
     let streak = results.evaluations.iter().rev().take_while(|row| row.is_inflated()).last();
+    let before = results.evaluations.iter().filter(|row| row.is_inflated()).count();
     let (class, words) = match (streak, &gains) {
         (Some(first), _) => {
             (" bad", format!("The reward has been inflated since version {}.", first.policy_version))
         }
+        (None, Some(_)) if before > 0 => {
+            let plural = if before == 1 { "" } else { "s" };
+            (
+                "",
+                format!("Not inflated at the last evaluation, but at {before} evaluation{plural} before it."),
+            )
+        }
         (None, Some(_)) => {
-            (" good", "No inflation: the ranking follows the reward, or the reward does not rise.".to_owned())
+            (" good", "Not inflated: the ranking follows the reward, or the reward does not rise.".to_owned())
         }
         (None, None) => ("", "Too few evaluations to tell.".to_owned()),
-    };
-    let before = results.evaluations.iter().filter(|row| row.is_inflated()).count();
-    let before = match (streak, before) {
-        (None, count @ 1..) => format!(" It was inflated at {count} earlier evaluations."),
-        _ => String::new(),
     };
     let best = results.best(metric).map_or(String::new(), |best| {
         let value = best.metric(metric).map_or(String::new(), interval);
         format!(" Best policy: version {}, {} {value}.", best.policy_version, Escaped(metric))
     });
-    format!("<div class=\"finding{class}\"><b>{words}</b>{before} {}{best}</div>", gains.unwrap_or_default())
+    format!("<div class=\"finding{class}\"><b>{words}</b> {}{best}</div>", gains.unwrap_or_default())
 }
 
 fn picture(results: &Results, metric: &str, rewards: &[(f64, f64)]) -> String {
@@ -182,7 +185,8 @@ mod tests {
         }
         assert_eq!(bad.matches("<rect class=\"inflated\"").count(), 2);
         let over = render(&results(&[20]));
-        assert!(over.contains("finding good") && over.contains("at 1 earlier"), "{over}");
+        assert!(over.contains("\"finding\"") && over.contains("but at 1 evaluation before it"), "{over}");
+        assert!(render(&results(&[])).contains("finding good"));
         let early = Results { evaluations: results(&[]).evaluations[..2].to_vec(), ..results(&[]) };
         assert!(render(&early).contains("Too few evaluations"));
         assert_eq!(render(&Results::default()), "");
