@@ -1,6 +1,7 @@
 //! From what a worker handed in to what is kept: counts and lengths are checked, training completions are scored.
 
 use podium_config::RunFile;
+use podium_config::sections::{LikelihoodLength, LikelihoodReasoning};
 use podium_grpo::advantage::has_zero_variance;
 use podium_grpo::options::Credit;
 use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit, Step};
@@ -39,6 +40,16 @@ pub enum Error {
         /// `rollout.max_new_tokens`.
         expected: u32,
     },
+    /// More or fewer candidates are scored than there are.
+    #[error("{slot:?} came with scores of {found} candidates: expected {expected}")]
+    Choices {
+        /// The slot.
+        slot: Slot,
+        /// How many came.
+        found: usize,
+        /// How many were asked for.
+        expected: usize,
+    },
     /// The slot stands for nothing.
     #[error("there is no prompt for {slot:?}")]
     Case {
@@ -69,11 +80,16 @@ impl Sampling {
             max_new_tokens: rollout.max_new_tokens,
             seed: file.run.seed,
             constrain_answers: rollout.constrain_answers,
+            likelihood: None,
         };
         // The whole distribution, or its mode: a filter made for training would flatter the figures.
         let evaluation = v1::Sampling {
             group_size: 1,
             temperature: file.evaluation.temperature,
+            likelihood: file.evaluation.likelihood.then_some(v1::Likelihood {
+                without_reasoning: file.evaluation.likelihood_reasoning == LikelihoodReasoning::None,
+                per_token: file.evaluation.likelihood_length == LikelihoodLength::Mean,
+            }),
             top_p: 1.0,
             top_k: 0,
             ..training
@@ -87,6 +103,18 @@ impl Sampling {
             Work::Training(_) => self.training,
             Work::Evaluation(_) => self.evaluation,
         }
+    }
+
+    /// Checks that all candidates of a slot were scored, where that was asked for.
+    fn check_choices(&self, curriculum: &Curriculum, slot: Slot, found: usize) -> Result<(), Error> {
+        let expected = match self.for_work(Work::of(slot).0).likelihood {
+            Some(_) => {
+                let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;
+                case.candidates.len()
+            }
+            None => 0,
+        };
+        if found == expected { Ok(()) } else { Err(Error::Choices { slot, found, expected }) }
     }
 
     fn check(&self, result: &SlotResult) -> Result<(), Error> {
@@ -120,11 +148,13 @@ pub fn grade(
             }
             Slot::Evaluation { version, index } => {
                 // Log-probabilities of held-out answers are nobody's input.
+                let choice_logprobs = result.choice_logprobs.into_iter().next().unwrap_or_default();
+                sampling.check_choices(curriculum, result.slot, choice_logprobs.len())?;
                 let answer = result.completions.into_iter().next().map(|mut completion| {
                     completion.logprobs.clear();
                     completion.sampled_logprobs = None;
                     completion.allowed.clear();
-                    completion.into()
+                    v1::Completion { choice_logprobs, ..completion.into() }
                 });
                 results.answers.extend(answer.map(|answer| (version, index, answer)));
             }
@@ -139,7 +169,7 @@ fn score(
     version: PolicyVersion,
     result: SlotResult,
 ) -> Result<Group, Error> {
-    let SlotResult { slot, prompt_ids, completions } = result;
+    let SlotResult { slot, prompt_ids, completions, .. } = result;
     let Slot::Training(id) = slot else { unreachable!("only training slots are scored into groups") };
     let task = curriculum.task();
     let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;

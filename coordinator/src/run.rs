@@ -186,7 +186,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     if let Some(warning) = age_warning(file) {
         tracing::warn!("{warning}");
     }
-    let baselines = Baselines::of(&curriculum, plan.evaluation_prompts, oracle.as_ref())?;
+    let baselines =
+        Baselines::of(&curriculum, plan.evaluation_prompts, file.evaluation.likelihood, oracle.as_ref())?;
     let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
     let identity = Identity {

@@ -80,6 +80,9 @@ pub struct SlotResult {
     pub prompt_ids: Vec<u32>,
     /// The completions in sample order.
     pub completions: Vec<Completion>,
+    /// For each completion the log-probability of each of the task's choices as the next listed item, in nats; empty
+    /// where that was not asked for.
+    pub choice_logprobs: Vec<Vec<f64>>,
 }
 
 impl From<Slot> for v1::task::Purpose {
@@ -144,18 +147,31 @@ impl TryFrom<v1::TaskResult> for SlotResult {
         if result.prompt_ids.is_empty() {
             return Err(Error::Missing { field: "TaskResult.prompt_ids" });
         }
-        let completions =
-            result.completions.into_iter().map(Completion::try_from_message).collect::<Result<_, _>>()?;
-        Ok(Self { slot, prompt_ids: result.prompt_ids, completions })
+        let mut messages = result.completions;
+        let scores = messages.iter_mut().map(|message| std::mem::take(&mut message.choice_logprobs));
+        let choice_logprobs: Vec<Vec<f64>> = scores.collect();
+        let probable = |logprob: &&f64| logprob.is_finite() && **logprob <= 1e-3;
+        if let Some(logprob) = choice_logprobs.iter().flatten().find(|logprob| !probable(logprob)) {
+            let expected = "a finite log-probability of at most 0";
+            return Err(Error::invalid("Completion.choice_logprobs", logprob, expected));
+        }
+        let completions = messages.into_iter().map(Completion::try_from_message).collect::<Result<_, _>>()?;
+        Ok(Self { slot, prompt_ids: result.prompt_ids, completions, choice_logprobs })
     }
 }
 
 impl From<SlotResult> for v1::TaskResult {
     fn from(result: SlotResult) -> Self {
+        let scores = result.choice_logprobs.into_iter().chain(std::iter::repeat(Vec::new()));
+        let completions = result.completions.into_iter().zip(scores);
+        let completions = completions.map(|(completion, choice_logprobs)| v1::Completion {
+            choice_logprobs,
+            ..v1::Completion::from(completion)
+        });
         Self {
             purpose: Some(result.slot.into()),
             prompt_ids: result.prompt_ids,
-            completions: result.completions.into_iter().map(v1::Completion::from).collect(),
+            completions: completions.collect(),
         }
     }
 }
@@ -263,6 +279,7 @@ impl From<Completion> for v1::Completion {
                 .into_iter()
                 .map(|Allowed { position, token_ids }| v1::Allowed { position, token_ids })
                 .collect(),
+            choice_logprobs: Vec::new(),
         }
     }
 }
@@ -396,6 +413,7 @@ mod tests {
             sampled_logprobs: vec![],
             finish_reason: v1::FinishReason::Stop.into(),
             allowed: vec![v1::Allowed { position: 1, token_ids: vec![1, 2] }],
+            choice_logprobs: vec![],
         }
     }
 
@@ -468,6 +486,13 @@ mod tests {
         assert!(
             uuid("LeaseRequest.worker_id", "x").unwrap_err().to_string().contains("LeaseRequest.worker_id")
         );
+        let unlikely = v1::TaskResult {
+            purpose: Some(v1::task_result::Purpose::Evaluation(v1::EvaluationSlot::default())),
+            prompt_ids: vec![1],
+            completions: vec![v1::Completion { choice_logprobs: vec![-1.0, f64::NAN], ..completion() }],
+        };
+        let refused = SlotResult::try_from(unlikely).unwrap_err().to_string();
+        assert!(refused.contains("choice_logprobs is NaN"), "{refused}");
         let nothing = v1::TaskResult { purpose: None, prompt_ids: vec![1], completions: vec![] };
         assert_eq!(SlotResult::try_from(nothing), Err(Error::Missing { field: "TaskResult.purpose" }));
     }

@@ -209,6 +209,7 @@ fn complete(
         max_new_tokens: options.max_new_tokens,
         seed: options.seed,
         constrain_answers: false,
+        likelihood: None,
     };
     let streams: Vec<Vec<Stream>> = (first..first + prompts.len())
         .map(|row| {

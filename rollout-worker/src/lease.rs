@@ -30,7 +30,7 @@ pub(crate) struct Task {
     pub(crate) slot: Slot,
     /// At least one message.
     pub(crate) messages: Vec<Message>,
-    /// What the answer may list; there where [`Sampling::constrain_answers`] needs it.
+    /// What the answer may list; there where [`Sampling`] asks for something that needs it.
     pub(crate) choices: Option<Choices>,
 }
 
@@ -73,6 +73,8 @@ pub(crate) struct Sampling {
     pub(crate) seed: u64,
     /// Whether answers list nothing but choices.
     pub(crate) constrain_answers: bool,
+    /// How choices are scored as the next listed item, where they are.
+    pub(crate) likelihood: Option<v1::Likelihood>,
 }
 
 /// A lease's completions and what they cost.
@@ -135,7 +137,8 @@ impl TryFrom<v1::Lease> for Lease {
             return Err(Error::Missing { field: "Lease.tasks" });
         }
         for task in &tasks {
-            if sampling.constrain_answers && task.choices.is_none() {
+            let needed = sampling.constrain_answers || sampling.likelihood.is_some();
+            if needed && task.choices.is_none() {
                 return Err(Error::Missing { field: "Task.choices" });
             }
             match task.slot {
@@ -185,8 +188,16 @@ impl TryFrom<v1::Sampling> for Sampling {
     type Error = Error;
 
     fn try_from(message: v1::Sampling) -> Result<Self, Error> {
-        let v1::Sampling { group_size, temperature, top_p, top_k, max_new_tokens, seed, constrain_answers } =
-            message;
+        let v1::Sampling {
+            group_size,
+            temperature,
+            top_p,
+            top_k,
+            max_new_tokens,
+            seed,
+            constrain_answers,
+            likelihood,
+        } = message;
         if group_size == 0 {
             return Err(invalid("Sampling.group_size", &group_size, "at least 1"));
         }
@@ -208,6 +219,7 @@ impl TryFrom<v1::Sampling> for Sampling {
             max_new_tokens: max_new_tokens as usize,
             seed,
             constrain_answers,
+            likelihood,
         })
     }
 }
@@ -263,6 +275,7 @@ pub(crate) mod tests {
                 max_new_tokens: 12,
                 seed: 5,
                 constrain_answers: false,
+                likelihood: None,
             }),
         }
     }

@@ -3,6 +3,8 @@
 //! Lives on one thread, which owns every tensor. Knows nothing of the coordinator: whoever calls says which version lies
 //! in which folder. No keys or values outlive a call, hence none outlive a version.
 
+mod likelihood;
+
 use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +66,17 @@ pub(crate) enum Error {
         /// Why.
         source: podium_constraint::Error,
     },
+    /// A choice cannot be scored.
+    #[error("the tokenizer has no tokens for the choice {choice:?} of {what}")]
+    NoTokens {
+        /// Whose.
+        what: String,
+        /// Its text.
+        choice: String,
+    },
+    /// Choices cannot be scored.
+    #[error("cannot score the choices of prompts")]
+    Likelihood(#[from] podium_model::packed::Error),
     /// The tokenizer does not say what its tokens stand for.
     #[error("cannot restrict answers")]
     Vocabulary(#[source] podium_tokenizer::Error),
@@ -224,12 +237,15 @@ impl Sampler {
             ignore_stop: false,
         };
         let Some(Completed { groups, cost }) = self.complete(&batch, stop)? else { return Ok(None) };
-        let results = lease
-            .tasks
-            .iter()
-            .zip(prompts)
-            .zip(groups)
-            .map(|((task, prompt_ids), completions)| SlotResult { slot: task.slot, prompt_ids, completions });
+        let Some(scores) = self.choice_logprobs(lease, &prompts, &groups, stop)? else { return Ok(None) };
+        let results = lease.tasks.iter().zip(prompts).zip(groups.into_iter().zip(scores)).map(
+            |((task, prompt_ids), (completions, choice_logprobs))| SlotResult {
+                slot: task.slot,
+                prompt_ids,
+                completions,
+                choice_logprobs,
+            },
+        );
         Ok(Some(Outcome { version, results: results.collect(), cost }))
     }
 

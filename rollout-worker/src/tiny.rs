@@ -7,7 +7,8 @@ use podium_model::{Config, LoadOptions, Policy};
 use serde_json::json;
 use tempfile::TempDir;
 
-const WORDS: [&str; 12] = ["<unk>", "<end>", "user", "assistant", ":", "a", "b", "c", "d", "e", "f", "g"];
+const WORDS: [&str; 14] =
+    ["<unk>", "<end>", "user", "assistant", ":", "a", "b", "c", "d", "e", "f", "g", "<think>", "</think>"];
 
 /// The id of `<end>`, which stops a completion.
 pub(crate) const END: u32 = 1;

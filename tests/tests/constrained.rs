@@ -1,9 +1,10 @@
-//! A run with constrained answers: all in form, recomputed as sampled, the same for any number of workers.
+//! A run with constrained answers and rankings by likelihood: all in form, recomputed as sampled, the same for any number
+//! of workers.
 
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Run, rows};
 
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 9] = [
     "run.steps=3",
     "run.seed=5",
     "rollout.constrain_answers=true",
@@ -12,6 +13,7 @@ const SETTINGS: [&str; 8] = [
     "rollout.prompts_per_step=16",
     "rollout.prompts_per_lease=4",
     "evaluation.users=64",
+    "evaluation.likelihood=true",
 ];
 
 fn train(workers: usize) -> Result<Run> {
@@ -38,6 +40,11 @@ fn constrained_answers_are_in_form_and_recomputed_as_sampled() -> Result<()> {
     }
     for evaluation in rows(&one.out().join("evaluations.jsonl"))? {
         ensure!(evaluation["well_formed"] == 1.0, "malformed held-out answers: {evaluation}");
+        let ndcg = evaluation["likelihood/NDCG@10"]["mean"].as_f64();
+        // A permutation of ten candidates has at least this.
+        ensure!(ndcg.is_some_and(|ndcg| ndcg >= 1.0 / 11.0_f64.log2()), "no full ranking: {evaluation}");
     }
+    let evaluations = |run: &Run| rows(&run.out().join("evaluations.jsonl"));
+    ensure!(evaluations(&one)? == evaluations(&two)?, "the number of workers changed an evaluation");
     Ok(())
 }

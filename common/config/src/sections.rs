@@ -162,6 +162,33 @@ pub struct Evaluation {
     pub prompts_per_lease: u32,
     /// Sampling temperature; 0 for greedy decoding.
     pub temperature: f64,
+    /// Rank all candidates by the log-probability of being listed next, too, beside the generated ranking: see
+    /// likelihood.md.
+    pub likelihood: bool,
+    /// What that log-probability is conditioned on.
+    pub likelihood_reasoning: LikelihoodReasoning,
+    /// How the log-probabilities of an item's tokens make up the item's.
+    pub likelihood_length: LikelihoodLength,
+}
+
+/// What candidates are scored after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LikelihoodReasoning {
+    /// The reasoning that was sampled; an empty one where it does not end.
+    Sampled,
+    /// An empty think block, or none where none is required.
+    None,
+}
+
+/// How the log-probabilities of tokens make up that of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LikelihoodLength {
+    /// Their sum: that of the text.
+    Sum,
+    /// Their mean: long texts are not at a disadvantage.
+    Mean,
 }
 
 /// `[sft]`
@@ -291,7 +318,15 @@ impl Default for Learner {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { every_steps: 20, users: 0, prompts_per_lease: 64, temperature: 0.0 }
+        Self {
+            every_steps: 20,
+            users: 0,
+            prompts_per_lease: 64,
+            temperature: 0.0,
+            likelihood: false,
+            likelihood_reasoning: LikelihoodReasoning::Sampled,
+            likelihood_length: LikelihoodLength::Sum,
+        }
     }
 }
 

@@ -227,6 +227,10 @@ impl State {
         }
     }
 
+    pub(crate) const fn is_reasoning(&self) -> bool {
+        matches!(self.place, Place::Reasoning { .. })
+    }
+
     /// Whether the answer is complete.
     pub const fn is_end(&self) -> bool {
         matches!(self.place, Place::End)

@@ -51,6 +51,21 @@ impl Constraint {
     }
 }
 
+/// Number of tokens up to and with the one that ends a completion's reasoning; `None` where it has none, or none that
+/// ends.
+pub fn reasoning_end(vocabulary: &Vocabulary, answer: &Answer, token_ids: &[u32]) -> Option<usize> {
+    let mut state = answer.start();
+    let mut reasoning = false;
+    for (token, read) in token_ids.iter().zip(1..) {
+        reasoning |= state.is_reasoning();
+        state = answer.after(&state, vocabulary.text(*token));
+        if reasoning && state.is_in_list() {
+            return Some(read);
+        }
+    }
+    None
+}
+
 /// The completions of a prompt that are being sampled.
 #[derive(Debug)]
 pub struct Completions {

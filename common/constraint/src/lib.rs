@@ -12,5 +12,5 @@ mod texts;
 mod vocabulary;
 
 pub use answer::{Answer, Error, State};
-pub use constraint::{Completions, Constraint};
+pub use constraint::{Completions, Constraint, reasoning_end};
 pub use vocabulary::Vocabulary;

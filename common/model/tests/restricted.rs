@@ -225,7 +225,8 @@ fn chunks_of_the_head_change_nothing() {
     let completions: Vec<Vec<u32>> = (0..4).map(|one| (0..9).map(|at| 7 * one + at).collect()).collect();
     let set = |completion: usize, position: usize| {
         let chosen = completions[completion][position];
-        (position % 3 != 0).then(|| (chosen.saturating_sub(position as u32)..chosen + 4).collect::<Vec<_>>())
+        (!position.is_multiple_of(3))
+            .then(|| (chosen.saturating_sub(position as u32)..chosen + 4).collect::<Vec<_>>())
     };
     let pack = |completions_of: &[usize]| {
         let own = completions_of.iter().map(|one| completions[*one].as_slice()).collect();

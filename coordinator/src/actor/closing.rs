@@ -14,7 +14,7 @@ use crate::machine::Work;
 use crate::reports::evaluation::Answered;
 use crate::reports::recording::Recording;
 use crate::reports::watch::{Findings, Watch};
-use crate::reports::{evaluation, samples, step};
+use crate::reports::{evaluation, likelihood, samples, step};
 use crate::store::{EvaluationRecord, Row, StepRecord, Store};
 
 /// A step that rank 0 has finished.
@@ -102,16 +102,19 @@ pub(super) fn close_evaluation(
         answers.push(Answered { case, answer, reading });
     }
     let mut evaluations = store.evaluations()?;
-    let start = evaluations.get(&PolicyVersion::START).map(|record| record.ranks.as_slice());
+    let start = evaluations.get(&PolicyVersion::START);
     let metrics = evaluation::metrics(task.answer().list_length);
-    let mut row = evaluation::row(version, &answers, start, &metrics, task.seed());
-    let ranks = evaluation::ranks(&answers);
+    let start_ranks = start.map(|record| record.ranks.as_slice());
+    let mut row = evaluation::row(version, &answers, start_ranks, &metrics, task.seed());
+    let start_ranks = start.and_then(|record| record.likelihood_ranks.as_deref());
+    likelihood::add(&mut row, version, &answers, start_ranks, task.seed());
+    let (ranks, likelihood_ranks) = (evaluation::ranks(&answers), likelihood::ranks(&answers));
     let answers: Vec<_> =
         answers.into_iter().map(|one| (one.case, vec![Answer::from(one.reading)])).collect();
     row.extend(
         curriculum.diagnostics().figures(&answers).into_iter().map(|(name, value)| (name, value.into())),
     );
-    evaluations.insert(version, EvaluationRecord { row, ranks, samples: kept });
+    evaluations.insert(version, EvaluationRecord { row, ranks, likelihood_ranks, samples: kept });
     watch.note(store, &mut evaluations, version)?;
     let findings = watch.findings(&evaluations);
     let record = evaluations.remove(&version).unwrap_or_default();

@@ -88,7 +88,7 @@ pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
     numbers
 }
 
-fn interval(estimate: Option<Estimate>) -> Value {
+pub(super) fn interval(estimate: Option<Estimate>) -> Value {
     estimate.map_or(
         Value::Null,
         |Estimate { mean, low, high, .. }| json!({"mean": mean, "low": low, "high": high}),

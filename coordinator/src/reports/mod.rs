@@ -5,6 +5,7 @@
 //! be written does not stop the run: it is caught up with as soon as it can be.
 
 pub mod evaluation;
+pub mod likelihood;
 mod lines;
 pub mod recording;
 pub mod samples;

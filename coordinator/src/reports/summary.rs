@@ -28,8 +28,14 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// The baselines over the first `users` held-out users. `oracle` knows what is best, where anybody does.
-    pub fn of(curriculum: &Curriculum, users: u32, oracle: Option<&Oracle>) -> Result<Self, task::Error> {
+    /// The baselines over the first `users` held-out users, of rankings of all candidates too where evaluations rank by
+    /// `likelihood`. `oracle` knows what is best, where anybody does.
+    pub fn of(
+        curriculum: &Curriculum,
+        users: u32,
+        likelihood: bool,
+        oracle: Option<&Oracle>,
+    ) -> Result<Self, task::Error> {
         let task = curriculum.task();
         let list_length = task.answer().list_length;
         let version = PolicyVersion::START;
@@ -42,23 +48,34 @@ impl Baselines {
             .iter()
             .map(|case| {
                 let ranking = ranking::by_popularity(&case.candidates, &task.dataset().catalogue);
-                ranking::rank_of(case.target, &ranking[..list_length.min(ranking.len())])
+                ranking::rank_of(case.target, &ranking)
             })
             .collect();
-        let table = |value: &dyn Fn(Metric) -> f64| -> Map<String, Value> {
-            let metrics = super::evaluation::metrics(list_length);
-            metrics.into_iter().map(|metric| (metric.to_string(), json!(value(metric)))).collect()
+        let candidates = cases.iter().map(|case| case.candidates.len()).max().filter(|_| likelihood);
+        // What a metric is for those who list so many candidates.
+        let table = |value: &dyn Fn(Metric, usize) -> f64| -> Map<String, Value> {
+            let listed = super::evaluation::metrics(list_length).into_iter();
+            let listed = listed.map(|metric| (metric.to_string(), json!(value(metric, list_length))));
+            let all = candidates.into_iter().flat_map(|candidates| {
+                let named = |metric: Metric| format!("{}{metric}", super::likelihood::PREFIX);
+                let metrics = super::likelihood::metrics(candidates).into_iter();
+                metrics.map(move |metric| (named(metric), json!(value(metric, candidates))))
+            });
+            listed.chain(all).collect()
         };
         let average = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / cases.len().max(1) as f64;
         let Extremes { best: best_reward, worst, .. } = task.rewards().extremes();
         Ok(Self {
             reward_range: (worst.1, best_reward.1),
-            random: table(&|metric| {
-                average(&mut cases.iter().map(|case| metric.random(case.candidates.len(), list_length)))
+            random: table(&|metric, listed| {
+                average(&mut cases.iter().map(|case| metric.random(case.candidates.len(), listed)))
             }),
-            popularity: table(&|metric| average(&mut popular.iter().map(|&rank| metric.value(rank)))),
+            popularity: table(&|metric, listed| {
+                let within = |rank: &Option<usize>| metric.value(rank.filter(|rank| *rank <= listed));
+                average(&mut popular.iter().map(within))
+            }),
             best_possible: best.map(|best| {
-                table(&|metric| average(&mut best.iter().map(|best| best.expected(metric, list_length))))
+                table(&|metric, listed| average(&mut best.iter().map(|best| best.expected(metric, listed))))
             }),
         })
     }

@@ -120,7 +120,9 @@ impl Refusal for identity::Error {
 impl Refusal for grading::Error {
     fn code(&self) -> Code {
         match self {
-            Self::Count { .. } | Self::Length { .. } | Self::Case { .. } => Code::InvalidArgument,
+            Self::Count { .. } | Self::Length { .. } | Self::Choices { .. } | Self::Case { .. } => {
+                Code::InvalidArgument
+            }
         }
     }
 }

@@ -40,7 +40,8 @@ impl Service {
         let tasks = blocking(move || {
             let task = |slot| {
                 let case = context.curriculum.case(slot)?;
-                let choices = sampling.constrain_answers.then(|| choices(context.curriculum.task(), &case));
+                let needed = sampling.constrain_answers || sampling.likelihood.is_some();
+                let choices = needed.then(|| choices(context.curriculum.task(), &case));
                 Ok(v1::Task { purpose: Some(slot.into()), messages: messages(&case), choices })
             };
             slots.into_iter().map(task).collect::<Result<Vec<_>, actor::Error>>()

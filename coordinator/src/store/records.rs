@@ -42,6 +42,9 @@ pub struct EvaluationRecord {
     pub row: Row,
     /// Where each held-out user's target was ranked; `None` where it was not, or the answer was malformed.
     pub ranks: Vec<Option<usize>>,
+    /// The same in the ranking by likelihood, where there is one.
+    #[serde(default)]
+    pub likelihood_ranks: Option<Vec<Option<usize>>>,
     /// Its rows of samples.jsonl.
     pub samples: Vec<Row>,
 }

@@ -44,8 +44,12 @@ fn a_restart_finds_everything() {
     store.put_results(&Results { groups: vec![], answers }).unwrap();
     let step = StepRecord { reported: true, row: row(&json!({"step": 1})), samples: vec![] };
     store.put_step(Step(0), &step).unwrap();
-    let evaluation =
-        EvaluationRecord { row: row(&json!({"users": 3})), ranks: vec![Some(1), None], samples: vec![] };
+    let evaluation = EvaluationRecord {
+        row: row(&json!({"users": 3})),
+        ranks: vec![Some(1), None],
+        likelihood_ranks: Some(vec![Some(4), Some(1)]),
+        samples: vec![],
+    };
     store.put_evaluation(PolicyVersion(0), &evaluation).unwrap();
     store.put_checkpoint(0, Step(1)).unwrap();
     store.put_checkpoint(0, Step(0)).unwrap();

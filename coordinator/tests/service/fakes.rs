@@ -129,6 +129,7 @@ pub(crate) fn answer(task: &v1::Task, samples: u32) -> v1::TaskResult {
             logprobs: vec![-0.5, -0.25, -0.25, -0.25],
             sampled_logprobs: vec![],
             allowed: vec![],
+            choice_logprobs: vec![],
             finish_reason: v1::FinishReason::Stop.into(),
             text_ends,
         }

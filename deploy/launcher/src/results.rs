@@ -79,6 +79,12 @@ impl Evaluation {
         self.number("watch/inflated") == Some(1.0)
     }
 
+    /// The same metrics of the ranking by likelihood, where there is one.
+    pub(crate) fn likelihood_metrics(&self) -> Vec<String> {
+        let names = self.headline_metrics().into_iter().map(|name| format!("likelihood/{name}"));
+        names.filter(|name| self.rest.contains_key(name)).collect()
+    }
+
     pub(crate) fn change(&self, name: &str) -> Option<Estimate> {
         self.change_from_start.as_ref()?.get(name).copied()
     }

@@ -6,8 +6,17 @@ use crate::results::{Estimate, Results};
 
 /// The table of the first and the latest evaluation; nothing where there was none.
 pub(crate) fn ranking(results: &Results) -> Option<String> {
+    table(results, &results.evaluations.last()?.headline_metrics())
+}
+
+/// The same for the ranking by likelihood; nothing where there was none.
+pub(crate) fn ranking_by_likelihood(results: &Results) -> Option<String> {
+    let metrics = results.evaluations.last()?.likelihood_metrics();
+    if metrics.is_empty() { None } else { table(results, &metrics) }
+}
+
+fn table(results: &Results, metrics: &[String]) -> Option<String> {
     let (start, end) = (results.evaluations.first()?, results.evaluations.last()?);
-    let metrics = end.headline_metrics();
     let row = |name: &str, cell: &dyn Fn(&str) -> Option<String>| -> Vec<String> {
         let cells = metrics.iter().map(|metric| cell(metric).unwrap_or_else(|| "–".into()));
         std::iter::once(name.to_owned()).chain(cells).collect()
@@ -125,6 +134,20 @@ best possible            0.561                     –
         let table = ranking(&Results { evaluations, ..Results::default() }).unwrap();
         assert!(table.contains("end (version 60)    0.400"), "{table}");
         assert!(table.contains("best (version 20)   0.500"), "{table}");
+    }
+
+    #[test]
+    fn a_ranking_by_likelihood_has_its_own_table() {
+        let estimate = serde_json::json!({"mean": 0.5, "low": 0.4, "high": 0.6});
+        let scored = serde_json::json!({"policy_version": 0, "users": 9, "HR@1": estimate, "HR@3": estimate,
+            "likelihood/HR@1": estimate, "likelihood/HR@5": estimate});
+        let scored = serde_json::from_value(scored).unwrap();
+        let results = Results { evaluations: vec![scored], ..Results::default() };
+        let table = ranking_by_likelihood(&results).unwrap();
+        assert!(table.contains("likelihood/HR@1") && !table.contains("HR@3") && !table.contains("HR@5"));
+        assert!(!ranking(&results).unwrap().contains("likelihood"));
+        let results = Results { evaluations: vec![evaluation(0, 0.3)], ..Results::default() };
+        assert!(ranking_by_likelihood(&results).is_none());
     }
 
     #[test]

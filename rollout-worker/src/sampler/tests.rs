@@ -11,7 +11,7 @@ fn sampler() -> Sampler {
     Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap()
 }
 
-fn loaded(seed: u64) -> Sampler {
+pub(super) fn loaded(seed: u64) -> Sampler {
     let mut sampler = sampler();
     sampler.load(PolicyVersion(0), &Place::of_model(tiny::folder(seed).path())).unwrap();
     sampler

@@ -46,6 +46,7 @@ impl Sample for FakeDevice {
             slot: task.slot,
             prompt_ids: vec![1],
             completions: vec![completion.clone(); lease.sampling.group_size],
+            choice_logprobs: vec![],
         });
         Ok(Some(Outcome { version: lease.version, results: results.collect(), cost: Cost::default() }))
     }

@@ -158,8 +158,12 @@ fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
 }
 
 pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
-    if let Some(table) = table::ranking(&Results::read(folder.path())?) {
+    let results = Results::read(folder.path())?;
+    if let Some(table) = table::ranking(&results) {
         println!("\n{table}\n");
+    }
+    if let Some(table) = table::ranking_by_likelihood(&results) {
+        println!("{table}\n");
     }
     Ok(())
 }

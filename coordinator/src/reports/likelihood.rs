@@ -1,0 +1,82 @@
+//! The ranking of all candidates by their log-probability of being listed next, beside the generated one.
+//!
+//! It is a permutation of the candidates, so that every HR@K and NDCG@K comes of one evaluation. Equal log-probabilities
+//! keep the order of the candidate list, which is random.
+
+use podium_grpo::PolicyVersion;
+use podium_recsys::ItemId;
+use podium_recsys::ranking::{self, Metric};
+use serde_json::Value;
+
+use super::evaluation::{Answered, interval};
+use crate::store::Row;
+
+/// Stands before the names of these metrics.
+pub(super) const PREFIX: &str = "likelihood/";
+
+/// Cut-offs, as far as there are that many candidates.
+const CUT_OFFS: [usize; 4] = [1, 3, 5, 10];
+
+/// The metrics over rankings of so many candidates. A hit among all of them is certain, and NDCG@1 is HR@1.
+pub fn metrics(candidates: usize) -> Vec<Metric> {
+    let hits = CUT_OFFS.iter().filter(|&&k| k < candidates).map(|&k| Metric::Hit(k));
+    let gains = CUT_OFFS.iter().filter(|&&k| k > 1 && k <= candidates).map(|&k| Metric::Ndcg(k));
+    hits.chain(gains).chain([Metric::ReciprocalRank]).collect()
+}
+
+/// Where the target is among the candidates of each answer; `None` where candidates were not scored.
+pub fn ranks(answers: &[Answered]) -> Option<Vec<Option<usize>>> {
+    let rank = |answered: &Answered| {
+        let (case, logprobs) = (&answered.case, &answered.answer.choice_logprobs);
+        let scored = logprobs.len() == case.candidates.len() && !logprobs.is_empty();
+        scored.then(|| ranking::rank_of(case.target, &by_likelihood(&case.candidates, logprobs)))
+    };
+    answers.iter().map(rank).collect()
+}
+
+fn by_likelihood(candidates: &[ItemId], logprobs: &[f64]) -> Vec<ItemId> {
+    let mut scored: Vec<(ItemId, f64)> = candidates.iter().copied().zip(logprobs.iter().copied()).collect();
+    scored.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    scored.into_iter().map(|(item, _)| item).collect()
+}
+
+/// Adds the metrics to an evaluation's row, with the paired change from version 0, whose ranks are `start`.
+pub fn add(
+    row: &mut Row,
+    version: PolicyVersion,
+    answers: &[Answered],
+    start: Option<&[Option<usize>]>,
+    seed: u64,
+) {
+    let Some(ranks) = ranks(answers).filter(|ranks| !ranks.is_empty()) else { return };
+    let candidates = answers.iter().map(|answered| answered.case.candidates.len()).max().unwrap_or(0);
+    let start = start.filter(|start| version != PolicyVersion::START && start.len() == ranks.len());
+    for metric in metrics(candidates) {
+        let name = format!("{PREFIX}{metric}");
+        if let (Some(start), Some(Value::Object(changes))) = (start, row.get_mut("change_from_start")) {
+            let change = ranking::paired_difference(metric, &ranks, start, seed);
+            changes.insert(name.clone(), interval(change));
+        }
+        row.insert(name, interval(ranking::estimate(metric, &ranks, seed)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_probable_comes_first_and_equals_keep_their_order() {
+        let candidates = [ItemId(5), ItemId(2), ItemId(9), ItemId(1)];
+        let ranking = by_likelihood(&candidates, &[-3.0, -1.0, -3.0, -0.5]);
+        assert_eq!(ranking, [ItemId(1), ItemId(2), ItemId(5), ItemId(9)]);
+    }
+
+    #[test]
+    fn metrics_say_something() {
+        let names = |candidates| metrics(candidates).iter().map(Metric::to_string).collect::<Vec<_>>();
+        assert_eq!(names(4), ["HR@1", "HR@3", "NDCG@3", "MRR"]);
+        assert_eq!(names(10), ["HR@1", "HR@3", "HR@5", "NDCG@3", "NDCG@5", "NDCG@10", "MRR"]);
+        assert_eq!(names(100).len(), 8);
+    }
+}

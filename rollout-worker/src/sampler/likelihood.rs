@@ -1,0 +1,143 @@
+//! How probable it is that each choice of a prompt is the next to be listed: a ranking of all of them.
+//!
+//! The choices of a prompt are short continuations that share the keys and values of what comes before the list.
+
+use podium_constraint::reasoning_end;
+use podium_grpo::Completion;
+use podium_model::{Entropy, GroupTokens, Packed, Policy};
+use podium_proto::v1;
+
+use super::{Error, Loaded, Sampler, name};
+use crate::lease::{Choices, Lease};
+
+/// Tokens that go through the policy at once, but for a single prompt with more.
+const TOKENS_A_PASS: usize = 8192;
+
+/// A prompt with its reasoning, and how each choice would go on from there.
+struct Question {
+    prefix: Vec<u32>,
+    continuations: Vec<Vec<u32>>,
+}
+
+impl Question {
+    fn tokens(&self) -> usize {
+        self.prefix.len() + self.continuations.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+impl Sampler {
+    /// For each task and completion the log-probability of each of the task's choices, in nats at temperature 1; empty
+    /// where the lease does not ask for it. `None` if `stop` said so before all was done.
+    pub(super) fn choice_logprobs(
+        &self,
+        lease: &Lease,
+        prompts: &[Vec<u32>],
+        groups: &[Vec<Completion>],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<Vec<Vec<f64>>>>, Error> {
+        let Some(likelihood) = lease.sampling.likelihood else {
+            return Ok(Some(vec![Vec::new(); groups.len()]));
+        };
+        let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
+        let mut questions = Vec::new();
+        for ((task, prompt), group) in lease.tasks.iter().zip(prompts).zip(groups) {
+            let Some(choices) = &task.choices else { continue };
+            for completion in group {
+                let completion = (!likelihood.without_reasoning).then_some(completion);
+                questions.push(self.question(choices, prompt, completion, || name(task.slot))?);
+            }
+        }
+        let mut logprobs = Vec::with_capacity(questions.len());
+        let mut rest = questions.as_slice();
+        while !rest.is_empty() {
+            if stop() {
+                return Ok(None);
+            }
+            let (pass, after) = rest.split_at(of_one_pass(rest));
+            logprobs.extend(score(&loaded.policy, pass, likelihood)?);
+            rest = after;
+        }
+        let mut logprobs = logprobs.into_iter();
+        Ok(Some(groups.iter().map(|group| logprobs.by_ref().take(group.len()).collect()).collect()))
+    }
+
+    /// What the choices are scored after, and as which tokens. Without a completion whose reasoning ends the reasoning is
+    /// empty.
+    fn question(
+        &self,
+        choices: &Choices,
+        prompt: &[u32],
+        completion: Option<&Completion>,
+        what: impl Fn() -> String,
+    ) -> Result<Question, Error> {
+        let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
+        let encode = |text: &str| {
+            loaded.tokenizer.encode(text).map_err(|source| Error::Prompt { what: what(), source })
+        };
+        let reasoning = match completion {
+            Some(completion) => reasoning(loaded, choices, completion, &what)?,
+            None => None,
+        };
+        let (head, gap) = match (reasoning, choices.lines) {
+            (Some(reasoning), true) => (reasoning.to_vec(), "\n\n"),
+            (Some(reasoning), false) => (reasoning.to_vec(), " "),
+            (None, true) if choices.after_thinking => (encode("<think>\n\n</think>")?, "\n\n"),
+            (None, false) if choices.after_thinking => (encode("<think>  </think>")?, " "),
+            (None, _) => (Vec::new(), ""),
+        };
+        let continuation = |choice: &String| match encode(&format!("{gap}{choice}")) {
+            Ok(tokens) if tokens.is_empty() => Err(Error::NoTokens { what: what(), choice: choice.clone() }),
+            tokens => tokens,
+        };
+        let continuations = choices.items.iter().map(continuation).collect::<Result<_, _>>()?;
+        Ok(Question { prefix: [prompt, &head].concat(), continuations })
+    }
+}
+
+/// The tokens of a completion's reasoning, where it ends.
+fn reasoning<'a>(
+    loaded: &Loaded,
+    choices: &Choices,
+    completion: &'a Completion,
+    what: impl Fn() -> String,
+) -> Result<Option<&'a [u32]>, Error> {
+    let answer = choices.answer().map_err(|source| Error::Choices { what: what(), source })?;
+    let end = reasoning_end(&*loaded.vocabulary()?, &answer, &completion.token_ids);
+    Ok(end.map(|end| &completion.token_ids[..end]))
+}
+
+/// How many of the first questions go through the policy at once: as many continuations each, and not too many tokens.
+fn of_one_pass(questions: &[Question]) -> usize {
+    let mut tokens = 0;
+    let fits = |question: &&Question| {
+        tokens += question.tokens();
+        tokens <= TOKENS_A_PASS && question.continuations.len() == questions[0].continuations.len()
+    };
+    questions.iter().take_while(fits).count().max(1)
+}
+
+fn score(
+    policy: &Policy,
+    questions: &[Question],
+    likelihood: v1::Likelihood,
+) -> Result<Vec<Vec<f64>>, podium_model::packed::Error> {
+    let mut groups = Vec::with_capacity(questions.len());
+    for Question { prefix, continuations } in questions {
+        groups.push(GroupTokens {
+            prompt: prefix,
+            completions: continuations.iter().map(Vec::as_slice).collect(),
+        });
+    }
+    let packed = Packed::new(&groups)?;
+    let scores = policy.score(&packed, 1.0, Entropy::Skipped)?;
+    let logprobs = Vec::<f32>::try_from(scores.logprobs.to_device(tch::Device::Cpu));
+    let mut logprobs = logprobs.expect("a vector of floats").into_iter();
+    let mut of_continuation = |tokens: &Vec<u32>| {
+        let sum: f64 = logprobs.by_ref().take(tokens.len()).map(f64::from).sum();
+        if likelihood.per_token { sum / tokens.len() as f64 } else { sum }
+    };
+    Ok(questions.iter().map(|one| one.continuations.iter().map(&mut of_continuation).collect()).collect())
+}
+
+#[cfg(test)]
+mod tests;
