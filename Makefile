@@ -25,8 +25,8 @@ demo: build ## train on the embedded data set, about 5 minutes
 test: build ## all tests; needs no network once set up
 	cargo test --release --workspace $(ARGS)
 
-parity: oracle build ## compare with Transformers, PEFT and TRL, side by side; needs $PODIUM_SHARED or ../shared
-	cargo test --release --workspace --features podium-tests/parity --test parity $(ARGS) -- --nocapture
+parity: oracle build ## compare with Transformers, PEFT and TRL, and with figures on MovieLens; needs $PODIUM_SHARED or ../shared
+	cargo test --release --workspace --features podium-tests/parity --test parity --test movielens $(ARGS) -- --nocapture
 
 fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
 	fuzz/run.sh $(ARGS)

@@ -1,5 +1,8 @@
 //! The offline side: makes the data folders that runs read. It never talks to a coordinator.
 
+mod baselines;
+mod import;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,6 +30,10 @@ enum Command {
         #[arg(long, default_value_t = World::default().seed)]
         seed: u64,
     },
+    /// Makes a data set of public files or of logs of your own.
+    Import(import::Arguments),
+    /// How well rankers without a policy do on a data set: random, popularity and item-kNN.
+    Baselines(baselines::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +63,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
                 out.display()
             );
         }
+        Command::Baselines(arguments) => print!("{}", baselines::measure(arguments)?),
+        Command::Import(arguments) => print!("{}", import::import(arguments)?),
     }
     Ok(())
 }

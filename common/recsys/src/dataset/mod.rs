@@ -17,7 +17,7 @@ mod interactions;
 mod reasoning;
 mod rows;
 mod texts;
-pub(crate) mod write;
+pub mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! Writing a data set in the format it is read from.
+//! Writing a data set in the format it is read from: whole ones, and the pieces for writers of data sets too large to be
+//! held as one.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::rows::Error;
 use super::{Dataset, User};
+use crate::ids::{ItemId, UserId};
 
 /// Writes all files of `dataset` into `dir`, which is made if need be.
 pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
@@ -18,24 +19,24 @@ pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
         source,
     })?;
     let name = &dataset.name;
-    file(&dir.join("train.tsv"), interactions(&dataset.train).as_bytes())?;
-    file(&dir.join("test.tsv"), interactions(&dataset.test).as_bytes())?;
+    for (file_name, users) in [("train.tsv", &dataset.train), ("test.tsv", &dataset.test)] {
+        let mut rows = Vec::new();
+        for user in users {
+            row(&mut rows, user.id, user.items.iter().copied()).expect("a Vec takes all that is written");
+        }
+        file(&dir.join(file_name), &rows)?;
+    }
 
-    let titles = dir.join(format!("{name}_titles.csv"));
-    let rows = titles_csv(dataset).map_err(|source| Error::Csv { file: titles.clone(), source })?;
-    file(&titles, &rows)?;
+    let items = dataset.catalogue.items();
+    let titles_file = dir.join(format!("{name}_titles.csv"));
+    let rows = titles(items.iter().map(|item| (item.id, item.title.as_str())))
+        .map_err(|source| Error::Csv { file: titles_file.clone(), source })?;
+    file(&titles_file, &rows)?;
 
-    let captions: Map<String, Value> = dataset
-        .catalogue
-        .items()
-        .iter()
-        .filter_map(|item| {
-            let caption = item.caption.as_ref()?;
-            Some((item.id.0.to_string(), json!({ "title": item.title, "caption": caption })))
-        })
-        .collect();
-    if !captions.is_empty() {
-        file(&dir.join(format!("{name}_captions.json")), pretty(&Value::Object(captions)).as_bytes())?;
+    let described =
+        items.iter().filter_map(|item| Some((item.id, item.title.as_str(), item.caption.as_deref()?)));
+    if let Some(text) = captions(described) {
+        file(&dir.join(format!("{name}_captions.json")), text.as_bytes())?;
     }
 
     let reasoning: Vec<Value> = (0..)
@@ -51,22 +52,33 @@ pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn interactions(users: &[User]) -> String {
-    let mut rows = String::new();
-    for user in users {
-        let items: Vec<String> = user.items.iter().map(|item| item.0.to_string()).collect();
-        writeln!(rows, "{}\t{}", user.id.0, items.join(" ")).expect("a String takes all that is written");
+/// Writes a user's line of `train.tsv` or `test.tsv`: what they interacted with, oldest first.
+pub fn row(to: &mut impl io::Write, user: UserId, items: impl Iterator<Item = ItemId>) -> io::Result<()> {
+    write!(to, "{}", user.0)?;
+    let mut separator = '\t';
+    for item in items {
+        write!(to, "{separator}{}", item.0)?;
+        separator = ' ';
     }
-    rows
+    writeln!(to)
 }
 
-fn titles_csv(dataset: &Dataset) -> Result<Vec<u8>, csv::Error> {
+/// The content of `<name>_titles.csv`.
+pub fn titles<'a>(items: impl Iterator<Item = (ItemId, &'a str)>) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["item", "title"])?;
-    for item in dataset.catalogue.items() {
-        writer.write_record([item.id.0.to_string().as_str(), item.title.as_str()])?;
+    for (item, title) in items {
+        writer.write_record([item.0.to_string().as_str(), title])?;
     }
     writer.into_inner().map_err(|error| csv::Error::from(io::Error::from(error.error().kind())))
+}
+
+/// The content of `<name>_captions.json`, from ids, titles and captions; none without captions.
+pub fn captions<'a>(items: impl Iterator<Item = (ItemId, &'a str, &'a str)>) -> Option<String> {
+    let entries: Map<String, Value> = items
+        .map(|(item, title, caption)| (item.0.to_string(), json!({ "title": title, "caption": caption })))
+        .collect();
+    (!entries.is_empty()).then(|| pretty(&Value::Object(entries)))
 }
 
 /// Indented JSON with a newline at its end.

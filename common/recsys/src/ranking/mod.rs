@@ -5,12 +5,19 @@
 //! K (Järvelin & Kekäläinen 2002), and the average of reciprocal ranks is MRR (Voorhees 1999).
 
 mod baseline;
+mod compare;
+mod draws;
 mod estimate;
+pub mod knn;
+mod slices;
 
 use std::fmt;
 
-pub use baseline::by_popularity;
-pub use estimate::{Estimate, estimate, paired_difference};
+pub use baseline::{Baseline, by_popularity, by_score};
+pub use compare::{Comparison, compare};
+pub use draws::Draws;
+pub use estimate::{Estimate, estimate, estimate_values, paired_difference};
+pub use slices::{Slice, slices};
 
 use crate::ids::ItemId;
 
@@ -23,6 +30,8 @@ pub enum Metric {
     Ndcg(usize),
     /// 1 / rank; its mean is MRR.
     ReciprocalRank,
+    /// 1 / rank if the rank is at most K; its mean is MRR@K.
+    ReciprocalRankAt(usize),
 }
 
 impl Metric {
@@ -32,9 +41,23 @@ impl Metric {
         match self {
             Self::Hit(k) => f64::from(rank <= k),
             Self::Ndcg(k) if rank <= k => 1.0 / (rank as f64 + 1.0).log2(),
+            Self::ReciprocalRankAt(k) if rank > k => 0.0,
+            Self::ReciprocalRank | Self::ReciprocalRankAt(_) => 1.0 / rank as f64,
             Self::Ndcg(_) => 0.0,
-            Self::ReciprocalRank => 1.0 / rank as f64,
         }
+    }
+
+    /// HR, NDCG and MRR at each K, as far as they say something about rankings of so many candidates: the hit rate at the
+    /// length of the list is always 1, and at 1 the three are the same.
+    pub fn at(ks: &[usize], candidates: usize) -> Vec<Self> {
+        ks.iter()
+            .flat_map(|&k| [Self::Hit(k), Self::Ndcg(k), Self::ReciprocalRankAt(k)])
+            .filter(|metric| match *metric {
+                Self::Hit(k) => k < candidates,
+                Self::Ndcg(k) | Self::ReciprocalRankAt(k) => k > 1,
+                Self::ReciprocalRank => true,
+            })
+            .collect()
     }
 
     /// What someone reaches on average who lists `list_length` of `candidates` in a random order.
@@ -52,6 +75,7 @@ impl fmt::Display for Metric {
             Self::Hit(k) => write!(f, "HR@{k}"),
             Self::Ndcg(k) => write!(f, "NDCG@{k}"),
             Self::ReciprocalRank => f.write_str("MRR"),
+            Self::ReciprocalRankAt(k) => write!(f, "MRR@{k}"),
         }
     }
 }
@@ -76,6 +100,8 @@ mod tests {
             (Metric::Ndcg(3), Some(4), 0.0),
             (Metric::ReciprocalRank, Some(4), 0.25),
             (Metric::ReciprocalRank, None, 0.0),
+            (Metric::ReciprocalRankAt(3), Some(3), 1.0 / 3.0),
+            (Metric::ReciprocalRankAt(3), Some(4), 0.0),
         ] {
             assert!((metric.value(rank) - expected).abs() < 1e-9, "{metric} at {rank:?}");
         }
@@ -88,6 +114,15 @@ mod tests {
         assert!((Metric::Ndcg(3).random(10, 3) - 0.213).abs() < 5e-4);
         assert!((Metric::Ndcg(10).random(100, 10) - 0.045).abs() < 5e-4);
         assert!((Metric::Hit(10).random(3, 10) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_metric_that_cannot_fail_is_not_one() {
+        let names = |candidates| -> Vec<String> {
+            Metric::at(&[1, 3, 10], candidates).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(10), ["HR@1", "HR@3", "NDCG@3", "MRR@3", "NDCG@10", "MRR@10"]);
+        assert!(names(100).contains(&"HR@10".to_owned()));
     }
 
     #[test]

@@ -138,6 +138,7 @@ impl Value {
             Self::Ranking(Metric::Hit(k)) => format!("hit@{k}"),
             Self::Ranking(Metric::Ndcg(k)) => format!("ndcg@{k}"),
             Self::Ranking(Metric::ReciprocalRank) => "reciprocal_rank".to_owned(),
+            Self::Ranking(Metric::ReciprocalRankAt(k)) => format!("reciprocal_rank@{k}"),
             Self::DiscountedHit { k, .. } => format!("discounted_hit@{k}"),
             Self::RankPenalty { .. } => "rank_penalty".to_owned(),
             Self::CounterfactualSwap => "counterfactual_swap".to_owned(),

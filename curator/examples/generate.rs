@@ -1,0 +1,88 @@
+//! Large files of the shape of public data sets, to measure imports with: nothing in them means anything.
+//!
+//! ```text
+//! cargo run --release -p podium-curator --example generate -- microlens DIR   # 50,000 users, 19,220 items
+//! cargo run --release -p podium-curator --example generate -- movielens DIR   # 20,000,000 ratings
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use podium_grpo::rng::Stream;
+
+fn main() -> io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [shape, folder] if shape == "microlens" => microlens(Path::new(folder)),
+        [shape, folder] if shape == "movielens" => movielens(Path::new(folder)),
+        _ => Err(io::Error::other("expected `microlens DIR` or `movielens DIR`")),
+    }
+}
+
+/// Pairs as `user TAB items`, titles with commas, quotes and `#`, all lines ending in CRLF.
+fn microlens(folder: &Path) -> io::Result<()> {
+    const USERS: u64 = 50_000;
+    const ITEMS: u64 = 19_220;
+    let mut stream = Stream::new(0, "microlens", &[]);
+    let mut pairs = create(folder, "pairs.tsv")?;
+    let mut interactions = 0;
+    for user in 1..=USERS {
+        write!(pairs, "{user}")?;
+        let length = 5 + stream.below(10);
+        for place in 0..length {
+            let item = 1 + popular(&mut stream, ITEMS);
+            write!(pairs, "{}{item}", if place == 0 { '\t' } else { ' ' })?;
+        }
+        interactions += length;
+        write!(pairs, "\r\n")?;
+    }
+    pairs.flush()?;
+    let mut titles = create(folder, "titles.csv")?;
+    write!(titles, "item,title\r\n")?;
+    for item in 1..=ITEMS {
+        write!(
+            titles,
+            "{item},\"Number {item}, \"\"the {item}th\"\" #video 短视频 {}\"\r\n",
+            "and more ".repeat(8)
+        )?;
+    }
+    titles.flush()?;
+    println!("{USERS} users, {ITEMS} items, {interactions} interactions");
+    Ok(())
+}
+
+/// Ratings and movies as CSV with a header.
+fn movielens(folder: &Path) -> io::Result<()> {
+    const USERS: u64 = 138_493;
+    const ITEMS: u64 = 27_278;
+    const RATINGS: u64 = 20_000_000;
+    let mut stream = Stream::new(0, "movielens", &[]);
+    let mut ratings = create(folder, "ratings.csv")?;
+    writeln!(ratings, "userId,movieId,rating,timestamp")?;
+    for rating in 0..RATINGS {
+        let user = 1 + rating * USERS / RATINGS;
+        let (item, stars) = (1 + popular(&mut stream, ITEMS), 1 + stream.below(10));
+        // Counting up keeps rows of a user and an item apart.
+        writeln!(ratings, "{user},{item},{}.{},{}", stars / 2, 5 * (stars % 2), 800_000_000 + rating * 20)?;
+    }
+    ratings.flush()?;
+    let mut movies = create(folder, "movies.csv")?;
+    writeln!(movies, "movieId,title,genres")?;
+    for item in 1..=ITEMS {
+        writeln!(movies, "{item},\"Number {item}, The (1999)\",Drama|War")?;
+    }
+    movies.flush()?;
+    println!("{USERS} users, {ITEMS} items, {RATINGS} interactions");
+    Ok(())
+}
+
+/// A number below `n`, small ones far more often.
+fn popular(stream: &mut Stream, n: u64) -> u64 {
+    ((n as f64).powf(stream.uniform()) as u64 - 1).min(n - 1)
+}
+
+fn create(folder: &Path, name: &str) -> io::Result<BufWriter<File>> {
+    fs::create_dir_all(folder)?;
+    Ok(BufWriter::new(File::create(folder.join(name))?))
+}

@@ -1,0 +1,151 @@
+//! `podium-curator baselines`: random, popularity and item-kNN on the held-out users of a data set.
+//!
+//! The candidate lists are those that evaluation of a policy draws with the same options, so the figures stand beside a
+//! policy's. Every figure is filed under the number of negatives, and nothing that is certain is reported as a figure.
+
+mod report;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use podium_grpo::rng::Stream;
+use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
+use podium_recsys::dataset::{self, Dataset, RowPolicy, Split};
+use podium_recsys::ranking::knn::Question;
+use podium_recsys::ranking::{Baseline, Draws, rank_of};
+use podium_recsys::{ItemId, User};
+use podium_runtime::durable;
+
+use report::Report;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The folder of the data set.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Prefix of the files in the folder; the folder's own name otherwise.
+    #[arg(long)]
+    name: Option<String>,
+    /// Users with fewer interactions are left out.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    min_interactions: usize,
+    /// Negatives beside each target; several numbers make several tables.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [9, 99])]
+    negatives: Vec<usize>,
+    /// How negatives are drawn from the items outside the user's whole history.
+    #[arg(long, value_enum, default_value = "uniform")]
+    drawn: Drawn,
+    /// Candidate lists a user.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    draws: u64,
+    /// Where HR, NDCG and MRR are cut.
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
+    at: Vec<usize>,
+    /// Ask so many held-out users, drawn at random, where there are more.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    users: usize,
+    /// Names candidate lists, intervals and the users asked, like `candidates.evaluation_seed` of a run file.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write the figures to this file, too, slices included.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Drawn {
+    /// Each item is equally likely.
+    Uniform,
+    /// In proportion to 1 + an item's training interactions.
+    Popularity,
+}
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The data set cannot be read.
+    #[error(transparent)]
+    Dataset(#[from] dataset::Error),
+    /// Candidates cannot be drawn.
+    #[error(transparent)]
+    Candidates(#[from] candidates::Error),
+    /// The figures cannot be written.
+    #[error(transparent)]
+    Durable(#[from] durable::Error),
+    /// A cut at rank 0.
+    #[error("--at 0: expected ranks from 1")]
+    Cut,
+}
+
+/// Measures, and writes the figures where that is asked for.
+pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
+    if arguments.at.contains(&0) {
+        return Err(Error::Cut);
+    }
+    let options = dataset::Options {
+        dir: None,
+        name: arguments.name.clone(),
+        min_interactions: arguments.min_interactions,
+        bad_rows: RowPolicy::Refuse,
+        // Data of separate users pass this check as well.
+        split: Split::Times,
+    };
+    let dataset = Dataset::load(&arguments.data, &options)?;
+    let asked = asked(&dataset.test, arguments);
+    let mut report = Report::new(arguments, &dataset, &asked);
+    for &negatives in &arguments.negatives {
+        report.add(&ranks(arguments, negatives, &dataset, &asked)?);
+    }
+    if let Some(file) = &arguments.json {
+        durable::write(file, report.to_json().as_bytes())?;
+    }
+    Ok(report)
+}
+
+/// The held-out users to ask, in the order of the file.
+fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<&'a User> {
+    let mut places: Vec<usize> = (0..users.len()).collect();
+    if places.len() > arguments.users {
+        Stream::new(arguments.seed, "baselines/users", &[]).shuffle(&mut places);
+        places.truncate(arguments.users);
+        places.sort_unstable();
+    }
+    places.into_iter().map(|place| &users[place]).collect()
+}
+
+/// Where each baseline ranks the targets among so many negatives.
+fn ranks(
+    arguments: &Arguments,
+    negatives: usize,
+    dataset: &Dataset,
+    asked: &[&User],
+) -> Result<Vec<(Baseline, Draws)>, Error> {
+    let options = candidates::Options {
+        count: negatives + 1,
+        negatives: match arguments.drawn {
+            Drawn::Uniform => Negatives::Uniform,
+            Drawn::Popularity => Negatives::Popularity,
+        },
+        evaluation_seed: arguments.seed,
+    };
+    // Evaluation lists do not depend on a run's seed.
+    let sampler = Sampler::new(&options, &dataset.catalogue, 0)?;
+    let lists: Vec<Vec<ItemId>> = (0..arguments.draws)
+        .flat_map(|draw| asked.iter().map(move |user| (draw, user)))
+        .map(|(draw, user)| sampler.draw(user, Purpose::Evaluation { draw }))
+        .collect::<Result<_, _>>()?;
+    let questions: Vec<Question<'_>> = lists
+        .iter()
+        .zip(asked.iter().cycle())
+        .map(|(candidates, user)| Question { history: user.history(usize::MAX), candidates })
+        .collect();
+    let ranked = |baseline: Baseline| {
+        let rankings = baseline.rank(dataset, &questions);
+        let mut ranks =
+            rankings.iter().zip(asked.iter().cycle()).map(|(ranking, user)| rank_of(user.target(), ranking));
+        let draws = (0..arguments.draws).map(|_| ranks.by_ref().take(asked.len()).collect()).collect();
+        (baseline, Draws::new(options.count, draws))
+    };
+    Ok(Baseline::ALL.map(ranked).into())
+}

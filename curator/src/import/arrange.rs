@@ -1,0 +1,271 @@
+//! From rows in file order to each user's interactions, oldest first.
+
+use std::ops::Range;
+use std::path::Path;
+
+use clap::ValueEnum;
+use podium_recsys::dataset::Place;
+use serde::Serialize;
+
+use super::collector::Interaction;
+use super::rows::{Error, Problem, Skipped};
+
+/// What to do with interactions of one user at the same time, whose order the times do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SameTime {
+    /// The smaller item number comes first, so that the order of the file's rows does not matter. They are counted.
+    Item,
+    /// The order of the file decides. They are counted.
+    File,
+    /// They are bad rows: all but the first of a moment are refused, or skipped with --skip-bad-rows.
+    Bad,
+}
+
+/// Users and items that are left out as too rare.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Minimum {
+    /// Interactions a user has to have.
+    pub(crate) of_user: usize,
+    /// Interactions an item has to have.
+    pub(crate) of_item: usize,
+}
+
+/// What is known of the rows beside themselves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// The file that they are from.
+    pub(crate) log: &'a Path,
+    /// How many users there are.
+    pub(crate) users: usize,
+    /// The number of each item, by its index.
+    pub(crate) items: &'a [u64],
+}
+
+/// Each user's interactions, and what was left out on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Sequences {
+    /// By user, then by time, then by place in the file.
+    pub(crate) interactions: Vec<Interaction>,
+    /// Each user's range of them, by index of the user; users that were left out have an empty one.
+    pub(crate) users: Vec<Range<usize>>,
+    /// Whether an item is kept, by index of the item.
+    pub(crate) items: Vec<bool>,
+    /// Interactions at the time of an earlier one of the same user, where those are kept.
+    pub(crate) same_time: u64,
+    /// Users left out as having too few interactions.
+    pub(crate) users_too_short: u64,
+    /// Items left out as having too few interactions.
+    pub(crate) items_too_rare: u64,
+}
+
+/// Orders `interactions` and applies the filters until nothing changes any more.
+pub(crate) fn arrange(
+    mut interactions: Vec<Interaction>,
+    rows: Rows<'_>,
+    same_time: SameTime,
+    minimum: Minimum,
+    skipped: &mut Skipped,
+) -> Result<Sequences, Error> {
+    if same_time == SameTime::Item {
+        interactions.sort_unstable_by_key(|one| (one.user, one.time, rows.items[one.item as usize], one.row));
+    } else {
+        interactions.sort_unstable_by_key(|one| (one.user, one.time, one.row));
+    }
+    let mut sequences = Sequences { items: vec![true; rows.items.len()], ..Sequences::default() };
+    sequences.same_time = drop_repeated(&mut interactions, same_time, rows.log, skipped)?;
+    lonely(&mut interactions, rows, minimum, skipped)?;
+    sequences.interactions = interactions;
+    sequences.filter(rows.users, minimum);
+    sequences.users = ranges(&sequences.interactions, rows.users);
+    if sequences.interactions.is_empty() {
+        return Err(Error::NobodyLeft);
+    }
+    Ok(sequences)
+}
+
+/// Takes out interactions that are there twice, and those at the same time as another if they are bad; returns how many
+/// of the latter were kept.
+fn drop_repeated(
+    interactions: &mut Vec<Interaction>,
+    same_time: SameTime,
+    log: &Path,
+    skipped: &mut Skipped,
+) -> Result<u64, Error> {
+    let (mut kept, mut ties) = (0, 0);
+    // The first of the moment that the last kept interaction belongs to.
+    let mut moment = 0;
+    for next in 0..interactions.len() {
+        let one = interactions[next];
+        if kept == 0 || (interactions[moment].user, interactions[moment].time) != (one.user, one.time) {
+            moment = kept;
+        } else {
+            let before = &interactions[moment..kept];
+            let problem = match before.iter().find(|earlier| earlier.item == one.item) {
+                Some(earlier) => Some(Problem::RepeatedInteraction(place(earlier))),
+                None if same_time == SameTime::Bad => Some(Problem::SameTime(place(&before[0]))),
+                None => None,
+            };
+            if let Some(problem) = problem {
+                skipped.bad(log, place(&one), problem)?;
+                continue;
+            }
+            ties += 1;
+        }
+        interactions[kept] = one;
+        kept += 1;
+    }
+    interactions.truncate(kept);
+    Ok(ties)
+}
+
+/// Takes out users with a single interaction, from which nothing can be learned: bad rows, unless shorter users are left
+/// out anyway.
+fn lonely(
+    interactions: &mut Vec<Interaction>,
+    rows: Rows<'_>,
+    minimum: Minimum,
+    skipped: &mut Skipped,
+) -> Result<(), Error> {
+    if minimum.of_user > 2 {
+        return Ok(());
+    }
+    let ranges = ranges(interactions, rows.users);
+    let mut alone: Vec<&Interaction> =
+        ranges.iter().filter(|range| range.len() == 1).map(|range| &interactions[range.start]).collect();
+    alone.sort_unstable_by_key(|one| one.row);
+    for one in alone {
+        skipped.bad(rows.log, place(one), Problem::TooFewItems)?;
+    }
+    interactions.retain(|one| ranges[one.user as usize].len() > 1);
+    Ok(())
+}
+
+impl Sequences {
+    fn filter(&mut self, users: usize, minimum: Minimum) {
+        loop {
+            let (mut of_user, mut of_item) = (vec![0_usize; users], vec![0_usize; self.items.len()]);
+            for one in &self.interactions {
+                of_user[one.user as usize] += 1;
+                of_item[one.item as usize] += 1;
+            }
+            for (keep, &count) in self.items.iter_mut().zip(&of_item) {
+                if *keep && count < minimum.of_item {
+                    *keep = false;
+                    self.items_too_rare += 1;
+                }
+            }
+            let short = |count: usize| count < minimum.of_user.max(2);
+            // A user whom an earlier round left out has none by now.
+            self.users_too_short += of_user.iter().filter(|&&count| count > 0 && short(count)).count() as u64;
+            let before = self.interactions.len();
+            let items = &self.items;
+            self.interactions.retain(|one| items[one.item as usize] && !short(of_user[one.user as usize]));
+            if self.interactions.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// A user's interactions, oldest first.
+    pub(crate) fn of(&self, user: usize) -> &[Interaction] {
+        &self.interactions[self.users[user].clone()]
+    }
+}
+
+/// The range of each user in interactions ordered by user.
+fn ranges(interactions: &[Interaction], users: usize) -> Vec<Range<usize>> {
+    let mut ranges = vec![0..0; users];
+    let mut start = 0;
+    for chunk in interactions.chunk_by(|one, other| one.user == other.user) {
+        ranges[chunk[0].user as usize] = start..start + chunk.len();
+        start += chunk.len();
+    }
+    ranges
+}
+
+const fn place(one: &Interaction) -> Place {
+    Place::Line(one.row as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interactions(rows: &[(u32, u32, i64)]) -> Vec<Interaction> {
+        (1..).zip(rows).map(|(row, &(user, item, time))| Interaction { user, item, time, row }).collect()
+    }
+
+    fn arranged(
+        rows: &[(u32, u32, i64)],
+        same_time: SameTime,
+        (of_user, of_item): (usize, usize),
+        skip: bool,
+    ) -> Result<(Sequences, Skipped), Error> {
+        let mut skipped = Skipped::new(skip);
+        let minimum = Minimum { of_user, of_item };
+        let known = Rows { log: Path::new("log"), users: 4, items: &[5, 4, 3, 2, 1] };
+        arrange(interactions(rows), known, same_time, minimum, &mut skipped)
+            .map(|sequences| (sequences, skipped))
+    }
+
+    fn items(sequences: &Sequences, user: usize) -> Vec<u32> {
+        sequences.of(user).iter().map(|one| one.item).collect()
+    }
+
+    #[test]
+    fn users_come_in_order_of_time_and_then_as_is_asked() {
+        let rows = [(1, 0, 9), (0, 1, 5), (1, 2, 3), (0, 3, 5), (0, 0, 4), (1, 1, 9)];
+        let (sequences, _) = arranged(&rows, SameTime::File, (2, 0), false).unwrap();
+        assert_eq!(items(&sequences, 0), [0, 1, 3]);
+        assert_eq!(items(&sequences, 1), [2, 0, 1]);
+        assert!(sequences.of(3).is_empty());
+        assert_eq!(sequences.same_time, 2);
+
+        // By number: items 1 and 3 are called 4 and 2.
+        let (sequences, _) = arranged(&rows, SameTime::Item, (2, 0), false).unwrap();
+        assert_eq!(items(&sequences, 0), [0, 3, 1]);
+
+        let error = arranged(&rows, SameTime::Bad, (2, 0), false).unwrap_err();
+        let expected = Problem::SameTime(Place::Line(2)).to_string();
+        assert!(
+            matches!(&error, Error::Row { place: Place::Line(4), problem, .. } if problem.to_string() == expected),
+            "{error}"
+        );
+        let (sequences, skipped) = arranged(&rows, SameTime::Bad, (2, 0), true).unwrap();
+        assert_eq!(items(&sequences, 0), [0, 1]);
+        assert_eq!(skipped.into_rows()["log: same_time"].count, 2);
+    }
+
+    #[test]
+    fn a_row_that_is_there_twice_is_bad() {
+        let rows = [(0, 1, 5), (0, 2, 5), (0, 1, 5), (0, 1, 6)];
+        let error = arranged(&rows, SameTime::File, (2, 0), false).unwrap_err();
+        assert!(error.to_string().contains("line 3: the same user, item and time as line 1"), "{error}");
+        let (sequences, _) = arranged(&rows, SameTime::File, (2, 0), true).unwrap();
+        assert_eq!(items(&sequences, 0), [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_single_interaction_is_bad_unless_short_users_are_left_out() {
+        let rows = [(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 1)];
+        let error = arranged(&rows, SameTime::File, (2, 0), false).unwrap_err();
+        assert!(matches!(error, Error::Row { place: Place::Line(4), problem: Problem::TooFewItems, .. }));
+        let (sequences, _) = arranged(&rows, SameTime::File, (3, 0), false).unwrap();
+        assert_eq!((sequences.users_too_short, sequences.interactions.len()), (1, 3));
+        assert!(matches!(arranged(&rows, SameTime::File, (4, 0), false), Err(Error::NobodyLeft)));
+    }
+
+    #[test]
+    fn filters_go_on_until_nothing_changes() {
+        // Item 4 is rare; without it user 1 is short; without user 1 item 3 is rare.
+        let rows = [(0, 0, 1), (0, 1, 2), (0, 3, 3), (1, 3, 1), (1, 4, 2), (2, 0, 1), (2, 1, 2)];
+        let (sequences, _) = arranged(&rows, SameTime::File, (2, 2), false).unwrap();
+        assert_eq!(sequences.items, [true, true, false, false, false]);
+        assert_eq!(
+            (items(&sequences, 0), items(&sequences, 1), items(&sequences, 2)),
+            (vec![0, 1], vec![], vec![0, 1])
+        );
+        assert_eq!((sequences.users_too_short, sequences.items_too_rare), (1, 3));
+    }
+}

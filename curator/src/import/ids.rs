@@ -1,0 +1,97 @@
+//! Names that a foreign data set gives to users and items, as numbers.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// Names in order of their first appearance. Plain numbers stay what they are; where one name is none, all are numbered
+/// from 1 in that order.
+#[derive(Debug, Default)]
+pub(crate) struct Ids {
+    // Maps are for looking up alone: nothing depends on their order.
+    numbers: HashMap<u64, u32>,
+    texts: HashMap<Box<str>, u32>,
+    len: u32,
+}
+
+/// What became of the names.
+#[derive(Debug)]
+pub(crate) struct Numbering {
+    /// The number of each name, by index.
+    pub(crate) numbers: Vec<u64>,
+    /// The names by index, where numbers had to be made up.
+    pub(crate) names: Option<Vec<Box<str>>>,
+}
+
+impl Ids {
+    /// The index of `name`, and whether it is new.
+    pub(crate) fn intern(&mut self, name: &str) -> (u32, bool) {
+        let next = self.len;
+        let index = match canonical(name) {
+            Some(number) => *self.numbers.entry(number).or_insert(next),
+            None => match self.texts.entry(name.into()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(free) => *free.insert(next),
+            },
+        };
+        let new = index == next;
+        self.len += u32::from(new);
+        (index, new)
+    }
+
+    /// The index of `name`, if it has one.
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        match canonical(name) {
+            Some(number) => self.numbers.get(&number).copied(),
+            None => self.texts.get(name).copied(),
+        }
+    }
+
+    /// The numbers that stand for the names from now on.
+    pub(crate) fn number(self) -> Numbering {
+        if self.texts.is_empty() {
+            let mut numbers = vec![0; self.len as usize];
+            for (number, index) in self.numbers {
+                numbers[index as usize] = number;
+            }
+            return Numbering { numbers, names: None };
+        }
+        let mut names = vec![Box::default(); self.len as usize];
+        for (number, index) in self.numbers {
+            names[index as usize] = number.to_string().into();
+        }
+        for (text, index) in self.texts {
+            names[index as usize] = text;
+        }
+        Numbering { numbers: (1..=u64::from(self.len)).collect(), names: Some(names) }
+    }
+}
+
+/// The number that `name` spells in plain digits without leading zeros.
+fn canonical(name: &str) -> Option<u64> {
+    name.parse().ok().map(|podium_recsys::ItemId(number)| number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbering(names: &[&str]) -> Numbering {
+        let mut ids = Ids::default();
+        for name in names {
+            ids.intern(name);
+        }
+        assert_eq!(ids.find(names[0]), Some(0));
+        ids.number()
+    }
+
+    #[test]
+    fn numbers_stay_and_other_names_are_numbered() {
+        let kept = numbering(&["7", "3", "7", "18446744073709551615"]);
+        assert_eq!((kept.numbers, kept.names), (vec![7, 3, u64::MAX], None));
+
+        // A leading zero is part of a name: 07 and 7 are two.
+        let made = numbering(&["7", "07", "B00X", "07"]);
+        assert_eq!(made.numbers, [1, 2, 3]);
+        assert_eq!(made.names.unwrap(), ["7", "07", "B00X"].map(Box::from));
+    }
+}

@@ -1,0 +1,142 @@
+//! `podium-curator import`: public data sets and logs of one's own become the folder that training reads.
+//!
+//! Files are read once, row by row; what stays in memory is 24 bytes an interaction, and names, titles and captions. What
+//! cannot be used is counted with its place, and refused or skipped; nothing is guessed at. The folder appears whole or
+//! not at all, and only after the reader that training uses has accepted it.
+
+mod amazon;
+mod arguments;
+mod arrange;
+mod collector;
+mod encoding;
+mod fields;
+mod folder;
+mod header;
+mod ids;
+mod lines;
+mod microlens;
+mod movielens;
+mod parquet;
+mod rows;
+mod split;
+mod statistics;
+mod table;
+mod times;
+
+pub(crate) use arguments::Arguments;
+
+use arguments::{Choices, Format};
+use arrange::{Minimum, Rows, arrange};
+use collector::{Collector, Text};
+use folder::{Content, Target};
+use header::{ItemColumns, LogColumns};
+use rows::Error;
+use split::{Kind, Plan, Wish};
+use statistics::{LeftOut, MadeUpIds, Split, Spread, Statistics};
+
+/// Imports what `arguments` name, and says what became of it.
+pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
+    let choices = arguments.choices();
+    let target = Target::new(&choices.out, choices.name.as_deref())?;
+    let mut collector = Collector::new(choices.encoding, choices.min_rating, choices.skip_bad_rows);
+    let format = read(&mut collector, &arguments.format)?;
+    let wish = wish(choices, &collector)?;
+    let (users, items) = (collector.users.number(), collector.items.number());
+    let minimum = Minimum { of_user: choices.min_user_interactions, of_item: choices.min_item_interactions };
+    let Collector { interactions, log, mut skipped, .. } = collector;
+    let rows = Rows { log: &log, users: users.numbers.len(), items: &items.numbers };
+    let sequences = arrange(interactions, rows, choices.same_time, minimum, &mut skipped)?;
+
+    let plan = Plan::new(&sequences, &users.numbers, &wish)?;
+    plan.check(&sequences, &users.numbers)?;
+    let mut item_interactions = vec![0; items.numbers.len()];
+    for one in &sequences.interactions {
+        item_interactions[one.item as usize] += 1;
+    }
+    let kept = |item: &usize| sequences.items[*item];
+    let lengths: Vec<usize> = sequences.users.iter().map(ExactSizeIterator::len).filter(|&n| n > 0).collect();
+    let count = |what: &dyn Fn(&Text) -> bool| {
+        (0..items.numbers.len()).filter(kept).filter(|&item| what(&collector.texts[item])).count()
+    };
+    let captions_missing = count(&|text| text.caption.is_none());
+    let titles_with_lost_letters = count(&|text| text.title.contains(char::REPLACEMENT_CHARACTER));
+    let item_interactions: Vec<usize> =
+        (0..items.numbers.len()).filter(kept).map(|item| item_interactions[item]).collect();
+    let statistics = Statistics {
+        name: target.name().to_owned(),
+        format,
+        sources: collector.sources,
+        users: lengths.len(),
+        items: item_interactions.len(),
+        interactions: sequences.interactions.len(),
+        items_without_interactions: item_interactions.iter().filter(|&&count| count == 0).count(),
+        user_lengths: Spread::of(lengths),
+        item_interactions: Spread::of(item_interactions),
+        titles_missing: collector.without_title,
+        titles_with_lost_letters,
+        captions_missing,
+        same_time: sequences.same_time,
+        repeated_targets: statistics::repeated_targets(&plan, &sequences),
+        left_out: LeftOut {
+            interactions_rated_too_low: collector.rated_too_low,
+            users_too_short: sequences.users_too_short,
+            items_too_rare: sequences.items_too_rare,
+        },
+        split: Split::of(wish.kind, &plan, &sequences),
+        made_up_ids: MadeUpIds { users: users.names.is_some(), items: items.names.is_some() },
+        skipped: skipped.into_rows(),
+    };
+    let content = Content { sequences, plan, users, items, texts: collector.texts };
+    target.write(content, &statistics, wish.kind)?;
+    Ok(statistics)
+}
+
+/// Reads the files of a format; returns its name.
+fn read(collector: &mut Collector, format: &Format) -> Result<&'static str, Error> {
+    match format {
+        Format::Movielens { ratings, items, summaries, .. } => {
+            movielens::read(collector, ratings, items, summaries.as_deref())?;
+            Ok("movielens")
+        }
+        Format::Microlens { pairs, titles, .. } => {
+            microlens::read(collector, pairs, titles)?;
+            Ok("microlens")
+        }
+        Format::Amazon { reviews, metadata, caption_field, .. } => {
+            amazon::read(collector, reviews, metadata, caption_field.as_deref())?;
+            Ok("amazon")
+        }
+        Format::Table(table) => {
+            let log = LogColumns {
+                user: &table.user_column,
+                item: &table.item_column,
+                time: &table.time_column,
+                rating: table.rating_column.as_deref(),
+            };
+            let items = ItemColumns {
+                id: &table.item_id_column,
+                title: &table.title_column,
+                caption: table.caption_column.as_deref(),
+            };
+            table::read(collector, (&table.interactions, &log), (&table.items, &items))?;
+            Ok("table")
+        }
+    }
+}
+
+/// The split that is asked for, if the times of the file allow it.
+fn wish(choices: &Choices, collector: &Collector) -> Result<Wish, Error> {
+    let kind = choices.split;
+    if kind == Kind::Time && collector.time_kind.is_none() {
+        return Err(Error::NoTimes(collector.log.clone()));
+    }
+    let time = choices.split_time.as_deref().map(|text| {
+        let (kind, time) = times::parse(text).ok_or_else(|| Error::SplitTime(text.to_owned()))?;
+        if collector.time_kind.is_none_or(|of_file| of_file == kind) {
+            Ok(time)
+        } else {
+            Err(Error::SplitTimeKind(text.to_owned()))
+        }
+    });
+    Ok(Wish { kind, time: time.transpose()?, test_share: choices.test_share, seed: choices.seed })
+}

@@ -1,0 +1,245 @@
+//! What can be wrong with a row of a foreign file, and what becomes of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use podium_recsys::dataset::{self, BadRows, Place};
+use podium_runtime::durable;
+
+use super::encoding::Encoding;
+
+/// How many places of each kind of bad row are named.
+const PLACES_NAMED: usize = 5;
+
+/// Why an import came to nothing. What was there before is as it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The operating system refused.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file could not be made durable.
+    #[error(transparent)]
+    Durable(#[from] durable::Error),
+    /// A row cannot be used and rows are not to be skipped.
+    #[error("{}, {place}: {problem} (--skip-bad-rows leaves such rows out and counts them)", .file.display())]
+    Row {
+        /// The file.
+        file: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// What is wrong, and what was expected.
+        problem: Problem,
+    },
+    /// The file is not of any layout of its kind.
+    #[error("{}, line 1: {found:?}: expected {expected}", .file.display())]
+    Layout {
+        /// The file.
+        file: PathBuf,
+        /// How it begins.
+        found: String,
+        /// What it may look like.
+        expected: &'static str,
+    },
+    /// A table has no column of that name.
+    #[error("{}: there is no column {column:?}; it has {}", .file.display(), .found.join(", "))]
+    NoColumn {
+        /// The file.
+        file: PathBuf,
+        /// The name that was looked for.
+        column: String,
+        /// The names that there are.
+        found: Vec<String>,
+    },
+    /// A CSV file could not be read to its end.
+    #[error("cannot read {}", .file.display())]
+    Csv {
+        /// The file.
+        file: PathBuf,
+        /// What the reader says.
+        source: csv::Error,
+    },
+    /// A Parquet file could not be read to its end.
+    #[error("cannot read {}", .file.display())]
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// What the reader says.
+        source: parquet::errors::ParquetError,
+    },
+    /// The Parquet reader gave up on a file in the hardest way.
+    #[error("{} is damaged: the Parquet reader broke off", .0.display())]
+    DamagedParquet(PathBuf),
+    /// A file holds nothing that can be used.
+    #[error("{}: no usable row; expected {expected}", .file.display())]
+    NoRows {
+        /// The file.
+        file: PathBuf,
+        /// What a row looks like.
+        expected: &'static str,
+    },
+    /// A rating threshold without ratings.
+    #[error("--min-rating was given, but {} has no ratings", .0.display())]
+    NoRatings(PathBuf),
+    /// A split by time without times.
+    #[error("{} tells the order of each user's items but no times: expected --split leave-one-out or users", .0.display())]
+    NoTimes(PathBuf),
+    /// A moment to split at that is none.
+    #[error(
+        "--split-time {0:?}: expected a whole number as in the file, or a date such as 2024-05-31T18:00:00Z"
+    )]
+    SplitTime(String),
+    /// The moment to split at is of another kind than the file's.
+    #[error("--split-time {0:?} and the file's timestamps are of two kinds (numbers and dates)")]
+    SplitTimeKind(String),
+    /// The filters leave nobody.
+    #[error(
+        "no user is left after filtering: expected smaller --min-user-interactions, --min-item-interactions or --min-rating"
+    )]
+    NobodyLeft,
+    /// One side of the split is empty.
+    #[error("the split leaves no {0} user: {1}")]
+    EmptySide(&'static str, &'static str),
+    /// The folder is in use.
+    #[error("{} is not empty: expected a new folder, so that two imports never mix", .0.display())]
+    NotEmpty(PathBuf),
+    /// The folder has no name to derive file names from.
+    #[error("{} has no name of its own: give --name", .0.display())]
+    Nameless(PathBuf),
+    /// Something is held out and trained on.
+    #[error("internal check failed: {user} is trained on at or after the time that is held out")]
+    TimesMix {
+        /// Who it is.
+        user: podium_recsys::UserId,
+    },
+    /// What was written is not read back as it was meant.
+    #[error("internal check failed: wrote {written} {what}, read back {read}")]
+    ReadBack {
+        /// What was counted.
+        what: &'static str,
+        /// How many were written.
+        written: usize,
+        /// How many came back.
+        read: usize,
+    },
+    /// What was written is refused by the reader that training uses.
+    #[error("what was written does not pass the checks of training")]
+    Dataset(#[from] dataset::Error),
+}
+
+/// What is wrong with a row.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("not {0}")]
+    Encoding(Encoding),
+    #[error("longer than {0} bytes; expected a row")]
+    TooLong(u64),
+    #[error("found {found} columns, expected {expected}")]
+    Columns { found: usize, expected: usize },
+    #[error("not a JSON object: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("no {0}")]
+    NoField(&'static str),
+    #[error("timestamp {0:?}, expected a whole number or a date such as 2024-05-31T18:00:00Z")]
+    Time(String),
+    #[error("timestamp {0:?} is of another kind than the rows before it (numbers and dates)")]
+    TimeKind(String),
+    #[error("rating {0:?}, expected a number")]
+    Rating(String),
+    #[error("item {0:?} has no row in the item file")]
+    UnknownItem(String),
+    #[error("item {0:?} has an earlier row; expected one row an item")]
+    RepeatedItem(String),
+    #[error("user {0:?} has an earlier row; expected one row a user")]
+    RepeatedUser(String),
+    #[error("item {0:?} has an empty title")]
+    EmptyTitle(String),
+    #[error("a title of {found} bytes, expected at most {limit}")]
+    LongTitle { found: usize, limit: usize },
+    #[error("the user's only interaction; expected at least 2: some history, and the target")]
+    TooFewItems,
+    #[error("no items; expected the items of the user, separated by spaces")]
+    EmptyHistory,
+    #[error("the same user, item and time as {0}")]
+    RepeatedInteraction(Place),
+    #[error("the same user and time as {0}: their order is unknown")]
+    SameTime(Place),
+}
+
+impl Problem {
+    /// A name for counting problems of one kind.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Encoding(_) => "encoding",
+            Self::TooLong(_) => "too_long",
+            Self::Columns { .. } => "columns",
+            Self::Json(_) => "json",
+            Self::NoField(_) => "no_field",
+            Self::Time(_) => "timestamp",
+            Self::TimeKind(_) => "timestamp_kind",
+            Self::Rating(_) => "rating",
+            Self::UnknownItem(_) => "unknown_item",
+            Self::RepeatedItem(_) => "repeated_item",
+            Self::RepeatedUser(_) => "repeated_user",
+            Self::EmptyTitle(_) => "empty_title",
+            Self::LongTitle { .. } => "long_title",
+            Self::TooFewItems => "too_few_items",
+            Self::EmptyHistory => "empty_history",
+            Self::RepeatedInteraction(_) => "repeated_interaction",
+            Self::SameTime(_) => "same_time",
+        }
+    }
+}
+
+/// Rows that were left out, by file and kind of problem.
+#[derive(Debug)]
+pub(crate) struct Skipped {
+    allowed: bool,
+    rows: BTreeMap<String, BadRows>,
+}
+
+impl Skipped {
+    /// Nothing was left out yet. Where it is not `allowed`, the first bad row is an error.
+    pub(crate) const fn new(allowed: bool) -> Self {
+        Self { allowed, rows: BTreeMap::new() }
+    }
+
+    /// Refuses the row at `place` of `file`, or counts it as skipped.
+    pub(crate) fn bad(&mut self, file: &Path, place: Place, problem: Problem) -> Result<(), Error> {
+        if !self.allowed {
+            return Err(Error::Row { file: file.to_path_buf(), place, problem });
+        }
+        self.count(file, place, &problem);
+        Ok(())
+    }
+
+    /// Counts the row at `place` as skipped, whatever is allowed.
+    pub(crate) fn count(&mut self, file: &Path, place: Place, problem: &Problem) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let rows = self.rows.entry(format!("{name}: {}", problem.kind())).or_default();
+        rows.count += 1;
+        if rows.first.len() < PLACES_NAMED {
+            rows.first.push(place);
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn into_rows(self) -> BTreeMap<String, BadRows> {
+        self.rows
+    }
+}
+
+/// The beginning of a text that may be very long, for an error message.
+pub(crate) fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 40;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

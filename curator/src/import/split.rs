@@ -1,0 +1,200 @@
+//! Training and held-out data: which part of each user's sequence goes where.
+//!
+//! Every part is a beginning of a user's sequence, the row in test.tsv never ends before the one in train.tsv, and its
+//! last item, the target, is trained on by nobody's row of that user. [`Plan::check`] proves it once more.
+
+use clap::ValueEnum;
+use podium_grpo::rng::Stream;
+use podium_recsys::{UserId, dataset};
+use serde::Serialize;
+
+use super::arrange::Sequences;
+use super::rows::Error;
+
+/// How training and held-out data are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Each user's last item is held out; training ends with the one before.
+    LeaveOneOut,
+    /// All before a moment is for training; who interacts at or after it is held out with their last item as target.
+    Time,
+    /// Some users are held out with all they did.
+    Users,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    pub(crate) kind: Kind,
+    /// For [`Kind::Time`]: the moment, if it is given.
+    pub(crate) time: Option<i64>,
+    /// For [`Kind::Time`] without a moment, the share of all interactions that are at or after it; for
+    /// [`Kind::Users`], the chance of a user to be held out.
+    pub(crate) test_share: f64,
+    /// Names the draw of [`Kind::Users`].
+    pub(crate) seed: u64,
+}
+
+/// How much of a user's sequence is written to each file, from its beginning; 0: no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Parts {
+    pub(crate) train: usize,
+    pub(crate) test: usize,
+}
+
+/// What goes where.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// By index of the user.
+    pub(crate) users: Vec<Parts>,
+    /// The moment that training ends before, for [`Kind::Time`].
+    pub(crate) moment: Option<i64>,
+}
+
+impl Plan {
+    /// The split of `sequences`; `numbers` are the users' own, by index.
+    pub(crate) fn new(sequences: &Sequences, numbers: &[u64], wish: &Wish) -> Result<Self, Error> {
+        let moment = match wish.kind {
+            Kind::Time => Some(wish.time.unwrap_or_else(|| quantile(sequences, 1.0 - wish.test_share))),
+            Kind::LeaveOneOut | Kind::Users => None,
+        };
+        let parts = |user: usize| {
+            let sequence = sequences.of(user);
+            let length = sequence.len();
+            let (train, test) = match (wish.kind, moment) {
+                (Kind::Users, _) if held_out(numbers[user], wish) => (0, length),
+                (Kind::Users, _) => (length, 0),
+                (_, Some(moment)) => {
+                    let before = sequence.partition_point(|one| one.time < moment);
+                    (before, if before < length { length } else { 0 })
+                }
+                (_, None) => (length.saturating_sub(1), length),
+            };
+            // Some history, and a target.
+            let row = |length: usize| if length < 2 { 0 } else { length };
+            Parts { train: row(train), test: row(test) }
+        };
+        let plan = Self { users: (0..sequences.users.len()).map(parts).collect(), moment };
+        if plan.users.iter().all(|parts| parts.train == 0) {
+            return Err(Error::EmptySide("training", "nobody has two interactions on that side"));
+        }
+        if plan.users.iter().all(|parts| parts.test == 0) {
+            return Err(Error::EmptySide("held-out", "nobody has a history and a target on that side"));
+        }
+        Ok(plan)
+    }
+
+    /// Proves that no target is trained on and, where times are told apart, that all training precedes all targets.
+    pub(crate) fn check(&self, sequences: &Sequences, numbers: &[u64]) -> Result<(), Error> {
+        for (user, parts) in self.users.iter().enumerate() {
+            let sequence = sequences.of(user);
+            let mixes = (parts.test > 0 && parts.train >= parts.test)
+                || self.moment.is_some_and(|moment| {
+                    sequence[..parts.train].iter().any(|one| one.time >= moment)
+                        || sequence[..parts.test].last().is_some_and(|target| target.time < moment)
+                });
+            if mixes {
+                return Err(Error::TimesMix { user: UserId(numbers[user]) });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    /// How the run file calls this.
+    pub(crate) const fn in_run_file(self) -> dataset::Split {
+        match self {
+            Self::LeaveOneOut | Self::Time => dataset::Split::Times,
+            Self::Users => dataset::Split::Users,
+        }
+    }
+}
+
+fn held_out(number: u64, wish: &Wish) -> bool {
+    Stream::new(wish.seed, "import/held-out users", &[number]).uniform() < wish.test_share
+}
+
+/// The time of the interaction before which a share of all of them lies.
+fn quantile(sequences: &Sequences, share: f64) -> i64 {
+    let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
+    let last = times.len() - 1;
+    let place = ((times.len() as f64 * share) as usize).min(last);
+    *times.select_nth_unstable(place).1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::arrange::{Minimum, Rows, SameTime, arrange};
+    use super::super::collector::Interaction;
+    use super::super::rows::Skipped;
+    use super::*;
+
+    const NUMBERS: [u64; 4] = [7, 3, 5, 9];
+
+    /// User 0 at times 1 to 4, user 1 at 1 and 2, user 2 at 3 and 4, user 3 at 3, 5, 6.
+    fn sequences() -> Sequences {
+        let rows = [&[1, 2, 3, 4][..], &[1, 2], &[3, 4], &[3, 5, 6]];
+        let interactions: Vec<Interaction> = (0..)
+            .zip(rows)
+            .flat_map(|(user, times)| {
+                (0..).zip(times).map(move |(item, &time)| Interaction { user, item, time, row: 0 })
+            })
+            .collect();
+        let minimum = Minimum { of_user: 2, of_item: 0 };
+        let mut skipped = Skipped::new(false);
+        let rows = Rows { log: Path::new("log"), users: 4, items: &[0, 1, 2, 3] };
+        arrange(interactions, rows, SameTime::Item, minimum, &mut skipped).unwrap()
+    }
+
+    fn plan(kind: Kind, time: Option<i64>) -> Result<Vec<(usize, usize)>, Error> {
+        let wish = Wish { kind, time, test_share: 0.4, seed: 1 };
+        let sequences = sequences();
+        let plan = Plan::new(&sequences, &NUMBERS, &wish)?;
+        plan.check(&sequences, &NUMBERS)?;
+        Ok(plan.users.iter().map(|parts| (parts.train, parts.test)).collect())
+    }
+
+    #[test]
+    fn leave_one_out_holds_out_each_last_item() {
+        assert_eq!(plan(Kind::LeaveOneOut, None).unwrap(), [(3, 4), (0, 2), (0, 2), (2, 3)]);
+    }
+
+    #[test]
+    fn a_split_by_time_trains_on_what_is_earlier() {
+        assert_eq!(plan(Kind::Time, Some(4)).unwrap(), [(3, 4), (2, 0), (0, 2), (0, 3)]);
+        // Eleven times; six of them, 1 1 2 2 3 3 3, make 0.6 of all.
+        assert_eq!(plan(Kind::Time, None).unwrap(), [(2, 4), (2, 0), (0, 2), (0, 3)]);
+        assert!(matches!(plan(Kind::Time, Some(0)), Err(Error::EmptySide("training", _))));
+        assert!(matches!(plan(Kind::Time, Some(7)), Err(Error::EmptySide("held-out", _))));
+    }
+
+    #[test]
+    fn held_out_users_are_drawn_by_their_own_number() {
+        let users = plan(Kind::Users, None).unwrap();
+        assert!(users.iter().all(|&(train, test)| (train == 0) != (test == 0)));
+        assert!(users.iter().any(|&(train, _)| train > 0) && users.iter().any(|&(_, test)| test > 0));
+    }
+
+    #[test]
+    fn the_check_finds_what_must_not_be() {
+        let sequences = sequences();
+        let mut plan = Plan { users: vec![Parts::default(); 4], moment: None };
+        plan.users[0] = Parts { train: 3, test: 4 };
+        assert!(plan.check(&sequences, &NUMBERS).is_ok());
+        plan.users[0] = Parts { train: 4, test: 4 };
+        assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(7) })));
+
+        plan.moment = Some(4);
+        plan.users[0] = Parts { train: 3, test: 4 };
+        assert!(plan.check(&sequences, &NUMBERS).is_ok());
+        plan.users[3] = Parts { train: 2, test: 0 };
+        assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(9) })));
+        plan.users[3] = Parts { train: 0, test: 0 };
+        plan.users[1] = Parts { train: 0, test: 2 };
+        assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(3) })));
+    }
+}

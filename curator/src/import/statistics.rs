@@ -1,0 +1,192 @@
+//! What an import made, as a table on the terminal and as stats.json.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use podium_recsys::dataset::{BadRows, Place};
+use serde::Serialize;
+
+use super::arrange::Sequences;
+use super::collector::Source;
+use super::split::{Kind, Plan};
+
+/// Everything that is said of an import.
+#[derive(Debug, Serialize)]
+pub(crate) struct Statistics {
+    pub(crate) name: String,
+    pub(crate) format: &'static str,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) users: usize,
+    pub(crate) items: usize,
+    pub(crate) interactions: usize,
+    /// Interactions of a user.
+    pub(crate) user_lengths: Spread,
+    /// Interactions of an item.
+    pub(crate) item_interactions: Spread,
+    pub(crate) items_without_interactions: usize,
+    /// Items that were left out because they have no title.
+    pub(crate) titles_missing: u64,
+    /// Titles that hold the mark of a letter lost in an earlier conversion (U+FFFD).
+    pub(crate) titles_with_lost_letters: usize,
+    /// Items that are kept and have no caption.
+    pub(crate) captions_missing: usize,
+    /// Interactions at the same time as an earlier one of the user: their order is `--same-time`'s.
+    pub(crate) same_time: u64,
+    /// Users whose target is an item that they had before.
+    pub(crate) repeated_targets: usize,
+    pub(crate) left_out: LeftOut,
+    pub(crate) split: Split,
+    /// Whether ids are the file's own, or numbers that were made up.
+    pub(crate) made_up_ids: MadeUpIds,
+    /// Bad rows, by file and kind.
+    pub(crate) skipped: BTreeMap<String, BadRows>,
+}
+
+/// What the filters left out.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeftOut {
+    pub(crate) interactions_rated_too_low: u64,
+    pub(crate) users_too_short: u64,
+    pub(crate) items_too_rare: u64,
+}
+
+/// What went where.
+#[derive(Debug, Serialize)]
+pub(crate) struct Split {
+    pub(crate) kind: Kind,
+    pub(crate) train_users: usize,
+    pub(crate) test_users: usize,
+    pub(crate) train_interactions: usize,
+    /// For a split by time: the last moment that is trained on, and the first of a target.
+    pub(crate) train_ends: Option<i64>,
+    pub(crate) targets_begin: Option<i64>,
+}
+
+/// Whose ids are not the file's own.
+#[derive(Debug, Serialize)]
+pub(crate) struct MadeUpIds {
+    pub(crate) users: bool,
+    pub(crate) items: bool,
+}
+
+/// How numbers are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) least: usize,
+    pub(crate) median: usize,
+    pub(crate) mean: f64,
+    /// Nine of ten are at most this.
+    pub(crate) p90: usize,
+    pub(crate) most: usize,
+}
+
+impl Spread {
+    /// The spread of `numbers`; zeros without any.
+    pub(crate) fn of(mut numbers: Vec<usize>) -> Self {
+        numbers.sort_unstable();
+        let at = |share: f64| {
+            let place = (share * numbers.len() as f64).ceil() as usize;
+            numbers.get(place.saturating_sub(1)).copied().unwrap_or(0)
+        };
+        let mean = numbers.iter().sum::<usize>() as f64 / numbers.len().max(1) as f64;
+        Self { least: at(0.0), median: at(0.5), mean, p90: at(0.9), most: at(1.0) }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, median, mean, p90, most } = self;
+        write!(f, "{least} … {most}   median {median}, mean {mean:.1}, 90 % up to {p90}")
+    }
+}
+
+impl Split {
+    /// The counts of `plan` over `sequences`.
+    pub(crate) fn of(kind: Kind, plan: &Plan, sequences: &Sequences) -> Self {
+        let parts = || plan.users.iter().enumerate();
+        let timed = plan.moment.is_some();
+        let last = |user: usize, length: usize| sequences.of(user)[..length].last().map(|one| one.time);
+        Self {
+            kind,
+            train_users: plan.users.iter().filter(|parts| parts.train > 0).count(),
+            test_users: plan.users.iter().filter(|parts| parts.test > 0).count(),
+            train_interactions: plan.users.iter().map(|parts| parts.train).sum(),
+            train_ends: parts().filter_map(|(user, parts)| last(user, parts.train)).max().filter(|_| timed),
+            targets_begin: parts().filter_map(|(user, parts)| last(user, parts.test)).min().filter(|_| timed),
+        }
+    }
+}
+
+/// How many targets of `plan` their users had before.
+pub(crate) fn repeated_targets(plan: &Plan, sequences: &Sequences) -> usize {
+    let repeated = |(user, parts): &(usize, &super::split::Parts)| {
+        let held_out = &sequences.of(*user)[..parts.test];
+        held_out
+            .split_last()
+            .is_some_and(|(target, history)| history.iter().any(|one| one.item == target.item))
+    };
+    plan.users.iter().enumerate().filter(repeated).count()
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |what: &str, value: &dyn fmt::Display| writeln!(f, "{what:<34} {value}");
+        for source in &self.sources {
+            line("read", source)?;
+        }
+        line("users", &self.users)?;
+        line("items", &self.items)?;
+        line("interactions", &self.interactions)?;
+        line("interactions of a user", &self.user_lengths)?;
+        line("interactions of an item", &self.item_interactions)?;
+        line("items nobody interacted with", &self.items_without_interactions)?;
+        line("items without title, left out", &self.titles_missing)?;
+        line("titles with letters lost before", &self.titles_with_lost_letters)?;
+        line("items without caption", &self.captions_missing)?;
+        line("at the time of another of the user", &self.same_time)?;
+        line("targets their users had before", &self.repeated_targets)?;
+        line("left out: rated too low", &self.left_out.interactions_rated_too_low)?;
+        line("left out: users too short", &self.left_out.users_too_short)?;
+        line("left out: items too rare", &self.left_out.items_too_rare)?;
+        line("training users", &self.split.train_users)?;
+        line("held-out users", &self.split.test_users)?;
+        line("training interactions", &self.split.train_interactions)?;
+        if let (Some(ends), Some(begin)) = (self.split.train_ends, self.split.targets_begin) {
+            line("training ends, targets begin", &format!("{ends}, {begin}"))?;
+        }
+        for (kind, rows) in &self.skipped {
+            line("skipped", &format!("{} × {kind} ({})", rows.count, places(rows)))?;
+        }
+        Ok(())
+    }
+}
+
+fn places(rows: &BadRows) -> String {
+    let mut text = String::new();
+    for (number, place) in rows.first.iter().enumerate() {
+        let separator = if number == 0 { "" } else { ", " };
+        let (Place::Line(at) | Place::Entry(at)) = place;
+        // Writing to a String cannot fail.
+        let _ = if number == 0 { write!(text, "{place}") } else { write!(text, "{separator}{at}") };
+    }
+    if rows.count > rows.first.len() as u64 { text + ", …" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_names_numbers_that_are_there() {
+        let spread = Spread::of((1..=10).collect());
+        assert_eq!(spread, Spread { least: 1, median: 5, mean: 5.5, p90: 9, most: 10 });
+        assert_eq!(Spread::of(vec![7]), Spread { least: 7, median: 7, mean: 7.0, p90: 7, most: 7 });
+        assert_eq!(Spread::of(vec![]).most, 0);
+    }
+
+    #[test]
+    fn the_first_places_are_named() {
+        let rows = BadRows { count: 7, first: vec![Place::Line(2), Place::Line(5)] };
+        assert_eq!(places(&rows), "line 2, 5, …");
+    }
+}

@@ -1,0 +1,153 @@
+//! Timestamps of one file: whole numbers, or dates.
+
+use super::rows::{Problem, excerpt};
+
+/// How a file tells time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Whole numbers, whatever their unit.
+    Number,
+    /// Dates; what is kept are microseconds since 1970.
+    Date,
+}
+
+/// Reads the timestamps of one file, which are all of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    kind: Option<Kind>,
+}
+
+impl Times {
+    /// The moment that `text` names; earlier moments have smaller numbers.
+    pub(crate) fn read(&mut self, text: &str) -> Result<i64, Problem> {
+        let (kind, time) = parse(text).ok_or_else(|| Problem::Time(excerpt(text)))?;
+        self.accept(kind, time).ok_or_else(|| Problem::TimeKind(excerpt(text)))
+    }
+
+    /// `time`, if its kind is that of the others.
+    pub(crate) fn accept(&mut self, kind: Kind, time: i64) -> Option<i64> {
+        (*self.kind.get_or_insert(kind) == kind).then_some(time)
+    }
+
+    /// The kind of the file's timestamps, once one is read.
+    pub(crate) const fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+}
+
+/// A whole number (also as `978300760.0`), or a date: `2024-05-31`, `2024-05-31 18:00:00.25`, `2024-05-31T18:00:00Z`,
+/// `…+02:00`.
+pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.bytes().all(|digit| digit == b'0')
+        && let Ok(number) = whole.parse()
+    {
+        return Some((Kind::Number, number));
+    }
+    date(text).map(|time| (Kind::Date, time))
+}
+
+fn date(text: &str) -> Option<i64> {
+    const DAY: i64 = 86_400_000_000;
+    let bytes = text.as_bytes();
+    if !text.is_ascii() || bytes.len() < 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    let (year, month, day) =
+        (digits(&text[..4], 0, 9_999)?, digits(&text[5..7], 1, 12)?, digits(&text[8..10], 1, 31)?);
+    let midnight = days_since_1970(year, month, day) * DAY;
+    let Some(clock) = text[10..].strip_prefix(['T', ' ']) else {
+        return text[10..].is_empty().then_some(midnight);
+    };
+    let (clock, offset) = match clock.find(['Z', '+', '-']) {
+        Some(at) => (&clock[..at], zone(&clock[at..])?),
+        None => (clock, 0),
+    };
+    Some(midnight + time_of_day(clock)? - offset)
+}
+
+/// Microseconds since midnight of `hh:mm[:ss[.fraction]]`.
+fn time_of_day(clock: &str) -> Option<i64> {
+    let mut parts = clock.splitn(3, ':');
+    let hours = digits(parts.next()?, 0, 23)?;
+    let minutes = digits(parts.next()?, 0, 59)?;
+    let (seconds, fraction) = match parts.next() {
+        Some(text) => text.split_once('.').unwrap_or((text, "0")),
+        None => ("00", "0"),
+    };
+    // A leap second is the sixtieth.
+    let seconds = digits(seconds, 0, 60)?;
+    if fraction.is_empty() || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let micros: i64 = format!("{fraction:0<6}")[..6].parse().ok()?;
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
+}
+
+/// Microseconds east of Greenwich of `Z`, `+02:00` or `-0530`.
+fn zone(text: &str) -> Option<i64> {
+    if text == "Z" {
+        return Some(0);
+    }
+    let (sign, rest) = text.split_at(1);
+    let rest = rest.replacen(':', "", 1);
+    let (hours, minutes) = rest.split_at_checked(2)?;
+    let seconds = (digits(hours, 0, 23)? * 60 + digits(minutes, 0, 59)?) * 60;
+    Some(if sign == "-" { -seconds } else { seconds } * 1_000_000)
+}
+
+/// A number of plain digits within bounds.
+fn digits(text: &str, least: i64, most: i64) -> Option<i64> {
+    let plain = !text.is_empty() && text.len() <= 4 && text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|number| plain && (least..=most).contains(number))
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar: years are counted from March, so that the leap day comes last.
+const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_in_every_spelling() {
+        for (text, expected) in [
+            ("881250949", Some((Kind::Number, 881_250_949))),
+            ("-5", Some((Kind::Number, -5))),
+            ("978300760.0", Some((Kind::Number, 978_300_760))),
+            ("978300760.5", None),
+            ("1970-01-01", Some((Kind::Date, 0))),
+            ("1970-01-02T00:00:01.5Z", Some((Kind::Date, 86_401_500_000))),
+            ("2000-03-01 12:30", Some((Kind::Date, 951_913_800_000_000))),
+            ("2024-02-29T01:00:00+02:00", Some((Kind::Date, 1_709_161_200_000_000))),
+            ("1969-12-31T23:59:59.000001-0000", Some((Kind::Date, -999_999))),
+            ("2024-13-01", None),
+            ("2024-01-01T", None),
+            ("2024-01-01T10", None),
+            ("2024-01-01T10:00:00.", None),
+            ("2024-01-01x", None),
+            ("２024-01-01", None),
+            ("", None),
+            (".", None),
+            ("now", None),
+        ] {
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_tells_time_in_one_way() {
+        let mut times = Times::default();
+        assert!(times.read("5").is_ok());
+        assert!(matches!(times.read("2024-01-01"), Err(Problem::TimeKind(_))));
+        assert!(matches!(times.read("soon"), Err(Problem::Time(_))));
+        assert!(times.read("7").is_ok());
+    }
+}
