@@ -115,10 +115,8 @@ pub fn choices(task: &Task, case: &Case) -> v1::Choices {
 
 /// A case's prompt as chat messages.
 pub fn messages(case: &Case) -> Vec<v1::Message> {
-    let message =
-        |role: &str, content: &str| v1::Message { role: role.to_owned(), content: content.to_owned() };
-    let system = case.prompt.system.iter().map(|text| message("system", text));
-    system.chain([message("user", &case.prompt.user)]).collect()
+    let message = |(role, content): (&str, &str)| v1::Message { role: role.into(), content: content.into() };
+    case.prompt.messages().map(message).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use podium_grpo::PolicyVersion;
 use podium_recsys::synthetic::{self, Oracle};
 use podium_recsys::{Dataset, Task, dataset, task};
 use podium_runtime::durable;
+use podium_tokenizer::{Tokenizer, Variables};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -54,6 +55,9 @@ pub enum Error {
     /// There is nothing to start from.
     #[error(transparent)]
     Policy(#[from] policies::Error),
+    /// The policy's tokenizer, which measures prompts, cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] podium_tokenizer::Error),
     /// The embedded data set cannot be made.
     #[error("cannot make the embedded data set: {0}")]
     World(#[from] synthetic::Error),
@@ -174,7 +178,9 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     let data = data_folder(file, &out)?;
     let dataset = Dataset::load(data.dir.as_deref().unwrap_or(&out), &data)?;
     let oracle = data.dir.as_deref().map(Oracle::open).transpose()?.flatten();
-    let task = Task::new(dataset, &file.task(), file.run.seed, base)?;
+    let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
+    let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
+    let task = measured(Task::new(dataset, &file.task(), file.run.seed, base)?, file, &policies)?;
     tracing::info!("the reward is {}", task.rewards().extremes());
     for violation in task.rewards().violations() {
         tracing::warn!(
@@ -188,8 +194,6 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     }
     let baselines =
         Baselines::of(&curriculum, plan.evaluation_prompts, file.evaluation.likelihood, oracle.as_ref())?;
-    let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
-    let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
     let identity = Identity {
         run_id: store.run_id()?,
         run_name: file.run.name.clone(),
@@ -229,6 +233,17 @@ fn age_warning(file: &RunFile) -> Option<String> {
              of groups as drift of the policy; \"token_truncate\" tells the two apart"
         )
     })
+}
+
+/// The task with the policy's own tokenizer to count by, where prompts have a budget in tokens.
+fn measured(task: Task, file: &RunFile, policies: &Policies) -> Result<Task, Error> {
+    if file.prompt.max_tokens.is_none() {
+        return Ok(task);
+    }
+    let path = policies.file(PolicyVersion::START, "tokenizer.json")?;
+    let tokenizer = Tokenizer::load(path.parent().unwrap_or(Path::new("")))?;
+    let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
+    Ok(task.measured_with(Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?))))
 }
 
 /// The folder of the data set; the embedded one is made where the run file names none.

@@ -2,6 +2,8 @@
 
 mod baselines;
 mod import;
+mod prompts;
+mod spread;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Command {
     Import(import::Arguments),
     /// How well rankers without a policy do on a data set: random, popularity and item-kNN.
     Baselines(baselines::Arguments),
+    /// How long the prompts of a run file are, and what was shortened in them.
+    Prompts(prompts::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
                 out.display()
             );
         }
+        Command::Prompts(arguments) => print!("{}", prompts::measure(arguments)?),
         Command::Baselines(arguments) => print!("{}", baselines::measure(arguments)?),
         Command::Import(arguments) => print!("{}", import::import(arguments)?),
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -130,11 +131,11 @@ fn microlens_pairs_with_carriage_returns_and_awkward_titles_are_counted_right() 
     for user in 1..=500_u64 {
         let row: Vec<String> =
             (0..5 + user % 4).map(|at| (1 + (user * 7 + at * 13) % 190).to_string()).collect();
-        pairs += &format!("{user}\t{}\r\n", row.join(" "));
+        write!(pairs, "{user}\t{}\r\n", row.join(" ")).unwrap();
     }
     let mut titles = "item,title\r\n".to_owned();
     for item in 1..=192_u64 {
-        titles += &format!("{item},\"Part {item}, \"\"quoted\"\" #tag 映画\"\r\n");
+        write!(titles, "{item},\"Part {item}, \"\"quoted\"\" #tag 映画\"\r\n").unwrap();
     }
     let files = Files::new(&[("pairs", pairs.as_bytes()), ("titles", titles.as_bytes())]);
     let (data, statistics) = files.imported("microlens --pairs pairs! --titles titles!", Split::Times);
@@ -200,6 +201,100 @@ fn tables_of_ones_own_name_their_columns_and_may_hold_dates() {
     // 2024-01-02 and 2024-01-03, in microseconds since 1970.
     assert_eq!(statistics["split"]["train_ends"], 1_704_153_600_000_000_i64);
     assert_eq!(statistics["split"]["targets_begin"], 1_704_240_000_000_000_i64);
+}
+
+#[test]
+fn parquet_tables_are_read_by_the_columns_that_are_named() {
+    let files = Files::new(&[]);
+    parquet(
+        &files.path("log.parquet"),
+        "message log { optional double stars; required binary who (UTF8); required int64 when (TIMESTAMP_MILLIS);
+         optional int32 unused; required int64 what; }",
+        &[
+            Column::Doubles(&[Some(5.0), Some(4.0), Some(1.0), Some(3.0), None]),
+            Column::Texts(&["b", "a", "a", "a", "b"]),
+            Column::Numbers(&[50, 30, 20, 10, 60]),
+            Column::Nulls(5),
+            Column::Numbers(&[7, 8, 7, 9, 9]),
+        ],
+    );
+    parquet(
+        &files.path("items.parquet"),
+        "message items { required binary name (UTF8); required int64 key; }",
+        &[Column::Texts(&["Seven", "Eight", "Nine"]), Column::Numbers(&[7, 8, 9])],
+    );
+    let table = "table --interactions log.parquet! --items items.parquet! --user-column who --item-column what \
+                 --time-column when --item-id-column key --title-column name";
+    let (data, statistics) = files.imported(table, Split::Times);
+    // Users are texts and are numbered in the order of the file; items keep their numbers.
+    assert_eq!(items(&data, 2, true), [9, 7, 8]);
+    assert_eq!(items(&data, 1, true), [7, 9]);
+    assert_eq!(statistics["made_up_ids"], json!({"users": true, "items": false}));
+
+    fs::remove_dir_all(files.path("out")).unwrap();
+    let said = files.refused(&format!("{table} --rating-column stars --min-rating 3"));
+    assert!(said.contains("log.parquet, entry 5: rating \"null\", expected a number"), "{said}");
+    let said = files.refused(&table.replace("who", "whom"));
+    assert!(said.contains("there is no column \"whom\"; it has stars, who, when, unused, what"), "{said}");
+
+    let whole = fs::read(files.path("log.parquet")).unwrap();
+    for cut in [4, whole.len() / 2, whole.len() - 9] {
+        fs::write(files.path("log.parquet"), &whole[..cut]).unwrap();
+        files.refused(table);
+    }
+    for place in (0..whole.len()).step_by(37) {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0x55;
+        fs::write(files.path("log.parquet"), damaged).unwrap();
+        let output = files.import(&format!("{table} --skip-bad-rows"));
+        assert!(matches!(output.status.code(), Some(0 | 1)), "byte {place}: {output:?}");
+        let _ = fs::remove_dir_all(files.path("out"));
+    }
+}
+
+/// A column of a Parquet file.
+enum Column<'a> {
+    Texts(&'a [&'a str]),
+    Numbers(&'a [i64]),
+    Doubles(&'a [Option<f64>]),
+    Nulls(usize),
+}
+
+fn parquet(file: &Path, schema: &str, columns: &[Column<'_>]) {
+    use parquet::basic::Compression;
+    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let schema = parse_message_type(schema).unwrap();
+    let mut writer =
+        SerializedFileWriter::new(fs::File::create(file).unwrap(), schema.into(), properties.into()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for column in columns {
+        let mut open = group.next_column().unwrap().unwrap();
+        match column {
+            Column::Texts(texts) => {
+                let values: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+                open.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            }
+            Column::Numbers(numbers) => {
+                open.typed::<Int64Type>().write_batch(numbers, None, None).unwrap();
+            }
+            Column::Doubles(numbers) => {
+                let values: Vec<f64> = numbers.iter().flatten().copied().collect();
+                let levels: Vec<i16> = numbers.iter().map(|number| i16::from(number.is_some())).collect();
+                open.typed::<DoubleType>().write_batch(&values, Some(&levels), None).unwrap();
+            }
+            Column::Nulls(count) => {
+                open.typed::<Int32Type>().write_batch(&[], Some(&vec![0; *count]), None).unwrap();
+            }
+        }
+        open.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
 }
 
 #[test]
@@ -333,7 +428,10 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn held_out_users_are_nobody_of_training() {
-    let ratings: String = (1..=40).map(|user| format!("{user}\t1\t5\t1\n{user}\t2\t5\t2\n")).collect();
+    let mut ratings = String::new();
+    for user in 1..=40 {
+        write!(ratings, "{user}\t1\t5\t1\n{user}\t2\t5\t2\n").unwrap();
+    }
     let files = Files::new(&[("ratings", ratings.as_bytes()), ("items", MOVIES)]);
     let (data, _) = files.imported(&format!("{MOVIELENS} --split users --test-share 0.25"), Split::Users);
     assert_eq!(data.train.len() + data.test.len(), 40);

@@ -1,15 +1,16 @@
 //! Candidate lists: the target among items that the user has never touched, in a random order.
 //!
 //! Lists are drawn anew in every epoch of training and stay fixed in evaluation, whatever the run's seed, so that
-//! policies of different runs answer the same questions.
+//! policies of different runs answer the same questions. What a user ever interacted with, in training data or held out,
+//! is never a negative of theirs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use podium_grpo::rng::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Catalogue, User};
+use crate::dataset::{Catalogue, Dataset, User};
 use crate::ids::{ItemId, UserId};
 
 /// How candidate lists are drawn: `[candidates]` of the run file.
@@ -39,6 +40,8 @@ pub enum Negatives {
     /// An item's chance is proportional to 1 + its interactions in the training data, so that popularity alone does
     /// not tell the target from the rest.
     Popularity,
+    /// From the user's row of `<name>_negatives.tsv` alone, each of its items equally likely.
+    Supplied,
 }
 
 /// Why no candidate list can be drawn.
@@ -59,6 +62,19 @@ pub enum Error {
         /// How many items are outside the user's history.
         available: usize,
     },
+    /// Negatives are to be supplied, and there are not enough for a user.
+    #[error(
+        "{user} has {available} supplied negatives, expected at least {needed}: add to their row of the negatives file, or \
+         lower `candidates.count`"
+    )]
+    TooFewSupplied {
+        /// Whose list it is.
+        user: UserId,
+        /// How many negatives are asked for.
+        needed: usize,
+        /// How many are supplied.
+        available: usize,
+    },
 }
 
 /// What a candidate list is for.
@@ -76,7 +92,7 @@ pub enum Purpose {
     },
 }
 
-/// Draws candidate lists from one catalogue.
+/// Draws candidate lists from one data set.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: Options,
@@ -85,11 +101,23 @@ pub struct Sampler {
     weights: Vec<u64>,
     /// `cumulative[i]` is the weight of items `0..=i`.
     cumulative: Vec<u64>,
+    /// What is held out of users who are trained on, too.
+    held_out: BTreeMap<UserId, Vec<ItemId>>,
+    supplied: BTreeMap<UserId, Vec<ItemId>>,
 }
 
 impl Sampler {
-    /// A sampler for a run seeded with `seed`.
-    pub fn new(options: &Options, catalogue: &Catalogue, seed: u64) -> Result<Self, Error> {
+    /// A sampler for a run over `dataset` seeded with `seed`.
+    pub fn of(options: &Options, dataset: &Dataset, seed: u64) -> Result<Self, Error> {
+        let mut sampler = Self::new(options, &dataset.catalogue, seed)?;
+        let trained: BTreeSet<UserId> = dataset.train.iter().map(|user| user.id).collect();
+        let both = dataset.test.iter().filter(|user| trained.contains(&user.id));
+        sampler.held_out = both.map(|user| (user.id, user.items.clone())).collect();
+        sampler.supplied.clone_from(&dataset.negatives);
+        Ok(sampler)
+    }
+
+    fn new(options: &Options, catalogue: &Catalogue, seed: u64) -> Result<Self, Error> {
         if options.count < 2 {
             return Err(Error::Count(options.count));
         }
@@ -97,7 +125,7 @@ impl Sampler {
             .items()
             .iter()
             .map(|item| match options.negatives {
-                Negatives::Uniform => 1,
+                Negatives::Uniform | Negatives::Supplied => 1,
                 Negatives::Popularity => item.interactions + 1,
             })
             .collect();
@@ -109,7 +137,15 @@ impl Sampler {
             })
             .collect();
         let items = catalogue.items().iter().map(|item| item.id).collect();
-        Ok(Self { options: options.clone(), seed, items, weights, cumulative })
+        Ok(Self {
+            options: options.clone(),
+            seed,
+            items,
+            weights,
+            cumulative,
+            held_out: BTreeMap::new(),
+            supplied: BTreeMap::new(),
+        })
     }
 
     /// The candidates of `user`: the target and items outside their whole history, shuffled.
@@ -120,9 +156,34 @@ impl Sampler {
                 Stream::new(self.options.evaluation_seed, "candidates/evaluation", &[draw, user.id.0])
             }
         };
-        let mut taken: BTreeSet<usize> =
-            user.items.iter().filter_map(|item| self.items.binary_search(item).ok()).collect();
         let needed = self.options.count - 1;
+        let negatives = if self.options.negatives == Negatives::Supplied {
+            self.supplied(user, needed, &mut stream)?
+        } else {
+            self.negatives(user, needed, &mut stream)?
+        };
+        let mut list = vec![user.target()];
+        list.extend(negatives);
+        stream.shuffle(&mut list);
+        Ok(list)
+    }
+
+    /// Some of the negatives that are supplied for `user`.
+    fn supplied(&self, user: &User, needed: usize, stream: &mut Stream) -> Result<Vec<ItemId>, Error> {
+        let mut list = self.supplied.get(&user.id).cloned().unwrap_or_default();
+        if list.len() < needed {
+            return Err(Error::TooFewSupplied { user: user.id, needed, available: list.len() });
+        }
+        stream.shuffle(&mut list);
+        list.truncate(needed);
+        Ok(list)
+    }
+
+    /// Items outside the whole history of `user`.
+    fn negatives(&self, user: &User, needed: usize, stream: &mut Stream) -> Result<Vec<ItemId>, Error> {
+        let history = user.items.iter().chain(self.held_out.get(&user.id).into_iter().flatten());
+        let mut taken: BTreeSet<usize> =
+            history.filter_map(|item| self.items.binary_search(item).ok()).collect();
         let available = self.items.len() - taken.len();
         if available < needed {
             return Err(Error::TooFewItems { user: user.id, needed, available });
@@ -130,11 +191,11 @@ impl Sampler {
 
         let total = self.cumulative.last().copied().unwrap_or(0);
         let mut free = total - taken.iter().map(|&position| self.weights[position]).sum::<u64>();
-        let mut list = vec![user.target()];
+        let mut list = Vec::with_capacity(needed);
         for _ in 0..needed {
             // Drawing until a free item comes up is quick while most of the weight is free; after that, walk.
             let position = if free.saturating_mul(2) >= total {
-                self.draw_again_until_free(&taken, total, &mut stream)
+                self.draw_again_until_free(&taken, total, stream)
             } else {
                 self.walk_over_free(&taken, stream.below(free))
             };
@@ -142,7 +203,6 @@ impl Sampler {
             taken.insert(position);
             list.push(self.items[position]);
         }
-        stream.shuffle(&mut list);
         Ok(list)
     }
 
@@ -248,6 +308,25 @@ mod tests {
         ));
         let options = Options { count: 1, ..Options::default() };
         assert!(matches!(Sampler::new(&options, &catalogue, 0), Err(Error::Count(1))));
+    }
+
+    #[test]
+    fn supplied_negatives_are_drawn_from_the_users_row() {
+        let options = Options { count: 3, negatives: Negatives::Supplied, ..Options::default() };
+        let mut sampler = Sampler::new(&options, &catalogue(&[0; 30]), 1).unwrap();
+        let user = user(&[1, 2]);
+        assert!(matches!(
+            sampler.draw(&user, EPOCH),
+            Err(Error::TooFewSupplied { needed: 2, available: 0, .. })
+        ));
+        sampler.supplied.insert(user.id, [20, 21, 22].map(ItemId).into());
+        let mut drawn = BTreeSet::new();
+        for epoch in 0..50 {
+            let list = sampler.draw(&user, Purpose::Training { epoch }).unwrap();
+            assert!(list.len() == 3 && list.contains(&ItemId(2)), "{list:?}");
+            drawn.extend(list);
+        }
+        assert_eq!(drawn, [2, 20, 21, 22].map(ItemId).into());
     }
 
     proptest! {

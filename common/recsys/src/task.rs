@@ -4,6 +4,7 @@
 //! target is known here, and reaches neither the prompt nor anything that writes one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use podium_grpo::rng::Stream;
 use schemars::JsonSchema;
@@ -13,7 +14,7 @@ use crate::candidates::{self, Purpose, Sampler};
 use crate::completion::{self, Expected};
 use crate::dataset::{Dataset, User};
 use crate::ids::{ItemId, UserId};
-use crate::prompt::{self, Prompt, Prompts};
+use crate::prompt::{self, Measure, Prompt, Prompts, Shortening};
 use crate::reward::{self, ItemReward, Outcome, Popularity, Question, Rewards, Score};
 
 /// The sections of the run file that make a task of a data set.
@@ -89,6 +90,8 @@ pub struct Case {
     pub target: ItemId,
     /// What the policy reads.
     pub prompt: Prompt,
+    /// What was shortened in it to fit its budget.
+    pub shortening: Shortening,
 }
 
 /// What became of a completion.
@@ -108,7 +111,7 @@ impl Task {
             return Err(Error::ListLength { list_length, candidates });
         }
         Ok(Self {
-            sampler: Sampler::new(&options.candidates, &dataset.catalogue, seed)?,
+            sampler: Sampler::of(&options.candidates, &dataset, seed)?,
             prompts: Prompts::new(&options.prompt, &options.answer, base)?,
             rewards: Rewards::new(&options.reward, &options.answer, candidates)?,
             popularity: Popularity::of(&dataset.catalogue),
@@ -116,6 +119,14 @@ impl Task {
             dataset,
             seed,
         })
+    }
+
+    /// The same with someone who counts tokens, as `prompt.max_tokens` needs it. Everybody who writes prompts of a run
+    /// has to count alike.
+    #[must_use]
+    pub fn measured_with(mut self, measure: Arc<Measure>) -> Self {
+        self.prompts.measure_with(measure);
+        self
     }
 
     /// The data set.
@@ -163,11 +174,13 @@ impl Task {
     }
 
     fn case(&self, user: &User, purpose: Purpose) -> Result<Case, Error> {
-        let history = self.dataset.history(user).to_vec();
+        let history = self.dataset.history(user);
         let candidates = self.sampler.draw(user, purpose)?;
-        let prompt = self.prompts.write(&self.dataset.catalogue, &history, &candidates)?;
+        let (prompt, shortening) =
+            self.prompts.write(&self.dataset.catalogue, user.id, history, &candidates)?;
+        let history = history[shortening.history_left_out..].to_vec();
         let past = user.items.len() - 1;
-        Ok(Case { user: user.id, past, history, candidates, target: user.target(), prompt })
+        Ok(Case { user: user.id, past, history, candidates, target: user.target(), prompt, shortening })
     }
 
     /// Reads `completion`, decoded without special tokens, and scores it.

@@ -131,6 +131,20 @@ fn bad_rows_can_be_skipped_and_are_counted() {
 }
 
 #[test]
+fn supplied_negatives_are_outside_the_whole_history() {
+    let folder = || Folder::new().with("test.tsv", "20\t3 2 1\n");
+    let data = folder().with("tiny_negatives.tsv", "20\t4\n10\t4\n").load(RowPolicy::Refuse).unwrap();
+    assert_eq!(data.negatives[&UserId(20)], [ItemId(4)]);
+    for (row, problem) in [
+        ("10\t4 2\n", Problem::KnownNegative(ItemId(2))),
+        ("10\t4 4\n", Problem::RepeatedItem(ItemId(4))),
+        ("10\t9\n", Problem::UnknownItem(ItemId(9))),
+    ] {
+        assert_eq!(folder().with("tiny_negatives.tsv", row).refused(), (Place::Line(1), problem));
+    }
+}
+
+#[test]
 fn unusable_files_are_named() {
     let load = |folder: Folder| folder.load(RowPolicy::Skip);
     assert!(matches!(load(Folder::new().with("train.tsv", "10\t1 2\n")), Err(Error::NoRows { .. })));

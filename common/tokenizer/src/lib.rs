@@ -206,6 +206,17 @@ impl Tokenizer {
         self.encode(&self.render(messages, variables)?)
     }
 
+    /// How many tokens messages, given as role and content, take in a conversation.
+    pub fn chat_length<'a>(
+        &self,
+        messages: impl IntoIterator<Item = (&'a str, &'a str)>,
+        variables: &Variables,
+    ) -> Result<usize, Error> {
+        let messages: Vec<Message> =
+            messages.into_iter().map(|(role, content)| Message::new(role, content)).collect();
+        Ok(self.encode_chat(&messages, variables)?.len())
+    }
+
     /// The tokens that end a completion, ascending: `eos_token_id` of `generation_config.json` and `config.json`, and the
     /// tokenizer's end token.
     pub fn stop_token_ids(&self) -> &[u32] {

@@ -59,6 +59,8 @@ enum Drawn {
     Uniform,
     /// In proportion to 1 + an item's training interactions.
     Popularity,
+    /// From the data set's negatives file.
+    Supplied,
 }
 
 /// Why there are no figures.
@@ -126,11 +128,12 @@ fn ranks(
         negatives: match arguments.drawn {
             Drawn::Uniform => Negatives::Uniform,
             Drawn::Popularity => Negatives::Popularity,
+            Drawn::Supplied => Negatives::Supplied,
         },
         evaluation_seed: arguments.seed,
     };
     // Evaluation lists do not depend on a run's seed.
-    let sampler = Sampler::new(&options, &dataset.catalogue, 0)?;
+    let sampler = Sampler::of(&options, dataset, 0)?;
     let lists: Vec<Vec<ItemId>> = (0..arguments.draws)
         .flat_map(|draw| asked.iter().map(move |user| (draw, user)))
         .map(|(draw, user)| sampler.draw(user, Purpose::Evaluation { draw }))

@@ -32,7 +32,9 @@ use folder::{Content, Target};
 use header::{ItemColumns, LogColumns};
 use rows::Error;
 use split::{Kind, Plan, Wish};
-use statistics::{LeftOut, MadeUpIds, Split, Spread, Statistics};
+use statistics::{LeftOut, MadeUpIds, Split, Statistics};
+
+use crate::spread::Spread;
 
 /// Imports what `arguments` name, and says what became of it.
 pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {

@@ -1,10 +1,12 @@
 //! Demonstrations as token ids, one after another, epoch after epoch.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use podium_config::RunFile;
 use podium_recsys::dataset::{self, Dataset};
 use podium_recsys::demonstration::{self, Demonstration, demonstrate};
+use podium_recsys::prompt::Measure;
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Task};
 use podium_tokenizer::{Message, Tokenizer, Variables};
@@ -56,7 +58,7 @@ pub struct Samples {
     /// The same with rankings of all candidates, where the curriculum starts with them.
     full_ranking: Option<Task>,
     options: demonstration::Options,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     variables: Variables,
     end_of_turn: u32,
     epoch: u64,
@@ -76,15 +78,20 @@ impl Samples {
             None => synthetic::generate(&file.world)?,
         };
         let options = file.task();
+        let tokenizer = Arc::new(Tokenizer::load(tokenizer)?);
+        let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
+        let measure: Arc<Measure> = {
+            let (tokenizer, variables) = (tokenizer.clone(), variables.clone());
+            Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?))
+        };
         let full_ranking = if file.sft.full_ranking_steps == 0 {
             None
         } else {
             let mut options = options.clone();
             options.answer.list_length = options.candidates.count;
-            Some(Task::new(dataset.clone(), &options, seed, base)?)
+            Some(Task::new(dataset.clone(), &options, seed, base)?.measured_with(measure.clone()))
         };
-        let task = Task::new(dataset, &options, seed, base)?;
-        let tokenizer = Tokenizer::load(tokenizer)?;
+        let task = Task::new(dataset, &options, seed, base)?.measured_with(measure);
         let end_of_turn = tokenizer.end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
         Ok(Self {
             order: task.training_order(0),
@@ -92,7 +99,7 @@ impl Samples {
             full_ranking,
             options: file.demonstration.clone(),
             tokenizer,
-            variables: Variables::prompt(file.model.enable_thinking, &file.model.template_variables),
+            variables,
             end_of_turn,
             epoch: 0,
             position: 0,
@@ -127,10 +134,8 @@ impl Samples {
     }
 
     fn encode(&self, demonstration: &Demonstration) -> Result<Sample, Error> {
-        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-        let prompt = &demonstration.prompt;
-        let mut messages: Vec<Message> = prompt.system.iter().map(|text| message("system", text)).collect();
-        messages.push(message("user", &prompt.user));
+        let messages: Vec<Message> =
+            demonstration.prompt.messages().map(|(role, content)| Message::new(role, content)).collect();
         let prompt = self.tokenizer.encode_chat(&messages, &self.variables)?;
         let mut completion = self.tokenizer.encode(&demonstration.completion)?;
         completion.push(self.end_of_turn);

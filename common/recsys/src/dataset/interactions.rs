@@ -1,6 +1,6 @@
-//! `train.tsv` and `test.tsv`: one user a line, `user id TAB item ids separated by spaces`.
+//! `train.tsv`, `test.tsv` and `<name>_negatives.tsv`: one user a line, `user id TAB item ids separated by spaces`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -23,10 +23,61 @@ pub(super) struct Files<'a> {
 impl Files<'_> {
     /// The users of `file` with enough interactions, and how many had too few.
     pub(super) fn users(&self, file: &Path, report: &mut Report) -> Result<(Vec<User>, usize), Error> {
+        let mut too_short = 0;
+        let mut users = self.rows(file, report, |user| {
+            if user.items.len() < 2 { Err(Problem::TooFewItems(user.items.len())) } else { Ok(()) }
+        })?;
+        users.retain(|user| {
+            let enough = user.items.len() >= self.min_interactions;
+            too_short += usize::from(!enough);
+            enough
+        });
+        if users.is_empty() {
+            let expected =
+                "`user id TAB item ids separated by spaces`, with `data.min_interactions` items or more";
+            return Err(Error::NoRows { file: file.to_path_buf(), expected });
+        }
+        Ok((users, too_short))
+    }
+
+    /// The negatives of each user in `file`. None may be among what the user interacted with, by `users`.
+    pub(super) fn negatives<'a>(
+        &self,
+        file: &Path,
+        users: impl Iterator<Item = &'a User>,
+        report: &mut Report,
+    ) -> Result<BTreeMap<UserId, Vec<ItemId>>, Error> {
+        let mut known: BTreeMap<UserId, BTreeSet<ItemId>> = BTreeMap::new();
+        for user in users {
+            known.entry(user.id).or_default().extend(&user.items);
+        }
+        let rows = self.rows(file, report, |row| {
+            let mut seen = BTreeSet::new();
+            match row.items.iter().find(|&&item| !seen.insert(item)) {
+                Some(&item) => Err(Problem::RepeatedItem(item)),
+                None => match known
+                    .get(&row.id)
+                    .and_then(|items| row.items.iter().find(|item| items.contains(item)))
+                {
+                    Some(&item) => Err(Problem::KnownNegative(item)),
+                    None => Ok(()),
+                },
+            }
+        })?;
+        Ok(rows.into_iter().map(|row| (row.id, row.items)).collect())
+    }
+
+    /// The rows of `file` that pass `check`.
+    fn rows(
+        &self,
+        file: &Path,
+        report: &mut Report,
+        check: impl Fn(&User) -> Result<(), Problem>,
+    ) -> Result<Vec<User>, Error> {
         let io = |source| Error::Io { action: "read", path: file.to_path_buf(), source };
         let mut reader = BufReader::new(File::open(file).map_err(io)?);
         let mut rows = Rows { file, policy: self.policy, report };
-        let (mut users, mut too_short, mut seen) = (Vec::new(), 0, BTreeSet::new());
+        let (mut users, mut seen) = (Vec::new(), BTreeSet::new());
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
@@ -44,21 +95,15 @@ impl Files<'_> {
             if text.trim_ascii().is_empty() || (number == 1 && text.starts_with(b"user_id")) {
                 continue;
             }
-            let Some(user) = rows.keep(place, self.user(text))? else { continue };
-            if !seen.insert(user.id) {
-                rows.bad(place, Problem::RepeatedUser(user.id))?;
-            } else if user.items.len() < self.min_interactions {
-                too_short += 1;
-            } else {
+            let row = self.user(text).and_then(|user| check(&user).map(|()| user));
+            let Some(user) = rows.keep(place, row)? else { continue };
+            if seen.insert(user.id) {
                 users.push(user);
+            } else {
+                rows.bad(place, Problem::RepeatedUser(user.id))?;
             }
         }
-        if users.is_empty() {
-            let expected =
-                "`user id TAB item ids separated by spaces`, with `data.min_interactions` items or more";
-            return Err(Error::NoRows { file: file.to_path_buf(), expected });
-        }
-        Ok((users, too_short))
+        Ok(users)
     }
 
     fn user(&self, line: &[u8]) -> Result<User, Problem> {
@@ -70,9 +115,6 @@ impl Files<'_> {
         let id: UserId = user.trim().parse().map_err(|_| Problem::UserId(excerpt(user)))?;
         let items: Vec<ItemId> =
             items.split_ascii_whitespace().map(|item| self.item(item)).collect::<Result<_, _>>()?;
-        if items.len() < 2 {
-            return Err(Problem::TooFewItems(items.len()));
-        }
         Ok(User { id, items })
     }
 

@@ -6,6 +6,7 @@
 //! <dir>/<name>_captions.json         {"<item id>": {"title": …, "caption": …}}; may be absent
 //! <dir>/<name>_reasoning.json        [{"line_idx": n, "user_id": …, "reasoning": …}]; may be absent
 //! <dir>/<name>_deepseek_cot.json     the same, under the name that the released code gives it
+//! <dir>/<name>_negatives.tsv         user id TAB item ids: for `candidates.negatives = "supplied"`; may be absent
 //! ```
 //!
 //! Lines may end in CRLF and files may start with a byte order mark. A row that cannot be read is refused or skipped,
@@ -99,6 +100,8 @@ pub struct Dataset {
     pub test: Vec<User>,
     /// Reasoning to imitate, of training users alone.
     pub reasoning: BTreeMap<UserId, String>,
+    /// Negatives that are supplied for users, none of them in the user's history.
+    pub negatives: BTreeMap<UserId, Vec<ItemId>>,
     /// Items of a user that a prompt is made of, the target included.
     pub min_interactions: usize,
     /// What was left out when reading.
@@ -135,7 +138,6 @@ impl Dataset {
         report.train_users_too_short = train_short;
         report.test_users_too_short = test_short;
         check_split(options.split, &train, &test)?;
-        catalogue.count_interactions(&train);
 
         let test_ids: BTreeSet<UserId> = test.iter().map(|user| user.id).collect();
         let may_reason: BTreeSet<UserId> =
@@ -148,8 +150,15 @@ impl Dataset {
             .transpose()?
             .unwrap_or_default();
 
+        let negatives = dir.join(format!("{name}_negatives.tsv"));
+        let negatives = if negatives.exists() {
+            files.negatives(&negatives, train.iter().chain(&test), &mut report)?
+        } else {
+            BTreeMap::new()
+        };
+        catalogue.count_interactions(&train);
         let min_interactions = options.min_interactions;
-        Ok(Self { name, catalogue, train, test, reasoning, min_interactions, report })
+        Ok(Self { name, catalogue, train, test, reasoning, negatives, min_interactions, report })
     }
 
     /// Writes the data set into the folder `dir`, byte for byte the same each time.

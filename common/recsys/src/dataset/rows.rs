@@ -153,6 +153,9 @@ pub enum Problem {
     /// An item that was there before.
     #[error("{0} has an earlier row; expected one row an item")]
     RepeatedItem(ItemId),
+    /// A negative that is none.
+    #[error("{0} is in the user's own history; expected negatives outside it")]
+    KnownNegative(ItemId),
     /// A title of white space.
     #[error("{0} has an empty title")]
     EmptyTitle(ItemId),
@@ -177,6 +180,7 @@ impl Problem {
             Self::TooFewItems(_) => "too_few_items",
             Self::RepeatedUser(_) => "repeated_user",
             Self::RepeatedItem(_) => "repeated_item",
+            Self::KnownNegative(_) => "known_negative",
             Self::EmptyTitle(_) => "empty_title",
             Self::NoText(_) => "no_text",
             Self::ThinkTag => "think_tag",

@@ -39,6 +39,14 @@ pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
         file(&dir.join(format!("{name}_captions.json")), text.as_bytes())?;
     }
 
+    if !dataset.negatives.is_empty() {
+        let mut rows = Vec::new();
+        for (&user, items) in &dataset.negatives {
+            row(&mut rows, user, items.iter().copied()).expect("a Vec takes all that is written");
+        }
+        file(&dir.join(format!("{name}_negatives.tsv")), &rows)?;
+    }
+
     let reasoning: Vec<Value> = (0..)
         .zip(&dataset.train)
         .filter_map(|(line, user): (u64, &User)| {

@@ -15,6 +15,7 @@ mod teacher;
 mod tokenizer;
 mod universe;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -186,6 +187,7 @@ pub fn generate(world: &World) -> Result<Dataset, Error> {
         train,
         test,
         reasoning,
+        negatives: BTreeMap::new(),
         min_interactions: world.history + 1,
         report: Report::default(),
     })
@@ -234,7 +236,7 @@ pub fn data_options(world: &World, dir: &Path) -> dataset::Options {
 /// The task that goes with the embedded tokenizer: compact prompts, ids alone in the answer.
 pub fn task_options() -> task::Options {
     task::Options {
-        prompt: prompt::Options { template: "compact".to_owned(), system: None },
+        prompt: prompt::Options { template: "compact".to_owned(), ..prompt::Options::default() },
         answer: completion::Options { layout: Layout::Ids, ..completion::Options::default() },
         ..task::Options::default()
     }

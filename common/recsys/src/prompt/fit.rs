@@ -1,0 +1,196 @@
+//! Making a prompt fit its budget: captions are shortened first, then the oldest of the history is left out. Candidates,
+//! titles and the instruction stay whole; what does not fit even so is an error.
+
+use super::{Error, Prompt};
+use crate::ids::UserId;
+
+/// What was shortened so that a prompt fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shortening {
+    /// Characters that each caption was cut to; 0: captions were left out. Absent: they are whole.
+    pub caption_chars: Option<usize>,
+    /// How many of the oldest items of the history were left out.
+    pub history_left_out: usize,
+}
+
+impl Shortening {
+    /// Whether anything was shortened.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// What a prompt is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Tokens of the policy's tokenizer, those of the chat template included.
+    Tokens,
+    /// Characters of the messages.
+    Chars,
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tokens => "tokens",
+            Self::Chars => "characters",
+        })
+    }
+}
+
+/// The size of a prompt that is over a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Excess {
+    pub(super) size: usize,
+    pub(super) limit: usize,
+    pub(super) unit: Unit,
+}
+
+/// A prompt that fits, or by how much it does not.
+pub(super) type Attempt = Result<Prompt, Excess>;
+
+/// The least shortening of the prompt of `user` that fits. `attempt` writes the prompt with a shortening;
+/// `longest_caption` is in characters, `history` in items, of which at least one stays.
+pub(super) fn fit(
+    user: UserId,
+    longest_caption: usize,
+    history: usize,
+    mut attempt: impl FnMut(Shortening) -> Result<Attempt, Error>,
+) -> Result<(Prompt, Shortening), Error> {
+    let whole = match attempt(Shortening::default())? {
+        Ok(prompt) => return Ok((prompt, Shortening::default())),
+        Err(excess) => excess,
+    };
+    // The less is kept, the smaller: of 0 to `most` the largest that fits is found by halving.
+    let mut most_kept = |most: usize, shortening: &dyn Fn(usize) -> Shortening| {
+        let (mut best, mut low, mut high) = (None, 0, most);
+        while low < high {
+            let kept = low + (high - low) / 2;
+            if let Ok(prompt) = attempt(shortening(kept))? {
+                best = Some((prompt, shortening(kept)));
+                low = kept + 1;
+            } else {
+                high = kept;
+            }
+        }
+        Ok::<_, Error>(best)
+    };
+    let shorter_captions = |kept| Shortening { caption_chars: Some(kept), history_left_out: 0 };
+    if let Some(fitting) = most_kept(longest_caption, &shorter_captions)? {
+        return Ok(fitting);
+    }
+    let captions = (longest_caption > 0).then_some(0);
+    let spare = history.saturating_sub(1);
+    let shorter_history =
+        |kept| Shortening { caption_chars: captions, history_left_out: spare.saturating_sub(kept) };
+    if let Some(fitting) = most_kept(spare, &shorter_history)? {
+        return Ok(fitting);
+    }
+    let Excess { limit, unit, .. } = whole;
+    let least = match attempt(Shortening { caption_chars: captions, history_left_out: spare })? {
+        // Nothing could be left out.
+        Ok(prompt) => return Ok((prompt, Shortening { caption_chars: captions, history_left_out: spare })),
+        Err(excess) => excess.size,
+    };
+    Err(Error::TooLong { user, whole: whole.size, least, limit, unit })
+}
+
+/// The beginning of `caption`, at most `chars` characters, ending with a whole word where there are words; nothing if
+/// nothing is left.
+pub(super) fn cut(caption: &str, chars: usize) -> Option<&str> {
+    let Some((end, next)) = caption.char_indices().nth(chars) else { return Some(caption) };
+    let head = &caption[..end];
+    let head = if next.is_whitespace() {
+        head
+    } else {
+        head.rfind(char::is_whitespace).map_or(head, |space| &head[..space])
+    };
+    Some(head.trim_end()).filter(|head| !head.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A prompt of 100 for the instruction, 10 an item of the history, and the captions: one an item and three more.
+    fn attempt(
+        limit: usize,
+        history: usize,
+        longest: usize,
+    ) -> impl Fn(Shortening) -> Result<Attempt, Error> {
+        move |shortening| {
+            let shown = history - shortening.history_left_out;
+            let caption = shortening.caption_chars.unwrap_or(longest);
+            let size = 100 + 10 * shown + caption * (shown + 3);
+            Ok(if size <= limit {
+                Ok(Prompt { system: None, user: size.to_string() })
+            } else {
+                Err(Excess { size, limit, unit: Unit::Tokens })
+            })
+        }
+    }
+
+    fn shortened(limit: usize) -> Result<Shortening, Error> {
+        fit(UserId(3), 20, 5, attempt(limit, 5, 20)).map(|(_, shortening)| shortening)
+    }
+
+    #[test]
+    fn captions_go_first_and_the_oldest_history_next() {
+        let shortening = |caption_chars, history_left_out| Shortening { caption_chars, history_left_out };
+        for (limit, expected) in [
+            (310, shortening(None, 0)),
+            (309, shortening(Some(19), 0)),
+            (158, shortening(Some(1), 0)),
+            (157, shortening(Some(0), 0)),
+            (150, shortening(Some(0), 0)),
+            (149, shortening(Some(0), 1)),
+            (110, shortening(Some(0), 4)),
+        ] {
+            assert_eq!(shortened(limit).unwrap(), expected, "{limit}");
+        }
+        let error = shortened(109).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the prompt of user 3 has 310 tokens, 110 without captions and all but one item of history: expected at \
+             most 109 (prompt.max_tokens); candidates, titles and the instruction are never shortened"
+        );
+    }
+
+    #[test]
+    fn captions_are_cut_between_words_where_there_are_words() {
+        let caption = "a red desert";
+        for (chars, expected) in [
+            (12, Some(caption)),
+            (11, Some("a red")),
+            (5, Some("a red")),
+            (4, Some("a")),
+            (1, Some("a")),
+            (0, None),
+        ] {
+            assert_eq!(cut(caption, chars), expected, "{chars}");
+        }
+        assert_eq!(cut("红色沙漠", 2), Some("红色"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_is_the_most_that_fits(limit in 100_usize..400, history in 1_usize..9, longest in 0_usize..30) {
+            let attempt = attempt(limit, history, longest);
+            match fit(UserId(1), longest, history, &attempt) {
+                Ok((prompt, shortening)) => {
+                    prop_assert!(prompt.user.parse::<usize>().unwrap() <= limit);
+                    let more = match (shortening.caption_chars, shortening.history_left_out) {
+                        (None, 0) => return Ok(()),
+                        (Some(chars), 0) if chars + 1 < longest => Shortening { caption_chars: Some(chars + 1), history_left_out: 0 },
+                        (Some(_), 0) => Shortening::default(),
+                        (captions, left_out) => Shortening { caption_chars: captions, history_left_out: left_out - 1 },
+                    };
+                    prop_assert!(attempt(more).unwrap().is_err(), "{shortening:?} although {more:?} fits");
+                }
+                Err(_) => prop_assert!(110 > limit),
+            }
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! From a history and candidates to what the policy reads, within a budget.
+//!
+//! A prompt is made of the history and the candidates alone: titles, captions and ids. Reasoning is something to imitate
+//! in a completion and cannot enter here, and neither can the target.
+
+mod fit;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use fit::{Shortening, Unit};
+
+use fit::{Attempt, Excess};
+
+use crate::completion::{self, Layout};
+use crate::dataset::Catalogue;
+use crate::ids::{ItemId, UserId};
+
+/// How prompts are written: `[prompt]` of the run file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// `words` (sentences, for a pretrained policy), `compact` (a few tokens an item, for the embedded policy), or the
+    /// path of a minijinja file, relative to the run file. A template sees `history` and `candidates` (lists of
+    /// `token`, `id`, `title`, `caption`), `list_length` and `answer_line`.
+    pub template: String,
+    /// Content of a system message before the user's. Absent: no such message.
+    pub system: Option<String>,
+    /// Longest prompt in tokens of the policy's tokenizer, those of the chat template included. In a longer one captions
+    /// are shortened, and then the oldest of the history is left out; candidates, titles and the instruction stay whole.
+    /// Absent: no limit.
+    pub max_tokens: Option<usize>,
+    /// The same in characters of the messages.
+    pub max_chars: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { template: "words".to_owned(), system: None, max_tokens: None, max_chars: None }
+    }
+}
+
+/// Why a prompt cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The template's file cannot be read.
+    #[error("cannot read the prompt template {} (the built-in ones are `words` and `compact`)", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The template is no minijinja template.
+    #[error("prompt template `{template}` does not parse")]
+    Parse {
+        /// Its name in the run file.
+        template: String,
+        /// Where and why.
+        source: minijinja::Error,
+    },
+    /// The template uses something that is not there, for instance.
+    #[error("prompt template `{template}` does not render")]
+    Render {
+        /// Its name in the run file.
+        template: String,
+        /// Where and why.
+        source: minijinja::Error,
+    },
+    /// An item that is not in the catalogue.
+    #[error("{0} is not in the catalogue")]
+    UnknownItem(ItemId),
+    /// A prompt that is too long whatever may be left out.
+    #[error(
+        "the prompt of {user} has {whole} {unit}, {least} without captions and all but one item of history: expected at \
+         most {limit} (prompt.max_{}); candidates, titles and the instruction are never shortened",
+        match unit { Unit::Tokens => "tokens", Unit::Chars => "chars" }
+    )]
+    TooLong {
+        /// Whose prompt it is.
+        user: UserId,
+        /// Its size as it is.
+        whole: usize,
+        /// Its size at the shortest.
+        least: usize,
+        /// The budget.
+        limit: usize,
+        /// What it is measured in.
+        unit: Unit,
+    },
+    /// There is a budget in tokens and nobody who counts them.
+    #[error(
+        "prompt.max_tokens needs the policy's tokenizer, which is not at hand here: prompt.max_chars works without"
+    )]
+    NoMeasure,
+    /// The tokens of a prompt cannot be counted.
+    #[error("cannot count the tokens of the prompt of {user}")]
+    Measure {
+        /// Whose prompt it is.
+        user: UserId,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Counts the tokens of a prompt as the policy reads it, chat template included.
+pub type Measure = dyn Fn(&Prompt) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+
+/// Contents of the messages that a policy reads; the chat template goes around them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// The system message, if there is one.
+    pub system: Option<String>,
+    /// The user's message.
+    pub user: String,
+}
+
+impl Prompt {
+    /// The messages as pairs of role and content, in their order.
+    pub fn messages(&self) -> impl Iterator<Item = (&str, &str)> {
+        let system = self.system.iter().map(|text| ("system", text.as_str()));
+        system.chain(std::iter::once(("user", self.user.as_str())))
+    }
+
+    /// Characters of all messages.
+    pub fn chars(&self) -> usize {
+        self.messages().map(|(_, content)| content.chars().count()).sum()
+    }
+}
+
+/// Writes prompts by one template.
+pub struct Prompts {
+    environment: Environment<'static>,
+    options: Options,
+    list_length: usize,
+    answer_line: &'static str,
+    measure: Option<Arc<Measure>>,
+}
+
+impl fmt::Debug for Prompts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prompts").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What a template sees of an item.
+#[derive(Serialize)]
+struct Shown<'a> {
+    token: String,
+    id: u64,
+    title: &'a str,
+    caption: Option<&'a str>,
+}
+
+/// What a template sees.
+#[derive(Serialize)]
+struct Context<'a> {
+    history: Vec<Shown<'a>>,
+    candidates: Vec<Shown<'a>>,
+    list_length: usize,
+    answer_line: &'a str,
+}
+
+impl Prompts {
+    /// Reads the template; its path is relative to `base`. `answer` is what completions are asked to look like.
+    pub fn new(options: &Options, answer: &completion::Options, base: &Path) -> Result<Self, Error> {
+        let source = match options.template.as_str() {
+            "words" => include_str!("../../templates/words.jinja").to_owned(),
+            "compact" => include_str!("../../templates/compact.jinja").to_owned(),
+            file => {
+                let path = base.join(file);
+                fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?
+            }
+        };
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        let template = options.template.clone();
+        environment
+            .add_template_owned(template.clone(), source)
+            .map_err(|source| Error::Parse { template: template.clone(), source })?;
+        Ok(Self {
+            environment,
+            options: options.clone(),
+            list_length: answer.list_length,
+            answer_line: match answer.layout {
+                Layout::Ids => "[ITEM_<id>]",
+                Layout::Titled => "[ITEM_<id>] <title>",
+            },
+            measure: None,
+        })
+    }
+
+    /// Counts tokens for `prompt.max_tokens` from now on.
+    pub fn measure_with(&mut self, measure: Arc<Measure>) {
+        self.measure = Some(measure);
+    }
+
+    /// The prompt that asks to rank `candidates` for `user` with `history`, oldest first, and what had to be shortened.
+    pub fn write(
+        &self,
+        catalogue: &Catalogue,
+        user: UserId,
+        history: &[ItemId],
+        candidates: &[ItemId],
+    ) -> Result<(Prompt, Shortening), Error> {
+        let captions =
+            history.iter().chain(candidates).filter_map(|&id| catalogue.get(id)?.caption.as_deref());
+        let longest_caption = captions.map(|caption| caption.chars().count()).max().unwrap_or(0);
+        fit::fit(user, longest_caption, history.len(), |shortening| {
+            let history = &history[shortening.history_left_out..];
+            let prompt = self.render(catalogue, history, candidates, shortening.caption_chars)?;
+            self.within_budget(user, prompt)
+        })
+    }
+
+    fn within_budget(&self, user: UserId, prompt: Prompt) -> Result<Attempt, Error> {
+        if let Some(limit) = self.options.max_chars {
+            let size = prompt.chars();
+            if size > limit {
+                return Ok(Err(Excess { size, limit, unit: Unit::Chars }));
+            }
+        }
+        if let Some(limit) = self.options.max_tokens {
+            let measure = self.measure.as_ref().ok_or(Error::NoMeasure)?;
+            let size = measure(&prompt).map_err(|source| Error::Measure { user, source })?;
+            if size > limit {
+                return Ok(Err(Excess { size, limit, unit: Unit::Tokens }));
+            }
+        }
+        Ok(Ok(prompt))
+    }
+
+    fn render(
+        &self,
+        catalogue: &Catalogue,
+        history: &[ItemId],
+        candidates: &[ItemId],
+        caption_chars: Option<usize>,
+    ) -> Result<Prompt, Error> {
+        let context = Context {
+            history: shown(catalogue, history, caption_chars)?,
+            candidates: shown(catalogue, candidates, caption_chars)?,
+            list_length: self.list_length,
+            answer_line: self.answer_line,
+        };
+        let template = &self.options.template;
+        let user = self
+            .environment
+            .get_template(template)
+            .and_then(|template| template.render(context))
+            .map_err(|source| Error::Render { template: template.clone(), source })?;
+        Ok(Prompt { system: self.options.system.clone(), user })
+    }
+}
+
+fn shown<'a>(
+    catalogue: &'a Catalogue,
+    items: &[ItemId],
+    caption_chars: Option<usize>,
+) -> Result<Vec<Shown<'a>>, Error> {
+    items
+        .iter()
+        .map(|&id| {
+            let item = catalogue.get(id).ok_or(Error::UnknownItem(id))?;
+            let caption = item.caption.as_deref();
+            Ok(Shown {
+                token: id.to_string(),
+                id: id.0,
+                title: &item.title,
+                caption: caption.and_then(|caption| fit::cut(caption, caption_chars.unwrap_or(usize::MAX))),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Item;
+
+    fn catalogue() -> Catalogue {
+        let item = |id, title: &str, caption: Option<&str>| Item {
+            id: ItemId(id),
+            title: title.to_owned(),
+            caption: caption.map(str::to_owned),
+            interactions: 0,
+        };
+        Catalogue::new([
+            item(1, "Dunes & <Storms>", Some("crimson desert")),
+            item(2, "The \"Quoted\"", None),
+            item(3, "Reef", Some("teal ocean")),
+        ])
+    }
+
+    fn write(template: &str, base: &Path) -> Result<String, Error> {
+        let options = Options { template: template.to_owned(), ..Options::default() };
+        write_with(&options, base, None).map(|(prompt, _)| prompt.user)
+    }
+
+    fn write_with(
+        options: &Options,
+        base: &Path,
+        measure: Option<Arc<Measure>>,
+    ) -> Result<(Prompt, Shortening), Error> {
+        let mut prompts = Prompts::new(options, &completion::Options::default(), base)?;
+        prompts.measure = measure;
+        prompts.write(&catalogue(), UserId(4), &[ItemId(1), ItemId(2)], &[ItemId(3), ItemId(2)])
+    }
+
+    #[test]
+    fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
+        let compact = Options { template: "compact".to_owned(), ..Options::default() };
+        let words: Arc<Measure> = Arc::new(|prompt: &Prompt| Ok(prompt.user.split_whitespace().count()));
+        let tokens = |limit| {
+            let options = Options { max_tokens: Some(limit), ..compact.clone() };
+            write_with(&options, Path::new(""), Some(words.clone()))
+                .map(|(prompt, shortening)| (prompt.user, shortening))
+        };
+        assert!(!tokens(8).unwrap().1.any());
+        let (prompt, shortening) = tokens(7).unwrap();
+        assert_eq!(prompt, "history [ITEM_1] crimson [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+        assert_eq!(shortening.history_left_out, 0);
+        assert_eq!(tokens(6).unwrap().0, "history [ITEM_1] [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+        let (prompt, shortening) = tokens(5).unwrap();
+        assert_eq!(prompt, "history [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+        assert_eq!(shortening, Shortening { caption_chars: Some(0), history_left_out: 1 });
+        let error = tokens(4).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::TooLong { user: UserId(4), whole: 8, least: 5, limit: 4, unit: Unit::Tokens }
+        ));
+
+        let chars = Options { max_chars: Some(50), ..compact.clone() };
+        let (prompt, _) = write_with(&chars, Path::new(""), None).unwrap();
+        assert_eq!(prompt.user, "history [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+        let unmeasured = Options { max_tokens: Some(50), ..compact };
+        assert!(matches!(write_with(&unmeasured, Path::new(""), None), Err(Error::NoMeasure)));
+    }
+
+    #[test]
+    fn the_compact_template_is_one_line() {
+        let prompt = write("compact", Path::new("")).unwrap();
+        assert_eq!(prompt, "history [ITEM_1] crimson desert [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+    }
+
+    #[test]
+    fn the_template_in_words_lists_and_instructs() {
+        let prompt = write("words", Path::new("")).unwrap();
+        let lines: Vec<&str> = prompt.lines().collect();
+        assert_eq!(
+            lines[..8],
+            [
+                "A user interacted with these items, oldest first:",
+                "1. [ITEM_1] Dunes & <Storms> — crimson desert",
+                "2. [ITEM_2] The \"Quoted\"",
+                "",
+                "One of these candidates comes next:",
+                "[ITEM_3] Reef — teal ocean",
+                "[ITEM_2] The \"Quoted\"",
+                "",
+            ]
+        );
+        assert!(lines[8].contains("list the 3 candidates"), "{prompt}");
+        assert_eq!(lines[9], "[ITEM_<id>] <title>");
+        assert_eq!(lines.len(), 10);
+    }
+
+    #[test]
+    fn a_template_of_ones_own_is_read_from_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine.jinja"), "{{ candidates | length }} of {{ history[0].title }}")
+            .unwrap();
+        assert_eq!(write("mine.jinja", dir.path()).unwrap(), "2 of Dunes & <Storms>");
+
+        assert!(matches!(write("absent.jinja", dir.path()), Err(Error::Read { .. })));
+        fs::write(dir.path().join("open.jinja"), "{% for x in").unwrap();
+        assert!(matches!(write("open.jinja", dir.path()), Err(Error::Parse { .. })));
+        fs::write(dir.path().join("leak.jinja"), "{{ target }}").unwrap();
+        assert!(matches!(write("leak.jinja", dir.path()), Err(Error::Render { .. })));
+    }
+
+    #[test]
+    fn an_unknown_item_is_an_error() {
+        let prompts =
+            Prompts::new(&Options::default(), &completion::Options::default(), Path::new("")).unwrap();
+        assert!(matches!(
+            prompts.write(&catalogue(), UserId(4), &[ItemId(9)], &[]),
+            Err(Error::UnknownItem(ItemId(9)))
+        ));
+    }
+}

@@ -1,0 +1,187 @@
+//! `podium-curator prompts`: how long a run's prompts are, and what was shortened so that they fit.
+//!
+//! The prompts are those of the run: its template, its candidates, its budget. They are counted in tokens where a
+//! tokenizer is at hand, chat template included, and in characters otherwise.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use podium_config::{Override, RunFile};
+use podium_recsys::dataset::{self, Dataset};
+use podium_recsys::prompt::{self, Measure, Unit};
+use podium_recsys::synthetic;
+use podium_recsys::task::{self, Case, Task};
+use podium_runtime::progress::Progress;
+use podium_tokenizer::{Tokenizer, Variables};
+
+use crate::spread::Spread;
+
+/// How many too long prompts are named.
+const NAMED: usize = 5;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The run file.
+    #[arg(value_name = "RUN.toml")]
+    run_file: PathBuf,
+    /// Change a key of the run file: section.key=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<Override>,
+    /// Folder of the tokenizer to count by; the run file's model.path otherwise, and characters without either.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Look at so many users of each file.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    users: usize,
+    /// Show the first so many prompts of each file.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    show: usize,
+}
+
+/// Why there is nothing to measure.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The run file cannot be used.
+    #[error(transparent)]
+    RunFile(#[from] podium_config::Error),
+    /// The data set cannot be read.
+    #[error(transparent)]
+    Dataset(#[from] dataset::Error),
+    /// The embedded data set cannot be made.
+    #[error(transparent)]
+    World(#[from] synthetic::Error),
+    /// The tokenizer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] podium_tokenizer::Error),
+    /// The task cannot be set up, or a prompt cannot be written.
+    #[error(transparent)]
+    Task(#[from] task::Error),
+    /// A prompt cannot be counted.
+    #[error("cannot count a prompt: {0}")]
+    Count(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Lengths and shortenings of the prompts of each file.
+#[derive(Debug)]
+pub(crate) struct Report {
+    unit: Unit,
+    files: [Prompts; 2],
+}
+
+#[derive(Debug, Default)]
+struct Prompts {
+    file: &'static str,
+    lengths: Vec<usize>,
+    captions_shortened: usize,
+    captions_left_out: usize,
+    history_shortened: usize,
+    history_items_left_out: usize,
+    too_long: Vec<String>,
+    shown: Vec<String>,
+}
+
+/// Writes the prompts of training's first epoch and of evaluation, and measures them.
+pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
+    let file = RunFile::load(&arguments.run_file, &arguments.overrides)?;
+    let base = arguments.run_file.parent().unwrap_or(Path::new(""));
+    let dataset = match &file.data.dir {
+        Some(dir) => Dataset::load(dir, &file.data)?,
+        None => synthetic::generate(&file.world)?,
+    };
+    let mut task = Task::new(dataset, &file.task(), file.run.seed, base)?;
+    let folder = arguments.tokenizer.as_deref().or(file.model.path.as_deref());
+    let tokens = folder.map(|folder| counting(folder, &file)).transpose()?;
+    if let Some(measure) = &tokens {
+        task = task.measured_with(measure.clone());
+    }
+    let count = |case: &Case| match &tokens {
+        Some(measure) => measure(&case.prompt).map_err(Error::Count),
+        None => Ok(case.prompt.chars()),
+    };
+    let unit = if tokens.is_some() { Unit::Tokens } else { Unit::Chars };
+    let (train, test) = (task.dataset().train.len(), task.dataset().test.len());
+    let training = Prompts::of("training", train.min(arguments.users), arguments.show, count, |index| {
+        task.training_case(index, 0)
+    })?;
+    let held_out = Prompts::of("held-out", test.min(arguments.users), arguments.show, count, |index| {
+        task.held_out_case(index, 0)
+    })?;
+    Ok(Report { unit, files: [training, held_out] })
+}
+
+/// Counts the tokens that a prompt has for the policy in `folder`.
+fn counting(folder: &Path, file: &RunFile) -> Result<Arc<Measure>, Error> {
+    let tokenizer = Tokenizer::load(folder)?;
+    let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
+    Ok(Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?)))
+}
+
+impl Prompts {
+    fn of(
+        file: &'static str,
+        users: usize,
+        show: usize,
+        count: impl Fn(&Case) -> Result<usize, Error>,
+        case: impl Fn(usize) -> Result<Case, task::Error>,
+    ) -> Result<Self, Error> {
+        let mut prompts = Self { file, ..Self::default() };
+        let mut progress = Progress::new("writing prompts", users as u64);
+        for index in 0..users {
+            match case(index) {
+                Ok(case) => prompts.add(&case, count(&case)?, show),
+                Err(task::Error::Prompt(error @ prompt::Error::TooLong { .. })) => {
+                    prompts.too_long.push(error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            progress.show(index as u64 + 1, || file.to_owned());
+        }
+        progress.finish();
+        Ok(prompts)
+    }
+
+    fn add(&mut self, case: &Case, length: usize, show: usize) {
+        let shortening = case.shortening;
+        self.lengths.push(length);
+        match shortening.caption_chars {
+            Some(0) => self.captions_left_out += 1,
+            Some(_) => self.captions_shortened += 1,
+            None => {}
+        }
+        self.history_shortened += usize::from(shortening.history_left_out > 0);
+        self.history_items_left_out += shortening.history_left_out;
+        if self.shown.len() < show {
+            let messages: Vec<String> =
+                case.prompt.messages().map(|(role, content)| format!("[{role}]\n{content}\n")).collect();
+            self.shown.push(format!("── {}\n{}", case.user, messages.concat()));
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for prompts in &self.files {
+            let written = prompts.lengths.len();
+            writeln!(f, "{} prompts: {written}, in {}", prompts.file, self.unit)?;
+            writeln!(f, "  lengths                   {}", Spread::of(prompts.lengths.clone()))?;
+            writeln!(f, "  captions shortened        {}", prompts.captions_shortened)?;
+            writeln!(f, "  captions left out         {}", prompts.captions_left_out)?;
+            writeln!(
+                f,
+                "  oldest history left out   {} ({} items)",
+                prompts.history_shortened, prompts.history_items_left_out
+            )?;
+            writeln!(f, "  too long whatever is left out  {}", prompts.too_long.len())?;
+            for error in prompts.too_long.iter().take(NAMED) {
+                writeln!(f, "    {error}")?;
+            }
+            for prompt in &prompts.shown {
+                writeln!(f, "{prompt}")?;
+            }
+        }
+        Ok(())
+    }
+}

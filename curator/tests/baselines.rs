@@ -1,0 +1,89 @@
+//! The figures of rankers without a policy, from a data folder to a table and a file.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn curator(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_podium-curator")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn figures(folder: &Path, data: &str, more: &[&str]) -> (String, Value) {
+    let file = folder.join("figures.json").display().to_string();
+    let mut arguments =
+        vec!["baselines", "--data", data, "--negatives", "9,49", "--users", "200", "--json", &file];
+    arguments.extend(more);
+    let table = curator(&arguments);
+    (table, serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap())
+}
+
+#[test]
+fn tables_of_different_negatives_stand_beside_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("world").display().to_string();
+    curator(&["embedded", "--out", &data]);
+    let (table, first) = figures(folder.path(), &data, &["--draws", "2"]);
+    assert_eq!(figures(folder.path(), &data, &["--draws", "2"]), (table.clone(), first.clone()));
+    assert!(table.contains("9 negatives") && table.contains("49 negatives"), "{table}");
+    assert_eq!(first["users_asked"], 200);
+
+    let metrics = |figures: &Value, negatives: &str| -> Vec<String> {
+        let rows = figures["negatives"][negatives]["metrics"].as_array().unwrap().clone();
+        rows.iter().map(|row| row["metric"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(!metrics(&first, "9").contains(&"HR@10".to_owned()), "HR@10 of 10 is always 1");
+    assert!(metrics(&first, "49").contains(&"HR@10".to_owned()));
+    let mean = |figures: &Value, negatives: &str, ranker: &str| {
+        figures["negatives"][negatives]["metrics"][0]["estimates"][ranker]["mean"].as_f64().unwrap()
+    };
+    assert!((mean(&first, "9", "random") - 0.1).abs() < 0.05, "{table}");
+    assert!(mean(&first, "49", "random") < mean(&first, "9", "random"));
+    assert_eq!(
+        first["negatives"]["9"]["slices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|slice| slice["users"].as_u64().unwrap())
+            .sum::<u64>()
+            % 200,
+        0
+    );
+
+    let (_, other) = figures(folder.path(), &data, &["--draws", "3"]);
+    assert_ne!(first["draws"], other["draws"]);
+    assert_ne!(mean(&first, "9", "random").to_bits(), mean(&other, "9", "random").to_bits());
+}
+
+#[test]
+fn lengths_of_prompts_and_what_was_shortened_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_file = folder.path().join("run.toml");
+    std::fs::write(&run_file, "[prompt]\ntemplate = \"words\"\n").unwrap();
+    let run_file = run_file.display().to_string();
+    let report = |budget: &str| {
+        curator(&[
+            "prompts",
+            &run_file,
+            "--users",
+            "20",
+            "--show",
+            "1",
+            "--set",
+            &format!("prompt.max_chars={budget}"),
+        ])
+    };
+    let whole = report("100000");
+    assert!(whole.contains("training prompts: 20, in characters"), "{whole}");
+    assert!(whole.contains("captions shortened        0"), "{whole}");
+    assert!(whole.contains("One of these candidates comes next"), "{whole}");
+    let short = report("700");
+    assert!(!short.contains("captions shortened        0\n  captions left out         0\n"), "{short}");
+    let impossible = report("100");
+    assert!(impossible.contains("too long whatever is left out  20"), "{impossible}");
+    assert!(impossible.contains("expected at most 100 (prompt.max_chars)"), "{impossible}");
+}
