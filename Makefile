@@ -7,7 +7,7 @@ SHARED := $(or $(PODIUM_SHARED),../shared)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test parity fuzz lint format docs check-config bench \
+.PHONY: help setup build demo test parity gpu fuzz lint format docs check-config bench \
 	embedded-start configuration oracle fixtures ci clean distclean
 
 help: ## this list
@@ -28,12 +28,15 @@ test: build ## all tests; needs no network once set up
 parity: oracle build ## compare with Transformers, PEFT and TRL, and with figures on MovieLens; needs $PODIUM_SHARED or ../shared
 	cargo test --release --workspace --features podium-tests/parity --test parity --test movielens $(ARGS) -- --nocapture
 
+gpu: build ## what needs a GPU; fails where there is none
+	cargo test --release -p podium-tests --features gpu --test gpu $(ARGS)
+
 fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
 	fuzz/run.sh $(ARGS)
 
 lint: setup ## formatting and clippy
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --features podium-tests/parity -- -D warnings
+	cargo clippy --release --workspace --all-targets --features podium-tests/parity,podium-tests/gpu -- -D warnings
 
 format: ## format all code
 	cargo fmt --all

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::{Override, RunFile};
+use podium_learner::collective::nccl;
 use podium_learner::{merge, metrics, replay, score, sft, train};
 use podium_model::{LoadOptions, Precision, device};
 use podium_runtime::metrics_server::Endpoint;
@@ -73,6 +74,9 @@ struct Train {
     /// cpu, cuda, cuda:1, or auto for a GPU where there is one; the run file's choice otherwise.
     #[arg(long)]
     device: Option<String>,
+    /// What ranks sum gradients with; the run file's network.collective otherwise.
+    #[arg(long, value_name = "auto|nccl|tcp", value_parser = ["auto", "nccl", "tcp"])]
+    collective: Option<String>,
     /// Where rank 0 listens for the other ranks.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     collective_listen: String,
@@ -187,6 +191,7 @@ struct Merge {
 }
 
 fn main() -> ExitCode {
+    nccl::keep_sums_repeatable();
     let cli = Cli::parse();
     logs::start();
     openmp::wait_asleep();
@@ -208,7 +213,10 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn train(command: &Train) -> anyhow::Result<()> {
-    let file = command.run.load()?;
+    let mut overrides = command.run.overrides.clone();
+    let collective = command.collective.as_deref();
+    overrides.extend(collective.map(|value| Override::new("network.collective", value)));
+    let file = RunFile::load(&command.run.run_file, &overrides)?;
     anyhow::ensure!(
         command.rank < command.world_size,
         "--rank is {}: expected a number below --world-size, which is {}",

@@ -102,6 +102,11 @@ impl Rank {
         })
     }
 
+    /// Where it computes.
+    pub const fn device(&self) -> Device {
+        self.device
+    }
+
     /// Leaves the world, so that nobody waits for this rank, and returns the step that its newest checkpoint continues
     /// with; 0 without one.
     pub fn leave(&mut self) -> Result<Step, Error> {

@@ -72,6 +72,23 @@ pub struct Identity {
     pub world_size: u32,
     /// host:port of this process's metrics.
     pub metrics_address: String,
+    /// Of this build.
+    pub code_version: &'static str,
+}
+
+/// What a rank brings to a rendezvous.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendezvous {
+    /// Where rank 0 listens, empty for others.
+    pub collective_address: String,
+    /// The step that its newest checkpoint continues with.
+    pub next_step: Step,
+    /// Whether it can take part in NCCL.
+    pub nccl: bool,
+    /// Rank 0's id of a new communicator, empty for others.
+    pub nccl_id: Vec<u8>,
+    /// Why it comes again; empty for the first time.
+    pub reason: String,
 }
 
 /// All ranks are there.
@@ -81,6 +98,10 @@ pub struct World {
     pub collective_address: String,
     /// How often the world has come together.
     pub generation: u64,
+    /// Rank 0's id of a new communicator, where all ranks can take part in NCCL.
+    pub nccl_id: Vec<u8>,
+    /// The ranks that cannot.
+    pub without_nccl: Vec<u32>,
 }
 
 /// What comes next.
@@ -108,8 +129,9 @@ impl Session {
         Self { coordinator, identity, reward_weights }
     }
 
-    /// Introduces this rank and waits for the others. `collective_address`: where rank 0 listens, empty for others.
-    pub async fn join(&self, next_step: Step, collective_address: &str) -> Result<World, Error> {
+    /// Introduces this rank and waits for the others.
+    pub async fn join(&self, rendezvous: Rendezvous) -> Result<World, Error> {
+        let Rendezvous { collective_address, next_step, nccl, nccl_id, reason } = rendezvous;
         let identity = &self.identity;
         let request = v1::JoinRequest {
             learner_id: identity.learner_id.to_string(),
@@ -118,19 +140,31 @@ impl Session {
             protocol: PROTOCOL_VERSION,
             rank: identity.rank,
             world_size: identity.world_size,
-            collective_address: collective_address.to_owned(),
+            collective_address,
             metrics_address: identity.metrics_address.clone(),
             next_step: next_step.0,
             wait_ms: WAIT_MS,
+            code_version: identity.code_version.to_owned(),
+            nccl,
+            nccl_id,
+            reason,
         };
         loop {
             let answer = self.coordinator.call("join the run", || {
                 let (mut client, request) = (self.coordinator.learner(), request.clone());
                 async move { client.join(request).await }
             });
-            let v1::JoinResponse { complete, collective_address, generation, .. } = answer.await?;
+            let v1::JoinResponse {
+                complete,
+                collective_address,
+                generation,
+                nccl_id,
+                ranks_without_nccl,
+                ..
+            } = answer.await?;
             if complete {
-                return Ok(World { collective_address, generation });
+                let without_nccl = ranks_without_nccl;
+                return Ok(World { collective_address, generation, nccl_id, without_nccl });
             }
             tracing::info!("waiting for the other {} ranks", identity.world_size.saturating_sub(1));
         }

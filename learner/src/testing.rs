@@ -1,6 +1,8 @@
 //! Small policies, groups and shares for this crate's tests.
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use podium_config::{Override, RunFile};
 use podium_grpo::plan::StepSize;
@@ -10,6 +12,7 @@ use podium_grpo::{
 use podium_model::Config;
 
 use crate::batch::Share;
+use crate::collective::star::{Hello, Star};
 use crate::update::Metrics;
 
 /// Tokens of the vocabulary that [`group`] draws from.
@@ -98,4 +101,32 @@ pub(crate) fn timeless(metrics: &[Metrics]) -> Vec<Metrics> {
         row.remove("learner_seconds").unwrap();
     }
     metrics
+}
+
+/// What a rank of a test's world says.
+pub(crate) fn hello(rank: u32, world_size: u32) -> Hello {
+    Hello {
+        run_hash: "cafe".into(),
+        generation: 1,
+        rank,
+        world_size,
+        code_version: "1".into(),
+        collective: "tcp".into(),
+    }
+}
+
+/// Runs `part` on every rank of a world and returns what they return, in the order of ranks.
+pub(crate) fn stars<T: Send>(size: u32, deadline: Duration, part: impl Fn(Star) -> T + Sync) -> Vec<T> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::scope(|scope| {
+        let (part, address) = (&part, &address);
+        let others: Vec<_> = (1..size)
+            .map(|rank| {
+                scope.spawn(move || part(Star::connect(address, &hello(rank, size), deadline).unwrap()))
+            })
+            .collect();
+        let first = part(Star::gather(&listener, &hello(0, size), deadline).unwrap());
+        std::iter::once(first).chain(others.into_iter().map(|other| other.join().unwrap())).collect()
+    })
 }

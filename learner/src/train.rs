@@ -18,14 +18,19 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::checkpoint;
-use crate::collective::tcp::{self, Hello, Tcp};
-use crate::collective::{Alone, Collective};
+use crate::collective::choice::{self, Agreed, Offer};
+use crate::collective::nccl::Nccl;
+use crate::collective::star::{self, Hello, Star};
+use crate::collective::tcp::Tcp;
+use crate::collective::{self, Alone, Collective};
 use crate::rank::{self, Position, Rank};
-use crate::session::{self, Identity, Next, Session, World};
+use crate::session::{self, Identity, Next, Rendezvous, Session, World};
 use crate::update::{self, Metrics};
 
 /// One job of the device thread may not take longer.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(3600);
+/// Says which sources this program was built from.
+const CODE_VERSION: &str = env!("PODIUM_CODE_VERSION");
 /// Times in a row that the world may come together without getting through one step.
 const FRUITLESS_WORLDS: u32 = 3;
 
@@ -61,7 +66,13 @@ pub enum Error {
     File(#[from] durable::Error),
     /// The ranks did not come together.
     #[error(transparent)]
-    Connect(#[from] tcp::ConnectError),
+    Connect(#[from] star::ConnectError),
+    /// The ranks came together, but not as a world that can sum.
+    #[error(transparent)]
+    Collective(#[from] collective::Error),
+    /// The collective that the run file asks for cannot be had.
+    #[error(transparent)]
+    Choice(#[from] choice::Error),
 }
 
 impl Error {
@@ -131,6 +142,7 @@ async fn train(
         rank: options.rank,
         world_size: options.world_size,
         metrics_address: options.metrics_address.clone(),
+        code_version: CODE_VERSION,
     };
     let listener = listen(options)?;
     let outgoing = state.join("outgoing");
@@ -160,7 +172,7 @@ fn listen(options: &Options) -> Result<Option<TcpListener>, Error> {
     }
     let address = &options.collective_listen;
     let listener = TcpListener::bind(address);
-    Ok(Some(listener.map_err(|source| tcp::ConnectError::Address { address: address.clone(), source })?))
+    Ok(Some(listener.map_err(|source| star::ConnectError::Address { address: address.clone(), source })?))
 }
 
 /// The device thread's state; gone at the very end.
@@ -205,11 +217,23 @@ impl Learner<'_> {
     async fn train(&self, listener: Option<&TcpListener>, ready: impl Fn()) -> Result<(), Error> {
         let address = listener.and_then(|listener| listener.local_addr().ok());
         let address = address.map(|address| address.to_string()).unwrap_or_default();
-        let mut fruitless = 0;
+        let (choice, world_size) = (self.file.network.collective, self.identity.world_size);
+        let offer = self
+            .on_device("look for NCCL", move |rank| Offer::find(choice, rank.device(), world_size))
+            .await?;
+        let (mut fruitless, mut reason) = (0, String::new());
         loop {
             let newest = self.on_device("leave the world", Rank::leave).await?;
-            let world = self.session.join(newest, &address).await?;
-            let outcome = match self.enter(&world, listener).await {
+            let rendezvous = Rendezvous {
+                collective_address: address.clone(),
+                next_step: newest,
+                nccl: offer.nccl(),
+                reason: std::mem::take(&mut reason),
+                nccl_id: if self.identity.rank == 0 { self.new_nccl_id(&offer).await? } else { Vec::new() },
+            };
+            let world = self.session.join(rendezvous).await?;
+            let agreed = offer.agree(world.nccl_id.clone(), &world.without_nccl)?;
+            let outcome = match self.enter(&world, agreed, listener).await {
                 Ok(position) => {
                     ready();
                     self.steps(position).await
@@ -224,6 +248,7 @@ impl Learner<'_> {
                 }
                 Err(error) if may_be_gone_in_another_world(&error) && fruitless < FRUITLESS_WORLDS => {
                     tracing::warn!("{error}: joining again");
+                    reason = error.to_string();
                     0
                 }
                 Err(error) => return Err(error),
@@ -233,30 +258,52 @@ impl Learner<'_> {
         }
     }
 
+    async fn new_nccl_id(&self, offer: &Offer) -> Result<Vec<u8>, Error> {
+        let offer = offer.clone();
+        self.on_device("make an id for NCCL", move |_| offer.new_id()).await
+    }
+
     /// Connects to the other ranks and gets the state that all continue from.
-    async fn enter(&self, world: &World, listener: Option<&TcpListener>) -> Result<Position, Error> {
+    async fn enter(
+        &self,
+        world: &World,
+        agreed: Agreed,
+        listener: Option<&TcpListener>,
+    ) -> Result<Position, Error> {
         let deadline = Duration::from_millis(self.file.network.collective_timeout_ms);
         let hello = Hello {
             run_hash: self.identity.run_hash.clone(),
             generation: world.generation,
             rank: self.identity.rank,
             world_size: self.identity.world_size,
+            code_version: CODE_VERSION.to_owned(),
+            collective: agreed.name().to_owned(),
         };
         let address = world.collective_address.clone();
         let own = listener.and_then(|listener| listener.try_clone().ok());
-        let connect = move || -> Result<Box<dyn Collective>, tcp::ConnectError> {
-            Ok(match own {
-                _ if hello.world_size == 1 => Box::new(Alone),
-                Some(listener) => Box::new(Tcp::gather(&listener, &hello, deadline)?),
-                None => Box::new(Tcp::connect(&address, &hello, deadline)?),
+        let name = agreed.name();
+        let connect = move |device| -> Result<Box<dyn Collective>, Error> {
+            let star = match own {
+                _ if hello.world_size == 1 => Star::alone(deadline),
+                Some(listener) => Star::gather(&listener, &hello, deadline)?,
+                None => Star::connect(&address, &hello, deadline)?,
+            };
+            Ok(match agreed {
+                Agreed::Nccl { library, id } => Box::new(Nccl::set_up(star, &library, &id, device)?),
+                Agreed::Tcp if hello.world_size == 1 => Box::new(Alone),
+                Agreed::Tcp => Box::new(Tcp::new(star)),
             })
         };
-        let position = self.on_device("come together", move |rank| match connect() {
+        let position = self.on_device("come together", move |rank| match connect(rank.device()) {
             Ok(collective) => rank.enter(collective).map_err(Error::from),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         });
         let position = position.await?;
-        tracing::info!("all ranks are here ({}): next is {}", self.identity.world_size, position.next_step);
+        tracing::info!(
+            "all ranks are here ({} over {name}): next is {}",
+            self.identity.world_size,
+            position.next_step
+        );
         Ok(position)
     }
 
@@ -336,7 +383,7 @@ impl Learner<'_> {
 /// Whether the error may be gone once all ranks have come together again.
 fn may_be_gone_in_another_world(error: &Error) -> bool {
     match error {
-        Error::Connect(_) => true,
+        Error::Connect(_) | Error::Collective(_) => true,
         Error::Rank(error) => error.is_collective(),
         Error::Session(error) => error.is_unknown_rank(),
         _ => false,

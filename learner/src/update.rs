@@ -184,7 +184,7 @@ impl Updater {
 
         let mut gradients = gradients::of(&self.policy);
         let figures = if collective.world_size() > 1 {
-            gradients = reduce(&gradients, collective)?;
+            gradients = collective.all_reduce_each(&gradients)?;
             let ranks = collective.all_gather(&own.to_numbers())?;
             Figures::total(
                 ranks.iter().filter_map(|rank| Some(Figures::from_numbers(rank[..].try_into().ok()?))),
@@ -324,16 +324,6 @@ fn packed(groups: &[&Group]) -> Result<Packed, podium_model::packed::Error> {
 fn tokens(group: &Group) -> GroupTokens<'_> {
     let completions = group.completions.iter().map(|completion| completion.token_ids.as_slice()).collect();
     GroupTokens { prompt: &group.prompt_ids, completions }
-}
-
-/// Sums the gradients over all ranks, as one flat tensor on the way.
-fn reduce(gradients: &[Tensor], collective: &mut dyn Collective) -> Result<Vec<Tensor>, collective::Error> {
-    let flat: Vec<Tensor> = gradients.iter().map(|gradient| gradient.reshape([-1])).collect();
-    let mut sum = Tensor::cat(&flat, 0);
-    collective.all_reduce_sum(&mut sum)?;
-    let sizes: Vec<i64> = flat.iter().map(|gradient| gradient.size()[0]).collect();
-    let parts = sum.split_with_sizes(&sizes[..], 0);
-    Ok(parts.iter().zip(gradients).map(|(part, gradient)| part.view(&gradient.size()[..])).collect())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! The binaries are the release ones beside the test executable; `make test` builds them first.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podium_proto::v1;
 use podium_transfer::{Coordinator, Limits};
+use safetensors::{Dtype, SafeTensors};
 use tokio_util::sync::CancellationToken;
 
 /// Everything in these tests is small: what takes longer than this hangs.
@@ -41,15 +43,22 @@ pub struct Process {
 impl Process {
     /// Starts a binary with its output in `<folder>/<name>.log`.
     pub fn spawn(name: &str, binary_name: &str, arguments: &[&str], folder: &Path) -> Result<Self> {
+        Self::start(name, Self::prepare(binary_name, arguments), folder)
+    }
+
+    /// A command to start a binary by, for those that need more than arguments.
+    pub fn prepare(binary_name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary(binary_name));
+        command.args(arguments);
+        command
+    }
+
+    /// Starts a command with its output in `<folder>/<name>.log`.
+    pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log)?;
-        let child = Command::new(binary(binary_name))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {binary_name}"))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { name: name.to_owned(), child, log })
     }
 
@@ -189,6 +198,11 @@ impl Run {
 
     /// Starts learner rank `rank` of `world_size`.
     pub fn learner(&self, name: &str, rank: u32, world_size: u32) -> Result<Process> {
+        Process::start(name, self.learner_command(rank, world_size, "cpu")?, self.folder())
+    }
+
+    /// The command that starts learner rank `rank` of `world_size` on a device.
+    pub fn learner_command(&self, rank: u32, world_size: u32, device: &str) -> Result<Command> {
         let (address, state) = (self.address()?, self.folder().join("learner"));
         let (rank, world_size) = (rank.to_string(), world_size.to_string());
         let arguments = [
@@ -204,9 +218,9 @@ impl Run {
             "--world-size",
             &world_size,
             "--device",
-            "cpu",
+            device,
         ];
-        Process::spawn(name, "podium-learner", &arguments, self.folder())
+        Ok(Process::prepare("podium-learner", &arguments))
     }
 
     /// A client of the run's coordinator.
@@ -254,6 +268,40 @@ pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
     let adapter = folder.join("adapter_model.safetensors");
     let path = if adapter.exists() { adapter } else { folder.join("model.safetensors") };
     Ok(podium_runtime::durable::hex(&podium_runtime::durable::sha256(&path)?))
+}
+
+/// All weights of a policy version.
+#[derive(Debug)]
+pub struct Weights(BTreeMap<String, Vec<f32>>);
+
+impl Weights {
+    /// Those of a policy version in a run folder.
+    pub fn read(out: &Path, version: u64) -> Result<Self> {
+        let bytes = fs::read(out.join("policy").join(version.to_string()).join("model.safetensors"))?;
+        let tensors = SafeTensors::deserialize(&bytes)?;
+        let numbers =
+            |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let mut weights = BTreeMap::new();
+        for (name, tensor) in tensors.tensors() {
+            ensure!(tensor.dtype() == Dtype::F32, "{name} has numbers of type {:?}", tensor.dtype());
+            weights.insert(name, numbers(tensor.data()));
+        }
+        Ok(Self(weights))
+    }
+
+    /// How far others are away, relative to their norm: ‖a − b‖ / ‖b‖ over all weights.
+    pub fn distance(&self, others: &Self) -> Result<f64> {
+        let (mut difference, mut norm) = (0.0, 0.0);
+        ensure!(self.0.keys().eq(others.0.keys()), "the policies have other tensors");
+        for (a, b) in self.0.values().zip(others.0.values()) {
+            ensure!(a.len() == b.len(), "the policies have tensors of other sizes");
+            for (a, b) in a.iter().zip(b) {
+                difference += (f64::from(*a) - f64::from(*b)).powi(2);
+                norm += f64::from(*b).powi(2);
+            }
+        }
+        Ok((difference / norm).sqrt())
+    }
 }
 
 /// Rows of a JSON lines file.

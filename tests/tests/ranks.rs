@@ -1,11 +1,14 @@
-//! Learner ranks over tcp: the same update as one rank, and the same bits on every repetition.
+//! Learner ranks over tcp: the same update as one rank, however the groups are cut into micro-batches, and the same bits on
+//! every repetition.
 
 use anyhow::{Context, Result, ensure};
-use podium_tests::{Run, rows};
+use podium_tests::{Run, Weights, rows};
 
-fn train(world_size: u32) -> Result<Run> {
-    let run =
-        Run::embedded(&["run.steps=3", "run.seed=2", "rollout.prompts_per_step=12", "evaluation.users=32"])?;
+fn train(world_size: u32, groups_per_micro_batch: u32) -> Result<Run> {
+    let micro_batch = format!("learner.groups_per_micro_batch={groups_per_micro_batch}");
+    let settings =
+        ["run.steps=3", "run.seed=2", "rollout.prompts_per_step=12", "evaluation.users=32", &micro_batch];
+    let run = Run::embedded(&settings)?;
     let mut coordinator = run.coordinator("coordinator")?;
     let mut others = vec![run.worker("worker")?];
     for rank in 0..world_size {
@@ -25,10 +28,26 @@ fn gradient_norms(run: &Run) -> Result<Vec<f64>> {
 }
 
 #[test]
-fn two_ranks_train_like_one() -> Result<()> {
-    let (one, two, again) = (train(1)?, train(2)?, train(2)?);
-    ensure!(two.weights_hash(3)? == again.weights_hash(3)?, "two ranks left other bits the second time");
-    let (one, two) = (gradient_norms(&one)?, gradient_norms(&two)?);
-    ensure!((one[0] - two[0]).abs() <= 1e-6 * one[0].abs(), "gradient norms {one:?} and {two:?}");
+fn ranks_and_micro_batches_change_nothing() -> Result<()> {
+    let one = train(1, 12)?;
+    let (norms, weights) = (gradient_norms(&one)?, Weights::read(&one.out(), 3)?);
+    for (world_size, groups) in [(2, 6), (4, 2), (1, 5)] {
+        let other = train(world_size, groups)?;
+        let what = format!("{world_size} ranks with micro-batches of {groups} groups");
+        let (first, expected) = (gradient_norms(&other)?[0], norms[0]);
+        ensure!(
+            (first - expected).abs() <= 1e-6 * expected,
+            "{what}: the gradient's norm is {first}, {expected} of one rank"
+        );
+        let distance = Weights::read(&other.out(), 3)?.distance(&weights)?;
+        ensure!(distance <= 1e-6, "{what}: the weights differ by {distance:e} of their norm");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_ranks_repeat_to_the_bit() -> Result<()> {
+    let (first, again) = (train(2, 6)?, train(2, 6)?);
+    ensure!(first.weights_hash(3)? == again.weights_hash(3)?, "two ranks left other bits the second time");
     Ok(())
 }

@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 
 pub use layers::Override;
 pub use sections::{
-    DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network, Rollout, Run, Sft,
+    CollectiveChoice, DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network, Rollout, Run,
+    Sft,
 };
 
 /// Everything a run is made of. Every section and every key may be left out.

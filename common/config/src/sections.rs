@@ -231,8 +231,23 @@ pub struct Network {
     pub reconnect_for_ms: u64,
     /// A collective operation between learner ranks fails after this long, naming the rank that is missing.
     pub collective_timeout_ms: u64,
+    /// What learner ranks sum gradients with: `nccl`, `tcp`, or `auto` (NCCL where every rank has a GPU and the library, else
+    /// TCP). The two add in different orders, so that results differ by rounding.
+    pub collective: CollectiveChoice,
     /// Largest message that is accepted or sent.
     pub max_message_bytes: u64,
+}
+
+/// What learner ranks sum gradients with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CollectiveChoice {
+    /// NCCL where every rank has a GPU and the library, else TCP.
+    Auto,
+    /// NCCL, or no run.
+    Nccl,
+    /// TCP, by way of the hosts' memory.
+    Tcp,
 }
 
 /// `[launch]`
@@ -354,6 +369,7 @@ impl Default for Network {
             request_timeout_ms: 30_000,
             reconnect_for_ms: 120_000,
             collective_timeout_ms: 60_000,
+            collective: CollectiveChoice::Auto,
             max_message_bytes: 64 << 20,
         }
     }

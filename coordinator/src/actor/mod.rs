@@ -144,7 +144,7 @@ enum Command {
     Submit { submission: Submission, reply: Reply<Counts> },
     Heartbeat { worker: Uuid, leases: Vec<LeaseId>, reply: Reply<Vec<LeaseId>> },
     Leave { worker: Uuid, reply: Reply<()> },
-    Join { join: Join, reply: Reply<Standing> },
+    Join { join: Join, reason: String, reply: Reply<Standing> },
     Batch { rank: u32, learner: Uuid, step: Step, reply: Reply<BatchAnswer> },
     Commit { commit: Commit, reply: Reply<bool> },
     CheckPublish { version: PolicyVersion, reply: Reply<()> },
@@ -192,8 +192,8 @@ impl Handle {
     }
 
     /// Takes a rank in.
-    pub async fn join(&self, join: Join) -> Result<Standing, Error> {
-        self.ask("take a rank in", |reply| Command::Join { join, reply }).await
+    pub async fn join(&self, join: Join, reason: String) -> Result<Standing, Error> {
+        self.ask("take a rank in", |reply| Command::Join { join, reason, reply }).await
     }
 
     /// Asks once whether a rank can have its share of a step.

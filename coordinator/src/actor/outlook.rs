@@ -139,6 +139,8 @@ impl State {
         };
         let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
         let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
+        let rejoins = self.rejoins.iter();
+        warnings.extend(rejoins.map(|(rank, reason)| format!("rank {rank} joins again: {reason}")));
         if workers.is_empty() && machine.over().is_none() {
             warnings.push("no rollout worker is connected".to_owned());
         }

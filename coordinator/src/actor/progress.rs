@@ -82,6 +82,7 @@ impl State {
         let Commit { learner, step, figures, checkpoint } = commit;
         let (rank, fresh) = self.parts.machine.check_commit(learner, step)?;
         if fresh {
+            self.rejoins.clear();
             self.close_step(step, Some(figures)).await?;
         } else if rank == 0 {
             let store = self.parts.store.clone();

@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) reports_behind: bool,
     pub(super) finish_wanted: bool,
     pub(super) trouble: Option<String>,
+    /// Why ranks joined again since the last step, by rank.
+    pub(super) rejoins: BTreeMap<u32, String>,
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
     pub(super) findings: Findings,
@@ -98,6 +100,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         reports_behind: true,
         finish_wanted: false,
         trouble: None,
+        rejoins: BTreeMap::new(),
         last_step: BTreeMap::new(),
         last_evaluation: None,
         findings: Findings::default(),
@@ -216,12 +219,16 @@ impl State {
                 self.step(Event::WorkerLeft { worker }).await;
                 drop(reply.send(Ok(())));
             }
-            Command::Join { join, reply } => {
+            Command::Join { join, reason, reply } => {
                 self.met_somebody = true;
+                if !reason.is_empty() && self.rejoins.get(&join.rank) != Some(&reason) {
+                    tracing::warn!("rank {} joins again: {reason}", join.rank);
+                    self.rejoins.insert(join.rank, reason);
+                }
                 drop(reply.send(match self.step(Event::RankJoined(join)).await {
                     Some(Action::Standing(standing)) => Ok(standing),
                     Some(Action::Refuse(error)) => Err(error.into()),
-                    _ => Ok(Standing { complete: false, address: String::new(), generation: 0 }),
+                    _ => Ok(Standing::default()),
                 }));
             }
             Command::Batch { rank, learner, step, reply } => {

@@ -38,6 +38,18 @@ pub enum Error {
         /// What the others expect.
         expected: u32,
     },
+    /// Ranks do not run the same code.
+    #[error(
+        "rank {rank} runs code version {found}, those that joined before it {expected}: start all ranks from one build"
+    )]
+    CodeVersion {
+        /// The rank.
+        rank: u32,
+        /// Its version.
+        found: String,
+        /// That of the others.
+        expected: String,
+    },
     /// A step that nobody should ask for any more.
     #[error("the groups of step {} are gone: all ranks had reported checkpoints that continue with step {}; start the rank with the --state folder that holds its checkpoint", step.0, kept_from.0)]
     StepGone {

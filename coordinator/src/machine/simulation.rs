@@ -300,7 +300,7 @@ impl Simulation {
         let (learner, next_step) = (*learner, checkpoints[checkpoints.len() - 1]);
         let world_size = self.ranks.len() as u32;
         let address = if which == 0 { learner.to_string() } else { String::new() };
-        let join = Join { learner, rank: which as u32, world_size, address, next_step };
+        let join = Join { learner, rank: which as u32, world_size, address, next_step, ..Join::default() };
         if let Some(Action::Standing(Standing { complete: true, generation, .. })) =
             self.call(Event::RankJoined(join))
         {

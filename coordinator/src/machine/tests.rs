@@ -49,7 +49,7 @@ fn submit(machine: &mut Machine, now: u64, worker: Uuid, lease: &Lease) -> Vec<A
 }
 
 fn join(machine: &mut Machine) -> Vec<Action> {
-    let join = Join { learner: LEARNER, rank: 0, world_size: 1, address: String::new(), next_step: 0 };
+    let join = Join { learner: LEARNER, rank: 0, world_size: 1, ..Join::default() };
     machine.step(Millis(0), Event::RankJoined(join))
 }
 
@@ -249,7 +249,7 @@ fn groups_go_once_every_rank_has_a_checkpoint_after_them() {
     let mut machine = Machine::restore(plan(), Recovered { committed: 1, latest: 1, ..Recovered::default() });
     for (rank, process) in [(0, 5), (1, 6)] {
         let learner = Uuid::from_u128(process);
-        let join = Join { learner, rank, world_size: 2, address: String::new(), next_step: 0 };
+        let join = Join { learner, rank, world_size: 2, ..Join::default() };
         machine.step(Millis(0), Event::RankJoined(join));
     }
     let mut keep = |rank| machine.step(Millis(0), Event::CheckpointKept { rank, step: Step(1) });
@@ -342,7 +342,7 @@ fn arbitrary_event() -> impl Strategy<Value = Event> {
         (worker(), prop::option::of((0_u64..20).prop_map(LeaseId)), prop::collection::vec(filled, 0..4))
             .prop_map(|(worker, lease, filled)| Event::Scored { worker, lease, filled }),
         (learner(), 0_u32..3, 1_u32..3).prop_map(|(learner, rank, world_size)| {
-            Event::RankJoined(Join { learner, rank, world_size, address: String::new(), next_step: 0 })
+            Event::RankJoined(Join { learner, rank, world_size, ..Join::default() })
         }),
         (learner(), 0_u32..3, 0_u64..4).prop_map(|(learner, rank, step)| Event::BatchWanted {
             rank,

@@ -35,6 +35,7 @@ impl Refusal for machine::Error {
             Self::UnknownWorker { .. } | Self::UnknownLearner { .. } => Code::NotFound,
             Self::Rank { .. } => Code::InvalidArgument,
             Self::WorldSize { .. }
+            | Self::CodeVersion { .. }
             | Self::StepGone { .. }
             | Self::StepAhead { .. }
             | Self::NotSampled { .. }

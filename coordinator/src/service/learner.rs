@@ -23,6 +23,15 @@ const PARTS_AHEAD: usize = 8;
 /// Figures that a rank may report of a step.
 const MOST_FIGURES: usize = 1_000;
 
+/// Bytes of an NCCL unique id.
+const NCCL_ID_BYTES: usize = 128;
+
+/// Characters of a code version that are kept.
+const LONGEST_VERSION: usize = 80;
+
+/// Characters of a rank's reason to join again that are kept.
+const LONGEST_REASON: usize = 500;
+
 pub(super) struct Service(pub(super) Arc<Context>);
 
 type Parts = mpsc::Sender<Result<v1::BatchPart, Status>>;
@@ -42,11 +51,15 @@ impl Learner for Service {
             world_size: request.world_size,
             address: request.collective_address,
             next_step: request.next_step,
+            code_version: request.code_version.chars().take(LONGEST_VERSION).collect(),
+            nccl: request.nccl,
+            nccl_id: nccl_id(request.nccl_id).or_refuse()?,
         };
+        let reason: String = request.reason.chars().take(LONGEST_REASON).collect();
         let deadline = self.0.deadline(request.wait_ms);
         let standing = self
             .0
-            .poll(deadline, || self.0.handle.join(join.clone()), |standing| standing.complete)
+            .poll(deadline, || self.0.handle.join(join.clone(), reason.clone()), |standing| standing.complete)
             .await
             .or_refuse()?;
         Ok(Response::new(v1::JoinResponse {
@@ -54,6 +67,8 @@ impl Learner for Service {
             complete: standing.complete,
             collective_address: standing.address,
             generation: standing.generation,
+            nccl_id: standing.nccl_id,
+            ranks_without_nccl: standing.without_nccl,
         }))
     }
 
@@ -110,6 +125,18 @@ impl Learner for Service {
         let run_over = self.0.handle.commit(commit).await.or_refuse()?;
         Ok(Response::new(v1::CommitStepResponse { run_over }))
     }
+}
+
+/// Rank 0's unique id, or nothing.
+fn nccl_id(id: Vec<u8>) -> Result<Vec<u8>, convert::Error> {
+    if id.is_empty() || id.len() == NCCL_ID_BYTES {
+        return Ok(id);
+    }
+    Err(convert::Error::Invalid {
+        field: "JoinRequest.nccl_id",
+        value: format!("{} bytes", id.len()),
+        expected: "128 bytes, or none",
+    })
 }
 
 /// Sends a rank's share: the header, then every group whose index is the rank's modulo the world's size.

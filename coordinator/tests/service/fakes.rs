@@ -227,6 +227,7 @@ impl Learner {
             metrics_address: String::new(),
             next_step,
             wait_ms: 1_000,
+            ..v1::JoinRequest::default()
         };
         assert!(call!(self.coordinator, learner.join, request).await.unwrap().complete);
     }

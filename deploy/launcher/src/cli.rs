@@ -74,6 +74,13 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "N", help = "Optimizer steps [run.steps]")]
     #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     steps: Option<i64>,
+    #[arg(
+        long,
+        value_name = "auto|nccl|tcp",
+        help = "What learner ranks sum gradients with [network.collective]"
+    )]
+    #[arg(value_parser = ["auto", "nccl", "tcp"])]
+    collective: Option<String>,
     /// Folder of the run [default: a folder in runs/]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -93,12 +100,21 @@ impl RunFlags {
             ("run.steps", self.steps),
         ];
         overrides.extend(named.into_iter().filter_map(|(key, value)| Some(Override::new(key, value?))));
+        let collective = self.collective.as_deref();
+        overrides.extend(collective.map(|value| Override::new("network.collective", value)));
         overrides
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusFlags {
+    #[arg(
+        long,
+        value_name = "auto|nccl|tcp",
+        help = "What learner ranks sum gradients with [network.collective]"
+    )]
+    #[arg(value_parser = ["auto", "nccl", "tcp"])]
+    collective: Option<String>,
     /// Folder of the run [default: the newest in runs/]
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
     pub(crate) out: Option<PathBuf>,
@@ -124,11 +140,12 @@ mod tests {
     #[test]
     fn flags_reach_the_run_file_and_win_over_set() {
         let line = "podium demo --set run.seed=1 --set grpo.beta=0.25 --seed 2 --steps 4 --steps 8 --workers 3 \
-                    --learner-ranks 2";
+                    --learner-ranks 2 --collective tcp";
         let Command::Demo(flags) = Cli::parse_from(line.split(' ')).command else { panic!("not a demo") };
         let file = podium_config::RunFile::parse("", "empty", &flags.overrides()).unwrap();
         assert_eq!((file.run.seed, file.run.steps), (2, 8));
         assert_eq!((file.launch.workers, file.launch.learner_ranks), (3, 2));
+        assert_eq!(file.network.collective, podium_config::CollectiveChoice::Tcp);
         assert!((file.grpo.beta - 0.25).abs() < 1e-12);
     }
 

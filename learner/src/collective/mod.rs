@@ -4,7 +4,12 @@
 //! repetition. An operation that does not finish within its deadline fails and names the rank that is missing; after a
 //! failure the world has to come together again.
 
+mod buckets;
+pub mod choice;
+pub mod nccl;
+pub mod star;
 pub mod tcp;
+mod watch;
 mod wire;
 
 use std::time::Duration;
@@ -39,14 +44,40 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another rank found that the operation failed, and said why.
-    #[error("rank 0 gave up {operation} {number}: {reason}")]
+    #[error("rank {rank} gave up {operation} {number}: {reason}")]
     Abandoned {
+        /// The other rank.
+        rank: u32,
         /// What was under way.
         operation: &'static str,
         /// Operations are counted from 0.
         number: u64,
-        /// What rank 0 said.
+        /// What it said.
         reason: String,
+    },
+    /// All ranks took part and answer, but there is no result.
+    #[error(
+        "all ranks came to {operation} {number} and still answer, but it did not finish within {} ms \
+         (network.collective_timeout_ms)",
+        deadline.as_millis()
+    )]
+    Stalled {
+        /// What was under way.
+        operation: &'static str,
+        /// Operations are counted from 0.
+        number: u64,
+        /// How long it was waited for.
+        deadline: Duration,
+    },
+    /// NCCL reports an error.
+    #[error("{operation} {number} failed: {source}")]
+    Nccl {
+        /// What was under way.
+        operation: &'static str,
+        /// Operations are counted from 0.
+        number: u64,
+        /// What NCCL says.
+        source: nccl::Error,
     },
     /// Ranks are at different operations, or at the same one with different sizes.
     #[error(
@@ -70,7 +101,8 @@ pub trait Collective: Send {
     /// Number of ranks.
     fn world_size(&self) -> u32;
 
-    /// Replaces a flat float32 tensor by its sum over all ranks, added in the order of ranks.
+    /// Replaces a flat float32 tensor by its sum over all ranks, added in float32 and in an order that does not change from
+    /// one repetition to the next.
     fn all_reduce_sum(&mut self, tensor: &mut Tensor) -> Result<(), Error>;
 
     /// Replaces a flat float32 tensor by rank 0's.
@@ -82,6 +114,23 @@ pub trait Collective: Send {
     /// Waits for every rank.
     fn barrier(&mut self) -> Result<(), Error> {
         self.all_gather(&[]).map(drop)
+    }
+
+    /// Sums of float32 tensors over all ranks. On the way they share flat buckets: few large operations instead of many
+    /// small ones, and no copy of everything at once.
+    fn all_reduce_each(&mut self, tensors: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        let sizes: Vec<usize> = tensors.iter().map(Tensor::numel).collect();
+        let mut sums = Vec::with_capacity(tensors.len());
+        for bucket in buckets::cut(&sizes, buckets::NUMBERS) {
+            let tensors = &tensors[bucket];
+            let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.reshape([-1])).collect();
+            let mut sum = Tensor::cat(&flat, 0);
+            self.all_reduce_sum(&mut sum)?;
+            let sizes: Vec<i64> = flat.iter().map(|tensor| tensor.size()[0]).collect();
+            let parts = sum.split_with_sizes(&sizes[..], 0);
+            sums.extend(parts.iter().zip(tensors).map(|(part, tensor)| part.view(&tensor.size()[..])));
+        }
+        Ok(sums)
     }
 
     /// The smallest of the ranks' numbers, each below 2^53.

@@ -18,12 +18,27 @@ pub(super) enum Kind {
     Broadcast,
     /// Part of an all-gather.
     AllGather,
-    /// Why rank 0 gives up, as text.
+    /// Why a rank gives up, as text.
     GiveUp,
+    /// The same where it only sees that some other rank is gone.
+    Follow,
+    /// Rank 0 asks who is still there; and the answer.
+    Present,
+    /// The making of a communicator.
+    SetUp,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Hello, Self::AllReduce, Self::Broadcast, Self::AllGather, Self::GiveUp];
+    const ALL: [Self; 8] = [
+        Self::Hello,
+        Self::AllReduce,
+        Self::Broadcast,
+        Self::AllGather,
+        Self::GiveUp,
+        Self::Follow,
+        Self::Present,
+        Self::SetUp,
+    ];
 
     /// For messages.
     pub(super) const fn name(self) -> &'static str {
@@ -32,7 +47,9 @@ impl Kind {
             Self::AllReduce => "all-reduce",
             Self::Broadcast => "broadcast",
             Self::AllGather => "all-gather",
-            Self::GiveUp => "giving up",
+            Self::GiveUp | Self::Follow => "giving up",
+            Self::Present => "answer",
+            Self::SetUp => "set-up",
         }
     }
 
@@ -78,6 +95,26 @@ pub(super) fn write(stream: &TcpStream, header: Header, content: &[u8], deadline
 pub(super) fn read_header(stream: &TcpStream, deadline: Instant) -> io::Result<Header> {
     let mut bytes = [0; HEADER_BYTES];
     read_all(stream, &mut bytes, deadline)?;
+    parse(bytes)
+}
+
+/// The beginning of the next frame, left where it is; `None` where it is not there yet. An error of kind `UnexpectedEof`
+/// where the connection has ended.
+pub(super) fn peek_header(stream: &TcpStream) -> io::Result<Option<Header>> {
+    let mut bytes = [0; HEADER_BYTES];
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut bytes);
+    stream.set_nonblocking(false)?;
+    match peeked {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(HEADER_BYTES) => parse(bytes).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if may_continue(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse(bytes: [u8; HEADER_BYTES]) -> io::Result<Header> {
     let word = |start: usize| {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[start..start + 8]);

@@ -1,10 +1,9 @@
-use std::net::TcpListener;
 use std::time::Duration;
 
 use super::*;
 use crate::collective::Alone;
-use crate::collective::tcp::{Hello, Tcp};
-use crate::testing::{config, run_file, step, timeless};
+use crate::collective::tcp::Tcp;
+use crate::testing::{config, run_file, stars, step, timeless};
 
 /// A folder with a policy that has random weights, and another file beside them.
 fn start() -> tempfile::TempDir {
@@ -60,22 +59,15 @@ fn all_ranks_get_the_state_of_rank_0() {
     leader.save_policy(&folder.path().join("leader")).unwrap();
     drop(leader);
 
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let deadline = Duration::from_secs(30);
-    let hello = |rank| Hello { run_hash: "cafe".into(), generation: 1, rank, world_size: 2 };
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            let mut other = rank(start.path(), None);
-            let collective = Tcp::connect(&address, &hello(1), deadline).unwrap();
-            let position = other.enter(Box::new(collective)).unwrap();
-            assert_eq!(position, Position { next_step: Step(1), metrics: None });
-            other.save_policy(&folder.path().join("other")).unwrap();
-        });
-        let mut leader = rank(start.path(), Some(folder.path()));
-        let collective = Tcp::gather(&listener, &hello(0), deadline).unwrap();
-        assert_eq!(leader.enter(Box::new(collective)).unwrap().next_step, Step(1));
-        other.join().unwrap();
+    stars(2, Duration::from_secs(30), |star| {
+        let collective = Tcp::new(star);
+        let leads = collective.rank() == 0;
+        let mut rank = rank(start.path(), leads.then(|| folder.path()));
+        let position = rank.enter(Box::new(collective)).unwrap();
+        assert_eq!((position.next_step, position.metrics.is_some()), (Step(1), leads));
+        if !leads {
+            rank.save_policy(&folder.path().join("other")).unwrap();
+        }
     });
     let weights = |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
     assert!(weights("leader") == weights("other"));

@@ -1,4 +1,3 @@
-use std::net::TcpListener;
 use std::time::Duration;
 
 use podium_grpo::RankCredit;
@@ -8,8 +7,8 @@ use podium_model::LoadOptions;
 use super::*;
 use crate::checkpoint::Checkpoints;
 use crate::collective::Alone;
-use crate::collective::tcp::{Hello, Tcp};
-use crate::testing::{VOCABULARY, config, run_file, step, timeless};
+use crate::collective::tcp::Tcp;
+use crate::testing::{VOCABULARY, config, run_file, stars, step, timeless};
 
 const STEPS: u64 = 4;
 
@@ -274,24 +273,13 @@ fn resumes_exactly(file: &RunFile) {
 
 /// Trains with several ranks over tcp; what each rank ends with.
 fn train_ranks(world_size: u32, file: &RunFile) -> Vec<(Updater, Vec<Metrics>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let deadline = Duration::from_secs(30);
-    let run = |rank| {
-        let hello = Hello { run_hash: file.hash(), generation: 1, rank, world_size };
-        let mut collective = match rank {
-            0 => Tcp::gather(&listener, &hello, deadline).unwrap(),
-            _ => Tcp::connect(&address, &hello, deadline).unwrap(),
-        };
+    stars(world_size, Duration::from_secs(30), |star| {
+        let mut collective = Tcp::new(star);
         let mut updater = updater(file);
+        let rank = collective.rank();
         let steps = (0..STEPS).map(|number| part(&step(number), rank, world_size));
         let metrics = steps.map(|share| of_step(&updater.update(&share, &mut collective).unwrap())).collect();
         (updater, metrics)
-    };
-    std::thread::scope(|scope| {
-        let run = &run;
-        let others: Vec<_> = (1..world_size).map(|rank| scope.spawn(move || run(rank))).collect();
-        std::iter::once(run(0)).chain(others.into_iter().map(|other| other.join().unwrap())).collect()
     })
 }
 

@@ -161,6 +161,7 @@ impl learner_server::Learner for Shared {
             complete: true,
             collective_address,
             generation,
+            ..v1::JoinResponse::default()
         }))
     }
 

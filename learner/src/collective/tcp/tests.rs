@@ -1,31 +1,14 @@
+use std::time::{Duration, Instant};
+
+use super::super::wire;
 use super::*;
+use crate::testing::stars;
 
 const LONG: Duration = Duration::from_secs(30);
 
-fn hello(rank: u32, world_size: u32) -> Hello {
-    Hello { run_hash: "cafe".into(), generation: 1, rank, world_size }
-}
-
-fn listener() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
-}
-
 /// Runs `part` on every rank of a world and returns what they return, in the order of ranks.
 fn world<T: Send>(size: u32, deadline: Duration, part: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
-    let (listener, address) = listener();
-    std::thread::scope(|scope| {
-        let part = &part;
-        let address = &address;
-        let others: Vec<_> = (1..size)
-            .map(|rank| {
-                scope.spawn(move || part(&mut Tcp::connect(address, &hello(rank, size), deadline).unwrap()))
-            })
-            .collect();
-        let first = part(&mut Tcp::gather(&listener, &hello(0, size), deadline).unwrap());
-        std::iter::once(first).chain(others.into_iter().map(|other| other.join().unwrap())).collect()
-    })
+    stars(size, deadline, |star| part(&mut Tcp::new(star)))
 }
 
 #[test]
@@ -71,7 +54,7 @@ fn the_missing_rank_is_named_to_everybody() {
         if collective.rank() == 2 {
             // Alive and silent, until the others have given up.
             let mut byte = [0];
-            let _ = wire::read_all(&collective.peers[0], &mut byte, Instant::now() + LONG);
+            let _ = wire::read_all(&collective.star.peers[0], &mut byte, Instant::now() + LONG);
             return String::new();
         }
         collective.barrier().unwrap_err().to_string()
@@ -100,34 +83,4 @@ fn ranks_at_different_operations_are_told_apart() {
         results[0].contains("rank 1 is at all-gather 0 of 16 bytes, this rank at all-gather 0 of 8 bytes")
     );
     assert!(results[1].contains("rank 0 gave up"), "{}", results[1]);
-}
-
-#[test]
-fn who_does_not_belong_is_refused() {
-    let (listener, address) = listener();
-    std::thread::scope(|scope| {
-        let leader = scope.spawn(|| Tcp::gather(&listener, &hello(0, 3), LONG).map(drop));
-        let refused = |hello: &Hello| Tcp::connect(&address, hello, LONG).unwrap_err().to_string();
-        assert!(
-            refused(&Hello { run_hash: "beef".into(), ..hello(1, 3) })
-                .contains("run hash is beef: expected cafe")
-        );
-        assert!(refused(&hello(1, 4)).contains("world size is 4: expected 3"));
-        assert!(refused(&Hello { generation: 0, ..hello(1, 3) }).contains("generation is 0: expected 1"));
-        assert!(refused(&hello(3, 3)).contains("rank is 3: expected 1 to 2"));
-        let _one = Tcp::connect(&address, &hello(1, 3), LONG).unwrap();
-        assert!(refused(&hello(1, 3)).contains("rank 1 is there already"));
-        let _two = Tcp::connect(&address, &hello(2, 3), LONG).unwrap();
-        leader.join().unwrap().unwrap();
-    });
-}
-
-#[test]
-fn absent_ranks_are_named() {
-    let (listener, address) = listener();
-    let error = Tcp::gather(&listener, &hello(0, 3), Duration::from_millis(50)).unwrap_err().to_string();
-    assert!(error.contains("ranks [1, 2] did not come to the collective within 50 ms"), "{error}");
-    drop(listener);
-    let error = Tcp::connect(&address, &hello(1, 3), Duration::from_millis(50)).unwrap_err().to_string();
-    assert!(error.contains(&address), "{error}");
 }

@@ -1,0 +1,195 @@
+//! One communicator of NCCL.
+//!
+//! It is made so that no call blocks (`blocking = 0`): a call says at once that it is under way, and whoever waits decides
+//! how long. A blocking call could only be ended from another thread, which NCCL allows for some states of a communicator
+//! and not for others; here the thread that waits is the one that gives up.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::sys::CUresult;
+use cudarc::nccl::sys;
+use tch::{Kind, Tensor};
+
+use super::library::{HostStreamQuery, ID_BYTES, Library, Memory};
+use super::{Error, settled};
+
+/// How long a communicator may take for its orderly end.
+const CLOSING: Duration = Duration::from_secs(5);
+/// Pause between two looks at a closing communicator.
+const PAUSE: Duration = Duration::from_millis(1);
+/// NCCL's mark of a field that is left to it.
+const UNSET: c_int = c_int::MIN;
+
+/// A communicator and the memory that it works on.
+#[derive(Debug)]
+pub(super) struct Communicator {
+    /// Null once it is over.
+    raw: sys::ncclComm_t,
+    memory: Memory,
+}
+
+#[allow(unsafe_code, reason = "a raw pointer is not Send by itself")]
+// SAFETY: NCCL's communicators are not bound to a thread; the methods take care that one thread at a time calls.
+unsafe impl Send for Communicator {}
+
+#[allow(unsafe_code, reason = "calls of NCCL and the CUDA driver")]
+impl Communicator {
+    /// Begins to make this rank's part of the communicator that `id` names. It is there once [`Self::finished`] says so.
+    pub(super) fn begin(
+        library: &Library,
+        memory: Memory,
+        id: &[u8],
+        rank: u32,
+        world_size: u32,
+    ) -> Result<Self, Error> {
+        let bytes: [u8; ID_BYTES] = id.try_into().map_err(|_| Error::Id { length: id.len() })?;
+        let id = sys::ncclUniqueId { internal: bytes.map(|byte| byte as _) };
+        let mut config = sys::ncclConfig_t {
+            size: size_of::<sys::ncclConfig_t>(),
+            magic: 0xcafe_beef,
+            version: library.version() as u32,
+            blocking: 0,
+            cgaClusterSize: UNSET,
+            minCTAs: UNSET,
+            maxCTAs: UNSET,
+            netName: ptr::null(),
+            splitShare: UNSET,
+            trafficClass: UNSET,
+            commName: ptr::null(),
+            collnetEnable: UNSET,
+            CTAPolicy: UNSET,
+            shrinkShare: UNSET,
+            nvlsCTAs: UNSET,
+            nChannelsPerNetPeer: UNSET,
+            nvlinkCentricSched: UNSET,
+        };
+        let mut raw = ptr::null_mut();
+        // SAFETY: both pointers are to memory of the types that NCCL documents; it reads the configuration during the call.
+        let result = unsafe {
+            sys::ncclCommInitRankConfig(&raw mut raw, world_size as c_int, id, rank as c_int, &raw mut config)
+        };
+        // From here on it is ended, whatever becomes of it.
+        let communicator = Self { raw, memory };
+        settled("ncclCommInitRankConfig", result)?;
+        Ok(communicator)
+    }
+
+    /// Whether all that was begun is done. Never waits.
+    pub(super) fn finished(&self) -> Result<bool, Error> {
+        let raw = self.live()?;
+        let mut state = sys::ncclResult_t::ncclSuccess;
+        // SAFETY: the communicator is live, and NCCL writes its state into memory of its type.
+        let result = unsafe { sys::ncclCommGetAsyncError(raw, &raw mut state) };
+        settled("ncclCommGetAsyncError", result)?;
+        Ok(settled("a call before", state)? && self.memory.stream_is_idle()?)
+    }
+
+    /// Begins to replace a flat float32 tensor by its sum over all ranks. It must live until that is over.
+    pub(super) fn all_reduce(&self, tensor: &Tensor) -> Result<(), Error> {
+        let (raw, data, count) = (self.live()?, self.data(tensor, Kind::Float)?, tensor.numel());
+        let (number, sum) = (sys::ncclDataType_t::ncclFloat32, sys::ncclRedOp_t::ncclSum);
+        // SAFETY: the tensor's memory has so many numbers of this type and outlives the operation.
+        let result = unsafe { sys::ncclAllReduce(data, data, count, number, sum, raw, ptr::null_mut()) };
+        settled("ncclAllReduce", result).map(drop)
+    }
+
+    /// Begins to replace a flat float32 tensor by rank 0's. It must live until that is over.
+    pub(super) fn broadcast(&self, tensor: &Tensor) -> Result<(), Error> {
+        let (raw, data, count) = (self.live()?, self.data(tensor, Kind::Float)?, tensor.numel());
+        let number = sys::ncclDataType_t::ncclFloat32;
+        // SAFETY: as for all_reduce.
+        let result = unsafe { sys::ncclBroadcast(data, data, count, number, 0, raw, ptr::null_mut()) };
+        settled("ncclBroadcast", result).map(drop)
+    }
+
+    /// Begins to fill `all` with every rank's float64 `own`, in the order of ranks. Both must live until that is over.
+    pub(super) fn all_gather(&self, own: &Tensor, all: &Tensor) -> Result<(), Error> {
+        let (raw, count) = (self.live()?, own.numel());
+        let (own, all) = (self.data(own, Kind::Double)?, self.data(all, Kind::Double)?);
+        let number = sys::ncclDataType_t::ncclFloat64;
+        // SAFETY: as for all_reduce; `all` has room for `own` once a rank.
+        let result = unsafe { sys::ncclAllGather(own, all, count, number, raw, ptr::null_mut()) };
+        settled("ncclAllGather", result).map(drop)
+    }
+
+    /// Gives up whatever is under way, at once.
+    pub(super) fn abort(&mut self) {
+        let raw = std::mem::replace(&mut self.raw, ptr::null_mut());
+        if !raw.is_null() {
+            // SAFETY: the communicator is live and is never used again.
+            let result = unsafe { sys::ncclCommAbort(raw) };
+            if let Err(error) = settled("ncclCommAbort", result) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Ends the communicator in good order, or gives it up where that takes too long. Nothing may be under way.
+    pub(super) fn close(&mut self) {
+        let Ok(raw) = self.live() else { return };
+        // SAFETY: the communicator is live.
+        let finalized = settled("ncclCommFinalize", unsafe { sys::ncclCommFinalize(raw) });
+        let until = Instant::now() + CLOSING;
+        let mut done = finalized;
+        while matches!(done, Ok(false)) && Instant::now() < until {
+            std::thread::sleep(PAUSE);
+            done = self.finished();
+        }
+        if !matches!(done, Ok(true)) {
+            return self.abort();
+        }
+        self.raw = ptr::null_mut();
+        // SAFETY: it is finalized and is never used again.
+        if let Err(error) = settled("ncclCommDestroy", unsafe { sys::ncclCommDestroy(raw) }) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn live(&self) -> Result<sys::ncclComm_t, Error> {
+        if self.raw.is_null() { Err(Error::Over) } else { Ok(self.raw) }
+    }
+
+    /// The memory of a tensor that NCCL can work on.
+    fn data(&self, tensor: &Tensor, kind: Kind) -> Result<*mut c_void, Error> {
+        let device = tensor.device();
+        let belongs = match &self.memory {
+            Memory::Gpu(context) => device == tch::Device::Cuda(context.ordinal()),
+            Memory::Host(_) => device == tch::Device::Cpu,
+        };
+        if !belongs || tensor.kind() != kind || !tensor.is_contiguous() {
+            return Err(Error::Tensor { device, kind: tensor.kind(), expected: kind });
+        }
+        Ok(tensor.data_ptr())
+    }
+}
+
+impl Drop for Communicator {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl Memory {
+    /// Whether the work that libtorch and NCCL have put on the default stream is done.
+    #[allow(unsafe_code, reason = "calls of the CUDA driver or of the library in its place")]
+    fn stream_is_idle(&self) -> Result<bool, Error> {
+        let result = match self {
+            // SAFETY: the context is current on this thread, and null names its default stream.
+            Self::Gpu(_) => unsafe { cudarc::driver::sys::cuStreamQuery(ptr::null_mut()) as c_int },
+            Self::Host(query) => call(*query),
+        };
+        match result {
+            result if result == CUresult::CUDA_SUCCESS as c_int => Ok(true),
+            result if result == CUresult::CUDA_ERROR_NOT_READY as c_int => Ok(false),
+            code => Err(Error::Stream { code }),
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "a call of the library")]
+fn call(query: HostStreamQuery) -> c_int {
+    // SAFETY: the library that has this function takes null for its only stream.
+    unsafe { query(ptr::null_mut()) }
+}

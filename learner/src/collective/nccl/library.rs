@@ -1,0 +1,127 @@
+//! Finding NCCL at run time.
+//!
+//! cudarc looks for `libnccl.so` as the dynamic linker does: `LD_LIBRARY_PATH` first, then the folders that this program
+//! names (PyTorch's NCCL is one of them). What cannot be used is an error here, before anything relies on it.
+
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::CudaContext;
+use cudarc::nccl::sys;
+use tch::Device;
+
+use super::Error;
+
+/// The oldest version with what is used here: communicators that do not block and can be given up while they are made.
+const OLDEST: c_int = 2_18_00;
+
+/// All functions of NCCL that are called.
+const FUNCTIONS: [&str; 11] = [
+    "ncclGetVersion",
+    "ncclGetUniqueId",
+    "ncclCommInitRankConfig",
+    "ncclCommGetAsyncError",
+    "ncclCommFinalize",
+    "ncclCommDestroy",
+    "ncclCommAbort",
+    "ncclAllReduce",
+    "ncclBroadcast",
+    "ncclAllGather",
+    "ncclGetErrorString",
+];
+
+/// The one thing by which a library says that it works on host memory, which NVIDIA's never does: a function in the place
+/// of `cuStreamQuery` for its stream. Only the stand-in of the tests has it.
+const HOST_STREAM_QUERY: &str = "podium_host_stream_query";
+
+/// Takes a stream and returns a `CUresult`.
+pub(super) type HostStreamQuery = unsafe extern "C" fn(*mut c_void) -> c_int;
+
+/// NCCL is there and can be used.
+#[derive(Debug, Clone, Copy)]
+pub struct Library {
+    host: Option<HostStreamQuery>,
+    version: c_int,
+}
+
+/// Where the tensors of a rank lie.
+#[derive(Debug, Clone)]
+pub(super) enum Memory {
+    /// On this GPU. The context is current on the thread that asked for it.
+    Gpu(Arc<CudaContext>),
+    /// In host memory, with a library that takes it.
+    Host(HostStreamQuery),
+}
+
+impl Library {
+    /// Looks for NCCL.
+    pub fn find() -> Result<Self, Error> {
+        #[allow(unsafe_code, reason = "loading a library runs its initialisers")]
+        // SAFETY: NCCL's initialisers may run at any time.
+        let present = unsafe { sys::is_culib_present() };
+        if !present {
+            let looked_for = cudarc::get_lib_name_candidates("nccl");
+            let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+            return Err(Error::NotFound { looked_for, path });
+        }
+        #[allow(unsafe_code, reason = "the loaded library is asked for its functions")]
+        // SAFETY: the library is there, and no function is called but the one whose type NCCL documents.
+        let (missing, host, version) = unsafe {
+            let library = sys::culib();
+            let missing = |name: &&&str| library.get::<*const c_void>(name.as_bytes()).is_err();
+            let missing = FUNCTIONS.iter().find(missing);
+            let host = library.get::<HostStreamQuery>(HOST_STREAM_QUERY.as_bytes()).ok().map(|query| *query);
+            let mut version = 0;
+            if missing.is_none() {
+                sys::ncclGetVersion(&raw mut version);
+            }
+            (missing, host, version)
+        };
+        if let Some(name) = missing {
+            return Err(Error::Incomplete { name });
+        }
+        if version < OLDEST {
+            return Err(Error::Old { version, oldest: OLDEST });
+        }
+        Ok(Self { host, version })
+    }
+
+    /// As NCCL counts: 22809 is 2.28.9.
+    pub const fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// Whether the library can work on tensors of this device.
+    pub fn serves(&self, device: Device) -> Result<(), Error> {
+        match (device, self.host) {
+            (Device::Cuda(_), None) | (Device::Cpu, Some(_)) => Ok(()),
+            (device, None) => Err(Error::NoGpu { device }),
+            (device, Some(_)) => Err(Error::HostOnly { device }),
+        }
+    }
+
+    /// Makes a device's memory known to NCCL on this thread, which is the one to call it from.
+    pub(super) fn memory(&self, device: Device) -> Result<Memory, Error> {
+        self.serves(device)?;
+        match (device, self.host) {
+            (Device::Cuda(index), None) => {
+                CudaContext::new(index).map(Memory::Gpu).map_err(|source| Error::Driver { device, source })
+            }
+            (_, Some(query)) => Ok(Memory::Host(query)),
+            (device, None) => Err(Error::NoGpu { device }),
+        }
+    }
+
+    /// A new unique id, for one communicator.
+    pub fn unique_id(&self) -> Result<Vec<u8>, Error> {
+        let mut id = sys::ncclUniqueId { internal: [0; ID_BYTES] };
+        #[allow(unsafe_code, reason = "a call of NCCL")]
+        // SAFETY: NCCL writes the id into memory of the right size.
+        let result = unsafe { sys::ncclGetUniqueId(&raw mut id) };
+        super::settled("ncclGetUniqueId", result)?;
+        Ok(id.internal.map(|byte| byte as u8).to_vec())
+    }
+}
+
+/// Bytes of a unique id.
+pub(super) const ID_BYTES: usize = 128;

@@ -1,0 +1,276 @@
+//! The collective over NCCL: one process a GPU.
+//!
+//! NCCL moves the numbers; the star of connections between ranks says who is missing, which NCCL cannot. Each operation is
+//! begun, watched until it is done, and given up at its deadline; a communicator that failed once is never used again.
+
+mod communicator;
+mod library;
+
+use std::time::{Duration, Instant};
+
+use cudarc::nccl::sys::{self, ncclResult_t};
+use tch::{Device, Kind as Number, Tensor};
+
+use super::Collective;
+use super::star::{Operation, Star};
+use super::wire::{self, Kind};
+use communicator::Communicator;
+pub use library::Library;
+
+/// Pause between two looks at an operation.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Pause between two looks at the connections.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What NCCL cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no NCCL.
+    #[error(
+        "NCCL was not found: looked for {} in LD_LIBRARY_PATH ({path:?}), beside libtorch and in the system's folders; \
+         set-up installs it where there is an NVIDIA driver",
+        looked_for.join(", ")
+    )]
+    NotFound {
+        /// Names of files.
+        looked_for: Vec<String>,
+        /// `LD_LIBRARY_PATH`.
+        path: String,
+    },
+    /// What was found lacks a function.
+    #[error("the libnccl.so that was found has no {name}: expected NVIDIA's NCCL, 2.18 or newer")]
+    Incomplete {
+        /// The function.
+        name: &'static str,
+    },
+    /// The library is too old.
+    #[error("NCCL has version {version}: expected {oldest} or newer")]
+    Old {
+        /// Its version.
+        version: i32,
+        /// The oldest that will do.
+        oldest: i32,
+    },
+    /// Tensors that are not on a GPU.
+    #[error("NCCL works on GPUs, and this rank computes on {device:?}")]
+    NoGpu {
+        /// The rank's device.
+        device: Device,
+    },
+    /// Tensors that are on a GPU, and a library in the place of NCCL.
+    #[error("the libnccl.so that was found works on host memory alone, and this rank computes on {device:?}")]
+    HostOnly {
+        /// The rank's device.
+        device: Device,
+    },
+    /// The driver does not give the GPU.
+    #[error("cannot use {device:?} with NCCL")]
+    Driver {
+        /// The GPU.
+        device: Device,
+        /// Why.
+        source: cudarc::driver::DriverError,
+    },
+    /// Not a unique id.
+    #[error("NCCL's unique id has {length} bytes: expected 128")]
+    Id {
+        /// Its length.
+        length: usize,
+    },
+    /// NCCL refuses or reports an error.
+    #[error("{call} ended with {code:?} ({text})")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// NCCL's name of the error.
+        code: ncclResult_t,
+        /// What NCCL says of it.
+        text: String,
+    },
+    /// The stream has an error.
+    #[error("the CUDA stream has error {code}")]
+    Stream {
+        /// A `CUresult`.
+        code: i32,
+    },
+    /// A tensor that NCCL cannot work on.
+    #[error(
+        "a tensor of {kind:?} on {device:?}, or one with gaps: expected {expected:?} on the rank's device"
+    )]
+    Tensor {
+        /// Where it lies.
+        device: Device,
+        /// Its numbers.
+        kind: Number,
+        /// The numbers that were expected.
+        expected: Number,
+    },
+    /// The communicator failed before.
+    #[error("the communicator is given up")]
+    Over,
+}
+
+impl Error {
+    /// Whether it only says that something is wrong with another rank.
+    pub(super) const fn is_of_another_rank(&self) -> bool {
+        matches!(self, Self::Call { code: ncclResult_t::ncclRemoteError, .. })
+    }
+}
+
+/// A world whose sums go through NCCL.
+#[derive(Debug)]
+pub struct Nccl {
+    star: Star,
+    communicator: Communicator,
+    device: Device,
+}
+
+impl Nccl {
+    /// Makes the communicator of a world whose ranks have come together. `id`: what rank 0's library gave for it. To be
+    /// called, like everything after it, on the thread that computes on `device`.
+    pub fn set_up(
+        mut star: Star,
+        library: &Library,
+        id: &[u8],
+        device: Device,
+    ) -> Result<Self, super::Error> {
+        let operation = star.begin(Kind::SetUp, id.len());
+        star.come(&operation)?;
+        let operation = operation.renewed();
+        let (rank, world_size) = (star.rank(), star.world_size());
+        let begun = library
+            .memory(device)
+            .and_then(|memory| Communicator::begin(library, memory, id, rank, world_size));
+        match begun {
+            Ok(communicator) => {
+                let mut world = Self { star, communicator, device };
+                world.complete(&operation, Ok(()))?;
+                Ok(world)
+            }
+            Err(source) => Err(star.fail(&operation, operation.nccl(source))),
+        }
+    }
+
+    /// Runs an operation of so many bytes. What `begin` hands to NCCL has to outlive this call.
+    fn run(
+        &mut self,
+        kind: Kind,
+        bytes: usize,
+        begin: impl FnOnce(&Communicator) -> Result<(), Error>,
+    ) -> Result<(), super::Error> {
+        let operation = self.star.begin(kind, bytes);
+        if let Err(error) = self.star.come(&operation) {
+            self.communicator.abort();
+            return Err(error);
+        }
+        let begun = begin(&self.communicator);
+        self.complete(&operation.renewed(), begun)
+    }
+
+    /// Waits for what was begun; gives it up, on all ranks, where it fails.
+    fn complete(&mut self, operation: &Operation, begun: Result<(), Error>) -> Result<(), super::Error> {
+        let outcome = begun.map_err(|source| operation.nccl(source)).and_then(|()| self.wait(operation));
+        outcome.map_err(|error| {
+            self.communicator.abort();
+            self.star.fail(operation, error)
+        })
+    }
+
+    fn wait(&self, operation: &Operation) -> Result<(), super::Error> {
+        let mut looked = Instant::now();
+        while !self.communicator.finished().map_err(|source| operation.nccl(source))? {
+            if looked.elapsed() >= LOOK {
+                self.star.watch(operation)?;
+                looked = Instant::now();
+            }
+            if wire::left(operation.until).is_err() {
+                return Err(self.star.overdue(operation));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Nccl {
+    fn drop(&mut self) {
+        // With a rank gone the orderly end would only be waited for.
+        if self.star.is_whole() {
+            self.communicator.close();
+        }
+    }
+}
+
+impl Collective for Nccl {
+    fn rank(&self) -> u32 {
+        self.star.rank()
+    }
+
+    fn world_size(&self) -> u32 {
+        self.star.world_size()
+    }
+
+    fn all_reduce_sum(&mut self, tensor: &mut Tensor) -> Result<(), super::Error> {
+        let tensor = &*tensor;
+        self.run(Kind::AllReduce, tensor.numel() * size_of::<f32>(), |nccl| nccl.all_reduce(tensor))
+    }
+
+    fn broadcast(&mut self, tensor: &mut Tensor) -> Result<(), super::Error> {
+        let tensor = &*tensor;
+        self.run(Kind::Broadcast, tensor.numel() * size_of::<f32>(), |nccl| nccl.broadcast(tensor))
+    }
+
+    fn all_gather(&mut self, numbers: &[f64]) -> Result<Vec<Vec<f64>>, super::Error> {
+        // NCCL has nothing to do for no numbers, and so would not wait for the other ranks.
+        let own =
+            Tensor::from_slice(if numbers.is_empty() { &[0.0] } else { numbers }).to_device(self.device);
+        let count = own.numel();
+        let all = Tensor::zeros([(count * self.world_size() as usize) as i64], (Number::Double, self.device));
+        self.run(Kind::AllGather, size_of_val(numbers), |nccl| nccl.all_gather(&own, &all))?;
+        let all = all.to_device(Device::Cpu);
+        let mut flat = vec![0.0; all.numel()];
+        all.copy_data(&mut flat, all.numel());
+        Ok(flat
+            .chunks_exact(count)
+            .map(|numbers_of_rank| numbers_of_rank[..numbers.len()].to_vec())
+            .collect())
+    }
+}
+
+impl Operation {
+    fn nccl(&self, source: Error) -> super::Error {
+        super::Error::Nccl { operation: self.header.kind.name(), number: self.header.number, source }
+    }
+}
+
+/// What a call's result means: `true` if what it began is done, `false` if it is under way.
+fn settled(call: &'static str, result: ncclResult_t) -> Result<bool, Error> {
+    match result {
+        ncclResult_t::ncclSuccess => Ok(true),
+        ncclResult_t::ncclInProgress => Ok(false),
+        code => Err(Error::Call { call, code, text: text(code) }),
+    }
+}
+
+#[allow(unsafe_code, reason = "a call of NCCL")]
+fn text(code: ncclResult_t) -> String {
+    // SAFETY: NCCL returns a text that lives as long as the library, or null.
+    let text = unsafe {
+        let text = sys::ncclGetErrorString(code);
+        (!text.is_null()).then(|| std::ffi::CStr::from_ptr(text))
+    };
+    text.map_or_else(|| "no text".to_owned(), |text| text.to_string_lossy().into_owned())
+}
+
+/// Leaves out the one way of summing whose order may change from call to call: in the switches between GPUs (`NVLink`
+/// SHARP). The environment's own wish wins.
+///
+/// To be called first thing in `main`, while there is one thread.
+#[allow(unsafe_code, reason = "NCCL is configured by its environment")]
+pub fn keep_sums_repeatable() {
+    const NVLS: &str = "NCCL_NVLS_ENABLE";
+    if std::env::var_os(NVLS).is_none() {
+        // SAFETY: no other thread reads or writes the environment yet.
+        unsafe { std::env::set_var(NVLS, "0") };
+    }
+}

@@ -1,0 +1,56 @@
+//! What ranks and the hub say to each other: numbers in the machine's order, then bytes.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+
+/// What an operation is. Ranks that mean the same operation say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Operation {
+    /// [`ALL_REDUCE`], [`BROADCAST`] or [`ALL_GATHER`].
+    pub(crate) kind: u64,
+    /// Numbers of one rank.
+    pub(crate) count: u64,
+    /// NCCL's number type: [`FLOAT32`] or [`FLOAT64`].
+    pub(crate) datatype: u64,
+    /// Of a broadcast.
+    pub(crate) root: u64,
+}
+
+pub(crate) const ALL_REDUCE: u64 = 1;
+pub(crate) const BROADCAST: u64 = 2;
+pub(crate) const ALL_GATHER: u64 = 3;
+
+pub(crate) const FLOAT32: u64 = 7;
+pub(crate) const FLOAT64: u64 = 8;
+
+impl Operation {
+    /// Bytes of one rank's numbers.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.count as usize * if self.datatype == FLOAT64 { 8 } else { 4 }
+    }
+
+    pub(crate) fn write(&self, stream: &mut UnixStream) -> io::Result<()> {
+        [self.kind, self.count, self.datatype, self.root]
+            .into_iter()
+            .try_for_each(|word| write_word(stream, word))
+    }
+
+    pub(crate) fn read(stream: &mut UnixStream) -> io::Result<Self> {
+        Ok(Self {
+            kind: read_word(stream)?,
+            count: read_word(stream)?,
+            datatype: read_word(stream)?,
+            root: read_word(stream)?,
+        })
+    }
+}
+
+pub(crate) fn write_word(stream: &mut UnixStream, word: u64) -> io::Result<()> {
+    stream.write_all(&word.to_ne_bytes())
+}
+
+pub(crate) fn read_word(stream: &mut UnixStream) -> io::Result<u64> {
+    let mut word = [0; 8];
+    stream.read_exact(&mut word)?;
+    Ok(u64::from_ne_bytes(word))
+}

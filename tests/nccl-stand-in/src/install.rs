@@ -1,0 +1,23 @@
+//! Puts the stand-in where programs look for NCCL.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{env, io};
+
+/// Links the stand-in into `folder` as libnccl.so and returns the `LD_LIBRARY_PATH` under which a program finds it there.
+/// For test executables: cargo puts the library beside them.
+pub fn install(folder: &Path) -> io::Result<OsString> {
+    let test = env::current_exe()?;
+    let library = test.with_file_name("libpodium_nccl_stand_in.so");
+    if !library.is_file() {
+        let missing = format!("{} is not there: the stand-in is not built", library.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, missing));
+    }
+    let link = folder.join("libnccl.so");
+    if !link.exists() {
+        std::os::unix::fs::symlink(&library, &link)?;
+    }
+    let others = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = std::iter::once(PathBuf::from(folder)).chain(env::split_paths(&others));
+    env::join_paths(folders).map_err(io::Error::other)
+}
