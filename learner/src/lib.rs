@@ -11,6 +11,7 @@ pub mod collective;
 pub mod gradients;
 pub mod lora;
 pub mod loss;
+mod memory;
 pub mod merge;
 pub mod metrics;
 pub mod rank;

@@ -29,6 +29,14 @@ pub fn describe() {
     describe_histogram!("podium_learner_wait_seconds", "Time that a step's groups were waited for");
     describe_histogram!("podium_learner_publish_seconds", "Time from new weights to their publication");
     describe_counter!("podium_learner_tokens_total", "Completion tokens trained on by this rank");
+    describe_counter!(
+        "podium_learner_out_of_memory_total",
+        "Times that a micro-batch did not fit into the device's memory and was made smaller"
+    );
+    describe_gauge!(
+        "podium_learner_groups_per_micro_batch",
+        "Groups that go through the policy at once, since memory ran out"
+    );
     describe_counter!("podium_learner_rejoins_total", "Times this rank joined the world again");
 }
 
@@ -56,6 +64,12 @@ pub(crate) fn waited(seconds: f64) {
 /// Records how long publication took.
 pub(crate) fn published(seconds: f64) {
     histogram!("podium_learner_publish_seconds").record(seconds);
+}
+
+/// Records that a micro-batch did not fit, and how many groups go through the policy at once from now on.
+pub(crate) fn out_of_memory(groups: usize) {
+    counter!("podium_learner_out_of_memory_total").increment(1);
+    gauge!("podium_learner_groups_per_micro_batch").set(groups as f64);
 }
 
 /// Records that the world comes together again.

@@ -18,10 +18,10 @@ use crate::adamw::{self, AdamW};
 use crate::batch::{self, MicroBatch, Share};
 use crate::collective::{self, Collective};
 use crate::gradients;
-use crate::lora;
 use crate::loss::{Objective, OnDevice, Tokens, objective};
 use crate::reference::Reference;
 use crate::schedule::{Course, Schedule};
+use crate::{lora, memory};
 
 /// Figures of a step, or of one pass, under TRL's names.
 pub type Metrics = BTreeMap<String, f64>;
@@ -57,6 +57,21 @@ pub enum Error {
     /// The ranks are not together any more.
     #[error(transparent)]
     Collective(#[from] collective::Error),
+    /// The device's memory does not hold the step.
+    #[error(
+        "step {step} does not fit into the memory of the device with {groups} groups at once ({reason}): set \
+         learner.recompute_layers, lower learner.groups_per_micro_batch, or sample shorter completions or fewer a prompt"
+    )]
+    Memory {
+        /// Which step.
+        step: u64,
+        /// Which pass over it, from 0.
+        pass: u32,
+        /// Groups that went through the policy at once.
+        groups: usize,
+        /// What libtorch says.
+        reason: String,
+    },
     /// The gradient leads nowhere.
     #[error("cannot take step {step}")]
     Optimizer {
@@ -75,6 +90,7 @@ pub struct Updater {
     reference: Option<Reference>,
     optimizer: AdamW,
     schedule: Schedule,
+    micro_batch: memory::MicroBatch,
     next: Step,
     file: RunFile,
 }
@@ -100,6 +116,7 @@ impl Updater {
                 warmup_steps: file.learner.warmup_steps,
                 course: Course::of(file.learner.lr_scheduler_type, passes),
             },
+            micro_batch: memory::MicroBatch::of(file.learner.groups_per_micro_batch),
             next: Step(0),
             file: file.clone(),
             policy,
@@ -143,15 +160,36 @@ impl Updater {
         }
         share.check(&self.file.grpo).map_err(|source| Error::Share { step, source })?;
         let size = self.size(share, collective)?;
-        let groups = self.file.learner.groups_per_micro_batch as usize;
-        let batches = share.micro_batches(&self.file.grpo, &size, groups);
+        let metrics = loop {
+            match (self.passes(share, &size, collective), self.micro_batch.smaller(share.groups.len())) {
+                // The first pass has changed nothing yet; what later ones keep belongs to their micro-batches.
+                (Err(Error::Memory { pass: 0, groups, reason, .. }), Some(smaller)) => {
+                    let fewer = smaller.groups();
+                    tracing::warn!(
+                        "step {step} does not fit with {groups} groups at once ({reason}): from here on {fewer} at once"
+                    );
+                    crate::metrics::out_of_memory(fewer);
+                    self.micro_batch = smaller;
+                }
+                (outcome, _) => break outcome?,
+            }
+        };
+        self.next = self.next.next();
+        Ok(metrics)
+    }
+
+    /// Goes over the step's groups as often as the run file says.
+    fn passes(
+        &mut self,
+        share: &Share,
+        size: &StepSize,
+        collective: &mut dyn Collective,
+    ) -> Result<Vec<Metrics>, Error> {
+        let batches = share.micro_batches(&self.file.grpo, size, self.micro_batch.groups());
         let mut in_hand: Vec<InHand<'_>> =
             batches.iter().map(|batch| InHand { batch, tokens: None }).collect();
         let passes = 0..self.file.grpo.num_iterations;
-        let pass = |pass| self.pass(pass, share, &mut in_hand, collective);
-        let metrics = passes.map(pass).collect::<Result<_, Error>>()?;
-        self.next = self.next.next();
-        Ok(metrics)
+        passes.map(|pass| self.pass(pass, share, &mut in_hand, collective)).collect()
     }
 
     /// The size of the step that the share is a part of.
@@ -179,7 +217,12 @@ impl Updater {
         // What an earlier attempt or pass left behind.
         self.policy.zero_gradients();
         let last = pass + 1 == self.file.grpo.num_iterations;
-        let parts = in_hand.iter_mut().map(|one| self.accumulate(one, last)).collect::<Result<Vec<_>, _>>();
+        let accumulate =
+            || in_hand.iter_mut().map(|one| self.accumulate(one, last)).collect::<Result<Vec<_>, _>>();
+        let parts = memory::attempt(accumulate).map_err(|memory::UsedUp(reason)| {
+            let groups = self.micro_batch.groups().min(share.groups.len());
+            Error::Memory { step, pass, groups, reason }
+        })?;
         let own = OnDevice::total(&parts.map_err(|source| Error::Batch { step, source })?);
 
         let mut gradients = gradients::of(&self.policy);
@@ -219,6 +262,8 @@ impl Updater {
     /// Adds a micro-batch's gradient to the parameters'.
     fn accumulate(&self, one: &mut InHand<'_>, last: bool) -> Result<OnDevice, podium_model::packed::Error> {
         let batch = one.batch;
+        #[cfg(test)]
+        memory::injected::take(batch.groups.len());
         let packed = packed(&batch.groups)?;
         let (temperature, options) = (self.file.rollout.temperature, &self.file.grpo);
         let mut tokens = if let Some(tokens) = one.tokens.take() {

@@ -324,3 +324,23 @@ fn what_does_not_belong_changes_nothing() {
     let expected = train(&mut self::updater(&run_file(&[])), 0..1);
     assert_eq!(timeless(&train(&mut updater, 0..1)), timeless(&expected));
 }
+
+#[test]
+fn memory_that_runs_out_is_answered_by_a_smaller_micro_batch() {
+    let expected = train(&mut updater(&run_file(&["learner.groups_per_micro_batch=2"])), 0..2);
+    let mut cramped = updater(&run_file(&["learner.groups_per_micro_batch=8"]));
+    memory::injected::room(2);
+    let found = train(&mut cramped, 0..1);
+    // It is not tried again with more.
+    memory::injected::room(5);
+    let found = [found, train(&mut cramped, 1..2)].concat();
+    assert_eq!(timeless(&found), timeless(&expected));
+
+    let before = numbers(&cramped);
+    memory::injected::room(0);
+    let error = cramped.update(&step(2), &mut Alone).unwrap_err();
+    assert!(matches!(error, Error::Memory { step: 2, pass: 0, groups: 1, .. }), "{error}");
+    assert!(numbers(&cramped) == before, "the step was not taken");
+    memory::injected::room(usize::MAX);
+    cramped.update(&step(2), &mut Alone).unwrap();
+}
