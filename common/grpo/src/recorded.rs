@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_group_is_recorded_and_read_back() {
-        let id = GroupId { step: Step(3), index: 1 };
+        let id = GroupId::first(Step(3), 1);
         let completion = |tokens: &[u32], finish_reason| Completion {
             token_ids: tokens.to_vec(),
             text: "a".into(),
@@ -158,7 +158,7 @@ mod tests {
     fn a_plain_row_is_enough() {
         let row = r#"{"prompt_ids": [1], "completions": [{"ids": [2, 3], "reward": 0.5}, {"ids": [4], "reward": null}]}"#;
         let read: RecordedGroup = serde_json::from_str(row).unwrap();
-        let group = read.into_group(GroupId { step: Step(5), index: 0 }, |ids| ids.last() == Some(&4));
+        let group = read.into_group(GroupId::first(Step(5), 0), |ids| ids.last() == Some(&4));
         assert_eq!((group.rewards, group.policy_version), (vec![Some(0.5), None], PolicyVersion(5)));
         assert_eq!(group.completions[1].finish_reason, FinishReason::Length);
         assert_eq!(group.completions[0].finish_reason, FinishReason::Stop);

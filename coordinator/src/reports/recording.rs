@@ -98,7 +98,7 @@ mod tests {
 
     fn groups(step: u64) -> Vec<Group> {
         let group = |index| Group {
-            id: GroupId { step: Step(step), index },
+            id: GroupId::first(Step(step), index),
             policy_version: PolicyVersion(step),
             prompt_ids: vec![1, 2],
             completions: vec![],

@@ -165,7 +165,7 @@ mod tests {
         let score = hits as f64 / 200.0;
         let row =
             row(&json!({"policy_version": version, "NDCG@3": {"mean": score, "low": 0.0, "high": 1.0}}));
-        (PolicyVersion(version), EvaluationRecord { row, ranks, samples: vec![] })
+        (PolicyVersion(version), EvaluationRecord { row, ranks, ..EvaluationRecord::default() })
     }
 
     /// Closes evaluations every 10 steps one after the other, as the actor does.

@@ -115,7 +115,7 @@ impl Recording {
             let (step, index) = (Step((number / per_step) as u64), (number % per_step) as u32);
             recording.lines.push(row.line);
             recording.reward_weights.push(std::mem::take(&mut row.value.reward_weights));
-            recording.groups.push(row.value.into_group(GroupId { step, index }, is_cut));
+            recording.groups.push(row.value.into_group(GroupId::first(step, index), is_cut));
         }
         Ok(recording)
     }
