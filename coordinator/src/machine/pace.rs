@@ -28,10 +28,7 @@ fn run(max_policy_lag: u64) -> (u64, f64) {
         step(0, Event::WorkerRegistered { worker: id(worker) });
     }
     let learner = id(WORKERS);
-    step(
-        0,
-        Event::RankJoined(Join { learner, rank: 0, world_size: 1, address: String::new(), next_step: 0 }),
-    );
+    step(0, Event::RankJoined(Join { learner, rank: 0, world_size: 1, ..Join::default() }));
     let (mut sampling, mut waited): ([Option<(u64, Lease)>; WORKERS], u64) = Default::default();
     let (mut training, mut next) = (None, Step(0));
     for now in 0.. {
