@@ -75,6 +75,7 @@ mod tests {
         ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take_while(|byte| *byte != 0)).collect()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "decoders can fail, this one cannot")]
     fn lossy(ids: &[u32]) -> Result<String, Infallible> {
         Ok(String::from_utf8_lossy(&bytes(ids)).into_owned())
     }

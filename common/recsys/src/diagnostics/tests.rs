@@ -25,7 +25,15 @@ fn case(candidates: &[u64], target: u64, past: usize) -> Case {
     let items = |ids: &[u64]| ids.iter().copied().map(ItemId).collect::<Vec<_>>();
     let prompt = crate::prompt::Prompt { system: None, user: String::new() };
     let (history, candidates) = (items(&[0]), items(candidates));
-    Case { user: UserId(1), past, history, candidates, target: ItemId(target), prompt }
+    Case {
+        user: UserId(1),
+        past,
+        history,
+        candidates,
+        target: ItemId(target),
+        prompt,
+        shortening: crate::prompt::Shortening::default(),
+    }
 }
 
 fn answer(ranking: &[u64], rank: Option<usize>, reward: f64) -> Answer {
