@@ -155,8 +155,9 @@ fn line(name: &str, ends: &[Value]) -> Result<String> {
         let Figure { mean, half } = average(&figures);
         cells.push(format!("{mean:.3} ± {half:.3}"));
     }
-    let well_formed =
-        ends.iter().map(|end| end["well_formed"].as_f64().context("no share of well-formed answers"));
+    let well_formed = ends
+        .iter()
+        .map(|end| end["completions/well_formed"].as_f64().context("no share of well-formed answers"));
     let well_formed = well_formed.collect::<Result<Vec<_>>>()?;
     cells.push(format!("{:.3}", well_formed.iter().sum::<f64>() / ends.len() as f64));
     let seeds = ends.iter().map(|end| Ok(format!("{:.3}", figure(end, METRICS[0])?.mean)));

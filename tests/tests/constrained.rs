@@ -39,7 +39,7 @@ fn constrained_answers_are_in_form_and_recomputed_as_sampled() -> Result<()> {
         ensure!(figure("grad_norm")? > 0.0, "nothing was learned: {step}");
     }
     for evaluation in rows(&one.out().join("evaluations.jsonl"))? {
-        ensure!(evaluation["well_formed"] == 1.0, "malformed held-out answers: {evaluation}");
+        ensure!(evaluation["completions/well_formed"] == 1.0, "malformed held-out answers: {evaluation}");
         let ndcg = evaluation["likelihood/NDCG@10"]["mean"].as_f64();
         // A permutation of ten candidates has at least this.
         ensure!(ndcg.is_some_and(|ndcg| ndcg >= 1.0 / 11.0_f64.log2()), "no full ranking: {evaluation}");

@@ -10,12 +10,14 @@ fn a_reward_for_form_alone_is_found_out() -> Result<()> {
     let arguments = [
         "demo",
         "--steps",
-        "30",
+        "40",
         "--set",
         "evaluation.every_steps=10",
-        // A hit that pays next to nothing: without one the reward would be refused at once.
         "--set",
-        "reward.terms=[{name=\"form\"},{name=\"hit\",k=1,weight=1e-9}]",
+        "reward.terms=[{name=\"form\"}]",
+        // Without this it would be refused at once.
+        "--set",
+        "reward.check=warn",
         "--out",
         path_text(&out),
     ];
@@ -27,8 +29,8 @@ fn a_reward_for_form_alone_is_found_out() -> Result<()> {
         demo.output()
     );
     let evaluations = rows(&out.join("evaluations.jsonl"))?;
-    let last = evaluations.last().context("no evaluation")?;
-    ensure!(last["watch/inflated"] == 1 && last["watch/from_version"] == 0, "{last}");
+    let found = evaluations.iter().find(|row| row["policy_version"] == 30).context("no version 30")?;
+    ensure!(found["watch/inflated"] == 1 && found["watch/from_version"] == 0, "{found}");
     let finished: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("finished.json"))?)?;
     let best = finished["best"]["policy_version"].as_u64().context("no best version")?;
     ensure!(best < 30, "version {best} is called the best");

@@ -171,7 +171,7 @@ impl Coordinator {
                 },
             };
             let (address, status) = (self.address.clone(), Box::new(status));
-            if !may_be_retried(status.code()) {
+            if !may_be_retried(status.code()) && !is_of_the_connection(&status) {
                 return Err(Error::Refused { address, what, status });
             }
             let waited = start.elapsed();
@@ -188,6 +188,12 @@ impl Coordinator {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Whether the connection failed rather than the coordinator: what it answers itself has no source on this side. A server
+/// that stops while a request is on its way can end the connection so.
+fn is_of_the_connection(status: &Status) -> bool {
+    status.code() == Code::Internal && std::error::Error::source(status).is_some()
 }
 
 /// The one table of what another attempt may change. Every request of the protocol can be repeated without harm.
@@ -237,6 +243,29 @@ mod tests {
         assert_eq!(answer.await.unwrap(), 7);
         let never = coordinator.call::<(), _>("ask", || async { Err(Status::unavailable("gone")) }).await;
         assert!(matches!(never, Err(Error::Unreachable { waited, .. }) if waited < Duration::from_secs(1)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_no_answer() {
+        let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000), CancellationToken::new()).unwrap();
+        let ask = |broken: bool| {
+            let mut attempts = 0;
+            let coordinator = &coordinator;
+            async move {
+                let answer = coordinator.call("ask", || {
+                    attempts += 1;
+                    let mut status = Status::internal("h2 protocol error: http2 error");
+                    if broken {
+                        status.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
+                    }
+                    let enough = attempts == 2;
+                    async move { if enough { Ok(Response::new(7)) } else { Err(status) } }
+                });
+                answer.await
+            }
+        };
+        assert_eq!(ask(true).await.unwrap(), 7);
+        assert!(matches!(ask(false).await, Err(Error::Refused { .. })));
     }
 
     #[tokio::test]
