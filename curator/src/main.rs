@@ -1,10 +1,23 @@
 //! The offline side: makes the data folders that runs read. It never talks to a coordinator.
 
+mod assess;
 mod baselines;
+mod caption;
+mod check;
+mod endpoint;
 mod import;
+mod leak;
+mod mix;
+mod naming;
+mod pictures;
 mod prompts;
+mod reasoning;
+mod session;
+mod source;
 mod spread;
+mod store;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,13 +51,25 @@ enum Command {
     Baselines(baselines::Arguments),
     /// How long the prompts of a run file are, and what was shortened in them.
     Prompts(prompts::Arguments),
+    /// Describes the pictures of items in at most fifty words, by asking a model.
+    Caption(caption::Arguments),
+    /// Reasons about what training users want next, by asking a model that sees their pictures or captions.
+    Reason(reasoning::reason::Arguments),
+    /// Has a reasoning model rewrite that reasoning from captions alone.
+    Refine(reasoning::refine::Arguments),
+    /// Measures how far reasoning can be trusted, by asking a judge who does not know the target.
+    Assess(assess::Arguments),
+    /// Writes a training file in which a share of the users reason and the rest answer plainly.
+    Mix(mix::Arguments),
+    /// Looks for leaks, repetitions and malformed rows in what a policy is trained on.
+    Check(check::Arguments),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
     match run(&cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
@@ -52,7 +77,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> anyhow::Result<()> {
+fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Embedded { out, seed } => {
             let world = World { seed: *seed, ..World::default() };
@@ -66,10 +91,27 @@ fn run(command: &Command) -> anyhow::Result<()> {
                 world.items(),
                 out.display()
             );
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Prompts(arguments) => print!("{}", prompts::measure(arguments)?),
-        Command::Baselines(arguments) => print!("{}", baselines::measure(arguments)?),
-        Command::Import(arguments) => print!("{}", import::import(arguments)?),
+        Command::Prompts(arguments) => told(prompts::measure(arguments)),
+        Command::Baselines(arguments) => told(baselines::measure(arguments)),
+        Command::Import(arguments) => told(import::import(arguments)),
+        Command::Caption(arguments) => wait_for(arguments.run()),
+        Command::Reason(arguments) => wait_for(arguments.run()),
+        Command::Refine(arguments) => wait_for(arguments.run()),
+        Command::Assess(arguments) => wait_for(arguments.run()),
+        Command::Mix(arguments) => arguments.run(),
+        Command::Check(arguments) => arguments.run(),
     }
-    Ok(())
+}
+
+/// Prints what a command has to say.
+fn told<E: Into<anyhow::Error>>(report: Result<impl Display, E>) -> anyhow::Result<ExitCode> {
+    print!("{}", report.map_err(Into::into)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what asks an endpoint.
+fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(work)
 }

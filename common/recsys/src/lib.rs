@@ -13,6 +13,7 @@ pub mod dataset;
 pub mod demonstration;
 pub mod diagnostics;
 mod ids;
+pub mod mixed;
 pub mod prompt;
 pub mod ranking;
 pub mod reward;

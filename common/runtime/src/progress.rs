@@ -38,7 +38,8 @@ impl Progress {
         } else if done == self.total || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
             self.last_line = Some(Instant::now());
             let seconds = self.start.elapsed().as_secs();
-            eprintln!("{} {done}/{}  {}  {seconds} s", self.what, self.total, figures());
+            let left = seconds * self.total.saturating_sub(done) / done.max(1);
+            eprintln!("{} {done}/{}  {}  {seconds} s (left: {left} s)", self.what, self.total, figures());
         }
     }
 

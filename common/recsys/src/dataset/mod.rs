@@ -139,9 +139,7 @@ impl Dataset {
         report.test_users_too_short = test_short;
         check_split(options.split, &train, &test)?;
 
-        let test_ids: BTreeSet<UserId> = test.iter().map(|user| user.id).collect();
-        let may_reason: BTreeSet<UserId> =
-            train.iter().map(|user| user.id).filter(|id| !test_ids.contains(id)).collect();
+        let may_reason = only_trained(&train, &test);
         let reasoning = [format!("{name}_reasoning.json"), format!("{name}_deepseek_cot.json")]
             .map(|file| dir.join(file))
             .into_iter()
@@ -161,6 +159,18 @@ impl Dataset {
         Ok(Self { name, catalogue, train, test, reasoning, negatives, min_interactions, report })
     }
 
+    /// The reasoning about training users in `file`, and what was left out of it. That about anyone who is held out is
+    /// counted and not read.
+    pub fn read_reasoning(
+        &self,
+        file: &Path,
+        policy: RowPolicy,
+    ) -> Result<(BTreeMap<UserId, String>, Report), Error> {
+        let mut report = Report::default();
+        let users = only_trained(&self.train, &self.test);
+        Ok((reasoning::read(file, &users, policy, &mut report)?, report))
+    }
+
     /// Writes the data set into the folder `dir`, byte for byte the same each time.
     pub fn write(&self, dir: &Path) -> Result<(), Error> {
         write::folder(self, dir)
@@ -170,6 +180,12 @@ impl Dataset {
     pub fn history<'a>(&self, user: &'a User) -> &'a [ItemId] {
         user.history(self.min_interactions - 1)
     }
+}
+
+/// Users to train on who are not held out as well.
+fn only_trained(train: &[User], test: &[User]) -> BTreeSet<UserId> {
+    let held_out: BTreeSet<UserId> = test.iter().map(|user| user.id).collect();
+    train.iter().map(|user| user.id).filter(|id| !held_out.contains(id)).collect()
 }
 
 /// Proves that nothing held out is trained on.

@@ -1,0 +1,102 @@
+//! How far a reasoning can be trusted, between 0 and 1.
+//!
+//! Two things speak for a reasoning. *Agreement*: reasoning from pictures and reasoning from captions say the same. It is
+//! the mean over the four steps of Dice's coefficient of their words,
+//! `2 |A ∩ B| / (|A| + |B|)` (Dice 1945), where words of the commonest kind do not count. *Prediction*: a judge who knows the
+//! reasoning and not the target ranks the candidates, several times with candidates drawn anew; the mean of
+//! `1 / log2(1 + rank)` of the target, which is NDCG with one right answer. Confidence is their weighted geometric mean,
+//!
+//! ```text
+//! confidence = agreement^w · prediction^(1 − w)
+//! ```
+//!
+//! so that a reasoning that fails in one respect is not saved by the other.
+
+use std::collections::BTreeSet;
+
+use podium_recsys::ranking::Metric;
+use serde::{Deserialize, Serialize};
+
+use crate::naming::words;
+use crate::reasoning::steps::Steps;
+
+/// English words that two texts share whatever they are about. Texts in other languages lose nothing by them.
+const COMMON: [&str; 61] = [
+    "a", "about", "all", "also", "an", "and", "are", "as", "at", "be", "both", "but", "by", "can", "for",
+    "from", "has", "have", "in", "into", "is", "it", "item", "items", "its", "likely", "may", "more", "most",
+    "next", "no", "not", "of", "on", "one", "or", "other", "over", "rather", "so", "such", "than", "that",
+    "the", "their", "them", "these", "they", "this", "those", "to", "toward", "towards", "user", "users",
+    "was", "which", "who", "will", "with", "would",
+];
+
+/// What speaks for a reasoning.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Confidence {
+    /// The weighted geometric mean of the two.
+    pub(crate) confidence: f64,
+    /// Between reasoning from pictures and from captions.
+    pub(crate) agreement: f64,
+    /// How well a judge ranks by the reasoning.
+    pub(crate) prediction: f64,
+}
+
+impl Confidence {
+    /// The confidence of two parts; `weight` is that of the agreement, between 0 and 1.
+    pub(super) fn new(agreement: f64, prediction: f64, weight: f64) -> Self {
+        let confidence = agreement.powf(weight) * prediction.powf(1.0 - weight);
+        Self { confidence, agreement, prediction }
+    }
+}
+
+/// How much two reasonings share.
+pub(super) fn agreement(one: &Steps<'_>, other: &Steps<'_>) -> f64 {
+    let each = one.0.iter().zip(other.0).map(|(one, other)| dice(one, other));
+    each.sum::<f64>() / one.0.len() as f64
+}
+
+/// How well a judge ranked the target, several times; `None` where it was not listed.
+pub(super) fn prediction(ranks: &[Option<usize>]) -> f64 {
+    let listed = Metric::Ndcg(usize::MAX);
+    ranks.iter().map(|&rank| listed.value(rank)).sum::<f64>() / ranks.len().max(1) as f64
+}
+
+fn dice(one: &str, other: &str) -> f64 {
+    let content = |text: &str| -> BTreeSet<String> {
+        words(text).map(str::to_lowercase).filter(|word| !COMMON.contains(&word.as_str())).collect()
+    };
+    let (one, other) = (content(one), content(other));
+    let all = one.len() + other.len();
+    if all == 0 { 0.0 } else { 2.0 * one.intersection(&other).count() as f64 / all as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn agreement_is_of_content_words_step_by_step() {
+        let one = Steps(["dark films", "a dark one", "- rain", "It is dark."]);
+        assert!((agreement(&one, &one) - 1.0).abs() < 1e-12);
+        // Of the first step one of three words, "a one" is common but "dark" is not, and so on.
+        let other = Steps(["the dark", "bright", "- RAIN", "light"]);
+        assert!((agreement(&one, &other) - (2.0 / 3.0 + 0.0 + 1.0 + 0.0) / 4.0).abs() < 1e-12);
+        assert!(dice("the of", "and").abs() < 1e-12, "nothing said is nothing shared");
+    }
+
+    #[test]
+    fn prediction_is_ndcg_of_the_target() {
+        assert!((prediction(&[Some(1), Some(3), None]) - (1.0 + 0.5 + 0.0) / 3.0).abs() < 1e-12);
+        assert!(prediction(&[]).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn confidence_lies_between_its_parts(agreement in 0.0..=1.0, prediction in 0.0..=1.0, weight in 0.0..=1.0) {
+            let found = Confidence::new(agreement, prediction, weight).confidence;
+            let (low, high) = (f64::min(agreement, prediction), f64::max(agreement, prediction));
+            prop_assert!(low - 1e-12 <= found && found <= high + 1e-12);
+        }
+    }
+}

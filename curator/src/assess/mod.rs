@@ -1,0 +1,185 @@
+//! `podium-curator assess`: how far each reasoning can be trusted, by a formula of its own: [`confidence`].
+
+mod confidence;
+mod judge;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use podium_recsys::task::Case;
+use podium_recsys::{Dataset, UserId};
+use podium_runtime::durable;
+use serde::{Deserialize, Serialize};
+
+use crate::reasoning::{Modality, file, steps};
+use crate::session::{self, Failure, Outcome, Question, Session};
+use crate::source;
+use confidence::Confidence;
+
+/// Ending of the file of scores.
+pub(crate) const ASSESSMENT: &str = "assessment.json";
+/// Room for a list, and for some thinking before it.
+const MAX_TOKENS: u64 = 4096;
+
+/// Measures how far reasoning can be trusted.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::Arguments,
+    #[command(flatten)]
+    session: session::Arguments,
+    /// The reasoning to judge; the rewritten one in the data folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    reasoning: Option<PathBuf>,
+    /// How often a judge ranks, each time with other candidates.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rankings: u64,
+    /// Weight of the agreement between pictures and captions, from 0 to 1; the prediction has the rest. With 0 the
+    /// reasoning from pictures and captions is not read.
+    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = weight)]
+    agreement_weight: f64,
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("expected a number from 0 to 1".to_owned()) }
+}
+
+/// The file of scores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Assessment {
+    /// How confidence is computed.
+    formula: String,
+    /// Weight of the agreement.
+    agreement_weight: f64,
+    /// How often a judge ranked.
+    rankings: u64,
+    /// One a user, in the order of the training file.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The scores of one reasoning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// Whom it is about.
+    pub(crate) user_id: UserId,
+    /// The scores.
+    #[serde(flatten)]
+    pub(crate) score: Confidence,
+    /// Where the judge ranked the target, each time; null where it was not listed.
+    ranks: Vec<Option<usize>>,
+    /// What was judged.
+    pub(crate) reasoning: String,
+}
+
+impl Assessment {
+    /// Reads a file of scores.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {} (podium-curator assess writes it)", path.display()))?;
+        serde_json::from_str(&text).with_context(|| {
+            format!("{}: expected scores as podium-curator assess writes them", path.display())
+        })
+    }
+}
+
+/// One reasoning on its way to a score.
+struct Judged<'a> {
+    user: UserId,
+    reasoning: &'a str,
+    agreement: f64,
+    /// One a ranking.
+    cases: Vec<Case>,
+}
+
+impl Arguments {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
+        let source = self.source.load()?;
+        let path = self.reasoning.clone().unwrap_or_else(|| source.file(file::REFINED));
+        let reasoning = file::read(&path, &source.dataset)?;
+        let modality = |modality: Modality| {
+            if self.agreement_weight == 0.0 {
+                return Ok(BTreeMap::new());
+            }
+            file::read(&source.file(&file::ending(modality)), &source.dataset)
+        };
+        let (images, captions) = (modality(Modality::Images)?, modality(Modality::Captions)?);
+        let task = source.task(source.dataset.clone())?;
+
+        let (mut judged, mut apart) = (Vec::new(), 0);
+        for (index, user) in source.dataset.train.iter().enumerate() {
+            let Some(reasoning) = reasoning.get(&user.id) else { continue };
+            let both = images.get(&user.id).zip(captions.get(&user.id));
+            let agreement = both.and_then(|(one, other)| {
+                Some(confidence::agreement(&steps::read(one).ok()?, &steps::read(other).ok()?))
+            });
+            if agreement.is_none() && self.agreement_weight > 0.0 {
+                apart += 1;
+                continue;
+            }
+            // Epochs name the draws of candidates; the judge's are the first ones.
+            let cases: Result<Vec<Case>, _> =
+                (0..self.rankings).map(|draw| task.training_case(index, draw)).collect();
+            judged.push(Judged {
+                user: user.id,
+                reasoning,
+                agreement: agreement.unwrap_or(0.0),
+                cases: cases?,
+            });
+        }
+        println!("judging the reasoning about {} training users", judged.len());
+        if apart > 0 {
+            println!("left out: {apart} users without reasoning both from images and from captions");
+        }
+        let session = self.session.session("assess", &source.folder, MAX_TOKENS)?;
+        let results =
+            session.each(&judged, async |index| ranks(&session, &judged[index], &source.dataset).await).await;
+        let mut outcome = Outcome::default();
+        let ranked = outcome.sort(&judged, results, |judged| judged.user.to_string());
+        let rows: Vec<Row> = judged
+            .iter()
+            .zip(ranked)
+            .filter_map(|(judged, ranks)| {
+                let ranks = ranks?;
+                let prediction = confidence::prediction(&ranks);
+                Some(Row {
+                    user_id: judged.user,
+                    score: Confidence::new(judged.agreement, prediction, self.agreement_weight),
+                    ranks,
+                    reasoning: judged.reasoning.to_owned(),
+                })
+            })
+            .collect();
+        let output = source.file(ASSESSMENT);
+        outcome.finish(&session, &output, || {
+            print!("{}", report::distribution(&rows));
+            let assessment = Assessment {
+                formula: "agreement^w * prediction^(1 - w)".to_owned(),
+                agreement_weight: self.agreement_weight,
+                rankings: self.rankings,
+                rows,
+            };
+            let text = serde_json::to_string_pretty(&assessment)? + "\n";
+            Ok(durable::write(&output, text.as_bytes())?)
+        })
+    }
+}
+
+/// Where a judge ranks the target by one reasoning, as often as there are cases.
+async fn ranks(
+    session: &Session,
+    judged: &Judged<'_>,
+    dataset: &Dataset,
+) -> Result<Vec<Option<usize>>, Failure> {
+    let mut ranks = Vec::with_capacity(judged.cases.len());
+    for (sample, case) in (0..).zip(&judged.cases) {
+        let messages = judge::question(case, judged.reasoning, &dataset.catalogue);
+        let question = Question { messages, sample: Some(sample) };
+        ranks.push(session.ask(&question, |answer| judge::rank(answer, case, &dataset.catalogue)).await?);
+    }
+    Ok(ranks)
+}

@@ -1,0 +1,119 @@
+//! `podium-curator caption`: a picture becomes at most fifty words that do not name the title.
+//!
+//! The model sees the picture alone. What it may not say is checked here, since a caption that names the title would tell
+//! the policy nothing that the title does not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use podium_recsys::{Catalogue, ItemId};
+use podium_runtime::durable;
+use serde_json::{Value, json};
+
+use crate::endpoint::{Message, Part};
+use crate::naming::names;
+use crate::pictures::{self, Pictures};
+use crate::session::{self, Outcome, Question};
+use crate::source;
+
+/// Longest caption, in words.
+const MOST_WORDS: usize = 50;
+/// As many files that are no pictures are shown.
+const SHOWN: usize = 20;
+/// Room for a caption, and for some thinking before it.
+const MAX_TOKENS: u64 = 1024;
+
+const INSTRUCTION: &str = "Describe this picture in at most 50 words: what is to be seen, its style, mood and colours, \
+    and what kind of thing it seems to advertise. Do not give the name or title of anything, also where it is written \
+    in the picture. Write one paragraph and nothing else.";
+
+/// Describes the pictures of a data set's items.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::Arguments,
+    #[command(flatten)]
+    session: session::Arguments,
+    /// Folder of the pictures; images in the data folder otherwise.
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+}
+
+impl Arguments {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
+        let source = self.source.load()?;
+        let catalogue = &source.dataset.catalogue;
+        let folder = self.images.clone().unwrap_or_else(|| source.folder.join("images"));
+        let pictures = Pictures::list(&folder, catalogue)?;
+        for (path, oddity) in pictures.odd.iter().take(SHOWN) {
+            println!("left aside: {}: {oddity}", path.display());
+        }
+        println!(
+            "{} pictures of {} items, {} files left aside, {} items without a picture",
+            pictures.of_items.len(),
+            catalogue.len(),
+            pictures.odd.len(),
+            catalogue.len() - pictures.of_items.len(),
+        );
+        let session = self.session.session("caption", &source.folder, MAX_TOKENS)?;
+
+        let items: Vec<(ItemId, PathBuf)> = pictures.of_items.into_iter().collect();
+        let title = |item: ItemId| catalogue.get(item).map_or("", |item| item.title.as_str());
+        let results = session
+            .each(&items, async |index| {
+                let (item, path) = &items[index];
+                let parts = vec![Part::Text(INSTRUCTION.to_owned()), Part::Picture(pictures::address(path)?)];
+                let question = Question { messages: vec![Message::parts(parts)], sample: None };
+                session.ask(&question, |answer| caption(answer, title(*item))).await
+            })
+            .await;
+        let mut outcome = Outcome::default();
+        let captions = outcome.sort(&items, results, |(item, _)| item.to_string());
+
+        let output = source.file("captions.json");
+        outcome.finish(&session, &output, || {
+            let new = items.iter().zip(captions).filter_map(|((item, _), caption)| Some((*item, caption?)));
+            Ok(durable::write(&output, captions_file(catalogue, &new.collect()).as_bytes())?)
+        })
+    }
+}
+
+/// The captions file: what is new, and what was there for items without a new one.
+fn captions_file(catalogue: &Catalogue, new: &BTreeMap<ItemId, String>) -> String {
+    let entries = catalogue.items().iter().filter_map(|item| {
+        let caption = new.get(&item.id).or(item.caption.as_ref())?;
+        Some((item.id.0.to_string(), json!({ "title": item.title, "caption": caption })))
+    });
+    format!("{:#}\n", Value::Object(entries.collect()))
+}
+
+/// Takes a caption that keeps the rules, or says which one it breaks.
+fn caption(answer: &str, title: &str) -> Result<String, String> {
+    let caption = answer.split_whitespace().collect::<Vec<_>>().join(" ");
+    let count = caption.split(' ').count();
+    if caption.is_empty() {
+        Err("it is empty".to_owned())
+    } else if count > MOST_WORDS {
+        Err(format!("it has {count} words and may have at most {MOST_WORDS}"))
+    } else if names(&caption, title) {
+        Err("it gives the title away; describe what is to be seen without naming it".to_owned())
+    } else {
+        Ok(caption)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_are_short_and_do_not_name_the_title() {
+        assert_eq!(caption(" a cat\n on a mat ", "Dogs").unwrap(), "a cat on a mat");
+        assert_eq!(caption("", "Dogs"), Err("it is empty".to_owned()));
+        assert!(caption(&"word ".repeat(50), "Dogs").is_ok());
+        assert!(caption(&"word ".repeat(51), "Dogs").unwrap_err().contains("51 words"));
+        assert!(caption("The Night Train at noon", "Night Train").unwrap_err().contains("title"));
+    }
+}

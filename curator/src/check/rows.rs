@@ -1,0 +1,127 @@
+//! Looking at the rows of a training file.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use podium_recsys::completion::Form;
+use podium_recsys::mixed::Row;
+use podium_recsys::task::{self, Case};
+use podium_recsys::{Item, ItemId, Task, User, UserId};
+
+use super::findings::{Findings, Kind};
+use crate::naming::names;
+
+/// What rows are held against, and what was seen of them.
+pub(super) struct Rows<'a> {
+    task: &'a Task,
+    /// Training users and their places in the file.
+    trained: BTreeMap<UserId, (usize, &'a User)>,
+    held_out: BTreeSet<UserId>,
+    held_out_cases: HashSet<(&'a [ItemId], ItemId)>,
+    users_seen: HashSet<(UserId, u64)>,
+    texts_seen: HashSet<blake3::Hash>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(task: &'a Task) -> Self {
+        let dataset = task.dataset();
+        Self {
+            task,
+            trained: (0..).zip(&dataset.train).map(|(place, user)| (user.id, (place, user))).collect(),
+            held_out: dataset.test.iter().map(|user| user.id).collect(),
+            held_out_cases: dataset.test.iter().map(|user| (dataset.history(user), user.target())).collect(),
+            users_seen: HashSet::new(),
+            texts_seen: HashSet::new(),
+        }
+    }
+
+    /// Looks at the row in `line`.
+    pub(super) fn look(
+        &mut self,
+        row: &Row,
+        line: usize,
+        findings: &mut Findings,
+    ) -> Result<(), task::Error> {
+        findings.rows += 1;
+        let place = || format!("line {line}, {}", row.user);
+        let mut find = |kind| findings.add(kind, place);
+        if self.held_out.contains(&row.user) {
+            find(Kind::HeldOutUser);
+        } else if self.held_out_cases.contains(&(row.history.as_slice(), row.target)) {
+            find(Kind::HeldOutCase);
+        }
+        if !self.users_seen.insert((row.user, row.epoch)) {
+            find(Kind::RepeatedUser);
+        }
+        let mut text = blake3::Hasher::new();
+        for part in [&row.prompt.user, &row.completion] {
+            text.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        if !self.texts_seen.insert(text.finalize()) {
+            find(Kind::RepeatedText);
+        }
+        if row.prompt.user.contains("<think>\n") {
+            find(Kind::ReasoningInPrompt);
+        }
+        let Some(&(index, user)) = self.trained.get(&row.user) else {
+            if !self.held_out.contains(&row.user) {
+                find(Kind::UnknownUser);
+            }
+            return Ok(());
+        };
+        if row.target != user.target() || !row.candidates.contains(&row.target) {
+            find(Kind::WrongTarget);
+        }
+        let distinct: BTreeSet<&ItemId> = row.candidates.iter().collect();
+        let known = row.candidates.iter().any(|item| *item != row.target && user.items.contains(item));
+        if known || distinct.len() < row.candidates.len() {
+            find(Kind::KnownCandidate);
+        }
+        let case = self.task.training_case(index, row.epoch)?;
+        let shown = Case { candidates: row.candidates.clone(), target: row.target, ..case.clone() };
+        let outcome = self.task.grade(&shown, &row.completion).outcome;
+        if outcome.form != Form::WellFormed {
+            find(Kind::MalformedCompletion);
+        } else if outcome.scored_rank() != Some(1) {
+            find(Kind::TargetNotFirst);
+        }
+        let more = more_than(&row.prompt.user, &case.prompt.user);
+        let same_case = (&row.history, &row.candidates) == (&case.history, &case.candidates);
+        if !same_case || more.is_none_or(|more| !more.trim().is_empty()) {
+            find(Kind::DiffersFromRunFile);
+        }
+        let target = self.task.dataset().catalogue.get(row.target);
+        if let Some(target) = target
+            && gives_away(&row.prompt.user, more, target, &row.candidates)
+        {
+            find(Kind::TargetGivenAway);
+        }
+        self.count_position(row, findings);
+        Ok(())
+    }
+
+    fn count_position(&self, row: &Row, findings: &mut Findings) {
+        let Some(position) = row.candidates.iter().position(|item| *item == row.target) else { return };
+        if findings.positions.len() < row.candidates.len() {
+            findings.positions.resize(row.candidates.len(), 0);
+        }
+        findings.positions[position] += 1;
+    }
+}
+
+/// What `text` says beside `expected`, if all of that stands in it and the rest is at one end.
+fn more_than<'a>(text: &'a str, expected: &str) -> Option<&'a str> {
+    text.strip_prefix(expected).or_else(|| text.strip_suffix(expected))
+}
+
+/// Whether a prompt says of its target what it says of no other candidate. `more` is what stands beside the lists, where
+/// they can be told apart.
+fn gives_away(prompt: &str, more: Option<&str>, target: &Item, candidates: &[ItemId]) -> bool {
+    if let Some(more) = more {
+        let caption = target.caption.as_deref().is_some_and(|caption| more.contains(caption));
+        return !more.is_empty()
+            && (caption || more.contains(&target.id.to_string()) || names(more, &target.title));
+    }
+    let mentions = |item: &ItemId| prompt.matches(&item.to_string()).count();
+    let others = candidates.iter().filter(|item| **item != target.id).map(mentions).max();
+    mentions(&target.id) > others.unwrap_or(0)
+}

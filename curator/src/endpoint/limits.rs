@@ -1,0 +1,128 @@
+//! When the next request may go: requests and tokens a minute, and pauses that the endpoint asked for.
+//!
+//! Requests are spread evenly instead of sent in bursts, since endpoints differ in how they count a minute. Time is a
+//! number of milliseconds that the caller brings; nothing here reads a clock.
+
+/// Milliseconds of a minute.
+const MINUTE_MS: f64 = 60_000.0;
+
+/// How much may be sent; 0 is without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Rates {
+    /// Requests a minute.
+    pub(crate) requests_per_min: u64,
+    /// Tokens a minute, read and written.
+    pub(crate) tokens_per_min: u64,
+}
+
+/// The state of the limits.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Limits {
+    rates: Rates,
+    /// When the requests granted so far are over, at the allowed rate.
+    requests_until_ms: f64,
+    /// When the tokens granted so far are over, at the allowed rate.
+    tokens_until_ms: f64,
+    paused_until_ms: f64,
+}
+
+impl Limits {
+    pub(crate) const fn new(rates: Rates) -> Self {
+        Self { rates, requests_until_ms: 0.0, tokens_until_ms: 0.0, paused_until_ms: 0.0 }
+    }
+
+    /// Grants a request of about `tokens` tokens: when it may go.
+    pub(crate) fn grant(&mut self, now_ms: u64, tokens: u64) -> u64 {
+        let now = now_ms as f64;
+        let at = now.max(self.requests_until_ms).max(self.tokens_until_ms).max(self.paused_until_ms);
+        if self.rates.requests_per_min > 0 {
+            // Whole milliseconds, rounded up, so that no minute holds one request too many.
+            self.requests_until_ms = at.ceil() + (MINUTE_MS / self.rates.requests_per_min as f64).ceil();
+        }
+        if self.rates.tokens_per_min > 0 {
+            self.tokens_until_ms = at + self.span_of(tokens);
+        }
+        at.ceil() as u64
+    }
+
+    /// The request cost `actual` tokens and not `expected`.
+    pub(crate) fn correct(&mut self, expected: u64, actual: u64) {
+        if self.rates.tokens_per_min > 0 {
+            self.tokens_until_ms += self.span_of(actual) - self.span_of(expected);
+        }
+    }
+
+    /// Nothing goes before `until_ms`.
+    pub(crate) const fn pause(&mut self, until_ms: u64) {
+        self.paused_until_ms = self.paused_until_ms.max(until_ms as f64);
+    }
+
+    /// Whether a request granted for `at_ms` has to wait longer because of a pause that came since: until when.
+    pub(crate) fn paused_beyond(&self, at_ms: u64) -> Option<u64> {
+        (self.paused_until_ms > at_ms as f64).then_some(self.paused_until_ms as u64)
+    }
+
+    fn span_of(&self, tokens: u64) -> f64 {
+        tokens as f64 * MINUTE_MS / self.rates.tokens_per_min as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn without_limits_everything_goes_at_once() {
+        let mut limits = Limits::new(Rates::default());
+        assert!((0..100).all(|_| limits.grant(5, 1_000_000) == 5));
+    }
+
+    #[test]
+    fn requests_are_spread_over_the_minute() {
+        let mut limits = Limits::new(Rates { requests_per_min: 120, tokens_per_min: 0 });
+        assert_eq!([0, 1, 2].map(|_| limits.grant(0, 9)), [0, 500, 1000]);
+        assert_eq!(limits.grant(60_000, 9), 60_000, "what was not used is not saved up");
+    }
+
+    #[test]
+    fn tokens_are_counted_as_they_turn_out() {
+        let mut limits = Limits::new(Rates { requests_per_min: 0, tokens_per_min: 600 });
+        assert_eq!(limits.grant(0, 100), 0);
+        assert_eq!(limits.grant(0, 100), 10_000);
+        limits.correct(100, 50);
+        assert_eq!(limits.grant(0, 100), 15_000);
+    }
+
+    #[test]
+    fn pauses_hold_everybody_back() {
+        let mut limits = Limits::new(Rates::default());
+        let at = limits.grant(10, 1);
+        assert_eq!(limits.paused_beyond(at), None);
+        limits.pause(500);
+        limits.pause(300);
+        assert_eq!(limits.paused_beyond(at), Some(500));
+        assert_eq!(limits.grant(20, 1), 500);
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_holds_more_than_its_requests(
+            rate in 1_u64..200,
+            gaps in prop::collection::vec(0_u64..2_000, 1..200),
+        ) {
+            let mut limits = Limits::new(Rates { requests_per_min: rate, tokens_per_min: 0 });
+            let mut now = 0;
+            let mut times = Vec::new();
+            for gap in gaps {
+                now += gap;
+                times.push(limits.grant(now, 0));
+            }
+            for (index, start) in times.iter().enumerate() {
+                let within = times[index..].iter().take_while(|&&time| time < start + 60_000).count() as u64;
+                prop_assert!(within <= rate, "{within} requests from {start} on");
+            }
+        }
+    }
+}

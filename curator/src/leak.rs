@@ -1,0 +1,67 @@
+//! The last look at a request before it is sent: nothing in it may say which item is the target.
+//!
+//! Requests are made of a user's history, which ends before the target; the target is no argument of the functions that
+//! write them. This check is for what could undo that: a history that says more than it should, or a draft that was
+//! written by somebody who knew the answer.
+
+use podium_recsys::{Item, ItemId, UserId};
+
+use crate::endpoint::Message;
+use crate::naming::names;
+
+/// A request that gives the target away.
+#[derive(Debug, thiserror::Error)]
+#[error("the request for {user} would hold the {what} of {target}, which is the target: it was not sent")]
+pub(crate) struct Error {
+    user: UserId,
+    target: ItemId,
+    what: &'static str,
+}
+
+/// Checks a request about `user`. What `told` says anyway (records of the history, instructions) is not the target's
+/// alone.
+pub(crate) fn check(user: UserId, target: &Item, messages: &[Message], told: &[&str]) -> Result<(), Error> {
+    let request: Vec<String> = messages.iter().map(Message::words).collect();
+    let gives_away = |found: &dyn Fn(&str) -> bool| {
+        request.iter().any(|text| found(text)) && !told.iter().any(|text| found(text))
+    };
+    let token = target.id.to_string();
+    let caption = target.caption.as_deref().filter(|caption| !caption.is_empty());
+    let what = if gives_away(&|text| text.contains(&token)) {
+        "number"
+    } else if gives_away(&|text| names(text, &target.title)) {
+        "title"
+    } else if caption.is_some_and(|caption| gives_away(&|text| text.contains(caption))) {
+        "caption"
+    } else {
+        return Ok(());
+    };
+    Err(Error { user, target: target.id, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_target_alone_says_is_a_leak() {
+        let target = Item {
+            id: ItemId(7),
+            title: "Night Train".to_owned(),
+            caption: Some("a train in the dark".to_owned()),
+            interactions: 0,
+        };
+        let check = |request: &str, told: &[&str]| {
+            check(UserId(1), &target, &[Message::system("Be brief."), Message::user(request)], told)
+        };
+        assert!(check("1. [ITEM_3] Day Train — a train at noon", &[]).is_ok());
+        for (request, what) in [
+            ("next comes [ITEM_7]", "number"),
+            ("next comes night train", "title"),
+            ("next: a train in the dark", "caption"),
+        ] {
+            assert_eq!(check(request, &[]).unwrap_err().what, what);
+        }
+        assert!(check("1. [ITEM_3] The Night Train", &["The Night Train"]).is_ok());
+    }
+}

@@ -1,0 +1,192 @@
+//! `podium-curator mix`: the training file of mixed grain. Most users are answered plainly; the stated share carries
+//! reasoning of high confidence as part of the completion to imitate.
+//!
+//! Prompts and completions are those of [`Task`]: the template and the form that rollouts and evaluation use. Which users
+//! carry reasoning is drawn with the seed and keyed by user, so that it depends on no order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use podium_grpo::rng::Stream;
+use podium_recsys::demonstration::{self, Ranking, demonstrate};
+use podium_recsys::mixed::{self, Kind, Row};
+use podium_recsys::{Task, UserId};
+use podium_runtime::durable;
+
+use crate::assess::{ASSESSMENT, Assessment};
+use crate::reasoning::users;
+use crate::source::{self, Source};
+
+/// Ending of the training file.
+pub(crate) const MIXED: &str = "mixed.jsonl";
+
+/// Why there is no training file.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// Plain answers would be malformed.
+    #[error(
+        "answer.require_thinking is true, so that a plain answer would be malformed: expected \
+         answer.require_thinking = false, in this and every later stage"
+    )]
+    ThinkingRequired,
+    /// Too little reasoning is good enough.
+    #[error(
+        "a share of {share} asks for the reasoning of {wanted} of {users} users, and {found} have reasoning with a \
+         confidence of at least {threshold}: lower --threshold or --share, or reason about more users"
+    )]
+    TooFew {
+        /// The share.
+        share: f64,
+        /// How many users that is.
+        wanted: usize,
+        /// How many training users there are.
+        users: usize,
+        /// How many have reasoning that is good enough.
+        found: usize,
+        /// The threshold.
+        threshold: f64,
+    },
+}
+
+/// Where reasoning goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Placement {
+    /// Into the completion, to be imitated.
+    Completion,
+    /// Into the prompt, as the released code of MLLMRec-R1 has it. THIS LEAKS; it is for reproducing that code alone.
+    Prompt,
+}
+
+/// Writes the training file of mixed grain.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::Arguments,
+    /// Share of the training users whose reasoning is shown.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
+    share: f64,
+    /// Least confidence of reasoning that is shown.
+    #[arg(long, value_name = "C", default_value_t = 0.5)]
+    threshold: f64,
+    /// Epochs to write; each shows every user once, with candidates drawn anew.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    epochs: u64,
+    /// Where the reasoning goes.
+    #[arg(long, value_enum, default_value_t = Placement::Completion)]
+    placement: Placement,
+    /// The scores; those in the data folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    assessment: Option<PathBuf>,
+    /// The file to write; in the data folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("expected a share from 0 to 1".to_owned()) }
+}
+
+impl Arguments {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let source = self.source.load()?;
+        if source.answer().require_thinking {
+            return Err(Error::ThinkingRequired.into());
+        }
+        let reasoning = self.reasoning(&source)?;
+        let reasoned = reasoning.len();
+        let output = self.out.clone().unwrap_or_else(|| source.file(MIXED));
+        if self.placement == Placement::Prompt {
+            tracing::warn!(
+                "--placement prompt puts reasoning into prompts: it leaks, and what is trained on it cannot be judged by \
+                 prompts that have none"
+            );
+        }
+        let mut dataset = source.dataset.clone();
+        dataset.reasoning = match self.placement {
+            Placement::Completion => reasoning.clone(),
+            Placement::Prompt => BTreeMap::new(),
+        };
+        let task = source.task(dataset)?;
+        let mut bytes = Vec::new();
+        let mut rows = 0;
+        for epoch in 0..self.epochs {
+            for index in task.training_order(epoch) {
+                if let Some(row) = self.row(&task, &reasoning, index, epoch)? {
+                    mixed::write(&mut bytes, &row)?;
+                    rows += 1;
+                }
+            }
+        }
+        durable::write(&output, &bytes)?;
+        println!(
+            "{rows} rows of {} training users, {reasoned} of them with reasoning",
+            task.dataset().train.len()
+        );
+        println!("wrote {}", output.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The reasoning that is shown: the share's number of users, drawn from those whose reasoning is good enough.
+    fn reasoning(&self, source: &Source) -> anyhow::Result<BTreeMap<UserId, String>> {
+        let users = source.dataset.train.len();
+        let wanted = (self.share * users as f64).round() as usize;
+        if wanted == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let path = self.assessment.clone().unwrap_or_else(|| source.file(ASSESSMENT));
+        let assessed: BTreeMap<UserId, _> = Assessment::read(&path)?
+            .rows
+            .into_iter()
+            .filter(|row| row.score.confidence >= self.threshold)
+            .map(|row| (row.user_id, row.reasoning))
+            .collect();
+        // Held-out users are not among these, whatever the file of scores says.
+        let mut found: Vec<(u64, UserId)> = users::training(&source.dataset, None, source.seed())
+            .into_iter()
+            .filter(|user| assessed.contains_key(&user.id))
+            .map(|user| (Stream::new(source.seed(), "curator/mix", &[user.id.0]).next_u64(), user.id))
+            .collect();
+        if found.len() < wanted {
+            let (share, threshold, found) = (self.share, self.threshold, found.len());
+            return Err(Error::TooFew { share, wanted, users, found, threshold }.into());
+        }
+        found.sort_unstable();
+        found.truncate(wanted);
+        let chosen = found.into_iter().map(|(_, user)| user);
+        Ok(chosen.filter_map(|user| Some((user, assessed.get(&user)?.clone()))).collect())
+    }
+
+    fn row(
+        &self,
+        task: &Task,
+        reasoning: &BTreeMap<UserId, String>,
+        index: usize,
+        epoch: u64,
+    ) -> anyhow::Result<Option<Row>> {
+        let options = demonstration::Options { reasoning_share: 1.0, ranking: Ranking::TargetFirst };
+        let Some(demonstration) = demonstrate(task, &options, index, epoch)? else { return Ok(None) };
+        let case = task.training_case(index, epoch)?;
+        let mut prompt = demonstration.prompt;
+        let kind = match (reasoning.get(&case.user), self.placement) {
+            (None, _) => Kind::Plain,
+            (Some(_), Placement::Completion) => Kind::Reasoned,
+            (Some(text), Placement::Prompt) => {
+                prompt.user = format!("{}\n\n<think>\n{text}\n</think>", prompt.user);
+                Kind::LeakingPrompt
+            }
+        };
+        Ok(Some(Row {
+            user: case.user,
+            epoch,
+            kind,
+            history: case.history,
+            candidates: case.candidates,
+            target: case.target,
+            prompt,
+            completion: demonstration.completion,
+        }))
+    }
+}

@@ -1,0 +1,179 @@
+//! The pictures of items: `images/<item>.jpg`, `.png` or `.webp`.
+//!
+//! What a file is, is decided by its content. Files that are no picture of an item are reported, never guessed at.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use podium_recsys::{Catalogue, ItemId};
+
+/// No picture is larger; an endpoint would not take it.
+const LARGEST_BYTES: u64 = 20 << 20;
+
+/// Why pictures cannot be listed or shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The operating system refused.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no longer what it was.
+    #[error("{} is no longer a picture", .0.display())]
+    Changed(PathBuf),
+}
+
+/// Why a file is left aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Oddity {
+    /// Not named by an item's number and jpg, jpeg, png or webp.
+    Name,
+    /// Its item is not in the titles file.
+    UnknownItem,
+    /// Neither JPEG nor PNG nor WebP, whatever its name says.
+    NotAPicture,
+    /// Too large to send.
+    TooLarge,
+    /// Its item has a picture already.
+    SecondPicture,
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("not named <item>.jpg, .jpeg, .png or .webp"),
+            Self::UnknownItem => f.write_str("its item is not in the titles file"),
+            Self::NotAPicture => f.write_str("neither JPEG nor PNG nor WebP"),
+            Self::TooLarge => write!(f, "larger than {LARGEST_BYTES} bytes"),
+            Self::SecondPicture => f.write_str("its item has another picture"),
+        }
+    }
+}
+
+/// The pictures in a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Pictures {
+    /// The picture of each item that has one.
+    pub(crate) of_items: BTreeMap<ItemId, PathBuf>,
+    /// Files left aside, in order of name.
+    pub(crate) odd: Vec<(PathBuf, Oddity)>,
+}
+
+impl Pictures {
+    /// Lists the folder `dir`.
+    pub(crate) fn list(dir: &Path, catalogue: &Catalogue) -> Result<Self, Error> {
+        let failed = |source| Error::Read { path: dir.to_owned(), source };
+        let entries: io::Result<Vec<_>> = fs::read_dir(dir).map_err(failed)?.collect();
+        let mut paths: Vec<PathBuf> =
+            entries.map_err(failed)?.into_iter().map(|entry| entry.path()).collect();
+        paths.sort();
+        let mut pictures = Self::default();
+        for path in paths {
+            match pictures.item(&path, catalogue)? {
+                Ok(item) => {
+                    pictures.of_items.insert(item, path);
+                }
+                Err(oddity) => pictures.odd.push((path, oddity)),
+            }
+        }
+        Ok(pictures)
+    }
+
+    fn item(&self, path: &Path, catalogue: &Catalogue) -> Result<Result<ItemId, Oddity>, Error> {
+        let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
+        let extension = part(path.extension()).unwrap_or_default().to_ascii_lowercase();
+        let item = part(path.file_stem()).and_then(|stem| stem.parse::<ItemId>().ok());
+        let Some(item) = item.filter(|_| ["jpg", "jpeg", "png", "webp"].contains(&extension.as_str())) else {
+            return Ok(Err(Oddity::Name));
+        };
+        if !catalogue.contains(item) {
+            return Ok(Err(Oddity::UnknownItem));
+        }
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let bytes = fs::metadata(path).map_err(failed)?;
+        if bytes.is_dir() {
+            return Ok(Err(Oddity::NotAPicture));
+        }
+        let mut start = Vec::new();
+        File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(failed)?;
+        Ok(if media_type(&start).is_none() {
+            Err(Oddity::NotAPicture)
+        } else if bytes.len() > LARGEST_BYTES {
+            Err(Oddity::TooLarge)
+        } else if self.of_items.contains_key(&item) {
+            Err(Oddity::SecondPicture)
+        } else {
+            Ok(item)
+        })
+    }
+}
+
+/// A picture as a `data:` address.
+pub(crate) fn address(path: &Path) -> Result<String, Error> {
+    let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let media_type = media_type(&bytes).ok_or_else(|| Error::Changed(path.to_owned()))?;
+    Ok(format!("data:{media_type};base64,{}", STANDARD.encode(bytes)))
+}
+
+/// What a file is by its first bytes.
+fn media_type(start: &[u8]) -> Option<&'static str> {
+    if start.starts_with(b"\xFF\xD8\xFF") {
+        Some("image/jpeg")
+    } else if start.starts_with(b"\x89PNG\r\n\x1A\n") {
+        Some("image/png")
+    } else if start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP") {
+        Some("image/webp")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_recsys::Item;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_picture_of_an_item_is_left_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let png = b"\x89PNG\r\n\x1A\nrest";
+        let files: [(&str, &[u8], Option<Oddity>); 9] = [
+            ("1.png", png, None),
+            ("2.JPG", b"\xFF\xD8\xFF\xE0rest", None),
+            ("3.webp", b"RIFF\0\0\0\0WEBPVP8 ", None),
+            ("1.webp", b"RIFF\0\0\0\0WEBPVP8 ", Some(Oddity::SecondPicture)),
+            ("4.png", b"<html>not found</html>", Some(Oddity::NotAPicture)),
+            ("5.png", b"", Some(Oddity::NotAPicture)),
+            ("9.png", png, Some(Oddity::UnknownItem)),
+            ("01.png", png, Some(Oddity::Name)),
+            ("Thumbs.db", png, Some(Oddity::Name)),
+        ];
+        for (name, bytes, _) in &files {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let catalogue = Catalogue::new((1..=5).map(|id| Item {
+            id: ItemId(id),
+            title: "Title".to_owned(),
+            caption: None,
+            interactions: 0,
+        }));
+        let pictures = Pictures::list(folder.path(), &catalogue).unwrap();
+        assert_eq!(pictures.of_items.keys().copied().collect::<Vec<_>>(), [1, 2, 3].map(ItemId));
+        for (name, _, oddity) in files {
+            let path = folder.path().join(name);
+            let found = pictures.odd.iter().find(|(odd, _)| *odd == path).map(|(_, oddity)| *oddity);
+            assert_eq!(found, oddity, "{name}");
+        }
+        let shown = address(&pictures.of_items[&ItemId(2)]).unwrap();
+        assert_eq!(shown, "data:image/jpeg;base64,/9j/4HJlc3Q=");
+    }
+}

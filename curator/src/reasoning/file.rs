@@ -1,0 +1,45 @@
+//! Files of reasoning, in the form of the data folder: `[{"user_id": …, "reasoning": …}, …]`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use podium_recsys::dataset::{Error, RowPolicy};
+use podium_recsys::{Dataset, User, UserId};
+use podium_runtime::durable;
+use serde_json::{Value, json};
+
+use super::history::Modality;
+
+/// Ending of the file of rewritten reasoning.
+pub(crate) const REFINED: &str = "reasoning_refined.json";
+
+/// Ending of the file of reasoning from `modality`.
+pub(crate) fn ending(modality: Modality) -> String {
+    format!("reasoning_{modality}.json")
+}
+
+/// The reasoning about training users in a file. That about others is not kept; rows that cannot be read are left out
+/// and counted in the log.
+pub(crate) fn read(path: &Path, dataset: &Dataset) -> Result<BTreeMap<UserId, String>, Error> {
+    let (reasoning, report) = dataset.read_reasoning(path, RowPolicy::Skip)?;
+    if report.reasoning_not_of_training_users > 0 {
+        tracing::warn!(
+            "{}: {} rows are not about training users and were not read",
+            path.display(),
+            report.reasoning_not_of_training_users
+        );
+    }
+    for (rows, skipped) in &report.skipped {
+        tracing::warn!("{rows}: {} rows skipped", skipped.count);
+    }
+    Ok(reasoning)
+}
+
+/// Writes the reasoning about those `users` for whom there is a text.
+pub(super) fn write(path: &Path, users: &[&User], texts: Vec<Option<String>>) -> anyhow::Result<()> {
+    let rows = users
+        .iter()
+        .zip(texts)
+        .filter_map(|(user, text)| Some(json!({ "user_id": user.id, "reasoning": text? })));
+    Ok(durable::write(path, format!("{:#}\n", Value::Array(rows.collect())).as_bytes())?)
+}

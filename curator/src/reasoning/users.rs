@@ -1,0 +1,25 @@
+//! About whom there may be reasoning: users of the training file who are not held out as well.
+
+use std::collections::BTreeSet;
+
+use podium_grpo::rng::Stream;
+use podium_recsys::{Dataset, User, UserId};
+
+/// Training users that are not held out, in the order of the file; with `at_most`, as many of them, drawn with `seed`.
+/// More users are a superset of fewer.
+pub(crate) fn training(dataset: &Dataset, at_most: Option<usize>, seed: u64) -> Vec<&User> {
+    let held_out: BTreeSet<UserId> = dataset.test.iter().map(|user| user.id).collect();
+    let mut users: Vec<(u64, usize, &User)> = dataset
+        .train
+        .iter()
+        .enumerate()
+        .filter(|(_, user)| !held_out.contains(&user.id))
+        .map(|(place, user)| (Stream::new(seed, "curator/users", &[user.id.0]).next_u64(), place, user))
+        .collect();
+    if let Some(at_most) = at_most {
+        users.sort_unstable_by_key(|(number, place, _)| (*number, *place));
+        users.truncate(at_most);
+        users.sort_unstable_by_key(|(_, place, _)| *place);
+    }
+    users.into_iter().map(|(_, _, user)| user).collect()
+}

@@ -1,0 +1,97 @@
+//! Flags of every command that asks an endpoint.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::{Error, Plan, Session};
+use crate::endpoint::{Endpoint, Limits, Rates, Secret};
+use crate::store::Store;
+
+/// Name of the store in the data folder.
+const STORE_FILE: &str = "curation.redb";
+
+/// Whom to ask, how often, and what to do when it fails.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Arguments {
+    /// Address of an OpenAI-compatible endpoint, with its /v1.
+    #[arg(long, value_name = "URL")]
+    endpoint: String,
+    /// The model to ask, under the endpoint's name for it.
+    #[arg(long, value_name = "NAME")]
+    model: String,
+    /// Environment variable that holds the endpoint's key; without it none is sent.
+    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    api_key_env: String,
+    /// Requests under way at the same time.
+    #[arg(long, value_name = "N", default_value = "8")]
+    concurrency: NonZeroUsize,
+    /// Requests a minute; 0 is without limit.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    requests_per_min: u64,
+    /// Tokens a minute, read and written; 0 is without limit.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    tokens_per_min: u64,
+    /// Longest time for one request.
+    #[arg(long, value_name = "MS", default_value_t = 120_000)]
+    deadline_ms: u64,
+    /// How often a request that failed is repeated.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    retries: u32,
+    /// Wait before the first repetition; it doubles with each, with jitter.
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    backoff_ms: u64,
+    /// Longest wait that an endpoint may ask for (Retry-After).
+    #[arg(long, value_name = "MS", default_value_t = 600_000)]
+    longest_wait_ms: u64,
+    /// How often an answer that breaks the rules is asked for again, with the reason.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    corrections: u32,
+    /// Longest answer in tokens; 0 leaves it to the endpoint. By default what the command needs.
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u64>,
+    /// Divisor of the logits; by default the endpoint's own.
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Fields to add to each request, or to replace in it.
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    body: Option<Map<String, Value>>,
+    /// Where replies are kept; curation.redb in the data folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+impl Arguments {
+    /// A session for `command` on the data in `folder`, whose answers take about `max_tokens`.
+    pub(crate) fn session(
+        &self,
+        command: &'static str,
+        folder: &Path,
+        max_tokens: u64,
+    ) -> Result<Session, Error> {
+        let secret = Secret::from_environment(&self.api_key_env);
+        let endpoint = Endpoint::new(&self.endpoint, secret, Duration::from_millis(self.deadline_ms))?;
+        let store = self.store.clone().unwrap_or_else(|| folder.join(STORE_FILE));
+        let rates = Rates { requests_per_min: self.requests_per_min, tokens_per_min: self.tokens_per_min };
+        let plan = Plan {
+            command,
+            model: self.model.clone(),
+            concurrency: self.concurrency.get(),
+            retries: self.retries,
+            backoff_ms: self.backoff_ms,
+            longest_wait: Duration::from_millis(self.longest_wait_ms),
+            corrections: self.corrections,
+            max_tokens: self.max_tokens.unwrap_or(max_tokens),
+            temperature: self.temperature,
+            body: self.body.clone().unwrap_or_default(),
+        };
+        Session::new(plan, endpoint, Store::open(&store)?, Limits::new(rates))
+    }
+}

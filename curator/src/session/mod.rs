@@ -1,0 +1,234 @@
+//! A command's conversation with an endpoint: many questions at once, within limits, over failures and interruptions.
+//!
+//! A reply goes to the store before anything else happens, and a question whose reply is there is not asked again. So
+//! an interrupted command is started anew and goes through the same questions; what it had is free. An answer that
+//! breaks the command's rules is kept as well: the question goes on from it, with the reason.
+
+mod arguments;
+mod failure;
+mod outcome;
+mod tally;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use podium_runtime::progress::Progress;
+use podium_runtime::shutdown;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use arguments::Arguments;
+pub(crate) use failure::{Error, Failure};
+pub(crate) use outcome::Outcome;
+
+use crate::endpoint::{Endpoint, Limits, Message, Remedy, Reply, Request, wait_ms};
+use crate::store::{Key, Store};
+use tally::Tally;
+
+/// How a command asks.
+#[derive(Debug, Clone)]
+struct Plan {
+    command: &'static str,
+    model: String,
+    concurrency: usize,
+    retries: u32,
+    backoff_ms: u64,
+    longest_wait: Duration,
+    corrections: u32,
+    max_tokens: u64,
+    temperature: Option<f64>,
+    body: Map<String, Value>,
+}
+
+/// One question to the model.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    /// Its words and pictures.
+    pub(crate) messages: Vec<Message>,
+    /// Which of several answers to it, counted from 0; `None` if there is only one.
+    pub(crate) sample: Option<u64>,
+}
+
+/// The conversation of one command.
+#[derive(Debug)]
+pub(crate) struct Session {
+    plan: Plan,
+    endpoint: Endpoint,
+    store: Store,
+    limits: Mutex<Limits>,
+    tally: Mutex<Tally>,
+    start: Instant,
+    /// Cancelled by a signal, or by a failure after which nothing can be answered.
+    stop: CancellationToken,
+    /// Questions that are being asked: the same one, asked twice at once, is paid for once.
+    asking: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Whatever a thread that panicked left behind are still plain numbers.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// Also takes over SIGINT and SIGTERM: what is under way is finished and kept, and nothing new is asked.
+    fn new(plan: Plan, endpoint: Endpoint, store: Store, limits: Limits) -> Result<Self, Error> {
+        Ok(Self {
+            plan,
+            endpoint,
+            store,
+            limits: Mutex::new(limits),
+            tally: Mutex::default(),
+            start: Instant::now(),
+            stop: shutdown::on_signal().map_err(Error::Signal)?,
+            asking: Mutex::default(),
+        })
+    }
+
+    /// Works on all `items`, several at once, and shows how far it is. Results are in the order of the items.
+    pub(crate) async fn each<I, T, F>(
+        &self,
+        items: &[I],
+        work: impl Fn(usize) -> F,
+    ) -> Vec<Result<T, Failure>>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut progress = Progress::new(self.plan.command, items.len() as u64);
+        let work = &work;
+        let mut running = futures::stream::iter(0..items.len())
+            .map(|index| async move { (index, work(index).await) })
+            .buffer_unordered(self.plan.concurrency);
+        let mut results: Vec<(usize, Result<T, Failure>)> = Vec::with_capacity(items.len());
+        while let Some((index, result)) = running.next().await {
+            if let Err(failure) = &result
+                && failure.is_final_for_all()
+            {
+                self.stop.cancel();
+            }
+            lock(&self.tally).failed += u64::from(result.is_err());
+            results.push((index, result));
+            progress.show(results.len() as u64, || lock(&self.tally).to_string());
+        }
+        progress.finish();
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Asks until `read` takes the answer, at most as often as the plan says. What `read` holds against an answer is
+    /// told to the model.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: &Question,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Failure> {
+        let mut messages = question.messages.clone();
+        let mut corrections = 0;
+        loop {
+            let reply = self.reply(&messages, question.sample).await?;
+            let answer = reply.answer();
+            let reason = if reply.cut {
+                "it was cut off because it was too long: answer more briefly".to_owned()
+            } else {
+                match read(answer) {
+                    Ok(taken) => return Ok(taken),
+                    Err(reason) => reason,
+                }
+            };
+            if corrections == self.plan.corrections {
+                return Err(Failure::Rules { answers: corrections + 1, reason });
+            }
+            corrections += 1;
+            lock(&self.tally).corrected += 1;
+            messages.push(Message::assistant(answer));
+            messages.push(Message::user(&format!(
+                "That answer cannot be used: {reason}. Answer again, and write nothing but the answer."
+            )));
+        }
+    }
+
+    async fn reply(&self, messages: &[Message], sample: Option<u64>) -> Result<Reply, Failure> {
+        let request = Request {
+            messages: messages.to_vec(),
+            max_tokens: self.plan.max_tokens,
+            temperature: self.plan.temperature,
+            seed: sample,
+        };
+        let body = request.body(&self.plan.model, &self.plan.body);
+        let key = Key::new(self.plan.command, &body, sample.unwrap_or(0));
+        let turn = lock(&self.asking).entry(key).or_default().clone();
+        let _turn = turn.lock().await;
+        let reply = match self.store.get(key)? {
+            Some(reply) => {
+                lock(&self.tally).kept += 1;
+                Ok(reply)
+            }
+            None => self.pay_for(key, &body, request.expected_tokens()).await,
+        };
+        lock(&self.asking).remove(&key);
+        reply
+    }
+
+    /// Sends a request, again and again while that may help, and keeps the reply.
+    async fn pay_for(&self, key: Key, body: &str, expected_tokens: u64) -> Result<Reply, Failure> {
+        let mut failures = 0;
+        loop {
+            self.wait_for_turn(expected_tokens).await?;
+            let error = match self.endpoint.send(body).await {
+                Ok(reply) => {
+                    tokio::task::block_in_place(|| self.store.put(key, &reply))?;
+                    let tokens = reply.prompt_tokens + reply.completion_tokens;
+                    if tokens > 0 {
+                        lock(&self.limits).correct(expected_tokens, tokens);
+                    }
+                    lock(&self.tally).paid(&reply);
+                    return Ok(reply);
+                }
+                Err(error) => error,
+            };
+            failures += 1;
+            let asked_to_wait = match error.remedy() {
+                Remedy::Stop => return Err(Failure::Refused(error)),
+                Remedy::Skip => return Err(Failure::Endpoint { attempts: failures, source: error }),
+                Remedy::Again(wait) => wait.unwrap_or_default(),
+            };
+            if failures > self.plan.retries || asked_to_wait > self.plan.longest_wait {
+                return Err(Failure::Endpoint { attempts: failures, source: error });
+            }
+            tracing::debug!("{}: {error}; it will be repeated", self.plan.command);
+            lock(&self.tally).repeated += 1;
+            if !asked_to_wait.is_zero() {
+                let until_ms = self.now_ms() + asked_to_wait.as_millis() as u64;
+                lock(&self.limits).pause(until_ms);
+            }
+            let wait = wait_ms(self.plan.backoff_ms, failures - 1, key.number());
+            self.sleep_until(self.now_ms() + wait).await?;
+        }
+    }
+
+    /// Returns when a request of about `tokens` tokens may go.
+    async fn wait_for_turn(&self, tokens: u64) -> Result<(), Failure> {
+        let mut at_ms = lock(&self.limits).grant(self.now_ms(), tokens);
+        self.sleep_until(at_ms).await?;
+        while let Some(until_ms) = lock(&self.limits).paused_beyond(at_ms) {
+            at_ms = until_ms;
+            self.sleep_until(at_ms).await?;
+        }
+        Ok(())
+    }
+
+    async fn sleep_until(&self, at_ms: u64) -> Result<(), Failure> {
+        let wake = self.start + Duration::from_millis(at_ms);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Failure::Interrupted),
+            () = tokio::time::sleep_until(wake.into()) => Ok(()),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}

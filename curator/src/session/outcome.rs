@@ -1,0 +1,92 @@
+//! How a command that asked an endpoint ends: what it writes, what it lists, and its exit code.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use podium_runtime::{durable, logs};
+use serde_json::{Value, json};
+
+use super::{Failure, Session, lock};
+
+/// Exit code of a command that a signal ended.
+const INTERRUPTED: u8 = 130;
+/// As many failures are shown; the file has all of them.
+const SHOWN: usize = 20;
+
+/// Which items came to nothing, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    failures: Vec<(String, Failure)>,
+}
+
+impl Outcome {
+    /// Parts results into what succeeded and what did not; `name` says which item one belongs to.
+    pub(crate) fn sort<I, T>(
+        &mut self,
+        items: &[I],
+        results: Vec<Result<T, Failure>>,
+        name: impl Fn(&I) -> String,
+    ) -> Vec<Option<T>> {
+        let sorted = items
+            .iter()
+            .zip(results)
+            .map(|(item, result)| result.map_err(|failure| self.failures.push((name(item), failure))).ok());
+        sorted.collect()
+    }
+
+    /// Ends the command: `write` writes what succeeded to `output`, unless the work was interrupted and the output
+    /// would only be a part of it. Failures are listed on standard output and in a file beside `output`.
+    pub(crate) fn finish(
+        self,
+        session: &Session,
+        output: &Path,
+        write: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        println!("{}", lock(&session.tally));
+        let mut failures = self.failures;
+        if let Some(position) = failures.iter().position(|(_, failure)| failure.is_final_for_all()) {
+            let (name, failure) = failures.swap_remove(position);
+            return Err(failure).with_context(|| format!("stopped at {name}; what was answered is kept"));
+        }
+        let total = failures.len();
+        failures.retain(|(_, failure)| !matches!(failure, Failure::Interrupted));
+        let interrupted = total - failures.len();
+        for (name, failure) in failures.iter().take(SHOWN) {
+            println!("failed: {name}: {}", logs::describe(failure));
+        }
+        if failures.len() > SHOWN {
+            println!("failed: {} more", failures.len() - SHOWN);
+        }
+        if interrupted > 0 {
+            println!(
+                "interrupted with {interrupted} to go; what was answered is kept: run it again to go on"
+            );
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        write()?;
+        println!("wrote {}", output.display());
+        list(output, &failures)?;
+        Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Writes the failures beside `output`, or removes what an earlier run listed.
+fn list(output: &Path, failures: &[(String, Failure)]) -> anyhow::Result<()> {
+    let path = output.with_extension("failures.json");
+    if failures.is_empty() {
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+    }
+    let rows: Vec<Value> = failures
+        .iter()
+        .map(|(name, failure)| json!({ "item": name, "reason": logs::describe(failure) }))
+        .collect();
+    durable::write(&path, format!("{:#}\n", Value::Array(rows)).as_bytes())?;
+    println!("{} failed; all are listed in {}", failures.len(), path.display());
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! `caption`: what is asked, what is taken, and what is done about failures.
+
+use serde_json::Value;
+
+use crate::server::{Conduct, Server, words};
+use crate::shop::{ITEMS, Shop, run, title};
+
+/// A caption that tells which picture it is of.
+pub(crate) fn caption_of(body: &Value) -> String {
+    let picture = body["messages"][0]["content"][1]["image_url"]["url"].as_str().unwrap();
+    format!("Something drawn in ink, mark {}.", &blake3::hash(picture.as_bytes()).to_hex()[..8])
+}
+
+/// What `caption` writes where nothing goes wrong.
+pub(crate) fn undisturbed() -> String {
+    let shop = Shop::new();
+    let server = Server::start(caption_of, |_, _, _| Conduct::Answer);
+    run(shop.asking(&server, &["caption"])).expect(0);
+    assert_eq!(server.received().len() as u64, ITEMS);
+    shop.read("shop_captions.json")
+}
+
+#[test]
+fn every_fault_of_the_endpoint_is_overcome_and_nothing_is_lost() {
+    let faults = [
+        Conduct::Status(500, "oops"),
+        Conduct::Status(503, ""),
+        Conduct::RateLimit("0"),
+        Conduct::Truncate,
+        Conduct::Body("{\"choices\": [{\"message\""),
+        Conduct::Body("{}"),
+        Conduct::Body("{\"choices\": [{\"message\": {\"content\": \"  \"}}]}"),
+    ];
+    let shop = Shop::new();
+    let server = Server::start(caption_of, move |_, before, total| match before {
+        0 | 1 => faults[(total + before) % faults.len()].clone(),
+        _ => Conduct::Answer,
+    });
+    let ended = run(shop.asking(&server, &["caption"])).expect(0);
+    assert!(ended.output.contains("40 asked, 0 kept from before, 80 repeated"), "{}", ended.output);
+    assert!(ended.output.contains("440 + 280 tokens"), "{}", ended.output);
+    assert_eq!(shop.read("shop_captions.json"), undisturbed());
+    assert!(server.paid().values().all(|&times| times == 1));
+
+    // All of it is kept: nothing is asked again, and the same comes out.
+    let before = server.received().len();
+    let again = run(shop.asking(&server, &["caption"])).expect(0);
+    assert!(again.output.contains("0 asked, 40 kept"), "{}", again.output);
+    assert_eq!(server.received().len(), before);
+    assert_eq!(shop.read("shop_captions.json"), undisturbed());
+}
+
+#[test]
+fn a_stalled_request_ends_at_its_deadline_and_is_repeated() {
+    let shop = Shop::new();
+    let server =
+        Server::start(caption_of, |_, _, total| if total < 2 { Conduct::Stall } else { Conduct::Answer });
+    run(shop.asking(&server, &["caption", "--deadline-ms", "1500"])).expect(0);
+    assert_eq!(shop.read("shop_captions.json"), undisturbed());
+}
+
+#[test]
+fn nobody_is_asked_before_the_endpoint_wants_to_be() {
+    let shop = Shop::new();
+    let server =
+        Server::start(
+            caption_of,
+            |_, _, total| {
+                if total == 0 { Conduct::RateLimit("1") } else { Conduct::Answer }
+            },
+        );
+    run(shop.asking(&server, &["caption", "--concurrency", "1"])).expect(0);
+    let received = server.received();
+    assert!(received[1].at - received[0].at >= std::time::Duration::from_secs(1));
+
+    // Longer than anyone waits.
+    let shop = Shop::new();
+    let server = Server::start(caption_of, |_, _, _| Conduct::RateLimit("86400"));
+    let ended = run(shop.asking(&server, &["caption"])).expect(1);
+    assert!(ended.output.contains("429 Too Many Requests"), "{}", ended.output);
+    assert_eq!(server.received().len() as u64, ITEMS);
+}
+
+/// The end of a picture's `data:` address.
+pub(crate) fn picture_of(item: u64) -> String {
+    use base64::Engine as _;
+    let mut bytes = b"\x89PNG\r\n\x1A\n".to_vec();
+    bytes.extend(format!("picture of item {item}").bytes());
+    format!("{}\"", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+#[test]
+fn a_caption_that_breaks_the_rules_is_asked_for_again_with_the_reason() {
+    let shop = Shop::new();
+    let server = Server::start(
+        |body| {
+            let corrections = body["messages"].as_array().unwrap().len() / 2;
+            let text = body.to_string();
+            if text.contains(&picture_of(3)) && corrections == 0 {
+                format!("A poster of {}.", title(3))
+            } else if text.contains(&picture_of(4)) && corrections == 0 {
+                "very ".repeat(60) + "long"
+            } else if text.contains(&picture_of(5)) {
+                format!("Again {}.", title(5).to_uppercase())
+            } else {
+                caption_of(body)
+            }
+        },
+        |_, _, _| Conduct::Answer,
+    );
+    let ended = run(shop.asking(&server, &["caption"])).expect(1);
+    assert!(ended.output.contains("[ITEM_5]: 4 answers broke the rules"), "{}", ended.output);
+    let captions = shop.json("shop_captions.json");
+    assert_eq!(captions.as_object().unwrap().len() as u64, ITEMS - 1);
+    let second = server.received().into_iter().find(|request| {
+        request.body.to_string().contains(&picture_of(4)) && words(&request.body).contains("61 words")
+    });
+    assert!(second.is_some(), "the reason is told");
+
+    // What was paid for a caption that broke the rules is not paid again.
+    let before = server.received().len();
+    run(shop.asking(&server, &["caption"])).expect(1);
+    assert_eq!(server.received().len(), before);
+}
+
+#[test]
+fn the_title_is_not_in_the_request() {
+    let shop = Shop::new();
+    let server = Server::start(caption_of, |_, _, _| Conduct::Answer);
+    run(shop.asking(&server, &["caption"])).expect(0);
+    let received = server.received();
+    for item in 1..=ITEMS {
+        assert!(received.iter().all(|request| !request.words().contains(&title(item))));
+    }
+    assert_eq!(received[0].body["model"], "test-model");
+}
+
+#[test]
+fn files_that_are_no_pictures_are_reported_and_long_titles_are_no_trouble() {
+    let shop = Shop::new();
+    shop.write("images/2.png", "<html>404</html>");
+    shop.write("images/notes.txt", "mine");
+    let titles = shop
+        .read("shop_titles.csv")
+        .replace(&format!("6,{}", title(6)), &format!("6,{}", "long ".repeat(200_000)));
+    shop.write("shop_titles.csv", titles);
+    let server = Server::start(caption_of, |_, _, _| Conduct::Answer);
+    let ended = run(shop.asking(&server, &["caption"])).expect(0);
+    assert!(ended.output.contains("2.png: neither JPEG nor PNG nor WebP"), "{}", ended.output);
+    assert!(ended.output.contains("notes.txt: not named <item>.jpg"), "{}", ended.output);
+    assert!(ended.output.contains("39 pictures of 40 items, 2 files left aside, 1 items without a picture"));
+    assert_eq!(server.received().len() as u64, ITEMS - 1);
+}
+
+#[test]
+fn a_wrong_key_or_model_stops_at_once() {
+    for (status, text) in
+        [(401, "wrong key"), (404, "no such model"), (429, "{\"code\": \"insufficient_quota\"}")]
+    {
+        let shop = Shop::new();
+        let server = Server::start(caption_of, move |_, _, _| Conduct::Status(status, text));
+        let ended = run(shop.asking(&server, &["caption"])).expect(1);
+        assert!(ended.logs.contains("the endpoint refuses every request"), "{}", ended.logs);
+        assert!(server.received().len() <= 4, "as many as were under way");
+        assert!(!shop.file("shop_captions.json").exists());
+    }
+}

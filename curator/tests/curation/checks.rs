@@ -1,0 +1,129 @@
+//! `check`: what it finds, and what it leaves in peace.
+
+use serde_json::Value;
+
+use crate::reasoning::assessed;
+use crate::shop::{Shop, items_of, run, title};
+
+/// A shop with a training file, and its rows.
+fn mixed() -> (Shop, Vec<Value>) {
+    let (shop, _server) = assessed();
+    run(shop.command(&["mix", "--threshold", "0", "--share", "0.25"])).expect(0);
+    let text = shop.read("shop_mixed.jsonl");
+    let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (shop, rows)
+}
+
+#[test]
+fn what_mix_writes_is_clean() {
+    let (shop, _) = mixed();
+    let json = shop.file("check.json");
+    let ended = run(shop.command(&["check", "--json", json.to_str().unwrap()])).expect(0);
+    assert!(ended.output.contains("nothing wrong was found"), "{}", ended.output);
+    let found = shop.json("check.json");
+    assert_eq!(found["rows"], 12);
+    assert_eq!(found["findings"], serde_json::json!({}));
+    let positions = found["positions"].as_array().unwrap();
+    assert_eq!(positions.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 12);
+}
+
+#[test]
+fn every_kind_of_fault_is_found_where_it_is() {
+    let (shop, rows) = mixed();
+    let user = rows[0]["user"].as_u64().unwrap();
+    let target = items_of(user)[3];
+    let prompt = rows[0]["prompt"]["user"].as_str().unwrap().to_owned();
+    let changes: [(&str, &dyn Fn(&mut Value)); 8] = [
+        ("target_given_away", &|row| {
+            row["prompt"]["user"] = format!("{prompt}\nHint: {}", title(target)).into();
+        }),
+        ("target_given_away", &|row| {
+            row["prompt"]["user"] = format!("[ITEM_{target}] fits.\n{prompt}").into();
+        }),
+        ("held_out_user", &|row| row["user"] = 101.into()),
+        ("unknown_user", &|row| row["user"] = 999.into()),
+        ("wrong_target", &|row| row["target"] = items_of(user)[0].into()),
+        ("known_candidate", &|row| {
+            let place = usize::from(row["candidates"][0] == target);
+            row["candidates"][place] = items_of(user)[1].into();
+        }),
+        ("malformed_completion", &|row| row["completion"] = "the first one".into()),
+        ("differs_from_run_file", &|row| row["prompt"]["user"] = "Rank these.".into()),
+    ];
+    for (kind, change) in changes {
+        let mut changed = rows.clone();
+        change(&mut changed[0]);
+        assert_found(&shop, &changed, kind);
+    }
+    let held_out = items_of(101);
+    let mut changed = rows.clone();
+    changed[0]["history"] = held_out[..3].to_vec().into();
+    changed[0]["target"] = held_out[3].into();
+    assert_found(&shop, &changed, "held_out_case");
+    let mut changed = rows.clone();
+    changed.push(rows[1].clone());
+    assert_found(&shop, &changed, "repeated_user");
+    assert_found(&shop, &changed, "repeated_text");
+    let mut changed = rows.clone();
+    let completion = rows[0]["completion"].as_str().unwrap();
+    let (lines, last) = completion.trim_end().rsplit_once('\n').unwrap();
+    let lines: Vec<&str> = lines.rsplitn(3, '\n').collect();
+    changed[0]["completion"] = format!("{last}\n{}\n{}", lines[0], lines[1]).into();
+    assert_found(&shop, &changed, "target_not_first");
+    changed[0] = serde_json::json!({ "user": 1 });
+    assert_found(&shop, &changed, "malformed");
+}
+
+fn assert_found(shop: &Shop, rows: &[Value], kind: &str) {
+    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    shop.write("changed.jsonl", text);
+    let (file, json) = (shop.file("changed.jsonl"), shop.file("check.json"));
+    let arguments = ["check", "--file", file.to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let ended = run(shop.command(&arguments)).expect(1);
+    let found = &shop.json("check.json")["findings"][kind];
+    assert!(found["count"].as_u64().is_some(), "{kind}: {}", ended.output);
+    assert!(!found["first"][0].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn targets_that_always_come_first_are_noticed() {
+    let (shop, rows) = mixed();
+    let first: Vec<Value> = rows
+        .into_iter()
+        .map(|mut row| {
+            let target = row["target"].clone();
+            let list = row["candidates"].as_array_mut().unwrap();
+            let place = list.iter().position(|item| *item == target).unwrap();
+            list.swap(0, place);
+            row
+        })
+        .collect();
+    assert_found(&shop, &first, "uneven_positions");
+}
+
+#[test]
+fn reasoning_that_was_written_with_the_target_in_sight_is_noticed() {
+    let (shop, _) = mixed();
+    let rows = Value::from_iter((1..=12).map(|user| {
+        let reasoning = format!("Step 4: they will choose {}.", title(items_of(user)[3]));
+        serde_json::json!({ "line_idx": 0, "user_id": user, "reasoning": reasoning })
+    }));
+    shop.write("shop_deepseek_cot.json", rows.to_string());
+    let ended = run(shop.command(&["check"])).expect(1);
+    assert!(ended.output.contains("leak: reasoning that names its target"), "{}", ended.output);
+}
+
+#[test]
+fn bad_rows_are_refused_or_skipped_and_never_a_panic() {
+    let (shop, _) = mixed();
+    let lines = shop.read("train.tsv");
+    shop.write("train.tsv", format!("{lines}13\t\n14\t5\nnonsense\n15\t1 2 99999\n"));
+    let ended = run(shop.command(&["check"])).expect(1);
+    assert!(ended.logs.contains("line 13"), "{}", ended.logs);
+    let ended = run(shop.command(&["check", "--set", "data.bad_rows=skip"])).expect(0);
+    assert!(
+        ended.logs.contains("too_few_items: 2 rows skipped, the first at line 13, line 14"),
+        "{}",
+        ended.logs
+    );
+}

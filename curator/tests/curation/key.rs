@@ -1,0 +1,52 @@
+//! The endpoint's key is sent, and stands nowhere else.
+
+use std::path::Path;
+
+use crate::captions::caption_of;
+use crate::server::{Conduct, Server};
+use crate::shop::{KEY, Shop, run};
+
+#[test]
+fn the_key_is_in_no_store_log_or_output() {
+    let shop = Shop::new();
+    // An endpoint that quotes the key in errors and even in an answer.
+    let server = Server::start(
+        |body| format!("{} {KEY}", caption_of(body)),
+        |_, before, total| match (before, total % 3) {
+            (0, 0) => Conduct::Status(500, "you sent KEY"),
+            (_, 1) if before < 3 => Conduct::Status(400, "you sent KEY"),
+            _ => Conduct::Answer,
+        },
+    );
+    let mut command = shop.asking(&server, &["caption"]);
+    command.env("PODIUM_LOG", "trace");
+    let ended = run(command).expect(1);
+    assert!(ended.output.contains("400 Bad Request: you sent Bearer [key]"), "{}", ended.output);
+    for text in [&ended.output, &ended.logs] {
+        assert!(!text.contains(KEY), "{text}");
+    }
+    let mut files = 0;
+    search(shop.path(), &mut files);
+    assert!(files > 40, "the whole folder was searched");
+    assert!(shop.read("shop_captions.json").contains("[key]"));
+
+    // Without a key in the environment nothing is sent.
+    let server = Server::start(caption_of, |_, _, _| Conduct::Status(401, "key: KEY"));
+    let mut command = shop.asking(&server, &["caption", "--corrections", "0"]);
+    command.env_remove(crate::shop::KEY_VARIABLE);
+    assert!(run(command).expect(1).logs.contains("key: none"));
+}
+
+fn search(folder: &Path, files: &mut usize) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            search(&path, files);
+        } else {
+            *files += 1;
+            let bytes = std::fs::read(&path).unwrap();
+            let found = bytes.windows(KEY.len()).any(|window| window == KEY.as_bytes());
+            assert!(!found, "{}", path.display());
+        }
+    }
+}

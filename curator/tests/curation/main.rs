@@ -1,0 +1,12 @@
+//! The real program against an endpoint that fails, stalls, limits, truncates and talks junk.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod captions;
+mod checks;
+mod faults;
+mod interruption;
+mod key;
+mod reasoning;
+mod server;
+mod shop;

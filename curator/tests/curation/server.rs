@@ -1,0 +1,163 @@
+//! An OpenAI-compatible endpoint that misbehaves as a test tells it to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde_json::{Value, json};
+
+/// What the endpoint does with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    /// Answers it.
+    Answer,
+    /// Fails with a status and a text, in which `KEY` becomes the authorization header.
+    Status(u16, &'static str),
+    /// Too many requests; come back after so many seconds.
+    RateLimit(&'static str),
+    /// Takes the request and never answers.
+    Stall,
+    /// Answers half of what it announced, and hangs up.
+    Truncate,
+    /// Answers with this body.
+    Body(&'static str),
+}
+
+/// One request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    /// Its body.
+    pub(crate) body: Value,
+    /// What was done with it.
+    pub(crate) conduct: Conduct,
+    /// When it came.
+    pub(crate) at: Instant,
+}
+
+impl Received {
+    /// All words of the request.
+    pub(crate) fn words(&self) -> String {
+        words(&self.body)
+    }
+}
+
+/// All words of a request, without its pictures.
+pub(crate) fn words(body: &Value) -> String {
+    let mut all = String::new();
+    for message in body["messages"].as_array().into_iter().flatten() {
+        match &message["content"] {
+            Value::Array(parts) => {
+                for text in parts.iter().filter_map(|part| part["text"].as_str()) {
+                    all.extend([text, "\n"]);
+                }
+            }
+            content => all.extend([content.as_str().unwrap_or_default(), "\n"]),
+        }
+    }
+    all
+}
+
+/// What to do with the request: from its body, how often the same came before, and how many came before at all.
+type Script = dyn Fn(&Value, usize, usize) -> Conduct + Send + Sync;
+type Answers = dyn Fn(&Value) -> String + Send + Sync;
+
+struct Shared {
+    script: Box<Script>,
+    answers: Box<Answers>,
+    received: Mutex<Vec<Received>>,
+}
+
+/// The endpoint; it is gone when this is dropped.
+pub(crate) struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    /// An endpoint that follows `script` and, where it answers, answers with `answers`.
+    pub(crate) fn start(
+        answers: impl Fn(&Value) -> String + Send + Sync + 'static,
+        script: impl Fn(&Value, usize, usize) -> Conduct + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            script: Box::new(script),
+            answers: Box::new(answers),
+            received: Mutex::default(),
+        });
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/v1/chat/completions", post(serve)).with_state(Arc::clone(&shared));
+        let router = router.layer(axum::extract::DefaultBodyLimit::disable());
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self { address, shared, _runtime: runtime }
+    }
+
+    /// Its address, as `--endpoint` takes it.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// Every request so far.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().unwrap().clone()
+    }
+
+    /// How often each request was answered, and so paid for.
+    pub(crate) fn paid(&self) -> HashMap<String, usize> {
+        let mut paid = HashMap::new();
+        for request in self.received() {
+            if request.conduct == Conduct::Answer {
+                *paid.entry(request.body.to_string()).or_default() += 1;
+            }
+        }
+        paid
+    }
+}
+
+async fn serve(State(shared): State<Arc<Shared>>, headers: HeaderMap, bytes: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&bytes).unwrap();
+    let conduct = {
+        let mut received = shared.received.lock().unwrap();
+        let before = received.iter().filter(|request| request.body == body).count();
+        let conduct = (shared.script)(&body, before, received.len());
+        received.push(Received { body: body.clone(), conduct: conduct.clone(), at: Instant::now() });
+        conduct
+    };
+    let answer = || {
+        let message = json!({ "role": "assistant", "content": (shared.answers)(&body) });
+        json!({
+            "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }],
+            "usage": { "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 },
+        })
+        .to_string()
+    };
+    match conduct {
+        Conduct::Answer => answer().into_response(),
+        Conduct::Status(status, text) => {
+            let key = headers.get(header::AUTHORIZATION).map_or("none", |value| value.to_str().unwrap());
+            (StatusCode::from_u16(status).unwrap(), text.replace("KEY", key)).into_response()
+        }
+        Conduct::RateLimit(after) => {
+            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, after)], "slow down").into_response()
+        }
+        Conduct::Stall => std::future::pending().await,
+        Conduct::Truncate => {
+            let whole = answer();
+            let half = whole[..whole.len() / 2].to_owned();
+            let pieces = [Ok(half), Err(std::io::Error::other("the line is cut"))];
+            let body = Body::from_stream(futures::stream::iter(pieces));
+            ([(header::CONTENT_LENGTH, whole.len().to_string())], body).into_response()
+        }
+        Conduct::Body(body) => body.into_response(),
+    }
+}
