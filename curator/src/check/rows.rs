@@ -59,9 +59,6 @@ impl<'a> Rows<'a> {
         if !self.texts_seen.insert(text.finalize()) {
             find(Kind::RepeatedText);
         }
-        if row.prompt.user.contains("<think>\n") {
-            find(Kind::ReasoningInPrompt);
-        }
         let Some(&(index, user)) = self.trained.get(&row.user) else {
             if !self.held_out.contains(&row.user) {
                 find(Kind::UnknownUser);
@@ -77,6 +74,10 @@ impl<'a> Rows<'a> {
             find(Kind::KnownCandidate);
         }
         let case = self.task.training_case(index, row.epoch)?;
+        let blocks = |text: &str| text.matches("<think>\n").count();
+        if blocks(&row.prompt.user) > blocks(&case.prompt.user) {
+            find(Kind::ReasoningInPrompt);
+        }
         let shown = Case { candidates: row.candidates.clone(), target: row.target, ..case.clone() };
         let outcome = self.task.grade(&shown, &row.completion).outcome;
         if outcome.form != Form::WellFormed {

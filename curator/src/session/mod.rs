@@ -99,7 +99,10 @@ impl Session {
         let mut progress = Progress::new(self.plan.command, items.len() as u64);
         let work = &work;
         let mut running = futures::stream::iter(0..items.len())
-            .map(|index| async move { (index, work(index).await) })
+            .map(|index| async move {
+                let stopped = self.stop.is_cancelled();
+                (index, if stopped { Err(Failure::Interrupted) } else { work(index).await })
+            })
             .buffer_unordered(self.plan.concurrency);
         let mut results: Vec<(usize, Result<T, Failure>)> = Vec::with_capacity(items.len());
         while let Some((index, result)) = running.next().await {
@@ -167,7 +170,11 @@ impl Session {
             }
             None => self.pay_for(key, &body, request.expected_tokens()).await,
         };
-        lock(&self.asking).remove(&key);
+        let mut asking = lock(&self.asking);
+        // Whoever waits for the same reply still needs the entry: the map and this call hold two.
+        if Arc::strong_count(&turn) == 2 {
+            asking.remove(&key);
+        }
         reply
     }
 
