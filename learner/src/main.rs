@@ -95,6 +95,12 @@ struct Sft {
     /// The policy to start from; the run file's model.path otherwise.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Imitate the rows of this training file (`podium-curator mix` writes it) and not the data set's demonstrations.
+    #[arg(long, value_name = "FILE.jsonl")]
+    rows: Option<PathBuf>,
+    /// Rows of more tokens, prompt and completion together, are left out and reported.
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "rows")]
+    longest_tokens: usize,
     /// Start from random weights of this seed.
     #[arg(long, value_name = "SEED")]
     init_seed: Option<u64>,
@@ -296,7 +302,9 @@ fn sft(command: &Sft) -> anyhow::Result<()> {
         config: command.model_config.clone(),
         init_seed: command.init_seed,
     };
-    let last = sft::run(&file, command.run.folder(), &start, device, &command.out)?;
+    let rows =
+        command.rows.clone().map(|path| sft::TrainingFile { path, longest_tokens: command.longest_tokens });
+    let last = sft::run(&file, command.run.folder(), rows.as_ref(), &start, device, &command.out)?;
     if let Some(last) = last {
         eprintln!(
             "loss {:.4} after {} steps: the policy is in {}",

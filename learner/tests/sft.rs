@@ -6,6 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use podium_recsys::demonstration::demonstrate;
+use podium_recsys::mixed::{self, Kind, Row};
+use podium_recsys::task::Task;
+
 const RUN: &str = r#"
 [run]
 name = "sft-test"
@@ -120,4 +124,41 @@ fn what_is_missing_is_named() {
     );
     assert!(with("demonstration.reasoning_share=0.0").contains("has a demonstration"));
     assert!(with("sft.bach_size=1").contains("did you mean `sft.batch_size`"));
+}
+
+#[test]
+fn it_imitates_a_training_file_and_reports_rows_that_are_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = podium_config::RunFile::parse(RUN, "the test's run file", &[]).unwrap();
+    let dataset = podium_recsys::synthetic::generate(&file.world).unwrap();
+    let task = Task::new(dataset, &file.task(), file.run.seed, Path::new("")).unwrap();
+    let mut rows = Vec::new();
+    for index in 0..20 {
+        let case = task.training_case(index, 0).unwrap();
+        let shown = demonstrate(&task, &file.demonstration, index, 0).unwrap().unwrap();
+        let mut row = Row {
+            user: case.user,
+            epoch: 0,
+            kind: Kind::Reasoned,
+            history: case.history,
+            candidates: case.candidates,
+            target: case.target,
+            prompt: shown.prompt,
+            completion: shown.completion,
+        };
+        if index == 4 {
+            row.prompt.user = row.prompt.user.repeat(20);
+        }
+        mixed::write(&mut rows, &row).unwrap();
+    }
+    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let flags = ["--init-seed", "7", "--model-config", "config.json", "--rows", "rows.jsonl"];
+    let with = |most| [&flags[..], &["--longest-tokens", most]].concat();
+    let output = sft(folder.path(), "out", &with("200"));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("1 of 20 rows have more than 200 tokens and are left out: line 5 ("), "{log}");
+    let losses = losses(&folder.path().join("out"));
+    assert!(losses[59] < losses[0] / 3.0, "{losses:?}");
+    assert!(fail(folder.path(), &with("3")).contains("no row of at most 3 tokens, and 20 that are longer"));
 }

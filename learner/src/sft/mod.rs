@@ -8,12 +8,13 @@
 //! Step sizes, batches and the curriculum are `[sft]` of the run file; of the optimizer's other numbers and libtorch's
 //! threads those of `[learner]` hold.
 
+mod file_samples;
 mod samples;
 mod start;
 
 use std::fs::File;
 use std::io::{LineWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use podium_config::RunFile;
@@ -23,6 +24,7 @@ use podium_runtime::progress::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+pub use file_samples::Error as FileError;
 pub use samples::{Error as SamplesError, Sample, Samples};
 pub use start::{Error as StartError, Start};
 
@@ -72,6 +74,15 @@ pub enum Error {
     Write(#[from] durable::Error),
 }
 
+/// A training file of mixed grain, as `podium-curator mix` writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Rows of more tokens, prompt and completion together, are left out and reported.
+    pub longest_tokens: usize,
+}
+
 /// One row of metrics.jsonl.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Row {
@@ -90,10 +101,12 @@ pub struct Row {
 /// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, or its adapter in PEFT's where the run
 /// file has one trained, with the tokenizer's files and metrics.jsonl beside it.
 ///
-/// `base`: the folder that the run file's templates are relative to. Returns the last row of the metrics.
+/// `base`: the folder that the run file's templates are relative to. With `rows` the demonstrations are those of a training
+/// file and not of the data set. Returns the last row of the metrics.
 pub fn run(
     file: &RunFile,
     base: &Path,
+    rows: Option<&TrainingFile>,
     start: &Start,
     device: Device,
     out: &Path,
@@ -101,7 +114,11 @@ pub fn run(
     let weights = start.weights(file)?;
     durable::create_folder(out)?;
     start.write_tokenizer(file, out)?;
-    let samples = Samples::new(file, base, start.folder(file).unwrap_or(out))?;
+    let tokenizer = start.folder(file).unwrap_or(out);
+    let samples = match rows {
+        Some(rows) => Samples::of_file(file, &rows.path, rows.longest_tokens, tokenizer)?,
+        None => Samples::new(file, base, tokenizer)?,
+    };
     let mut policy = weights.policy(file, samples.vocabulary(), device)?;
     let mut trainer = Trainer::new(&mut policy, file);
     let path = out.join(METRICS_FILE);

@@ -1,15 +1,17 @@
-//! Demonstrations as token ids, one after another, epoch after epoch.
+//! Demonstrations as token ids, one after another, epoch after epoch: made of a data set, or read from a training file.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use podium_config::RunFile;
 use podium_recsys::dataset::{self, Dataset};
-use podium_recsys::demonstration::{self, Demonstration, demonstrate};
-use podium_recsys::prompt::Measure;
+use podium_recsys::demonstration::{self, demonstrate};
+use podium_recsys::prompt::{Measure, Prompt};
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Task};
 use podium_tokenizer::{Message, Tokenizer, Variables};
+
+use super::file_samples::{self, FileSamples};
 
 /// Why there is nothing to imitate.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,9 @@ pub enum Error {
         "the tokenizer has no end-of-turn token: expected an eos_token_id in generation_config.json or config.json"
     )]
     NoEndOfTurn,
+    /// The training file cannot be used.
+    #[error(transparent)]
+    File(#[from] file_samples::Error),
     /// Not one training user has something to imitate.
     #[error(
         "no training user of data set {dataset} has a demonstration: expected reasoning of some users (a data set with \
@@ -51,16 +56,35 @@ pub struct Sample {
     pub completion: Vec<u32>,
 }
 
-/// The demonstrations of a data set in training order, without end.
+/// Demonstrations in training order, without end.
 #[derive(Debug)]
 pub struct Samples {
+    encoder: Encoder,
+    origin: Origin,
+}
+
+/// Where demonstrations come from.
+#[derive(Debug)]
+enum Origin {
+    Dataset(Box<DatasetSamples>),
+    File(FileSamples),
+}
+
+/// Turns texts into token ids, as rollouts do.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    tokenizer: Arc<Tokenizer>,
+    variables: Variables,
+    end_of_turn: u32,
+}
+
+/// The demonstrations of a data set's training users.
+#[derive(Debug)]
+struct DatasetSamples {
     task: Task,
     /// The same with rankings of all candidates, where the curriculum starts with them.
     full_ranking: Option<Task>,
     options: demonstration::Options,
-    tokenizer: Arc<Tokenizer>,
-    variables: Variables,
-    end_of_turn: u32,
     epoch: u64,
     order: Vec<usize>,
     position: usize,
@@ -78,10 +102,9 @@ impl Samples {
             None => synthetic::generate(&file.world)?,
         };
         let options = file.task();
-        let tokenizer = Arc::new(Tokenizer::load(tokenizer)?);
-        let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
+        let encoder = Encoder::load(file, tokenizer)?;
         let measure: Arc<Measure> = {
-            let (tokenizer, variables) = (tokenizer.clone(), variables.clone());
+            let (tokenizer, variables) = (encoder.tokenizer.clone(), encoder.variables.clone());
             Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?))
         };
         let full_ranking = if file.sft.full_ranking_steps == 0 {
@@ -92,28 +115,47 @@ impl Samples {
             Some(Task::new(dataset.clone(), &options, seed, base)?.measured_with(measure.clone()))
         };
         let task = Task::new(dataset, &options, seed, base)?.measured_with(measure);
-        let end_of_turn = tokenizer.end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
-        Ok(Self {
+        let origin = Origin::Dataset(Box::new(DatasetSamples {
             order: task.training_order(0),
             task,
             full_ranking,
             options: file.demonstration.clone(),
-            tokenizer,
-            variables,
-            end_of_turn,
             epoch: 0,
             position: 0,
             found: false,
-        })
+        }));
+        Ok(Self { encoder, origin })
+    }
+
+    /// The rows of a training file of mixed grain, again and again in its order. Rows of more than `longest_tokens` tokens
+    /// are left out and reported, never cut.
+    pub fn of_file(
+        file: &RunFile,
+        rows: &Path,
+        longest_tokens: usize,
+        tokenizer: &Path,
+    ) -> Result<Self, Error> {
+        let encoder = Encoder::load(file, tokenizer)?;
+        let origin = Origin::File(FileSamples::read(rows, longest_tokens, &encoder)?);
+        Ok(Self { encoder, origin })
     }
 
     /// Tokens that the tokenizer knows.
     pub fn vocabulary(&self) -> usize {
-        self.tokenizer.vocab_size()
+        self.encoder.tokenizer.vocab_size()
     }
 
-    /// The next demonstration.
+    /// The next demonstration. Only those of a data set can rank all candidates.
     pub fn draw(&mut self, full_ranking: bool) -> Result<Sample, Error> {
+        match &mut self.origin {
+            Origin::Dataset(samples) => samples.draw(full_ranking, &self.encoder),
+            Origin::File(samples) => Ok(samples.draw()),
+        }
+    }
+}
+
+impl DatasetSamples {
+    fn draw(&mut self, full_ranking: bool, encoder: &Encoder) -> Result<Sample, Error> {
         loop {
             if self.position == self.order.len() {
                 if !self.found {
@@ -128,16 +170,30 @@ impl Samples {
             let task = self.full_ranking.as_ref().filter(|_| full_ranking).unwrap_or(&self.task);
             if let Some(demonstration) = demonstrate(task, &self.options, user, self.epoch)? {
                 self.found = true;
-                return self.encode(&demonstration);
+                return Ok(encoder.encode(&demonstration.prompt, &demonstration.completion)?);
             }
         }
     }
+}
 
-    fn encode(&self, demonstration: &Demonstration) -> Result<Sample, Error> {
+impl Encoder {
+    fn load(file: &RunFile, tokenizer: &Path) -> Result<Self, Error> {
+        let tokenizer = Arc::new(Tokenizer::load(tokenizer)?);
+        let end_of_turn = tokenizer.end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
+        let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
+        Ok(Self { tokenizer, variables, end_of_turn })
+    }
+
+    /// A prompt and the completion to imitate, with the end-of-turn token after it.
+    pub(super) fn encode(
+        &self,
+        prompt: &Prompt,
+        completion: &str,
+    ) -> Result<Sample, podium_tokenizer::Error> {
         let messages: Vec<Message> =
-            demonstration.prompt.messages().map(|(role, content)| Message::new(role, content)).collect();
+            prompt.messages().map(|(role, content)| Message::new(role, content)).collect();
         let prompt = self.tokenizer.encode_chat(&messages, &self.variables)?;
-        let mut completion = self.tokenizer.encode(&demonstration.completion)?;
+        let mut completion = self.tokenizer.encode(completion)?;
         completion.push(self.end_of_turn);
         Ok(Sample { prompt, completion })
     }
