@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use podium_recsys::dataset::write;
 use podium_recsys::{Catalogue, ItemId};
 use podium_runtime::durable;
-use serde_json::{Value, json};
 
 use crate::endpoint::{Message, Part};
 use crate::naming::names;
@@ -84,9 +84,9 @@ impl Arguments {
 fn captions_file(catalogue: &Catalogue, new: &BTreeMap<ItemId, String>) -> String {
     let entries = catalogue.items().iter().filter_map(|item| {
         let caption = new.get(&item.id).or(item.caption.as_ref())?;
-        Some((item.id.0.to_string(), json!({ "title": item.title, "caption": caption })))
+        Some((item.id, item.title.as_str(), caption.as_str()))
     });
-    format!("{:#}\n", Value::Object(entries.collect()))
+    write::captions(entries).unwrap_or_else(|| "{}\n".to_owned())
 }
 
 /// Takes a caption that keeps the rules, or says which one it breaks.

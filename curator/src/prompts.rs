@@ -113,7 +113,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
 }
 
 /// Counts the tokens that a prompt has for the policy in `folder`.
-fn counting(folder: &Path, file: &RunFile) -> Result<Arc<Measure>, Error> {
+pub(crate) fn counting(folder: &Path, file: &RunFile) -> Result<Arc<Measure>, podium_tokenizer::Error> {
     let tokenizer = Tokenizer::load(folder)?;
     let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
     Ok(Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?)))

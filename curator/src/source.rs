@@ -6,6 +6,8 @@ use clap::Args;
 use podium_config::{Override, RunFile};
 use podium_recsys::{Dataset, Task, completion, dataset, task};
 
+use crate::prompts;
+
 /// Why there is nothing to work on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -18,6 +20,9 @@ pub(crate) enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
+    /// The policy's tokenizer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] podium_tokenizer::Error),
     /// The run file's task cannot be set up.
     #[error(transparent)]
     Task(#[from] task::Error),
@@ -77,7 +82,12 @@ impl Source {
 
     /// The ranking task of the run file over `dataset`.
     pub(crate) fn task(&self, dataset: Dataset) -> Result<Task, Error> {
-        Ok(Task::new(dataset, &self.file.task(), self.file.run.seed, &self.base)?)
+        let task = Task::new(dataset, &self.file.task(), self.file.run.seed, &self.base)?;
+        // Prompts are cut to `prompt.max_tokens` as the policy counts them.
+        Ok(match (&self.file.model.path, self.file.prompt.max_tokens) {
+            (Some(folder), Some(_)) => task.measured_with(prompts::counting(folder, &self.file)?),
+            _ => task,
+        })
     }
 
     /// What the run file's completions look like.

@@ -31,7 +31,7 @@ const COMMON: [&str; 61] = [
 
 /// What speaks for a reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Confidence {
+pub(crate) struct Scores {
     /// The weighted geometric mean of the two.
     pub(crate) confidence: f64,
     /// Between reasoning from pictures and from captions.
@@ -40,7 +40,7 @@ pub(crate) struct Confidence {
     pub(crate) prediction: f64,
 }
 
-impl Confidence {
+impl Scores {
     /// The confidence of two parts; `weight` is that of the agreement, between 0 and 1.
     pub(super) fn new(agreement: f64, prediction: f64, weight: f64) -> Self {
         let confidence = agreement.powf(weight) * prediction.powf(1.0 - weight);
@@ -94,7 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn confidence_lies_between_its_parts(agreement in 0.0..=1.0, prediction in 0.0..=1.0, weight in 0.0..=1.0) {
-            let found = Confidence::new(agreement, prediction, weight).confidence;
+            let found = Scores::new(agreement, prediction, weight).confidence;
             let (low, high) = (f64::min(agreement, prediction), f64::max(agreement, prediction));
             prop_assert!(low - 1e-12 <= found && found <= high + 1e-12);
         }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::reasoning::{Modality, file, steps};
 use crate::session::{self, Failure, Outcome, Question, Session};
 use crate::source;
-use confidence::Confidence;
+use confidence::Scores;
 
 /// Ending of the file of scores.
 pub(crate) const ASSESSMENT: &str = "assessment.json";
@@ -69,7 +69,7 @@ pub(crate) struct Row {
     pub(crate) user_id: UserId,
     /// The scores.
     #[serde(flatten)]
-    pub(crate) score: Confidence,
+    pub(crate) score: Scores,
     /// Where the judge ranked the target, each time; null where it was not listed.
     ranks: Vec<Option<usize>>,
     /// What was judged.
@@ -148,7 +148,7 @@ impl Arguments {
                 let prediction = confidence::prediction(&ranks);
                 Some(Row {
                     user_id: judged.user,
-                    score: Confidence::new(judged.agreement, prediction, self.agreement_weight),
+                    score: Scores::new(judged.agreement, prediction, self.agreement_weight),
                     ranks,
                     reasoning: judged.reasoning.to_owned(),
                 })

@@ -85,7 +85,7 @@ pub(super) struct Findings {
     pub(super) reasonings: u64,
     /// How often the target is at each position of the candidates.
     pub(super) positions: Vec<u64>,
-    findings: BTreeMap<Kind, Found>,
+    found: BTreeMap<Kind, Found>,
 }
 
 impl Findings {
@@ -96,7 +96,7 @@ impl Findings {
 
     /// Several findings at one place.
     pub(super) fn add_many(&mut self, kind: Kind, count: u64, place: impl FnOnce() -> String) {
-        let found = self.findings.entry(kind).or_default();
+        let found = self.found.entry(kind).or_default();
         found.count += count;
         if found.first.len() < PLACES_NAMED {
             found.first.push(place());
@@ -105,7 +105,7 @@ impl Findings {
 
     /// Whether nothing was found.
     pub(super) fn is_clean(&self) -> bool {
-        self.findings.is_empty()
+        self.found.is_empty()
     }
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Findings {
         if !positions.is_empty() {
             writeln!(f, "target at each position: {}", positions.join(" "))?;
         }
-        for (kind, found) in &self.findings {
+        for (kind, found) in &self.found {
             writeln!(f, "{:>8}  {kind}  ({})", found.count, found.first.join("; "))?;
         }
         if self.is_clean() {

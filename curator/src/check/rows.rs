@@ -96,17 +96,18 @@ impl<'a> Rows<'a> {
         {
             find(Kind::TargetGivenAway);
         }
-        self.count_position(row, findings);
+        count_position(row, findings);
         Ok(())
     }
+}
 
-    fn count_position(&self, row: &Row, findings: &mut Findings) {
-        let Some(position) = row.candidates.iter().position(|item| *item == row.target) else { return };
-        if findings.positions.len() < row.candidates.len() {
-            findings.positions.resize(row.candidates.len(), 0);
-        }
-        findings.positions[position] += 1;
+/// Counts at which position of the candidates the target is.
+fn count_position(row: &Row, findings: &mut Findings) {
+    let Some(position) = row.candidates.iter().position(|item| *item == row.target) else { return };
+    if findings.positions.len() < row.candidates.len() {
+        findings.positions.resize(row.candidates.len(), 0);
     }
+    findings.positions[position] += 1;
 }
 
 /// What `text` says beside `expected`, if all of that stands in it and the rest is at one end.

@@ -219,7 +219,9 @@ impl Session {
     async fn wait_for_turn(&self, tokens: u64) -> Result<(), Failure> {
         let mut at_ms = lock(&self.limits).grant(self.now_ms(), tokens);
         self.sleep_until(at_ms).await?;
-        while let Some(until_ms) = lock(&self.limits).paused_beyond(at_ms) {
+        loop {
+            let paused_until = lock(&self.limits).paused_beyond(at_ms);
+            let Some(until_ms) = paused_until else { break };
             at_ms = until_ms;
             self.sleep_until(at_ms).await?;
         }

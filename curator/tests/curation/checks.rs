@@ -22,7 +22,7 @@ fn what_mix_writes_is_clean() {
     assert!(ended.output.contains("nothing wrong was found"), "{}", ended.output);
     let found = shop.json("check.json");
     assert_eq!(found["rows"], 12);
-    assert_eq!(found["findings"], serde_json::json!({}));
+    assert_eq!(found["found"], serde_json::json!({}));
     let positions = found["positions"].as_array().unwrap();
     assert_eq!(positions.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 12);
 }
@@ -80,7 +80,7 @@ fn assert_found(shop: &Shop, rows: &[Value], kind: &str) {
     let (file, json) = (shop.file("changed.jsonl"), shop.file("check.json"));
     let arguments = ["check", "--file", file.to_str().unwrap(), "--json", json.to_str().unwrap()];
     let ended = run(shop.command(&arguments)).expect(1);
-    let found = &shop.json("check.json")["findings"][kind];
+    let found = &shop.json("check.json")["found"][kind];
     assert!(found["count"].as_u64().is_some(), "{kind}: {}", ended.output);
     assert!(!found["first"][0].as_str().unwrap().is_empty());
 }
