@@ -27,13 +27,16 @@ fn what_mix_writes_is_clean() {
     assert_eq!(positions.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 12);
 }
 
+/// A kind of fault, and what brings it into a row.
+type Change<'a> = (&'static str, &'a dyn Fn(&mut Value));
+
 #[test]
 fn every_kind_of_fault_is_found_where_it_is() {
     let (shop, rows) = mixed();
     let user = rows[0]["user"].as_u64().unwrap();
     let target = items_of(user)[3];
     let prompt = rows[0]["prompt"]["user"].as_str().unwrap().to_owned();
-    let changes: [(&str, &dyn Fn(&mut Value)); 8] = [
+    let changes: [Change<'_>; 8] = [
         ("target_given_away", &|row| {
             row["prompt"]["user"] = format!("{prompt}\nHint: {}", title(target)).into();
         }),
@@ -75,8 +78,8 @@ fn every_kind_of_fault_is_found_where_it_is() {
 }
 
 fn assert_found(shop: &Shop, rows: &[Value], kind: &str) {
-    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
-    shop.write("changed.jsonl", text);
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    shop.write("changed.jsonl", lines.join("\n") + "\n");
     let (file, json) = (shop.file("changed.jsonl"), shop.file("check.json"));
     let arguments = ["check", "--file", file.to_str().unwrap(), "--json", json.to_str().unwrap()];
     let ended = run(shop.command(&arguments)).expect(1);
@@ -104,10 +107,11 @@ fn targets_that_always_come_first_are_noticed() {
 #[test]
 fn reasoning_that_was_written_with_the_target_in_sight_is_noticed() {
     let (shop, _) = mixed();
-    let rows = Value::from_iter((1..=12).map(|user| {
+    let row = |user| {
         let reasoning = format!("Step 4: they will choose {}.", title(items_of(user)[3]));
         serde_json::json!({ "line_idx": 0, "user_id": user, "reasoning": reasoning })
-    }));
+    };
+    let rows: Value = (1..=12).map(row).collect();
     shop.write("shop_deepseek_cot.json", rows.to_string());
     let ended = run(shop.command(&["check"])).expect(1);
     assert!(ended.output.contains("leak: reasoning that names its target"), "{}", ended.output);

@@ -50,7 +50,7 @@ fn fault_05_a_draft_that_names_the_target_is_not_passed_on() {
     let shop = captioned();
     let target = title(items_of(3)[3]);
     let draft = |user| serde_json::json!({ "user_id": user, "reasoning": steps(if user == 3 { &target } else { "x" }) });
-    shop.write("drafts.json", Value::from_iter((1..=4).map(draft)).to_string());
+    shop.write("drafts.json", (1..=4).map(draft).collect::<Value>().to_string());
     let server = Server::start(answer, |_, _, _| Conduct::Answer);
     let path = shop.file("drafts.json");
     let ended = run(shop.asking(&server, &["refine", "--draft", path.to_str().unwrap()])).expect(1);
