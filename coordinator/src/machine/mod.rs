@@ -76,7 +76,7 @@ pub struct Machine {
     plan: Plan,
     committed: Step,
     latest: PolicyVersion,
-    /// Work that is not done, in the order in which it is handed out.
+    /// Work that is not done; `free_block` says what of it comes first.
     open: BTreeMap<Work, Blocks>,
     evaluated: BTreeSet<PolicyVersion>,
     /// The first evaluation that has not been judged; `None` once all are.
