@@ -36,7 +36,7 @@ pub struct Curriculum {
 impl Curriculum {
     /// The curriculum of a task at so many prompts a step, and so many further ones a slot.
     pub fn new(task: Task, prompts_per_step: u32, refill_attempts: u32) -> Result<Self, Error> {
-        if task.dataset().train.is_empty() {
+        if task.training_cases() == 0 {
             return Err(Error::NoTrainingUsers);
         }
         let diagnostics = Diagnostics::new(task.dataset());
@@ -53,17 +53,17 @@ impl Curriculum {
         &self.diagnostics
     }
 
-    /// The case that a slot stands for: training users in the order of their epoch, held-out users as they are. A further
-    /// attempt at a training slot has another user, with candidates of the same epoch.
+    /// The case that a slot stands for: training cases in the order of their epoch, held-out users as they are. A further
+    /// attempt at a training slot has another case, with candidates of the same epoch.
     pub fn case(&self, slot: Slot) -> Result<Case, task::Error> {
         match slot {
             Slot::Training(id) => {
                 let GroupId { step, index, .. } = id;
-                let users = self.task.dataset().train.len() as u64;
+                let cases = self.task.training_cases() as u64;
                 // A step that no run has, from the network, is refused later: here it only must not overflow.
                 let before = step.0.saturating_mul(self.prompts_per_step.into());
                 let sample = before.saturating_add(index.into());
-                let (epoch, position) = (sample / users, sample % users);
+                let (epoch, position) = (sample / cases, sample % cases);
                 let first = self.order(epoch)[position as usize];
                 self.task.training_case(self.after_attempts(first, id), epoch)
             }
@@ -71,24 +71,24 @@ impl Curriculum {
         }
     }
 
-    /// The training user of an attempt at a slot whose first one had `first`: drawn evenly from those that the slot has
+    /// The training case of an attempt at a slot whose first one had `first`: drawn evenly from those that the slot has
     /// not had yet, from all once it has had every one.
     fn after_attempts(&self, first: usize, id: GroupId) -> usize {
-        let users = self.task.dataset().train.len();
+        let cases = self.task.training_cases();
         let mut draws = Stream::new(self.task.seed(), "refill", &[id.step.0, id.index.into()]);
-        let (mut user, mut had) = (first, BTreeSet::from([first]));
+        let (mut case, mut had) = (first, BTreeSet::from([first]));
         // An attempt that no run has, from the network, is refused later.
         for _ in 0..id.attempt.min(self.refill_attempts) {
-            if had.len() == users {
+            if had.len() == cases {
                 had.clear();
             }
-            user = draws.below((users - had.len()) as u64) as usize;
+            case = draws.below((cases - had.len()) as u64) as usize;
             for &taken in &had {
-                user += usize::from(user >= taken);
+                case += usize::from(case >= taken);
             }
-            had.insert(user);
+            had.insert(case);
         }
-        user
+        case
     }
 
     fn order(&self, epoch: u64) -> Arc<Vec<usize>> {

@@ -16,6 +16,7 @@ mod session;
 mod source;
 mod spread;
 mod store;
+mod vocabulary;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     },
     /// Makes a data set of public files or of logs of your own.
     Import(import::Arguments),
+    /// A tokenizer with one token an item, and the shape of a small policy to be trained from random weights.
+    Vocabulary(vocabulary::Arguments),
     /// How well rankers without a policy do on a data set: random, popularity and item-kNN.
     Baselines(baselines::Arguments),
     /// How long the prompts of a run file are, and what was shortened in them.
@@ -100,6 +103,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Reason(arguments) => wait_for(arguments.run()),
         Command::Refine(arguments) => wait_for(arguments.run()),
         Command::Assess(arguments) => wait_for(arguments.run()),
+        Command::Vocabulary(arguments) => arguments.run(),
         Command::Mix(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
     }

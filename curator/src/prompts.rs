@@ -102,7 +102,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
         None => Ok(case.prompt.chars()),
     };
     let unit = if tokens.is_some() { Unit::Tokens } else { Unit::Chars };
-    let (train, test) = (task.dataset().train.len(), task.dataset().test.len());
+    let (train, test) = (task.training_cases(), task.dataset().test.len());
     let training = Prompts::of("training", train.min(arguments.users), arguments.show, count, |index| {
         task.training_case(index, 0)
     })?;

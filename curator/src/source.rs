@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use podium_config::{Override, RunFile};
+use podium_recsys::dataset::TrainingTargets;
 use podium_recsys::{Dataset, Task, completion, dataset, task};
 
 use crate::prompts;
@@ -63,6 +64,8 @@ impl Arguments {
         if self.data.is_some() {
             file.data.dir.clone_from(&self.data);
         }
+        // Reasoning is about a user's last target.
+        file.data.training_targets = TrainingTargets::Last;
         let folder = file.data.dir.clone().ok_or(Error::NoData)?;
         let dataset = Dataset::load(&folder, &file.data)?;
         for (rows, skipped) in &dataset.report.skipped {

@@ -148,10 +148,16 @@ impl Sampler {
         })
     }
 
-    /// The candidates of `user`: the target and items outside their whole history, shuffled.
-    pub fn draw(&self, user: &User, purpose: Purpose) -> Result<Vec<ItemId>, Error> {
+    /// The candidates where the target is the item at `position` of `user`'s: that item, and others that are nowhere in
+    /// their whole history, shuffled.
+    pub fn draw(&self, user: &User, position: usize, purpose: Purpose) -> Result<Vec<ItemId>, Error> {
         let mut stream = match purpose {
-            Purpose::Training { epoch } => Stream::new(self.seed, "candidates/training", &[epoch, user.id.0]),
+            Purpose::Training { epoch } if position + 1 == user.items.len() => {
+                Stream::new(self.seed, "candidates/training", &[epoch, user.id.0])
+            }
+            Purpose::Training { epoch } => {
+                Stream::new(self.seed, "candidates/training", &[epoch, user.id.0, position as u64])
+            }
             Purpose::Evaluation { draw } => {
                 Stream::new(self.options.evaluation_seed, "candidates/evaluation", &[draw, user.id.0])
             }
@@ -162,7 +168,7 @@ impl Sampler {
         } else {
             self.negatives(user, needed, &mut stream)?
         };
-        let mut list = vec![user.target()];
+        let mut list = vec![user.items[position]];
         list.extend(negatives);
         stream.shuffle(&mut list);
         Ok(list)
@@ -257,7 +263,7 @@ mod tests {
         let catalogue = catalogue(&[0; 200]);
         let sampler = |seed| Sampler::new(&Options::default(), &catalogue, seed).unwrap();
         let user = user(&[1, 2, 3]);
-        let draw = |seed, purpose| sampler(seed).draw(&user, purpose).unwrap();
+        let draw = |seed, purpose| sampler(seed).draw(&user, user.items.len() - 1, purpose).unwrap();
         assert_eq!(draw(1, EPOCH), draw(1, EPOCH));
         assert_ne!(draw(1, EPOCH), draw(2, EPOCH));
         assert_ne!(draw(1, EPOCH), draw(1, Purpose::Training { epoch: 1 }));
@@ -274,7 +280,7 @@ mod tests {
         let user = user(&[0, 1]);
         let mut counts = [0_u32; 5];
         for epoch in 0..11_000 {
-            for item in sampler.draw(&user, Purpose::Training { epoch }).unwrap() {
+            for item in sampler.draw(&user, user.items.len() - 1, Purpose::Training { epoch }).unwrap() {
                 counts[item.0 as usize] += 1;
             }
         }
@@ -292,7 +298,7 @@ mod tests {
         let user = user(&[1, 2]);
         let mut counts = [0_u32; 10];
         for epoch in 0..10_000 {
-            let list = sampler.draw(&user, Purpose::Training { epoch }).unwrap();
+            let list = sampler.draw(&user, user.items.len() - 1, Purpose::Training { epoch }).unwrap();
             counts[list.iter().position(|&item| item == ItemId(2)).unwrap()] += 1;
         }
         assert!(counts.iter().all(|&count| (900..1_100).contains(&count)), "{counts:?}");
@@ -303,7 +309,7 @@ mod tests {
         let catalogue = catalogue(&[0; 10]);
         let sampler = Sampler::new(&Options::default(), &catalogue, 0).unwrap();
         assert!(matches!(
-            sampler.draw(&user(&[1, 2]), EPOCH),
+            sampler.draw(&user(&[1, 2]), 1, EPOCH),
             Err(Error::TooFewItems { needed: 9, available: 8, .. })
         ));
         let options = Options { count: 1, ..Options::default() };
@@ -316,13 +322,13 @@ mod tests {
         let mut sampler = Sampler::new(&options, &catalogue(&[0; 30]), 1).unwrap();
         let user = user(&[1, 2]);
         assert!(matches!(
-            sampler.draw(&user, EPOCH),
+            sampler.draw(&user, user.items.len() - 1, EPOCH),
             Err(Error::TooFewSupplied { needed: 2, available: 0, .. })
         ));
         sampler.supplied.insert(user.id, [20, 21, 22].map(ItemId).into());
         let mut drawn = BTreeSet::new();
         for epoch in 0..50 {
-            let list = sampler.draw(&user, Purpose::Training { epoch }).unwrap();
+            let list = sampler.draw(&user, user.items.len() - 1, Purpose::Training { epoch }).unwrap();
             assert!(list.len() == 3 && list.contains(&ItemId(2)), "{list:?}");
             drawn.extend(list);
         }
@@ -343,7 +349,7 @@ mod tests {
             let user = user(&history);
             let list = Sampler::new(&options, &catalogue, 1)
                 .unwrap()
-                .draw(&user, Purpose::Training { epoch })
+                .draw(&user, user.items.len() - 1, Purpose::Training { epoch })
                 .unwrap();
             let distinct: BTreeSet<ItemId> = list.iter().copied().collect();
             prop_assert_eq!(distinct.len(), 10);

@@ -51,7 +51,7 @@ pub struct Demonstration {
     pub completion: String,
 }
 
-/// The demonstration for the `index`-th training user in an epoch; `None` if there is nothing to imitate.
+/// The demonstration for the `index`-th training case in an epoch; `None` if there is nothing to imitate.
 pub fn demonstrate(
     task: &Task,
     options: &Options,
@@ -60,12 +60,7 @@ pub fn demonstrate(
 ) -> Result<Option<Demonstration>, Error> {
     let case = task.training_case(index, epoch)?;
     let drawn = Stream::new(task.seed(), "demonstration/reasoning", &[case.user.0]).uniform();
-    let reasoning = task
-        .dataset()
-        .reasoning
-        .get(&case.user)
-        .filter(|_| drawn < options.reasoning_share)
-        .map(String::as_str);
+    let reasoning = task.reasoning(index)?.filter(|_| drawn < options.reasoning_share);
     if reasoning.is_none() && task.answer().require_thinking {
         return Ok(None);
     }

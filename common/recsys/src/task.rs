@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candidates::{self, Purpose, Sampler};
 use crate::completion::{self, Expected};
-use crate::dataset::{Dataset, User};
+use crate::dataset::{Dataset, TrainingTargets, User};
 use crate::ids::{ItemId, UserId};
 use crate::prompt::{self, Measure, Prompt, Prompts, Shortening};
 use crate::reward::{self, ItemReward, Outcome, Popularity, Question, Rewards, Score};
@@ -42,13 +42,13 @@ pub enum Error {
         /// How many candidates there are.
         candidates: usize,
     },
-    /// There is no such user.
-    #[error("user {index} of the {file} users was asked for, there are {count}")]
-    NoSuchUser {
+    /// There is no such case.
+    #[error("{kind} case {index} was asked for, there are {count}")]
+    NoSuchCase {
         /// Counted from 0.
         index: usize,
         /// "training" or "held-out".
-        file: &'static str,
+        kind: &'static str,
         /// How many there are.
         count: usize,
     },
@@ -73,6 +73,8 @@ pub struct Task {
     rewards: Rewards,
     popularity: Popularity,
     seed: u64,
+    /// Which user, and which of their items is the target, by index of training case.
+    training: Vec<(usize, usize)>,
 }
 
 /// One question to the policy.
@@ -80,7 +82,7 @@ pub struct Task {
 pub struct Case {
     /// Whom it is about.
     pub user: UserId,
-    /// How many interactions they have before the target; the prompt may show fewer.
+    /// How many interactions they have before the target, which is also its place among them; the prompt may show fewer.
     pub past: usize,
     /// What the prompt shows of their history, oldest first.
     pub history: Vec<ItemId>,
@@ -116,6 +118,7 @@ impl Task {
             rewards: Rewards::new(&options.reward, &options.answer, candidates)?,
             popularity: Popularity::of(&dataset.catalogue),
             answer: options.answer.clone(),
+            training: training_cases(&dataset),
             dataset,
             seed,
         })
@@ -149,19 +152,38 @@ impl Task {
         self.seed
     }
 
-    /// In which order an epoch, counted from 0, goes through the training users.
+    /// How many cases an epoch of training has.
+    pub const fn training_cases(&self) -> usize {
+        self.training.len()
+    }
+
+    /// In which order an epoch, counted from 0, goes through the training cases.
     pub fn training_order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.dataset.train.len()).collect();
+        let mut order: Vec<usize> = (0..self.training.len()).collect();
         Stream::new(self.seed, "training order", &[epoch]).shuffle(&mut order);
         order
     }
 
-    /// The case of the `index`-th training user in an epoch, with candidates drawn for that epoch.
+    /// The `index`-th training case in an epoch, with candidates drawn for that epoch. With `data.training_targets =
+    /// "last"` it is that of the `index`-th training user.
     pub fn training_case(&self, index: usize, epoch: u64) -> Result<Case, Error> {
-        let train = &self.dataset.train;
-        let count = train.len();
-        let user = train.get(index).ok_or(Error::NoSuchUser { index, file: "training", count })?;
-        self.case(user, Purpose::Training { epoch })
+        let (user, target) = self.training_target(index)?;
+        self.case(user, target, Purpose::Training { epoch })
+    }
+
+    /// The reasoning that may be shown with the `index`-th training case. It is about its user's last target.
+    pub fn reasoning(&self, index: usize) -> Result<Option<&str>, Error> {
+        let (user, target) = self.training_target(index)?;
+        let is_last = target + 1 == user.items.len();
+        let reasoning = self.dataset.reasoning.get(&user.id).filter(|_| is_last);
+        Ok(reasoning.map(String::as_str))
+    }
+
+    fn training_target(&self, index: usize) -> Result<(&User, usize), Error> {
+        let count = self.training.len();
+        let &(user, target) =
+            self.training.get(index).ok_or(Error::NoSuchCase { index, kind: "training", count })?;
+        Ok((&self.dataset.train[user], target))
     }
 
     /// The case of the `index`-th held-out user, the same in every run; `draw` counts the candidate lists of a user
@@ -169,18 +191,19 @@ impl Task {
     pub fn held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
         let test = &self.dataset.test;
         let count = test.len();
-        let user = test.get(index).ok_or(Error::NoSuchUser { index, file: "held-out", count })?;
-        self.case(user, Purpose::Evaluation { draw })
+        let user = test.get(index).ok_or(Error::NoSuchCase { index, kind: "held-out", count })?;
+        self.case(user, user.items.len() - 1, Purpose::Evaluation { draw })
     }
 
-    fn case(&self, user: &User, purpose: Purpose) -> Result<Case, Error> {
-        let history = self.dataset.history(user);
-        let candidates = self.sampler.draw(user, purpose)?;
+    /// The case of the item at `position` of a user's.
+    fn case(&self, user: &User, position: usize, purpose: Purpose) -> Result<Case, Error> {
+        let history = user.history_of(position, self.dataset.max_history);
+        let candidates = self.sampler.draw(user, position, purpose)?;
         let (prompt, shortening) =
             self.prompts.write(&self.dataset.catalogue, user.id, history, &candidates)?;
         let history = history[shortening.history_left_out..].to_vec();
-        let past = user.items.len() - 1;
-        Ok(Case { user: user.id, past, history, candidates, target: user.target(), prompt, shortening })
+        let target = user.items[position];
+        Ok(Case { user: user.id, past: position, history, candidates, target, prompt, shortening })
     }
 
     /// Reads `completion`, decoded without special tokens, and scores it.
@@ -206,4 +229,14 @@ impl Task {
     fn expected<'a>(&'a self, case: &'a Case) -> Expected<'a> {
         Expected { options: &self.answer, candidates: &case.candidates, catalogue: &self.dataset.catalogue }
     }
+}
+
+/// Users and targets that training asks for, in the order of the file.
+fn training_cases(dataset: &Dataset) -> Vec<(usize, usize)> {
+    let targets = |user: &User| match dataset.training_targets {
+        TrainingTargets::Last => user.items.len() - 1..user.items.len(),
+        TrainingTargets::Every => 1..user.items.len(),
+    };
+    let of_user = |(index, user)| targets(user).map(move |target| (index, target));
+    dataset.train.iter().enumerate().flat_map(of_user).collect()
 }

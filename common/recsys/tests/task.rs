@@ -40,7 +40,7 @@ fn training_is_redrawn_by_seed_and_epoch_and_evaluation_is_fixed() {
     let mut order = one.training_order(0);
     order.sort_unstable();
     assert_eq!(order, (0..50).collect::<Vec<_>>());
-    assert!(matches!(one.training_case(50, 0), Err(Error::NoSuchUser { index: 50, count: 50, .. })));
+    assert!(matches!(one.training_case(50, 0), Err(Error::NoSuchCase { index: 50, count: 50, .. })));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
-use podium_recsys::dataset::{self, Dataset, RowPolicy, Split};
+use podium_recsys::dataset::{self, Dataset, Split};
 use podium_recsys::ranking::knn::Question;
 use podium_recsys::ranking::{Baseline, Draws, rank_of};
 use podium_recsys::{ItemId, User};
@@ -89,9 +89,9 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
         dir: None,
         name: arguments.name.clone(),
         min_interactions: arguments.min_interactions,
-        bad_rows: RowPolicy::Refuse,
         // Data of separate users pass this check as well.
         split: Split::Times,
+        ..dataset::Options::default()
     };
     let dataset = Dataset::load(&arguments.data, &options)?;
     let asked = asked(&dataset.test, arguments);
@@ -136,7 +136,7 @@ fn ranks(
     let sampler = Sampler::of(&options, dataset, 0)?;
     let lists: Vec<Vec<ItemId>> = (0..arguments.draws)
         .flat_map(|draw| asked.iter().map(move |user| (draw, user)))
-        .map(|(draw, user)| sampler.draw(user, Purpose::Evaluation { draw }))
+        .map(|(draw, user)| sampler.draw(user, user.items.len() - 1, Purpose::Evaluation { draw }))
         .collect::<Result<_, _>>()?;
     let questions: Vec<Question<'_>> = lists
         .iter()

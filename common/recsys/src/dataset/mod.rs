@@ -39,9 +39,13 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// Prefix of the files in the folder. Absent: the folder's own name.
     pub name: Option<String>,
-    /// Users with fewer interactions are left out; the last `min_interactions` items of the others are the history
-    /// shown in a prompt and the target. At least 2.
+    /// Users with fewer interactions are left out. At least 2.
     pub min_interactions: usize,
+    /// Items of history that a prompt shows at most, the newest before the target. Absent: `min_interactions − 1`, so that
+    /// all prompts show as many.
+    pub max_history: Option<usize>,
+    /// What training asks for.
+    pub training_targets: TrainingTargets,
     /// What to do with a row that cannot be read.
     pub bad_rows: RowPolicy,
     /// How training and held-out data are kept apart.
@@ -50,8 +54,28 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dir: None, name: None, min_interactions: 10, bad_rows: RowPolicy::Refuse, split: Split::Users }
+        Self {
+            dir: None,
+            name: None,
+            min_interactions: 10,
+            max_history: None,
+            training_targets: TrainingTargets::Last,
+            bad_rows: RowPolicy::Refuse,
+            split: Split::Users,
+        }
     }
+}
+
+/// Which of a training user's items are asked for. Held-out users are asked for their last one alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingTargets {
+    /// The last one: each user is one training case.
+    Last,
+    /// Each one that something precedes, in an epoch's own order: a user of `n` items is `n − 1` training cases. The more
+    /// data there is of a user, the more the policy learns from them. Reasoning is about the last item, and is shown with
+    /// that one alone.
+    Every,
 }
 
 /// How training and held-out data are kept apart. Both are checked when a data set is loaded.
@@ -82,8 +106,13 @@ impl User {
 
     /// The last `at_most` items before the target, oldest first.
     pub fn history(&self, at_most: usize) -> &[ItemId] {
-        let before_target = &self.items[..self.items.len() - 1];
-        &before_target[before_target.len().saturating_sub(at_most)..]
+        self.history_of(self.items.len() - 1, at_most)
+    }
+
+    /// The last `at_most` items before the one at `position`, oldest first.
+    pub fn history_of(&self, position: usize, at_most: usize) -> &[ItemId] {
+        let before = &self.items[..position];
+        &before[before.len().saturating_sub(at_most)..]
     }
 }
 
@@ -102,8 +131,12 @@ pub struct Dataset {
     pub reasoning: BTreeMap<UserId, String>,
     /// Negatives that are supplied for users, none of them in the user's history.
     pub negatives: BTreeMap<UserId, Vec<ItemId>>,
-    /// Items of a user that a prompt is made of, the target included.
+    /// Fewest items of a user, the target included.
     pub min_interactions: usize,
+    /// Most items of history that a prompt shows.
+    pub max_history: usize,
+    /// What training asks for.
+    pub training_targets: TrainingTargets,
     /// What was left out when reading.
     pub report: Report,
 }
@@ -113,6 +146,9 @@ impl Dataset {
     pub fn load(dir: &Path, options: &Options) -> Result<Self, Error> {
         if options.min_interactions < 2 {
             return Err(Error::MinInteractions(options.min_interactions));
+        }
+        if options.max_history == Some(0) {
+            return Err(Error::NoHistory);
         }
         let name = match &options.name {
             Some(name) => name.clone(),
@@ -156,7 +192,18 @@ impl Dataset {
         };
         catalogue.count_interactions(&train);
         let min_interactions = options.min_interactions;
-        Ok(Self { name, catalogue, train, test, reasoning, negatives, min_interactions, report })
+        Ok(Self {
+            name,
+            catalogue,
+            train,
+            test,
+            reasoning,
+            negatives,
+            min_interactions,
+            max_history: options.max_history.unwrap_or(min_interactions - 1),
+            training_targets: options.training_targets,
+            report,
+        })
     }
 
     /// The reasoning about training users in `file`, and what was left out of it. That about anyone who is held out is
@@ -176,9 +223,9 @@ impl Dataset {
         write::folder(self, dir)
     }
 
-    /// The items that a prompt shows of `user`, oldest first.
+    /// The items that a prompt shows of `user` before their last one, oldest first.
     pub fn history<'a>(&self, user: &'a User) -> &'a [ItemId] {
-        user.history(self.min_interactions - 1)
+        user.history(self.max_history)
     }
 }
 

@@ -86,6 +86,9 @@ pub enum Error {
     /// The window leaves no room for a history and a target.
     #[error("`data.min_interactions` is {0}, expected at least 2: some history, and the target")]
     MinInteractions(usize),
+    /// Prompts without history.
+    #[error("`data.max_history` is 0, expected at least 1: a prompt shows some history")]
+    NoHistory,
     /// A held-out user is trained on.
     #[error(
         "{0} is in both train.tsv and test.tsv; `data.split = \"users\"` expects each user in one of them"

@@ -26,8 +26,8 @@ use crate::ids::{ItemId, UserId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// `words` (sentences, for a pretrained policy), `compact` (a few tokens an item, for the embedded policy), or the
-    /// path of a minijinja file, relative to the run file. A template sees `history` and `candidates` (lists of
+    /// `words` (sentences, for a pretrained policy), `compact` (ids, and captions of the history, for the embedded policy),
+    /// `ids` (nothing but ids, for policies with one token an item), or the path of a minijinja file, relative to the run file. A template sees `history` and `candidates` (lists of
     /// `token`, `id`, `title`, `caption`), `list_length` and `answer_line`.
     pub template: String,
     /// Content of a system message before the user's. Absent: no such message.
@@ -46,11 +46,28 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// The file of the template, relative to the run file, unless it is a built-in one.
+    pub fn template_file(&self) -> Option<&Path> {
+        built_in(&self.template).is_none().then(|| Path::new(&self.template))
+    }
+}
+
+/// The built-in template of this name.
+fn built_in(name: &str) -> Option<&'static str> {
+    match name {
+        "words" => Some(include_str!("../../templates/words.jinja")),
+        "compact" => Some(include_str!("../../templates/compact.jinja")),
+        "ids" => Some(include_str!("../../templates/ids.jinja")),
+        _ => None,
+    }
+}
+
 /// Why a prompt cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The template's file cannot be read.
-    #[error("cannot read the prompt template {} (the built-in ones are `words` and `compact`)", .path.display())]
+    #[error("cannot read the prompt template {} (the built-in ones are `words`, `compact` and `ids`)", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -170,13 +187,11 @@ struct Context<'a> {
 impl Prompts {
     /// Reads the template; its path is relative to `base`. `answer` is what completions are asked to look like.
     pub fn new(options: &Options, answer: &completion::Options, base: &Path) -> Result<Self, Error> {
-        let source = match options.template.as_str() {
-            "words" => include_str!("../../templates/words.jinja").to_owned(),
-            "compact" => include_str!("../../templates/compact.jinja").to_owned(),
-            file => {
-                let path = base.join(file);
-                fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?
-            }
+        let source = if let Some(template) = built_in(&options.template) {
+            template.to_owned()
+        } else {
+            let path = base.join(&options.template);
+            fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?
         };
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
@@ -350,6 +365,12 @@ mod tests {
     fn the_compact_template_is_one_line() {
         let prompt = write("compact", Path::new("")).unwrap();
         assert_eq!(prompt, "history [ITEM_1] crimson desert [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+    }
+
+    #[test]
+    fn the_template_of_ids_says_nothing_else() {
+        let prompt = write("ids", Path::new("")).unwrap();
+        assert_eq!(prompt, "history [ITEM_1] [ITEM_2] candidates [ITEM_3] [ITEM_2]");
     }
 
     #[test]

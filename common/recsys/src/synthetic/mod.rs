@@ -28,7 +28,7 @@ pub use tokenizer::{vocabulary, write_tokenizer};
 
 use crate::completion::{self, Layout};
 use crate::dataset::write::{file, pretty};
-use crate::dataset::{self, Dataset, Report, RowPolicy, Split, User};
+use crate::dataset::{self, Dataset, Report, TrainingTargets, User};
 use crate::ids::{ItemId, UserId};
 use crate::{demonstration, prompt, task};
 use universe::{LOOKS, THEMES, Universe};
@@ -189,6 +189,8 @@ pub fn generate(world: &World) -> Result<Dataset, Error> {
         reasoning,
         negatives: BTreeMap::new(),
         min_interactions: world.history + 1,
+        max_history: world.history,
+        training_targets: TrainingTargets::Last,
         report: Report::default(),
     })
 }
@@ -226,10 +228,8 @@ pub fn write_data(world: &World, dir: &Path) -> Result<(), Error> {
 pub fn data_options(world: &World, dir: &Path) -> dataset::Options {
     dataset::Options {
         dir: Some(dir.to_path_buf()),
-        name: None,
         min_interactions: world.history + 1,
-        bad_rows: RowPolicy::Refuse,
-        split: Split::Users,
+        ..dataset::Options::default()
     }
 }
 
@@ -248,13 +248,6 @@ pub fn demonstration_options() -> demonstration::Options {
 }
 
 /// Makes `dir` and writes `contents` into it.
-fn write_files(dir: &Path, contents: &[(&str, String)]) -> Result<(), Error> {
-    fs::create_dir_all(dir).map_err(|source| Error::Folder { path: dir.to_path_buf(), source })?;
-    for (name, text) in contents {
-        file(&dir.join(name), text.as_bytes())?;
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests;

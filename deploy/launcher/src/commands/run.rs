@@ -124,8 +124,8 @@ fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<(),
     for place in [&mut run.data.dir, &mut run.model.path].into_iter().flatten() {
         *place = absolute(place)?;
     }
-    if !matches!(run.prompt.template.as_str(), "words" | "compact") {
-        let path = base.join(&run.prompt.template);
+    if let Some(file) = run.prompt.template_file() {
+        let path = base.join(file);
         let failed = |source| Error::Read { what: "the prompt template", path: path.clone(), source };
         let text = fs::read(&path).map_err(failed)?;
         durable::write(&folder.path().join("prompt.jinja"), &text)?;

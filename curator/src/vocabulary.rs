@@ -1,0 +1,83 @@
+//! `podium-curator vocabulary`: what a small policy with one token an item starts from, short of weights.
+//!
+//! `podium-learner sft --model DIR --init-seed S` makes the weights.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use podium_recsys::vocabulary;
+use podium_runtime::durable;
+use serde_json::{Value, json};
+
+use crate::source;
+
+/// Prompts of policies that are trained from random weights are short.
+const MAX_POSITIONS: u32 = 1024;
+
+/// Writes a tokenizer with one token an item, and the shape of a small policy to go with it.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: source::Arguments,
+    /// Folder to write into; it is made where it is missing.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Width of the policy.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    hidden_size: u32,
+    /// Layers of the policy.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=128))]
+    layers: u32,
+    /// Attention heads of a layer; each is `hidden_size / heads` wide.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=128))]
+    heads: u32,
+}
+
+impl Arguments {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let Self { hidden_size, layers, heads, .. } = *self;
+        // Rotary positions turn pairs of a head's numbers.
+        anyhow::ensure!(
+            hidden_size % (2 * heads) == 0,
+            "--hidden-size is {hidden_size}: expected a multiple of twice --heads, which is {heads}"
+        );
+        let source = self.source.load()?;
+        let items = source.dataset.catalogue.items().iter().map(|item| item.id);
+        let tokens = vocabulary::tokens([], items);
+        let config = self.config(tokens.len());
+        let count = tokens.len();
+        vocabulary::write(tokens, &self.out)?;
+        let text = format!("{config:#}\n");
+        durable::write(&self.out.join("config.json"), text.as_bytes())?;
+        println!("{count} tokens, {layers} layers of width {hidden_size}: {}", self.out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A Qwen3 policy, as Transformers describes one.
+    fn config(&self, tokens: usize) -> Value {
+        json!({
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "vocab_size": tokens.next_multiple_of(64),
+            "hidden_size": self.hidden_size,
+            "intermediate_size": 2 * self.hidden_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "head_dim": self.hidden_size / self.heads,
+            "hidden_act": "silu",
+            "max_position_embeddings": MAX_POSITIONS,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "rope_scaling": null,
+            "tie_word_embeddings": true,
+            "initializer_range": 0.05,
+            "torch_dtype": "float32",
+            "attention_bias": false,
+            "bos_token_id": null,
+            "eos_token_id": vocabulary::END_OF_TURN,
+            "pad_token_id": vocabulary::PADDING,
+        })
+    }
+}
