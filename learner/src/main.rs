@@ -95,13 +95,11 @@ struct Sft {
     /// The policy to start from; the run file's model.path otherwise.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Imitate the rows of this training file (`podium-curator mix` writes it) and not the data set's demonstrations.
+    /// Imitate the rows of this training file (`podium-curator mix` writes it) and not the data set's demonstrations; the
+    /// run file's sft.rows otherwise.
     #[arg(long, value_name = "FILE.jsonl")]
     rows: Option<PathBuf>,
-    /// Rows of more tokens, prompt and completion together, are left out and reported.
-    #[arg(long, value_name = "N", default_value_t = 4096, requires = "rows")]
-    longest_tokens: usize,
-    /// Start from random weights of this seed.
+    /// Start from random weights of this seed; the run file's sft.init_seed otherwise.
     #[arg(long, value_name = "SEED")]
     init_seed: Option<u64>,
     /// The config.json of a policy with random weights, where it is not the model's.
@@ -294,17 +292,18 @@ fn merge(command: &Merge) -> anyhow::Result<()> {
 }
 
 fn sft(command: &Sft) -> anyhow::Result<()> {
-    let file = command.run.load()?;
+    let mut file = command.run.load()?;
+    if command.rows.is_some() {
+        file.sft.rows.clone_from(&command.rows);
+    }
     let device = device::parse(command.device.as_ref().unwrap_or(&file.launch.learner_device))?;
     device::set_threads(file.learner.threads as usize)?;
     let start = sft::Start {
         model: command.model.clone(),
         config: command.model_config.clone(),
-        init_seed: command.init_seed,
+        init_seed: command.init_seed.or(file.sft.init_seed),
     };
-    let rows =
-        command.rows.clone().map(|path| sft::TrainingFile { path, longest_tokens: command.longest_tokens });
-    let last = sft::run(&file, command.run.folder(), rows.as_ref(), &start, device, &command.out)?;
+    let last = sft::run(&file, command.run.folder(), &start, device, &command.out)?;
     if let Some(last) = last {
         eprintln!(
             "loss {:.4} after {} steps: the policy is in {}",

@@ -153,12 +153,15 @@ fn it_imitates_a_training_file_and_reports_rows_that_are_too_long() {
     }
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     let flags = ["--init-seed", "7", "--model-config", "config.json", "--rows", "rows.jsonl"];
-    let with = |most| [&flags[..], &["--longest-tokens", most]].concat();
-    let output = sft(folder.path(), "out", &with("200"));
+    let with = |most| [&flags[..], &["--set", most]].concat();
+    let output = sft(folder.path(), "out", &with("sft.longest_tokens=200"));
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
     assert!(log.contains("1 of 20 rows have more than 200 tokens and are left out: line 5 ("), "{log}");
     let losses = losses(&folder.path().join("out"));
     assert!(losses[59] < losses[0] / 3.0, "{losses:?}");
-    assert!(fail(folder.path(), &with("3")).contains("no row of at most 3 tokens, and 20 that are longer"));
+    assert!(
+        fail(folder.path(), &with("sft.longest_tokens=3"))
+            .contains("no row of at most 3 tokens, and 20 that are longer")
+    );
 }

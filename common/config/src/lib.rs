@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 pub use layers::Override;
 pub use sections::{
     CollectiveChoice, DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network, Rollout, Run,
-    Sft,
+    Sft, Stage,
 };
 
 /// Everything a run is made of. Every section and every key may be left out.
@@ -123,7 +123,8 @@ impl RunFile {
     }
 
     fn resolve_paths(&mut self, folder: &Path) {
-        for path in [&mut self.data.dir, &mut self.model.path, &mut self.lora.adapter].into_iter().flatten() {
+        let paths = [&mut self.data.dir, &mut self.model.path, &mut self.lora.adapter, &mut self.sft.rows];
+        for path in paths.into_iter().flatten() {
             if path.is_relative() {
                 *path = folder.join(&*path);
             }
@@ -133,8 +134,8 @@ impl RunFile {
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
 /// Where things lie does not say what they are: contents are compared by fingerprint. What is recorded changes nothing.
-const NOT_HASHED_KEYS: [(&str, &str); 4] =
-    [("model", "path"), ("data", "dir"), ("lora", "adapter"), ("run", "record_groups")];
+const NOT_HASHED_KEYS: [(&str, &str); 5] =
+    [("model", "path"), ("data", "dir"), ("lora", "adapter"), ("sft", "rows"), ("run", "record_groups")];
 
 /// A run file that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ pub fn markdown() -> String {
          defaults, the file, environment variables (`PODIUM_RUN__SEED=3` sets `run.seed`), flags (`--set run.seed=3`). \
          Unknown keys are refused. Every key may be left out.\n\n\
          Sections `network` and `launch` never change results; all others are part of the run hash that processes \
-         compare before they work together (but for the folders `model.path`, `lora.adapter` and `data.dir`, since where \
+         compare before they work together (but for the places `model.path`, `lora.adapter`, `data.dir` and `sft.rows`, since where \
          things lie does not say what they are, and `run.record_groups`).\n\n\
          This page is made from the code by `cargo run --release -p podium-config --example reference`.\n",
     );

@@ -14,11 +14,26 @@ pub struct Run {
     pub name: String,
     /// Seed of everything that is random.
     pub seed: u64,
-    /// Optimizer steps.
+    /// What `podium train` does, in this order; what is done already is skipped. `sft` fine-tunes the policy on
+    /// demonstrations, `merge` works the adapter that it trained into the model, `grpo` trains from what came of that.
+    pub stages: Vec<Stage>,
+    /// Optimizer steps of GRPO.
     pub steps: u64,
     /// Keep the groups of every step in `groups.jsonl` of the run folder, as `podium-learner replay` reads them. Never
     /// changes results.
     pub record_groups: bool,
+}
+
+/// A part of the way from a model to a policy that ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Supervised fine-tuning.
+    Sft,
+    /// The adapter becomes part of the model, and the next stage trains a new one.
+    Merge,
+    /// Group relative policy optimization.
+    Grpo,
 }
 
 /// `[model]`
@@ -195,6 +210,15 @@ pub enum LikelihoodLength {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sft {
+    /// The training file of mixed grain to imitate, as `podium-curator mix` writes it. Absent: the demonstrations of the
+    /// data set, as `[demonstration]` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<PathBuf>,
+    /// Rows of that file with more tokens, prompt and completion together, are left out and reported; never cut.
+    pub longest_tokens: usize,
+    /// Start from random weights of this seed, in the shape of the model's config.json. Absent: from the model's weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_seed: Option<u64>,
     /// Optimizer steps.
     pub steps: u64,
     /// Demonstrations a step.
@@ -266,7 +290,7 @@ pub struct Launch {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { name: "podium".into(), seed: 0, steps: 100, record_groups: false }
+        Self { name: "podium".into(), seed: 0, stages: vec![Stage::Grpo], steps: 100, record_groups: false }
     }
 }
 
@@ -348,6 +372,9 @@ impl Default for Evaluation {
 impl Default for Sft {
     fn default() -> Self {
         Self {
+            rows: None,
+            longest_tokens: 4096,
+            init_seed: None,
             steps: 1000,
             batch_size: 64,
             micro_batch_size: 64,

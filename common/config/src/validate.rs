@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::sections::{Evaluation, Learner, Lora, Network, Rollout, Sft};
+use crate::sections::{Evaluation, Learner, Lora, Network, Rollout, Sft, Stage};
 use crate::{Error, RunFile};
 
 fn require(
@@ -40,6 +40,7 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     let name = &file.run.name;
     let holds = !name.is_empty() && name.chars().all(plain);
     require("run.name", format!("{name:?}"), holds, "letters, digits, - and _")?;
+    stages(&file.run.stages, &file.lora)?;
     file.grpo.validate()?;
     let (listed, candidates) = (file.answer.list_length, file.candidates.count);
     let expected = format!("1 to candidates.count ({candidates})");
@@ -54,6 +55,16 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     network(&file.network)?;
     require("launch.workers", file.launch.workers, file.launch.workers <= 1024, "at most 1024")?;
     at_least_one("launch.learner_ranks", file.launch.learner_ranks)
+}
+
+fn stages(stages: &[Stage], lora: &Lora) -> Result<(), Error> {
+    let names = format!("{stages:?}").to_lowercase();
+    let in_order = !stages.is_empty() && stages.is_sorted_by(|one, next| one < next);
+    require("run.stages", &names, in_order, "at least one of sft, merge and grpo, in this order")?;
+    let merged = !stages.contains(&Stage::Merge) || (stages.contains(&Stage::Sft) && lora.is_used());
+    let expected =
+        "sft before merge and an adapter to train (lora.rank or lora.adapter), where there is merge";
+    require("run.stages", &names, merged, expected)
 }
 
 fn lora(lora: &Lora) -> Result<(), Error> {
@@ -98,6 +109,7 @@ fn evaluation(evaluation: &Evaluation) -> Result<(), Error> {
 }
 
 fn sft(sft: &Sft) -> Result<(), Error> {
+    at_least_one("sft.longest_tokens", sft.longest_tokens as u64)?;
     at_least_one("sft.batch_size", sft.batch_size)?;
     at_least_one("sft.micro_batch_size", sft.micro_batch_size)?;
     positive("sft.learning_rate", sft.learning_rate)?;

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use podium_recsys::completion::{Form, Layout};
+use podium_recsys::dataset::TrainingTargets;
 use podium_recsys::demonstration::{self, Ranking, demonstrate};
 use podium_recsys::synthetic::{self, World};
 use podium_recsys::task::{Error, Options, Task};
@@ -201,4 +203,43 @@ fn the_longest_completions_are_read_in_one_pass() {
             assert_eq!(task.item_rewards(&case, &text).len(), grade.outcome.listed);
         }
     }
+}
+
+#[test]
+fn every_item_of_a_training_user_can_be_a_target() {
+    let world = World { train_users: 12, test_users: 3, ..World::default() };
+    let mut dataset = synthetic::generate(&world).unwrap();
+    dataset.training_targets = TrainingTargets::Every;
+    dataset.max_history = 3;
+    let users = dataset.train.clone();
+    let reasoned = dataset.reasoning.len();
+    let task = Task::new(dataset, &synthetic::task_options(), 5, Path::new("")).unwrap();
+    assert_eq!(task.training_cases(), users.iter().map(|user| user.items.len() - 1).sum::<usize>());
+
+    let mut order = task.training_order(1);
+    order.sort_unstable();
+    assert!(order.into_iter().eq(0..task.training_cases()));
+    let (mut index, mut shown, mut lists) = (0, 0, BTreeSet::new());
+    for user in &users {
+        for position in 1..user.items.len() {
+            let case = task.training_case(index, 0).unwrap();
+            assert_eq!((case.user, case.target, case.past), (user.id, user.items[position], position));
+            assert_eq!(case.history, user.items[position.saturating_sub(3)..position]);
+            let known = case.candidates.iter().filter(|item| user.items.contains(item));
+            assert!(known.eq([&case.target]), "what comes later in a history is no negative either");
+            shown += usize::from(task.reasoning(index).unwrap().is_some());
+            lists.insert(case.candidates);
+            index += 1;
+        }
+    }
+    assert_eq!(lists.len(), index, "every case has its own candidates");
+    assert_eq!(shown, reasoned, "reasoning is about the last target");
+
+    // Held-out users are asked for their last item alone, and a last target has the candidates that it always had.
+    let last = self::task(5, |_| {});
+    let held_out = task.held_out_case(1, 0).unwrap();
+    assert_eq!(held_out.target, task.dataset().test[1].target());
+    let (one, other) =
+        (task.training_case(users[0].items.len() - 2, 4).unwrap(), last.training_case(0, 4).unwrap());
+    assert_eq!((one.user, one.candidates), (other.user, other.candidates));
 }

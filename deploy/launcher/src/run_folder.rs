@@ -80,6 +80,11 @@ impl RunFolder {
         self.out.join("start")
     }
 
+    /// What a stage before GRPO made.
+    pub(crate) fn stage(&self, name: &str) -> PathBuf {
+        self.out.join("stages").join(name)
+    }
+
     pub(crate) fn policy(&self, version: u64) -> PathBuf {
         self.out.join("policy").join(version.to_string())
     }

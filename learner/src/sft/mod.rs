@@ -14,7 +14,7 @@ mod start;
 
 use std::fs::File;
 use std::io::{LineWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 
 use podium_config::RunFile;
@@ -74,15 +74,6 @@ pub enum Error {
     Write(#[from] durable::Error),
 }
 
-/// A training file of mixed grain, as `podium-curator mix` writes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrainingFile {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Rows of more tokens, prompt and completion together, are left out and reported.
-    pub longest_tokens: usize,
-}
-
 /// One row of metrics.jsonl.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Row {
@@ -101,12 +92,10 @@ pub struct Row {
 /// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, or its adapter in PEFT's where the run
 /// file has one trained, with the tokenizer's files and metrics.jsonl beside it.
 ///
-/// `base`: the folder that the run file's templates are relative to. With `rows` the demonstrations are those of a training
-/// file and not of the data set. Returns the last row of the metrics.
+/// `base`: the folder that the run file's templates are relative to. Returns the last row of the metrics.
 pub fn run(
     file: &RunFile,
     base: &Path,
-    rows: Option<&TrainingFile>,
     start: &Start,
     device: Device,
     out: &Path,
@@ -115,8 +104,8 @@ pub fn run(
     durable::create_folder(out)?;
     start.write_tokenizer(file, out)?;
     let tokenizer = start.folder(file).unwrap_or(out);
-    let samples = match rows {
-        Some(rows) => Samples::of_file(file, &rows.path, rows.longest_tokens, tokenizer)?,
+    let samples = match &file.sft.rows {
+        Some(rows) => Samples::of_file(file, rows, tokenizer)?,
         None => Samples::new(file, base, tokenizer)?,
     };
     let mut policy = weights.policy(file, samples.vocabulary(), device)?;

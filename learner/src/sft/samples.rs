@@ -127,16 +127,11 @@ impl Samples {
         Ok(Self { encoder, origin })
     }
 
-    /// The rows of a training file of mixed grain, again and again in its order. Rows of more than `longest_tokens` tokens
-    /// are left out and reported, never cut.
-    pub fn of_file(
-        file: &RunFile,
-        rows: &Path,
-        longest_tokens: usize,
-        tokenizer: &Path,
-    ) -> Result<Self, Error> {
+    /// The rows of a training file of mixed grain, again and again in its order. Rows of more than `sft.longest_tokens`
+    /// tokens are left out and reported, never cut.
+    pub fn of_file(file: &RunFile, rows: &Path, tokenizer: &Path) -> Result<Self, Error> {
         let encoder = Encoder::load(file, tokenizer)?;
-        let origin = Origin::File(FileSamples::read(rows, longest_tokens, &encoder)?);
+        let origin = Origin::File(FileSamples::read(rows, file.sft.longest_tokens, &encoder)?);
         Ok(Self { encoder, origin })
     }
 

@@ -16,7 +16,6 @@ mod tokenizer;
 mod universe;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use podium_grpo::rng::Stream;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use podium_config::RunFile;
+use podium_config::{RunFile, Stage};
 use podium_runtime::durable;
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use crate::run_folder::{RunFolder, first_free};
 pub(crate) async fn evaluate(run_file: &Path, policy: &Path, flags: &RunFlags) -> Result<ExitCode, Error> {
     let mut run = RunFile::load(run_file, &flags.overrides())?;
     run.run.steps = 0;
+    run.run.stages = vec![Stage::Grpo];
     place(policy, &mut run);
     let folder = match &flags.out {
         Some(out) => RunFolder::new(out),

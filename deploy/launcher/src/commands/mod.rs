@@ -5,6 +5,7 @@ mod demo;
 mod evaluate;
 mod report;
 mod run;
+mod stages;
 mod start;
 mod status;
 mod train;
@@ -53,10 +54,13 @@ pub(crate) enum Error {
          name a policy's folder in the run file's [model] section or with --set model.path=DIR"
     )]
     NoStart,
+    #[error("podium-learner {stage} ended with {how}; its messages are above")]
+    Stage { stage: String, how: String },
     #[error(
-        "cannot train the start of this run (podium-learner sft ended with {how}; its messages are above)"
+        "{} was trained on other rows than sft.rows holds now: choose another folder with --out, or remove it to \
+         train anew", stage.display()
     )]
-    Start { how: String },
+    OtherRows { stage: PathBuf },
     #[error("{} holds a run already: choose another folder with --out", out.display())]
     Used { out: PathBuf },
     #[error("{} holds no run: expected run.toml there", out.display())]

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use podium_config::RunFile;
+use podium_config::{RunFile, Stage};
 use podium_runtime::{durable, shutdown};
 use tokio_util::sync::CancellationToken;
 
+use super::stages::{self, Stages};
 use super::{Error, start};
 use crate::conductor::{self, Outcome};
 use crate::progress::Progress;
@@ -29,6 +30,8 @@ pub(super) struct Ready {
 /// What became of making a folder ready.
 pub(super) enum Preparation {
     Ready(Box<Ready>),
+    /// The stages ask for no GRPO, and what they ask for is done: the policy lies there.
+    Made(PathBuf),
     /// The run in it is over.
     Finished,
     /// A signal came in between.
@@ -49,6 +52,10 @@ pub(super) async fn run(
             return Ok(ExitCode::SUCCESS);
         }
         Preparation::Ready(ready) => ready.perform().await?,
+        Preparation::Made(policy) => {
+            println!("policy  {}", policy.display());
+            return Ok(ExitCode::SUCCESS);
+        }
         Preparation::Finished => {
             eprintln!("the run in {} is finished", folder.path().display());
             Outcome::Finished
@@ -82,7 +89,15 @@ pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -
         return Ok(Preparation::Finished);
     }
     let stop = shutdown::on_signal().map_err(Error::Signals)?;
-    if run.model.path.is_none() && !start::provide(&mut run, &programs, folder, &stop).await? {
+    let stages = Stages { programs: &programs, folder, stop: &stop };
+    if !stages.perform(&mut run).await? {
+        return Ok(Preparation::Interrupted);
+    }
+    if !run.run.stages.contains(&Stage::Grpo) {
+        let made = run.lora.adapter.or(run.model.path).ok_or(Error::NoStart)?;
+        return Ok(Preparation::Made(made));
+    }
+    if run.model.path.is_none() && !start::provide(&mut run, &stages).await? {
         return Ok(Preparation::Interrupted);
     }
     folder.store(&run)?;
@@ -121,8 +136,8 @@ fn headline(run: &RunFile, folder: &RunFolder) -> String {
 
 /// Services read the run file from the run's folder: paths become absolute, and a prompt template comes along.
 fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<(), Error> {
-    for place in [&mut run.data.dir, &mut run.model.path].into_iter().flatten() {
-        *place = absolute(place)?;
+    for place in [&mut run.data.dir, &mut run.model.path, &mut run.sft.rows].into_iter().flatten() {
+        *place = stages::absolute(place.clone())?;
     }
     if let Some(file) = run.prompt.template_file() {
         let path = base.join(file);
@@ -132,14 +147,6 @@ fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<(),
         run.prompt.template = "prompt.jinja".into();
     }
     Ok(())
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(|source| Error::Read {
-        what: "the path",
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Where the last policy is, and the best one where that is another.

@@ -1,0 +1,162 @@
+//! `podium train` goes from a model to a ranking policy by stages, and does none of them twice.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use podium_config::RunFile;
+use podium_recsys::demonstration::demonstrate;
+use podium_recsys::mixed::{self, Kind, Row};
+use podium_recsys::{Task, synthetic};
+use podium_tests::{PATIENCE, Process, Run, path_text};
+
+const STAGES: &str = r#"
+[run]
+name = "staged"
+stages = ["sft", "merge", "grpo"]
+steps = 1
+
+[model]
+path = "start"
+
+[prompt]
+template = "compact"
+
+[answer]
+layout = "ids"
+
+[lora]
+rank = 2
+
+[sft]
+rows = "rows.jsonl"
+steps = 2
+batch_size = 4
+warmup_steps = 0
+
+[rollout]
+prompts_per_step = 4
+max_new_tokens = 16
+
+[evaluation]
+users = 8
+
+[launch]
+workers = 1
+rollout_device = "cpu"
+learner_device = "cpu"
+"#;
+
+/// A folder with a run file and what it names: the embedded start, and rows to imitate.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let embedded = Run::embedded(&[])?;
+        let folder = tempfile::tempdir()?;
+        fs::rename(embedded.out().join("start"), folder.path().join("start"))?;
+        let folder = Self(folder);
+        fs::write(folder.path("run.toml"), STAGES)?;
+        folder.write_rows(12)?;
+        Ok(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write_rows(&self, count: usize) -> Result<()> {
+        let file = RunFile::load(&self.path("run.toml"), &[])?;
+        let task = Task::new(synthetic::generate(&file.world)?, &file.task(), 0, Path::new(""))?;
+        let mut rows = Vec::new();
+        for index in 0..count {
+            let shown = demonstrate(&task, &file.demonstration, index, 0)?.context("nothing to imitate")?;
+            let case = task.training_case(index, 0)?;
+            let row = Row {
+                user: case.user,
+                epoch: 0,
+                kind: Kind::Reasoned,
+                history: case.history,
+                candidates: case.candidates,
+                target: case.target,
+                prompt: shown.prompt,
+                completion: shown.completion,
+            };
+            mixed::write(&mut rows, &row)?;
+        }
+        Ok(fs::write(self.path("rows.jsonl"), rows)?)
+    }
+
+    fn train(&self, name: &str, more: &[&str]) -> Result<Process> {
+        let (run_file, out) = (self.path("run.toml"), self.path("run"));
+        let arguments = ["train", path_text(&run_file), "--out", path_text(&out)];
+        Process::spawn(name, "podium", &[&arguments, more].concat(), self.0.path())
+    }
+}
+
+#[test]
+fn stages_lead_from_a_model_to_a_policy_once() -> Result<()> {
+    let folder = Folder::new()?;
+    folder.train("stages alone", &["--prepare-only"])?.wait_for_success()?;
+    let made = |name: &str| folder.path("run/stages").join(name);
+    ensure!(made("sft/adapter_model.safetensors").is_file(), "fine-tuning left no adapter");
+    ensure!(made("merged/model.safetensors").is_file(), "merging left no model");
+    let merged = fs::metadata(made("merged/model.safetensors"))?.modified()?;
+
+    let mut all = folder.train("all", &[])?;
+    all.wait_for_success()?;
+    for line in ["sft: done before", "merge: done before"] {
+        ensure!(all.output().contains(line), "{line:?} is not in:\n{}", all.output());
+    }
+    ensure!(fs::metadata(made("merged/model.safetensors"))?.modified()? == merged, "merged twice");
+    // GRPO trains an adapter of its own, on top of what was merged.
+    let base = fs::read(folder.path("run/policy/0/model.safetensors"))?;
+    ensure!(base == fs::read(made("merged/model.safetensors"))?, "GRPO started from something else");
+    ensure!(folder.path("run/policy/1/adapter_model.safetensors").is_file(), "GRPO trained nothing");
+
+    let mut again = folder.train("again", &[])?;
+    again.wait_for_success()?;
+    ensure!(again.output().contains("is finished"), "{}", again.output());
+    Ok(())
+}
+
+#[test]
+fn other_rows_are_noticed() -> Result<()> {
+    let folder = Folder::new()?;
+    folder.train("first", &["--prepare-only"])?.wait_for_success()?;
+    folder.write_rows(13)?;
+    let refused = folder.train("second", &[])?.wait_for_failure()?;
+    ensure!(refused.contains("sft.rows") && refused.contains("stages/sft"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_stage_leaves_nothing_that_looks_done() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut train = folder.train("long", &["--set", "sft.steps=1000000"])?;
+    let start = Instant::now();
+    while !folder.path("run/stages/sft.partial/metrics.jsonl").exists() {
+        ensure!(start.elapsed() < PATIENCE, "fine-tuning does not start:\n{}", train.output());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    train.signal(Signal::SIGTERM)?;
+    ensure!(train.wait()?.code() == Some(130), "{}", train.output());
+    ensure!(!folder.path("run/stages/sft").exists(), "half a stage is taken for a whole one");
+    Ok(())
+}
+
+#[test]
+fn stages_out_of_order_are_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    for (set, expected) in [
+        ("run.stages=[\"grpo\",\"sft\"]", "in this order"),
+        ("run.stages=[]", "at least one of sft, merge and grpo"),
+        ("run.stages=[\"merge\",\"grpo\"]", "sft before merge"),
+    ] {
+        let refused = folder.train("refused", &["--set", set])?.wait_for_failure()?;
+        ensure!(refused.contains("run.stages") && refused.contains(expected), "{refused}");
+    }
+    Ok(())
+}
