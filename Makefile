@@ -4,10 +4,11 @@
 PODIUM := $(or $(CARGO_TARGET_DIR),target)/release/podium
 LEARNER_SFT := $(dir $(PODIUM))podium-learner sft --run-file deploy/configs/embedded-sft.toml --device cpu
 SHARED := $(or $(PODIUM_SHARED),../shared)
+MOVIELENS ?= data/ml-100k
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test parity gpu fuzz lint format docs check-config bench \
+.PHONY: help setup build demo movielens test parity gpu fuzz lint format docs check-config bench \
 	embedded-start configuration oracle fixtures ci clean distclean
 
 help: ## this list
@@ -21,6 +22,9 @@ build: setup ## the service binaries and podium, in target/release
 
 demo: build ## train on the embedded data set, about 5 minutes
 	$(PODIUM) demo $(ARGS)
+
+movielens: build ## MovieLens-100K from its raw files in MOVIELENS=DIR to an evaluated policy, about 20 minutes
+	deploy/reproduce/movielens-100k.sh $(MOVIELENS)
 
 test: build ## all tests; needs no network once set up
 	cargo test --release --workspace $(ARGS)

@@ -5,12 +5,12 @@
 //! | 1 the reward reads the text before `</think>` | here |
 //! | 2 an invented id in the right form earns a reward | here |
 //! | 3 training asks for one item, evaluation for several | here |
-//! | 4 the chat template is missing in one of the stages | tests: one rendering path from messages to tokens |
+//! | 4 the chat template is missing in one of the stages | tests: stage_prompts |
 //! | 5 the answer leaks into the prompt with the reasoning | here; the curator's requests: its own tests |
 //! | 6 reasoning is keyed by a line number | here |
 //! | 7 draws without a seed, negatives that are positives, frozen or told apart by popularity | here |
 //! | 8 captions are never shown | here |
-//! | 9 the loss of fine-tuning is on the prompt, long samples lose their answer | learner: sft |
+//! | 9 the loss of fine-tuning is on the prompt, long samples lose their answer | tests: stage_prompts; learner: sft |
 //! | 10 metrics that are certain, tables that overwrite each other, no ties rule, no intervals, one draw | here; curator: baselines |
 //! | 11 failed calls are stored as empty reasoning | here for the reader; the curator's store: its own tests |
 

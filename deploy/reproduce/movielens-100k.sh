@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# MovieLens-100K from its raw files to an evaluated policy, on two cores: import, baselines, fine-tuning, GRPO, evaluation.
+# Parts that are done already are not done again. docs/reproducing.md says what comes out.
+#
+#   deploy/reproduce/movielens-100k.sh FOLDER-WITH-u.data-AND-u.item
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+if [ $# -ne 1 ] || [ ! -f "$1/u.data" ] || [ ! -f "$1/u.item" ]; then
+    echo "usage: $0 FOLDER: expected the folder of MovieLens-100K, with u.data and u.item in it" >&2
+    exit 2
+fi
+raw=$1
+programs=${CARGO_TARGET_DIR:-target}/release
+run_file=deploy/configs/movielens-100k.toml
+data=data/movielens-100k
+policy=data/movielens-100k-policy
+out=runs/movielens-100k
+
+# Says which part comes, and how long it has been going on.
+part() { printf '\n=== %s (%d s so far)\n' "$1" "$SECONDS"; }
+
+part "Import"
+if [ -f "$data/stats.json" ]; then
+    echo "done before, in $data"
+else
+    "$programs/podium-curator" import movielens --ratings "$raw/u.data" --items "$raw/u.item" --out "$data"
+fi
+
+part "Rankers without a policy"
+"$programs/podium-curator" baselines --data "$data" --negatives 9,99 --draws 5 --json "$data/baselines.json"
+
+part "Tokenizer and shape of the policy"
+"$programs/podium-curator" vocabulary --run-file "$run_file" --out "$policy" --hidden-size 64 --layers 2 --heads 2
+
+part "Fine-tuning and GRPO"
+"$programs/podium" train "$run_file" --out "$out"
+
+part "Evaluation: where GRPO started, and where it ended"
+"$programs/podium" evaluate "$run_file" --policy "$out/policy/1000" --against "$out/stages/sft" \
+    --negatives 9,99 --draws 5 --out runs/movielens-100k-evaluation
+
+part "Done"

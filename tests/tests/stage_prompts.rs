@@ -1,0 +1,75 @@
+//! Fine-tuning and rollouts read the same prompts, token for token, and fine-tuning learns completions alone.
+//!
+//! Two faults of the method's released code cannot happen here: the chat template was missing in one of the stages (4), and
+//! the loss of fine-tuning was on the prompt too (9). A step of fine-tuning says its loss; the log-probabilities of the
+//! same completions after the prompts that a rollout worker recorded have to give it.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use podium_config::RunFile;
+use podium_recsys::demonstration::demonstrate;
+use podium_recsys::{Task, synthetic};
+use podium_tests::{Process, Run, path_text, rows};
+use podium_tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+/// Prompts of the step, and demonstrations of the batch.
+const PROMPTS: usize = 4;
+
+#[test]
+fn fault_04_and_09_one_template_and_a_loss_on_completions_alone() -> Result<()> {
+    let run = Run::embedded(&[
+        "run.steps=1",
+        "run.record_groups=true",
+        "rollout.prompts_per_step=4",
+        "rollout.prompts_per_lease=4",
+        "evaluation.users=4",
+    ])?;
+    let mut processes = vec![run.coordinator("coordinator")?];
+    processes.push(run.worker("worker")?);
+    processes.push(run.learner("learner", 0, 1)?);
+    processes.iter_mut().try_for_each(Process::wait_for_success)?;
+    let groups = rows(&run.out().join("groups.jsonl"))?;
+    ensure!(groups.len() == PROMPTS, "{} groups", groups.len());
+
+    // Both go through the training users of the first epoch in the same order, with the same candidates.
+    let file = RunFile::load(std::path::Path::new(run.run_file()), &[])?;
+    let start = file.model.path.clone().context("the run starts from nothing")?;
+    let tokenizer = Tokenizer::load(&start)?;
+    let end_of_turn = tokenizer.end_of_turn_id().context("no end of turn")?;
+    let task =
+        Task::new(synthetic::generate(&file.world)?, &file.task(), file.run.seed, std::path::Path::new(""))?;
+    let mut sampled = Vec::new();
+    for (group, index) in groups.iter().zip(task.training_order(0)) {
+        let shown = demonstrate(&task, &file.demonstration, index, 0)?.context("nothing to imitate")?;
+        let mut completion = tokenizer.encode(&shown.completion)?;
+        completion.push(end_of_turn);
+        sampled.push(json!({ "prompt_ids": group["prompt_ids"], "completion_ids": completion }));
+    }
+    let lines: Vec<String> = sampled.iter().map(Value::to_string).collect();
+    let (input, scored) = (run.folder().join("input.jsonl"), run.folder().join("scored.jsonl"));
+    fs::write(&input, lines.join("\n") + "\n")?;
+    let arguments = ["score", "--model", path_text(&start), "--device", "cpu"];
+    let files = ["--input", path_text(&input), "--output", path_text(&scored)];
+    Process::spawn("score", "podium-learner", &[&arguments[..], &files].concat(), run.folder())?
+        .wait_for_success()?;
+    let logprobs: Vec<f64> = rows(&scored)?
+        .iter()
+        .flat_map(|row| row["logprobs"].as_array().cloned().unwrap_or_default())
+        .filter_map(|logprob| logprob.as_f64())
+        .collect();
+    ensure!(logprobs.len() > 3 * PROMPTS, "{} tokens were scored", logprobs.len());
+    let expected = -logprobs.iter().sum::<f64>() / logprobs.len() as f64;
+
+    let out = run.folder().join("sft");
+    let arguments = ["sft", "--run-file", run.run_file(), "--device", "cpu", "--out", path_text(&out)];
+    let batch = ["--set", "sft.steps=1", "--set", "sft.batch_size=4", "--set", "sft.full_ranking_steps=0"];
+    Process::spawn("sft", "podium-learner", &[&arguments[..], &batch].concat(), run.folder())?
+        .wait_for_success()?;
+    let step = rows(&out.join("metrics.jsonl"))?.pop().context("no step")?;
+    let loss = step["loss"].as_f64().context("no loss")?;
+    ensure!((loss - expected).abs() < 1e-4 * expected, "fine-tuning's loss is {loss}, expected {expected}");
+    ensure!(step["num_tokens"] == logprobs.len(), "{step}: expected {} completion tokens", logprobs.len());
+    Ok(())
+}
