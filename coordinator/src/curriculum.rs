@@ -30,6 +30,9 @@ pub struct Curriculum {
     diagnostics: Diagnostics,
     prompts_per_step: u32,
     refill_attempts: u32,
+    /// Which candidate lists evaluation asks about, and whether the other way round.
+    draw: u64,
+    reversed: bool,
     orders: Mutex<BTreeMap<u64, Arc<Vec<usize>>>>,
 }
 
@@ -40,7 +43,15 @@ impl Curriculum {
             return Err(Error::NoTrainingUsers);
         }
         let diagnostics = Diagnostics::new(task.dataset());
-        Ok(Self { task, diagnostics, prompts_per_step, refill_attempts, orders: Mutex::default() })
+        let orders = Mutex::default();
+        Ok(Self { task, diagnostics, prompts_per_step, refill_attempts, draw: 0, reversed: false, orders })
+    }
+
+    /// The same with other candidate lists for the held-out users: another draw, or each list the other way round.
+    #[must_use]
+    pub const fn evaluating(mut self, draw: u64, reversed: bool) -> Self {
+        (self.draw, self.reversed) = (draw, reversed);
+        self
     }
 
     /// The ranking task.
@@ -67,7 +78,10 @@ impl Curriculum {
                 let first = self.order(epoch)[position as usize];
                 self.task.training_case(self.after_attempts(first, id), epoch)
             }
-            Slot::Evaluation { index, .. } => self.task.held_out_case(index as usize, 0),
+            Slot::Evaluation { index, .. } if self.reversed => {
+                self.task.reversed_held_out_case(index as usize, self.draw)
+            }
+            Slot::Evaluation { index, .. } => self.task.held_out_case(index as usize, self.draw),
         }
     }
 
@@ -124,7 +138,7 @@ mod tests {
     use std::path::Path;
 
     use podium_config::{Override, RunFile};
-    use podium_grpo::Step;
+    use podium_grpo::{PolicyVersion, Step};
     use podium_recsys::{Dataset, synthetic};
 
     use super::*;
@@ -159,6 +173,18 @@ mod tests {
         }
         assert!(seen.len() > 30, "{} of 40 slots go their own way", seen.len());
         assert_eq!(users(&curriculum, 0, 0..20), users(&curriculum, 0, 0..20));
+    }
+
+    #[test]
+    fn another_draw_has_other_negatives_and_a_reversed_list_the_same_items() {
+        let candidates = |draw, reversed| {
+            let slot = Slot::Evaluation { version: PolicyVersion::START, index: 2 };
+            curriculum(4, 0).evaluating(draw, reversed).case(slot).unwrap().candidates
+        };
+        assert_ne!(candidates(0, false), candidates(1, false));
+        let mut reversed = candidates(1, true);
+        reversed.reverse();
+        assert_eq!(candidates(1, false), reversed);
     }
 
     #[test]

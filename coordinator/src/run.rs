@@ -22,6 +22,7 @@ use crate::grading::Sampling;
 use crate::identity::Identity;
 use crate::machine::{Machine, Plan, Recovered};
 use crate::policies::{self, Policies, Start};
+use crate::reports::answers::Answers;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::reports::watch::Watch;
@@ -188,7 +189,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
         );
     }
     let plan = Plan::of(file, task.dataset().test.len());
-    let curriculum = Curriculum::new(task, file.rollout.prompts_per_step, file.rollout.refill_attempts)?;
+    let curriculum = Curriculum::new(task, file.rollout.prompts_per_step, file.rollout.refill_attempts)?
+        .evaluating(file.evaluation.draw, file.evaluation.reversed);
     if let Some(warning) = age_warning(file) {
         tracing::warn!("{warning}");
     }
@@ -213,6 +215,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
     let recording = file.run.record_groups.then(|| recording(&curriculum)).transpose()?;
     Ok(Parts {
         recording,
+        answers: file.evaluation.record_answers.then(|| Answers::new(&out)),
         identity,
         machine,
         store: Arc::new(store),

@@ -134,8 +134,14 @@ impl RunFile {
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
 /// Where things lie does not say what they are: contents are compared by fingerprint. What is recorded changes nothing.
-const NOT_HASHED_KEYS: [(&str, &str); 5] =
-    [("model", "path"), ("data", "dir"), ("lora", "adapter"), ("sft", "rows"), ("run", "record_groups")];
+const NOT_HASHED_KEYS: [(&str, &str); 6] = [
+    ("model", "path"),
+    ("data", "dir"),
+    ("lora", "adapter"),
+    ("sft", "rows"),
+    ("run", "record_groups"),
+    ("evaluation", "record_answers"),
+];
 
 /// A run file that cannot be used.
 #[derive(Debug, thiserror::Error)]

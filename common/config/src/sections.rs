@@ -175,6 +175,13 @@ pub struct Evaluation {
     pub users: u32,
     /// Prompts a lease of an evaluation holds.
     pub prompts_per_lease: u32,
+    /// Which of a held-out user's candidate lists is asked about, counted from 0: how much the negatives matter is seen by
+    /// several of them. See evaluation.md.
+    pub draw: u64,
+    /// Show the candidates in the reverse of the order they were drawn in: whoever ranks by items ranks as before.
+    pub reversed: bool,
+    /// Keep what every held-out answer ranks in `answers/<version>.jsonl` of the run folder. Never changes results.
+    pub record_answers: bool,
     /// Sampling temperature; 0 for greedy decoding.
     pub temperature: f64,
     /// Rank all candidates by the log-probability of being listed next, too, beside the generated ranking: see
@@ -361,6 +368,9 @@ impl Default for Evaluation {
             every_steps: 20,
             users: 0,
             prompts_per_lease: 64,
+            draw: 0,
+            reversed: false,
+            record_answers: false,
             temperature: 0.0,
             likelihood: false,
             likelihood_reasoning: LikelihoodReasoning::Sampled,

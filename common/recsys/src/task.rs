@@ -168,7 +168,8 @@ impl Task {
     /// "last"` it is that of the `index`-th training user.
     pub fn training_case(&self, index: usize, epoch: u64) -> Result<Case, Error> {
         let (user, target) = self.training_target(index)?;
-        self.case(user, target, Purpose::Training { epoch })
+        let candidates = self.sampler.draw(user, target, Purpose::Training { epoch })?;
+        self.case(user, target, candidates)
     }
 
     /// The reasoning that may be shown with the `index`-th training case. It is about its user's last target.
@@ -189,16 +190,28 @@ impl Task {
     /// The case of the `index`-th held-out user, the same in every run; `draw` counts the candidate lists of a user
     /// from 0.
     pub fn held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
+        let (user, target, candidates) = self.held_out(index, draw)?;
+        self.case(user, target, candidates)
+    }
+
+    /// The same case with its candidates in the reverse order.
+    pub fn reversed_held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
+        let (user, target, mut candidates) = self.held_out(index, draw)?;
+        candidates.reverse();
+        self.case(user, target, candidates)
+    }
+
+    fn held_out(&self, index: usize, draw: u64) -> Result<(&User, usize, Vec<ItemId>), Error> {
         let test = &self.dataset.test;
         let count = test.len();
         let user = test.get(index).ok_or(Error::NoSuchCase { index, kind: "held-out", count })?;
-        self.case(user, user.items.len() - 1, Purpose::Evaluation { draw })
+        let target = user.items.len() - 1;
+        Ok((user, target, self.sampler.draw(user, target, Purpose::Evaluation { draw })?))
     }
 
     /// The case of the item at `position` of a user's.
-    fn case(&self, user: &User, position: usize, purpose: Purpose) -> Result<Case, Error> {
+    fn case(&self, user: &User, position: usize, candidates: Vec<ItemId>) -> Result<Case, Error> {
         let history = user.history_of(position, self.dataset.max_history);
-        let candidates = self.sampler.draw(user, position, purpose)?;
         let (prompt, shortening) =
             self.prompts.write(&self.dataset.catalogue, user.id, history, &candidates)?;
         let history = history[shortening.history_left_out..].to_vec();

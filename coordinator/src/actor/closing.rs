@@ -11,6 +11,7 @@ use super::Error;
 use crate::curriculum::Curriculum;
 use crate::grading;
 use crate::machine::Work;
+use crate::reports::answers::Answers;
 use crate::reports::evaluation::Answered;
 use crate::reports::recording::Recording;
 use crate::reports::watch::{Findings, Watch};
@@ -82,11 +83,13 @@ pub(super) fn add_report(
     }
 }
 
-/// Makes an evaluation's record and keeps it. Evaluations are closed in order of version.
+/// Makes an evaluation's record and keeps it, once its answers are recorded where they are to be. Evaluations are closed
+/// in order of version.
 pub(super) fn close_evaluation(
     store: &Store,
     curriculum: &Curriculum,
     watch: &Watch,
+    recorded: Option<&Answers>,
     version: PolicyVersion,
 ) -> Result<(EvaluationRecord, Findings), Error> {
     let task = curriculum.task();
@@ -100,6 +103,9 @@ pub(super) fn close_evaluation(
         }
         let reading = grading::read(task, &case, &answer.text);
         answers.push(Answered { case, answer, reading });
+    }
+    if let Some(recorded) = recorded {
+        recorded.write(version, &answers)?;
     }
     let mut evaluations = store.evaluations()?;
     let start = evaluations.get(&PolicyVersion::START);

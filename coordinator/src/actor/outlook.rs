@@ -35,8 +35,9 @@ impl State {
     async fn try_to_catch_up(&mut self) -> Result<(), Error> {
         while let Some(version) = self.next_to_close() {
             let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
-            let watch = self.parts.watch.clone();
-            let close = move || closing::close_evaluation(&store, &curriculum, &watch, version);
+            let (watch, recorded) = (self.parts.watch.clone(), self.parts.answers.clone());
+            let close =
+                move || closing::close_evaluation(&store, &curriculum, &watch, recorded.as_ref(), version);
             let (record, findings) = self.write(close).await?;
             self.to_close.remove(&version);
             self.show_evaluation(version, &record);

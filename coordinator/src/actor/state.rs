@@ -17,6 +17,7 @@ use crate::machine::{Action, Event, Machine, Millis, Standing};
 use crate::metrics;
 use crate::policies::Policies;
 use crate::reports::Reports;
+use crate::reports::answers::Answers;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::reports::watch::{Findings, Watch};
@@ -44,6 +45,8 @@ pub struct Parts {
     pub baselines: Baselines,
     /// Where the groups of its steps are recorded, if they are.
     pub recording: Option<Arc<Recording>>,
+    /// Where held-out answers are recorded, if they are.
+    pub answers: Option<Answers>,
     /// The output folder.
     pub out: std::path::PathBuf,
 }

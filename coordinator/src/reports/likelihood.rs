@@ -4,7 +4,6 @@
 //! keep the order of the candidate list, which is random.
 
 use podium_grpo::PolicyVersion;
-use podium_recsys::ItemId;
 use podium_recsys::ranking::{self, Metric};
 use serde_json::Value;
 
@@ -29,15 +28,9 @@ pub fn ranks(answers: &[Answered]) -> Option<Vec<Option<usize>>> {
     let rank = |answered: &Answered| {
         let (case, logprobs) = (&answered.case, &answered.answer.choice_logprobs);
         let scored = logprobs.len() == case.candidates.len() && !logprobs.is_empty();
-        scored.then(|| ranking::rank_of(case.target, &by_likelihood(&case.candidates, logprobs)))
+        scored.then(|| ranking::rank_of(case.target, &ranking::by_score(&case.candidates, logprobs)))
     };
     answers.iter().map(rank).collect()
-}
-
-fn by_likelihood(candidates: &[ItemId], logprobs: &[f64]) -> Vec<ItemId> {
-    let mut scored: Vec<(ItemId, f64)> = candidates.iter().copied().zip(logprobs.iter().copied()).collect();
-    scored.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-    scored.into_iter().map(|(item, _)| item).collect()
 }
 
 /// Adds the metrics to an evaluation's row, with the paired change from version 0, whose ranks are `start`.
@@ -64,13 +57,6 @@ pub fn add(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_most_probable_comes_first_and_equals_keep_their_order() {
-        let candidates = [ItemId(5), ItemId(2), ItemId(9), ItemId(1)];
-        let ranking = by_likelihood(&candidates, &[-3.0, -1.0, -3.0, -0.5]);
-        assert_eq!(ranking, [ItemId(1), ItemId(2), ItemId(5), ItemId(9)]);
-    }
 
     #[test]
     fn metrics_say_something() {

@@ -4,6 +4,7 @@
 //! lines and are written anew at every start, so that a crash leaves no double and no torn line. A view that could not
 //! be written does not stop the run: it is caught up with as soon as it can be.
 
+pub mod answers;
 pub mod evaluation;
 pub mod likelihood;
 mod lines;

@@ -4,15 +4,18 @@
 //! answer is malformed. With one relevant item the ideal DCG is 1, so that NDCG@K = 1 / log₂(rank + 1) for ranks up to
 //! K (Järvelin & Kekäläinen 2002), and the average of reciprocal ranks is MRR (Voorhees 1999).
 
+mod answer;
 mod baseline;
 mod compare;
 mod draws;
 mod estimate;
 pub mod knn;
+pub mod probes;
 mod slices;
 
 use std::fmt;
 
+pub use answer::RankedAnswer;
 pub use baseline::{Baseline, by_popularity, by_score};
 pub use compare::{Comparison, compare};
 pub use draws::Draws;

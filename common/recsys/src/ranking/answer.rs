@@ -1,0 +1,86 @@
+//! What an evaluation keeps of one held-out user's answer: enough to compute every figure anew, and no text.
+
+use serde::{Deserialize, Serialize};
+
+use super::by_score;
+use crate::completion::Form;
+use crate::ids::{ItemId, UserId};
+
+/// A line of `answers/<version>.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RankedAnswer {
+    /// Whom it is about.
+    pub user: UserId,
+    /// The item they went on to.
+    pub target: ItemId,
+    /// The candidates in the order in which the prompt shows them.
+    pub candidates: Vec<ItemId>,
+    /// The answer's shape.
+    pub form: Form,
+    /// What it lists, best first, whatever its shape.
+    pub listed: Vec<ItemId>,
+    /// The tokens of the completion.
+    pub tokens: usize,
+    /// Whether it met `rollout.max_new_tokens`.
+    pub cut_off: bool,
+    /// The log-probability of each candidate as the next listed item, where they were scored; `null` is not a number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Option<f64>>,
+}
+
+impl RankedAnswer {
+    /// The listed items, best first; `None` if the answer is malformed, whatever it lists.
+    pub fn generated(&self) -> Option<&[ItemId]> {
+        self.form.is_well_formed().then_some(self.listed.as_slice())
+    }
+
+    /// All candidates, the most probable first; ties keep the order of the list. `None` where they were not scored.
+    pub fn by_likelihood(&self) -> Option<Vec<ItemId>> {
+        let scored = !self.logprobs.is_empty() && self.logprobs.len() == self.candidates.len();
+        let score = |logprob: &Option<f64>| logprob.unwrap_or(f64::NAN);
+        scored.then(|| by_score(&self.candidates, &self.logprobs.iter().map(score).collect::<Vec<f64>>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(form: Form, logprobs: &[Option<f64>]) -> RankedAnswer {
+        RankedAnswer {
+            user: UserId(1),
+            target: ItemId(5),
+            candidates: [5, 2, 9].map(ItemId).into(),
+            form,
+            listed: [9, 5].map(ItemId).into(),
+            tokens: 8,
+            cut_off: false,
+            logprobs: logprobs.into(),
+        }
+    }
+
+    #[test]
+    fn a_malformed_answer_ranks_nothing() {
+        assert_eq!(answer(Form::WellFormed, &[]).generated(), Some(&[9, 5].map(ItemId)[..]));
+        assert_eq!(answer(Form::ShortList, &[]).generated(), None);
+    }
+
+    #[test]
+    fn likelihood_ranks_all_candidates_or_none() {
+        let ranking = |logprobs: &[Option<f64>]| answer(Form::ShortList, logprobs).by_likelihood();
+        assert_eq!(ranking(&[Some(-2.0), None, Some(-1.0)]), Some([9, 5, 2].map(ItemId).into()));
+        assert_eq!(ranking(&[Some(-1.0); 3]), Some([5, 2, 9].map(ItemId).into()));
+        assert_eq!(ranking(&[Some(-1.0); 2]), None);
+        assert_eq!(ranking(&[]), None);
+    }
+
+    #[test]
+    fn a_line_is_read_back() {
+        for logprobs in [&[][..], &[Some(-0.25), None, Some(-3.5)]] {
+            let answer = answer(Form::InventedItem, logprobs);
+            let line = serde_json::to_string(&answer).unwrap();
+            assert_eq!(serde_json::from_str::<RankedAnswer>(&line).unwrap(), answer, "{line}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Whether a ranker goes by the items, or by where a prompt shows them and how popular they are.
+//!
+//! Candidate lists are shuffled, so whoever does not look at the order puts every place of the list first equally often.
+//! That holds for each list on its own, whatever the items: against this the places of first choices are tested. And
+//! whoever goes by the items alone makes the same choice when the list is shown the other way round.
+
+use std::collections::BTreeSet;
+
+use podium_grpo::rng::Stream;
+
+use super::estimate::{Estimate, estimate_values};
+use super::rank_of;
+use crate::ids::ItemId;
+
+/// How often places are drawn to see what chance does.
+const DRAWS: usize = 2_000;
+
+/// What a ranker made of one list of candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// The target's rank, from 1; `None` where it is not listed.
+    pub rank: Option<usize>,
+    /// What is ranked first; `None` where nothing is.
+    pub first: Option<First>,
+}
+
+/// The item that is ranked first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct First {
+    /// Which.
+    pub item: ItemId,
+    /// Where the list of candidates has it, from 0.
+    pub place: usize,
+}
+
+impl Placed {
+    /// From a ranking of some of the `candidates`; `None` where there is none.
+    pub fn of(ranking: Option<&[ItemId]>, target: ItemId, candidates: &[ItemId]) -> Self {
+        let ranking = ranking.unwrap_or_default();
+        let first = ranking.first().and_then(|&item| {
+            let place = candidates.iter().position(|&candidate| candidate == item)?;
+            Some(First { item, place })
+        });
+        Self { rank: rank_of(target, ranking), first }
+    }
+}
+
+/// Where in the list of candidates first choices are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Places {
+    /// The share of first choices at each place, with intervals over users.
+    pub shares: Vec<Estimate>,
+    /// The share of choices that would have to move to make the shares even: total variation distance from them, 0 to 1.
+    pub distance: f64,
+    /// What the distance is on average where the place plays no part: above 0, since choices are few.
+    pub distance_by_chance: f64,
+    /// How probable so large a distance is where the place plays no part.
+    pub p_value: f64,
+}
+
+/// The places of first choices, by draw and user, each draw over the same users; `None` without any. Users without a
+/// choice are left out, and what is left is over the others.
+pub fn places(draws: &[Vec<Option<usize>>], candidates: usize, seed: u64) -> Option<Places> {
+    let users = draws.first().map_or(0, Vec::len);
+    let mut counts = vec![0_u64; candidates];
+    let mut shares: Vec<Vec<f64>> = vec![Vec::new(); candidates];
+    for user in 0..users {
+        let chosen: Vec<usize> =
+            draws.iter().filter_map(|draw| draw[user]).filter(|&place| place < candidates).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        for share in &mut shares {
+            share.push(0.0);
+        }
+        for &place in &chosen {
+            counts[place] += 1;
+            if let Some(share) = shares[place].last_mut() {
+                *share += 1.0 / chosen.len() as f64;
+            }
+        }
+    }
+    let lists: u64 = counts.iter().sum();
+    if lists == 0 {
+        return None;
+    }
+    let found = distance(&counts, lists);
+    let mut stream = Stream::new(seed, "places by chance", &[lists, candidates as u64]);
+    let (mut extreme, mut sum) = (0, 0.0);
+    for _ in 0..DRAWS {
+        counts.fill(0);
+        for _ in 0..lists {
+            counts[stream.below(candidates as u64) as usize] += 1;
+        }
+        let distance = distance(&counts, lists);
+        // Sums in another order round differently.
+        extreme += usize::from(distance >= found - 1e-12);
+        sum += distance;
+    }
+    Some(Places {
+        shares: estimate_values(&shares, seed),
+        distance: found,
+        distance_by_chance: sum / DRAWS as f64,
+        p_value: (extreme + 1) as f64 / (DRAWS + 1) as f64,
+    })
+}
+
+/// Σ |share − even share| / 2.
+fn distance(counts: &[u64], lists: u64) -> f64 {
+    let even = 1.0 / counts.len() as f64;
+    counts.iter().map(|&count| (count as f64 / lists as f64 - even).abs()).sum::<f64>() / 2.0
+}
+
+/// The share of `offered` items that are among `chosen` ones, each item once; 0 where nothing is offered.
+pub fn coverage(chosen: impl Iterator<Item = ItemId>, offered: impl Iterator<Item = ItemId>) -> f64 {
+    let offered: BTreeSet<ItemId> = offered.collect();
+    let chosen: BTreeSet<ItemId> = chosen.filter(|item| offered.contains(item)).collect();
+    chosen.len() as f64 / offered.len().max(1) as f64
+}
+
+/// Each user's mean of a measure over the draws that have it; users without any are left out. With several measures at
+/// once all are of the same users.
+pub fn user_means<T, const N: usize>(
+    draws: &[Vec<T>],
+    measure: impl Fn(&T) -> Option<[f64; N]>,
+) -> [Vec<f64>; N] {
+    let users = draws.first().map_or(0, Vec::len);
+    let mut means = [const { Vec::new() }; N];
+    for user in 0..users {
+        let values: Vec<[f64; N]> = draws.iter().filter_map(|draw| measure(&draw[user])).collect();
+        if !values.is_empty() {
+            for (which, means) in means.iter_mut().enumerate() {
+                means.push(values.iter().map(|value| value[which]).sum::<f64>() / values.len() as f64);
+            }
+        }
+    }
+    means
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(lists: usize, mut place: impl FnMut(&mut Stream) -> usize) -> Vec<Vec<Option<usize>>> {
+        let mut stream = Stream::new(7, "places", &[]);
+        vec![(0..lists).map(|_| Some(place(&mut stream))).collect()]
+    }
+
+    #[test]
+    fn a_ranking_is_placed_among_its_candidates() {
+        let candidates = [5, 2, 9].map(ItemId);
+        let placed = |ranking: Option<&[u64]>| {
+            let ranking = ranking.map(|items| items.iter().copied().map(ItemId).collect::<Vec<_>>());
+            Placed::of(ranking.as_deref(), ItemId(2), &candidates)
+        };
+        let first = Some(First { item: ItemId(9), place: 2 });
+        assert_eq!(placed(Some(&[9, 2])), Placed { rank: Some(2), first });
+        assert_eq!(placed(Some(&[9])), Placed { rank: None, first });
+        assert_eq!(placed(None), Placed { rank: None, first: None });
+    }
+
+    #[test]
+    fn a_preference_for_a_place_is_found_and_an_even_choice_is_not() {
+        let biased = drawn(400, |stream| if stream.uniform() < 0.25 { 0 } else { stream.below(10) as usize });
+        let found = places(&biased, 10, 1).unwrap();
+        assert!(found.p_value < 1e-3 && found.distance > 0.15, "{found:?}");
+        assert!(found.shares[0].low > 0.2 && found.shares[0].count == 400, "{found:?}");
+        let even = places(&drawn(400, |stream| stream.below(10) as usize), 10, 1).unwrap();
+        assert!(even.p_value > 0.05, "{even:?}");
+        assert!((even.distance - even.distance_by_chance).abs() < 0.03, "{even:?}");
+        let sum: f64 = even.shares.iter().map(|share| share.mean).sum();
+        assert!((sum - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn p_values_of_even_choices_are_uniform() {
+        let small = (0..100)
+            .filter(|&trial| {
+                let mut stream = Stream::new(trial, "even", &[]);
+                let draw = |stream: &mut Stream| (0..30).map(|_| Some(stream.below(5) as usize)).collect();
+                let lists = vec![draw(&mut stream), draw(&mut stream)];
+                places(&lists, 5, trial).unwrap().p_value < 0.2
+            })
+            .count();
+        // 20 ± 4 expected.
+        assert!((8..=32).contains(&small), "{small} of 100 below 0.2");
+    }
+
+    #[test]
+    fn users_without_a_choice_are_left_out() {
+        let lists = vec![vec![Some(0), None, Some(1)], vec![Some(1), None, None]];
+        let found = places(&lists, 2, 0).unwrap();
+        assert_eq!(found.shares[0].count, 2);
+        assert!((found.shares[0].mean - 0.25).abs() < 1e-12, "{found:?}");
+        assert_eq!(places(&[vec![None, None]], 2, 0), None);
+        assert_eq!(places(&[], 2, 0), None);
+        let [double, one] = user_means(&lists, |place| place.map(|place| [2.0 * place as f64, 1.0]));
+        assert_eq!((double, one), (vec![1.0, 2.0], vec![1.0, 1.0]));
+    }
+
+    #[test]
+    fn coverage_counts_each_item_once() {
+        let items = |ids: &[u64]| ids.iter().copied().map(ItemId).collect::<Vec<_>>().into_iter();
+        assert!((coverage(items(&[1, 1, 2, 9]), items(&[1, 2, 2, 3, 4])) - 0.5).abs() < 1e-12);
+        assert!(coverage(items(&[1]), items(&[])).abs() < 1e-12);
+    }
+}

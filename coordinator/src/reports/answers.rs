@@ -1,0 +1,55 @@
+//! `answers/<version>.jsonl`: what every held-out answer of an evaluation ranks, for whoever computes figures anew.
+//!
+//! Like the groups of steps, the answers leave the store once their evaluation is closed. So a version's file is whole
+//! and safe on disk before that, and closing it again after a crash writes the same file.
+
+use std::path::{Path, PathBuf};
+
+use podium_grpo::PolicyVersion;
+use podium_proto::v1;
+use podium_recsys::ranking::RankedAnswer;
+use podium_runtime::durable;
+
+use super::evaluation::Answered;
+
+/// Where the answers of evaluations are recorded.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    folder: PathBuf,
+}
+
+impl Answers {
+    /// Under the folder of a run.
+    pub fn new(out: &Path) -> Self {
+        Self { folder: out.join("answers") }
+    }
+
+    /// Writes a version's file, one line a held-out user in the order of the data set.
+    pub fn write(&self, version: PolicyVersion, answers: &[Answered]) -> Result<(), durable::Error> {
+        let mut text = String::new();
+        for answered in answers {
+            let line = serde_json::to_string(&ranked(answered)).expect("a line is numbers, texts and lists");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        durable::create_folder(&self.folder)?;
+        durable::write(&self.folder.join(format!("{}.jsonl", version.0)), text.as_bytes())
+    }
+}
+
+fn ranked(Answered { case, answer, reading }: &Answered) -> RankedAnswer {
+    RankedAnswer {
+        user: case.user,
+        target: case.target,
+        candidates: case.candidates.clone(),
+        form: reading.grade.outcome.form,
+        listed: reading.ranking.clone(),
+        tokens: answer.token_ids.len(),
+        cut_off: answer.finish_reason() == v1::FinishReason::Length,
+        logprobs: answer
+            .choice_logprobs
+            .iter()
+            .map(|&logprob| logprob.is_finite().then_some(logprob))
+            .collect(),
+    }
+}
