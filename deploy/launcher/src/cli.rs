@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::Override;
 
 /// Trains LLM recommenders with GRPO: starts, watches, evaluates and reports runs.
@@ -31,14 +31,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         flags: RunFlags,
     },
-    /// Rank for the held-out users of a run file with one policy
+    /// Rank for the held-out users of a run file: a policy beside others and beside rankers without one
     Evaluate {
-        /// The run file
+        /// The run file: its data, prompts, answers and sampling count
         #[arg(value_name = "RUN.toml")]
         run_file: PathBuf,
-        /// Folder of the policy, in Hugging Face layout
-        #[arg(long, value_name = "DIR")]
-        policy: PathBuf,
+        #[command(flatten)]
+        asked: EvaluateFlags,
         #[command(flatten)]
         flags: RunFlags,
     },
@@ -106,6 +105,43 @@ impl RunFlags {
     }
 }
 
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EvaluateFlags {
+    /// Folder of the policy, in Hugging Face layout or PEFT's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policy: PathBuf,
+    /// Folder of a policy to compare it with, user by user; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) against: Vec<PathBuf>,
+    /// Negatives beside each target; several numbers make several tables [default: the run file's]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) negatives: Vec<u32>,
+    /// Candidate lists a user
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) draws: u32,
+    /// Draws that are asked once more with their lists the other way round, to see what the order does
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) reversed: u32,
+    /// What ranks: the answers, and the likelihood of each candidate
+    #[arg(long, value_name = "RANKING,…", value_delimiter = ',', value_enum)]
+    #[arg(default_values_t = [Ranking::Generated, Ranking::Likelihood])]
+    pub(crate) rankings: Vec<Ranking>,
+    /// Where HR, NDCG and MRR are cut
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) at: Vec<u32>,
+}
+
+/// How a policy's ranking comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ranking {
+    /// What its answers list
+    Generated,
+    /// All candidates by the log-probability of being listed next
+    Likelihood,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct StatusFlags {
     #[arg(
@@ -147,6 +183,23 @@ mod tests {
         assert_eq!((file.launch.workers, file.launch.learner_ranks), (3, 2));
         assert_eq!(file.network.collective, podium_config::CollectiveChoice::Tcp);
         assert!((file.grpo.beta - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_evaluation_has_defaults_and_lists() {
+        let parse = |line: &str| match Cli::parse_from(line.split(' ')).command {
+            Command::Evaluate { asked, .. } => asked,
+            _ => panic!("no evaluation"),
+        };
+        let asked = parse("podium evaluate run.toml --policy p");
+        assert_eq!((asked.draws, asked.reversed, asked.at), (5, 1, vec![1, 3, 5, 10]));
+        assert_eq!(asked.rankings, [Ranking::Generated, Ranking::Likelihood]);
+        let asked = parse(
+            "podium evaluate run.toml --policy p --against a --against b --negatives 9,99 --rankings generated",
+        );
+        assert_eq!((asked.against.len(), asked.negatives), (2, vec![9, 99]));
+        assert_eq!(asked.rankings, [Ranking::Generated]);
+        assert!(Cli::try_parse_from("podium evaluate run.toml --policy p --draws 0".split(' ')).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod conductor;
 mod embedded;
+mod evaluation;
 mod processes;
 mod progress;
 mod report;
@@ -28,7 +29,7 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(flags) => commands::demo(&flags).await,
         Command::Train { run_file, flags } => commands::train(&run_file, &flags).await,
-        Command::Evaluate { run_file, policy, flags } => commands::evaluate(&run_file, &policy, &flags).await,
+        Command::Evaluate { run_file, asked, flags } => commands::evaluate(&run_file, &asked, &flags).await,
         Command::Status(flags) => commands::status(&flags).await,
         Command::CheckConfig { files } => Ok(commands::check_config(&files)),
         Command::Report { out } => commands::report(out),

@@ -67,7 +67,7 @@ pub(crate) fn signed_interval(estimate: Estimate) -> String {
 }
 
 /// Columns as wide as their widest cell, a rule under the first row and around.
-fn laid_out(rows: &[Vec<String>]) -> String {
+pub(crate) fn laid_out(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     let rule = "─".repeat(widths.iter().sum::<usize>() + 3 * (widths.len() - 1));

@@ -246,7 +246,5 @@ pub fn demonstration_options() -> demonstration::Options {
     demonstration::Options { reasoning_share: 1.0, ranking: demonstration::Ranking::ByReasoning }
 }
 
-/// Makes `dir` and writes `contents` into it.
-
 #[cfg(test)]
 mod tests;

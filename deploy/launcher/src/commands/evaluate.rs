@@ -1,70 +1,169 @@
-//! `podium evaluate`: a run without steps, in which the policy is evaluated as the start of a training would be.
+//! `podium evaluate`: policies asked about the held-out users by the services of a run, and what the answers come to.
+//!
+//! Each part is a run without steps, so that prompts, parser, constraint and sampling are those of training. A part
+//! whose answers are kept from an earlier call is not asked again, and one that was interrupted goes on.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use podium_config::{RunFile, Stage};
-use podium_runtime::durable;
-use serde_json::{Value, json};
+use podium_config::RunFile;
+use podium_runtime::{durable, shutdown};
 
 use super::run::Preparation;
-use super::{Error, run};
-use crate::cli::RunFlags;
+use super::stages::Stages;
+use super::{Error, run, start};
+use crate::cli::{EvaluateFlags, Ranking, RunFlags};
 use crate::conductor::Outcome;
-use crate::results;
-use crate::run_folder::{RunFolder, first_free};
+use crate::evaluation::{self, Asked, Evaluation, Plan, Policy};
+use crate::report;
+use crate::run_folder::RunFolder;
+use crate::services::Programs;
 
-/// Writes evaluation.json and prints the table.
-pub(crate) async fn evaluate(run_file: &Path, policy: &Path, flags: &RunFlags) -> Result<ExitCode, Error> {
-    let mut run = RunFile::load(run_file, &flags.overrides())?;
-    run.run.steps = 0;
-    run.run.stages = vec![Stage::Grpo];
-    place(policy, &mut run);
-    let folder = match &flags.out {
-        Some(out) => RunFolder::new(out),
-        None => {
-            first_free(&PathBuf::from(format!("runs/evaluate-{}", run.run.name)), |folder| !folder.is_used())
-        }
-    };
-    if folder.is_used() {
-        return Err(Error::Used { out: folder.path().to_owned() });
+/// Evaluates, and writes what it came to into a folder named by all that it depends on.
+pub(crate) async fn evaluate(
+    run_file: &Path,
+    flags: &EvaluateFlags,
+    run_flags: &RunFlags,
+) -> Result<ExitCode, Error> {
+    let overrides = run_flags.overrides();
+    let run = RunFile::load(run_file, &overrides)?;
+    let out =
+        run_flags.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/evaluate-{}", run.run.name)));
+    let folder = RunFolder::new(&out);
+    if folder.is_finished() {
+        return Err(Error::Used { out });
     }
-    let hash = run.hash();
+    let _lock = folder.lock()?;
+    let programs = Programs::find()?;
+    let Some(policies) = policies(flags, &run, &folder, &programs).await? else {
+        return Ok(ExitCode::from(super::INTERRUPTED));
+    };
+    let asked = asked(flags, &run);
+    let plan = Plan::new((run_file, &overrides), run, policies, asked, &out, &programs)?;
     let base = run_file.parent().unwrap_or(Path::new(""));
-    let Preparation::Ready(ready) = run::prepare(run, base, &folder).await? else {
-        return Ok(ExitCode::from(super::INTERRUPTED));
-    };
-    if flags.prepare_only {
-        println!("{}", folder.run_file().display());
-        return Ok(ExitCode::SUCCESS);
+    if run_flags.prepare_only {
+        return prepare(&plan, base).await;
     }
-    if let Outcome::Interrupted { .. } = ready.perform().await? {
+    if !ask(&plan, base).await? {
+        eprintln!("stopped; the same command goes on from there");
         return Ok(ExitCode::from(super::INTERRUPTED));
     }
-    let path = folder.path().join("evaluation.json");
-    durable::write(&path, format!("{:#}\n", summary(policy, &hash, &folder)?).as_bytes())?;
-    run::print_table(&folder)?;
-    println!("evaluation  {}", path.display());
-    println!("report      {}", folder.report().display());
+    let results = out.join(plan.key());
+    let evaluation = Evaluation::of(plan)?;
+    durable::create_folder(&results)?;
+    durable::write_with(&results.join("lists.jsonl"), |file| {
+        evaluation::lists(&evaluation, std::io::BufWriter::new(file))
+    })?;
+    durable::write_with(&results.join("figures.csv"), |file| evaluation::csv(&evaluation.figures, file))?;
+    report::write_evaluation(&evaluation, &results.join("report.html"))?;
+    let json = format!("{:#}\n", evaluation.to_json());
+    durable::write(&results.join("evaluation.json"), json.as_bytes())?;
+    print!("{}", evaluation::tables(&evaluation));
+    for (what, file) in
+        [("evaluation", "evaluation.json"), ("figures", "figures.csv"), ("report", "report.html")]
+    {
+        println!("{what:<11} {}", results.join(file).display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the run start from a policy's folder: a model, an adapter of the run file's model, or both.
-fn place(policy: &Path, run: &mut RunFile) {
-    let is_adapter = policy.join("adapter_config.json").is_file();
-    run.lora.adapter = is_adapter.then(|| policy.to_owned());
-    if !is_adapter || policy.join("config.json").is_file() {
-        run.model.path = Some(policy.to_owned());
+fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
+    let mut negatives: Vec<usize> = flags.negatives.iter().map(|&number| number as usize).collect();
+    if negatives.is_empty() {
+        negatives.push(run.candidates.count.saturating_sub(1).max(1));
+    }
+    let mut at: Vec<usize> = flags.at.iter().map(|&k| k as usize).collect();
+    for numbers in [&mut negatives, &mut at] {
+        numbers.sort_unstable();
+        numbers.dedup();
+    }
+    Asked {
+        negatives,
+        draws: flags.draws.into(),
+        reversed: flags.reversed.into(),
+        generated: flags.rankings.contains(&Ranking::Generated),
+        likelihood: flags.rankings.contains(&Ranking::Likelihood),
+        at,
     }
 }
 
-fn summary(policy: &Path, hash: &str, folder: &RunFolder) -> Result<Value, Error> {
-    let rows: Vec<Value> = results::rows(&folder.path().join("evaluations.jsonl"))?;
-    let baselines: Option<Value> = results::document(&folder.path().join("baselines.json"))?;
-    Ok(json!({
-        "policy": policy,
-        "run_hash": hash,
-        "evaluation": rows.last(),
-        "baselines": baselines,
-    }))
+/// The policy and those it is compared with; `None` if a signal came in between.
+async fn policies(
+    flags: &EvaluateFlags,
+    run: &RunFile,
+    folder: &RunFolder,
+    programs: &Programs,
+) -> Result<Option<Vec<Policy>>, Error> {
+    let mut policies = Vec::new();
+    for policy in std::iter::once(&flags.policy).chain(&flags.against) {
+        let mut own = run.clone();
+        // Services read their run file from another folder.
+        let place = std::path::absolute(policy).map_err(|source| Error::Read {
+            what: "the path",
+            path: policy.clone(),
+            source,
+        })?;
+        Policy::place(&place, &mut own)?;
+        if own.model.path.is_none() {
+            // An adapter of the start that the program carries.
+            let stop = shutdown::on_signal().map_err(Error::Signals)?;
+            if !start::provide(&mut own, &Stages { programs, folder, stop: &stop }).await? {
+                return Ok(None);
+            }
+        }
+        policies.push(Policy::new(policy, &own)?);
+    }
+    Ok(Some(policies))
+}
+
+/// Makes the folders of all parts that are still to be asked ready, and says where their run files are.
+async fn prepare(plan: &Plan, base: &Path) -> Result<ExitCode, Error> {
+    for part in plan.parts.iter().filter(|part| !plan.is_done(part)) {
+        let folder = RunFolder::new(plan.work(part));
+        if let Preparation::Interrupted = run::prepare(part.run.clone(), base, &folder).await? {
+            return Ok(ExitCode::from(super::INTERRUPTED));
+        }
+        println!("{}", folder.run_file().display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks what has not been asked yet; `false` if a signal came in between.
+async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
+    let all = plan.parts.len();
+    let kept = plan.parts.iter().filter(|part| plan.is_done(part)).count();
+    if kept > 0 {
+        eprintln!("{kept} of {all} parts are there from before and are not asked again");
+    }
+    for (number, part) in (1..).zip(&plan.parts) {
+        let folder = RunFolder::new(plan.work(part));
+        // A policy that is compared with itself has the same parts twice.
+        if plan.is_done(part) {
+            clear(&folder)?;
+            continue;
+        }
+        eprintln!("part {number} of {all}: {}", part.describe(&plan.policies));
+        let outcome = match run::prepare(part.run.clone(), base, &folder).await? {
+            Preparation::Ready(ready) => ready.perform().await?,
+            Preparation::Finished | Preparation::Made(_) => Outcome::Finished,
+            Preparation::Interrupted => Outcome::Interrupted { step: 0 },
+        };
+        if let Outcome::Interrupted { .. } = outcome {
+            return Ok(false);
+        }
+        plan.keep(part)?;
+        clear(&folder)?;
+    }
+    Ok(true)
+}
+
+/// Removes the run of a part whose answers are kept: it holds copies of the policy.
+fn clear(folder: &RunFolder) -> Result<(), Error> {
+    match fs::remove_dir_all(folder.path()) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(durable::Error::Write { path: folder.path().to_owned(), source }.into())
+        }
+        _ => Ok(()),
+    }
 }

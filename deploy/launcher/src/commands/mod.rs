@@ -44,6 +44,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Status(#[from] status_stream::Error),
     #[error(transparent)]
+    Evaluation(#[from] crate::evaluation::Error),
+    #[error(transparent)]
     Write(#[from] podium_runtime::durable::Error),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -61,7 +63,7 @@ pub(crate) enum Error {
          train anew", stage.display()
     )]
     OtherRows { stage: PathBuf },
-    #[error("{} holds a run already: choose another folder with --out", out.display())]
+    #[error("{} holds a run: choose another folder with --out", out.display())]
     Used { out: PathBuf },
     #[error("{} holds no run: expected run.toml there", out.display())]
     NoRun { out: PathBuf },

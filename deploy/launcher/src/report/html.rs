@@ -1,4 +1,4 @@
-//! Text in HTML.
+//! Text in HTML, and the frame of a page that needs no other file.
 
 use std::fmt::{Display, Formatter, Result, Write};
 
@@ -19,6 +19,21 @@ impl<T: Display> Display for Escaped<T> {
         }
         Ok(())
     }
+}
+
+/// A page of its own: style and script are in it.
+pub(super) fn document(title: &str, header: &str, main: &str, footer: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{title} · Podium</title>\n<style>{style}</style></head>\n<body>\n{header}<main>{main}</main>\n\
+         <footer>Written by podium {version}. {footer}</footer>\n\
+         <script>{script}</script></body></html>\n",
+        title = Escaped(title),
+        style = include_str!("style.css"),
+        version = env!("CARGO_PKG_VERSION"),
+        script = include_str!("hover.js"),
+    )
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! report.html: what a run did, made for looking. One file that needs no other and no network.
+//! report.html: what a run did, or an evaluation found, made for looking. One file that needs no other and no network.
 //!
-//! Reads the run's folder and nothing else; what is not there yet is left out.
+//! Of a run, its folder is read and nothing else; what is not there yet is left out.
 
 mod answers;
 mod chart;
+mod evaluation;
 mod html;
 mod page;
 mod samples;
@@ -12,8 +13,11 @@ mod series;
 mod standing;
 mod watch;
 
+use std::path::Path;
+
 use podium_runtime::durable;
 
+use crate::evaluation::Evaluation;
 use crate::results::{self, Results};
 use crate::run_folder::{self, RunFolder};
 
@@ -36,6 +40,11 @@ pub(crate) fn write(folder: &RunFolder) -> Result<(), Error> {
         finished: folder.is_finished(),
     };
     Ok(durable::write(&folder.report(), page.render().as_bytes())?)
+}
+
+/// Writes the report of an evaluation.
+pub(crate) fn write_evaluation(evaluation: &Evaluation, path: &Path) -> Result<(), durable::Error> {
+    durable::write(path, evaluation::render(evaluation).as_bytes())
 }
 
 #[cfg(test)]

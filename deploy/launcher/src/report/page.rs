@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use podium_config::RunFile;
 
 use super::chart::{Chart, Point, Reference};
-use super::html::Escaped;
+use super::html::{self, Escaped};
 use super::samples::{self, Sample};
 use super::scale::figure;
 use super::{answers, standing, watch};
@@ -53,18 +53,12 @@ impl Page<'_> {
         main.push_str(&answers::render(self.results, self.run.candidates.count));
         main.push_str(&samples::render(self.samples));
         self.run_file(&mut main);
-        format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <title>{name} · Podium</title>\n<style>{style}</style></head>\n<body>\n{header}<main>{main}</main>\n\
-             <footer>Written by podium {version}. Everything shown is in the run's folder: metrics.jsonl, \
-             evaluations.jsonl, samples.jsonl, baselines.json, run.toml.</footer>\n\
-             <script>{script}</script></body></html>\n",
-            name = Escaped(&self.run.run.name),
-            style = include_str!("style.css"),
-            header = self.header(),
-            version = env!("CARGO_PKG_VERSION"),
-            script = include_str!("hover.js"),
+        html::document(
+            &self.run.run.name,
+            &self.header(),
+            &main,
+            "Everything shown is in the run's folder: metrics.jsonl, evaluations.jsonl, samples.jsonl, baselines.json, \
+             run.toml.",
         )
     }
 

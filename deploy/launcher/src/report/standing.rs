@@ -8,23 +8,36 @@ use crate::results::{Estimate, Results};
 
 const WIDTH: f64 = 560.0;
 const ROW: f64 = 30.0;
+/// The least room for names.
 const LEFT: f64 = 128.0;
+/// The most.
+const MOST_LEFT: f64 = 300.0;
+/// Of a letter of a name.
+const LETTER: f64 = 7.0;
 const RIGHT: f64 = 84.0;
 const BOTTOM: f64 = 24.0;
 
-struct Row {
-    who: String,
-    mean: f64,
-    interval: Option<(f64, f64)>,
-    dot: &'static str,
+/// One of those who are compared.
+pub(super) struct Row {
+    pub(super) who: String,
+    pub(super) mean: f64,
+    pub(super) interval: Option<(f64, f64)>,
+    /// Classes of its dot: "quiet", "solid".
+    pub(super) dot: &'static str,
 }
 
 /// The rows of one metric as a figure; nothing before the first evaluation.
 pub(super) fn render(results: &Results, metric: &str) -> String {
-    let rows = rows(results, metric);
+    picture(metric, &rows(results, metric))
+}
+
+/// Rows on one axis from 0 as a figure; nothing without any.
+pub(super) fn picture(title: &str, rows: &[Row]) -> String {
     let highs = rows.iter().map(|row| row.interval.map_or(row.mean, |(_, high)| high));
     let Some((_, most)) = scale::range(highs) else { return String::new() };
-    let x = Scale { values: (0.0, most.min(1.0)), pixels: (LEFT, WIDTH - RIGHT) };
+    let letters = rows.iter().map(|row| row.who.chars().count()).max().unwrap_or(0);
+    let left = (letters as f64 * LETTER + 16.0).clamp(LEFT, MOST_LEFT);
+    let x = Scale { values: (0.0, most.min(1.0)), pixels: (left, WIDTH - RIGHT) };
     let height = rows.len() as f64 * ROW + BOTTOM;
     let mut svg = String::new();
     let ticks = x.ticks(5);
@@ -56,10 +69,10 @@ pub(super) fn render(results: &Results, metric: &str) -> String {
             row.mean,
         );
     }
-    let metric = Escaped(metric);
+    let title = Escaped(title);
     format!(
-        "<figure class=\"chart\"><figcaption><h3>{metric}</h3></figcaption>\
-         <svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{metric} of baselines and policies\">{svg}</svg></figure>\n"
+        "<figure class=\"chart\"><figcaption><h3>{title}</h3></figcaption>\
+         <svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{title} of baselines and policies\">{svg}</svg></figure>\n"
     )
 }
 

@@ -1,0 +1,34 @@
+//! Paired differences: the policy less those it is compared with, and every policy less the rankers without one.
+
+use super::Plan;
+use super::figure::{Figure, name_and_cut};
+use super::figures::Table;
+use super::ranked::{Ranked, Ranking};
+
+/// Adds the comparisons of one table.
+pub(super) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
+    let first = plan.policies.first().map(|policy| policy.name.as_str());
+    let others: Vec<&str> = plan.policies.iter().skip(1).map(|policy| policy.name.as_str()).collect();
+    for ranked in table.ranked.iter().filter(|ranked| ranked.ranking != Ranking::Baseline) {
+        for other in &table.ranked {
+            let policies = Some(ranked.policy.as_str()) == first
+                && others.contains(&other.policy.as_str())
+                && other.ranking == ranked.ranking;
+            if policies || other.ranking == Ranking::Baseline {
+                compare(plan, table.negatives, ranked, other, figures);
+            }
+        }
+    }
+}
+
+fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, figures: &mut Vec<Figure>) {
+    let (ranks, others) = (one.ranks(), other.ranks());
+    for metric in one.metrics(&plan.asked.at) {
+        let Some(comparison) = ranks.compare(&others, metric, plan.run.candidates.evaluation_seed) else {
+            continue;
+        };
+        let (name, k) = name_and_cut(metric);
+        let figure = Figure::new(one.who(), negatives, name, k, comparison.difference);
+        figures.push(figure.compared(&other.policy, &comparison));
+    }
+}

@@ -1,0 +1,112 @@
+//! One figure of an evaluation: a row of figures.csv, and what tables and pictures are made of.
+
+use podium_recsys::ranking::{Comparison, Estimate, Metric};
+use serde::Serialize;
+
+use super::Ranking;
+
+/// The users of a figure that is about all of them.
+pub(crate) const ALL: &str = "all";
+
+/// An estimate with all that says what it is of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Figure {
+    /// Whose: a policy, or a ranker without one.
+    pub(crate) policy: String,
+    /// Less whose, for a paired difference.
+    pub(crate) against: Option<String>,
+    pub(crate) negatives: usize,
+    pub(crate) ranking: Ranking,
+    /// Of which users.
+    pub(crate) slice: String,
+    pub(crate) metric: String,
+    /// Where a metric is cut, or the place of a share of places.
+    pub(crate) k: Option<usize>,
+    pub(crate) estimate: f64,
+    /// The ends of the 95 % interval, where there is one.
+    pub(crate) low: Option<f64>,
+    pub(crate) high: Option<f64>,
+    /// Over how many users.
+    pub(crate) n: usize,
+    pub(crate) p_value: Option<f64>,
+}
+
+impl Figure {
+    /// An estimate of all users.
+    pub(super) fn new(
+        (policy, ranking): (&str, Ranking),
+        negatives: usize,
+        metric: &str,
+        k: Option<usize>,
+        Estimate { mean, low, high, count }: Estimate,
+    ) -> Self {
+        Self {
+            policy: policy.to_owned(),
+            against: None,
+            negatives,
+            ranking,
+            slice: ALL.to_owned(),
+            metric: metric.to_owned(),
+            k,
+            estimate: mean,
+            low: Some(low),
+            high: Some(high),
+            n: count,
+            p_value: None,
+        }
+    }
+
+    /// The same as a difference from `against`.
+    pub(super) fn compared(self, against: &str, comparison: &Comparison) -> Self {
+        Self { against: Some(against.to_owned()), p_value: Some(comparison.p_value), ..self }
+    }
+
+    /// The same without an interval.
+    pub(super) fn plain(self) -> Self {
+        Self { low: None, high: None, ..self }
+    }
+
+    /// "HR@3", "MRR"
+    pub(crate) fn name(&self) -> String {
+        self.k.map_or_else(|| self.metric.clone(), |k| format!("{}@{k}", self.metric))
+    }
+
+    /// Its interval as "0.412 [0.371, 0.452]", as far as it has one.
+    pub(crate) fn text(&self) -> String {
+        let sign =
+            |value: f64| if self.against.is_some() { format!("{value:+.3}") } else { format!("{value:.3}") };
+        match (self.low, self.high) {
+            (Some(low), Some(high)) => format!("{} [{}, {}]", sign(self.estimate), sign(low), sign(high)),
+            _ => sign(self.estimate),
+        }
+    }
+}
+
+/// A metric as name and cut.
+pub(super) fn name_and_cut(metric: Metric) -> (&'static str, Option<usize>) {
+    match metric {
+        Metric::Hit(k) => ("HR", Some(k)),
+        Metric::Ndcg(k) => ("NDCG", Some(k)),
+        Metric::ReciprocalRankAt(k) => ("MRR", Some(k)),
+        Metric::ReciprocalRank => ("MRR", None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_says_what_it_is() {
+        for metric in [Metric::Hit(3), Metric::Ndcg(5), Metric::ReciprocalRankAt(5), Metric::ReciprocalRank] {
+            let (name, k) = name_and_cut(metric);
+            let estimate = Estimate { mean: 0.25, low: 0.125, high: 0.5, count: 9 };
+            let figure = Figure::new(("p", Ranking::Generated), 9, name, k, estimate);
+            assert_eq!(figure.name(), metric.to_string());
+            assert_eq!(figure.text(), "0.250 [0.125, 0.500]");
+            assert_eq!(figure.clone().plain().text(), "0.250");
+            let comparison = Comparison { difference: estimate, p_value: 0.5, wins: 1, losses: 2 };
+            assert_eq!(figure.compared("q", &comparison).text(), "+0.250 [+0.125, +0.500]");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! From the answers of all parts to figures.
+
+use podium_recsys::ranking::{Baseline, slices};
+use serde_json::{Value, json};
+
+use super::figure::{Figure, name_and_cut};
+use super::ranked::{Answers, Ranked};
+use super::{Error, Plan, comparisons, probes};
+
+/// Slices of each kind.
+const SLICES: usize = 3;
+
+/// What an evaluation came to.
+#[derive(Debug)]
+pub(crate) struct Evaluation {
+    pub(crate) plan: Plan,
+    /// By number of negatives, as asked.
+    pub(crate) tables: Vec<Table>,
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// The rankers at one number of negatives.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) negatives: usize,
+    /// By policy.
+    pub(super) answers: Vec<Answers>,
+    /// Policies in both rankings, then those without one.
+    pub(super) ranked: Vec<Ranked>,
+}
+
+/// Some of the users.
+struct Group {
+    name: String,
+    members: Vec<usize>,
+}
+
+impl Evaluation {
+    /// Reads the answers of all parts and computes every figure.
+    pub(crate) fn of(plan: Plan) -> Result<Self, Error> {
+        let negatives = &plan.asked.negatives;
+        let tables =
+            negatives.iter().map(|&negatives| table(&plan, negatives)).collect::<Result<Vec<_>, _>>()?;
+        let mut evaluation = Self { figures: Vec::new(), tables, plan };
+        let groups = evaluation.groups();
+        for table in &evaluation.tables {
+            let (plan, figures) = (&evaluation.plan, &mut evaluation.figures);
+            for ranked in &table.ranked {
+                metrics(plan, table.negatives, ranked, &groups, figures);
+            }
+            comparisons::add(plan, table, figures);
+            probes::add(plan, table, figures);
+        }
+        Ok(evaluation)
+    }
+
+    /// Slices by how often the target was taken in training, and by how many interactions came before it.
+    fn groups(&self) -> Vec<Group> {
+        let users = self.plan.users();
+        let catalogue = &self.plan.dataset.catalogue;
+        let taken = users.iter().map(|user| catalogue.get(user.target()).map_or(0, |item| item.interactions));
+        let before = users.iter().map(|user| user.items.len() as u64 - 1);
+        let kinds: [(&str, Vec<u64>); 2] =
+            [("target_interactions", taken.collect()), ("history_length", before.collect())];
+        let cut = |(by, numbers): (&'static str, Vec<u64>)| {
+            slices(&numbers, SLICES).into_iter().map(move |slice| Group {
+                name: format!("{by} {}-{}", slice.range.start(), slice.range.end()),
+                members: slice.members,
+            })
+        };
+        kinds.into_iter().flat_map(cut).collect()
+    }
+
+    /// The figures that satisfy a condition.
+    pub(crate) fn find(&self, wanted: impl Fn(&Figure) -> bool) -> impl Iterator<Item = &Figure> {
+        self.figures.iter().filter(move |figure| wanted(figure))
+    }
+
+    /// Everything but the single users, as evaluation.json holds it.
+    pub(crate) fn to_json(&self) -> Value {
+        let Plan { asked, policies, data, run, .. } = &self.plan;
+        json!({
+            "key": self.plan.key(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "run": run.run.name,
+            "data": data,
+            "users": self.plan.users().len(),
+            "negatives_drawn": run.candidates.negatives,
+            "seed": run.candidates.evaluation_seed,
+            "draws": asked.draws,
+            "reversed_draws": asked.reversed.min(asked.draws),
+            "policies": policies.iter().map(|policy| json!({
+                "name": policy.name,
+                "folder": policy.folder,
+            })).collect::<Vec<_>>(),
+            "parts": self.plan.parts.iter().map(|part| json!({
+                "policy": policies[part.policy].name,
+                "negatives": part.negatives,
+                "draw": part.draw,
+                "reversed": part.reversed,
+                "answers": self.plan.answers(part),
+            })).collect::<Vec<_>>(),
+            "ties": "in the order of the candidate list, which is random",
+            "intervals": "95 %, percentile bootstrap over users, each with the mean over the draws",
+            "p_values": "two-sided randomisation test over users; of places: against even places",
+            "figures": self.figures,
+        })
+    }
+}
+
+fn table(plan: &Plan, negatives: usize) -> Result<Table, Error> {
+    let of_policy = |policy: usize| -> Result<Answers, Error> {
+        let some = |reversed: bool| {
+            let some = plan.parts.iter().filter(move |part| {
+                (part.policy, part.negatives, part.reversed) == (policy, negatives, reversed)
+            });
+            some.map(|part| plan.read(part)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Answers { draws: some(false)?, reversed: some(true)? })
+    };
+    let answers = (0..plan.policies.len()).map(of_policy).collect::<Result<Vec<_>, _>>()?;
+    check_same_candidates(&answers, negatives)?;
+    let mut ranked = Vec::new();
+    for (policy, answers) in plan.policies.iter().zip(&answers) {
+        if plan.asked.generated {
+            ranked.push(Ranked::generated(&policy.name, answers, plan.run.answer.list_length));
+        }
+        if plan.asked.likelihood {
+            ranked.push(Ranked::by_likelihood(&policy.name, answers));
+        }
+    }
+    if let Some(answers) = answers.first() {
+        let baselines =
+            Baseline::ALL.map(|baseline| Ranked::baseline(baseline, &plan.dataset, plan.users(), answers));
+        ranked.extend(baselines);
+    }
+    Ok(Table { negatives, answers, ranked })
+}
+
+/// All policies answer the same questions; anything else would make comparisons worthless.
+fn check_same_candidates(answers: &[Answers], negatives: usize) -> Result<(), Error> {
+    for pair in answers.windows(2) {
+        for (draw, (one, other)) in (0..).zip(pair[0].draws.iter().zip(&pair[1].draws)) {
+            if one.iter().zip(other).any(|(one, other)| one.candidates != other.candidates) {
+                return Err(Error::OtherCandidates { negatives, draw });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Metrics over all users and over each group.
+fn metrics(plan: &Plan, negatives: usize, ranked: &Ranked, groups: &[Group], figures: &mut Vec<Figure>) {
+    let seed = plan.run.candidates.evaluation_seed;
+    let (metrics, ranks) = (ranked.metrics(&plan.asked.at), ranked.ranks());
+    let figure = |(&metric, estimate)| {
+        let (name, k) = name_and_cut(metric);
+        Figure::new(ranked.who(), negatives, name, k, estimate)
+    };
+    figures.extend(metrics.iter().zip(ranks.estimates(&metrics, seed)).map(figure));
+    for Group { name, members } in groups {
+        let estimates = ranks.of(members).estimates(&metrics, seed);
+        let sliced = metrics.iter().zip(estimates).map(figure);
+        figures.extend(sliced.map(|figure| Figure { slice: name.clone(), ..figure }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_recsys::ItemId;
+    use podium_recsys::completion::Form;
+
+    use super::super::ranked::tests::answer;
+    use super::*;
+
+    #[test]
+    fn other_candidates_are_no_comparison() {
+        let answers = |candidates: [u64; 4]| {
+            let mut one = answer(1, Form::WellFormed, &[0]);
+            one.candidates = candidates.map(ItemId).into();
+            Answers { draws: vec![vec![answer(1, Form::WellFormed, &[0])], vec![one]], reversed: vec![] }
+        };
+        check_same_candidates(&[answers([0, 1, 2, 3]), answers([0, 1, 2, 3])], 3).unwrap();
+        let error = check_same_candidates(&[answers([0, 1, 2, 3]), answers([0, 1, 3, 2])], 3).unwrap_err();
+        assert!(matches!(error, Error::OtherCandidates { negatives: 3, draw: 1 }));
+    }
+}

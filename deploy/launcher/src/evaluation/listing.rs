@@ -1,0 +1,95 @@
+//! The files for whoever computes on: figures.csv, a row a figure, and lists.jsonl, a line a list of candidates.
+
+use std::io::{self, Write};
+
+use podium_recsys::ranking::probes::Placed;
+use serde_json::{Value, json};
+
+use super::figure::Figure;
+use super::figures::{Evaluation, Table};
+use super::ranked::Ranking;
+
+/// The figures as CSV, with a header.
+pub(crate) fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(file);
+    for figure in figures {
+        writer.serialize(figure)?;
+    }
+    writer.flush()
+}
+
+/// One line for each list that was asked about: whose, which candidates in which order, and what every ranker made of
+/// it.
+pub(crate) fn lists(evaluation: &Evaluation, mut file: impl Write) -> io::Result<()> {
+    for table in &evaluation.tables {
+        for reversed in [false, true] {
+            let answers = table.answers.first();
+            let draws = answers.map(|answers| if reversed { &answers.reversed } else { &answers.draws });
+            for (draw, lists) in draws.into_iter().flatten().enumerate() {
+                for user in 0..lists.len() {
+                    writeln!(file, "{}", line(evaluation, table, (draw, reversed), user))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(evaluation: &Evaluation, table: &Table, (draw, reversed): (usize, bool), user: usize) -> Value {
+    let plan = &evaluation.plan;
+    let whom = &plan.users()[user];
+    let asked = |answers: &super::ranked::Answers| {
+        let draws = if reversed { &answers.reversed } else { &answers.draws };
+        draws[draw][user].clone()
+    };
+    let candidates = table.answers.first().map(|answers| asked(answers).candidates);
+    let item = plan.dataset.catalogue.get(whom.target());
+    let mut rankers: Vec<Value> = Vec::new();
+    for ranked in &table.ranked {
+        let draws = if reversed { &ranked.reversed } else { &ranked.draws };
+        let Some(Placed { rank, first }) = draws.get(draw).map(|draw| draw[user]) else { continue };
+        let mut ranker = json!({
+            "policy": ranked.policy,
+            "ranking": ranked.ranking,
+            "rank": rank,
+            "first": first.map(|first| first.item),
+        });
+        let policy = plan.policies.iter().position(|policy| policy.name == ranked.policy);
+        if let (Ranking::Generated, Some(policy)) = (ranked.ranking, policy) {
+            ranker["form"] = json!(asked(&table.answers[policy]).form);
+        }
+        rankers.push(ranker);
+    }
+    json!({
+        "negatives": table.negatives,
+        "draw": draw,
+        "reversed": reversed,
+        "user": whom.id,
+        "target": whom.target(),
+        "target_interactions": item.map(|item| item.interactions),
+        "history_length": whom.items.len() - 1,
+        "candidates": candidates,
+        "rankers": rankers,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_recsys::ranking::Estimate;
+
+    use super::*;
+
+    #[test]
+    fn a_figure_is_a_row() {
+        let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
+        let figure = Figure::new(("runs/a, \"b\"", Ranking::Generated), 99, "HR", Some(1), estimate);
+        let mut file = Vec::new();
+        csv(&[figure.clone(), Figure { k: None, ..figure.plain() }], &mut file).unwrap();
+        assert_eq!(
+            String::from_utf8(file).unwrap(),
+            "policy,against,negatives,ranking,slice,metric,k,estimate,low,high,n,p_value\n\
+             \"runs/a, \"\"b\"\"\",,99,generated,all,HR,1,0.5,0.25,0.75,9,\n\
+             \"runs/a, \"\"b\"\"\",,99,generated,all,HR,,0.5,,,9,\n"
+        );
+    }
+}

@@ -1,0 +1,312 @@
+//! The parts of an evaluation: which there are, what each is called, and where its answers are.
+
+use std::path::{Path, PathBuf};
+
+use podium_config::{Override, RunFile, Stage};
+use podium_recsys::ranking::RankedAnswer;
+use podium_recsys::{Dataset, User, synthetic};
+use podium_runtime::durable;
+use serde_json::{Value, json};
+
+use super::{Error, key};
+use crate::results;
+use crate::services::Programs;
+
+/// Hexadecimal digits of a digest in the name of a file.
+const DIGITS: usize = 16;
+
+/// What an evaluation asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// In the order of the tables.
+    pub(crate) negatives: Vec<usize>,
+    pub(crate) draws: u64,
+    /// So many of the draws are asked in reverse, too.
+    pub(crate) reversed: u64,
+    pub(crate) generated: bool,
+    pub(crate) likelihood: bool,
+    /// Cuts of the metrics.
+    pub(crate) at: Vec<usize>,
+}
+
+/// A policy that is evaluated.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// For people: the end of its path.
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    /// Its files with their checksums.
+    content: Value,
+    model: Option<PathBuf>,
+    adapter: Option<PathBuf>,
+}
+
+/// One evaluation by the services of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Which policy, in order.
+    pub(crate) policy: usize,
+    pub(crate) negatives: usize,
+    pub(crate) draw: u64,
+    pub(crate) reversed: bool,
+    /// What its services read.
+    pub(crate) run: RunFile,
+    /// Everything that its answers depend on.
+    key: Value,
+    /// What its files are called.
+    name: String,
+}
+
+/// All parts, and what they share.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) asked: Asked,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) dataset: Dataset,
+    /// Everything that has to do with the data, for people.
+    pub(crate) data: Value,
+    /// The run file with the data set in its place.
+    pub(crate) run: RunFile,
+    pub(crate) parts: Vec<Part>,
+    out: PathBuf,
+}
+
+impl Policy {
+    /// The policy in `folder`: a model, an adapter of the run file's model, or both. Leaves its places in `run`.
+    pub(crate) fn place(folder: &Path, run: &mut RunFile) -> Result<(), Error> {
+        let (is_adapter, is_model) =
+            (folder.join("adapter_config.json").is_file(), folder.join("config.json").is_file());
+        if !is_adapter && !is_model {
+            return Err(Error::NoPolicy { path: folder.to_owned() });
+        }
+        run.lora.adapter = is_adapter.then(|| folder.to_owned());
+        if is_model {
+            run.model.path = Some(folder.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The policy in `folder` whose places are in `run`.
+    pub(crate) fn new(folder: &Path, run: &RunFile) -> Result<Self, Error> {
+        Ok(Self {
+            name: String::new(),
+            folder: folder.to_owned(),
+            content: key::policy(run)?,
+            model: run.model.path.clone(),
+            adapter: run.lora.adapter.clone(),
+        })
+    }
+}
+
+impl Plan {
+    /// The parts of what is asked of `policies` about the data set of `run`, which was read from `run_file` with
+    /// `overrides`; results go under `out`.
+    pub(crate) fn new(
+        (run_file, overrides): (&Path, &[Override]),
+        mut run: RunFile,
+        mut policies: Vec<Policy>,
+        asked: Asked,
+        out: &Path,
+        programs: &Programs,
+    ) -> Result<Self, Error> {
+        if run.data.dir.is_none() {
+            let folder = out.join("data");
+            let folder =
+                std::path::absolute(&folder).map_err(|source| Error::Read { path: folder, source })?;
+            synthetic::write_data(&run.world, &folder)?;
+            run.data = synthetic::data_options(&run.world, &folder);
+        }
+        let folder = run.data.dir.clone().unwrap_or_default();
+        let dataset = Dataset::load(&folder, &run.data)?;
+        let files = key::data(&folder, &dataset.name)?;
+        let names = names(&policies);
+        for (policy, name) in policies.iter_mut().zip(names) {
+            policy.name = name;
+        }
+        let base = run_file.parent().unwrap_or(Path::new(""));
+        let template =
+            run.prompt.template_file().map(|template| key::file(&base.join(template))).transpose()?;
+        let code = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "coordinator": key::file(&programs.coordinator)?,
+            "worker": key::file(&programs.worker)?,
+        });
+        let mut parts = Vec::new();
+        for (index, policy) in policies.iter().enumerate() {
+            for &negatives in &asked.negatives {
+                let straight = (0..asked.draws).map(|draw| (draw, false));
+                let reversed = (0..asked.reversed.min(asked.draws)).map(|draw| (draw, true));
+                for (draw, reversed) in straight.chain(reversed) {
+                    let mut own = load(run_file, overrides, &asked, negatives, draw, reversed)?;
+                    own.data.clone_from(&run.data);
+                    own.run.stages = vec![Stage::Grpo];
+                    (own.model.path, own.lora.adapter) = (policy.model.clone(), policy.adapter.clone());
+                    let key = json!({
+                        "code": code,
+                        "policy": policy.content,
+                        "data": files,
+                        "template": template,
+                        "settings": key::settings(&own),
+                    });
+                    let order = if reversed { "-reversed" } else { "" };
+                    let name = format!("{negatives}-{draw}{order}-{}", &key::digest(&key)[..DIGITS]);
+                    parts.push(Part { policy: index, negatives, draw, reversed, run: own, key, name });
+                }
+            }
+        }
+        let data = json!({"name": dataset.name, "folder": folder, "files": files});
+        let plan = Self { asked, policies, dataset, data, run, parts, out: out.to_owned() };
+        if plan.users().is_empty() { Err(Error::NoUsers) } else { Ok(plan) }
+    }
+
+    /// The held-out users that are asked, in the order of the file.
+    pub(crate) fn users(&self) -> &[User] {
+        let test = &self.dataset.test;
+        match self.run.evaluation.users as usize {
+            0 => test,
+            users => &test[..users.min(test.len())],
+        }
+    }
+
+    /// What all results depend on: the parts and how figures are computed.
+    pub(crate) fn key(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
+        let asked = &self.asked;
+        key::digest(&json!({
+            "parts": names,
+            "policies": self.policies.iter().map(|policy| &policy.name).collect::<Vec<_>>(),
+            "at": asked.at,
+            "rankings": [asked.generated, asked.likelihood],
+            "seed": self.run.candidates.evaluation_seed,
+            "version": env!("CARGO_PKG_VERSION"),
+        }))[..DIGITS]
+            .to_owned()
+    }
+
+    /// Where the answers of a part are kept.
+    pub(crate) fn answers(&self, part: &Part) -> PathBuf {
+        self.out.join("parts").join(format!("{}.jsonl", part.name))
+    }
+
+    /// The folder of the run that makes a part.
+    pub(crate) fn work(&self, part: &Part) -> PathBuf {
+        self.out.join("work").join(&part.name)
+    }
+
+    /// Whether a part's answers are there.
+    pub(crate) fn is_done(&self, part: &Part) -> bool {
+        self.answers(part).is_file()
+    }
+
+    /// Keeps what a part's run recorded, and beside it what its name is made of.
+    pub(crate) fn keep(&self, part: &Part) -> Result<(), Error> {
+        let recorded = self.work(part).join("answers").join("0.jsonl");
+        let bytes = std::fs::read(&recorded).map_err(|source| Error::Read { path: recorded, source })?;
+        let kept = self.answers(part);
+        durable::create_folder(kept.parent().unwrap_or(Path::new("")))?;
+        durable::write(&kept.with_extension("key.json"), format!("{:#}\n", part.key).as_bytes())?;
+        Ok(durable::write(&kept, &bytes)?)
+    }
+
+    /// The answers of a part, one a user.
+    pub(crate) fn read(&self, part: &Part) -> Result<Vec<RankedAnswer>, Error> {
+        let path = self.answers(part);
+        let answers: Vec<RankedAnswer> = results::rows(&path)?;
+        let users = self.users();
+        let fits = answers.len() == users.len()
+            && answers.iter().zip(users).all(|(answer, user)| {
+                answer.user == user.id
+                    && answer.target == user.target()
+                    && answer.candidates.len() == part.negatives + 1
+            });
+        if fits { Ok(answers) } else { Err(Error::Damaged { path, expected: users.len() }) }
+    }
+}
+
+impl Part {
+    /// "runs/demo-0/policy/240, 99 negatives, draw 2 reversed"
+    pub(crate) fn describe(&self, policies: &[Policy]) -> String {
+        let order = if self.reversed { " reversed" } else { "" };
+        let name = policies.get(self.policy).map_or("", |policy| policy.name.as_str());
+        format!("{name}, {} negatives, draw {}{order}", self.negatives, self.draw + 1)
+    }
+}
+
+/// The run file of one part, checked.
+fn load(
+    run_file: &Path,
+    overrides: &[Override],
+    asked: &Asked,
+    negatives: usize,
+    draw: u64,
+    reversed: bool,
+) -> Result<RunFile, Error> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut overrides = overrides.to_vec();
+    overrides.extend([
+        Override::new("candidates.count", number(negatives as u64 + 1)),
+        Override::new("evaluation.draw", number(draw)),
+        Override::new("evaluation.reversed", reversed),
+        Override::new("evaluation.record_answers", true),
+        Override::new("evaluation.likelihood", asked.likelihood),
+        Override::new("run.steps", 0),
+        Override::new("run.record_groups", false),
+        // Nobody is trained, and a reward may be made for another number of candidates.
+        Override::new("reward.check", "warn"),
+    ]);
+    Ok(RunFile::load(run_file, &overrides)?)
+}
+
+/// Names for people: the last two parts of each path, more of them where two would be the same, and a number where the
+/// paths themselves are.
+fn names(policies: &[Policy]) -> Vec<String> {
+    let tail = |policy: &Policy, length: usize| -> String {
+        let parts: Vec<String> =
+            policy.folder.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        parts[parts.len().saturating_sub(length)..].join("/")
+    };
+    let mut names: Vec<String> = Vec::new();
+    for policy in policies {
+        let others = || policies.iter().filter(|other| other.folder != policy.folder);
+        let longest = policies.iter().map(|policy| policy.folder.components().count()).max().unwrap_or(2);
+        let length = (2..longest)
+            .find(|&length| others().all(|other| tail(other, length) != tail(policy, length)))
+            .unwrap_or(longest);
+        let name = tail(policy, length);
+        let before =
+            names.iter().filter(|other| **other == name || other.starts_with(&format!("{name} ("))).count();
+        names.push(if before == 0 { name } else { format!("{name} ({})", before + 1) });
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_named_apart() {
+        let policy = |folder: &str| Policy {
+            name: String::new(),
+            folder: folder.into(),
+            content: Value::Null,
+            model: None,
+            adapter: None,
+        };
+        let named =
+            |folders: &[&str]| names(&folders.iter().map(|folder| policy(folder)).collect::<Vec<_>>());
+        assert_eq!(named(&["runs/a/policy/40", "runs/start"]), ["policy/40", "runs/start"]);
+        assert_eq!(named(&["runs/a/policy/40", "runs/b/policy/40"]), ["a/policy/40", "b/policy/40"]);
+        assert_eq!(named(&["p", "p", "p"]), ["p", "p (2)", "p (3)"]);
+    }
+
+    #[test]
+    fn a_folder_without_a_policy_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunFile::default();
+        assert!(matches!(Policy::place(folder.path(), &mut run), Err(Error::NoPolicy { .. })));
+        std::fs::write(folder.path().join("adapter_config.json"), "{}").unwrap();
+        Policy::place(folder.path(), &mut run).unwrap();
+        assert_eq!((run.model.path, run.lora.adapter), (None, Some(folder.path().to_owned())));
+    }
+}

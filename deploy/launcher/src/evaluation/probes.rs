@@ -1,0 +1,118 @@
+//! The figures that show what a ranker goes by: the form of answers, the places and the popularity of first choices.
+//!
+//! docs/evaluation.md defines them under these names.
+
+use podium_recsys::completion::Form;
+use podium_recsys::diagnostics::Percentiles;
+use podium_recsys::ranking::probes::{Placed, coverage, places, user_means};
+use podium_recsys::ranking::{Estimate, RankedAnswer, compare, estimate_values};
+
+use super::Plan;
+use super::figure::Figure;
+use super::figures::Table;
+use super::ranked::{Answers, Ranked, Ranking};
+
+/// Adds the probes of one table.
+pub(super) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
+    if plan.asked.generated {
+        for (policy, answers) in plan.policies.iter().zip(&table.answers) {
+            forms(plan, (&policy.name, Ranking::Generated), table.negatives, answers, figures);
+        }
+    }
+    let popularity = Percentiles::of(&plan.dataset.catalogue);
+    let offered: Vec<&RankedAnswer> =
+        table.answers.first().map(|answers| answers.draws.iter().flatten().collect()).unwrap_or_default();
+    for ranked in &table.ranked {
+        let adds = Adds { seed: plan.run.candidates.evaluation_seed, negatives: table.negatives, ranked };
+        if ranked.ranking != Ranking::Baseline {
+            adds.places(figures);
+            adds.other_way_round(figures);
+        }
+        adds.popularity(plan, &popularity, figures);
+        let first = ranked.draws.iter().flatten().filter_map(|placed| Some(placed.first?.item));
+        let share = coverage(first, offered.iter().flat_map(|answer| answer.candidates.iter().copied()));
+        let users = plan.users().len();
+        figures.push(adds.plain("catalogue_first", share, users));
+    }
+}
+
+/// Shares of the shapes of answers: all that were met, and the well-formed ones in any case.
+fn forms(plan: &Plan, who: (&str, Ranking), negatives: usize, answers: &Answers, figures: &mut Vec<Figure>) {
+    let seed = plan.run.candidates.evaluation_seed;
+    let mut add = |name: &str, measure: &dyn Fn(&RankedAnswer) -> f64| {
+        let [means] = user_means(&answers.draws, |answer| Some([measure(answer)]));
+        let estimate = estimate_values(&[means], seed).pop();
+        figures.extend(estimate.map(|estimate| Figure::new(who, negatives, name, None, estimate)));
+    };
+    add("well_formed", &|answer| f64::from(answer.form.is_well_formed()));
+    add("malformed", &|answer| f64::from(!answer.form.is_well_formed()));
+    for form in Form::ALL.into_iter().filter(|form| !form.is_well_formed()) {
+        if answers.draws.iter().flatten().any(|answer| answer.form == form) {
+            add(&format!("form/{}", form.name()), &|answer| f64::from(answer.form == form));
+        }
+    }
+    add("cut_off", &|answer| f64::from(answer.cut_off));
+    add("tokens", &|answer| answer.tokens as f64);
+}
+
+struct Adds<'a> {
+    seed: u64,
+    negatives: usize,
+    ranked: &'a Ranked,
+}
+
+impl Adds<'_> {
+    fn figure(&self, metric: &str, k: Option<usize>, estimate: Estimate) -> Figure {
+        Figure::new(self.ranked.who(), self.negatives, metric, k, estimate)
+    }
+
+    fn plain(&self, metric: &str, mean: f64, count: usize) -> Figure {
+        self.figure(metric, None, Estimate { mean, low: mean, high: mean, count }).plain()
+    }
+
+    /// Where in the prompt's list first choices are.
+    fn places(&self, figures: &mut Vec<Figure>) {
+        let place = |placed: &Placed| placed.first.map(|first| first.place);
+        let draws: Vec<Vec<Option<usize>>> =
+            self.ranked.draws.iter().map(|draw| draw.iter().map(place).collect()).collect();
+        let Some(found) = places(&draws, self.ranked.candidates, self.seed) else { return };
+        let users = found.shares.first().map_or(0, |share| share.count);
+        figures.extend((1..).zip(&found.shares).map(|(k, &share)| self.figure("first_at", Some(k), share)));
+        let distance = self.plain("first_at_distance", found.distance, users);
+        figures.push(Figure { p_value: Some(found.p_value), ..distance });
+        figures.push(self.plain("first_at_distance_by_chance", found.distance_by_chance, users));
+    }
+
+    /// How often the first choice stays the same when the list is shown the other way round.
+    fn other_way_round(&self, figures: &mut Vec<Figure>) {
+        let both = |(one, other): (&Placed, &Placed)| Some([f64::from(one.first?.item == other.first?.item)]);
+        let pairs: Vec<Vec<Option<[f64; 1]>>> = self
+            .ranked
+            .draws
+            .iter()
+            .zip(&self.ranked.reversed)
+            .map(|(draw, reversed)| draw.iter().zip(reversed).map(both).collect())
+            .collect();
+        let means = user_means(&pairs, |same| *same);
+        let estimate = estimate_values(&means, self.seed).pop();
+        figures.extend(estimate.map(|estimate| self.figure("same_first_reversed", None, estimate)));
+    }
+
+    /// How popular first choices are beside the targets of the same users.
+    fn popularity(&self, plan: &Plan, popularity: &Percentiles, figures: &mut Vec<Figure>) {
+        let users = plan.users();
+        let both = |(placed, user): (&Placed, &podium_recsys::User)| {
+            Some([popularity.percentile(placed.first?.item)?, popularity.percentile(user.target())?])
+        };
+        let draws: Vec<Vec<Option<[f64; 2]>>> =
+            self.ranked.draws.iter().map(|draw| draw.iter().zip(users).map(both).collect()).collect();
+        let [first, target] = user_means(&draws, |pair| *pair);
+        let names = ["first_popularity", "target_popularity"];
+        let estimates = names.into_iter().zip(estimate_values(&[&first, &target], self.seed));
+        figures.extend(estimates.map(|(name, estimate)| self.figure(name, None, estimate)));
+        if let Some(comparison) = compare(&first, &target, self.seed) {
+            let excess = self.figure("first_less_target_popularity", None, comparison.difference);
+            figures.push(Figure { p_value: Some(comparison.p_value), ..excess });
+        }
+    }
+}

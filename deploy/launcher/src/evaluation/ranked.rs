@@ -1,0 +1,200 @@
+//! What a ranker made of every list that was asked about.
+
+use std::fmt;
+
+use podium_recsys::ranking::knn::Question;
+use podium_recsys::ranking::probes::Placed;
+use podium_recsys::ranking::{Baseline, Draws, Metric, RankedAnswer};
+use podium_recsys::{Dataset, User};
+use serde::Serialize;
+
+/// How a ranking came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ranking {
+    /// What a policy's answers list.
+    Generated,
+    /// All candidates by how probable a policy finds it to list them next.
+    Likelihood,
+    /// Without a policy.
+    Baseline,
+}
+
+impl fmt::Display for Ranking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generated => "generated",
+            Self::Likelihood => "likelihood",
+            Self::Baseline => "baseline",
+        })
+    }
+}
+
+/// A ranker with what it made of the lists of one number of negatives.
+#[derive(Debug, Clone)]
+pub(crate) struct Ranked {
+    /// The policy's name, or the ranker's.
+    pub(super) policy: String,
+    pub(super) ranking: Ranking,
+    /// How many candidates it lists.
+    pub(super) listed: usize,
+    pub(super) candidates: usize,
+    /// By draw and user.
+    pub(super) draws: Vec<Vec<Placed>>,
+    /// Likewise for the lists the other way round, of the first draws; empty for rankers without a policy, which do
+    /// not look at the order.
+    pub(super) reversed: Vec<Vec<Placed>>,
+}
+
+/// A policy's answers at one number of negatives.
+#[derive(Debug, Clone)]
+pub(crate) struct Answers {
+    /// By draw and user.
+    pub(super) draws: Vec<Vec<RankedAnswer>>,
+    /// Likewise for reversed lists.
+    pub(super) reversed: Vec<Vec<RankedAnswer>>,
+}
+
+impl Ranked {
+    /// What a policy's answers list, `listed` items each.
+    pub(super) fn generated(policy: &str, answers: &Answers, listed: usize) -> Self {
+        let placed =
+            |answer: &RankedAnswer| Placed::of(answer.generated(), answer.target, &answer.candidates);
+        Self::of(policy, Ranking::Generated, answers, listed, placed)
+    }
+
+    /// A policy's candidates by likelihood.
+    pub(super) fn by_likelihood(policy: &str, answers: &Answers) -> Self {
+        let placed = |answer: &RankedAnswer| {
+            Placed::of(answer.by_likelihood().as_deref(), answer.target, &answer.candidates)
+        };
+        Self::of(policy, Ranking::Likelihood, answers, answers.candidates(), placed)
+    }
+
+    fn of(
+        policy: &str,
+        ranking: Ranking,
+        answers: &Answers,
+        listed: usize,
+        placed: impl Fn(&RankedAnswer) -> Placed,
+    ) -> Self {
+        let each = |draws: &[Vec<RankedAnswer>]| -> Vec<Vec<Placed>> {
+            draws.iter().map(|draw| draw.iter().map(&placed).collect()).collect()
+        };
+        Self {
+            policy: policy.to_owned(),
+            ranking,
+            listed,
+            candidates: answers.candidates(),
+            draws: each(&answers.draws),
+            reversed: each(&answers.reversed),
+        }
+    }
+
+    /// A ranker without a policy over the very lists that `answers` are about.
+    pub(super) fn baseline(baseline: Baseline, dataset: &Dataset, users: &[User], answers: &Answers) -> Self {
+        let asked: Vec<(&User, &RankedAnswer)> =
+            answers.draws.iter().flat_map(|draw| users.iter().zip(draw)).collect();
+        let questions: Vec<Question<'_>> = asked
+            .iter()
+            .map(|(user, answer)| Question {
+                history: user.history(usize::MAX),
+                candidates: &answer.candidates,
+            })
+            .collect();
+        let placed: Vec<Placed> = baseline
+            .rank(dataset, &questions)
+            .iter()
+            .zip(&asked)
+            .map(|(ranking, (user, answer))| Placed::of(Some(ranking), user.target(), &answer.candidates))
+            .collect();
+        Self {
+            policy: baseline.to_string(),
+            ranking: Ranking::Baseline,
+            listed: answers.candidates(),
+            candidates: answers.candidates(),
+            draws: placed.chunks(users.len().max(1)).map(<[Placed]>::to_vec).collect(),
+            reversed: Vec::new(),
+        }
+    }
+
+    /// Where it ranks the targets.
+    pub(super) fn ranks(&self) -> Draws {
+        let ranks = self.draws.iter().map(|draw| draw.iter().map(|placed| placed.rank).collect()).collect();
+        Draws::new(self.candidates, ranks)
+    }
+
+    /// The metrics that say something of what it lists, cut at each of `at`: none beyond the end of the list.
+    pub(super) fn metrics(&self, at: &[usize]) -> Vec<Metric> {
+        let within = |metric: &Metric| match *metric {
+            Metric::Hit(k) | Metric::Ndcg(k) | Metric::ReciprocalRankAt(k) => k <= self.listed,
+            Metric::ReciprocalRank => true,
+        };
+        let mut metrics = Metric::at(at, self.candidates);
+        metrics.retain(within);
+        metrics.push(Metric::ReciprocalRank);
+        metrics
+    }
+
+    /// Policy and ranking.
+    pub(super) fn who(&self) -> (&str, Ranking) {
+        (&self.policy, self.ranking)
+    }
+}
+
+impl Answers {
+    fn candidates(&self) -> usize {
+        self.draws.iter().flatten().next().map_or(0, |answer| answer.candidates.len())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use podium_recsys::completion::Form;
+    use podium_recsys::{ItemId, UserId};
+
+    use super::*;
+
+    /// An answer about four candidates, the first of which is the target.
+    pub(in crate::evaluation) fn answer(user: u64, form: Form, listed: &[u64]) -> RankedAnswer {
+        RankedAnswer {
+            user: UserId(user),
+            target: ItemId(0),
+            candidates: [0, 1, 2, 3].map(ItemId).into(),
+            form,
+            listed: listed.iter().copied().map(ItemId).collect(),
+            tokens: 8,
+            cut_off: false,
+            logprobs: vec![Some(-2.0), Some(-1.0), Some(-3.0), Some(-3.0)],
+        }
+    }
+
+    #[test]
+    fn a_policy_ranks_in_two_ways() {
+        let answers = Answers {
+            draws: vec![vec![answer(1, Form::WellFormed, &[2, 0]), answer(2, Form::ShortList, &[0])]],
+            reversed: vec![],
+        };
+        let generated = Ranked::generated("p", &answers, 2);
+        let ranks = |ranked: &Ranked| -> Vec<Option<usize>> {
+            ranked.draws[0].iter().map(|placed| placed.rank).collect()
+        };
+        assert_eq!(ranks(&generated), [Some(2), None]);
+        assert_eq!(ranks(&Ranked::by_likelihood("p", &answers)), [Some(2), Some(2)]);
+        assert_eq!(generated.draws[0][0].first.map(|first| first.place), Some(2));
+    }
+
+    #[test]
+    fn a_short_list_has_no_metrics_beyond_its_end() {
+        let answers = Answers { draws: vec![vec![answer(1, Form::WellFormed, &[2, 0])]], reversed: vec![] };
+        let names = |ranked: &Ranked| -> Vec<String> {
+            ranked.metrics(&[1, 3, 4]).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(&Ranked::generated("p", &answers, 2)), ["HR@1", "MRR"]);
+        assert_eq!(
+            names(&Ranked::by_likelihood("p", &answers)),
+            ["HR@1", "HR@3", "NDCG@3", "MRR@3", "NDCG@4", "MRR@4", "MRR"],
+            "a hit among all candidates is certain"
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! The figures as tables for a terminal.
+
+use std::fmt::Write as _;
+
+use super::Ranking;
+use super::figure::{ALL, Figure};
+use super::figures::Evaluation;
+use crate::table::laid_out;
+
+/// Everything that is worth a look without opening a file.
+pub(crate) fn tables(evaluation: &Evaluation) -> String {
+    let plan = &evaluation.plan;
+    let mut text = String::new();
+    for table in &evaluation.tables {
+        let of = |figure: &&Figure| figure.negatives == table.negatives;
+        let figures: Vec<&Figure> = evaluation.figures.iter().filter(of).collect();
+        let _ = writeln!(
+            text,
+            "\n{}: {} negatives, {} draws, {} held-out users; 95 % intervals",
+            plan.dataset.name,
+            table.negatives,
+            plan.asked.draws,
+            plan.users().len()
+        );
+        for kind in ["HR", "NDCG", "MRR"] {
+            text.push_str(&metrics(&figures, kind));
+        }
+        let first = plan.policies.first().map_or("", |policy| policy.name.as_str());
+        text.push_str(&comparisons(&figures, first));
+        text.push_str(&probes(&figures));
+    }
+    text
+}
+
+/// All rankers by the cuts of one kind of metric.
+fn metrics(figures: &[&Figure], kind: &str) -> String {
+    let shown: Vec<&&Figure> = figures
+        .iter()
+        .filter(|figure| figure.metric == kind && figure.against.is_none() && figure.slice == ALL)
+        .collect();
+    let mut cuts: Vec<Option<usize>> = Vec::new();
+    for figure in &shown {
+        if !cuts.contains(&figure.k) {
+            cuts.push(figure.k);
+        }
+    }
+    cuts.sort_by_key(|k| k.unwrap_or(usize::MAX));
+    if cuts.is_empty() {
+        return String::new();
+    }
+    let name = |k: &Option<usize>| k.map_or_else(|| kind.to_owned(), |k| format!("{kind}@{k}"));
+    let mut rows = vec![std::iter::once(String::new()).chain(cuts.iter().map(name)).collect::<Vec<_>>()];
+    for who in rankers(&shown) {
+        let cell = |k: &Option<usize>| {
+            let figure = shown.iter().find(|figure| self::who(figure) == who && figure.k == *k);
+            figure.map_or_else(|| "–".to_owned(), |figure| figure.text())
+        };
+        rows.push(std::iter::once(label(who)).chain(cuts.iter().map(cell)).collect());
+    }
+    laid_out(&rows)
+}
+
+/// Paired differences of a policy: the first cut of HR and the widest of NDCG.
+fn comparisons(figures: &[&Figure], policy: &str) -> String {
+    let compared: Vec<&&Figure> =
+        figures.iter().filter(|figure| figure.against.is_some() && figure.policy == policy).collect();
+    let widest = compared.iter().filter(|figure| figure.metric == "NDCG").filter_map(|figure| figure.k).max();
+    let is_shown = |figure: &&&&Figure| match figure.metric.as_str() {
+        "HR" => figure.k == Some(1),
+        "NDCG" => {
+            figure.k == widest
+                || !compared
+                    .iter()
+                    .any(|other| who(other) == who(figure) && other.metric == "NDCG" && other.k > figure.k)
+        }
+        _ => false,
+    };
+    let row = |figure: &&&Figure| {
+        let against = figure.against.as_deref().unwrap_or_default();
+        let p_value = figure.p_value.map_or(String::new(), |p| format!("{p:.4}"));
+        vec![format!("{} less {against}", label(who(figure))), figure.name(), figure.text(), p_value]
+    };
+    let mut rows = vec![["paired difference", "", "", "p"].map(str::to_owned).to_vec()];
+    rows.extend(compared.iter().filter(is_shown).map(row));
+    if rows.len() > 1 { laid_out(&rows) } else { String::new() }
+}
+
+/// What the probes of position and popularity say, and the form of answers.
+fn probes(figures: &[&Figure]) -> String {
+    let all: Vec<&&Figure> =
+        figures.iter().filter(|figure| figure.against.is_none() && figure.slice == ALL).collect();
+    let columns = [
+        ("in form", "well_formed"),
+        ("places off even", "first_at_distance"),
+        ("same first, reversed", "same_first_reversed"),
+        ("popularity of first", "first_popularity"),
+        ("of target", "target_popularity"),
+        ("items ever first", "catalogue_first"),
+    ];
+    let mut rows = vec![
+        std::iter::once("").chain(columns.map(|(title, _)| title)).map(str::to_owned).collect::<Vec<_>>(),
+    ];
+    for who in rankers(&all) {
+        let cell = |(_, metric): (&str, &str)| {
+            let figure = all.iter().find(|figure| self::who(figure) == who && figure.metric == metric);
+            figure.map_or_else(
+                || "–".to_owned(),
+                |figure| {
+                    let p_value = figure.p_value.map_or(String::new(), |p| format!(" (p {p:.4})"));
+                    format!("{:.3}{p_value}", figure.estimate)
+                },
+            )
+        };
+        rows.push(std::iter::once(label(who)).chain(columns.map(cell)).collect());
+    }
+    laid_out(&rows)
+}
+
+fn who(figure: &Figure) -> (&str, Ranking) {
+    (&figure.policy, figure.ranking)
+}
+
+/// "policy/240, likelihood"
+fn label((policy, ranking): (&str, Ranking)) -> String {
+    if ranking == Ranking::Baseline { policy.to_owned() } else { format!("{policy}, {ranking}") }
+}
+
+/// Policies and rankings in the order in which they come.
+fn rankers<'a>(figures: &[&&'a Figure]) -> Vec<(&'a str, Ranking)> {
+    let mut found = Vec::new();
+    for figure in figures {
+        if !found.contains(&who(figure)) {
+            found.push(who(figure));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_recsys::ranking::{Comparison, Estimate};
+
+    use super::*;
+
+    fn figure(policy: &str, ranking: Ranking, metric: &str, k: Option<usize>) -> Figure {
+        let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
+        Figure::new((policy, ranking), 9, metric, k, estimate)
+    }
+
+    #[test]
+    fn a_list_that_is_too_short_has_a_dash() {
+        let figures = [
+            figure("p", Ranking::Generated, "HR", Some(1)),
+            figure("random", Ranking::Baseline, "HR", Some(1)),
+            figure("random", Ranking::Baseline, "HR", Some(5)),
+        ];
+        let text = metrics(&figures.iter().collect::<Vec<_>>(), "HR");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains("HR@1") && lines[1].ends_with("HR@5"), "{text}");
+        assert!(lines[3].starts_with("p, generated   0.500 [0.250, 0.750]   –"), "{text}");
+        assert!(lines[4].starts_with("random  "), "{text}");
+        assert_eq!(metrics(&[], "HR"), "");
+    }
+
+    #[test]
+    fn a_comparison_shows_the_widest_cut_that_there_is() {
+        let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
+        let comparison = Comparison { difference: estimate, p_value: 0.01, wins: 1, losses: 0 };
+        let figures: Vec<Figure> =
+            [(Ranking::Generated, 3), (Ranking::Likelihood, 3), (Ranking::Likelihood, 10)]
+                .map(|(ranking, k)| figure("p", ranking, "NDCG", Some(k)).compared("random", &comparison))
+                .into();
+        let text = comparisons(&figures.iter().collect::<Vec<_>>(), "p");
+        assert!(text.contains("p, generated less random    NDCG@3 "), "{text}");
+        assert!(
+            text.contains("p, likelihood less random   NDCG@10   +0.500 [+0.250, +0.750]   0.0100"),
+            "{text}"
+        );
+        assert_eq!(text.matches("likelihood").count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,254 @@
+//! The page of an evaluation: where policies stand, how they differ, whom they serve, what they go by.
+
+use std::fmt::Write as _;
+
+use super::html::{self, Escaped};
+use super::series::{Series, SeriesChart};
+use super::standing::{self, Row};
+use crate::evaluation::{Evaluation, Figure, Ranking};
+
+/// The figures of one number of negatives.
+struct Section<'a> {
+    negatives: usize,
+    figures: Vec<&'a Figure>,
+}
+
+type Who<'a> = (&'a str, Ranking);
+
+/// The whole page.
+pub(super) fn render(evaluation: &Evaluation) -> String {
+    let plan = &evaluation.plan;
+    let mut main = String::new();
+    for table in &evaluation.tables {
+        let figures = evaluation.find(|figure| figure.negatives == table.negatives).collect();
+        main.push_str(&Section { negatives: table.negatives, figures }.render());
+    }
+    let folders = plan.policies.iter().map(|policy| {
+        format!("<tr><td>{}</td><td>{}</td></tr>", Escaped(&policy.name), Escaped(policy.folder.display()))
+    });
+    let _ = write!(
+        main,
+        "<h2>What was evaluated</h2><details class=\"card\"><summary>policies<small>key {}</small></summary>\
+         <div class=\"scroll\"><table>{}</table></div></details>",
+        plan.key(),
+        folders.collect::<String>(),
+    );
+    let header = format!(
+        "<header><div class=\"brand\">Podium</div><h1>{}</h1><p class=\"lead\">{} held-out users, {} candidate lists each, \
+         and {} of them the other way round. All rankers rank the very same lists. Intervals of 95 % and p-values are over \
+         users.</p></header>\n",
+        Escaped(&plan.dataset.name),
+        plan.users().len(),
+        plan.asked.draws,
+        plan.asked.reversed.min(plan.asked.draws),
+    );
+    let footer = "Everything shown is in figures.csv and evaluation.json beside this page, every single list in \
+                  lists.jsonl; docs/evaluation.md says what each figure means.";
+    html::document(&format!("Evaluation on {}", plan.dataset.name), &header, &main, footer)
+}
+
+impl<'a> Section<'a> {
+    fn render(&self) -> String {
+        let mut html = format!(
+            "<h2>{} negatives</h2><p class=\"about\">One item that the user went on to, among {} candidates.</p>",
+            self.negatives,
+            self.negatives + 1
+        );
+        self.standings(&mut html);
+        self.metrics(&mut html);
+        self.comparisons(&mut html);
+        self.slices(&mut html);
+        self.probes(&mut html);
+        html
+    }
+
+    /// HR@1 and the widest NDCG that every ranker has, one picture each.
+    fn standings(&self, html: &mut String) {
+        html.push_str("<div class=\"standings\">");
+        for name in ["HR@1".to_owned()].into_iter().chain(self.widest_ndcg()) {
+            html.push_str(&standing::picture(&name, &self.rows(&name, "all")));
+        }
+        html.push_str("</div>");
+    }
+
+    fn rows(&self, name: &str, slice: &str) -> Vec<Row> {
+        let row = |figure: &&Figure| Row {
+            who: label((&figure.policy, figure.ranking)),
+            mean: figure.estimate,
+            interval: figure.low.zip(figure.high),
+            dot: if figure.ranking == Ranking::Baseline { "quiet" } else { "solid" },
+        };
+        let is_shown =
+            |figure: &&&Figure| figure.against.is_none() && figure.slice == slice && figure.name() == name;
+        self.figures.iter().filter(is_shown).map(row).collect()
+    }
+
+    /// The widest NDCG that all rankers have.
+    fn widest_ndcg(&self) -> Option<String> {
+        let rankers = self.rankers();
+        let mut cuts: Vec<usize> =
+            self.plain().filter(|figure| figure.metric == "NDCG").filter_map(|figure| figure.k).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let has = |who: &Who<'_>, k: usize| {
+            self.plain().any(|figure| {
+                (figure.policy.as_str(), figure.ranking) == *who
+                    && figure.metric == "NDCG"
+                    && figure.k == Some(k)
+            })
+        };
+        let k = cuts.into_iter().rev().find(|&k| rankers.iter().all(|who| has(who, k)))?;
+        Some(format!("NDCG@{k}"))
+    }
+
+    /// Figures of all users that are no difference.
+    fn plain(&self) -> impl Iterator<Item = &'a Figure> {
+        self.figures.iter().copied().filter(|figure| figure.against.is_none() && figure.slice == "all")
+    }
+
+    fn rankers(&self) -> Vec<Who<'a>> {
+        let mut found = Vec::new();
+        for figure in self.plain() {
+            let who = (figure.policy.as_str(), figure.ranking);
+            if !found.contains(&who) {
+                found.push(who);
+            }
+        }
+        found
+    }
+
+    fn metrics(&self, html: &mut String) {
+        let is_metric = |figure: &&Figure| matches!(figure.metric.as_str(), "HR" | "NDCG" | "MRR");
+        let mut names: Vec<(&str, usize, String)> = self
+            .plain()
+            .filter(is_metric)
+            .map(|figure| (figure.metric.as_str(), figure.k.unwrap_or(usize::MAX), figure.name()))
+            .collect();
+        names.sort();
+        names.dedup();
+        let cell = |who: &Who<'_>, name: &str| {
+            let figure = self
+                .plain()
+                .find(|figure| (figure.policy.as_str(), figure.ranking) == *who && figure.name() == name);
+            figure.map_or_else(|| "–".to_owned(), value)
+        };
+        let rankers = self.rankers();
+        let mut rows = String::new();
+        for (_, _, name) in &names {
+            let _ = write!(rows, "<tr><td>{name}</td>");
+            for who in &rankers {
+                let _ = write!(rows, "<td>{}</td>", cell(who, name));
+            }
+            rows.push_str("</tr>");
+        }
+        let mut header = "<th></th>".to_owned();
+        for who in rankers {
+            let _ = write!(header, "<th>{}</th>", Escaped(label(who)));
+        }
+        table(html, "All metrics", &format!("<tr>{header}</tr>{rows}"), true);
+    }
+
+    fn comparisons(&self, html: &mut String) {
+        let mut rows = String::new();
+        for figure in self.figures.iter().filter(|figure| figure.against.is_some()) {
+            let direction = match (figure.low, figure.high) {
+                (Some(low), _) if low > 0.0 => " up",
+                (_, Some(high)) if high < 0.0 => " down",
+                _ => "",
+            };
+            let _ = write!(
+                rows,
+                "<tr><td>{} less {}</td><td>{}</td><td><span class=\"change{direction}\">{}</span></td><td>{}</td></tr>",
+                Escaped(label((&figure.policy, figure.ranking))),
+                Escaped(figure.against.as_deref().unwrap_or_default()),
+                figure.name(),
+                figure.text(),
+                figure.p_value.map_or(String::new(), |p| format!("{p:.4}")),
+            );
+        }
+        let header = "<tr><th></th><th>metric</th><th>paired difference</th><th>p</th></tr>";
+        table(html, "Paired differences", &format!("{header}{rows}"), true);
+    }
+
+    /// The widest NDCG of every slice.
+    fn slices(&self, html: &mut String) {
+        let Some(name) = self.widest_ndcg() else { return };
+        let mut slices: Vec<&str> = Vec::new();
+        for figure in &self.figures {
+            if figure.slice != "all" && !slices.contains(&figure.slice.as_str()) {
+                slices.push(&figure.slice);
+            }
+        }
+        let _ = write!(
+            html,
+            "<h3>Whom it serves</h3><p class=\"about\">{name} by how often training users took the target, and by the length \
+             of the user's history.</p><div class=\"standings\">"
+        );
+        for slice in slices {
+            html.push_str(&standing::picture(&slice.replace('_', " "), &self.rows(&name, slice)));
+        }
+        html.push_str("</div>");
+    }
+
+    fn probes(&self, html: &mut String) {
+        html.push_str(
+            "<h3>What it goes by</h3><p class=\"about\">Lists are shuffled: whoever does not look at the order puts every \
+             place first equally often, and makes the same choice when a list is the other way round. Popularity is the \
+             share of the catalogue that is taken less often.</p><div class=\"charts\">",
+        );
+        let places = |who: &Who<'_>| Series {
+            label: label(*who),
+            points: self
+                .plain()
+                .filter(|figure| {
+                    (figure.policy.as_str(), figure.ranking) == *who && figure.metric == "first_at"
+                })
+                .filter_map(|figure| Some((figure.k? as f64, figure.estimate)))
+                .collect(),
+            marked: self.negatives < 24,
+        };
+        let chart = SeriesChart {
+            title: "Place of the first choice",
+            note: "share of first choices by their place in the prompt's list",
+            series: self.rankers().iter().map(places).collect(),
+            reference: Some(("even", 1.0 / (self.negatives + 1) as f64)),
+        };
+        html.push_str(&chart.render());
+        html.push_str("</div>");
+        let mut rows = String::new();
+        for figure in self.plain() {
+            if matches!(figure.metric.as_str(), "HR" | "NDCG" | "MRR" | "first_at") {
+                continue;
+            }
+            let p_value = figure.p_value.map_or(String::new(), |p| format!("{p:.4}"));
+            let _ = write!(
+                rows,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{p_value}</td></tr>",
+                Escaped(label((&figure.policy, figure.ranking))),
+                figure.metric,
+                value(figure),
+            );
+        }
+        let header = "<tr><th></th><th>figure</th><th>value</th><th>p</th></tr>";
+        table(html, "Form, places and popularity", &format!("{header}{rows}"), false);
+    }
+}
+
+fn table(html: &mut String, title: &str, rows: &str, open: bool) {
+    let open = if open { " open" } else { "" };
+    let _ = writeln!(
+        html,
+        "<details class=\"card\"{open}><summary>{title}</summary><div class=\"scroll\"><table>{rows}</table></div></details>"
+    );
+}
+
+fn value(figure: &Figure) -> String {
+    match (figure.low, figure.high) {
+        (Some(low), Some(high)) => format!("{:.3} <small>[{low:.3}, {high:.3}]</small>", figure.estimate),
+        _ => format!("{:.3}", figure.estimate),
+    }
+}
+
+fn label((policy, ranking): Who<'_>) -> String {
+    if ranking == Ranking::Baseline { policy.to_owned() } else { format!("{policy}, {ranking}") }
+}

@@ -1,0 +1,323 @@
+//! `podium evaluate` over the real services: figures are what the recorded lists say, nothing is asked twice, and another
+//! policy or other data are never taken for the same.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use podium_recsys::ranking::Metric;
+use podium_tests::{PATIENCE, Process, path_text, rows};
+use serde_json::Value;
+
+const USERS: usize = 24;
+
+/// A folder with the embedded policy and its run file.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let out = folder.path().join("demo");
+        let arguments = ["demo", "--prepare-only", "--out", path_text(&out)];
+        Process::spawn("prepare", "podium", &arguments, folder.path())?.wait_for_success()?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts an evaluation of the policy in `policy` with results under `out`.
+    fn start(&self, policy: &Path, out: &str, more: &[&str]) -> Result<Process> {
+        let (run_file, out, users) =
+            (self.path("demo/run.toml"), self.path(out), format!("evaluation.users={USERS}"));
+        let mut arguments = vec![
+            "evaluate",
+            path_text(&run_file),
+            "--policy",
+            path_text(policy),
+            "--out",
+            path_text(&out),
+            "--set",
+            &users,
+            "--set",
+            "launch.rollout_device=cpu",
+        ];
+        arguments.extend(more);
+        Process::spawn("evaluate", "podium", &arguments, self.folder.path())
+    }
+
+    /// Evaluates, and returns what was said and the folder of the results.
+    fn evaluate(&self, policy: &Path, out: &str, more: &[&str]) -> Result<(String, PathBuf)> {
+        let mut process = self.start(policy, out, more)?;
+        process.wait_for_success()?;
+        let said = process.output();
+        let line = said.lines().find_map(|line| line.strip_prefix("evaluation "));
+        let file = PathBuf::from(line.context("no evaluation is named")?.trim());
+        Ok((said, file.parent().context("the file lies nowhere")?.to_owned()))
+    }
+
+    fn start_policy(&self) -> PathBuf {
+        self.path("demo/start")
+    }
+}
+
+/// The answers of all parts by name.
+fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(out.join("parts"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "jsonl") {
+            found.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path);
+        }
+    }
+    Ok(found)
+}
+
+fn figures(results: &Path) -> Result<Vec<Value>> {
+    let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
+    Ok(evaluation["figures"].as_array().context("no figures")?.clone())
+}
+
+/// What a ranker made of one list.
+fn ranker<'a>(list: &'a Value, policy: &str, ranking: &str) -> Option<&'a Value> {
+    list["rankers"].as_array()?.iter().find(|one| one["policy"] == policy && one["ranking"] == ranking)
+}
+
+/// Each user's mean over the draws that have the value, and the mean over those users.
+fn mean(values: impl Iterator<Item = (u64, f64)>) -> (f64, usize) {
+    let mut users: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (user, value) in values {
+        users.entry(user).or_default().push(value);
+    }
+    let means = users.values().map(|values| values.iter().sum::<f64>() / values.len() as f64);
+    (means.sum::<f64>() / users.len() as f64, users.len())
+}
+
+/// A figure computed anew from the lists; `None` for those that need more than the lists.
+fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
+    let (policy, ranking) = (figure["policy"].as_str()?, figure["ranking"].as_str()?);
+    let k = figure["k"].as_u64().map(|k| k as usize);
+    let slice = figure["slice"].as_str()?;
+    let in_slice = |list: &Value| match slice.rsplit_once(' ') {
+        Some((by, range)) => {
+            let (least, most) = range.split_once('-').unwrap_or_default();
+            let ends = (least.parse::<u64>().ok(), most.parse::<u64>().ok());
+            matches!(ends, (Some(least), Some(most)) if list[by].as_u64().is_some_and(|n| (least..=most).contains(&n)))
+        }
+        None => true,
+    };
+    let asked = |reversed: bool| {
+        lists.iter().filter(move |list| {
+            list["negatives"] == figure["negatives"] && list["reversed"] == reversed && in_slice(list)
+        })
+    };
+    let metric = match (figure["metric"].as_str()?, k) {
+        ("HR", Some(k)) => Some(Metric::Hit(k)),
+        ("NDCG", Some(k)) => Some(Metric::Ndcg(k)),
+        ("MRR", Some(k)) => Some(Metric::ReciprocalRankAt(k)),
+        ("MRR", None) => Some(Metric::ReciprocalRank),
+        _ => None,
+    };
+    let user = |list: &Value| list["user"].as_u64();
+    let measured = |value: &dyn Fn(&Value, &Value) -> Option<f64>| {
+        mean(
+            asked(false).filter_map(|list| Some((user(list)?, value(list, ranker(list, policy, ranking)?)?))),
+        )
+    };
+    if let Some(metric) = metric {
+        return Some(measured(&|_, ranker| {
+            Some(metric.value(ranker["rank"].as_u64().map(|rank| rank as usize)))
+        }));
+    }
+    match figure["metric"].as_str()? {
+        "well_formed" => Some(measured(&|_, ranker| Some(f64::from(ranker["form"] == "well_formed")))),
+        "malformed" => Some(measured(&|_, ranker| Some(f64::from(ranker["form"] != "well_formed")))),
+        "first_at" => Some(measured(&|list, ranker| {
+            let first = ranker["first"].as_u64()?;
+            let place = list["candidates"].as_array()?.iter().position(|item| *item == first)?;
+            Some(f64::from(place + 1 == k?))
+        })),
+        "same_first_reversed" => {
+            let first = |list: &Value| ranker(list, policy, ranking)?["first"].as_u64();
+            let pairs = asked(true).filter_map(|reversed| {
+                let straight = asked(false)
+                    .find(|list| list["user"] == reversed["user"] && list["draw"] == reversed["draw"])?;
+                Some((user(reversed)?, f64::from(first(straight)? == first(reversed)?)))
+            });
+            Some(mean(pairs))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn figures_are_what_the_lists_say_and_a_policy_is_no_better_than_itself() -> Result<()> {
+    let place = Place::new()?;
+    let start = place.start_policy();
+    let more = ["--against", path_text(&start), "--negatives", "9,19", "--draws", "2"];
+    let (_, results) = place.evaluate(&start, "out", &more)?;
+    ensure!(parts(&place.path("out"))?.len() == 6, "two sizes, two draws and one of them reversed");
+
+    let (figures, lists) = (figures(&results)?, rows(&results.join("lists.jsonl"))?);
+    ensure!(lists.len() == 2 * 3 * USERS, "a line for each list: {}", lists.len());
+    let mut checked = 0;
+    for figure in figures.iter().filter(|figure| figure["against"].is_null()) {
+        if let Some((value, users)) = recomputed(figure, &lists) {
+            let found = figure["estimate"].as_f64().context("no estimate")?;
+            ensure!(
+                (found - value).abs() < 1e-12 && figure["n"] == users,
+                "{figure}, expected {value} of {users}"
+            );
+            let (low, high) = (figure["low"].as_f64(), figure["high"].as_f64());
+            ensure!(low <= Some(found) && Some(found) <= high, "outside its interval: {figure}");
+            checked += 1;
+        }
+    }
+    ensure!(checked > 200, "only {checked} figures were recomputed");
+
+    let has = |wanted: &dyn Fn(&Value) -> bool| figures.iter().any(wanted);
+    let cut = |figure: &Value, metric: &str, k: u64| figure["metric"] == metric && figure["k"] == k;
+    ensure!(!has(&|figure| figure["negatives"] == 9 && cut(figure, "HR", 10)), "a certain hit is no figure");
+    ensure!(has(&|figure| figure["negatives"] == 19 && cut(figure, "HR", 10)), "no HR@10 of 20");
+    let generated = |figure: &Value| figure["ranking"] == "generated";
+    ensure!(!has(&|figure| generated(figure) && cut(figure, "NDCG", 5)), "a list of three has no NDCG@5");
+    for policy in ["random", "popularity", "item-kNN"] {
+        ensure!(has(&|figure| figure["policy"] == policy && cut(figure, "NDCG", 10)), "no {policy}");
+    }
+    for list in &lists {
+        if let Some(random) = ranker(list, "random", "baseline") {
+            ensure!(
+                random["first"] == list["candidates"][0],
+                "the order of the list is the random ranker: {list}"
+            );
+        }
+    }
+
+    let mut itself = 0;
+    for figure in figures.iter().filter(|figure| figure["against"] == "demo/start (2)") {
+        let nothing = ["estimate", "low", "high"].iter().all(|name| figure[*name] == 0.0);
+        ensure!(nothing && figure["p_value"] == 1.0, "better than itself: {figure}");
+        itself += 1;
+    }
+    ensure!(itself > 20, "only {itself} comparisons with itself");
+    let knn = figures.iter().find(|figure| {
+        generated(figure)
+            && figure["negatives"] == 19
+            && figure["against"] == "item-kNN"
+            && cut(figure, "HR", 1)
+    });
+    // The embedded policy was never shown twenty candidates.
+    let knn = knn.context("no comparison with item-kNN")?;
+    ensure!(knn["high"].as_f64() < Some(0.0) && knn["p_value"].as_f64() < Some(0.01), "{knn}");
+
+    let csv = fs::read_to_string(results.join("figures.csv"))?;
+    ensure!(csv.lines().count() == figures.len() + 1, "a row for each figure and a header");
+    for (line, figure) in csv.lines().skip(1).zip(&figures) {
+        let estimate: f64 = line.split(',').nth(7).context("a short row")?.parse()?;
+        ensure!(Some(estimate) == figure["estimate"].as_f64(), "{line} is not {figure}");
+    }
+    let page = fs::read_to_string(results.join("report.html"))?;
+    for part in ["9 negatives", "19 negatives", "item-kNN", "Place of the first choice", "<svg"] {
+        ensure!(page.contains(part), "the page lacks {part}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_is_all_that_results_depend_on() -> Result<()> {
+    let place = Place::new()?;
+    let start = place.start_policy();
+    let short = ["--draws", "1", "--reversed", "0", "--rankings", "generated"];
+    let (_, results) = place.evaluate(&start, "out", &short)?;
+    let lists = fs::read(results.join("lists.jsonl"))?;
+
+    // The same policy by another name.
+    let renamed = place.path("demo/renamed");
+    copy(&start, &renamed)?;
+    let (said, other) = place.evaluate(&renamed, "out", &short)?;
+    ensure!(said.contains("1 of 1 parts are there from before"), "{said}");
+    ensure!(parts(&place.path("out"))?.len() == 1, "the same answers under two names");
+    ensure!(other != results, "results name the policies");
+
+    let (said, again) = place.evaluate(&start, "out", &short)?;
+    ensure!(said.contains("1 of 1 parts") && again == results, "{said}");
+    ensure!(fs::read(again.join("lists.jsonl"))? == lists, "read otherwise the second time");
+
+    // One more draw: the first is there.
+    let (said, more) =
+        place.evaluate(&start, "out", &["--draws", "2", "--reversed", "0", "--rankings", "generated"])?;
+    ensure!(said.contains("1 of 2 parts are there from before") && more != results, "{said}");
+    ensure!(fs::read(results.join("lists.jsonl"))? == lists, "earlier results stay");
+
+    // Another byte in the policy, other data, another setting.
+    let config = renamed.join("tokenizer_config.json");
+    fs::write(&config, fs::read_to_string(&config)? + "\n")?;
+    let mut known = parts(&place.path("out"))?.len();
+    let (_, changed) = place.evaluate(&renamed, "out", &short)?;
+    ensure!(changed != other, "a policy with other bytes has the same key");
+    let world: Vec<&str> = short.into_iter().chain(["--set", "world.test_users=30"]).collect();
+    let (_, data) = place.evaluate(&start, "out", &world)?;
+    let length: Vec<&str> = short.into_iter().chain(["--set", "rollout.max_new_tokens=15"]).collect();
+    let (_, setting) = place.evaluate(&start, "out", &length)?;
+    ensure!(data != results && setting != results && data != setting, "other questions have the same key");
+    known += 3;
+    ensure!(parts(&place.path("out"))?.len() == known, "one part for each of the three");
+
+    // Answers that do not belong to the data are no answers.
+    let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
+    let part = Path::new(evaluation["parts"][0]["answers"].as_str().context("no part is named")?);
+    let text = fs::read_to_string(part)?;
+    fs::write(part, text.split_once('\n').context("a part without lines")?.1)?;
+    let said = place.start(&start, "out", &short)?.wait_for_failure()?;
+    ensure!(said.contains(path_text(part)) && said.contains("remove it and evaluate again"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_killed_evaluation_goes_on_with_what_is_finished() -> Result<()> {
+    let place = Place::new()?;
+    let start = place.start_policy();
+    let arguments = ["--negatives", "9", "--draws", "3", "--reversed", "0"];
+    let (_, undisturbed) = place.evaluate(&start, "undisturbed", &arguments)?;
+
+    let process = place.start(&start, "killed", &arguments)?;
+    let (began, out) = (Instant::now(), place.path("killed"));
+    while parts(&out).map_or(0, |parts| parts.len()) == 0 {
+        ensure!(began.elapsed() < PATIENCE, "no part was finished: {}", process.output());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    process.signal(Signal::SIGKILL)?;
+    drop(process);
+    let finished: Vec<(PathBuf, u64)> = parts(&out)?
+        .into_values()
+        .map(|path| Ok((path.clone(), fs::metadata(path)?.ino())))
+        .collect::<Result<_>>()?;
+    ensure!(finished.len() < 3, "it was over before it was killed");
+
+    let (said, results) = place.evaluate(&start, "killed", &arguments)?;
+    let kept = format!("{} of 3 parts are there from before", finished.len());
+    ensure!(said.contains(&kept), "expected {kept:?} in {said}");
+    for (path, inode) in finished {
+        ensure!(fs::metadata(&path)?.ino() == inode, "{} was asked again", path.display());
+    }
+    let lists = |results: &Path| fs::read_to_string(results.join("lists.jsonl"));
+    ensure!(lists(&results)? == lists(&undisturbed)?, "other answers after the interruption");
+    ensure!(results.file_name() == undisturbed.file_name(), "another key after the interruption");
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        fs::copy(&path, to.join(path.file_name().context("a file has a name")?))?;
+    }
+    Ok(())
+}
