@@ -8,7 +8,7 @@ MOVIELENS ?= data/ml-100k
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity gpu fuzz lint format docs check-config bench \
+.PHONY: help setup build demo movielens test parity gpu fuzz lint format docs check-config benchmark \
 	embedded-start configuration oracle fixtures ci clean distclean
 
 help: ## this list
@@ -51,8 +51,8 @@ docs: setup ## the crates' documentation, in target/doc
 check-config: build ## every run file in deploy/configs
 	$(PODIUM) check-config deploy/configs/*.toml
 
-bench: setup ## speed of sampling, scoring and training on this machine
-	cargo run --release -p podium-model --example bench -- $(ARGS)
+benchmark: oracle build ## speed, memory and log-probabilities beside Transformers and TRL: docs/benchmarks.md
+	.venv-oracle/bin/python deploy/benchmark/benchmark.py $(ARGS)
 
 embedded-start: build ## the policy that the demo starts from, anew in runs/start; 25 minutes
 	$(LEARNER_SFT) --model-config deploy/launcher/embedded/config.json --init-seed 1 --out runs/start-first-stage

@@ -13,9 +13,9 @@ use podium_runtime::{durable, json_lines};
 use podium_tokenizer::{Message, Variables};
 use serde_json::{Map, Value, json};
 
-use crate::lease::{Sampling, stream};
+use crate::lease::{Cost, Sampling, stream};
 use crate::policy_cache::Place;
-use crate::sampler::{self, Batch, Sampler};
+use crate::sampler::{self, Batch, Completed, Sampler};
 
 /// Samples completions for the rows of a JSON Lines file.
 #[derive(Debug, Args)]
@@ -32,6 +32,10 @@ pub(crate) struct Options {
     /// The same rows with `completions`: `ids`, `text`, `logprobs` and `finish_reason` of each.
     #[arg(long, value_name = "FILE.jsonl")]
     output: PathBuf,
+    /// What each batch took: tokens of its prompts and completions, seconds until all completions had their first token
+    /// (prefill) and from there to the last (decode).
+    #[arg(long, value_name = "FILE.jsonl")]
+    timings: Option<PathBuf>,
     /// Completions a row.
     #[arg(long, value_name = "N", default_value_t = 1)]
     group_size: usize,
@@ -121,10 +125,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut progress = Progress::new("generate", rows.len() as u64);
     let mut done = 0;
     let mut tokens = 0;
-    let mut output = String::new();
+    let (mut output, mut timings) = (String::new(), String::new());
     for (number, rows) in rows.chunks_mut(options.batch_size).enumerate() {
-        let completions = complete(&sampler, options, rows, number * options.batch_size)?;
-        for (row, group) in rows.iter_mut().zip(completions) {
+        let completed = complete(&sampler, options, rows, number * options.batch_size)?;
+        // There is always one: nobody stops it.
+        let Some(Completed { groups, cost }) = completed else { break };
+        timings.push_str(&timing(&cost).to_string());
+        timings.push('\n');
+        for (row, group) in rows.iter_mut().zip(groups) {
             tokens += group.iter().map(Completion::len).sum::<usize>();
             let group = group.iter().map(to_json).collect();
             row.value.insert("completions".into(), Value::Array(group));
@@ -136,6 +144,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     progress.finish();
     durable::write(&options.output, output.as_bytes())?;
+    if let Some(path) = &options.timings {
+        durable::write(path, timings.as_bytes())?;
+    }
     tracing::info!("{tokens} tokens for {done} rows in {}", options.output.display());
     Ok(())
 }
@@ -187,7 +198,7 @@ fn complete(
     options: &Options,
     rows: &mut [Row],
     first: usize,
-) -> Result<Vec<Vec<Completion>>, Error> {
+) -> Result<Option<Completed>, Error> {
     let mut prompts = Vec::with_capacity(rows.len());
     for row in rows.iter_mut() {
         let ids = match &row.prompt {
@@ -220,8 +231,16 @@ fn complete(
     let ignore_stop = options.ignore_stop;
     let batch =
         Batch { prompts: &prompts, streams: &streams, sampling: &sampling, answers: &[], ignore_stop };
-    let completed = sampler.complete(&batch, &|| false)?;
-    Ok(completed.map(|completed| completed.groups).unwrap_or_default())
+    Ok(sampler.complete(&batch, &|| false)?)
+}
+
+fn timing(cost: &Cost) -> Value {
+    json!({
+        "prompt_tokens": cost.prompt_tokens,
+        "completion_tokens": cost.completion_tokens,
+        "prefill_s": cost.prefill.as_secs_f64(),
+        "decode_s": cost.decode.as_secs_f64(),
+    })
 }
 
 fn to_json(completion: &Completion) -> Value {
@@ -248,6 +267,7 @@ mod tests {
             adapter: None,
             input: folder.join("in.jsonl"),
             output: folder.join("out.jsonl"),
+            timings: Some(folder.join("timings.jsonl")),
             group_size: 3,
             max_new_tokens: 6,
             temperature: 1.0,
@@ -270,8 +290,20 @@ mod tests {
         change(&mut options);
         std::fs::write(&options.input, input).unwrap();
         run(&options)?;
-        let text = std::fs::read_to_string(&options.output).unwrap();
-        Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+        let lines = |path: &Path| -> Vec<Value> {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let rows = lines(&options.output);
+        let timings = lines(&options.timings.unwrap());
+        assert_eq!(timings.len(), rows.len().div_ceil(options.batch_size));
+        let counted = |key: &str| timings.iter().map(|batch| batch[key].as_u64().unwrap()).sum::<u64>();
+        let ids = |value: &Value| value.as_array().unwrap().len() as u64;
+        assert_eq!(counted("prompt_tokens"), rows.iter().map(|row| ids(&row["prompt_ids"])).sum::<u64>());
+        let completions = rows.iter().flat_map(|row| row["completions"].as_array().unwrap());
+        assert_eq!(counted("completion_tokens"), completions.map(|one| ids(&one["ids"])).sum::<u64>());
+        assert!(timings.iter().all(|batch| batch["prefill_s"].as_f64().unwrap() > 0.0));
+        Ok(rows)
     }
 
     const INPUT: &str = r#"{"name": "x", "prompt_ids": [5, 6, 7]}

@@ -6,6 +6,7 @@
 //! on.
 
 mod adapters;
+mod benchmark;
 mod checkpoints;
 mod comparison;
 mod constraint;

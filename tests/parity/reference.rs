@@ -133,6 +133,17 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
 }
 
+/// The Python that has the reference programs.
+pub(crate) fn interpreter() -> Result<PathBuf> {
+    let interpreter = repository().join(".venv-oracle/bin/python");
+    ensure!(
+        interpreter.exists(),
+        "{} is missing: deploy/setup/oracle.sh makes it, and `make parity` calls that",
+        interpreter.display()
+    );
+    Ok(interpreter)
+}
+
 /// A file or folder of what the project's builders share.
 pub(crate) fn shared(name: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("PODIUM_SHARED").unwrap_or_else(|| "../shared".into());
@@ -174,13 +185,7 @@ struct Python {
 
 impl Python {
     fn start() -> Result<Self> {
-        let interpreter = repository().join(".venv-oracle/bin/python");
-        ensure!(
-            interpreter.exists(),
-            "{} is missing: deploy/setup/oracle.sh makes it, and `make parity` calls that",
-            interpreter.display()
-        );
-        let mut process = Command::new(interpreter)
+        let mut process = Command::new(interpreter()?)
             .arg(repository().join("tests/parity/reference.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

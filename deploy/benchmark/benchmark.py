@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Podium's speed, memory and numbers beside Transformers' and TRL's, on this machine: docs/benchmarks.md.
+
+    make benchmark ARGS="--device cuda --shapes 0.6B,1.7B,4B"
+
+Needs Podium's programs (built, or unpacked somewhere: --programs) and a Python with torch, transformers, peft and trl
+(--python); both compute with that Python's libtorch. Writes benchmark.json and prints rows for docs/benchmarks.md. The exit
+code says whether every measurement succeeded.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import measure
+import page
+import processes
+from workload import SHAPES, Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("podium", "podium-coordinator", "podium-rollout-worker", "podium-learner")
+
+
+def say(text):
+    print(f"benchmark: {text}", file=sys.stderr, flush=True)
+
+
+def fail(text):
+    raise SystemExit(f"benchmark: {text}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    at_least_one = positive
+    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto: a GPU where there is one")
+    add("--shapes", help=f"of {', '.join(SHAPES)}, by commas; by default 0.6B,1.7B,4B on a GPU, else 30M")
+    add("--dtype", choices=("float32", "bfloat16"), help="by default bfloat16 on a GPU, else float32, which is all there is")
+    add("--prompts", type=at_least_one, default=4, help="prompts of a step and of a sampled batch")
+    add("--prompt-tokens", type=at_least_one, default=400)
+    add("--completions", type=at_least_one, default=8, help="completions a prompt, at least 2")
+    add("--new-tokens", type=at_least_one, default=64, help="tokens of every completion")
+    add("--micro-batch-prompts", type=at_least_one, help="prompts that are trained on at once; all of a step by default")
+    add("--recompute", action="store_true", help="activation checkpointing, in Podium and in TRL")
+    add("--rounds", type=at_least_one, default=2, help="how often Podium and its peer take turns")
+    add("--batches", type=at_least_one, default=3, help="batches that are counted in a round")
+    add("--steps", type=at_least_one, default=3, help="steps that are counted in a round")
+    add("--threads", type=at_least_one, default=2, help="threads of every process that computes")
+    add("--programs", type=Path, default=target / "release", help="folder of Podium's programs")
+    add("--python", type=Path, default=ROOT / ".venv-oracle/bin/python", help="a Python with torch, transformers, peft and trl")
+    add("--out", type=Path, help="folder to write; by default a new one in runs/")
+    add("--keep", action="store_true", help="keep checkpoints and runs")
+    return parser.parse_args()
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def device_of(wanted):
+    """`cpu`, or `cuda:<index>`."""
+    if wanted == "cpu":
+        return wanted
+    if wanted not in ("auto", "cuda") and not (wanted.startswith("cuda:") and wanted[5:].isdigit()):
+        fail(f"--device is {wanted}: expected cpu, cuda, cuda:<index> or auto")
+    gpus = ""
+    if shutil.which("nvidia-smi"):
+        gpus = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
+    if not gpus.startswith("GPU"):
+        if wanted == "auto":
+            return "cpu"
+        fail(f"device {wanted} is not there: nvidia-smi finds no GPU on this machine")
+    return wanted if ":" in wanted else "cuda:0"
+
+
+def physical_gpu(device):
+    """The GPU by nvidia-smi's name, which CUDA_VISIBLE_DEVICES does not change; none for a CPU."""
+    if device == "cpu":
+        return None
+    index = int(device[5:])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(index)
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if index >= len(names):
+        fail(f"device {device} is not there: CUDA_VISIBLE_DEVICES is {visible!r}")
+    return names[index]
+
+
+def environment(python, out):
+    """Where the programs find libtorch and NCCL: in the packages of the Python, and nowhere else."""
+    find = "import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec('torch').origin).parent)"
+    try:
+        torch = Path(subprocess.check_output([python, "-c", find], text=True).strip())
+    except (OSError, subprocess.CalledProcessError) as error:
+        fail(f"{python} is not a Python with torch ({error}): `make oracle` makes one, --python names another")
+    pinned = ROOT / "deploy/setup/versions.env"
+    version = (torch / "version.py").read_text().split("__version__ = '")[1].split("'")[0].split("+")[0]
+    wanted = next(line[6:] for line in pinned.read_text().splitlines() if line.startswith("TORCH="))
+    if version != wanted:
+        fail(f"{python} has torch {version}: expected {wanted}, which Podium is built with")
+    folders = [torch / "lib", *sorted(torch.parent.glob("nvidia/*/lib"))]
+    # NCCL is asked for by the name that the package leaves out.
+    nccl = next(torch.parent.glob("nvidia/nccl/lib/libnccl.so.2"), None)
+    if nccl:
+        links = out / "lib"
+        links.mkdir()
+        (links / "libnccl.so").symlink_to(nccl)
+        folders.append(links)
+    path = ":".join([*map(str, folders), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+    return os.environ | {"LD_LIBRARY_PATH": path}
+
+
+def machine():
+    """What there is to know of where this was measured."""
+    def first(path, key):
+        try:
+            lines = Path(path).read_text().splitlines()
+        except OSError:
+            return None
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), None)
+
+    return {"cpu": first("/proc/cpuinfo", "model name"), "cores": os.cpu_count(),
+            "memory": first("/proc/meminfo", "MemTotal"), "load_before": os.getloadavg(), "system": platform.platform()}
+
+
+def git_commit():
+    found = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def main():
+    flags = arguments()
+    device = device_of(flags.device)
+    on_gpu = device != "cpu"
+    shapes = (flags.shapes or ("0.6B,1.7B,4B" if on_gpu else "30M")).split(",")
+    unknown = [name for name in shapes if name not in SHAPES]
+    if unknown:
+        fail(f"--shapes has {', '.join(unknown)}: expected some of {', '.join(SHAPES)}")
+    if flags.completions < 2:
+        fail(f"--completions is {flags.completions}: expected at least 2, since they are compared with one another")
+    if flags.dtype == "bfloat16" and not on_gpu:
+        fail("--dtype is bfloat16: on a CPU Podium computes in float32")
+    programs = flags.programs.resolve()
+    missing = [name for name in PROGRAMS if not (programs / name).is_file()]
+    if missing:
+        fail(f"{programs} has no {', '.join(missing)}: `make build` builds them, --programs names another folder")
+    workloads = [
+        Workload(shape=name, device=device, dtype=flags.dtype or ("bfloat16" if on_gpu else "float32"),
+                 threads=flags.threads, prompts=flags.prompts, prompt_tokens=flags.prompt_tokens,
+                 completions=flags.completions, new_tokens=flags.new_tokens,
+                 micro_batch_prompts=flags.micro_batch_prompts or flags.prompts, recompute=flags.recompute,
+                 batches=flags.batches, steps=flags.steps)
+        for name in shapes
+    ]
+    for workload in workloads:
+        problem = workload.problem()
+        if problem:
+            fail(problem)
+    began = datetime.datetime.now(datetime.timezone.utc)
+    out = (flags.out or ROOT / "runs" / f"benchmark-{began:%Y%m%d-%H%M%S}").resolve()
+    if out.exists() and any(out.iterdir()):
+        fail(f"{out} is not empty")
+    (out / "logs").mkdir(parents=True)
+    # The interpreter of a virtual environment is known by its path, links and all.
+    python = flags.python.absolute()
+    bench = measure.Bench(programs, python, environment(python, out), physical_gpu(device), out)
+    report = {"date": f"{began:%Y-%m-%d}", "machine": machine(), "device": device, "shapes": {}, "failures": [],
+              "podium": {"version": None, "commit": git_commit()},
+              "workload": {name: value for name, value in vars(workloads[0]).items() if name != "shape"}}
+    try:
+        about = out / "about.json"
+        workloads[0].write(about)
+        report |= bench.peer("about", about)
+        version, _ = bench.podium("podium", "--version")
+        report["podium"]["version"] = version.strip()
+        for workload in workloads:
+            found, failures = measure.shape(bench, workload, flags.rounds, say)
+            report["shapes"][workload.shape] = found
+            report["failures"] += [{"shape": workload.shape} | failure for failure in failures]
+            write(out, report)
+            if not flags.keep:
+                shutil.rmtree(out / workload.shape)
+        if on_gpu:
+            report["nccl"] = measure.one_rank_nccl(bench, workloads[0], say)
+    except processes.Failed as failure:
+        report["failures"].append({"shape": "all", "what": "the benchmark", "why": str(failure)})
+        say(str(failure))
+    report["machine"]["load_after"] = os.getloadavg()
+    write(out, report)
+    print(page.markdown(report))
+    say(f"all figures are in {out / 'benchmark.json'}")
+    unequal = "nccl" in report and not report["nccl"]["equal"]
+    return 1 if report["failures"] or unequal else 0
+
+
+def write(out, report):
+    (out / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
