@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod curriculum;
+pub mod discovery;
 pub mod grading;
 pub mod identity;
 pub mod machine;
@@ -14,5 +15,6 @@ pub mod metrics;
 pub mod policies;
 pub mod reports;
 pub mod run;
+pub mod scaling;
 pub mod service;
 pub mod store;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 use podium_config::{Override, RunFile};
+use podium_coordinator::discovery::Discovery;
 use podium_coordinator::run::{self, Options, Outcome};
 use podium_runtime::metrics_server::Endpoint;
 use podium_runtime::{logs, shutdown};
@@ -24,9 +25,14 @@ struct Arguments {
     /// Where to listen, host:port. Without it: network.listen of the run file, or the port of before.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where to serve metrics, host:port.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    metrics_listen: String,
+    /// Where to serve metrics and the list of processes to scrape, host:port. Without it: `network.metrics_listen` of the run
+    /// file.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
+    /// Under which host, or host:port, others reach the metrics; where --metrics-listen says all interfaces, that is the
+    /// host that they ask for.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    metrics_advertise: Option<String>,
     /// Sets a key of the run file.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<Override>,
@@ -42,14 +48,20 @@ async fn main() {
 }
 
 async fn coordinate(arguments: Arguments) -> Result<()> {
-    let Arguments { run_file, out, listen, metrics_listen, overrides } = arguments;
+    let Arguments { run_file, out, listen, metrics_listen, metrics_advertise, overrides } = arguments;
     let stop = shutdown::on_signal()?;
     let file = RunFile::load(&run_file, &overrides)?;
     let base = run_file.parent().map(PathBuf::from).unwrap_or_default();
-    let metrics = Endpoint::start(&metrics_listen, stop.child_token()).await?;
+    let metrics_listen = metrics_listen.as_ref().unwrap_or(&file.network.metrics_listen);
+    let discovery = Discovery::default();
+    let metrics = Endpoint::start(metrics_listen, vec![discovery.page()], stop.child_token()).await?;
+    discovery.set_own(metrics.announced(metrics_advertise.as_deref())?);
     podium_coordinator::metrics::describe();
-    tracing::info!("metrics on http://{}/metrics", metrics.address());
-    let options = Options { file, base, out, listen, metrics_address: Some(metrics.address()) };
+    tracing::info!(
+        "metrics on http://{0}/metrics, all processes to scrape on http://{0}/targets",
+        metrics.address()
+    );
+    let options = Options { file, base, out, listen, metrics_address: Some(metrics.address()), discovery };
     let running = run::start(options, stop).await?;
     metrics.set_ready(true);
     let how = match running.finished().await? {

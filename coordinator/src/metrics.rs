@@ -1,13 +1,17 @@
 //! The coordinator's metrics. Every name is declared here, with its help text, and recorded through a function here.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::machine::{Machine, Millis, Phase};
 use crate::reports::watch::Findings;
+use crate::scaling::{Advice, Bottleneck};
 
 const GROUPS: &str = "podium_coordinator_groups_total";
+const GROUPS_HANDED_IN: &str = "podium_coordinator_groups_handed_in_total";
+const GROUPS_RECOVERED: &str = "podium_coordinator_groups_recovered_total";
+const GROUPS_WAITING: &str = "podium_coordinator_groups_waiting";
 const GROUPS_USED: &str = "podium_coordinator_groups_used_total";
 const GROUPS_DISCARDED: &str = "podium_coordinator_groups_discarded_total";
 const ANSWERS: &str = "podium_coordinator_evaluation_answers_total";
@@ -17,7 +21,9 @@ const COMPLETION_TOKENS: &str = "podium_coordinator_completion_tokens_total";
 const WORKERS: &str = "podium_coordinator_workers";
 const WORKERS_LOST: &str = "podium_coordinator_workers_lost_total";
 const RANKS: &str = "podium_coordinator_learner_ranks";
+const RANK_FAILURES: &str = "podium_coordinator_rank_failures_total";
 const STEP: &str = "podium_coordinator_step";
+const MAX_POLICY_LAG: &str = "podium_coordinator_max_policy_lag";
 const STEPS: &str = "podium_coordinator_steps";
 const POLICY_VERSION: &str = "podium_coordinator_policy_version";
 const GROUPS_READY: &str = "podium_coordinator_groups_ready";
@@ -30,6 +36,13 @@ const EVALUATION_FIGURE: &str = "podium_coordinator_evaluation_figure";
 const INFLATED: &str = "podium_coordinator_reward_inflated";
 const BEST_VERSION: &str = "podium_coordinator_best_policy_version";
 const STEP_SECONDS: &str = "podium_coordinator_step_seconds";
+const LAST_COMMIT: &str = "podium_coordinator_last_commit_timestamp_seconds";
+const WORKER_IDLE: &str = "podium_coordinator_worker_idle_ratio";
+const LEARNER_IDLE: &str = "podium_coordinator_learner_idle_ratio";
+const BOTTLENECK: &str = "podium_coordinator_bottleneck";
+const MORE_WORKERS: &str = "podium_coordinator_more_workers";
+const DISK_FREE: &str = "podium_coordinator_disk_free_bytes";
+const DISK_SIZE: &str = "podium_coordinator_disk_size_bytes";
 const STORE_SECONDS: &str = "podium_coordinator_store_write_seconds";
 const STORE_ERRORS: &str = "podium_coordinator_store_errors_total";
 const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
@@ -59,10 +72,16 @@ const STEP_FIGURES: [&str; 18] = [
 
 /// Declares every metric. Call once the recorder is installed.
 pub fn describe() {
+    describe_counter!(GROUPS_HANDED_IN, "Groups of training steps that workers handed in.");
     describe_counter!(
         GROUPS,
-        "Groups handed in by workers, by what became of them: accepted, repeated, refused."
+        "Groups handed in by workers, by what became of them: accepted, repeated, refused, failed."
     );
+    describe_counter!(
+        GROUPS_RECOVERED,
+        "Accepted groups of steps not yet committed that this process found when it started."
+    );
+    describe_gauge!(GROUPS_WAITING, "Accepted groups of steps that are not committed.");
     describe_counter!(GROUPS_USED, "Groups of committed steps: each is counted once.");
     describe_counter!(GROUPS_DISCARDED, "Accepted groups of committed steps that dynamic sampling replaced.");
     describe_counter!(ANSWERS, "Held-out answers handed in, by what became of them.");
@@ -75,7 +94,12 @@ pub fn describe() {
     );
     describe_counter!(WORKERS_LOST, "Workers that fell silent without leaving.");
     describe_gauge!(RANKS, "Learner ranks that have joined.");
+    describe_counter!(
+        RANK_FAILURES,
+        "Ranks that ended before their time, by why: not_finite, out_of_memory, collective, other."
+    );
     describe_gauge!(STEP, "Steps committed.");
+    describe_gauge!(MAX_POLICY_LAG, "How many versions older than its step a group may be, by the run file.");
     describe_gauge!(STEPS, "Steps of the run.");
     describe_gauge!(POLICY_VERSION, "The newest policy version.");
     describe_gauge!(GROUPS_READY, "Groups of the step being sampled that are there.");
@@ -91,13 +115,57 @@ pub fn describe() {
     describe_gauge!(INFLATED, "1 while the reward rises and the held-out ranking does not follow.");
     describe_gauge!(BEST_VERSION, "The policy version with the best held-out NDCG so far.");
     describe_histogram!(STEP_SECONDS, Unit::Seconds, "Time from one committed step to the next.");
+    describe_gauge!(
+        LAST_COMMIT,
+        Unit::Seconds,
+        "When the last step was committed, or this process started; since 1970."
+    );
+    describe_gauge!(WORKER_IDLE, "Share of their time that workers hold no lease, over about ten steps.");
+    describe_gauge!(
+        LEARNER_IDLE,
+        "Share of its time that the learner waits for groups, over about ten steps."
+    );
+    describe_gauge!(BOTTLENECK, "1 for whoever makes the others wait: workers, learner.");
+    describe_gauge!(MORE_WORKERS, "Further workers that would pay; negative: so many too many.");
+    describe_gauge!(DISK_FREE, Unit::Bytes, "Room that is left where the output folder is.");
+    describe_gauge!(DISK_SIZE, Unit::Bytes, "Size of the file system where the output folder is.");
     describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time of a durable write of results or of a step.");
     describe_counter!(STORE_ERRORS, "Writes that failed: see the log for the remedy.");
     describe_counter!(POLICY_BYTES, Unit::Bytes, "Bytes of policy versions, sent and received.");
     describe_counter!(REFUSED, "Requests answered with an error, by gRPC code.");
+    begin_counting();
 }
 
-/// Counts results that were handed in.
+/// Shows every counter from 0 on: only what is there before it rises can be seen to rise.
+fn begin_counting() {
+    for counter in
+        [GROUPS_HANDED_IN, GROUPS_USED, GROUPS_DISCARDED, COMPLETIONS, COMPLETION_TOKENS, WORKERS_LOST]
+    {
+        counter!(counter).increment(0);
+    }
+    counter!(STORE_ERRORS).increment(0);
+    for outcome in ["accepted", "repeated", "refused", "failed"] {
+        counter!(GROUPS, "outcome" => outcome).increment(0);
+    }
+    for event in ["granted", "expired"] {
+        counter!(LEASES, "event" => event).increment(0);
+    }
+    for failure in ["not_finite", "out_of_memory", "collective", "other"] {
+        counter!(RANK_FAILURES, "failure" => failure).increment(0);
+    }
+}
+
+/// Counts groups that arrived.
+pub fn handed_in(groups: u64) {
+    counter!(GROUPS_HANDED_IN).increment(groups);
+}
+
+/// Counts groups that arrived and could neither be kept nor told apart from others, since something failed.
+pub fn failed(groups: u64) {
+    counter!(GROUPS, "outcome" => "failed").increment(groups);
+}
+
+/// Counts what became of results that arrived.
 pub fn submitted(training: bool, accepted: u32, repeated: u32, refused: u32) {
     let name = if training { GROUPS } else { ANSWERS };
     for (outcome, count) in [("accepted", accepted), ("repeated", repeated), ("refused", refused)] {
@@ -126,6 +194,11 @@ pub fn worker_lost() {
     counter!(WORKERS_LOST).increment(1);
 }
 
+/// Counts a rank that ended before its time.
+pub fn rank_failed(kind: &'static str) {
+    counter!(RANK_FAILURES, "failure" => kind).increment(1);
+}
+
 /// Records a committed step.
 pub fn step_committed<'a>(
     groups: u32,
@@ -133,6 +206,7 @@ pub fn step_committed<'a>(
     figures: impl IntoIterator<Item = (&'a String, &'a f64)>,
 ) {
     counter!(GROUPS_USED).increment(groups.into());
+    gauge!(LAST_COMMIT).set(seconds_since_1970());
     histogram!(STEP_SECONDS).record(seconds);
     for (name, value) in figures {
         if name == "groups/discarded" {
@@ -142,6 +216,33 @@ pub fn step_committed<'a>(
             gauge!(STEP_FIGURE, "name" => name.clone()).set(*value);
         }
     }
+}
+
+/// Records the start of this process, and the groups that it found waiting.
+pub fn started(recovered: u64) {
+    counter!(GROUPS_RECOVERED).increment(recovered);
+    gauge!(LAST_COMMIT).set(seconds_since_1970());
+}
+
+/// Records who waits for whom, and what follows for a run with so many workers.
+pub fn scaling(advice: &Advice, workers: u32) {
+    gauge!(WORKER_IDLE).set(advice.worker_idle);
+    gauge!(LEARNER_IDLE).set(advice.learner_idle);
+    for (side, bottleneck) in [("workers", Bottleneck::Workers), ("learner", Bottleneck::Learner)] {
+        gauge!(BOTTLENECK, "side" => side).set(f64::from(u8::from(advice.bottleneck == bottleneck)));
+    }
+    gauge!(MORE_WORKERS).set(f64::from(advice.workers) - f64::from(workers));
+}
+
+/// Records the room of the disk.
+pub fn disk(free: u64, size: u64) {
+    gauge!(DISK_FREE).set(free as f64);
+    gauge!(DISK_SIZE).set(size as f64);
+}
+
+fn seconds_since_1970() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_secs_f64())
 }
 
 /// Records a complete evaluation.
@@ -184,9 +285,11 @@ pub fn standing(machine: &Machine, now: Millis) {
     gauge!(RANKS).set(machine.world().joined());
     gauge!(STEP).set(machine.committed().0 as f64);
     gauge!(STEPS).set(machine.last_version().0 as f64);
+    gauge!(MAX_POLICY_LAG).set(machine.plan().max_policy_lag as f64);
     gauge!(POLICY_VERSION).set(machine.latest().0 as f64);
     gauge!(GROUPS_READY).set(sampling.ready);
     gauge!(GROUPS_WANTED).set(sampling.wanted);
+    gauge!(GROUPS_WAITING).set(machine.waiting_groups() as f64);
     gauge!(EVALUATION_READY).set(evaluating.ready);
     gauge!(EVALUATION_WANTED).set(evaluating.wanted);
     gauge!(FINISHED).set(f64::from(u8::from(machine.phase() == Phase::Finished)));

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actor::{self, Parts, blocking};
 use crate::curriculum::{self, Curriculum};
+use crate::discovery::Discovery;
 use crate::grading::Sampling;
 use crate::identity::Identity;
 use crate::machine::{Machine, Plan, Recovered};
@@ -95,6 +96,8 @@ pub struct Options {
     pub listen: Option<String>,
     /// Where this process's metrics are.
     pub metrics_address: Option<SocketAddr>,
+    /// The list of processes to scrape, to be kept up to date.
+    pub discovery: Discovery,
 }
 
 /// A coordinator that serves.
@@ -119,12 +122,12 @@ impl Running {
 /// Starts a coordinator, or continues where one before it stopped. When `stop` is cancelled it stops serving and ends; a
 /// later start on the same folder continues the run.
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, Error> {
-    let Options { file, base, out, listen, metrics_address } = options;
+    let Options { file, base, out, listen, metrics_address, discovery } = options;
     durable::create_folder(&out)?;
     let listener = bind(&listen_address(&file, &out, listen.as_deref())).await?;
     let prepared = {
         let (file, out) = (file.clone(), out.clone());
-        blocking(move || prepare(&file, &base, out)).await?
+        blocking(move || prepare(&file, &base, out, discovery)).await?
     };
     let (curriculum, policies, store) =
         (prepared.curriculum.clone(), prepared.policies.clone(), prepared.store.clone());
@@ -173,7 +176,7 @@ async fn supervise(
     }
 }
 
-fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
+fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> Result<Parts, Error> {
     let run_hash = file.hash();
     let store = Store::open(&out, &run_hash)?;
     let data = data_folder(file, &out)?;
@@ -223,6 +226,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf) -> Result<Parts, Error> {
         policies: Arc::new(policies),
         watch,
         baselines,
+        discovery,
         out,
     })
 }

@@ -83,6 +83,10 @@ struct Train {
     /// Where to serve metrics.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     metrics_listen: String,
+    /// Under which host, or host:port, Prometheus reaches the metrics; where --metrics-listen says all interfaces, that is
+    /// the address that the coordinator sees.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    metrics_advertise: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -231,7 +235,7 @@ async fn train(command: &Train) -> anyhow::Result<()> {
     let coordinator =
         command.coordinator.as_ref().or(network.coordinator.as_ref()).unwrap_or(&network.listen);
     let stop = shutdown::on_signal().context("cannot handle signals")?;
-    let endpoint = Endpoint::start(&command.metrics_listen, stop.clone()).await?;
+    let endpoint = Endpoint::start(&command.metrics_listen, Vec::new(), stop.clone()).await?;
     metrics::describe();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
     let options = train::Options {
@@ -241,7 +245,7 @@ async fn train(command: &Train) -> anyhow::Result<()> {
         world_size: command.world_size,
         device: command.device.clone().unwrap_or_else(|| file.launch.learner_device.clone()),
         collective_listen: command.collective_listen.clone(),
-        metrics_address: endpoint.address().to_string(),
+        metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
     };
     Ok(train::run(&file, &options, stop, || endpoint.set_ready(true)).await?)
 }

@@ -5,12 +5,21 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use crate::batch::Share;
 use crate::update::Metrics;
 
+const TOKENS: &str = "podium_learner_tokens_total";
+const OUT_OF_MEMORY: &str = "podium_learner_out_of_memory_total";
+const REJOINS: &str = "podium_learner_rejoins_total";
+
 /// Names of the figures of a step that are gauges, and those of the gauges.
-const GAUGES: [(&str, &str, &str); 6] = [
+const GAUGES: [(&str, &str, &str); 7] = [
     ("loss", "podium_learner_loss", "Loss of the last step"),
     ("kl", "podium_learner_kl_nats", "Mean KL estimate of the last step, where beta is not 0"),
     ("entropy", "podium_learner_entropy_nats", "Mean entropy of the last step's token distributions"),
     ("grad_norm", "podium_learner_grad_norm", "Norm of the last step's gradient before clipping"),
+    (
+        "sampling/sampling_logp_difference/mean",
+        "podium_learner_logprob_gap_mean_nats",
+        "Mean distance between recomputed and behaviour log-probabilities in the last step",
+    ),
     (
         "sampling/sampling_logp_difference/max",
         "podium_learner_logprob_gap_max_nats",
@@ -28,16 +37,20 @@ pub fn describe() {
     describe_histogram!("podium_learner_step_seconds", "Time from a step's groups to its new weights");
     describe_histogram!("podium_learner_wait_seconds", "Time that a step's groups were waited for");
     describe_histogram!("podium_learner_publish_seconds", "Time from new weights to their publication");
-    describe_counter!("podium_learner_tokens_total", "Completion tokens trained on by this rank");
+    describe_counter!(TOKENS, "Completion tokens trained on by this rank");
     describe_counter!(
-        "podium_learner_out_of_memory_total",
+        OUT_OF_MEMORY,
         "Times that a micro-batch did not fit into the device's memory and was made smaller"
     );
     describe_gauge!(
         "podium_learner_groups_per_micro_batch",
         "Groups that go through the policy at once, since memory ran out"
     );
-    describe_counter!("podium_learner_rejoins_total", "Times this rank joined the world again");
+    describe_counter!(REJOINS, "Times this rank joined the world again");
+    // Only what is there before it rises can be seen to rise.
+    for counter in [OUT_OF_MEMORY, REJOINS, TOKENS] {
+        counter!(counter).increment(0);
+    }
 }
 
 /// Records a step that was taken.
@@ -52,8 +65,7 @@ pub(crate) fn stepped(share: &Share, figures: &Metrics) {
         histogram!("podium_learner_step_seconds").record(*seconds);
     }
     let completions = share.groups.iter().flat_map(|group| &group.completions);
-    counter!("podium_learner_tokens_total")
-        .increment(completions.map(|completion| completion.len() as u64).sum());
+    counter!(TOKENS).increment(completions.map(|completion| completion.len() as u64).sum());
 }
 
 /// Records how long groups were waited for.
@@ -68,11 +80,11 @@ pub(crate) fn published(seconds: f64) {
 
 /// Records that a micro-batch did not fit, and how many groups go through the policy at once from now on.
 pub(crate) fn out_of_memory(groups: usize) {
-    counter!("podium_learner_out_of_memory_total").increment(1);
+    counter!(OUT_OF_MEMORY).increment(1);
     gauge!("podium_learner_groups_per_micro_batch").set(groups as f64);
 }
 
 /// Records that the world comes together again.
 pub(crate) fn rejoined() {
-    counter!("podium_learner_rejoins_total").increment(1);
+    counter!(REJOINS).increment(1);
 }

@@ -3,6 +3,8 @@
 //! Everything that arrives is checked here and becomes a domain type. Waiting goes on for as long as the coordinator
 //! answers; that it stops answering is an error within the run file's limits.
 
+use std::time::Duration;
+
 use podium_grpo::{Group, GroupRewards, Step};
 use podium_proto::convert::{self, TryFromMessage, rank_credits, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
@@ -17,6 +19,9 @@ use v1::batch_part::Part;
 
 /// How long the coordinator may hold a question that it cannot answer yet. Well below any request timeout.
 const WAIT_MS: u64 = 5_000;
+
+/// How long the coordinator has to hear why a rank ends.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Why the conversation ended.
 #[derive(Debug, thiserror::Error)]
@@ -216,6 +221,18 @@ impl Session {
             async move { client.commit_step(request).await }
         });
         Ok(answer.await?.run_over)
+    }
+}
+
+impl Session {
+    /// Says why this rank ends before its time. Once, and for a short time: nobody depends on it.
+    pub async fn fail(&self, failure: v1::Failure, reason: String) {
+        let learner_id = self.identity.learner_id.to_string();
+        let request = v1::FailRequest { learner_id, failure: failure.into(), reason };
+        let mut client = self.coordinator.learner();
+        if let Ok(Err(status)) = tokio::time::timeout(LAST_WORD, client.fail(request)).await {
+            tracing::info!("the coordinator could not be told why: {}", status.message());
+        }
     }
 }
 

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use podium_config::RunFile;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{DeviceThread, device_thread};
-use podium_runtime::durable;
+use podium_proto::v1;
+use podium_runtime::{durable, logs};
 use podium_transfer::connection::{self, Coordinator, Limits};
 use podium_transfer::{fetch, manifest, publish};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::adamw;
 use crate::checkpoint;
 use crate::collective::choice::{self, Agreed, Offer};
 use crate::collective::nccl::Nccl;
@@ -89,6 +91,24 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What people are told that it is.
+    const fn failure(&self) -> v1::Failure {
+        match self {
+            Self::Rank(rank::Error::Update(update::Error::Optimizer {
+                source: adamw::Error::NotFinite { .. },
+                ..
+            })) => v1::Failure::NotFinite,
+            Self::Rank(rank::Error::Update(update::Error::Memory { .. })) => v1::Failure::OutOfMemory,
+            Self::Rank(rank::Error::Collective(_))
+            | Self::Connect(_)
+            | Self::Collective(_)
+            | Self::Choice(_) => v1::Failure::Collective,
+            _ => v1::Failure::Unspecified,
+        }
+    }
+}
+
 /// What a rank is told on its command line.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -104,7 +124,7 @@ pub struct Options {
     pub device: String,
     /// host:port where rank 0 listens for the other ranks.
     pub collective_listen: String,
-    /// host:port of this process's metrics.
+    /// host:port of this process's metrics, as others are to be told.
     pub metrics_address: String,
 }
 
@@ -156,6 +176,11 @@ async fn train(
         file,
     };
     let result = learner.train(listener.as_ref(), ready).await;
+    if let Err(error) = &result
+        && !error.is_stop()
+    {
+        learner.session.fail(error.failure(), logs::describe(error)).await;
+    }
     // Tensors go before the process does, on the thread that owns them. A thread that failed has none left.
     let _ = learner.device.call("let go of the policy", DEVICE_DEADLINE, |rank| drop(rank.take())).await;
     result

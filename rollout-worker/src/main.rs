@@ -65,6 +65,10 @@ struct WorkOptions {
     /// Where to serve metrics and health, host:port; port 0 lets the system choose.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     metrics_listen: String,
+    /// Under which host, or host:port, Prometheus reaches the metrics; where --metrics-listen says all interfaces, that is
+    /// the address that the coordinator sees.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    metrics_advertise: Option<String>,
     /// How long to go on with the lease at hand when told to leave.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     leave_within_seconds: u64,
@@ -104,9 +108,10 @@ fn start(options: &WorkOptions) -> anyhow::Result<()> {
 
 async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let leave = shutdown::on_signal().context("cannot listen for signals")?;
-    let endpoint = Endpoint::start(&options.metrics_listen, CancellationToken::new()).await?;
+    let endpoint = Endpoint::start(&options.metrics_listen, Vec::new(), CancellationToken::new()).await?;
     metrics::describe();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
+    let metrics_address = endpoint.announced(options.metrics_advertise.as_deref())?;
 
     let network = &run_file.network;
     let address = options.coordinator.as_ref().or(network.coordinator.as_ref()).unwrap_or(&network.listen);
@@ -132,7 +137,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
             memory_bytes: if device == "cpu" { host_memory_bytes() } else { 0 },
             device,
             host: host_name(),
-            metrics_address: endpoint.address().to_string(),
+            metrics_address,
         },
     };
     endpoint.set_ready(true);

@@ -39,6 +39,16 @@ pub(crate) fn describe() {
     describe_gauge!(POLICY_VERSION, "The policy version that sampled last");
     describe_histogram!(POLICY_FETCH, Unit::Seconds, "Fetching and verifying a policy version");
     describe_histogram!(POLICY_LOAD, Unit::Seconds, "Reading a policy version into the device");
+    // Only what is there before it rises can be seen to rise.
+    for outcome in ["submitted", "lost", "returned"] {
+        counter!(LEASES, "outcome" => outcome).increment(0);
+    }
+    for outcome in ["accepted", "repeated", "refused"] {
+        counter!(RESULTS, "outcome" => outcome).increment(0);
+    }
+    for counter in [REGISTRATIONS, PROMPT_TOKENS, COMPLETION_TOKENS] {
+        counter!(counter).increment(0);
+    }
 }
 
 pub(crate) fn registered() {

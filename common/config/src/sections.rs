@@ -252,6 +252,9 @@ pub struct Network {
     /// Where workers and ranks find the coordinator, host:port. Without it: `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
+    /// Where the coordinator serves its metrics and the list of all processes to scrape, host:port. Port 0 lets the system
+    /// choose.
+    pub metrics_listen: String,
     /// A worker says at least this often that it lives.
     pub heartbeat_interval_ms: u64,
     /// A lease that is neither handed in nor kept alive for this long goes to somebody else.
@@ -401,6 +404,7 @@ impl Default for Network {
         Self {
             listen: "127.0.0.1:0".into(),
             coordinator: None,
+            metrics_listen: "127.0.0.1:0".into(),
             heartbeat_interval_ms: 2_000,
             lease_deadline_ms: 15_000,
             request_timeout_ms: 30_000,

@@ -1,6 +1,7 @@
 //! What every process of a run needs and no domain knows of: logs, progress, the metrics endpoint, shutdown, durable
 //! files.
 
+mod catalogue;
 pub mod durable;
 pub mod json_lines;
 pub mod logs;
@@ -8,3 +9,4 @@ pub mod metrics_server;
 pub mod openmp;
 pub mod progress;
 pub mod shutdown;
+mod usage;

@@ -1,13 +1,20 @@
-//! The HTTP endpoint of a process: `/metrics` for Prometheus, `/healthz` for whoever restarts processes.
+//! The HTTP endpoint of a process: `/metrics` for Prometheus, `/metrics/declared` with all that it may show, `/healthz` for
+//! whoever restarts processes, and pages that the process adds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::catalogue::{Catalogue, Listing};
+use crate::usage;
 
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +32,29 @@ pub enum Error {
     /// A recorder is installed already, or a bucket list is empty.
     #[error("cannot record metrics: {0}")]
     Recorder(#[from] metrics_exporter_prometheus::BuildError),
+    /// What others are to be told is no address.
+    #[error("--metrics-advertise is {found:?}: expected HOST or HOST:PORT, an IPv6 address in brackets")]
+    Advertise {
+        /// What it was.
+        found: String,
+    },
 }
 
 /// Buckets of every histogram whose name ends in `_seconds`.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// Makes a page. It is told the host, without a port, under which the request reached this process, where that is known.
+pub type Render = Arc<dyn Fn(Option<&str>) -> String + Send + Sync>;
+
+/// A page in JSON, made anew for each request.
+#[derive(Clone)]
+pub struct Page {
+    /// Where it is: `/targets`.
+    pub path: &'static str,
+    /// Makes it.
+    pub render: Render,
+}
 
 /// A running endpoint. `/healthz` answers 503 until [`Endpoint::set_ready`] says otherwise.
 #[derive(Debug, Clone)]
@@ -45,22 +70,31 @@ struct Served {
 }
 
 impl Endpoint {
-    /// Installs the process's metrics recorder and serves it on `address` until `stop` is cancelled.
-    pub async fn start(address: &str, stop: CancellationToken) -> Result<Self, Error> {
+    /// Installs the process's metrics recorder and serves it on `address`, with `pages` beside it, until `stop` is
+    /// cancelled.
+    pub async fn start(address: &str, pages: Vec<Page>, stop: CancellationToken) -> Result<Self, Error> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
+        let catalogue = Catalogue::default();
         // A second recorder in one process is a mistake of the program, which the first one outlives.
-        metrics::set_global_recorder(recorder).ok();
+        metrics::set_global_recorder(Listing { inner: recorder, catalogue: catalogue.clone() }).ok();
+        usage::describe();
         let failed = |source| Error::Listen { address: address.to_owned(), source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let ready = Arc::new(AtomicBool::new(false));
-        let router = Router::new()
-            .route("/metrics", get(|State(served): State<Served>| async move { served.handle.render() }))
-            .route("/healthz", get(health))
-            .with_state(Served { handle, ready: ready.clone() });
+        let mut router = Router::new().route("/metrics", get(scrape)).route("/healthz", get(health));
+        let declared = Page { path: "/metrics/declared", render: Arc::new(move |_| catalogue.render()) };
+        let pages = pages.into_iter().chain([declared]);
+        for Page { path, render } in pages {
+            let answer = move |headers: HeaderMap| async move {
+                ([(CONTENT_TYPE, "application/json")], render(asked_host(&headers)))
+            };
+            router = router.route(path, get(answer));
+        }
+        let router = router.with_state(Served { handle, ready: ready.clone() });
         tokio::spawn(async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
             if let Err(error) = served.await {
@@ -75,10 +109,21 @@ impl Endpoint {
         self.address
     }
 
+    /// What others are told of where it listens: `advertise` (host, or host:port) where it is given, else the address
+    /// itself. An unspecified host (`0.0.0.0`, `[::]`) in it means: the host that this process is seen at.
+    pub fn announced(&self, advertise: Option<&str>) -> Result<String, Error> {
+        announced(self.address, advertise)
+    }
+
     /// Says whether the process can do its work.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
+}
+
+async fn scrape(State(served): State<Served>) -> String {
+    usage::measure();
+    served.handle.render()
 }
 
 async fn health(State(served): State<Served>) -> (StatusCode, &'static str) {
@@ -86,5 +131,105 @@ async fn health(State(served): State<Served>) -> (StatusCode, &'static str) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+fn asked_host(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    let host = split(host).map_or(host, |(host, _)| host);
+    (!host.is_empty()).then_some(host)
+}
+
+fn announced(address: SocketAddr, advertise: Option<&str>) -> Result<String, Error> {
+    let Some(advertise) = advertise else { return Ok(address.to_string()) };
+    let (host, port) = match split(advertise) {
+        Some((host, port)) => (host, port.parse().ok()),
+        None => (advertise, Some(address.port())),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/:[]@".contains(c));
+    let named = bare.map_or(plain, |bare| bare.parse::<std::net::Ipv6Addr>().is_ok());
+    match port {
+        Some(port) if named && port != 0 => Ok(format!("{host}:{port}")),
+        _ => Err(Error::Advertise { found: advertise.to_owned() }),
+    }
+}
+
+/// Host (in brackets, if it is so) and port; `None` without a port.
+fn split(address: &str) -> Option<(&str, &str)> {
+    address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
+}
+
+/// Where an endpoint can be scraped whose process announced `announced` and is seen at the address `peer`.
+///
+/// An unspecified host becomes the peer's address; it stays where the peer is this very host, which has other names for
+/// others. `None` where nothing was announced, or where it can be reached on the peer's own host alone.
+pub fn reachable(announced: &str, peer: Option<IpAddr>) -> Option<String> {
+    let Ok(address) = announced.parse::<SocketAddr>() else {
+        return split(announced).filter(|(host, _)| !host.is_empty()).map(|_| announced.to_owned());
+    };
+    let peer = peer.map(|peer| peer.to_canonical());
+    let elsewhere = peer.filter(|peer| !peer.is_loopback());
+    if address.ip().is_unspecified() {
+        let host = elsewhere.unwrap_or(address.ip());
+        return Some(SocketAddr::new(host, address.port()).to_string());
+    }
+    (elsewhere.is_none() || !address.ip().is_loopback()).then(|| announced.to_owned())
+}
+
+/// An address whose unspecified host, if it has one, is replaced by `host`.
+pub fn at_host(address: &str, host: &str) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(socket) if socket.ip().is_unspecified() => format!("{host}:{}", socket.port()),
+        _ => address.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_advertised_has_a_host_and_a_port() {
+        let told = |advertise| announced("0.0.0.0:9100".parse().unwrap(), advertise).ok();
+        assert_eq!(told(None).as_deref(), Some("0.0.0.0:9100"));
+        assert_eq!(told(Some("gpu-7")).as_deref(), Some("gpu-7:9100"));
+        assert_eq!(told(Some("gpu-7:80")).as_deref(), Some("gpu-7:80"));
+        assert_eq!(told(Some("[fd00::1]")).as_deref(), Some("[fd00::1]:9100"));
+        assert_eq!(told(Some("[fd00::1]:80")).as_deref(), Some("[fd00::1]:80"));
+        for wrong in ["", ":80", "gpu-7:x", "gpu-7:0", "http://gpu-7", "fd00::1", "gpu 7", "[x]:1"] {
+            assert_eq!(told(Some(wrong)), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_scraped_where_it_is_seen() {
+        let at = |announced, peer: &str| reachable(announced, peer.parse().ok());
+        assert_eq!(at("0.0.0.0:9", "10.0.0.2").as_deref(), Some("10.0.0.2:9"));
+        assert_eq!(at("[::]:9", "::ffff:10.0.0.2").as_deref(), Some("10.0.0.2:9"));
+        assert_eq!(at("[::]:9", "fd00::2").as_deref(), Some("[fd00::2]:9"));
+        assert_eq!(at("10.1.0.2:9", "10.0.0.2").as_deref(), Some("10.1.0.2:9"));
+        assert_eq!(at("gpu-7:9", "10.0.0.2").as_deref(), Some("gpu-7:9"));
+        assert_eq!(at("127.0.0.1:9", "10.0.0.2"), None, "nobody else can reach it");
+        assert_eq!(at("127.0.0.1:9", "127.0.0.1").as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(at("0.0.0.0:9", "127.0.0.1").as_deref(), Some("0.0.0.0:9"));
+        assert_eq!(
+            (at("", "10.0.0.2"), at(":9", "10.0.0.2"), at("nonsense", "10.0.0.2")),
+            (None, None, None)
+        );
+        assert_eq!(at_host("0.0.0.0:9", "trainer"), "trainer:9");
+        assert_eq!(at_host("10.0.0.2:9", "trainer"), "10.0.0.2:9");
+    }
+
+    #[test]
+    fn the_host_asked_for_has_no_port() {
+        let asked = |host: &str| {
+            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+            asked_host(&headers).map(str::to_owned)
+        };
+        assert_eq!(asked("trainer:9100").as_deref(), Some("trainer"));
+        assert_eq!(asked("[fd00::1]:9100").as_deref(), Some("[fd00::1]"));
+        assert_eq!(asked("trainer").as_deref(), Some("trainer"));
+        assert_eq!(asked_host(&HeaderMap::new()), None);
     }
 }

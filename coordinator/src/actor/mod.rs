@@ -7,6 +7,7 @@ mod closing;
 mod outlook;
 mod progress;
 mod state;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -147,6 +148,7 @@ enum Command {
     Join { join: Join, reason: String, reply: Reply<Standing> },
     Batch { rank: u32, learner: Uuid, step: Step, reply: Reply<BatchAnswer> },
     Commit { commit: Commit, reply: Reply<bool> },
+    Fail { learner: Uuid, kind: &'static str, reason: String, reply: Reply<()> },
     CheckPublish { version: PolicyVersion, reply: Reply<()> },
     Published { manifest: Box<Manifest>, reply: Reply<()> },
     Status { reply: Reply<v1::RunStatus> },
@@ -204,6 +206,11 @@ impl Handle {
     /// Commits a step; `true` if the rank can leave now.
     pub async fn commit(&self, commit: Commit) -> Result<bool, Error> {
         self.ask("commit a step", |reply| Command::Commit { commit, reply }).await
+    }
+
+    /// Notes why a rank ends before its time; `kind`: the failure's name among metrics.
+    pub async fn fail(&self, learner: Uuid, kind: &'static str, reason: String) -> Result<(), Error> {
+        self.ask("note a failure", |reply| Command::Fail { learner, kind, reason, reply }).await
     }
 
     /// Whether a version may be published now.

@@ -12,6 +12,7 @@ use crate::machine::{Event, Millis, Phase};
 use crate::metrics;
 use crate::reports::watch::Findings;
 use crate::reports::{Contents, evaluation, step, summary};
+use crate::scaling::{Advice, Bottleneck};
 use crate::store::EvaluationRecord;
 
 /// How long everybody has to hear that the run is complete.
@@ -140,8 +141,7 @@ impl State {
         };
         let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
         let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
-        let rejoins = self.rejoins.iter();
-        warnings.extend(rejoins.map(|(rank, reason)| format!("rank {rank} joins again: {reason}")));
+        warnings.extend(self.rank_trouble.values().cloned());
         if workers.is_empty() && machine.over().is_none() {
             warnings.push("no rollout worker is connected".to_owned());
         }
@@ -167,7 +167,24 @@ impl State {
             best_version: best.map(|(version, _)| version.0),
             best_score: best.map(|(_, score)| score).unwrap_or_default(),
             best_by: self.findings.best_by.clone(),
+            scaling: self.advice().map(scaling),
         }
+    }
+}
+
+fn scaling((advice, workers): (Advice, u32)) -> v1::Scaling {
+    let bottleneck = match advice.bottleneck {
+        Bottleneck::Workers => v1::Bottleneck::Workers,
+        Bottleneck::Learner => v1::Bottleneck::Learner,
+        Bottleneck::Neither => v1::Bottleneck::Unspecified,
+    };
+    v1::Scaling {
+        worker_idle: advice.worker_idle,
+        learner_idle: advice.learner_idle,
+        bottleneck: bottleneck.into(),
+        more_workers: i64::from(advice.workers) - i64::from(workers),
+        step_seconds: advice.step_seconds,
+        step_seconds_then: advice.step_seconds_then,
     }
 }
 

@@ -67,7 +67,11 @@ impl State {
             tracing::info!("{missed} was finished before its report was lost: it is committed now");
             self.close_step(missed, None).await?;
         }
-        match self.step(Event::BatchWanted { rank, learner, step }).await {
+        let answer = self.step(Event::BatchWanted { rank, learner, step }).await;
+        if rank == 0 {
+            self.learner_waits = !matches!(answer, Some(Action::ServeBatch));
+        }
+        match answer {
             Some(Action::ServeBatch) => {
                 Ok(BatchAnswer::Ready { world_size: self.parts.machine.world().size() })
             }
@@ -82,7 +86,7 @@ impl State {
         let Commit { learner, step, figures, checkpoint } = commit;
         let (rank, fresh) = self.parts.machine.check_commit(learner, step)?;
         if fresh {
-            self.rejoins.clear();
+            self.rank_trouble.clear();
             self.close_step(step, Some(figures)).await?;
         } else if rank == 0 {
             let store = self.parts.store.clone();
@@ -114,6 +118,7 @@ impl State {
         self.step(Event::StepCommitted { step }).await;
         self.last_step = step::numbers(&record.row);
         metrics::step_committed(plan.prompts_per_step, seconds, &self.last_step);
+        self.weigh_load();
         let added = self.reports.add_step(&record);
         self.reports_behind |= added.is_err();
         self.note(added.err());

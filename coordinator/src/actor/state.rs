@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Command, Error, Handle, LeaseAnswer, MAILBOX, Profile, blocking};
 use crate::curriculum::Curriculum;
+use crate::discovery::Discovery;
 use crate::identity::Identity;
 use crate::machine::{Action, Event, Machine, Millis, Standing};
 use crate::metrics;
@@ -21,6 +22,7 @@ use crate::reports::answers::Answers;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::reports::watch::{Findings, Watch};
+use crate::scaling::{Advice, Load};
 use crate::store::Store;
 
 /// How often time is looked at, and with it deadlines.
@@ -47,6 +49,8 @@ pub struct Parts {
     pub recording: Option<Arc<Recording>>,
     /// Where held-out answers are recorded, if they are.
     pub answers: Option<Answers>,
+    /// Which processes can be scraped.
+    pub discovery: Discovery,
     /// The output folder.
     pub out: std::path::PathBuf,
 }
@@ -77,11 +81,16 @@ pub(super) struct State {
     pub(super) reports_behind: bool,
     pub(super) finish_wanted: bool,
     pub(super) trouble: Option<String>,
-    /// Why ranks joined again since the last step, by rank.
-    pub(super) rejoins: BTreeMap<u32, String>,
+    /// Why ranks joined again or ended since the last step, by rank: a line for people.
+    pub(super) rank_trouble: BTreeMap<u32, String>,
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
     pub(super) findings: Findings,
+    /// Whether rank 0 waits for groups.
+    pub(super) learner_waits: bool,
+    pub(super) load: Load,
+    pub(super) load_noted: Instant,
+    pub(super) advice: Option<Advice>,
     pub(super) changes: watch::Sender<u64>,
 }
 
@@ -103,10 +112,14 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         reports_behind: true,
         finish_wanted: false,
         trouble: None,
-        rejoins: BTreeMap::new(),
+        rank_trouble: BTreeMap::new(),
         last_step: BTreeMap::new(),
         last_evaluation: None,
         findings: Findings::default(),
+        learner_waits: true,
+        load: Load::default(),
+        load_noted: now,
+        advice: None,
         changes,
     };
     let actor = tokio::spawn(state.run(commands, stop));
@@ -117,6 +130,8 @@ impl State {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) -> Outcome {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.list_processes();
+        metrics::started(self.parts.machine.waiting_groups());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Outcome::Stopped,
@@ -127,7 +142,7 @@ impl State {
                 _ = ticks.tick() => {
                     self.step(Event::Tick).await;
                     self.catch_up().await;
-                    metrics::standing(&self.parts.machine, self.now());
+                    self.look_around();
                     if let Some(outcome) = self.outcome() {
                         return outcome;
                     }
@@ -142,6 +157,7 @@ impl State {
 
     /// Lets the machine take an event, does what follows, and returns its first action: the answer.
     pub(super) async fn step(&mut self, event: Event) -> Option<Action> {
+        self.note_load();
         let actions = self.parts.machine.step(self.now(), event);
         for action in &actions {
             self.perform(action).await;
@@ -160,6 +176,7 @@ impl State {
             Action::WorkerLost(worker) => {
                 metrics::worker_lost();
                 self.profiles.remove(worker);
+                self.list_processes();
                 tracing::warn!("worker {worker} has fallen silent");
             }
             Action::KeepWorld => {
@@ -197,6 +214,7 @@ impl State {
                 tracing::info!("worker {worker} on {} ({}) registers", profile.host, profile.device);
                 self.profiles.insert(worker, profile);
                 self.step(Event::WorkerRegistered { worker }).await;
+                self.list_processes();
                 self.changes.send_modify(|count| *count += 1);
                 drop(reply.send(Ok(())));
             }
@@ -220,15 +238,17 @@ impl State {
                 tracing::info!("worker {worker} leaves");
                 self.profiles.remove(&worker);
                 self.step(Event::WorkerLeft { worker }).await;
+                self.list_processes();
                 drop(reply.send(Ok(())));
             }
             Command::Join { join, reason, reply } => {
                 self.met_somebody = true;
-                if !reason.is_empty() && self.rejoins.get(&join.rank) != Some(&reason) {
-                    tracing::warn!("rank {} joins again: {reason}", join.rank);
-                    self.rejoins.insert(join.rank, reason);
+                if !reason.is_empty() {
+                    self.note_rank(join.rank, format!("rank {} joins again: {reason}", join.rank));
                 }
-                drop(reply.send(match self.step(Event::RankJoined(join)).await {
+                let answer = self.step(Event::RankJoined(join)).await;
+                self.list_processes();
+                drop(reply.send(match answer {
                     Some(Action::Standing(standing)) => Ok(standing),
                     Some(Action::Refuse(error)) => Err(error.into()),
                     _ => Ok(Standing::default()),
@@ -238,6 +258,15 @@ impl State {
                 drop(reply.send(self.batch(rank, learner, step).await));
             }
             Command::Commit { commit, reply } => drop(reply.send(self.commit(commit).await)),
+            Command::Fail { learner, kind, reason, reply } => {
+                metrics::rank_failed(kind);
+                if let Some(rank) = self.parts.machine.rank_of(learner) {
+                    self.note_rank(rank, format!("rank {rank} ended: {reason}"));
+                } else {
+                    tracing::warn!("a learner that is no rank ended: {reason}");
+                }
+                drop(reply.send(Ok(())));
+            }
             Command::CheckPublish { version, reply } => {
                 drop(reply.send(self.parts.machine.check_publish(version).map_err(Error::from)));
             }
@@ -269,6 +298,14 @@ impl State {
         metrics::store_write(began.elapsed(), result.is_ok());
         self.trouble = result.as_ref().err().map(ToString::to_string);
         result
+    }
+
+    /// Keeps a line about a rank until the next step is committed, and logs it if it is new.
+    fn note_rank(&mut self, rank: u32, line: String) {
+        if self.rank_trouble.get(&rank) != Some(&line) {
+            tracing::warn!("{line}");
+            self.rank_trouble.insert(rank, line);
+        }
     }
 
     pub(super) fn note(&mut self, error: Option<impl std::fmt::Display>) {

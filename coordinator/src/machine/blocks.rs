@@ -73,6 +73,12 @@ impl Blocks {
         self.settled
     }
 
+    /// Results that were taken: of all slots, and of the attempts at them that others came after.
+    pub(super) fn taken(&self) -> u64 {
+        let taken = |place: &Place| u64::from(place.attempt) + u64::from(place.state != State::Empty);
+        self.places.iter().map(taken).sum()
+    }
+
     /// Whether every slot is filled for good.
     pub(super) fn is_full(&self) -> bool {
         self.settled == self.len()
@@ -186,6 +192,7 @@ mod tests {
         assert_eq!(blocks.batch(0), (2, vec![0]));
         assert_eq!(blocks.fill(0, 2, true), After::BlockDone, "the last attempt is kept");
         assert_eq!((blocks.settled(), blocks.stand(0, 3)), (3, Stand::Closed));
+        assert_eq!(blocks.taken(), 6, "three, two and one of three attempts");
         assert_eq!(blocks.unfinished().collect::<Vec<_>>(), [1]);
     }
 }

@@ -1,6 +1,6 @@
 //! Who works on which block until when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -61,6 +61,11 @@ impl Leases {
     /// The leases that a worker holds.
     pub(super) fn of_worker(&self, worker: Uuid) -> impl Iterator<Item = LeaseId> {
         self.held.iter().filter(move |(_, held)| held.worker == worker).map(|(id, _)| *id)
+    }
+
+    /// Number of workers that hold a lease.
+    pub(super) fn holders(&self) -> u32 {
+        self.held.values().map(|held| held.worker).collect::<BTreeSet<_>>().len() as u32
     }
 
     /// Whether a lease is a worker's.

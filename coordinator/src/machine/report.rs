@@ -98,6 +98,33 @@ impl Machine {
         progress(self.open.iter().find_map(evaluation))
     }
 
+    /// The ranks that have joined and have not been told to leave, and where their metrics can be scraped. One that died
+    /// stays until another takes its place: the run waits for it.
+    pub fn ranks(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.world.metrics_addresses().filter(|(rank, _)| !self.ranks_told.contains(rank))
+    }
+
+    /// The rank of a process, if it has one.
+    pub fn rank_of(&self, learner: Uuid) -> Option<u32> {
+        self.world.rank_of(learner)
+    }
+
+    /// Number of registered workers.
+    pub fn worker_count(&self) -> u32 {
+        self.workers.len() as u32
+    }
+
+    /// Workers that hold a lease.
+    pub fn busy_workers(&self) -> u32 {
+        self.leases.holders()
+    }
+
+    /// Groups that were accepted for steps that are not committed, with those that dynamic sampling has replaced.
+    pub fn waiting_groups(&self) -> u64 {
+        let training = self.open.iter().filter(|(work, _)| matches!(work, Work::Training(_)));
+        training.map(|(_, blocks)| blocks.taken()).sum()
+    }
+
     /// The workers: who, time since they spoke, leases, slots filled.
     pub fn workers(&self, now: Millis) -> impl Iterator<Item = (Uuid, Millis, u32, u64)> {
         self.workers.iter().map(move |(&id, worker)| {

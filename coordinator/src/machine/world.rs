@@ -22,6 +22,8 @@ pub struct Join {
     pub next_step: u64,
     /// Of its build.
     pub code_version: String,
+    /// Where its metrics can be scraped, host:port; empty if nowhere.
+    pub metrics_address: String,
     /// Whether it can take part in an NCCL communicator.
     pub nccl: bool,
     /// Rank 0's unique id of a new communicator; empty for others and where it has none.
@@ -48,6 +50,8 @@ struct Member {
     learner: Uuid,
     address: String,
     next_step: u64,
+    #[serde(default)]
+    metrics_address: String,
     #[serde(default)]
     nccl: bool,
     #[serde(default)]
@@ -77,7 +81,17 @@ pub struct World {
 impl World {
     /// Takes a rank in. A rank that comes back breaks a complete world, so that all ranks meet at one checkpoint.
     pub(super) fn join(&mut self, join: Join) -> Result<Standing, Error> {
-        let Join { learner, rank, world_size, address, next_step, code_version, nccl, nccl_id } = join;
+        let Join {
+            learner,
+            rank,
+            world_size,
+            address,
+            next_step,
+            code_version,
+            metrics_address,
+            nccl,
+            nccl_id,
+        } = join;
         if rank >= world_size {
             return Err(Error::Rank { rank, world_size });
         }
@@ -105,7 +119,8 @@ impl World {
             self.complete = false;
             self.members.values_mut().for_each(|member| member.here = false);
         }
-        let member = Member { learner, address, next_step, nccl, nccl_id, here: true, asked: false };
+        let member =
+            Member { learner, address, next_step, metrics_address, nccl, nccl_id, here: true, asked: false };
         self.members.insert(rank, member);
         if !self.complete && self.joined() == self.size {
             self.complete = true;
@@ -144,6 +159,11 @@ impl World {
         self.members.iter().find(|(_, member)| member.learner == learner).map(|(rank, _)| *rank)
     }
 
+    /// The ranks that have joined at least once, and where their metrics can be scraped.
+    pub(super) fn metrics_addresses(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.members.iter().map(|(&rank, member)| (rank, member.metrics_address.as_str()))
+    }
+
     /// Number of ranks; 0 until the first one has joined.
     pub const fn size(&self) -> u32 {
         self.size
@@ -178,6 +198,7 @@ mod tests {
             address,
             next_step: 0,
             code_version: "1".into(),
+            metrics_address: String::new(),
             nccl: true,
             nccl_id: if rank == 0 { vec![process as u8] } else { Vec::new() },
         }

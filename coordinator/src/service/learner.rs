@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::codes::{OrRefuse, refuse};
-use super::{Context, over};
+use super::{Context, over, scraped_at};
 use crate::actor::{BatchAnswer, Commit};
 use crate::machine::{self, Join};
 use crate::store::Store;
@@ -41,6 +41,7 @@ impl Learner for Service {
     type NextBatchStream = ReceiverStream<Result<v1::BatchPart, Status>>;
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let peer = request.remote_addr().map(|peer| peer.ip());
         let request = request.into_inner();
         let learner = uuid("JoinRequest.learner_id", &request.learner_id).or_refuse()?;
         let identity = &self.0.identity;
@@ -52,6 +53,7 @@ impl Learner for Service {
             address: request.collective_address,
             next_step: request.next_step,
             code_version: request.code_version.chars().take(LONGEST_VERSION).collect(),
+            metrics_address: scraped_at("a rank", &request.metrics_address, peer),
             nccl: request.nccl,
             nccl_id: nccl_id(request.nccl_id).or_refuse()?,
         };
@@ -124,6 +126,25 @@ impl Learner for Service {
         let commit = Commit { learner, step, figures: request.metrics, checkpoint };
         let run_over = self.0.handle.commit(commit).await.or_refuse()?;
         Ok(Response::new(v1::CommitStepResponse { run_over }))
+    }
+
+    async fn fail(&self, request: Request<v1::FailRequest>) -> Result<Response<v1::FailResponse>, Status> {
+        let request = request.into_inner();
+        let learner = uuid("FailRequest.learner_id", &request.learner_id).or_refuse()?;
+        let kind = failure_name(request.failure());
+        let reason = request.reason.chars().take(LONGEST_REASON).collect();
+        self.0.handle.fail(learner, kind, reason).await.or_refuse()?;
+        Ok(Response::new(v1::FailResponse {}))
+    }
+}
+
+/// A failure's name among metrics.
+const fn failure_name(failure: v1::Failure) -> &'static str {
+    match failure {
+        v1::Failure::NotFinite => "not_finite",
+        v1::Failure::OutOfMemory => "out_of_memory",
+        v1::Failure::Collective => "collective",
+        v1::Failure::Unspecified => "other",
     }
 }
 

@@ -7,6 +7,7 @@ mod rollout;
 mod status;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use podium_proto::v1::learner_server::LearnerServer;
 use podium_proto::v1::policy_server::PolicyServer;
 use podium_proto::v1::rollout_server::RolloutServer;
 use podium_proto::v1::status_server::StatusServer;
+use podium_runtime::metrics_server;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -32,6 +34,9 @@ use crate::store::Store;
 
 /// How long open calls have to end once the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);
+
+/// Characters of an announced address that are kept.
+const LONGEST_ADDRESS: usize = 260;
 
 /// What the services work with.
 #[derive(Debug)]
@@ -131,4 +136,18 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), t
 
 fn over(reason: String) -> v1::RunOver {
     v1::RunOver { reason }
+}
+
+/// Where the metrics can be scraped of a process at `peer` that announced `announced`; empty if nowhere.
+fn scraped_at(who: &str, announced: &str, peer: Option<IpAddr>) -> String {
+    let announced: String = announced.chars().take(LONGEST_ADDRESS).collect();
+    let address = metrics_server::reachable(&announced, peer);
+    if address.is_none() && !announced.is_empty() {
+        let peer = peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string());
+        tracing::info!(
+            "the metrics of {who} at {peer} are not listed for scraping: {announced:?} cannot be reached from here; \
+             --metrics-listen 0.0.0.0:PORT lets it be reached, --metrics-advertise HOST names it"
+        );
+    }
+    address.unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use podium_grpo::PolicyVersion;
-use podium_proto::convert::{SlotResult, uuid};
+use podium_proto::convert::{Slot, SlotResult, uuid};
 use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
 use podium_proto::v1::rollout_server::Rollout;
@@ -11,11 +11,12 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::codes::OrRefuse;
-use super::{Context, over};
-use crate::actor::{self, LeaseAnswer, Profile, Submission, blocking};
+use super::{Context, over, scraped_at};
+use crate::actor::{self, Counts, LeaseAnswer, Profile, Submission, blocking};
 use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
 use crate::machine::{Lease, LeaseId};
+use crate::metrics;
 
 pub(super) struct Service(pub(super) Arc<Context>);
 
@@ -32,6 +33,23 @@ impl Service {
     ) -> Result<Option<LeaseId>, podium_proto::convert::Error> {
         let (incarnation, number) = uuid(field, name)?.as_u64_pair();
         Ok((incarnation == self.0.incarnation).then_some(LeaseId(number)))
+    }
+
+    /// Grades results and hands them on to those who keep them.
+    async fn keep(
+        &self,
+        worker: Uuid,
+        lease: Option<LeaseId>,
+        version: PolicyVersion,
+        submitted: Vec<SlotResult>,
+    ) -> Result<Counts, Status> {
+        let context = self.0.clone();
+        let graded = blocking(move || {
+            Ok::<_, actor::Error>(grade(&context.curriculum, &context.sampling, version, submitted))
+        });
+        let graded: Result<_, grading::Error> = graded.await.or_refuse()?;
+        let submission = Submission { worker, lease, version, results: graded.or_refuse()? };
+        self.0.handle.submit(submission).await.or_refuse()
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
@@ -62,6 +80,7 @@ impl Rollout for Service {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
+        let peer = request.remote_addr().map(|peer| peer.ip());
         let request = request.into_inner();
         let worker = uuid("RegisterRequest.worker_id", &request.worker_id).or_refuse()?;
         let identity = &self.0.identity;
@@ -70,7 +89,7 @@ impl Rollout for Service {
         let profile = Profile {
             device: capabilities.device,
             host: capabilities.host,
-            metrics_address: capabilities.metrics_address,
+            metrics_address: scraped_at("a worker", &capabilities.metrics_address, peer),
         };
         self.0.handle.register(worker, profile).await.or_refuse()?;
         Ok(Response::new(v1::RegisterResponse {
@@ -106,13 +125,11 @@ impl Rollout for Service {
         let version = PolicyVersion(request.policy_version);
         let submitted: Vec<SlotResult> =
             request.results.into_iter().map(SlotResult::try_from).collect::<Result<_, _>>().or_refuse()?;
-        let context = self.0.clone();
-        let graded = blocking(move || {
-            Ok::<_, actor::Error>(grade(&context.curriculum, &context.sampling, version, submitted))
-        });
-        let graded: Result<_, grading::Error> = graded.await.or_refuse()?;
-        let submission = Submission { worker, lease, version, results: graded.or_refuse()? };
-        let counts = self.0.handle.submit(submission).await.or_refuse()?;
+        let training =
+            submitted.iter().filter(|result| matches!(result.slot, Slot::Training(_))).count() as u64;
+        metrics::handed_in(training);
+        let kept = self.keep(worker, lease, version, submitted).await;
+        let counts = kept.inspect_err(|_| metrics::failed(training))?;
         Ok(Response::new(v1::SubmitResponse {
             accepted: counts.accepted,
             repeated_results: counts.repeated,

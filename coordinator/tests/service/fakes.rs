@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podium_config::{Override, RunFile};
+use podium_coordinator::discovery::Discovery;
 use podium_coordinator::run::{self, Options, Running};
 use podium_grpo::PolicyVersion;
 use podium_proto::v1::batch_part::Part;
@@ -54,6 +55,7 @@ max_message_bytes = 70000
 pub(crate) struct Place {
     folder: tempfile::TempDir,
     pub(crate) file: RunFile,
+    pub(crate) discovery: Discovery,
 }
 
 impl Place {
@@ -64,7 +66,7 @@ impl Place {
         let mut all = vec![Override::new("model.path", start.to_str().unwrap())];
         all.extend(overrides.iter().map(|text| text.parse::<Override>().unwrap()));
         let file = RunFile::parse(RUN, "run.toml", &all).unwrap();
-        Self { folder, file }
+        Self { folder, file, discovery: Discovery::default() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -73,7 +75,8 @@ impl Place {
 
     pub(crate) fn options(&self, out: &str) -> Options {
         let (file, base) = (self.file.clone(), self.path(""));
-        Options { file, base, out: self.path(out), listen: None, metrics_address: None }
+        let discovery = self.discovery.clone();
+        Options { file, base, out: self.path(out), listen: None, metrics_address: None, discovery }
     }
 
     pub(crate) async fn start(&self, out: &str) -> (Running, CancellationToken) {
@@ -216,6 +219,14 @@ impl Learner {
     }
 
     pub(crate) async fn join(&self, next_step: u64) {
+        self.join_as(next_step, "").await;
+    }
+
+    pub(crate) async fn join_scraped_at(&self, metrics_address: &str) {
+        self.join_as(0, metrics_address).await;
+    }
+
+    async fn join_as(&self, next_step: u64, metrics_address: &str) {
         let request = v1::JoinRequest {
             learner_id: self.id.to_string(),
             run_hash: self.file.hash(),
@@ -224,7 +235,7 @@ impl Learner {
             rank: 0,
             world_size: 1,
             collective_address: String::new(),
-            metrics_address: String::new(),
+            metrics_address: metrics_address.to_owned(),
             next_step,
             wait_ms: 1_000,
             ..v1::JoinRequest::default()

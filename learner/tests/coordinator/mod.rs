@@ -200,6 +200,10 @@ impl learner_server::Learner for Shared {
         Ok(Response::new(Box::pin(tokio_stream::iter(parts.collect::<Vec<_>>()))))
     }
 
+    async fn fail(&self, _: Request<v1::FailRequest>) -> Result<Response<v1::FailResponse>, Status> {
+        Ok(Response::new(v1::FailResponse {}))
+    }
+
     async fn commit_step(
         &self,
         request: Request<v1::CommitStepRequest>,

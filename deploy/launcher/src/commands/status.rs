@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use podium_proto::v1::{RunPhase, RunStatus, WorkerStatus};
+use podium_proto::v1::{Bottleneck, RunPhase, RunStatus, Scaling, WorkerStatus};
 
 use super::{Error, run};
 use crate::cli::StatusFlags;
@@ -117,6 +117,9 @@ fn page(status: &RunStatus) -> String {
         let (ready, wanted) = (status.evaluation_ready, status.evaluation_wanted);
         let _ = writeln!(page, "evaluation  {ready} of {wanted} held-out users");
     }
+    if let Some(scaling) = &status.scaling {
+        let _ = writeln!(page, "scaling     {}", scaling_line(scaling));
+    }
     for worker in &status.workers {
         let _ = writeln!(page, "worker      {}", worker_line(worker));
     }
@@ -133,6 +136,23 @@ fn page(status: &RunStatus) -> String {
         let _ = writeln!(page, "warning: {warning}");
     }
     page
+}
+
+fn scaling_line(scaling: &Scaling) -> String {
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let waits = match scaling.bottleneck() {
+        Bottleneck::Workers => "workers are the bottleneck",
+        Bottleneck::Learner => "the learner is the bottleneck",
+        Bottleneck::Unspecified => "neither is the bottleneck",
+    };
+    let (idle, training) = (percent(scaling.worker_idle), percent(scaling.learner_idle));
+    let (now, then) = (scaling.step_seconds, scaling.step_seconds_then);
+    let advice = match scaling.more_workers {
+        0 => "the number of workers is right".to_owned(),
+        more @ 1.. => format!("{more} more would pay: a step in {then:.1} s instead of {now:.1} s"),
+        fewer => format!("{} fewer would do: a step in {then:.1} s instead of {now:.1} s", -fewer),
+    };
+    format!("workers idle {idle}, learner idle {training}: {waits}; {advice}")
 }
 
 fn worker_line(worker: &WorkerStatus) -> String {
@@ -168,6 +188,14 @@ mod tests {
                 last_seen_ms: 250,
                 metrics_address: String::new(),
             }],
+            scaling: Some(Scaling {
+                worker_idle: 0.2,
+                learner_idle: 0.8,
+                bottleneck: Bottleneck::Workers.into(),
+                more_workers: 2,
+                step_seconds: 20.0,
+                step_seconds_then: 12.04,
+            }),
             best_version: Some(2),
             best_score: 0.5034,
             best_by: "NDCG@3".into(),
@@ -178,6 +206,8 @@ mod tests {
             page(&status),
             "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
              sampled     5 of 32 prompts of this step\n\
+             scaling     workers idle 20 %, learner idle 80 %: workers are the bottleneck; 2 more would pay: a step in \
+             12.0 s instead of 20.0 s\n\
              worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n\
              best        version 2, NDCG@3 0.503\n\
              warning: the reward looks inflated\n"

@@ -1,0 +1,105 @@
+//! Which processes of the run can be scraped now, for Prometheus' discovery over HTTP (`GET /targets`).
+//!
+//! Whoever owns the machine says who takes part; whoever is asked renders what was said last, so that a scrape waits
+//! for nothing.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use podium_runtime::metrics_server::{Page, at_host};
+use serde_json::{Value, json};
+
+/// Where the list is served, beside `/metrics`.
+pub const PATH: &str = "/targets";
+
+/// A process and where its metrics are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// host:port; an unspecified host is this one.
+    pub address: String,
+    /// `coordinator`, `worker` or `learner`.
+    pub role: &'static str,
+    /// Which of its role: `coordinator`, `worker-3f0c92aa`, `learner-0`.
+    pub process: String,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    run: String,
+    own: Option<String>,
+    others: Vec<Target>,
+}
+
+/// The list. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Discovery(Arc<RwLock<Known>>);
+
+impl Discovery {
+    /// Says where this process itself can be scraped.
+    pub fn set_own(&self, address: String) {
+        self.change(|known| known.own = Some(address));
+    }
+
+    /// Says who takes part in the run besides this process.
+    pub fn set_others(&self, run: &str, others: Vec<Target>) {
+        self.change(|known| {
+            run.clone_into(&mut known.run);
+            known.others = others;
+        });
+    }
+
+    /// The list as Prometheus reads it; `host`: a name of this host, for addresses that name none.
+    pub fn render(&self, host: Option<&str>) -> String {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let own = known.own.clone().map(|address| Target {
+            address,
+            role: "coordinator",
+            process: "coordinator".to_owned(),
+        });
+        let group = |target: &Target| {
+            let address = at_host(&target.address, host.unwrap_or("127.0.0.1"));
+            json!({
+                "targets": [address],
+                "labels": {"run": known.run, "role": target.role, "process": target.process},
+            })
+        };
+        Value::from(own.iter().chain(&known.others).map(group).collect::<Vec<_>>()).to_string()
+    }
+
+    /// The page that serves the list.
+    pub fn page(&self) -> Page {
+        let discovery = self.clone();
+        Page { path: PATH, render: Arc::new(move |host| discovery.render(host)) }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_everybody_under_an_address_that_the_asker_can_reach() {
+        let discovery = Discovery::default();
+        assert_eq!(discovery.render(None), "[]");
+        let target = |address: &str, process: &str| Target {
+            address: address.into(),
+            role: "worker",
+            process: process.into(),
+        };
+        discovery.set_own("0.0.0.0:9100".into());
+        discovery.set_others("demo", vec![target("10.0.0.2:1", "worker-a"), target("0.0.0.0:2", "worker-b")]);
+        let listed: Value = serde_json::from_str(&discovery.render(Some("trainer"))).unwrap();
+        let labels = |role: &str, process: &str| json!({"run": "demo", "role": role, "process": process});
+        let expected = json!([
+            {"targets": ["trainer:9100"], "labels": labels("coordinator", "coordinator")},
+            {"targets": ["10.0.0.2:1"], "labels": labels("worker", "worker-a")},
+            {"targets": ["trainer:2"], "labels": labels("worker", "worker-b")},
+        ]);
+        assert_eq!(listed, expected);
+        discovery.set_others("demo", vec![]);
+        assert!(!discovery.render(None).contains("worker"));
+    }
+}
