@@ -8,8 +8,8 @@ MOVIELENS ?= data/ml-100k
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity gpu fuzz lint format docs check-config benchmark \
-	embedded-start configuration oracle fixtures ci clean distclean
+.PHONY: help setup build demo movielens test parity gpu prometheus fuzz lint format docs check-config benchmark \
+	embedded-start configuration dashboards oracle fixtures ci clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,18 @@ parity: oracle build ## compare with Transformers, PEFT and TRL, and with figure
 gpu: build ## what needs a GPU; fails where there is none
 	cargo test --release -p podium-tests --features gpu --test gpu $(ARGS)
 
+prometheus: build ## the shipped rules and configuration against real runs; needs prometheus and promtool
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+		echo "prometheus and promtool are needed: on Debian apt-get install prometheus, elsewhere https://prometheus.io/download" >&2; \
+		exit 1; }
+	cargo test --release -p podium-tests --features prometheus --test prometheus $(ARGS) -- --nocapture --test-threads 1
+
 fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
 	fuzz/run.sh $(ARGS)
 
 lint: setup ## formatting and clippy
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --features podium-tests/parity,podium-tests/gpu -- -D warnings
+	cargo clippy --release --workspace --all-targets --features podium-tests/parity,podium-tests/gpu,podium-tests/prometheus -- -D warnings
 
 format: ## format all code
 	cargo fmt --all
@@ -59,6 +65,9 @@ embedded-start: build ## the policy that the demo starts from, anew in runs/star
 	$(LEARNER_SFT) --model runs/start-first-stage --out runs/start --set run.seed=1 \
 		--set sft.steps=2000 --set sft.full_ranking_steps=0 --set sft.learning_rate=1.5e-3
 	@sha256sum runs/start/model.safetensors deploy/launcher/embedded/start/model.safetensors
+
+dashboards: setup ## deploy/grafana/dashboards anew, from the code
+	cargo run --release -p podium-tests --example dashboards
 
 configuration: setup ## docs/configuration.md anew, from the code
 	cargo run --release -p podium-config --example reference > docs/configuration.md

@@ -2,6 +2,9 @@
 //!
 //! The binaries are the release ones beside the test executable; `make test` builds them first.
 
+pub mod dashboards;
+pub mod scrape;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -175,9 +178,19 @@ impl Run {
 
     /// Where the coordinator listens, host:port.
     pub fn address(&self) -> Result<String> {
+        self.announced("address")
+    }
+
+    /// Where the coordinator serves its metrics, host:port.
+    pub fn metrics_address(&self) -> Result<String> {
+        self.announced("metrics_address")
+    }
+
+    fn announced(&self, key: &str) -> Result<String> {
         let announced: serde_json::Value =
             serde_json::from_slice(&fs::read(self.out().join("coordinator.json"))?)?;
-        Ok(announced["address"].as_str().context("coordinator.json has no address")?.to_owned())
+        let address = announced[key].as_str();
+        Ok(address.with_context(|| format!("coordinator.json has no {key}"))?.to_owned())
     }
 
     /// Starts a rollout worker.

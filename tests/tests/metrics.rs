@@ -1,0 +1,182 @@
+//! What processes declare, what docs/metrics.md says, and what rules and dashboards name is the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use podium_tests::dashboards::ALL;
+use podium_tests::scrape::{Scrape, get};
+use podium_tests::{Run, rows};
+use serde_json::Value;
+
+/// A metric's type and labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Documented {
+    kind: String,
+    labels: BTreeSet<String>,
+}
+
+/// Headings of docs/metrics.md, and the roles whose metrics they hold.
+const HEADINGS: [(&str, &[&str]); 4] = [
+    ("## The coordinator", &["coordinator"]),
+    ("## Rollout workers", &["worker"]),
+    ("## Learner ranks", &["learner"]),
+    ("## Every process", &["coordinator", "worker", "learner"]),
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(repository().join(path)).with_context(|| path.to_owned())
+}
+
+/// The words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The metrics of each role, by docs/metrics.md.
+fn documented() -> Result<BTreeMap<&'static str, BTreeMap<String, Documented>>> {
+    let (text, mut roles) = (read("docs/metrics.md")?, &[][..]);
+    let mut all: BTreeMap<&str, BTreeMap<String, Documented>> = BTreeMap::new();
+    for line in text.lines() {
+        if line.starts_with("## ") {
+            roles = HEADINGS.iter().find(|(heading, _)| *heading == line).map_or(&[][..], |(_, roles)| roles);
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, name, kind, unit, labels, meaning, _] = cells[..] else { continue };
+        let Some(name) = quoted(name).next() else { continue };
+        ensure!(!meaning.is_empty() && (!unit.is_empty() || kind == "gauge"), "{line}");
+        let labels = quoted(labels).map(str::to_owned).collect();
+        for role in roles {
+            let entry = Documented { kind: kind.to_owned(), labels: BTreeSet::clone(&labels) };
+            let before = all.entry(role).or_default().insert(name.to_owned(), entry);
+            ensure!(before.is_none(), "docs/metrics.md has {name} twice");
+        }
+    }
+    Ok(all)
+}
+
+/// Role and address of every process that the coordinator lists.
+fn targets(coordinator: &str) -> Result<Vec<(String, String)>> {
+    let listed: Vec<Value> = serde_json::from_str(&get(coordinator, "/targets")?)?;
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
+    listed.iter().map(|group| Ok((text(&group["labels"]["role"])?, text(&group["targets"][0])?))).collect()
+}
+
+#[tokio::test]
+async fn processes_declare_what_is_documented() -> Result<()> {
+    let run = Run::embedded(&["run.steps=3", "rollout.prompts_per_step=8", "evaluation.users=8"])?;
+    let mut processes = vec![run.coordinator("coordinator")?];
+    processes.extend([run.learner("learner", 0, 1)?, run.worker("worker")?]);
+    run.wait_until("a step", |status| status.step > 0 && status.scaling.is_some()).await?;
+    let documented = documented()?;
+    let targets = targets(&run.metrics_address()?)?;
+    let roles: BTreeSet<&str> = targets.iter().map(|(role, _)| role.as_str()).collect();
+    ensure!(roles.iter().eq(documented.keys()), "listed are {roles:?}");
+    for (role, address) in &targets {
+        let declared: BTreeMap<String, Value> = serde_json::from_str(&get(address, "/metrics/declared")?)?;
+        let (known, scrape) = (&documented[role.as_str()], Scrape::of(address)?);
+        let names: BTreeSet<&String> = declared.keys().collect();
+        let expected: BTreeSet<&String> = known.keys().collect();
+        ensure!(
+            names == expected,
+            "a {role} declares {names:?}; docs/metrics.md has {expected:?}; they differ in {:?}",
+            names.symmetric_difference(&expected).collect::<Vec<_>>()
+        );
+        for (name, Documented { kind, .. }) in known {
+            ensure!(declared[name]["type"] == **kind, "{name} is a {}, not a {kind}", declared[name]["type"]);
+            ensure!(declared[name]["help"].as_str().is_some_and(|help| !help.is_empty()), "{name}: no help");
+        }
+        for (name, kind) in &scrape.types {
+            ensure!(known.get(name).is_some_and(|known| known.kind == *kind), "undeclared: {name}, a {kind}");
+        }
+        for sample in &scrape.samples {
+            let known = known.get(stem(&sample.name, known)).with_context(|| sample.name.clone())?;
+            let labels = sample.labels.keys().filter(|label| *label != "le");
+            ensure!(labels.cloned().collect::<BTreeSet<_>>() == known.labels, "{sample:?}: {known:?}");
+        }
+    }
+    for process in processes.iter_mut().rev() {
+        process.wait_for_success()?;
+    }
+    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 3, "one row of metrics a step");
+    Ok(())
+}
+
+/// The metric that a series belongs to.
+fn stem<'a>(name: &'a str, known: &BTreeMap<String, Documented>) -> &'a str {
+    let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|end| name.strip_suffix(end));
+    let is_histogram = |stem: &&str| known.get(*stem).is_some_and(|known| known.kind == "histogram");
+    parts.into_iter().find(is_histogram).unwrap_or(name)
+}
+
+/// The names in an expression that are Podium's: metrics (`podium_…`) and recorded series (`podium:…`).
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    words.filter(|word| word.starts_with("podium_") || word.starts_with("podium:"))
+}
+
+/// The values of a key in a file of rules: `alert`, `record`.
+fn values<'a>(rules: &'a str, key: &str) -> BTreeSet<&'a str> {
+    let lines = rules.lines().filter_map(|line| line.trim().strip_prefix("- ")?.split_once(": "));
+    lines.filter(|(found, _)| *found == key).map(|(_, value)| value).collect()
+}
+
+#[test]
+fn rules_and_dashboards_name_what_exists() -> Result<()> {
+    let known: BTreeMap<String, Documented> = documented()?.into_values().flatten().collect();
+    let (recording, alerts) =
+        (read("deploy/prometheus/rules/recording.yml")?, read("deploy/prometheus/rules/alerts.yml")?);
+    let recorded = values(&recording, "record");
+    let mut sources =
+        vec![("recording.yml".to_owned(), recording.clone()), ("alerts.yml".to_owned(), alerts)];
+    let queries = ALL.iter().flat_map(|dashboard| {
+        dashboard.queries().map(|(panel, query)| (format!("{}: {panel}", dashboard.name), query.to_owned()))
+    });
+    sources.extend(queries);
+    for (place, text) in &sources {
+        for name in names(text) {
+            let exists = recorded.contains(name) || known.contains_key(stem(name, &known));
+            ensure!(exists, "{place} names {name}, which nobody exposes or records");
+        }
+    }
+    ensure!(recorded.len() > 5, "recording.yml was not understood: {recorded:?}");
+    let used = |name: &str| sources.iter().filter(|(_, text)| names(text).any(|one| one == name)).count() > 1;
+    let unused: Vec<&str> = recorded.iter().copied().filter(|name| !used(name)).collect();
+    ensure!(unused.is_empty(), "recorded for nobody: {unused:?}");
+    Ok(())
+}
+
+#[test]
+fn every_alert_is_tested_and_listed() -> Result<()> {
+    let alerts = read("deploy/prometheus/rules/alerts.yml")?;
+    let alerts = values(&alerts, "alert");
+    ensure!(alerts.len() > 5, "alerts.yml was not understood: {alerts:?}");
+    let (tests, page) = (read("deploy/prometheus/tests/alerts.yml")?, read("deploy/prometheus/README.md")?);
+    for alert in &alerts {
+        let fired = tests.contains(&format!("labels: 'ALERTS{{alertname=\"{alert}\""));
+        ensure!(fired, "no test in deploy/prometheus/tests/alerts.yml sets {alert} off");
+    }
+    let listed: BTreeSet<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| `Podium"))
+        .filter_map(|line| quoted(line).next())
+        .collect();
+    ensure!(listed == alerts, "deploy/prometheus/README.md lists {listed:?}, there are {alerts:?}");
+    Ok(())
+}
+
+#[test]
+fn dashboards_are_as_generated() -> Result<()> {
+    for dashboard in ALL {
+        let path = format!("deploy/grafana/dashboards/{}.json", dashboard.name);
+        ensure!(read(&path)? == dashboard.file(), "{path} is not as it would be written: `make dashboards`");
+    }
+    let files = fs::read_dir(repository().join("deploy/grafana/dashboards"))?.count();
+    ensure!(files == ALL.len(), "{files} files for {} dashboards", ALL.len());
+    Ok(())
+}
