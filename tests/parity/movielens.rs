@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use podium_tests::binary;
+use podium_tests::{binary, path_text};
 use serde_json::Value;
 
 /// What others measured, with five draws of candidates: metric, negatives, and its values for the three rankers.
@@ -20,16 +20,26 @@ const PUBLISHED: [(&str, &str, [f64; 3]); 5] = [
 ];
 const TOLERANCE: f64 = 0.01;
 
-fn raw() -> PathBuf {
-    let shared = std::env::var_os("PODIUM_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    shared.join("data/movielens-100k")
+fn shared() -> PathBuf {
+    std::env::var_os("PODIUM_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from)
 }
 
-fn curator(arguments: &[&str]) -> Result<()> {
+/// Runs the curator and returns what it says.
+fn curator(arguments: &[&str]) -> Result<String> {
     let output = Command::new(binary("podium-curator")).args(arguments).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Imports the raw files, with one-sentence summaries as captions, into `<folder>/movielens`.
+fn import(folder: &Path) -> Result<PathBuf> {
+    let data = folder.join("movielens");
+    let file = |name: &str| shared().join("data/movielens-100k").join(name).display().to_string();
+    let (ratings, items, summaries) = (file("u.data"), file("u.item"), file("item_summaries.csv"));
+    let sources = ["--ratings", &ratings, "--items", &items, "--summaries", &summaries];
+    curator(&[&["import", "movielens"], &sources[..], &["--out", path_text(&data)]].concat())?;
+    Ok(data)
 }
 
 fn read(file: &Path) -> Result<Value> {
@@ -40,20 +50,7 @@ fn read(file: &Path) -> Result<Value> {
 #[test]
 fn baselines_reproduce_the_published_table() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (data, figures) = (folder.path().join("movielens"), folder.path().join("baselines.json"));
-    let file = |name: &str| raw().join(name).display().to_string();
-    curator(&[
-        "import",
-        "movielens",
-        "--ratings",
-        &file("u.data"),
-        "--items",
-        &file("u.item"),
-        "--summaries",
-        &file("item_summaries.csv"),
-        "--out",
-        &data.display().to_string(),
-    ])?;
+    let (data, figures) = (import(folder.path())?, folder.path().join("baselines.json"));
     let statistics = read(&data.join("stats.json"))?;
     for (name, expected) in
         [("users", 943), ("items", 1_682), ("interactions", 100_000), ("titles_missing", 0)]
@@ -63,17 +60,9 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
 
     // Five draws leave a standard deviation of about 0.005 in a figure of ours and in the published one; forty, as here,
     // leave next to none in ours.
-    curator(&[
-        "baselines",
-        "--data",
-        &data.display().to_string(),
-        "--negatives",
-        "9,99",
-        "--draws",
-        "40",
-        "--json",
-        &figures.display().to_string(),
-    ])?;
+    let draws = ["--negatives", "9,99", "--draws", "40"];
+    let files = ["--data", path_text(&data), "--json", path_text(&figures)];
+    curator(&[&["baselines"], &draws[..], &files].concat())?;
     let figures = read(&figures)?;
     for (metric, negatives, published) in PUBLISHED {
         let rows = figures["negatives"][negatives]["metrics"].as_array().context("a table of metrics")?;
@@ -86,6 +75,47 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
                 "{metric}, {ranker}: {found}, published {published}"
             );
         }
+    }
+    Ok(())
+}
+
+/// Prompts in words, with Qwen3's own tokenizer and chat template, under a budget that most of them exceed.
+#[test]
+fn prompts_fit_their_budget_in_tokens_of_a_real_tokenizer() -> Result<()> {
+    const BUDGET: usize = 512;
+    let folder = tempfile::tempdir()?;
+    let data = import(folder.path())?;
+    let run_file = folder.path().join("run.toml");
+    fs::write(&run_file, format!("[data]\ndir = {:?}\nsplit = \"times\"\n", path_text(&data)))?;
+    let tokenizer = shared().join("qwen3-tokenizer");
+    let prompts = |more: &[&str]| {
+        let arguments = ["prompts", path_text(&run_file), "--tokenizer", path_text(&tokenizer)];
+        curator(&[&arguments[..], more].concat())
+    };
+    let longest = |report: &str| -> Result<Vec<usize>> {
+        let lengths = report.lines().filter(|line| line.trim_start().starts_with("lengths"));
+        let longest = lengths.map(|line| {
+            let range = line.split_once('…').context("no range")?.1;
+            let number = range.split_whitespace().next().context("no longest")?;
+            Ok(number.parse()?)
+        });
+        longest.collect()
+    };
+    let free = prompts(&[])?;
+    ensure!(free.contains("in tokens"), "{free}");
+    ensure!(longest(&free)?.iter().all(|&tokens| tokens > BUDGET), "the budget asks for nothing: {free}");
+
+    let budget = format!("prompt.max_tokens={BUDGET}");
+    let held = prompts(&["--set", &budget, "--show", "1"])?;
+    ensure!(longest(&held)?.iter().all(|&tokens| (BUDGET / 2..=BUDGET).contains(&tokens)), "{held}");
+    ensure!(!held.contains("captions shortened        0\n"), "{held}");
+    ensure!(held.matches("too long whatever is left out  0").count() == 2, "{held}");
+    // Whatever is shortened, ten candidates and the instruction are there.
+    for prompt in held.split("── user ").skip(1) {
+        let (_, candidates) =
+            prompt.split_once("One of these candidates comes next:").context("no candidates")?;
+        ensure!(candidates.lines().filter(|line| line.starts_with("[ITEM_")).count() >= 10, "{prompt}");
+        ensure!(prompt.contains("between <think> and </think>"), "{prompt}");
     }
     Ok(())
 }
