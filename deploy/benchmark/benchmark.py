@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def arguments():
     add("--new-tokens", type=at_least_one, default=64, help="tokens of every completion")
     add("--micro-batch-prompts", type=at_least_one, help="prompts that are trained on at once; all of a step by default")
     add("--recompute", action="store_true", help="activation checkpointing, in Podium and in TRL")
+    add("--only", default="sampling,step,logprobs", help="what is measured, by commas; by default all: %(default)s")
     add("--rounds", type=at_least_one, default=2, help="how often Podium and its peer take turns")
     add("--batches", type=at_least_one, default=3, help="batches that are counted in a round")
     add("--steps", type=at_least_one, default=3, help="steps that are counted in a round")
@@ -140,6 +142,9 @@ def git_commit():
 
 
 def main():
+    # Whoever ends it early gets what was measured until then, and no process is left behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     flags = arguments()
     device = device_of(flags.device)
     on_gpu = device != "cpu"
@@ -147,6 +152,9 @@ def main():
     unknown = [name for name in shapes if name not in SHAPES]
     if unknown:
         fail(f"--shapes has {', '.join(unknown)}: expected some of {', '.join(SHAPES)}")
+    only = set(flags.only.split(","))
+    if not only <= {"sampling", "step", "logprobs"}:
+        fail(f"--only is {flags.only}: expected some of sampling, step, logprobs")
     if flags.completions < 2:
         fail(f"--completions is {flags.completions}: expected at least 2, since they are compared with one another")
     if flags.dtype == "bfloat16" and not on_gpu:
@@ -185,17 +193,17 @@ def main():
         version, _ = bench.podium("podium", "--version")
         report["podium"]["version"] = version.strip()
         for workload in workloads:
-            found, failures = measure.shape(bench, workload, flags.rounds, say)
-            report["shapes"][workload.shape] = found
-            report["failures"] += [{"shape": workload.shape} | failure for failure in failures]
+            found = report["shapes"][workload.shape] = {}
+            measure.shape(bench, workload, only, flags.rounds, found, report["failures"], say)
             write(out, report)
             if not flags.keep:
                 shutil.rmtree(out / workload.shape)
         if on_gpu:
             report["nccl"] = measure.one_rank_nccl(bench, workloads[0], say)
-    except processes.Failed as failure:
-        report["failures"].append({"shape": "all", "what": "the benchmark", "why": str(failure)})
-        say(str(failure))
+    except (processes.Failed, KeyboardInterrupt) as failure:
+        why = str(failure) or "interrupted"
+        report["failures"].append({"shape": "all", "what": "the benchmark", "why": why})
+        say(why)
     report["machine"]["load_after"] = os.getloadavg()
     write(out, report)
     print(page.markdown(report))

@@ -36,11 +36,11 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def shape(bench, workload, rounds, say):
-    """All figures of one shape; what failed is under `failures`, with its reason."""
+def shape(bench, workload, only, rounds, found, failures, say):
+    """Puts the figures of one shape that `only` names into `found`, as they come, and what failed, with its reason, into
+    `failures`."""
     folder = bench.folder / workload.shape
     folder.mkdir()
-    found, failures = {}, []
 
     @contextlib.contextmanager
     def attempt(what):
@@ -49,36 +49,40 @@ def shape(bench, workload, rounds, say):
             yield
         except processes.Failed as failure:
             say(f"{workload.shape}: {what} failed: {failure}")
-            failures.append({"what": what, "why": str(failure)})
+            failures.append({"shape": workload.shape, "what": what, "why": str(failure)})
+
+    def in_turns(name, sides):
+        """Measures the two sides, Podium's first, round by round."""
+        measured = {side: [] for side in sides}
+        for number in range(1, rounds + 1):
+            for side, measure in sides.items():
+                with attempt(f"{name}, {side}, round {number} of {rounds}"):
+                    measured[side].append(measure(number))
+                    found[name] = compare(measured, *sides)
 
     file, checkpoint, prompts = folder / "workload.json", folder / "checkpoint", folder / "prompts.jsonl"
+    sampled = folder / "completions.jsonl"
     workload.write(file)
     workloads.write_prompts(workload, prompts)
     with attempt("random weights"):
-        made = bench.peer("checkpoint", file, "--out", checkpoint)
-        found["parameters"] = made["parameters"]
-    if failures:
-        return found, failures
-    sampled = folder / "completions.jsonl"
-    sampling = {"podium": [], "transformers": []}
-    steps = {"podium": [], "trl": []}
-    for number in range(1, rounds + 1):
-        with attempt(f"sampling by Podium, round {number} of {rounds}"):
-            sampling["podium"].append(sample(bench, workload, checkpoint, prompts, sampled))
-        with attempt(f"sampling by Transformers, round {number} of {rounds}"):
-            made = bench.peer("generate", file, "--checkpoint", checkpoint, "--prompts", prompts)
-            sampling["transformers"].append(made)
-    for number in range(1, rounds + 1):
-        with attempt(f"GRPO steps of Podium, round {number} of {rounds}"):
-            steps["podium"].append(train(bench, workload, checkpoint, folder / f"run-{number}"))
-        with attempt(f"GRPO steps of TRL, round {number} of {rounds}"):
-            steps["trl"].append(bench.peer("step", file, "--checkpoint", checkpoint))
-    found["sampling"] = compare(sampling, "podium", "transformers")
-    found["step"] = compare(steps, "podium", "trl")
-    if sampling["podium"]:
+        found["parameters"] = bench.peer("checkpoint", file, "--out", checkpoint)["parameters"]
+    if "parameters" not in found:
+        return
+    if "sampling" in only:
+        in_turns("sampling", {
+            "podium": lambda _: sample(bench, workload, checkpoint, prompts, sampled),
+            "transformers": lambda _: bench.peer("generate", file, "--checkpoint", checkpoint, "--prompts", prompts),
+        })
+    if "step" in only:
+        in_turns("step", {
+            "podium": lambda number: train(bench, workload, checkpoint, folder / f"run-{number}"),
+            "trl": lambda _: bench.peer("step", file, "--checkpoint", checkpoint),
+        })
+    if "logprobs" in only:
         with attempt("log-probabilities"):
+            if not sampled.exists():
+                sample(bench, workload, checkpoint, prompts, sampled)
             found["logprobs"] = correctness(bench, workload, folder, file, checkpoint, sampled)
-    return found, failures
 
 
 def sample(bench, workload, checkpoint, prompts, sampled):

@@ -13,7 +13,7 @@ def markdown(report):
                 speed.append(speed_row(name, found["parameters"], what, peer, compared))
         for pair, gap in found.get("logprobs", {}).items():
             gaps.append(f"| {name} | {PAIRS[pair]} | {gap['tokens']} | {gap['mean']:.1e} | {gap['largest']:.1e} |")
-    lines = [*speed, "", *gaps]
+    lines = [*speed, *([""] + gaps if len(gaps) > 2 else [])]
     if "nccl" in report:
         lines += ["", f"NCCL with one rank: {'the same bits' if report['nccl']['equal'] else 'OTHER bits'} as without, "
                       f"{report['nccl']['steps']} steps of the demo"]
