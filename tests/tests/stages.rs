@@ -59,7 +59,7 @@ impl Folder {
         fs::rename(embedded.out().join("start"), folder.path().join("start"))?;
         let folder = Self(folder);
         fs::write(folder.path("run.toml"), STAGES)?;
-        folder.write_rows(12)?;
+        folder.write_rows(0..12)?;
         Ok(folder)
     }
 
@@ -67,11 +67,11 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn write_rows(&self, count: usize) -> Result<()> {
+    fn write_rows(&self, users: std::ops::Range<usize>) -> Result<()> {
         let file = RunFile::load(&self.path("run.toml"), &[])?;
         let task = Task::new(synthetic::generate(&file.world)?, &file.task(), 0, Path::new(""))?;
         let mut rows = Vec::new();
-        for index in 0..count {
+        for index in users {
             let shown = demonstrate(&task, &file.demonstration, index, 0)?.context("nothing to imitate")?;
             let case = task.training_case(index, 0)?;
             let row = Row {
@@ -123,12 +123,68 @@ fn stages_lead_from_a_model_to_a_policy_once() -> Result<()> {
 }
 
 #[test]
-fn other_rows_are_noticed() -> Result<()> {
+fn stages_can_be_added_and_none_is_taken_for_one_of_other_files() -> Result<()> {
     let folder = Folder::new()?;
-    folder.train("first", &["--prepare-only"])?.wait_for_success()?;
-    folder.write_rows(13)?;
-    let refused = folder.train("second", &[])?.wait_for_failure()?;
-    ensure!(refused.contains("sft.rows") && refused.contains("stages/sft"), "{refused}");
+    let fine_tuned =
+        folder.train("sft alone", &["--set", "run.stages=[\"sft\"]"]).and_then(|mut train| {
+            train.wait_for_success()?;
+            Ok(train.output())
+        })?;
+    ensure!(fine_tuned.contains("policy") && fine_tuned.contains("stages/sft"), "{fine_tuned}");
+    let mut more = folder.train("more", &["--prepare-only"])?;
+    more.wait_for_success()?;
+    ensure!(more.output().contains("sft: done before"), "{}", more.output());
+
+    let refused = |names: [&str; 2]| -> Result<()> {
+        let message = folder.train("refused", &["--prepare-only"])?.wait_for_failure()?;
+        ensure!(names.iter().all(|name| message.contains(name)), "{names:?} are not in: {message}");
+        Ok(())
+    };
+    let config = fs::read(folder.path("start/config.json"))?;
+    fs::write(folder.path("start/config.json"), [&config[..], b"\n"].concat())?;
+    refused(["stages/sft", "model config.json"])?;
+    fs::write(folder.path("start/config.json"), config)?;
+    folder.write_rows(1..13)?;
+    refused(["stages/sft", "sft.rows"])?;
+    // Whoever makes one stage anew is told of those that came of the old one.
+    fs::remove_dir_all(folder.path("run/stages/sft"))?;
+    refused(["stages/merged", "adapter adapter_model.safetensors"])?;
+    fs::remove_dir_all(folder.path("run/stages/merged"))?;
+    folder.train("anew", &["--prepare-only"])?.wait_for_success()?;
+    fs::remove_file(folder.path("run/stages/sft/made-from"))?;
+    refused(["stages/sft", "made-from"])
+}
+
+#[test]
+fn a_run_keeps_the_template_that_it_was_started_with() -> Result<()> {
+    let folder = Folder::new()?;
+    fs::write(folder.path("own.jinja"), "{{ history | length }} of {{ candidates | length }}")?;
+    let own = ["--prepare-only", "--set", "prompt.template=own.jinja"];
+    folder.train("first", &own)?.wait_for_success()?;
+    let kept = fs::read(folder.path("run/prompt.jinja"))?;
+    fs::write(folder.path("own.jinja"), "{{ candidates | length }}")?;
+    let refused = folder.train("other template", &own)?.wait_for_failure()?;
+    ensure!(refused.contains("own.jinja differs from the template"), "{refused}");
+    let refused = folder.train("other run", &[&own[..], &["--seed", "5"]].concat())?.wait_for_failure()?;
+    ensure!(refused.contains("run"), "{refused}");
+    ensure!(fs::read(folder.path("run/prompt.jinja"))? == kept, "a refused start replaced the template");
+    Ok(())
+}
+
+#[test]
+fn an_adapter_is_found_from_the_run_file_on() -> Result<()> {
+    let folder = Folder::new()?;
+    folder.train("first", &["--prepare-only", "--set", "run.stages=[\"sft\"]"])?.wait_for_success()?;
+    fs::rename(folder.path("run/stages/sft"), folder.path("adapter"))?;
+    fs::remove_dir_all(folder.path("run"))?;
+    let from_adapter = ["--set", "run.stages=[\"grpo\"]", "--set", "lora.adapter=adapter"];
+    folder.train("second", &from_adapter)?.wait_for_success()?;
+    let version = |number: u64| folder.path(&format!("run/policy/{number}/adapter_model.safetensors"));
+    ensure!(
+        fs::read(version(0))? == fs::read(folder.path("adapter/adapter_model.safetensors"))?,
+        "another start"
+    );
+    ensure!(version(1).is_file(), "nothing was trained");
     Ok(())
 }
 

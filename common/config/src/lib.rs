@@ -134,12 +134,13 @@ impl RunFile {
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
 /// Where things lie does not say what they are: contents are compared by fingerprint. What is recorded changes nothing.
-const NOT_HASHED_KEYS: [(&str, &str); 6] = [
+const NOT_HASHED_KEYS: [(&str, &str); 7] = [
     ("model", "path"),
     ("data", "dir"),
     ("lora", "adapter"),
     ("sft", "rows"),
     ("run", "record_groups"),
+    ("run", "stages"),
     ("evaluation", "record_answers"),
 ];
 

@@ -3,6 +3,7 @@
 //! Holds nothing of the training itself: what a run is lies in its run file, how far it is the coordinator knows. The
 //! runtime has one thread, which starts every process (see [`processes`]).
 
+mod checksums;
 mod cli;
 mod commands;
 mod conductor;

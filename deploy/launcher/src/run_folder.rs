@@ -85,6 +85,11 @@ impl RunFolder {
         self.out.join("stages").join(name)
     }
 
+    /// The template of prompts, where it is a file of the user's own.
+    pub(crate) fn template(&self) -> PathBuf {
+        self.out.join("prompt.jinja")
+    }
+
     pub(crate) fn policy(&self, version: u64) -> PathBuf {
         self.out.join("policy").join(version.to_string())
     }

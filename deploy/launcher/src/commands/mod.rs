@@ -28,6 +28,8 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
+    Checksums(#[from] crate::checksums::Error),
+    #[error(transparent)]
     RunFile(#[from] podium_config::Error),
     #[error(transparent)]
     Folder(#[from] run_folder::Error),
@@ -53,16 +55,21 @@ pub(crate) enum Error {
     Read { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
         "model.path is not set, and the embedded start answers prompts of the embedded data set alone: \
-         name a policy's folder in the run file's [model] section or with --set model.path=DIR"
+         name a policy's folder in the run file's [model] section or with --set model.path=DIR (from the run file's folder on)"
     )]
     NoStart,
     #[error("podium-learner {stage} ended with {how}; its messages are above")]
     Stage { stage: String, how: String },
     #[error(
-        "{} was trained on other rows than sft.rows holds now: choose another folder with --out, or remove it to \
-         train anew", stage.display()
+        "{} was made from other files than there are now ({}): choose another folder with --out, or remove this one to \
+         make it anew", stage.display(), differing.join(", ")
     )]
-    OtherRows { stage: PathBuf },
+    OtherFiles { stage: PathBuf, differing: Vec<String> },
+    #[error(
+        "{} differs from the template that the run in {} was started with: continue with that one, or choose another \
+         folder with --out", template.display(), out.display()
+    )]
+    OtherTemplate { template: PathBuf, out: PathBuf },
     #[error("{} holds a run: choose another folder with --out", out.display())]
     Used { out: PathBuf },
     #[error("{} holds no run: expected run.toml there", out.display())]

@@ -83,10 +83,13 @@ pub(super) async fn run(
 pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -> Result<Preparation, Error> {
     let programs = Programs::find()?;
     let lock = folder.lock()?;
-    bring_along(&mut run, base, folder)?;
+    let template = bring_along(&mut run, base, folder)?;
     folder.require_same_run(&run)?;
     if folder.is_finished() {
         return Ok(Preparation::Finished);
+    }
+    if let Some(template) = template {
+        durable::write(&folder.template(), &template)?;
     }
     let stop = shutdown::on_signal().map_err(Error::Signals)?;
     let stages = Stages { programs: &programs, folder, stop: &stop };
@@ -134,19 +137,26 @@ fn headline(run: &RunFile, folder: &RunFolder) -> String {
     format!("{name}: {} steps with seed {} by {workers} and {ranks}, in {out}", run.run.steps, run.run.seed)
 }
 
-/// Services read the run file from the run's folder: paths become absolute, and a prompt template comes along.
-fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<(), Error> {
-    for place in [&mut run.data.dir, &mut run.model.path, &mut run.sft.rows].into_iter().flatten() {
+/// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned, has
+/// to come along. A run goes on with the template that it was started with.
+fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Option<Vec<u8>>, Error> {
+    let places = [&mut run.data.dir, &mut run.model.path, &mut run.lora.adapter, &mut run.sft.rows];
+    for place in places.into_iter().flatten() {
         *place = stages::absolute(place.clone())?;
     }
-    if let Some(file) = run.prompt.template_file() {
-        let path = base.join(file);
-        let failed = |source| Error::Read { what: "the prompt template", path: path.clone(), source };
-        let text = fs::read(&path).map_err(failed)?;
-        durable::write(&folder.path().join("prompt.jinja"), &text)?;
-        run.prompt.template = "prompt.jinja".into();
+    let Some(file) = run.prompt.template_file() else { return Ok(None) };
+    let read = |path: &Path| {
+        let failed = |source| Error::Read { what: "the prompt template", path: path.to_owned(), source };
+        fs::read(path).map_err(failed)
+    };
+    let (path, kept) = (base.join(file), folder.template());
+    let text = read(&path)?;
+    if folder.is_used() && kept.exists() && read(&kept)? != text {
+        return Err(Error::OtherTemplate { template: path, out: folder.path().to_owned() });
     }
-    Ok(())
+    let name = kept.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    run.prompt.template = name;
+    Ok(Some(text))
 }
 
 /// Where the last policy is, and the best one where that is another.

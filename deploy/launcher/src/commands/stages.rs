@@ -2,6 +2,7 @@
 //!
 //! A stage's folder appears when the stage is over, whole; what an interrupted one left is thrown away.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -9,23 +10,20 @@ use std::path::{Path, PathBuf};
 
 use podium_config::{RunFile, Stage};
 use podium_runtime::durable;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, start};
+use crate::checksums::{self, Checksums};
 use crate::processes;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
-/// What a stage was made from, beside the run file: in its folder.
-const RECORD_FILE: &str = "stage.json";
+/// What a stage was made from, in its folder.
+const RECORD_FILE: &str = "made-from";
 
-/// What the run hash does not tell of a stage's ingredients.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    /// SHA-256 of the training file, if there is one.
-    rows: Option<String>,
-}
+/// The files that a stage is made from, by what they are and their names, with their checksums. The rest is in the run
+/// hash.
+pub(super) type Ingredients = BTreeMap<String, String>;
 
 /// Does what is left of the stages before GRPO in the run's folder.
 pub(super) struct Stages<'a> {
@@ -40,7 +38,8 @@ impl Stages<'_> {
         let stages = run.run.stages.clone();
         if stages.contains(&Stage::Sft) {
             let out = self.folder.stage("sft");
-            if !self.fine_tuned(run, &out)? && !self.fine_tune(run, &out).await? {
+            let ingredients = self.of_fine_tuning(run)?;
+            if !is_made("sft", &out, &ingredients)? && !self.fine_tune(run, &out, &ingredients).await? {
                 return Ok(false);
             }
             if run.lora.is_used() {
@@ -51,9 +50,14 @@ impl Stages<'_> {
         }
         if stages.contains(&Stage::Merge) {
             let out = self.folder.stage("merged");
-            if out.exists() {
-                said_done("merge", &out);
-            } else if !self.merge(run, &out).await? {
+            let (Some(model), Some(adapter)) = (&run.model.path, &run.lora.adapter) else {
+                return Err(Error::NoStart);
+            };
+            let mut ingredients = named("model", checksums::policy(model)?);
+            ingredients.extend(named("adapter", checksums::policy(adapter)?));
+            if !is_made("merge", &out, &ingredients)?
+                && !self.merge(run, (model, adapter), &out, &ingredients).await?
+            {
                 return Ok(false);
             }
             run.model.path = Some(absolute(out)?);
@@ -62,44 +66,59 @@ impl Stages<'_> {
         Ok(true)
     }
 
-    /// Whether the policy was fine-tuned before, from the same rows.
-    fn fine_tuned(&self, run: &RunFile, out: &Path) -> Result<bool, Error> {
-        let path = out.join(RECORD_FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(Error::Read { what: "what a stage was made from", path, source }),
-        };
-        let recorded = serde_json::from_slice::<Record>(&text).ok();
-        if recorded != Some(record(run)?) {
-            return Err(Error::OtherRows { stage: out.to_owned() });
+    /// The files that fine-tuning reads.
+    fn of_fine_tuning(&self, run: &RunFile) -> Result<Ingredients, Error> {
+        let mut found = Ingredients::new();
+        for (what, folder) in [("model", &run.model.path), ("adapter", &run.lora.adapter)] {
+            if let Some(folder) = folder {
+                found.extend(named(what, checksums::policy(folder)?));
+            }
         }
-        said_done("sft", out);
-        Ok(true)
+        match (&run.sft.rows, &run.data.dir) {
+            (Some(rows), _) => {
+                found.insert("sft.rows".to_owned(), checksums::file(rows)?);
+            }
+            (None, Some(dir)) => {
+                let own = || dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = run.data.name.clone().unwrap_or_else(own);
+                found.extend(named("data", checksums::demonstrations(dir, &name)?));
+            }
+            // The embedded data set is made of [world].
+            (None, None) => {}
+        }
+        let template = run.prompt.template_file().map(|_| checksums::file(&self.folder.template()));
+        found.extend(template.transpose()?.map(|sum| ("prompt.template".to_owned(), sum)));
+        Ok(found)
     }
 
-    async fn fine_tune(&self, run: &RunFile, out: &Path) -> Result<bool, Error> {
-        let record = record(run)?;
+    async fn fine_tune(&self, run: &RunFile, out: &Path, ingredients: &Ingredients) -> Result<bool, Error> {
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         if run.model.path.is_none() {
             arguments.extend(start::random_embedded(run, self.folder)?);
         }
         self.folder.store(run)?;
         eprintln!("sft: {} steps of supervised fine-tuning", run.sft.steps);
-        let made = self.make("sft", arguments, run, out, |folder| {
-            let text = serde_json::to_string(&record).expect("a record is plain data");
-            durable::write(&folder.join(RECORD_FILE), text.as_bytes())
-        });
-        made.await
+        arguments.extend(self.of_run(run));
+        self.make("sft", arguments, out, ingredients).await
     }
 
-    async fn merge(&self, run: &RunFile, out: &Path) -> Result<bool, Error> {
-        let (Some(model), Some(adapter)) = (&run.model.path, &run.lora.adapter) else {
-            return Err(Error::NoStart);
-        };
+    async fn merge(
+        &self,
+        run: &RunFile,
+        (model, adapter): (&Path, &Path),
+        out: &Path,
+        ingredients: &Ingredients,
+    ) -> Result<bool, Error> {
+        self.folder.store(run)?;
         let arguments = ["merge".into(), "--model".into(), model.into(), "--adapter".into(), adapter.into()];
         eprintln!("merge: working the adapter into {}", model.display());
-        self.make("merge", arguments.into(), run, out, |_| Ok(())).await
+        self.make("merge", arguments.into(), out, ingredients).await
+    }
+
+    /// The flags of a command that reads the run file.
+    pub(super) fn of_run(&self, run: &RunFile) -> [OsString; 4] {
+        let device = &run.launch.learner_device;
+        ["--run-file".into(), self.folder.run_file().into(), "--device".into(), device.into()]
     }
 
     /// Runs the learner, which writes into a folder that becomes `out` when all of it is there.
@@ -107,9 +126,8 @@ impl Stages<'_> {
         &self,
         name: &str,
         mut arguments: Vec<OsString>,
-        run: &RunFile,
         out: &Path,
-        complete: impl FnOnce(&Path) -> Result<(), durable::Error>,
+        ingredients: &Ingredients,
     ) -> Result<bool, Error> {
         let partial = out.with_extension("partial");
         let failed = |source| durable::Error::Write { path: partial.clone(), source };
@@ -119,10 +137,6 @@ impl Stages<'_> {
         }
         if let Some(parent) = out.parent() {
             durable::create_folder(parent)?;
-        }
-        if name == "sft" {
-            arguments.extend(["--run-file".into(), self.folder.run_file().into()]);
-            arguments.extend(["--device".into(), (&run.launch.learner_device).into()]);
         }
         arguments.extend(["--out".into(), partial.clone().into()]);
         let mut child = processes::command(&self.programs.learner)
@@ -139,19 +153,33 @@ impl Stages<'_> {
         if !status.success() {
             return Err(Error::Stage { stage: name.to_owned(), how: processes::describe(status) });
         }
-        complete(&partial)?;
-        fs::rename(&partial, out).map_err(failed)?;
+        let text = serde_json::to_string(ingredients).expect("checksums are plain data");
+        durable::write(&partial.join(RECORD_FILE), text.as_bytes())?;
+        fs::rename(&partial, out).map_err(|source| durable::Error::Write { path: out.to_owned(), source })?;
         Ok(true)
     }
 }
 
-fn said_done(stage: &str, out: &Path) {
+/// Whether a stage was made before, from the same files.
+fn is_made(stage: &str, out: &Path, ingredients: &Ingredients) -> Result<bool, Error> {
+    let path = out.join(RECORD_FILE);
+    let recorded = match fs::read(&path) {
+        Ok(text) => serde_json::from_slice::<Ingredients>(&text).unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !out.exists() => return Ok(false),
+        Err(source) => return Err(Error::Read { what: "what a stage was made from", path, source }),
+    };
+    let names: BTreeSet<&String> = recorded.keys().chain(ingredients.keys()).collect();
+    let differing: Vec<String> =
+        names.into_iter().filter(|name| recorded.get(*name) != ingredients.get(*name)).cloned().collect();
+    if !differing.is_empty() {
+        return Err(Error::OtherFiles { stage: out.to_owned(), differing });
+    }
     eprintln!("{stage}: done before, in {}", out.display());
+    Ok(true)
 }
 
-fn record(run: &RunFile) -> Result<Record, Error> {
-    let sum = |path: &PathBuf| Ok::<_, Error>(durable::hex(&durable::sha256(path)?));
-    Ok(Record { rows: run.sft.rows.as_ref().map(sum).transpose()? })
+fn named(what: &str, files: Checksums) -> Ingredients {
+    files.into_iter().map(|(name, sum)| (format!("{what} {name}"), sum)).collect()
 }
 
 pub(super) fn absolute(path: PathBuf) -> Result<PathBuf, Error> {

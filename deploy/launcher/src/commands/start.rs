@@ -6,7 +6,7 @@ use podium_config::RunFile;
 use podium_runtime::durable;
 
 use super::Error;
-use super::stages::{self, Stages};
+use super::stages::{self, Ingredients, Stages};
 use crate::embedded;
 use crate::run_folder::RunFolder;
 
@@ -25,7 +25,8 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
         eprintln!("training the policy to start from: {} steps of supervised fine-tuning", run.sft.steps);
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         arguments.extend(random_embedded(run, stages.folder)?);
-        if !stages.make("sft", arguments, run, &start, |_| Ok(())).await? {
+        arguments.extend(stages.of_run(run));
+        if !stages.make("sft", arguments, &start, &Ingredients::new()).await? {
             return Ok(false);
         }
     }

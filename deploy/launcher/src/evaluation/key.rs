@@ -3,16 +3,10 @@
 //! A setting that nothing is known of counts as one that matters: whoever adds a key to the run file need not think of
 //! this list, and a result is rather computed twice than taken for another.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
-
 use podium_config::RunFile;
-use podium_runtime::durable::{self, hex};
+use podium_runtime::durable::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use super::Error;
 
 /// Sections that greedy or sampled held-out answers do not depend on.
 const SECTIONS: [&str; 8] =
@@ -38,8 +32,6 @@ const KEYS: [(&str, &str); 18] = [
     ("evaluation", "every_steps"),
     ("evaluation", "record_answers"),
 ];
-/// Endings of the files that make a policy.
-const POLICY_FILES: [&str; 3] = ["json", "jinja", "safetensors"];
 
 /// SHA-256 of a value's text, in hexadecimal.
 pub(super) fn digest(value: &Value) -> String {
@@ -61,45 +53,6 @@ pub(super) fn settings(run: &RunFile) -> Value {
     // Devices round differently. Where a name leaves it open, it is the same on the same machine.
     sections.insert("device".into(), json!(run.launch.rollout_device));
     value
-}
-
-/// The files of a policy by name, with their checksums.
-pub(super) fn policy(run: &RunFile) -> Result<Value, Error> {
-    let is_policys = |name: &str| {
-        Path::new(name).extension().is_some_and(|ending| POLICY_FILES.iter().any(|known| ending == *known))
-    };
-    let folder = |place: &Option<std::path::PathBuf>| {
-        place.as_deref().map(|folder| files(folder, is_policys)).transpose()
-    };
-    Ok(json!({"model": folder(&run.model.path)?, "adapter": folder(&run.lora.adapter)?}))
-}
-
-/// The files of a data set that prompts, candidates and baselines are made of, by name, with their checksums.
-pub(super) fn data(folder: &Path, name: &str) -> Result<Value, Error> {
-    let endings = ["_titles.csv", "_captions.json", "_negatives.tsv"];
-    let is_read = |file: &str| {
-        matches!(file, "train.tsv" | "test.tsv")
-            || file.strip_prefix(name).is_some_and(|ending| endings.contains(&ending))
-    };
-    Ok(json!(files(folder, is_read)?))
-}
-
-/// The checksum of a file.
-pub(super) fn file(path: &Path) -> Result<String, Error> {
-    Ok(hex(&durable::sha256(path)?))
-}
-
-fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, String>, Error> {
-    let failed = |source| Error::Read { path: folder.to_owned(), source };
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.starts_with('.') && wanted(&name) && path.is_file() {
-            found.insert(name, file(&path)?);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -149,31 +102,5 @@ mod tests {
         ] {
             assert_eq!(settings_with(&[same]), usual, "{same}");
         }
-    }
-
-    #[test]
-    fn a_policy_is_its_files_and_a_data_set_is_what_is_read_of_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        write("model.safetensors", "weights");
-        write("train.tsv", "1\t2 3\n");
-        let run = RunFile {
-            model: podium_config::Model { path: Some(folder.path().into()), ..Default::default() },
-            ..Default::default()
-        };
-        let (before, data_before) = (policy(&run).unwrap(), data(folder.path(), "shop").unwrap());
-        write("optimizer.pt", "state");
-        write("shop_reasoning.json", "[]");
-        assert_eq!(policy(&run).unwrap()["adapter"], Value::Null);
-        assert_eq!(data(folder.path(), "shop").unwrap(), data_before);
-        write("model.safetensors", "other");
-        assert_ne!(policy(&run).unwrap(), before);
-        write("shop_titles.csv", "id,title\n");
-        assert_ne!(data(folder.path(), "shop").unwrap(), data_before);
-        let missing = RunFile {
-            model: podium_config::Model { path: Some("/nowhere/at/all".into()), ..Default::default() },
-            ..Default::default()
-        };
-        assert!(policy(&missing).unwrap_err().to_string().contains("/nowhere/at/all"));
     }
 }

@@ -28,6 +28,8 @@ pub(crate) use table::tables;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
+    Checksums(#[from] crate::checksums::Error),
+    #[error(transparent)]
     RunFile(#[from] podium_config::Error),
     #[error(transparent)]
     File(#[from] podium_runtime::durable::Error),

@@ -9,6 +9,7 @@ use podium_runtime::durable;
 use serde_json::{Value, json};
 
 use super::{Error, key};
+use crate::checksums;
 use crate::results;
 use crate::services::Programs;
 
@@ -91,11 +92,17 @@ impl Policy {
         Ok(Self {
             name: String::new(),
             folder: folder.to_owned(),
-            content: key::policy(run)?,
+            content: content(run)?,
             model: run.model.path.clone(),
             adapter: run.lora.adapter.clone(),
         })
     }
+}
+
+/// The files of model and adapter, with their checksums.
+fn content(run: &RunFile) -> Result<Value, Error> {
+    let files = |place: &Option<PathBuf>| place.as_deref().map(checksums::policy).transpose();
+    Ok(json!({"model": files(&run.model.path)?, "adapter": files(&run.lora.adapter)?}))
 }
 
 impl Plan {
@@ -118,18 +125,18 @@ impl Plan {
         }
         let folder = run.data.dir.clone().unwrap_or_default();
         let dataset = Dataset::load(&folder, &run.data)?;
-        let files = key::data(&folder, &dataset.name)?;
+        let files = json!(checksums::data(&folder, &dataset.name)?);
         let names = names(&policies);
         for (policy, name) in policies.iter_mut().zip(names) {
             policy.name = name;
         }
         let base = run_file.parent().unwrap_or(Path::new(""));
         let template =
-            run.prompt.template_file().map(|template| key::file(&base.join(template))).transpose()?;
+            run.prompt.template_file().map(|template| checksums::file(&base.join(template))).transpose()?;
         let code = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "coordinator": key::file(&programs.coordinator)?,
-            "worker": key::file(&programs.worker)?,
+            "coordinator": checksums::file(&programs.coordinator)?,
+            "worker": checksums::file(&programs.worker)?,
         });
         let mut parts = Vec::new();
         for (index, policy) in policies.iter().enumerate() {

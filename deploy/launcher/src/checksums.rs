@@ -1,0 +1,93 @@
+//! Checksums of the files that results are made from. What lies in a folder is told by its content, and not by its place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use podium_runtime::durable::{self, hex};
+
+/// Endings of the files that make a model or an adapter.
+const POLICY_FILES: [&str; 3] = ["json", "jinja", "safetensors"];
+/// Endings of the files of a data set that prompts, candidates and baselines are made of, after its name.
+const DATA_FILES: [&str; 3] = ["_titles.csv", "_captions.json", "_negatives.tsv"];
+/// Those that demonstrations are made of, too.
+const REASONING_FILES: [&str; 2] = ["_reasoning.json", "_deepseek_cot.json"];
+
+/// Checksums by file name.
+pub(crate) type Checksums = BTreeMap<String, String>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    File(#[from] durable::Error),
+}
+
+/// The files that make the model or adapter in a folder.
+pub(crate) fn policy(folder: &Path) -> Result<Checksums, Error> {
+    files(folder, |name| {
+        Path::new(name).extension().is_some_and(|ending| POLICY_FILES.iter().any(|known| ending == *known))
+    })
+}
+
+/// The files that prompts, candidates and baselines of the data set `name` are made of.
+pub(crate) fn data(folder: &Path, name: &str) -> Result<Checksums, Error> {
+    files(folder, |file| is_data(file, name, &DATA_FILES))
+}
+
+/// The files that demonstrations of the data set `name` are made of.
+pub(crate) fn demonstrations(folder: &Path, name: &str) -> Result<Checksums, Error> {
+    files(folder, |file| is_data(file, name, &DATA_FILES) || is_data(file, name, &REASONING_FILES))
+}
+
+/// The checksum of a file: SHA-256 in hexadecimal.
+pub(crate) fn file(path: &Path) -> Result<String, Error> {
+    Ok(hex(&durable::sha256(path)?))
+}
+
+fn is_data(file: &str, name: &str, endings: &[&str]) -> bool {
+    matches!(file, "train.tsv" | "test.tsv")
+        || file.strip_prefix(name).is_some_and(|ending| endings.contains(&ending))
+}
+
+fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Checksums, Error> {
+    let failed = |source| Error::Read { path: folder.to_owned(), source };
+    let mut found = Checksums::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with('.') && wanted(&name) && path.is_file() {
+            found.insert(name, file(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_its_files_and_a_data_set_is_what_is_read_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        write("model.safetensors", "weights");
+        write("train.tsv", "1\t2 3\n");
+        let of_policy = policy(folder).unwrap();
+        let (of_data, of_demonstrations) =
+            (data(folder, "shop").unwrap(), demonstrations(folder, "shop").unwrap());
+        write("optimizer.pt", "state");
+        assert_eq!(policy(folder).unwrap(), of_policy);
+        write("shop_reasoning.json", "[]");
+        assert_eq!(data(folder, "shop").unwrap(), of_data);
+        assert_ne!(demonstrations(folder, "shop").unwrap(), of_demonstrations);
+        write("model.safetensors", "other");
+        assert_ne!(policy(folder).unwrap()["model.safetensors"], of_policy["model.safetensors"]);
+        write("shop_titles.csv", "id,title\n");
+        assert_ne!(data(folder, "shop").unwrap(), of_data);
+        assert!(policy(Path::new("/nowhere/at/all")).unwrap_err().to_string().contains("/nowhere/at/all"));
+    }
+}
