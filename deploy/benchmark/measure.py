@@ -57,7 +57,7 @@ def shape(bench, workload, only, rounds, found, failures, say):
         for number in range(1, rounds + 1):
             for side, measure in sides.items():
                 with attempt(f"{name}, {side}, round {number} of {rounds}"):
-                    measured[side].append(measure(number))
+                    measured[side].append({"round": number} | measure(number))
                     found[name] = compare(measured, *sides)
 
     file, checkpoint, prompts = folder / "workload.json", folder / "checkpoint", folder / "prompts.jsonl"
@@ -122,11 +122,13 @@ def train(bench, workload, checkpoint, folder):
 
 def compare(found, own, peer):
     """The rounds of both, their medians, and how many times as long the peer takes, round by round."""
-    times = {name: [statistics.median(one["seconds"]) for one in rounds] for name, rounds in found.items()}
-    compared = {"rounds": found, "seconds": {name: statistics.median(each) for name, each in times.items() if each}}
-    pairs = list(zip(times[own], times[peer]))
-    if pairs:
-        compared["ratios"] = [theirs / ours for ours, theirs in pairs]
+    times = {name: {one["round"]: statistics.median(one["seconds"]) for one in rounds} for name, rounds in found.items()}
+    medians = {name: statistics.median(each.values()) for name, each in times.items() if each}
+    compared = {"rounds": found, "seconds": medians}
+    # A round in which one side failed has no ratio.
+    both = [number for number in times[own] if number in times[peer]]
+    if both:
+        compared["ratios"] = [times[peer][number] / times[own][number] for number in both]
         compared["ratio"] = statistics.median(compared["ratios"])
     for name, rounds in found.items():
         tokens = [one["completion_tokens"] for one in rounds if "completion_tokens" in one]
