@@ -1,6 +1,7 @@
 //! The process `podium-coordinator`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -12,7 +13,8 @@ use podium_runtime::{logs, shutdown};
 
 /// Coordinates a run: leases prompts to rollout workers, scores what comes back, feeds the learner, keeps everything.
 ///
-/// Stopped and started again with the same --out, it continues where it was.
+/// Stopped and started again with the same --out, it continues where it was. Ends with 0 when the run is over, and with 75
+/// when it was asked to leave before.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -25,6 +27,10 @@ struct Arguments {
     /// Where to listen, host:port. Without it: network.listen of the run file, or the port of before.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// How other hosts reach it, as written to coordinator.json in the output folder. Without it: this host's name where it
+    /// listens on all interfaces, else the address that it listens on.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
     /// Where to serve metrics and the list of processes to scrape, host:port. Without it: `network.metrics_listen` of the run
     /// file.
     #[arg(long, value_name = "ADDRESS")]
@@ -39,16 +45,21 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
     logs::start();
-    if let Err(error) = coordinate(Arguments::parse()).await {
-        tracing::error!("{}", logs::describe(error.as_ref()));
-        std::process::exit(1);
+    match coordinate(Arguments::parse()).await {
+        Ok(Outcome::Complete | Outcome::Drained) => ExitCode::SUCCESS,
+        Ok(Outcome::Stopped) => ExitCode::from(shutdown::STOPPED),
+        Err(error) => {
+            tracing::error!("{}", logs::describe(error.as_ref()));
+            ExitCode::FAILURE
+        }
     }
 }
 
-async fn coordinate(arguments: Arguments) -> Result<()> {
-    let Arguments { run_file, out, listen, metrics_listen, metrics_advertise, overrides } = arguments;
+async fn coordinate(arguments: Arguments) -> Result<Outcome> {
+    let Arguments { run_file, out, listen, advertise, metrics_listen, metrics_advertise, overrides } =
+        arguments;
     let stop = shutdown::on_signal()?;
     let file = RunFile::load(&run_file, &overrides)?;
     let base = run_file.parent().map(PathBuf::from).unwrap_or_default();
@@ -61,14 +72,16 @@ async fn coordinate(arguments: Arguments) -> Result<()> {
         "metrics on http://{0}/metrics, all processes to scrape on http://{0}/targets",
         metrics.address()
     );
-    let options = Options { file, base, out, listen, metrics_address: Some(metrics.address()), discovery };
+    let options =
+        Options { file, base, out, listen, advertise, metrics_address: Some(metrics.address()), discovery };
     let running = run::start(options, stop).await?;
     metrics.set_ready(true);
-    let how = match running.finished().await? {
+    let outcome = running.finished().await?;
+    let how = match outcome {
         Outcome::Complete => "the run is complete",
         Outcome::Drained => "the run was ended early; a start with the same --out continues it",
         Outcome::Stopped => "stopped; a start with the same --out continues the run",
     };
     tracing::info!("{how}");
-    Ok(())
+    Ok(outcome)
 }

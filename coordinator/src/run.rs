@@ -8,8 +8,9 @@ use podium_config::RunFile;
 use podium_grpo::PolicyVersion;
 use podium_recsys::synthetic::{self, Oracle};
 use podium_recsys::{Dataset, Task, dataset, task};
-use podium_runtime::durable;
+use podium_runtime::{advertise, durable};
 use podium_tokenizer::{Tokenizer, Variables};
+use podium_transfer::place;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -33,7 +34,7 @@ use crate::store::{self, Store};
 pub use crate::actor::Outcome;
 
 /// Where a running coordinator can be reached, under the output folder.
-pub const ADDRESS_FILE: &str = "coordinator.json";
+pub const ADDRESS_FILE: &str = place::ANNOUNCEMENT;
 
 /// Why a coordinator could not start, or ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The address that others are to be told is none.
+    #[error("--advertise: {0}")]
+    Advertise(#[from] advertise::Error),
     /// The output folder cannot be used.
     #[error(transparent)]
     Folder(#[from] durable::Error),
@@ -94,6 +98,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Where to listen; the run file's address otherwise, or the port of before.
     pub listen: Option<String>,
+    /// HOST or HOST:PORT by which others reach it; see [`advertise::address`].
+    pub advertise: Option<String>,
     /// Where this process's metrics are.
     pub metrics_address: Option<SocketAddr>,
     /// The list of processes to scrape, to be kept up to date.
@@ -122,7 +128,7 @@ impl Running {
 /// Starts a coordinator, or continues where one before it stopped. When `stop` is cancelled it stops serving and ends; a
 /// later start on the same folder continues the run.
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, Error> {
-    let Options { file, base, out, listen, metrics_address, discovery } = options;
+    let Options { file, base, out, listen, advertise, metrics_address, discovery } = options;
     durable::create_folder(&out)?;
     let listener = bind(&listen_address(&file, &out, listen.as_deref())).await?;
     let prepared = {
@@ -148,8 +154,9 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     });
     let address = listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })?;
     let server = tokio::spawn(service::serve(listener, context));
-    write_address(&out, address, metrics_address)?;
-    tracing::info!("serving run {:?} on {address}", file.run.name);
+    let advertised = advertise::address(address, advertise.as_deref())?;
+    write_address(&out, &advertised, address, metrics_address)?;
+    tracing::info!("serving run {:?} on {address}, for others {advertised}", file.run.name);
     let supervisor = tokio::spawn(supervise(actor, server, actor_stop, server_stop));
     Ok(Running { address, supervisor })
 }
@@ -271,7 +278,7 @@ fn listen_address(file: &RunFile, out: &Path, flag: Option<&str>) -> String {
     }
     let before = std::fs::read(out.join(ADDRESS_FILE)).ok();
     let before = before.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let port = before.as_ref().and_then(|value| value["address"].as_str()?.rsplit_once(':'));
+    let port = before.as_ref().and_then(|value| value["listen"].as_str()?.rsplit_once(':'));
     match (port, named.rsplit_once(':')) {
         (Some((_, port)), Some((host, _))) => format!("{host}:{port}"),
         _ => named.to_owned(),
@@ -284,10 +291,16 @@ async fn bind(address: &str) -> Result<TcpListener, Error> {
 
 fn write_address(
     out: &Path,
-    address: SocketAddr,
+    advertised: &str,
+    listen: SocketAddr,
     metrics_address: Option<SocketAddr>,
 ) -> Result<(), durable::Error> {
     let metrics_address = metrics_address.map(|address| address.to_string());
-    let content = json!({"address": address.to_string(), "metrics_address": metrics_address, "pid": std::process::id()});
+    let content = json!({
+        "address": advertised,
+        "listen": listen.to_string(),
+        "metrics_address": metrics_address,
+        "pid": std::process::id(),
+    });
     durable::write(&out.join(ADDRESS_FILE), format!("{content:#}\n").as_bytes())
 }

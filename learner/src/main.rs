@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::{Override, RunFile};
 use podium_learner::collective::nccl;
-use podium_learner::{merge, metrics, replay, score, sft, train};
+use podium_learner::train::{self, Ending};
+use podium_learner::{merge, metrics, replay, score, sft};
 use podium_model::{LoadOptions, Precision, device};
 use podium_runtime::metrics_server::Endpoint;
 use podium_runtime::{logs, openmp, shutdown};
+use podium_transfer::Place;
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
 #[derive(Debug, Parser)]
@@ -22,7 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes part in a run as a learner rank.
+    /// Takes part in a run as a learner rank. Ends with 0 when the run is over, and with 75 when it was asked to leave before:
+    /// started again, it goes on from its checkpoint.
     Train(Train),
     /// Fine-tunes a policy on a data set's demonstrations.
     Sft(Sft),
@@ -59,9 +63,12 @@ impl Run {
 struct Train {
     #[command(flatten)]
     run: Run,
-    /// Where the coordinator serves; the run file's network.coordinator otherwise.
+    /// Where the coordinator serves; the environment's PODIUM_COORDINATOR or the run file's network.coordinator otherwise.
     #[arg(long, value_name = "HOST:PORT")]
     coordinator: Option<String>,
+    /// Find the coordinator by what it announces in the run's folder, and wait for it; also PODIUM_COORDINATOR_FROM.
+    #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
+    coordinator_from: Option<PathBuf>,
     /// Folder for checkpoints and policy files.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -80,6 +87,12 @@ struct Train {
     /// Where rank 0 listens for the other ranks.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     collective_listen: String,
+    /// How the other ranks reach rank 0; this host's name, or the address listened on, otherwise.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    collective_advertise: Option<String>,
+    /// How long, when told to leave, to go on trying to hand the step in hand to the coordinator.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    leave_within_seconds: u64,
     /// Where to serve metrics.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     metrics_listen: String,
@@ -205,13 +218,13 @@ fn main() -> ExitCode {
     openmp::wait_asleep();
     let result = match &cli.command {
         Command::Train(command) => train(command),
-        Command::Sft(command) => sft(command),
-        Command::Score(command) => score(command),
-        Command::Replay(command) => replay(command),
-        Command::Merge(command) => merge(command),
+        Command::Sft(command) => sft(command).map(|()| ExitCode::SUCCESS),
+        Command::Score(command) => score(command).map(|()| ExitCode::SUCCESS),
+        Command::Replay(command) => replay(command).map(|()| ExitCode::SUCCESS),
+        Command::Merge(command) => merge(command).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
@@ -220,7 +233,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn train(command: &Train) -> anyhow::Result<()> {
+async fn train(command: &Train) -> anyhow::Result<ExitCode> {
     let mut overrides = command.run.overrides.clone();
     let collective = command.collective.as_deref();
     overrides.extend(collective.map(|value| Override::new("network.collective", value)));
@@ -231,23 +244,28 @@ async fn train(command: &Train) -> anyhow::Result<()> {
         command.rank,
         command.world_size
     );
-    let network = &file.network;
     let coordinator =
-        command.coordinator.as_ref().or(network.coordinator.as_ref()).unwrap_or(&network.listen);
+        Place::choose(command.coordinator.as_deref(), command.coordinator_from.as_deref(), &file.network);
     let stop = shutdown::on_signal().context("cannot handle signals")?;
     let endpoint = Endpoint::start(&command.metrics_listen, Vec::new(), stop.clone()).await?;
     metrics::describe();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
     let options = train::Options {
-        coordinator: coordinator.clone(),
+        coordinator,
         state: command.state.clone(),
         rank: command.rank,
         world_size: command.world_size,
         device: command.device.clone().unwrap_or_else(|| file.launch.learner_device.clone()),
         collective_listen: command.collective_listen.clone(),
+        collective_advertise: command.collective_advertise.clone(),
+        leave_within: Duration::from_secs(command.leave_within_seconds),
         metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
     };
-    Ok(train::run(&file, &options, stop, || endpoint.set_ready(true)).await?)
+    let ending = train::run(&file, &options, stop, || endpoint.set_ready(true)).await?;
+    Ok(match ending {
+        Ending::RunOver => ExitCode::SUCCESS,
+        Ending::Stopped => ExitCode::from(shutdown::STOPPED),
+    })
 }
 
 fn score(command: &Score) -> anyhow::Result<()> {

@@ -66,6 +66,8 @@ pub struct Rank {
     collective: Box<dyn Collective>,
     /// Of rank 0.
     checkpoints: Option<Checkpoints>,
+    /// Of the step before the next one, where there was one.
+    metrics: Option<Metrics>,
     /// Folder of policy version 0.
     start: PathBuf,
     file: RunFile,
@@ -96,6 +98,7 @@ impl Rank {
             updater: from_start(start, file, device)?,
             collective: Box::new(collective::Alone),
             checkpoints: checkpoints.map(open).transpose()?,
+            metrics: None,
             start: start.to_owned(),
             file: file.clone(),
             device,
@@ -108,9 +111,10 @@ impl Rank {
     }
 
     /// Leaves the world, so that nobody waits for this rank, and returns the step that its newest checkpoint continues
-    /// with; 0 without one.
+    /// with; 0 without one. Rank 0 writes one where a step was taken since, so that it is not taken again.
     pub fn leave(&mut self) -> Result<Step, Error> {
         self.collective = Box::new(collective::Alone);
+        self.write_checkpoint()?;
         let newest = self.checkpoints.as_ref().map(Checkpoints::latest).transpose()?.flatten();
         Ok(newest.map_or(Step(0), |checkpoint| checkpoint.next_step))
     }
@@ -124,8 +128,10 @@ impl Rank {
                 checkpoint.restore(self.updater.state())?;
                 self.updater.restored(checkpoint.next_step);
                 position = Position { next_step: checkpoint.next_step, metrics: Some(checkpoint.metrics) };
+                self.metrics.clone_from(&position.metrics);
             } else if !self.updater.is_at_start() {
                 self.updater = from_start(&self.start, &self.file, self.device)?;
+                self.metrics = None;
             }
         }
         if self.collective.world_size() > 1 {
@@ -141,7 +147,9 @@ impl Rank {
 
     /// Takes a step with this rank's share of its groups.
     pub fn step(&mut self, share: &Share) -> Result<Metrics, Error> {
-        Ok(update::of_step(&self.updater.update(share, self.collective.as_mut())?))
+        let metrics = update::of_step(&self.updater.update(share, self.collective.as_mut())?);
+        self.metrics = Some(metrics.clone());
+        Ok(metrics)
     }
 
     /// Writes the policy as it is now into `folder`: its adapter, or else its weights with everything beside them as in
@@ -150,9 +158,12 @@ impl Rank {
         save_policy(self.updater.policy(), &self.start, lora::base_model(&self.file), folder)
     }
 
-    /// Writes a checkpoint, where this is rank 0. `metrics`: of the step just taken.
-    pub fn write_checkpoint(&self, metrics: &Metrics) -> Result<(), Error> {
-        if let Some(checkpoints) = &self.checkpoints {
+    /// Writes a checkpoint, where this is rank 0 and a step has been taken. A step that broke off before it changed anything
+    /// is none; one that broke off in between leaves nothing to go on from.
+    pub fn write_checkpoint(&self) -> Result<(), Error> {
+        if let (Some(checkpoints), Some(metrics), true) =
+            (&self.checkpoints, &self.metrics, self.updater.is_between_steps())
+        {
             checkpoints.write(self.updater.next_step(), metrics, &self.updater.state())?;
         }
         Ok(())

@@ -124,14 +124,21 @@ pub enum Next {
 #[derive(Debug, Clone)]
 pub struct Session {
     coordinator: Coordinator,
+    parting: Coordinator,
     identity: Identity,
     reward_weights: Vec<f64>,
 }
 
 impl Session {
-    /// Nothing is said yet. `reward_weights`: the run file's, one for each reward term.
-    pub const fn new(coordinator: Coordinator, identity: Identity, reward_weights: Vec<f64>) -> Self {
-        Self { coordinator, identity, reward_weights }
+    /// Nothing is said yet. `parting`: the way for what a rank that leaves still has to say. `reward_weights`: the run file's,
+    /// one for each reward term.
+    pub const fn new(
+        coordinator: Coordinator,
+        parting: Coordinator,
+        identity: Identity,
+        reward_weights: Vec<f64>,
+    ) -> Self {
+        Self { coordinator, parting, identity, reward_weights }
     }
 
     /// Introduces this rank and waits for the others.
@@ -216,8 +223,8 @@ impl Session {
             metrics: metrics.clone().into_iter().collect(),
             checkpoint_step: checkpoint.map(|step| step.0),
         };
-        let answer = self.coordinator.call("commit a step", || {
-            let (mut client, request) = (self.coordinator.learner(), request.clone());
+        let answer = self.parting.call("commit a step", || {
+            let (mut client, request) = (self.parting.learner(), request.clone());
             async move { client.commit_step(request).await }
         });
         Ok(answer.await?.run_over)

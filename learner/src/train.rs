@@ -3,6 +3,9 @@
 //! For each step: the rank's share of groups, one update together with the other ranks, and then, by rank 0, the new
 //! policy version, a checkpoint where one is due, and the commit. A rank that starts again continues from rank 0's
 //! newest checkpoint; steps after it are trained again on the same groups, to the same bits.
+//!
+//! A rank that is asked to leave finishes the step in hand; rank 0 then writes a checkpoint, so that nothing is trained
+//! again. What the coordinator was not told any more it is told when the run goes on.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,23 +14,25 @@ use std::time::{Duration, Instant};
 use podium_config::RunFile;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{DeviceThread, device_thread};
-use podium_proto::v1;
-use podium_runtime::{durable, logs};
-use podium_transfer::connection::{self, Coordinator, Limits};
-use podium_transfer::{fetch, manifest, publish};
+use podium_runtime::{advertise, logs};
+use podium_transfer::connection::{Coordinator, Limits};
+use podium_transfer::{Place, fetch, manifest, publish};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::adamw;
 use crate::checkpoint;
-use crate::collective::choice::{self, Agreed, Offer};
+use crate::collective::choice::{Agreed, Offer};
 use crate::collective::nccl::Nccl;
 use crate::collective::star::{self, Hello, Star};
 use crate::collective::tcp::Tcp;
-use crate::collective::{self, Alone, Collective};
+use crate::collective::{Alone, Collective};
 use crate::rank::{self, Position, Rank};
-use crate::session::{self, Identity, Next, Rendezvous, Session, World};
+use crate::session::{Identity, Next, Rendezvous, Session, World};
 use crate::update::{self, Metrics};
+
+pub use error::Error;
+
+mod error;
 
 /// One job of the device thread may not take longer.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(3600);
@@ -36,84 +41,11 @@ const CODE_VERSION: &str = env!("PODIUM_CODE_VERSION");
 /// Times in a row that the world may come together without getting through one step.
 const FRUITLESS_WORLDS: u32 = 3;
 
-/// Why training ended before the run did.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The coordinator did not answer, or refused.
-    #[error(transparent)]
-    Connection(#[from] connection::Error),
-    /// The policy of version 0 could not be brought.
-    #[error(transparent)]
-    Fetch(#[from] podium_transfer::fetch::Error),
-    /// A policy folder cannot be described.
-    #[error(transparent)]
-    Manifest(#[from] manifest::Error),
-    /// The conversation with the coordinator ended.
-    #[error(transparent)]
-    Session(#[from] session::Error),
-    /// The rank cannot do its work.
-    #[error(transparent)]
-    Rank(#[from] rank::Error),
-    /// The device thread failed.
-    #[error(transparent)]
-    Device(#[from] device_thread::Error),
-    /// The device thread cannot be started.
-    #[error("cannot start the device thread: {source}")]
-    Thread {
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file cannot be written or read.
-    #[error(transparent)]
-    File(#[from] durable::Error),
-    /// The ranks did not come together.
-    #[error(transparent)]
-    Connect(#[from] star::ConnectError),
-    /// The ranks came together, but not as a world that can sum.
-    #[error(transparent)]
-    Collective(#[from] collective::Error),
-    /// The collective that the run file asks for cannot be had.
-    #[error(transparent)]
-    Choice(#[from] choice::Error),
-}
-
-impl Error {
-    /// Whether this process was asked to leave.
-    const fn is_stop(&self) -> bool {
-        match self {
-            Self::Connection(connection::Error::Stopped { .. })
-            | Self::Fetch(podium_transfer::fetch::Error::Connection(connection::Error::Stopped { .. })) => {
-                true
-            }
-            Self::Session(error) => error.is_stop(),
-            _ => false,
-        }
-    }
-}
-
-impl Error {
-    /// What people are told that it is.
-    const fn failure(&self) -> v1::Failure {
-        match self {
-            Self::Rank(rank::Error::Update(update::Error::Optimizer {
-                source: adamw::Error::NotFinite { .. },
-                ..
-            })) => v1::Failure::NotFinite,
-            Self::Rank(rank::Error::Update(update::Error::Memory { .. })) => v1::Failure::OutOfMemory,
-            Self::Rank(rank::Error::Collective(_))
-            | Self::Connect(_)
-            | Self::Collective(_)
-            | Self::Choice(_) => v1::Failure::Collective,
-            _ => v1::Failure::Unspecified,
-        }
-    }
-}
-
 /// What a rank is told on its command line.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// host:port of the coordinator.
-    pub coordinator: String,
+    /// Where the coordinator is.
+    pub coordinator: Place,
     /// Folder for checkpoints and policy files; each rank keeps to its own folder in it.
     pub state: PathBuf,
     /// From 0.
@@ -124,8 +56,21 @@ pub struct Options {
     pub device: String,
     /// host:port where rank 0 listens for the other ranks.
     pub collective_listen: String,
+    /// HOST or HOST:PORT by which the other ranks reach it; see [`advertise::address`].
+    pub collective_advertise: Option<String>,
+    /// How long this rank, asked to leave, goes on trying to tell the coordinator of the step in hand.
+    pub leave_within: Duration,
     /// host:port of this process's metrics, as others are to be told.
     pub metrics_address: String,
+}
+
+/// How training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The run is over.
+    RunOver,
+    /// This process was asked to leave; the run goes on from its checkpoint when it is started again.
+    Stopped,
 }
 
 /// Trains until the run is over or `stop` is cancelled. `ready` is called once all ranks are there.
@@ -134,13 +79,14 @@ pub async fn run(
     options: &Options,
     stop: CancellationToken,
     ready: impl Fn(),
-) -> Result<(), Error> {
+) -> Result<Ending, Error> {
     match train(file, options, stop, ready).await {
+        Ok(()) => Ok(Ending::RunOver),
         Err(error) if error.is_stop() => {
-            tracing::info!("left before the end of the run");
-            Ok(())
+            tracing::info!("left before the end of the run, as asked: {error}");
+            Ok(Ending::Stopped)
         }
-        result => result,
+        Err(error) => Err(error),
     }
 }
 
@@ -150,7 +96,8 @@ async fn train(
     stop: CancellationToken,
     ready: impl Fn(),
 ) -> Result<(), Error> {
-    let coordinator = Coordinator::new(&options.coordinator, Limits::of(&file.network), stop)?;
+    let coordinator = Coordinator::at(options.coordinator.clone(), Limits::of(&file.network), stop.clone())?;
+    let parting = coordinator.until(some_time_after(stop.clone(), options.leave_within));
     // Ranks on one machine may be given one folder.
     let state = options.state.join(format!("rank-{}", options.rank));
     let (manifest, start) =
@@ -164,18 +111,25 @@ async fn train(
         metrics_address: options.metrics_address.clone(),
         code_version: CODE_VERSION,
     };
-    let listener = listen(options)?;
+    let gate = Gate::open(options)?;
     let outgoing = state.join("outgoing");
     checkpoint::remove_folder(&outgoing)?;
+    let weights = reward_weights(file);
     let learner = Learner {
-        session: Session::new(coordinator.clone(), identity.clone(), reward_weights(file)),
+        session: Session::new(coordinator, parting.clone(), identity.clone(), weights),
         device: start_device(file, options, &state, &start).await?,
         outgoing,
-        coordinator,
+        parting,
+        stop,
         identity,
         file,
     };
-    let result = learner.train(listener.as_ref(), ready).await;
+    let mut result = learner.train(gate.as_ref(), ready).await;
+    if result.as_ref().is_err_and(Error::is_stop)
+        && let Err(error) = learner.on_device("write a checkpoint", Rank::leave).await
+    {
+        result = Err(error);
+    }
     if let Err(error) = &result
         && !error.is_stop()
     {
@@ -186,18 +140,42 @@ async fn train(
     result
 }
 
+/// A token that is cancelled so long after another.
+fn some_time_after(stop: CancellationToken, pause: Duration) -> CancellationToken {
+    let later = CancellationToken::new();
+    let cancelled = later.clone();
+    tokio::spawn(async move {
+        stop.cancelled_owned().await;
+        tokio::time::sleep(pause).await;
+        cancelled.cancel();
+    });
+    later
+}
+
 fn reward_weights(file: &RunFile) -> Vec<f64> {
     file.reward.terms.iter().map(|term| term.weight).collect()
 }
 
-/// Rank 0's listener, if there is anybody to listen to.
-fn listen(options: &Options) -> Result<Option<TcpListener>, Error> {
-    if options.rank != 0 || options.world_size == 1 {
-        return Ok(None);
+/// Where the other ranks come to rank 0.
+struct Gate {
+    listener: TcpListener,
+    /// host:port, as they are told.
+    address: String,
+}
+
+impl Gate {
+    /// Rank 0's, if there is anybody to come.
+    fn open(options: &Options) -> Result<Option<Self>, Error> {
+        if options.rank != 0 || options.world_size == 1 {
+            return Ok(None);
+        }
+        let address = &options.collective_listen;
+        let failed = |source| star::ConnectError::Address { address: address.clone(), source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let address = advertise::address(bound, options.collective_advertise.as_deref())?;
+        Ok(Some(Self { listener, address }))
     }
-    let address = &options.collective_listen;
-    let listener = TcpListener::bind(address);
-    Ok(Some(listener.map_err(|source| star::ConnectError::Address { address: address.clone(), source })?))
 }
 
 /// The device thread's state; gone at the very end.
@@ -232,16 +210,17 @@ struct Learner<'a> {
     file: &'a RunFile,
     session: Session,
     identity: Identity,
-    coordinator: Coordinator,
+    /// The way to the coordinator for what it is to be told of the step in hand, also by a rank that leaves.
+    parting: Coordinator,
+    stop: CancellationToken,
     device: DeviceThread<OnDevice>,
     /// Where rank 0 puts each new version for publication.
     outgoing: PathBuf,
 }
 
 impl Learner<'_> {
-    async fn train(&self, listener: Option<&TcpListener>, ready: impl Fn()) -> Result<(), Error> {
-        let address = listener.and_then(|listener| listener.local_addr().ok());
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
+    async fn train(&self, gate: Option<&Gate>, ready: impl Fn()) -> Result<(), Error> {
+        let address = gate.map(|gate| gate.address.clone()).unwrap_or_default();
         let (choice, world_size) = (self.file.network.collective, self.identity.world_size);
         let offer = self
             .on_device("look for NCCL", move |rank| Offer::find(choice, rank.device(), world_size))
@@ -258,7 +237,7 @@ impl Learner<'_> {
             };
             let world = self.session.join(rendezvous).await?;
             let agreed = offer.agree(world.nccl_id.clone(), &world.without_nccl)?;
-            let outcome = match self.enter(&world, agreed, listener).await {
+            let outcome = match self.enter(&world, agreed, gate).await {
                 Ok(position) => {
                     ready();
                     self.steps(position).await
@@ -271,7 +250,7 @@ impl Learner<'_> {
                     tracing::info!("another rank came back: joining again");
                     steps
                 }
-                Err(error) if may_be_gone_in_another_world(&error) && fruitless < FRUITLESS_WORLDS => {
+                Err(error) if error.may_be_gone_in_another_world() && fruitless < FRUITLESS_WORLDS => {
                     tracing::warn!("{error}: joining again");
                     reason = error.to_string();
                     0
@@ -289,12 +268,7 @@ impl Learner<'_> {
     }
 
     /// Connects to the other ranks and gets the state that all continue from.
-    async fn enter(
-        &self,
-        world: &World,
-        agreed: Agreed,
-        listener: Option<&TcpListener>,
-    ) -> Result<Position, Error> {
+    async fn enter(&self, world: &World, agreed: Agreed, gate: Option<&Gate>) -> Result<Position, Error> {
         let deadline = Duration::from_millis(self.file.network.collective_timeout_ms);
         let hello = Hello {
             run_hash: self.identity.run_hash.clone(),
@@ -305,7 +279,7 @@ impl Learner<'_> {
             collective: agreed.name().to_owned(),
         };
         let address = world.collective_address.clone();
-        let own = listener.and_then(|listener| listener.try_clone().ok());
+        let own = gate.and_then(|gate| gate.listener.try_clone().ok());
         let name = agreed.name();
         let connect = move |device| -> Result<Box<dyn Collective>, Error> {
             let star = match own {
@@ -337,7 +311,12 @@ impl Learner<'_> {
         let first = position.next_step;
         let mut step = first;
         if let (Some(metrics), Some(before)) = (&position.metrics, first.0.checked_sub(1)) {
-            // The commit of the step before the checkpoint may have been lost; repeating it does no harm.
+            // What was said of the step before the checkpoint may have been lost; repeating it does no harm.
+            if !publish::is_there(&self.parting, Step(before).produces()).await? {
+                let folder = self.outgoing.clone();
+                self.on_device("save the policy", move |rank| rank.save_policy(&folder)).await?;
+                self.publish(Step(before)).await?;
+            }
             self.session.commit(Step(before), metrics, Some(first)).await?;
         }
         loop {
@@ -372,23 +351,28 @@ impl Learner<'_> {
                 Ok::<_, rank::Error>(metrics)
             })
             .await?;
-        if leader {
-            let start = Instant::now();
-            let Identity { run_hash, model_fingerprint, .. } = &self.identity;
-            let manifest = manifest::describe(&self.outgoing, step.produces(), run_hash, model_fingerprint)?;
-            publish::publish(&self.coordinator, &manifest, &self.outgoing).await?;
-            crate::metrics::published(start.elapsed().as_secs_f64());
-        }
         let done = step.next();
         let due =
             done.0.is_multiple_of(self.file.learner.checkpoint_every_steps) || done.0 == self.file.run.steps;
-        if due && leader {
-            // After publication, so that a version that a checkpoint continues from is always there.
-            let metrics = metrics.clone();
-            self.on_device("write a checkpoint", move |rank| rank.write_checkpoint(&metrics)).await?;
+        if due || self.stop.is_cancelled() {
+            // First of all: who asked this rank to leave may not wait for long.
+            self.on_device("write a checkpoint", |rank| rank.write_checkpoint()).await?;
+        }
+        if leader {
+            self.publish(step).await?;
         }
         let metrics = if leader { metrics } else { Metrics::new() };
         Ok(self.session.commit(step, &metrics, due.then_some(done)).await?)
+    }
+
+    /// Hands the version that a step produced, which lies in its folder, to the coordinator.
+    async fn publish(&self, step: Step) -> Result<(), Error> {
+        let start = Instant::now();
+        let Identity { run_hash, model_fingerprint, .. } = &self.identity;
+        let manifest = manifest::describe(&self.outgoing, step.produces(), run_hash, model_fingerprint)?;
+        publish::publish(&self.parting, &manifest, &self.outgoing).await?;
+        crate::metrics::published(start.elapsed().as_secs_f64());
+        Ok(())
     }
 
     async fn on_device<R: Send + 'static, E: Send + 'static>(
@@ -402,15 +386,5 @@ impl Learner<'_> {
         let job =
             move |rank: &mut OnDevice| job(rank.as_mut().expect("the rank is there until the very end"));
         Ok(self.device.call(what, DEVICE_DEADLINE, job).await??)
-    }
-}
-
-/// Whether the error may be gone once all ranks have come together again.
-fn may_be_gone_in_another_world(error: &Error) -> bool {
-    match error {
-        Error::Connect(_) | Error::Collective(_) => true,
-        Error::Rank(error) => error.is_collective(),
-        Error::Session(error) => error.is_unknown_rank(),
-        _ => false,
     }
 }

@@ -138,6 +138,11 @@ impl Updater {
         self.optimizer.steps() == 0
     }
 
+    /// Whether the last step that was begun is wholly taken, or has changed nothing yet.
+    pub fn is_between_steps(&self) -> bool {
+        self.optimizer.steps() == self.next.0 * u64::from(self.file.grpo.num_iterations)
+    }
+
     /// Everything that the next step depends on, by name; the tensors share memory with the policy's and optimizer's.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = self.optimizer.state();

@@ -5,11 +5,13 @@
 mod coordinator;
 
 use std::path::Path;
+use std::time::Duration;
 
 use coordinator::{Fake, Plan, STEPS};
 use podium_config::{Override, RunFile};
-use podium_learner::train::{self, Options};
+use podium_learner::train::{self, Ending, Options};
 use podium_model::{Config, LoadOptions, Policy};
+use podium_transfer::Place;
 use tokio_util::sync::CancellationToken;
 
 const CONFIG: &str = r#"{
@@ -37,26 +39,35 @@ fn start_policy() -> tempfile::TempDir {
     folder
 }
 
+fn options(fake: &Fake, state: &Path, rank: u32, world_size: u32) -> Options {
+    Options {
+        coordinator: Place::Named(fake.address.to_string()),
+        state: state.to_owned(),
+        rank,
+        world_size,
+        device: "cpu".into(),
+        collective_listen: "127.0.0.1:0".into(),
+        collective_advertise: None,
+        leave_within: Duration::from_secs(20),
+        metrics_address: String::new(),
+    }
+}
+
 /// Runs all ranks of a world until they leave.
-async fn learn(fake: &Fake, state: &Path, world_size: u32) {
+async fn learn(fake: &Fake, state: &Path, world_size: u32) -> Ending {
     let file = run_file();
     let ranks = (0..world_size).map(|rank| {
-        let options = Options {
-            coordinator: fake.address.to_string(),
-            state: state.to_owned(),
-            rank,
-            world_size,
-            device: "cpu".into(),
-            collective_listen: "127.0.0.1:0".into(),
-            metrics_address: String::new(),
-        };
+        let options = options(fake, state, rank, world_size);
         let (file, stop) = (file.clone(), fake.stop_learners());
         async move { train::run(&file, &options, stop, || {}).await.unwrap() }
     });
     let ranks: Vec<_> = ranks.map(tokio::spawn).collect();
+    let mut endings = Vec::new();
     for rank in ranks {
-        rank.await.unwrap();
+        endings.push(rank.await.unwrap());
     }
+    assert!(endings.windows(2).all(|pair| pair[0] == pair[1]), "{endings:?}");
+    endings[0]
 }
 
 async fn fake(start: &tempfile::TempDir, world_size: u32, plan: Plan) -> Fake {
@@ -88,17 +99,44 @@ async fn a_learner_that_left_continues_to_the_same_weights() {
     learn(&undisturbed, tempfile::tempdir().unwrap().path(), 1).await;
 
     let state = tempfile::tempdir().unwrap();
-    // Leaves when step 3 is committed, with a checkpoint of step 2.
+    // Leaves when step 2 is committed, which no checkpoint is due after.
     let fake = fake(&start, 1, Plan { stop_after: Some(2), ..Plan::default() }).await;
-    learn(&fake, state.path(), 1).await;
+    assert_eq!(learn(&fake, state.path(), 1).await, Ending::Stopped);
     assert_eq!(fake.versions().len(), 3);
-    learn(&fake, state.path(), 1).await;
+    assert_eq!(learn(&fake, state.path(), 1).await, Ending::RunOver);
     assert_eq!(fake.versions(), undisturbed.versions());
     let steps: Vec<u64> = fake.commits().iter().map(|commit| commit.step).collect();
-    // The commit before the checkpoint is repeated, and so is the step after it.
-    assert_eq!(steps, [0, 1, 2, 1, 2, 3, 4]);
-    let (first, again) = (&fake.commits()[1], &fake.commits()[3]);
-    assert_eq!((&first.metrics, again.checkpoint_step), (&again.metrics, Some(2)));
+    // The commit before the checkpoint is repeated, and no step is.
+    assert_eq!(steps, [0, 1, 2, 2, 3, 4]);
+    let (first, again) = (&fake.commits()[2], &fake.commits()[3]);
+    assert_eq!((&first.metrics, again.checkpoint_step), (&again.metrics, Some(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leaving_learner_could_not_say_is_said_when_it_comes_back() {
+    let start = start_policy();
+    let undisturbed = fake(&start, 2, Plan::default()).await;
+    learn(&undisturbed, tempfile::tempdir().unwrap().path(), 2).await;
+
+    // The coordinator goes away while version 3 is on its way, and everybody is asked to leave.
+    let state = tempfile::tempdir().unwrap();
+    let fake = fake(&start, 2, Plan { gone_at: Some(3), ..Plan::default() }).await;
+    let (file, stop) = (run_file(), fake.stop_learners());
+    let ranks = (0..2).map(|rank| {
+        let options = Options { leave_within: Duration::ZERO, ..options(&fake, state.path(), rank, 2) };
+        let (file, stop) = (file.clone(), stop.clone());
+        tokio::spawn(async move { train::run(&file, &options, stop, || {}).await.unwrap() })
+    });
+    for rank in ranks.collect::<Vec<_>>() {
+        assert_eq!(rank.await.unwrap(), Ending::Stopped);
+    }
+    assert_eq!(fake.versions().len(), 2, "version 3 did not arrive");
+    let before = fake.commits().len();
+    fake.come_back();
+    assert_eq!(learn(&fake, state.path(), 2).await, Ending::RunOver);
+    let steps: Vec<u64> = fake.commits()[before..].iter().map(|commit| commit.step).collect();
+    assert_eq!(steps, [2, 3, 4], "the step in hand is reported, and none is taken again");
+    assert_eq!(fake.versions(), undisturbed.versions());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,15 +156,8 @@ async fn ranks_that_come_together_again_end_with_the_same_weights() {
 async fn another_runs_learner_gets_one_clear_error() {
     let start = start_policy();
     let fake = Fake::start(start.path(), "another run", 1, Plan::default()).await;
-    let options = Options {
-        coordinator: fake.address.to_string(),
-        state: tempfile::tempdir().unwrap().path().to_owned(),
-        rank: 0,
-        world_size: 1,
-        device: "cpu".into(),
-        collective_listen: "127.0.0.1:0".into(),
-        metrics_address: String::new(),
-    };
+    let state = tempfile::tempdir().unwrap();
+    let options = options(&fake, state.path(), 0, 1);
     let error = train::run(&run_file(), &options, CancellationToken::new(), || {}).await.unwrap_err();
     assert!(error.to_string().contains("refused to join the run: another run"), "{error}");
 }

@@ -23,8 +23,8 @@ use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_proto::v1;
 use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::{logs, openmp, shutdown};
-use podium_transfer::{Coordinator, Limits, manifest};
+use podium_runtime::{advertise, logs, openmp, shutdown};
+use podium_transfer::{Coordinator, Limits, Place, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -53,9 +53,13 @@ struct WorkOptions {
     /// The run file, the same as the coordinator's.
     #[arg(long, value_name = "RUN.toml")]
     run_file: PathBuf,
-    /// Where the coordinator is, host:port; by default what the run file says under `network`.
+    /// Where the coordinator is, host:port; by default the environment's PODIUM_COORDINATOR, or what the run file says under
+    /// `network`.
     #[arg(long, value_name = "ADDRESS")]
     coordinator: Option<String>,
+    /// Find the coordinator by what it announces in the run's folder, and wait for it; also PODIUM_COORDINATOR_FROM.
+    #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
+    coordinator_from: Option<PathBuf>,
     /// Folder for policy versions, of this worker alone.
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
@@ -114,9 +118,9 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let metrics_address = endpoint.announced(options.metrics_advertise.as_deref())?;
 
     let network = &run_file.network;
-    let address = options.coordinator.as_ref().or(network.coordinator.as_ref()).unwrap_or(&network.listen);
+    let place = Place::choose(options.coordinator.as_deref(), options.coordinator_from.as_deref(), network);
     // Calls outlive the signal to leave: the lease at hand is still to be handed in.
-    let coordinator = Coordinator::new(address, Limits::of(network), CancellationToken::new())?;
+    let coordinator = Coordinator::at(place, Limits::of(network), CancellationToken::new())?;
     let run_hash = run_file.hash();
     let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
     let device = options.device.as_ref().unwrap_or(&run_file.launch.rollout_device);
@@ -136,7 +140,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
         capabilities: v1::Capabilities {
             memory_bytes: if device == "cpu" { host_memory_bytes() } else { 0 },
             device,
-            host: host_name(),
+            host: advertise::host_name(),
             metrics_address,
         },
     };
@@ -147,12 +151,6 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
         Ending::Leaving => tracing::info!("left, as asked"),
     }
     Ok(())
-}
-
-/// Empty where the system does not say.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 /// Memory of this host; 0 where the system does not say.

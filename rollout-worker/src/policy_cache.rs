@@ -139,7 +139,7 @@ impl PolicyCache {
         if found == self.run_hash {
             return Ok(());
         }
-        let address = self.coordinator.address().to_owned();
+        let address = self.coordinator.address();
         Err(Error::OtherRun { version, address, found, expected: self.run_hash.clone() })
     }
 

@@ -15,7 +15,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podium_proto::v1;
-use podium_transfer::{Coordinator, Limits};
+use podium_transfer::place::ANNOUNCEMENT;
+use podium_transfer::{Coordinator, Limits, Place};
 use safetensors::{Dtype, SafeTensors};
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,18 @@ impl Process {
         Ok(())
     }
 
+    /// Waits for the end and requires this exit code.
+    pub fn wait_for_code(&mut self, code: i32) -> Result<()> {
+        let status = self.wait()?;
+        ensure!(
+            status.code() == Some(code),
+            "{} ended with {status} and not with {code}; its output:\n{}",
+            self.name,
+            self.output()
+        );
+        Ok(())
+    }
+
     /// Waits for the end, requires failure, and returns what was said.
     pub fn wait_for_failure(&mut self) -> Result<String> {
         let status = self.wait()?;
@@ -142,6 +155,12 @@ impl Run {
         Ok(Self { run_file: out.join("run.toml"), folder })
     }
 
+    /// A run that somebody else starts, in [`Self::out`].
+    pub fn to_come() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        Ok(Self { run_file: folder.path().join("run/run.toml"), folder })
+    }
+
     /// The run folder.
     pub fn out(&self) -> PathBuf {
         self.folder.path().join("run")
@@ -159,11 +178,16 @@ impl Run {
 
     /// Starts a coordinator and waits until it serves.
     pub fn coordinator(&self, name: &str) -> Result<Process> {
+        self.coordinator_with(name, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn coordinator_with(&self, name: &str, arguments: &[&str]) -> Result<Process> {
         // A restart would otherwise be taken for running by the file that the process before it left.
-        let announced = self.out().join("coordinator.json");
+        let announced = self.out().join(ANNOUNCEMENT);
         let before = fs::metadata(&announced).and_then(|file| file.modified()).ok();
         let out = self.out();
-        let arguments = ["--run-file", self.run_file(), "--out", path_text(&out)];
+        let arguments = [&["--run-file", self.run_file(), "--out", path_text(&out)], arguments].concat();
         let mut process = Process::spawn(name, "podium-coordinator", &arguments, self.folder())?;
         let start = Instant::now();
         while fs::metadata(&announced).and_then(|file| file.modified()).ok() == before {
@@ -187,20 +211,19 @@ impl Run {
     }
 
     fn announced(&self, key: &str) -> Result<String> {
-        let announced: serde_json::Value =
-            serde_json::from_slice(&fs::read(self.out().join("coordinator.json"))?)?;
+        let announced: serde_json::Value = serde_json::from_slice(&fs::read(self.out().join(ANNOUNCEMENT))?)?;
         let address = announced[key].as_str();
-        Ok(address.with_context(|| format!("coordinator.json has no {key}"))?.to_owned())
+        Ok(address.with_context(|| format!("{ANNOUNCEMENT} has no {key}"))?.to_owned())
     }
 
-    /// Starts a rollout worker.
+    /// Starts a rollout worker, which finds the coordinator by the run folder.
     pub fn worker(&self, name: &str) -> Result<Process> {
-        let (address, cache) = (self.address()?, self.folder().join(name));
+        let (out, cache) = (self.out(), self.folder().join(name));
         let arguments = [
             "--run-file",
             self.run_file(),
-            "--coordinator",
-            &address,
+            "--coordinator-from",
+            path_text(&out),
             "--cache",
             path_text(&cache),
             "--device",
@@ -216,14 +239,14 @@ impl Run {
 
     /// The command that starts learner rank `rank` of `world_size` on a device.
     pub fn learner_command(&self, rank: u32, world_size: u32, device: &str) -> Result<Command> {
-        let (address, state) = (self.address()?, self.folder().join("learner"));
+        let (out, state) = (self.out(), self.folder().join("learner"));
         let (rank, world_size) = (rank.to_string(), world_size.to_string());
         let arguments = [
             "train",
             "--run-file",
             self.run_file(),
-            "--coordinator",
-            &address,
+            "--coordinator-from",
+            path_text(&out),
             "--state",
             path_text(&state),
             "--rank",
@@ -239,7 +262,8 @@ impl Run {
     /// A client of the run's coordinator.
     pub fn client(&self) -> Result<Coordinator> {
         let limits = Limits::of(&podium_config::Network::default());
-        Ok(Coordinator::new(&self.address()?, limits, CancellationToken::new())?)
+        let place = Place::Announced(self.out().join(ANNOUNCEMENT));
+        Ok(Coordinator::at(place, limits, CancellationToken::new())?)
     }
 
     /// The run's status now.

@@ -1,6 +1,7 @@
 //! A connection to the coordinator that outlives the coordinator's restarts.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use podium_proto::v1::{
@@ -10,6 +11,8 @@ use podium_proto::v1::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
+
+use crate::place::Place;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -78,17 +81,23 @@ pub enum Error {
 /// A way to reach the coordinator. Cheap to clone; connects when first used and again after every failure.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
-    channel: Channel,
-    address: String,
+    place: Arc<Place>,
+    /// Shared by all clones: who finds that the coordinator has moved finds it for all.
+    line: Arc<Mutex<Line>>,
     limits: Limits,
     stop: CancellationToken,
 }
 
-impl Coordinator {
-    /// Prepares a connection to `address` (host:port). Calls made through it end when `stop` is cancelled.
-    ///
-    /// Connects lazily: a coordinator that is not there yet is waited for by the first call.
-    pub fn new(address: &str, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
+/// A connection, and where it leads.
+#[derive(Debug, Clone)]
+struct Line {
+    /// host:port; empty until it is known.
+    address: String,
+    channel: Channel,
+}
+
+impl Line {
+    fn to(address: &str) -> Result<Self, Error> {
         let broken = || Error::Address { address: address.to_owned() };
         if !address
             .rsplit_once(':')
@@ -103,12 +112,68 @@ impl Coordinator {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
             .connect_lazy();
-        Ok(Self { channel, address: address.to_owned(), limits, stop })
+        Ok(Self { address: address.to_owned(), channel })
     }
 
-    /// host:port.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// Leads nowhere: no address is known yet, and no call is made before one is.
+    fn nowhere() -> Self {
+        Self {
+            address: String::new(),
+            channel: Endpoint::from_static("http://unknown.invalid:1").connect_lazy(),
+        }
+    }
+}
+
+impl Coordinator {
+    /// Prepares a connection to `address` (host:port). Calls made through it end when `stop` is cancelled.
+    ///
+    /// Connects lazily: a coordinator that is not there yet is waited for by the first call.
+    pub fn new(address: &str, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
+        Self::at(Place::Named(address.to_owned()), limits, stop)
+    }
+
+    /// Prepares a connection to a coordinator that may have yet to announce itself, and may move.
+    pub fn at(place: Place, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
+        let line = match &place {
+            Place::Named(address) => Line::to(address)?,
+            Place::Announced(_) => Line::nowhere(),
+        };
+        Ok(Self { place: Arc::new(place), line: Arc::new(Mutex::new(line)), limits, stop })
+    }
+
+    /// host:port; empty where the coordinator has yet to announce itself.
+    pub fn address(&self) -> String {
+        self.line().address.clone()
+    }
+
+    /// For messages.
+    fn known_address(&self) -> String {
+        let address = self.address();
+        if address.is_empty() { "an address still to be announced".to_owned() } else { address }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // Whoever panicked while holding it left it whole: it is only read or replaced.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channel(&self) -> Channel {
+        self.line().channel.clone()
+    }
+
+    /// Follows an announced coordinator to where it is now.
+    async fn follow(&self) -> Result<(), Status> {
+        if matches!(*self.place, Place::Named(_)) {
+            return Ok(());
+        }
+        let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+        let address = self.place.look().await.map_err(|error| unavailable(&error))?;
+        if self.address() != address {
+            tracing::info!("the coordinator is at {address}");
+            let line = Line::to(&address).map_err(|error| unavailable(&error))?;
+            *self.line() = line;
+        }
+        Ok(())
     }
 
     /// How patient this connection is.
@@ -125,30 +190,24 @@ impl Coordinator {
     /// Client of the rollout service.
     pub fn rollout(&self) -> RolloutClient<Channel> {
         let bytes = self.limits.max_message_bytes;
-        RolloutClient::new(self.channel.clone())
-            .max_decoding_message_size(bytes)
-            .max_encoding_message_size(bytes)
+        RolloutClient::new(self.channel()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }
 
     /// Client of the learner service.
     pub fn learner(&self) -> LearnerClient<Channel> {
         let bytes = self.limits.max_message_bytes;
-        LearnerClient::new(self.channel.clone())
-            .max_decoding_message_size(bytes)
-            .max_encoding_message_size(bytes)
+        LearnerClient::new(self.channel()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }
 
     /// Client of the policy service.
     pub fn policy(&self) -> PolicyClient<Channel> {
         let bytes = self.limits.max_message_bytes;
-        PolicyClient::new(self.channel.clone())
-            .max_decoding_message_size(bytes)
-            .max_encoding_message_size(bytes)
+        PolicyClient::new(self.channel()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }
 
     /// Client of the status service.
     pub fn status(&self) -> StatusClient<Channel> {
-        StatusClient::new(self.channel.clone())
+        StatusClient::new(self.channel())
     }
 
     /// Does `attempt` until it succeeds, is refused for good, or `reconnect_for` has passed without an answer.
@@ -160,8 +219,15 @@ impl Coordinator {
     {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut lost = self.address().is_empty();
         loop {
-            let limited = tokio::time::timeout(self.limits.request_timeout, attempt());
+            let followed = async {
+                if lost {
+                    self.follow().await?;
+                }
+                attempt().await
+            };
+            let limited = tokio::time::timeout(self.limits.request_timeout, followed);
             let status = tokio::select! {
                 () = self.stop.cancelled() => return Err(Error::Stopped { what }),
                 answer = limited => match answer {
@@ -170,7 +236,8 @@ impl Coordinator {
                     Err(_) => Status::deadline_exceeded("the call took too long"),
                 },
             };
-            let (address, status) = (self.address.clone(), Box::new(status));
+            lost = true;
+            let (address, status) = (self.known_address(), Box::new(status));
             if !may_be_retried(status.code()) && !is_of_the_connection(&status) {
                 return Err(Error::Refused { address, what, status });
             }
@@ -278,6 +345,39 @@ mod tests {
         let waiting = coordinator.call::<(), _>("ask", || async { Err(Status::unavailable("gone")) });
         let (result, ()) = tokio::join!(waiting, async { stop.cancel() });
         assert!(matches!(result, Err(Error::Stopped { what: "ask" })));
+    }
+
+    #[tokio::test]
+    async fn who_announces_itself_is_waited_for_and_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.json");
+        let place = Place::Announced(file.clone());
+        let announce = |address| {
+            std::fs::write(&file, serde_json::json!({"address": address}).to_string()).unwrap();
+        };
+        let never = Coordinator::at(place.clone(), limits(300), CancellationToken::new()).unwrap();
+        let error = never.call("ask", || async { Ok(Response::new(())) }).await.unwrap_err().to_string();
+        assert!(error.contains("still to be announced") && error.contains("coordinator.json"), "{error}");
+
+        let coordinator = Coordinator::at(place, limits(60_000), CancellationToken::new()).unwrap();
+        let mut asked = Vec::new();
+        let ask = coordinator.call("ask", || {
+            asked.push(coordinator.address());
+            let answer = match asked.len() {
+                1 => {
+                    announce("there:2");
+                    Err(Status::unavailable("it has moved"))
+                }
+                _ => Ok(Response::new(())),
+            };
+            async move { answer }
+        });
+        let later = async {
+            tokio::task::yield_now().await;
+            announce("here:1");
+        };
+        tokio::join!(ask, later).0.unwrap();
+        assert_eq!(asked, ["here:1", "there:2"]);
     }
 
     #[test]

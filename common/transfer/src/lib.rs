@@ -7,10 +7,12 @@
 pub mod connection;
 pub mod fetch;
 pub mod manifest;
+pub mod place;
 pub mod publish;
 pub mod receive;
 
 pub use connection::{Coordinator, Limits};
 pub use fetch::fetch;
 pub use manifest::Manifest;
+pub use place::Place;
 pub use publish::publish;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use podium_grpo::PolicyVersion;
 use podium_proto::v1::{self, publish_request::Part};
 use podium_runtime::durable;
 use tokio::sync::mpsc;
@@ -36,6 +37,20 @@ pub async fn publish(
         }
     });
     Ok(answer.await?.repeated_version)
+}
+
+/// Whether the coordinator has a version.
+pub async fn is_there(coordinator: &Coordinator, version: PolicyVersion) -> Result<bool, connection::Error> {
+    let request = v1::GetManifestRequest { policy_version: Some(version.0) };
+    let answer = coordinator.call("ask for a policy version", || {
+        let mut client = coordinator.policy();
+        async move { client.get_manifest(request).await }
+    });
+    match answer.await {
+        Ok(_) => Ok(true),
+        Err(connection::Error::Refused { status, .. }) if status.code() == tonic::Code::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sends manifest and chunks; ends early, without an error of its own, when the other side hangs up.

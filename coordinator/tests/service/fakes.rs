@@ -76,7 +76,15 @@ impl Place {
     pub(crate) fn options(&self, out: &str) -> Options {
         let (file, base) = (self.file.clone(), self.path(""));
         let discovery = self.discovery.clone();
-        Options { file, base, out: self.path(out), listen: None, metrics_address: None, discovery }
+        Options {
+            file,
+            base,
+            out: self.path(out),
+            listen: None,
+            advertise: None,
+            metrics_address: None,
+            discovery,
+        }
     }
 
     pub(crate) async fn start(&self, out: &str) -> (Running, CancellationToken) {

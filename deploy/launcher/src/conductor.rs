@@ -126,7 +126,7 @@ impl Stage<'_> {
                     let announced = self.services.folder.announcement()?;
                     if let Some(announced) = announced.filter(|announced| Some(announced.pid) == own_pid) {
                         let named = &self.services.run.network.coordinator;
-                        return Ok(named.clone().unwrap_or_else(|| reachable(&announced.address)));
+                        return Ok(named.clone().unwrap_or_else(|| reachable(&announced.listen)));
                     }
                 }
             }

@@ -40,7 +40,10 @@ pub(crate) struct RunFolder {
 /// What the coordinator says of itself once it serves.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Announcement {
+    /// How other hosts reach it.
     pub(crate) address: String,
+    /// What it is bound to on its own host.
+    pub(crate) listen: String,
     pub(crate) pid: u32,
 }
 

@@ -38,24 +38,41 @@ fn coming_together_again_starts_from_the_newest_checkpoint() {
     let (start, folder) = (start(), tempfile::tempdir().unwrap());
     let mut rank = rank(start.path(), Some(folder.path()));
     let start_over = Position { next_step: Step(0), metrics: None };
+    assert_eq!(rank.leave().unwrap(), Step(0), "nothing was done that a checkpoint could keep");
     assert_eq!(rank.enter(Box::new(Alone)).unwrap(), start_over);
     let first = rank.step(&step(0)).unwrap();
     assert_eq!(rank.enter(Box::new(Alone)).unwrap(), start_over, "there is no checkpoint yet");
-    assert_eq!(timeless(&[rank.step(&step(0)).unwrap()]), timeless(std::slice::from_ref(&first)));
-    rank.write_checkpoint(&first).unwrap();
+    let again = rank.step(&step(0)).unwrap();
+    assert_eq!(timeless(std::slice::from_ref(&again)), timeless(&[first]));
+    rank.write_checkpoint().unwrap();
     let second = rank.step(&step(1)).unwrap();
-    assert_eq!(rank.leave().unwrap(), Step(1));
     let position = rank.enter(Box::new(Alone)).unwrap();
-    assert_eq!(position, Position { next_step: Step(1), metrics: Some(first) });
+    assert_eq!(position, Position { next_step: Step(1), metrics: Some(again) });
     assert_eq!(timeless(&[rank.step(&step(1)).unwrap()]), timeless(&[second]));
+}
+
+#[test]
+fn who_leaves_takes_no_step_again() {
+    let (start, folder) = (start(), tempfile::tempdir().unwrap());
+    let mut leaving = rank(start.path(), Some(folder.path()));
+    leaving.step(&step(0)).unwrap();
+    let second = leaving.step(&step(1)).unwrap();
+    assert_eq!(leaving.leave().unwrap(), Step(2));
+    drop(leaving);
+    let mut again = rank(start.path(), Some(folder.path()));
+    let position = again.enter(Box::new(Alone)).unwrap();
+    assert_eq!(position, Position { next_step: Step(2), metrics: Some(second) });
+    // A step that was not begun leaves everything as it was.
+    again.step(&step(7)).unwrap_err();
+    assert_eq!(again.leave().unwrap(), Step(2));
 }
 
 #[test]
 fn all_ranks_get_the_state_of_rank_0() {
     let (start, folder) = (start(), tempfile::tempdir().unwrap());
     let mut leader = rank(start.path(), Some(folder.path()));
-    let metrics = leader.step(&step(0)).unwrap();
-    leader.write_checkpoint(&metrics).unwrap();
+    leader.step(&step(0)).unwrap();
+    leader.write_checkpoint().unwrap();
     leader.save_policy(&folder.path().join("leader")).unwrap();
     drop(leader);
 

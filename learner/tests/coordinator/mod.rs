@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) stop_after: Option<u64>,
     /// Once, rank 0 is sent to join again when it asks for this step.
     pub(crate) rejoin_at: Option<u64>,
+    /// This version does not arrive until the coordinator comes back, and learners are asked to leave.
+    pub(crate) gone_at: Option<u64>,
 }
 
 /// A running coordinator; it ends when dropped.
@@ -80,6 +82,13 @@ impl Fake {
     /// Cancelled as the plan says.
     pub(crate) fn stop_learners(&self) -> CancellationToken {
         self.shared.state.lock().unwrap().stop.clone()
+    }
+
+    /// What was away is there again, and so are learners.
+    pub(crate) fn come_back(&self) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.plan.gone_at = None;
+        state.stop = CancellationToken::new();
     }
 
     pub(crate) fn commits(&self) -> Vec<v1::CommitStepRequest> {
@@ -223,11 +232,15 @@ impl learner_server::Learner for Shared {
 impl policy_server::Policy for Shared {
     async fn get_manifest(
         &self,
-        _request: Request<v1::GetManifestRequest>,
+        request: Request<v1::GetManifestRequest>,
     ) -> Result<Response<v1::PolicyManifest>, Status> {
+        let version = request.into_inner().policy_version.unwrap();
+        if version > 0 && !self.state.lock().unwrap().versions.contains_key(&version) {
+            return Err(Status::not_found("no such version"));
+        }
         let fingerprint = manifest::fingerprint(&self.start).unwrap();
         let manifest =
-            manifest::describe(&self.start, PolicyVersion::START, &self.run_hash, &fingerprint).unwrap();
+            manifest::describe(&self.start, PolicyVersion(version), &self.run_hash, &fingerprint).unwrap();
         Ok(Response::new((&manifest).into()))
     }
 
@@ -255,7 +268,12 @@ impl policy_server::Policy for Shared {
                 publish_request::Part::Chunk(_) => {}
             }
         }
-        let known = self.state.lock().unwrap().versions.insert(version, weights.clone());
+        let mut state = self.state.lock().unwrap();
+        if state.plan.gone_at == Some(version) {
+            state.stop.cancel();
+            return Err(Status::unavailable("away"));
+        }
+        let known = state.versions.insert(version, weights.clone());
         assert!(
             known.as_ref().is_none_or(|known| *known == weights),
             "version {version} came with other weights"

@@ -1,0 +1,110 @@
+//! Where a run's coordinator is: named, or announced by a file in the run's folder.
+//!
+//! The file is read again whenever the coordinator cannot be reached, so that one that comes back on another host is found
+//! by processes that were there before.
+
+use std::path::{Path, PathBuf};
+
+use podium_config::Network;
+use serde::Deserialize;
+
+/// What a coordinator announces itself in, under the run's folder.
+pub const ANNOUNCEMENT: &str = "coordinator.json";
+/// Names the coordinator, host:port, where no flag does.
+pub const VARIABLE: &str = "PODIUM_COORDINATOR";
+/// Names the run's folder, where no flag and no address does.
+pub const FOLDER_VARIABLE: &str = "PODIUM_COORDINATOR_FROM";
+
+/// Why no address is known at present.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody has announced itself, or the folder cannot be seen from this host.
+    #[error("no coordinator has announced itself in {}: {source}", path.display())]
+    Absent {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: std::io::Error,
+    },
+    /// The file says something else.
+    #[error("{} announces no coordinator: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// Where to look for the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// At this address, host:port.
+    Named(String),
+    /// Where this file says.
+    Announced(PathBuf),
+}
+
+#[derive(Debug, Deserialize)]
+struct Announcement {
+    address: String,
+}
+
+impl Place {
+    /// What was asked for: the flags' address or run folder, else the environment's ([`VARIABLE`], [`FOLDER_VARIABLE`]), else
+    /// the run file's.
+    pub fn choose(address: Option<&str>, run_folder: Option<&Path>, network: &Network) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let address_variable = variable(VARIABLE).map(|value| value.to_string_lossy().into_owned());
+        let folder_variable = variable(FOLDER_VARIABLE).map(PathBuf::from);
+        Self::first(
+            &[(address, run_folder), (address_variable.as_deref(), folder_variable.as_deref())],
+            network,
+        )
+    }
+
+    fn first(layers: &[(Option<&str>, Option<&Path>)], network: &Network) -> Self {
+        for (address, folder) in layers {
+            if let Some(address) = address {
+                return Self::Named((*address).to_owned());
+            }
+            if let Some(folder) = folder {
+                return Self::Announced(folder.join(ANNOUNCEMENT));
+            }
+        }
+        Self::Named(network.coordinator.as_ref().unwrap_or(&network.listen).clone())
+    }
+
+    /// The address as it is known now.
+    pub(crate) async fn look(&self) -> Result<String, Error> {
+        let path = match self {
+            Self::Named(address) => return Ok(address.clone()),
+            Self::Announced(path) => path,
+        };
+        let bytes =
+            tokio::fs::read(path).await.map_err(|source| Error::Absent { path: path.clone(), source })?;
+        let read = serde_json::from_slice::<Announcement>(&bytes);
+        Ok(read.map_err(|source| Error::Unreadable { path: path.clone(), source })?.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_run_file() {
+        let folder = Path::new("run");
+        let announced = Place::Announced(folder.join(ANNOUNCEMENT));
+        let named = |address: &str| Place::Named(address.to_owned());
+        let network = Network { coordinator: Some("file:1".into()), ..Network::default() };
+        let first = |flags, environment| Place::first(&[flags, environment], &network);
+        assert_eq!(first((Some("flag:1"), None), (Some("variable:1"), None)), named("flag:1"));
+        assert_eq!(first((None, Some(folder)), (Some("variable:1"), None)), announced);
+        assert_eq!(first((None, None), (Some("variable:1"), Some(folder))), named("variable:1"));
+        assert_eq!(first((None, None), (None, Some(folder))), announced);
+        assert_eq!(first((None, None), (None, None)), named("file:1"));
+        let listen = Network { coordinator: None, listen: "here:1".into(), ..network };
+        assert_eq!(Place::first(&[], &listen), named("here:1"));
+    }
+}

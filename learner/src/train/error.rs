@@ -1,0 +1,91 @@
+//! Why training ends before the run does, and what may be tried again.
+
+use podium_model::device_thread;
+use podium_proto::v1;
+use podium_runtime::durable;
+use podium_transfer::{connection, fetch, manifest};
+
+use crate::collective::{self, choice, star};
+use crate::{adamw, rank, session, update};
+
+/// Why training ended before the run did.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator did not answer, or refused.
+    #[error(transparent)]
+    Connection(#[from] connection::Error),
+    /// The policy of version 0 could not be brought.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// A policy folder cannot be described.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// The conversation with the coordinator ended.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// The rank cannot do its work.
+    #[error(transparent)]
+    Rank(#[from] rank::Error),
+    /// The device thread failed.
+    #[error(transparent)]
+    Device(#[from] device_thread::Error),
+    /// The device thread cannot be started.
+    #[error("cannot start the device thread: {source}")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written or read.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    /// The ranks did not come together.
+    #[error(transparent)]
+    Connect(#[from] star::ConnectError),
+    /// The address that the other ranks are to be told is none.
+    #[error("--collective-advertise: {0}")]
+    Advertise(#[from] podium_runtime::advertise::Error),
+    /// The ranks came together, but not as a world that can sum.
+    #[error(transparent)]
+    Collective(#[from] collective::Error),
+    /// The collective that the run file asks for cannot be had.
+    #[error(transparent)]
+    Choice(#[from] choice::Error),
+}
+
+impl Error {
+    /// Whether this process was asked to leave.
+    pub(super) const fn is_stop(&self) -> bool {
+        match self {
+            Self::Connection(connection::Error::Stopped { .. })
+            | Self::Fetch(fetch::Error::Connection(connection::Error::Stopped { .. })) => true,
+            Self::Session(error) => error.is_stop(),
+            _ => false,
+        }
+    }
+
+    /// Whether it may be gone once all ranks have come together again.
+    pub(super) fn may_be_gone_in_another_world(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Collective(_) => true,
+            Self::Rank(error) => error.is_collective(),
+            Self::Session(error) => error.is_unknown_rank(),
+            _ => false,
+        }
+    }
+
+    /// What people are told that it is.
+    pub(super) const fn failure(&self) -> v1::Failure {
+        match self {
+            Self::Rank(rank::Error::Update(update::Error::Optimizer {
+                source: adamw::Error::NotFinite { .. },
+                ..
+            })) => v1::Failure::NotFinite,
+            Self::Rank(rank::Error::Update(update::Error::Memory { .. })) => v1::Failure::OutOfMemory,
+            Self::Rank(rank::Error::Collective(_))
+            | Self::Connect(_)
+            | Self::Collective(_)
+            | Self::Choice(_) => v1::Failure::Collective,
+            _ => v1::Failure::Unspecified,
+        }
+    }
+}

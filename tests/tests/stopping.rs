@@ -1,0 +1,89 @@
+//! Processes that are asked to stop leave a run that goes on from the very step, also on other hosts.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use podium_tests::{Process, Run, rows};
+
+/// Exit code of who was asked to leave before the run was over.
+const STOPPED: i32 = podium_runtime::shutdown::STOPPED as i32;
+
+const STEPS: u64 = 8;
+
+/// No checkpoint is due before the end: what a run goes on from was written because it was asked to stop.
+const SETTINGS: [&str; 5] = [
+    "run.steps=8",
+    "run.seed=11",
+    "rollout.prompts_per_step=24",
+    "evaluation.users=32",
+    "learner.checkpoint_every_steps=100",
+];
+
+fn ranks(run: &Run, name: &str) -> Result<Vec<Process>> {
+    (0..2).map(|rank| run.learner(&format!("{name}-{rank}"), rank, 2)).collect()
+}
+
+/// The step that the newest checkpoint continues with.
+fn newest_checkpoint(run: &Run) -> Result<u64> {
+    let folder = run.folder().join("learner/rank-0/checkpoints");
+    let names = fs::read_dir(&folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    names.iter().filter_map(|name| name.parse().ok()).max().context("there is no checkpoint")
+}
+
+fn committed(run: &Run) -> Result<u64> {
+    Ok(rows(&run.out().join("metrics.jsonl"))?.len() as u64)
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_goes_on_where_it_was() -> Result<()> {
+    let undisturbed = Run::embedded(&SETTINGS)?;
+    let mut coordinator = undisturbed.coordinator("coordinator")?;
+    let (mut learners, mut worker) = (ranks(&undisturbed, "learner")?, undisturbed.worker("worker")?);
+    for process in learners.iter_mut().chain([&mut worker, &mut coordinator]) {
+        process.wait_for_success()?;
+    }
+
+    // Everybody is told at once, as a batch system does when it takes the hosts back; one worker stays.
+    let run = Run::embedded(&SETTINGS)?;
+    let mut coordinator = run.coordinator("coordinator")?;
+    let mut learners = ranks(&run, "learner")?;
+    let (mut worker, mut steady) = (run.worker("worker")?, run.worker("steady")?);
+    run.wait_until("a few steps", |status| status.step >= 2).await?;
+    for (process, signal) in [
+        (&learners[0], Signal::SIGUSR1),
+        (&learners[1], Signal::SIGTERM),
+        (&worker, Signal::SIGINT),
+        (&coordinator, Signal::SIGTERM),
+    ] {
+        process.signal(signal)?;
+    }
+    worker.wait_for_success()?;
+    for process in learners.iter_mut().chain([&mut coordinator]) {
+        process.wait_for_code(STOPPED)?;
+    }
+    let (kept, told) = (newest_checkpoint(&run)?, committed(&run)?);
+    ensure!((2..STEPS).contains(&told), "the run was not stopped half-way but after {told} steps");
+    ensure!(kept == told || kept == told + 1, "step {told} was committed, and the checkpoint is of {kept}");
+
+    // The coordinator comes back under another address, and a warning is followed by the end of the allocation.
+    let elsewhere = ["--listen", "127.0.0.2:0"];
+    let mut coordinator = run.coordinator_with("coordinator again", &elsewhere)?;
+    let mut learners = ranks(&run, "learner again")?;
+    run.wait_until("the next step", |status| status.step > kept).await?;
+    for signal in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGTERM] {
+        learners[0].signal(signal)?;
+    }
+    learners[0].wait_for_code(STOPPED)?;
+    ensure!(newest_checkpoint(&run)? > kept, "rank 0 left without a checkpoint");
+    // The other rank stays and waits for it.
+    learners[0] = run.learner("learner 0 at last", 0, 2)?;
+    for process in learners.iter_mut().chain([&mut steady, &mut coordinator]) {
+        process.wait_for_success()?;
+    }
+    ensure!(committed(&run)? == STEPS, "each step is reported once");
+    let (found, expected) = (run.weights_hash(STEPS)?, undisturbed.weights_hash(STEPS)?);
+    ensure!(found == expected, "the weights differ from those of an undisturbed run");
+    Ok(())
+}
