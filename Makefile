@@ -41,12 +41,18 @@ prometheus: build ## the shipped rules and configuration against real runs; need
 		exit 1; }
 	cargo test --release -p podium-tests --features prometheus --test prometheus $(ARGS) -- --nocapture --test-threads 1
 
+namespaces: build ## a run over network namespaces as hosts; needs root
+	cargo test --release -p podium-tests --features namespaces --test namespaces $(ARGS)
+
+slurm: build ## runs on a Slurm cluster that the test starts on this machine; needs root, slurm-wlm, munge
+	cargo test --release -p podium-tests --features slurm --test slurm $(ARGS)
+
 fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
 	fuzz/run.sh $(ARGS)
 
 lint: setup ## formatting and clippy
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --features podium-tests/parity,podium-tests/gpu,podium-tests/prometheus -- -D warnings
+	cargo clippy --release --workspace --all-targets --features podium-tests/parity,podium-tests/gpu,podium-tests/prometheus,podium-tests/namespaces,podium-tests/slurm -- -D warnings
 
 format: ## format all code
 	cargo fmt --all
@@ -54,8 +60,8 @@ format: ## format all code
 docs: setup ## the crates' documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
-check-config: build ## every run file in deploy/configs
-	$(PODIUM) check-config deploy/configs/*.toml
+check-config: build ## every run file in deploy
+	$(PODIUM) check-config deploy/configs/*.toml deploy/kubernetes/*/run.toml
 
 benchmark: oracle build ## speed, memory and log-probabilities beside Transformers and TRL: docs/benchmarks.md
 	.venv-oracle/bin/python deploy/benchmark/benchmark.py $(ARGS)
@@ -84,5 +90,5 @@ ci: ## everything that is checked before a change lands
 clean: ## what cargo built; keeps .venv and runs
 	cargo clean
 
-distclean: clean ## .venv and .venv-oracle as well; keeps runs
-	rm -rf .venv .venv-oracle
+distclean: clean ## .venv and the like as well; keeps runs
+	rm -rf .venv .venv-oracle .venv-kubernetes

@@ -1,0 +1,43 @@
+# What submit.sh and workers.sh share: messages, checks of what was typed, resources. Sourced, not run.
+# shellcheck shell=bash
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+fail() {
+    say "$1; --help says more"
+    exit 2
+}
+
+# The comment at the top of the script that was started.
+usage() {
+    sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p;}' "$0"
+    exit 0
+}
+
+# Ends with an error unless $2, given for option $1, is a whole number of at least $3.
+require_number() {
+    [ -n "$2" ] || fail "$1 is missing"
+    if ! [[ $2 =~ ^[0-9]+$ ]] || [ "$2" -lt "$3" ]; then
+        fail "$1 is $2: expected a whole number, at least $3"
+    fi
+}
+
+require_programs() {
+    local folder=$1 program
+    shift
+    for program in "$@"; do
+        [ -x "$folder/$program" ] || fail "$folder/$program is missing: \`make build\` builds it, --bin-dir names another folder"
+    done
+}
+
+require_command() {
+    command -v "$1" >/dev/null || fail "$1 is missing: this has to run where jobs of the cluster are submitted"
+}
+
+absolute() { realpath -m -- "$1"; }
+
+# Adds the resources of $3 processes of $4 cores on $1 nodes of $2 GPUs to the options of sbatch. One task a node more is for
+# the coordinator, which computes little.
+resources() {
+    options+=(--nodes="$1" --ntasks-per-node=$((($3 + $1 - 1) / $1 + 1)) --cpus-per-task="$4")
+    [ "$2" -eq 0 ] || options+=(--gpus-per-node="$2")
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Submits a run as one Slurm job: coordinator, learner ranks and rollout workers are job steps of it.
+#
+#   submit.sh --run-file F --nodes N --gpus-per-node G --workers W --ranks R [--run-dir D] [--time T]
+#             [--cpus-per-process C] [--warn-seconds S] [--bin-dir B] [-- options of sbatch]
+#
+#   --run-file F          the run file
+#   --nodes N             nodes of the job
+#   --gpus-per-node G     GPUs of each node; 0 for a run on CPUs. Ranks and workers get one each
+#   --workers W           rollout workers in this job; workers.sh adds more at any time
+#   --ranks R             learner ranks
+#   --run-dir D           the run's folder, seen by all nodes under this path; default runs/NAME, NAME as F's
+#   --time T              time limit, as sbatch takes it. Before it the run is checkpointed and the job requeued
+#   --cpus-per-process C  cores of each rank and worker, default 1
+#   --warn-seconds S      how long before the time limit processes are told to stop, default 180; a step has to fit into it
+#   --bin-dir B           folder of podium and the services, default target/release of this repository
+#
+# The same command with the same --run-dir continues a run. Prints the job's id.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=deploy/slurm/options.sh
+. "$here/options.sh"
+
+run_file="" nodes="" gpus="" workers="" ranks="" run_dir="" time="" cpus=1 warn=180
+bin_dir=$here/../../target/release
+while [ $# -gt 0 ]; do
+    case $1 in
+        --run-file | --nodes | --gpus-per-node | --workers | --ranks | --run-dir | --time | --cpus-per-process | \
+            --warn-seconds | --bin-dir)
+            [ $# -ge 2 ] || fail "$1 has no value"
+            case $1 in
+                --run-file) run_file=$2 ;;
+                --nodes) nodes=$2 ;;
+                --gpus-per-node) gpus=$2 ;;
+                --workers) workers=$2 ;;
+                --ranks) ranks=$2 ;;
+                --run-dir) run_dir=$2 ;;
+                --time) time=$2 ;;
+                --cpus-per-process) cpus=$2 ;;
+                --warn-seconds) warn=$2 ;;
+                --bin-dir) bin_dir=$2 ;;
+            esac
+            shift 2
+            ;;
+        --)
+            shift
+            break
+            ;;
+        -h | --help) usage ;;
+        *) fail "$1 is no option of this script; options of sbatch come after --" ;;
+    esac
+done
+
+[ -n "$run_file" ] || fail "--run-file is missing"
+[ -f "$run_file" ] || fail "--run-file is $run_file, which is no file"
+require_number --nodes "$nodes" 1
+require_number --gpus-per-node "$gpus" 0
+require_number --workers "$workers" 0
+require_number --ranks "$ranks" 1
+require_number --cpus-per-process "$cpus" 1
+require_number --warn-seconds "$warn" 1
+[ "$gpus" -eq 0 ] || [ $((ranks + workers)) -le $((nodes * gpus)) ] ||
+    fail "$ranks ranks and $workers workers need a GPU each: $nodes nodes of $gpus GPUs have $((nodes * gpus))"
+require_programs "$bin_dir" podium podium-coordinator podium-learner podium-rollout-worker
+require_command sbatch
+"$bin_dir/podium" check-config "$run_file" >&2
+
+name=$(basename "$run_file" .toml)
+run_dir=$(absolute "${run_dir:-runs/$name}")
+mkdir -p "$run_dir/logs"
+
+options=(
+    --parsable --job-name="podium-$name" --requeue --open-mode=append --signal="B:USR1@$warn"
+    --output="$run_dir/logs/slurm-%j.log"
+)
+resources "$nodes" "$gpus" $((ranks + workers)) "$cpus"
+[ -z "$time" ] || options+=(--time="$time")
+job=$(sbatch "${options[@]}" "$@" "$here/job.sh" \
+    --run-file "$(absolute "$run_file")" --run-dir "$run_dir" --bin-dir "$(absolute "$bin_dir")" \
+    --ranks "$ranks" --workers "$workers" --gpus-per-node "$gpus" --cpus-per-process "$cpus")
+say "job ${job%%;*}: $ranks ranks and $workers workers on $nodes nodes; logs in $run_dir/logs"
+printf '%s\n' "${job%%;*}"

@@ -1,0 +1,123 @@
+//! The scripts in deploy/slurm on a real Slurm (`make slurm`; needs root, slurm-wlm and munge). Where these are missing the
+//! tests fail: they are asked for by name.
+
+mod cluster;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use cluster::Cluster;
+use podium_tests::{Process, Run, binary, path_text, rows, weights_hash};
+
+const STEPS: u64 = 40;
+
+/// The embedded default with a few steps. No checkpoint is due before the end.
+const SETTINGS: [(&str, &str); 4] = [
+    ("PODIUM_RUN__STEPS", "40"),
+    ("PODIUM_RUN__SEED", "6"),
+    ("PODIUM_EVALUATION__USERS", "64"),
+    ("PODIUM_LEARNER__CHECKPOINT_EVERY_STEPS", "1000"),
+];
+
+fn deploy(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)
+}
+
+/// The weights that two ranks and two workers of one host end with, without Slurm.
+fn on_one_host() -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let (out, file) = (folder.path().join("run"), deploy("configs/embedded.toml"));
+    let size = ["--learner-ranks", "2", "--workers", "2", "--out", path_text(&out)];
+    let mut command = Process::prepare("podium", &[&["train", path_text(&file)][..], &size].concat());
+    command.envs(SETTINGS);
+    Process::start("podium", command, folder.path())?.wait_for_success()?;
+    weights_hash(&out, STEPS)
+}
+
+/// A run as a job, and workers as jobs beside it.
+struct Jobs {
+    // The cluster ends before the run's folder goes.
+    cluster: Cluster,
+    run: Run,
+}
+
+impl Jobs {
+    fn script(&self, script: &str, arguments: &[&str]) -> Result<String> {
+        let programs = binary("podium");
+        let programs = programs.parent().expect("it lies in a folder");
+        let mut command = self.cluster.command(deploy("slurm").join(script));
+        command.args(arguments).args(["--bin-dir", path_text(programs)]).envs(SETTINGS);
+        self.cluster.run(&mut command)
+    }
+
+    fn submit(&self) -> Result<String> {
+        let (file, out) = (deploy("configs/embedded.toml"), self.run.out());
+        let size = ["--nodes", "3", "--gpus-per-node", "0", "--workers", "1", "--ranks", "2"];
+        let places = ["--run-file", path_text(&file), "--run-dir", path_text(&out)];
+        self.script("submit.sh", &[&size[..], &places].concat())
+    }
+
+    fn more_workers(&self) -> Result<String> {
+        let out = self.run.out();
+        self.script("workers.sh", &["--run-dir", path_text(&out), "--workers", "1"])
+    }
+
+    fn say(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        self.cluster.run(self.cluster.command(program).args(arguments))
+    }
+
+    async fn wait_for_workers(&self, count: usize) -> Result<()> {
+        let what = format!("{count} workers");
+        self.run.wait_until(&what, |status| status.workers.len() == count).await.map(drop)
+    }
+
+    /// Waits until the job runs again and has taken steps since `step`.
+    async fn wait_for_start(&self, job: &str, starts: &str, step: u64) -> Result<()> {
+        self.cluster.wait("another start of the job", || {
+            Ok(self.cluster.job(job, "Restarts")? == starts
+                && self.cluster.job(job, "JobState")? == "RUNNING")
+        })?;
+        self.run.wait_until("steps after the requeue", |status| status.step > step).await.map(drop)
+    }
+
+    async fn step(&self) -> Result<u64> {
+        Ok(self.run.status().await?.step)
+    }
+}
+
+#[tokio::test]
+async fn jobs_come_and_go_and_leave_the_weights_of_one_host() -> Result<()> {
+    let jobs = Jobs { cluster: Cluster::start()?, run: Run::to_come()? };
+    let main = jobs.submit()?;
+    jobs.cluster.wait("the coordinator", || Ok(jobs.run.address().is_ok()))?;
+    jobs.wait_for_workers(1).await?;
+
+    let passing = jobs.more_workers()?;
+    jobs.wait_for_workers(2).await?;
+    jobs.say("scancel", &[&passing])?;
+    jobs.wait_for_workers(1).await?;
+    let lasting = [jobs.more_workers()?, jobs.more_workers()?];
+    jobs.wait_for_workers(3).await?;
+
+    // Slurm takes the nodes back: everything of the job gets SIGTERM at once.
+    let step = jobs.step().await?;
+    ensure!(step + 4 < STEPS, "step {step} is too late for two requeues");
+    jobs.say("scontrol", &["requeue", &main])?;
+    jobs.wait_for_start(&main, "1", step).await?;
+    // What Slurm does some time before the time limit: SIGUSR1 to the batch script, which requeues the job.
+    let step = jobs.step().await?;
+    jobs.say("scancel", &["--batch", "--signal=USR1", &main])?;
+    jobs.wait_for_start(&main, "2", step).await?;
+
+    for job in lasting.iter().chain([&main]) {
+        jobs.cluster.wait("the job's end", || {
+            Ok(!["RUNNING", "PENDING", "COMPLETING"].contains(&jobs.cluster.job(job, "JobState")?.as_str()))
+        })?;
+        let (state, code) = (jobs.cluster.job(job, "JobState")?, jobs.cluster.job(job, "ExitCode")?);
+        ensure!(state == "COMPLETED", "job {job} ended as {state}, exit code {code}");
+    }
+    let steps = rows(&jobs.run.out().join("metrics.jsonl"))?;
+    ensure!(steps.len() as u64 == STEPS, "{} steps are reported, not {STEPS}", steps.len());
+    ensure!(jobs.run.weights_hash(STEPS)? == on_one_host()?, "the jobs left other weights than one host");
+    Ok(())
+}
