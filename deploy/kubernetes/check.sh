@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Renders base and overlays and holds them against the schemas of Kubernetes, without a cluster. kubectl has to be there; the
+# schemas come with a Python package, in .venv-kubernetes: a download of 12 MB the first time, and none after it.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=deploy/setup/versions.env
+. "$root/deploy/setup/versions.env"
+venv=$root/.venv-kubernetes
+
+command -v kubectl >/dev/null || { echo "check.sh: kubectl is missing" >&2; exit 1; }
+if [ "$(cat "$venv/.version" 2>/dev/null)" != "$KUBERNETES_VALIDATE" ]; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --quiet "kubernetes-validate==$KUBERNETES_VALIDATE"
+    printf '%s\n' "$KUBERNETES_VALIDATE" >"$venv/.version"
+fi
+rendered=$(mktemp -d)
+trap 'rm -rf "$rendered"' EXIT
+for folder in base cpu autoscaled; do
+    kubectl kustomize "$root/deploy/kubernetes/$folder" >"$rendered/$folder.yaml"
+    for version in $KUBERNETES_VERSIONS; do
+        "$venv/bin/kubernetes-validate" --quiet --strict --kubernetes-version "$version" "$rendered/$folder.yaml"
+    done
+    echo "$folder: $(grep -c '^kind:' "$rendered/$folder.yaml") objects as Kubernetes $KUBERNETES_VERSIONS want them"
+done

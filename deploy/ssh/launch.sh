@@ -1,0 +1,242 @@
+#!/usr/bin/env bash
+# Starts, stops and shows the processes of a run on plain hosts, over ssh. Hosts need no folder in common.
+#
+#   launch.sh COMMAND --hosts FILE --run-dir D [--run-file F] [--bin-dir B] [--env NAME=VALUE]… [--dry-run]
+#
+#   start     makes the run's folder ready on the coordinator's host, copies its run file to the others, and starts what does
+#             not run yet. The same command continues a run, and starts again what died
+#   stop      learner ranks (they finish their step and write a checkpoint), then workers, then the coordinator
+#   status    what runs where, and how far the run is
+#   logs      the last lines of every log
+#
+#   --hosts FILE       who does what where; hosts.example explains it
+#   --run-dir D        the run's folder on every host: an absolute path
+#   --run-file F       the run file on the coordinator's host (for start)
+#   --bin-dir B        folder of podium and the services on every host; default /opt/podium/bin
+#   --env NAME=VALUE   in the environment of every process, such as NCCL_SOCKET_IFNAME=eth1; can be repeated
+#   --dry-run          show the commands that would run, and run none
+#
+# PODIUM_SSH is used in the place of `ssh -o BatchMode=yes`: HOST and one command for a POSIX shell follow it.
+set -euo pipefail
+
+say() { printf 'launch.sh: %s\n' "$*" >&2; }
+fail() {
+    say "$1"
+    exit 2
+}
+
+command="" hosts="" run_dir="" run_file="" bin_dir=/opt/podium/bin dry_run=""
+environment=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        start | stop | status | logs)
+            [ -z "$command" ] || fail "$command and $1: expected one command"
+            command=$1
+            shift
+            ;;
+        --dry-run)
+            dry_run=yes
+            shift
+            ;;
+        --hosts | --run-dir | --run-file | --bin-dir | --env)
+            [ $# -ge 2 ] || fail "$1 has no value"
+            case $1 in
+                --hosts) hosts=$2 ;;
+                --run-dir) run_dir=$2 ;;
+                --run-file) run_file=$2 ;;
+                --bin-dir) bin_dir=$2 ;;
+                --env) environment+=("$2") ;;
+            esac
+            shift 2
+            ;;
+        -h | --help)
+            sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p;}' "$0"
+            exit 0
+            ;;
+        *) fail "$1 is neither a command nor an option; --help says more" ;;
+    esac
+done
+[ -n "$command" ] || fail "a command is missing: start, stop, status or logs"
+[ -f "$hosts" ] || fail "--hosts is ${hosts:-missing}: expected a file; hosts.example explains it"
+[[ $run_dir == /* ]] || fail "--run-dir is ${run_dir:-missing}: expected an absolute path"
+for setting in ${environment[@]+"${environment[@]}"}; do
+    [[ $setting =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || fail "--env is $setting: expected NAME=VALUE"
+done
+read -ra ssh <<<"${PODIUM_SSH:-ssh -o BatchMode=yes}"
+
+# One entry a process, in the order of the file.
+names=() roles=() places=() devices=() coordinator="" port="" ranks=0 workers=0
+
+# Adds a process of role $1 on host $2 that computes on $3.
+add() {
+    roles+=("$1") places+=("$2") devices+=("$3")
+    case $1 in
+        coordinator) names+=(coordinator) ;;
+        learner)
+            names+=("learner-$ranks")
+            ranks=$((ranks + 1))
+            ;;
+        worker)
+            workers=$((workers + 1))
+            names+=("worker-$workers")
+            ;;
+    esac
+}
+
+read_hosts() {
+    local number=0 line role host settings setting count device i
+    while IFS= read -r line || [ -n "$line" ]; do
+        number=$((number + 1))
+        read -r role host settings <<<"${line%%#*}" || true
+        [ -n "$role" ] || continue
+        [ -n "$host" ] || fail "$hosts, line $number: $role has no host"
+        count=1 device=auto
+        for setting in $settings; do
+            case $role:$setting in
+                coordinator:port=*) port=${setting#*=} ;;
+                learner:device=* | worker:device=*) device=${setting#*=} ;;
+                worker:count=*) count=${setting#*=} ;;
+                *) fail "$hosts, line $number: $setting is no setting of a $role" ;;
+            esac
+        done
+        [[ $count =~ ^[1-9][0-9]*$ ]] || fail "$hosts, line $number: count is $count: expected a whole number, at least 1"
+        case $role in
+            coordinator)
+                [ -z "$coordinator" ] || fail "$hosts, line $number: a second coordinator"
+                coordinator=$host
+                ;;
+            learner | worker) ;;
+            *) fail "$hosts, line $number: $role is no role: expected coordinator, learner or worker" ;;
+        esac
+        for ((i = 0; i < count; i++)); do add "$role" "$host" "$device"; done
+    done <"$hosts"
+    [ -n "$coordinator" ] || fail "$hosts names no coordinator"
+    if ! [[ $port =~ ^[0-9]+$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
+        fail "$hosts: the coordinator's port is ${port:-missing}: expected port=1 to port=65535"
+    fi
+}
+
+# The words as one command of a POSIX shell.
+quoted() {
+    local word text=""
+    for word in "$@"; do text+=" '${word//\'/\'\\\'\'}'"; done
+    printf '%s' "${text# }"
+}
+
+# Runs the shell command $2 on host $1; standard input goes along.
+on() {
+    if [ -n "$dry_run" ]; then
+        printf '%s$ %s\n' "$1" "$2"
+    else
+        "${ssh[@]}" "$1" "$2"
+    fi
+}
+
+# The part of a host's name that others reach it by: without a user.
+reached_by() { printf '%s' "${1##*@}"; }
+
+# What process $1 (its index) runs.
+program() {
+    local host
+    host=$(reached_by "${places[$1]}")
+    local common=(--run-file "$run_dir/run.toml" --coordinator "$(reached_by "$coordinator"):$port" --device "${devices[$1]}")
+    case ${roles[$1]} in
+        coordinator)
+            quoted "$bin_dir/podium-coordinator" --run-file "$run_dir/run.toml" --out "$run_dir" \
+                --listen "0.0.0.0:$port" --advertise "$host" --metrics-listen 0.0.0.0:0
+            ;;
+        learner)
+            quoted "$bin_dir/podium-learner" train "${common[@]}" --state "$run_dir/learner" \
+                --rank "${names[$1]#learner-}" --world-size "$ranks" \
+                --collective-listen 0.0.0.0:0 --collective-advertise "$host" --metrics-listen 0.0.0.0:0
+            ;;
+        worker)
+            quoted "$bin_dir/podium-rollout-worker" "${common[@]}" --cache "$run_dir/cache/${names[$1]}" \
+                --metrics-listen 0.0.0.0:0
+            ;;
+    esac
+}
+
+# Shell that succeeds where the process whose file is $1 runs: its number may be another's by now.
+runs() {
+    printf '%s' "pid=\$(cat $(quoted "$1") 2>/dev/null) && grep -q podium- \"/proc/\$pid/cmdline\" 2>/dev/null"
+}
+
+start_process() {
+    local name=${names[$1]} pid_file log
+    pid_file=$run_dir/pids/$name log=$(quoted "$run_dir/logs/$name.log")
+    local line
+    line="if $(runs "$pid_file"); then echo $name runs already; else"
+    line+=" env$([ ${#environment[@]} -eq 0 ] || printf ' %s' "$(quoted "${environment[@]}")")"
+    line+=" setsid nohup $(program "$1") </dev/null >>$log 2>&1 & echo \$! >$(quoted "$pid_file"); echo $name is started; fi"
+    on "${places[$1]}" "$line"
+}
+
+# Asks processes of role $1 to leave and waits for them.
+stop_role() {
+    local i pid_file
+    for i in "${!names[@]}"; do
+        [ "${roles[$i]}" = "$1" ] || continue
+        pid_file=$run_dir/pids/${names[$i]}
+        on "${places[$i]}" "if $(runs "$pid_file"); then kill -TERM \"\$pid\"; fi"
+    done
+    for i in "${!names[@]}"; do
+        [ "${roles[$i]}" = "$1" ] || continue
+        pid_file=$run_dir/pids/${names[$i]}
+        on "${places[$i]}" "n=0; while $(runs "$pid_file") && [ \$n -lt 600 ]; do sleep 0.2; n=\$((n + 1)); done;
+if $(runs "$pid_file"); then echo ${names[$i]} does not leave; exit 1; else echo ${names[$i]} has left; fi"
+    done
+}
+
+# Every host once.
+each_host() { printf '%s\n' "${places[@]}" | sort -u; }
+
+start() {
+    [ -n "$run_file" ] || fail "--run-file is missing: a path on $coordinator"
+    local folders host i text="the run file"
+    folders=$(quoted mkdir -p "$run_dir/logs" "$run_dir/pids")
+    on "$coordinator" "$(quoted "$bin_dir/podium" check-config "$run_file")"
+    # A folder in which the run goes on is in use, and ready.
+    on "$coordinator" "$folders && if ! { $(runs "$run_dir/pids/coordinator"); }; then $(quoted "$bin_dir/podium" train \
+        "$run_file" --out "$run_dir" --prepare-only); fi"
+    [ -n "$dry_run" ] || text=$(on "$coordinator" "$(quoted cat "$run_dir/run.toml")")
+    while read -r host; do
+        [ "$host" != "$coordinator" ] || continue
+        on "$host" "$folders && $(quoted tee "$run_dir/run.toml") >/dev/null" <<<"$text"
+    done < <(each_host)
+    for i in "${!names[@]}"; do
+        [ "${roles[$i]}" != coordinator ] || start_process "$i"
+    done
+    for i in "${!names[@]}"; do
+        [ "${roles[$i]}" = coordinator ] || start_process "$i"
+    done
+}
+
+status() {
+    local i pid_file who
+    for i in "${!names[@]}"; do
+        pid_file=$run_dir/pids/${names[$i]} who="${names[$i]} on ${places[$i]}"
+        on "${places[$i]}" "if $(runs "$pid_file"); then echo $who runs as \$pid; else echo $who does not run; fi"
+    done
+    on "$coordinator" "$(quoted "$bin_dir/podium" status --out "$run_dir")"
+}
+
+logs() {
+    local i
+    for i in "${!names[@]}"; do
+        printf '==> %s on %s\n' "${names[$i]}" "${places[$i]}"
+        on "${places[$i]}" "$(quoted tail -n 5 "$run_dir/logs/${names[$i]}.log") || true"
+    done
+}
+
+read_hosts
+case $command in
+    start) start ;;
+    stop)
+        stop_role learner
+        stop_role worker
+        stop_role coordinator
+        ;;
+    status) status ;;
+    logs) logs ;;
+esac
