@@ -10,6 +10,7 @@ use podium_config::Model;
 use podium_grpo::PolicyVersion;
 use podium_model::DeviceThread;
 use podium_model::device_thread;
+use podium_runtime::logs;
 use podium_tokenizer::Variables;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -103,7 +104,14 @@ impl session::Sample for Engine {
         // Fetching can be stopped between two chunks and goes on there another time.
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            ready = self.ensure(lease.version) => { ready?; }
+            ready = self.ensure(lease.version) => match ready {
+                // This worker was out of reach for so long that others have sampled what it was to sample.
+                Err(Error::Cache(error)) if error.is_gone() => {
+                    tracing::warn!("lease {} is dropped: {}", lease.id, logs::describe(&error));
+                    return Ok(None);
+                }
+                ready => { ready?; }
+            },
         }
         let sample = move |sampler: &mut Sampler| sampler.sample(&lease, &|| stop.is_cancelled());
         Ok(self.thread.call("sample a lease", SAMPLE_DEADLINE, sample).await??)
@@ -151,6 +159,9 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         assert!(engine.sample(lease(1), stop).await.unwrap().is_none());
+
+        let outdated = engine.sample(lease(7), CancellationToken::new()).await.unwrap();
+        assert!(outdated.is_none(), "nobody has version 7 any more");
 
         let panic = |_: &mut Sampler| -> () { panic!("out of memory") };
         engine.thread.call("panic", LOAD_DEADLINE, panic).await.unwrap_err();

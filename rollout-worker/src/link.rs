@@ -6,7 +6,6 @@ use std::time::Duration;
 use podium_proto::convert::{self, Error as MessageError};
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{Coordinator, Error};
-use tonic::Code;
 use uuid::Uuid;
 
 /// Longest time the coordinator keeps a worker waiting for a lease.
@@ -127,8 +126,5 @@ impl Link {
 
 /// Whether a refusal means that the coordinator does not know this worker, as after its restart.
 pub(crate) fn is_forgotten(error: &Error) -> bool {
-    match error {
-        Error::Refused { status, .. } => status.code() == Code::NotFound,
-        Error::Address { .. } | Error::Unreachable { .. } | Error::Stopped { .. } => false,
-    }
+    error.is_not_found()
 }

@@ -52,6 +52,13 @@ pub(crate) enum Error {
     Folder(#[from] durable::Error),
 }
 
+impl Error {
+    /// Whether the coordinator does not keep the version any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Fetch { source: fetch::Error::Connection(error), .. } if error.is_not_found())
+    }
+}
+
 /// The folder of policy versions of one worker.
 #[derive(Debug)]
 pub(crate) struct PolicyCache {

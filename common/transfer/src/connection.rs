@@ -78,6 +78,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the coordinator has not (or no longer) what it was asked for.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
+    }
+}
+
 /// A way to reach the coordinator. Cheap to clone; connects when first used and again after every failure.
 #[derive(Debug, Clone)]
 pub struct Coordinator {

@@ -48,7 +48,7 @@ pub async fn is_there(coordinator: &Coordinator, version: PolicyVersion) -> Resu
     });
     match answer.await {
         Ok(_) => Ok(true),
-        Err(connection::Error::Refused { status, .. }) if status.code() == tonic::Code::NotFound => Ok(false),
+        Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
 }
