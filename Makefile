@@ -8,7 +8,7 @@ MOVIELENS ?= data/ml-100k
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity gpu prometheus fuzz lint format docs check-config benchmark \
+.PHONY: help setup build demo movielens test parity gpu prometheus namespaces slurm fuzz lint format docs check-config benchmark \
 	embedded-start configuration dashboards oracle fixtures ci clean distclean
 
 help: ## this list
