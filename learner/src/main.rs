@@ -63,10 +63,10 @@ impl Run {
 struct Train {
     #[command(flatten)]
     run: Run,
-    /// Where the coordinator serves; the environment's PODIUM_COORDINATOR or the run file's network.coordinator otherwise.
+    /// Where the coordinator serves; the environment's `PODIUM_COORDINATOR` or the run file's network.coordinator otherwise.
     #[arg(long, value_name = "HOST:PORT")]
     coordinator: Option<String>,
-    /// Find the coordinator by what it announces in the run's folder, and wait for it; also PODIUM_COORDINATOR_FROM.
+    /// Find the coordinator by what it announces in the run's folder, and wait for it; also `PODIUM_COORDINATOR_FROM`.
     #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
     coordinator_from: Option<PathBuf>,
     /// Folder for checkpoints and policy files.
@@ -116,7 +116,7 @@ struct Sft {
     /// run file's sft.rows otherwise.
     #[arg(long, value_name = "FILE.jsonl")]
     rows: Option<PathBuf>,
-    /// Start from random weights of this seed; the run file's sft.init_seed otherwise.
+    /// Start from random weights of this seed; the run file's `sft.init_seed` otherwise.
     #[arg(long, value_name = "SEED")]
     init_seed: Option<u64>,
     /// The config.json of a policy with random weights, where it is not the model's.

@@ -53,11 +53,11 @@ struct WorkOptions {
     /// The run file, the same as the coordinator's.
     #[arg(long, value_name = "RUN.toml")]
     run_file: PathBuf,
-    /// Where the coordinator is, host:port; by default the environment's PODIUM_COORDINATOR, or what the run file says under
+    /// Where the coordinator is, host:port; by default the environment's `PODIUM_COORDINATOR`, or what the run file says under
     /// `network`.
     #[arg(long, value_name = "ADDRESS")]
     coordinator: Option<String>,
-    /// Find the coordinator by what it announces in the run's folder, and wait for it; also PODIUM_COORDINATOR_FROM.
+    /// Find the coordinator by what it announces in the run's folder, and wait for it; also `PODIUM_COORDINATOR_FROM`.
     #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
     coordinator_from: Option<PathBuf>,
     /// Folder for policy versions, of this worker alone.
