@@ -1,10 +1,13 @@
 //! From the answers of all parts to figures.
 
-use podium_recsys::ranking::{Baseline, slices};
+use podium_recsys::candidates::Negatives;
+use podium_recsys::ranking::probes::user_means;
+use podium_recsys::ranking::{Baseline, Metric, estimate_values, slices};
+use podium_recsys::synthetic::{Best, Oracle};
 use serde_json::{Value, json};
 
 use super::figure::{Figure, name_and_cut};
-use super::ranked::{Answers, Ranked};
+use super::ranked::{Answers, Ranked, Ranking};
 use super::{Error, Plan, comparisons, probes};
 
 /// Slices of each kind.
@@ -43,11 +46,16 @@ impl Evaluation {
             negatives.iter().map(|&negatives| table(&plan, negatives)).collect::<Result<Vec<_>, _>>()?;
         let mut evaluation = Self { figures: Vec::new(), tables, plan };
         let groups = evaluation.groups();
+        // The oracle takes negatives for drawn evenly.
+        let even = evaluation.plan.run.candidates.negatives == Negatives::Uniform;
+        let data = evaluation.plan.run.data.dir.as_deref().filter(|_| even);
+        let oracle = data.map(Oracle::open).transpose()?.flatten();
         for table in &evaluation.tables {
             let (plan, figures) = (&evaluation.plan, &mut evaluation.figures);
             for ranked in &table.ranked {
                 metrics(plan, table.negatives, ranked, &groups, figures);
             }
+            best_possible(plan, table, oracle.as_ref(), figures);
             comparisons::add(plan, table, figures);
             probes::add(plan, table, figures);
         }
@@ -162,6 +170,29 @@ fn metrics(plan: &Plan, negatives: usize, ranked: &Ranked, groups: &[Group], fig
         let estimates = ranks.of(members).estimates(&metrics, seed);
         let sliced = metrics.iter().zip(estimates).map(figure);
         figures.extend(sliced.map(|figure| Figure { slice: name.clone(), ..figure }));
+    }
+}
+
+/// What nobody can do better than on average, where the data set's probabilities are known.
+fn best_possible(plan: &Plan, table: &Table, oracle: Option<&Oracle>, figures: &mut Vec<Figure>) {
+    let (Some(oracle), Some(answers)) = (oracle, table.answers.first()) else { return };
+    let best: Vec<Vec<Best>> = answers
+        .draws
+        .iter()
+        .map(|draw| {
+            let asked = plan.users().iter().zip(draw);
+            asked.map(|(user, answer)| oracle.best(plan.dataset.history(user), &answer.candidates)).collect()
+        })
+        .collect();
+    let candidates = table.negatives + 1;
+    let metrics = Metric::at(&plan.asked.at, candidates).into_iter().chain([Metric::ReciprocalRank]);
+    for metric in metrics {
+        let means = user_means(&best, |best| Some([best.expected(metric, candidates)]));
+        let (name, k) = name_and_cut(metric);
+        let estimate = estimate_values(&means, plan.run.candidates.evaluation_seed).pop();
+        figures.extend(estimate.map(|estimate| {
+            Figure::new(("best possible", Ranking::Baseline), table.negatives, name, k, estimate).plain()
+        }));
     }
 }
 

@@ -117,7 +117,7 @@ impl Plan {
         programs: &Programs,
     ) -> Result<Self, Error> {
         if run.data.dir.is_none() {
-            let folder = out.join("data");
+            let folder = out.join("embedded");
             let folder =
                 std::path::absolute(&folder).map_err(|source| Error::Read { path: folder, source })?;
             synthetic::write_data(&run.world, &folder)?;

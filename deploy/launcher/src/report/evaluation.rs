@@ -119,10 +119,11 @@ impl<'a> Section<'a> {
 
     fn metrics(&self, html: &mut String) {
         let is_metric = |figure: &&Figure| matches!(figure.metric.as_str(), "HR" | "NDCG" | "MRR");
-        let mut names: Vec<(&str, usize, String)> = self
+        let kind = |figure: &Figure| ["HR", "NDCG", "MRR"].iter().position(|kind| *kind == figure.metric);
+        let mut names: Vec<(Option<usize>, usize, String)> = self
             .plain()
             .filter(is_metric)
-            .map(|figure| (figure.metric.as_str(), figure.k.unwrap_or(usize::MAX), figure.name()))
+            .map(|figure| (kind(figure), figure.k.unwrap_or(usize::MAX), figure.name()))
             .collect();
         names.sort();
         names.dedup();
@@ -148,26 +149,28 @@ impl<'a> Section<'a> {
         table(html, "All metrics", &format!("<tr>{header}</tr>{rows}"), true);
     }
 
+    /// The first policy's at a glance, everybody's behind a fold.
     fn comparisons(&self, html: &mut String) {
-        let mut rows = String::new();
-        for figure in self.figures.iter().filter(|figure| figure.against.is_some()) {
-            let direction = match (figure.low, figure.high) {
-                (Some(low), _) if low > 0.0 => " up",
-                (_, Some(high)) if high < 0.0 => " down",
-                _ => "",
-            };
-            let _ = write!(
-                rows,
-                "<tr><td>{} less {}</td><td>{}</td><td><span class=\"change{direction}\">{}</span></td><td>{}</td></tr>",
-                Escaped(label((&figure.policy, figure.ranking))),
-                Escaped(figure.against.as_deref().unwrap_or_default()),
-                figure.name(),
-                figure.text(),
-                figure.p_value.map_or(String::new(), |p| format!("{p:.4}")),
-            );
-        }
+        let all: Vec<&Figure> =
+            self.figures.iter().copied().filter(|figure| figure.against.is_some()).collect();
+        let first = all.first().map(|figure| figure.policy.as_str());
+        let widest = |of: &Figure| {
+            let same = all.iter().filter(|figure| figure.metric == "NDCG" && figure.ranking == of.ranking);
+            same.filter_map(|figure| figure.k).max()
+        };
+        let is_headline = |figure: &&&Figure| {
+            Some(figure.policy.as_str()) == first
+                && match figure.metric.as_str() {
+                    "HR" => figure.k == Some(1),
+                    "NDCG" => figure.k == widest(figure),
+                    _ => false,
+                }
+        };
         let header = "<tr><th></th><th>metric</th><th>paired difference</th><th>p</th></tr>";
-        table(html, "Paired differences", &format!("{header}{rows}"), true);
+        let headlines: String = all.iter().filter(is_headline).map(|figure| difference(figure)).collect();
+        table(html, "Paired differences", &format!("{header}{headlines}"), true);
+        let everything: String = all.iter().map(|figure| difference(figure)).collect();
+        table(html, "All paired differences", &format!("{header}{everything}"), false);
     }
 
     /// The widest NDCG of every slice.
@@ -232,6 +235,23 @@ impl<'a> Section<'a> {
         let header = "<tr><th></th><th>figure</th><th>value</th><th>p</th></tr>";
         table(html, "Form, places and popularity", &format!("{header}{rows}"), false);
     }
+}
+
+/// A row of a table of differences.
+fn difference(figure: &Figure) -> String {
+    let direction = match (figure.low, figure.high) {
+        (Some(low), _) if low > 0.0 => " up",
+        (_, Some(high)) if high < 0.0 => " down",
+        _ => "",
+    };
+    format!(
+        "<tr><td>{} less {}</td><td>{}</td><td><span class=\"change{direction}\">{}</span></td><td>{}</td></tr>",
+        Escaped(label((&figure.policy, figure.ranking))),
+        Escaped(figure.against.as_deref().unwrap_or_default()),
+        figure.name(),
+        figure.text(),
+        figure.p_value.map_or(String::new(), |p| format!("{p:.4}")),
+    )
 }
 
 fn table(html: &mut String, title: &str, rows: &str, open: bool) {
