@@ -32,7 +32,7 @@ pub(crate) fn lists(evaluation: &Evaluation, mut file: impl Write) -> io::Result
             }
         }
     }
-    Ok(())
+    file.flush()
 }
 
 fn line(evaluation: &Evaluation, table: &Table, (draw, reversed): (usize, bool), user: usize) -> Value {
