@@ -111,7 +111,11 @@ fn probes(figures: &[&Figure]) -> String {
                 },
             )
         };
-        rows.push(std::iter::once(label(who)).chain(columns.map(cell)).collect());
+        let cells = columns.map(cell);
+        // The best that is possible is a mean, which puts nothing first.
+        if cells.iter().any(|cell| cell != "–") {
+            rows.push(std::iter::once(label(who)).chain(cells).collect());
+        }
     }
     laid_out(&rows)
 }
