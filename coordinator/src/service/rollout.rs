@@ -128,8 +128,13 @@ impl Rollout for Service {
         let training =
             submitted.iter().filter(|result| matches!(result.slot, Slot::Training(_))).count() as u64;
         metrics::handed_in(training);
-        let kept = self.keep(worker, lease, version, submitted).await;
-        let counts = kept.inspect_err(|_| metrics::failed(training))?;
+        // On a task of its own: a worker that hangs up meanwhile must not leave groups behind that count as nothing.
+        let service = Self(self.0.clone());
+        let kept = tokio::spawn(async move {
+            let kept = service.keep(worker, lease, version, submitted).await;
+            kept.inspect_err(|_| metrics::failed(training))
+        });
+        let counts = kept.await.map_err(|ended| Status::internal(ended.to_string()))??;
         Ok(Response::new(v1::SubmitResponse {
             accepted: counts.accepted,
             repeated_results: counts.repeated,

@@ -1,7 +1,8 @@
 //! Whole runs over the real service: what comes out does not depend on workers, restarts or repetition.
 
-use crate::fakes::{Batches, Learner, Place, work};
+use crate::fakes::{Batches, Learner, Place, call, work};
 use podium_coordinator::run::Outcome;
+use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -208,4 +209,24 @@ async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_version
     assert_eq!(running.finished().await.unwrap(), Outcome::Drained);
     let row = &place.rows("out", "metrics.jsonl")[0];
     assert_eq!((&row["step"], &row["loss"]), (&json!(1), &json!(0)), "the late report is in the row");
+}
+
+#[tokio::test]
+async fn people_are_told_why_a_rank_ended() {
+    let place = Place::new(&[]);
+    let (running, stop) = place.start("run").await;
+    let coordinator = place.connect(running.address());
+    let learner = Learner::new(place.file.clone(), coordinator.clone());
+    learner.join(0).await;
+    let fail = v1::FailRequest {
+        learner_id: learner.id.to_string(),
+        failure: v1::Failure::NotFinite.into(),
+        reason: "the norm of the gradient is NaN".into(),
+    };
+    call!(coordinator, learner.fail, fail).await.unwrap();
+    let status = call!(coordinator, status.get, v1::StatusRequest {}).await.unwrap();
+    let told = "rank 0 ended: the norm of the gradient is NaN".to_owned();
+    assert!(status.warnings.contains(&told), "{:?}", status.warnings);
+    stop.cancel();
+    running.finished().await.unwrap();
 }
