@@ -44,8 +44,8 @@ fn on_one_host() -> Result<String> {
     run.weights_hash(STEPS)
 }
 
+/// A run and the hosts that it is spread over.
 struct Network {
-    // Processes end before their hosts do.
     run: Run,
     hosts: Hosts,
 }
