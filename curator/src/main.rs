@@ -5,6 +5,7 @@ mod baselines;
 mod caption;
 mod check;
 mod endpoint;
+mod flags;
 mod import;
 mod leak;
 mod mix;
@@ -19,7 +20,7 @@ mod store;
 mod vocabulary;
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -83,17 +84,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Embedded { out, seed } => {
-            let world = World { seed: *seed, ..World::default() };
-            std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-            synthetic::write_data(&world, out)?;
-            synthetic::write_tokenizer(&world, out)?;
-            tracing::info!(
-                "{} training users, {} held out, {} items: {}",
-                world.train_users,
-                world.test_users,
-                world.items(),
-                out.display()
-            );
+            write_embedded(out, &World { seed: *seed, ..World::default() })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Prompts(arguments) => told(prompts::measure(arguments)),
@@ -107,6 +98,26 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Mix(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
     }
+}
+
+/// Writes the embedded data set, and never over another one.
+fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !out.join("train.tsv").exists() || out.join(synthetic::WORLD_FILE).exists(),
+        "{} holds another data set: expected a new folder, or one that this command wrote",
+        out.display()
+    );
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    synthetic::write_data(world, out)?;
+    synthetic::write_tokenizer(world, out)?;
+    tracing::info!(
+        "{} training users, {} held out, {} items: {}",
+        world.train_users,
+        world.test_users,
+        world.items(),
+        out.display()
+    );
+    Ok(())
 }
 
 /// Prints what a command has to say.

@@ -16,6 +16,7 @@ use podium_recsys::{Task, UserId};
 use podium_runtime::durable;
 
 use crate::assess::{ASSESSMENT, Assessment};
+use crate::flags;
 use crate::reasoning::users;
 use crate::source::{self, Source};
 
@@ -65,10 +66,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
     /// Share of the training users whose reasoning is shown.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = flags::share)]
     share: f64,
     /// Least confidence of reasoning that is shown.
-    #[arg(long, value_name = "C", default_value_t = 0.5)]
+    #[arg(long, value_name = "C", default_value_t = 0.5, value_parser = flags::finite)]
     threshold: f64,
     /// Epochs to write; each shows every user once, with candidates drawn anew.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -82,11 +83,6 @@ pub(crate) struct Arguments {
     /// The file to write; in the data folder otherwise.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("expected a share from 0 to 1".to_owned()) }
 }
 
 impl Arguments {

@@ -2,9 +2,11 @@
 //!
 //! `podium-learner sft --model DIR --init-seed S` makes the weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fs, io};
 
+use anyhow::Context;
 use clap::Args;
 use podium_recsys::vocabulary;
 use podium_runtime::durable;
@@ -34,6 +36,17 @@ pub(crate) struct Arguments {
     heads: u32,
 }
 
+/// A file of weights in `folder`: what is beside it belongs to it.
+fn weights(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let paths = paths.with_context(|| format!("cannot read {}", folder.display()))?;
+    Ok(paths.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "safetensors")))
+}
+
 impl Arguments {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let Self { hidden_size, layers, heads, .. } = *self;
@@ -42,6 +55,12 @@ impl Arguments {
             hidden_size % (2 * heads) == 0,
             "--hidden-size is {hidden_size}: expected a multiple of twice --heads, which is {heads}"
         );
+        if let Some(weights) = weights(&self.out)? {
+            anyhow::bail!(
+                "{} is a model's: expected a folder without weights, whose tokenizer and shape may be replaced",
+                weights.display()
+            );
+        }
         let source = self.source.load()?;
         let items = source.dataset.catalogue.items().iter().map(|item| item.id);
         let tokens = vocabulary::tokens([], items);

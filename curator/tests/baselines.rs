@@ -87,3 +87,15 @@ fn lengths_of_prompts_and_what_was_shortened_are_told() {
     assert!(impossible.contains("too long whatever is left out  20"), "{impossible}");
     assert!(impossible.contains("expected at most 100 (prompt.max_chars)"), "{impossible}");
 }
+
+#[test]
+fn numbers_beyond_reason_are_refused() {
+    let most = u64::MAX.to_string();
+    for flag in ["--negatives", "--draws"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_podium-curator"))
+            .args(["baselines", "--data", "nowhere", flag, &most])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flag}: {output:?}");
+    }
+}

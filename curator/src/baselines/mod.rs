@@ -7,6 +7,7 @@ mod report;
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
@@ -31,13 +32,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 2)]
     min_interactions: usize,
     /// Negatives beside each target; several numbers make several tables.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [9, 99])]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [9, 99], value_parser = up_to(1_000_000))]
     negatives: Vec<usize>,
     /// How negatives are drawn from the items outside the user's whole history.
     #[arg(long, value_enum, default_value = "uniform")]
     drawn: Drawn,
     /// Candidate lists a user.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     draws: u64,
     /// Where HR, NDCG and MRR are cut.
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
@@ -51,6 +52,10 @@ pub(crate) struct Arguments {
     /// Write the figures to this file, too, slices included.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+fn up_to(most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=most)
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

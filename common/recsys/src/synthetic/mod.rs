@@ -33,7 +33,7 @@ use crate::{demonstration, prompt, task};
 use universe::{LOOKS, THEMES, Universe};
 
 /// The world's description beside its data, from which [`Oracle::open`] knows what is best.
-const WORLD_FILE: &str = "world.json";
+pub const WORLD_FILE: &str = "world.json";
 /// Ids of held-out users start here; those of training users stay below.
 const HELD_OUT_FROM: u64 = 1_000_000;
 
