@@ -3,14 +3,15 @@
 //! The model sees the picture alone. What it may not say is checked here, since a caption that names the title would tell
 //! the policy nothing that the title does not.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fs, io};
 
+use anyhow::Context;
 use clap::Args;
-use podium_recsys::dataset::write;
-use podium_recsys::{Catalogue, ItemId};
+use podium_recsys::ItemId;
 use podium_runtime::durable;
+use serde_json::{Map, Value, json};
 
 use crate::endpoint::{Message, Part};
 use crate::naming::names;
@@ -74,19 +75,42 @@ impl Arguments {
 
         let output = source.file("captions.json");
         outcome.finish(&session, &output, || {
-            let new = items.iter().zip(captions).filter_map(|((item, _), caption)| Some((*item, caption?)));
-            Ok(durable::write(&output, captions_file(catalogue, &new.collect()).as_bytes())?)
+            let mut entries = entries(&output)?;
+            let mut any = false;
+            for ((item, _), caption) in items.iter().zip(captions) {
+                any |= caption.is_some_and(|caption| enter(&mut entries, *item, title(*item), &caption));
+            }
+            if any {
+                // In the order of their numbers, as the importer writes them; what is no item comes last.
+                let mut sorted: Vec<_> = entries.into_iter().collect();
+                sorted.sort_by_key(|(key, _)| key.parse::<u64>().unwrap_or(u64::MAX));
+                let text = format!("{:#}\n", Value::Object(sorted.into_iter().collect()));
+                durable::write(&output, text.as_bytes())?;
+            }
+            Ok(any)
         })
     }
 }
 
-/// The captions file: what is new, and what was there for items without a new one.
-fn captions_file(catalogue: &Catalogue, new: &BTreeMap<ItemId, String>) -> String {
-    let entries = catalogue.items().iter().filter_map(|item| {
-        let caption = new.get(&item.id).or(item.caption.as_ref())?;
-        Some((item.id, item.title.as_str(), caption.as_str()))
-    });
-    write::captions(entries).unwrap_or_else(|| "{}\n".to_owned())
+/// What the captions file holds; nothing where there is none yet.
+fn entries(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Ok(bytes) => serde_json::from_slice(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes))
+            .with_context(|| format!("{}: expected a JSON object with an entry an item", path.display())),
+    }
+}
+
+/// Puts a caption into the item's entry, whose other fields stay. Whether it is another than before.
+fn enter(entries: &mut Map<String, Value>, item: ItemId, title: &str, caption: &str) -> bool {
+    let entry = entries.entry(item.0.to_string()).or_insert(Value::Null);
+    if let Value::Object(fields) = entry {
+        let old = fields.insert("caption".to_owned(), caption.into());
+        return old.is_none_or(|old| old != caption);
+    }
+    *entry = json!({ "title": title, "caption": caption });
+    true
 }
 
 /// Takes a caption that keeps the rules, or says which one it breaks.

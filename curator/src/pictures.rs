@@ -38,6 +38,8 @@ pub(crate) enum Oddity {
     Name,
     /// Its item is not in the titles file.
     UnknownItem,
+    /// It cannot be read, or is a link to nothing.
+    Unreadable,
     /// Neither JPEG nor PNG nor WebP, whatever its name says.
     NotAPicture,
     /// Too large to send.
@@ -51,6 +53,7 @@ impl fmt::Display for Oddity {
         match self {
             Self::Name => f.write_str("not named <item>.jpg, .jpeg, .png or .webp"),
             Self::UnknownItem => f.write_str("its item is not in the titles file"),
+            Self::Unreadable => f.write_str("it cannot be read"),
             Self::NotAPicture => f.write_str("neither JPEG nor PNG nor WebP"),
             Self::TooLarge => write!(f, "larger than {LARGEST_BYTES} bytes"),
             Self::SecondPicture => f.write_str("its item has another picture"),
@@ -77,7 +80,7 @@ impl Pictures {
         paths.sort();
         let mut pictures = Self::default();
         for path in paths {
-            match pictures.item(&path, catalogue)? {
+            match pictures.item(&path, catalogue) {
                 Ok(item) => {
                     pictures.of_items.insert(item, path);
                 }
@@ -87,32 +90,33 @@ impl Pictures {
         Ok(pictures)
     }
 
-    fn item(&self, path: &Path, catalogue: &Catalogue) -> Result<Result<ItemId, Oddity>, Error> {
+    fn item(&self, path: &Path, catalogue: &Catalogue) -> Result<ItemId, Oddity> {
         let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
         let extension = part(path.extension()).unwrap_or_default().to_ascii_lowercase();
         let item = part(path.file_stem()).and_then(|stem| stem.parse::<ItemId>().ok());
         let Some(item) = item.filter(|_| ["jpg", "jpeg", "png", "webp"].contains(&extension.as_str())) else {
-            return Ok(Err(Oddity::Name));
+            return Err(Oddity::Name);
         };
         if !catalogue.contains(item) {
-            return Ok(Err(Oddity::UnknownItem));
+            return Err(Oddity::UnknownItem);
         }
-        let failed = |source| Error::Read { path: path.to_owned(), source };
-        let bytes = fs::metadata(path).map_err(failed)?;
-        if bytes.is_dir() {
-            return Ok(Err(Oddity::NotAPicture));
+        let unreadable = |_: io::Error| Oddity::Unreadable;
+        let metadata = fs::metadata(path).map_err(unreadable)?;
+        // Opening a pipe would wait for whoever writes.
+        if !metadata.is_file() {
+            return Err(Oddity::NotAPicture);
         }
         let mut start = Vec::new();
-        File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(failed)?;
-        Ok(if media_type(&start).is_none() {
+        File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(unreadable)?;
+        if media_type(&start).is_none() {
             Err(Oddity::NotAPicture)
-        } else if bytes.len() > LARGEST_BYTES {
+        } else if metadata.len() > LARGEST_BYTES {
             Err(Oddity::TooLarge)
         } else if self.of_items.contains_key(&item) {
             Err(Oddity::SecondPicture)
         } else {
             Ok(item)
-        })
+        }
     }
 }
 
@@ -160,7 +164,13 @@ mod tests {
         for (name, bytes, _) in &files {
             fs::write(folder.path().join(name), bytes).unwrap();
         }
-        let catalogue = Catalogue::new((1..=5).map(|id| Item {
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("nowhere", path("6.png")).unwrap();
+        nix::unistd::mkfifo(&path("7.png"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::create_dir(path("8.png")).unwrap();
+        let odd =
+            [("6.png", Oddity::Unreadable), ("7.png", Oddity::NotAPicture), ("8.png", Oddity::NotAPicture)];
+        let catalogue = Catalogue::new((1..=8).map(|id| Item {
             id: ItemId(id),
             title: "Title".to_owned(),
             caption: None,
@@ -168,8 +178,9 @@ mod tests {
         }));
         let pictures = Pictures::list(folder.path(), &catalogue).unwrap();
         assert_eq!(pictures.of_items.keys().copied().collect::<Vec<_>>(), [1, 2, 3].map(ItemId));
-        for (name, _, oddity) in files {
-            let path = folder.path().join(name);
+        let odd = odd.map(|(name, oddity)| (name, Some(oddity)));
+        for (name, oddity) in files.map(|(name, _, oddity)| (name, oddity)).into_iter().chain(odd) {
+            let path = path(name);
             let found = pictures.odd.iter().find(|(odd, _)| *odd == path).map(|(_, oddity)| *oddity);
             assert_eq!(found, oddity, "{name}");
         }

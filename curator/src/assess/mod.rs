@@ -15,6 +15,7 @@ use podium_recsys::{Dataset, UserId};
 use podium_runtime::durable;
 use serde::{Deserialize, Serialize};
 
+use crate::flags;
 use crate::reasoning::{Modality, file, steps};
 use crate::session::{self, Failure, Outcome, Question, Session};
 use crate::source;
@@ -40,13 +41,8 @@ pub(crate) struct Arguments {
     rankings: u64,
     /// Weight of the agreement between pictures and captions, from 0 to 1; the prediction has the rest. With 0 the
     /// reasoning from pictures and captions is not read.
-    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = weight)]
+    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = flags::share)]
     agreement_weight: f64,
-}
-
-fn weight(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("expected a number from 0 to 1".to_owned()) }
 }
 
 /// The file of scores.
@@ -164,7 +160,8 @@ impl Arguments {
                 rows,
             };
             let text = serde_json::to_string_pretty(&assessment)? + "\n";
-            Ok(durable::write(&output, text.as_bytes())?)
+            durable::write(&output, text.as_bytes())?;
+            Ok(true)
         })
     }
 }

@@ -57,9 +57,13 @@ impl Limits {
         self.paused_until_ms = self.paused_until_ms.max(until_ms as f64);
     }
 
-    /// Whether a request granted for `at_ms` has to wait longer because of a pause that came since: until when.
-    pub(crate) fn paused_beyond(&self, at_ms: u64) -> Option<u64> {
-        (self.paused_until_ms > at_ms as f64).then_some(self.paused_until_ms as u64)
+    /// When a request that was granted for `at_ms` may go instead, if a pause that came since reaches beyond that; it is
+    /// now `now_ms`.
+    ///
+    /// It queues anew behind all that were granted: the end of the pause is nobody's turn. Its first turn passed unused,
+    /// in the pause, so nothing is given back for it.
+    pub(crate) fn grant_after_pause(&mut self, at_ms: u64, now_ms: u64, tokens: u64) -> Option<u64> {
+        (self.paused_until_ms > at_ms as f64).then(|| self.grant(now_ms, tokens))
     }
 
     fn span_of(&self, tokens: u64) -> f64 {
@@ -69,6 +73,8 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -99,26 +105,54 @@ mod tests {
     fn pauses_hold_everybody_back() {
         let mut limits = Limits::new(Rates::default());
         let at = limits.grant(10, 1);
-        assert_eq!(limits.paused_beyond(at), None);
+        assert_eq!(limits.grant_after_pause(at, at, 1), None);
         limits.pause(500);
         limits.pause(300);
-        assert_eq!(limits.paused_beyond(at), Some(500));
+        assert_eq!(limits.grant_after_pause(at, at, 1), Some(500));
         assert_eq!(limits.grant(20, 1), 500);
+    }
+
+    #[test]
+    fn tokens_are_spread_after_a_pause_as_well() {
+        let mut limits = Limits::new(Rates { requests_per_min: 0, tokens_per_min: 600 });
+        let granted = [0, 1, 2].map(|_| limits.grant(0, 100));
+        assert_eq!(granted, [0, 10_000, 20_000]);
+        limits.pause(60_000);
+        assert_eq!(
+            granted.map(|at| limits.grant_after_pause(at, at, 100)),
+            [60_000, 70_000, 80_000].map(Some)
+        );
     }
 
     proptest! {
         #[test]
         fn no_minute_holds_more_than_its_requests(
             rate in 1_u64..200,
-            gaps in prop::collection::vec(0_u64..2_000, 1..200),
+            steps in prop::collection::vec((0_u64..2_000, prop::option::weighted(0.1, 1_u64..100_000)), 1..200),
         ) {
             let mut limits = Limits::new(Rates { requests_per_min: rate, tokens_per_min: 0 });
-            let mut now = 0;
-            let mut times = Vec::new();
-            for gap in gaps {
+            let (mut now, mut waiting, mut times) = (0, BTreeSet::new(), Vec::new());
+            // Those whose turn comes until `end` go, unless a pause holds them back.
+            let go = |limits: &mut Limits, waiting: &mut BTreeSet<u64>, times: &mut Vec<u64>, end: u64| {
+                while let Some(at) = waiting.first().copied().filter(|&at| at <= end) {
+                    waiting.remove(&at);
+                    match limits.grant_after_pause(at, at, 0) {
+                        Some(later) => prop_assert!(later > at && waiting.insert(later), "two at {later}"),
+                        None => times.push(at),
+                    }
+                }
+                Ok(())
+            };
+            for (gap, pause) in steps {
                 now += gap;
-                times.push(limits.grant(now, 0));
+                go(&mut limits, &mut waiting, &mut times, now)?;
+                let at = limits.grant(now, 0);
+                prop_assert!(waiting.insert(at), "two at {at}");
+                if let Some(length) = pause {
+                    limits.pause(now + length);
+                }
             }
+            go(&mut limits, &mut waiting, &mut times, u64::MAX)?;
             for (index, start) in times.iter().enumerate() {
                 let within = times[index..].iter().take_while(|&&time| time < start + 60_000).count() as u64;
                 prop_assert!(within <= rate, "{within} requests from {start} on");

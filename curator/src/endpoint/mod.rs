@@ -16,7 +16,7 @@ use reqwest::{Client, StatusCode, Url, redirect};
 pub(crate) use backoff::wait_ms;
 pub(crate) use limits::{Limits, Rates};
 pub(crate) use secret::Secret;
-pub(crate) use wire::{Message, Part, Reply, Request};
+pub(crate) use wire::{MOST_TOKENS, Message, Part, Reply, Request};
 
 /// No reply is longer.
 const LONGEST_REPLY_BYTES: usize = 16 << 20;
@@ -78,7 +78,7 @@ pub(crate) enum Remedy {
     Again(Option<Duration>),
     /// This request will never be answered; others may be.
     Skip,
-    /// No request will be answered: wrong key, unknown model, no credit.
+    /// No request will be answered: wrong address, key or model, or no credit.
     Stop,
 }
 
@@ -87,7 +87,7 @@ impl Error {
     pub(crate) fn remedy(&self) -> Remedy {
         let Self::Status { status, text, retry_after } = self else { return Remedy::Again(None) };
         match status.as_u16() {
-            401 | 402 | 404 => Remedy::Stop,
+            300..=399 | 401..=405 => Remedy::Stop,
             429 if text.contains("insufficient_quota") => Remedy::Stop,
             408 | 409 | 425 | 429 | 500..=599 => Remedy::Again(*retry_after),
             _ => Remedy::Skip,
@@ -150,11 +150,13 @@ impl Endpoint {
                 return Err(Error::TooLong);
             }
         }
-        let text = self.secret.hide(&String::from_utf8_lossy(&bytes));
+        let body = String::from_utf8_lossy(&bytes);
         if status.is_success() {
-            Ok(wire::reply(&text)?)
+            // Read first: a key that is also a piece of the JSON must not break it.
+            let reply = wire::reply(&body)?;
+            Ok(Reply { text: self.secret.hide(&reply.text), ..reply })
         } else {
-            Err(Error::Status { status, text: beginning(&text), retry_after })
+            Err(Error::Status { status, text: beginning(&self.secret.hide(&body)), retry_after })
         }
     }
 }
@@ -189,12 +191,13 @@ mod tests {
         for status in [408, 429, 500, 502, 503, 529] {
             assert_eq!(remedy(status, ""), Remedy::Again(Some(Duration::from_secs(3))), "{status}");
         }
-        for status in [301, 400, 403, 413, 422] {
+        for status in [400, 413, 422] {
             assert_eq!(remedy(status, ""), Remedy::Skip, "{status}");
         }
-        for (status, text) in [(401, ""), (402, ""), (404, ""), (429, "\"code\": \"insufficient_quota\"")] {
-            assert_eq!(remedy(status, text), Remedy::Stop, "{status}");
+        for status in [301, 302, 307, 308, 401, 402, 403, 404, 405] {
+            assert_eq!(remedy(status, ""), Remedy::Stop, "{status}");
         }
+        assert_eq!(remedy(429, "\"code\": \"insufficient_quota\""), Remedy::Stop);
         assert_eq!(Error::Junk(wire::reply("{}").unwrap_err()).remedy(), Remedy::Again(None));
     }
 

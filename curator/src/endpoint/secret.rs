@@ -6,6 +6,8 @@ use reqwest::header::HeaderValue;
 
 /// What stands in place of the key wherever a text would show it.
 const HIDDEN: &str = "[key]";
+/// A shorter key is a word that stands for one, such as `EMPTY`, and may stand in any text.
+const SHORTEST_HIDDEN_BYTES: usize = 12;
 
 /// A key that cannot be printed. Empty where the endpoint needs none.
 #[derive(Clone, Default)]
@@ -28,7 +30,7 @@ impl Secret {
 
     /// `text` without the key, for what an endpoint sends back: some quote it in their errors.
     pub(crate) fn hide(&self, text: &str) -> String {
-        if self.0.is_empty() { text.to_owned() } else { text.replace(&self.0, HIDDEN) }
+        if self.0.len() < SHORTEST_HIDDEN_BYTES { text.to_owned() } else { text.replace(&self.0, HIDDEN) }
     }
 }
 
@@ -49,6 +51,8 @@ mod tests {
         assert_eq!(secret.hide("wrong key sk-very-secret!"), "wrong key [key]!");
         assert!(!format!("{:?}", secret.header()).contains("very"));
         assert!(Secret::default().header().is_none());
-        assert_eq!(Secret::default().hide("text"), "text");
+        for word in ["", "1", "EMPTY"] {
+            assert_eq!(Secret(word.to_owned()).hide("EMPTY text 1"), "EMPTY text 1");
+        }
     }
 }

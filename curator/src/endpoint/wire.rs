@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+/// An endpoint that counts more tokens in a request miscounts: no model takes as many.
+pub(crate) const MOST_TOKENS: u64 = 1 << 24;
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Message {
@@ -146,7 +149,7 @@ pub(crate) fn reply(body: &str) -> Result<Reply, Error> {
     if text.is_empty() {
         return Err(Error::NoText);
     }
-    let tokens = |field: &str| value["usage"][field].as_u64().unwrap_or(0);
+    let tokens = |field: &str| value["usage"][field].as_u64().unwrap_or(0).min(MOST_TOKENS);
     Ok(Reply {
         text: text.to_owned(),
         cut: choice["finish_reason"] == "length",
@@ -176,6 +179,14 @@ mod tests {
             json!({"model": "m", "messages": messages, "max_tokens": 7, "seed": 2, "top_p": 0.5})
         );
         assert_eq!(request.expected_tokens(), 3 + 5);
+    }
+
+    #[test]
+    fn token_counts_of_no_model_are_not_believed() {
+        let usage = json!({ "prompt_tokens": u64::MAX, "completion_tokens": 7 });
+        let body = json!({ "choices": [{ "message": { "content": "yes" } }], "usage": usage });
+        let reply = reply(&body.to_string()).unwrap();
+        assert_eq!((reply.prompt_tokens, reply.completion_tokens), (MOST_TOKENS, 7));
     }
 
     #[test]

@@ -35,11 +35,19 @@ pub(crate) fn read(path: &Path, dataset: &Dataset) -> Result<BTreeMap<UserId, St
     Ok(reasoning)
 }
 
-/// Writes the reasoning about those `users` for whom there is a text.
-pub(super) fn write(path: &Path, users: &[&User], texts: Vec<Option<String>>) -> anyhow::Result<()> {
-    let rows = users
-        .iter()
-        .zip(texts)
-        .filter_map(|(user, text)| Some(json!({ "user_id": user.id, "reasoning": text? })));
-    Ok(durable::write(path, format!("{:#}\n", Value::Array(rows.collect())).as_bytes())?)
+/// Writes the reasoning about those `users` for whom there is a text. Users without a new one keep what an earlier run
+/// wrote about them.
+pub(super) fn write(
+    path: &Path,
+    dataset: &Dataset,
+    users: &[&User],
+    texts: Vec<Option<String>>,
+) -> anyhow::Result<bool> {
+    let mut old = if texts.contains(&None) && path.exists() { read(path, dataset)? } else { BTreeMap::new() };
+    let rows = users.iter().zip(texts).filter_map(|(user, text)| {
+        let text = text.or_else(|| old.remove(&user.id))?;
+        Some(json!({ "user_id": user.id, "reasoning": text }))
+    });
+    durable::write(path, format!("{:#}\n", Value::Array(rows.collect())).as_bytes())?;
+    Ok(true)
 }

@@ -61,7 +61,7 @@ impl Arguments {
         let mut outcome = Outcome::default();
         let texts = outcome.sort(&users, results, |user| user.id.to_string());
         let output = source.file(&file::ending(self.from));
-        outcome.finish(&session, &output, || file::write(&output, &users, texts))
+        outcome.finish(&session, &output, || file::write(&output, &source.dataset, &users, texts))
     }
 
     fn question(

@@ -54,7 +54,7 @@ impl Arguments {
         let texts = outcome.sort(&drafted, results, |(user, _)| user.id.to_string());
         let users: Vec<&User> = drafted.iter().map(|(user, _)| *user).collect();
         let output = source.file(file::REFINED);
-        outcome.finish(&session, &output, || file::write(&output, &users, texts))
+        outcome.finish(&session, &output, || file::write(&output, &source.dataset, &users, texts))
     }
 }
 

@@ -8,7 +8,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{Error, Plan, Session};
-use crate::endpoint::{Endpoint, Limits, Rates, Secret};
+use crate::endpoint::{Endpoint, Limits, MOST_TOKENS, Rates, Secret};
+use crate::flags;
 use crate::store::Store;
 
 /// Name of the store in the data folder.
@@ -51,10 +52,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3)]
     corrections: u32,
     /// Longest answer in tokens; 0 leaves it to the endpoint. By default what the command needs.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_TOKENS))]
     max_tokens: Option<u64>,
     /// Divisor of the logits; by default the endpoint's own.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = flags::finite)]
     temperature: Option<f64>,
     /// Fields to add to each request, or to replace in it.
     #[arg(long, value_name = "JSON", value_parser = object)]

@@ -111,7 +111,8 @@ impl Session {
             {
                 self.stop.cancel();
             }
-            lock(&self.tally).failed += u64::from(result.is_err());
+            let failed = matches!(&result, Err(failure) if !matches!(failure, Failure::Interrupted));
+            lock(&self.tally).failed += u64::from(failed);
             results.push((index, result));
             progress.show(results.len() as u64, || lock(&self.tally).to_string());
         }
@@ -186,7 +187,7 @@ impl Session {
             let error = match self.endpoint.send(body).await {
                 Ok(reply) => {
                     tokio::task::block_in_place(|| self.store.put(key, &reply))?;
-                    let tokens = reply.prompt_tokens + reply.completion_tokens;
+                    let tokens = reply.prompt_tokens.saturating_add(reply.completion_tokens);
                     if tokens > 0 {
                         lock(&self.limits).correct(expected_tokens, tokens);
                     }
@@ -207,7 +208,7 @@ impl Session {
             tracing::debug!("{}: {error}; it will be repeated", self.plan.command);
             lock(&self.tally).repeated += 1;
             if !asked_to_wait.is_zero() {
-                let until_ms = self.now_ms() + asked_to_wait.as_millis() as u64;
+                let until_ms = self.now_ms().saturating_add(asked_to_wait.as_millis() as u64);
                 lock(&self.limits).pause(until_ms);
             }
             let wait = wait_ms(self.plan.backoff_ms, failures - 1, key.number());
@@ -218,14 +219,12 @@ impl Session {
     /// Returns when a request of about `tokens` tokens may go.
     async fn wait_for_turn(&self, tokens: u64) -> Result<(), Failure> {
         let mut at_ms = lock(&self.limits).grant(self.now_ms(), tokens);
-        self.sleep_until(at_ms).await?;
         loop {
-            let paused_until = lock(&self.limits).paused_beyond(at_ms);
-            let Some(until_ms) = paused_until else { break };
-            at_ms = until_ms;
             self.sleep_until(at_ms).await?;
+            let later = lock(&self.limits).grant_after_pause(at_ms, self.now_ms(), tokens);
+            let Some(later_ms) = later else { return Ok(()) };
+            at_ms = later_ms;
         }
-        Ok(())
     }
 
     async fn sleep_until(&self, at_ms: u64) -> Result<(), Failure> {

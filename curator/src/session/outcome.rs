@@ -17,6 +17,7 @@ const SHOWN: usize = 20;
 /// Which items came to nothing, and why.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
+    succeeded: usize,
     failures: Vec<(String, Failure)>,
 }
 
@@ -28,20 +29,24 @@ impl Outcome {
         results: Vec<Result<T, Failure>>,
         name: impl Fn(&I) -> String,
     ) -> Vec<Option<T>> {
-        let sorted = items
+        let sorted: Vec<Option<T>> = items
             .iter()
             .zip(results)
-            .map(|(item, result)| result.map_err(|failure| self.failures.push((name(item), failure))).ok());
-        sorted.collect()
+            .map(|(item, result)| result.map_err(|failure| self.failures.push((name(item), failure))).ok())
+            .collect();
+        self.succeeded += sorted.iter().flatten().count();
+        sorted
     }
 
-    /// Ends the command: `write` writes what succeeded to `output`, unless the work was interrupted and the output
-    /// would only be a part of it. Failures are listed on standard output and in a file beside `output`.
+    /// Ends the command: `write` writes what succeeded to `output` and says whether there was anything to write. It is
+    /// not called where the work was interrupted and the output would only be a part of it, nor where nothing succeeded:
+    /// what an earlier run wrote is better than nothing. Failures are listed on standard output and in a file beside
+    /// `output`.
     pub(crate) fn finish(
         self,
         session: &Session,
         output: &Path,
-        write: impl FnOnce() -> anyhow::Result<()>,
+        write: impl FnOnce() -> anyhow::Result<bool>,
     ) -> anyhow::Result<ExitCode> {
         println!("{}", lock(&session.tally));
         let mut failures = self.failures;
@@ -64,8 +69,12 @@ impl Outcome {
             );
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        write()?;
-        println!("wrote {}", output.display());
+        let all_failed = self.succeeded == 0 && !failures.is_empty();
+        if !all_failed && write()? {
+            println!("wrote {}", output.display());
+        } else {
+            println!("nothing new: {} is as it was", output.display());
+        }
         list(output, &failures)?;
         Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -27,8 +27,8 @@ impl Tally {
     /// One more reply was paid for.
     pub(super) const fn paid(&mut self, reply: &Reply) {
         self.asked += 1;
-        self.prompt_tokens += reply.prompt_tokens;
-        self.completion_tokens += reply.completion_tokens;
+        self.prompt_tokens = self.prompt_tokens.saturating_add(reply.prompt_tokens);
+        self.completion_tokens = self.completion_tokens.saturating_add(reply.completion_tokens);
     }
 }
 

@@ -81,6 +81,23 @@ fn nobody_is_asked_before_the_endpoint_wants_to_be() {
     assert_eq!(server.received().len() as u64, ITEMS);
 }
 
+#[test]
+fn token_counts_beyond_reason_end_nothing() {
+    let shop = Shop::new();
+    let server = Server::start(caption_of, |_, _, _| {
+        Conduct::Body(
+            "{\"choices\": [{\"message\": {\"content\": \"Ink.\"}}], \"usage\": {\"prompt_tokens\": \
+             18446744073709551615, \"completion_tokens\": 18446744073709551615}}",
+        )
+    });
+    let ended = run(shop.asking(&server, &["caption"])).expect(0);
+    assert!(ended.output.contains("40 asked, 0 kept from before, 0 repeated"), "{}", ended.output);
+
+    // Nor does a flag.
+    let ended = run(shop.asking(&server, &["caption", "--max-tokens", "18446744073709551615"])).expect(2);
+    assert!(ended.logs.contains("--max-tokens"), "{}", ended.logs);
+}
+
 /// The end of a picture's `data:` address.
 pub(crate) fn picture_of(item: u64) -> String {
     use base64::Engine as _;
@@ -154,9 +171,14 @@ fn files_that_are_no_pictures_are_reported_and_long_titles_are_no_trouble() {
 
 #[test]
 fn a_wrong_key_or_model_stops_at_once() {
-    for (status, text) in
-        [(401, "wrong key"), (404, "no such model"), (429, "{\"code\": \"insufficient_quota\"}")]
-    {
+    for (status, text) in [
+        (301, "moved"),
+        (401, "wrong key"),
+        (403, "no such right"),
+        (404, "no such model"),
+        (405, "not here"),
+        (429, "{\"code\": \"insufficient_quota\"}"),
+    ] {
         let shop = Shop::new();
         let server = Server::start(caption_of, move |_, _, _| Conduct::Status(status, text));
         let ended = run(shop.asking(&server, &["caption"])).expect(1);

@@ -55,6 +55,7 @@ fn ctrl_c_ends_in_order_and_nothing_is_paid_for_twice() {
         }
         interrupted += 1;
         assert!(ended.output.contains("run it again to go on"), "{}", ended.output);
+        assert!(ended.output.contains(" 0 failed,"), "what was not asked did not fail: {}", ended.output);
         assert!(!shop.file("shop_captions.json").exists(), "no partial output");
     }
     assert!(interrupted > 0);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::captions::caption_of;
 use crate::server::{Conduct, Server};
-use crate::shop::{KEY, Shop, run};
+use crate::shop::{KEY, KEY_VARIABLE, Shop, run};
 
 #[test]
 fn the_key_is_in_no_store_log_or_output() {
@@ -33,8 +33,28 @@ fn the_key_is_in_no_store_log_or_output() {
     // Without a key in the environment nothing is sent.
     let server = Server::start(caption_of, |_, _, _| Conduct::Status(401, "key: KEY"));
     let mut command = shop.asking(&server, &["caption", "--corrections", "0"]);
-    command.env_remove(crate::shop::KEY_VARIABLE);
+    command.env_remove(KEY_VARIABLE);
     assert!(run(command).expect(1).logs.contains("key: none"));
+}
+
+#[test]
+fn a_word_that_stands_for_a_key_spoils_no_reply() {
+    let shop = Shop::new();
+    for word in ["1", "EMPTY", "role"] {
+        let server = Server::start(|body| format!("EMPTY {}", caption_of(body)), |_, _, _| Conduct::Answer);
+        let store = shop.file(&format!("{word}.redb"));
+        let mut command = shop.asking(&server, &["caption", "--store", store.to_str().unwrap()]);
+        command.env(KEY_VARIABLE, word);
+        let ended = run(command).expect(0);
+        assert!(
+            ended.output.contains("40 asked, 0 kept from before, 0 repeated"),
+            "{word}: {}",
+            ended.output
+        );
+        for entry in shop.json("shop_captions.json").as_object().unwrap().values() {
+            assert!(entry["caption"].as_str().unwrap().starts_with("EMPTY Something"), "{word}: {entry}");
+        }
+    }
 }
 
 fn search(folder: &Path, files: &mut usize) {

@@ -7,6 +7,7 @@ mod checks;
 mod faults;
 mod interruption;
 mod key;
+mod outputs;
 mod reasoning;
 mod server;
 mod shop;
