@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::arrange::SameTime;
 use super::encoding::Choice;
 use super::split::Kind;
+use crate::flags;
 
 /// A format, its files, and what to make of them.
 #[derive(Debug, Args)]
@@ -57,7 +58,7 @@ pub(crate) struct Choices {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) min_item_interactions: usize,
     /// Interactions rated lower are no interactions.
-    #[arg(long, value_name = "RATING")]
+    #[arg(long, value_name = "RATING", value_parser = flags::finite)]
     pub(crate) min_rating: Option<f64>,
     /// Leave out rows that cannot be used, and count them, instead of stopping at the first.
     #[arg(long)]

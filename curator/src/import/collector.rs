@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::encoding::{Choice, Encoding};
 use super::ids::Ids;
-use super::lines::{Lines, reading};
+use super::lines::Lines;
 use super::rows::{Error, Problem, Skipped, excerpt};
 use super::times::{Kind, Times};
 
@@ -99,7 +99,7 @@ impl Collector {
 
     /// The encoding of `file`.
     pub(crate) fn encoding(&self, file: &Path) -> Result<Encoding, Error> {
-        self.encoding.of(file).map_err(reading(file))
+        self.encoding.of(file)
     }
 
     /// Reads `file` line by line: `take` gets each line after the first `header` ones, and this object.
@@ -215,7 +215,7 @@ pub(crate) fn rating(text: &str) -> Result<f64, Problem> {
 }
 
 /// A text on one line: prompts and data files give every item one.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()) {
         if !word.is_empty() {

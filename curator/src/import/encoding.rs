@@ -1,11 +1,13 @@
 //! UTF-8 and latin-1 told apart.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use clap::ValueEnum;
+
+use super::lines::{open, reading};
+use super::rows::Error;
 
 /// How the bytes of a file stand for text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +40,10 @@ impl fmt::Display for Encoding {
 
 impl Choice {
     /// The encoding of `file`, which is read through where the user leaves it open.
-    pub(crate) fn of(self, file: &Path) -> io::Result<Encoding> {
+    pub(crate) fn of(self, file: &Path) -> Result<Encoding, Error> {
+        let handle = open(file)?;
         match self {
-            Self::Auto => detect(BufReader::with_capacity(1 << 20, File::open(file)?)),
+            Self::Auto => detect(BufReader::with_capacity(1 << 20, handle)).map_err(reading(file)),
             Self::Utf8 => Ok(Encoding::Utf8),
             Self::Latin1 => Ok(Encoding::Latin1),
         }

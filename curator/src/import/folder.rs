@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use podium_recsys::dataset::{self, Dataset, write};
@@ -38,20 +39,34 @@ pub(crate) struct Content {
 
 impl Target {
     /// The folder `folder`, which must be absent or empty, for a data set called `name` or like the folder.
+    ///
+    /// Refused at once is whatever one rename cannot put a finished folder in the place of.
     pub(crate) fn new(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
-        let own = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        let own = own.ok_or_else(|| Error::Nameless(folder.to_owned()))?;
-        match fs::read_dir(folder) {
+        let failed = |source| Error::Io { action: "open", path: folder.to_owned(), source };
+        let name = name.map(named).transpose()?;
+        let place = match fs::read_dir(folder) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
                     return Err(Error::NotEmpty(folder.to_owned()));
                 }
+                let place = fs::canonicalize(folder).map_err(failed)?;
+                if is_mount_point(&place).map_err(failed)? {
+                    return Err(Error::MountPoint(place));
+                }
+                place
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { action: "open", path: folder.to_owned(), source }),
-        }
-        let stage = folder.with_file_name(format!(".{own}.{}.tmp", std::process::id()));
-        Ok(Self { folder: folder.to_owned(), name: name.map_or(own, str::to_owned), stage })
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if folder.is_symlink() {
+                    return Err(Error::DanglingLink(folder.to_owned()));
+                }
+                std::path::absolute(folder).map_err(failed)?
+            }
+            Err(source) => return Err(failed(source)),
+        };
+        let own = place.file_name().ok_or_else(|| Error::Nameless(folder.to_owned()))?;
+        let own = own.to_string_lossy().into_owned();
+        let stage = place.with_file_name(format!(".{own}.{}.tmp", std::process::id()));
+        Ok(Self { folder: place, name: name.unwrap_or(own), stage })
     }
 
     /// The data set's name.
@@ -77,7 +92,7 @@ impl Target {
     }
 
     fn stage(&self, content: Content, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
-        durable::create_folder(&self.stage)?;
+        make_empty(&self.stage)?;
         content.write(&self.stage, &self.name)?;
         // What was in memory makes room for what is read back.
         drop(content);
@@ -107,6 +122,28 @@ impl Target {
             }
         }
         Ok(())
+    }
+}
+
+/// A name that file names can begin with.
+fn named(name: &str) -> Result<String, Error> {
+    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']);
+    if bad { Err(Error::Name(name.to_owned())) } else { Ok(name.to_owned()) }
+}
+
+/// Whether a folder is in another file system than the folder that it is in.
+fn is_mount_point(folder: &Path) -> io::Result<bool> {
+    let parent = folder.parent().unwrap_or(folder);
+    Ok(fs::metadata(folder)?.dev() != fs::metadata(parent)?.dev())
+}
+
+/// Makes a folder with nothing in it: an import that was killed may have left something under the same process number.
+fn make_empty(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove", path: folder.to_owned(), source })
+        }
+        _ => Ok(durable::create_folder(folder)?),
     }
 }
 
@@ -172,4 +209,37 @@ fn in_order(numbers: &[u64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_unstable_by_key(|&index| numbers[index]);
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_the_folder() {
+        for name in ["", ".", "..", ".hidden", "../evil", "a/b", "/a", "a\0"] {
+            assert!(matches!(named(name), Err(Error::Name(_))), "{name:?}");
+        }
+        assert_eq!(named("movies 1.0").unwrap(), "movies 1.0");
+    }
+
+    #[test]
+    fn what_a_killed_import_left_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let stage = folder.path().join(".out.1.tmp");
+        fs::create_dir(&stage).unwrap();
+        fs::write(stage.join("out_captions.json"), "{}").unwrap();
+        for _ in 0..2 {
+            make_empty(&stage).unwrap();
+            assert_eq!(fs::read_dir(&stage).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn file_systems_are_told_from_folders() {
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        assert!(!is_mount_point(Path::new("/proc/self")).unwrap());
+        assert!(!is_mount_point(Path::new("/")).unwrap());
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use podium_recsys::dataset::Place;
 
 use super::collector::{Collector, Row, rating};
-use super::fields::{Fields, Separator, Splitter};
+use super::fields::{Separator, Splitter};
 use super::lines::{first_line, reading, without_mark};
 use super::rows::{Error, Problem};
 use super::times::Times;
@@ -39,9 +39,9 @@ pub(crate) fn interactions(
     let first = first_line(file)?;
     let mut splitter = Splitter::new(Separator::Quoted(delimiter(&first)));
     let header = splitter.split(&first);
-    let column = |name: &str| position(file, &header, name);
-    let (user, item, time) = (column(names.user)?, column(names.item)?, column(names.time)?);
-    let rated = names.rating.map(column).transpose()?;
+    let find = |name: &str| column(file, (0..header.len()).map(|place| header.get(place)), name);
+    let (user, item, time) = (find(names.user)?, find(names.item)?, find(names.time)?);
+    let rated = names.rating.map(find).transpose()?;
     let width = header.len();
     collector.begin_log(file, rated.is_some())?;
     let mut times = Times::default();
@@ -66,15 +66,10 @@ pub(crate) fn interactions(
 /// Reads a CSV (or TSV) file of items. Quoted fields may hold line ends.
 pub(crate) fn items(collector: &mut Collector, file: &Path, names: &ItemColumns<'_>) -> Result<(), Error> {
     let mut columns = None;
-    rows(collector, file, |collector, place, row| {
+    let delimiter = delimiter(&first_line(file)?);
+    rows(collector, file, delimiter, |collector, place, row| {
         let Some((id, title, caption, width)) = columns else {
-            let find = |name: &str| {
-                row.iter().position(|found| found == name).ok_or_else(|| Error::NoColumn {
-                    file: file.to_owned(),
-                    column: name.to_owned(),
-                    found: row.to_vec(),
-                })
-            };
+            let find = |name: &str| column(file, row.iter().map(String::as_str), name);
             columns =
                 Some((find(names.id)?, find(names.title)?, names.caption.map(find).transpose()?, row.len()));
             return Ok(());
@@ -89,15 +84,15 @@ pub(crate) fn items(collector: &mut Collector, file: &Path, names: &ItemColumns<
     collector.end_items(file, ITEM_ROW)
 }
 
-/// Reads a CSV (or TSV) file row by row, the header included. A row that is not in the file's encoding is bad.
+/// Reads a file row by row, the header included. A row that is not in the file's encoding is bad.
 pub(crate) fn rows(
     collector: &mut Collector,
     file: &Path,
+    delimiter: u8,
     mut take: impl FnMut(&mut Collector, Place, &[String]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let encoding = collector.encoding(file)?;
     let bytes = std::fs::read(file).map_err(reading(file))?;
-    let delimiter = delimiter(&first_line(file)?);
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -127,8 +122,8 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Tab where the first line has one, comma or semicolon otherwise.
-fn delimiter(first: &str) -> u8 {
+/// What stands between the columns of a header: tab where it has one, comma or semicolon otherwise.
+pub(crate) fn delimiter(first: &str) -> u8 {
     let count = |delimiter: char| first.matches(delimiter).count();
     if count('\t') > 0 {
         b'\t'
@@ -139,10 +134,17 @@ fn delimiter(first: &str) -> u8 {
     }
 }
 
-fn position(file: &Path, header: &Fields<'_>, name: &str) -> Result<usize, Error> {
-    (0..header.len()).find(|&column| header.get(column) == name).ok_or_else(|| Error::NoColumn {
-        file: file.to_owned(),
-        column: name.to_owned(),
-        found: (0..header.len()).map(|column| header.get(column).to_owned()).collect(),
-    })
+/// The place among `names` of the one column called `name`.
+pub(crate) fn column<'a>(
+    file: &Path,
+    names: impl Iterator<Item = &'a str> + Clone,
+    name: &str,
+) -> Result<usize, Error> {
+    let count = names.clone().filter(|found| *found == name).count();
+    let (file, column) = (file.to_owned(), name.to_owned());
+    match names.clone().position(|found| found == name) {
+        None => Err(Error::NoColumn { file, column, found: names.map(str::to_owned).collect() }),
+        Some(_) if count > 1 => Err(Error::RepeatedColumn { file, column, count }),
+        Some(place) => Ok(place),
+    }
 }

@@ -1,6 +1,6 @@
 //! The lines of a long text file, one at a time, with progress.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub(crate) struct Line<'a> {
 impl Lines {
     /// Begins to read `file`.
     pub(crate) fn open(file: &Path, encoding: Encoding) -> Result<Self, Error> {
-        let handle = File::open(file).map_err(reading(file))?;
+        let handle = open(file)?;
         let meter = Meter::new(handle.metadata().map_err(reading(file))?.len());
         let reader = BufReader::with_capacity(1 << 18, handle);
         Ok(Self {
@@ -86,7 +86,7 @@ fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
 
 /// The first line of `file` that is not blank, decoded as far as possible: for telling layouts apart.
 pub(crate) fn first_line(file: &Path) -> Result<String, Error> {
-    let mut reader = BufReader::new(File::open(file).map_err(reading(file))?);
+    let mut reader = BufReader::new(open(file)?);
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
@@ -97,6 +97,15 @@ pub(crate) fn first_line(file: &Path) -> Result<String, Error> {
             return Ok(String::from_utf8_lossy(line).into_owned());
         }
     }
+}
+
+/// Opens `file`. Telling layouts and encodings apart reads it more than once, so that what can be read only once is refused.
+pub(crate) fn open(file: &Path) -> Result<File, Error> {
+    // Asked before it is opened: opening a pipe waits for whoever writes.
+    if !fs::metadata(file).map_err(reading(file))?.is_file() {
+        return Err(Error::NotRegular(file.to_owned()));
+    }
+    File::open(file).map_err(reading(file))
 }
 
 /// `bytes` without the byte order mark that some editors put first.

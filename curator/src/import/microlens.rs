@@ -8,14 +8,14 @@ use std::path::Path;
 use podium_recsys::dataset::Place;
 
 use super::collector::{Collector, Row};
-use super::header::{self, ItemColumns, LogColumns};
+use super::header::{self, LogColumns};
 use super::ids::Ids;
 use super::lines::first_line;
 use super::rows::{Error, Problem, excerpt};
 use super::times::Times;
 
 const PAIR_ROW: &str = "`user TAB items separated by spaces`, or a header `user,item,timestamp`";
-const TITLE_ROW: &str = "`item,title`, with or without a header";
+const TITLE_ROW: &str = "`item,title`, with or without a header whose second column is `title`";
 
 /// Reads titles and pairs.
 pub(crate) fn read(collector: &mut Collector, pairs: &Path, titles: &Path) -> Result<(), Error> {
@@ -59,16 +59,38 @@ fn history(collector: &mut Collector, place: Place, user: &str, items: &str) -> 
     if length == 0 { Err(Problem::EmptyHistory) } else { Ok(()) }
 }
 
+/// The titles. A header is one whatever its id column is called: taken for an item, it would make names of all ids.
 fn titles(collector: &mut Collector, file: &Path) -> Result<(), Error> {
-    if first_line(file)?.starts_with("item,title") {
-        return header::items(collector, file, &ItemColumns { id: "item", title: "title", caption: None });
-    }
-    header::rows(collector, file, |collector, place, row| {
-        let taken = match row {
-            [id, title] => collector.item(id, title, None),
-            _ => Err(Problem::Columns { found: row.len(), expected: 2 }),
+    let mut width = 2;
+    // The first row where its id is no number, and whether all others' are.
+    let (mut first, mut odd, mut all_numbers, mut items) = (true, None, true, 0_u64);
+    header::rows(collector, file, b',', |collector, place, row| {
+        let [id, title, ..] = row else {
+            let problem = Problem::Columns { found: row.len(), expected: width };
+            return collector.skipped.bad(file, place, problem);
+        };
+        let is_number = id.parse::<u64>().is_ok();
+        if std::mem::take(&mut first) && !is_number {
+            if title.eq_ignore_ascii_case("title") {
+                width = row.len();
+                return Ok(());
+            }
+            odd = Some(excerpt(&row.join(",")));
+        } else {
+            all_numbers &= is_number;
+            items += 1;
+        }
+        let taken = if row.len() == width {
+            collector.item(id, title, None)
+        } else {
+            Err(Problem::Columns { found: row.len(), expected: width })
         };
         taken.or_else(|problem| collector.skipped.bad(file, place, problem))
     })?;
-    collector.end_items(file, TITLE_ROW)
+    match odd {
+        Some(found) if all_numbers && items > 0 => {
+            Err(Error::Layout { file: file.to_owned(), found, expected: TITLE_ROW })
+        }
+        _ => collector.end_items(file, TITLE_ROW),
+    }
 }

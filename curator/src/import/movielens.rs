@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::collector::{Collector, Row, rating};
+use super::collector::{Collector, Row, one_line, rating};
 use super::fields::{Separator, Splitter};
 use super::header::{self, ItemColumns, LogColumns};
 use super::lines::first_line;
@@ -92,19 +92,20 @@ fn ratings(collector: &mut Collector, file: &Path) -> Result<(), Error> {
 fn summaries(collector: &mut Collector, file: &Path) -> Result<(), Error> {
     let mut sentences: BTreeMap<String, String> = BTreeMap::new();
     let mut header = true;
-    header::rows(collector, file, |collector, place, row| {
+    let delimiter = header::delimiter(&first_line(file)?);
+    header::rows(collector, file, delimiter, |collector, place, row| {
         if std::mem::take(&mut header) {
             return Ok(());
         }
-        let problem = match row {
-            [title, sentence] if title.is_empty() || sentence.is_empty() => {
-                Problem::NoField("title or sentence")
-            }
-            [title, sentence] => {
-                sentences.entry(title.clone()).or_insert_with(|| sentence.clone());
+        let problem = if let [title, sentence] = row {
+            let (title, sentence) = (one_line(title), one_line(sentence));
+            if !title.is_empty() && !sentence.is_empty() {
+                sentences.entry(title).or_insert(sentence);
                 return Ok(());
             }
-            _ => Problem::Columns { found: row.len(), expected: 2 },
+            Problem::NoField("title or sentence")
+        } else {
+            Problem::Columns { found: row.len(), expected: 2 }
         };
         collector.skipped.bad(file, place, problem)
     })?;

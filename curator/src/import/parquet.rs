@@ -1,6 +1,5 @@
 //! Parquet tables, row by row, reading the columns that are asked for alone.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +12,8 @@ use parquet::schema::types::Type;
 use podium_recsys::dataset::Place;
 
 use super::collector::{Collector, Row, rating};
-use super::header::{ItemColumns, LogColumns};
-use super::lines::{Meter, reading};
+use super::header::{ItemColumns, LogColumns, column};
+use super::lines::{Meter, open, reading};
 use super::rows::{Error, Problem, excerpt};
 use super::times::{Kind, Times};
 
@@ -69,7 +68,7 @@ fn rows(
     mut take: impl FnMut(&mut Collector, Place, &[Field]) -> Result<(), Problem>,
 ) -> Result<(), Error> {
     let damaged = |source: ParquetError| Error::Parquet { file: file.to_owned(), source };
-    let handle = File::open(file).map_err(reading(file))?;
+    let handle = open(file)?;
     let bytes = handle.metadata().map_err(reading(file))?.len();
     // The reader is not sure of itself where a file is damaged: what it asserts must not end the program.
     let reader = guarded(file, || SerializedFileReader::new(handle))?.map_err(damaged)?;
@@ -109,13 +108,7 @@ fn guarded<T>(file: &Path, read: impl FnOnce() -> T) -> Result<T, Error> {
 fn project(file: &Path, schema: &Type, names: &[&str]) -> Result<(Type, Vec<usize>), Error> {
     let fields = schema.get_fields();
     for name in names {
-        if !fields.iter().any(|field| field.name() == *name) {
-            return Err(Error::NoColumn {
-                file: file.to_owned(),
-                column: (*name).to_owned(),
-                found: fields.iter().map(|field| field.name().to_owned()).collect(),
-            });
-        }
+        column(file, fields.iter().map(|field| field.name()), name)?;
     }
     let place = |field: &Arc<Type>| names.iter().position(|name| *name == field.name());
     let kept: Vec<Arc<Type>> = fields.iter().filter(|field| place(field).is_some()).cloned().collect();
@@ -142,11 +135,21 @@ fn moment(field: &Field, times: &mut Times) -> Result<i64, Problem> {
         Field::Str(ref text) => return times.read(text.trim()),
         Field::TimestampMillis(millis) => (Kind::Date, millis.checked_mul(1_000)),
         Field::TimestampMicros(micros) => (Kind::Date, Some(micros)),
-        Field::Date(days) => (Kind::Date, Some(i64::from(days) * MICROS_A_DAY)),
+        Field::Date(days) => (Kind::Date, i64::from(days).checked_mul(MICROS_A_DAY)),
         ref number => (Kind::Number, whole(number).and_then(|time| i64::try_from(time).ok())),
     };
-    let time = time.ok_or_else(|| Problem::Time(excerpt(&field.to_string())))?;
-    times.accept(kind, time).ok_or_else(|| Problem::TimeKind(excerpt(&field.to_string())))
+    let time = time.ok_or_else(|| Problem::Time(shown(field)))?;
+    times.accept(kind, time).ok_or_else(|| Problem::TimeKind(shown(field)))
+}
+
+/// A field for an error message. The reader's own text of moments knows no dates far from now, and panics.
+fn shown(field: &Field) -> String {
+    match field {
+        Field::Date(days) => format!("{days} days since 1970"),
+        Field::TimestampMillis(millis) => format!("{millis} ms since 1970"),
+        Field::TimestampMicros(micros) => format!("{micros} µs since 1970"),
+        field => excerpt(&field.to_string()),
+    }
 }
 
 /// A rating.
@@ -155,9 +158,7 @@ fn number(field: &Field) -> Result<f64, Problem> {
         Field::Double(number) => rating(&number.to_string()),
         Field::Float(number) => rating(&number.to_string()),
         Field::Str(text) => rating(text.trim()),
-        field => whole(field)
-            .map(|number| number as f64)
-            .ok_or_else(|| Problem::Rating(excerpt(&field.to_string()))),
+        field => whole(field).map(|number| number as f64).ok_or_else(|| Problem::Rating(shown(field))),
     }
 }
 

@@ -24,6 +24,9 @@ pub(crate) enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// What can be read only once.
+    #[error("{}: expected a regular file, not a pipe: it is read more than once", .0.display())]
+    NotRegular(PathBuf),
     /// A file could not be made durable.
     #[error(transparent)]
     Durable(#[from] durable::Error),
@@ -56,6 +59,16 @@ pub(crate) enum Error {
         column: String,
         /// The names that there are.
         found: Vec<String>,
+    },
+    /// A table has several columns of that name.
+    #[error("{}: there are {count} columns {column:?}: expected one", .file.display())]
+    RepeatedColumn {
+        /// The file.
+        file: PathBuf,
+        /// The name that was looked for.
+        column: String,
+        /// How many have it.
+        count: usize,
     },
     /// A CSV file could not be read to its end.
     #[error("cannot read {}", .file.display())]
@@ -109,9 +122,20 @@ pub(crate) enum Error {
     /// The folder is in use.
     #[error("{} is not empty: expected a new folder, so that two imports never mix", .0.display())]
     NotEmpty(PathBuf),
-    /// The folder has no name to derive file names from.
-    #[error("{} has no name of its own: give --name", .0.display())]
+    /// The folder has no name, so that none can be made beside it.
+    #[error("{} has no name of its own: expected a folder that has", .0.display())]
     Nameless(PathBuf),
+    /// A name that no file name can begin with.
+    #[error(
+        "--name {0:?}: expected the beginning of file names: not empty, without `/`, not starting with `.`"
+    )]
+    Name(String),
+    /// A link that leads nowhere.
+    #[error("{} is a link to nothing: expected a new folder, an empty one, or a link to an empty one", .0.display())]
+    DanglingLink(PathBuf),
+    /// The finished folder could not take its place by one rename.
+    #[error("{} is a file system of its own: expected a folder in it", .0.display())]
+    MountPoint(PathBuf),
     /// Something is held out and trained on.
     #[error("internal check failed: {user} is trained on at or after the time that is held out")]
     TimesMix {

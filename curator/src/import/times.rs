@@ -55,6 +55,9 @@ fn date(text: &str) -> Option<i64> {
     }
     let (year, month, day) =
         (digits(&text[..4], 0, 9_999)?, digits(&text[5..7], 1, 12)?, digits(&text[8..10], 1, 31)?);
+    if day > days_of_month(year, month) {
+        return None;
+    }
     let midnight = days_since_1970(year, month, day) * DAY;
     let Some(clock) = text[10..].strip_prefix(['T', ' ']) else {
         return text[10..].is_empty().then_some(midnight);
@@ -102,6 +105,16 @@ fn digits(text: &str, least: i64, most: i64) -> Option<i64> {
     text.parse().ok().filter(|number| plain && (least..=most).contains(number))
 }
 
+/// How many days a month of the Gregorian calendar has.
+const fn days_of_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
 /// Days from 1970-01-01 in the Gregorian calendar: years are counted from March, so that the leap day comes last.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -128,6 +141,11 @@ mod tests {
             ("2000-03-01 12:30", Some((Kind::Date, 951_913_800_000_000))),
             ("2024-02-29T01:00:00+02:00", Some((Kind::Date, 1_709_161_200_000_000))),
             ("1969-12-31T23:59:59.000001-0000", Some((Kind::Date, -999_999))),
+            ("2000-02-29", Some((Kind::Date, 951_782_400_000_000))),
+            ("2024-02-30", None),
+            ("2023-02-29", None),
+            ("1900-02-29", None),
+            ("2024-04-31", None),
             ("2024-13-01", None),
             ("2024-01-01T", None),
             ("2024-01-01T10", None),

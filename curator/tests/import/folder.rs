@@ -1,0 +1,68 @@
+//! Where the folder goes, and what may be there before.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, names};
+
+/// What an import of the name `x` leaves.
+const FILES: [&str; 4] = ["stats.json", "test.tsv", "train.tsv", "x_titles.csv"];
+
+fn movielens() -> Files {
+    Files::new(&[("ratings", RATINGS), ("items", MOVIES)])
+}
+
+#[test]
+fn a_folder_in_use_is_left_alone() {
+    let files = movielens();
+    fs::create_dir(files.path("out")).unwrap();
+    fs::write(files.path("out/mine.txt"), "mine").unwrap();
+    let output = files.import(MOVIELENS);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"));
+    assert_eq!(names(&files.path("out")), ["mine.txt"]);
+
+    fs::remove_file(files.path("out/mine.txt")).unwrap();
+    assert!(files.import(MOVIELENS).status.success(), "an empty folder is as good as none");
+    assert_eq!(names(&files.path("out")), ["out_titles.csv", "stats.json", "test.tsv", "train.tsv"]);
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    let files = movielens();
+    for name in ["--name=../evil", "--name=a/b", "--name=.hidden", "--name="] {
+        let said = files.refused(&format!("{MOVIELENS} {name}"));
+        assert!(said.contains("expected the beginning of file names"), "{name}: {said}");
+        assert_eq!(names(files.path("").as_path()), ["items", "ratings"], "{name}");
+    }
+}
+
+#[test]
+fn a_folder_may_be_named_by_dots() {
+    let files = movielens();
+    fs::create_dir(files.path("here")).unwrap();
+    for (out, folder) in [("here/.", "here"), ("new/", "new"), ("here/../there/.", "there")] {
+        let output = files.import_to(Path::new(out), &format!("{MOVIELENS} --name x"));
+        assert!(output.status.success(), "{out}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(names(&files.path(folder)), FILES, "{out}");
+    }
+    let output = files.import_to(Path::new("."), &format!("{MOVIELENS} --name x"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"), "{output:?}");
+}
+
+#[test]
+fn a_link_to_an_empty_folder_is_followed() {
+    let files = movielens();
+    fs::create_dir(files.path("disk")).unwrap();
+    symlink("disk", files.path("link")).unwrap();
+    symlink("nowhere", files.path("broken")).unwrap();
+    let output = files.import_to(&files.path("link"), &format!("{MOVIELENS} --name x"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(files.path("link").is_symlink());
+    assert_eq!(names(&files.path("disk")), FILES);
+
+    let output = files.import_to(&files.path("broken"), MOVIELENS);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is a link to nothing"), "{output:?}");
+}

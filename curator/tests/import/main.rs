@@ -1,0 +1,11 @@
+//! Foreign files become a folder that training reads, whatever is wrong with some of their rows.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_rows;
+mod files;
+mod folder;
+mod microlens;
+mod movielens;
+mod parquet;
+mod tables;
