@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use podium_config::{Override, RunFile};
-use podium_recsys::dataset::TrainingTargets;
+use podium_recsys::dataset::{Split, TrainingTargets};
 use podium_recsys::{Dataset, Task, completion, dataset, task};
 
 use crate::prompts;
@@ -96,6 +96,11 @@ impl Source {
     /// What the run file's completions look like.
     pub(crate) const fn answer(&self) -> &completion::Options {
         &self.file.answer
+    }
+
+    /// How the data set's files keep training and held-out data apart.
+    pub(crate) const fn split(&self) -> Split {
+        self.file.data.split
     }
 
     /// The seed of the run file.

@@ -14,6 +14,7 @@ use podium_recsys::{Dataset, UserId, mixed};
 use podium_runtime::durable;
 
 use crate::assess::{ASSESSMENT, Assessment};
+use crate::flags;
 use crate::mix::MIXED;
 use crate::naming::names;
 use crate::reasoning::{Modality, file, users};
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Share of reasoning that may name its own target: so much may be guessed right.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = flags::share)]
     named_targets_at_most: f64,
     /// Also write what was found to this file.
     #[arg(long, value_name = "FILE")]
@@ -74,7 +75,7 @@ impl Arguments {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {} as UTF-8 text", path.display()))?;
             let task = source.task(source.dataset.clone())?;
-            let mut rows = Rows::new(&task);
+            let mut rows = Rows::new(&task, source.split());
             for (line, row) in mixed::read(&text, &path) {
                 match row {
                     Ok(row) => rows.look(&row, line, &mut findings)?,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use podium_recsys::completion::Form;
+use podium_recsys::dataset::Split;
 use podium_recsys::mixed::Row;
 use podium_recsys::task::{self, Case};
 use podium_recsys::{Item, ItemId, Task, User, UserId};
@@ -13,25 +14,38 @@ use crate::naming::names;
 /// What rows are held against, and what was seen of them.
 pub(super) struct Rows<'a> {
     task: &'a Task,
+    split: Split,
     /// Training users and their places in the file.
     trained: BTreeMap<UserId, (usize, &'a User)>,
-    held_out: BTreeSet<UserId>,
+    /// Held-out users and their targets.
+    held_out: BTreeMap<UserId, ItemId>,
     held_out_cases: HashSet<(&'a [ItemId], ItemId)>,
     users_seen: HashSet<(UserId, u64)>,
     texts_seen: HashSet<blake3::Hash>,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(task: &'a Task) -> Self {
+    /// Rows of `task`, whose data are kept apart by `split`.
+    pub(super) fn new(task: &'a Task, split: Split) -> Self {
         let dataset = task.dataset();
         Self {
             task,
+            split,
             trained: (0..).zip(&dataset.train).map(|(place, user)| (user.id, (place, user))).collect(),
-            held_out: dataset.test.iter().map(|user| user.id).collect(),
+            held_out: dataset.test.iter().map(|user| (user.id, user.target())).collect(),
             held_out_cases: dataset.test.iter().map(|user| (dataset.history(user), user.target())).collect(),
             users_seen: HashSet::new(),
             texts_seen: HashSet::new(),
         }
+    }
+
+    /// Whether a row is about what is held out of its user: all of the user, or with a split in time what comes after the
+    /// user's training. There the target that is held out may have been the training target before; such a row is as the
+    /// training file has it.
+    fn shows_held_out(&self, row: &Row) -> bool {
+        let Some(&target) = self.held_out.get(&row.user) else { return false };
+        let trained = self.trained.get(&row.user).filter(|_| self.split == Split::Times);
+        trained.is_none_or(|(_, user)| row.target == target && row.target != user.target())
     }
 
     /// Looks at the row in `line`.
@@ -44,7 +58,7 @@ impl<'a> Rows<'a> {
         findings.rows += 1;
         let place = || format!("line {line}, {}", row.user);
         let mut find = |kind| findings.add(kind, place);
-        if self.held_out.contains(&row.user) {
+        if self.shows_held_out(row) {
             find(Kind::HeldOutUser);
         } else if self.held_out_cases.contains(&(row.history.as_slice(), row.target)) {
             find(Kind::HeldOutCase);
@@ -60,7 +74,7 @@ impl<'a> Rows<'a> {
             find(Kind::RepeatedText);
         }
         let Some(&(index, user)) = self.trained.get(&row.user) else {
-            if !self.held_out.contains(&row.user) {
+            if !self.held_out.contains_key(&row.user) {
                 find(Kind::UnknownUser);
             }
             return Ok(());

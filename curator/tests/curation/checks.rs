@@ -118,6 +118,40 @@ fn reasoning_that_was_written_with_the_target_in_sight_is_noticed() {
 }
 
 #[test]
+fn a_split_in_time_trains_on_those_it_holds_out_and_not_on_their_targets() {
+    let shop = Shop::new();
+    let next = |user: u64| (user * 7 + 44) % 40 + 1;
+    let train = shop.read("train.tsv");
+    let mut test: Vec<String> =
+        (1..).zip(train.lines()).map(|(user, line)| format!("{line} {}", next(user))).collect();
+    test.push("101\t1 2 3 4 5".to_owned());
+    shop.write("test.tsv", test.join("\n"));
+    let run_file = shop.read("run.toml");
+    shop.write("run.toml", run_file.replace("[data]", "[data]\nsplit = \"times\""));
+    run(shop.command(&["mix", "--share", "0"])).expect(0);
+    run(shop.command(&["check"])).expect(0);
+
+    let text = shop.read("shop_mixed.jsonl");
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let user = rows[0]["user"].as_u64().unwrap();
+    let mut changed = rows.clone();
+    changed[0]["target"] = next(user).into();
+    assert_found(&shop, &changed, "held_out_user");
+    changed[0] = rows[0].clone();
+    changed[0]["user"] = 101.into();
+    assert_found(&shop, &changed, "held_out_user");
+}
+
+#[test]
+fn a_share_that_compares_with_nothing_is_refused() {
+    let (shop, _) = mixed();
+    for share in ["nan", "inf", "-1", "2"] {
+        run(shop.command(&["check", &format!("--named-targets-at-most={share}")])).expect(2);
+    }
+    run(shop.command(&["mix", "--threshold", "nan"])).expect(2);
+}
+
+#[test]
 fn bad_rows_are_refused_or_skipped_and_never_a_panic() {
     let (shop, _) = mixed();
     let lines = shop.read("train.tsv");
