@@ -2,6 +2,7 @@
 //!
 //! All its processes, with those of its jobs, live in one PID namespace: they end with it, whatever becomes of the test.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -54,7 +55,7 @@ impl Cluster {
         command.arg(cluster.folder.path()).env("PATH", path);
         cluster.daemons = Some(Process::start("daemons", command, cluster.folder.path())?);
         cluster.wait("three idle nodes", || {
-            let states = cluster.run(cluster.command("sinfo").args(["--noheader", "--Node", "--format=%T"]));
+            let states = Self::run(cluster.command("sinfo").args(["--noheader", "--Node", "--format=%T"]));
             Ok(states.is_ok_and(|states| states.lines().filter(|state| *state == "idle").count() == 3))
         })?;
         Ok(cluster)
@@ -82,9 +83,10 @@ impl Cluster {
             ports[0]
         );
         for (number, port) in (1..).zip(&ports[1..]) {
-            text += &format!(
-                "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES} RealMemory=1000\n"
-            );
+            writeln!(
+                text,
+                "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES} RealMemory=1000"
+            )?;
             fs::create_dir(folder.join(format!("spool-n{number}")))?;
         }
         text += "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n";
@@ -104,7 +106,7 @@ impl Cluster {
     }
 
     /// Runs a command and returns what it says.
-    pub(crate) fn run(&self, command: &mut Command) -> Result<String> {
+    pub(crate) fn run(command: &mut Command) -> Result<String> {
         let Output { status, stdout, stderr } =
             command.output().with_context(|| format!("cannot start {command:?}"))?;
         let said = String::from_utf8_lossy(&stderr);
@@ -114,7 +116,7 @@ impl Cluster {
 
     /// A field of what Slurm knows of a job.
     pub(crate) fn job(&self, job: &str, field: &str) -> Result<String> {
-        let shown = self.run(self.command("scontrol").args(["--oneliner", "show", "job", job]))?;
+        let shown = Self::run(self.command("scontrol").args(["--oneliner", "show", "job", job]))?;
         let value = shown.split(' ').find_map(|word| word.strip_prefix(field)?.strip_prefix('='));
         Ok(value.with_context(|| format!("job {job} has no {field}: {shown}"))?.to_owned())
     }

@@ -47,7 +47,7 @@ impl Jobs {
         let programs = programs.parent().expect("it lies in a folder");
         let mut command = self.cluster.command(deploy("slurm").join(script));
         command.args(arguments).args(["--bin-dir", path_text(programs)]).envs(SETTINGS);
-        self.cluster.run(&mut command)
+        Cluster::run(&mut command)
     }
 
     fn submit(&self) -> Result<String> {
@@ -63,7 +63,7 @@ impl Jobs {
     }
 
     fn say(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        self.cluster.run(self.cluster.command(program).args(arguments))
+        Cluster::run(self.cluster.command(program).args(arguments))
     }
 
     async fn wait_for_workers(&self, count: usize) -> Result<()> {
