@@ -19,8 +19,8 @@ const ENDLESS: [&str; 9] = [
     "rollout.prompts_per_step=16",
     "rollout.prompts_per_lease=4",
     "evaluation.users=16",
-    // The watch needs three steps in a window.
-    "evaluation.every_steps=4",
+    // The watch needs five steps in a window.
+    "evaluation.every_steps=5",
     "watch.window=2",
     // Two evaluations of a few users each would set it off by chance.
     "watch.min_reward_gain=1",

@@ -94,10 +94,18 @@ async fn last_scrape(run: &Run) -> Result<Scrape> {
         protocol: PROTOCOL_VERSION,
         ..v1::RegisterRequest::default()
     };
-    coordinator.rollout().register(register).await?;
+    let register = coordinator.call("register a witness", || {
+        let (mut client, register) = (coordinator.rollout(), register.clone());
+        async move { client.register(register).await }
+    });
+    register.await?;
     loop {
         let alive = v1::HeartbeatRequest { worker_id: worker_id.clone(), lease_ids: vec![] };
-        coordinator.rollout().heartbeat(alive).await?;
+        let beat = coordinator.call("keep the witness alive", || {
+            let (mut client, alive) = (coordinator.rollout(), alive.clone());
+            async move { client.heartbeat(alive).await }
+        });
+        beat.await?;
         let scrape = Scrape::of(&address)?;
         if scrape.sum("podium_coordinator_run_finished", &[]) > 0.0 {
             return Ok(scrape);

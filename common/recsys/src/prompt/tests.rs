@@ -1,0 +1,117 @@
+use super::*;
+use crate::dataset::Item;
+
+fn catalogue() -> Catalogue {
+    let item = |id, title: &str, caption: Option<&str>| Item {
+        id: ItemId(id),
+        title: title.to_owned(),
+        caption: caption.map(str::to_owned),
+        interactions: 0,
+    };
+    Catalogue::new([
+        item(1, "Dunes & <Storms>", Some("crimson desert")),
+        item(2, "The \"Quoted\"", None),
+        item(3, "Reef", Some("teal ocean")),
+    ])
+}
+
+fn write(template: &str, base: &Path) -> Result<String, Error> {
+    let options = Options { template: template.to_owned(), ..Options::default() };
+    write_with(&options, base, None).map(|(prompt, _)| prompt.user)
+}
+
+fn write_with(
+    options: &Options,
+    base: &Path,
+    measure: Option<Arc<Measure>>,
+) -> Result<(Prompt, Shortening), Error> {
+    let mut prompts = Prompts::new(options, &completion::Options::default(), base)?;
+    prompts.measure = measure;
+    prompts.write(&catalogue(), UserId(4), &[ItemId(1), ItemId(2)], &[ItemId(3), ItemId(2)])
+}
+
+#[test]
+fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
+    let compact = Options { template: "compact".to_owned(), ..Options::default() };
+    let words: Arc<Measure> = Arc::new(|prompt: &Prompt| Ok(prompt.user.split_whitespace().count()));
+    let tokens = |limit| {
+        let options = Options { max_tokens: Some(limit), ..compact.clone() };
+        write_with(&options, Path::new(""), Some(words.clone()))
+            .map(|(prompt, shortening)| (prompt.user, shortening))
+    };
+    assert!(!tokens(8).unwrap().1.any());
+    let (prompt, shortening) = tokens(7).unwrap();
+    assert_eq!(prompt, "history [ITEM_1] crimson [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+    assert_eq!(shortening.history_left_out, 0);
+    assert_eq!(tokens(6).unwrap().0, "history [ITEM_1] [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+    let (prompt, shortening) = tokens(5).unwrap();
+    assert_eq!(prompt, "history [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+    assert_eq!(shortening, Shortening { caption_chars: Some(0), history_left_out: 1 });
+    let error = tokens(4).unwrap_err();
+    assert!(matches!(
+        error,
+        Error::TooLong { user: UserId(4), whole: 8, least: 5, limit: 4, unit: Unit::Tokens }
+    ));
+
+    let chars = Options { max_chars: Some(50), ..compact.clone() };
+    let (prompt, _) = write_with(&chars, Path::new(""), None).unwrap();
+    assert_eq!(prompt.user, "history [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+    let unmeasured = Options { max_tokens: Some(50), ..compact };
+    assert!(matches!(write_with(&unmeasured, Path::new(""), None), Err(Error::NoMeasure)));
+}
+
+#[test]
+fn the_compact_template_is_one_line() {
+    let prompt = write("compact", Path::new("")).unwrap();
+    assert_eq!(prompt, "history [ITEM_1] crimson desert [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+}
+
+#[test]
+fn the_template_of_ids_says_nothing_else() {
+    let prompt = write("ids", Path::new("")).unwrap();
+    assert_eq!(prompt, "history [ITEM_1] [ITEM_2] candidates [ITEM_3] [ITEM_2]");
+}
+
+#[test]
+fn the_template_in_words_lists_and_instructs() {
+    let prompt = write("words", Path::new("")).unwrap();
+    let lines: Vec<&str> = prompt.lines().collect();
+    assert_eq!(
+        lines[..8],
+        [
+            "A user interacted with these items, oldest first:",
+            "1. [ITEM_1] Dunes & <Storms> — crimson desert",
+            "2. [ITEM_2] The \"Quoted\"",
+            "",
+            "One of these candidates comes next:",
+            "[ITEM_3] Reef — teal ocean",
+            "[ITEM_2] The \"Quoted\"",
+            "",
+        ]
+    );
+    assert!(lines[8].contains("list the 3 candidates"), "{prompt}");
+    assert_eq!(lines[9], "[ITEM_<id>] <title>");
+    assert_eq!(lines.len(), 10);
+}
+
+#[test]
+fn a_template_of_ones_own_is_read_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mine.jinja"), "{{ candidates | length }} of {{ history[0].title }}").unwrap();
+    assert_eq!(write("mine.jinja", dir.path()).unwrap(), "2 of Dunes & <Storms>");
+
+    assert!(matches!(write("absent.jinja", dir.path()), Err(Error::Read { .. })));
+    fs::write(dir.path().join("open.jinja"), "{% for x in").unwrap();
+    assert!(matches!(write("open.jinja", dir.path()), Err(Error::Parse { .. })));
+    fs::write(dir.path().join("leak.jinja"), "{{ target }}").unwrap();
+    assert!(matches!(write("leak.jinja", dir.path()), Err(Error::Render { .. })));
+}
+
+#[test]
+fn an_unknown_item_is_an_error() {
+    let prompts = Prompts::new(&Options::default(), &completion::Options::default(), Path::new("")).unwrap();
+    assert!(matches!(
+        prompts.write(&catalogue(), UserId(4), &[ItemId(9)], &[]),
+        Err(Error::UnknownItem(ItemId(9)))
+    ));
+}
