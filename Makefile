@@ -39,13 +39,13 @@ prometheus: build ## the shipped rules and configuration against real runs; need
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
 		echo "prometheus and promtool are needed: on Debian apt-get install prometheus, elsewhere https://prometheus.io/download" >&2; \
 		exit 1; }
-	cargo test --release -p podium-tests --features prometheus --test prometheus $(ARGS) -- --nocapture --test-threads 1
+	cargo test --release --workspace --features podium-tests/prometheus --test prometheus $(ARGS) -- --nocapture --test-threads 1
 
 namespaces: build ## a run over network namespaces as hosts; needs root
-	cargo test --release -p podium-tests --features namespaces --test namespaces $(ARGS)
+	cargo test --release --workspace --features podium-tests/namespaces --test namespaces $(ARGS)
 
 slurm: build ## runs on a Slurm cluster that the test starts on this machine; needs root, slurm-wlm, munge
-	cargo test --release -p podium-tests --features slurm --test slurm $(ARGS)
+	cargo test --release --workspace --features podium-tests/slurm --test slurm $(ARGS)
 
 fuzz: ## hostile model files and completions against their readers, two minutes; ARGS: seconds a target, targets
 	fuzz/run.sh $(ARGS)
