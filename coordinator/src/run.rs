@@ -130,7 +130,16 @@ impl Running {
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, Error> {
     let Options { file, base, out, listen, advertise, metrics_address, discovery } = options;
     durable::create_folder(&out)?;
-    let listener = bind(&listen_address(&file, &out, listen.as_deref())).await?;
+    let named = listen.as_deref().unwrap_or(&file.network.listen);
+    let listener = match bind(&listen_address(&out, named)).await {
+        // The port of before is somebody else's now; whoever follows coordinator.json finds the new one.
+        Err(Error::Listen { address, source })
+            if address != named && source.kind() == std::io::ErrorKind::AddrInUse =>
+        {
+            bind(named).await?
+        }
+        bound => bound?,
+    };
     let prepared = {
         let (file, out) = (file.clone(), out.clone());
         blocking(move || prepare(&file, &base, out, discovery)).await?
@@ -270,9 +279,8 @@ fn data_folder(file: &RunFile, out: &Path) -> Result<dataset::Options, Error> {
     Ok(synthetic::data_options(&file.world, &folder))
 }
 
-/// The address to listen on: the flag's, the run file's where it names a port, the one of before, or any port.
-fn listen_address(file: &RunFile, out: &Path, flag: Option<&str>) -> String {
-    let named = flag.unwrap_or(&file.network.listen);
+/// The address to listen on: the one that is named where it says a port, the one of before, or any port.
+fn listen_address(out: &Path, named: &str) -> String {
     if !named.ends_with(":0") {
         return named.to_owned();
     }

@@ -42,7 +42,9 @@ finished() { [ -e "$run_dir/finished.json" ]; }
 unset SLURM_GPUS_PER_NODE SLURM_NTASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_NTASKS SLURM_NPROCS
 
 stopping="" hopeless=""
-trap 'stopping=${stopping:-early}' USR1
+# Ends the stages before GRPO, while they are made: they know no early warning.
+prepare=""
+trap 'stopping=${stopping:-early}; [ -z "$prepare" ] || kill -TERM "$prepare" 2>/dev/null || true' USR1
 trap 'stopping=now' TERM
 # From `keep`: a step without which the run cannot go on was given up.
 trap 'hopeless=yes' USR2
@@ -138,13 +140,22 @@ if [ "$ranks" -gt 0 ]; then
     # Stages before GRPO that the run file names are part of it, and may need GPUs.
     # shellcheck disable=SC2086 # several options
     srun $whole_node --nodes=1 --ntasks=1 --mem=0 --job-name=prepare --input=none \
-        "$bin_dir/podium" train "$run_file" --out "$run_dir" --prepare-only
+        "$bin_dir/podium" train "$run_file" --out "$run_dir" --prepare-only &
+    prepare=$! code=0
+    await "$prepare" || code=$?
+    if [ "$stopping" = early ] && [ "$code" -ne 0 ]; then
+        say "the time is nearly up in the stages before GRPO: the job goes back into the queue, and the stage begins anew"
+        scontrol requeue "$SLURM_JOB_ID" || say "it could not be requeued: submit.sh with the same --run-dir continues it"
+        exit "$STOPPED"
+    fi
+    [ "$code" -eq 0 ] || exit "$code"
+    prepare=""
     if finished; then
         say "the run is finished"
         exit 0
     fi
     keep coordinator 0 "$shared_step" "$bin_dir/podium-coordinator" --run-file "$run_dir/run.toml" --out "$run_dir" \
-        --listen 0.0.0.0:0 --metrics-listen 0.0.0.0:0 &
+        --listen 0.0.0.0:0 --metrics-listen "${PODIUM_METRICS_LISTEN:-0.0.0.0:0}" &
     coordinator=$!
 else
     until=$((SECONDS + PREPARED_WITHIN_SECONDS))

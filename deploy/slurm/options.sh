@@ -38,6 +38,9 @@ absolute() { realpath -m -- "$1"; }
 # Adds the resources of $3 processes of $4 cores on $1 nodes of $2 GPUs to the options of sbatch. One task a node more is for
 # the coordinator, which computes little.
 resources() {
-    options+=(--nodes="$1" --ntasks-per-node=$((($3 + $1 - 1) / $1 + 1)) --cpus-per-task="$4")
+    # With GPUs nodes are filled in turn, so that the first has the most.
+    local most=$((($3 + $1 - 1) / $1))
+    [ "$2" -eq 0 ] || most=$(($3 < $2 ? $3 : $2))
+    options+=(--nodes="$1" --ntasks-per-node=$((most + 1)) --cpus-per-task="$4")
     [ "$2" -eq 0 ] || options+=(--gpus-per-node="$2")
 }

@@ -18,6 +18,8 @@
 #
 # PODIUM_SSH is used in the place of `ssh -o BatchMode=yes`: HOST and one command for a POSIX shell follow it.
 set -euo pipefail
+# Nothing that is read here names files.
+set -f
 
 say() { printf 'launch.sh: %s\n' "$*" >&2; }
 fail() {
@@ -65,7 +67,7 @@ done
 read -ra ssh <<<"${PODIUM_SSH:-ssh -o BatchMode=yes}"
 
 # One entry a process, in the order of the file.
-names=() roles=() places=() devices=() coordinator="" port="" ranks=0 workers=0
+names=() roles=() places=() devices=() coordinator="" port="" metrics=0 ranks=0 workers=0
 
 # Adds a process of role $1 on host $2 that computes on $3.
 add() {
@@ -89,11 +91,13 @@ read_hosts() {
         number=$((number + 1))
         read -r role host settings <<<"${line%%#*}" || true
         [ -n "$role" ] || continue
-        [ -n "$host" ] || fail "$hosts, line $number: $role has no host"
+        [[ $host =~ ^[A-Za-z0-9_][A-Za-z0-9_.:@%-]*$ ]] ||
+            fail "$hosts, line $number: ${host:-nothing} is no host: expected a name, an alias or user@host"
         count=1 device=auto
         for setting in $settings; do
             case $role:$setting in
                 coordinator:port=*) port=${setting#*=} ;;
+                coordinator:metrics=*) metrics=${setting#*=} ;;
                 learner:device=* | worker:device=*) device=${setting#*=} ;;
                 worker:count=*) count=${setting#*=} ;;
                 *) fail "$hosts, line $number: $setting is no setting of a $role" ;;
@@ -113,6 +117,9 @@ read_hosts() {
     [ -n "$coordinator" ] || fail "$hosts names no coordinator"
     if ! [[ $port =~ ^[0-9]+$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
         fail "$hosts: the coordinator's port is ${port:-missing}: expected port=1 to port=65535"
+    fi
+    if ! [[ $metrics =~ ^[0-9]+$ ]] || [ "$metrics" -gt 65535 ]; then
+        fail "$hosts: the coordinator's metrics is $metrics: expected metrics=0 (any port) to metrics=65535"
     fi
 }
 
@@ -143,7 +150,7 @@ program() {
     case ${roles[$1]} in
         coordinator)
             quoted "$bin_dir/podium-coordinator" --run-file "$run_dir/run.toml" --out "$run_dir" \
-                --listen "0.0.0.0:$port" --advertise "$host" --metrics-listen 0.0.0.0:0
+                --listen "0.0.0.0:$port" --advertise "$host" --metrics-listen "0.0.0.0:$metrics"
             ;;
         learner)
             quoted "$bin_dir/podium-learner" train "${common[@]}" --state "$run_dir/learner" \
@@ -159,7 +166,7 @@ program() {
 
 # Shell that succeeds where the process whose file is $1 runs: its number may be another's by now.
 runs() {
-    printf '%s' "pid=\$(cat $(quoted "$1") 2>/dev/null) && grep -q podium- \"/proc/\$pid/cmdline\" 2>/dev/null"
+    printf '%s' "pid=\$(cat $(quoted "$1") 2>/dev/null) && grep -qaF -- $(quoted "$run_dir/run.toml") \"/proc/\$pid/cmdline\" 2>/dev/null"
 }
 
 start_process() {
@@ -183,7 +190,7 @@ stop_role() {
     for i in "${!names[@]}"; do
         [ "${roles[$i]}" = "$1" ] || continue
         pid_file=$run_dir/pids/${names[$i]}
-        on "${places[$i]}" "n=0; while $(runs "$pid_file") && [ \$n -lt 600 ]; do sleep 0.2; n=\$((n + 1)); done;
+        on "${places[$i]}" "n=0; while $(runs "$pid_file") && [ \$n -lt 3000 ]; do sleep 0.2; n=\$((n + 1)); done;
 if $(runs "$pid_file"); then echo ${names[$i]} does not leave; exit 1; else echo ${names[$i]} has left; fi"
     done
 }

@@ -1,5 +1,7 @@
 //! Paired differences: the policy less those it is compared with, and every policy less the rankers without one.
 
+use podium_recsys::ranking::Metric;
+
 use super::Plan;
 use super::figure::{Figure, name_and_cut};
 use super::figures::Table;
@@ -24,6 +26,10 @@ pub(super) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
 fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, figures: &mut Vec<Figure>) {
     let (ranks, others) = (one.ranks(), other.ranks());
     for metric in one.metrics(&plan.asked.at) {
+        // A list that ends before the other's has no MRR to be held against it; MRR@K has.
+        if metric == Metric::ReciprocalRank && one.listed != other.listed {
+            continue;
+        }
         let Some(comparison) = ranks.compare(&others, metric, plan.run.candidates.evaluation_seed) else {
             continue;
         };
