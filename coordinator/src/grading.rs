@@ -1,4 +1,6 @@
-//! From what a worker handed in to what is kept: counts and lengths are checked, training completions are scored.
+//! From submitted results to what is stored: they are checked, and training completions are scored.
+
+mod border;
 
 use podium_config::RunFile;
 use podium_config::sections::{LikelihoodLength, LikelihoodReasoning};
@@ -11,56 +13,14 @@ use podium_recsys::ItemId;
 use podium_recsys::completion::{self, Expected};
 use podium_recsys::diagnostics::Answer;
 use podium_recsys::reward::ItemReward;
-use podium_recsys::task::{self, Case, Grade, Task};
+use podium_recsys::task::{Case, Grade, Task};
 
 use crate::curriculum::Curriculum;
 use crate::machine::{Filled, Work};
 use crate::store::Results;
+pub use border::{Border, Error, OpenError};
 
-/// Results that no worker of this run would hand in.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// More or fewer completions than were asked for.
-    #[error("{slot:?} came with {found} completions: expected {expected}")]
-    Count {
-        /// The slot.
-        slot: Slot,
-        /// How many came.
-        found: usize,
-        /// How many were asked for.
-        expected: u32,
-    },
-    /// A completion that should have been cut.
-    #[error("a completion of {slot:?} has {found} tokens: expected at most {expected}")]
-    Length {
-        /// The slot.
-        slot: Slot,
-        /// Its tokens.
-        found: usize,
-        /// `rollout.max_new_tokens`.
-        expected: u32,
-    },
-    /// More or fewer candidates are scored than there are.
-    #[error("{slot:?} came with scores of {found} candidates: expected {expected}")]
-    Choices {
-        /// The slot.
-        slot: Slot,
-        /// How many came.
-        found: usize,
-        /// How many were asked for.
-        expected: usize,
-    },
-    /// The slot stands for nothing.
-    #[error("there is no prompt for {slot:?}")]
-    Case {
-        /// The slot.
-        slot: Slot,
-        /// Why.
-        source: task::Error,
-    },
-}
-
-/// How a run samples: what leases carry and results are held against.
+/// How a run samples: carried by leases, and what results are checked against.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
     training: v1::Sampling,
@@ -104,52 +64,26 @@ impl Sampling {
             Work::Evaluation(_) => self.evaluation,
         }
     }
-
-    /// Checks that all candidates of a slot were scored, where that was asked for.
-    fn check_choices(&self, curriculum: &Curriculum, slot: Slot, found: usize) -> Result<(), Error> {
-        let expected = match self.for_work(Work::of(slot).0).likelihood {
-            Some(_) => {
-                let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;
-                case.candidates.len()
-            }
-            None => 0,
-        };
-        if found == expected { Ok(()) } else { Err(Error::Choices { slot, found, expected }) }
-    }
-
-    fn check(&self, result: &SlotResult) -> Result<(), Error> {
-        let slot = result.slot;
-        let sampling = self.for_work(Work::of(slot).0);
-        let found = result.completions.len();
-        if found != sampling.group_size as usize {
-            return Err(Error::Count { slot, found, expected: sampling.group_size });
-        }
-        let expected = sampling.max_new_tokens;
-        match result.completions.iter().map(Completion::len).max() {
-            Some(found) if found > expected as usize => Err(Error::Length { slot, found, expected }),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Checks results and scores those of training slots under the version that sampled them.
 pub fn grade(
     curriculum: &Curriculum,
-    sampling: &Sampling,
+    border: &Border,
     version: PolicyVersion,
     submitted: Vec<SlotResult>,
 ) -> Result<Results, Error> {
     let mut results = Results::default();
     for result in submitted {
-        sampling.check(&result)?;
+        let case = border.check(curriculum, &result)?;
         match result.slot {
-            Slot::Training(_) => {
-                results.groups.push(score(curriculum, sampling.credit, version, result)?.into());
+            Slot::Training(id) => {
+                let task = curriculum.task();
+                results.groups.push(score(task, border.sampling().credit, id, version, &case, result).into());
             }
             Slot::Evaluation { version, index } => {
                 // Log-probabilities of held-out answers are nobody's input.
                 let choice_logprobs = result.choice_logprobs.into_iter().next().unwrap_or_default();
-                sampling.check_choices(curriculum, result.slot, choice_logprobs.len())?;
                 let answer = result.completions.into_iter().next().map(|mut completion| {
                     completion.logprobs.clear();
                     completion.sampled_logprobs = None;
@@ -164,22 +98,21 @@ pub fn grade(
 }
 
 fn score(
-    curriculum: &Curriculum,
+    task: &Task,
     credit: Credit,
+    id: GroupId,
     version: PolicyVersion,
+    case: &Case,
     result: SlotResult,
-) -> Result<Group, Error> {
-    let SlotResult { slot, prompt_ids, completions, .. } = result;
-    let Slot::Training(id) = slot else { unreachable!("only training slots are scored into groups") };
-    let task = curriculum.task();
-    let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;
+) -> Group {
+    let SlotResult { prompt_ids, completions, .. } = result;
     let scores: Vec<_> =
-        completions.iter().map(|completion| task.grade(&case, &completion.text).score).collect();
+        completions.iter().map(|completion| task.grade(case, &completion.text).score).collect();
     let rank_credits = completions.iter().map(|completion| match credit {
         Credit::Completion => vec![],
-        Credit::Rank => rank_credits(task, &case, completion),
+        Credit::Rank => rank_credits(task, case, completion),
     });
-    Ok(Group {
+    Group {
         id,
         policy_version: version,
         prompt_ids,
@@ -188,7 +121,7 @@ fn score(
         reward_terms: task.rewards().names().to_vec(),
         rewards: scores.iter().map(|score| Some(score.total)).collect(),
         term_rewards: scores.into_iter().map(|score| score.parts).collect(),
-    })
+    }
 }
 
 /// What each listed item of a completion earns, with the tokens that write it.

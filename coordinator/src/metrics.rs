@@ -14,12 +14,14 @@ const GROUPS_RECOVERED: &str = "podium_coordinator_groups_recovered_total";
 const GROUPS_WAITING: &str = "podium_coordinator_groups_waiting";
 const GROUPS_USED: &str = "podium_coordinator_groups_used_total";
 const GROUPS_DISCARDED: &str = "podium_coordinator_groups_discarded_total";
+const GROUPS_SET_ASIDE: &str = "podium_coordinator_groups_set_aside_total";
 const ANSWERS: &str = "podium_coordinator_evaluation_answers_total";
 const LEASES: &str = "podium_coordinator_leases_total";
 const COMPLETIONS: &str = "podium_coordinator_completions_total";
 const COMPLETION_TOKENS: &str = "podium_coordinator_completion_tokens_total";
 const WORKERS: &str = "podium_coordinator_workers";
 const WORKERS_LOST: &str = "podium_coordinator_workers_lost_total";
+const OFFENCES: &str = "podium_coordinator_worker_offences_total";
 const RANKS: &str = "podium_coordinator_learner_ranks";
 const RANK_FAILURES: &str = "podium_coordinator_rank_failures_total";
 const STEP: &str = "podium_coordinator_step";
@@ -84,6 +86,10 @@ pub fn describe() {
     describe_gauge!(GROUPS_WAITING, "Accepted groups of steps that are not committed.");
     describe_counter!(GROUPS_USED, "Groups of committed steps: each is counted once.");
     describe_counter!(GROUPS_DISCARDED, "Accepted groups of committed steps that dynamic sampling replaced.");
+    describe_counter!(
+        GROUPS_SET_ASIDE,
+        "Accepted groups that a learner could not train on, and those that followed from them."
+    );
     describe_counter!(ANSWERS, "Held-out answers handed in, by what became of them.");
     describe_counter!(LEASES, "Leases granted, and those that expired.");
     describe_counter!(COMPLETIONS, "Accepted training completions.");
@@ -93,6 +99,10 @@ pub fn describe() {
         "Rollout workers that are registered and have spoken within the lease deadline."
     );
     describe_counter!(WORKERS_LOST, "Workers that fell silent without leaving.");
+    describe_counter!(
+        OFFENCES,
+        "Times that results of a worker could not be used, by when that was seen: submit, train."
+    );
     describe_gauge!(RANKS, "Learner ranks that have joined.");
     describe_counter!(
         RANK_FAILURES,
@@ -138,9 +148,15 @@ pub fn describe() {
 
 /// Shows every counter from 0 on: only what is there before it rises can be seen to rise.
 fn begin_counting() {
-    for counter in
-        [GROUPS_HANDED_IN, GROUPS_USED, GROUPS_DISCARDED, COMPLETIONS, COMPLETION_TOKENS, WORKERS_LOST]
-    {
+    for counter in [
+        GROUPS_HANDED_IN,
+        GROUPS_USED,
+        GROUPS_DISCARDED,
+        GROUPS_SET_ASIDE,
+        COMPLETIONS,
+        COMPLETION_TOKENS,
+        WORKERS_LOST,
+    ] {
         counter!(counter).increment(0);
     }
     counter!(STORE_ERRORS).increment(0);
@@ -149,6 +165,9 @@ fn begin_counting() {
     }
     for event in ["granted", "expired"] {
         counter!(LEASES, "event" => event).increment(0);
+    }
+    for seen in ["submit", "train"] {
+        counter!(OFFENCES, "seen" => seen).increment(0);
     }
     for failure in ["not_finite", "out_of_memory", "collective", "other"] {
         counter!(RANK_FAILURES, "failure" => failure).increment(0);
@@ -173,6 +192,11 @@ pub fn submitted(training: bool, accepted: u32, repeated: u32, refused: u32) {
     }
 }
 
+/// Counts accepted groups that were set aside.
+pub fn set_aside(groups: u64) {
+    counter!(GROUPS_SET_ASIDE).increment(groups);
+}
+
 /// Counts accepted completions and their tokens.
 pub fn completions(count: usize, tokens: usize) {
     counter!(COMPLETIONS).increment(count as u64);
@@ -192,6 +216,11 @@ pub fn lease_expired() {
 /// Counts a worker that fell silent.
 pub fn worker_lost() {
     counter!(WORKERS_LOST).increment(1);
+}
+
+/// Counts results of a worker that cannot be used; `seen`: when, submit or train.
+pub fn offended(seen: &'static str) {
+    counter!(OFFENCES, "seen" => seen).increment(1);
 }
 
 /// Counts a rank that ended before its time.

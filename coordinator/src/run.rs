@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actor::{self, Parts, blocking};
 use crate::curriculum::{self, Curriculum};
 use crate::discovery::Discovery;
-use crate::grading::Sampling;
+use crate::grading::{self, Border, Sampling};
 use crate::identity::Identity;
 use crate::machine::{Machine, Plan, Recovered};
 use crate::policies::{self, Policies, Start};
@@ -64,6 +64,9 @@ pub enum Error {
     /// The policy's tokenizer, which measures prompts, cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
+    /// Submitted results cannot be checked against the policy.
+    #[error("cannot check results against the policy to start from: {0}")]
+    Border(#[from] grading::OpenError),
     /// The embedded data set cannot be made.
     #[error("cannot make the embedded data set: {0}")]
     World(#[from] synthetic::Error),
@@ -140,7 +143,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         }
         bound => bound?,
     };
-    let prepared = {
+    let (prepared, border) = {
         let (file, out) = (file.clone(), out.clone());
         blocking(move || prepare(&file, &base, out, discovery)).await?
     };
@@ -151,6 +154,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let (handle, actor) = actor::start(prepared, actor_stop.clone());
     let context = Arc::new(Context {
         sampling: Sampling::of(&file),
+        border,
         network: file.network.clone(),
         incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
         publishing: Mutex::new(()),
@@ -192,7 +196,12 @@ async fn supervise(
     }
 }
 
-fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> Result<Parts, Error> {
+fn prepare(
+    file: &RunFile,
+    base: &Path,
+    out: PathBuf,
+    discovery: Discovery,
+) -> Result<(Parts, Border), Error> {
     let run_hash = file.hash();
     let store = Store::open(&out, &run_hash)?;
     let data = data_folder(file, &out)?;
@@ -200,6 +209,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
     let oracle = data.dir.as_deref().map(Oracle::open).transpose()?.flatten();
     let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
+    let config = policies.file(PolicyVersion::START, "config.json")?;
+    let border = Border::open(file, config.parent().unwrap_or(Path::new("")))?;
     let task = measured(Task::new(dataset, &file.task(), file.run.seed, base)?, file, &policies)?;
     tracing::info!("the reward is {}", task.rewards().extremes());
     for violation in task.rewards().violations() {
@@ -232,7 +243,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
         Recording::open(out.join("groups.jsonl"), weights, machine.committed()).map(Arc::new)
     };
     let recording = file.run.record_groups.then(|| recording(&curriculum)).transpose()?;
-    Ok(Parts {
+    let parts = Parts {
         recording,
         answers: file.evaluation.record_answers.then(|| Answers::new(&out)),
         identity,
@@ -244,7 +255,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
         baselines,
         discovery,
         out,
-    })
+    };
+    Ok((parts, border))
 }
 
 /// What to know before groups of older versions are trained on as if their age were drift.

@@ -217,7 +217,7 @@ impl Sampler {
         if version != lease.version {
             return Err(Error::Version { wanted: lease.version, loaded: version });
         }
-        let prompts = lease.tasks.iter().map(|task| self.prompt(&task.messages, || name(task.slot)));
+        let prompts = lease.tasks.iter().map(|task| self.prompt(&task.messages, || task.slot.to_string()));
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
         let Sampling { group_size, seed, .. } = lease.sampling;
         let streams = |slot| (0..group_size).map(|sample| stream(seed, slot, sample)).collect();
@@ -255,7 +255,7 @@ impl Sampler {
         let items = choices.items.iter().map(|item| tokenizer.normalized(item));
         let items = items.collect::<Result<_, _>>().map_err(Error::Vocabulary)?;
         let spelled = Choices { items, ..choices.clone() };
-        spelled.answer().map_err(|source| Error::Choices { what: name(slot), source })
+        spelled.answer().map_err(|source| Error::Choices { what: slot.to_string(), source })
     }
 
     /// The token ids of a conversation that the policy is to go on with; `what` names it in errors.
@@ -369,13 +369,6 @@ impl Steps {
     /// so that this holds for a GPU as well.
     fn prefill(&self, began: Instant) -> Option<Duration> {
         self.second.get().map(|second| second - began)
-    }
-}
-
-fn name(slot: Slot) -> String {
-    match slot {
-        Slot::Training(id) => id.to_string(),
-        Slot::Evaluation { version, index } => format!("evaluation prompt {index} under {version}"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! the way (grading, prompts, files of policies) is done by callers and by blocking threads, not here.
 
 mod closing;
+mod offences;
 mod outlook;
 mod progress;
 mod state;
@@ -12,7 +13,7 @@ mod surroundings;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use podium_grpo::{PolicyVersion, Step};
+use podium_grpo::{GroupId, PolicyVersion, Step};
 use podium_proto::v1;
 use podium_transfer::Manifest;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use crate::machine::{self, Join, LeaseId, Standing};
 use crate::policies;
 use crate::store::{self, Results};
+pub use offences::{Offender, Report, Unusable};
 pub use state::{Outcome, Parts, start};
 
 /// Commands that wait for the actor at most.
@@ -47,6 +49,19 @@ pub enum Error {
     /// What the store holds of a group does not hold together.
     #[error("a stored group does not hold together: {0}")]
     Group(#[from] podium_proto::convert::Error),
+    /// A slot was sampled again too often.
+    #[error(
+        "the run ends, since {group} was set aside {times} times: {history}; find out why these workers sample groups that \
+         cannot be trained on, then run the same command again"
+    )]
+    Spent {
+        /// The last group of the slot.
+        group: GroupId,
+        /// How often since this process started.
+        times: u32,
+        /// Workers and causes.
+        history: String,
+    },
     /// The files for people could not be written.
     #[error(transparent)]
     Report(#[from] podium_runtime::durable::Error),
@@ -143,11 +158,13 @@ enum Command {
     Register { worker: Uuid, profile: Profile, reply: Reply<()> },
     Lease { worker: Uuid, reply: Reply<LeaseAnswer> },
     Submit { submission: Submission, reply: Reply<Counts> },
+    Offended { worker: Uuid, lease: Option<LeaseId>, cause: String, reply: Reply<Offender> },
     Heartbeat { worker: Uuid, leases: Vec<LeaseId>, reply: Reply<Vec<LeaseId>> },
     Leave { worker: Uuid, reply: Reply<()> },
     Join { join: Join, reason: String, reply: Reply<Standing> },
     Batch { rank: u32, learner: Uuid, step: Step, reply: Reply<BatchAnswer> },
     Commit { commit: Commit, reply: Reply<bool> },
+    SetAside { report: Report, reply: Reply<()> },
     Fail { learner: Uuid, kind: &'static str, reason: String, reply: Reply<()> },
     CheckPublish { version: PolicyVersion, reply: Reply<()> },
     Published { manifest: Box<Manifest>, reply: Reply<()> },
@@ -183,6 +200,16 @@ impl Handle {
         self.ask("keep results", |reply| Command::Submit { submission, reply }).await
     }
 
+    /// Notes that a worker's results cannot be used and frees their lease.
+    pub async fn offended(
+        &self,
+        worker: Uuid,
+        lease: Option<LeaseId>,
+        cause: String,
+    ) -> Result<Offender, Error> {
+        self.ask("note an offence", |reply| Command::Offended { worker, lease, cause, reply }).await
+    }
+
     /// Keeps a worker and its leases alive; returns those that are not its any more.
     pub async fn heartbeat(&self, worker: Uuid, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Error> {
         self.ask("note a heartbeat", |reply| Command::Heartbeat { worker, leases, reply }).await
@@ -206,6 +233,11 @@ impl Handle {
     /// Commits a step; `true` if the rank can leave now.
     pub async fn commit(&self, commit: Commit) -> Result<bool, Error> {
         self.ask("commit a step", |reply| Command::Commit { commit, reply }).await
+    }
+
+    /// Sets groups aside that a rank cannot train on. Their causes are durable on return, and their slots open again.
+    pub async fn set_aside(&self, report: Report) -> Result<(), Error> {
+        self.ask("set groups aside", |reply| Command::SetAside { report, reply }).await
     }
 
     /// Notes why a rank ends before its time; `kind`: the failure's name among metrics.

@@ -142,6 +142,7 @@ impl State {
         let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
         let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
         warnings.extend(self.rank_trouble.values().cloned());
+        warnings.extend(self.offences.lines().cloned());
         if workers.is_empty() && machine.over().is_none() {
             warnings.push("no rollout worker is connected".to_owned());
         }

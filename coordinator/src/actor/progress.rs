@@ -11,7 +11,7 @@ use super::closing::{self, Finished};
 use super::state::State;
 use super::{BatchAnswer, Commit, Counts, Error, Submission, blocking};
 use crate::grading::filled;
-use crate::machine::{self, Action, Event, Filled, Verdict};
+use crate::machine::{Action, Event, Filled, Verdict};
 use crate::metrics;
 use crate::reports::step;
 use crate::store::Results;
@@ -19,14 +19,12 @@ use crate::store::Results;
 impl State {
     pub(super) async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
         let Submission { worker, lease, version, results } = submission;
-        if !self.parts.machine.knows(worker) {
-            return Err(machine::Error::UnknownWorker { worker }.into());
-        }
+        self.parts.machine.check_worker(worker)?;
         let mut counts = [Counts::default(); 2];
         let mut slots = BTreeMap::new();
         let mut wanted = |Filled { slot, zero_variance }: Filled, training: bool| {
             let counts = &mut counts[usize::from(training)];
-            match self.parts.machine.verdict(slot, version) {
+            match self.parts.machine.verdict_under(slot, version, lease) {
                 // A message may name a slot twice.
                 Verdict::Wanted if slots.insert(slot, zero_variance).is_none() => {
                     counts.accepted += 1;
@@ -45,8 +43,8 @@ impl State {
         let (completions, tokens) = closing::volume(&groups);
         let kept = Results { groups, answers };
         if !kept.is_empty() {
-            let store = self.parts.store.clone();
-            self.write(move || Ok(store.put_results(&kept)?)).await?;
+            let (store, sampled_by) = (self.parts.store.clone(), self.sampled_by(worker));
+            self.write(move || Ok(store.put_results(&kept, &sampled_by)?)).await?;
         }
         let filled = slots.into_iter().map(|(slot, zero_variance)| Filled { slot, zero_variance }).collect();
         self.step(Event::Scored { worker, lease, filled }).await;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::offences::Offences;
 use super::{Command, Error, Handle, LeaseAnswer, MAILBOX, Profile, blocking};
 use crate::curriculum::Curriculum;
 use crate::discovery::Discovery;
@@ -83,6 +84,8 @@ pub(super) struct State {
     pub(super) trouble: Option<String>,
     /// Why ranks joined again or ended since the last step, by rank: a line for people.
     pub(super) rank_trouble: BTreeMap<u32, String>,
+    /// Workers whose results could not be used.
+    pub(super) offences: Offences,
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
     pub(super) findings: Findings,
@@ -113,6 +116,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         finish_wanted: false,
         trouble: None,
         rank_trouble: BTreeMap::new(),
+        offences: Offences::default(),
         last_step: BTreeMap::new(),
         last_evaluation: None,
         findings: Findings::default(),
@@ -227,6 +231,9 @@ impl State {
                 }));
             }
             Command::Submit { submission, reply } => drop(reply.send(self.submit(submission).await)),
+            Command::Offended { worker, lease, cause, reply } => {
+                drop(reply.send(Ok(self.offended(worker, lease, &cause).await)));
+            }
             Command::Heartbeat { worker, leases, reply } => {
                 drop(reply.send(match self.step(Event::Heartbeat { worker, leases }).await {
                     Some(Action::Refuse(error)) => Err(error.into()),
@@ -258,6 +265,7 @@ impl State {
                 drop(reply.send(self.batch(rank, learner, step).await));
             }
             Command::Commit { commit, reply } => drop(reply.send(self.commit(commit).await)),
+            Command::SetAside { report, reply } => drop(reply.send(self.set_aside(report).await)),
             Command::Fail { learner, kind, reason, reply } => {
                 metrics::rank_failed(kind);
                 if let Some(rank) = self.parts.machine.rank_of(learner) {

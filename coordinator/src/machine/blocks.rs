@@ -117,6 +117,28 @@ impl Blocks {
         after
     }
 
+    /// Empties a slot whose result of an attempt was settled, so that it is sampled again. Its block goes back to that
+    /// attempt: later attempts in the block followed from the result, and their batches may differ without it. Returns the
+    /// slots whose results go, each with the last attempt that is still known to have ended in equal rewards.
+    pub(super) fn reopen(&mut self, index: u32, attempt: u32) -> Vec<(u32, Option<u32>)> {
+        let is_settled = |place: &&Place| place.attempt == attempt && place.state == State::Settled;
+        if self.places.get(index as usize).filter(is_settled).is_none() {
+            return Vec::new();
+        }
+        let mut reopened = vec![(index, attempt.checked_sub(1))];
+        self.places[index as usize].state = State::Empty;
+        self.settled -= 1;
+        for other in self.range(self.block_of(index)) {
+            let place = &mut self.places[other as usize];
+            if place.attempt > attempt {
+                self.settled -= u32::from(place.state == State::Settled);
+                *place = Place { attempt, state: State::Discarded };
+                reopened.push((other, Some(attempt)));
+            }
+        }
+        reopened
+    }
+
     /// The block that a slot is in.
     pub(super) const fn block_of(&self, index: u32) -> u32 {
         index / self.per_block
@@ -194,5 +216,35 @@ mod tests {
         assert_eq!((blocks.settled(), blocks.stand(0, 3)), (3, Stand::Closed));
         assert_eq!(blocks.taken(), 6, "three, two and one of three attempts");
         assert_eq!(blocks.unfinished().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_slot_that_is_reopened_takes_its_block_back_to_its_attempt() {
+        let mut blocks = Blocks::new(4, 4, 2);
+        let equal = [true, false, true, true];
+        equal.iter().zip(0..).for_each(|(&equal, index)| _ = blocks.fill(index, 0, equal));
+        for (index, equal) in [(0, true), (2, false), (3, true)] {
+            blocks.fill(index, 1, equal);
+        }
+        [0, 3].iter().for_each(|&index| _ = blocks.fill(index, 2, true));
+        let full = blocks.clone();
+        assert!(full.is_full());
+        assert_eq!(blocks.reopen(2, 0), [], "that attempt was discarded");
+        assert_eq!(blocks.reopen(9, 0), []);
+        assert_eq!(blocks, full);
+
+        assert_eq!(blocks.reopen(2, 1), [(2, Some(0)), (0, Some(1)), (3, Some(1))]);
+        assert_eq!(blocks.batch(0), (1, vec![0, 2, 3]), "the batch is as it was");
+        assert_eq!((blocks.stand(2, 1), blocks.stand(0, 1)), (Stand::Wanted, Stand::Filled));
+        assert_eq!((blocks.settled(), blocks.stand(0, 2)), (1, Stand::Closed));
+        assert_eq!(blocks.fill(2, 1, true), After::NextAttempt, "the new result may decide otherwise");
+        assert_eq!(blocks.batch(0), (2, vec![0, 2, 3]));
+        [0, 2, 3].iter().for_each(|&index| _ = blocks.fill(index, 2, true));
+        assert!(blocks.is_full());
+
+        // Two slots of a block, the later attempt first.
+        assert_eq!(blocks.reopen(3, 2), [(3, Some(1))]);
+        assert_eq!(blocks.reopen(1, 0), [(1, None), (0, Some(0)), (2, Some(0)), (3, Some(0))]);
+        assert_eq!((blocks.batch(0), blocks.settled()), ((0, vec![0, 1, 2, 3]), 0));
     }
 }

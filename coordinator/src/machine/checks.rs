@@ -5,7 +5,7 @@ use podium_proto::convert::Slot;
 use uuid::Uuid;
 
 use super::blocks::{Blocks, Stand};
-use super::{Error, Machine, Verdict, Work};
+use super::{Error, LeaseId, Machine, Verdict, Work};
 
 impl Machine {
     /// What would become of a result for `slot` that `version` sampled.
@@ -25,6 +25,19 @@ impl Machine {
             None if done => Verdict::Repeated,
             Some(Stand::Closed) | None => Verdict::Refused,
         }
+    }
+
+    /// The same for a result that is submitted under a lease. Once a block was taken back, its later attempts may have other
+    /// batches than before: results of it are taken under a lease that is held on it, and from nobody else.
+    pub fn verdict_under(&self, slot: Slot, version: PolicyVersion, lease: Option<LeaseId>) -> Verdict {
+        let (work, index, _) = Work::of(slot);
+        let verdict = self.verdict(slot, version);
+        let block = self.open.get(&work).map_or(0, |blocks| blocks.block_of(index));
+        let is_held = || lease.is_some_and(|lease| self.leases.is_on(lease, work, block));
+        if verdict == Verdict::Wanted && self.was_reopened(work, block) && !is_held() {
+            return Verdict::Refused;
+        }
+        verdict
     }
 
     fn may_sample(&self, work: Work, version: PolicyVersion) -> bool {

@@ -12,6 +12,16 @@ pub enum Error {
         /// Who.
         worker: Uuid,
     },
+    /// A worker whose results could not be used too often.
+    #[error(
+        "worker {worker} gets no more work: {offences} times its results could not be used; see the coordinator's log for the causes, then start the worker again"
+    )]
+    Expelled {
+        /// The worker.
+        worker: Uuid,
+        /// How often.
+        offences: u32,
+    },
     /// A learner process that is no rank.
     #[error("learner {learner} is no rank of this run: join again")]
     UnknownLearner {
@@ -61,6 +71,14 @@ pub enum Error {
     /// A step that comes after the next one.
     #[error("step {} was named, but the run is at step {}: the learner's --state folder belongs to another run, or the coordinator's --out folder does", step.0, committed.0)]
     StepAhead {
+        /// The step named.
+        step: Step,
+        /// The step being made.
+        committed: Step,
+    },
+    /// Groups of a step that is committed cannot be sampled again.
+    #[error("groups of step {} cannot be sampled again: step {} is being made; continue with the build and device that trained it", step.0, committed.0)]
+    StepCommitted {
         /// The step named.
         step: Step,
         /// The step being made.

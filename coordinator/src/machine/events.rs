@@ -40,6 +40,13 @@ pub enum Event {
         /// What they fill.
         filled: Vec<Filled>,
     },
+    /// Results of a worker cannot be used.
+    Offended {
+        /// The worker.
+        worker: Uuid,
+        /// The lease that they were submitted under, if this process granted it.
+        lease: Option<LeaseId>,
+    },
     /// A rank joins, or asks again whether all are there.
     RankJoined(Join),
     /// A rank asks for its share of a step.
@@ -50,6 +57,13 @@ pub enum Event {
         learner: Uuid,
         /// The step it will train.
         step: Step,
+    },
+    /// Results of slots that a learner cannot train on are removed, and that is durable.
+    Reopened {
+        /// The step that they are of.
+        step: Step,
+        /// Slots by index, and the attempt whose result is removed.
+        slots: Vec<(u32, u32)>,
     },
     /// A policy version is complete and durable.
     VersionPublished {

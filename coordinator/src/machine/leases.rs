@@ -58,6 +58,17 @@ impl Leases {
         self.blocks.contains_key(&(work, block))
     }
 
+    /// Whether a lease is on a block.
+    pub(super) fn is_on(&self, id: LeaseId, work: Work, block: u32) -> bool {
+        self.blocks.get(&(work, block)) == Some(&id)
+    }
+
+    /// The leases of a process that is started again have other numbers.
+    #[cfg(test)]
+    pub(super) const fn number_from(&mut self, next: u64) {
+        self.next = next;
+    }
+
     /// The leases that a worker holds.
     pub(super) fn of_worker(&self, worker: Uuid) -> impl Iterator<Item = LeaseId> {
         self.held.iter().filter(move |(_, held)| held.worker == worker).map(|(id, _)| *id)

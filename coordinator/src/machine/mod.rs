@@ -18,6 +18,7 @@ mod events;
 mod leases;
 mod plan;
 mod ranks;
+mod reopening;
 mod report;
 mod workers;
 mod world;
@@ -40,7 +41,9 @@ pub use events::{Action, Event, Filled, Lease, Verdict};
 pub use leases::LeaseId;
 use leases::{Held, Leases};
 pub use plan::{Millis, Plan, Work};
+pub use reopening::Reopening;
 pub use report::{Phase, Progress};
+pub use workers::MOST_OFFENCES;
 pub use world::{Join, Standing, World};
 
 /// What a restart finds in the store.
@@ -52,6 +55,8 @@ pub struct Recovered {
     pub latest: u64,
     /// Every slot whose result is kept, of its last attempt.
     pub filled: Vec<Filled>,
+    /// Slots of the step being made that were reopened, by index.
+    pub reopened: Vec<u32>,
     /// Versions whose evaluation is complete.
     pub evaluated: Vec<PolicyVersion>,
     /// The evaluation that ended the run, and why, if one did.
@@ -68,6 +73,8 @@ pub struct Recovered {
 struct Worker {
     last_seen: Millis,
     slots_done: u64,
+    /// Times that results of it could not be used.
+    offences: u32,
 }
 
 /// The run.
@@ -89,6 +96,8 @@ pub struct Machine {
     ranks_told: BTreeSet<u32>,
     checkpoints: BTreeMap<u32, Step>,
     kept_from: Step,
+    /// How often slots of the step being made were reopened since this process started; 0: only by one before it.
+    reopened: BTreeMap<u32, u32>,
     draining: Option<String>,
     complete: bool,
 }
@@ -110,6 +119,7 @@ impl Machine {
             ranks_told: BTreeSet::new(),
             checkpoints: recovered.checkpoints,
             kept_from: Step(recovered.kept_from),
+            reopened: recovered.reopened.into_iter().map(|index| (index, 0)).collect(),
             draining: None,
             complete: false,
         };
@@ -129,14 +139,16 @@ impl Machine {
         let mut actions = Vec::new();
         match event {
             Event::WorkerRegistered { worker } => {
-                self.workers.entry(worker).or_insert(Worker { last_seen: now, slots_done: 0 });
+                self.workers.entry(worker).or_insert(Worker { last_seen: now, slots_done: 0, offences: 0 });
             }
             Event::WorkerLeft { worker } => self.remove_worker(worker, &mut actions),
             Event::Heartbeat { worker, leases } => self.heartbeat(now, worker, &leases, &mut actions),
             Event::LeaseWanted { worker } => actions.push(self.lease(now, worker)),
             Event::Scored { worker, lease, filled } => self.fill(worker, lease, &filled, &mut actions),
+            Event::Offended { worker, lease } => self.offend(worker, lease, &mut actions),
             Event::RankJoined(join) => self.join(join, &mut actions),
             Event::BatchWanted { rank, learner, step } => actions.push(self.batch(rank, learner, step)),
+            Event::Reopened { step, slots } => self.reopen(step, &slots, &mut actions),
             Event::VersionPublished { version } => self.latest = self.latest.max(version),
             Event::StepCommitted { step } => self.commit(step, &mut actions),
             Event::CheckpointKept { rank, step } => self.keep_checkpoint(rank, step, &mut actions),
@@ -159,7 +171,8 @@ impl Machine {
         if let Event::WorkerRegistered { worker }
         | Event::Heartbeat { worker, .. }
         | Event::LeaseWanted { worker }
-        | Event::Scored { worker, .. } = event
+        | Event::Scored { worker, .. }
+        | Event::Offended { worker, lease: Some(_) } = event
             && let Some(worker) = self.workers.get_mut(worker)
         {
             worker.last_seen = now;

@@ -52,6 +52,7 @@ impl Machine {
             return;
         }
         self.open.remove(&Work::Training(step));
+        self.reopened.clear();
         self.committed = step.next();
         self.latest = self.latest.max(step.produces());
         self.open_steps();

@@ -1,12 +1,16 @@
 //! A whole run in one thread and on a simulated clock: workers that crash, ranks that restart, a coordinator that
 //! forgets everything but its store, calls whose request or answer is lost, repeated late or out of order, results that
-//! dynamic sampling does not keep, and leases that take as long as their completions.
+//! dynamic sampling does not keep, results that no rank can train on, and leases that take as long as their completions.
 
-use podium_grpo::GroupId;
+mod content;
+mod ranks;
+mod runs;
+
 use podium_grpo::rng::Stream;
 use podium_proto::convert::Slot;
 
 use super::*;
+use content::{Content, Disk, content, prompt};
 
 const MOST_TURNS: u32 = 200_000;
 const CHECKPOINT_EVERY: u64 = 2;
@@ -24,39 +28,6 @@ fn plan() -> Plan {
         evaluations_may_end: false,
         lease_deadline: Millis(1_000),
     }
-}
-
-/// What the coordinator's store holds.
-#[derive(Default)]
-struct Disk {
-    recovered: Recovered,
-    contents: BTreeMap<(Work, u32), Content>,
-}
-
-/// What a worker computes for a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Content {
-    slot: Slot,
-    version: PolicyVersion,
-    /// It depends on the version and on the whole batch that the lease names.
-    bits: u64,
-}
-
-fn content(lease: &Lease, slot: Slot) -> Content {
-    let key = |slot: &Slot| match *slot {
-        Slot::Training(GroupId { step, index, attempt }) => [1, step.0, index.into(), attempt.into()],
-        Slot::Evaluation { version, index } => [0, version.0, index.into(), 0],
-    };
-    let whole: Vec<u64> =
-        [lease.version.0].into_iter().chain(key(&slot)).chain(lease.slots.iter().flat_map(key)).collect();
-    Content { slot, version: lease.version, bits: Stream::new(1, "content", &whole).next_u64() }
-}
-
-/// What a prompt's completions are like under any version: their tokens, and whether all earn the same.
-fn prompt(slot: Slot) -> (u64, bool) {
-    let Slot::Training(GroupId { step, index, attempt }) = slot else { return (5, false) };
-    let mut stream = Stream::new(1, "prompt", &[step.0, index.into(), attempt.into()]);
-    (1 + stream.below(30), stream.below(3) == 0)
 }
 
 #[derive(Clone)]
@@ -92,6 +63,10 @@ struct Simulation {
     /// Evaluations that are answered and not closed.
     answered: BTreeSet<PolicyVersion>,
     chance: Stream,
+    /// Of so many results one is unusable; 0: none is.
+    unusable_one_in: u64,
+    set_aside: u32,
+    restarts: u64,
     now: u64,
     disk: Disk,
     machine: Machine,
@@ -112,6 +87,9 @@ impl Simulation {
             ends: None,
             answered: BTreeSet::new(),
             chance: Stream::new(seed, "simulation", &[]),
+            unusable_one_in: 0,
+            set_aside: 0,
+            restarts: 0,
             now: 0,
             disk: Disk::default(),
             workers: Vec::new(),
@@ -169,10 +147,14 @@ impl Simulation {
 
     fn coordinator_restarts(&mut self) {
         let mut recovered = self.disk.recovered.clone();
-        recovered.filled = self.disk.contents.values().map(|content| filled(content.slot)).collect();
+        recovered.filled = self.disk.contents.values().map(Content::filled).collect();
         // As a file would bring it back.
         recovered.world = serde_json::from_str(&serde_json::to_string(&recovered.world).unwrap()).unwrap();
+        let step = self.disk.recovered.committed;
+        recovered.reopened = self.disk.reopened.range((step, 0)..(step + 1, 0)).map(|slot| slot.1).collect();
         self.machine = Machine::restore(self.plan.clone(), recovered);
+        self.restarts += 1;
+        self.machine.leases.number_from(self.restarts * 1_000_000);
         self.answered.clear();
     }
 
@@ -197,17 +179,25 @@ impl Simulation {
 
     fn submit(&mut self, results: Results) {
         let Results { worker, lease } = results;
-        let wanted = |slot: &&Slot| self.machine.verdict(**slot, lease.version) == Verdict::Wanted;
+        let wanted = |slot: &&Slot| {
+            self.machine.verdict_under(**slot, lease.version, Some(lease.id)) == Verdict::Wanted
+        };
         let wanted: Vec<Slot> = lease.slots.iter().filter(wanted).copied().collect();
+        let mut filled = Vec::new();
         for &slot in &wanted {
             let (work, index, attempt) = Work::of(slot);
-            let before = self.disk.contents.insert((work, index), content(&lease, slot));
+            let mut content = content(&lease, slot);
+            let may_be_unusable = self.unusable_one_in > 0 && matches!(work, Work::Training(_));
+            if may_be_unusable && self.happens(self.unusable_one_in) {
+                content = Content { bits: 0, unusable: true, ..content };
+            }
+            filled.push(content.filled());
+            let before = self.disk.contents.insert((work, index), content);
             let replaced = before.map(|before| before.slot);
             let expected = attempt.checked_sub(1).map(|attempt| work.slot(index, attempt));
             assert_eq!(replaced, expected, "{slot:?} was filled twice, or out of turn");
             assert!(replaced.is_none_or(|slot| prompt(slot).1), "{replaced:?} was to be kept");
         }
-        let filled = wanted.into_iter().map(filled).collect();
         self.event(Event::Scored { worker, lease: Some(lease.id), filled });
     }
 
@@ -247,131 +237,21 @@ impl Simulation {
         self.workers[which].lease = None;
     }
 
-    fn rank_turn(&mut self, which: usize) {
-        if self.happens(30) {
-            let id = self.process();
-            let checkpoints = std::mem::take(&mut self.ranks[which].checkpoints);
-            self.ranks[which] = Rank { id, checkpoints, ..Rank::default() };
-            return;
-        }
-        if let Some(step) = self.ranks[which].finishing {
-            self.finish(which, step);
-            return;
-        }
-        let learner = self.ranks[which].id;
-        let Some((generation, next)) = self.ranks[which].in_world else {
-            self.join(which);
-            return;
-        };
-        let batch = Event::BatchWanted { rank: which as u32, learner, step: Step(next) };
-        if !self.ranks[which].has_batch {
-            if let Some(missed) = self.machine.missed_commit(which as u32, learner, Step(next)) {
-                self.commit(missed.0);
-            }
-            match self.call(batch) {
-                Some(Action::ServeBatch) => self.ranks[which].has_batch = true,
-                Some(Action::Rejoin) => self.ranks[which].in_world = None,
-                Some(Action::Refuse(error)) => panic!("rank {which} was refused: {error}"),
-                _ => {}
-            }
-            return;
-        }
-        // The collective: all ranks of the generation have their shares, or one is missing.
-        if self.ranks.iter().any(|rank| rank.in_world.is_none_or(|(other, _)| other != generation)) {
-            self.ranks[which] = Rank {
-                id: learner,
-                checkpoints: std::mem::take(&mut self.ranks[which].checkpoints),
-                ..Rank::default()
-            };
-        } else if self.ranks.iter().all(|rank| rank.has_batch && rank.in_world == Some((generation, next))) {
-            let group = |index| self.disk.contents[&(Work::Training(Step(next)), index)].clone();
-            let batch: Vec<Content> = (0..self.plan.prompts_per_step).map(group).collect();
-            assert!(batch.iter().all(|group| self.plan.allows(Step(next), group.version)), "{batch:?}");
-            assert_eq!(self.trained.entry(next).or_insert_with(|| batch.clone()), &batch);
-            for rank in &mut self.ranks {
-                rank.has_batch = false;
-                rank.finishing = Some(next);
-            }
-        }
-    }
-
-    fn join(&mut self, which: usize) {
-        let Rank { id: learner, checkpoints, .. } = &self.ranks[which];
-        let (learner, next_step) = (*learner, checkpoints[checkpoints.len() - 1]);
-        let world_size = self.ranks.len() as u32;
-        let address = if which == 0 { learner.to_string() } else { String::new() };
-        let join = Join { learner, rank: which as u32, world_size, address, next_step, ..Join::default() };
-        if let Some(Action::Standing(Standing { complete: true, generation, .. })) =
-            self.call(Event::RankJoined(join))
-        {
-            let newest = |rank: &Rank| rank.checkpoints[rank.checkpoints.len() - 1];
-            // The ranks agree through the collective; those that have the generation already said where they start.
-            let agreed = self.ranks.iter().filter_map(|rank| rank.in_world).find(|(g, _)| *g == generation);
-            let start =
-                agreed.map_or_else(|| self.ranks.iter().map(newest).min().unwrap(), |(_, start)| start);
-            self.ranks[which].in_world = Some((generation, start));
-        }
-    }
-
-    fn finish(&mut self, which: usize, step: u64) {
-        if which == 0 {
-            let version = Step(step).produces();
-            if self.machine.check_publish(version).is_err() || self.happens(10) {
-                return;
-            }
-            self.disk.recovered.latest = self.disk.recovered.latest.max(version.0);
-            self.event(Event::VersionPublished { version });
-        }
-        let checkpoint = (step + 1).is_multiple_of(CHECKPOINT_EVERY) || step + 1 == self.plan.steps;
-        let rank = &mut self.ranks[which];
-        if checkpoint && rank.checkpoints.last() != Some(&(step + 1)) {
-            rank.checkpoints.retain(|&kept| kept < step + 1);
-            rank.checkpoints.push(step + 1);
-            let older = rank.checkpoints.len().saturating_sub(2);
-            rank.checkpoints.drain(..older);
-        }
-        if self.happens(8) {
-            // Died between checkpoint and commit, or the request was lost.
-            return;
-        }
-        match self.machine.check_commit(self.ranks[which].id, Step(step)) {
-            Ok((_, fresh)) => {
-                if fresh {
-                    self.commit(step);
-                }
-                if checkpoint {
-                    let kept = self.disk.recovered.checkpoints.entry(which as u32).or_insert(Step(0));
-                    *kept = (*kept).max(Step(step + 1));
-                    self.event(Event::CheckpointKept { rank: which as u32, step: Step(step + 1) });
-                }
-                let rank = &mut self.ranks[which];
-                rank.finishing = None;
-                rank.in_world = rank.in_world.map(|(generation, _)| (generation, step + 1));
-            }
-            Err(Error::UnknownLearner { .. }) => {
-                self.ranks[which].finishing = None;
-                self.ranks[which].in_world = None;
-            }
-            Err(Error::StepAhead { .. }) => {}
-            Err(error) => panic!("rank {which} could not commit: {error}"),
-        }
-    }
-
-    fn commit(&mut self, step: u64) {
-        self.commits.push(step);
-        self.disk.recovered.committed = step + 1;
-        self.event(Event::StepCommitted { step: Step(step) });
-    }
-
     /// Runs to the end: what was trained, by step, and every answer to a held-out prompt.
-    fn run(mut self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>) {
+    fn run(self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>) {
+        let (trained, answers, _) = self.run_counting();
+        (trained, answers)
+    }
+
+    /// The same, and how many groups were set aside.
+    fn run_counting(mut self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>, u32) {
         for _ in 0..MOST_TURNS {
             if self.machine.is_complete() {
                 let steps: Vec<u64> = (0..self.machine.last_version().0).collect();
                 assert_eq!(self.commits, steps, "every step is committed once, in order");
                 let answers = self.disk.contents.into_values();
                 let answers = answers.filter(|content| matches!(content.slot, Slot::Evaluation { .. }));
-                return (self.trained, answers.collect());
+                return (self.trained, answers.collect(), self.set_aside);
             }
             self.now += self.chance.below(40);
             match self.chance.below(40) {
@@ -393,68 +273,5 @@ impl Simulation {
             }
         }
         panic!("the run is stuck at step {} in {:?}", self.machine.committed().0, self.machine.phase());
-    }
-}
-
-fn filled(slot: Slot) -> Filled {
-    Filled { slot, zero_variance: prompt(slot).1 }
-}
-
-/// How old the groups of a run were, and over how many tokens they went.
-fn lags(trained: &BTreeMap<u64, Vec<Content>>) -> impl Iterator<Item = u64> {
-    trained.iter().flat_map(|(step, groups)| groups.iter().map(move |group| step - group.version.0))
-}
-
-fn slots(trained: &BTreeMap<u64, Vec<Content>>) -> Vec<Slot> {
-    trained.values().flatten().map(|group| group.slot).collect()
-}
-
-#[test]
-fn every_schedule_gives_the_same_batches_and_gets_to_the_end() {
-    let expected = Simulation::new(plan(), 0, 1, 1).run();
-    assert_eq!(expected.0.len(), 7);
-    assert_eq!(expected.1.len(), 5 * 4, "versions 0, 3, 6 and 7 are evaluated");
-    let attempts: BTreeSet<u32> = slots(&expected.0).into_iter().map(|slot| Work::of(slot).2).collect();
-    assert_eq!(attempts, [0, 1, 2].into(), "groups of equal rewards were replaced");
-    for seed in 1..=150 {
-        let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-        assert_eq!(Simulation::new(plan(), seed, workers, ranks).run(), expected, "seed {seed}");
-    }
-}
-
-#[test]
-fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_how_long_it_took() {
-    let synchronous = Simulation::new(plan(), 0, 1, 1).run();
-    for max_policy_lag in 1..=3 {
-        let plan = Plan { max_policy_lag, ..plan() };
-        let mut seen = BTreeSet::new();
-        for seed in 1..=60 {
-            let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-            let (trained, answers) = Simulation::new(plan.clone(), seed, workers, ranks).run();
-            // The same prompts whoever was slow, so the same lengths: no long completion lost its place to a short one.
-            assert_eq!(slots(&trained), slots(&synchronous.0), "seed {seed}");
-            assert_eq!(answers, synchronous.1, "an evaluation is of one version");
-            seen.extend(lags(&trained));
-        }
-        assert_eq!(seen, (0..=max_policy_lag).collect(), "every allowed lag occurs");
-    }
-}
-
-#[test]
-fn an_evaluation_that_ends_the_run_ends_every_schedule_at_the_same_step() {
-    let simulation = |seed: u64, max_policy_lag| {
-        let plan = Plan { evaluations_may_end: true, max_policy_lag, ..plan() };
-        let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-        Simulation { ends: Some(PolicyVersion(0)), ..Simulation::new(plan, seed, workers, ranks) }
-    };
-    let expected = simulation(0, 0).run();
-    assert_eq!(expected.0.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
-    assert_eq!(expected.1.len(), 5 * 2, "versions 0 and 3 are evaluated");
-    for seed in 1..=60 {
-        assert_eq!(simulation(seed, 0).run(), expected, "seed {seed}");
-        // Ahead of the learner the versions that sample may differ, the steps do not.
-        let (trained, answers) = simulation(seed, 2).run();
-        assert_eq!(slots(&trained), slots(&expected.0), "seed {seed}");
-        assert_eq!(answers, expected.1, "seed {seed}");
     }
 }

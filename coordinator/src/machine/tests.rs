@@ -1,7 +1,8 @@
-//! Rules of the machine, one at a time, and as properties over arbitrary events.
+//! Rules of the machine, one at a time.
+
+mod properties;
 
 use podium_proto::convert::Slot;
-use proptest::prelude::*;
 
 use super::*;
 
@@ -172,6 +173,101 @@ fn groups_of_equal_rewards_are_sampled_again_within_their_block() {
 }
 
 #[test]
+fn a_group_that_cannot_be_trained_on_is_leased_again_with_its_batch() {
+    let mut machine = machine();
+    join(&mut machine);
+    assert_eq!(machine.reopening(OTHER, Step(0), &[]), Err(Error::UnknownLearner { learner: OTHER }));
+    let first = lease(&mut machine, 0, WORKER).unwrap();
+    submit(&mut machine, 0, WORKER, &first);
+    work_off(&mut machine);
+    assert_eq!(batch(&mut machine, 0), Action::ServeBatch);
+    let reopening = machine.reopening(LEARNER, Step(0), &[(1, 0), (1, 0), (2, 1), (9, 0)]).unwrap();
+    assert_eq!((&reopening.slots, &reopening.removed), (&vec![(1, 0)], &vec![(1, None)]));
+    assert_eq!(batch(&mut machine, 0), Action::ServeBatch, "asking changes nothing");
+    let reopened = Event::Reopened { step: Step(0), slots: reopening.slots };
+    assert!(machine.step(Millis(0), reopened.clone()).contains(&Action::Wake));
+    assert_eq!((batch(&mut machine, 0), machine.reopened(1)), (Action::Wait, 1));
+    assert!(machine.check_commit(LEARNER, Step(0)).is_err());
+    machine.step(Millis(0), reopened);
+    assert_eq!(machine.reopened(1), 1, "repeated");
+    let again = lease(&mut machine, 0, OTHER).unwrap();
+    assert_eq!(again.slots, first.slots, "the batch is as it was");
+    submit(&mut machine, 0, OTHER, &again);
+    assert_eq!(batch(&mut machine, 0), Action::ServeBatch);
+    machine.step(Millis(0), Event::VersionPublished { version: PolicyVersion(1) });
+    machine.step(Millis(0), Event::StepCommitted { step: Step(0) });
+    assert_eq!(machine.reopened(1), 0);
+    let committed = machine.reopening(LEARNER, Step(0), &[(1, 0)]).unwrap_err().to_string();
+    assert!(
+        committed.contains("groups of step 0") && committed.contains("step 1 is being made"),
+        "{committed}"
+    );
+    assert!(matches!(machine.reopening(LEARNER, Step(2), &[]), Err(Error::StepAhead { .. })));
+}
+
+#[test]
+fn a_late_result_of_before_a_block_was_taken_back_is_refused() {
+    let plan = Plan { refill_attempts: 1, evaluation_prompts: 0, ..plan() };
+    let mut machine = Machine::restore(plan.clone(), Recovered::default());
+    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    join(&mut machine);
+    let slot = |index, attempt| Work::Training(Step(0)).slot(index, attempt);
+    let scored = |machine: &mut Machine, lease: &Lease, equal: [bool; 2]| {
+        let filled = lease.slots.iter().zip(equal);
+        let filled = filled.map(|(&slot, zero_variance)| Filled { slot, zero_variance }).collect();
+        machine.step(Millis(0), Event::Scored { worker: WORKER, lease: Some(lease.id), filled });
+    };
+    // The first of two groups is wrong: only the second has equal rewards, and is alone in the next attempt.
+    let first = lease(&mut machine, 0, WORKER).unwrap();
+    scored(&mut machine, &first, [false, true]);
+    let alone = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!(alone.slots, [slot(1, 1)]);
+    scored(&mut machine, &alone, [false, false]);
+    work_off(&mut machine);
+    let reopening = machine.reopening(LEARNER, Step(0), &[(0, 0)]).unwrap();
+    assert_eq!(reopening.removed, [(0, None), (1, Some(0))]);
+    machine.step(Millis(0), Event::Reopened { step: Step(0), slots: reopening.slots });
+    let again = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!(again.slots, [slot(0, 0), slot(1, 0)]);
+    scored(&mut machine, &again, [true, true]);
+    // The result that was sampled alone comes once more; the attempt has both slots now.
+    let version = PolicyVersion(0);
+    assert_eq!(machine.verdict_under(slot(1, 1), version, Some(alone.id)), Verdict::Refused);
+    assert_eq!(machine.verdict_under(slot(1, 1), version, None), Verdict::Refused);
+    let both = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!(both.slots, [slot(0, 1), slot(1, 1)]);
+    assert_eq!(machine.verdict_under(slot(1, 1), version, Some(both.id)), Verdict::Wanted);
+    // Also after a restart.
+    let filled = [0, 1].map(|index| Filled { slot: slot(index, 0), zero_variance: true }).to_vec();
+    let recovered = Recovered { filled, reopened: vec![0], ..Recovered::default() };
+    let restored = Machine::restore(plan, recovered);
+    assert_eq!(restored.verdict_under(slot(1, 1), version, None), Verdict::Refused);
+    assert_eq!(restored.verdict_under(slot(3, 0), version, None), Verdict::Wanted, "another block");
+}
+
+#[test]
+fn a_worker_whose_results_cannot_be_used_gets_no_more_work() {
+    let mut machine = machine();
+    for offence in 1..=MOST_OFFENCES {
+        let held = lease(&mut machine, 0, WORKER).unwrap();
+        let actions = machine.step(Millis(0), Event::Offended { worker: WORKER, lease: Some(held.id) });
+        assert!(actions.contains(&Action::Wake));
+        assert_eq!(machine.offences(WORKER), offence);
+        let free = lease(&mut machine, 0, OTHER).unwrap();
+        assert_eq!(free.slots, held.slots, "its lease is free at once");
+        machine.step(Millis(0), Event::WorkerLeft { worker: OTHER });
+        machine.step(Millis(0), Event::WorkerRegistered { worker: OTHER });
+    }
+    let refused = machine.step(Millis(0), Event::LeaseWanted { worker: WORKER });
+    let expelled = Error::Expelled { worker: WORKER, offences: MOST_OFFENCES };
+    assert_eq!(refused, [Action::Refuse(expelled.clone())]);
+    assert_eq!(machine.check_worker(WORKER), Err(expelled));
+    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    assert_eq!(machine.offences(WORKER), MOST_OFFENCES, "registering again forgives nothing");
+    assert_eq!(machine.check_worker(OTHER), Ok(()));
+}
+
+#[test]
 fn steps_ahead_are_sampled_within_the_bound_while_the_learner_works() {
     let plan = Plan { max_policy_lag: 1, steps: 4, ..plan() };
     let mut machine = Machine::restore(plan, Recovered::default());
@@ -323,88 +419,4 @@ fn a_run_that_no_evaluation_may_end_waits_for_none() {
     machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
     join(&mut machine);
     assert!((0..9).all(|_| train(&mut machine)));
-}
-
-fn arbitrary_event() -> impl Strategy<Value = Event> {
-    let worker = || (0_u128..3).prop_map(Uuid::from_u128);
-    let learner = || (0_u128..3).prop_map(Uuid::from_u128);
-    let slot = (any::<bool>(), 0_u64..3, 0_u32..6, 0_u32..3).prop_map(|(training, n, index, attempt)| {
-        let work = if training { Work::Training(Step(n)) } else { Work::Evaluation(PolicyVersion(n)) };
-        work.slot(index, attempt)
-    });
-    let filled = (slot, any::<bool>()).prop_map(|(slot, zero_variance)| Filled { slot, zero_variance });
-    prop_oneof![
-        worker().prop_map(|worker| Event::WorkerRegistered { worker }),
-        worker().prop_map(|worker| Event::WorkerLeft { worker }),
-        worker().prop_map(|worker| Event::LeaseWanted { worker }),
-        (worker(), prop::collection::vec((0_u64..20).prop_map(LeaseId), 0..3))
-            .prop_map(|(worker, leases)| Event::Heartbeat { worker, leases }),
-        (worker(), prop::option::of((0_u64..20).prop_map(LeaseId)), prop::collection::vec(filled, 0..4))
-            .prop_map(|(worker, lease, filled)| Event::Scored { worker, lease, filled }),
-        (learner(), 0_u32..3, 1_u32..3).prop_map(|(learner, rank, world_size)| {
-            Event::RankJoined(Join { learner, rank, world_size, ..Join::default() })
-        }),
-        (learner(), 0_u32..3, 0_u64..4).prop_map(|(learner, rank, step)| Event::BatchWanted {
-            rank,
-            learner,
-            step: Step(step)
-        }),
-        (0_u64..3).prop_map(|version| Event::VersionPublished { version: PolicyVersion(version) }),
-        (0_u64..3).prop_map(|step| Event::StepCommitted { step: Step(step) }),
-        (0_u32..2, 0_u64..4).prop_map(|(rank, step)| Event::CheckpointKept { rank, step: Step(step) }),
-        Just(Event::Tick),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn whatever_happens_a_block_has_one_owner(
-        events in prop::collection::vec((arbitrary_event(), 0_u64..60), 0..120),
-        refill_attempts in 0_u32..3,
-        max_policy_lag in 0_u64..3,
-    ) {
-        let plan = Plan { refill_attempts, max_policy_lag, ..plan() };
-        let mut machine = Machine::restore(plan, Recovered::default());
-        let (mut now, mut owners) = (0, BTreeMap::<LeaseId, Uuid>::new());
-        for (event, pause) in events {
-            now += pause;
-            let worker = match &event { Event::LeaseWanted { worker } => Some(*worker), _ => None };
-            for action in machine.step(Millis(now), event) {
-                if let Action::Grant(lease) = action {
-                    let owner = *owners.entry(lease.id).or_insert_with(|| worker.unwrap());
-                    prop_assert_eq!(Some(owner), worker);
-                    let wanted = |slot: &Slot| machine.verdict(*slot, lease.version) == Verdict::Wanted;
-                    prop_assert!(lease.slots.iter().any(wanted));
-                    let places: Vec<_> = lease.slots.iter().map(|slot| Work::of(*slot)).collect();
-                    let (work, first, attempt) = places[0];
-                    prop_assert_eq!(work, lease.work);
-                    let together = |&(w, index, a): &(Work, u32, u32)| (w, index / 2, a) == (work, first / 2, attempt);
-                    prop_assert!(places.iter().all(together), "of one block and one attempt: {:?}", places);
-                }
-            }
-            prop_assert!(machine.kept_from <= machine.committed);
-        }
-    }
-
-    #[test]
-    fn a_restart_continues_where_the_run_was(
-        results in prop::collection::vec((0_u32..5, 0_u32..3, any::<bool>()), 0..20)
-    ) {
-        let plan = Plan { refill_attempts: 2, ..plan() };
-        let mut before = Machine::restore(plan.clone(), Recovered::default());
-        before.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
-        let mut kept = BTreeMap::new();
-        for (index, attempt, zero_variance) in results {
-            let slot = Work::Training(Step(0)).slot(index, attempt);
-            if before.verdict(slot, PolicyVersion(0)) == Verdict::Wanted {
-                let filled = Filled { slot, zero_variance };
-                kept.insert(index, filled);
-                before.step(Millis(0), Event::Scored { worker: WORKER, lease: None, filled: vec![filled] });
-            }
-        }
-        let filled = kept.into_values().collect();
-        let mut after = Machine::restore(plan, Recovered { filled, ..Recovered::default() });
-        after.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
-        prop_assert_eq!(work_off(&mut before), work_off(&mut after));
-    }
 }

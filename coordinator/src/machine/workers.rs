@@ -9,6 +9,9 @@ use super::{Action, Error, Filled, Held, Lease, LeaseId, Machine, Millis, Work, 
 /// Leases that a worker holds at once: one to sample, and one that it is handing in.
 const MOST_LEASES: usize = 2;
 
+/// A worker whose results could not be used so many times gets no more work.
+pub const MOST_OFFENCES: u32 = 3;
+
 /// A lease that so many heartbeats of its worker in a row do not name never reached it.
 const UNHEARD_AFTER: u32 = 2;
 
@@ -58,12 +61,42 @@ impl Machine {
         }
     }
 
+    /// Counts an offence of a worker and frees the lease that it was made under; all of its leases with the last offence
+    /// that it may make.
+    pub(super) fn offend(&mut self, worker: Uuid, lease: Option<LeaseId>, actions: &mut Vec<Action>) {
+        let Some(offender) = self.workers.get_mut(&worker) else { return };
+        offender.offences += 1;
+        let expelled = offender.offences >= MOST_OFFENCES;
+        let freed: Vec<LeaseId> =
+            self.leases.of_worker(worker).filter(|id| expelled || lease == Some(*id)).collect();
+        for id in freed {
+            self.leases.remove(id);
+            actions.push(Action::Wake);
+        }
+    }
+
+    /// Times that results of a registered worker could not be used.
+    pub fn offences(&self, worker: Uuid) -> u32 {
+        self.workers.get(&worker).map_or(0, |worker| worker.offences)
+    }
+
+    /// Whether results of a worker are taken.
+    pub fn check_worker(&self, worker: Uuid) -> Result<(), Error> {
+        match self.workers.get(&worker).ok_or(Error::UnknownWorker { worker })?.offences {
+            offences if offences >= MOST_OFFENCES => Err(Error::Expelled { worker, offences }),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn lease(&mut self, now: Millis, worker: Uuid) -> Action {
         if !self.workers.contains_key(&worker) {
             return Action::Refuse(Error::UnknownWorker { worker });
         }
         if let Some(reason) = self.over() {
             return Action::Leave { reason };
+        }
+        if let Err(error) = self.check_worker(worker) {
+            return Action::Refuse(error);
         }
         if self.leases.of_worker(worker).count() >= MOST_LEASES {
             return Action::Wait;

@@ -9,7 +9,7 @@ use podium_runtime::durable;
 use podium_transfer::{manifest, receive};
 use tonic::{Code, Status};
 
-use crate::{actor, grading, identity, machine, policies, store};
+use crate::{actor, identity, machine, policies, store};
 
 /// An error that a caller is answered with.
 pub(super) trait Refusal: std::error::Error {
@@ -39,6 +39,8 @@ impl Refusal for machine::Error {
             | Self::StepGone { .. }
             | Self::StepAhead { .. }
             | Self::NotSampled { .. }
+            | Self::Expelled { .. }
+            | Self::StepCommitted { .. }
             | Self::NotPublished { .. }
             | Self::VersionAhead { .. } => Code::FailedPrecondition,
         }
@@ -106,6 +108,7 @@ impl Refusal for actor::Error {
             Self::Store(error) => error.code(),
             Self::Policy(error) => error.code(),
             Self::Report(error) => error.code(),
+            Self::Spent { .. } => Code::FailedPrecondition,
             Self::Task(_) | Self::Group(_) => Code::Internal,
             Self::Stopping | Self::Busy { .. } => Code::Unavailable,
         }
@@ -115,16 +118,6 @@ impl Refusal for actor::Error {
 impl Refusal for identity::Error {
     fn code(&self) -> Code {
         Code::FailedPrecondition
-    }
-}
-
-impl Refusal for grading::Error {
-    fn code(&self) -> Code {
-        match self {
-            Self::Count { .. } | Self::Length { .. } | Self::Choices { .. } | Self::Case { .. } => {
-                Code::InvalidArgument
-            }
-        }
     }
 }
 

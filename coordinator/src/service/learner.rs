@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::codes::{OrRefuse, refuse};
 use super::{Context, over, scraped_at};
-use crate::actor::{BatchAnswer, Commit};
+use crate::actor::{BatchAnswer, Commit, Report, Unusable};
 use crate::machine::{self, Join};
 use crate::store::Store;
 
@@ -126,6 +126,26 @@ impl Learner for Service {
         let commit = Commit { learner, step, figures: request.metrics, checkpoint };
         let run_over = self.0.handle.commit(commit).await.or_refuse()?;
         Ok(Response::new(v1::CommitStepResponse { run_over }))
+    }
+
+    async fn set_aside(
+        &self,
+        request: Request<v1::SetAsideRequest>,
+    ) -> Result<Response<v1::SetAsideResponse>, Status> {
+        let request = request.into_inner();
+        let groups = request.groups.into_iter().map(|group| Unusable {
+            index: group.index,
+            attempt: group.attempt,
+            cause: group.cause.chars().take(LONGEST_REASON).collect(),
+        });
+        let report = Report {
+            learner: uuid("SetAsideRequest.learner_id", &request.learner_id).or_refuse()?,
+            id: uuid("SetAsideRequest.report_id", &request.report_id).or_refuse()?,
+            step: Step(request.step),
+            groups: groups.collect(),
+        };
+        self.0.handle.set_aside(report).await.or_refuse()?;
+        Ok(Response::new(v1::SetAsideResponse {}))
     }
 
     async fn fail(&self, request: Request<v1::FailRequest>) -> Result<Response<v1::FailResponse>, Status> {

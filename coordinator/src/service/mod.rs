@@ -27,7 +27,7 @@ use tonic::transport::Server;
 
 use crate::actor::Handle;
 use crate::curriculum::Curriculum;
-use crate::grading::Sampling;
+use crate::grading::{Border, Sampling};
 use crate::identity::Identity;
 use crate::policies::Policies;
 use crate::store::Store;
@@ -49,6 +49,8 @@ pub struct Context {
     pub curriculum: Arc<Curriculum>,
     /// How completions are sampled.
     pub sampling: Sampling,
+    /// What submitted results are checked against.
+    pub border: Border,
     /// The policy versions.
     pub policies: Arc<Policies>,
     /// Groups, read only.

@@ -3,22 +3,67 @@
 use std::sync::Arc;
 
 use podium_grpo::PolicyVersion;
-use podium_proto::convert::{Slot, SlotResult, uuid};
+use podium_proto::convert::{self, Slot, SlotResult, uuid};
 use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
 use podium_proto::v1::rollout_server::Rollout;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use super::codes::OrRefuse;
+use super::codes::{OrRefuse, Refusal};
 use super::{Context, over, scraped_at};
-use crate::actor::{self, Counts, LeaseAnswer, Profile, Submission, blocking};
+use crate::actor::{self, Counts, LeaseAnswer, Offender, Profile, Submission, blocking};
 use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
 use crate::machine::{Lease, LeaseId};
 use crate::metrics;
 
 pub(super) struct Service(pub(super) Arc<Context>);
+
+/// What is wrong with submitted results.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// A message does not hold together.
+    #[error("{slot}: {source}")]
+    Message {
+        /// The slot that it is of.
+        slot: Slot,
+        source: convert::Error,
+    },
+    /// A message does not say which slot it is of.
+    #[error(transparent)]
+    Slot(convert::Error),
+    /// It is not what was asked for.
+    #[error(transparent)]
+    Grading(#[from] grading::Error),
+}
+
+/// Results that cannot be used, and the worker that submitted them.
+#[derive(Debug, thiserror::Error)]
+#[error("{offender}: {fault}")]
+struct Offence {
+    offender: Offender,
+    fault: Fault,
+}
+
+impl Refusal for Offence {
+    fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+/// The results of messages whose form is right.
+fn checked(messages: Vec<v1::TaskResult>) -> Result<Vec<SlotResult>, Fault> {
+    let result = |message: v1::TaskResult| {
+        let slot = Slot::try_from(&message).map_err(Fault::Slot)?;
+        SlotResult::try_from(message).map_err(|source| Fault::Message { slot, source })
+    };
+    messages.into_iter().map(result).collect()
+}
+
+fn is_training(result: &v1::TaskResult) -> bool {
+    matches!(result.purpose, Some(v1::task_result::Purpose::Training(_)))
+}
 
 impl Service {
     fn lease_name(&self, id: LeaseId) -> String {
@@ -35,21 +80,30 @@ impl Service {
         Ok((incarnation == self.0.incarnation).then_some(LeaseId(number)))
     }
 
-    /// Grades results and hands them on to those who keep them.
+    /// Checks and grades results, and passes them to the actor, which stores them. Results that cannot be used are an
+    /// offence of their worker: its lease is free at once.
     async fn keep(
         &self,
         worker: Uuid,
         lease: Option<LeaseId>,
         version: PolicyVersion,
-        submitted: Vec<SlotResult>,
+        submitted: Vec<v1::TaskResult>,
     ) -> Result<Counts, Status> {
         let context = self.0.clone();
         let graded = blocking(move || {
-            Ok::<_, actor::Error>(grade(&context.curriculum, &context.sampling, version, submitted))
+            let graded = checked(submitted)
+                .and_then(|results| Ok(grade(&context.curriculum, &context.border, version, results)?));
+            Ok::<_, actor::Error>(graded)
         });
-        let graded: Result<_, grading::Error> = graded.await.or_refuse()?;
-        let submission = Submission { worker, lease, version, results: graded.or_refuse()? };
-        self.0.handle.submit(submission).await.or_refuse()
+        let graded: Result<_, Fault> = graded.await.or_refuse()?;
+        let results = match graded {
+            Ok(results) => results,
+            Err(fault) => {
+                let offender = self.0.handle.offended(worker, lease, fault.to_string()).await.or_refuse()?;
+                return Err(Offence { offender, fault }).or_refuse();
+            }
+        };
+        self.0.handle.submit(Submission { worker, lease, version, results }).await.or_refuse()
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
@@ -123,10 +177,8 @@ impl Rollout for Service {
         let worker = uuid("SubmitRequest.worker_id", &request.worker_id).or_refuse()?;
         let lease = self.lease_id("SubmitRequest.lease_id", &request.lease_id).or_refuse()?;
         let version = PolicyVersion(request.policy_version);
-        let submitted: Vec<SlotResult> =
-            request.results.into_iter().map(SlotResult::try_from).collect::<Result<_, _>>().or_refuse()?;
-        let training =
-            submitted.iter().filter(|result| matches!(result.slot, Slot::Training(_))).count() as u64;
+        let submitted = request.results;
+        let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
         metrics::handed_in(training);
         // On a task of its own: a worker that hangs up meanwhile must not leave groups behind that count as nothing.
         let service = Self(self.0.clone());

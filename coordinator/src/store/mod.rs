@@ -3,6 +3,7 @@
 //! Every write is durable when its function returns, so whoever acknowledges something to a worker or a rank writes it
 //! here first. The store knows nothing of the run's rules: those are the machine's. All functions block on the disk.
 
+mod aside;
 mod database;
 mod records;
 #[cfg(test)]
@@ -22,8 +23,9 @@ use uuid::Uuid;
 
 use crate::grading::filled;
 use crate::machine::{Filled, Recovered, World};
+use aside::{SAMPLED_BY, SET_ASIDE};
 use database::Database;
-pub use records::{EvaluationRecord, Results, Row, StepRecord};
+pub use records::{EvaluationRecord, Results, Row, SampledBy, SetAside, StepRecord};
 
 /// The file's name under the output folder.
 pub const FILE_NAME: &str = "coordinator.redb";
@@ -130,6 +132,8 @@ impl Store {
             transaction.open_table(EVALUATIONS)?;
             transaction.open_table(CHECKPOINTS)?;
             transaction.open_table(POLICIES)?;
+            transaction.open_table(SAMPLED_BY)?;
+            transaction.open_table(SET_ASIDE)?;
             let meta = transaction.open_table(META)?;
             let text = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|value| value.value().to_vec()));
             Ok((text("format")?, text("run_hash")?))
@@ -156,12 +160,15 @@ impl Store {
         Uuid::try_parse(&text).map_err(|source| self.damaged("the run's identifier", source))
     }
 
-    /// Keeps the results of slots.
-    pub fn put_results(&self, results: &Results) -> Result<(), Error> {
+    /// Keeps the results of slots, and the worker that sampled them.
+    pub fn put_results(&self, results: &Results, worker: &SampledBy) -> Result<(), Error> {
+        let worker = json(worker);
         self.database.write(|transaction| {
             let mut groups = transaction.open_table(GROUPS)?;
+            let mut sampled_by = transaction.open_table(SAMPLED_BY)?;
             for group in &results.groups {
                 groups.insert((group.step, group.index), group.encode_to_vec().as_slice())?;
+                sampled_by.insert((group.step, group.index), worker.as_slice())?;
             }
             let mut answers = transaction.open_table(ANSWERS)?;
             for (version, index, answer) in &results.answers {
@@ -265,6 +272,7 @@ impl Store {
         self.database.write(|transaction| {
             transaction.open_table(META)?.insert("kept_from", before.0.to_le_bytes().as_slice())?;
             transaction.open_table(GROUPS)?.retain_in(..(before.0, 0), |_, _| false)?;
+            transaction.open_table(SAMPLED_BY)?.retain_in(..(before.0, 0), |_, _| false)?;
             Ok(())
         })
     }
@@ -311,6 +319,11 @@ impl Store {
             let groups = groups.range((recovered.committed, 0)..)?;
             let groups = groups.map(|entry| Ok(entry?.1.value().to_vec()));
             let groups = groups.collect::<Result<Vec<_>, redb::Error>>()?;
+            let step = recovered.committed;
+            let aside = transaction.open_table(SET_ASIDE)?;
+            for entry in aside.range((step, 0, 0)..=(step, u32::MAX, u32::MAX))? {
+                recovered.reopened.push(entry?.0.value().1);
+            }
             for entry in transaction.open_table(ANSWERS)?.iter()? {
                 let (version, index) = entry?.0.value();
                 let slot = Slot::Evaluation { version: PolicyVersion(version), index };

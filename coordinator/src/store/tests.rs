@@ -21,6 +21,10 @@ fn groups(groups: &[(u64, u32)]) -> Results {
     Results { groups, answers: vec![] }
 }
 
+fn worker() -> SampledBy {
+    SampledBy { worker: Uuid::from_u128(7), name: "worker 7".into() }
+}
+
 fn row(value: &serde_json::Value) -> Row {
     value.as_object().unwrap().clone()
 }
@@ -30,10 +34,10 @@ fn a_restart_finds_everything() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), "cafe").unwrap();
     let run_id = store.run_id().unwrap();
-    store.put_results(&groups(&[(0, 1), (0, 0), (1, 0), (1, 3)])).unwrap();
+    store.put_results(&groups(&[(0, 1), (0, 0), (1, 0), (1, 3)]), &worker()).unwrap();
     let reward = |total| v1::Reward { total: Some(total), ..Default::default() };
     let last = v1::ScoredGroup { attempt: 2, rewards: vec![reward(0.0), reward(1.0)], ..group(1, 3) };
-    store.put_results(&Results { groups: vec![last.clone()], answers: vec![] }).unwrap();
+    store.put_results(&Results { groups: vec![last.clone()], answers: vec![] }, &worker()).unwrap();
     assert_eq!(
         store.groups(Step(1)).unwrap(),
         [group(1, 0), last],
@@ -41,7 +45,7 @@ fn a_restart_finds_everything() {
     );
     let answer = v1::Completion { text: "x".into(), ..Default::default() };
     let answers = vec![(PolicyVersion(0), 2, answer.clone()), (PolicyVersion(1), 0, answer.clone())];
-    store.put_results(&Results { groups: vec![], answers }).unwrap();
+    store.put_results(&Results { groups: vec![], answers }, &worker()).unwrap();
     let step = StepRecord { reported: true, row: row(&json!({"step": 1})), samples: vec![] };
     store.put_step(Step(0), &step).unwrap();
     let evaluation = EvaluationRecord {
@@ -78,6 +82,38 @@ fn a_restart_finds_everything() {
     assert!(store.groups(Step(0)).unwrap().is_empty());
     assert_eq!(store.groups(Step(1)).unwrap().len(), 2);
     assert_eq!(store.recover().unwrap().kept_from, 1);
+}
+
+#[test]
+fn a_group_that_was_set_aside_leaves_its_cause_and_the_attempts_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "cafe").unwrap();
+    let attempt = |index, attempt| v1::ScoredGroup { attempt, ..group(0, index) };
+    let kept = vec![attempt(0, 0), attempt(1, 1), attempt(2, 2)];
+    store.put_results(&Results { groups: kept, answers: vec![] }, &worker()).unwrap();
+    let record = |report, index, cause: &str| SetAside {
+        report: Uuid::from_u128(report),
+        index,
+        cause: cause.into(),
+        worker: Some(worker()),
+        ..SetAside::default()
+    };
+    assert_eq!(store.sampled_by(Step(0), 1).unwrap(), (Some(worker()), Some(PolicyVersion(0))));
+    store.set_aside(&[(0, None)], &[record(1, 0, "first")]).unwrap();
+    let both = [record(2, 1, "other"), record(2, 0, "second")];
+    store.set_aside(&[(0, None), (1, Some(0)), (2, Some(1))], &both).unwrap();
+    drop(store);
+
+    let store = Store::open(folder.path(), "cafe").unwrap();
+    let expected = [record(1, 0, "first"), record(2, 0, "second"), record(2, 1, "other")];
+    assert_eq!(store.aside(Step(0)).unwrap(), expected);
+    assert_eq!(store.aside(Step(1)).unwrap(), []);
+    assert_eq!(store.sampled_by(Step(0), 1).unwrap().0, None);
+    // Of the slots that were sampled again before, the attempts before are known to have ended in equal rewards.
+    let filled = |index, attempt| Filled { slot: slot(0, index, attempt), zero_variance: true };
+    let recovered = store.recover().unwrap();
+    assert_eq!(recovered.filled, [filled(1, 0), filled(2, 1)]);
+    assert_eq!(recovered.reopened, [0, 0, 1]);
 }
 
 #[test]
@@ -136,14 +172,14 @@ fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_space() {
     let open = move || redb::Builder::new().create_with_backend(opened.clone());
     let store = Store { database: Database::new(PathBuf::from("run/coordinator.redb"), open) };
     store.begin(Path::new("run"), "cafe").unwrap();
-    store.put_results(&groups(&[(0, 0)])).unwrap();
+    store.put_results(&groups(&[(0, 0)]), &worker()).unwrap();
 
     disk.full.store(true, Ordering::Relaxed);
-    let error = store.put_results(&groups(&[(0, 1)])).unwrap_err();
+    let error = store.put_results(&groups(&[(0, 1)]), &worker()).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error}");
-    assert!(store.put_results(&groups(&[(0, 1)])).is_err());
+    assert!(store.put_results(&groups(&[(0, 1)]), &worker()).is_err());
     disk.full.store(false, Ordering::Relaxed);
 
-    store.put_results(&groups(&[(0, 2)])).unwrap();
+    store.put_results(&groups(&[(0, 2)]), &worker()).unwrap();
     assert_eq!(store.groups(Step(0)).unwrap(), [group(0, 0), group(0, 2)]);
 }

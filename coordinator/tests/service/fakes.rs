@@ -15,6 +15,7 @@ use podium_proto::v1::lease_response::Answer;
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::Error;
 use podium_transfer::{Coordinator, Limits, Manifest, manifest};
+use serde_json::json;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -104,10 +105,25 @@ impl Place {
     }
 }
 
+/// Ids that every prompt is rendered to.
+pub(crate) const PROMPT_IDS: [u32; 3] = [1, 2, 3];
+
+/// A policy with a real configuration and tokenizer, whose template renders every prompt to the same three words.
 fn write_policy(folder: &Path, weights: &str) {
+    let config = json!({
+        "model_type": "qwen3", "vocab_size": 100_000, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+        "max_position_embeddings": 10, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "tie_word_embeddings": true,
+    });
+    let tokenizer = json!({
+        "version": "1.0",
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": {"<unk>": 0, "a": 1, "b": 2, "c": 3}, "unk_token": "<unk>"},
+    });
     fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("config.json"), "{}").unwrap();
-    fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(folder.join("chat_template.jinja"), "a b c").unwrap();
     fs::write(folder.join("model.safetensors"), weights).unwrap();
 }
 
@@ -151,7 +167,7 @@ pub(crate) fn answer(task: &v1::Task, samples: u32) -> v1::TaskResult {
     };
     v1::TaskResult {
         purpose: Some(purpose),
-        prompt_ids: vec![1, 2, 3],
+        prompt_ids: PROMPT_IDS.to_vec(),
         completions: (0..samples).map(completion).collect(),
     }
 }

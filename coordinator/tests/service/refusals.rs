@@ -89,6 +89,88 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     running.finished().await.unwrap();
 }
 
+/// A change that makes a submission one that cannot be used, and what the refusal has to say.
+type Fault = (fn(&mut v1::TaskResult), &'static [&'static str]);
+
+const FAULTS: [Fault; 11] = [
+    (
+        |result| result.completions[1].token_ids[2] = 100_000,
+        &["completion 1", "token id 100000", "below 100000"],
+    ),
+    (|result| result.prompt_ids[2] = 9, &["prompt of 3 token ids", "position 2", "the same ids"]),
+    (|result| result.prompt_ids = vec![1; 40], &["44 tokens in prompt and completion", "at most 10"]),
+    (|result| result.prompt_ids.push(4), &["prompt of 4 token ids", "position 3", "3 ids"]),
+    (|result| result.completions[0].logprobs[1] = f32::NAN, &["logprobs is NaN", "finite"]),
+    (|result| result.completions[0].logprobs[1] = f32::NEG_INFINITY, &["logprobs is -inf", "finite"]),
+    (|result| result.completions[0].logprobs[1] = 0.5, &["logprobs is 0.5", "at most 0"]),
+    (|result| result.completions[0].logprobs[1] = -3e38, &["-3e38 at position 1", "at least -104"]),
+    (|result| result.completions[0].text_ends[0] = 1_000_000, &["text_ends", "ascending"]),
+    (
+        |result| result.completions[0].allowed = vec![v1::Allowed { position: 2, token_ids: vec![7] }],
+        &["completion 0", "restricted", "rollout.constrain_answers"],
+    ),
+    (|result| result.completions[0].choice_logprobs = vec![-1.0], &["scores of 1 candidates", "expected 0"]),
+];
+
+#[tokio::test]
+async fn results_that_cannot_be_used_are_refused_by_name_and_sampled_again() {
+    let place = Place::new(&[]);
+    let (running, stop) = place.start("out").await;
+    let coordinator = place.connect(running.address());
+    let register = || async {
+        let worker = Uuid::new_v4();
+        let capabilities = v1::Capabilities { host: "rack7".into(), ..v1::Capabilities::default() };
+        let register =
+            v1::RegisterRequest { capabilities: Some(capabilities), ..registration(&place.file, worker) };
+        call!(coordinator, rollout.register, register).await.unwrap();
+        worker
+    };
+    let lease = |worker: Uuid| {
+        let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 0 };
+        let coordinator = coordinator.clone();
+        async move { call!(coordinator, rollout.lease, want).await }
+    };
+    let granted = |answer: Result<v1::LeaseResponse, Error>| match answer.unwrap().answer {
+        Some(Answer::Lease(lease)) => lease,
+        other => panic!("{other:?} instead of a lease"),
+    };
+    let mut worker = register().await;
+    for (number, (change, expected)) in FAULTS.into_iter().enumerate() {
+        if number > 0 && number % 3 == 0 {
+            let (code, message) = refusal(lease(worker).await);
+            assert_eq!(code, Code::FailedPrecondition);
+            assert!(message.contains(&worker.to_string()) && message.contains("3 times"), "{message}");
+            worker = register().await;
+        }
+        let lease = granted(lease(worker).await);
+        let slots: Vec<_> = lease.tasks.iter().map(|task| task.purpose).collect();
+        assert_eq!(slots.len(), 2, "the first block is free again");
+        let slot = match slots[1] {
+            Some(v1::task::Purpose::Training(slot)) => format!("group {}.{}", slot.step, slot.index),
+            other => panic!("{other:?} instead of a training slot"),
+        };
+        assert_eq!(slot, "group 0.1");
+        let mut bad = submission(worker, lease);
+        change(&mut bad.results[1]);
+        let (code, message) = refusal(call!(coordinator, rollout.submit, bad).await);
+        assert_eq!(code, Code::InvalidArgument);
+        let offence = format!("offence {} of 3", number % 3 + 1);
+        let named = [&worker.to_string(), "on rack7", &slot, &offence];
+        for part in named.iter().chain(expected) {
+            assert!(message.contains(part), "{part:?} is not in {message:?}");
+        }
+        let status = call!(coordinator, status.get, v1::StatusRequest {}).await.unwrap();
+        assert!(status.warnings.contains(&message), "{message} is not in {:?}", status.warnings);
+        assert_eq!(status.groups_ready, 0, "nothing of it is stored");
+    }
+    // The whole lease was refused; the next worker fills it.
+    let worker = register().await;
+    let good = submission(worker, granted(lease(worker).await));
+    assert_eq!(call!(coordinator, rollout.submit, good).await.unwrap().accepted, 2);
+    stop.cancel();
+    running.finished().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_address_or_a_folder_that_is_taken_is_named_with_the_remedy() {
     let place = Place::new(&[]);

@@ -209,6 +209,13 @@ impl learner_server::Learner for Shared {
         Ok(Response::new(Box::pin(tokio_stream::iter(parts.collect::<Vec<_>>()))))
     }
 
+    async fn set_aside(
+        &self,
+        request: Request<v1::SetAsideRequest>,
+    ) -> Result<Response<v1::SetAsideResponse>, Status> {
+        Err(Status::failed_precondition(format!("nothing is set aside here: {:?}", request.into_inner())))
+    }
+
     async fn fail(&self, _: Request<v1::FailRequest>) -> Result<Response<v1::FailResponse>, Status> {
         Ok(Response::new(v1::FailResponse {}))
     }

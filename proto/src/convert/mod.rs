@@ -5,6 +5,8 @@ mod group;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use podium_grpo::{Completion, GroupId, PolicyVersion, Step};
 use uuid::Uuid;
 
@@ -68,6 +70,15 @@ pub enum Slot {
         /// Position among the held-out prompts.
         index: u32,
     },
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Training(id) => id.fmt(f),
+            Self::Evaluation { version, index } => write!(f, "evaluation prompt {index} under {version}"),
+        }
+    }
 }
 
 /// Reads an identifier that a process chose for itself.
@@ -141,14 +152,22 @@ impl TryFrom<&v1::Task> for Slot {
     }
 }
 
+impl TryFrom<&v1::TaskResult> for Slot {
+    type Error = Error;
+
+    fn try_from(result: &v1::TaskResult) -> Result<Self, Error> {
+        match result.purpose.ok_or(Error::Missing { field: "TaskResult.purpose" })? {
+            v1::task_result::Purpose::Training(slot) => Ok(slot.into()),
+            v1::task_result::Purpose::Evaluation(slot) => Ok(slot.into()),
+        }
+    }
+}
+
 impl TryFrom<v1::TaskResult> for SlotResult {
     type Error = Error;
 
     fn try_from(result: v1::TaskResult) -> Result<Self, Error> {
-        let slot = match result.purpose.ok_or(Error::Missing { field: "TaskResult.purpose" })? {
-            v1::task_result::Purpose::Training(slot) => slot.into(),
-            v1::task_result::Purpose::Evaluation(slot) => slot.into(),
-        };
+        let slot = Slot::try_from(&result)?;
         if result.prompt_ids.is_empty() {
             return Err(Error::Missing { field: "TaskResult.prompt_ids" });
         }

@@ -7,7 +7,7 @@ use podium_grpo::Completion;
 use podium_model::{Entropy, GroupTokens, Packed, Policy};
 use podium_proto::v1;
 
-use super::{Error, Loaded, Sampler, name};
+use super::{Error, Loaded, Sampler};
 use crate::lease::{Choices, Lease};
 
 /// Tokens that go through the policy at once, but for a single prompt with more.
@@ -44,7 +44,7 @@ impl Sampler {
             let Some(choices) = &task.choices else { continue };
             for completion in group {
                 let completion = (!likelihood.without_reasoning).then_some(completion);
-                questions.push(self.question(choices, prompt, completion, || name(task.slot))?);
+                questions.push(self.question(choices, prompt, completion, || task.slot.to_string())?);
             }
         }
         let mut logprobs = Vec::with_capacity(questions.len());

@@ -1,0 +1,266 @@
+//! Checks of submitted results, before anything is graded or stored: against the policy's `config.json`, against the
+//! prompt as the policy's own tokenizer and chat template render it, and against the limits of the run file.
+//!
+//! Form (lengths, finite numbers, ascending ends) is checked by `podium_proto::convert`. No model is computed here: whether
+//! log-probabilities are right is seen by the learner, which recomputes them.
+
+use std::path::Path;
+
+use podium_checkpoint::{Config, config};
+use podium_config::RunFile;
+use podium_grpo::Completion;
+use podium_proto::convert::{Slot, SlotResult};
+use podium_recsys::task::{self, Case};
+use podium_tokenizer::{Message, Tokenizer, Variables};
+
+use super::Sampling;
+use crate::curriculum::Curriculum;
+use crate::machine::Work;
+
+/// The least log-probability of a sampled token, in nats: below it the probability is 0 in float32, and such a token is
+/// never sampled (`ln` of the smallest float32 is −103.3).
+const LEAST_LOGPROB: f32 = -104.0;
+
+/// Why a submitted result cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// More or fewer completions than were asked for.
+    #[error("{slot} has {found} completions: expected {expected}")]
+    Count {
+        /// The slot.
+        slot: Slot,
+        /// Completions of the result.
+        found: usize,
+        /// `rollout.group_size`, or 1 for evaluation.
+        expected: u32,
+    },
+    /// A completion that is too long.
+    #[error(
+        "a completion of {slot} has {found} tokens: expected at most {expected} (rollout.max_new_tokens)"
+    )]
+    Length {
+        /// The slot.
+        slot: Slot,
+        /// Tokens of the completion.
+        found: usize,
+        /// `rollout.max_new_tokens`.
+        expected: u32,
+    },
+    /// More or fewer candidates are scored than there are.
+    #[error("{slot} has scores of {found} candidates: expected {expected}")]
+    Choices {
+        /// The slot.
+        slot: Slot,
+        /// Candidates with a score.
+        found: usize,
+        /// Candidates to be scored.
+        expected: usize,
+    },
+    /// The slot stands for no prompt.
+    #[error("there is no prompt for {slot}")]
+    Case {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: task::Error,
+    },
+    /// The slot's prompt cannot be rendered.
+    #[error("cannot render the prompt of {slot}: {source}")]
+    Render {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: podium_tokenizer::Error,
+    },
+    /// The prompt is not the slot's.
+    #[error(
+        "{slot} has a prompt of {found} token ids that differs at position {position} from the {expected} ids that the \
+         policy's tokenizer and chat template render: expected the same ids"
+    )]
+    Prompt {
+        /// The slot.
+        slot: Slot,
+        /// Ids of the submitted prompt.
+        found: usize,
+        /// Ids of the rendered prompt.
+        expected: usize,
+        /// The first position that differs.
+        position: usize,
+    },
+    /// A token id that the policy does not have.
+    #[error(
+        "completion {completion} of {slot} has token id {token}: expected ids below {vocab_size} (vocab_size of the policy's \
+         config.json)"
+    )]
+    Vocabulary {
+        /// The slot.
+        slot: Slot,
+        /// Index of the completion.
+        completion: usize,
+        /// The id.
+        token: u32,
+        /// The policy's `vocab_size`.
+        vocab_size: u32,
+    },
+    /// Prompt and completion are longer than the policy's positions.
+    #[error(
+        "{slot} has {found} tokens in prompt and completion: expected at most {expected} (max_position_embeddings of the \
+         policy's config.json)"
+    )]
+    Positions {
+        /// The slot.
+        slot: Slot,
+        /// Tokens of the prompt and its longest completion.
+        found: usize,
+        /// The policy's `max_position_embeddings`.
+        expected: usize,
+    },
+    /// A log-probability that no sampled token has.
+    #[error(
+        "completion {completion} of {slot} has log-probability {logprob:e} at position {position}: expected at least \
+         {LEAST_LOGPROB}, below which the probability is 0 in float32"
+    )]
+    Impossible {
+        /// The slot.
+        slot: Slot,
+        /// Index of the completion.
+        completion: usize,
+        /// Position of the token.
+        position: usize,
+        /// Its log-probability.
+        logprob: f32,
+    },
+    /// Tokens were restricted in a run that restricts none.
+    #[error(
+        "completion {completion} of {slot} was sampled from restricted sets of tokens: expected none, since \
+         rollout.constrain_answers is false"
+    )]
+    Restricted {
+        /// The slot.
+        slot: Slot,
+        /// Index of the completion.
+        completion: usize,
+    },
+}
+
+/// Checks submitted results.
+#[derive(Debug)]
+pub struct Border {
+    sampling: Sampling,
+    tokenizer: Tokenizer,
+    variables: Variables,
+    vocab_size: u32,
+    max_positions: usize,
+}
+
+/// Why a policy's folder gives no border.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `config.json` cannot be used.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] podium_tokenizer::Error),
+}
+
+impl Border {
+    /// The border of a run whose policy version 0 lies in `folder`. All versions share its configuration and tokenizer.
+    pub fn open(file: &RunFile, folder: &Path) -> Result<Self, OpenError> {
+        let config = Config::load(folder)?;
+        Ok(Self {
+            sampling: Sampling::of(file),
+            tokenizer: Tokenizer::load(folder)?,
+            variables: Variables::prompt(file.model.enable_thinking, &file.model.template_variables),
+            // Both were checked to be positive and far below these types' limits.
+            vocab_size: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
+            max_positions: usize::try_from(config.max_position_embeddings).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// How the run samples.
+    pub(super) const fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    /// Checks a result, and returns the case that its slot stands for.
+    ///
+    /// The prompt is rendered anew for each result rather than kept from the lease: about a millisecond beside seconds of
+    /// sampling, on a blocking thread, and results may come long after their lease, or after a restart.
+    pub fn check(&self, curriculum: &Curriculum, result: &SlotResult) -> Result<Case, Error> {
+        let slot = result.slot;
+        self.check_counts(result)?;
+        for (index, completion) in result.completions.iter().enumerate() {
+            self.check_completion(slot, index, completion)?;
+        }
+        let case = curriculum.case(slot).map_err(|source| Error::Case { slot, source })?;
+        self.check_choices(&case, result)?;
+        self.check_prompt(&case, result)?;
+        Ok(case)
+    }
+
+    fn check_counts(&self, result: &SlotResult) -> Result<(), Error> {
+        let slot = result.slot;
+        let sampling = self.sampling.for_work(Work::of(slot).0);
+        let found = result.completions.len();
+        if found != sampling.group_size as usize {
+            return Err(Error::Count { slot, found, expected: sampling.group_size });
+        }
+        let longest = result.completions.iter().map(Completion::len).max().unwrap_or(0);
+        let expected = sampling.max_new_tokens;
+        if longest > expected as usize {
+            return Err(Error::Length { slot, found: longest, expected });
+        }
+        let (found, expected) = (result.prompt_ids.len().saturating_add(longest), self.max_positions);
+        if found > expected {
+            return Err(Error::Positions { slot, found, expected });
+        }
+        Ok(())
+    }
+
+    fn check_completion(&self, slot: Slot, index: usize, completion: &Completion) -> Result<(), Error> {
+        let vocab_size = self.vocab_size;
+        let sets = completion.allowed.iter().flat_map(|allowed| &allowed.token_ids);
+        let outside = completion.token_ids.iter().chain(sets).find(|&&token| token >= vocab_size);
+        if let Some(&token) = outside {
+            return Err(Error::Vocabulary { slot, completion: index, token, vocab_size });
+        }
+        if !(completion.allowed.is_empty() || self.sampling.for_work(Work::of(slot).0).constrain_answers) {
+            return Err(Error::Restricted { slot, completion: index });
+        }
+        // Written so that what is not a number is refused as well.
+        let impossible = completion.logprobs.iter().position(|logprob| !(*logprob >= LEAST_LOGPROB));
+        match impossible {
+            Some(position) => {
+                let logprob = completion.logprobs[position];
+                Err(Error::Impossible { slot, completion: index, position, logprob })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Every candidate is scored where that was asked for, and none otherwise.
+    fn check_choices(&self, case: &Case, result: &SlotResult) -> Result<(), Error> {
+        let slot = result.slot;
+        let asked = self.sampling.for_work(Work::of(slot).0).likelihood.is_some();
+        let expected = if asked { case.candidates.len() } else { 0 };
+        match result.choice_logprobs.iter().map(Vec::len).find(|found| *found != expected) {
+            Some(found) => Err(Error::Choices { slot, found, expected }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_prompt(&self, case: &Case, result: &SlotResult) -> Result<(), Error> {
+        let slot = result.slot;
+        let messages: Vec<Message> =
+            case.prompt.messages().map(|(role, content)| Message::new(role, content)).collect();
+        let rendered = self.tokenizer.encode_chat(&messages, &self.variables);
+        let rendered = rendered.map_err(|source| Error::Render { slot, source })?;
+        let found = &result.prompt_ids;
+        if *found == rendered {
+            return Ok(());
+        }
+        let same = found.iter().zip(&rendered).take_while(|(found, expected)| found == expected).count();
+        Err(Error::Prompt { slot, found: found.len(), expected: rendered.len(), position: same })
+    }
+}
