@@ -54,6 +54,16 @@ pub enum Error {
         /// Rewards that the step lists for it.
         rewards: usize,
     },
+    /// A group of another size than the run file's.
+    #[error("group {index} has {found} completions: expected {expected} (rollout.group_size)")]
+    Size {
+        /// Its index.
+        index: u32,
+        /// Its completions.
+        found: usize,
+        /// `rollout.group_size`
+        expected: u32,
+    },
     /// A completion has another number of reward terms than there are weights.
     #[error("a completion of group {index} has {terms} reward terms, there are {weights} weights")]
     Terms {
@@ -105,39 +115,21 @@ pub enum Error {
 }
 
 impl Share {
-    /// Checks that every group was sampled by a version at most `most` older than the step, and by none after it.
-    pub fn check_lag(&self, most: u64) -> Result<(), Error> {
+    /// Checks that a group was sampled by a version at most `most` older than the step, and by none after it.
+    pub fn check_age(&self, group: &Group, most: u64) -> Result<(), Error> {
         let (step, oldest) = (self.step.0, self.step.0.saturating_sub(most));
-        let outside = |group: &&Group| !(oldest..=step).contains(&group.policy_version.0);
-        match self.groups.iter().find(outside) {
-            Some(group) => {
-                let (index, version) = (group.id.index, group.policy_version);
-                Err(Error::Version { index, step, version, oldest })
-            }
-            None => Ok(()),
+        let (index, version) = (group.id.index, group.policy_version);
+        if (oldest..=step).contains(&version.0) {
+            Ok(())
+        } else {
+            Err(Error::Version { index, step, version, oldest })
         }
     }
 
     /// Checks that groups and rewards belong together, and that they are enough for these options.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         for group in &self.groups {
-            let index = group.id.index;
-            if group.id.step != self.step {
-                return Err(Error::Step { index, found: group.id.step.0, expected: self.step.0 });
-            }
-            let completions = group.completions.len();
-            let earned = self.step_rewards.get(index as usize);
-            let rewards = earned.map_or(0, |earned| earned.totals.len());
-            if completions != rewards {
-                return Err(Error::Rewards { index, completions, rewards });
-            }
-            if earned.is_some_and(|earned| earned.ranks != group.rank_credits) {
-                return Err(Error::Credits { index });
-            }
-            for (completion, one) in group.completions.iter().enumerate() {
-                let items = plan::check_items(items(group, completion), one.len());
-                items.map_err(|source| Error::Items { index, completion, source })?;
-            }
+            self.check_group(group, options)?;
         }
         for pair in self.groups.windows(2) {
             let (before, index) = (pair[0].id.index, pair[1].id.index);
@@ -146,7 +138,7 @@ impl Share {
             }
         }
         if options.multi_objective_aggregation == Aggregation::NormalizeThenSum {
-            self.check_terms()?;
+            (0..self.step_rewards.len()).try_for_each(|index| self.check_terms(index))?;
         }
         let found = self.groups.iter().map(|group| tokens(group) as u64).sum();
         if found > self.tokens_in_step {
@@ -156,16 +148,37 @@ impl Share {
         Ok(())
     }
 
-    fn check_terms(&self) -> Result<(), Error> {
-        let weights = self.reward_weights.len();
-        for (index, earned) in self.step_rewards.iter().enumerate() {
-            let found = earned.terms.iter().map(Vec::len).find(|terms| *terms != weights);
-            let missing = (earned.terms.len() != earned.totals.len()).then_some(0);
-            if let Some(terms) = found.or(missing) {
-                return Err(Error::Terms { index, terms, weights });
-            }
+    /// Checks that a group and its rewards belong together, and that they are enough for these options.
+    pub fn check_group(&self, group: &Group, options: &Options) -> Result<(), Error> {
+        let index = group.id.index;
+        if group.id.step != self.step {
+            return Err(Error::Step { index, found: group.id.step.0, expected: self.step.0 });
+        }
+        let completions = group.completions.len();
+        let earned = self.step_rewards.get(index as usize);
+        let rewards = earned.map_or(0, |earned| earned.totals.len());
+        if completions != rewards {
+            return Err(Error::Rewards { index, completions, rewards });
+        }
+        if earned.is_some_and(|earned| earned.ranks != group.rank_credits) {
+            return Err(Error::Credits { index });
+        }
+        for (completion, one) in group.completions.iter().enumerate() {
+            let items = plan::check_items(items(group, completion), one.len());
+            items.map_err(|source| Error::Items { index, completion, source })?;
+        }
+        if options.multi_objective_aggregation == Aggregation::NormalizeThenSum {
+            self.check_terms(index as usize)?;
         }
         Ok(())
+    }
+
+    fn check_terms(&self, index: usize) -> Result<(), Error> {
+        let weights = self.reward_weights.len();
+        let Some(earned) = self.step_rewards.get(index) else { return Ok(()) };
+        let found = earned.terms.iter().map(Vec::len).find(|terms| *terms != weights);
+        let missing = (earned.terms.len() != earned.totals.len()).then_some(0);
+        found.or(missing).map_or(Ok(()), |terms| Err(Error::Terms { index, terms, weights }))
     }
 
     /// Completions of the whole step.
@@ -256,7 +269,8 @@ pub struct MicroBatch<'a> {
     pub behaviour_logprobs: Option<Vec<f32>>,
 }
 
-fn tokens(group: &Group) -> usize {
+/// Completion tokens of a group.
+pub(crate) fn tokens(group: &Group) -> usize {
     group.completions.iter().map(Completion::len).sum()
 }
 
@@ -272,11 +286,12 @@ mod tests {
     fn groups_are_as_old_as_they_may_be() {
         let mut share = share(3, vec![group(3, 0, &[2], &[1.0])]);
         share.groups[0].policy_version = PolicyVersion(1);
-        share.check_lag(2).unwrap();
-        let old = share.check_lag(1).unwrap_err().to_string();
+        let check = |share: &Share, most| share.check_age(&share.groups[0], most);
+        check(&share, 2).unwrap();
+        let old = check(&share, 1).unwrap_err().to_string();
         assert!(old.contains("policy version 1") && old.contains("from 2 to 3"), "{old}");
         share.groups[0].policy_version = PolicyVersion(4);
-        assert!(matches!(share.check_lag(2), Err(Error::Version { step: 3, .. })));
+        assert!(matches!(check(&share, 2), Err(Error::Version { step: 3, .. })));
     }
 
     #[test]

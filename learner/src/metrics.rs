@@ -7,6 +7,7 @@ use crate::update::Metrics;
 
 const TOKENS: &str = "podium_learner_tokens_total";
 const OUT_OF_MEMORY: &str = "podium_learner_out_of_memory_total";
+const SET_ASIDE: &str = "podium_learner_groups_set_aside_total";
 const REJOINS: &str = "podium_learner_rejoins_total";
 
 /// Names of the figures of a step that are gauges, and those of the gauges.
@@ -46,9 +47,10 @@ pub fn describe() {
         "podium_learner_groups_per_micro_batch",
         "Groups that go through the policy at once, since memory ran out"
     );
+    describe_counter!(SET_ASIDE, "Groups of this rank that could not be trained on and were sampled again");
     describe_counter!(REJOINS, "Times this rank joined the world again");
     // Only what is there before it rises can be seen to rise.
-    for counter in [OUT_OF_MEMORY, REJOINS, TOKENS] {
+    for counter in [OUT_OF_MEMORY, REJOINS, SET_ASIDE, TOKENS] {
         counter!(counter).increment(0);
     }
 }
@@ -82,6 +84,11 @@ pub(crate) fn published(seconds: f64) {
 pub(crate) fn out_of_memory(groups: usize) {
     counter!(OUT_OF_MEMORY).increment(1);
     gauge!("podium_learner_groups_per_micro_batch").set(groups as f64);
+}
+
+/// Records groups that could not be trained on.
+pub(crate) fn set_aside(groups: usize) {
+    counter!(SET_ASIDE).increment(groups as u64);
 }
 
 /// Records that the world comes together again.

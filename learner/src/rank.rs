@@ -16,7 +16,7 @@ use crate::batch::Share;
 use crate::checkpoint::{self, Checkpoints};
 use crate::collective::{self, Collective};
 use crate::lora;
-use crate::update::{self, Metrics, Updater};
+use crate::update::{self, Metrics, Unusable, Updater};
 
 /// Why a rank cannot do its work.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +143,18 @@ impl Rank {
             self.updater.restored(position.next_step);
         }
         Ok(position)
+    }
+
+    /// Agrees with the other ranks that the step's groups can be trained on. `unusable`: groups of this rank that came apart
+    /// from its share.
+    pub fn check(&mut self, share: &Share, mut unusable: Vec<Unusable>) -> Result<(), Error> {
+        unusable.extend(self.updater.unusable(share));
+        Ok(update::agree(share.step, unusable, self.collective.as_mut())?)
+    }
+
+    /// Waits for the other ranks.
+    pub fn meet(&mut self) -> Result<(), Error> {
+        Ok(self.collective.barrier()?)
     }
 
     /// Takes a step with this rank's share of its groups.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use podium_grpo::{Group, GroupRewards, Step};
+use podium_grpo::{Group, GroupId, GroupRewards, Step};
 use podium_proto::convert::{self, TryFromMessage, rank_credits, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{self, Coordinator};
@@ -14,7 +14,7 @@ use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::batch::Share;
-use crate::update::Metrics;
+use crate::update::{Metrics, Unusable};
 use v1::batch_part::Part;
 
 /// How long the coordinator may hold a question that it cannot answer yet. Well below any request timeout.
@@ -29,14 +29,6 @@ pub enum Error {
     /// The coordinator did not answer, or refused.
     #[error(transparent)]
     Connection(#[from] connection::Error),
-    /// A message does not hold together.
-    #[error("the coordinator sent groups of step {step} that do not hold together: {source}")]
-    Message {
-        /// Which step.
-        step: u64,
-        /// Why.
-        source: convert::Error,
-    },
     /// The answer has not the form that it should have.
     #[error("the coordinator's answer for step {step} {what}")]
     Answer {
@@ -113,7 +105,12 @@ pub struct World {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// This rank's share of the step that was asked for.
-    Share(Share),
+    Share {
+        /// The groups that hold together, and what is known of the rest.
+        share: Share,
+        /// Groups of this rank that do not hold together.
+        unusable: Vec<Unusable>,
+    },
     /// Another rank came back: join again.
     Rejoin,
     /// The run is over, for this reason.
@@ -201,7 +198,8 @@ impl Session {
                 Some(Part::Rejoin(_)) => return Ok(Next::Rejoin),
                 Some(Part::Header(header)) => {
                     let weights = self.reward_weights.clone();
-                    return Ok(Next::Share(share(step, &header, parts, weights)?));
+                    let (share, unusable) = share(step, &header, parts, weights)?;
+                    return Ok(Next::Share { share, unusable });
                 }
                 Some(Part::Group(_)) | None => {
                     return Err(Error::Answer { step: step.0, what: "has no header" });
@@ -232,6 +230,27 @@ impl Session {
 }
 
 impl Session {
+    /// Reports groups of a step that this rank cannot train on; on return their slots are open again.
+    pub async fn set_aside(&self, step: Step, groups: &[Unusable]) -> Result<(), Error> {
+        let group = |group: &Unusable| v1::UnusableGroup {
+            index: group.index,
+            attempt: group.attempt,
+            cause: group.cause.clone(),
+        };
+        let request = v1::SetAsideRequest {
+            learner_id: self.identity.learner_id.to_string(),
+            report_id: Uuid::now_v7().to_string(),
+            step: step.0,
+            groups: groups.iter().map(group).collect(),
+        };
+        let answer = self.coordinator.call("set groups aside", || {
+            let (mut client, request) = (self.coordinator.learner(), request.clone());
+            async move { client.set_aside(request).await }
+        });
+        answer.await?;
+        Ok(())
+    }
+
     /// Says why this rank ends before its time. Once, and for a short time: nobody depends on it.
     pub async fn fail(&self, failure: v1::Failure, reason: String) {
         let learner_id = self.identity.learner_id.to_string();
@@ -255,37 +274,46 @@ async fn collect(
     Ok(Response::new(parts))
 }
 
-/// Puts a share together and checks it against its header.
+/// Puts a share together and checks it against its header. Groups that do not hold together come apart from it.
 fn share(
     step: Step,
     header: &v1::BatchHeader,
     parts: impl Iterator<Item = v1::BatchPart>,
     reward_weights: Vec<f64>,
-) -> Result<Share, Error> {
+) -> Result<(Share, Vec<Unusable>), Error> {
     let wrong = |what| Error::Answer { step: step.0, what };
-    let broken = |source| Error::Message { step: step.0, source };
     if header.step != step.0 {
         return Err(wrong("is of another step"));
     }
     if header.step_rewards.len() != header.groups_in_step as usize {
         return Err(wrong("does not give the rewards of every group"));
     }
-    let step_rewards: Result<Vec<_>, _> = header.step_rewards.iter().map(earned).collect();
-    let group = |part: v1::BatchPart| match part.part {
-        Some(Part::Group(group)) => Group::try_from_message(group).map_err(broken),
-        _ => Err(wrong("has something else among its groups")),
-    };
-    let groups = parts.map(group).collect::<Result<Vec<_>, _>>()?;
-    if groups.len() != header.groups as usize {
+    let step_rewards: Vec<_> = header.step_rewards.iter().map(earned).collect();
+    let (mut groups, mut unusable) = (Vec::new(), Vec::new());
+    for part in parts {
+        let Some(Part::Group(group)) = part.part else {
+            return Err(wrong("has something else among its groups"));
+        };
+        let id = GroupId { step: Step(group.step), index: group.index, attempt: group.attempt };
+        // Rewards that do not hold together are reported by the rank whose group they are of.
+        let earned = step_rewards.get(id.index as usize).and_then(|earned| earned.as_ref().err());
+        match (Group::try_from_message(group), earned) {
+            (Ok(group), None) => groups.push(group),
+            (Ok(_), Some(error)) => unusable.push(Unusable::new(id, error.to_string())),
+            (Err(error), _) => unusable.push(Unusable::new(id, error.to_string())),
+        }
+    }
+    if groups.len() + unusable.len() != header.groups as usize {
         return Err(wrong("breaks off before its last group"));
     }
-    Ok(Share {
+    let share = Share {
         step,
         groups,
-        step_rewards: step_rewards.map_err(broken)?,
+        step_rewards: step_rewards.into_iter().map(Result::unwrap_or_default).collect(),
         reward_weights,
         tokens_in_step: header.tokens_in_step,
-    })
+    };
+    Ok((share, unusable))
 }
 
 /// What a group earned, by its part of the header.
@@ -320,7 +348,8 @@ mod tests {
     #[test]
     fn a_share_is_put_together() {
         let (header, parts) = parts();
-        let share = share(Step(3), &header, parts.into_iter(), vec![]).unwrap();
+        let (share, unusable) = share(Step(3), &header, parts.into_iter(), vec![]).unwrap();
+        assert_eq!(unusable, []);
         share.check(&Options::default()).unwrap();
         assert_eq!(
             (share.groups.len(), share.step_rewards[1].totals.clone()),
@@ -339,8 +368,29 @@ mod tests {
         assert!(refused(|header, _| header.groups_in_step = 3).contains("rewards of every group"));
         assert!(refused(|_, parts| parts.truncate(1)).contains("breaks off"));
         assert!(refused(|_, parts| parts[1].part = None).contains("something else"));
-        assert!(
-            refused(|header, _| header.step_rewards[0].rewards[0].total = Some(f64::NAN)).contains("finite")
-        );
+    }
+
+    #[test]
+    fn a_group_that_does_not_hold_together_comes_apart_from_its_share() {
+        let apart = |change: fn(&mut v1::BatchHeader, &mut v1::ScoredGroup)| {
+            let (mut header, mut parts) = parts();
+            let Some(Part::Group(group)) = &mut parts[1].part else { panic!("a group comes second") };
+            group.attempt = 2;
+            change(&mut header, group);
+            let (share, unusable) = share(Step(3), &header, parts.into_iter(), vec![]).unwrap();
+            assert_eq!((share.groups.len(), share.step_rewards.len(), unusable.len()), (1, 2, 1));
+            assert_eq!((unusable[0].index, unusable[0].attempt), (1, 2));
+            unusable[0].cause.clone()
+        };
+        assert!(apart(|_, group| group.completions[0].logprobs[0] = f32::NAN).contains("logprobs is NaN"));
+        assert!(apart(|_, group| drop(group.rewards.pop())).contains("ScoredGroup.rewards"));
+        let cause = apart(|header, _| header.step_rewards[1].rewards[0].total = Some(f64::NAN));
+        assert!(cause.contains("Reward.total is NaN"), "{cause}");
+        // A rank that has none of the group leaves it to the one that has.
+        let (mut header, mut parts) = parts();
+        header.groups = 1;
+        header.step_rewards[1].rewards[0].total = Some(f64::NAN);
+        parts.truncate(1);
+        assert_eq!(share(Step(3), &header, parts.into_iter(), vec![]).unwrap().1, []);
     }
 }

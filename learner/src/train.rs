@@ -20,6 +20,7 @@ use podium_transfer::{Place, fetch, manifest, publish};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::batch::Share;
 use crate::checkpoint;
 use crate::collective::choice::{Agreed, Offer};
 use crate::collective::nccl::Nccl;
@@ -28,10 +29,11 @@ use crate::collective::tcp::Tcp;
 use crate::collective::{Alone, Collective};
 use crate::rank::{self, Position, Rank};
 use crate::session::{Identity, Next, Rendezvous, Session, World};
-use crate::update::{self, Metrics};
+use crate::update::{self, Metrics, Unusable};
 
 pub use error::Error;
 
+mod aside;
 mod error;
 
 /// One job of the device thread may not take longer.
@@ -321,8 +323,8 @@ impl Learner<'_> {
         }
         loop {
             let asked = Instant::now();
-            let share = match self.session.next(step).await? {
-                Next::Share(share) => share,
+            let (share, unusable) = match self.session.next(step).await? {
+                Next::Share { share, unusable } => (share, unusable),
                 Next::Rejoin => return Ok(End::Rejoin { steps: step.0 - first.0 }),
                 Next::RunOver(reason) => {
                     tracing::info!("the run is over: {reason}");
@@ -330,21 +332,24 @@ impl Learner<'_> {
                 }
             };
             crate::metrics::waited(asked.elapsed().as_secs_f64());
-            if self.step(step, share).await? {
-                return Ok(End::RunOver);
+            match self.step(step, share, unusable).await {
+                Ok(true) => return Ok(End::RunOver),
+                Ok(false) => step = step.next(),
+                Err(Error::Rank(rank::Error::Update(update::Error::Unusable { groups, .. }))) => {
+                    self.set_aside(step, &groups).await?;
+                }
+                Err(error) => return Err(error),
             }
-            step = step.next();
         }
     }
 
-    /// Takes one step and reports it; `true` if the run is over with it.
-    async fn step(&self, step: Step, share: crate::batch::Share) -> Result<bool, Error> {
-        let checked = share.check_lag(self.file.rollout.max_policy_lag);
-        checked.map_err(|source| rank::Error::Update(update::Error::Share { step: step.0, source }))?;
+    /// Takes one step and reports it; `true` if the run is over with it. `unusable`: groups that came apart from the share.
+    async fn step(&self, step: Step, share: Share, unusable: Vec<Unusable>) -> Result<bool, Error> {
         let leader = self.identity.rank == 0;
         let folder = leader.then(|| self.outgoing.clone());
         let metrics = self
             .on_device("take a step", move |rank| {
+                rank.check(&share, unusable)?;
                 let metrics = rank.step(&share)?;
                 crate::metrics::stepped(&share, &metrics);
                 folder.iter().try_for_each(|folder| rank.save_policy(folder))?;

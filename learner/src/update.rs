@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use podium_config::RunFile;
 use podium_grpo::figures::Figures;
-use podium_grpo::options::LossType;
 use podium_grpo::plan::StepSize;
 use podium_grpo::{Group, Step};
 use podium_model::{Entropy, GroupTokens, Packed, Policy, TrainingOptions};
@@ -22,6 +21,13 @@ use crate::loss::{Objective, OnDevice, Tokens, objective};
 use crate::reference::Reference;
 use crate::schedule::{Course, Schedule};
 use crate::{lora, memory};
+
+mod metrics;
+mod unusable;
+
+pub use metrics::of_step;
+use unusable::{Gaps, first_cause};
+pub use unusable::{Unusable, agree};
 
 /// Figures of a step, or of one pass, under TRL's names.
 pub type Metrics = BTreeMap<String, f64>;
@@ -53,6 +59,14 @@ pub enum Error {
         step: u64,
         /// Why.
         source: podium_model::packed::Error,
+    },
+    /// Groups of the step cannot be trained on; nothing has changed. Every rank gets this error, each with its own groups.
+    #[error("{} of this rank's groups of step {step} cannot be trained on{}", groups.len(), first_cause(groups))]
+    Unusable {
+        /// Which step.
+        step: u64,
+        /// Those of this rank.
+        groups: Vec<Unusable>,
     },
     /// The ranks are not together any more.
     #[error(transparent)]
@@ -194,7 +208,7 @@ impl Updater {
         let mut in_hand: Vec<InHand<'_>> =
             batches.iter().map(|batch| InHand { batch, tokens: None }).collect();
         let passes = 0..self.file.grpo.num_iterations;
-        passes.map(|pass| self.pass(pass, share, &mut in_hand, collective)).collect()
+        passes.map(|pass| self.pass(pass, share, size, &mut in_hand, collective)).collect()
     }
 
     /// The size of the step that the share is a part of.
@@ -215,6 +229,7 @@ impl Updater {
         &mut self,
         pass: u32,
         share: &Share,
+        size: &StepSize,
         in_hand: &mut [InHand<'_>],
         collective: &mut dyn Collective,
     ) -> Result<Metrics, Error> {
@@ -228,7 +243,14 @@ impl Updater {
             let groups = self.micro_batch.groups().min(share.groups.len());
             Error::Memory { step, pass, groups, reason }
         })?;
-        let own = OnDevice::total(&parts.map_err(|source| Error::Batch { step, source })?);
+        let broken = |source| Error::Batch { step, source };
+        let (parts, gaps): (Vec<_>, Vec<_>) = parts.map_err(broken)?.into_iter().unzip();
+        let own = OnDevice::total(&parts);
+        if pass == 0 {
+            let gaps: Vec<Gaps<'_>> = gaps.into_iter().flatten().collect();
+            let out_of_bounds = self.out_of_bounds(share.step, &gaps).map_err(broken)?;
+            agree(share.step, out_of_bounds, collective)?;
+        }
 
         let mut gradients = gradients::of(&self.policy);
         let figures = if collective.world_size() > 1 {
@@ -241,8 +263,16 @@ impl Updater {
             own
         };
         let learning_rate = self.schedule.at(self.optimizer.steps());
-        let stepped = self.optimizer.step(&mut gradients, learning_rate);
-        let grad_norm = stepped.map_err(|source| Error::Optimizer { step, source })?;
+        let grad_norm = match self.optimizer.step(&mut gradients, learning_rate) {
+            Ok(norm) => norm,
+            Err(source) => {
+                if pass == 0 {
+                    let not_finite = self.not_finite(share, size, collective)?;
+                    agree(share.step, not_finite, collective)?;
+                }
+                return Err(Error::Optimizer { step, source });
+            }
+        };
         self.move_reference();
         let mut metrics = self.metrics(&figures, pass);
         for (name, value) in [
@@ -265,7 +295,11 @@ impl Updater {
     }
 
     /// Adds a micro-batch's gradient to the parameters'.
-    fn accumulate(&self, one: &mut InHand<'_>, last: bool) -> Result<OnDevice, podium_model::packed::Error> {
+    fn accumulate<'a>(
+        &self,
+        one: &mut InHand<'a>,
+        last: bool,
+    ) -> Result<(OnDevice, Option<Gaps<'a>>), podium_model::packed::Error> {
         let batch = one.batch;
         #[cfg(test)]
         memory::injected::take(batch.groups.len());
@@ -279,7 +313,7 @@ impl Updater {
             let reference = self.reference.as_ref().map(score).transpose()?;
             Tokens::new(batch, reference.map(|scores| scores.logprobs).as_ref(), self.policy.device())
         };
-        let figures = if batch.moves {
+        let (figures, gap) = if batch.moves {
             let entropy =
                 if options.entropy_coef == 0.0 { Entropy::Measured } else { Entropy::Differentiable };
             let pass = TrainingOptions {
@@ -290,75 +324,22 @@ impl Updater {
             };
             let pass = self.policy.training_pass(&packed, pass)?;
             let scores = pass.scores();
-            let Objective { loss, figures } =
+            let Objective { loss, figures, gap } =
                 objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options);
             loss.backward();
             pass.backward();
-            figures
+            (figures, gap)
         } else {
             let scores = self.policy.score(&packed, temperature, Entropy::Measured)?;
-            objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options).figures
+            let Objective { figures, gap, .. } =
+                objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options);
+            (figures, gap)
         };
         if !last {
             one.tokens = Some(tokens);
         }
-        Ok(figures)
+        Ok((figures, gap.map(|gap| Gaps::new(&batch.groups, &gap))))
     }
-
-    /// What the objective has to tell, under TRL's names.
-    fn metrics(&self, figures: &Figures, pass: u32) -> Metrics {
-        let options = &self.file.grpo;
-        let mut metrics = vec![("loss", figures.loss), ("entropy", figures.entropy)];
-        if self.reference.is_some() {
-            metrics.push(("kl", figures.kl));
-        }
-        if options.entropy_coef != 0.0 {
-            metrics.push(("policy_loss", figures.loss + options.entropy_coef * figures.entropy));
-        }
-        if options.loss_type.clips() {
-            metrics.extend([
-                ("clip_ratio/low_mean", figures.clipped_low),
-                ("clip_ratio/low_min", figures.least_clipped_low),
-                ("clip_ratio/high_mean", figures.clipped_high),
-                ("clip_ratio/high_max", figures.most_clipped_high),
-                ("clip_ratio/region_mean", figures.clipped_low + figures.clipped_high),
-            ]);
-        }
-        if options.loss_type == LossType::Cispo {
-            metrics.push(("cispo_clip_ratio", figures.clipped_high));
-        }
-        if pass == 0 && figures.largest_gap.is_finite() {
-            metrics.extend([
-                ("sampling/sampling_logp_difference/mean", figures.gap),
-                ("sampling/sampling_logp_difference/max", figures.largest_gap),
-            ]);
-            if options.renews_old() {
-                metrics.extend([
-                    ("sampling/importance_sampling_ratio/min", figures.least_correction),
-                    ("sampling/importance_sampling_ratio/mean", figures.correction),
-                    ("sampling/importance_sampling_ratio/max", figures.most_correction),
-                ]);
-            }
-        }
-        // What nothing counts for is infinite.
-        let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
-        finite.map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-}
-
-/// The metrics of a step from those of its passes: means, but the time is the sum.
-pub fn of_step(passes: &[Metrics]) -> Metrics {
-    let mut sums: BTreeMap<&String, (f64, u32)> = BTreeMap::new();
-    for (name, value) in passes.iter().flatten() {
-        let (sum, count) = sums.entry(name).or_default();
-        *sum += value;
-        *count += 1;
-    }
-    let mean = |(name, (sum, count)): (&String, (f64, u32))| {
-        let divisor = if name == "learner_seconds" { 1 } else { count };
-        (name.clone(), sum / f64::from(divisor))
-    };
-    sums.into_iter().map(mean).collect()
 }
 
 /// The groups as one batch, with the sets that their tokens were sampled from.

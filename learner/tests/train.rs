@@ -24,6 +24,7 @@ const CONFIG: &str = r#"{
 fn run_file() -> RunFile {
     let changes = [
         format!("run.steps={STEPS}"),
+        "rollout.group_size=3".into(),
         "learner.learning_rate=0.001".into(),
         "learner.checkpoint_every_steps=2".into(),
     ];

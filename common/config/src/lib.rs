@@ -134,7 +134,7 @@ impl RunFile {
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
 /// Where things lie does not say what they are: contents are compared by fingerprint. What is recorded changes nothing.
-const NOT_HASHED_KEYS: [(&str, &str); 7] = [
+const NOT_HASHED_KEYS: [(&str, &str); 8] = [
     ("model", "path"),
     ("data", "dir"),
     ("lora", "adapter"),
@@ -142,6 +142,8 @@ const NOT_HASHED_KEYS: [(&str, &str); 7] = [
     ("run", "record_groups"),
     ("run", "stages"),
     ("evaluation", "record_answers"),
+    // Groups within the bound are trained on as without it, and others never.
+    ("learner", "max_logprob_gap_nats"),
 ];
 
 /// A run file that cannot be used.

@@ -22,7 +22,8 @@ pub fn markdown() -> String {
          Unknown keys are refused. Every key may be left out.\n\n\
          Sections `network` and `launch` never change results; all others are part of the run hash that processes \
          compare before they work together (but for the places `model.path`, `lora.adapter`, `data.dir` and `sft.rows`, since where \
-         things lie does not say what they are, and for `run.stages` and `run.record_groups`).\n\n\
+         things lie does not say what they are, and for `run.stages`, `run.record_groups`, `evaluation.record_answers` and \
+         `learner.max_logprob_gap_nats`).\n\n\
          This page is made from the code by `cargo run --release -p podium-config --example reference`.\n",
     );
     for (section, inner) in properties(&root, &root).into_iter().flatten() {

@@ -135,6 +135,10 @@ pub struct Learner {
     pub warmup_steps: u64,
     /// Gradients are scaled down to this norm (over all parameters).
     pub max_grad_norm: f64,
+    /// A group is set aside and sampled again where a log-probability that its worker recorded is more than so many nats away
+    /// from the learner's: see sampling.md. Applies to groups sampled by the policy version that their step trains, which
+    /// are all groups in synchronous mode. 0: no bound. No part of the run hash.
+    pub max_logprob_gap_nats: f64,
     /// Decay of the first moment.
     pub adam_beta1: f64,
     /// Decay of the second moment.

@@ -94,6 +94,7 @@ fn rollout(rollout: &Rollout) -> Result<(), Error> {
 fn learner(learner: &Learner) -> Result<(), Error> {
     not_negative("learner.learning_rate", learner.learning_rate)?;
     positive("learner.max_grad_norm", learner.max_grad_norm)?;
+    not_negative("learner.max_logprob_gap_nats", learner.max_logprob_gap_nats)?;
     decay("learner.adam_beta1", learner.adam_beta1)?;
     decay("learner.adam_beta2", learner.adam_beta2)?;
     positive("learner.adam_epsilon", learner.adam_epsilon)?;

@@ -14,7 +14,7 @@ pub struct OnDevice(Tensor);
 /// What figures are made of, each \[tokens\] but the loss.
 pub(super) struct Measured<'a> {
     pub(super) loss: &'a Tensor,
-    pub(super) logprobs: &'a Tensor,
+    pub(super) gap: Option<&'a Tensor>,
     pub(super) ratio: &'a Tensor,
     pub(super) kl: Option<&'a Tensor>,
     pub(super) entropy: Option<&'a Tensor>,
@@ -27,8 +27,7 @@ impl OnDevice {
             x.map_or_else(|| number(0.0), |x| (x.to_kind(Kind::Double) * shares).sum(Kind::Double))
         };
         let none = [number(0.0), number(f64::INFINITY), number(f64::NEG_INFINITY)];
-        let gap = tokens.behaviour.as_ref().map(|behaviour| (measured.logprobs - behaviour).abs());
-        let largest_gap = gap.as_ref().filter(|gap| gap.numel() > 0).map_or_else(
+        let largest_gap = measured.gap.filter(|gap| gap.numel() > 0).map_or_else(
             || number(f64::NEG_INFINITY),
             |gap| gap.masked_fill(&tokens.active.logical_not(), f64::NEG_INFINITY).max(),
         );
@@ -44,7 +43,7 @@ impl OnDevice {
             mean(measured.entropy, &tokens.shares),
             mean(Some(&low), &tokens.ratio_shares),
             mean(Some(&high), &tokens.ratio_shares),
-            mean(gap.as_ref(), &tokens.shares),
+            mean(measured.gap, &tokens.shares),
             correction,
             clipped_of_completions(&low, f64::INFINITY).min(),
             least_correction,

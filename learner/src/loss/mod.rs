@@ -23,6 +23,9 @@ pub struct Objective {
     pub loss: Tensor,
     /// Figures about its tokens; they stay on the device until the step is over.
     pub figures: OnDevice,
+    /// Distance of each token's log-probability from behaviour's, in nats, \[tokens\]; 0 in masked completions. Nothing where
+    /// behaviour's are not known.
+    pub gap: Option<Tensor>,
 }
 
 /// Computes the objective of one micro-batch.
@@ -56,9 +59,11 @@ pub fn objective(
         let mean = (entropy.to_kind(Kind::Double) * &tokens.shares).sum(Kind::Double);
         loss -= mean * options.entropy_coef;
     }
-    let measured = Measured { loss: &loss, logprobs: &logprobs, ratio: &ratio, kl: kl.as_ref(), entropy };
+    let gap = no_grad(|| tokens.gap(&logprobs));
+    let measured = Measured { loss: &loss, gap: gap.as_ref(), ratio: &ratio, kl: kl.as_ref(), entropy };
     let figures = no_grad(|| OnDevice::new(&measured, tokens, options));
-    Objective { loss, figures }
+    let gap = gap.map(|gap| gap.masked_fill(&tokens.active.logical_not(), 0.0));
+    Objective { loss, figures, gap }
 }
 
 /// The ratio of each token, or of the tokens that it shares one with.

@@ -73,6 +73,11 @@ impl Tokens {
         self.start.as_ref().or(self.behaviour.as_ref())
     }
 
+    /// Distance of log-probabilities from behaviour's, where those are known.
+    pub(super) fn gap(&self, logprobs: &Tensor) -> Option<Tensor> {
+        self.behaviour.as_ref().map(|behaviour| (logprobs - behaviour).abs())
+    }
+
     /// exp(old − behaviour), bounded by the cap.
     fn corrections(&self, options: &Options) -> Option<Tensor> {
         let kind = options.importance_sampling_correction;

@@ -77,6 +77,8 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     device::set_threads(options.threads.unwrap_or(file.learner.threads as usize))?;
     let recording = Recording::read(&options.groups, options.groups_per_step, &options.model, &file.grpo)?;
     file.run.steps = recording.steps();
+    // Recorded groups cannot be sampled again.
+    file.learner.max_logprob_gap_nats = 0.0;
     file.model.path = Some(options.model.clone());
     if file.grpo.max_completion_length.is_none() && options.run_file.is_none() {
         file.grpo.max_completion_length = Some(recording.longest());

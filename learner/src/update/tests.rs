@@ -12,12 +12,12 @@ use crate::testing::{VOCABULARY, config, run_file, stars, step, timeless};
 
 const STEPS: u64 = 4;
 
-fn updater(file: &RunFile) -> Updater {
+pub(super) fn updater(file: &RunFile) -> Updater {
     Updater::new(Policy::random(&config(), 5, LoadOptions::default()).unwrap(), file)
 }
 
 /// The part of a step that a rank of several gets.
-fn part(whole: &Share, rank: u32, world_size: u32) -> Share {
+pub(super) fn part(whole: &Share, rank: u32, world_size: u32) -> Share {
     let own = whole.groups.iter().filter(|group| group.id.index % world_size == rank);
     Share { groups: own.cloned().collect(), ..whole.clone() }
 }
@@ -43,7 +43,7 @@ const RUNS: [&[&str]; 8] = [
 ];
 
 /// All numbers of the state, weights first.
-fn numbers(updater: &Updater) -> Vec<f32> {
+pub(super) fn numbers(updater: &Updater) -> Vec<f32> {
     updater
         .state()
         .iter()

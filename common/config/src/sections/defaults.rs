@@ -62,6 +62,7 @@ impl Default for Learner {
             lr_scheduler_type: LrScheduler::Constant,
             warmup_steps: 0,
             max_grad_norm: 1.0,
+            max_logprob_gap_nats: 5.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
             adam_epsilon: 1e-8,

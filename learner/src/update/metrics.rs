@@ -1,0 +1,65 @@
+//! The metrics of a step under TRL's names.
+
+use std::collections::BTreeMap;
+
+use podium_grpo::figures::Figures;
+use podium_grpo::options::LossType;
+
+use super::{Metrics, Updater};
+
+impl Updater {
+    /// What the objective has to tell, under TRL's names.
+    pub(super) fn metrics(&self, figures: &Figures, pass: u32) -> Metrics {
+        let options = &self.file.grpo;
+        let mut metrics = vec![("loss", figures.loss), ("entropy", figures.entropy)];
+        if self.reference.is_some() {
+            metrics.push(("kl", figures.kl));
+        }
+        if options.entropy_coef != 0.0 {
+            metrics.push(("policy_loss", figures.loss + options.entropy_coef * figures.entropy));
+        }
+        if options.loss_type.clips() {
+            metrics.extend([
+                ("clip_ratio/low_mean", figures.clipped_low),
+                ("clip_ratio/low_min", figures.least_clipped_low),
+                ("clip_ratio/high_mean", figures.clipped_high),
+                ("clip_ratio/high_max", figures.most_clipped_high),
+                ("clip_ratio/region_mean", figures.clipped_low + figures.clipped_high),
+            ]);
+        }
+        if options.loss_type == LossType::Cispo {
+            metrics.push(("cispo_clip_ratio", figures.clipped_high));
+        }
+        if pass == 0 && figures.largest_gap.is_finite() {
+            metrics.extend([
+                ("sampling/sampling_logp_difference/mean", figures.gap),
+                ("sampling/sampling_logp_difference/max", figures.largest_gap),
+            ]);
+            if options.renews_old() {
+                metrics.extend([
+                    ("sampling/importance_sampling_ratio/min", figures.least_correction),
+                    ("sampling/importance_sampling_ratio/mean", figures.correction),
+                    ("sampling/importance_sampling_ratio/max", figures.most_correction),
+                ]);
+            }
+        }
+        // What nothing counts for is infinite.
+        let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
+        finite.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// The metrics of a step from those of its passes: means, but the time is the sum.
+pub fn of_step(passes: &[Metrics]) -> Metrics {
+    let mut sums: BTreeMap<&String, (f64, u32)> = BTreeMap::new();
+    for (name, value) in passes.iter().flatten() {
+        let (sum, count) = sums.entry(name).or_default();
+        *sum += value;
+        *count += 1;
+    }
+    let mean = |(name, (sum, count)): (&String, (f64, u32))| {
+        let divisor = if name == "learner_seconds" { 1 } else { count };
+        (name.clone(), sum / f64::from(divisor))
+    };
+    sums.into_iter().map(mean).collect()
+}

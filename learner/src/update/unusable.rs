@@ -1,0 +1,176 @@
+//! Groups that a policy cannot be trained on: seen before a step is taken, and agreed on by all ranks.
+//!
+//! A group is unusable where it does not hold together or does not fit the policy, where the log-probabilities that its
+//! worker recorded are too far from the policy's own, and where it alone makes the gradient infinite or not a number.
+
+use podium_grpo::plan::{self, StepSize};
+use podium_grpo::{Group, GroupId, Step};
+use podium_model::{Entropy, packed};
+use tch::{Device, Tensor};
+
+use super::{Error, InHand, Updater, packed};
+use crate::batch::{self, Share};
+use crate::collective::Collective;
+use crate::{gradients, memory};
+
+/// A group that cannot be trained on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// Position in the step's batch.
+    pub index: u32,
+    /// The attempt at that place.
+    pub attempt: u32,
+    /// Why, for people.
+    pub cause: String,
+}
+
+impl Unusable {
+    /// A group that cannot be trained on for this reason.
+    pub fn new(id: GroupId, cause: impl Into<String>) -> Self {
+        Self { index: id.index, attempt: id.attempt, cause: cause.into() }
+    }
+}
+
+/// The groups of a micro-batch and the largest gap of each, in nats, float64 \[groups\] on the device.
+pub(super) struct Gaps<'a> {
+    groups: &'a [&'a Group],
+    largest: Tensor,
+}
+
+impl<'a> Gaps<'a> {
+    /// `gap`: of each token of the groups.
+    pub(super) fn new(groups: &'a [&'a Group], gap: &Tensor) -> Self {
+        let mut first = 0;
+        let largest = groups.iter().map(|group| {
+            let count = batch::tokens(group) as i64;
+            let gap = gap.narrow(0, first, count);
+            first += count;
+            if count == 0 { Tensor::zeros([], (gap.kind(), gap.device())) } else { gap.max() }
+        });
+        Self { groups, largest: Tensor::stack(&largest.collect::<Vec<_>>(), 0) }
+    }
+}
+
+impl Updater {
+    /// The groups of a share that do not hold together, or that this policy cannot compute.
+    pub fn unusable(&self, share: &Share) -> Vec<Unusable> {
+        let cause = |group: &Group| -> Option<String> {
+            let (index, found, expected) =
+                (group.id.index, group.completions.len(), self.file.rollout.group_size);
+            if found != expected as usize {
+                return Some(batch::Error::Size { index, found, expected }.to_string());
+            }
+            let held = share
+                .check_age(group, self.file.rollout.max_policy_lag)
+                .and_then(|()| share.check_group(group, &self.file.grpo));
+            if let Err(error) = held {
+                return Some(error.to_string());
+            }
+            let fits = packed(&[group]).and_then(|batch| batch.check(self.policy.config()));
+            fits.err().map(|error| error.to_string())
+        };
+        share.groups.iter().filter_map(|group| Some(Unusable::new(group.id, cause(group)?))).collect()
+    }
+
+    /// The groups whose log-probabilities are out of bounds. A gap that is not a number is not theirs: behaviour's
+    /// log-probabilities are finite, so that the policy's are not.
+    pub(super) fn out_of_bounds(
+        &self,
+        step: Step,
+        parts: &[Gaps<'_>],
+    ) -> Result<Vec<Unusable>, packed::Error> {
+        let bound = self.file.learner.max_logprob_gap_nats;
+        if bound == 0.0 || parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = Tensor::cat(&parts.iter().map(|part| &part.largest).collect::<Vec<_>>(), 0);
+        let gaps = Vec::<f64>::try_from(all.to_device(Device::Cpu)).expect("one number for each group");
+        let groups = parts.iter().flat_map(|part| part.groups);
+        let mut unusable = Vec::new();
+        for (group, mut gap) in groups.zip(gaps) {
+            // A group of an older version differs by what the policy has learned since.
+            if gap <= bound || gap.is_nan() || group.policy_version.0 != step.0 {
+                continue;
+            }
+            if self.file.lora.dropout > 0.0 {
+                gap = self.gap_without_dropout(group)?;
+            }
+            if gap > bound {
+                let cause = format!(
+                    "a log-probability that its worker recorded is {gap:.3e} nats away from the learner's: expected at most \
+                     {bound} (learner.max_logprob_gap_nats)"
+                );
+                unusable.push(Unusable::new(group.id, cause));
+            }
+        }
+        Ok(unusable)
+    }
+
+    /// The largest gap of a group under the policy as workers have it: without the dropout of its adapter.
+    fn gap_without_dropout(&self, group: &Group) -> Result<f64, packed::Error> {
+        let temperature = self.file.rollout.temperature;
+        let scores = self.policy.score(&packed(&[group])?, temperature, Entropy::Skipped)?;
+        let logprobs =
+            Vec::<f32>::try_from(scores.logprobs.to_device(Device::Cpu)).expect("one number for each token");
+        let mut logprobs = logprobs.into_iter();
+        let mut largest = 0.0_f64;
+        for completion in &group.completions {
+            let counts = plan::counts(completion, &self.file.grpo);
+            for (behaviour, own) in completion.logprobs.iter().zip(logprobs.by_ref().take(completion.len())) {
+                if counts {
+                    largest = largest.max((f64::from(own) - f64::from(*behaviour)).abs());
+                }
+            }
+        }
+        Ok(largest)
+    }
+
+    /// The groups that have a gradient which is infinite or not a number, of a step whose gradient is; none where that is
+    /// so for every group of the step: then the policy is at fault. Every rank has to ask.
+    pub(super) fn not_finite(
+        &mut self,
+        share: &Share,
+        size: &StepSize,
+        collective: &mut dyn Collective,
+    ) -> Result<Vec<Unusable>, Error> {
+        let batches = share.micro_batches(&self.file.grpo, size, 1);
+        let moving: Vec<_> = batches.iter().filter(|batch| batch.moves).collect();
+        let mut unusable = Vec::new();
+        for batch in &moving {
+            self.policy.zero_gradients();
+            let attempt = memory::attempt(|| self.accumulate(&mut InHand { batch, tokens: None }, true));
+            // A group that does not fit alone is seen by the next attempt at the step.
+            let Ok(accumulated) = attempt else { continue };
+            accumulated.map_err(|source| Error::Batch { step: share.step.0, source })?;
+            let finite = |gradient: &Tensor| gradient.isfinite().all().int64_value(&[]) == 1;
+            if !gradients::of(&self.policy).iter().all(finite) {
+                unusable.push(Unusable::new(batch.groups[0].id, "its gradient is infinite or not a number"));
+            }
+        }
+        self.policy.zero_gradients();
+        let counts = collective.all_gather(&[unusable.len() as f64, moving.len() as f64])?;
+        let [found, all] = [0, 1].map(|place| counts.iter().map(|rank| rank[place]).sum::<f64>());
+        if found < all { Ok(unusable) } else { Ok(Vec::new()) }
+    }
+}
+
+/// Agrees with the other ranks that all groups of a step can be trained on. `unusable`: those of this rank that cannot.
+///
+/// # Errors
+///
+/// On every rank where there is any on one; each gets its own.
+pub fn agree(step: Step, unusable: Vec<Unusable>, collective: &mut dyn Collective) -> Result<(), Error> {
+    let ranks = collective.all_gather(&[unusable.len() as f64])?;
+    if ranks.iter().any(|rank| rank[0] > 0.0) {
+        return Err(Error::Unusable { step: step.0, groups: unusable });
+    }
+    Ok(())
+}
+
+/// The first of the causes, for a message.
+pub(super) fn first_cause(groups: &[Unusable]) -> String {
+    groups.first().map(|group| format!("; group {}: {}", group.index, group.cause)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
