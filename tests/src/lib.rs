@@ -3,6 +3,7 @@
 //! The binaries are the release ones beside the test executable; `make test` builds them first.
 
 pub mod dashboards;
+pub mod relay;
 pub mod scrape;
 
 use std::collections::BTreeMap;
@@ -218,17 +219,18 @@ impl Run {
 
     /// Starts a rollout worker, which finds the coordinator by the run folder.
     pub fn worker(&self, name: &str) -> Result<Process> {
-        let (out, cache) = (self.out(), self.folder().join(name));
-        let arguments = [
-            "--run-file",
-            self.run_file(),
-            "--coordinator-from",
-            path_text(&out),
-            "--cache",
-            path_text(&cache),
-            "--device",
-            "cpu",
-        ];
+        self.worker_of(name, ["--coordinator-from", path_text(&self.out())])
+    }
+
+    /// Starts a rollout worker that takes `address`, host:port, for the coordinator's.
+    pub fn worker_at(&self, name: &str, address: &str) -> Result<Process> {
+        self.worker_of(name, ["--coordinator", address])
+    }
+
+    fn worker_of(&self, name: &str, coordinator: [&str; 2]) -> Result<Process> {
+        let cache = self.folder().join(name);
+        let own = ["--run-file", self.run_file(), "--cache", path_text(&cache), "--device", "cpu"];
+        let arguments = [&own[..], &coordinator].concat();
         Process::spawn(name, "podium-rollout-worker", &arguments, self.folder())
     }
 
