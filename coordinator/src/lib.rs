@@ -8,6 +8,7 @@
 pub mod actor;
 pub mod curriculum;
 pub mod discovery;
+pub mod dropping;
 pub mod grading;
 pub mod identity;
 pub mod machine;

@@ -1,13 +1,16 @@
 //! The process `podium-coordinator`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_coordinator::discovery::Discovery;
+use podium_coordinator::dropping;
 use podium_coordinator::run::{self, Options, Outcome};
+use podium_coordinator::store::versions::Dropped;
+use podium_grpo::PolicyVersion;
 use podium_runtime::metrics_server::Endpoint;
 use podium_runtime::{logs, shutdown};
 
@@ -16,7 +19,29 @@ use podium_runtime::{logs, shutdown};
 /// Stopped and started again with the same --out, it continues where it was. Ends with 0 when the run is over, and with 75
 /// when it was asked to leave before.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Option<Arguments>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drop a policy version of a stopped run, the versions after it, and everything that was sampled from them; the run
+    /// goes on from there when it is started again.
+    DropVersion {
+        /// The run's output folder.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The version's number, at least 1.
+        #[arg(long, value_name = "N")]
+        version: u64,
+    },
+}
+
+#[derive(Debug, Args)]
 struct Arguments {
     /// The run file.
     #[arg(long, value_name = "FILE")]
@@ -47,7 +72,15 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     logs::start();
-    match coordinate(Arguments::parse()).await {
+    let cli = Cli::parse();
+    let result = match (cli.command, cli.run) {
+        (Some(Command::DropVersion { out, version }), _) => {
+            drop_version(&out, PolicyVersion(version)).map(|()| Outcome::Complete)
+        }
+        (None, Some(arguments)) => coordinate(arguments).await,
+        (None, None) => Err(anyhow::anyhow!("--run-file and --out are missing; --help says more")),
+    };
+    match result {
         Ok(Outcome::Complete | Outcome::Drained) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(shutdown::STOPPED),
         Err(error) => {
@@ -55,6 +88,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn drop_version(out: &Path, version: PolicyVersion) -> Result<()> {
+    let Dropped { steps: (before, now), groups, evaluations } = dropping::drop_version(out, version)?;
+    println!(
+        "dropped {version} and the versions after it: {} of {} committed steps stay, {groups} groups and {evaluations} \
+         evaluations are made again; start the run again with the same --out",
+        now.0, before.0
+    );
+    Ok(())
 }
 
 async fn coordinate(arguments: Arguments) -> Result<Outcome> {
@@ -84,4 +127,22 @@ async fn coordinate(arguments: Arguments) -> Result<Outcome> {
     };
     tracing::info!("{how}");
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let cli = parse("coordinator --run-file run.toml --out o --set run.seed=3").unwrap();
+        assert_eq!(cli.run.unwrap().overrides.len(), 1);
+        let cli = parse("coordinator drop-version --out o --version 3").unwrap();
+        assert!(matches!(cli.command, Some(Command::DropVersion { version: 3, .. })) && cli.run.is_none());
+        assert!(parse("coordinator --out o").is_err());
+    }
 }

@@ -47,6 +47,9 @@ const DISK_FREE: &str = "podium_coordinator_disk_free_bytes";
 const DISK_SIZE: &str = "podium_coordinator_disk_size_bytes";
 const STORE_SECONDS: &str = "podium_coordinator_store_write_seconds";
 const STORE_ERRORS: &str = "podium_coordinator_store_errors_total";
+const POLICIES_MISSING: &str = "podium_coordinator_policies_missing";
+const POLICIES_SUPERSEDED: &str = "podium_coordinator_policies_superseded_total";
+const GROUPS_DROPPED: &str = "podium_coordinator_groups_dropped_total";
 const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
@@ -141,6 +144,18 @@ pub fn describe() {
     describe_gauge!(DISK_SIZE, Unit::Bytes, "Size of the file system where the output folder is.");
     describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time of a durable write of results or of a step.");
     describe_counter!(STORE_ERRORS, "Writes that failed: see the log for the remedy.");
+    describe_gauge!(
+        POLICIES_MISSING,
+        "Policy versions that are needed and cannot be served, since their folder was removed or damaged."
+    );
+    describe_counter!(
+        POLICIES_SUPERSEDED,
+        "Policy versions whose content rank 0 replaced before their commit."
+    );
+    describe_counter!(
+        GROUPS_DROPPED,
+        "Accepted groups dropped since the version that samples was superseded."
+    );
     describe_counter!(POLICY_BYTES, Unit::Bytes, "Bytes of policy versions, sent and received.");
     describe_counter!(REFUSED, "Requests answered with an error, by gRPC code.");
     begin_counting();
@@ -159,7 +174,9 @@ fn begin_counting() {
     ] {
         counter!(counter).increment(0);
     }
-    counter!(STORE_ERRORS).increment(0);
+    for counter in [STORE_ERRORS, POLICIES_SUPERSEDED, GROUPS_DROPPED] {
+        counter!(counter).increment(0);
+    }
     for outcome in ["accepted", "repeated", "refused", "failed"] {
         counter!(GROUPS, "outcome" => outcome).increment(0);
     }
@@ -295,6 +312,17 @@ pub fn store_write(took: Duration, succeeded: bool) {
     if !succeeded {
         counter!(STORE_ERRORS).increment(1);
     }
+}
+
+/// Records how many needed policy versions cannot be served.
+pub fn policies_missing(count: usize) {
+    gauge!(POLICIES_MISSING).set(count as f64);
+}
+
+/// Counts a policy version whose content was replaced, and the groups that went with it.
+pub fn superseded(groups: u64) {
+    counter!(POLICIES_SUPERSEDED).increment(1);
+    counter!(GROUPS_DROPPED).increment(groups);
 }
 
 /// Counts bytes of a policy version.

@@ -150,6 +150,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let (curriculum, policies, store) =
         (prepared.curriculum.clone(), prepared.policies.clone(), prepared.store.clone());
     let identity = prepared.identity.clone();
+    let dropped_versions = store.dropped_versions()?;
     let (actor_stop, server_stop) = (CancellationToken::new(), stop.child_token());
     let (handle, actor) = actor::start(prepared, actor_stop.clone());
     let context = Arc::new(Context {
@@ -158,6 +159,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         network: file.network.clone(),
         incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
         publishing: Mutex::new(()),
+        dropped_versions,
         stop: server_stop.clone(),
         identity,
         handle,
@@ -207,7 +209,7 @@ fn prepare(
     let data = data_folder(file, &out)?;
     let dataset = Dataset::load(data.dir.as_deref().unwrap_or(&out), &data)?;
     let oracle = data.dir.as_deref().map(Oracle::open).transpose()?.flatten();
-    let start = Start { model: file.model.path.as_deref(), adapter: file.lora.adapter.as_deref() };
+    let start = Start { model: file.model.path.clone(), adapter: file.lora.adapter.clone() };
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
     let config = policies.file(PolicyVersion::START, "config.json")?;
     let border = Border::open(file, config.parent().unwrap_or(Path::new("")))?;

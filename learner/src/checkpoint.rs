@@ -50,6 +50,12 @@ pub enum Error {
         /// Why.
         source: tch::TchError,
     },
+    /// A checkpoint that was just written does not hold what was written.
+    #[error("the checkpoint of step {step} was written and cannot be read: is the disk sound?")]
+    Unreadable {
+        /// The step that it continues with.
+        step: u64,
+    },
     /// The tensors are not those of this policy.
     #[error("{} holds {found}: expected {expected}", path.display())]
     Mismatch {
@@ -75,6 +81,9 @@ struct Manifest {
     metrics: Metrics,
     /// SHA-256 of the state's file.
     state_sha256: String,
+    /// How many policy versions the run had dropped when it was written.
+    #[serde(default)]
+    dropped: usize,
 }
 
 /// The checkpoints of a rank.
@@ -83,6 +92,8 @@ pub struct Checkpoints {
     folder: PathBuf,
     run_hash: String,
     seed: u64,
+    /// Policy versions that the run has dropped, in order.
+    dropped: Vec<u64>,
 }
 
 /// A checkpoint that is whole.
@@ -106,7 +117,7 @@ impl Checkpoints {
                 remove_folder(&path)?;
             }
         }
-        Ok(Self { folder: folder.to_owned(), run_hash: run_hash.to_owned(), seed })
+        Ok(Self { folder: folder.to_owned(), run_hash: run_hash.to_owned(), seed, dropped: Vec::new() })
     }
 
     /// The newest checkpoint that is whole.
@@ -120,9 +131,41 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// The checkpoint that continues with a step, if there is one that is whole.
+    pub fn at(&self, next_step: Step) -> Result<Option<Checkpoint>, Error> {
+        let path = self.path(next_step);
+        if path.is_dir() { self.read(&path) } else { Ok(None) }
+    }
+
+    /// Removes the checkpoints that build upon a policy version which was dropped after they were written. `dropped`: all such
+    /// versions of the run, in order.
+    pub fn forget(&mut self, dropped: Vec<u64>) -> Result<(), Error> {
+        for path in self.list()? {
+            let Some(manifest) = manifest(&path).filter(|manifest| manifest.run_hash == self.run_hash) else {
+                continue;
+            };
+            let since = dropped.get(manifest.dropped..).unwrap_or_default();
+            if let Some(version) = since.iter().find(|version| **version < manifest.next_step) {
+                tracing::warn!(
+                    "{} is removed: it builds upon policy version {version}, which was dropped from the run",
+                    path.display()
+                );
+                remove_folder(&path)?;
+            }
+        }
+        self.dropped = dropped;
+        Ok(())
+    }
+
     /// Writes the state before `next_step`, and removes checkpoints that it makes superfluous.
     pub fn write(&self, next_step: Step, metrics: &Metrics, state: &[(String, Tensor)]) -> Result<(), Error> {
-        let target = self.folder.join(format!("{:08}", next_step.0));
+        self.keep(next_step, metrics, state)?;
+        self.prune()
+    }
+
+    /// Writes the state before `next_step`, beside all checkpoints that there are.
+    pub fn keep(&self, next_step: Step, metrics: &Metrics, state: &[(String, Tensor)]) -> Result<(), Error> {
+        let target = self.path(next_step);
         if target.is_dir() && self.read(&target)?.is_some() {
             // The same step of the same run has the same state.
             return Ok(());
@@ -145,6 +188,7 @@ impl Checkpoints {
             seed: self.seed,
             metrics: metrics.clone(),
             state_sha256: hex(&durable::sha256(&path)?),
+            dropped: self.dropped.len(),
         };
         durable::write(
             &hidden.join(MANIFEST_FILE),
@@ -152,9 +196,17 @@ impl Checkpoints {
         )?;
         remove_folder(&target)?;
         fs::rename(&hidden, &target).map_err(|source| durable::Error::Write { path: target, source })?;
-        durable::sync_folder(&self.folder)?;
+        Ok(durable::sync_folder(&self.folder)?)
+    }
+
+    /// Removes all checkpoints but the newest ones.
+    pub fn prune(&self) -> Result<(), Error> {
         let old = self.list()?;
         Ok(old[..old.len().saturating_sub(KEPT)].iter().try_for_each(|path| remove_folder(path))?)
+    }
+
+    fn path(&self, next_step: Step) -> PathBuf {
+        self.folder.join(format!("{:08}", next_step.0))
     }
 
     /// Folders that look like checkpoints, by step.
@@ -173,10 +225,7 @@ impl Checkpoints {
 
     /// A checkpoint; `None` where it is damaged.
     fn read(&self, path: &Path) -> Result<Option<Checkpoint>, Error> {
-        let manifest =
-            fs::read(path.join(MANIFEST_FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let Some(Manifest { format: FORMAT, run_hash, next_step, metrics, state_sha256, .. }) = manifest
-        else {
+        let Some(Manifest { run_hash, next_step, metrics, state_sha256, .. }) = manifest(path) else {
             return Ok(None);
         };
         if run_hash != self.run_hash {
@@ -187,6 +236,12 @@ impl Checkpoints {
         let intact = durable::sha256(&state).is_ok_and(|sha256| hex(&sha256) == state_sha256);
         Ok(intact.then_some(Checkpoint { next_step: Step(next_step), metrics, state }))
     }
+}
+
+/// What a checkpoint says of itself, where it can be read.
+fn manifest(path: &Path) -> Option<Manifest> {
+    let bytes = fs::read(path.join(MANIFEST_FILE)).ok()?;
+    serde_json::from_slice(&bytes).ok().filter(|manifest: &Manifest| manifest.format == FORMAT)
 }
 
 impl Checkpoint {
@@ -283,6 +338,24 @@ mod tests {
             Step(8),
             "a damaged one is written anew"
         );
+    }
+
+    #[test]
+    fn what_builds_upon_a_dropped_version_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
+        let next = |checkpoints: &Checkpoints| checkpoints.latest().unwrap().map(|latest| latest.next_step.0);
+        [4, 8].iter().for_each(|step| write(&checkpoints, *step));
+        checkpoints.forget(vec![8]).unwrap();
+        assert_eq!(next(&checkpoints), Some(8), "it holds what makes version 8");
+        checkpoints.forget(vec![8, 5]).unwrap();
+        assert_eq!(next(&checkpoints), Some(4));
+        write(&checkpoints, 8);
+        checkpoints.forget(vec![8, 5]).unwrap();
+        assert_eq!(next(&checkpoints), Some(8), "made again since");
+        let mut again = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
+        again.forget(vec![8, 5, 2]).unwrap();
+        assert_eq!(next(&again), None);
     }
 
     #[test]

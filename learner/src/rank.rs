@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use podium_config::{DataType, RunFile};
-use podium_grpo::Step;
+use podium_grpo::{PolicyVersion, Step};
 use podium_model::{LoadOptions, Policy, Precision, device};
 use podium_runtime::durable;
 use tch::Device;
@@ -74,6 +74,17 @@ pub struct Rank {
     device: Device,
 }
 
+/// What it takes to make a version again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remade {
+    /// It is saved.
+    Saved,
+    /// The steps from the newest checkpoint on have to be repeated.
+    AfterSteps,
+    /// Neither a checkpoint nor groups lead to it any more.
+    Impossible,
+}
+
 /// Where training goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Position {
@@ -117,6 +128,50 @@ impl Rank {
         self.write_checkpoint()?;
         let newest = self.checkpoints.as_ref().map(Checkpoints::latest).transpose()?.flatten();
         Ok(newest.map_or(Step(0), |checkpoint| checkpoint.next_step))
+    }
+
+    /// Leaves the world without a checkpoint of the steps since the newest one, which are to be repeated.
+    pub fn go_back(&mut self) -> Result<Step, Error> {
+        self.metrics = None;
+        self.leave()
+    }
+
+    /// Removes the checkpoints that are void, since the run dropped a policy version that they build upon.
+    pub fn forget(&mut self, dropped: Vec<u64>) -> Result<(), Error> {
+        Ok(self.checkpoints.as_mut().map_or(Ok(()), |checkpoints| checkpoints.forget(dropped))?)
+    }
+
+    /// Writes a version of before into `folder`, if it can be had without repeating steps. The groups of `first_step` and
+    /// later ones are there for steps to be repeated.
+    pub fn save_version(
+        &mut self,
+        version: PolicyVersion,
+        first_step: Step,
+        folder: &Path,
+    ) -> Result<Remade, Error> {
+        let now = self.updater.next_step();
+        if version.0 == now.0 {
+            self.save_policy(folder)?;
+            return Ok(Remade::Saved);
+        }
+        let (Some(checkpoints), Some(metrics)) = (&self.checkpoints, &self.metrics) else {
+            return Ok(Remade::Impossible);
+        };
+        let Some(older) = checkpoints.at(Step(version.0))? else {
+            let newest = checkpoints.latest()?.map_or(Step(0), |newest| newest.next_step);
+            let leads_there = first_step <= newest && newest.0 < version.0;
+            return Ok(if leads_there { Remade::AfterSteps } else { Remade::Impossible });
+        };
+        // The state of now takes its place again afterwards.
+        checkpoints.keep(now, metrics, &self.updater.state())?;
+        let present = checkpoints.at(now)?.ok_or(checkpoint::Error::Unreadable { step: now.0 })?;
+        older.restore(self.updater.state())?;
+        self.updater.restored(older.next_step);
+        let saved = self.save_policy(folder);
+        present.restore(self.updater.state())?;
+        self.updater.restored(now);
+        checkpoints.prune()?;
+        saved.map(|()| Remade::Saved)
     }
 
     /// Takes its place in the world: every rank gets the state of rank 0's newest checkpoint, or of version 0.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use podium_grpo::{Group, GroupId, GroupRewards, Step};
+use podium_grpo::{Group, GroupId, GroupRewards, PolicyVersion, Step};
 use podium_proto::convert::{self, TryFromMessage, rank_credits, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{self, Coordinator};
@@ -99,6 +99,17 @@ pub struct World {
     pub nccl_id: Vec<u8>,
     /// The ranks that cannot.
     pub without_nccl: Vec<u32>,
+    /// Policy versions that were dropped, in order.
+    pub dropped: Vec<u64>,
+}
+
+/// A version that the coordinator has lost and asks rank 0 for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub version: PolicyVersion,
+    /// Groups of this step and later ones are stored.
+    pub first_step: Step,
 }
 
 /// What comes next.
@@ -111,6 +122,8 @@ pub enum Next {
         /// Groups of this rank that do not hold together.
         unusable: Vec<Unusable>,
     },
+    /// A version is to be published again first.
+    Republish(Wanted),
     /// Another rank came back: join again.
     Rejoin,
     /// The run is over, for this reason.
@@ -169,23 +182,25 @@ impl Session {
                 generation,
                 nccl_id,
                 ranks_without_nccl,
+                dropped_versions: dropped,
                 ..
             } = answer.await?;
             if complete {
                 let without_nccl = ranks_without_nccl;
-                return Ok(World { collective_address, generation, nccl_id, without_nccl });
+                return Ok(World { collective_address, generation, nccl_id, without_nccl, dropped });
             }
             tracing::info!("waiting for the other {} ranks", identity.world_size.saturating_sub(1));
         }
     }
 
-    /// Waits for the groups of a step.
-    pub async fn next(&self, step: Step) -> Result<Next, Error> {
+    /// Waits for the groups of a step. `lost`: versions that this rank was asked for and cannot make again.
+    pub async fn next(&self, step: Step, lost: &[PolicyVersion]) -> Result<Next, Error> {
         let request = v1::NextBatchRequest {
             learner_id: self.identity.learner_id.to_string(),
             rank: self.identity.rank,
             step: step.0,
             wait_ms: WAIT_MS,
+            lost_versions: lost.iter().map(|version| version.0).collect(),
         };
         loop {
             // A stream that breaks off counts as an answer that did not come.
@@ -196,6 +211,10 @@ impl Session {
                 Some(Part::NotReady(_)) => {}
                 Some(Part::RunOver(over)) => return Ok(Next::RunOver(over.reason)),
                 Some(Part::Rejoin(_)) => return Ok(Next::Rejoin),
+                Some(Part::Republish(v1::Republish { policy_version, first_step })) => {
+                    let (version, first_step) = (PolicyVersion(policy_version), Step(first_step));
+                    return Ok(Next::Republish(Wanted { version, first_step }));
+                }
                 Some(Part::Header(header)) => {
                     let weights = self.reward_weights.clone();
                     let (share, unusable) = share(step, &header, parts, weights)?;

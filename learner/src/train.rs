@@ -7,16 +7,15 @@
 //! A rank that is asked to leave finishes the step in hand; rank 0 then writes a checkpoint, so that nothing is trained
 //! again. What the coordinator was not told any more it is told when the run goes on.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use podium_config::RunFile;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{DeviceThread, device_thread};
-use podium_runtime::{advertise, logs};
+use podium_runtime::logs;
 use podium_transfer::connection::{Coordinator, Limits};
-use podium_transfer::{Place, fetch, manifest, publish};
+use podium_transfer::{Place, fetch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,7 +23,7 @@ use crate::batch::Share;
 use crate::checkpoint;
 use crate::collective::choice::{Agreed, Offer};
 use crate::collective::nccl::Nccl;
-use crate::collective::star::{self, Hello, Star};
+use crate::collective::star::{Hello, Star};
 use crate::collective::tcp::Tcp;
 use crate::collective::{Alone, Collective};
 use crate::rank::{self, Position, Rank};
@@ -32,9 +31,13 @@ use crate::session::{Identity, Next, Rendezvous, Session, World};
 use crate::update::{self, Metrics, Unusable};
 
 pub use error::Error;
+use gate::Gate;
+use publishing::Republished;
 
 mod aside;
 mod error;
+mod gate;
+mod publishing;
 
 /// One job of the device thread may not take longer.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(3600);
@@ -58,7 +61,7 @@ pub struct Options {
     pub device: String,
     /// host:port where rank 0 listens for the other ranks.
     pub collective_listen: String,
-    /// HOST or HOST:PORT by which the other ranks reach it; see [`advertise::address`].
+    /// HOST or HOST:PORT by which the other ranks reach it; see [`podium_runtime::advertise::address`].
     pub collective_advertise: Option<String>,
     /// How long this rank, asked to leave, goes on trying to tell the coordinator of the step in hand.
     pub leave_within: Duration,
@@ -120,6 +123,7 @@ async fn train(
     let learner = Learner {
         session: Session::new(coordinator, parting.clone(), identity.clone(), weights),
         device: start_device(file, options, &state, &start).await?,
+        start,
         outgoing,
         parting,
         stop,
@@ -158,28 +162,6 @@ fn reward_weights(file: &RunFile) -> Vec<f64> {
     file.reward.terms.iter().map(|term| term.weight).collect()
 }
 
-/// Where the other ranks come to rank 0.
-struct Gate {
-    listener: TcpListener,
-    /// host:port, as they are told.
-    address: String,
-}
-
-impl Gate {
-    /// Rank 0's, if there is anybody to come.
-    fn open(options: &Options) -> Result<Option<Self>, Error> {
-        if options.rank != 0 || options.world_size == 1 {
-            return Ok(None);
-        }
-        let address = &options.collective_listen;
-        let failed = |source| star::ConnectError::Address { address: address.clone(), source };
-        let listener = TcpListener::bind(address).map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
-        let address = advertise::address(bound, options.collective_advertise.as_deref())?;
-        Ok(Some(Self { listener, address }))
-    }
-}
-
 /// The device thread's state; gone at the very end.
 type OnDevice = Option<Rank>;
 
@@ -206,6 +188,10 @@ enum End {
     Rejoin {
         steps: u64,
     },
+    /// This rank has to repeat the steps after its newest checkpoint, which make a version that was lost.
+    GoBack {
+        version: PolicyVersion,
+    },
 }
 
 struct Learner<'a> {
@@ -216,6 +202,8 @@ struct Learner<'a> {
     parting: Coordinator,
     stop: CancellationToken,
     device: DeviceThread<OnDevice>,
+    /// Where version 0 lies.
+    start: PathBuf,
     /// Where rank 0 puts each new version for publication.
     outgoing: PathBuf,
 }
@@ -227,9 +215,11 @@ impl Learner<'_> {
         let offer = self
             .on_device("look for NCCL", move |rank| Offer::find(choice, rank.device(), world_size))
             .await?;
-        let (mut fruitless, mut reason) = (0, String::new());
+        let (mut fruitless, mut reason, mut goes_back) = (0, String::new(), false);
         loop {
-            let newest = self.on_device("leave the world", Rank::leave).await?;
+            let leave: fn(&mut Rank) -> _ = if goes_back { Rank::go_back } else { Rank::leave };
+            let newest = self.on_device("leave the world", leave).await?;
+            goes_back = false;
             let rendezvous = Rendezvous {
                 collective_address: address.clone(),
                 next_step: newest,
@@ -238,6 +228,8 @@ impl Learner<'_> {
                 nccl_id: if self.identity.rank == 0 { self.new_nccl_id(&offer).await? } else { Vec::new() },
             };
             let world = self.session.join(rendezvous).await?;
+            let dropped = world.dropped.clone();
+            self.on_device("remove void checkpoints", move |rank| rank.forget(dropped)).await?;
             let agreed = offer.agree(world.nccl_id.clone(), &world.without_nccl)?;
             let outcome = match self.enter(&world, agreed, gate).await {
                 Ok(position) => {
@@ -251,6 +243,12 @@ impl Learner<'_> {
                 Ok(End::Rejoin { steps }) => {
                     tracing::info!("another rank came back: joining again");
                     steps
+                }
+                Ok(End::GoBack { version }) => {
+                    reason = format!("the steps that make {version} are repeated, since it was lost");
+                    tracing::warn!("{reason}");
+                    goes_back = true;
+                    1
                 }
                 Err(error) if error.may_be_gone_in_another_world() && fruitless < FRUITLESS_WORLDS => {
                     tracing::warn!("{error}: joining again");
@@ -313,18 +311,25 @@ impl Learner<'_> {
         let first = position.next_step;
         let mut step = first;
         if let (Some(metrics), Some(before)) = (&position.metrics, first.0.checked_sub(1)) {
+            // The checkpoint was written before its policy was published: what is published now may be missing, or another
+            // policy, which the coordinator replaces or refuses.
+            self.publish_current(first).await?;
             // What was said of the step before the checkpoint may have been lost; repeating it does no harm.
-            if !publish::is_there(&self.parting, Step(before).produces()).await? {
-                let folder = self.outgoing.clone();
-                self.on_device("save the policy", move |rank| rank.save_policy(&folder)).await?;
-                self.publish(Step(before)).await?;
-            }
             self.session.commit(Step(before), metrics, Some(first)).await?;
         }
+        let mut lost = Vec::new();
         loop {
             let asked = Instant::now();
-            let (share, unusable) = match self.session.next(step).await? {
+            let (share, unusable) = match self.session.next(step, &lost).await? {
                 Next::Share { share, unusable } => (share, unusable),
+                Next::Republish(wanted) => {
+                    match self.republish(wanted).await? {
+                        Republished::Done => {}
+                        Republished::AfterSteps => return Ok(End::GoBack { version: wanted.version }),
+                        Republished::Impossible => lost.push(wanted.version),
+                    }
+                    continue;
+                }
                 Next::Rejoin => return Ok(End::Rejoin { steps: step.0 - first.0 }),
                 Next::RunOver(reason) => {
                     tracing::info!("the run is over: {reason}");
@@ -364,20 +369,10 @@ impl Learner<'_> {
             self.on_device("write a checkpoint", |rank| rank.write_checkpoint()).await?;
         }
         if leader {
-            self.publish(step).await?;
+            self.publish(step.produces()).await?;
         }
         let metrics = if leader { metrics } else { Metrics::new() };
         Ok(self.session.commit(step, &metrics, due.then_some(done)).await?)
-    }
-
-    /// Hands the version that a step produced, which lies in its folder, to the coordinator.
-    async fn publish(&self, step: Step) -> Result<(), Error> {
-        let start = Instant::now();
-        let Identity { run_hash, model_fingerprint, .. } = &self.identity;
-        let manifest = manifest::describe(&self.outgoing, step.produces(), run_hash, model_fingerprint)?;
-        publish::publish(&self.parting, &manifest, &self.outgoing).await?;
-        crate::metrics::published(start.elapsed().as_secs_f64());
-        Ok(())
     }
 
     async fn on_device<R: Send + 'static, E: Send + 'static>(

@@ -19,7 +19,7 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/podium.v1.descriptors"));
 
 /// Raised whenever an old worker or learner could misread a new coordinator, or the other way round.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The largest message a service accepts or sends, in bytes, unless the run file says otherwise.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 << 20;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podium_config::Model;
-use podium_grpo::PolicyVersion;
 use podium_model::DeviceThread;
 use podium_model::device_thread;
 use podium_runtime::logs;
@@ -16,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::{Lease, Outcome};
-use crate::policy_cache::{self, PolicyCache};
+use crate::policy_cache::{self, PolicyCache, Source};
 use crate::sampler::{self, Sampler};
 use crate::{metrics, session};
 
@@ -78,17 +77,17 @@ impl Engine {
 
     /// Makes the coordinator's latest version the one that samples, and says where its model lies.
     pub(crate) async fn ensure_latest(&self) -> Result<PathBuf, Error> {
-        let version = self.cache.lock().await.latest().await?;
-        self.ensure(version).await
+        let latest = self.cache.lock().await.latest().await?;
+        self.ensure(latest).await
     }
 
-    /// Makes `version` the one that samples, and says where its model lies.
-    async fn ensure(&self, version: PolicyVersion) -> Result<PathBuf, Error> {
-        let place = self.cache.lock().await.ensure(version).await?;
+    /// Makes a version the one that samples, and says where its model lies.
+    async fn ensure(&self, source: Source) -> Result<PathBuf, Error> {
+        let place = self.cache.lock().await.ensure(source).await?;
         let model = place.model.clone();
         let load = move |sampler: &mut Sampler| {
-            let began = (sampler.version() != Some(version)).then(Instant::now);
-            sampler.load(version, &place).map(|()| began.map(|began| began.elapsed()))
+            let began = (sampler.source() != Some(source)).then(Instant::now);
+            sampler.load(source, &place).map(|()| began.map(|began| began.elapsed()))
         };
         if let Some(took) = self.thread.call("load a policy version", LOAD_DEADLINE, load).await?? {
             metrics::loaded(took);
@@ -104,8 +103,8 @@ impl session::Sample for Engine {
         // Fetching can be stopped between two chunks and goes on there another time.
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            ready = self.ensure(lease.version) => match ready {
-                // This worker was out of reach for so long that others have sampled what it was to sample.
+            ready = self.ensure(lease.source) => match ready {
+                // Others have sampled it, the version was superseded, or the coordinator waits for it to be published again.
                 Err(Error::Cache(error)) if error.is_gone() => {
                     tracing::warn!("lease {} is dropped: {}", lease.id, logs::describe(&error));
                     return Ok(None);
@@ -124,14 +123,18 @@ impl session::Sample for Engine {
 
 #[cfg(test)]
 mod tests {
+    use podium_grpo::PolicyVersion;
+
     use super::*;
     use crate::fake_coordinator::{FakeCoordinator, connect};
     use crate::lease::tests::training;
     use crate::session::Sample;
     use crate::tiny;
 
-    fn lease(step: u64) -> Arc<Lease> {
-        Arc::new(training(step, &["a b", "c"]).try_into().unwrap())
+    fn lease(fake: &FakeCoordinator, step: u64) -> Arc<Lease> {
+        let lease = Lease::try_from(training(step, &["a b", "c"])).unwrap();
+        let known = fake.state().policies.contains_key(&step);
+        Arc::new(if known { Lease { source: fake.source(step), ..lease } } else { lease })
     }
 
     #[tokio::test]
@@ -149,8 +152,8 @@ mod tests {
 
         let mut results = Vec::new();
         for step in [0, 1, 0] {
-            let outcome = engine.sample(lease(step), CancellationToken::new()).await.unwrap().unwrap();
-            assert_eq!(outcome.version, PolicyVersion(step));
+            let outcome = engine.sample(lease(&fake, step), CancellationToken::new()).await.unwrap().unwrap();
+            assert_eq!(outcome.source, fake.source(step));
             results.push(outcome.results.into_iter().map(|result| result.completions).collect::<Vec<_>>());
         }
         assert_eq!(results[0], results[2]);
@@ -158,10 +161,13 @@ mod tests {
 
         let stop = CancellationToken::new();
         stop.cancel();
-        assert!(engine.sample(lease(1), stop).await.unwrap().is_none());
+        assert!(engine.sample(lease(&fake, 1), stop).await.unwrap().is_none());
 
-        let outdated = engine.sample(lease(7), CancellationToken::new()).await.unwrap();
+        let outdated = engine.sample(lease(&fake, 7), CancellationToken::new()).await.unwrap();
         assert!(outdated.is_none(), "nobody has version 7 any more");
+        let source = Source { version: PolicyVersion(1), ..fake.source(0) };
+        let superseded = Arc::new(Lease { source, ..Lease::clone(&lease(&fake, 1)) });
+        assert!(engine.sample(superseded, CancellationToken::new()).await.unwrap().is_none());
 
         let panic = |_: &mut Sampler| -> () { panic!("out of memory") };
         engine.thread.call("panic", LOAD_DEADLINE, panic).await.unwrap_err();

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use crate::policy_cache::Source;
+
 /// Longer than anything a test waits for.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -77,6 +79,13 @@ impl FakeCoordinator {
 
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// A version as a lease names it, with the content that its folder has now.
+    pub(crate) fn source(&self, version: u64) -> Source {
+        let State { policies, run_hash, .. } = self.state();
+        let manifest = manifest::describe(&policies[&version], PolicyVersion(version), &run_hash, "f00d");
+        Source { version: PolicyVersion(version), content: Some(manifest.unwrap().content()) }
     }
 
     /// Waits until the state is so.
@@ -205,6 +214,10 @@ impl Policy for FakeCoordinator {
         let chunks = receive::chunks(&path, request.offset_bytes).unwrap();
         let chunks = chunks.map(|chunk| chunk.map_err(Status::from));
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn offer(&self, _: Request<v1::OfferRequest>) -> Result<Response<v1::OfferResponse>, Status> {
+        Err(Status::unimplemented("workers publish nothing"))
     }
 
     async fn publish(

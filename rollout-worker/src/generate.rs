@@ -14,7 +14,7 @@ use podium_tokenizer::{Message, Variables};
 use serde_json::{Map, Value, json};
 
 use crate::lease::{Cost, Sampling, stream};
-use crate::policy_cache::Place;
+use crate::policy_cache::{Place, Source};
 use crate::sampler::{self, Batch, Completed, Sampler};
 
 /// Samples completions for the rows of a JSON Lines file.
@@ -120,7 +120,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let variables = Variables::prompt(options.enable_thinking, &BTreeMap::new());
     let mut sampler = Sampler::new(&options.device, dtype, options.threads, variables)?;
     let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
-    sampler.load(PolicyVersion::START, &Place { version, model: options.model.clone() })?;
+    let source = Source { version: PolicyVersion::START, content: None };
+    sampler.load(source, &Place { version, model: options.model.clone() })?;
 
     let mut progress = Progress::new("generate", rows.len() as u64);
     let mut done = 0;

@@ -8,7 +8,10 @@ use podium_grpo::{GroupId, PolicyVersion};
 use podium_proto::convert::{self, Error, Slot, SlotResult};
 use podium_proto::v1;
 use podium_tokenizer::Message;
+use podium_transfer::Content;
 use uuid::Uuid;
+
+use crate::policy_cache::Source;
 
 /// Prompts to sample as one batch under one policy version.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +19,7 @@ pub(crate) struct Lease {
     /// The coordinator's name for it.
     pub(crate) id: Uuid,
     /// The version that has to sample.
-    pub(crate) version: PolicyVersion,
+    pub(crate) source: Source,
     /// At least one prompt.
     pub(crate) tasks: Vec<Task>,
     /// How.
@@ -81,7 +84,7 @@ pub(crate) struct Sampling {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outcome {
     /// The version that sampled.
-    pub(crate) version: PolicyVersion,
+    pub(crate) source: Source,
     /// One for each task, in the lease's order.
     pub(crate) results: Vec<SlotResult>,
     /// The cost.
@@ -152,7 +155,8 @@ impl TryFrom<v1::Lease> for Lease {
                 _ => {}
             }
         }
-        Ok(Self { id, version, tasks, sampling })
+        let content = Some(Content::read("Lease.policy_content", &message.policy_content)?);
+        Ok(Self { id, source: Source { version, content }, tasks, sampling })
     }
 }
 
@@ -230,7 +234,8 @@ impl Outcome {
         v1::SubmitRequest {
             worker_id: worker_id.to_string(),
             lease_id: lease_id.to_string(),
-            policy_version: self.version.0,
+            policy_version: self.source.version.0,
+            policy_content: self.source.content.map(Content::to_bytes).unwrap_or_default(),
             results: self.results.into_iter().map(v1::TaskResult::from).collect(),
             stats: Some(v1::WorkStats {
                 sampling_seconds: self.cost.sampling().as_secs_f64(),
@@ -251,6 +256,12 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// The version that such a lease of a step names.
+    pub(crate) fn source(step: u64) -> Source {
+        let content = Some(Content::read("content", &[step as u8; 32]).unwrap());
+        Source { version: PolicyVersion(step), content }
+    }
+
     /// A lease of `prompts` training prompts of a step.
     pub(crate) fn training(step: u64, prompts: &[&str]) -> v1::Lease {
         let task = |(index, prompt): (usize, &&str)| v1::Task {
@@ -265,6 +276,7 @@ pub(crate) mod tests {
         v1::Lease {
             lease_id: Uuid::from_u128(u128::from(step) + 1).to_string(),
             policy_version: step,
+            policy_content: vec![step as u8; 32],
             deadline_ms: 10_000,
             tasks: prompts.iter().enumerate().map(task).collect(),
             sampling: Some(v1::Sampling {
@@ -290,6 +302,7 @@ pub(crate) mod tests {
         };
         assert!(refused(|lease| lease.lease_id = "7".into()).contains("Lease.lease_id"));
         assert!(refused(|lease| lease.tasks.clear()).contains("Lease.tasks"));
+        assert!(refused(|lease| lease.policy_content.clear()).contains("Lease.policy_content"));
         assert!(refused(|lease| lease.tasks[1].messages.clear()).contains("Task.messages"));
         assert!(refused(|lease| lease.tasks[0].purpose = None).contains("Task.purpose"));
         assert!(refused(|lease| lease.sampling = None).contains("Lease.sampling"));

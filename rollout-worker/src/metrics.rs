@@ -112,6 +112,6 @@ impl DeviceTime {
         histogram!(IDLE).record(idle);
         gauge!(IDLE_RATIO)
             .set(self.idle_seconds / (self.idle_seconds + self.busy_seconds).max(f64::MIN_POSITIVE));
-        gauge!(POLICY_VERSION).set(outcome.version.0 as f64);
+        gauge!(POLICY_VERSION).set(outcome.source.version.0 as f64);
     }
 }

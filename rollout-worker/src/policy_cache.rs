@@ -1,8 +1,10 @@
 //! Policy versions on this host's disk: the ones sampled last, fetched when they are first wanted.
 //!
-//! Says where a version lies; reading weights is the sampler's work. Versions that consist of an adapter share the model
+//! Says where a version lies; reading weights is the sampler's work. A version is cached by number and content, since it
+//! can be superseded by another one of the same number. Versions that consist of an adapter share the model
 //! of version 0, which stays as long as they come.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use podium_grpo::PolicyVersion;
 use podium_model::is_adapter;
 use podium_proto::v1;
 use podium_runtime::durable;
-use podium_transfer::{Coordinator, connection, fetch};
+use podium_transfer::{Content, Coordinator, Manifest, connection, fetch};
 
 use crate::metrics;
 
@@ -23,6 +25,9 @@ pub(crate) enum Error {
     /// The coordinator does not say which versions it has.
     #[error(transparent)]
     Connection(#[from] connection::Error),
+    /// The manifest of the latest version does not hold together.
+    #[error("the coordinator sent a policy manifest that does not hold together: {0}")]
+    Manifest(#[from] podium_proto::convert::Error),
     /// It could not be brought.
     #[error("cannot fetch {version} into {}", folder.display())]
     Fetch {
@@ -47,15 +52,52 @@ pub(crate) enum Error {
         /// This worker's.
         expected: String,
     },
+    /// Another version of the same number took its place.
+    #[error("{wanted} was superseded: the coordinator serves content {found} under this version now")]
+    Superseded {
+        /// As the lease names it.
+        wanted: Source,
+        /// What there is.
+        found: Content,
+    },
     /// The folder cannot be written or tidied.
     #[error(transparent)]
     Folder(#[from] durable::Error),
 }
 
 impl Error {
-    /// Whether the coordinator does not keep the version any more.
+    /// Whether the coordinator does not serve the version, or no longer.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, Self::Fetch { source: fetch::Error::Connection(error), .. } if error.is_not_found())
+        match self {
+            Self::Fetch { source: fetch::Error::Connection(error), .. } => error.is_not_found(),
+            Self::Superseded { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// A policy version by number and content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Its number.
+    pub(crate) version: PolicyVersion,
+    /// Its content; `None` for a folder that belongs to no coordinator.
+    pub(crate) content: Option<Content>,
+}
+
+impl Source {
+    /// The version that a manifest describes.
+    fn of(manifest: &Manifest) -> Self {
+        Self { version: manifest.version, content: Some(manifest.content()) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.content {
+            Some(content) => write!(f, "{} with content {content}", self.version),
+            None => write!(f, "{}", self.version),
+        }
     }
 }
 
@@ -66,7 +108,7 @@ pub(crate) struct PolicyCache {
     run_hash: String,
     folder: PathBuf,
     /// Verified by this process; the one used last comes first.
-    recent: Vec<PolicyVersion>,
+    recent: Vec<Source>,
     /// Whether version 0 is there as the model below adapters.
     has_base: bool,
 }
@@ -97,49 +139,61 @@ impl PolicyCache {
     }
 
     /// Where a version lies; it is fetched if need be. Removes versions that are no longer of use.
-    pub(crate) async fn ensure(&mut self, version: PolicyVersion) -> Result<Place, Error> {
-        if let Some(place) = self.recent.iter().position(|known| *known == version) {
+    pub(crate) async fn ensure(&mut self, wanted: Source) -> Result<Place, Error> {
+        let version = wanted.version;
+        let own = self.path(version);
+        let known = self.recent.iter().position(|known| *known == wanted).filter(|_| own.is_dir());
+        if let Some(place) = known {
             self.recent[..=place].rotate_right(1);
         } else {
-            self.bring(version).await?;
-            self.recent.insert(0, version);
+            // The folder of a version may hold what superseded it by now.
+            self.recent.retain(|known| known.version != version);
+            let found = self.bring(version).await?;
+            if found != wanted
+                && let Some(content) = found.content
+            {
+                return Err(Error::Superseded { wanted, found: content });
+            }
+            self.recent.insert(0, wanted);
             self.recent.truncate(KEPT);
         }
-        let own = self.path(version);
         let shares_base = version != PolicyVersion::START && is_adapter(&own);
-        if shares_base && !self.has_base {
+        if shares_base && !(self.has_base && self.path(PolicyVersion::START).is_dir()) {
             self.bring(PolicyVersion::START).await?;
             self.has_base = true;
         }
         let base = self.has_base.then_some(PolicyVersion::START);
-        fetch::prune(&self.folder, &self.recent.iter().copied().chain(base).collect::<Vec<_>>())?;
+        let recent = self.recent.iter().map(|known| known.version);
+        fetch::prune(&self.folder, &recent.chain(base).collect::<Vec<_>>())?;
         let model = if shares_base { self.path(PolicyVersion::START) } else { own.clone() };
         Ok(Place { version: own, model })
     }
 
-    /// Fetches and verifies a version.
-    async fn bring(&self, version: PolicyVersion) -> Result<(), Error> {
+    /// Fetches and verifies a version, with the content that it has now.
+    async fn bring(&self, version: PolicyVersion) -> Result<Source, Error> {
         let began = Instant::now();
         let failed = |source| Error::Fetch { version, folder: self.folder.clone(), source };
         let (manifest, path) = fetch(&self.coordinator, Some(version), &self.folder).await.map_err(failed)?;
+        let source = Source::of(&manifest);
         self.check_run(version, manifest.run_hash)?;
         metrics::fetched(began.elapsed());
-        tracing::debug!("{version} is in {}", path.display());
-        Ok(())
+        tracing::debug!("{source} is in {}", path.display());
+        Ok(source)
     }
 
     /// The coordinator's latest version, which is of this worker's run.
-    pub(crate) async fn latest(&self) -> Result<PolicyVersion, Error> {
-        let manifest = self
+    pub(crate) async fn latest(&self) -> Result<Source, Error> {
+        let message = self
             .coordinator
             .call("ask for the latest policy version", || {
                 let mut client = self.coordinator.policy();
                 async move { client.get_manifest(v1::GetManifestRequest { policy_version: None }).await }
             })
             .await?;
-        let version = PolicyVersion(manifest.policy_version);
-        self.check_run(version, manifest.run_hash)?;
-        Ok(version)
+        let manifest = Manifest::try_from(message)?;
+        let source = Source::of(&manifest);
+        self.check_run(source.version, manifest.run_hash)?;
+        Ok(source)
     }
 
     fn check_run(&self, version: PolicyVersion, found: String) -> Result<(), Error> {
@@ -194,7 +248,7 @@ mod tests {
         let (fake, server, _folders) = coordinator(4).await;
         let folder = tempfile::tempdir().unwrap();
         let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
-        assert_eq!(cache.latest().await.unwrap(), PolicyVersion(3));
+        assert_eq!(cache.latest().await.unwrap(), fake.source(3));
         for (wanted, kept) in [
             (0, vec!["0"]),
             (1, vec!["0", "1"]),
@@ -202,7 +256,7 @@ mod tests {
             (2, vec!["0", "2"]),
             (3, vec!["2", "3"]),
         ] {
-            let path = cache.ensure(PolicyVersion(wanted)).await.unwrap().version;
+            let path = cache.ensure(fake.source(wanted)).await.unwrap().version;
             assert_eq!(fs::read_to_string(path.join("model.safetensors")).unwrap(), wanted.to_string());
             assert_eq!(versions(&folder), kept);
         }
@@ -213,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn adapters_keep_the_model_that_they_belong_to() {
-        let (_fake, server, folders) = coordinator(4).await;
+        let (fake, server, folders) = coordinator(4).await;
         for folder in &folders[1..] {
             for name in ["config.json", "tokenizer.json", "model.safetensors"] {
                 fs::remove_file(folder.path().join(name)).unwrap();
@@ -223,11 +277,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
         for (wanted, kept) in [(2, vec!["0", "2"]), (3, vec!["0", "2", "3"]), (1, vec!["0", "1", "3"])] {
-            let place = cache.ensure(PolicyVersion(wanted)).await.unwrap();
+            let place = cache.ensure(fake.source(wanted)).await.unwrap();
             assert_eq!(place.version, folder.path().join(wanted.to_string()));
             assert_eq!(place.model, folder.path().join("0"));
             assert_eq!(versions(&folder), kept);
         }
+    }
+
+    #[tokio::test]
+    async fn a_version_that_was_superseded_is_fetched_again_and_its_old_content_refused() {
+        let (fake, server, folders) = coordinator(2).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
+        let before = fake.source(1);
+        let path = cache.ensure(before).await.unwrap().version.join("model.safetensors");
+        fs::write(folders[1].path().join("model.safetensors"), "other").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1", "nothing is fetched that no lease names");
+        let after = fake.source(1);
+        cache.ensure(after).await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "other");
+        let error = cache.ensure(before).await.unwrap_err();
+        assert!(error.is_gone(), "{error}");
+        assert!(error.to_string().contains("policy version 1 with content"), "{error}");
+        fs::remove_dir_all(folder.path().join("1")).unwrap();
+        cache.ensure(after).await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "other", "a folder that was removed is fetched again");
     }
 
     #[tokio::test]
@@ -236,13 +310,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let coordinator = connect(&server.address);
         let mut cache = PolicyCache::new(coordinator.clone(), "cafe", folder.path()).unwrap();
-        cache.ensure(PolicyVersion(0)).await.unwrap();
-        let path = cache.ensure(PolicyVersion(1)).await.unwrap().version.join("model.safetensors");
+        cache.ensure(fake.source(0)).await.unwrap();
+        let path = cache.ensure(fake.source(1)).await.unwrap().version.join("model.safetensors");
         fs::write(&path, "damaged").unwrap();
 
         fake.change(|state| state.fetched.clear());
         let mut cache = PolicyCache::new(coordinator, "cafe", folder.path()).unwrap();
-        cache.ensure(PolicyVersion(1)).await.unwrap();
+        cache.ensure(fake.source(1)).await.unwrap();
         assert_eq!(fs::read_to_string(path).unwrap(), "1");
         assert!(!fake.state().fetched.is_empty());
         assert_eq!(versions(&folder), ["1"]);

@@ -14,14 +14,14 @@ use podium_config::DataType;
 use podium_constraint::{Answer, Completions, Constraint, Vocabulary};
 use podium_grpo::group::Allowed;
 use podium_grpo::rng::Stream;
-use podium_grpo::{Completion, FinishReason, PolicyVersion};
+use podium_grpo::{Completion, FinishReason};
 use podium_model::{Finish, LoadOptions, Policy, Precision, checkpoint, device, generate};
 use podium_proto::convert::{Slot, SlotResult};
 use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
 use crate::lease::{Choices, Cost, Lease, Outcome, Sampling, stream};
-use crate::policy_cache::Place;
+use crate::policy_cache::{Place, Source};
 
 /// Why there are no completions.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +90,9 @@ pub(crate) enum Error {
     #[error("{wanted} was asked for, {loaded} is loaded")]
     Version {
         /// The lease's.
-        wanted: PolicyVersion,
+        wanted: Source,
         /// What is there.
-        loaded: PolicyVersion,
+        loaded: Source,
     },
     /// Sampling failed.
     #[error(transparent)]
@@ -117,7 +117,7 @@ pub(crate) struct Sampler {
 
 #[derive(Debug)]
 struct Loaded {
-    version: PolicyVersion,
+    source: Source,
     policy: Policy,
     tokenizer: Tokenizer,
     /// Made when answers are first restricted.
@@ -181,15 +181,15 @@ impl Sampler {
     }
 
     /// The version that would sample.
-    pub(crate) fn version(&self) -> Option<PolicyVersion> {
-        self.loaded.as_ref().map(|loaded| loaded.version)
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.loaded.as_ref().map(|loaded| loaded.source)
     }
 
-    /// Makes `version`, which lies at `place`, the one that samples.
+    /// Makes `source`, which lies at `place`, the one that samples.
     ///
     /// The versions of a run share architecture and tokenizer, so that only weights change after the first.
-    pub(crate) fn load(&mut self, version: PolicyVersion, place: &Place) -> Result<(), Error> {
-        if self.version() == Some(version) {
+    pub(crate) fn load(&mut self, source: Source, place: &Place) -> Result<(), Error> {
+        if self.source() == Some(source) {
             return Ok(());
         }
         let Place { version: folder, model } = place;
@@ -197,7 +197,7 @@ impl Sampler {
         // Taken out, since half-assigned weights must not sample should this fail.
         let loaded = if let Some(mut loaded) = self.loaded.take() {
             loaded.policy.assign_from(folder).map_err(failed)?;
-            Loaded { version, ..loaded }
+            Loaded { source, ..loaded }
         } else {
             let mut policy = Policy::load(model, self.options).map_err(failed)?;
             if folder != model {
@@ -205,7 +205,7 @@ impl Sampler {
             }
             let tokenizer = Tokenizer::load(model)
                 .map_err(|source| Error::Tokenizer { folder: model.to_owned(), source })?;
-            Loaded { version, policy, tokenizer, vocabulary: OnceCell::new() }
+            Loaded { source, policy, tokenizer, vocabulary: OnceCell::new() }
         };
         self.loaded = Some(loaded);
         Ok(())
@@ -213,9 +213,9 @@ impl Sampler {
 
     /// Samples a lease; `None` if `stop` said so before it was done.
     pub(crate) fn sample(&self, lease: &Lease, stop: &dyn Fn() -> bool) -> Result<Option<Outcome>, Error> {
-        let version = self.version().ok_or(Error::Empty)?;
-        if version != lease.version {
-            return Err(Error::Version { wanted: lease.version, loaded: version });
+        let source = self.source().ok_or(Error::Empty)?;
+        if source != lease.source {
+            return Err(Error::Version { wanted: lease.source, loaded: source });
         }
         let prompts = lease.tasks.iter().map(|task| self.prompt(&task.messages, || task.slot.to_string()));
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
@@ -246,7 +246,7 @@ impl Sampler {
                 choice_logprobs,
             },
         );
-        Ok(Some(Outcome { version, results: results.collect(), cost }))
+        Ok(Some(Outcome { source, results: results.collect(), cost }))
     }
 
     /// The answers that list `choices`, as tokens spell them.

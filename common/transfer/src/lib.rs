@@ -13,6 +13,6 @@ pub mod receive;
 
 pub use connection::{Coordinator, Limits};
 pub use fetch::fetch;
-pub use manifest::Manifest;
+pub use manifest::{Content, Manifest};
 pub use place::Place;
 pub use publish::publish;

@@ -1,5 +1,6 @@
 //! What a policy version consists of.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,33 @@ pub struct File {
     pub sha256: [u8; 32],
 }
 
+/// Identifies the content of a version: SHA-256 over the names, lengths and checksums of its files.
+///
+/// A version's number does not identify a policy: a version can be superseded by another one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Content([u8; 32]);
+
+impl Content {
+    /// Reads the content of a message's field.
+    pub fn read(field: &'static str, bytes: &[u8]) -> Result<Self, MessageError> {
+        let of = "byte of a SHA-256 checksum";
+        let length = |_| MessageError::Length { field, found: bytes.len(), expected: 32, of };
+        bytes.try_into().map(Self).map_err(length)
+    }
+
+    /// The bytes as they travel.
+    pub fn to_bytes(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
+impl fmt::Display for Content {
+    /// The first bytes, in hexadecimal: enough to tell contents apart.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0[..6]))
+    }
+}
+
 /// A folder that is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,7 +91,7 @@ pub enum Error {
         name: String,
     },
     /// A file differs from its checksum.
-    #[error("{} is damaged: its {what} differs from the manifest's; remove the folder and fetch it again", path.display())]
+    #[error("{} is damaged: its {what} differs from the manifest's", path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -124,6 +152,18 @@ impl Manifest {
         self.files.iter().try_for_each(|file| file.verify(&folder.join(&file.name)))
     }
 
+    /// Identifies the files and what is in them, apart from version and run.
+    pub fn content(&self) -> Content {
+        let mut digest = Sha256::new();
+        for File { name, size_bytes, sha256 } in &self.files {
+            digest.update((name.len() as u64).to_le_bytes());
+            digest.update(name);
+            digest.update(size_bytes.to_le_bytes());
+            digest.update(sha256);
+        }
+        Content(digest.finalize().into())
+    }
+
     /// The file of that name.
     pub fn file(&self, name: &str) -> Option<&File> {
         self.files.iter().find(|file| file.name == name)
@@ -133,13 +173,22 @@ impl Manifest {
 impl File {
     /// Checks the file at `path` against length and checksum.
     pub fn verify(&self, path: &Path) -> Result<(), Error> {
-        let damaged = |what| Error::Damaged { path: path.to_owned(), what };
-        let length =
-            fs::metadata(path).map_err(|source| Error::Folder { folder: path.to_owned(), source })?.len();
-        if length != self.size_bytes {
-            return Err(damaged("length"));
-        }
-        if durable::sha256(path)? == self.sha256 { Ok(()) } else { Err(damaged("checksum")) }
+        self.verify_length(path)?;
+        let damaged = Error::Damaged { path: path.to_owned(), what: "checksum" };
+        if durable::sha256(path)? == self.sha256 { Ok(()) } else { Err(damaged) }
+    }
+
+    /// Checks the length of the file at `path`, and returns what the file system says of it.
+    pub fn verify_length(&self, path: &Path) -> Result<fs::Metadata, Error> {
+        let metadata = fs::metadata(path).map_err(|source| {
+            let (folder, name) = (path.parent().unwrap_or(path).to_owned(), self.name.clone());
+            match source.kind() {
+                io::ErrorKind::NotFound => Error::Missing { folder, name },
+                _ => durable::Error::Read { path: path.to_owned(), source }.into(),
+            }
+        })?;
+        let damaged = Error::Damaged { path: path.to_owned(), what: "length" };
+        if metadata.len() == self.size_bytes { Ok(metadata) } else { Err(damaged) }
     }
 }
 
@@ -217,6 +266,20 @@ pub(crate) mod tests {
         manifest.verify(folder.path()).unwrap();
         fs::write(folder.path().join("model.safetensors"), b"wEights").unwrap();
         assert!(matches!(manifest.verify(folder.path()), Err(Error::Damaged { what: "checksum", .. })));
+    }
+
+    #[test]
+    fn content_is_that_of_the_files_whatever_their_version_is_called() {
+        let (one, other) = (folder(b"1"), folder(b"2"));
+        let content = |folder: &tempfile::TempDir, version| {
+            describe(folder.path(), PolicyVersion(version), "cafe", "f00d").unwrap().content()
+        };
+        assert_eq!(content(&one, 1), content(&one, 2));
+        assert_ne!(content(&one, 1), content(&other, 1));
+        let read = Content::read("Lease.policy_content", &content(&one, 1).to_bytes()).unwrap();
+        assert_eq!(read, content(&one, 1));
+        let short = Content::read("Lease.policy_content", &[1]).unwrap_err().to_string();
+        assert!(short.contains("Lease.policy_content"), "{short}");
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! Handing a policy version to the coordinator.
+//! Publishing a policy version: rank 0 offers it, and sends its files where the coordinator wants them.
 
 use std::path::Path;
 
-use podium_grpo::PolicyVersion;
 use podium_proto::v1::{self, publish_request::Part};
 use podium_runtime::durable;
 use tokio::sync::mpsc;
@@ -15,19 +14,30 @@ use crate::receive;
 /// Chunks that are read ahead of the network.
 const READ_AHEAD: usize = 4;
 
-/// Hands the version in `folder` to the coordinator; `true` if it had the same version already.
+/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`; `true` if no files were sent, since the
+/// coordinator has the version or needs it no longer.
 ///
-/// Can be repeated without harm. A version that the coordinator has with other content is refused.
+/// Can be repeated without harm. Refused where a committed version of the same number has another content, and with
+/// `NOT_FOUND` where `learner_id` is not rank 0 of the current rank group.
 pub async fn publish(
     coordinator: &Coordinator,
+    learner_id: &str,
     manifest: &Manifest,
     folder: &Path,
 ) -> Result<bool, connection::Error> {
+    let offer = v1::OfferRequest { learner_id: learner_id.to_owned(), manifest: Some(manifest.into()) };
+    let answer = coordinator.call("offer a policy version", || {
+        let (mut client, offer) = (coordinator.policy(), offer.clone());
+        async move { client.offer(offer).await }
+    });
+    if !answer.await?.wanted {
+        return Ok(true);
+    }
     let answer = coordinator.call("publish a policy version", || {
         let mut client = coordinator.policy();
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let (manifest, folder) = (manifest.clone(), folder.to_owned());
-        let reading = tokio::task::spawn_blocking(move || send_all(&manifest, &folder, &sender));
+        let (learner_id, manifest, folder) = (learner_id.to_owned(), manifest.clone(), folder.to_owned());
+        let reading = tokio::task::spawn_blocking(move || send_all(learner_id, &manifest, &folder, &sender));
         async move {
             let answer = client.publish(ReceiverStream::new(receiver)).await;
             match reading.await {
@@ -39,35 +49,24 @@ pub async fn publish(
     Ok(answer.await?.repeated_version)
 }
 
-/// Whether the coordinator has a version.
-pub async fn is_there(coordinator: &Coordinator, version: PolicyVersion) -> Result<bool, connection::Error> {
-    let request = v1::GetManifestRequest { policy_version: Some(version.0) };
-    let answer = coordinator.call("ask for a policy version", || {
-        let mut client = coordinator.policy();
-        async move { client.get_manifest(request).await }
-    });
-    match answer.await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Sends manifest and chunks; ends early, without an error of its own, when the other side hangs up.
 fn send_all(
+    learner_id: String,
     manifest: &Manifest,
     folder: &Path,
     sender: &mpsc::Sender<v1::PublishRequest>,
 ) -> Result<(), durable::Error> {
-    let send = |part| sender.blocking_send(v1::PublishRequest { part: Some(part) });
-    if send(Part::Manifest(manifest.into())).is_err() {
+    let send =
+        |learner_id, part| sender.blocking_send(v1::PublishRequest { learner_id, part: Some(part) }).is_ok();
+    if !send(learner_id, Part::Manifest(manifest.into())) {
         return Ok(());
     }
     for file in &manifest.files {
         let path = folder.join(&file.name);
         for chunk in receive::chunks(&path, 0)? {
             let chunk = chunk.map_err(|source| durable::Error::Read { path: path.clone(), source })?;
-            if send(Part::Chunk(v1::FileChunk { name: file.name.clone(), chunk: Some(chunk) })).is_err() {
+            let chunk = v1::FileChunk { name: file.name.clone(), chunk: Some(chunk) };
+            if !send(String::new(), Part::Chunk(chunk)) {
                 return Ok(());
             }
         }

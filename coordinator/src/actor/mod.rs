@@ -9,13 +9,14 @@ mod outlook;
 mod progress;
 mod state;
 mod surroundings;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use podium_grpo::{GroupId, PolicyVersion, Step};
 use podium_proto::v1;
-use podium_transfer::Manifest;
+use podium_transfer::{Content, Manifest};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -24,6 +25,7 @@ use crate::policies;
 use crate::store::{self, Results};
 pub use offences::{Offender, Report, Unusable};
 pub use state::{Outcome, Parts, start};
+pub use versions::Offer;
 
 /// Commands that wait for the actor at most.
 const MAILBOX: usize = 256;
@@ -112,6 +114,13 @@ pub enum BatchAnswer {
     NotReady,
     /// Join first.
     Rejoin,
+    /// Publish a version again first.
+    Republish {
+        /// Which.
+        version: PolicyVersion,
+        /// The first step whose groups are there.
+        first_step: Step,
+    },
     /// Leave.
     Over(String),
 }
@@ -125,8 +134,23 @@ pub struct Submission {
     pub lease: Option<LeaseId>,
     /// The version that sampled.
     pub version: PolicyVersion,
+    /// Its content when it did.
+    pub content: Content,
     /// Checked and scored.
     pub results: Results,
+}
+
+/// A rank that asks for its share of a step.
+#[derive(Debug, Clone)]
+pub struct BatchWanted {
+    /// Its rank.
+    pub rank: u32,
+    /// Its process.
+    pub learner: Uuid,
+    /// The step.
+    pub step: Step,
+    /// Versions that it was asked to publish again and cannot make.
+    pub lost: Vec<PolicyVersion>,
 }
 
 /// What became of a submission's results.
@@ -162,12 +186,12 @@ enum Command {
     Heartbeat { worker: Uuid, leases: Vec<LeaseId>, reply: Reply<Vec<LeaseId>> },
     Leave { worker: Uuid, reply: Reply<()> },
     Join { join: Join, reason: String, reply: Reply<Standing> },
-    Batch { rank: u32, learner: Uuid, step: Step, reply: Reply<BatchAnswer> },
+    Batch { wanted: BatchWanted, reply: Reply<BatchAnswer> },
     Commit { commit: Commit, reply: Reply<bool> },
     SetAside { report: Report, reply: Reply<()> },
     Fail { learner: Uuid, kind: &'static str, reason: String, reply: Reply<()> },
-    CheckPublish { version: PolicyVersion, reply: Reply<()> },
-    Published { manifest: Box<Manifest>, reply: Reply<()> },
+    Offer { learner: Uuid, manifest: Box<Manifest>, reply: Reply<Offer> },
+    Published { learner: Uuid, manifest: Box<Manifest>, reply: Reply<()> },
     Status { reply: Reply<v1::RunStatus> },
     Drain { reason: String, reply: Reply<()> },
 }
@@ -226,8 +250,8 @@ impl Handle {
     }
 
     /// Asks once whether a rank can have its share of a step.
-    pub async fn batch(&self, rank: u32, learner: Uuid, step: Step) -> Result<BatchAnswer, Error> {
-        self.ask("find a batch", |reply| Command::Batch { rank, learner, step, reply }).await
+    pub async fn batch(&self, wanted: BatchWanted) -> Result<BatchAnswer, Error> {
+        self.ask("find a batch", |reply| Command::Batch { wanted, reply }).await
     }
 
     /// Commits a step; `true` if the rank can leave now.
@@ -245,15 +269,16 @@ impl Handle {
         self.ask("note a failure", |reply| Command::Fail { learner, kind, reason, reply }).await
     }
 
-    /// Whether a version may be published now.
-    pub async fn check_publish(&self, version: PolicyVersion) -> Result<(), Error> {
-        self.ask("check a policy version", |reply| Command::CheckPublish { version, reply }).await
+    /// Asks what becomes of a version that a learner offers.
+    pub async fn offer(&self, learner: Uuid, manifest: Manifest) -> Result<Offer, Error> {
+        let manifest = Box::new(manifest);
+        self.ask("check a policy version", |reply| Command::Offer { learner, manifest, reply }).await
     }
 
     /// Notes a version whose folder is whole.
-    pub async fn published(&self, manifest: Manifest) -> Result<(), Error> {
+    pub async fn published(&self, learner: Uuid, manifest: Manifest) -> Result<(), Error> {
         let manifest = Box::new(manifest);
-        self.ask("note a policy version", |reply| Command::Published { manifest, reply }).await
+        self.ask("note a policy version", |reply| Command::Published { learner, manifest, reply }).await
     }
 
     /// How the run stands.

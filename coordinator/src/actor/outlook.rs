@@ -35,6 +35,11 @@ impl State {
 
     async fn try_to_catch_up(&mut self) -> Result<(), Error> {
         while let Some(version) = self.next_to_close() {
+            if self.lost.contains_key(&version) {
+                self.to_close.remove(&version);
+                self.step(Event::EvaluationJudged { version, end: None }).await;
+                continue;
+            }
             let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
             let (watch, recorded) = (self.parts.watch.clone(), self.parts.answers.clone());
             let close =
@@ -54,6 +59,8 @@ impl State {
             let store = self.parts.store.clone();
             let (steps, evaluations) =
                 blocking(move || Ok::<_, Error>((store.steps()?, store.evaluations()?))).await?;
+            let store = self.parts.store.clone();
+            self.lost = blocking(move || Ok::<_, Error>(store.lost_evaluations()?)).await?;
             if let Some(last) = steps.last() {
                 self.last_step = step::numbers(&last.row);
             }
@@ -69,15 +76,14 @@ impl State {
             let store = self.parts.store.clone();
             let evaluations = blocking(move || Ok::<_, Error>(store.evaluations()?)).await?;
             let steps = self.parts.machine.last_version().0;
-            summary::write_finished(
-                &self.parts.out,
-                &self.parts.identity,
+            let outcome = summary::Outcome {
                 steps,
-                self.parts.machine.ended(),
-                &evaluations,
-                &self.findings,
-                &self.parts.baselines,
-            )?;
+                ended: self.parts.machine.ended(),
+                evaluations: &evaluations,
+                lost: &self.lost,
+                findings: &self.findings,
+            };
+            summary::write_finished(&self.parts.out, &self.parts.identity, &outcome, &self.parts.baselines)?;
             self.finish_wanted = false;
             tracing::info!("all {steps} steps and {} evaluations are done", evaluations.len());
         }
@@ -143,6 +149,7 @@ impl State {
         let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
         warnings.extend(self.rank_trouble.values().cloned());
         warnings.extend(self.offences.lines().cloned());
+        warnings.extend(self.version_warnings());
         if workers.is_empty() && machine.over().is_none() {
             warnings.push("no rollout worker is connected".to_owned());
         }

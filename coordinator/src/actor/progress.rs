@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use podium_grpo::Step;
 use podium_proto::convert::Slot;
-use uuid::Uuid;
 
 use super::closing::{self, Finished};
 use super::state::State;
-use super::{BatchAnswer, Commit, Counts, Error, Submission, blocking};
+use super::{BatchAnswer, BatchWanted, Commit, Counts, Error, Submission, blocking};
 use crate::grading::filled;
 use crate::machine::{Action, Event, Filled, Verdict};
 use crate::metrics;
@@ -18,18 +17,21 @@ use crate::store::Results;
 
 impl State {
     pub(super) async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
-        let Submission { worker, lease, version, results } = submission;
+        let Submission { worker, lease, version, content, results } = submission;
         self.parts.machine.check_worker(worker)?;
+        // Results of a content that was superseded meanwhile are those of another policy.
+        let current = self.parts.policies.content(version) == Some(content);
         let mut counts = [Counts::default(); 2];
         let mut slots = BTreeMap::new();
         let mut wanted = |Filled { slot, zero_variance }: Filled, training: bool| {
             let counts = &mut counts[usize::from(training)];
             match self.parts.machine.verdict_under(slot, version, lease) {
                 // A message may name a slot twice.
-                Verdict::Wanted if slots.insert(slot, zero_variance).is_none() => {
+                Verdict::Wanted if current && slots.insert(slot, zero_variance).is_none() => {
                     counts.accepted += 1;
                     return true;
                 }
+                _ if !current => counts.refused += 1,
                 Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
                 Verdict::Refused => counts.refused += 1,
             }
@@ -59,8 +61,10 @@ impl State {
         })
     }
 
-    pub(super) async fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Result<BatchAnswer, Error> {
+    pub(super) async fn batch(&mut self, wanted: BatchWanted) -> Result<BatchAnswer, Error> {
+        let BatchWanted { rank, learner, step, lost } = wanted;
         self.met_somebody = true;
+        self.lose_versions(learner, lost).await?;
         if let Some(missed) = self.parts.machine.missed_commit(rank, learner, step) {
             tracing::info!("{missed} was finished before its report was lost: it is committed now");
             self.close_step(missed, None).await?;
@@ -74,6 +78,9 @@ impl State {
                 Ok(BatchAnswer::Ready { world_size: self.parts.machine.world().size() })
             }
             Some(Action::Rejoin) => Ok(BatchAnswer::Rejoin),
+            Some(Action::Republish { version, first_step }) => {
+                Ok(BatchAnswer::Republish { version, first_step })
+            }
             Some(Action::Leave { reason }) => Ok(BatchAnswer::Over(reason)),
             Some(Action::Refuse(error)) => Err(error.into()),
             _ => Ok(BatchAnswer::NotReady),
@@ -97,7 +104,10 @@ impl State {
             self.step(Event::CheckpointKept { rank, step }).await;
         }
         let last = step.next().0 >= self.parts.machine.last_version().0;
-        let over = last || self.parts.machine.over().is_some();
+        let machine = &self.parts.machine;
+        // A version that nobody else can make again is asked for before rank 0 leaves.
+        let stays = rank == 0 && machine.to_republish(step.next()).is_some();
+        let over = (last && !stays) || machine.over().is_some();
         if over {
             self.step(Event::RankTold { rank }).await;
         }

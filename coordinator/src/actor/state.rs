@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podium_grpo::PolicyVersion;
-use podium_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -89,6 +88,14 @@ pub(super) struct State {
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
     pub(super) findings: Findings,
+    /// Needed policy versions that cannot be served, and why.
+    pub(super) missing: BTreeMap<PolicyVersion, String>,
+    /// Evaluations that were given up, and why.
+    pub(super) lost: BTreeMap<PolicyVersion, String>,
+    /// An inspection of the needed versions that is under way.
+    pub(super) inspection: Option<tokio::task::JoinHandle<BTreeMap<PolicyVersion, String>>>,
+    /// When the last one began.
+    pub(super) inspected: Instant,
     /// Whether rank 0 waits for groups.
     pub(super) learner_waits: bool,
     pub(super) load: Load,
@@ -120,6 +127,10 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         last_step: BTreeMap::new(),
         last_evaluation: None,
         findings: Findings::default(),
+        missing: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        inspection: None,
+        inspected: now,
         learner_waits: true,
         load: Load::default(),
         load_noted: now,
@@ -134,6 +145,7 @@ impl State {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) -> Outcome {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.look_at_versions().await;
         self.list_processes();
         metrics::started(self.parts.machine.waiting_groups());
         loop {
@@ -145,6 +157,7 @@ impl State {
                 },
                 _ = ticks.tick() => {
                     self.step(Event::Tick).await;
+                    self.inspect_versions().await;
                     self.catch_up().await;
                     self.look_around();
                     if let Some(outcome) = self.outcome() {
@@ -190,7 +203,7 @@ impl State {
                 // Not fatal: after a restart of the coordinator the ranks would join once more.
                 self.note(kept.err());
             }
-            Action::EvaluationComplete(version) => {
+            Action::EvaluationComplete(version) | Action::EvaluationLost(version) => {
                 self.to_close.insert(*version);
                 self.retry_at = None;
             }
@@ -206,6 +219,7 @@ impl State {
             | Action::Standing(_)
             | Action::ServeBatch
             | Action::Rejoin
+            | Action::Republish { .. }
             | Action::Refuse(_) => {}
         }
     }
@@ -261,9 +275,7 @@ impl State {
                     _ => Ok(Standing::default()),
                 }));
             }
-            Command::Batch { rank, learner, step, reply } => {
-                drop(reply.send(self.batch(rank, learner, step).await));
-            }
+            Command::Batch { wanted, reply } => drop(reply.send(self.batch(wanted).await)),
             Command::Commit { commit, reply } => drop(reply.send(self.commit(commit).await)),
             Command::SetAside { report, reply } => drop(reply.send(self.set_aside(report).await)),
             Command::Fail { learner, kind, reason, reply } => {
@@ -275,18 +287,11 @@ impl State {
                 }
                 drop(reply.send(Ok(())));
             }
-            Command::CheckPublish { version, reply } => {
-                drop(reply.send(self.parts.machine.check_publish(version).map_err(Error::from)));
+            Command::Offer { learner, manifest, reply } => {
+                drop(reply.send(self.offer(learner, &manifest)));
             }
-            Command::Published { manifest, reply } => {
-                let (store, version) = (self.parts.store.clone(), manifest.version);
-                let message = v1::PolicyManifest::from(&*manifest);
-                let kept = self.write(move || Ok(store.put_policy(&message)?)).await;
-                if kept.is_ok() {
-                    self.parts.policies.add(*manifest);
-                    self.step(Event::VersionPublished { version }).await;
-                }
-                drop(reply.send(kept));
+            Command::Published { learner, manifest, reply } => {
+                drop(reply.send(self.published(learner, *manifest).await));
             }
             Command::Status { reply } => drop(reply.send(Ok(self.status()))),
             Command::Drain { reason, reply } => {

@@ -28,6 +28,12 @@ pub enum Error {
         /// Who.
         learner: Uuid,
     },
+    /// A version published by another rank than the one that publishes.
+    #[error("rank {rank} published a policy version: only rank 0 does")]
+    NotLeader {
+        /// The rank.
+        rank: u32,
+    },
     /// A rank that its own world does not have.
     #[error("rank {rank} of a world of {world_size}: expected a rank from 0 to one below the world's size")]
     Rank {

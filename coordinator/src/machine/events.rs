@@ -1,5 +1,7 @@
 //! What the machine is told, and what it tells.
 
+use std::collections::BTreeSet;
+
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
 use uuid::Uuid;
@@ -70,6 +72,22 @@ pub enum Event {
         /// Which.
         version: PolicyVersion,
     },
+    /// The content of a version was replaced, and that is durable, as is the removal of what it may have sampled: the groups
+    /// of the version's step and later ones.
+    VersionSuperseded {
+        /// Which.
+        version: PolicyVersion,
+    },
+    /// The versions of [`super::Machine::needed_versions`] were inspected.
+    VersionsInspected {
+        /// Those that cannot be served.
+        missing: BTreeSet<PolicyVersion>,
+    },
+    /// The evaluation of a version is given up, since nobody can make the version again, and that is durable.
+    EvaluationLost {
+        /// Of which version.
+        version: PolicyVersion,
+    },
     /// A step that [`super::Machine::check_commit`] found fresh is durable.
     StepCommitted {
         /// Which.
@@ -103,7 +121,7 @@ pub enum Event {
     Tick,
 }
 
-/// What is to be done about it. The first seven answer whoever caused the event.
+/// What is to be done about it. The first eight answer whoever caused the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Work for the worker.
@@ -123,6 +141,13 @@ pub enum Action {
     ServeBatch,
     /// The rank has to join first.
     Rejoin,
+    /// Rank 0 has to publish a version again first.
+    Republish {
+        /// Which.
+        version: PolicyVersion,
+        /// The first step whose groups are there, so that it can be repeated.
+        first_step: Step,
+    },
     /// The event is refused.
     Refuse(Error),
     /// Those who wait should ask again.
@@ -135,6 +160,8 @@ pub enum Action {
     KeepWorld,
     /// Every held-out prompt of a version is answered.
     EvaluationComplete(PolicyVersion),
+    /// The evaluation of a version is given up.
+    EvaluationLost(PolicyVersion),
     /// No rank will ask for groups of steps before this one.
     DropGroups {
         /// The first step to keep.

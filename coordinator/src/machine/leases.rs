@@ -53,6 +53,12 @@ impl Leases {
         }
     }
 
+    /// Takes back all leases of a piece of work.
+    pub(super) fn remove_work(&mut self, work: Work) {
+        self.blocks.retain(|(leased, _), _| *leased != work);
+        self.held.retain(|_, held| held.work != work);
+    }
+
     /// Whether somebody works on a block.
     pub(super) fn is_leased(&self, work: Work, block: u32) -> bool {
         self.blocks.contains_key(&(work, block))

@@ -20,6 +20,7 @@ mod plan;
 mod ranks;
 mod reopening;
 mod report;
+mod versions;
 mod workers;
 mod world;
 
@@ -29,6 +30,8 @@ mod pace;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,6 +101,8 @@ pub struct Machine {
     kept_from: Step,
     /// How often slots of the step being made were reopened since this process started; 0: only by one before it.
     reopened: BTreeMap<u32, u32>,
+    /// Needed versions that cannot be served.
+    missing: BTreeSet<PolicyVersion>,
     draining: Option<String>,
     complete: bool,
 }
@@ -108,7 +113,8 @@ impl Machine {
         let mut machine = Self {
             plan,
             committed: Step(recovered.committed),
-            latest: PolicyVersion(recovered.latest),
+            // The newest may have been dropped: then it is needed, and missing.
+            latest: PolicyVersion(recovered.latest.max(recovered.committed)),
             open: BTreeMap::new(),
             evaluated: recovered.evaluated.into_iter().collect(),
             to_judge: None,
@@ -120,6 +126,7 @@ impl Machine {
             checkpoints: recovered.checkpoints,
             kept_from: Step(recovered.kept_from),
             reopened: recovered.reopened.into_iter().map(|index| (index, 0)).collect(),
+            missing: BTreeSet::new(),
             draining: None,
             complete: false,
         };
@@ -149,7 +156,10 @@ impl Machine {
             Event::RankJoined(join) => self.join(join, &mut actions),
             Event::BatchWanted { rank, learner, step } => actions.push(self.batch(rank, learner, step)),
             Event::Reopened { step, slots } => self.reopen(step, &slots, &mut actions),
-            Event::VersionPublished { version } => self.latest = self.latest.max(version),
+            Event::VersionPublished { version } => self.published(version, &mut actions),
+            Event::VersionSuperseded { version } => self.supersede(version, &mut actions),
+            Event::VersionsInspected { missing } => self.inspected(missing, &mut actions),
+            Event::EvaluationLost { version } => self.lose_evaluation(version, &mut actions),
             Event::StepCommitted { step } => self.commit(step, &mut actions),
             Event::CheckpointKept { rank, step } => self.keep_checkpoint(rank, step, &mut actions),
             Event::EvaluationJudged { version, end } => self.judge(version, end, &mut actions),

@@ -26,7 +26,9 @@ impl Machine {
     }
 
     pub(super) fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Action {
-        if self.draining.is_some() || step.0 >= self.last_version().0 {
+        let asked = rank == 0 && self.draining.is_none();
+        let republish = asked.then(|| self.to_republish(step)).flatten();
+        if self.draining.is_some() || (step.0 >= self.last_version().0 && republish.is_none()) {
             self.ranks_told.insert(rank);
             let reason = self.draining.as_deref().or(self.ended()).unwrap_or("all steps are done").to_owned();
             return Action::Leave { reason };
@@ -40,6 +42,9 @@ impl Machine {
         // A rank other than 0 may be a step ahead of rank 0's commit.
         if step > self.committed.next() {
             return Action::Refuse(Error::StepAhead { step, committed: self.committed });
+        }
+        if let Some(version) = republish {
+            return Action::Republish { version, first_step: self.kept_from };
         }
         // A later step may be full already, but its turn comes with the commit of the one before.
         let full = || self.open.get(&Work::Training(step)).is_some_and(Blocks::is_full);

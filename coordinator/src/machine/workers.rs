@@ -1,6 +1,5 @@
 //! The workers' side: who holds which block until when, and what comes back.
 
-use podium_grpo::PolicyVersion;
 use uuid::Uuid;
 
 use super::blocks::{After, Blocks};
@@ -106,11 +105,7 @@ impl Machine {
         let id = self.leases.grant(Held { worker, work, block, deadline, unmentioned: 0 });
         let (attempt, indices) = self.open.get(&work).map(|blocks| blocks.batch(block)).unwrap_or_default();
         let slots = indices.into_iter().map(|index| work.slot(index, attempt)).collect();
-        let version = match work {
-            // The newest there is, unless the step's own product is: the learner is about to repeat or commit the step.
-            Work::Training(step) => self.latest.min(PolicyVersion(step.0)),
-            Work::Evaluation(version) => version,
-        };
+        let version = self.sampled_by(work);
         Action::Grant(Lease { id, work, version, slots, deadline: self.plan.lease_deadline })
     }
 
@@ -121,7 +116,8 @@ impl Machine {
             Work::Evaluation(_) => 1,
             Work::Training(_) => 2,
         };
-        let mut open: Vec<(&Work, &Blocks)> = self.open.iter().collect();
+        let served = |(work, _): &(&Work, &Blocks)| !self.missing.contains(&self.sampled_by(**work));
+        let mut open: Vec<(&Work, &Blocks)> = self.open.iter().filter(served).collect();
         open.sort_by_key(|(work, _)| urgency(work));
         open.into_iter().find_map(|(&work, blocks)| {
             let block = blocks.unfinished().find(|&block| !self.leases.is_leased(work, block))?;

@@ -103,7 +103,7 @@ impl World {
                 let expected = self.code_version.clone();
                 return Err(Error::CodeVersion { rank, found: code_version, expected });
             }
-            *self = Self { generation: self.generation, ..Self::default() };
+            *self = self.dissolved();
         }
         self.size = world_size;
         self.code_version = code_version;
@@ -139,6 +139,11 @@ impl World {
         let without_nccl: Vec<u32> = without.map(|(rank, _)| *rank).collect();
         let nccl_id = if without_nccl.is_empty() { nccl_id } else { Vec::new() };
         Standing { complete: self.complete, address, generation: self.generation, nccl_id, without_nccl }
+    }
+
+    /// The world without its ranks: all of them have to join again.
+    pub fn dissolved(&self) -> Self {
+        Self { generation: self.generation, ..Self::default() }
     }
 
     /// Notes that a rank asks for a batch; `false` if it has to join (again) first.

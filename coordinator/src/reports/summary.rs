@@ -17,6 +17,9 @@ use crate::identity::Identity;
 use crate::reports::watch::Findings;
 use crate::store::EvaluationRecord;
 
+/// Name of the file that a complete run leaves in its folder.
+pub const FINISHED: &str = "finished.json";
+
 /// Rankings without a policy, over the same users and candidates as every evaluation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Baselines {
@@ -95,17 +98,29 @@ impl Baselines {
     }
 }
 
-/// Writes finished.json: the evaluations of the first, the last and the best version beside the baselines. `ended` says
-/// why the run ended before all its steps, if it did.
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome<'a> {
+    /// Steps made.
+    pub steps: u64,
+    /// Why the run ended before all its steps, if it did.
+    pub ended: Option<&'a str>,
+    /// All evaluations.
+    pub evaluations: &'a BTreeMap<PolicyVersion, EvaluationRecord>,
+    /// Versions that were not evaluated, with the reason of each.
+    pub lost: &'a BTreeMap<PolicyVersion, String>,
+    /// What the evaluations come to.
+    pub findings: &'a Findings,
+}
+
+/// Writes finished.json: the evaluations of the first, the last and the best version beside the baselines.
 pub fn write_finished(
     folder: &Path,
     run: &Identity,
-    steps: u64,
-    ended: Option<&str>,
-    evaluations: &BTreeMap<PolicyVersion, EvaluationRecord>,
-    findings: &Findings,
+    outcome: &Outcome<'_>,
     baselines: &Baselines,
 ) -> Result<(), durable::Error> {
+    let Outcome { steps, ended, evaluations, lost, findings } = *outcome;
     let best = findings.best.and_then(|(version, _)| evaluations.get(&version));
     let mut summary = json!({
         "run_id": run.run_id.to_string(),
@@ -116,12 +131,13 @@ pub fn write_finished(
         "best": best.map(|record| &record.row),
         "best_by": findings.best_by,
         "ended_early": ended,
+        "not_evaluated": lost,
         "warning": findings.warning,
     });
     if let (Some(summary), Value::Object(baselines)) = (summary.as_object_mut(), baselines.to_json()) {
         summary.extend(baselines);
     }
-    write(&folder.join("finished.json"), &summary)
+    write(&folder.join(FINISHED), &summary)
 }
 
 fn write(path: &Path, value: &Value) -> Result<(), durable::Error> {

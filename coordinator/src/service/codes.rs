@@ -33,7 +33,7 @@ impl Refusal for machine::Error {
     fn code(&self) -> Code {
         match self {
             Self::UnknownWorker { .. } | Self::UnknownLearner { .. } => Code::NotFound,
-            Self::Rank { .. } => Code::InvalidArgument,
+            Self::Rank { .. } | Self::NotLeader { .. } => Code::InvalidArgument,
             Self::WorldSize { .. }
             | Self::CodeVersion { .. }
             | Self::StepGone { .. }
@@ -53,7 +53,9 @@ impl Refusal for store::Error {
             Self::Full { .. } => Code::ResourceExhausted,
             Self::Database { .. } => Code::Unavailable,
             Self::Damaged { .. } => Code::DataLoss,
-            Self::InUse { .. } | Self::OtherRun { .. } | Self::Format { .. } => Code::FailedPrecondition,
+            Self::InUse { .. } | Self::OtherRun { .. } | Self::NoRun { .. } | Self::Format { .. } => {
+                Code::FailedPrecondition
+            }
         }
     }
 }
@@ -85,9 +87,12 @@ impl Refusal for receive::Error {
 impl Refusal for policies::Error {
     fn code(&self) -> Code {
         match self {
-            Self::NotThere(_) | Self::NoFile { .. } => Code::NotFound,
+            // A worker drops the lease: the version is leased again once it can be served.
+            Self::NotThere(_) | Self::Gone { .. } | Self::Unusable { .. } | Self::NoFile { .. } => {
+                Code::NotFound
+            }
             Self::OtherRun { .. } | Self::OtherModel { .. } => Code::FailedPrecondition,
-            Self::NotDeterministic(_) => Code::AlreadyExists,
+            Self::NotDeterministic { .. } => Code::AlreadyExists,
             Self::Receive(error) => error.code(),
             Self::File(error) => error.code(),
             Self::Store(error) => error.code(),
@@ -95,6 +100,8 @@ impl Refusal for policies::Error {
             | Self::Start { .. }
             | Self::NoWeights { .. }
             | Self::OtherStart { .. }
+            | Self::OtherContent { .. }
+            | Self::StartGone { .. }
             | Self::Copy { .. }
             | Self::Manifest(_) => Code::Internal,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podium_grpo::Step;
+use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::{self, uuid};
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::codes::{OrRefuse, refuse};
 use super::{Context, over, scraped_at};
-use crate::actor::{BatchAnswer, Commit, Report, Unusable};
+use crate::actor::{BatchAnswer, BatchWanted, Commit, Report, Unusable};
 use crate::machine::{self, Join};
 use crate::store::Store;
 
@@ -71,6 +71,7 @@ impl Learner for Service {
             generation: standing.generation,
             nccl_id: standing.nccl_id,
             ranks_without_nccl: standing.without_nccl,
+            dropped_versions: self.0.dropped_versions.clone(),
         }))
     }
 
@@ -81,11 +82,13 @@ impl Learner for Service {
         let request = request.into_inner();
         let learner = uuid("NextBatchRequest.learner_id", &request.learner_id).or_refuse()?;
         let (rank, step) = (request.rank, Step(request.step));
+        let lost = request.lost_versions.into_iter().map(PolicyVersion).collect();
+        let wanted = BatchWanted { rank, learner, step, lost };
         let deadline = self.0.deadline(request.wait_ms);
         let handle = &self.0.handle;
         let answer = self
             .0
-            .poll(deadline, || handle.batch(rank, learner, step), |answer| *answer != BatchAnswer::NotReady)
+            .poll(deadline, || handle.batch(wanted.clone()), |answer| *answer != BatchAnswer::NotReady)
             .await
             .or_refuse()?;
         let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
@@ -97,6 +100,9 @@ impl Learner for Service {
             }
             BatchAnswer::NotReady => Part::NotReady(v1::Idle {}),
             BatchAnswer::Rejoin => Part::Rejoin(v1::Rejoin {}),
+            BatchAnswer::Republish { version, first_step } => {
+                Part::Republish(v1::Republish { policy_version: version.0, first_step: first_step.0 })
+            }
             BatchAnswer::Over(reason) => Part::RunOver(over(reason)),
         };
         // The channel is empty and its other end is here.

@@ -59,6 +59,8 @@ pub struct Context {
     pub network: Network,
     /// Half of every lease's identifier: tells this process's leases from those of one before it.
     pub incarnation: u64,
+    /// Policy versions that were dropped, in order.
+    pub dropped_versions: Vec<u64>,
     /// One version at a time is taken in.
     pub publishing: Mutex<()>,
     /// Cancelled when the server stops: long polls end.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use podium_grpo::PolicyVersion;
-use podium_proto::convert::Error as MessageError;
+use podium_proto::convert::{Error as MessageError, uuid};
 use podium_proto::v1;
 use podium_proto::v1::policy_server::Policy;
 use podium_proto::v1::publish_request::Part;
@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
 
 use super::Context;
 use super::codes::{OrRefuse, refuse};
-use crate::actor::{self, blocking};
+use crate::actor::{self, Offer, blocking};
 use crate::{metrics, policies};
 
 /// Chunks that are read ahead of the network or the disk.
@@ -33,34 +34,40 @@ impl Policy for Service {
         request: Request<v1::GetManifestRequest>,
     ) -> Result<Response<v1::PolicyManifest>, Status> {
         let version = request.into_inner().policy_version.map(PolicyVersion);
-        let manifest = self.0.policies.manifest(version).or_refuse()?;
+        let manifest = self.manifest(version).await?;
         Ok(Response::new((&manifest).into()))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        let request = request.into_inner();
-        let path = self.0.policies.file(PolicyVersion(request.policy_version), &request.name).or_refuse()?;
+        let v1::FetchRequest { policy_version, name, offset_bytes } = request.into_inner();
+        let manifest = self.manifest(Some(PolicyVersion(policy_version))).await?;
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let policies = self.0.policies.clone();
         tokio::task::spawn_blocking(move || {
-            let chunks = match receive::chunks(&path, request.offset_bytes) {
-                Ok(chunks) => chunks,
-                Err(error) => {
-                    drop(sender.blocking_send(Err(refuse(&error))));
-                    return;
-                }
-            };
-            for chunk in chunks {
-                let failed = |source| podium_runtime::durable::Error::Read { path: path.clone(), source };
-                let chunk = chunk.map_err(failed).or_refuse();
-                let (bytes, failed) = (chunk.as_ref().map_or(0, |chunk| chunk.data.len()), chunk.is_err());
+            let serving = policies.serve(&manifest, &name, offset_bytes, |chunk| {
+                let bytes = chunk.data.len();
                 // A receiver that hangs up asks for the rest when it comes back.
-                if sender.blocking_send(chunk).is_err() || failed {
-                    return;
+                let sent = sender.blocking_send(Ok(chunk)).is_ok();
+                if sent {
+                    metrics::policy_bytes("sent", bytes);
                 }
-                metrics::policy_bytes("sent", bytes);
+                sent
+            });
+            if let Err(error) = serving {
+                drop(sender.blocking_send(Err(refuse(&error))));
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn offer(&self, request: Request<v1::OfferRequest>) -> Result<Response<v1::OfferResponse>, Status> {
+        let v1::OfferRequest { learner_id, manifest } = request.into_inner();
+        let learner = uuid("OfferRequest.learner_id", &learner_id).or_refuse()?;
+        let manifest =
+            manifest.ok_or(MessageError::Missing { field: "OfferRequest.manifest" }).or_refuse()?;
+        let manifest = Manifest::try_from(manifest).or_refuse()?;
+        let wanted = self.wants(learner, &manifest).await?;
+        Ok(Response::new(v1::OfferResponse { wanted }))
     }
 
     async fn publish(
@@ -68,27 +75,47 @@ impl Policy for Service {
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let mut parts = request.into_inner();
-        let Some(Part::Manifest(manifest)) = parts.next().await.transpose()?.and_then(|first| first.part)
+        let Some(v1::PublishRequest { learner_id, part: Some(Part::Manifest(manifest)) }) =
+            parts.next().await.transpose()?
         else {
             return Err(MessageError::Missing { field: "PublishRequest.manifest" }).or_refuse();
         };
+        let learner = uuid("PublishRequest.learner_id", &learner_id).or_refuse()?;
         let manifest = Manifest::try_from(manifest).or_refuse()?;
         // Of two attempts at one version the second waits, and then finds it there.
         let _one_at_a_time = self.0.publishing.lock().await;
-        let repeated_version = self.0.policies.is_repeated(&manifest).or_refuse()?;
+        let repeated_version = !self.wants(learner, &manifest).await?;
         if repeated_version {
             // Read to the end: an answer in the middle would look like a broken connection to some clients.
             while parts.next().await.transpose()?.is_some() {}
         } else {
-            self.0.handle.check_publish(manifest.version).await.or_refuse()?;
             self.take_in(&manifest, parts).await?;
-            self.0.handle.published(manifest).await.or_refuse()?;
+            self.0.handle.published(learner, manifest).await.or_refuse()?;
         }
         Ok(Response::new(v1::PublishResponse { repeated_version }))
     }
 }
 
 impl Service {
+    /// The manifest of a version that can be served, which may have to be made again first.
+    async fn manifest(&self, version: Option<PolicyVersion>) -> Result<Manifest, Status> {
+        let policies = self.0.policies.clone();
+        blocking(move || Ok::<_, actor::Error>(policies.manifest(version)?)).await.or_refuse()
+    }
+
+    /// Whether the files of a version are wanted. Refused where the version is not.
+    async fn wants(&self, learner: Uuid, manifest: &Manifest) -> Result<bool, Status> {
+        let version = manifest.version;
+        match self.0.handle.offer(learner, manifest.clone()).await.or_refuse()? {
+            Offer::New | Offer::Superseding(_) => Ok(true),
+            Offer::Unneeded => Ok(false),
+            Offer::Kept => {
+                let policies = self.0.policies.clone();
+                blocking(move || Ok::<_, actor::Error>(policies.inspect(version).is_err())).await.or_refuse()
+            }
+        }
+    }
+
     async fn take_in(
         &self,
         manifest: &Manifest,

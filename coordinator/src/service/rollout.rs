@@ -7,6 +7,7 @@ use podium_proto::convert::{self, Slot, SlotResult, uuid};
 use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
 use podium_proto::v1::rollout_server::Rollout;
+use podium_transfer::Content;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::actor::{self, Counts, LeaseAnswer, Offender, Profile, Submission, blo
 use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
 use crate::machine::{Lease, LeaseId};
-use crate::metrics;
+use crate::{metrics, policies};
 
 pub(super) struct Service(pub(super) Arc<Context>);
 
@@ -86,7 +87,7 @@ impl Service {
         &self,
         worker: Uuid,
         lease: Option<LeaseId>,
-        version: PolicyVersion,
+        (version, content): (PolicyVersion, Content),
         submitted: Vec<v1::TaskResult>,
     ) -> Result<Counts, Status> {
         let context = self.0.clone();
@@ -103,12 +104,14 @@ impl Service {
                 return Err(Offence { offender, fault }).or_refuse();
             }
         };
-        self.0.handle.submit(Submission { worker, lease, version, results }).await.or_refuse()
+        self.0.handle.submit(Submission { worker, lease, version, content, results }).await.or_refuse()
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
         let (context, slots) = (self.0.clone(), lease.slots);
         let sampling = self.0.sampling.for_work(lease.work);
+        let content = self.0.policies.content(lease.version);
+        let missing = policies::Error::NotThere(lease.version);
         let tasks = blocking(move || {
             let task = |slot| {
                 let case = context.curriculum.case(slot)?;
@@ -121,6 +124,7 @@ impl Service {
         Ok(v1::Lease {
             lease_id: self.lease_name(lease.id),
             policy_version: lease.version.0,
+            policy_content: content.ok_or(missing)?.to_bytes(),
             deadline_ms: lease.deadline.0,
             tasks: tasks.await?,
             sampling: Some(sampling),
@@ -177,13 +181,14 @@ impl Rollout for Service {
         let worker = uuid("SubmitRequest.worker_id", &request.worker_id).or_refuse()?;
         let lease = self.lease_id("SubmitRequest.lease_id", &request.lease_id).or_refuse()?;
         let version = PolicyVersion(request.policy_version);
+        let content = Content::read("SubmitRequest.policy_content", &request.policy_content).or_refuse()?;
         let submitted = request.results;
         let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
         metrics::handed_in(training);
         // On a task of its own: a worker that hangs up meanwhile must not leave groups behind that count as nothing.
         let service = Self(self.0.clone());
         let kept = tokio::spawn(async move {
-            let kept = service.keep(worker, lease, version, submitted).await;
+            let kept = service.keep(worker, lease, (version, content), submitted).await;
             kept.inspect_err(|_| metrics::failed(training))
         });
         let counts = kept.await.map_err(|ended| Status::internal(ended.to_string()))??;

@@ -8,6 +8,7 @@ mod database;
 mod records;
 #[cfg(test)]
 mod tests;
+pub mod versions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,12 @@ pub enum Error {
         /// The hash of the run file at hand.
         expected: String,
     },
+    /// The folder holds no run.
+    #[error("{} holds no run: there is no {FILE_NAME}", folder.display())]
+    NoRun {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The database was written by a build that stores things differently.
     #[error("{} has format {found}, this build reads format {FORMAT}: continue with the build that began the run, or choose another folder with --out", path.display())]
     Format {
@@ -114,6 +121,19 @@ impl Store {
         let opened = path.clone();
         let store = Self { database: Database::new(path, move || redb::Database::create(&opened)) };
         store.begin(folder, run_hash)?;
+        Ok(store)
+    }
+
+    /// Opens the database that a run has under `folder`, whichever run that is.
+    pub fn open_existing(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE_NAME);
+        if !path.is_file() {
+            return Err(Error::NoRun { folder: folder.to_owned() });
+        }
+        let opened = path.clone();
+        let store = Self { database: Database::new(path, move || redb::Database::open(&opened)) };
+        let run_hash = store.meta("run_hash")?.unwrap_or_default();
+        store.begin(folder, &String::from_utf8_lossy(&run_hash))?;
         Ok(store)
     }
 
@@ -152,12 +172,17 @@ impl Store {
 
     /// The run's identifier, chosen when the database was made.
     pub fn run_id(&self) -> Result<Uuid, Error> {
-        let bytes = self.database.read(|transaction| {
-            let meta = transaction.open_table(META)?;
-            Ok(meta.get("run_id")?.map(|value| value.value().to_vec()).unwrap_or_default())
-        })?;
+        let bytes = self.meta("run_id")?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Uuid::try_parse(&text).map_err(|source| self.damaged("the run's identifier", source))
+    }
+
+    /// An entry about the run as a whole.
+    fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.database.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            Ok(meta.get(name)?.map(|value| value.value().to_vec()))
+        })
     }
 
     /// Keeps the results of slots, and the worker that sampled them.
@@ -345,6 +370,7 @@ impl Store {
             }
             Ok((recovered, groups, meta.get("world")?.map(|bytes| bytes.value().to_vec())))
         })?;
+        recovered.evaluated.extend(self.lost_evaluations()?.into_keys());
         for group in groups {
             recovered.filled.push(filled(&self.group(&group)?));
         }

@@ -183,3 +183,62 @@ fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_space() {
     store.put_results(&groups(&[(0, 2)]), &worker()).unwrap();
     assert_eq!(store.groups(Step(0)).unwrap(), [group(0, 0), group(0, 2)]);
 }
+
+/// A run of five committed steps whose checkpoints cover two.
+fn five_steps(folder: &Path) -> Store {
+    let store = Store::open(folder, "cafe").unwrap();
+    let step = StepRecord { reported: true, row: Row::new(), samples: vec![] };
+    for version in 0..=5 {
+        store.put_policy(&v1::PolicyManifest { policy_version: version, ..Default::default() }).unwrap();
+        store.put_results(&groups(&[(version, 0), (version, 1)]), &worker()).unwrap();
+    }
+    (0..5).for_each(|number| store.put_step(Step(number), &step).unwrap());
+    for version in [0, 4].map(PolicyVersion) {
+        store.put_evaluation(version, &EvaluationRecord::default()).unwrap();
+    }
+    store.put_checkpoint(0, Step(4)).unwrap();
+    store.put_checkpoint(1, Step(2)).unwrap();
+    store.drop_groups(Step(2)).unwrap();
+    store
+}
+
+#[test]
+fn a_dropped_version_takes_all_with_it_that_it_may_have_sampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = five_steps(folder.path());
+    let refused = |version| store.drop_version(PolicyVersion(version)).unwrap_err().to_string();
+    assert!(refused(0).contains("began with"));
+    assert!(refused(7).contains("there is no policy version 7 to drop: the newest is policy version 5"));
+    assert!(refused(1).contains("versions from 2 on"), "{}", refused(1));
+    store.lose_evaluation(PolicyVersion(5), "gone").unwrap();
+    assert_eq!(store.recover().unwrap().evaluated, [0, 4, 5].map(PolicyVersion));
+
+    let dropped = store.drop_version(PolicyVersion(3)).unwrap();
+    assert_eq!(dropped, versions::Dropped { steps: (Step(5), Step(2)), groups: 6, evaluations: 1 });
+    drop(store);
+    let store = Store::open_existing(folder.path()).unwrap();
+    let recovered = store.recover().unwrap();
+    assert_eq!((recovered.committed, recovered.latest, recovered.kept_from), (2, 2, 2));
+    assert_eq!(recovered.evaluated, [PolicyVersion(0)], "the one that was given up is made again, too");
+    assert_eq!(recovered.checkpoints, [(0, Step(3)), (1, Step(2))].into());
+    assert_eq!(recovered.filled.len(), 2, "the step that makes the version can be repeated");
+    assert_eq!(store.dropped_versions().unwrap(), [3]);
+    store.drop_version(PolicyVersion(2)).unwrap();
+    assert_eq!(store.recover().unwrap().committed, 2, "a checkpoint holds what makes version 2");
+    assert_eq!(store.dropped_versions().unwrap(), [3, 2]);
+    let nothing = Store::open_existing(&folder.path().join("nowhere")).unwrap_err().to_string();
+    assert!(nothing.contains("holds no run"), "{nothing}");
+}
+
+#[test]
+fn a_superseded_version_leaves_no_group_that_it_may_have_sampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = five_steps(folder.path());
+    let answer = (PolicyVersion(5), 0, v1::Completion::default());
+    store.put_results(&Results { groups: vec![], answers: vec![answer] }, &worker()).unwrap();
+    let manifest = v1::PolicyManifest { policy_version: 5, run_hash: "new".into(), ..Default::default() };
+    store.supersede_policy(&manifest).unwrap();
+    assert_eq!(store.policies().unwrap().last(), Some(&manifest));
+    assert_eq!((store.groups(Step(4)).unwrap().len(), store.groups(Step(5)).unwrap().len()), (2, 0));
+    assert!(store.answers(PolicyVersion(5)).unwrap().is_empty());
+}

@@ -178,6 +178,7 @@ pub(crate) fn submission(worker: Uuid, lease: v1::Lease) -> v1::SubmitRequest {
         worker_id: worker.to_string(),
         lease_id: lease.lease_id,
         policy_version: lease.policy_version,
+        policy_content: lease.policy_content,
         results: lease.tasks.iter().map(|task| answer(task, samples)).collect(),
         stats: None,
     }
@@ -217,6 +218,22 @@ pub(crate) async fn work(file: RunFile, coordinator: Coordinator, times: u32) {
                 assert!(is_forgotten(&error), "{error}");
                 call!(coordinator, rollout.register, register).await.unwrap();
             }
+        }
+    }
+    call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: worker.to_string() }).await.unwrap();
+}
+
+/// Hands in so many leases, and leaves.
+pub(crate) async fn work_off(file: &RunFile, coordinator: &Coordinator, leases: usize) {
+    let worker = Uuid::new_v4();
+    call!(coordinator, rollout.register, registration(file, worker)).await.unwrap();
+    let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 1_000 };
+    let mut done = 0;
+    while done < leases {
+        let answer = call!(coordinator, rollout.lease, want).await.unwrap().answer;
+        if let Some(Answer::Lease(lease)) = answer {
+            call!(coordinator, rollout.submit, submission(worker, lease.clone())).await.unwrap();
+            done += 1;
         }
     }
     call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: worker.to_string() }).await.unwrap();
@@ -269,7 +286,18 @@ impl Learner {
 
     /// The parts of a step's batch; waits until it is there.
     pub(crate) async fn batch(&self, step: u64) -> Vec<Part> {
-        let request = v1::NextBatchRequest { learner_id: self.id.to_string(), rank: 0, step, wait_ms: 1_000 };
+        self.batch_without(step, &[]).await
+    }
+
+    /// The same of a learner that cannot make some versions again.
+    pub(crate) async fn batch_without(&self, step: u64, lost: &[u64]) -> Vec<Part> {
+        let request = v1::NextBatchRequest {
+            learner_id: self.id.to_string(),
+            rank: 0,
+            step,
+            wait_ms: 1_000,
+            lost_versions: lost.to_vec(),
+        };
         loop {
             let collect = || {
                 let (mut client, request) = (self.coordinator.learner(), request.clone());
@@ -296,7 +324,7 @@ impl Learner {
         let fingerprint = manifest::fingerprint(&folder).unwrap();
         let manifest: Manifest =
             manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint).unwrap();
-        podium_transfer::publish(&self.coordinator, &manifest, &folder).await
+        podium_transfer::publish(&self.coordinator, &self.id.to_string(), &manifest, &folder).await
     }
 
     pub(crate) async fn commit(&self, step: u64) -> Result<bool, Error> {

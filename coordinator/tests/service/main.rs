@@ -7,3 +7,4 @@ mod discovery;
 mod fakes;
 mod refusals;
 mod run;
+mod versions;

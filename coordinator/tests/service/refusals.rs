@@ -80,6 +80,11 @@ async fn strangers_and_nonsense_are_refused_by_name() {
 
     let answer = call!(coordinator, rollout.submit, good).await.unwrap();
     assert_eq!((answer.accepted, answer.repeated_results), (1, 1));
+    let superseded = v1::SubmitRequest { policy_content: vec![7; 32], ..good.clone() };
+    assert_eq!(call!(coordinator, rollout.submit, superseded).await.unwrap().refused, 2);
+    let unstamped = v1::SubmitRequest { policy_content: vec![], ..good.clone() };
+    let (code, message) = refusal(call!(coordinator, rollout.submit, unstamped).await);
+    assert!(code == Code::InvalidArgument && message.contains("SubmitRequest.policy_content"), "{message}");
     let old = v1::SubmitRequest { policy_version: 7, ..good };
     assert_eq!(call!(coordinator, rollout.submit, old).await.unwrap().refused, 2);
 

@@ -194,12 +194,17 @@ async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_version
     assert!(matches!(first.batch(0).await[0], Part::Rejoin(_)));
     assert_eq!(second.batch(0).await, batch);
     assert!(second.publish(1, "one").await.unwrap(), "the version was there");
-    let other = second.publish(1, "another").await.unwrap_err().to_string();
-    assert!(other.contains("not deterministic"), "{other}");
+    let replaced = first.publish(1, "one").await.unwrap_err();
+    assert!(replaced.is_not_found(), "another process is rank 0 now: {replaced}");
+    assert!(!second.publish(1, "another").await.unwrap(), "it supersedes what is not committed");
+    assert!(!second.publish(1, "one").await.unwrap());
     assert!(second.publish(2, "two").await.is_err(), "step 1 has not been made");
     second.join(1).await;
     assert!(matches!(second.batch(1).await[0], Part::Header(_)), "the lost commit is made up for");
     assert!(!second.commit(0).await.unwrap());
+    let other = second.publish(1, "another").await.unwrap_err().to_string();
+    assert!(other.contains("published before with other content"), "{other}");
+    assert!(other.contains("podium drop-version --out RUN --version 1"), "{other}");
     assert!(second.commit(2).await.unwrap_err().to_string().contains("the run is at step 1"));
 
     let drain = podium_proto::v1::DrainRequest { reason: "enough".into() };

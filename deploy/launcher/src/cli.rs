@@ -49,6 +49,16 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Drop a policy version of a stopped run, the versions after it, and all that was sampled from them; the run makes them
+    /// again when it is started the next time
+    DropVersion {
+        /// Folder of the run
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The version's number, at least 1
+        #[arg(long, value_name = "N")]
+        version: u64,
+    },
     /// Write report.html anew from what a run recorded
     Report {
         /// Folder of the run

@@ -33,6 +33,7 @@ async fn main() -> ExitCode {
         Command::Evaluate { run_file, asked, flags } => commands::evaluate(&run_file, &asked, &flags).await,
         Command::Status(flags) => commands::status(&flags).await,
         Command::CheckConfig { files } => Ok(commands::check_config(&files)),
+        Command::DropVersion { out, version } => commands::drop_version(out, version),
         Command::Report { out } => commands::report(out),
     };
     result.unwrap_or_else(|error| {

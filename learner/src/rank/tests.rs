@@ -89,3 +89,35 @@ fn all_ranks_get_the_state_of_rank_0() {
     let weights = |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
     assert!(weights("leader") == weights("other"));
 }
+
+#[test]
+fn a_version_of_before_is_saved_without_a_trace_or_its_steps_are_repeated() {
+    let (start, folder) = (start(), tempfile::tempdir().unwrap());
+    let bytes = |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    let mut rank = rank(start.path(), Some(&folder.path().join("checkpoints")));
+    for number in 0..4 {
+        rank.step(&step(number)).unwrap();
+        rank.save_policy(&folder.path().join(format!("{}", number + 1))).unwrap();
+        if number < 2 {
+            rank.write_checkpoint().unwrap();
+        }
+    }
+    let again = folder.path().join("again");
+    let save = |rank: &mut Rank, version, first| {
+        rank.save_version(PolicyVersion(version), Step(first), &again).unwrap()
+    };
+    assert_eq!(save(&mut rank, 4, 2), Remade::Saved);
+    assert!(bytes("again") == bytes("4"));
+    // Checkpoints continue with steps 1 and 2.
+    assert_eq!(save(&mut rank, 3, 3), Remade::Impossible, "the groups of step 2 are gone");
+    assert_eq!(save(&mut rank, 3, 2), Remade::AfterSteps);
+    assert_eq!(save(&mut rank, 1, 2), Remade::Saved);
+    assert!(bytes("again") == bytes("1"));
+    rank.save_policy(&again).unwrap();
+    assert!(bytes("again") == bytes("4"), "the present state is there again");
+    let fifth = rank.step(&step(4)).unwrap();
+
+    assert_eq!(rank.go_back().unwrap(), Step(4), "it was kept to come back to");
+    rank.enter(Box::new(Alone)).unwrap();
+    assert_eq!(timeless(&[rank.step(&step(4)).unwrap()]), timeless(&[fifth]));
+}

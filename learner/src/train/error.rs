@@ -69,6 +69,8 @@ impl Error {
             Self::Connect(_) | Self::Collective(_) => true,
             Self::Rank(error) => error.is_collective(),
             Self::Session(error) => error.is_unknown_rank(),
+            // Another process has become this rank, which published or offered a version.
+            Self::Connection(error) => error.is_not_found(),
             _ => false,
         }
     }

@@ -260,6 +260,10 @@ impl policy_server::Policy for Shared {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
+    async fn offer(&self, _: Request<v1::OfferRequest>) -> Result<Response<v1::OfferResponse>, Status> {
+        Ok(Response::new(v1::OfferResponse { wanted: true }))
+    }
+
     async fn publish(
         &self,
         request: Request<Streaming<v1::PublishRequest>>,

@@ -4,7 +4,7 @@ use std::path::Path;
 use podium_proto::v1;
 
 use super::*;
-use crate::lease::tests::training;
+use crate::lease::tests::{source, training};
 use crate::tiny;
 
 fn sampler() -> Sampler {
@@ -13,7 +13,7 @@ fn sampler() -> Sampler {
 
 pub(super) fn loaded(seed: u64) -> Sampler {
     let mut sampler = sampler();
-    sampler.load(PolicyVersion(0), &Place::of_model(tiny::folder(seed).path())).unwrap();
+    sampler.load(source(0), &Place::of_model(tiny::folder(seed).path())).unwrap();
     sampler
 }
 
@@ -86,11 +86,11 @@ fn evaluations_of_two_versions_draw_the_same_numbers() {
     };
     let folder = tiny::folder(1);
     let mut sampler = sampler();
-    sampler.load(PolicyVersion(0), &Place::of_model(folder.path())).unwrap();
+    sampler.load(source(0), &Place::of_model(folder.path())).unwrap();
     let first = sample(&sampler, evaluation(0));
-    sampler.load(PolicyVersion(1), &Place::of_model(folder.path())).unwrap();
+    sampler.load(source(1), &Place::of_model(folder.path())).unwrap();
     let second = sample(&sampler, evaluation(1));
-    assert_eq!(second.version, PolicyVersion(1));
+    assert_eq!(second.source, source(1));
     for (first, second) in first.results.iter().zip(&second.results) {
         assert_eq!(first.completions, second.completions);
     }
@@ -123,15 +123,21 @@ fn a_new_version_takes_the_place_of_the_old() {
     let lease = |version| Lease::try_from(training(version, &["a b"])).unwrap();
     let mut sampler = sampler();
     assert!(matches!(sampler.sample(&lease(0), &|| false), Err(Error::Empty)));
-    sampler.load(PolicyVersion(0), &Place::of_model(first.path())).unwrap();
+    sampler.load(source(0), &Place::of_model(first.path())).unwrap();
     assert!(matches!(sampler.sample(&lease(1), &|| false), Err(Error::Version { .. })));
     let of_first = sample(&sampler, training(0, &["a b"])).results;
-    sampler.load(PolicyVersion(1), &Place::of_model(second.path())).unwrap();
-    sampler.load(PolicyVersion(0), &Place::of_model(first.path())).unwrap();
+    sampler.load(source(1), &Place::of_model(second.path())).unwrap();
+    sampler.load(source(0), &Place::of_model(first.path())).unwrap();
     assert_eq!(sample(&sampler, training(0, &["a b"])).results, of_first);
-    let nowhere = sampler.load(PolicyVersion(5), &Place::of_model(Path::new("nowhere"))).unwrap_err();
+    // The version is superseded: only its content changes.
+    let superseded = v1::Lease { policy_content: vec![9; 32], ..training(0, &["a b"]) };
+    let lease = Lease::try_from(superseded.clone()).unwrap();
+    assert!(matches!(sampler.sample(&lease, &|| false), Err(Error::Version { .. })));
+    sampler.load(lease.source, &Place::of_model(second.path())).unwrap();
+    assert_ne!(sample(&sampler, superseded).results, of_first);
+    let nowhere = sampler.load(source(5), &Place::of_model(Path::new("nowhere"))).unwrap_err();
     assert!(nowhere.to_string().contains("cannot load the policy in nowhere"));
-    assert_eq!(sampler.version(), None, "weights that may be half assigned do not sample");
+    assert_eq!(sampler.source(), None, "weights that may be half assigned do not sample");
 }
 
 #[test]

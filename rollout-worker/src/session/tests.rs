@@ -48,7 +48,7 @@ impl Sample for FakeDevice {
             completions: vec![completion.clone(); lease.sampling.group_size],
             choice_logprobs: vec![],
         });
-        Ok(Some(Outcome { version: lease.version, results: results.collect(), cost: Cost::default() }))
+        Ok(Some(Outcome { source: lease.source, results: results.collect(), cost: Cost::default() }))
     }
 
     async fn failed(&self) -> Broken {

@@ -2,6 +2,7 @@
 
 mod check_config;
 mod demo;
+mod drop_version;
 mod evaluate;
 mod report;
 mod run;
@@ -12,6 +13,7 @@ mod train;
 
 pub(crate) use check_config::check_config;
 pub(crate) use demo::demo;
+pub(crate) use drop_version::drop_version;
 pub(crate) use evaluate::evaluate;
 pub(crate) use report::report;
 pub(crate) use status::status;
@@ -49,6 +51,8 @@ pub(crate) enum Error {
     Evaluation(#[from] crate::evaluation::Error),
     #[error(transparent)]
     Write(#[from] podium_runtime::durable::Error),
+    #[error("cannot start {}: {source}", program.display())]
+    Start { program: PathBuf, source: std::io::Error },
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error("cannot read {what} {}: {source}", path.display())]

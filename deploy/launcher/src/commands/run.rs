@@ -165,13 +165,22 @@ fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
     let last = results.evaluations.last();
     // A run may have ended before all its steps.
     let version = last.map_or(steps, |last| last.policy_version);
-    println!("policy  {}", folder.policy(version).display());
+    println!("policy  {}", policy_line(folder, version));
     let ndcg = last.and_then(|last| last.headline_metrics().pop());
     let best = ndcg.and_then(|ndcg| results.best(&ndcg)).map(|best| best.policy_version);
     if let Some(best) = best.filter(|best| *best != version) {
-        println!("best    {}", folder.policy(best).display());
+        println!("best    {}", policy_line(folder, best));
     }
     Ok(())
+}
+
+/// The folder of a policy version, or what became of it.
+fn policy_line(folder: &RunFolder, version: u64) -> String {
+    let path = folder.policy(version);
+    if path.is_dir() {
+        return path.display().to_string();
+    }
+    format!("version {version}, which is not there any more: {} was removed", path.display())
 }
 
 pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
@@ -183,4 +192,19 @@ pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
         println!("{table}\n");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_folder_that_was_removed_is_not_named_as_if_it_were_there() {
+        let out = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(out.path());
+        fs::create_dir_all(folder.policy(3)).unwrap();
+        assert_eq!(policy_line(&folder, 3), folder.policy(3).display().to_string());
+        let gone = policy_line(&folder, 4);
+        assert!(gone.contains("version 4, which is not there any more"), "{gone}");
+    }
 }

@@ -1,0 +1,115 @@
+//! Whether the folders of versions still hold what was published.
+//!
+//! Lengths are compared every time, checksums whenever a file has changed since they were compared last.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::PoisonError;
+
+use podium_grpo::PolicyVersion;
+use podium_proto::v1;
+use podium_runtime::durable;
+use podium_transfer::{Content, Manifest, manifest, receive};
+use sha2::{Digest, Sha256};
+
+use super::{Error, Policies};
+
+/// How a file looks to the file system: changes with its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+    modified: (i64, i64),
+}
+
+/// A version as it was when its checksums were compared last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inspected {
+    content: Content,
+    stamps: Vec<Stamp>,
+}
+
+impl Policies {
+    /// Checks that a version's folder holds all its files, at their lengths. Reads no content.
+    pub fn look(&self, version: PolicyVersion) -> Result<Manifest, Error> {
+        let manifest = self.known(version)?;
+        self.stamps(&manifest)?;
+        Ok(manifest)
+    }
+
+    /// Checks that a version can be served. Reads files that have changed since the last inspection.
+    pub fn inspect(&self, version: PolicyVersion) -> Result<(), Error> {
+        let manifest = self.known(version)?;
+        let found = Inspected { content: manifest.content(), stamps: self.stamps(&manifest)? };
+        let inspected = || self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
+        if inspected().get(&version) == Some(&found) {
+            return Ok(());
+        }
+        let verified = manifest.verify(&self.folder(version));
+        verified.map_err(|source| Error::Unusable { version, source })?;
+        inspected().insert(version, found);
+        Ok(())
+    }
+
+    /// Reads a file of a version chunk by chunk, for as long as `send` takes them. One that does not hold what was published
+    /// is refused at its end, and inspected again soon.
+    pub fn serve(
+        &self,
+        manifest: &Manifest,
+        name: &str,
+        offset_bytes: u64,
+        mut send: impl FnMut(v1::Chunk) -> bool,
+    ) -> Result<(), Error> {
+        let version = manifest.version;
+        let no_file = || Error::NoFile { version, name: name.to_owned() };
+        let file = manifest.file(name).ok_or_else(no_file)?;
+        let path = self.folder(version).join(&file.name);
+        let unusable = |source: manifest::Error| {
+            self.distrust(version);
+            Error::Unusable { version, source }
+        };
+        let mut digest = Sha256::new();
+        for chunk in receive::chunks(&path, offset_bytes).map_err(|error| unusable(error.into()))? {
+            let chunk = chunk
+                .map_err(|source| unusable(durable::Error::Read { path: path.clone(), source }.into()))?;
+            digest.update(&chunk.data);
+            if !send(chunk) {
+                return Ok(());
+            }
+        }
+        let whole = offset_bytes == 0;
+        if whole && <[u8; 32]>::from(digest.finalize()) != file.sha256 {
+            return Err(unusable(manifest::Error::Damaged { path, what: "checksum" }));
+        }
+        Ok(())
+    }
+
+    /// Has the next inspection of a version compare every checksum.
+    pub fn distrust(&self, version: PolicyVersion) {
+        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).remove(&version);
+    }
+
+    /// Notes a version whose checksums were compared when its folder was written.
+    pub(super) fn trust(&self, manifest: &Manifest) {
+        if let Ok(stamps) = self.stamps(manifest) {
+            let found = Inspected { content: manifest.content(), stamps };
+            self.inspected.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest.version, found);
+        }
+    }
+
+    fn stamps(&self, manifest: &Manifest) -> Result<Vec<Stamp>, Error> {
+        let (version, folder) = (manifest.version, self.folder(manifest.version));
+        if !folder.is_dir() {
+            return Err(Error::Gone { version, folder });
+        }
+        let stamp = |file: &manifest::File| {
+            let seen = file.verify_length(&folder.join(&file.name));
+            let seen = seen.map_err(|source| Error::Unusable { version, source })?;
+            Ok(Stamp {
+                inode: seen.ino(),
+                changed: (seen.ctime(), seen.ctime_nsec()),
+                modified: (seen.mtime(), seen.mtime_nsec()),
+            })
+        };
+        manifest.files.iter().map(stamp).collect()
+    }
+}

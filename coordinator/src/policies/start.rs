@@ -1,0 +1,123 @@
+//! Version 0: the policy that a run begins with, copied from `model.path` and `lora.adapter`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use podium_grpo::PolicyVersion;
+use podium_runtime::durable;
+use podium_transfer::manifest::{self, Manifest};
+
+use super::{Error, Policies};
+
+/// Extension of the files that hold weights.
+const WEIGHTS: &str = "safetensors";
+/// What a PEFT folder consists of.
+pub(super) const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
+/// What version 0 is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Folder of the model; needed the first time, and where version 0 is lost.
+    pub model: Option<PathBuf>,
+    /// Folder of the adapter that the run goes on with.
+    pub adapter: Option<PathBuf>,
+}
+
+impl Start {
+    /// Copies the start to version 0 under `root`.
+    pub(super) fn import(&self, root: &Path, run_hash: &str) -> Result<Manifest, Error> {
+        let (manifest, partial) = self.copy(root, run_hash)?;
+        give_name(&partial, root)?;
+        Ok(manifest)
+    }
+
+    /// Copies the start into a hidden folder under `root`, and describes it.
+    fn copy(&self, root: &Path, run_hash: &str) -> Result<(Manifest, PathBuf), Error> {
+        let Self { model: Some(start), adapter } = self else { return Err(Error::NoStart) };
+        let unreadable = |source| Error::Start {
+            folder: start.to_owned(),
+            source: manifest::Error::Folder { folder: start.to_owned(), source },
+        };
+        let partial = root.join(".0-import.partial");
+        if partial.is_dir() {
+            fs::remove_dir_all(&partial)
+                .map_err(|source| durable::Error::Write { path: partial.clone(), source })?;
+        }
+        durable::create_folder(&partial)?;
+        let mut has_weights = false;
+        for entry in fs::read_dir(start).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if belongs(&name) && entry.path().is_file() {
+                has_weights |= has_extension(&name, WEIGHTS);
+                copy_file(&entry.path(), &partial.join(&name))?;
+            }
+        }
+        for (folder, name) in adapter.iter().flat_map(|folder| ADAPTER.map(|name| (folder, name))) {
+            copy_file(&folder.join(name), &partial.join(name))?;
+        }
+        if !has_weights {
+            return Err(Error::NoWeights { folder: start.to_owned() });
+        }
+        let described = manifest::fingerprint(&partial)
+            .and_then(|print| manifest::describe(&partial, PolicyVersion::START, run_hash, &print));
+        let manifest = described.map_err(|source| Error::Start { folder: start.to_owned(), source })?;
+        durable::sync_folder(&partial)?;
+        Ok((manifest, partial))
+    }
+}
+
+impl Policies {
+    /// Makes version 0 again from the start, where it is missing or damaged. Refused where that would be another policy.
+    pub fn rebuild_start(&self) -> Result<(), Error> {
+        let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let Err(damage) = self.inspect(PolicyVersion::START) else { return Ok(()) };
+        let again = || {
+            let known = self.known(PolicyVersion::START)?;
+            let (manifest, partial) = self.start.copy(&self.root, &self.run_hash)?;
+            if manifest.files != known.files {
+                let folder = self.start.model.clone().unwrap_or_default();
+                return Err(Error::OtherContent { folder });
+            }
+            give_name(&partial, &self.root)?;
+            self.trust(&known);
+            Ok(())
+        };
+        again().map_err(|source| Error::StartGone { damage: Box::new(damage), source: Box::new(source) })?;
+        tracing::warn!("policy version 0 was missing or damaged: it is copied from model.path again");
+        Ok(())
+    }
+}
+
+/// Makes a whole folder version 0.
+fn give_name(partial: &Path, root: &Path) -> Result<(), Error> {
+    let target = root.join("0");
+    let failed = |source| durable::Error::Write { path: target.clone(), source };
+    if target.is_dir() {
+        fs::remove_dir_all(&target).map_err(failed)?;
+    }
+    fs::rename(partial, &target).map_err(failed)?;
+    Ok(durable::sync_folder(root)?)
+}
+
+/// Whether a file of a policy folder belongs to the policy, rather than to whoever made it.
+fn belongs(name: &str) -> bool {
+    if ADAPTER.contains(&name) {
+        return false;
+    }
+    let tokenizer = name.starts_with("tokenizer") && has_extension(name, "json");
+    let named =
+        ["config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json"];
+    named.contains(&name) || tokenizer || (has_extension(name, WEIGHTS) && !name.starts_with('.'))
+}
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
+}
+
+/// Copies a file and waits until it is on disk.
+fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
+    let copied = fs::copy(from, to).and_then(|_| fs::File::open(to)?.sync_all());
+    copied.map_err(|source| Error::Copy { path: from.to_owned(), source })
+}

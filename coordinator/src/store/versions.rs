@@ -1,0 +1,155 @@
+//! What becomes of the store when the content of a policy version turns out to be wrong, or cannot be had any more.
+//!
+//! Everything that a version may have sampled goes in the transaction that replaces or drops it.
+
+use std::collections::BTreeMap;
+
+use podium_grpo::{PolicyVersion, Step};
+use podium_proto::v1;
+use prost::Message;
+use redb::{ReadableTable, WriteTransaction};
+
+use super::aside::{SAMPLED_BY, SET_ASIDE};
+use super::{ANSWERS, CHECKPOINTS, EVALUATIONS, GROUPS, META, POLICIES, STEPS, Store, json};
+
+/// Key of the versions that were dropped, in order.
+const DROPPED: &str = "dropped_versions";
+/// Key of the evaluations that were given up, with the reason of each.
+const LOST: &str = "lost_evaluations";
+
+/// Why a version cannot be dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Version 0 is what the run began with.
+    #[error("policy version 0 cannot be dropped: it is the policy that the run began with")]
+    Start,
+    /// It was never published.
+    #[error("there is no {version} to drop: the newest is {newest}")]
+    Unknown {
+        /// Which.
+        version: PolicyVersion,
+        /// The newest.
+        newest: PolicyVersion,
+    },
+    /// Nobody can make it again.
+    #[error(
+        "{version} cannot be dropped: the groups of the steps before step {} are deleted, since the learner's checkpoints cover them, \
+         so that the version could not be made again; versions from {} on can be dropped", first.0, first.0
+    )]
+    Covered {
+        /// Which.
+        version: PolicyVersion,
+        /// The first step whose groups are there.
+        first: Step,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] super::Error),
+}
+
+/// What was dropped with a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// Steps committed before, and now.
+    pub steps: (Step, Step),
+    /// Groups that are sampled again.
+    pub groups: u64,
+    /// Evaluations that are made again.
+    pub evaluations: u64,
+}
+
+impl Store {
+    /// Replaces a published version that is not committed; the groups and answers that it may have sampled go.
+    pub fn supersede_policy(&self, manifest: &v1::PolicyManifest) -> Result<(), super::Error> {
+        let version = manifest.policy_version;
+        self.database.write(|transaction| {
+            let bytes = manifest.encode_to_vec();
+            transaction.open_table(POLICIES)?.insert(version, bytes.as_slice())?;
+            remove_groups(transaction, version)?;
+            let mut answers = transaction.open_table(ANSWERS)?;
+            answers.retain_in((version, 0)..=(version, u32::MAX), |_, _| false)?;
+            Ok(())
+        })
+    }
+
+    /// Drops a version, the versions after it, and everything that they may have sampled. The run goes on with the step that
+    /// makes the version, or with the one after it, where the learner's checkpoints cover that step.
+    pub fn drop_version(&self, version: PolicyVersion) -> Result<Dropped, Error> {
+        let known = self.policies()?;
+        let newest = known.last().map_or(0, |manifest| manifest.policy_version);
+        let (recovered, PolicyVersion(from)) = (self.recover()?, version);
+        if from == 0 {
+            return Err(Error::Start);
+        }
+        if known.iter().all(|manifest| manifest.policy_version != from) {
+            return Err(Error::Unknown { version, newest: PolicyVersion(newest) });
+        }
+        if from < recovered.kept_from {
+            return Err(Error::Covered { version, first: Step(recovered.kept_from) });
+        }
+        // The step that makes the version is committed anew, where its groups are there.
+        let committed = if recovered.kept_from < from { from - 1 } else { from };
+        let mut dropped = self.dropped_versions()?;
+        dropped.push(from);
+        let mut lost = self.lost_evaluations()?;
+        lost.retain(|version, _| version.0 < from);
+        // The ranks have to join again: their checkpoints of later steps are void.
+        let world = recovered.world.dissolved();
+        let (groups, evaluations) = self.database.write(|transaction| {
+            transaction.open_table(STEPS)?.retain_in(committed.., |_, _| false)?;
+            transaction.open_table(POLICIES)?.retain_in(from.., |_, _| false)?;
+            transaction.open_table(ANSWERS)?.retain_in((from, 0).., |_, _| false)?;
+            let mut evaluations = 0;
+            transaction.open_table(EVALUATIONS)?.retain_in(from.., |_, _| {
+                evaluations += 1;
+                false
+            })?;
+            let groups = remove_groups(transaction, from)?;
+            let mut checkpoints = transaction.open_table(CHECKPOINTS)?;
+            for (rank, step) in &recovered.checkpoints {
+                checkpoints.insert(rank, step.0.min(from))?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(DROPPED, json(&dropped).as_slice())?;
+            meta.insert(LOST, json(&lost).as_slice())?;
+            meta.insert("world", json(&world).as_slice())?;
+            Ok((groups, evaluations))
+        })?;
+        let before = Step(recovered.committed);
+        Ok(Dropped { steps: (before, Step(before.0.min(committed))), groups, evaluations })
+    }
+
+    /// The versions that were dropped, in order.
+    pub fn dropped_versions(&self) -> Result<Vec<u64>, super::Error> {
+        let bytes = self.meta(DROPPED)?;
+        bytes.map_or_else(|| Ok(Vec::new()), |bytes| self.read_json("the list of dropped versions", &bytes))
+    }
+
+    /// Notes that the evaluation of a version is given up; its answers go.
+    pub fn lose_evaluation(&self, version: PolicyVersion, reason: &str) -> Result<(), super::Error> {
+        let mut lost = self.lost_evaluations()?;
+        lost.insert(version, reason.to_owned());
+        self.database.write(|transaction| {
+            let mut answers = transaction.open_table(ANSWERS)?;
+            answers.retain_in((version.0, 0)..=(version.0, u32::MAX), |_, _| false)?;
+            transaction.open_table(META)?.insert(LOST, json(&lost).as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// The evaluations that were given up, with the reason of each.
+    pub fn lost_evaluations(&self) -> Result<BTreeMap<PolicyVersion, String>, super::Error> {
+        let Some(bytes) = self.meta(LOST)? else { return Ok(BTreeMap::new()) };
+        self.read_json("the list of evaluations that were given up", &bytes)
+    }
+}
+
+/// Removes the groups of a step and of those after it; returns how many.
+fn remove_groups(transaction: &WriteTransaction, from: u64) -> Result<u64, redb::Error> {
+    let mut groups = transaction.open_table(GROUPS)?;
+    let count = groups.range((from, 0)..)?.count() as u64;
+    groups.retain_in((from, 0).., |_, _| false)?;
+    transaction.open_table(SAMPLED_BY)?.retain_in((from, 0).., |_, _| false)?;
+    transaction.open_table(SET_ASIDE)?.retain_in((from, 0, 0).., |_, _| false)?;
+    Ok(count)
+}

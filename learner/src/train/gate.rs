@@ -1,0 +1,30 @@
+//! Where rank 0 listens for the other ranks.
+
+use std::net::TcpListener;
+
+use podium_runtime::advertise;
+
+use super::{Error, Options};
+use crate::collective::star;
+
+/// Where the other ranks come to rank 0.
+pub(super) struct Gate {
+    pub(super) listener: TcpListener,
+    /// host:port, as they are told.
+    pub(super) address: String,
+}
+
+impl Gate {
+    /// Rank 0's, if there is anybody to come.
+    pub(super) fn open(options: &Options) -> Result<Option<Self>, Error> {
+        if options.rank != 0 || options.world_size == 1 {
+            return Ok(None);
+        }
+        let address = &options.collective_listen;
+        let failed = |source| star::ConnectError::Address { address: address.clone(), source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let address = advertise::address(bound, options.collective_advertise.as_deref())?;
+        Ok(Some(Self { listener, address }))
+    }
+}

@@ -1,0 +1,68 @@
+//! Publishing versions: rank 0's new ones, and those that the coordinator has lost.
+
+use std::path::Path;
+use std::time::Instant;
+
+use podium_grpo::{PolicyVersion, Step};
+use podium_transfer::{manifest, publish};
+
+use super::{Error, Learner};
+use crate::rank::Remade;
+use crate::session::{Identity, Wanted};
+
+/// What became of a version that the coordinator asked for again.
+pub(super) enum Republished {
+    Done,
+    /// The steps that make it have to be repeated, from the newest checkpoint on.
+    AfterSteps,
+    /// The newest checkpoint comes after it.
+    Impossible,
+}
+
+impl Learner<'_> {
+    /// Publishes the policy as it is now, on which `step` is about to begin.
+    pub(super) async fn publish_current(&self, step: Step) -> Result<(), Error> {
+        let folder = self.outgoing.clone();
+        self.on_device("save the policy", move |rank| rank.save_policy(&folder)).await?;
+        self.publish(PolicyVersion(step.0)).await
+    }
+
+    /// Publishes the version that lies in the folder of outgoing versions.
+    pub(super) async fn publish(&self, version: PolicyVersion) -> Result<(), Error> {
+        self.publish_from(version, &self.outgoing).await
+    }
+
+    async fn publish_from(&self, version: PolicyVersion, folder: &Path) -> Result<(), Error> {
+        let start = Instant::now();
+        let Identity { learner_id, run_hash, model_fingerprint, .. } = &self.identity;
+        let manifest = manifest::describe(folder, version, run_hash, model_fingerprint)?;
+        publish::publish(&self.parting, &learner_id.to_string(), &manifest, folder).await?;
+        crate::metrics::published(start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Publishes a version again, if it can be had without repeating steps.
+    pub(super) async fn republish(&self, wanted: Wanted) -> Result<Republished, Error> {
+        let Wanted { version, first_step } = wanted;
+        tracing::warn!("the coordinator has lost {version} and asks for it again");
+        if version == PolicyVersion::START {
+            self.publish_from(version, &self.start).await?;
+            return Ok(Republished::Done);
+        }
+        let folder = self.outgoing.clone();
+        let remade = self.on_device("save a lost policy version", move |rank| {
+            rank.save_version(version, first_step, &folder)
+        });
+        match remade.await? {
+            Remade::Saved => {
+                self.publish(version).await?;
+                Ok(Republished::Done)
+            }
+            Remade::AfterSteps => Ok(Republished::AfterSteps),
+            Remade::Impossible => {
+                tracing::error!("{version} cannot be made again: the newest checkpoint comes after it");
+                Ok(Republished::Impossible)
+            }
+        }
+    }
+}
