@@ -30,8 +30,6 @@ mod pace;
 mod simulation;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod version_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

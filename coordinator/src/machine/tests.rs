@@ -2,16 +2,17 @@
 
 mod properties;
 mod reopening;
+mod versions;
 
 use podium_proto::convert::Slot;
 
 use super::*;
 
-pub(super) const WORKER: Uuid = Uuid::from_u128(1);
-pub(super) const OTHER: Uuid = Uuid::from_u128(2);
-pub(super) const LEARNER: Uuid = Uuid::from_u128(9);
+const WORKER: Uuid = Uuid::from_u128(1);
+const OTHER: Uuid = Uuid::from_u128(2);
+const LEARNER: Uuid = Uuid::from_u128(9);
 
-pub(super) fn plan() -> Plan {
+fn plan() -> Plan {
     Plan {
         steps: 2,
         prompts_per_step: 5,
@@ -26,7 +27,7 @@ pub(super) fn plan() -> Plan {
     }
 }
 
-pub(super) fn machine() -> Machine {
+fn machine() -> Machine {
     let mut machine = Machine::restore(plan(), Recovered::default());
     for worker in [WORKER, OTHER] {
         machine.step(Millis(0), Event::WorkerRegistered { worker });
@@ -34,7 +35,7 @@ pub(super) fn machine() -> Machine {
     machine
 }
 
-pub(super) fn lease(machine: &mut Machine, now: u64, worker: Uuid) -> Option<Lease> {
+fn lease(machine: &mut Machine, now: u64, worker: Uuid) -> Option<Lease> {
     match machine.step(Millis(now), Event::LeaseWanted { worker }).into_iter().find(|a| *a != Action::Wake) {
         Some(Action::Grant(lease)) => Some(lease),
         _ => None,
@@ -50,18 +51,18 @@ fn submit(machine: &mut Machine, now: u64, worker: Uuid, lease: &Lease) -> Vec<A
     machine.step(Millis(now), Event::Scored { worker, lease: Some(lease.id), filled })
 }
 
-pub(super) fn join(machine: &mut Machine) -> Vec<Action> {
+fn join(machine: &mut Machine) -> Vec<Action> {
     let join = Join { learner: LEARNER, rank: 0, world_size: 1, ..Join::default() };
     machine.step(Millis(0), Event::RankJoined(join))
 }
 
-pub(super) fn batch(machine: &mut Machine, step: u64) -> Action {
+fn batch(machine: &mut Machine, step: u64) -> Action {
     let event = Event::BatchWanted { rank: 0, learner: LEARNER, step: Step(step) };
     machine.step(Millis(0), event).remove(0)
 }
 
 /// Works off everything there is to lease.
-pub(super) fn work_off(machine: &mut Machine) -> Vec<Vec<Slot>> {
+fn work_off(machine: &mut Machine) -> Vec<Vec<Slot>> {
     let mut done = Vec::new();
     while let Some(lease) = lease(machine, 0, WORKER) {
         submit(machine, 0, WORKER, &lease);

@@ -124,19 +124,6 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the database that a run has under `folder`, whichever run that is.
-    pub fn open_existing(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(FILE_NAME);
-        if !path.is_file() {
-            return Err(Error::NoRun { folder: folder.to_owned() });
-        }
-        let opened = path.clone();
-        let store = Self { database: Database::new(path, move || redb::Database::open(&opened)) };
-        let run_hash = store.meta("run_hash")?.unwrap_or_default();
-        store.begin(folder, &String::from_utf8_lossy(&run_hash))?;
-        Ok(store)
-    }
-
     fn begin(&self, folder: &Path, run_hash: &str) -> Result<(), Error> {
         let run_id = Uuid::new_v4().to_string();
         let (format, hash) = self.database.write(|transaction| {

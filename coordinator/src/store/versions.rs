@@ -3,6 +3,7 @@
 //! Everything that a version may have sampled goes in the transaction that replaces or drops it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::v1;
@@ -10,7 +11,8 @@ use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::aside::{SAMPLED_BY, SET_ASIDE};
-use super::{ANSWERS, CHECKPOINTS, EVALUATIONS, GROUPS, META, POLICIES, STEPS, Store, json};
+use super::database::Database;
+use super::{ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES, STEPS, Store, json};
 
 /// Key of the versions that were dropped, in order.
 const DROPPED: &str = "dropped_versions";
@@ -59,6 +61,19 @@ pub struct Dropped {
 }
 
 impl Store {
+    /// Opens the database that a run has under `folder`, whichever run that is.
+    pub fn open_existing(folder: &Path) -> Result<Self, super::Error> {
+        let path = folder.join(FILE_NAME);
+        if !path.is_file() {
+            return Err(super::Error::NoRun { folder: folder.to_owned() });
+        }
+        let opened = path.clone();
+        let store = Self { database: Database::new(path, move || redb::Database::open(&opened)) };
+        let run_hash = store.meta("run_hash")?.unwrap_or_default();
+        store.begin(folder, &String::from_utf8_lossy(&run_hash))?;
+        Ok(store)
+    }
+
     /// Replaces a published version that is not committed; the groups and answers that it may have sampled go.
     pub fn supersede_policy(&self, manifest: &v1::PolicyManifest) -> Result<(), super::Error> {
         let version = manifest.policy_version;

@@ -1,6 +1,5 @@
 //! Rules for policy versions: who publishes them, and what follows when one is superseded or missing.
 
-use super::tests::{LEARNER, OTHER, WORKER, batch, join, lease, machine, plan, work_off};
 use super::*;
 
 fn published(machine: &mut Machine, version: u64) -> Vec<Action> {
