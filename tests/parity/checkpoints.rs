@@ -145,6 +145,48 @@ fn scaled_rotations_score_alike_in_both_styles() -> Result<()> {
 }
 
 #[test]
+fn every_key_of_the_rotary_embedding_counts_alike() -> Result<()> {
+    let mut comparison = Comparison::new("Keys of the rotary embedding");
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
+    let with = |key: &str, value: Value| {
+        let mut yarn = yarn.clone();
+        yarn[key] = value;
+        yarn
+    };
+    let both = with("rope_theta", json!(5000.0));
+    let mut mscale = with("mscale", json!(0.7));
+    mscale["mscale_all_dim"] = json!(0.5);
+    for (seed, (case, family, keys)) in [
+        ("not truncated", "qwen3", json!({"rope_scaling": with("truncate", json!(false))})),
+        ("bounds swapped", "llama", json!({"rope_scaling": with("beta_slow", json!(64.0))})),
+        (
+            "original as a float",
+            "qwen2",
+            json!({"rope_scaling": with("original_max_position_embeddings", json!(64.0))}),
+        ),
+        (
+            "original at the top",
+            "llama",
+            json!({"rope_scaling": yarn, "original_max_position_embeddings": 96}),
+        ),
+        ("mscale", "qwen3", json!({"rope_scaling": mscale})),
+        ("both styles", "qwen3", json!({"rope_scaling": yarn, "rope_parameters": both})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let checkpoint = make(family, 50 + seed, HEADS[0].1, &[])?;
+        checkpoint.edit_config(|config| {
+            in_old_style(config);
+            config.insert("rope_theta".to_owned(), json!(5000.0));
+            config.extend(keys.as_object().cloned().unwrap_or_default());
+        })?;
+        compare(&format!("{family} {case}"), &checkpoint, &mut comparison)?;
+    }
+    comparison.finish()
+}
+
+#[test]
 fn released_configurations_score_alike() -> Result<()> {
     let mut comparison = Comparison::new("As released");
     for (seed, family) in ["qwen3", "qwen2", "llama"].into_iter().enumerate() {

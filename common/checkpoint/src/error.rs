@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{config, header};
+use crate::{config, header, lfs};
 
 /// A value in a configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,20 @@ pub enum Error {
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// A file stands for another one that was not downloaded.
+    #[error(transparent)]
+    Pointer(#[from] lfs::Pointer),
+    /// The folder has weights in files that are not read.
+    #[error(
+        "{path} has no model.safetensors and no model.safetensors.index.json, but {found}. Expected safetensors; convert \
+         with Transformers: AutoModelForCausalLM.from_pretrained({path:?}, dtype=\"auto\").save_pretrained(OUT)"
+    )]
+    OtherFormat {
+        /// The folder.
+        path: PathBuf,
+        /// The file of weights that is there.
+        found: String,
     },
     /// A file is not a safetensors file, or a damaged one.
     #[error("{path} is not a valid safetensors file")]
@@ -138,6 +152,16 @@ pub enum Error {
         /// Its shape by the configuration.
         expected: Vec<i64>,
     },
+    /// A tensor that follows from the configuration or from another tensor holds something else.
+    #[error("tensor {tensor} in {path} differs from what the configuration says: {expected}")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What it has to hold, and what to do.
+        expected: &'static str,
+    },
     /// A weight is infinite or not a number.
     #[error("tensor {tensor} in {path} holds values that are not finite")]
     NotFinite {
@@ -147,7 +171,10 @@ pub enum Error {
         tensor: String,
     },
     /// An adapter is there in Python's own format alone, which can run programs when it is read.
-    #[error("{path} is a pickle file, expected adapter_model.safetensors beside it")]
+    #[error(
+        "{path} is a pickle file, which can run programs when it is read: expected adapter_model.safetensors beside it; \
+         convert it with PEFT: PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(OUT)"
+    )]
     Pickle {
         /// The file.
         path: PathBuf,

@@ -7,9 +7,12 @@
 pub mod adapter;
 pub mod config;
 mod error;
+mod fields;
 pub mod header;
+pub mod lfs;
 pub mod parameters;
 mod read;
+mod redundant;
 pub mod rope;
 mod write;
 

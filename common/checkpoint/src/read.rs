@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::config::Config;
 use crate::header::{self, Dtype, Entry, TensorInfo};
 use crate::parameters::{self, Parameter};
-use crate::{Error, INDEX, ONE_FILE};
+use crate::{Error, INDEX, ONE_FILE, lfs, redundant};
 
 /// The files of a checkpoint whose tensors are all there and of the right shapes.
 #[derive(Debug)]
@@ -19,17 +19,24 @@ pub struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
     /// File and place of each tensor.
     entries: BTreeMap<String, (usize, Entry)>,
+    /// Those of tensors that follow from others.
+    redundant: BTreeMap<String, (usize, Entry)>,
 }
 
 impl Checkpoint {
     /// Opens the weights of a model folder, which are to be those of a model with this configuration.
     pub fn open(folder: &Path, config: &Config) -> Result<Self, Error> {
-        // Tensors that some checkpoints hold although they follow from others.
-        let derived = |tensor: &str| {
-            (config.tie_word_embeddings && tensor == parameters::HEAD)
-                || tensor.ends_with(".rotary_emb.inv_freq")
-        };
-        Self::open_files(folder, files(folder)?, &parameters::list(config), derived)
+        let redundant = |tensor: &str| redundant::is_redundant(config, tensor);
+        let checkpoint = Self::open_files(folder, files(folder)?, &parameters::list(config), redundant)?;
+        for (tensor, at) in &checkpoint.redundant {
+            let view = checkpoint.view(tensor, at)?;
+            let own = |name: &str| checkpoint.tensor(name);
+            if let Some(expected) = redundant::contradiction(config, tensor, &view, own)? {
+                let (path, tensor) = (checkpoint.files[at.0].0.clone(), tensor.clone());
+                return Err(Error::Contradiction { path, tensor, expected });
+            }
+        }
+        Ok(checkpoint)
     }
 
     /// Opens the weights of a folder whose own configuration has to describe the same architecture as `config`.
@@ -42,33 +49,33 @@ impl Checkpoint {
     }
 
     /// Opens files of one folder that together hold the tensors of the list, each once, and besides them only what
-    /// `ignored` names.
+    /// `redundant` names.
     pub fn open_files(
         folder: &Path,
         files: Vec<PathBuf>,
         list: &[Parameter],
-        ignored: impl Fn(&str) -> bool,
+        redundant: impl Fn(&str) -> bool,
     ) -> Result<Self, Error> {
         let expected: BTreeMap<_, _> =
             list.iter().map(|parameter| (&parameter.name, &parameter.shape)).collect();
-        let mut checkpoint = Self { files: Vec::new(), entries: BTreeMap::new() };
+        let mut checkpoint = Self { files: Vec::new(), entries: BTreeMap::new(), redundant: BTreeMap::new() };
         for path in files {
             let map = map(&path)?;
             let header =
                 header::parse(&map).map_err(|source| Error::Header { path: path.clone(), source })?;
             for (tensor, entry) in header {
-                let Some(shape) = expected.get(&tensor) else {
-                    if ignored(&tensor) {
-                        continue;
+                let entries = match expected.get(&tensor) {
+                    Some(shape) if entry.shape.iter().map(|size| *size as i64).eq(shape.iter().copied()) => {
+                        &mut checkpoint.entries
                     }
-                    return Err(Error::Unexpected { path, tensor });
+                    Some(shape) => {
+                        let expected = (*shape).clone();
+                        return Err(Error::Shape { path, tensor, found: entry.shape, expected });
+                    }
+                    None if redundant(&tensor) => &mut checkpoint.redundant,
+                    None => return Err(Error::Unexpected { path, tensor }),
                 };
-                if !entry.shape.iter().map(|size| *size as i64).eq(shape.iter().copied()) {
-                    let expected = (*shape).clone();
-                    return Err(Error::Shape { path, tensor, found: entry.shape, expected });
-                }
-                let file = checkpoint.files.len();
-                if checkpoint.entries.insert(tensor.clone(), (file, entry)).is_some() {
+                if entries.insert(tensor.clone(), (checkpoint.files.len(), entry)).is_some() {
                     return Err(Error::Twice { path, tensor });
                 }
             }
@@ -86,23 +93,29 @@ impl Checkpoint {
 
     /// Type and shape of a tensor of the list that the checkpoint was opened with.
     pub fn info(&self, name: &str) -> TensorInfo {
-        let (_, entry) = &self.entries[name];
-        let shape = entry.shape.iter().map(|size| *size as i64).collect();
-        TensorInfo { name: name.to_owned(), dtype: entry.dtype, shape }
+        info(name, &self.entries[name].1)
     }
 
     /// A tensor of the list that the checkpoint was opened with. All its numbers are finite.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        let (file, entry) = &self.entries[name];
+        self.view(name, &self.entries[name])
+    }
+
+    fn view(&self, name: &str, (file, entry): &(usize, Entry)) -> Result<TensorView<'_>, Error> {
         let (path, map) = &self.files[*file];
         let range = entry.range.0 as usize..entry.range.1 as usize;
-        let view = TensorView { info: self.info(name), map, range };
+        let view = TensorView { info: info(name, entry), map, range };
         if all_finite(view.bytes(), entry.dtype) {
             Ok(view)
         } else {
             Err(Error::NotFinite { path: path.clone(), tensor: name.to_owned() })
         }
     }
+}
+
+fn info(name: &str, entry: &Entry) -> TensorInfo {
+    let shape = entry.shape.iter().map(|size| *size as i64).collect();
+    TensorInfo { name: name.to_owned(), dtype: entry.dtype, shape }
 }
 
 /// A tensor as it lies in its file. Dropping the view gives the memory of its pages back, so that reading one tensor
@@ -166,9 +179,13 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     let (one, path) = (folder.join(ONE_FILE), folder.join(INDEX));
     if one.exists() || !path.exists() {
-        return Ok(vec![one]);
+        return match other_format(folder) {
+            Some(found) if !one.exists() => Err(Error::OtherFormat { path: folder.to_owned(), found }),
+            _ => Ok(vec![one]),
+        };
     }
     let text = fs::read(&path).map_err(Error::file("read", &path))?;
+    lfs::refuse(&text, &path)?;
     let index: Index =
         serde_json::from_slice(&text).map_err(|source| Error::Index { path: path.clone(), source })?;
     let names: BTreeSet<_> = index.weight_map.into_values().collect();
@@ -182,11 +199,25 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     names.into_iter().map(place).collect()
 }
 
+/// The first file of the folder, by name, that looks like weights of another format, or like a shard without its index.
+fn other_format(folder: &Path) -> Option<String> {
+    // Names of state that trainers save beside weights.
+    const BESIDE: [&str; 4] = ["training_args", "optimizer", "scheduler", "rng_state"];
+    const ENDINGS: [&str; 8] = ["bin", "ckpt", "gguf", "h5", "msgpack", "pt", "pth", "safetensors"];
+    let names = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let is_weights = |name: &String| {
+        Path::new(name).extension().is_some_and(|end| ENDINGS.iter().any(|one| end.eq_ignore_ascii_case(one)))
+    };
+    names.filter(|name| is_weights(name) && !BESIDE.iter().any(|start| name.starts_with(start))).min()
+}
+
 fn map(path: &Path) -> Result<Mmap, Error> {
     let file = File::open(path).map_err(Error::file("open", path))?;
     #[allow(unsafe_code, reason = "a mapped file is read without a second copy in memory")]
     // SAFETY: nobody changes a published file in place: whoever writes one moves a finished file over it, which leaves
     // this mapping as it is.
     let map = unsafe { Mmap::map(&file) };
-    map.map_err(Error::file("map", path))
+    let map = map.map_err(Error::file("map", path))?;
+    lfs::refuse(&map, path)?;
+    Ok(map)
 }

@@ -2,9 +2,19 @@
 //!
 //! Defaults follow Transformers' `modeling_rope_utils` (default, linear, llama3, yarn).
 
+use std::f64::consts::PI;
+
 use serde_json::{Map, Value, json};
 
 use crate::FieldError;
+use crate::fields::{Fields, is_number, is_off};
+
+/// Base of the wavelengths where a file names none, as in Transformers.
+const DEFAULT_THETA: f64 = 10_000.0;
+/// The share of a head's dimensions that is rotated.
+const PARTIAL: &str = "partial_rotary_factor";
+/// Keys of other kinds of scaling, or of other programs, which change nothing where they are 1.
+const NEUTRAL_AT_ONE: [&str; 3] = ["factor", "attn_factor", "extrapolation_factor"];
 
 /// Parameters of the rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,25 +54,113 @@ pub enum Scaling {
         beta_slow: f64,
         /// Factor on cosines and sines.
         attention_factor: f64,
+        /// Whether the bounds between which dimensions are blended are rounded outwards to whole dimensions.
+        truncate: bool,
         /// Context of the original training, in tokens.
         original_positions: i64,
     },
 }
 
 impl Rope {
-    /// From the keys of `config.json`: `rope_theta` and `rope_scaling`, or `rope_parameters` which holds both.
-    pub(crate) fn from_config(
+    /// Takes the keys of `config.json`: `rope_theta` and `rope_scaling`, or `rope_parameters` which holds both.
+    ///
+    /// A file may have both styles as long as they mean the same: Transformers 5 lets `rope_scaling` replace
+    /// `rope_parameters` whole, its `rope_theta` included, which nobody who adds a scaling to a file means.
+    pub(crate) fn take(fields: &mut Fields, max_positions: i64) -> Result<Self, FieldError> {
+        let theta = fields.optional("rope_theta")?;
+        let original = fields.optional("original_max_position_embeddings")?;
+        // A model-wide share of each head that is rotated; each style may have one of its own.
+        refuse_partial(fields.optional(PARTIAL)?)?;
+        let mut read = |key| {
+            let map: Option<Map<String, Value>> = fields.optional(key)?;
+            let map = map.filter(|map| !map.is_empty());
+            map.map(|map| Ok((Self::from_map(key, map.clone(), theta, original, max_positions)?, map)))
+                .transpose()
+        };
+        let (scaling, parameters) = (read("rope_scaling")?, read("rope_parameters")?);
+        match (scaling, parameters) {
+            (Some((rope, map)), Some((other, parameters))) if rope != other => {
+                let expected = format!(
+                    "the same as rope_parameters {}: remove one of the two",
+                    Value::Object(parameters)
+                );
+                Err(FieldError::invalid("rope_scaling", Value::Object(map), &expected))
+            }
+            (Some((rope, _)), _) | (None, Some((rope, _))) => Ok(rope),
+            (None, None) => Ok(Self { theta: theta.unwrap_or(DEFAULT_THETA), scaling: None }),
+        }
+    }
+
+    /// One of the two styles. `theta` and `original` are those of the file's top level: the former gives way to the
+    /// map's own, the latter goes before it, as in Transformers.
+    fn from_map(
+        section: &str,
+        map: Map<String, Value>,
         theta: Option<f64>,
-        parameters: Option<&Map<String, Value>>,
+        original: Option<i64>,
         max_positions: i64,
     ) -> Result<Self, FieldError> {
-        let inner_theta = parameters.and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
-        let theta = inner_theta.or(theta).unwrap_or(10_000.0);
-        let scaling = match parameters {
-            Some(map) => Scaling::from_map(map, max_positions)?,
-            None => None,
+        let mut fields = Fields::new(map);
+        let theta = fields.optional("rope_theta")?.or(theta).unwrap_or(DEFAULT_THETA);
+        refuse_partial(fields.optional(PARTIAL)?)?;
+        let inner = fields.optional("original_max_position_embeddings")?;
+        let original = original.or(inner).unwrap_or(max_positions);
+        let scaling = Scaling::take(&mut fields, original, max_positions)?;
+        let means_something = |(key, value): &(&String, &Value)| {
+            let neutral = NEUTRAL_AT_ONE.contains(&key.as_str()) && is_number(value, 1.0);
+            !(neutral || is_off(value) || key.as_str() == "finetuned")
         };
-        Ok(Self { theta, scaling })
+        match fields.rest().iter().find(means_something) {
+            None => Ok(Self { theta, scaling }),
+            Some((key, value)) => {
+                let what = format!("{section}.{key}");
+                let kind = scaling.as_ref().map_or("default", Scaling::kind);
+                Err(FieldError::invalid(&what, value, &format!("no such key for the rope_type {kind}")))
+            }
+        }
+    }
+
+    /// Angular frequency of each pair of dimensions, radians a position, and the factor on cosines and sines.
+    /// `periods`: \[D / 2\], `theta^(2i / D)`.
+    pub fn frequencies(&self, periods: &[f32]) -> (Vec<f32>, f64) {
+        let inverse = periods.iter().map(|period| 1.0 / period);
+        match self.scaling {
+            None => (inverse.collect(), 1.0),
+            Some(Scaling::Linear { factor }) => (inverse.map(|f| f / factor as f32).collect(), 1.0),
+            Some(Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions }) => {
+                let stretch = |frequency: f32| {
+                    let frequency = f64::from(frequency);
+                    let rotations = original_positions as f64 * frequency / (2.0 * PI);
+                    let kept = (rotations - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    let kept = kept.clamp(0.0, 1.0);
+                    ((1.0 - kept) * frequency / factor + kept * frequency) as f32
+                };
+                (inverse.map(stretch).collect(), 1.0)
+            }
+            Some(Scaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                attention_factor,
+                truncate,
+                original_positions,
+            }) => {
+                let head_dim = 2.0 * periods.len() as f64;
+                let dimension = |rotations: f64| {
+                    head_dim * (original_positions as f64 / (rotations * 2.0 * PI)).ln()
+                        / (2.0 * self.theta.ln())
+                };
+                let (low, high) = (dimension(beta_fast), dimension(beta_slow));
+                let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(head_dim - 1.0));
+                let width = if (high - low).abs() > 0.0 { high - low } else { 0.001 };
+                let blend = |(index, period): (usize, &f32)| {
+                    let kept = 1.0 - ((index as f32 - low as f32) / width as f32).clamp(0.0, 1.0);
+                    1.0 / (factor as f32 * period) * (1.0 - kept) + 1.0 / period * kept
+                };
+                (periods.iter().enumerate().map(blend).collect(), attention_factor)
+            }
+        }
     }
 
     /// Checks that all numbers are usable.
@@ -77,7 +175,14 @@ impl Rope {
                 ("high_freq_factor minus low_freq_factor", high_freq_factor - low_freq_factor),
                 ("original_max_position_embeddings", original_positions as f64),
             ],
-            Some(Scaling::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions }) => {
+            Some(Scaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                attention_factor,
+                original_positions,
+                ..
+            }) => {
                 vec![
                     ("rope_theta", self.theta),
                     ("factor", factor),
@@ -97,39 +202,50 @@ impl Rope {
     }
 }
 
+/// Heads that are rotated in part are not computed here.
+fn refuse_partial(factor: Option<f64>) -> Result<(), FieldError> {
+    match factor {
+        Some(factor) if (factor - 1.0).abs() >= f64::EPSILON => {
+            Err(FieldError::unsupported(PARTIAL, factor, "1.0"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Scaling {
-    fn from_map(map: &Map<String, Value>, max_positions: i64) -> Result<Option<Self>, FieldError> {
-        let number = |key: &str| map.get(key).and_then(Value::as_f64);
-        let required = |what: &'static str| {
-            number(what).ok_or_else(|| {
-                let found = map.get(what).map_or("missing".to_owned(), Value::to_string);
-                FieldError::invalid(what, found, "a number in the rotary embedding's parameters")
-            })
-        };
-        let original = map.get("original_max_position_embeddings").and_then(Value::as_i64);
-        let rope_type = map.get("rope_type").or_else(|| map.get("type")).and_then(Value::as_str);
-        Ok(match rope_type.unwrap_or("default") {
+    /// Takes the keys of the scaling that `rope_type`, or `type` in older files, names.
+    fn take(
+        fields: &mut Fields,
+        original_positions: i64,
+        max_positions: i64,
+    ) -> Result<Option<Self>, FieldError> {
+        let (rope_type, older): (Option<String>, Option<String>) =
+            (fields.optional("rope_type")?, fields.optional("type")?);
+        Ok(match rope_type.or(older).as_deref().unwrap_or("default") {
             "default" => None,
-            "linear" => Some(Self::Linear { factor: required("factor")? }),
+            "linear" => Some(Self::Linear { factor: fields.required("factor")? }),
             "llama3" => Some(Self::Llama3 {
-                factor: required("factor")?,
-                low_freq_factor: required("low_freq_factor")?,
-                high_freq_factor: required("high_freq_factor")?,
-                original_positions: original.unwrap_or(max_positions),
+                factor: fields.required("factor")?,
+                low_freq_factor: fields.required("low_freq_factor")?,
+                high_freq_factor: fields.required("high_freq_factor")?,
+                original_positions,
             }),
             "yarn" => {
-                let original_positions = original.unwrap_or(max_positions);
-                let factor = number("factor").unwrap_or(max_positions as f64 / original_positions as f64);
+                let factor: Option<f64> = fields.optional("factor")?;
+                let factor = factor.unwrap_or(max_positions as f64 / original_positions as f64);
                 let magnitude = |scale: f64| if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 };
-                let attention_factor = match (number("mscale"), number("mscale_all_dim")) {
+                let (own, all): (Option<f64>, Option<f64>) =
+                    (fields.optional("mscale")?, fields.optional("mscale_all_dim")?);
+                let attention_factor = match (own, all) {
                     (Some(own), Some(all)) if own != 0.0 && all != 0.0 => magnitude(own) / magnitude(all),
                     _ => magnitude(1.0),
                 };
                 Some(Self::Yarn {
                     factor,
-                    beta_fast: number("beta_fast").unwrap_or(32.0),
-                    beta_slow: number("beta_slow").unwrap_or(1.0),
-                    attention_factor: number("attention_factor").unwrap_or(attention_factor),
+                    beta_fast: fields.optional("beta_fast")?.unwrap_or(32.0),
+                    beta_slow: fields.optional("beta_slow")?.unwrap_or(1.0),
+                    attention_factor: fields.optional("attention_factor")?.unwrap_or(attention_factor),
+                    truncate: fields.optional("truncate")?.unwrap_or(true),
                     original_positions,
                 })
             }
@@ -140,24 +256,41 @@ impl Scaling {
         })
     }
 
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Linear { .. } => "linear",
+            Self::Llama3 { .. } => "llama3",
+            Self::Yarn { .. } => "yarn",
+        }
+    }
+
+    /// As `rope_scaling` of a configuration that is written.
     pub(crate) fn to_json(&self) -> Value {
+        let kind = self.kind();
         match *self {
-            Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            Self::Linear { factor } => json!({ "rope_type": kind, "factor": factor }),
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions } => json!({
-                "rope_type": "llama3",
+                "rope_type": kind,
                 "factor": factor,
                 "low_freq_factor": low_freq_factor,
                 "high_freq_factor": high_freq_factor,
                 "original_max_position_embeddings": original_positions,
             }),
-            Self::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions } => json!({
-                "rope_type": "yarn",
-                "factor": factor,
-                "beta_fast": beta_fast,
-                "beta_slow": beta_slow,
-                "attention_factor": attention_factor,
-                "original_max_position_embeddings": original_positions,
-            }),
+            Self::Yarn { factor, beta_fast, beta_slow, attention_factor, truncate, original_positions } => {
+                let mut json = json!({
+                    "rope_type": kind,
+                    "factor": factor,
+                    "beta_fast": beta_fast,
+                    "beta_slow": beta_slow,
+                    "attention_factor": attention_factor,
+                    "original_max_position_embeddings": original_positions,
+                });
+                // The default stays unsaid, for readers that do not know the key.
+                if !truncate {
+                    json["truncate"] = false.into();
+                }
+                json
+            }
         }
     }
 }

@@ -184,8 +184,19 @@ fn numbers_that_make_no_sense_are_refused_by_name() {
             other => panic!("{key}: {value}: {other:?}"),
         }
     }
-    for (key, value) in [("r", json!("8")), ("lora_alpha", Value::Null), ("target_modules", Value::Null)] {
-        assert!(matches!(with(key, value), Err(config::Error::Json { .. })), "{key}");
+    for (key, value, expected) in [
+        ("r", json!("8"), "r is \"8\", expected a whole number"),
+        ("lora_alpha", Value::Null, "lora_alpha is missing, expected a number"),
+        ("target_modules", json!(7), "target_modules is 7, expected a list of names"),
+        (
+            "target_modules",
+            json!(["q_proj", 7]),
+            "target_modules is [\"q_proj\",7], expected a list of names",
+        ),
+        ("use_rslora", json!("yes"), "use_rslora is \"yes\", expected true or false"),
+    ] {
+        let Err(config::Error::Field { source, .. }) = with(key, value) else { panic!("{key}") };
+        assert!(source.to_string().starts_with(expected), "{source}");
     }
     assert!(matches!(AdapterConfig::load(Path::new("/no/such")), Err(config::Error::Read { .. })));
 }

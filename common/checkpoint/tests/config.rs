@@ -82,7 +82,8 @@ fn what_is_written_is_read_back() {
     let yarn = json!({ "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768 });
     for config in [
         qwen3(),
-        with(qwen3(), json!({ "attention_bias": true, "rope_scaling": yarn })),
+        with(qwen3(), json!({ "attention_bias": true, "rope_scaling": yarn.clone() })),
+        with(qwen3(), json!({ "rope_scaling": with(yarn.clone(), json!({ "truncate": false })) })),
         with(qwen3(), json!({ "model_type": "qwen2", "rope_scaling": { "type": "linear", "factor": 2.0 } })),
         with(
             qwen3(),
@@ -138,6 +139,20 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
         (json!({ "hidden_act": "gelu" }), "hidden_act"),
         (json!({ "partial_rotary_factor": 0.5 }), "partial_rotary_factor"),
         (json!({ "rope_scaling": { "type": "longrope" } }), "rope_type"),
+        (
+            json!({ "rope_parameters": { "rope_type": "default", "partial_rotary_factor": 0.5 } }),
+            "partial_rotary_factor",
+        ),
+        (json!({ "per_layer_config": { "3": { "num_attention_heads": 8 } } }), "per_layer_config"),
+        (json!({ "transformers_weights": "other.safetensors" }), "transformers_weights"),
+        (json!({ "is_causal": false }), "is_causal"),
+        (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
+        (json!({ "logit_scale": 0.0625 }), "logit_scale"),
+        (json!({ "logits_scaling": 8 }), "logits_scaling"),
+        (json!({ "embedding_multiplier": 12.0 }), "embedding_multiplier"),
+        (json!({ "final_logit_softcapping": 30.0 }), "final_logit_softcapping"),
+        (json!({ "no_rope_layers": [1, 1, 1, 0] }), "no_rope_layers"),
+        (json!({ "model_type": "llama", "use_qk_norm": true }), "use_qk_norm"),
     ] {
         match parse(&with(qwen3(), changes.clone())) {
             Err(Error::Field { path, source: FieldError::Unsupported { what, .. } }) => {
@@ -188,13 +203,137 @@ fn values_that_make_no_sense_are_refused_by_name() {
         (json!({ "rope_theta": -1.0 }), "rope_theta"),
         (json!({ "rope_scaling": { "type": "linear" } }), "factor"),
         (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), "factor"),
+        (json!({ "hidden_size": null }), "hidden_size"),
+        (json!({ "hidden_size": "1024" }), "hidden_size"),
+        (json!({ "head_dim": 128.5 }), "head_dim"),
+        (json!({ "tie_word_embeddings": "yes" }), "tie_word_embeddings"),
+        (json!({ "rope_theta": "1000000" }), "rope_theta"),
+        (json!({ "rope_scaling": "yarn" }), "rope_scaling"),
+        (json!({ "rope_scaling": { "type": "yarn", "factor": "4" } }), "factor"),
+        (json!({ "rope_scaling": { "type": "yarn", "beta_fast": "32" } }), "beta_fast"),
+        (json!({ "rope_scaling": { "type": "yarn", "truncate": 0 } }), "truncate"),
+        (
+            json!({ "rope_scaling": { "type": "yarn", "original_max_position_embeddings": 8192.5 } }),
+            "original_max_position_embeddings",
+        ),
+        (json!({ "rope_parameters": { "rope_theta": "1e6" } }), "rope_theta"),
+        (
+            json!({ "rope_scaling": { "type": "linear", "factor": 2, "beta_fast": 32 } }),
+            "rope_scaling.beta_fast",
+        ),
+        (json!({ "rope_parameters": { "mrope_section": [16, 24, 24] } }), "rope_parameters.mrope_section"),
+        (json!({ "rope_parameters": { "factor": 4.0 } }), "rope_parameters.factor"),
     ] {
         match parse(&with(qwen3(), changes.clone())) {
             Err(Error::Field { source: FieldError::Invalid { what, .. }, .. }) => assert_eq!(what, name),
             other => panic!("{changes}: {other:?}"),
         }
     }
-    assert!(matches!(parse(&with(qwen3(), json!({ "hidden_size": null }))), Err(Error::Json { .. })));
+    let message = |changes| parse(&with(qwen3(), changes)).unwrap_err();
+    let source = |error: Error| std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source(message(json!({ "head_dim": 128.5 }))), "head_dim is 128.5, expected a whole number");
+    assert_eq!(
+        source(message(json!({ "hidden_size": null }))),
+        "hidden_size is missing, expected a whole number"
+    );
+    assert!(matches!(Config::parse("[]", Path::new("config.json")), Err(Error::Json { .. })));
     assert!(matches!(Config::parse("{", Path::new("config.json")), Err(Error::Json { .. })));
     assert!(matches!(Config::load(Path::new("/no/such/folder")), Err(Error::Read { .. })));
+}
+
+/// The scaling of a configuration with these changes.
+fn scaling(changes: Value) -> Scaling {
+    parse(&with(qwen3(), changes)).unwrap().rope.scaling.unwrap()
+}
+
+fn yarn(more: Value) -> Value {
+    with(json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192 }), more)
+}
+
+#[test]
+fn both_styles_in_one_file_have_to_agree() {
+    let parameters = json!({ "rope_type": "default", "rope_theta": 1e6 });
+    // What a reader of a model card adds to a file of Transformers 5, which would then forget rope_theta.
+    let added = json!({ "rope_theta": null, "rope_parameters": parameters, "rope_scaling": yarn(json!({})) });
+    match parse(&with(qwen3(), added)) {
+        Err(Error::Field { source: FieldError::Invalid { what, expected, .. }, .. }) => {
+            assert_eq!(what, "rope_scaling");
+            assert!(expected.contains("rope_parameters") && expected.contains("remove one"), "{expected}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let other_theta = json!({
+        "rope_theta": null, "rope_scaling": yarn(json!({})), "rope_parameters": yarn(json!({ "rope_theta": 1e6 })),
+    });
+    assert!(parse(&with(qwen3(), other_theta)).is_err());
+    let same =
+        json!({ "rope_scaling": yarn(json!({})), "rope_parameters": yarn(json!({ "rope_theta": 1e6 })) });
+    let same = parse(&with(qwen3(), same)).unwrap();
+    assert_eq!(same.rope, parse(&with(qwen3(), json!({ "rope_scaling": yarn(json!({})) }))).unwrap().rope);
+    let empty = json!({ "rope_theta": null, "rope_scaling": {}, "rope_parameters": parameters });
+    assert_eq!(parse(&with(qwen3(), empty)).unwrap().rope, parse(&qwen3()).unwrap().rope);
+}
+
+#[test]
+fn every_key_of_a_scaling_is_read() {
+    let Scaling::Yarn { truncate, .. } =
+        scaling(json!({ "rope_scaling": yarn(json!({ "truncate": false })) }))
+    else {
+        panic!("yarn");
+    };
+    assert!(!truncate);
+    let original = |changes| match scaling(changes) {
+        Scaling::Yarn { original_positions, .. } => original_positions,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(original(json!({ "rope_scaling": yarn(json!({})) })), 8192);
+    let float = json!({ "original_max_position_embeddings": 8192.0 });
+    assert_eq!(original(json!({ "rope_scaling": yarn(float) })), 8192);
+    // That of the top level goes first, as in Transformers.
+    let top = json!({ "rope_scaling": yarn(json!({})), "original_max_position_embeddings": 4096 });
+    assert_eq!(original(top), 4096);
+    let top_alone = json!({
+        "rope_scaling": { "rope_type": "yarn", "factor": 4 }, "original_max_position_embeddings": 4096.0,
+    });
+    assert_eq!(original(top_alone), 4096);
+    assert_eq!(original(json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4 } })), 40_960);
+    let harmless =
+        yarn(json!({ "attn_factor": 1, "finetuned": true, "long_factor": [], "partial_rotary_factor": 1 }));
+    assert_eq!(
+        scaling(json!({ "rope_scaling": harmless })),
+        scaling(json!({ "rope_scaling": yarn(json!({})) }))
+    );
+}
+
+#[test]
+fn whole_floats_are_whole_numbers() {
+    let floats = json!({ "head_dim": 128.0, "num_hidden_layers": 28.0, "max_position_embeddings": 40_960.0 });
+    assert_eq!(parse(&with(qwen3(), floats)).unwrap(), parse(&qwen3()).unwrap());
+}
+
+#[test]
+fn keys_that_are_neutral_are_written_back() {
+    let neutral = json!({
+        "attention_dropout": 0.0, "logit_scale": 1.0, "no_rope_layers": [1, 1], "per_layer_config": {},
+        "use_qk_norm": true, "hidden_act": "swish", "pretraining_tp": 2, "quantization_config": {},
+    });
+    let config = parse(&with(qwen3(), neutral)).unwrap();
+    assert!(config.same_architecture(&parse(&qwen3()).unwrap()));
+    assert_eq!((&config.other["logit_scale"], &config.other["pretraining_tp"]), (&json!(1.0), &json!(2)));
+    assert!(!config.other.contains_key("quantization_config"));
+    let keys: Vec<_> = parse(&qwen3()).unwrap().other.keys().cloned().collect();
+    assert_eq!(
+        keys,
+        ["attention_dropout", "bos_token_id", "eos_token_id", "transformers_version", "use_cache"]
+    );
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_named() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1342\n";
+    let error = Config::parse(pointer, Path::new("models/x/config.json")).unwrap_err().to_string();
+    assert!(
+        error.starts_with("models/x/config.json is a Git LFS pointer") && error.contains("git lfs pull"),
+        "{error}"
+    );
 }

@@ -121,19 +121,128 @@ fn a_tensor_in_two_files_is_refused() {
     assert!(path.ends_with("b.safetensors") && tensor == NORM);
 }
 
+/// Saves a model with further tensors, whose content `extra` gives.
+fn saved_with(folder: &Path, config: &Config, extra: &[(&str, Dtype, &[i64], Vec<u8>)]) {
+    let mut tensors = infos(config, Dtype::F32);
+    for (name, dtype, shape, _) in extra {
+        tensors.push(TensorInfo { name: (*name).to_owned(), dtype: *dtype, shape: shape.to_vec() });
+    }
+    let content = |info: &TensorInfo| match extra.iter().find(|(name, ..)| *name == info.name) {
+        Some((_, _, _, bytes)) => Ok(bytes.clone()),
+        None => numbers(info),
+    };
+    write(folder, &tensors, u64::MAX, content).unwrap();
+}
+
+fn embedding(config: &Config) -> Vec<u8> {
+    let shape = vec![config.vocab_size, config.hidden_size];
+    numbers(&TensorInfo { name: parameters::EMBEDDING.to_owned(), dtype: Dtype::F32, shape }).unwrap()
+}
+
+const FREQUENCIES: &str = "model.layers.0.self_attn.rotary_emb.inv_freq";
+
+fn frequencies(theta: f64, factor: f64) -> Vec<u8> {
+    let frequency = |index: i32| (theta.powf(-f64::from(index) / 5.0) / factor) as f32;
+    (0..5).flat_map(|index| frequency(index).to_le_bytes()).collect()
+}
+
 #[test]
 fn tensors_that_follow_from_others_are_left_aside() {
-    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
-    let mut tensors = infos(&config, Dtype::F32);
-    let extra = |name: &str, shape: &[i64]| TensorInfo {
-        name: name.to_owned(),
-        dtype: Dtype::F32,
-        shape: shape.to_vec(),
+    let linear = json!({ "type": "linear", "factor": 4.0 });
+    let plain = tiny::config("qwen3", &[]);
+    let scaled = tiny::config("llama", &[("rope_scaling", linear), ("rope_theta", 5e5.into())]);
+    for (config, theta, factor) in [(&plain, 1e4, 1.0), (&scaled, 5e5, 4.0), (&scaled, 5e5, 1.0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (head, stored) = (embedding(config), frequencies(theta, factor));
+        let extra = [
+            (parameters::HEAD, Dtype::F32, &[37, 24][..], head),
+            (FREQUENCIES, Dtype::F32, &[5], stored.clone()),
+            (
+                "model.rotary_emb.inv_freq",
+                Dtype::BF16,
+                &[5],
+                stored.chunks(4).flat_map(|f| [f[2], f[3]]).collect(),
+            ),
+        ];
+        saved_with(folder.path(), config, &extra);
+        assert_whole(folder.path(), config, Dtype::F32);
+    }
+}
+
+#[test]
+fn tensors_that_contradict_the_configuration_are_refused() {
+    let config = tiny::config("qwen3", &[]);
+    let contradicts = |name: &str, dtype, shape: &[i64], bytes: Vec<u8>| {
+        let folder = tempfile::tempdir().unwrap();
+        saved_with(folder.path(), &config, &[(name, dtype, shape, bytes)]);
+        let error = Checkpoint::open(folder.path(), &config).unwrap_err();
+        let text = error.to_string();
+        let Error::Contradiction { path, tensor, .. } = error else { panic!("{error}") };
+        assert!(path.ends_with(ONE_FILE) && tensor == name);
+        text
     };
-    tensors.push(extra("lm_head.weight", &[37, 24]));
-    tensors.push(extra("model.layers.0.self_attn.rotary_emb.inv_freq", &[5]));
-    write(folder.path(), &tensors, u64::MAX, numbers).unwrap();
+    let mut other = embedding(&config);
+    other[500] ^= 1;
+    let text = contradicts(parameters::HEAD, Dtype::F32, &[37, 24], other);
+    assert!(
+        text.contains("tie_word_embeddings is true") && text.contains("set tie_word_embeddings to false"),
+        "{text}"
+    );
+    contradicts(parameters::HEAD, Dtype::F32, &[36, 24], embedding(&config)[..36 * 24 * 4].to_vec());
+    contradicts(parameters::HEAD, Dtype::F16, &[37, 24], vec![0; 37 * 24 * 2]);
+    for (theta, factor) in [(1e6, 1.0), (1e4, 2.0)] {
+        let text = contradicts(FREQUENCIES, Dtype::F32, &[5], frequencies(theta, factor));
+        assert!(text.contains("frequencies of rope_theta"), "{text}");
+    }
+    contradicts(FREQUENCIES, Dtype::F32, &[4], frequencies(1e4, 1.0)[..16].to_vec());
+}
+
+#[test]
+fn a_tensor_that_follows_from_others_is_there_once() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    saved_with(folder.path(), &config, &[(parameters::HEAD, Dtype::F32, &[37, 24], embedding(&config))]);
+    let head = TensorInfo { name: parameters::HEAD.to_owned(), dtype: Dtype::F32, shape: vec![37, 24] };
+    fs::rename(folder.path().join(ONE_FILE), folder.path().join("a.safetensors")).unwrap();
+    write_file(&folder.path().join("b.safetensors"), &[head], |_| Ok::<_, Error>(embedding(&config)))
+        .unwrap();
+    let index = json!({ "weight_map": { "x": "a.safetensors", "y": "b.safetensors" } });
+    fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
+    let error = Checkpoint::open(folder.path(), &config).unwrap_err();
+    assert!(matches!(&error, Error::Twice { tensor, .. } if tensor == parameters::HEAD), "{error}");
+}
+
+#[test]
+fn weights_in_other_formats_are_named() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    let open = || Checkpoint::open(folder.path(), &config).unwrap_err();
+    fs::write(folder.path().join("training_args.bin"), "").unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    assert!(matches!(open(), Error::File { action: "open", .. }), "nothing there is weights");
+    for name in
+        ["pytorch_model.bin", "consolidated.00.pth", "Model-Q4.GGUF", "model-00001-of-00002.safetensors"]
+    {
+        fs::write(folder.path().join(name), "").unwrap();
+        let text = open().to_string();
+        assert!(text.contains(&format!("but {name}")) && text.contains("save_pretrained(OUT)"), "{text}");
+        fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    saved(folder.path(), &config);
+    fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
     assert_whole(folder.path(), &config, Dtype::F32);
+}
+
+#[test]
+fn pointers_of_git_lfs_are_named() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 988097824\n";
+    for name in [INDEX, ONE_FILE] {
+        fs::write(folder.path().join(name), pointer).unwrap();
+        let text = Checkpoint::open(folder.path(), &config).unwrap_err().to_string();
+        assert!(
+            text.contains(&format!("{name} is a Git LFS pointer")) && text.contains("git lfs pull"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

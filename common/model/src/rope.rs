@@ -2,8 +2,6 @@
 //!
 //! Frequencies follow Transformers' `modeling_rope_utils` (default, linear, llama3, yarn).
 
-use std::f64::consts::PI;
-
 use tch::{Device, Kind, Tensor};
 
 pub use podium_checkpoint::rope::{Rope, Scaling};
@@ -14,36 +12,7 @@ fn frequencies(rope: &Rope, head_dim: i64) -> (Vec<f32>, f64) {
     // grows to a visible angle at position 10,000.
     let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
     let periods = Tensor::pow_scalar(rope.theta, &exponents);
-    let periods = Vec::<f32>::try_from(periods).expect("a vector of floats");
-    let inverse: Vec<_> = periods.iter().map(|period| 1.0 / period).collect();
-    match rope.scaling {
-        None => (inverse, 1.0),
-        Some(Scaling::Linear { factor }) => (inverse.iter().map(|f| f / factor as f32).collect(), 1.0),
-        Some(Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions }) => {
-            let stretch = |frequency: &f32| {
-                let frequency = f64::from(*frequency);
-                let rotations = original_positions as f64 * frequency / (2.0 * PI);
-                let kept = (rotations - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let kept = kept.clamp(0.0, 1.0);
-                ((1.0 - kept) * frequency / factor + kept * frequency) as f32
-            };
-            (inverse.iter().map(stretch).collect(), 1.0)
-        }
-        Some(Scaling::Yarn { factor, beta_fast, beta_slow, attention_factor, original_positions }) => {
-            let dimension = |rotations: f64| {
-                head_dim as f64 * (original_positions as f64 / (rotations * 2.0 * PI)).ln()
-                    / (2.0 * rope.theta.ln())
-            };
-            let low = dimension(beta_fast).floor().max(0.0);
-            let high = dimension(beta_slow).ceil().min(head_dim as f64 - 1.0);
-            let width = if high > low { high - low } else { 0.001 };
-            let blend = |(index, period): (usize, &f32)| {
-                let kept = 1.0 - ((index as f32 - low as f32) / width as f32).clamp(0.0, 1.0);
-                1.0 / (factor as f32 * period) * (1.0 - kept) + 1.0 / period * kept
-            };
-            (periods.iter().enumerate().map(blend).collect(), attention_factor)
-        }
-    }
+    rope.frequencies(&Vec::<f32>::try_from(periods).expect("a vector of floats"))
 }
 
 /// The frequencies of a policy, on its device.
@@ -90,6 +59,8 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::PI;
+
     use super::*;
 
     fn scaled(scaling: Option<Scaling>) -> (Vec<f32>, f64) {
@@ -112,6 +83,7 @@ mod tests {
             beta_fast: 32.0,
             beta_slow: 1.0,
             attention_factor: 1.2,
+            truncate: true,
             original_positions,
         };
         for (scaling, fast, factor) in [(llama3, 4.0, 1.0), (yarn, 40.0, 1.2)] {

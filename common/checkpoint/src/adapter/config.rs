@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{CONFIG, Targets};
-use crate::FieldError;
 use crate::config::Error;
+use crate::fields::{Fields, is_off};
+use crate::{FieldError, lfs};
 
 /// What an adapter is, apart from its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,22 +25,6 @@ pub struct AdapterConfig {
     pub targets: Targets,
     /// Name or folder of the model that it was trained on, which nothing depends on.
     pub base_model: Option<String>,
-}
-
-/// The keys that are read. Without a value they mean what PEFT means then.
-#[derive(Deserialize)]
-struct File {
-    r: i64,
-    lora_alpha: f64,
-    lora_dropout: Option<f64>,
-    use_rslora: Option<bool>,
-    bias: Option<String>,
-    target_modules: Targets,
-    init_lora_weights: Option<Value>,
-    task_type: Option<String>,
-    base_model_name_or_path: Option<String>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
 }
 
 /// Keys that change nothing about what the weights mean: notes, and settings of what is refused elsewhere. All others
@@ -78,16 +62,54 @@ impl AdapterConfig {
 
     /// Reads the text of an `adapter_config.json`; `path` is what errors call it.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        let json = |source| Error::Json { path: path.to_owned(), source };
-        let field = |source| Error::Field { path: path.to_owned(), source };
+        lfs::refuse(text.as_bytes(), path)?;
+        let object =
+            serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        Self::from_object(object).map_err(|source| Error::Field { path: path.to_owned(), source })
+    }
+
+    /// Keys without a value mean what PEFT means then.
+    fn from_object(object: Map<String, Value>) -> Result<Self, FieldError> {
+        let mut fields = Fields::new(object);
         // The kind first: another one may lack any of the keys.
-        let value: Value = serde_json::from_str(text).map_err(json)?;
-        let peft_type = value.get("peft_type").unwrap_or(&Value::Null);
+        let peft_type = fields.get("peft_type").unwrap_or(&Value::Null);
         if peft_type != "LORA" {
-            return Err(field(FieldError::unsupported("peft_type", peft_type, "LORA")));
+            return Err(FieldError::unsupported("peft_type", peft_type, "LORA"));
         }
-        let file: File = serde_json::from_value(value).map_err(json)?;
-        file.refuse_unsupported().and_then(|()| file.into_config()).map_err(field)
+        for (key, supported) in [("task_type", "CAUSAL_LM"), ("bias", "none")] {
+            let value: Option<String> = fields.optional(key)?;
+            if let Some(other) = value.filter(|value| value != supported) {
+                return Err(FieldError::unsupported(key, other, supported));
+            }
+        }
+        match fields.get("init_lora_weights") {
+            None | Some(Value::Null | Value::Bool(_)) => {}
+            Some(Value::String(start)) if HARMLESS_STARTS.contains(&start.as_str()) => {}
+            Some(start) => {
+                let supported = "true, false, gaussian, eva, orthogonal";
+                return Err(FieldError::unsupported("init_lora_weights", start, supported));
+            }
+        }
+        fields.forget("init_lora_weights");
+        let targets: Targets = fields.required("target_modules")?;
+        let config = Self {
+            rank: fields.required("r")?,
+            alpha: fields.required("lora_alpha")?,
+            dropout: fields.optional("lora_dropout")?.unwrap_or(0.0),
+            rslora: fields.optional("use_rslora")?.unwrap_or(false),
+            targets: targets.resolved(),
+            base_model: fields.optional("base_model_name_or_path")?,
+        };
+        let switched_on =
+            |(key, value): &(&String, &Value)| !HARMLESS.contains(&key.as_str()) && !is_off(value);
+        match fields.rest().iter().find(switched_on) {
+            None => {}
+            Some((key, value)) => {
+                return Err(FieldError::unsupported(key, value, "null, false or empty"));
+            }
+        }
+        config.check()?;
+        Ok(config)
     }
 
     /// Checks that the numbers are usable.
@@ -148,55 +170,5 @@ impl AdapterConfig {
             "layers_pattern": null,
         });
         format!("{file:#}\n")
-    }
-}
-
-impl File {
-    fn refuse_unsupported(&self) -> Result<(), FieldError> {
-        if let Some(task) = self.task_type.as_deref().filter(|task| *task != "CAUSAL_LM") {
-            return Err(FieldError::unsupported("task_type", task, "CAUSAL_LM"));
-        }
-        if let Some(bias) = self.bias.as_deref().filter(|bias| *bias != "none") {
-            return Err(FieldError::unsupported("bias", bias, "none"));
-        }
-        match &self.init_lora_weights {
-            None | Some(Value::Null | Value::Bool(_)) => {}
-            Some(Value::String(start)) if HARMLESS_STARTS.contains(&start.as_str()) => {}
-            Some(start) => {
-                let supported = "true, false, gaussian, eva, orthogonal";
-                return Err(FieldError::unsupported("init_lora_weights", start, supported));
-            }
-        }
-        let switched_on =
-            |(key, value): &(&String, &Value)| !HARMLESS.contains(&key.as_str()) && !is_off(value);
-        match self.other.iter().find(switched_on) {
-            None => Ok(()),
-            Some((key, value)) => Err(FieldError::unsupported(key, value, "null, false or empty")),
-        }
-    }
-
-    fn into_config(self) -> Result<AdapterConfig, FieldError> {
-        let config = AdapterConfig {
-            rank: self.r,
-            alpha: self.lora_alpha,
-            dropout: self.lora_dropout.unwrap_or(0.0),
-            rslora: self.use_rslora.unwrap_or(false),
-            targets: self.target_modules.resolved(),
-            base_model: self.base_model_name_or_path,
-        };
-        config.check()?;
-        Ok(config)
-    }
-}
-
-/// Whether a setting is absent in effect. Numbers are not: layer 0 is a layer.
-fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(on) => !on,
-        Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
     }
 }

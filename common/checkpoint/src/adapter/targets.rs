@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use regex::{Regex, RegexBuilder};
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::AdapterConfig;
 use crate::FieldError;
 use crate::config::Config;
+use crate::fields::Field;
 use crate::parameters::{self, EMBEDDING, HEAD, Parameter};
 
 /// The linear layers of a block, by the last part of their names.
@@ -23,13 +24,24 @@ const FIXED: [&str; 2] = [EMBEDDING, HEAD];
 const LONGEST_PATTERN: usize = 1 << 20;
 
 /// PEFT's `target_modules`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {
     /// A regular expression for whole names.
     Pattern(String),
     /// Whole names, or their last parts.
     Names(BTreeSet<String>),
+}
+
+impl Field for Targets {
+    const EXPECTED: &'static str =
+        "a list of names of modules, or one text: a regular expression or all-linear";
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(pattern) => Some(Self::Pattern(pattern.clone())),
+            value => Some(Self::Names(Vec::from_value(value)?.into_iter().collect())),
+        }
+    }
 }
 
 impl Targets {

@@ -3,14 +3,16 @@
 //! Reads the files of Transformers 4 (`rope_theta`, `torch_dtype`) and 5 (`rope_parameters`, `dtype`), and writes the
 //! former, which both load. Refuses by name whatever the model code would compute wrongly. Allocates no tensors.
 
-use std::fmt::Display;
+mod arithmetic;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::FieldError;
+use crate::fields::Fields;
+use crate::lfs;
 use crate::rope::{Rope, Scaling};
 
 /// Why a configuration, of a model or of an adapter, cannot be used.
@@ -32,6 +34,9 @@ pub enum Error {
         /// Where and what the parser stumbled over.
         source: serde_json::Error,
     },
+    /// The file stands for another one that was not downloaded.
+    #[error(transparent)]
+    Pointer(#[from] lfs::Pointer),
     /// A value cannot be used.
     #[error("cannot use {path}")]
     Field {
@@ -119,44 +124,6 @@ pub struct Config {
     pub other: Map<String, Value>,
 }
 
-#[derive(Deserialize)]
-struct File {
-    vocab_size: i64,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: i64,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    max_position_embeddings: i64,
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    initializer_range: Option<f64>,
-    hidden_act: Option<String>,
-    #[serde(default)]
-    use_sliding_window: bool,
-    #[serde(default = "default_max_window_layers")]
-    max_window_layers: i64,
-    layer_types: Option<Vec<String>>,
-    quantization_config: Option<Value>,
-    partial_rotary_factor: Option<f64>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-/// As in Transformers.
-fn default_max_window_layers() -> i64 {
-    28
-}
-
 /// Keys that are written from the policy itself, so that stale values are not carried along.
 const REWRITTEN: [&str; 5] = ["model_type", "architectures", "dtype", "torch_dtype", "sliding_window"];
 
@@ -176,17 +143,53 @@ impl Config {
 
     /// Reads the text of a `config.json`; `path` is what errors call it.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        // The architecture first: another one may lack any of the keys that the three families share.
-        let value: Value =
+        lfs::refuse(text.as_bytes(), path)?;
+        let object =
             serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or("missing");
-        let field = |source| Error::Field { path: path.to_owned(), source };
+        Self::from_object(object).map_err(|source| Error::Field { path: path.to_owned(), source })
+    }
+
+    fn from_object(object: Map<String, Value>) -> Result<Self, FieldError> {
+        // The architecture first: another one may lack any of the keys that the three families share.
+        let model_type = object.get("model_type").and_then(Value::as_str).unwrap_or("missing");
         let family = Family::from_model_type(model_type)
-            .ok_or_else(|| FieldError::unsupported("model_type", model_type, "qwen3, qwen2, llama"))
-            .map_err(field)?;
-        let file: File =
-            serde_json::from_value(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        file.refuse_unsupported().and_then(|()| file.into_config(family)).map_err(field)
+            .ok_or_else(|| FieldError::unsupported("model_type", model_type, "qwen3, qwen2, llama"))?;
+        let mut fields = Fields::new(object);
+        let num_hidden_layers = fields.required("num_hidden_layers")?;
+        arithmetic::refuse_unsupported(&mut fields, family, num_hidden_layers)?;
+        let (hidden_size, num_attention_heads) =
+            (fields.required("hidden_size")?, fields.required("num_attention_heads")?);
+        let head_dim = match (fields.optional("head_dim")?, family) {
+            (Some(head_dim), _) => head_dim,
+            // The default of Transformers' Qwen3Config.
+            (None, Family::Qwen3) => 128,
+            (None, _) => hidden_size / i64::max(num_attention_heads, 1),
+        };
+        let max_position_embeddings = fields.required("max_position_embeddings")?;
+        let attention_bias = fields.optional("attention_bias")?.unwrap_or(false);
+        let mut config = Self {
+            family,
+            vocab_size: fields.required("vocab_size")?,
+            hidden_size,
+            intermediate_size: fields.required("intermediate_size")?,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads: fields.optional("num_key_value_heads")?.unwrap_or(num_attention_heads),
+            head_dim,
+            max_position_embeddings,
+            rms_norm_eps: fields.required("rms_norm_eps")?,
+            rope: Rope::take(&mut fields, max_position_embeddings)?,
+            tie_word_embeddings: fields.optional("tie_word_embeddings")?.unwrap_or(false),
+            qkv_bias: attention_bias || family == Family::Qwen2,
+            output_bias: attention_bias && family != Family::Qwen2,
+            mlp_bias: fields.optional("mlp_bias")?.unwrap_or(false) && family == Family::Llama,
+            initializer_range: fields.optional("initializer_range")?.unwrap_or(0.02),
+            other: Map::new(),
+        };
+        config.other = fields.rest();
+        config.other.retain(|key, _| !REWRITTEN.contains(&key.as_str()));
+        config.check()?;
+        Ok(config)
     }
 
     /// Checks that the dimensions are positive and fit each other.
@@ -279,72 +282,5 @@ impl Config {
         let mut text = serde_json::to_string_pretty(&file).expect("a JSON value can always be written");
         text.push('\n');
         text
-    }
-}
-
-impl File {
-    fn refuse_unsupported(&self) -> Result<(), FieldError> {
-        let refuse =
-            |what, found: &dyn Display, supported| Err(FieldError::unsupported(what, found, supported));
-        if self.quantization_config.as_ref().is_some_and(|value| !value.is_null()) {
-            return refuse("quantization_config", &"set", "float32, bfloat16 and float16 weights");
-        }
-        match &self.layer_types {
-            Some(layer_types) => {
-                if let Some(other) = layer_types.iter().find(|layer_type| *layer_type != "full_attention") {
-                    return refuse("layer_types", other, "full_attention");
-                }
-            }
-            // Without a list, Transformers gives the layers from max_window_layers on a window.
-            None if self.use_sliding_window && self.max_window_layers < self.num_hidden_layers => {
-                return refuse("use_sliding_window", &true, "full attention");
-            }
-            None => {}
-        }
-        match self.hidden_act.as_deref() {
-            None | Some("silu") => {}
-            Some(other) => return refuse("hidden_act", &other, "silu"),
-        }
-        match self.partial_rotary_factor {
-            None => Ok(()),
-            Some(factor) if (factor - 1.0).abs() < f64::EPSILON => Ok(()),
-            Some(factor) => refuse("partial_rotary_factor", &factor, "1.0"),
-        }
-    }
-
-    fn into_config(mut self, family: Family) -> Result<Config, FieldError> {
-        self.other.retain(|key, _| !REWRITTEN.contains(&key.as_str()));
-        let head_dim = match (self.head_dim, family) {
-            (Some(head_dim), _) => head_dim,
-            // The default of Transformers' Qwen3Config.
-            (None, Family::Qwen3) => 128,
-            (None, _) => self.hidden_size / self.num_attention_heads.max(1),
-        };
-        let rope = Rope::from_config(
-            self.rope_theta,
-            self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()),
-            self.max_position_embeddings,
-        )?;
-        let config = Config {
-            family,
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
-            head_dim,
-            max_position_embeddings: self.max_position_embeddings,
-            rms_norm_eps: self.rms_norm_eps,
-            rope,
-            tie_word_embeddings: self.tie_word_embeddings,
-            qkv_bias: self.attention_bias || family == Family::Qwen2,
-            output_bias: self.attention_bias && family != Family::Qwen2,
-            mlp_bias: self.mlp_bias && family == Family::Llama,
-            initializer_range: self.initializer_range.unwrap_or(0.02),
-            other: self.other,
-        };
-        config.check()?;
-        Ok(config)
     }
 }

@@ -1,0 +1,22 @@
+//! Git LFS pointers: a few lines of text in place of a large file that was not downloaded.
+
+use std::path::{Path, PathBuf};
+
+/// The first line of every pointer, by the specification of Git LFS.
+const FIRST_LINE: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// A file that is a pointer.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} is a Git LFS pointer and not the file itself, which was not downloaded: run `git lfs install` and `git lfs \
+     pull` in its folder"
+)]
+pub struct Pointer {
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Refuses the content of a file that is a pointer.
+pub fn refuse(content: &[u8], path: &Path) -> Result<(), Pointer> {
+    if content.starts_with(FIRST_LINE) { Err(Pointer { path: path.to_owned() }) } else { Ok(()) }
+}
