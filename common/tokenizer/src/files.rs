@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use podium_checkpoint::lfs;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -94,7 +95,11 @@ enum OneOrSeveral {
 impl Folder {
     pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(TOKENIZER);
-        let tokenizer = fs::read(&path).map_err(|source| Error::File { action: "read", path, source })?;
+        let tokenizer = match fs::read(&path) {
+            Ok(tokenizer) => tokenizer,
+            Err(source) => return Err(Error::File { action: "read", path, source }),
+        };
+        lfs::refuse(&tokenizer, &path)?;
         let config: TokenizerConfig = read_json(&folder.join(TOKENIZER_CONFIG))?.unwrap_or_default();
         // The file of its own wins, as in Transformers.
         let chat_template = match read(&folder.join(CHAT_TEMPLATE))? {
@@ -139,6 +144,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let Some(bytes) = read(path)? else { return Ok(None) };
+    lfs::refuse(&bytes, path)?;
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|source| Error::Json { path: path.to_owned(), source })
 }

@@ -3,6 +3,7 @@
 //! There is one way from messages to token ids, which training, rollouts and evaluation share. Nothing here depends on
 //! the day or on libtorch.
 
+mod diagnosis;
 mod ends;
 mod files;
 mod guard;
@@ -37,6 +38,9 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A file stands for another one that was not downloaded.
+    #[error(transparent)]
+    Pointer(#[from] podium_checkpoint::lfs::Pointer),
     /// A file is not the expected JSON.
     #[error("{path} is not valid JSON of its kind")]
     Json {
@@ -136,7 +140,10 @@ impl Tokenizer {
             Ok(tokenizer)
         };
         let parsed = guarded(folder, VOCABULARY, parse)?;
-        let tokenizer = parsed.map_err(|source| Error::Tokenizer { path, source })?;
+        let tokenizer = parsed.map_err(|source| {
+            let source = diagnosis::explain(&files.tokenizer, source);
+            Error::Tokenizer { path, source }
+        })?;
 
         let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
         let end = files.special_tokens.get("eos_token").and_then(|token| tokenizer.token_to_id(token));

@@ -295,3 +295,15 @@ fn texts_of_bytes_are_normalised() {
     file["decoder"] = byte_level();
     assert_eq!(load(&folder(&[("tokenizer.json", file)])).normalized("e\u{301}").unwrap(), "é");
 }
+
+#[test]
+fn pointers_of_git_lfs_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 11422654\n";
+    fs::write(folder.path().join("tokenizer.json"), pointer).unwrap();
+    let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("tokenizer.json is a Git LFS pointer") && error.contains("git lfs pull"),
+        "{error}"
+    );
+}
