@@ -36,7 +36,9 @@ pub struct RecordedGroup {
 pub struct RecordedCompletion {
     /// Sampled ids, the stop token included.
     pub ids: Vec<u32>,
-    /// Total reward; null where no term could score it.
+    /// Total reward; null where no term could score it. Never left out, since a row that forgot it would be trained on
+    /// as if nothing could score it.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub reward: Option<f64>,
     /// The value of each reward term, before weighting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -163,5 +165,12 @@ mod tests {
         assert_eq!(group.completions[1].finish_reason, FinishReason::Length);
         assert_eq!(group.completions[0].finish_reason, FinishReason::Stop);
         assert!(group.completions[0].logprobs.is_empty());
+    }
+
+    #[test]
+    fn a_reward_may_be_null_but_not_left_out() {
+        let row = r#"{"prompt_ids": [1], "completions": [{"ids": [2]}]}"#;
+        let error = serde_json::from_str::<RecordedGroup>(row).unwrap_err().to_string();
+        assert!(error.starts_with("missing field `reward`"), "{error}");
     }
 }

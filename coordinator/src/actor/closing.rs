@@ -6,6 +6,7 @@ use podium_grpo::{Group, PolicyVersion, Step};
 use podium_proto::convert::{Slot, TryFromMessage};
 use podium_proto::v1;
 use podium_recsys::diagnostics::Answer;
+use serde_json::Value;
 
 use super::Error;
 use crate::curriculum::Curriculum;
@@ -58,6 +59,9 @@ pub(super) fn close_step(
     let diagnosed = curriculum.diagnostics().figures(&answers);
     let known = step::StepFigures { step, groups: &groups, diagnosed: &diagnosed, tokens_before, seconds };
     let row = step::row(&known, &figures.clone().unwrap_or_default());
+    if row.get("reward").is_some_and(Value::is_null) {
+        tracing::warn!("no completion of step {} has a reward: nothing is learned from it", step.0 + 1);
+    }
     let record = StepRecord { reported: figures.is_some(), row, samples: kept };
     if let Some(recording) = recording {
         recording.add(step, &groups)?;

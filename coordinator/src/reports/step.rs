@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::store::Row;
 
 /// What the coordinator knows of a step.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct StepFigures<'a> {
     /// The step.
     pub step: Step,
@@ -63,6 +63,7 @@ pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
     row.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
 }
 
+/// A value of a row; null where there is none.
 fn number(value: f64) -> Value {
     // Whole numbers are written as such: `"num_tokens":512`.
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
@@ -71,9 +72,17 @@ fn number(value: f64) -> Value {
 fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
     let scored = |group: &Group| group.rewards.iter().flatten().copied().collect::<Vec<f64>>();
     let zero = groups.iter().filter(|group| has_zero_variance(&group.rewards)).count();
+    // A group that nothing could score has no mean; a step of such groups has none either, and its row says null.
+    let mean_of = |value: fn(std::vec::IntoIter<f64>) -> f64| {
+        let mut of_groups = groups.iter().map(scored).filter(|scored| !scored.is_empty()).peekable();
+        if of_groups.peek().is_none() {
+            return f64::NAN;
+        }
+        mean(of_groups.map(|scored| value(scored.into_iter())))
+    };
     let mut figures = vec![
-        ("reward".to_owned(), mean(groups.iter().map(|group| mean(scored(group).into_iter())))),
-        ("reward_std".to_owned(), mean(groups.iter().map(|group| std(scored(group).into_iter())))),
+        ("reward".to_owned(), mean_of(mean)),
+        ("reward_std".to_owned(), mean_of(std)),
         ("frac_reward_zero_std".to_owned(), zero as f64 / groups.len().max(1) as f64),
     ];
     let names = groups.first().map(|group| group.reward_terms.as_slice()).unwrap_or_default();
@@ -172,6 +181,14 @@ mod tests {
         assert_eq!((get("groups/refilled"), get("groups/discarded")), (1.0, 2.0));
         assert_eq!((get("groups/frac_zero_std_first"), get("frac_reward_zero_std")), (0.5, 0.5));
         assert_eq!((get("groups/policy_lag/mean"), get("groups/policy_lag/max")), (0.5, 1.0));
+        let unscored = |index| Group { rewards: vec![None, None], ..group(index, [0.0, 0.0]) };
+        let partly = [group(0, [0.0, 1.0]), unscored(1)];
+        let partly = super::row(&StepFigures { groups: &partly, ..figures }, &reported);
+        assert_eq!(partly["reward"].as_f64(), Some(0.5), "only what was scored counts");
+        let nothing = [unscored(0), unscored(1)];
+        let nothing = super::row(&StepFigures { groups: &nothing, ..figures }, &reported);
+        assert!(nothing["reward"].is_null() && nothing["reward_std"].is_null());
+        assert!(!numbers(&nothing).contains_key("reward"));
         add_report(&mut row, &BTreeMap::from([("loss".to_owned(), 0.5), ("reward".to_owned(), 7.0)]));
         assert_eq!((row["loss"].as_f64(), row["reward"].as_f64()), (Some(0.5), Some(0.75)));
     }

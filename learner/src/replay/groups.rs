@@ -44,6 +44,19 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// A group is not of the size that the settings ask for.
+    #[error(
+        "{place}: a group of {found} completions: expected {expected}, as rollout.group_size (grpo.num_generations) \
+         says; leave the setting out, or correct it"
+    )]
+    GroupSize {
+        /// File and line.
+        place: String,
+        /// Its completions.
+        found: usize,
+        /// The setting.
+        expected: usize,
+    },
     /// A completion's listed items are not its own.
     #[error("{place}: {source}")]
     Items {
@@ -73,6 +86,15 @@ pub enum Error {
     },
 }
 
+/// How rows make steps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Groups a step.
+    pub(super) per_step: usize,
+    /// Completions a group, where the settings say it.
+    pub(super) group_size: Option<usize>,
+}
+
 /// Groups in the order of their steps.
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -84,14 +106,20 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Reads a file whose rows make steps of `per_step` groups; rows that fill no step are left out.
-    pub(super) fn read(path: &Path, per_step: usize, model: &Path, options: &Options) -> Result<Self, Error> {
+    /// Reads a file whose rows make steps of this shape; rows that fill no step are left out.
+    pub(super) fn read(path: &Path, shape: Shape, model: &Path, options: &Options) -> Result<Self, Error> {
         let mut rows: Vec<json_lines::Row<RecordedGroup>> = json_lines::read(path, EXPECTED)?;
-        let (found, per_step) = (rows.len(), per_step.max(1));
+        let (found, per_step) = (rows.len(), shape.per_step.max(1));
         if found < per_step {
             return Err(Error::TooFew { path: path.to_owned(), found, expected: per_step });
         }
         let first = rows[0].value.clone();
+        if let (count, Some(expected)) = (first.completions.len(), shape.group_size)
+            && count != expected
+        {
+            let place = place(path, rows[0].line);
+            return Err(Error::GroupSize { place, found: count, expected });
+        }
         for row in &rows {
             check(&row.value, &first, options, &place(path, row.line))?;
         }

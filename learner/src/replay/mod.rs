@@ -21,6 +21,7 @@ use crate::lora;
 use crate::rank::{self, precision};
 use crate::update::{self, Metrics, Updater};
 use groups::Recording;
+use settings::Settings;
 
 /// Why groups could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +74,10 @@ pub struct Options {
 
 /// Trains on all groups; the metrics of the last pass, and where the policy is.
 pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
-    let mut file = settings::load(options.run_file.as_deref(), &options.overrides)?;
+    let Settings { mut file, group_size } = settings::load(options.run_file.as_deref(), &options.overrides)?;
     device::set_threads(options.threads.unwrap_or(file.learner.threads as usize))?;
-    let recording = Recording::read(&options.groups, options.groups_per_step, &options.model, &file.grpo)?;
+    let shape = groups::Shape { per_step: options.groups_per_step, group_size };
+    let recording = Recording::read(&options.groups, shape, &options.model, &file.grpo)?;
     file.run.steps = recording.steps();
     // Recorded groups cannot be sampled again.
     file.learner.max_logprob_gap_nats = 0.0;
@@ -101,6 +103,9 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     for step in 0..recording.steps() {
         let share = recording.share(step);
         let summary = summary::of(&share, &mut tokens);
+        if summary.get("reward").is_some_and(|reward| reward.is_nan()) {
+            tracing::warn!("no completion of step {} has a reward: nothing is learned from it", step + 1);
+        }
         for metrics in updater.update(&share, &mut Alone)? {
             pass += 1;
             last = summary::row(&summary, metrics);

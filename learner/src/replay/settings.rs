@@ -7,12 +7,15 @@ use podium_config::{Error, Override, RunFile};
 /// What differs from the defaults of a run.
 const BASE: &str = "[learner]\nlearning_rate = 1e-3\n";
 
+/// Completions a group.
+const GROUP_SIZE: &str = "rollout.group_size";
+
 /// Fields of TRL's `GRPOConfig` that a run file has in other sections.
 const ELSEWHERE: [(&str, &str); 12] = [
     ("temperature", "rollout.temperature"),
     ("top_p", "rollout.top_p"),
     ("top_k", "rollout.top_k"),
-    ("num_generations", "rollout.group_size"),
+    ("num_generations", GROUP_SIZE),
     ("learning_rate", "learner.learning_rate"),
     ("lr_scheduler_type", "learner.lr_scheduler_type"),
     ("warmup_steps", "learner.warmup_steps"),
@@ -23,17 +26,25 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("weight_decay", "learner.weight_decay"),
 ];
 
+/// What the settings say.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) file: RunFile,
+    /// Completions a group, where somebody said it; rows say it otherwise.
+    pub(super) group_size: Option<usize>,
+}
+
 /// Reads the settings.
-pub(super) fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<RunFile, Error> {
-    let overrides: Vec<Override> = overrides
-        .iter()
-        .filter_map(|text| translated(text))
-        .map(|text| text.parse())
-        .collect::<Result<_, _>>()?;
-    match run_file {
-        Some(path) => RunFile::load(path, &overrides),
-        None => RunFile::parse(BASE, "the defaults of replay", &overrides),
-    }
+pub(super) fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<Settings, Error> {
+    let translated: Vec<String> = overrides.iter().filter_map(|text| translated(text)).collect();
+    let sets_size = |text: &String| text.split_once('=').is_some_and(|(key, _)| key.trim() == GROUP_SIZE);
+    let said = run_file.is_some() || translated.iter().any(sets_size);
+    let overrides: Vec<Override> = translated.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let file = match run_file {
+        Some(path) => RunFile::load(path, &overrides)?,
+        None => RunFile::parse(BASE, "the defaults of replay", &overrides)?,
+    };
+    Ok(Settings { group_size: said.then_some(file.rollout.group_size as usize), file })
 }
 
 /// An assignment by a run file's names, with values as a run file has them; nothing where Python's `None` leaves the
@@ -74,7 +85,8 @@ mod tests {
             "grpo.epsilon_high=None",
             "learner.adam_beta2=0.95",
         ];
-        let file = load(None, &settings.map(str::to_owned)).unwrap();
+        let Settings { file, group_size } = load(None, &settings.map(str::to_owned)).unwrap();
+        assert_eq!(group_size, None);
         assert!((file.rollout.temperature - 0.7).abs() < f64::EPSILON);
         assert!((file.learner.learning_rate - 1e-3).abs() < f64::EPSILON);
         assert!((file.learner.adam_beta2 - 0.95).abs() < f64::EPSILON);
@@ -83,5 +95,7 @@ mod tests {
         let error = load(None, &["grpo.los_type=dapo".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("did you mean `grpo.loss_type`"));
         assert!(load(None, &["grpo.loss_type".to_owned()]).is_err());
+        let sized = |text: &str| load(None, &[text.to_owned()]).unwrap().group_size;
+        assert_eq!((sized("grpo.num_generations=4"), sized("rollout.group_size=6")), (Some(4), Some(6)));
     }
 }

@@ -15,6 +15,8 @@ pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
     let terminated =
         || completions().filter(|completion| !cut(completion)).map(|completion| completion.len() as f64);
     let rewards = || share.groups.iter().flat_map(|group| &group.rewards).flatten().copied();
+    // Of nothing there is no mean: the row has null then, as TRL's has NaN.
+    let of_rewards = |value: f64| if rewards().next().is_some() { value } else { f64::NAN };
     *tokens += share.tokens_in_step;
     *tokens += share
         .groups
@@ -23,8 +25,8 @@ pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
         .sum::<u64>();
     let count = completions().count().max(1) as f64;
     [
-        ("reward", mean(rewards())),
-        ("reward_std", std(rewards().collect::<Vec<_>>().into_iter())),
+        ("reward", of_rewards(mean(rewards()))),
+        ("reward_std", of_rewards(std(rewards().collect::<Vec<_>>().into_iter()))),
         ("completions/mean_length", mean(lengths())),
         ("completions/min_length", lengths().reduce(f64::min).unwrap_or(0.0)),
         ("completions/max_length", lengths().reduce(f64::max).unwrap_or(0.0)),
@@ -47,7 +49,7 @@ pub(super) fn row(groups: &Metrics, mut pass: Metrics) -> Metrics {
     pass
 }
 
-/// The line of the optimizer's step `number`, counted from 1.
+/// The line, null in place of what is no number, of the optimizer's step `number`, counted from 1.
 pub(super) fn line(number: u64, row: &Metrics) -> String {
     let mut line = serde_json::Map::from_iter([("step".to_owned(), json!(number))]);
     line.extend(row.iter().map(|(name, value)| (name.clone(), json!(value))));

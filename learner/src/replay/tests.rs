@@ -27,7 +27,8 @@ impl Replay {
         Self { folder }
     }
 
-    fn run(&self, groups: &str, settings: &[&str]) -> Result<Vec<Metrics>, Error> {
+    /// Replays, and returns metrics.jsonl.
+    fn text(&self, groups: &str, settings: &[&str]) -> Result<String, Error> {
         let path = |name: &str| self.folder.path().join(name);
         fs::write(path("groups.jsonl"), groups).unwrap();
         let options = Options {
@@ -42,7 +43,11 @@ impl Replay {
             threads: None,
         };
         run(&options)?;
-        let text = fs::read_to_string(path("out").join("metrics.jsonl")).unwrap();
+        Ok(fs::read_to_string(path("out").join("metrics.jsonl")).unwrap())
+    }
+
+    fn run(&self, groups: &str, settings: &[&str]) -> Result<Vec<Metrics>, Error> {
+        let text = self.text(groups, settings)?;
         Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 
@@ -97,5 +102,19 @@ fn a_row_at_fault_is_named() {
     refused("[4]", "[4]", &corrected, "groups.jsonl:1: logprobs is missing");
     let masked = ["grpo.mask_truncated_completions=true"];
     refused("[4]", "[4]", &masked, "groups.jsonl:1: a completion has no finish_reason");
+    refused(r#", "reward": null"#, "", &[], "missing field `reward`");
+    let sized = "groups.jsonl:1: a group of 2 completions: expected 8, as rollout.group_size";
+    refused("[4]", "[4]", &["grpo.num_generations=8"], sized);
     assert!(replay.refused("", &[]).contains("holds 0 groups: expected at least 2"));
+}
+
+#[test]
+fn a_step_without_any_reward_has_none() {
+    let replay = Replay::new();
+    let unscored = GROUPS.replace("1.0}, {", "null}, {").replace("0.0}", "null}").replace("0.5}", "null}");
+    let text = replay.text(&unscored, &["grpo.num_generations=2"]).unwrap();
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rows[0]["reward"].is_null() && rows[0]["reward_std"].is_null(), "{}", rows[0]);
+    assert_eq!((rows[0]["loss"].as_f64(), rows[0]["grad_norm"].as_f64()), (Some(0.0), Some(0.0)));
+    assert!((rows[1]["reward"].as_f64().unwrap() - 1.25 / 2.0).abs() < 1e-12);
 }
