@@ -63,6 +63,9 @@ pub(crate) struct Options {
     /// The chat template's `enable_thinking`, for templates that know it.
     #[arg(long, value_name = "true|false")]
     enable_thinking: Option<bool>,
+    /// Further variables of the chat template, as a JSON object.
+    #[arg(long, value_name = "JSON", value_parser = template_variables, default_value = "{}")]
+    template_variables: TemplateVariables,
     /// Rows that are sampled as one batch.
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch_size: usize,
@@ -75,6 +78,13 @@ pub(crate) struct Options {
     /// Threads that libtorch computes with.
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
+}
+
+/// Variables by name.
+type TemplateVariables = BTreeMap<String, Value>;
+
+fn template_variables(text: &str) -> Result<TemplateVariables, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// Why there is no output.
@@ -117,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut rows = rows(&options.input)?;
 
     let dtype = if options.bfloat16 { DataType::Bfloat16 } else { DataType::Float32 };
-    let variables = Variables::prompt(options.enable_thinking, &BTreeMap::new());
+    let variables = Variables::prompt(options.enable_thinking, &options.template_variables);
     let mut sampler = Sampler::new(&options.device, dtype, options.threads, variables)?;
     let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
     let source = Source { version: PolicyVersion::START, content: None };
@@ -278,6 +288,7 @@ mod tests {
             greedy: false,
             ignore_stop: false,
             enable_thinking: None,
+            template_variables: TemplateVariables::new(),
             batch_size: 2,
             device: "cpu".into(),
             bfloat16: false,
@@ -332,6 +343,22 @@ mod tests {
         }
         assert_ne!(rows[1]["completions"], rows[2]["completions"], "rows have numbers of their own");
         assert_eq!(rows, generated(|_| {}, INPUT).unwrap());
+    }
+
+    #[test]
+    fn variables_reach_the_chat_template() {
+        let template = "{{ date | default('b') }} {{ messages[0].content }}";
+        let row = r#"{"messages": [{"role": "user", "content": "c"}]}"#;
+        let prompt = |variables: &str| {
+            let with_template = |options: &mut Options| {
+                let settings = json!({"eos_token": "<end>", "chat_template": template});
+                std::fs::write(options.model.join("tokenizer_config.json"), settings.to_string()).unwrap();
+                options.template_variables = template_variables(variables).unwrap();
+            };
+            generated(with_template, row).unwrap()[0]["prompt_ids"].clone()
+        };
+        assert_eq!((prompt("{}"), prompt(r#"{"date": "a"}"#)), (json!([6, 7]), json!([5, 7])));
+        assert!(template_variables("[1]").is_err());
     }
 
     #[test]

@@ -141,6 +141,8 @@ fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<RunFile, Error> {
@@ -188,6 +190,23 @@ mod tests {
     fn a_resolved_file_reads_back_as_itself() {
         let file = read("[data]\ndir = \"x\"", &[], &["grpo.epsilon_high=0.28"]).unwrap();
         assert_eq!(read(&file.to_toml(), &[], &[]).unwrap(), file);
+    }
+
+    #[test]
+    fn template_variables_are_what_a_template_knows() {
+        let text = "[model.template_variables]\nsome_date = 2026-11-28\nlist = [1, 2.5, true]";
+        let flag = "model.template_variables.date_string=2026-01-02";
+        let file = read(text, &[("PODIUM_MODEL__TEMPLATE_VARIABLES__WHO", "me")], &[flag]).unwrap();
+        let variables = &file.model.template_variables;
+        assert_eq!(
+            (&variables["some_date"], &variables["date_string"]),
+            (&json!("2026-11-28"), &json!("2026-01-02"))
+        );
+        assert_eq!((&variables["list"], &variables["who"]), (&json!([1, 2.5, true]), &json!("me")));
+        assert_eq!(read(&file.to_toml(), &[], &[]).unwrap(), file);
+        let refused = read("", &[], &["model.template_variables.x=nan"]).unwrap_err();
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(cause.contains("x is NaN: expected a finite number"), "{cause}");
     }
 
     #[test]

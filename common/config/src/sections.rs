@@ -1,6 +1,7 @@
 //! The sections of a run file. The comments of fields become docs/configuration.md.
 
 mod defaults;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,7 +52,8 @@ pub struct Model {
     /// without it the template decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_thinking: Option<bool>,
-    /// Further variables of the chat template, by name.
+    /// Further variables of the chat template, by name. A date without quotes is its text.
+    #[serde(deserialize_with = "variables::read")]
     pub template_variables: BTreeMap<String, serde_json::Value>,
 }
 

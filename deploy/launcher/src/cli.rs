@@ -48,6 +48,9 @@ pub(crate) enum Command {
         /// Run files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Set a key of each run file; may be repeated
+        #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+        assignments: Vec<Override>,
     },
     /// Drop a policy version of a stopped run, the versions after it, and all that was sampled from them; the run makes them
     /// again when it is started the next time
@@ -193,6 +196,15 @@ mod tests {
         assert_eq!((file.launch.workers, file.launch.learner_ranks), (3, 2));
         assert_eq!(file.network.collective, podium_config::CollectiveChoice::Tcp);
         assert!((file.grpo.beta - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn run_files_are_checked_as_they_would_run() {
+        let line = "podium check-config run.toml other.toml --set grpo.beta=0.5 --set run.seed=3";
+        let Command::CheckConfig { files, assignments } = Cli::parse_from(line.split(' ')).command else {
+            panic!("no check")
+        };
+        assert_eq!((files.len(), assignments.len()), (2, 2));
     }
 
     #[test]

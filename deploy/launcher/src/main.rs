@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
         Command::Train { run_file, flags } => commands::train(&run_file, &flags).await,
         Command::Evaluate { run_file, asked, flags } => commands::evaluate(&run_file, &asked, &flags).await,
         Command::Status(flags) => commands::status(&flags).await,
-        Command::CheckConfig { files } => Ok(commands::check_config(&files)),
+        Command::CheckConfig { files, assignments } => Ok(commands::check_config(&files, &assignments)),
         Command::DropVersion { out, version } => commands::drop_version(out, version),
         Command::Report { out } => commands::report(out),
     };

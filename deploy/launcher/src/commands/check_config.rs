@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use podium_config::RunFile;
+use podium_config::{Override, RunFile};
 
-/// Says of each file whether a run could start from it.
-pub(crate) fn check_config(files: &[PathBuf]) -> ExitCode {
+/// Says of each file, with `overrides` on top, whether a run could start from it.
+pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        match RunFile::load(file, &[]) {
+        match RunFile::load(file, overrides) {
             Ok(run) => {
                 println!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
                 if let Ok(rewards) = run.rewards() {
