@@ -18,6 +18,7 @@ use crate::naming::names;
 use crate::pictures::{self, Pictures};
 use crate::session::{self, Outcome, Question};
 use crate::source;
+use crate::wording;
 
 /// Longest caption, in words.
 const MOST_WORDS: usize = 50;
@@ -116,7 +117,7 @@ fn enter(entries: &mut Map<String, Value>, item: ItemId, title: &str, caption: &
 /// Takes a caption that keeps the rules, or says which one it breaks.
 fn caption(answer: &str, title: &str) -> Result<String, String> {
     let caption = answer.split_whitespace().collect::<Vec<_>>().join(" ");
-    let count = caption.split(' ').count();
+    let count = wording::count(&caption);
     if caption.is_empty() {
         Err("it is empty".to_owned())
     } else if count > MOST_WORDS {
@@ -139,5 +140,17 @@ mod tests {
         assert!(caption(&"word ".repeat(50), "Dogs").is_ok());
         assert!(caption(&"word ".repeat(51), "Dogs").unwrap_err().contains("51 words"));
         assert!(caption("The Night Train at noon", "Night Train").unwrap_err().contains("title"));
+        assert!(caption("海报上写着卧虎藏龙", "卧虎藏龙").unwrap_err().contains("title"));
+        // Fifty words and a hundred, in scripts that put no spaces between them.
+        for sentence in ["黑色的猫和红色的狗", "黒い猫と赤い犬が", "แมวสีดำและหมาสีแดง"]
+        {
+            let words = wording::count(sentence);
+            assert!((5..=8).contains(&words), "{sentence}: {words}");
+            assert!(caption(&sentence.repeat(50 / words - 1), "Dogs").is_ok(), "{sentence}");
+            assert!(
+                caption(&sentence.repeat(100 / words), "Dogs").unwrap_err().contains("at most 50"),
+                "{sentence}"
+            );
+        }
     }
 }

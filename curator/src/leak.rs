@@ -8,6 +8,7 @@ use podium_recsys::{Item, ItemId, UserId};
 
 use crate::endpoint::Message;
 use crate::naming::names;
+use crate::wording::{folded, says};
 
 /// A request that gives the target away.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +26,13 @@ pub(crate) fn check(user: UserId, target: &Item, messages: &[Message], told: &[&
     let gives_away = |found: &dyn Fn(&str) -> bool| {
         request.iter().any(|text| found(text)) && !told.iter().any(|text| found(text))
     };
-    let token = target.id.to_string();
+    let token = folded(&target.id.to_string());
     let caption = target.caption.as_deref().filter(|caption| !caption.is_empty());
-    let what = if gives_away(&|text| text.contains(&token)) {
+    let what = if gives_away(&|text| folded(text).contains(&token)) {
         "number"
     } else if gives_away(&|text| names(text, &target.title)) {
         "title"
-    } else if caption.is_some_and(|caption| gives_away(&|text| text.contains(caption))) {
+    } else if caption.is_some_and(|caption| gives_away(&|text| says(text, caption))) {
         "caption"
     } else {
         return Ok(());
@@ -63,5 +64,60 @@ mod tests {
             assert_eq!(check(request, &[]).unwrap_err().what, what);
         }
         assert!(check("1. [ITEM_3] The Night Train", &["The Night Train"]).is_ok());
+        assert!(
+            check("1. [ITEM_3] The Night–Train", &["THE NIGHT TRAIN"]).is_ok(),
+            "told in other characters"
+        );
+    }
+
+    #[test]
+    fn leaks_are_found_in_every_script_and_form() {
+        let target = |title: &str, caption: &str| Item {
+            id: ItemId(7),
+            title: title.to_owned(),
+            caption: Some(caption.to_owned()),
+            interactions: 0,
+        };
+        let check = |target: &Item, request: &str| check(UserId(1), target, &[Message::user(request)], &[]);
+        for (title, caption, number, titled, described, clean) in [
+            (
+                "卧虎藏龙",
+                "竹林里两个剑客在打斗",
+                "接下来是［ITEM_7］",
+                "下一部是《卧虎藏龙》",
+                "画面：竹林里，两个剑客在打斗。",
+                "竹林里的剑客",
+            ),
+            (
+                "千と千尋の神隠し",
+                "赤い橋の上の少女",
+                "次は [item_7]",
+                "次は千と千尋の神隠しです",
+                "次：「赤い橋の上の少女」",
+                "橋の上の赤い少女",
+            ),
+            (
+                "สตรีเหล็ก",
+                "นักกีฬาในสนามสีเขียว",
+                "ต่อไป [ＩＴＥＭ_7]",
+                "ต่อไปคือสตรีเหล็ก",
+                "ภาพนักกีฬาในสนามสีเขียว",
+                "สนามสีเขียว",
+            ),
+            (
+                "Beauty & the Beast",
+                "a girl’s yellow dress",
+                "[ITEM_7]",
+                "beauty and the beast",
+                "A GIRL'S YELLOW DRESS",
+                "a yellow dress",
+            ),
+        ] {
+            let target = target(title, caption);
+            assert!(check(&target, clean).is_ok(), "{clean}");
+            for (request, what) in [(number, "number"), (titled, "title"), (described, "caption")] {
+                assert_eq!(check(&target, request).unwrap_err().what, what, "{request}");
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ mod source;
 mod spread;
 mod store;
 mod vocabulary;
+mod wording;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};

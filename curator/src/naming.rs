@@ -1,81 +1,150 @@
 //! Whether a text names a title.
 
-/// Articles that catalogues move to the end: `Lion King, The`.
-const ARTICLES: [&str; 3] = ["the", "a", "an"];
+use std::ops::Range;
 
-/// Whether `text` names `title`: all words of the title stand in it one after the other, whatever the case and the
-/// punctuation. A year in brackets at the end and an article do not belong to the title. Where a title is a single
-/// word, its case has to be that of the title too, since most such words mean something else in lower case.
+use crate::wording::{Plain, Unit, fold, is_hangul, is_katakana};
+
+/// Articles that do not belong to a title that they begin.
+const ARTICLES: [&str; 3] = ["the", "a", "an"];
+/// Further articles that catalogues move to the end behind a comma: `Haine, La`.
+const MOVED_ARTICLES: [&str; 20] = [
+    "a", "an", "das", "de", "den", "der", "det", "die", "een", "ein", "eine", "el", "gli", "il", "l", "la",
+    "las", "le", "les", "lo",
+];
+/// Particles that follow a Korean word without a space.
+const PARTICLES: [&str; 26] = [
+    "가",
+    "과",
+    "께",
+    "나",
+    "는",
+    "도",
+    "라",
+    "라는",
+    "로",
+    "를",
+    "만",
+    "보다",
+    "부터",
+    "에",
+    "에게",
+    "에서",
+    "와",
+    "으로",
+    "은",
+    "을",
+    "의",
+    "이",
+    "이라는",
+    "까지",
+    "처럼",
+    "한테",
+];
+/// A single word in capitals names a title from this length on: shorter ones are mostly abbreviations.
+const SHORTEST_CAPITALS: usize = 3;
+
+/// Whether `text` names `title`: all words of the title stand in it one after the other, whatever the case, the accents,
+/// the punctuation and the form of the characters. A year in brackets at the end and an article do not belong to the title.
+///
+/// Where a title is a single word, its case has to be that of the title too, or all capitals, since most such words mean
+/// something else in lower case. A title of a script without spaces is found inside a text without them; if it is a single
+/// word of the dictionary, a word of the text has to begin and to end where it does.
 pub(crate) fn names(text: &str, title: &str) -> bool {
-    let title = without_year(title);
-    let mut name: Vec<&str> = words(title).collect();
-    if name.is_empty() {
+    let title = Title::of(title);
+    let text = Plain::new(text);
+    let Some(last) = title.words.last() else {
         // A title of symbols alone.
-        return !title.is_empty() && text.contains(title);
+        return !title.plain.text().is_empty() && text.text().contains(title.plain.text());
+    };
+    let units = text.units();
+    let word = |unit: &Unit| &text.text()[unit.span.clone()];
+    if let ([only], [unit]) = (&title.words[..], &title.units[..])
+        && !unit.spaceless
+    {
+        let cased = &title.plain.text()[unit.span.clone()];
+        return units.iter().map(word).any(|found| {
+            found == cased || (fold(found) == *only && is_capitals(found)) || is_with_particle(found, cased)
+        });
     }
-    for end in [name.len() - 1, 0] {
-        if name.len() > 1 && ARTICLES.contains(&name[end].to_lowercase().as_str()) {
-            name.remove(end);
-        }
+    let folded: Vec<String> = units.iter().map(|unit| fold(word(unit))).collect();
+    let before = &title.words[..title.words.len() - 1];
+    let found = folded.windows(title.words.len()).enumerate().filter(|(_, window)| {
+        window
+            .split_last()
+            .is_some_and(|(end, start)| start == before && (end == last || is_inflected(end, last)))
+    });
+    let mut spans = found.map(|(at, _)| units[at].span.start..units[at + title.words.len() - 1].span.end);
+    if title.is_dictionary_word() {
+        let boundaries = text.boundaries();
+        return spans.any(|span| is_apart(text.text(), &boundaries, &span));
     }
-    if let [word] = name[..] {
-        return words(text).any(|other| other == word);
-    }
-    let lower =
-        |words: &mut dyn Iterator<Item = &str>| -> Vec<String> { words.map(str::to_lowercase).collect() };
-    let (text, name) = (lower(&mut words(text)), lower(&mut name.into_iter()));
-    text.windows(name.len()).any(|window| window == name)
+    spans.next().is_some()
 }
 
-/// The words of a text: runs of letters and digits, with apostrophes inside.
-pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| !letter.is_alphanumeric() && letter != '\'')
-        .map(|word| word.trim_matches('\''))
-        .filter(|word| !word.is_empty())
+/// A title taken apart.
+struct Title {
+    plain: Plain,
+    units: Vec<Unit>,
+    /// The units, folded.
+    words: Vec<String>,
+}
+
+impl Title {
+    fn of(title: &str) -> Self {
+        let plain = Plain::new(title);
+        let plain = plain.part(0..without_year(plain.text()).len());
+        let mut units = plain.units();
+        let word = |unit: &Unit| fold(&plain.text()[unit.span.clone()]);
+        if let [.., before, last] = &units[..] {
+            let moved = plain.text()[before.span.end..last.span.start].trim() == ",";
+            let article = word(last);
+            if article == "the" || (moved && MOVED_ARTICLES.contains(&article.as_str())) {
+                units.pop();
+            }
+        }
+        if units.len() > 1 && ARTICLES.contains(&word(&units[0]).as_str()) {
+            units.remove(0);
+        }
+        let words = units.iter().map(word).collect();
+        Self { plain, units, words }
+    }
+
+    /// Whether it is one word of a script without spaces.
+    fn is_dictionary_word(&self) -> bool {
+        self.units.iter().all(|unit| unit.spaceless) && self.plain.dictionary_words() == 1
+    }
+}
+
+/// Whether a word of the text is the title's last one with an ending that belongs to the sentence.
+fn is_inflected(found: &str, last: &str) -> bool {
+    found.strip_prefix(last).is_some_and(|ending| ending == "'s") || is_with_particle(found, last)
+}
+
+fn is_with_particle(found: &str, word: &str) -> bool {
+    word.chars().next_back().is_some_and(is_hangul)
+        && found.strip_prefix(word).is_some_and(|ending| PARTICLES.contains(&ending))
+}
+
+fn is_capitals(word: &str) -> bool {
+    word.chars().count() >= SHORTEST_CAPITALS && !word.chars().any(char::is_lowercase)
+}
+
+/// Whether words of the text begin and end where the span does, and no run of Katakana goes on beyond it.
+fn is_apart(text: &str, boundaries: &[usize], span: &Range<usize>) -> bool {
+    let boundary = |at: usize| boundaries.binary_search(&at).is_ok();
+    let katakana = |letter: Option<char>| letter.is_some_and(is_katakana);
+    let goes_on = |at: usize| katakana(text[..at].chars().next_back()) && katakana(text[at..].chars().next());
+    [span.start, span.end].into_iter().all(|at| boundary(at) && !goes_on(at))
 }
 
 fn without_year(title: &str) -> &str {
-    let title = title.trim();
+    let title = title.trim_end();
     let year = title.strip_suffix(')').and_then(|rest| rest.rsplit_once('('));
     match year {
-        Some((name, year)) if year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()) => {
-            name.trim()
-        }
+        Some((name, year)) if year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => title,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn titles_are_found_however_they_are_written() {
-        for (text, title, expected) in [
-            ("A poster of TOY STORY with a cowboy", "Toy Story (1995)", true),
-            ("A toy tells its story", "Toy Story (1995)", false),
-            ("the lion king stands on a rock", "Lion King, The (1994)", true),
-            ("a lion, a king", "Lion King, The (1994)", false),
-            ("Two men in the Heat of L.A.", "Heat (1995)", true),
-            ("the heat of summer", "Heat (1995)", false),
-            ("It shows a clown", "It", true),
-            ("it's red", "It", false),
-            ("The words \"It's Complicated\" above a couple", "It's Complicated", true),
-            ("Spider-Man swings", "Spider Man", true),
-            ("stars ★★★ above", "★★★", true),
-            ("stars", "★★★", false),
-            ("anything", "", false),
-            ("anything", "(1995)", false),
-            ("東京物語 poster", "東京物語", true),
-        ] {
-            assert_eq!(names(text, title), expected, "{text:?} names {title:?}");
-        }
-    }
-
-    #[test]
-    fn a_title_of_a_megabyte_is_no_trouble() {
-        let title = "very ".repeat(200_000) + "long";
-        assert!(!names("a very long caption", &title));
-        assert!(names(&format!("x {title} y"), &title));
-    }
-}
+mod tests;

@@ -17,8 +17,8 @@ use std::collections::BTreeSet;
 use podium_recsys::ranking::Metric;
 use serde::{Deserialize, Serialize};
 
-use crate::naming::words;
 use crate::reasoning::steps::Steps;
+use crate::wording::words;
 
 /// English words that two texts share whatever they are about. Texts in other languages lose nothing by them.
 const COMMON: [&str; 61] = [
@@ -62,7 +62,7 @@ pub(super) fn prediction(ranks: &[Option<usize>]) -> f64 {
 
 fn dice(one: &str, other: &str) -> f64 {
     let content = |text: &str| -> BTreeSet<String> {
-        words(text).map(str::to_lowercase).filter(|word| !COMMON.contains(&word.as_str())).collect()
+        words(text).into_iter().filter(|word| !COMMON.contains(&word.as_str())).collect()
     };
     let (one, other) = (content(one), content(other));
     let all = one.len() + other.len();
@@ -83,6 +83,22 @@ mod tests {
         let other = Steps(["the dark", "bright", "- RAIN", "light"]);
         assert!((agreement(&one, &other) - (2.0 / 3.0 + 0.0 + 1.0 + 0.0) / 4.0).abs() < 1e-12);
         assert!(dice("the of", "and").abs() < 1e-12, "nothing said is nothing shared");
+    }
+
+    #[test]
+    fn agreement_is_of_words_in_every_script() {
+        for (one, same, other, unlike) in [
+            ("it’s a dark film", "IT'S DARK, a ＦＩＬＭ", "a dark comedy", "bright songs"),
+            ("Straße & Café", "strasse café", "eine strasse", "ein fluss"),
+            ("喜欢黑暗的电影", "黑暗的电影，喜欢！", "喜欢黑暗的音乐", "明亮城市"),
+            ("暗い映画を好む", "好む、暗い映画を", "暗い音楽を好む", "明るい町"),
+            ("ชอบหนังมืด", "หนังมืด ชอบ", "ชอบเพลงมืด", "เมืองสว่าง"),
+        ] {
+            assert!((dice(one, same) - 1.0).abs() < 1e-12, "{one} {same}: {}", dice(one, same));
+            let half = dice(one, other);
+            assert!(0.3 < half && half < 0.9, "{one} {other}: {half}");
+            assert!(dice(one, unlike) < 1e-12, "{one} {unlike}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::mix::MIXED;
 use crate::naming::names;
 use crate::reasoning::{Modality, file, users};
 use crate::source;
+use crate::wording::folded;
 use findings::{Findings, Kind};
 use podium_recsys::dataset::RowPolicy;
 use rows::Rows;
@@ -110,8 +111,10 @@ impl Arguments {
             let known = dataset.history(user).iter().filter_map(|item| dataset.catalogue.get(*item));
             let told = known.map(|item| item.title.as_str()).any(|title| names(title, &target.title));
             total += 1;
-            named +=
-                u64::from(text.contains(&target.id.to_string()) || (!told && names(text, &target.title)));
+            named += u64::from(
+                folded(text).contains(&folded(&target.id.to_string()))
+                    || (!told && names(text, &target.title)),
+            );
         }
         findings.reasonings += total;
         if named as f64 > self.named_targets_at_most * total as f64 {

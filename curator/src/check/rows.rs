@@ -10,6 +10,7 @@ use podium_recsys::{Item, ItemId, Task, User, UserId};
 
 use super::findings::{Findings, Kind};
 use crate::naming::names;
+use crate::wording::{folded, says};
 
 /// What rows are held against, and what was seen of them.
 pub(super) struct Rows<'a> {
@@ -133,9 +134,9 @@ fn more_than<'a>(text: &'a str, expected: &str) -> Option<&'a str> {
 /// they can be told apart.
 fn gives_away(prompt: &str, more: Option<&str>, target: &Item, candidates: &[ItemId]) -> bool {
     if let Some(more) = more {
-        let caption = target.caption.as_deref().is_some_and(|caption| more.contains(caption));
-        return !more.is_empty()
-            && (caption || more.contains(&target.id.to_string()) || names(more, &target.title));
+        let caption = target.caption.as_deref().is_some_and(|caption| says(more, caption));
+        let number = folded(more).contains(&folded(&target.id.to_string()));
+        return !more.is_empty() && (caption || number || names(more, &target.title));
     }
     let mentions = |item: &ItemId| prompt.matches(&item.to_string()).count();
     let others = candidates.iter().filter(|item| **item != target.id).map(mentions).max();

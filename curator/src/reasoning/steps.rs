@@ -1,5 +1,7 @@
 //! The four steps of a pseudo chain of thought, and the rules for them.
 
+use crate::wording;
+
 /// Longest reasoning, in words.
 const MOST_WORDS: usize = 500;
 /// Longest profile, in words: one sentence.
@@ -24,7 +26,7 @@ pub(crate) fn read(text: &str) -> Result<Steps<'_>, String> {
     if text.contains("<think>") || text.contains("</think>") {
         return Err("it holds a think tag".to_owned());
     }
-    let words = text.split_whitespace().count();
+    let words = wording::count(text);
     if words > MOST_WORDS {
         return Err(format!("it has {words} words; answer more briefly"));
     }
@@ -49,7 +51,7 @@ pub(crate) fn read(text: &str) -> Result<Steps<'_>, String> {
             "step 3 has {criteria} lines that start with \"- \" and must have three to five"
         ));
     }
-    let profile = steps[3].split_whitespace().count();
+    let profile = wording::count(steps[3]);
     if profile > MOST_PROFILE_WORDS {
         return Err(format!("step 4 has {profile} words and must be one sentence"));
     }
@@ -63,7 +65,8 @@ fn head(text: &str, step: usize) -> Option<(usize, usize)> {
     for line in text.split_inclusive('\n') {
         let bare = line.trim_start_matches(['#', '*', ' ', '\t']);
         if let Some(rest) = bare.strip_prefix(name.as_str())
-            && let Some(content) = rest.trim_start_matches('*').strip_prefix([':', '.', ')'])
+            && let Some(content) =
+                rest.trim_start_matches('*').strip_prefix([':', '.', ')', '：', '．', '）'])
         {
             return Some((start, start + line.len() - content.len()));
         }
@@ -75,8 +78,8 @@ fn head(text: &str, step: usize) -> Option<(usize, usize)> {
 fn is_listed(line: &str) -> bool {
     let line = line.trim_start();
     let numbered = line.trim_start_matches(|letter: char| letter.is_ascii_digit());
-    let bullet = ["- ", "* ", "• "].iter().any(|mark| line.starts_with(mark));
-    bullet || (numbered.len() < line.len() && numbered.starts_with(['.', ')']))
+    let bullet = ["- ", "* ", "• ", "– ", "— ", "・", "· "].iter().any(|mark| line.starts_with(mark));
+    bullet || (numbered.len() < line.len() && numbered.starts_with(['.', ')', '．', '）', '、']))
 }
 
 #[cfg(test)]
@@ -95,6 +98,10 @@ mod tests {
         let marked =
             "**Step 1:** one\n\n### Step 2. two\n**Step 3**: criteria\n1. a\n2) b\n3. c\n4. d\nStep 4: x **";
         assert_eq!(read(marked).unwrap().0[3], "x");
+        let chinese = "Step 1：黑暗\nStep 2：再看\nStep 3：\n・夜\n・雨\n・城市\nStep 4：一部电影。";
+        assert_eq!(read(chinese).unwrap().0, ["黑暗", "再看", "・夜\n・雨\n・城市", "一部电影。"]);
+        let long = chinese.replace("一部电影", &"一部黑暗的电影".repeat(30));
+        assert!(read(&long).unwrap_err().contains("one sentence"));
     }
 
     #[test]
