@@ -108,7 +108,14 @@ mod tests {
     use super::*;
 
     fn reply(text: &str) -> Reply {
-        Reply { text: text.to_owned(), cut: false, prompt_tokens: 3, completion_tokens: 4 }
+        Reply { text: text.to_owned(), cut: false, declined: None, prompt_tokens: 3, completion_tokens: 4 }
+    }
+
+    #[test]
+    fn replies_of_earlier_versions_are_read() {
+        let old = r#"{"text":"a cat","cut":false,"prompt_tokens":3,"completion_tokens":4}"#;
+        assert_eq!(serde_json::from_str::<Reply>(old).unwrap(), reply("a cat"));
+        assert_eq!(serde_json::to_string(&reply("a cat")).unwrap(), old);
     }
 
     #[test]

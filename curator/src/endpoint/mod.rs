@@ -3,8 +3,10 @@
 //! What to do about a failure is decided by [`Error::remedy`]; when and how often is the session's business. The key
 //! reaches the authorization header and nothing else.
 
+mod answer;
 mod backoff;
 mod limits;
+mod reply;
 mod secret;
 mod wire;
 
@@ -15,11 +17,14 @@ use reqwest::{Client, StatusCode, Url, redirect};
 
 pub(crate) use backoff::wait_ms;
 pub(crate) use limits::{Limits, Rates};
+pub(crate) use reply::{MOST_TOKENS, Reply, Usage};
 pub(crate) use secret::Secret;
-pub(crate) use wire::{MOST_TOKENS, Message, Part, Reply, Request};
+pub(crate) use wire::{Message, Part, Request};
 
 /// No reply is longer.
 const LONGEST_REPLY_BYTES: usize = 16 << 20;
+/// Retry-After in milliseconds, as some endpoints send it.
+const RETRY_AFTER_MS: &str = "retry-after-ms";
 /// Of an error's text, as much is shown.
 const SHOWN_CHARACTERS: usize = 300;
 
@@ -64,7 +69,7 @@ pub(crate) enum Error {
     },
     /// A reply without an answer.
     #[error(transparent)]
-    Junk(#[from] wire::Error),
+    Junk(#[from] reply::Error),
 }
 
 fn said(text: &str) -> String {
@@ -85,12 +90,26 @@ pub(crate) enum Remedy {
 impl Error {
     /// What can be done about it.
     pub(crate) fn remedy(&self) -> Remedy {
-        let Self::Status { status, text, retry_after } = self else { return Remedy::Again(None) };
-        match status.as_u16() {
+        let (status, text, retry_after) = match self {
+            Self::Status { status, text, retry_after } => (status.as_u16(), text, *retry_after),
+            Self::Junk(reply::Error::Said { status, text, .. }) => (status.unwrap_or(500), text, None),
+            _ => return Remedy::Again(None),
+        };
+        match status {
             300..=399 | 401..=405 => Remedy::Stop,
-            429 if text.contains("insufficient_quota") => Remedy::Stop,
-            408 | 409 | 425 | 429 | 500..=599 => Remedy::Again(*retry_after),
-            _ => Remedy::Skip,
+            _ if text.contains("insufficient_quota") => Remedy::Stop,
+            408 | 409 | 425 | 429 | 500..=599 => Remedy::Again(retry_after),
+            400..=499 => Remedy::Skip,
+            // In a reply of status 200: a code that is no status.
+            _ => Remedy::Again(retry_after),
+        }
+    }
+
+    /// What it cost all the same; `None` if nobody says that anything was computed.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Junk(error) => error.usage(),
+            _ => None,
         }
     }
 }
@@ -153,7 +172,7 @@ impl Endpoint {
         let body = String::from_utf8_lossy(&bytes);
         if status.is_success() {
             // Read first: a key that is also a piece of the JSON must not break it.
-            let reply = wire::reply(&body)?;
+            let reply = reply::read(&body, |text| beginning(&self.secret.hide(text)))?;
             Ok(Reply { text: self.secret.hide(&reply.text), ..reply })
         } else {
             Err(Error::Status { status, text: beginning(&self.secret.hide(&body)), retry_after })
@@ -167,11 +186,18 @@ fn beginning(text: &str) -> String {
     shown.join(" ").chars().filter(|letter| !letter.is_control()).take(SHOWN_CHARACTERS).collect()
 }
 
-/// How long the endpoint wants to be left alone: seconds, or a date.
+/// How long the endpoint wants to be left alone: milliseconds in a header of their own, seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| *number >= 0.0);
+    // More than a duration holds is longer than anyone waits.
+    let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    if let Some(milliseconds) = text(RETRY_AFTER_MS).and_then(number) {
+        return Some(duration(milliseconds / 1e3));
+    }
+    let text = text(RETRY_AFTER.as_str())?;
+    if let Some(seconds) = number(text) {
+        return Some(duration(seconds));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
@@ -198,11 +224,22 @@ mod tests {
             assert_eq!(remedy(status, ""), Remedy::Stop, "{status}");
         }
         assert_eq!(remedy(429, "\"code\": \"insufficient_quota\""), Remedy::Stop);
-        assert_eq!(Error::Junk(wire::reply("{}").unwrap_err()).remedy(), Remedy::Again(None));
+        let inside = |body: &str| Error::Junk(reply::read(body, str::to_owned).unwrap_err()).remedy();
+        assert_eq!(inside("{}"), Remedy::Again(None));
+        for (error, expected) in [
+            (r#"{"code": 402}"#, Remedy::Stop),
+            (r#"{"code": "insufficient_quota", "message": "pay"}"#, Remedy::Stop),
+            (r#"{"code": 400}"#, Remedy::Skip),
+            (r#"{"code": 503}"#, Remedy::Again(None)),
+            (r#"{"code": 1305, "message": "busy"}"#, Remedy::Again(None)),
+            (r#""busy""#, Remedy::Again(None)),
+        ] {
+            assert_eq!(inside(&format!("{{\"error\": {error}}}")), expected, "{error}");
+        }
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_milliseconds_seconds_or_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let read = |text: &'static str| {
             let value = reqwest::header::HeaderValue::from_static(text);
@@ -211,7 +248,15 @@ mod tests {
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
         assert_eq!(read("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
         assert_eq!(read("Sun, 06 Nov 1994 08:49:07 GMT"), Some(Duration::ZERO));
-        assert_eq!(read("soon"), None);
+        assert_eq!(read("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(read("1e300"), Some(Duration::MAX));
+        for none in ["soon", "-1", "NaN"] {
+            assert_eq!(read(none), None, "{none}");
+        }
+        let both = [("retry-after-ms", "250.5"), ("retry-after", "9")];
+        let both = both
+            .map(|(name, value)| (name.parse().unwrap(), reqwest::header::HeaderValue::from_static(value)));
+        assert_eq!(retry_after(&HeaderMap::from_iter(both), now), Some(Duration::from_micros(250_500)));
     }
 
     #[test]

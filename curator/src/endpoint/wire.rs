@@ -1,10 +1,7 @@
-//! Requests and replies of the chat completions interface that OpenAI-compatible endpoints share.
+//! Requests of the chat completions interface that OpenAI-compatible endpoints share.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
-
-/// An endpoint that counts more tokens in a request miscounts: no model takes as many.
-pub(crate) const MOST_TOKENS: u64 = 1 << 24;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -110,54 +107,6 @@ impl Request {
     }
 }
 
-/// An answer that was paid for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Reply {
-    /// What the model wrote; never empty.
-    pub(crate) text: String,
-    /// Whether it was cut off at the longest length.
-    pub(crate) cut: bool,
-    /// Tokens read, as the endpoint counts them.
-    pub(crate) prompt_tokens: u64,
-    /// Tokens written, as the endpoint counts them.
-    pub(crate) completion_tokens: u64,
-}
-
-impl Reply {
-    /// What follows the thinking that some servers leave in the answer.
-    pub(crate) fn answer(&self) -> &str {
-        self.text.rsplit_once("</think>").map_or(self.text.as_str(), |(_, answer)| answer).trim()
-    }
-}
-
-/// Why a body is no reply.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// Not JSON, or cut off.
-    #[error("the reply is no JSON")]
-    Json(#[source] serde_json::Error),
-    /// No text where it belongs.
-    #[error("the reply has no text at choices[0].message.content")]
-    NoText,
-}
-
-/// Reads the body of a reply.
-pub(crate) fn reply(body: &str) -> Result<Reply, Error> {
-    let value: Value = serde_json::from_str(body).map_err(Error::Json)?;
-    let choice = &value["choices"][0];
-    let text = choice["message"]["content"].as_str().map(str::trim).unwrap_or_default();
-    if text.is_empty() {
-        return Err(Error::NoText);
-    }
-    let tokens = |field: &str| value["usage"][field].as_u64().unwrap_or(0).min(MOST_TOKENS);
-    Ok(Reply {
-        text: text.to_owned(),
-        cut: choice["finish_reason"] == "length",
-        prompt_tokens: tokens("prompt_tokens"),
-        completion_tokens: tokens("completion_tokens"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,25 +128,5 @@ mod tests {
             json!({"model": "m", "messages": messages, "max_tokens": 7, "seed": 2, "top_p": 0.5})
         );
         assert_eq!(request.expected_tokens(), 3 + 5);
-    }
-
-    #[test]
-    fn token_counts_of_no_model_are_not_believed() {
-        let usage = json!({ "prompt_tokens": u64::MAX, "completion_tokens": 7 });
-        let body = json!({ "choices": [{ "message": { "content": "yes" } }], "usage": usage });
-        let reply = reply(&body.to_string()).unwrap();
-        assert_eq!((reply.prompt_tokens, reply.completion_tokens), (MOST_TOKENS, 7));
-    }
-
-    #[test]
-    fn replies_without_text_are_none() {
-        let read = |text: &Value| reply(&json!({"choices": [{"message": {"content": text}}]}).to_string());
-        assert_eq!(read(&"<think>so</think> \n yes".into()).unwrap().answer(), "yes");
-        for empty in [json!(""), json!("  "), Value::Null, json!(7)] {
-            assert!(matches!(read(&empty), Err(Error::NoText)), "{empty}");
-        }
-        assert!(matches!(reply("{}"), Err(Error::NoText)));
-        assert!(matches!(reply("[1, 2]"), Err(Error::NoText)));
-        assert!(matches!(reply("{\"choices\": [{\"mess"), Err(Error::Json(_))));
     }
 }

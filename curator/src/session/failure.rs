@@ -37,6 +37,21 @@ pub(crate) enum Failure {
         /// What went wrong last.
         source: endpoint::Error,
     },
+    /// The model declined, or the endpoint withheld its answer.
+    #[error("the model declined to answer: {reason}")]
+    Declined {
+        /// What it said.
+        reason: String,
+    },
+    /// All tokens went into thinking.
+    #[error(
+        "the reply was cut off before its answer began, of {max_tokens} tokens at most: raise --max-tokens, or turn the \
+         model's thinking off with --body"
+    )]
+    NoRoom {
+        /// The longest reply; 0 is the endpoint's own.
+        max_tokens: u64,
+    },
     /// No answer kept the rules.
     #[error("{answers} answers broke the rules, the last one because {reason}")]
     Rules {

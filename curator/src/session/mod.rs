@@ -24,9 +24,12 @@ pub(crate) use arguments::Arguments;
 pub(crate) use failure::{Error, Failure};
 pub(crate) use outcome::Outcome;
 
-use crate::endpoint::{Endpoint, Limits, Message, Remedy, Reply, Request, wait_ms};
+use crate::endpoint::{Endpoint, Limits, Message, Remedy, Reply, Request, Usage, wait_ms};
 use crate::store::{Key, Store};
 use tally::Tally;
+
+/// How often a request is repeated whose replies cost something and have no answer.
+const PAID_REPEATS: u32 = 2;
 
 /// How a command asks.
 #[derive(Debug, Clone)]
@@ -132,7 +135,12 @@ impl Session {
         let mut corrections = 0;
         loop {
             let reply = self.reply(&messages, question.sample).await?;
-            let answer = reply.answer();
+            if let Some(reason) = reply.declined {
+                return Err(Failure::Declined { reason });
+            }
+            let Some(answer) = reply.answer() else {
+                return Err(Failure::NoRoom { max_tokens: self.plan.max_tokens });
+            };
             let reason = if reply.cut {
                 "it was cut off because it was too long: answer more briefly".to_owned()
             } else {
@@ -164,7 +172,8 @@ impl Session {
         let key = Key::new(self.plan.command, &body, sample.unwrap_or(0));
         let turn = lock(&self.asking).entry(key).or_default().clone();
         let _turn = turn.lock().await;
-        let reply = match self.store.get(key)? {
+        // Earlier versions kept replies that have no answer.
+        let reply = match self.store.get(key)?.filter(Reply::is_settled) {
             Some(reply) => {
                 lock(&self.tally).kept += 1;
                 Ok(reply)
@@ -179,30 +188,35 @@ impl Session {
         reply
     }
 
-    /// Sends a request, again and again while that may help, and keeps the reply.
+    /// Sends a request, again and again while that may help, and keeps the reply. Replies that cost something and have no
+    /// answer are asked for again fewer times than others.
     async fn pay_for(&self, key: Key, body: &str, expected_tokens: u64) -> Result<Reply, Failure> {
-        let mut failures = 0;
+        let (mut failures, mut paid_for_nothing) = (0, 0);
         loop {
             self.wait_for_turn(expected_tokens).await?;
             let error = match self.endpoint.send(body).await {
                 Ok(reply) => {
                     tokio::task::block_in_place(|| self.store.put(key, &reply))?;
-                    let tokens = reply.prompt_tokens.saturating_add(reply.completion_tokens);
-                    if tokens > 0 {
-                        lock(&self.limits).correct(expected_tokens, tokens);
-                    }
-                    lock(&self.tally).paid(&reply);
+                    self.spend(expected_tokens, reply.usage());
+                    lock(&self.tally).asked += 1;
                     return Ok(reply);
                 }
                 Err(error) => error,
             };
+            if let Some(usage) = error.usage() {
+                paid_for_nothing += 1;
+                self.spend(expected_tokens, usage);
+            }
             failures += 1;
             let asked_to_wait = match error.remedy() {
                 Remedy::Stop => return Err(Failure::Refused(error)),
                 Remedy::Skip => return Err(Failure::Endpoint { attempts: failures, source: error }),
                 Remedy::Again(wait) => wait.unwrap_or_default(),
             };
-            if failures > self.plan.retries || asked_to_wait > self.plan.longest_wait {
+            if failures > self.plan.retries
+                || paid_for_nothing > PAID_REPEATS
+                || asked_to_wait > self.plan.longest_wait
+            {
                 return Err(Failure::Endpoint { attempts: failures, source: error });
             }
             tracing::debug!("{}: {error}; it will be repeated", self.plan.command);
@@ -214,6 +228,15 @@ impl Session {
             let wait = wait_ms(self.plan.backoff_ms, failures - 1, key.number());
             self.sleep_until(self.now_ms() + wait).await?;
         }
+    }
+
+    /// Counts what a request cost that was expected to cost `expected_tokens`.
+    fn spend(&self, expected_tokens: u64, usage: Usage) {
+        let tokens = usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        if tokens > 0 {
+            lock(&self.limits).correct(expected_tokens, tokens);
+        }
+        lock(&self.tally).spent(usage);
     }
 
     /// Returns when a request of about `tokens` tokens may go.

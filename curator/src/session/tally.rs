@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::endpoint::Reply;
+use crate::endpoint::Usage;
 
 /// Counts of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,11 +24,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// One more reply was paid for.
-    pub(super) const fn paid(&mut self, reply: &Reply) {
-        self.asked += 1;
-        self.prompt_tokens = self.prompt_tokens.saturating_add(reply.prompt_tokens);
-        self.completion_tokens = self.completion_tokens.saturating_add(reply.completion_tokens);
+    /// Tokens were paid for.
+    pub(super) const fn spent(&mut self, usage: Usage) {
+        self.prompt_tokens = self.prompt_tokens.saturating_add(usage.prompt_tokens);
+        self.completion_tokens = self.completion_tokens.saturating_add(usage.completion_tokens);
     }
 }
 

@@ -9,5 +9,6 @@ mod interruption;
 mod key;
 mod outputs;
 mod reasoning;
+mod replies;
 mod server;
 mod shop;

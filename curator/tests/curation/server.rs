@@ -1,6 +1,7 @@
 //! An OpenAI-compatible endpoint that misbehaves as a test tells it to.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -28,6 +29,12 @@ pub(crate) enum Conduct {
     Truncate,
     /// Answers with this body.
     Body(&'static str),
+    /// Answers it in a body that is compressed, if the request accepts that.
+    Gzip,
+    /// A reply of this message and this reason of its end, which costs as much as an answer.
+    Reply(&'static str, &'static str),
+    /// Too many requests; come back after so many milliseconds.
+    RateLimitMs(&'static str),
 }
 
 /// One request as it arrived.
@@ -116,7 +123,7 @@ impl Server {
     pub(crate) fn paid(&self) -> HashMap<String, usize> {
         let mut paid = HashMap::new();
         for request in self.received() {
-            if request.conduct == Conduct::Answer {
+            if matches!(request.conduct, Conduct::Answer | Conduct::Gzip | Conduct::Reply(..)) {
                 *paid.entry(request.body.to_string()).or_default() += 1;
             }
         }
@@ -159,5 +166,22 @@ async fn serve(State(shared): State<Arc<Shared>>, headers: HeaderMap, bytes: Byt
             ([(header::CONTENT_LENGTH, whole.len().to_string())], body).into_response()
         }
         Conduct::Body(body) => body.into_response(),
+        Conduct::Gzip => {
+            let accepts = headers.get(header::ACCEPT_ENCODING).map_or("", |value| value.to_str().unwrap());
+            assert!(accepts.contains("gzip"), "{accepts}");
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(answer().as_bytes()).unwrap();
+            ([(header::CONTENT_ENCODING, "gzip")], encoder.finish().unwrap()).into_response()
+        }
+        Conduct::Reply(message, finish) => {
+            let usage = r#"{"prompt_tokens": 11, "completion_tokens": 7}"#;
+            format!(
+                r#"{{"choices": [{{"message": {message}, "finish_reason": {finish}}}], "usage": {usage}}}"#
+            )
+            .into_response()
+        }
+        Conduct::RateLimitMs(after) => {
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after-ms", after)], "slow down").into_response()
+        }
     }
 }
