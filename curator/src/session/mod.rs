@@ -222,7 +222,9 @@ impl Session {
             tracing::debug!("{}: {error}; it will be repeated", self.plan.command);
             lock(&self.tally).repeated += 1;
             if !asked_to_wait.is_zero() {
-                let until_ms = self.now_ms().saturating_add(asked_to_wait.as_millis() as u64);
+                // Both are cut to whole milliseconds: two more, so that nobody is asked too early.
+                let wait_ms = asked_to_wait.as_millis() as u64;
+                let until_ms = self.now_ms().saturating_add(wait_ms).saturating_add(2);
                 lock(&self.limits).pause(until_ms);
             }
             let wait = wait_ms(self.plan.backoff_ms, failures - 1, key.number());
