@@ -47,7 +47,7 @@ pub(crate) struct Choices {
     /// users.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub(crate) test_share: f64,
-    /// For `--split users`: names the draw.
+    /// Seed of random choices: the order of interactions at the same time, and the users held out by `--split users`.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Users with fewer interactions are left out. At 2, the least, a user with one is a bad row.
@@ -63,8 +63,8 @@ pub(crate) struct Choices {
     /// Leave out rows that cannot be used, and count them, instead of stopping at the first.
     #[arg(long)]
     pub(crate) skip_bad_rows: bool,
-    /// What to do with interactions of a user at the same time.
-    #[arg(long, value_enum, default_value = "item")]
+    /// The order of interactions of one user at the same time.
+    #[arg(long, value_enum, default_value = "random")]
     pub(crate) same_time: SameTime,
     /// How the files' bytes stand for text.
     #[arg(long, value_enum, default_value = "auto")]

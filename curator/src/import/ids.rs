@@ -20,6 +20,8 @@ pub(crate) struct Numbering {
     pub(crate) numbers: Vec<u64>,
     /// The names by index, where numbers had to be made up.
     pub(crate) names: Option<Vec<Box<str>>>,
+    /// A word for each name, by index, that depends on the name alone: not on the order of the files, nor on other names.
+    pub(crate) keys: Vec<u64>,
 }
 
 impl Ids {
@@ -48,22 +50,29 @@ impl Ids {
 
     /// The numbers that stand for the names from now on.
     pub(crate) fn number(self) -> Numbering {
+        let mut keys = vec![0; self.len as usize];
+        for (&number, &index) in &self.numbers {
+            keys[index as usize] = number;
+        }
         if self.texts.is_empty() {
-            let mut numbers = vec![0; self.len as usize];
-            for (number, index) in self.numbers {
-                numbers[index as usize] = number;
-            }
-            return Numbering { numbers, names: None };
+            return Numbering { numbers: keys.clone(), names: None, keys };
         }
         let mut names = vec![Box::default(); self.len as usize];
         for (number, index) in self.numbers {
             names[index as usize] = number.to_string().into();
         }
         for (text, index) in self.texts {
+            keys[index as usize] = hash(&text);
             names[index as usize] = text;
         }
-        Numbering { numbers: (1..=u64::from(self.len)).collect(), names: Some(names) }
+        Numbering { numbers: (1..=u64::from(self.len)).collect(), names: Some(names), keys }
     }
+}
+
+/// The first 64 bits of the BLAKE3 hash of `name`.
+fn hash(name: &str) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    hash.as_bytes().iter().take(8).fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
 /// The number that `name` spells in plain digits without leading zeros.
@@ -93,5 +102,15 @@ mod tests {
         let made = numbering(&["7", "07", "B00X", "07"]);
         assert_eq!(made.numbers, [1, 2, 3]);
         assert_eq!(made.names.unwrap(), ["7", "07", "B00X"].map(Box::from));
+    }
+
+    #[test]
+    fn the_key_of_a_name_depends_on_the_name_alone() {
+        assert_eq!(numbering(&["7", "3"]).keys, [7, 3]);
+        let made = numbering(&["B00X", "7", "07"]).keys;
+        let again = numbering(&["07", "B00Y", "7", "B00X"]).keys;
+        assert_eq!(made, [again[3], again[2], again[0]]);
+        assert_eq!(made[1], 7);
+        assert_ne!(again[0], again[1]);
     }
 }

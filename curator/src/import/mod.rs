@@ -26,7 +26,7 @@ mod times;
 pub(crate) use arguments::Arguments;
 
 use arguments::{Choices, Format};
-use arrange::{Minimum, Rows, arrange};
+use arrange::{Minimum, Rows, SameTime, arrange};
 use collector::{Collector, Text};
 use folder::{Content, Target};
 use header::{ItemColumns, LogColumns};
@@ -46,8 +46,15 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
     let (users, items) = (collector.users.number(), collector.items.number());
     let minimum = Minimum { of_user: choices.min_user_interactions, of_item: choices.min_item_interactions };
     let Collector { interactions, log, mut skipped, .. } = collector;
-    let rows = Rows { log: &log, users: users.numbers.len(), items: &items.numbers };
-    let sequences = arrange(interactions, rows, choices.same_time, minimum, &mut skipped)?;
+    let rows = Rows {
+        log: &log,
+        users: users.numbers.len(),
+        items: &items.numbers,
+        user_keys: &users.keys,
+        item_keys: &items.keys,
+    };
+    let order = (choices.same_time, choices.seed);
+    let sequences = arrange(interactions, rows, order, minimum, &mut skipped)?;
 
     let plan = Plan::new(&sequences, &users.numbers, &wish)?;
     plan.check(&sequences, &users.numbers)?;
@@ -78,6 +85,9 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
         titles_with_lost_letters,
         captions_missing,
         same_time: sequences.same_time,
+        targets_at_same_time: statistics::targets_at_same_time(&plan, &sequences),
+        same_time_order: choices.same_time,
+        seed: choices.seed,
         repeated_targets: statistics::repeated_targets(&plan, &sequences),
         left_out: LeftOut {
             interactions_rated_too_low: collector.rated_too_low,
@@ -88,6 +98,14 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
         made_up_ids: MadeUpIds { users: users.names.is_some(), items: items.names.is_some() },
         skipped: skipped.into_rows(),
     };
+    if choices.same_time == SameTime::Item && statistics.targets_at_same_time > 0 {
+        tracing::warn!(
+            "{} of {} targets have the same time as the item before and are told apart by item number (--same-time \
+             item): rankers that know item numbers alone score above chance; use --same-time random for claims",
+            statistics.targets_at_same_time,
+            statistics.split.test_users
+        );
+    }
     let content = Content { sequences, plan, users, items, texts: collector.texts };
     target.write(content, &statistics, wish.kind)?;
     Ok(statistics)

@@ -146,8 +146,9 @@ mod tests {
             .collect();
         let minimum = Minimum { of_user: 2, of_item: 0 };
         let mut skipped = Skipped::new(false);
-        let rows = Rows { log: Path::new("log"), users: 4, items: &[0, 1, 2, 3] };
-        arrange(interactions, rows, SameTime::Item, minimum, &mut skipped).unwrap()
+        let keys = &[0, 1, 2, 3];
+        let rows = Rows { log: Path::new("log"), users: 4, items: keys, user_keys: keys, item_keys: keys };
+        arrange(interactions, rows, (SameTime::Item, 0), minimum, &mut skipped).unwrap()
     }
 
     fn plan(kind: Kind, time: Option<i64>) -> Result<Vec<(usize, usize)>, Error> {

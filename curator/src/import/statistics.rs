@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use podium_recsys::dataset::{BadRows, Place};
 use serde::Serialize;
 
-use super::arrange::Sequences;
+use super::arrange::{SameTime, Sequences};
 use super::collector::Source;
 use super::split::{Kind, Plan};
 use crate::spread::Spread;
@@ -31,8 +31,14 @@ pub(crate) struct Statistics {
     pub(crate) titles_with_lost_letters: usize,
     /// Items that are kept and have no caption.
     pub(crate) captions_missing: usize,
-    /// Interactions at the same time as an earlier one of the user: their order is `--same-time`'s.
+    /// Interactions at the same time as an earlier one of the user: their order is `same_time_order`.
     pub(crate) same_time: u64,
+    /// Targets at the same time as the item before them.
+    pub(crate) targets_at_same_time: usize,
+    /// The order of interactions of one user at the same time.
+    pub(crate) same_time_order: SameTime,
+    /// The seed of that order where it is random, and of the users held out by `--split users`.
+    pub(crate) seed: u64,
     /// Users whose target is an item that they had before.
     pub(crate) repeated_targets: usize,
     pub(crate) left_out: LeftOut,
@@ -87,6 +93,15 @@ impl Split {
     }
 }
 
+/// How many targets of `plan` are at the same time as the item before them.
+pub(crate) fn targets_at_same_time(plan: &Plan, sequences: &Sequences) -> usize {
+    let tied = |(user, parts): &(usize, &super::split::Parts)| {
+        let held_out = &sequences.of(*user)[..parts.test];
+        matches!(held_out, [.., before, target] if before.time == target.time)
+    };
+    plan.users.iter().enumerate().filter(tied).count()
+}
+
 /// How many targets of `plan` their users had before.
 pub(crate) fn repeated_targets(plan: &Plan, sequences: &Sequences) -> usize {
     let repeated = |(user, parts): &(usize, &super::split::Parts)| {
@@ -100,7 +115,7 @@ pub(crate) fn repeated_targets(plan: &Plan, sequences: &Sequences) -> usize {
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |what: &str, value: &dyn fmt::Display| writeln!(f, "{what:<34} {value}");
+        let mut line = |what: &str, value: &dyn fmt::Display| writeln!(f, "{what:<37} {value}");
         for source in &self.sources {
             line("read", source)?;
         }
@@ -114,6 +129,10 @@ impl fmt::Display for Statistics {
         line("titles with letters lost before", &self.titles_with_lost_letters)?;
         line("items without caption", &self.captions_missing)?;
         line("at the time of another of the user", &self.same_time)?;
+        line("targets at the time of the one before", &self.targets_at_same_time)?;
+        if self.same_time > 0 {
+            line("order of those at the same time", &Order(self))?;
+        }
         line("targets their users had before", &self.repeated_targets)?;
         line("left out: rated too low", &self.left_out.interactions_rated_too_low)?;
         line("left out: users too short", &self.left_out.users_too_short)?;
@@ -128,6 +147,20 @@ impl fmt::Display for Statistics {
             line("skipped", &format!("{} × {kind} ({})", rows.count, places(rows)))?;
         }
         Ok(())
+    }
+}
+
+/// The order of interactions of one user at the same time, as `--same-time` names it.
+struct Order<'a>(&'a Statistics);
+
+impl fmt::Display for Order<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.same_time_order {
+            SameTime::Random => write!(f, "random (seed {})", self.0.seed),
+            SameTime::Item => f.write_str("by item number"),
+            SameTime::File => f.write_str("as in the file"),
+            SameTime::Bad => f.write_str("refused"),
+        }
     }
 }
 

@@ -8,4 +8,5 @@ mod folder;
 mod microlens;
 mod movielens;
 mod parquet;
+mod same_time;
 mod tables;

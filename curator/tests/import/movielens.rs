@@ -26,7 +26,8 @@ fn each_layout_of_movielens_gives_the_same_data() {
         let summaries = "title,summary\nGoldenEye,\"A spy, again.\"\nUnheard of,Nothing.\n";
         let files =
             Files::new(&[("ratings", ratings), ("items", movies), ("summaries", summaries.as_bytes())]);
-        let (data, statistics) = files.imported(&format!("{MOVIELENS} --summaries summaries!"), Split::Times);
+        let arguments = format!("{MOVIELENS} --summaries summaries! --same-time item");
+        let (data, statistics) = files.imported(&arguments, Split::Times);
         assert_eq!(items(&data, 7, false), [1, 2]);
         assert_eq!(items(&data, 7, true), [1, 2, 5]);
         assert_eq!(items(&data, 3, false), [0_u64; 0], "one item is no history with a target");
