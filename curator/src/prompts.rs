@@ -79,6 +79,7 @@ struct Prompts {
     captions_left_out: usize,
     history_shortened: usize,
     history_items_left_out: usize,
+    titles_cut: usize,
     too_long: Vec<String>,
     shown: Vec<String>,
 }
@@ -153,6 +154,7 @@ impl Prompts {
         }
         self.history_shortened += usize::from(shortening.history_left_out > 0);
         self.history_items_left_out += shortening.history_left_out;
+        self.titles_cut += usize::from(shortening.title_chars.is_some());
         if self.shown.len() < show {
             let messages: Vec<String> =
                 case.prompt.messages().map(|(role, content)| format!("[{role}]\n{content}\n")).collect();
@@ -174,6 +176,7 @@ impl fmt::Display for Report {
                 "  oldest history left out   {} ({} items)",
                 prompts.history_shortened, prompts.history_items_left_out
             )?;
+            writeln!(f, "  titles cut                {}", prompts.titles_cut)?;
             writeln!(f, "  too long whatever is left out  {}", prompts.too_long.len())?;
             for error in prompts.too_long.iter().take(NAMED) {
                 writeln!(f, "    {error}")?;

@@ -1,5 +1,5 @@
-//! Making a prompt fit its budget: captions are shortened first, then the oldest of the history is left out. Candidates,
-//! titles and the instruction stay whole; what does not fit even so is an error.
+//! Making a prompt fit its budget: captions are shortened first, then the oldest of the history is left out, then titles
+//! are cut. Candidates and the instruction stay; a prompt that does not fit even so is an error.
 
 use super::{Error, Prompt};
 use crate::ids::UserId;
@@ -11,6 +11,18 @@ pub struct Shortening {
     pub caption_chars: Option<usize>,
     /// How many of the oldest items of the history were left out.
     pub history_left_out: usize,
+    /// Characters that each title was cut to. Absent: they are whole.
+    pub title_chars: Option<usize>,
+}
+
+/// Titles keep at least this many characters: shorter ones would no longer name their items.
+pub(super) const SHORTEST_TITLE_CHARS: usize = 16;
+
+/// Characters of the longest texts in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Longest {
+    pub(super) caption: usize,
+    pub(super) title: usize,
 }
 
 impl Shortening {
@@ -49,11 +61,11 @@ pub(super) struct Excess {
 /// A prompt that fits, or by how much it does not.
 pub(super) type Attempt = Result<Prompt, Excess>;
 
-/// The least shortening of the prompt of `user` that fits. `attempt` writes the prompt with a shortening;
-/// `longest_caption` is in characters, `history` in items, of which at least one stays.
+/// The least shortening of the prompt of `user` that fits. `attempt` writes the prompt with a shortening; `history` is in
+/// items, of which at least one stays.
 pub(super) fn fit(
     user: UserId,
-    longest_caption: usize,
+    longest: Longest,
     history: usize,
     mut attempt: impl FnMut(Shortening) -> Result<Attempt, Error>,
 ) -> Result<(Prompt, Shortening), Error> {
@@ -75,21 +87,32 @@ pub(super) fn fit(
         }
         Ok::<_, Error>(best)
     };
-    let shorter_captions = |kept| Shortening { caption_chars: Some(kept), history_left_out: 0 };
-    if let Some(fitting) = most_kept(longest_caption, &shorter_captions)? {
+    let shorter_captions = |kept| Shortening { caption_chars: Some(kept), ..Shortening::default() };
+    if let Some(fitting) = most_kept(longest.caption, &shorter_captions)? {
         return Ok(fitting);
     }
-    let captions = (longest_caption > 0).then_some(0);
+    let caption_chars = (longest.caption > 0).then_some(0);
     let spare = history.saturating_sub(1);
-    let shorter_history =
-        |kept| Shortening { caption_chars: captions, history_left_out: spare.saturating_sub(kept) };
+    let shorter_history = |kept| Shortening {
+        caption_chars,
+        history_left_out: spare.saturating_sub(kept),
+        ..Shortening::default()
+    };
     if let Some(fitting) = most_kept(spare, &shorter_history)? {
         return Ok(fitting);
     }
+    let spare_title = longest.title.saturating_sub(SHORTEST_TITLE_CHARS);
+    let shorter_titles = |kept| Shortening {
+        caption_chars,
+        history_left_out: spare,
+        title_chars: (spare_title > 0).then_some(SHORTEST_TITLE_CHARS + kept),
+    };
+    if let Some(fitting) = most_kept(spare_title, &shorter_titles)? {
+        return Ok(fitting);
+    }
     let Excess { limit, unit, .. } = whole;
-    let least = match attempt(Shortening { caption_chars: captions, history_left_out: spare })? {
-        // Nothing could be left out.
-        Ok(prompt) => return Ok((prompt, Shortening { caption_chars: captions, history_left_out: spare })),
+    let least = match attempt(shorter_titles(0))? {
+        Ok(prompt) => return Ok((prompt, shorter_titles(0))),
         Err(excess) => excess.size,
     };
     Err(Error::TooLong { user, whole: whole.size, least, limit, unit })
@@ -118,12 +141,13 @@ mod tests {
     fn attempt(
         limit: usize,
         history: usize,
-        longest: usize,
+        longest: Longest,
     ) -> impl Fn(Shortening) -> Result<Attempt, Error> {
         move |shortening| {
             let shown = history - shortening.history_left_out;
-            let caption = shortening.caption_chars.unwrap_or(longest);
-            let size = 100 + 10 * shown + caption * (shown + 3);
+            let caption = shortening.caption_chars.unwrap_or(longest.caption);
+            let cut = shortening.title_chars.map_or(0, |chars| longest.title.saturating_sub(chars));
+            let size = 100 + 10 * shown + caption * (shown + 3) - cut;
             Ok(if size <= limit {
                 Ok(Prompt { system: None, user: size.to_string() })
             } else {
@@ -133,12 +157,15 @@ mod tests {
     }
 
     fn shortened(limit: usize) -> Result<Shortening, Error> {
-        fit(UserId(3), 20, 5, attempt(limit, 5, 20)).map(|(_, shortening)| shortening)
+        let longest = Longest { caption: 20, title: 21 };
+        fit(UserId(3), longest, 5, attempt(limit, 5, longest)).map(|(_, shortening)| shortening)
     }
 
     #[test]
-    fn captions_go_first_and_the_oldest_history_next() {
-        let shortening = |caption_chars, history_left_out| Shortening { caption_chars, history_left_out };
+    fn captions_go_first_then_the_oldest_history_and_titles_last() {
+        let shortening =
+            |caption_chars, history_left_out| Shortening { caption_chars, history_left_out, title_chars: None };
+        let cut = |chars| Shortening { title_chars: Some(chars), ..shortening(Some(0), 4) };
         for (limit, expected) in [
             (310, shortening(None, 0)),
             (309, shortening(Some(19), 0)),
@@ -147,14 +174,17 @@ mod tests {
             (150, shortening(Some(0), 0)),
             (149, shortening(Some(0), 1)),
             (110, shortening(Some(0), 4)),
+            (109, cut(20)),
+            (105, cut(16)),
         ] {
             assert_eq!(shortened(limit).unwrap(), expected, "{limit}");
         }
-        let error = shortened(109).unwrap_err().to_string();
+        let error = shortened(104).unwrap_err().to_string();
         assert_eq!(
             error,
-            "the prompt of user 3 has 310 tokens, 110 without captions and all but one item of history: expected at \
-             most 109 (prompt.max_tokens); candidates, titles and the instruction are never shortened"
+            "the prompt of user 3 has 310 tokens, and 105 without captions, with one item of history and with titles \
+             of at most 16 characters: expected at most 104 (prompt.max_tokens); raise the limit, or show fewer \
+             candidates (candidates.count)"
         );
     }
 
@@ -176,20 +206,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_is_the_most_that_fits(limit in 100_usize..400, history in 1_usize..9, longest in 0_usize..30) {
+        fn what_fits_is_the_most_that_fits(limit in 80_usize..400, history in 1_usize..9, caption in 0_usize..30, title in 0_usize..40) {
+            let longest = Longest { caption, title };
             let attempt = attempt(limit, history, longest);
             match fit(UserId(1), longest, history, &attempt) {
                 Ok((prompt, shortening)) => {
                     prop_assert!(prompt.user.parse::<usize>().unwrap() <= limit);
-                    let more = match (shortening.caption_chars, shortening.history_left_out) {
-                        (None, 0) => return Ok(()),
-                        (Some(chars), 0) if chars + 1 < longest => Shortening { caption_chars: Some(chars + 1), history_left_out: 0 },
-                        (Some(_), 0) => Shortening::default(),
-                        (captions, left_out) => Shortening { caption_chars: captions, history_left_out: left_out - 1 },
+                    let more = match (shortening.caption_chars, shortening.history_left_out, shortening.title_chars) {
+                        (None, 0, None) => return Ok(()),
+                        (_, _, Some(chars)) => Shortening { title_chars: Some(chars + 1).filter(|&more| more < title), ..shortening },
+                        (Some(chars), 0, None) if chars + 1 < caption => Shortening { caption_chars: Some(chars + 1), ..shortening },
+                        (Some(_), 0, None) => Shortening::default(),
+                        (_, left_out, None) => Shortening { history_left_out: left_out - 1, ..shortening },
                     };
                     prop_assert!(attempt(more).unwrap().is_err(), "{shortening:?} although {more:?} fits");
                 }
-                Err(_) => prop_assert!(110 > limit),
+                Err(_) => prop_assert!(110 - title.saturating_sub(SHORTEST_TITLE_CHARS) > limit),
             }
         }
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fit::{Shortening, Unit};
 
-use fit::{Attempt, Excess};
+use fit::{Attempt, Excess, Longest};
 
 use crate::completion::{self, Layout};
 use crate::dataset::Catalogue;
@@ -33,8 +33,8 @@ pub struct Options {
     /// Content of a system message before the user's. Absent: no such message.
     pub system: Option<String>,
     /// Longest prompt in tokens of the policy's tokenizer, those of the chat template included. In a longer one captions
-    /// are shortened, and then the oldest of the history is left out; candidates, titles and the instruction stay whole.
-    /// Absent: no limit.
+    /// are shortened, then the oldest of the history is left out, and then titles are cut to no less than 16 characters;
+    /// candidates and the instruction stay. Absent: no limit.
     pub max_tokens: Option<usize>,
     /// The same in characters of the messages.
     pub max_chars: Option<usize>,
@@ -95,8 +95,10 @@ pub enum Error {
     UnknownItem(ItemId),
     /// A prompt that is too long whatever may be left out.
     #[error(
-        "the prompt of {user} has {whole} {unit}, {least} without captions and all but one item of history: expected at \
-         most {limit} (prompt.max_{}); candidates, titles and the instruction are never shortened",
+        "the prompt of {user} has {whole} {unit}, and {least} without captions, with one item of history and with titles \
+         of at most {} characters: expected at most {limit} (prompt.max_{}); raise the limit, or show fewer candidates \
+         (candidates.count)",
+        fit::SHORTEST_TITLE_CHARS,
         match unit { Unit::Tokens => "tokens", Unit::Chars => "chars" }
     )]
     TooLong {
@@ -227,12 +229,15 @@ impl Prompts {
         history: &[ItemId],
         candidates: &[ItemId],
     ) -> Result<(Prompt, Shortening), Error> {
-        let captions =
-            history.iter().chain(candidates).filter_map(|&id| catalogue.get(id)?.caption.as_deref());
-        let longest_caption = captions.map(|caption| caption.chars().count()).max().unwrap_or(0);
-        fit::fit(user, longest_caption, history.len(), |shortening| {
+        let items = || history.iter().chain(candidates).filter_map(|&id| catalogue.get(id));
+        let most = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+        let longest = Longest {
+            caption: most(&mut items().filter_map(|item| Some(item.caption.as_deref()?.chars().count()))),
+            title: most(&mut items().map(|item| item.title.chars().count())),
+        };
+        fit::fit(user, longest, history.len(), |shortening| {
             let history = &history[shortening.history_left_out..];
-            let prompt = self.render(catalogue, history, candidates, shortening.caption_chars)?;
+            let prompt = self.render(catalogue, history, candidates, shortening)?;
             self.within_budget(user, prompt)
         })
     }
@@ -259,11 +264,11 @@ impl Prompts {
         catalogue: &Catalogue,
         history: &[ItemId],
         candidates: &[ItemId],
-        caption_chars: Option<usize>,
+        shortening: Shortening,
     ) -> Result<Prompt, Error> {
         let context = Context {
-            history: shown(catalogue, history, caption_chars)?,
-            candidates: shown(catalogue, candidates, caption_chars)?,
+            history: shown(catalogue, history, shortening)?,
+            candidates: shown(catalogue, candidates, shortening)?,
             list_length: self.list_length,
             answer_line: self.answer_line,
         };
@@ -280,8 +285,9 @@ impl Prompts {
 fn shown<'a>(
     catalogue: &'a Catalogue,
     items: &[ItemId],
-    caption_chars: Option<usize>,
+    shortening: Shortening,
 ) -> Result<Vec<Shown<'a>>, Error> {
+    let Shortening { caption_chars, title_chars, .. } = shortening;
     items
         .iter()
         .map(|&id| {
@@ -290,7 +296,8 @@ fn shown<'a>(
             Ok(Shown {
                 token: id.to_string(),
                 id: id.0,
-                title: &item.title,
+                // Cutting leaves something of every title: none is empty.
+                title: fit::cut(&item.title, title_chars.unwrap_or(usize::MAX)).unwrap_or(&item.title),
                 caption: caption.and_then(|caption| fit::cut(caption, caption_chars.unwrap_or(usize::MAX))),
             })
         })

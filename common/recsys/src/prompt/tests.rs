@@ -46,7 +46,7 @@ fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
     assert_eq!(tokens(6).unwrap().0, "history [ITEM_1] [ITEM_2] candidates [ITEM_3] [ITEM_2]");
     let (prompt, shortening) = tokens(5).unwrap();
     assert_eq!(prompt, "history [ITEM_2] candidates [ITEM_3] [ITEM_2]");
-    assert_eq!(shortening, Shortening { caption_chars: Some(0), history_left_out: 1 });
+    assert_eq!(shortening, Shortening { caption_chars: Some(0), history_left_out: 1, title_chars: None });
     let error = tokens(4).unwrap_err();
     assert!(matches!(
         error,
@@ -58,6 +58,26 @@ fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
     assert_eq!(prompt.user, "history [ITEM_2] candidates [ITEM_3] [ITEM_2]");
     let unmeasured = Options { max_tokens: Some(50), ..compact };
     assert!(matches!(write_with(&unmeasured, Path::new(""), None), Err(Error::NoMeasure)));
+}
+
+#[test]
+fn titles_are_cut_as_a_last_resort() {
+    let long = "Été à la campagne, ".repeat(400);
+    let item = |id, title: &str| Item { id: ItemId(id), title: title.to_owned(), caption: None, interactions: 0 };
+    let catalogue = Catalogue::new([item(1, "Dunes"), item(2, "Reef"), item(3, long.trim())]);
+    let write = |max_chars| {
+        let options = Options { max_chars: Some(max_chars), ..Options::default() };
+        let prompts = Prompts::new(&options, &completion::Options::default(), Path::new("")).unwrap();
+        prompts.write(&catalogue, UserId(4), &[ItemId(1), ItemId(2)], &[ItemId(3), ItemId(2)])
+    };
+    let (whole, shortening) = write(100_000).unwrap();
+    assert!(!shortening.any() && whole.user.contains(long.trim()));
+    let (prompt, shortening) = write(600).unwrap();
+    assert!((500..=600).contains(&prompt.chars()), "{prompt:?}");
+    assert_eq!((shortening.caption_chars, shortening.history_left_out), (None, 1));
+    assert!(shortening.title_chars.is_some_and(|chars| chars >= 16));
+    assert!(prompt.user.contains("[ITEM_3] Été à la campagne") && prompt.user.contains("[ITEM_2] Reef"));
+    assert!(matches!(write(100), Err(Error::TooLong { limit: 100, .. })));
 }
 
 #[test]
