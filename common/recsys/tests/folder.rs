@@ -91,6 +91,15 @@ fn bad_rows_are_refused_with_place_and_reason() {
         ("train.tsv", "10\t\n", line(1), Problem::TooFewItems(0)),
         ("train.tsv", "10\t4\n", line(1), Problem::TooFewItems(1)),
         ("train.tsv", "10\t1 2 3\n\n10\t1 2 3\n", line(3), Problem::RepeatedUser(UserId(10))),
+        // Lines are counted as an editor counts them: blank lines, CRLF and line ends inside quotes included.
+        (
+            "tiny_titles.csv",
+            "\r\nitem,title\r\n\r\n1,\"A\r\n\r\nB\"\r\n\r\n2,B,C\r\n",
+            line(8),
+            Problem::Columns { found: 3, expected: 2 },
+        ),
+        ("train.tsv", "\r\n10\t1 2 3\r\n\r\nx\t1 2 3\r\n", line(4), Problem::UserId("x".into())),
+        ("tiny_titles.csv", "item,title\n1,\"A\n2,B\n3,C\n4,D\n", line(2), Problem::OpenQuote),
         ("tiny_titles.csv", "item,title\n1,A\n2,B,C\n", line(3), Problem::Columns { found: 3, expected: 2 }),
         ("tiny_titles.csv", "item,title\n1,A\n1,B\n", line(3), Problem::RepeatedItem(ItemId(1))),
         ("tiny_titles.csv", "item,title\n1,\" \"\n", line(2), Problem::EmptyTitle(ItemId(1))),
@@ -116,6 +125,9 @@ fn bad_rows_are_refused_with_place_and_reason() {
     ] {
         assert_eq!(Folder::new().with(file, content).refused(), (place, problem), "{file}: {content:?}");
     }
+    let swallowing = Folder::new().with("tiny_titles.csv", "item,title\n1,\"A\n2,B\n3,C\"\n4,D\n");
+    let error = swallowing.load(RowPolicy::Skip).unwrap_err();
+    assert!(matches!(error, Error::AmbiguousQuote { first: 2, last: 4, .. }), "{error}");
     let latin1 = Folder::new().with("tiny_titles.csv", b"item,title\n1,\xC9t\xE9\n");
     assert_eq!(latin1.refused(), (line(2), Problem::NotUtf8));
 }

@@ -14,6 +14,7 @@
 //! kept: no text about a held-out user can reach a prompt.
 
 mod catalogue;
+pub mod delimited;
 mod interactions;
 mod reasoning;
 mod rows;

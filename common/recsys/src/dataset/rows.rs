@@ -57,12 +57,27 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A CSV file has no header.
-    #[error("{}, line 1: expected a header such as `item,title`, found {found:?}", .file.display())]
+    #[error("{}, {place}: expected a header such as `item,title`, found {found:?}", .file.display())]
     NoHeader {
         /// The file.
         file: PathBuf,
-        /// Its first line's first column.
+        /// Its first line that is not blank.
+        place: Place,
+        /// That line's first column.
         found: String,
+    },
+    /// Lines that may be rows or a quoted field.
+    #[error(
+        "{}, lines {first} to {last}: a quoted field that holds whole rows; expected every quote to be closed on its \
+         line, or doubled inside a quoted field", .file.display()
+    )]
+    AmbiguousQuote {
+        /// The file.
+        file: PathBuf,
+        /// The line that opens the quote.
+        first: u64,
+        /// The line that closes it.
+        last: u64,
     },
     /// A CSV file could not be read to its end.
     #[error("cannot read {}", .file.display())]
@@ -138,6 +153,9 @@ pub enum Problem {
         /// How many there should be.
         expected: usize,
     },
+    /// A quote without its end.
+    #[error("a quote that is never closed; expected a quote at the end of the field")]
+    OpenQuote,
     /// Not a user's number.
     #[error("user id {0:?}, expected a whole number")]
     UserId(String),
@@ -177,6 +195,7 @@ impl Problem {
             Self::NotUtf8 => "not_utf8",
             Self::TooLong(_) => "too_long",
             Self::Columns { .. } => "columns",
+            Self::OpenQuote => "open_quote",
             Self::UserId(_) => "user_id",
             Self::ItemId(_) => "item_id",
             Self::UnknownItem(_) => "unknown_item",

@@ -1,5 +1,6 @@
 //! What items are called and what their pictures show: `<name>_titles.csv` and `<name>_captions.json`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;
@@ -8,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::catalogue::{Catalogue, Item};
+use super::delimited::{self, Bad, Fields, Line, Records};
 use super::interactions::excerpt;
 use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows};
 use crate::ids::ItemId;
@@ -15,23 +17,39 @@ use crate::ids::ItemId;
 /// Reads the titles file: a header, then rows of item id and title.
 pub(super) fn titles(file: &Path, policy: RowPolicy, report: &mut Report) -> Result<Catalogue, Error> {
     let bytes = read(file)?;
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(without_mark(&bytes));
+    let mut records = Records::new(Text { rest: without_mark(&bytes), number: 0 }, b',');
     let mut rows = Rows { file, policy, report };
     let mut items: BTreeMap<ItemId, Item> = BTreeMap::new();
     let mut columns = None;
-    for record in reader.byte_records() {
-        let record = record.map_err(|source| Error::Csv { file: file.to_path_buf(), source })?;
+    loop {
+        let width = columns.unwrap_or(2);
+        let alike = |known: Fields<'_>, other: Fields<'_>| {
+            other.len() == width && delimited::alike(known.get(0), other.get(0))
+        };
+        let Some(record) = records.next(alike)? else { break };
+        let place = Place::Line(record.line);
         let Some(expected) = columns else {
-            let found = String::from_utf8_lossy(record.get(0).unwrap_or_default()).into_owned();
-            if found.trim().parse::<ItemId>().is_ok() || record.len() < 2 {
-                return Err(Error::NoHeader { file: file.to_path_buf(), found: excerpt(&found) });
+            let found = record.fields.map(|fields| (fields.len(), fields.get(0).to_owned()));
+            let (width, found) = found.unwrap_or_default();
+            if found.parse::<ItemId>().is_ok() || width < 2 {
+                return Err(Error::NoHeader { file: file.to_path_buf(), place, found: excerpt(&found) });
             }
-            columns = Some(record.len());
+            columns = Some(width);
             continue;
         };
-        let place = Place::Line(record.position().map_or(0, csv::Position::line));
-        let Some(item) = rows.keep(place, titled(&record, expected))? else { continue };
+        let fields = match record.fields {
+            Ok(fields) => Ok(fields),
+            Err(Bad::Line(line, problem)) => {
+                rows.bad(Place::Line(line), problem)?;
+                continue;
+            }
+            Err(Bad::OpenQuote) => Err(Problem::OpenQuote),
+            Err(Bad::Ambiguous(last)) => {
+                return Err(Error::AmbiguousQuote { file: file.to_path_buf(), first: record.line, last });
+            }
+        };
+        let item = fields.and_then(|fields| titled(fields, expected));
+        let Some(item) = rows.keep(place, item)? else { continue };
         match items.entry(item.id) {
             Entry::Vacant(free) => {
                 free.insert(item);
@@ -45,17 +63,39 @@ pub(super) fn titles(file: &Path, policy: RowPolicy, report: &mut Report) -> Res
     Ok(Catalogue::new(items.into_values()))
 }
 
-fn titled(record: &csv::ByteRecord, expected: usize) -> Result<Item, Problem> {
-    if record.len() != expected {
-        return Err(Problem::Columns { found: record.len(), expected });
+/// The lines of a file in memory.
+struct Text<'a> {
+    rest: &'a [u8],
+    number: u64,
+}
+
+impl delimited::Lines for Text<'_> {
+    type Problem = Problem;
+    type Error = Error;
+
+    fn read(&mut self, line: &mut Line<Problem>) -> Result<bool, Error> {
+        if self.rest.is_empty() {
+            return Ok(false);
+        }
+        let end = self.rest.iter().position(|&byte| byte == b'\n');
+        let (bytes, rest) = self.rest.split_at(end.map_or(self.rest.len(), |end| end + 1));
+        self.rest = rest;
+        self.number += 1;
+        line.number = self.number;
+        let text = String::from_utf8_lossy(bytes);
+        line.problem = matches!(text, Cow::Owned(_)).then_some(Problem::NotUtf8);
+        line.text.clear();
+        line.text.push_str(text.trim_end_matches(['\r', '\n']));
+        Ok(true)
     }
-    let text = |column: usize| {
-        std::str::from_utf8(record.get(column).unwrap_or_default())
-            .map(str::trim)
-            .map_err(|_| Problem::NotUtf8)
-    };
-    let id: ItemId = text(0)?.parse().map_err(|_| Problem::ItemId(excerpt(text(0).unwrap_or_default())))?;
-    let title = text(1)?;
+}
+
+fn titled(fields: Fields<'_>, expected: usize) -> Result<Item, Problem> {
+    if fields.len() != expected {
+        return Err(Problem::Columns { found: fields.len(), expected });
+    }
+    let id: ItemId = fields.get(0).parse().map_err(|_| Problem::ItemId(excerpt(fields.get(0))))?;
+    let title = fields.get(1);
     if title.is_empty() {
         return Err(Problem::EmptyTitle(id));
     }
