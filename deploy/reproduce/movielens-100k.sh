@@ -3,6 +3,9 @@
 # Parts that are done already are not done again. docs/reproducing.md says what comes out.
 #
 #   deploy/reproduce/movielens-100k.sh FOLDER-WITH-u.data-AND-u.item
+#
+# Interactions of one user at the same time are in random order, the importer's default. A data folder that an earlier
+# version imported, in the order of item numbers, is refused: its metrics cannot be compared.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -22,9 +25,15 @@ part() { printf '\n=== %s (%d s so far)\n' "$1" "$SECONDS"; }
 
 part "Import"
 if [ -f "$data/stats.json" ]; then
+    if ! grep -q '"same_time_order": "random"' "$data/stats.json"; then
+        echo "$data was imported with another order of interactions at the same time than \`random\`: move it and" \
+            "$out away, then run this script again" >&2
+        exit 1
+    fi
     echo "done before, in $data"
 else
-    "$programs/podium-curator" import movielens --ratings "$raw/u.data" --items "$raw/u.item" --out "$data"
+    "$programs/podium-curator" import movielens --ratings "$raw/u.data" --items "$raw/u.item" \
+        --same-time random --seed 0 --out "$data"
 fi
 
 part "Rankers without a policy"

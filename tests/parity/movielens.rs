@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use podium_tests::{binary, path_text};
 use serde_json::Value;
 
-/// What others measured, with five draws of candidates: metric, negatives, and its values for the three rankers.
+/// What others measured with interactions at the same time in the order of item numbers, and five draws of candidates:
+/// metric, negatives, and its values for the three rankers.
 const PUBLISHED: [(&str, &str, [f64; 3]); 5] = [
     ("HR@1", "9", [0.100, 0.288, 0.444]),
     ("NDCG@3", "9", [0.213, 0.487, 0.638]),
@@ -18,6 +19,15 @@ const PUBLISHED: [(&str, &str, [f64; 3]); 5] = [
     ("HR@10", "99", [0.100, 0.316, 0.515]),
     ("NDCG@10", "99", [0.045, 0.166, 0.291]),
 ];
+/// An independent computation of HR@1 and NDCG@3 among nine negatives, with 40 draws: the order of interactions at the
+/// same time, and the values of popularity and of item-kNN.
+const ORDERS: [(&str, [[f64; 2]; 2]); 3] = [
+    ("random", [[0.357, 0.559], [0.519, 0.700]]),
+    ("item", [[0.292, 0.487], [0.453, 0.645]]),
+    ("file", [[0.366, 0.564], [0.528, 0.707]]),
+];
+/// Targets at the same time as the item before.
+const TIED_TARGETS: u64 = 415;
 const TOLERANCE: f64 = 0.01;
 
 fn shared() -> PathBuf {
@@ -32,13 +42,17 @@ fn curator(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Imports the raw files, with one-sentence summaries as captions, into `<folder>/movielens`.
-fn import(folder: &Path) -> Result<PathBuf> {
+/// Imports the raw files, with one-sentence summaries as captions, into `<folder>/movielens`. `order` is that of
+/// interactions at the same time.
+fn import(folder: &Path, order: &str) -> Result<PathBuf> {
     let data = folder.join("movielens");
     let file = |name: &str| shared().join("data/movielens-100k").join(name).display().to_string();
     let (ratings, items, summaries) = (file("u.data"), file("u.item"), file("item_summaries.csv"));
     let sources = ["--ratings", &ratings, "--items", &items, "--summaries", &summaries];
-    curator(&[&["import", "movielens"], &sources[..], &["--out", path_text(&data)]].concat())?;
+    curator(
+        &[&["import", "movielens"], &sources[..], &["--same-time", order, "--out", path_text(&data)]]
+            .concat(),
+    )?;
     Ok(data)
 }
 
@@ -50,7 +64,7 @@ fn read(file: &Path) -> Result<Value> {
 #[test]
 fn baselines_reproduce_the_published_table() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (data, figures) = (import(folder.path())?, folder.path().join("baselines.json"));
+    let (data, figures) = (import(folder.path(), "item")?, folder.path().join("baselines.json"));
     let statistics = read(&data.join("stats.json"))?;
     for (name, expected) in
         [("users", 943), ("items", 1_682), ("interactions", 100_000), ("titles_missing", 0)]
@@ -79,12 +93,37 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
     Ok(())
 }
 
+/// The order of interactions at the same time decides which target is held out of 415 users, and moves every ranker.
+#[test]
+fn each_order_of_interactions_at_the_same_time_has_its_metrics() -> Result<()> {
+    for (order, expected) in ORDERS {
+        let folder = tempfile::tempdir()?;
+        let (data, figures) = (import(folder.path(), order)?, folder.path().join("baselines.json"));
+        let statistics = read(&data.join("stats.json"))?;
+        assert_eq!(statistics["targets_at_same_time"], TIED_TARGETS);
+        assert_eq!(statistics["same_time_order"], order);
+        let files = ["--data", path_text(&data), "--json", path_text(&figures)];
+        curator(&[&["baselines", "--negatives", "9", "--draws", "40"][..], &files].concat())?;
+        let figures = read(&figures)?;
+        let rows = figures["negatives"]["9"]["metrics"].as_array().context("a table of metrics")?;
+        for (ranker, values) in ["popularity", "item-kNN"].into_iter().zip(expected) {
+            for (metric, expected) in ["HR@1", "NDCG@3"].into_iter().zip(values) {
+                let row = rows.iter().find(|row| row["metric"] == metric).context("the metric's row")?;
+                let found = row["estimates"][ranker]["mean"].as_f64().context("a mean")?;
+                println!("{metric} of 10 in {order} order, {ranker}: {found:.3}, expected {expected:.3}");
+                assert!((found - expected).abs() <= TOLERANCE, "{order}, {metric}, {ranker}: {found}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Prompts in words, with Qwen3's own tokenizer and chat template, under a budget that most of them exceed.
 #[test]
 fn prompts_fit_their_budget_in_tokens_of_a_real_tokenizer() -> Result<()> {
     const BUDGET: usize = 512;
     let folder = tempfile::tempdir()?;
-    let data = import(folder.path())?;
+    let data = import(folder.path(), "random")?;
     let run_file = folder.path().join("run.toml");
     fs::write(&run_file, format!("[data]\ndir = {:?}\nsplit = \"times\"\n", path_text(&data)))?;
     let tokenizer = shared().join("qwen3-tokenizer");

@@ -15,8 +15,16 @@ fn files(rows: impl IntoIterator<Item = u64>, name: impl Fn(u64) -> String) -> F
         let (user, item) = (row / 8 + 1, row % 8 + 1);
         writeln!(log, "{user},{},{}", name(item), if item == 1 { 1 } else { 2 }).unwrap();
     }
-    let table: String = (1..=8).map(|item| format!("{},Title {item}\n", name(item))).collect();
-    Files::new(&[("log.csv", log.as_bytes()), ("items.csv", format!("item,title\n{table}").as_bytes())])
+    Files::new(&[("log.csv", log.as_bytes()), ("items.csv", table(1..=8, name).as_bytes())])
+}
+
+/// A table of items whose ids `name` writes.
+fn table(items: impl IntoIterator<Item = u64>, name: impl Fn(u64) -> String) -> String {
+    let mut table = "item,title\n".to_owned();
+    for item in items {
+        writeln!(table, "{},Title {item}", name(item)).unwrap();
+    }
+    table
 }
 
 fn histories(data: &Dataset) -> Vec<Vec<u64>> {
@@ -49,9 +57,7 @@ fn names_are_ordered_by_themselves_and_not_by_the_numbers_made_of_them() {
     let (data, _) = files(0..48, name).imported(TABLE, Split::Times);
     // The same items under other numbers: the table lists them in another order.
     let log = std::fs::read(files(0..48, name).path("log.csv")).unwrap();
-    let table: String = (1..=8).rev().map(|item| format!("{},Title {item}\n", name(item))).collect();
-    let other =
-        Files::new(&[("log.csv", &log), ("items.csv", format!("item,title\n{table}").as_bytes())]);
+    let other = Files::new(&[("log.csv", &log), ("items.csv", table((1..=8).rev(), name).as_bytes())]);
     let (other, _) = other.imported(TABLE, Split::Times);
     let titles = |data: &Dataset| -> Vec<Vec<String>> {
         let title = |item: &podium_recsys::ItemId| data.catalogue.get(*item).unwrap().title.clone();
@@ -83,11 +89,8 @@ fn a_split_by_time_keeps_one_time_on_one_side() {
     for order in ["random", "item", "file"] {
         let arguments = format!("{TABLE} --split time --split-time 2 --same-time {order}");
         let log = "user,item,timestamp\n1,1,1\n1,2,1\n1,3,2\n1,4,2\n2,5,1\n2,6,1\n2,7,2\n";
-        let table: String = (1..=8).map(|item| format!("{item},Title {item}\n")).collect();
-        let files = Files::new(&[
-            ("log.csv", log.as_bytes()),
-            ("items.csv", format!("item,title\n{table}").as_bytes()),
-        ]);
+        let items_table = table(1..=8, |item| item.to_string());
+        let files = Files::new(&[("log.csv", log.as_bytes()), ("items.csv", items_table.as_bytes())]);
         let (data, statistics) = files.imported(&arguments, Split::Times);
         let mut trained = items(&data, 1, false);
         trained.sort_unstable();
