@@ -1,11 +1,15 @@
 //! Amazon-style JSON lines: reviews and metadata, with the field names of 2014, 2018 and 2023.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use podium_recsys::dataset::Place;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::collector::{Collector, Row};
+use super::header;
+use super::input::Input;
 use super::rows::{Error, Problem};
 use super::times::{Kind, Times};
 
@@ -29,39 +33,69 @@ struct Review {
 /// Reads metadata and reviews. `caption` names a field of the metadata that stands in for captions.
 pub(crate) fn read(
     collector: &mut Collector,
-    reviews: &Path,
-    metadata: &Path,
+    reviews_files: &[PathBuf],
+    metadata_files: &[PathBuf],
     caption: Option<&str>,
 ) -> Result<(), Error> {
-    collector.lines(metadata, 0, |collector, _, line| Ok(item(collector, line, caption)))?;
-    collector.end_items(metadata, METADATA)?;
-
-    collector.begin_log(reviews, true)?;
-    let mut times = Times::default();
-    collector.lines(reviews, 0, |collector, place, line| {
-        Ok((|| {
-            let review: Review = serde_json::from_str(line)?;
-            let time = review.timestamp.ok_or(Problem::NoField("timestamp"))?;
-            // A first whole number makes the kind; all others are of it.
-            times.accept(Kind::Number, time);
-            let item = review.parent_asin.or(review.asin).ok_or(Problem::NoField("asin"))?;
-            let row = Row {
-                user: review.user_id.as_deref().unwrap_or_default(),
-                item: &item,
-                time,
-                rating: review.rating,
-            };
-            collector.interaction(place, &row)
-        })())
+    let mut captions = Captions { field: caption, known: false, found: BTreeSet::new() };
+    collector.each(metadata_files, |collector, input| {
+        let encoding = collector.encoding(input)?;
+        header::lines(collector, input, encoding, 0, |collector, _, line| {
+            item(collector, line, &mut captions)
+        })
     })?;
-    collector.end_log(&times, REVIEW)
+    collector.end_items(metadata_files, METADATA)?;
+    captions.check(metadata_files)?;
+
+    let mut times = Times::default();
+    collector.each(reviews_files, |collector, input| reviews(collector, input, &mut times))?;
+    collector.end_log(reviews_files, &times, REVIEW)
 }
 
-fn item(collector: &mut Collector, line: &str, caption: Option<&str>) -> Result<(), Problem> {
-    let entry: Value = serde_json::from_str(line)?;
+fn reviews(collector: &mut Collector, input: &Input, times: &mut Times) -> Result<(), Error> {
+    collector.begin_log(input, Place::Line, true)?;
+    let encoding = collector.encoding(input)?;
+    header::lines(collector, input, encoding, 0, |collector, place, line| {
+        let review: Review = serde_json::from_str(line)?;
+        let time = review.timestamp.ok_or(Problem::NoField("timestamp"))?;
+        let time = times.accept(Kind::Number, time, || time.to_string())?;
+        let item = review.parent_asin.or(review.asin).ok_or(Problem::NoField("asin"))?;
+        let user = review.user_id.as_deref().unwrap_or_default();
+        collector.interaction(place, &Row { user, item: &item, time, rating: review.rating })
+    })
+}
+
+/// The field that stands in for captions, and whether any item has it.
+struct Captions<'a> {
+    field: Option<&'a str>,
+    known: bool,
+    /// Fields that there are, as long as the one that is asked for was not among them.
+    found: BTreeSet<String>,
+}
+
+impl Captions<'_> {
+    /// Refuses a field that no item has.
+    fn check(self, metadata: &[PathBuf]) -> Result<(), Error> {
+        match self.field {
+            Some(field) if !self.known => Err(Error::NoCaptionField {
+                file: metadata.first().cloned().unwrap_or_default(),
+                field: field.to_owned(),
+                found: self.found.into_iter().collect(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn item(collector: &mut Collector, line: &str, captions: &mut Captions<'_>) -> Result<(), Problem> {
+    let entry: Map<String, Value> = serde_json::from_str(line)?;
     let text = |field: &str| entry.get(field).map(written).unwrap_or_default();
+    if let Some(field) = captions.field.filter(|_| !captions.known) {
+        captions.known = entry.contains_key(field);
+        captions.found.extend(entry.keys().cloned());
+    }
     let id = ["parent_asin", "asin"].map(text).into_iter().find(|id| !id.is_empty()).unwrap_or_default();
-    let caption = caption.map(text);
+    let caption = captions.field.map(text);
     collector.item(&id, &text("title"), caption.as_deref())
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::arrange::SameTime;
-use super::encoding::Choice;
+use super::collector::Reading;
+use super::encoding::{Choice, Encoding};
 use super::split::Kind;
 use crate::flags;
 
@@ -66,22 +67,53 @@ pub(crate) struct Choices {
     /// The order of interactions of one user at the same time.
     #[arg(long, value_enum, default_value = "random")]
     pub(crate) same_time: SameTime,
-    /// How the files' bytes stand for text.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Encoding of the files: `auto` tells UTF-8, UTF-16 and older encodings apart; otherwise a name such as `utf-8`,
+    /// `utf-16le`, `windows-1252` (also `latin1`) or `shift_jis`.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) encoding: Choice,
+    /// Encoding of single rows that are not in their file's; without it they are bad rows.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) fallback_encoding: Option<Encoding>,
+    /// Cut longer titles to this many bytes, between characters, and count them; without it a title of more than 4,096
+    /// bytes is a bad row.
+    #[arg(long, value_name = "BYTES", value_parser = longest_title)]
+    pub(crate) longest_title: Option<usize>,
+    /// Decode HTML entities such as `&amp;` in titles and captions.
+    #[arg(long)]
+    pub(crate) decode_entities: bool,
 }
 
-/// Where the data come from.
+/// Bytes of a title: some characters of any script at least.
+fn longest_title(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|bytes| *bytes >= 16).ok_or_else(|| "expected at least 16 bytes".into())
+}
+
+impl Choices {
+    /// How rows are read.
+    pub(crate) const fn reading(&self) -> Reading {
+        Reading {
+            encoding: self.encoding,
+            fallback_encoding: self.fallback_encoding,
+            min_rating: self.min_rating,
+            longest_title: self.longest_title,
+            decode_entities: self.decode_entities,
+            skip_bad_rows: self.skip_bad_rows,
+        }
+    }
+}
+
+/// Where the data come from. Every file may be compressed (gzip, Zstandard, zip) or a folder of parts, and several may be
+/// given.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Format {
     /// MovieLens 100K, 1M, 10M, 20M to latest; the layout is told from the files.
     Movielens {
         /// u.data, ratings.dat or ratings.csv.
-        #[arg(long, value_name = "FILE")]
-        ratings: PathBuf,
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        ratings: Vec<PathBuf>,
         /// u.item, movies.dat or movies.csv.
-        #[arg(long, value_name = "FILE")]
-        items: PathBuf,
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        items: Vec<PathBuf>,
         /// A CSV file `title,sentence` with a header; the sentences stand in for captions.
         #[arg(long, value_name = "FILE")]
         summaries: Option<PathBuf>,
@@ -91,22 +123,22 @@ pub(crate) enum Format {
     /// MicroLens: pairs of users and items, and titles.
     Microlens {
         /// `user TAB items separated by spaces`, or a table `user,item,timestamp`.
-        #[arg(long, value_name = "FILE")]
-        pairs: PathBuf,
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        pairs: Vec<PathBuf>,
         /// A table `item,title`.
-        #[arg(long, value_name = "FILE")]
-        titles: PathBuf,
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        titles: Vec<PathBuf>,
         #[command(flatten)]
         choices: Choices,
     },
     /// Amazon-style JSON lines, of 2014, 2018 or 2023.
     Amazon {
         /// Reviews, a JSON object a line.
-        #[arg(long, value_name = "FILE")]
-        reviews: PathBuf,
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        reviews: Vec<PathBuf>,
         /// Metadata, a JSON object a line.
-        #[arg(long, value_name = "FILE")]
-        metadata: PathBuf,
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        metadata: Vec<PathBuf>,
         /// Field of the metadata that stands in for captions, such as `description`.
         #[arg(long, value_name = "FIELD")]
         caption_field: Option<String>,
@@ -120,19 +152,19 @@ pub(crate) enum Format {
 /// Tables and the names of their columns.
 #[derive(Debug, Args)]
 pub(crate) struct Table {
-    /// Interactions: `.parquet`, or CSV with a header.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) interactions: PathBuf,
-    /// Items: `.parquet`, or CSV with a header.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) items: PathBuf,
+    /// Interactions: Parquet, or CSV with a header.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) interactions: Vec<PathBuf>,
+    /// Items: Parquet, or CSV with a header.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) items: Vec<PathBuf>,
     /// Column of users.
     #[arg(long, value_name = "NAME", default_value = "user")]
     pub(crate) user_column: String,
     /// Column of items.
     #[arg(long, value_name = "NAME", default_value = "item")]
     pub(crate) item_column: String,
-    /// Column of times: whole numbers or dates.
+    /// Column of times: whole numbers of one unit, or dates.
     #[arg(long, value_name = "NAME", default_value = "timestamp")]
     pub(crate) time_column: String,
     /// Column of ratings, for `--min-rating`.

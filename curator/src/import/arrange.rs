@@ -1,14 +1,14 @@
 //! From rows in file order to each user's interactions, oldest first.
 
+use std::fmt;
 use std::ops::Range;
-use std::path::Path;
 
 use clap::ValueEnum;
 use podium_grpo::rng::Stream;
 use podium_recsys::dataset::Place;
 use serde::Serialize;
 
-use super::collector::Interaction;
+use super::collector::{Interaction, Log};
 use super::rows::{Error, Problem, Skipped};
 
 /// The order of interactions of one user at the same time.
@@ -39,8 +39,8 @@ pub(crate) struct Minimum {
 /// What is known of the rows beside themselves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// The file that they are from.
-    pub(crate) log: &'a Path,
+    /// The files that they are from.
+    pub(crate) logs: &'a [Log],
     /// How many users there are.
     pub(crate) users: usize,
     /// The number of each item, by its index.
@@ -76,7 +76,7 @@ pub(crate) fn arrange(
     minimum: Minimum,
     skipped: &mut Skipped,
 ) -> Result<Sequences, Error> {
-    interactions.sort_unstable_by_key(|one| (one.user, one.time, one.row));
+    interactions.sort_unstable_by_key(|one| (one.user, one.time, one.log, one.row));
     for group in interactions.chunk_by_mut(|one, other| (one.user, one.time) == (other.user, other.time)) {
         match same_time {
             // Sorting is stable: a row that is there twice stays in the order of the file.
@@ -88,7 +88,7 @@ pub(crate) fn arrange(
         }
     }
     let mut sequences = Sequences { items: vec![true; rows.items.len()], ..Sequences::default() };
-    sequences.same_time = drop_repeated(&mut interactions, same_time, rows.log, skipped)?;
+    sequences.same_time = drop_repeated(&mut interactions, same_time, rows, skipped)?;
     lonely(&mut interactions, rows, minimum, skipped)?;
     sequences.interactions = interactions;
     sequences.filter(rows.users, minimum);
@@ -110,11 +110,11 @@ fn random_key(one: &Interaction, rows: Rows<'_>, seed: u64) -> u64 {
 fn drop_repeated(
     interactions: &mut Vec<Interaction>,
     same_time: SameTime,
-    log: &Path,
+    rows: Rows<'_>,
     skipped: &mut Skipped,
 ) -> Result<u64, Error> {
     let (mut kept, mut ties) = (0, 0);
-    // The first of the moment that the last kept interaction belongs to.
+    // The first interaction at the time of the one that was kept last.
     let mut moment = 0;
     for next in 0..interactions.len() {
         let one = interactions[next];
@@ -123,12 +123,12 @@ fn drop_repeated(
         } else {
             let before = &interactions[moment..kept];
             let problem = match before.iter().find(|earlier| earlier.item == one.item) {
-                Some(earlier) => Some(Problem::RepeatedInteraction(place(earlier))),
-                None if same_time == SameTime::Bad => Some(Problem::SameTime(place(&before[0]))),
+                Some(earlier) => Some(Problem::RepeatedInteraction(rows.earlier(earlier, &one))),
+                None if same_time == SameTime::Bad => Some(Problem::SameTime(rows.earlier(&before[0], &one))),
                 None => None,
             };
             if let Some(problem) = problem {
-                skipped.bad(log, place(&one), problem)?;
+                skipped.bad(&rows.log(&one).input, rows.place(&one), problem)?;
                 continue;
             }
             ties += 1;
@@ -154,9 +154,9 @@ fn lonely(
     let ranges = ranges(interactions, rows.users);
     let mut alone: Vec<&Interaction> =
         ranges.iter().filter(|range| range.len() == 1).map(|range| &interactions[range.start]).collect();
-    alone.sort_unstable_by_key(|one| one.row);
+    alone.sort_unstable_by_key(|one| (one.log, one.row));
     for one in alone {
-        skipped.bad(rows.log, place(one), Problem::TooFewItems)?;
+        skipped.bad(&rows.log(one).input, rows.place(one), Problem::TooFewItems)?;
     }
     interactions.retain(|one| ranges[one.user as usize].len() > 1);
     Ok(())
@@ -205,16 +205,46 @@ fn ranges(interactions: &[Interaction], users: usize) -> Vec<Range<usize>> {
     ranges
 }
 
-const fn place(one: &Interaction) -> Place {
-    Place::Line(one.row as u64)
+/// An earlier row that another one repeats.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    place: Place,
+    /// Its file, if it is another one.
+    file: Option<String>,
+}
+
+impl fmt::Display for Earlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.fmt(f)?;
+        self.file.iter().try_for_each(|file| write!(f, " of {file}"))
+    }
+}
+
+impl<'a> Rows<'a> {
+    fn log(self, one: &Interaction) -> &'a Log {
+        &self.logs[one.log as usize]
+    }
+
+    fn place(self, one: &Interaction) -> Place {
+        (self.log(one).place)(u64::from(one.row))
+    }
+
+    fn earlier(self, earlier: &Interaction, one: &Interaction) -> Earlier {
+        let file = (earlier.log != one.log).then(|| self.log(earlier).input.name.clone());
+        Earlier { place: self.place(earlier), file }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::input::Input;
     use super::*;
 
     fn interactions(rows: &[(u32, u32, i64)]) -> Vec<Interaction> {
-        (1..).zip(rows).map(|(row, &(user, item, time))| Interaction { user, item, time, row }).collect()
+        (1..)
+            .zip(rows)
+            .map(|(row, &(user, item, time))| Interaction { user, item, time, log: 0, row })
+            .collect()
     }
 
     fn arranged(
@@ -230,8 +260,9 @@ mod tests {
     }
 
     fn known() -> Rows<'static> {
+        let log = Log { input: Input::named("log"), place: Place::Line };
         Rows {
-            log: Path::new("log"),
+            logs: Box::leak(Box::new([log])),
             users: 4,
             items: &[5, 4, 3, 2, 1],
             user_keys: &[70, 71, 72, 73],
@@ -257,7 +288,7 @@ mod tests {
         assert_eq!(items(&sequences, 0), [0, 3, 1]);
 
         let error = arranged(&rows, SameTime::Bad, (2, 0), false).unwrap_err();
-        let expected = Problem::SameTime(Place::Line(2)).to_string();
+        let expected = "the same user and time as line 2: their order is unknown";
         assert!(
             matches!(&error, Error::Row { place: Place::Line(4), problem, .. } if problem.to_string() == expected),
             "{error}"

@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use super::encoding::{Choice, Encoding};
 use super::ids::Ids;
-use super::lines::Lines;
+use super::input::{Input, inputs};
 use super::rows::{Error, Problem, Skipped, excerpt};
 use super::times::{Kind, Times};
 
 /// Longer titles are no titles: they would fill every prompt that they stand in.
-const LONGEST_TITLE_BYTES: usize = 4_096;
+pub(crate) const LONGEST_TITLE_BYTES: usize = 4_096;
 
-/// One user, one item, one moment.
+/// One user, one item, one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interaction {
     /// Index of the user.
@@ -24,8 +24,17 @@ pub(crate) struct Interaction {
     pub(crate) item: u32,
     /// When; larger is later.
     pub(crate) time: i64,
+    /// Index of its file.
+    pub(crate) log: u32,
     /// Its row in the file.
     pub(crate) row: u32,
+}
+
+/// A file of interactions, and what its rows are called.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    pub(crate) input: Input,
+    pub(crate) place: fn(u64) -> Place,
 }
 
 /// What is known of an item beside its name.
@@ -35,15 +44,19 @@ pub(crate) struct Text {
     pub(crate) caption: Option<String>,
 }
 
-/// A file that was read.
+/// A file, or a folder of files, that was read.
 #[derive(Debug, Serialize)]
 pub(crate) struct Source {
     /// Its name.
     file: String,
+    /// How many files there are, where it is a folder.
+    files: usize,
     /// Its encoding; none for a binary file.
     encoding: Option<String>,
     /// Usable rows, and rows that were not.
     rows: u64,
+    /// Rows that were in the fallback encoding.
+    rows_in_fallback_encoding: u64,
 }
 
 /// A row of an interaction file.
@@ -56,11 +69,22 @@ pub(crate) struct Row<'a> {
     pub(crate) rating: Option<f64>,
 }
 
+/// How rows are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) encoding: Choice,
+    pub(crate) fallback_encoding: Option<Encoding>,
+    pub(crate) min_rating: Option<f64>,
+    /// Bytes that longer titles are cut to; they are bad rows where there is no such number.
+    pub(crate) longest_title: Option<usize>,
+    pub(crate) decode_entities: bool,
+    pub(crate) skip_bad_rows: bool,
+}
+
 /// Takes rows, and sees to those that cannot be used.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    encoding: Choice,
-    min_rating: Option<f64>,
+    reading: Reading,
     pub(crate) skipped: Skipped,
     pub(crate) sources: Vec<Source>,
     pub(crate) items: Ids,
@@ -68,77 +92,80 @@ pub(crate) struct Collector {
     pub(crate) texts: Vec<Text>,
     pub(crate) users: Ids,
     pub(crate) interactions: Vec<Interaction>,
-    /// The file that the interactions are in.
-    pub(crate) log: PathBuf,
-    /// How it tells time; none where it tells only an order.
+    /// The files that the interactions are in.
+    pub(crate) logs: Vec<Log>,
+    /// How they tell time; none where they tell only an order.
     pub(crate) time_kind: Option<Kind>,
     /// Interactions rated below the threshold.
     pub(crate) rated_too_low: u64,
     /// Items without a title.
     pub(crate) without_title: u64,
+    /// Titles that were cut.
+    pub(crate) titles_cut: u64,
+    /// Titles and captions that hold HTML entities such as `&amp;`.
+    pub(crate) texts_with_entities: u64,
 }
 
 impl Collector {
     /// Nothing is read yet.
-    pub(crate) fn new(encoding: Choice, min_rating: Option<f64>, skip_bad_rows: bool) -> Self {
+    pub(crate) fn new(reading: Reading) -> Self {
         Self {
-            encoding,
-            min_rating,
-            skipped: Skipped::new(skip_bad_rows),
+            reading,
+            skipped: Skipped::new(reading.skip_bad_rows),
             sources: Vec::new(),
             items: Ids::default(),
             texts: Vec::new(),
             users: Ids::default(),
             interactions: Vec::new(),
-            log: PathBuf::new(),
+            logs: Vec::new(),
             time_kind: None,
             rated_too_low: 0,
             without_title: 0,
+            titles_cut: 0,
+            texts_with_entities: 0,
         }
     }
 
-    /// The encoding of `file`.
-    pub(crate) fn encoding(&self, file: &Path) -> Result<Encoding, Error> {
-        self.encoding.of(file)
-    }
-
-    /// Reads `file` line by line: `take` gets each line after the first `header` ones, and this object.
-    pub(crate) fn lines(
+    /// Reads all files that `paths` name, in their order.
+    pub(crate) fn each(
         &mut self,
-        file: &Path,
-        header: u64,
-        mut take: impl FnMut(&mut Self, Place, &str) -> Result<Result<(), Problem>, Error>,
+        paths: &[PathBuf],
+        mut read: impl FnMut(&mut Self, &Input) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let encoding = self.encoding(file)?;
-        let mut lines = Lines::open(file, encoding)?;
-        let (mut left, mut rows) = (header, 0);
-        while let Some(line) = lines.next()? {
-            if left > 0 {
-                left -= 1;
-                continue;
-            }
-            rows += 1;
-            let place = line.place;
-            let taken = match line.text {
-                Ok(text) => take(self, place, text)?,
-                Err(problem) => Err(problem),
-            };
-            if let Err(problem) = taken {
-                self.skipped.bad(file, place, problem)?;
+        for path in paths {
+            self.sources.push(Source::new(path));
+            for input in inputs(path)? {
+                read(self, &input)?;
             }
         }
-        self.read(file, Some(encoding), rows);
         Ok(())
     }
 
-    /// Notes that `file` was read.
-    pub(crate) fn read(&mut self, file: &Path, encoding: Option<Encoding>, rows: u64) {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.sources.push(Source {
-            file: name,
-            encoding: encoding.map(|encoding| encoding.to_string()),
-            rows,
-        });
+    /// The encoding of `input`, which may have to be read through to tell.
+    pub(crate) fn encoding(&self, input: &Input) -> Result<Encoding, Error> {
+        self.reading.encoding.of(input)
+    }
+
+    /// The encoding of rows that are not in their file's.
+    pub(crate) const fn fallback(&self) -> Option<Encoding> {
+        self.reading.fallback_encoding
+    }
+
+    /// Notes that a file was read.
+    pub(crate) fn read(&mut self, encoding: Option<Encoding>, rows: u64, fallen_back: u64) {
+        let Some(source) = self.sources.last_mut() else { return };
+        source.files += 1;
+        source.rows += rows;
+        source.rows_in_fallback_encoding += fallen_back;
+        let Some(encoding) = encoding.map(|encoding| encoding.to_string()) else { return };
+        match &mut source.encoding {
+            Some(known) if known.split(", ").any(|one| one == encoding) => {}
+            Some(known) => {
+                known.push_str(", ");
+                known.push_str(&encoding);
+            }
+            None => source.encoding = Some(encoding),
+        }
     }
 
     /// Takes an item.
@@ -146,20 +173,34 @@ impl Collector {
         if id.is_empty() {
             return Err(Problem::NoField("item id"));
         }
-        if title.len() > LONGEST_TITLE_BYTES {
-            return Err(Problem::LongTitle { found: title.len(), limit: LONGEST_TITLE_BYTES });
-        }
-        let title = one_line(title);
+        let mut title = self.text(title);
         if title.is_empty() {
             self.without_title += 1;
             return Err(Problem::EmptyTitle(excerpt(id)));
         }
+        let limit = self.reading.longest_title.unwrap_or(LONGEST_TITLE_BYTES);
+        let found = title.len();
+        if found > limit {
+            if self.reading.longest_title.is_none() {
+                return Err(Problem::LongTitle { found, limit });
+            }
+            title.truncate((0..=limit).rfind(|&at| title.is_char_boundary(at)).unwrap_or(0));
+            title.truncate(title.trim_end().len());
+        }
         if !self.items.intern(id).1 {
             return Err(Problem::RepeatedItem(excerpt(id)));
         }
-        let caption = caption.map(one_line).filter(|caption| !caption.is_empty());
+        self.titles_cut += u64::from(found > limit);
+        let caption = caption.map(|caption| self.text(caption)).filter(|caption| !caption.is_empty());
         self.texts.push(Text { title, caption });
         Ok(())
+    }
+
+    /// A title or a caption as data files have it: on one line, and with its HTML entities decoded if that is asked for.
+    pub(crate) fn text(&mut self, text: &str) -> String {
+        let decoded = html_escape::decode_html_entities(text);
+        self.texts_with_entities += u64::from(decoded != text);
+        one_line(if self.reading.decode_entities { &decoded } else { text })
     }
 
     /// Takes an interaction.
@@ -168,7 +209,7 @@ impl Collector {
             return Err(Problem::NoField("user id"));
         }
         let item = self.items.find(row.item).ok_or_else(|| Problem::UnknownItem(excerpt(row.item)))?;
-        if let Some(least) = self.min_rating {
+        if let Some(least) = self.reading.min_rating {
             let rating = row.rating.ok_or(Problem::NoField("rating"))?;
             if rating < least {
                 self.rated_too_low += 1;
@@ -176,36 +217,67 @@ impl Collector {
             }
         }
         let (user, _) = self.users.intern(row.user);
-        let (Place::Line(row_number) | Place::Entry(row_number)) = place;
-        let row_number = u32::try_from(row_number).unwrap_or(u32::MAX);
-        self.interactions.push(Interaction { user, item, time: row.time, row: row_number });
+        let log = u32::try_from(self.logs.len()).unwrap_or(u32::MAX).saturating_sub(1);
+        self.interactions.push(Interaction { user, item, time: row.time, log, row: number_of(place) });
         Ok(())
     }
 
-    /// Begins with the interactions of `file`. Refused where ratings are asked for and it has none.
-    pub(crate) fn begin_log(&mut self, file: &Path, has_ratings: bool) -> Result<(), Error> {
-        if self.min_rating.is_some() && !has_ratings {
-            return Err(Error::NoRatings(file.to_owned()));
+    /// Begins with the interactions of `input`, whose rows are at places of one kind. Refused where ratings are asked for
+    /// and it has none.
+    pub(crate) fn begin_log(
+        &mut self,
+        input: &Input,
+        place: fn(u64) -> Place,
+        has_ratings: bool,
+    ) -> Result<(), Error> {
+        if self.reading.min_rating.is_some() && !has_ratings {
+            return Err(Error::NoRatings(input.path.clone()));
         }
-        file.clone_into(&mut self.log);
+        self.logs.push(Log { input: input.clone(), place });
         Ok(())
     }
 
-    /// Ends with the items: there have to be some.
-    pub(crate) fn end_items(&self, file: &Path, expected: &'static str) -> Result<(), Error> {
+    /// Ends with the items of `paths`: there have to be some.
+    pub(crate) fn end_items(&self, paths: &[PathBuf], expected: &'static str) -> Result<(), Error> {
         if self.texts.is_empty() {
-            return Err(Error::NoRows { file: file.to_owned(), expected });
+            return Err(Error::NoRows { file: first(paths), expected });
         }
         Ok(())
     }
 
-    /// Ends with the interactions: there have to be some.
-    pub(crate) fn end_log(&mut self, times: &Times, expected: &'static str) -> Result<(), Error> {
+    /// Ends with the interactions of `paths`: there have to be some.
+    pub(crate) fn end_log(
+        &mut self,
+        paths: &[PathBuf],
+        times: &Times,
+        expected: &'static str,
+    ) -> Result<(), Error> {
         if self.interactions.is_empty() {
-            return Err(Error::NoRows { file: self.log.clone(), expected });
+            return Err(Error::NoRows { file: first(paths), expected });
         }
         self.time_kind = times.kind();
         Ok(())
+    }
+}
+
+fn number_of(place: Place) -> u32 {
+    let (Place::Line(number) | Place::Entry(number)) = place;
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn first(paths: &[PathBuf]) -> PathBuf {
+    paths.first().cloned().unwrap_or_default()
+}
+
+impl Source {
+    fn new(path: &Path) -> Self {
+        Self {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            files: 0,
+            encoding: None,
+            rows: 0,
+            rows_in_fallback_encoding: 0,
+        }
     }
 }
 
@@ -215,7 +287,7 @@ pub(crate) fn rating(text: &str) -> Result<f64, Problem> {
 }
 
 /// A text on one line: prompts and data files give every item one.
-pub(crate) fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()) {
         if !word.is_empty() {
@@ -230,7 +302,15 @@ pub(crate) fn one_line(text: &str) -> String {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} rows", self.file, self.rows)?;
-        self.encoding.iter().try_for_each(|encoding| write!(f, ", {encoding}"))
+        f.write_str(&self.file)?;
+        if self.files != 1 {
+            write!(f, ", {} files", self.files)?;
+        }
+        write!(f, ", {} rows", self.rows)?;
+        self.encoding.iter().try_for_each(|encoding| write!(f, ", {encoding}"))?;
+        if self.rows_in_fallback_encoding > 0 {
+            write!(f, ", {} rows in the fallback encoding", self.rows_in_fallback_encoding)?;
+        }
+        Ok(())
     }
 }

@@ -1,118 +1,320 @@
-//! UTF-8 and latin-1 told apart.
+//! How the bytes of a file stand for text.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::io::{self, BufRead as _, Read};
+use std::str::FromStr;
 
-use clap::ValueEnum;
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
+use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
-use super::lines::{open, reading};
+use super::input::{Input, reading};
 use super::rows::Error;
 
-/// How the bytes of a file stand for text.
+/// UTF-16 without a byte order mark is recognized in this many bytes.
+const HEAD_BYTES: usize = 1 << 16;
+
+/// An encoding of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// UTF-8. ASCII is UTF-8 too.
-    Utf8,
-    /// ISO 8859-1: each byte is the character of that number.
-    Latin1,
+pub(crate) struct Encoding {
+    table: &'static encoding_rs::Encoding,
+    /// Whether windows-1252 is used without the letters that latin-1 does not have.
+    latin1: bool,
 }
 
 /// The encoding that the user says a file has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Told from the file: latin-1 where more lines cannot be UTF-8 than hold letters in UTF-8.
+    /// Told from the file.
     Auto,
-    /// UTF-8.
-    Utf8,
-    /// ISO 8859-1.
-    Latin1,
+    /// This one.
+    Named(Encoding),
 }
 
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Utf8 => "UTF-8",
-            Self::Latin1 => "latin-1",
-        })
+        f.write_str(if self.latin1 { "latin-1" } else { self.table.name() })
+    }
+}
+
+impl FromStr for Encoding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        encoding_rs::Encoding::for_label(text.as_bytes())
+            .filter(|table| table.output_encoding() == *table || is_utf16(table))
+            .map(Self::from)
+            .ok_or_else(|| {
+                "expected an encoding such as utf-8, utf-16le, latin1, windows-1252, shift_jis or gb18030"
+                    .to_owned()
+            })
+    }
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Named) }
+    }
+}
+
+impl From<&'static encoding_rs::Encoding> for Encoding {
+    fn from(table: &'static encoding_rs::Encoding) -> Self {
+        Self { table, latin1: false }
     }
 }
 
 impl Choice {
-    /// The encoding of `file`, which is read through where the user leaves it open.
-    pub(crate) fn of(self, file: &Path) -> Result<Encoding, Error> {
-        let handle = open(file)?;
+    /// The encoding of `input`, which is read through where the user leaves it open.
+    pub(crate) fn of(self, input: &Input) -> Result<Encoding, Error> {
         match self {
-            Self::Auto => detect(BufReader::with_capacity(1 << 20, handle)).map_err(reading(file)),
-            Self::Utf8 => Ok(Encoding::Utf8),
-            Self::Latin1 => Ok(Encoding::Latin1),
+            Self::Auto => detect(input.open()?).map_err(reading(&input.path)),
+            Self::Named(encoding) if is_utf16(encoding.table) => {
+                // The byte order mark knows better which of the two UTF-16 is.
+                let mut head = [0; 2];
+                fill(&mut input.open()?, &mut head).map_err(reading(&input.path))?;
+                Ok(encoding_rs::Encoding::for_bom(&head).map_or(encoding, |(table, _)| table.into()))
+            }
+            Self::Named(encoding) => Ok(encoding),
         }
     }
 }
 
 impl Encoding {
-    /// The text of `bytes`; `buffer` holds it where it has to be made.
+    /// Whether text is in UTF-8 once [`Self::as_utf8`] has read it.
+    fn is_unicode(self) -> bool {
+        self.table == UTF_8 || is_utf16(self.table)
+    }
+
+    /// `content` in bytes that lines can be cut from: UTF-16 becomes UTF-8.
+    pub(crate) fn as_utf8(self, content: Box<dyn io::BufRead>) -> Box<dyn io::BufRead> {
+        if is_utf16(self.table) {
+            let big = self.table == UTF_16BE;
+            Box::new(io::BufReader::new(Utf16 { content, big, first: true, pending: Vec::new(), high: None }))
+        } else {
+            content
+        }
+    }
+
+    /// The text of a line that [`Self::as_utf8`] has read; `buffer` holds it where it has to be made.
     pub(crate) fn decode<'a>(self, bytes: &'a [u8], buffer: &'a mut String) -> Option<&'a str> {
         match std::str::from_utf8(bytes) {
-            // Plain ASCII needs no look at which of the two it is.
-            Ok(text) if self == Self::Utf8 || text.is_ascii() => Some(text),
-            _ if self == Self::Utf8 => None,
+            Ok(text) if self.is_unicode() => Some(text),
+            // A byte order mark has no meaning in the middle of a file.
+            _ if self.is_unicode() => None,
             _ => {
-                buffer.clear();
-                buffer.extend(bytes.iter().copied().map(char::from));
+                *buffer = self.table.decode_without_bom_handling_and_without_replacement(bytes)?.into_owned();
                 Some(buffer)
             }
         }
     }
+
+    /// The encoding that a line which is not UTF-8 is most likely in.
+    pub(crate) fn guess(bytes: &[u8]) -> Self {
+        let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+        detector.feed(bytes, true);
+        Self::from(detector.guess(None, Utf8Detection::Deny))
+    }
 }
 
-/// A latin-1 letter followed by ASCII is never UTF-8, so that the lines of a latin-1 file that are not ASCII are nearly
-/// all impossible in UTF-8; in a UTF-8 file only damaged ones are.
-fn detect(mut reader: impl BufRead) -> io::Result<Encoding> {
-    let (mut letters, mut impossible) = (0_u64, 0_u64);
+fn is_utf16(table: &'static encoding_rs::Encoding) -> bool {
+    table == UTF_16LE || table == UTF_16BE
+}
+
+/// A letter of an older encoding followed by ASCII is never UTF-8, so that nearly all letters of a file in one are
+/// impossible in UTF-8; in a UTF-8 file only damaged ones are. A detector tells older encodings apart.
+fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
+    let mut head = Vec::new();
+    content.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    if let Some((table, _)) = encoding_rs::Encoding::for_bom(&head) {
+        return Ok(table.into());
+    }
+    if let Some(table) = utf16_without_mark(&head) {
+        return Ok(table.into());
+    }
+    let mut content = io::BufReader::with_capacity(1 << 18, head.chain(content));
+    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+    let (mut letters, mut impossible, mut beyond_latin1) = (0, 0, false);
     let mut line = Vec::new();
     loop {
         line.clear();
         // A piece of a very long line is as good as a line: at most one letter is cut.
-        if io::Read::take(&mut reader, 1 << 20).read_until(b'\n', &mut line)? == 0 {
+        if io::Read::take(&mut content, 1 << 20).read_until(b'\n', &mut line)? == 0 {
             break;
         }
         if line.is_ascii() {
             continue;
         }
-        match std::str::from_utf8(&line) {
-            Ok(_) => letters += 1,
-            Err(error) if error.error_len().is_none() => letters += 1,
-            Err(_) => impossible += 1,
+        detector.feed(&line, false);
+        beyond_latin1 |= line.iter().any(|byte| (0x80..0xA0).contains(byte));
+        for chunk in line.utf8_chunks() {
+            letters += chunk.valid().chars().filter(|letter| !letter.is_ascii()).count();
+            impossible += usize::from(!chunk.invalid().is_empty());
         }
     }
-    Ok(if impossible > letters { Encoding::Latin1 } else { Encoding::Utf8 })
+    if impossible <= letters {
+        return Ok(UTF_8.into());
+    }
+    detector.feed(&[], true);
+    let table = detector.guess(None, Utf8Detection::Deny);
+    Ok(Encoding { table, latin1: table == WINDOWS_1252 && !beyond_latin1 })
+}
+
+/// Tables hold ASCII (digits, delimiters, line ends), half of whose bytes in UTF-16 are zero: all on one side, and one of
+/// them in a line end.
+fn utf16_without_mark(head: &[u8]) -> Option<&'static encoding_rs::Encoding> {
+    let zeros = |side: usize| head.iter().skip(side).step_by(2).filter(|&&byte| byte == 0).count();
+    let (first, second) = (zeros(0), zeros(1));
+    let (units, table) = (head.len() / 2, if second > first { UTF_16LE } else { UTF_16BE });
+    let line_end = if table == UTF_16LE { [b'\n', 0] } else { [0, b'\n'] };
+    let likely = first.max(second) * 10 > units && first.min(second) * 10 < first.max(second);
+    (likely && head.chunks(2).any(|unit| unit == line_end)).then_some(table)
+}
+
+/// Turns UTF-16 into UTF-8. A surrogate without its other half becomes a byte that is not UTF-8, so that its line is
+/// refused.
+struct Utf16<R> {
+    content: R,
+    big: bool,
+    first: bool,
+    pending: Vec<u8>,
+    high: Option<u16>,
+}
+
+const NOT_UTF8: u8 = 0xFF;
+
+impl<R: io::BufRead> Read for Utf16<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.pending.is_empty() {
+            let mut units = [0; 4096];
+            let length = fill(&mut self.content, &mut units)?;
+            for pair in units[..length].chunks(2) {
+                self.take(pair);
+            }
+            if length == 0 {
+                if self.high.take().is_none() {
+                    return Ok(0);
+                }
+                self.pending.push(NOT_UTF8);
+            }
+        }
+        let length = self.pending.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.pending[..length]);
+        self.pending.drain(..length);
+        Ok(length)
+    }
+}
+
+impl<R> Utf16<R> {
+    fn take(&mut self, pair: &[u8]) {
+        let &[one, two] = pair else {
+            // Half a unit at the end.
+            self.pending.push(NOT_UTF8);
+            return;
+        };
+        let unit = if self.big { u16::from_be_bytes([one, two]) } else { u16::from_le_bytes([one, two]) };
+        let high = self.high.take();
+        // The byte order mark is no part of the text.
+        if std::mem::take(&mut self.first) && unit == 0xFEFF {
+            return;
+        }
+        if (0xD800..0xDC00).contains(&unit) {
+            self.pending.extend(high.map(|_| NOT_UTF8));
+            self.high = Some(unit);
+            return;
+        }
+        for letter in char::decode_utf16(high.into_iter().chain([unit])) {
+            match letter {
+                Ok(letter) => self.pending.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
+                Err(_) => self.pending.push(NOT_UTF8),
+            }
+        }
+    }
+}
+
+/// Reads until `buffer` is full or the content ends.
+fn fill(content: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match content.read(&mut buffer[length..])? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    Ok(length)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn utf16(text: &str, big: bool) -> Vec<u8> {
+        text.encode_utf16()
+            .flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() })
+            .collect()
+    }
+
     #[test]
     fn files_are_told_apart_even_with_a_damaged_line() {
         for (file, expected) in [
-            (b"plain\nascii\n".as_slice(), Encoding::Utf8),
-            (b"", Encoding::Utf8),
-            ("Été\n映画\n".as_bytes(), Encoding::Utf8),
-            (b"Mis\xE9rables, Les\nplain\n", Encoding::Latin1),
-            (b"\xC3\x89t\xC3\xA9\n\xC3\xA9\n damaged \xE9 \n", Encoding::Utf8),
-            (b"V\xE9ronique\nd\xE9j\xE0\nand one \xC3\xA9\n", Encoding::Latin1),
+            (b"plain\nascii\n".as_slice(), "UTF-8"),
+            (b"", "UTF-8"),
+            ("Été\n映画\n".as_bytes(), "UTF-8"),
+            (b"\xEF\xBB\xBFplain", "UTF-8"),
+            (b"Mis\xE9rables, Les\nplain\n", "latin-1"),
+            (b"\xC3\x89t\xC3\xA9\n\xC3\xA9\n damaged \xE9 \n", "UTF-8"),
+            (b"V\xE9ronique\nd\xE9j\xE0\nand one \xC3\xA9\n", "latin-1"),
+            (b"It\x92s \x93quoted\x94 \x97 caf\xE9\n", "windows-1252"),
+            (&utf16("item,title\n1,映画\n", false), "UTF-16LE"),
+            (&utf16("item,title\n1,映画\n", true), "UTF-16BE"),
+            (&utf16("\u{FEFF}映画\n", true), "UTF-16BE"),
+            (b"one,\0two\nthree\n", "UTF-8"),
         ] {
-            assert_eq!(detect(file).unwrap(), expected, "{file:?}");
+            assert_eq!(detect(file).unwrap().to_string(), expected, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn older_encodings_are_told_apart() {
+        let russian = "Привет, мир. Война и мир\nПреступление и наказание\n";
+        let japanese = "千と千尋の神隠し\nとなりのトトロ\n";
+        for (text, table) in [(russian, encoding_rs::WINDOWS_1251), (japanese, encoding_rs::SHIFT_JIS)] {
+            let bytes = table.encode(text).0;
+            let encoding = detect(&*bytes).unwrap();
+            assert_eq!(encoding.to_string(), table.name());
+            let mut buffer = String::new();
+            let line = bytes.split(|&byte| byte == b'\n').next().unwrap();
+            assert_eq!(encoding.decode(line, &mut buffer), text.lines().next());
         }
     }
 
     #[test]
     fn bytes_become_text() {
         let mut buffer = String::new();
-        assert_eq!(Encoding::Latin1.decode(b"Mis\xE9rables", &mut buffer), Some("Misérables"));
-        assert_eq!(Encoding::Latin1.decode("é".as_bytes(), &mut buffer), Some("Ã©"));
-        assert_eq!(Encoding::Utf8.decode("é".as_bytes(), &mut buffer), Some("é"));
-        assert_eq!(Encoding::Utf8.decode(b"\xE9", &mut buffer), None);
+        let latin1: Encoding = "latin1".parse().unwrap();
+        assert_eq!(latin1.decode(b"Mis\xE9rables \x96 \x93a\x94", &mut buffer), Some("Misérables – “a”"));
+        assert_eq!(latin1.decode("é".as_bytes(), &mut buffer), Some("Ã©"));
+        assert_eq!(Encoding::from(UTF_8).decode("é".as_bytes(), &mut buffer), Some("é"));
+        assert_eq!(Encoding::from(UTF_8).decode(b"\xE9", &mut buffer), None);
+        assert!("utf-7".parse::<Encoding>().is_err());
+        assert_eq!("auto".parse(), Ok(Choice::Auto));
+    }
+
+    #[test]
+    fn utf16_becomes_utf8_and_lone_surrogates_what_is_not() {
+        for big in [false, true] {
+            let read = |bytes: Vec<u8>| {
+                let table = if big { UTF_16BE } else { UTF_16LE };
+                let mut text = Vec::new();
+                let content = Box::new(io::Cursor::new(bytes));
+                Encoding::from(table).as_utf8(content).read_to_end(&mut text).unwrap();
+                text
+            };
+            let long = "\u{FEFF}é映😀\r\n".repeat(2_000);
+            let expected = long.strip_prefix('\u{FEFF}').unwrap().as_bytes();
+            assert_eq!(read(utf16(&long, big)), expected);
+            let half = [&utf16("a", big)[..], &utf16("😀", big)[..2], &utf16("b", big), b"x"].concat();
+            assert_eq!(read(half), b"a\xFFb\xFF");
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! Tables with a header: which column is which.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use podium_recsys::dataset::Place;
+use podium_recsys::dataset::delimited::{Bad, Fields, Line, Records, alike};
 
 use super::collector::{Collector, Row, rating};
-use super::fields::{Separator, Splitter};
-use super::lines::{first_line, reading, without_mark};
+use super::encoding::Encoding;
+use super::input::Input;
+use super::lines::{Lines, first_line};
 use super::rows::{Error, Problem};
-use super::times::Times;
+use super::times::{self, Times};
 
 /// Names of an interaction table's columns.
 #[derive(Debug, Clone, Copy)]
@@ -27,103 +29,179 @@ pub(crate) struct ItemColumns<'a> {
     pub(crate) caption: Option<&'a str>,
 }
 
-const LOG_ROW: &str = "a user, an item and a timestamp under a header";
-const ITEM_ROW: &str = "an item id and a title under a header";
+pub(crate) const LOG_ROW: &str = "a user, an item and a timestamp under a header";
+pub(crate) const ITEM_ROW: &str = "an item id and a title under a header";
+
+/// A table whose header is read.
+pub(crate) struct Table<'a> {
+    input: &'a Input,
+    encoding: Encoding,
+    delimiter: u8,
+    header: Vec<String>,
+}
+
+/// Where a column's values are.
+pub(crate) enum Column {
+    /// At this place of each record.
+    At(usize),
+    /// In the name of the file's folder.
+    Fixed(String),
+}
+
+impl Column {
+    /// The column's value in a record.
+    pub(crate) fn of<'a>(&'a self, fields: Fields<'a>) -> &'a str {
+        match self {
+            Self::At(place) => fields.get(*place),
+            Self::Fixed(value) => value,
+        }
+    }
+}
 
 /// Reads a CSV (or TSV) file of interactions.
 pub(crate) fn interactions(
     collector: &mut Collector,
-    file: &Path,
+    input: &Input,
     names: &LogColumns<'_>,
+    times: &mut Times,
 ) -> Result<(), Error> {
-    let first = first_line(file)?;
-    let mut splitter = Splitter::new(Separator::Quoted(delimiter(&first)));
-    let header = splitter.split(&first);
-    let find = |name: &str| column(file, (0..header.len()).map(|place| header.get(place)), name);
-    let (user, item, time) = (find(names.user)?, find(names.item)?, find(names.time)?);
-    let rated = names.rating.map(find).transpose()?;
-    let width = header.len();
-    collector.begin_log(file, rated.is_some())?;
-    let mut times = Times::default();
-    collector.lines(file, 1, |collector, place, line| {
-        let fields = splitter.split(line);
-        Ok((|| {
-            if fields.len() != width {
-                return Err(Problem::Columns { found: fields.len(), expected: width });
-            }
-            let row = Row {
-                user: fields.get(user),
-                item: fields.get(item),
-                time: times.read(fields.get(time))?,
-                rating: rated.map(|column| rating(fields.get(column))).transpose()?,
-            };
-            collector.interaction(place, &row)
-        })())
-    })?;
-    collector.end_log(&times, LOG_ROW)
+    let table = Table::open(collector, input, None)?;
+    let (user, item, time) =
+        (table.column(names.user)?, table.column(names.item)?, table.column(names.time)?);
+    let rated = names.rating.map(|name| table.column(name)).transpose()?;
+    let width = table.header.len();
+    let like = |known: Fields<'_>, other: Fields<'_>| {
+        let ids = [&user, &item].iter().all(|column| alike(column.of(known), column.of(other)));
+        other.len() == width && ids && times::parse(time.of(other)).is_some()
+    };
+    collector.begin_log(input, Place::Line, rated.is_some())?;
+    table.rows(collector, Some(width), true, like, |collector, place, fields| {
+        let row = Row {
+            user: user.of(fields),
+            item: item.of(fields),
+            time: times.read(time.of(fields))?,
+            rating: rated.as_ref().map(|column| rating(column.of(fields))).transpose()?,
+        };
+        collector.interaction(place, &row)
+    })
 }
 
-/// Reads a CSV (or TSV) file of items. Quoted fields may hold line ends.
-pub(crate) fn items(collector: &mut Collector, file: &Path, names: &ItemColumns<'_>) -> Result<(), Error> {
-    let mut columns = None;
-    let delimiter = delimiter(&first_line(file)?);
-    rows(collector, file, delimiter, |collector, place, row| {
-        let Some((id, title, caption, width)) = columns else {
-            let find = |name: &str| column(file, row.iter().map(String::as_str), name);
-            columns =
-                Some((find(names.id)?, find(names.title)?, names.caption.map(find).transpose()?, row.len()));
-            return Ok(());
-        };
-        let taken = if row.len() == width {
-            collector.item(&row[id], &row[title], caption.map(|column| row[column].as_str()))
-        } else {
-            Err(Problem::Columns { found: row.len(), expected: width })
-        };
-        taken.or_else(|problem| collector.skipped.bad(file, place, problem))
-    })?;
-    collector.end_items(file, ITEM_ROW)
+/// Reads a CSV (or TSV) file of items.
+pub(crate) fn items(collector: &mut Collector, input: &Input, names: &ItemColumns<'_>) -> Result<(), Error> {
+    let table = Table::open(collector, input, None)?;
+    let (id, title) = (table.column(names.id)?, table.column(names.title)?);
+    let caption = names.caption.map(|name| table.column(name)).transpose()?;
+    let width = table.header.len();
+    let like =
+        |known: Fields<'_>, other: Fields<'_>| other.len() == width && alike(id.of(known), id.of(other));
+    table.rows(collector, Some(width), true, like, |collector, _, fields| {
+        collector.item(id.of(fields), title.of(fields), caption.as_ref().map(|column| column.of(fields)))
+    })
 }
 
-/// Reads a file row by row, the header included. A row that is not in the file's encoding is bad.
-pub(crate) fn rows(
-    collector: &mut Collector,
-    file: &Path,
-    delimiter: u8,
-    mut take: impl FnMut(&mut Collector, Place, &[String]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let encoding = collector.encoding(file)?;
-    let bytes = std::fs::read(file).map_err(reading(file))?;
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .from_reader(without_mark(&bytes));
-    let (mut record, mut buffer, mut number) = (csv::ByteRecord::new(), String::new(), 0_u64);
-    let mut row: Vec<String> = Vec::new();
-    while reader
-        .read_byte_record(&mut record)
-        .map_err(|source| Error::Csv { file: PathBuf::from(file), source })?
-    {
-        let place = Place::Line(record.position().map_or(0, csv::Position::line));
-        row.clear();
-        row.extend(
-            record
-                .iter()
-                .map_while(|field| encoding.decode(field, &mut buffer).map(|text| text.trim().to_owned())),
-        );
-        if row.len() < record.len() {
-            collector.skipped.bad(file, place, Problem::Encoding(encoding))?;
-        } else {
-            take(collector, place, &row)?;
-        }
-        number += 1;
+impl<'a> Table<'a> {
+    /// Reads the header of `input`. Its delimiter is told from the header unless it is given.
+    pub(crate) fn open(
+        collector: &Collector,
+        input: &'a Input,
+        delimiter: Option<u8>,
+    ) -> Result<Self, Error> {
+        let encoding = collector.encoding(input)?;
+        let delimiter = match delimiter {
+            Some(delimiter) => delimiter,
+            None => self::delimiter(&first_line(input, encoding)?.1),
+        };
+        let mut records = Records::new(Lines::open(input, encoding, collector.fallback())?, delimiter);
+        let first = records.next(|_, _| false)?.and_then(|record| record.fields.ok());
+        let header = first.map(|fields| fields.iter().map(str::to_owned).collect()).unwrap_or_default();
+        Ok(Self { input, encoding, delimiter, header })
     }
-    collector.read(file, Some(encoding), number.saturating_sub(1));
+
+    /// The column called `name`: in the header, or in the names of folders.
+    pub(crate) fn column(&self, name: &str) -> Result<Column, Error> {
+        column(&self.input.path, self.header.iter().map(String::as_str), &self.input.partition, name)
+    }
+
+    /// Gives `take` each record, that of the header left out if it is one. Records have to have `width` fields where that
+    /// is given. `like` decides whether a line looks like a record, for quotes that are not closed on theirs.
+    pub(crate) fn rows(
+        &self,
+        collector: &mut Collector,
+        width: Option<usize>,
+        has_header: bool,
+        like: impl Fn(Fields<'_>, Fields<'_>) -> bool,
+        mut take: impl FnMut(&mut Collector, Place, Fields<'_>) -> Result<(), Problem>,
+    ) -> Result<(), Error> {
+        let lines = Lines::open(self.input, self.encoding, collector.fallback())?;
+        let mut records = Records::new(lines, self.delimiter);
+        let (mut header, mut rows) = (has_header, 0);
+        while let Some(record) = records.next(&like)? {
+            if std::mem::take(&mut header) {
+                continue;
+            }
+            rows += 1;
+            let mut place = Place::Line(record.line);
+            let taken = match (record.fields, width) {
+                (Ok(fields), Some(width)) if fields.len() != width => {
+                    Err(Problem::Columns { found: fields.len(), expected: width })
+                }
+                (Ok(fields), _) => take(collector, place, fields),
+                (Err(Bad::OpenQuote), _) => Err(Problem::OpenQuote),
+                (Err(Bad::Line(line, problem)), _) => {
+                    place = Place::Line(line);
+                    Err(problem)
+                }
+                (Err(Bad::Ambiguous(last)), _) => {
+                    let file = self.input.path.clone();
+                    return Err(Error::AmbiguousQuote { file, first: record.line, last });
+                }
+            };
+            if let Err(problem) = taken {
+                collector.skipped.bad(self.input, place, problem)?;
+            }
+        }
+        collector.read(Some(self.encoding), rows, records.into_lines().fallen_back);
+        Ok(())
+    }
+
+    /// The fields of the header.
+    pub(crate) fn header(&self) -> &[String] {
+        &self.header
+    }
+}
+
+/// Gives `take` each line of `input` that is not blank, the first `header` ones left out.
+pub(crate) fn lines(
+    collector: &mut Collector,
+    input: &Input,
+    encoding: Encoding,
+    header: usize,
+    mut take: impl FnMut(&mut Collector, Place, &str) -> Result<(), Problem>,
+) -> Result<(), Error> {
+    let mut lines = Lines::open(input, encoding, collector.fallback())?;
+    let mut line = Line { number: 0, text: String::new(), problem: None };
+    let (mut left, mut rows) = (header, 0);
+    while lines.next(&mut line)? {
+        if left > 0 {
+            left -= 1;
+            continue;
+        }
+        rows += 1;
+        let place = Place::Line(line.number);
+        let taken = match line.problem.take() {
+            None => take(collector, place, &line.text),
+            Some(problem) => Err(problem),
+        };
+        if let Err(problem) = taken {
+            collector.skipped.bad(input, place, problem)?;
+        }
+    }
+    collector.read(Some(encoding), rows, lines.fallen_back);
     Ok(())
 }
 
 /// What stands between the columns of a header: tab where it has one, comma or semicolon otherwise.
-pub(crate) fn delimiter(first: &str) -> u8 {
+fn delimiter(first: &str) -> u8 {
     let count = |delimiter: char| first.matches(delimiter).count();
     if count('\t') > 0 {
         b'\t'
@@ -134,17 +212,25 @@ pub(crate) fn delimiter(first: &str) -> u8 {
     }
 }
 
-/// The place among `names` of the one column called `name`.
+/// The one column called `name` among `header`, or among those that folders name.
 pub(crate) fn column<'a>(
     file: &Path,
-    names: impl Iterator<Item = &'a str> + Clone,
+    header: impl Iterator<Item = &'a str> + Clone,
+    partition: &'a [(String, String)],
     name: &str,
-) -> Result<usize, Error> {
-    let count = names.clone().filter(|found| *found == name).count();
+) -> Result<Column, Error> {
+    let count = header.clone().filter(|found| *found == name).count();
     let (file, column) = (file.to_owned(), name.to_owned());
-    match names.clone().position(|found| found == name) {
-        None => Err(Error::NoColumn { file, column, found: names.map(str::to_owned).collect() }),
-        Some(_) if count > 1 => Err(Error::RepeatedColumn { file, column, count }),
-        Some(place) => Ok(place),
+    if count > 1 {
+        return Err(Error::RepeatedColumn { file, column, count });
     }
+    if let Some(place) = header.clone().position(|found| found == name) {
+        return Ok(Column::At(place));
+    }
+    if let Some((_, value)) = partition.iter().rfind(|(key, _)| key == name) {
+        return Ok(Column::Fixed(value.clone()));
+    }
+    let keys = partition.iter().map(|(key, _)| key.as_str());
+    let found = header.chain(keys).map(str::to_owned).collect();
+    Err(Error::NoColumn { file, column, found })
 }

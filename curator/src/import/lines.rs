@@ -1,14 +1,13 @@
 //! The lines of a long text file, one at a time, with progress.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, Read};
 
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::delimited::{self, Line};
 use podium_runtime::progress::Progress;
 
 use super::encoding::Encoding;
-use super::rows::{Error, Problem};
+use super::input::{Input, reading};
+use super::rows::{Error, Problem, excerpt};
 
 /// A longer line is no row of a data set; reading on would only fill the memory.
 const LONGEST_LINE_BYTES: u64 = 16 << 20;
@@ -17,105 +16,105 @@ const MEGABYTE: u64 = 1 << 20;
 
 /// A file being read line by line.
 pub(crate) struct Lines {
-    file: PathBuf,
+    input: Input,
     encoding: Encoding,
-    reader: BufReader<File>,
+    /// What lines that are not in the file's encoding are read in.
+    fallback: Option<Encoding>,
+    reader: Box<dyn BufRead>,
     bytes: Vec<u8>,
-    text: String,
+    buffer: String,
     number: u64,
     meter: Meter,
-}
-
-/// A line without its end, or why there is none at this place.
-pub(crate) struct Line<'a> {
-    pub(crate) place: Place,
-    pub(crate) text: Result<&'a str, Problem>,
+    /// Lines that the fallback has read.
+    pub(crate) fallen_back: u64,
 }
 
 impl Lines {
-    /// Begins to read `file`.
-    pub(crate) fn open(file: &Path, encoding: Encoding) -> Result<Self, Error> {
-        let handle = open(file)?;
-        let meter = Meter::new(handle.metadata().map_err(reading(file))?.len());
-        let reader = BufReader::with_capacity(1 << 18, handle);
+    /// Begins to read `input`.
+    pub(crate) fn open(input: &Input, encoding: Encoding, fallback: Option<Encoding>) -> Result<Self, Error> {
         Ok(Self {
-            file: file.to_owned(),
+            input: input.clone(),
             encoding,
-            reader,
+            fallback,
+            reader: encoding.as_utf8(input.open()?),
             bytes: Vec::new(),
-            text: String::new(),
+            buffer: String::new(),
             number: 0,
-            meter,
+            meter: Meter::new(input.stored_bytes()?),
+            fallen_back: 0,
         })
     }
 
-    /// The next line that is not blank.
-    pub(crate) fn next(&mut self) -> Result<Option<Line<'_>>, Error> {
-        let length = loop {
-            self.bytes.clear();
-            let limited = self.reader.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut self.bytes);
-            let read = limited.map_err(reading(&self.file))? as u64;
-            if read == 0 {
-                self.meter.finish(self.number);
-                return Ok(None);
+    /// Reads the next line that is not blank into `line`; returns whether there was one.
+    pub(crate) fn next(&mut self, line: &mut Line<Problem>) -> Result<bool, Error> {
+        while delimited::Lines::read(self, line)? {
+            if line.problem.is_some() || !line.text.trim().is_empty() {
+                return Ok(true);
             }
-            self.number += 1;
-            self.meter.advance(read, self.number);
-            if read == LONGEST_LINE_BYTES && self.bytes.last() != Some(&b'\n') {
-                let before = self.bytes.len();
-                skip_line(&mut self.reader).map_err(reading(&self.file))?;
-                break before;
-            }
-            if !self.bytes.trim_ascii().is_empty() {
-                break 0;
-            }
-        };
-        let place = Place::Line(self.number);
-        if length > 0 {
-            return Ok(Some(Line { place, text: Err(Problem::TooLong(LONGEST_LINE_BYTES)) }));
         }
+        Ok(false)
+    }
+
+    /// Decodes the line that was read last.
+    fn decode(&mut self, line: &mut Line<Problem>) {
         let bytes = if self.number == 1 { without_mark(&self.bytes) } else { &self.bytes };
-        let text = self.encoding.decode(bytes, &mut self.text).ok_or(Problem::Encoding(self.encoding));
-        Ok(Some(Line { place, text: text.map(|text| text.trim_end_matches(['\r', '\n'])) }))
-    }
-}
-
-fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
-    reader.skip_until(b'\n').map(|_| ())
-}
-
-/// The first line of `file` that is not blank, decoded as far as possible: for telling layouts apart.
-pub(crate) fn first_line(file: &Path) -> Result<String, Error> {
-    let mut reader = BufReader::new(open(file)?);
-    let mut bytes = Vec::new();
-    loop {
-        bytes.clear();
-        let read = reader.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut bytes);
-        let end = read.map_err(reading(file))? == 0;
-        let line = without_mark(&bytes).trim_ascii();
-        if end || !line.is_empty() {
-            return Ok(String::from_utf8_lossy(line).into_owned());
+        let (encoding, buffer) = (self.encoding, &mut self.buffer);
+        if let Some(text) = encoding.decode(bytes, buffer) {
+            line.text.push_str(text);
+        } else if let Some(text) = self.fallback.and_then(|fallback| fallback.decode(bytes, buffer)) {
+            line.text.push_str(text);
+            self.fallen_back += 1;
+        } else {
+            let guess = Encoding::guess(bytes);
+            let reads_as = guess.decode(bytes, buffer).map(|text| (guess, excerpt(text.trim_end())));
+            line.problem = Some(Problem::Encoding { encoding, reads_as });
+            line.text.push_str(&String::from_utf8_lossy(bytes));
         }
+        if line.problem.is_none() && line.text.contains('\0') {
+            line.problem = Some(Problem::Nul);
+        }
+        line.text.truncate(line.text.trim_end_matches(['\r', '\n']).len());
     }
 }
 
-/// Opens `file`. Telling layouts and encodings apart reads it more than once, so that what can be read only once is refused.
-pub(crate) fn open(file: &Path) -> Result<File, Error> {
-    // Asked before it is opened: opening a pipe waits for whoever writes.
-    if !fs::metadata(file).map_err(reading(file))?.is_file() {
-        return Err(Error::NotRegular(file.to_owned()));
+impl delimited::Lines for Lines {
+    type Problem = Problem;
+    type Error = Error;
+
+    fn read(&mut self, line: &mut Line<Problem>) -> Result<bool, Error> {
+        self.bytes.clear();
+        let limited = self.reader.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut self.bytes);
+        let read = limited.map_err(reading(&self.input.path))? as u64;
+        if read == 0 {
+            self.meter.finish(self.number);
+            return Ok(false);
+        }
+        self.number += 1;
+        self.meter.advance(read, self.number);
+        line.number = self.number;
+        line.text.clear();
+        line.problem = None;
+        if read == LONGEST_LINE_BYTES && self.bytes.last() != Some(&b'\n') {
+            self.reader.skip_until(b'\n').map_err(reading(&self.input.path))?;
+            line.problem = Some(Problem::TooLong(LONGEST_LINE_BYTES));
+        } else {
+            self.decode(line);
+        }
+        Ok(true)
     }
-    File::open(file).map_err(reading(file))
+}
+
+/// The first line of `input` that is not blank, as far as it can be read, and its number: for telling layouts apart.
+pub(crate) fn first_line(input: &Input, encoding: Encoding) -> Result<(u64, String), Error> {
+    let mut lines = Lines::open(input, encoding, None)?;
+    let mut line = Line { number: 1, text: String::new(), problem: None };
+    lines.next(&mut line)?;
+    Ok((line.number, line.text))
 }
 
 /// `bytes` without the byte order mark that some editors put first.
-pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
-}
-
-/// An error of reading `file`.
-pub(crate) fn reading(file: &Path) -> impl Fn(io::Error) -> Error {
-    move |source| Error::Io { action: "read", path: file.to_owned(), source }
 }
 
 /// How far into a file we are.

@@ -3,13 +3,15 @@
 //! Pairs come as `user TAB items separated by spaces`, oldest first and without times, or as a table with the header
 //! `user,item,timestamp`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use podium_recsys::dataset::Place;
+use podium_recsys::dataset::delimited::{Fields, alike};
 
 use super::collector::{Collector, Row};
-use super::header::{self, LogColumns};
+use super::header::{self, LogColumns, Table};
 use super::ids::Ids;
+use super::input::Input;
 use super::lines::first_line;
 use super::rows::{Error, Problem, excerpt};
 use super::times::Times;
@@ -18,31 +20,41 @@ const PAIR_ROW: &str = "`user TAB items separated by spaces`, or a header `user,
 const TITLE_ROW: &str = "`item,title`, with or without a header whose second column is `title`";
 
 /// Reads titles and pairs.
-pub(crate) fn read(collector: &mut Collector, pairs: &Path, titles: &Path) -> Result<(), Error> {
-    self::titles(collector, titles)?;
-    let first = first_line(pairs)?;
+pub(crate) fn read(
+    collector: &mut Collector,
+    pairs_files: &[PathBuf],
+    titles_files: &[PathBuf],
+) -> Result<(), Error> {
+    collector.each(titles_files, titles)?;
+    collector.end_items(titles_files, TITLE_ROW)?;
+    let (mut users, mut times) = (Ids::default(), Times::default());
+    collector.each(pairs_files, |collector, input| pairs(collector, input, &mut users, &mut times))?;
+    collector.end_log(pairs_files, &times, PAIR_ROW)
+}
+
+fn pairs(collector: &mut Collector, input: &Input, users: &mut Ids, times: &mut Times) -> Result<(), Error> {
+    let encoding = collector.encoding(input)?;
+    let (number, first) = first_line(input, encoding)?;
     if first.starts_with("user,item,timestamp") {
         let names = LogColumns { user: "user", item: "item", time: "timestamp", rating: None };
-        return header::interactions(collector, pairs, &names);
+        return header::interactions(collector, input, &names, times);
     }
     if !first.contains('\t') {
-        return Err(Error::Layout { file: pairs.to_owned(), found: excerpt(&first), expected: PAIR_ROW });
+        return Err(Error::layout(input, number, &first, PAIR_ROW));
     }
-    collector.begin_log(pairs, false)?;
-    let header = u64::from(first.starts_with("user"));
-    let mut users = Ids::default();
-    collector.lines(pairs, header, |collector, place, line| {
+    collector.begin_log(input, Place::Line, false)?;
+    let header = usize::from(first.starts_with("user"));
+    header::lines(collector, input, encoding, header, |collector, place, line| {
         let Some((user, items)) = line.split_once('\t').filter(|(_, items)| !items.contains('\t')) else {
             let found = line.split('\t').count();
-            return Ok(Err(Problem::Columns { found, expected: 2 }));
+            return Err(Problem::Columns { found, expected: 2 });
         };
         let user = user.trim();
         if !users.intern(user).1 {
-            return Ok(Err(Problem::RepeatedUser(excerpt(user))));
+            return Err(Problem::RepeatedUser(excerpt(user)));
         }
-        Ok(history(collector, place, user, items))
-    })?;
-    collector.end_log(&Times::default(), PAIR_ROW)
+        history(collector, place, user, items)
+    })
 }
 
 /// All of a user's items, or none: a sequence with holes would be another sequence.
@@ -60,37 +72,31 @@ fn history(collector: &mut Collector, place: Place, user: &str, items: &str) -> 
 }
 
 /// The titles. A header is one whatever its id column is called: taken for an item, it would make names of all ids.
-fn titles(collector: &mut Collector, file: &Path) -> Result<(), Error> {
-    let mut width = 2;
+fn titles(collector: &mut Collector, input: &Input) -> Result<(), Error> {
+    let number = |id: &str| id.parse::<u64>().is_ok();
+    let table = Table::open(collector, input, Some(b','))?;
+    let (has_header, width) = match table.header() {
+        [id, title, ..] if !number(id) && title.eq_ignore_ascii_case("title") => (true, table.header().len()),
+        _ => (false, 2),
+    };
     // The first row where its id is no number, and whether all others' are.
-    let (mut first, mut odd, mut all_numbers, mut items) = (true, None, true, 0_u64);
-    header::rows(collector, file, b',', |collector, place, row| {
-        let [id, title, ..] = row else {
-            let problem = Problem::Columns { found: row.len(), expected: width };
-            return collector.skipped.bad(file, place, problem);
-        };
-        let is_number = id.parse::<u64>().is_ok();
-        if std::mem::take(&mut first) && !is_number {
-            if title.eq_ignore_ascii_case("title") {
-                width = row.len();
-                return Ok(());
-            }
-            odd = Some(excerpt(&row.join(",")));
+    let (mut first, mut odd, mut all_numbers, mut items) = (!has_header, None, true, 0_u64);
+    let like =
+        |known: Fields<'_>, other: Fields<'_>| other.len() == width && alike(known.get(0), other.get(0));
+    table.rows(collector, Some(width), has_header, like, |collector, place, fields| {
+        let (id, title) = (fields.get(0), fields.get(1));
+        if std::mem::take(&mut first) && !number(id) {
+            odd = Some((place, format!("{id},{title}")));
         } else {
-            all_numbers &= is_number;
+            all_numbers &= number(id);
             items += 1;
         }
-        let taken = if row.len() == width {
-            collector.item(id, title, None)
-        } else {
-            Err(Problem::Columns { found: row.len(), expected: width })
-        };
-        taken.or_else(|problem| collector.skipped.bad(file, place, problem))
+        collector.item(id, title, None)
     })?;
     match odd {
-        Some(found) if all_numbers && items > 0 => {
-            Err(Error::Layout { file: file.to_owned(), found, expected: TITLE_ROW })
+        Some((Place::Line(line) | Place::Entry(line), found)) if all_numbers && items > 0 => {
+            Err(Error::layout(input, line, &found, TITLE_ROW))
         }
-        _ => collector.end_items(file, TITLE_ROW),
+        _ => Ok(()),
     }
 }

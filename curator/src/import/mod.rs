@@ -9,10 +9,10 @@ mod arguments;
 mod arrange;
 mod collector;
 mod encoding;
-mod fields;
 mod folder;
 mod header;
 mod ids;
+mod input;
 mod lines;
 mod microlens;
 mod movielens;
@@ -40,14 +40,14 @@ use crate::spread::Spread;
 pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
     let choices = arguments.choices();
     let target = Target::new(&choices.out, choices.name.as_deref())?;
-    let mut collector = Collector::new(choices.encoding, choices.min_rating, choices.skip_bad_rows);
+    let mut collector = Collector::new(choices.reading());
     let format = read(&mut collector, &arguments.format)?;
     let wish = wish(choices, &collector)?;
     let (users, items) = (collector.users.number(), collector.items.number());
     let minimum = Minimum { of_user: choices.min_user_interactions, of_item: choices.min_item_interactions };
-    let Collector { interactions, log, mut skipped, .. } = collector;
+    let Collector { interactions, logs, mut skipped, .. } = collector;
     let rows = Rows {
-        log: &log,
+        logs: &logs,
         users: users.numbers.len(),
         items: &items.numbers,
         user_keys: &users.keys,
@@ -83,6 +83,9 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
         item_interactions: Spread::of(item_interactions),
         titles_missing: collector.without_title,
         titles_with_lost_letters,
+        titles_cut: collector.titles_cut,
+        texts_with_entities: collector.texts_with_entities,
+        entities_decoded: choices.decode_entities,
         captions_missing,
         same_time: sequences.same_time,
         targets_at_same_time: statistics::targets_at_same_time(&plan, &sequences),
@@ -94,7 +97,7 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
             users_too_short: sequences.users_too_short,
             items_too_rare: sequences.items_too_rare,
         },
-        split: Split::of(wish.kind, &plan, &sequences),
+        split: Split::of(wish.kind, collector.time_kind, &plan, &sequences),
         made_up_ids: MadeUpIds { users: users.names.is_some(), items: items.names.is_some() },
         skipped: skipped.into_rows(),
     };
@@ -127,18 +130,18 @@ fn read(collector: &mut Collector, format: &Format) -> Result<&'static str, Erro
             Ok("amazon")
         }
         Format::Table(table) => {
-            let log = LogColumns {
+            let log_names = LogColumns {
                 user: &table.user_column,
                 item: &table.item_column,
                 time: &table.time_column,
                 rating: table.rating_column.as_deref(),
             };
-            let items = ItemColumns {
+            let item_names = ItemColumns {
                 id: &table.item_id_column,
                 title: &table.title_column,
                 caption: table.caption_column.as_deref(),
             };
-            table::read(collector, (&table.interactions, &log), (&table.items, &items))?;
+            table::read(collector, (&table.interactions, &log_names), (&table.items, &item_names))?;
             Ok("table")
         }
     }
@@ -148,7 +151,8 @@ fn read(collector: &mut Collector, format: &Format) -> Result<&'static str, Erro
 fn wish(choices: &Choices, collector: &Collector) -> Result<Wish, Error> {
     let kind = choices.split;
     if kind == Kind::Time && collector.time_kind.is_none() {
-        return Err(Error::NoTimes(collector.log.clone()));
+        let log = collector.logs.first().map(|log| log.input.path.clone());
+        return Err(Error::NoTimes(log.unwrap_or_default()));
     }
     let time = choices.split_time.as_deref().map(|text| {
         let (kind, time) = times::parse(text).ok_or_else(|| Error::SplitTime(text.to_owned()))?;

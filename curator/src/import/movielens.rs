@@ -1,13 +1,15 @@
 //! MovieLens: the layouts of 100K (`u.data`, `u.item`), 1M and 10M (`::`), and 20M to latest (CSV with a header).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::collector::{Collector, Row, one_line, rating};
-use super::fields::{Separator, Splitter};
-use super::header::{self, ItemColumns, LogColumns};
+use podium_recsys::dataset::Place;
+
+use super::collector::{Collector, Row, rating};
+use super::header::{self, ItemColumns, LogColumns, Table};
+use super::input::Input;
 use super::lines::first_line;
-use super::rows::{Error, Problem, excerpt};
+use super::rows::{Error, Problem};
 use super::times::Times;
 
 const RATING_ROW: &str = "`user TAB item TAB rating TAB timestamp` (100K), `user::item::rating::timestamp` (1M, 10M) \
@@ -20,99 +22,92 @@ const RATING_COLUMNS: usize = 4;
 /// Reads the items, what is said of them, and the ratings.
 pub(crate) fn read(
     collector: &mut Collector,
-    ratings_file: &Path,
-    items_file: &Path,
+    ratings_files: &[PathBuf],
+    items_files: &[PathBuf],
     summaries: Option<&Path>,
 ) -> Result<(), Error> {
-    items(collector, items_file)?;
+    collector.each(items_files, items)?;
+    collector.end_items(items_files, ITEM_ROW)?;
     if let Some(file) = summaries {
         self::summaries(collector, file)?;
     }
-    ratings(collector, ratings_file)
+    let mut times = Times::default();
+    collector.each(ratings_files, |collector, input| ratings(collector, input, &mut times))?;
+    collector.end_log(ratings_files, &times, RATING_ROW)
 }
 
-fn items(collector: &mut Collector, file: &Path) -> Result<(), Error> {
-    let first = first_line(file)?;
+fn items(collector: &mut Collector, input: &Input) -> Result<(), Error> {
+    let encoding = collector.encoding(input)?;
+    let (number, first) = first_line(input, encoding)?;
     let (separator, width) = if first.contains("movieId") {
         let names = ItemColumns { id: "movieId", title: "title", caption: None };
-        return header::items(collector, file, &names);
+        return header::items(collector, input, &names);
     } else if first.contains("::") {
         ("::", 3)
     } else if first.contains('|') {
         ("|", first.matches('|').count() + 1)
     } else {
-        return Err(Error::Layout { file: file.to_owned(), found: excerpt(&first), expected: ITEM_ROW });
+        return Err(Error::layout(input, number, &first, ITEM_ROW));
     };
-    let mut splitter = Splitter::new(Separator::Plain(separator));
-    collector.lines(file, 0, |collector, _, line| {
-        let fields = splitter.split(line);
-        Ok(if fields.len() == width {
-            collector.item(fields.get(0), fields.get(1), None)
-        } else {
-            Err(Problem::Columns { found: fields.len(), expected: width })
-        })
-    })?;
-    collector.end_items(file, ITEM_ROW)
+    header::lines(collector, input, encoding, 0, |collector, _, line| {
+        let fields: Vec<&str> = line.split(separator).map(str::trim).collect();
+        match fields[..] {
+            [id, title, ..] if fields.len() == width => collector.item(id, title, None),
+            _ => Err(Problem::Columns { found: fields.len(), expected: width }),
+        }
+    })
 }
 
-fn ratings(collector: &mut Collector, file: &Path) -> Result<(), Error> {
-    let first = first_line(file)?;
+fn ratings(collector: &mut Collector, input: &Input, times: &mut Times) -> Result<(), Error> {
+    let encoding = collector.encoding(input)?;
+    let (number, first) = first_line(input, encoding)?;
     let separator = if first.contains("userId") {
         let names = LogColumns { user: "userId", item: "movieId", time: "timestamp", rating: Some("rating") };
-        return header::interactions(collector, file, &names);
+        return header::interactions(collector, input, &names, times);
     } else if first.contains("::") {
         "::"
     } else if first.contains('\t') {
         "\t"
     } else {
-        return Err(Error::Layout { file: file.to_owned(), found: excerpt(&first), expected: RATING_ROW });
+        return Err(Error::layout(input, number, &first, RATING_ROW));
     };
-    collector.begin_log(file, true)?;
-    let mut splitter = Splitter::new(Separator::Plain(separator));
-    let mut times = Times::default();
-    collector.lines(file, 0, |collector, place, line| {
-        let fields = splitter.split(line);
-        Ok((|| {
-            if fields.len() != RATING_COLUMNS {
-                return Err(Problem::Columns { found: fields.len(), expected: RATING_COLUMNS });
-            }
-            let row = Row {
-                user: fields.get(0),
-                item: fields.get(1),
-                rating: Some(rating(fields.get(2))?),
-                time: times.read(fields.get(3))?,
-            };
-            collector.interaction(place, &row)
-        })())
-    })?;
-    collector.end_log(&times, RATING_ROW)
+    collector.begin_log(input, Place::Line, true)?;
+    header::lines(collector, input, encoding, 0, |collector, place, line| {
+        let fields: Vec<&str> = line.split(separator).map(str::trim).collect();
+        let [user, item, stars, time] = fields[..] else {
+            return Err(Problem::Columns { found: fields.len(), expected: RATING_COLUMNS });
+        };
+        let rating = Some(rating(stars)?);
+        collector.interaction(place, &Row { user, item, rating, time: times.read(time)? })
+    })
 }
 
 /// A sentence on each title, under a header: `title,sentence`. It stands in for a caption of all items of that title.
 fn summaries(collector: &mut Collector, file: &Path) -> Result<(), Error> {
     let mut sentences: BTreeMap<String, String> = BTreeMap::new();
-    let mut header = true;
-    let delimiter = header::delimiter(&first_line(file)?);
-    header::rows(collector, file, delimiter, |collector, place, row| {
-        if std::mem::take(&mut header) {
-            return Ok(());
-        }
-        let problem = if let [title, sentence] = row {
-            let (title, sentence) = (one_line(title), one_line(sentence));
-            if !title.is_empty() && !sentence.is_empty() {
+    collector.each(&[file.to_owned()], |collector, input| {
+        let table = Table::open(collector, input, None)?;
+        table.rows(
+            collector,
+            Some(2),
+            true,
+            |_, _| false,
+            |collector, _, fields| {
+                let (title, sentence) = (collector.text(fields.get(0)), collector.text(fields.get(1)));
+                if title.is_empty() || sentence.is_empty() {
+                    return Err(Problem::NoField("title or sentence"));
+                }
                 sentences.entry(title).or_insert(sentence);
-                return Ok(());
-            }
-            Problem::NoField("title or sentence")
-        } else {
-            Problem::Columns { found: row.len(), expected: 2 }
-        };
-        collector.skipped.bad(file, place, problem)
+                Ok(())
+            },
+        )
     })?;
+    let mut found = false;
     for text in &mut collector.texts {
         if let Some(sentence) = sentences.get(&text.title) {
             text.caption = Some(sentence.clone());
+            found = true;
         }
     }
-    Ok(())
+    if found { Ok(()) } else { Err(Error::NoSummary(file.to_owned())) }
 }

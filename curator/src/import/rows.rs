@@ -1,12 +1,15 @@
 //! What can be wrong with a row of a foreign file, and what becomes of it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use podium_recsys::dataset::{self, BadRows, Place};
 use podium_runtime::durable;
 
+use super::arrange::Earlier;
 use super::encoding::Encoding;
+use super::input::Input;
+use super::times::Unit;
 
 /// How many places of each kind of bad row are named.
 const PLACES_NAMED: usize = 5;
@@ -41,10 +44,12 @@ pub(crate) enum Error {
         problem: Problem,
     },
     /// The file is not of any layout of its kind.
-    #[error("{}, line 1: {found:?}: expected {expected}", .file.display())]
+    #[error("{}, line {line}: {found:?}: expected {expected}", .file.display())]
     Layout {
         /// The file.
         file: PathBuf,
+        /// Its first line that is not blank.
+        line: u64,
         /// How it begins.
         found: String,
         /// What it may look like.
@@ -70,8 +75,67 @@ pub(crate) enum Error {
         /// How many have it.
         count: usize,
     },
-    /// A CSV file could not be read to its end.
+    /// A folder without files of rows.
+    #[error("{}: no file of rows; expected files whose names do not begin with `_` or `.`", .0.display())]
+    EmptyFolder(PathBuf),
+    /// A zip archive cannot be read.
     #[error("cannot read {}", .file.display())]
+    Zip {
+        /// The archive.
+        file: PathBuf,
+        /// What the reader says.
+        source: zip::result::ZipError,
+    },
+    /// An archive of several files, none of which is asked for, or without the one that is.
+    #[error(
+        "{archive} holds {held}: expected one file, or the path of one of them, such as {archive}/{one}",
+        archive = .file.display(), held = listed(.names), one = .names.first().map_or("FILE", String::as_str)
+    )]
+    Members {
+        /// The archive.
+        file: PathBuf,
+        /// The files in it.
+        names: Vec<String>,
+    },
+    /// A file in an archive is encrypted or compressed in a way that is not supported.
+    #[error("{}: {name} is encrypted, or not compressed with Deflate: extract it first", .file.display())]
+    Member {
+        /// The archive.
+        file: PathBuf,
+        /// The file in it.
+        name: String,
+    },
+    /// A Parquet file in an archive or a compressed file.
+    #[error("{} is Parquet inside a compressed file: decompress it first", .0.display())]
+    CompressedParquet(PathBuf),
+    /// Lines that may be rows or a quoted field.
+    #[error(
+        "{}, lines {first} to {last}: a quoted field that holds whole rows; expected every quote to be closed on its \
+         line, or doubled inside a quoted field", .file.display()
+    )]
+    AmbiguousQuote {
+        /// The file.
+        file: PathBuf,
+        /// The line that opens the quote.
+        first: u64,
+        /// The line that closes it.
+        last: u64,
+    },
+    /// A field that no item of the metadata has.
+    #[error("--caption-field {field:?}: no item in {} has that field; its fields are {}", .file.display(), .found.join(", "))]
+    NoCaptionField {
+        /// The metadata.
+        file: PathBuf,
+        /// The field that was asked for.
+        field: String,
+        /// The fields that there are.
+        found: Vec<String>,
+    },
+    /// Summaries of other titles.
+    #[error("{}: no title in it is the title of an item; expected `title,sentence` under a header", .0.display())]
+    NoSummary(PathBuf),
+    /// A CSV file could not be written.
+    #[error("cannot write {}", .file.display())]
     Csv {
         /// The file.
         file: PathBuf,
@@ -105,7 +169,8 @@ pub(crate) enum Error {
     NoTimes(PathBuf),
     /// A moment to split at that is none.
     #[error(
-        "--split-time {0:?}: expected a whole number as in the file, or a date such as 2024-05-31T18:00:00Z"
+        "--split-time {0:?}: expected a whole number as in the file, or a date from 1678 to 2261 such as \
+         2024-05-31T18:00:00Z"
     )]
     SplitTime(String),
     /// The moment to split at is of another kind than the file's.
@@ -157,11 +222,39 @@ pub(crate) enum Error {
     Dataset(#[from] dataset::Error),
 }
 
+impl Error {
+    /// The file is of no known layout: `found` is its line number `line`.
+    pub(crate) fn layout(input: &Input, line: u64, found: &str, expected: &'static str) -> Self {
+        Self::Layout { file: input.path.clone(), line, found: excerpt(found), expected }
+    }
+}
+
+/// What a row that is not in its file's encoding may be.
+fn reading_as(reads_as: Option<&(Encoding, String)>) -> String {
+    reads_as.map_or(String::new(), |(encoding, text)| {
+        format!("; in {encoding} it reads {text:?} (--fallback-encoding {encoding} reads such rows so)")
+    })
+}
+
+/// Names, the first few of them.
+fn listed(names: &[String]) -> String {
+    const NAMED: usize = 10;
+    match names {
+        [] => "no file".to_owned(),
+        few if few.len() <= NAMED => few.join(", "),
+        many => format!("{}, … ({} files)", many[..NAMED].join(", "), many.len()),
+    }
+}
+
 /// What is wrong with a row.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("not {0}")]
-    Encoding(Encoding),
+    #[error("not {encoding}{}", reading_as(.reads_as.as_ref()))]
+    Encoding { encoding: Encoding, reads_as: Option<(Encoding, String)> },
+    #[error("a NUL byte; expected text")]
+    Nul,
+    #[error("a quote that is never closed; expected a quote at the end of the field")]
+    OpenQuote,
     #[error("longer than {0} bytes; expected a row")]
     TooLong(u64),
     #[error("found {found} columns, expected {expected}")]
@@ -170,8 +263,16 @@ pub(crate) enum Problem {
     Json(#[from] serde_json::Error),
     #[error("no {0}")]
     NoField(&'static str),
-    #[error("timestamp {0:?}, expected a whole number or a date such as 2024-05-31T18:00:00Z")]
+    #[error(
+        "timestamp {0:?}, expected a whole number or a date from 1678 to 2261 such as 2024-05-31T18:00:00Z"
+    )]
     Time(String),
+    #[error("timestamp {text:?} looks like {found}, the rows before it look like {expected}")]
+    TimeUnit { text: String, found: Unit, expected: Unit },
+    #[error(
+        "{items} items, {times} timestamps and {ratings} ratings in the lists of one row; expected as many of each"
+    )]
+    Lists { items: usize, times: usize, ratings: usize },
     #[error("timestamp {0:?} is of another kind than the rows before it (numbers and dates)")]
     TimeKind(String),
     #[error("rating {0:?}, expected a number")]
@@ -184,29 +285,33 @@ pub(crate) enum Problem {
     RepeatedUser(String),
     #[error("item {0:?} has an empty title")]
     EmptyTitle(String),
-    #[error("a title of {found} bytes, expected at most {limit}")]
+    #[error("a title of {found} bytes, expected at most {limit} (--longest-title {limit} cuts longer ones)")]
     LongTitle { found: usize, limit: usize },
     #[error("the user's only interaction; expected at least 2: some history, and the target")]
     TooFewItems,
     #[error("no items; expected the items of the user, separated by spaces")]
     EmptyHistory,
     #[error("the same user, item and time as {0}")]
-    RepeatedInteraction(Place),
+    RepeatedInteraction(Earlier),
     #[error("the same user and time as {0}: their order is unknown")]
-    SameTime(Place),
+    SameTime(Earlier),
 }
 
 impl Problem {
     /// A name for counting problems of one kind.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
-            Self::Encoding(_) => "encoding",
+            Self::Encoding { .. } => "encoding",
+            Self::Nul => "nul",
+            Self::OpenQuote => "open_quote",
             Self::TooLong(_) => "too_long",
             Self::Columns { .. } => "columns",
             Self::Json(_) => "json",
             Self::NoField(_) => "no_field",
             Self::Time(_) => "timestamp",
             Self::TimeKind(_) => "timestamp_kind",
+            Self::TimeUnit { .. } => "timestamp_unit",
+            Self::Lists { .. } => "lists",
             Self::Rating(_) => "rating",
             Self::UnknownItem(_) => "unknown_item",
             Self::RepeatedItem(_) => "repeated_item",
@@ -234,23 +339,17 @@ impl Skipped {
         Self { allowed, rows: BTreeMap::new() }
     }
 
-    /// Refuses the row at `place` of `file`, or counts it as skipped.
-    pub(crate) fn bad(&mut self, file: &Path, place: Place, problem: Problem) -> Result<(), Error> {
+    /// Refuses the row at `place` of `input`, or counts it as skipped.
+    pub(crate) fn bad(&mut self, input: &Input, place: Place, problem: Problem) -> Result<(), Error> {
         if !self.allowed {
-            return Err(Error::Row { file: file.to_path_buf(), place, problem });
+            return Err(Error::Row { file: input.path.clone(), place, problem });
         }
-        self.count(file, place, &problem);
-        Ok(())
-    }
-
-    /// Counts the row at `place` as skipped, whatever is allowed.
-    pub(crate) fn count(&mut self, file: &Path, place: Place, problem: &Problem) {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let rows = self.rows.entry(format!("{name}: {}", problem.kind())).or_default();
+        let rows = self.rows.entry(format!("{}: {}", input.name, problem.kind())).or_default();
         rows.count += 1;
         if rows.first.len() < PLACES_NAMED {
             rows.first.push(place);
         }
+        Ok(())
     }
 
     /// All of them.

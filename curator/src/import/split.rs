@@ -126,10 +126,11 @@ fn quantile(sequences: &Sequences, share: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use podium_recsys::dataset::Place;
 
     use super::super::arrange::{Minimum, Rows, SameTime, arrange};
-    use super::super::collector::Interaction;
+    use super::super::collector::{Interaction, Log};
+    use super::super::input::Input;
     use super::super::rows::Skipped;
     use super::*;
 
@@ -141,13 +142,14 @@ mod tests {
         let interactions: Vec<Interaction> = (0..)
             .zip(rows)
             .flat_map(|(user, times)| {
-                (0..).zip(times).map(move |(item, &time)| Interaction { user, item, time, row: 0 })
+                (0..).zip(times).map(move |(item, &time)| Interaction { user, item, time, log: 0, row: 0 })
             })
             .collect();
         let minimum = Minimum { of_user: 2, of_item: 0 };
         let mut skipped = Skipped::new(false);
         let keys = &[0, 1, 2, 3];
-        let rows = Rows { log: Path::new("log"), users: 4, items: keys, user_keys: keys, item_keys: keys };
+        let logs = &[Log { input: Input::named("log"), place: Place::Line }];
+        let rows = Rows { logs, users: 4, items: keys, user_keys: keys, item_keys: keys };
         arrange(interactions, rows, (SameTime::Item, 0), minimum, &mut skipped).unwrap()
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::arrange::{SameTime, Sequences};
 use super::collector::Source;
 use super::split::{Kind, Plan};
+use super::times;
 use crate::spread::Spread;
 
 /// Everything that is said of an import.
@@ -29,6 +30,11 @@ pub(crate) struct Statistics {
     pub(crate) titles_missing: u64,
     /// Titles that hold the mark of a letter lost in an earlier conversion (U+FFFD).
     pub(crate) titles_with_lost_letters: usize,
+    /// Titles that `--longest-title` cut.
+    pub(crate) titles_cut: u64,
+    /// Titles and captions with HTML entities such as `&amp;`, decoded or not.
+    pub(crate) texts_with_entities: u64,
+    pub(crate) entities_decoded: bool,
     /// Items that are kept and have no caption.
     pub(crate) captions_missing: usize,
     /// Interactions at the same time as an earlier one of the user: their order is `same_time_order`.
@@ -49,6 +55,8 @@ pub(crate) struct Statistics {
     pub(crate) skipped: BTreeMap<String, BadRows>,
 }
 
+const NANOS_A_MICRO: i64 = 1_000;
+
 /// What the filters left out.
 #[derive(Debug, Serialize)]
 pub(crate) struct LeftOut {
@@ -64,7 +72,8 @@ pub(crate) struct Split {
     pub(crate) train_users: usize,
     pub(crate) test_users: usize,
     pub(crate) train_interactions: usize,
-    /// For a split by time: the last moment that is trained on, and the first of a target.
+    /// For a split by time: the last time that is trained on, and the first of a target. Dates are in microseconds since
+    /// 1970.
     pub(crate) train_ends: Option<i64>,
     pub(crate) targets_begin: Option<i64>,
 }
@@ -77,11 +86,14 @@ pub(crate) struct MadeUpIds {
 }
 
 impl Split {
-    /// The counts of `plan` over `sequences`.
-    pub(crate) fn of(kind: Kind, plan: &Plan, sequences: &Sequences) -> Self {
+    /// The counts of `plan` over `sequences`, whose times are told in `times`.
+    pub(crate) fn of(kind: Kind, times: Option<times::Kind>, plan: &Plan, sequences: &Sequences) -> Self {
+        let unit = if times == Some(times::Kind::Date) { NANOS_A_MICRO } else { 1 };
         let parts = || plan.users.iter().enumerate();
         let timed = plan.moment.is_some();
-        let last = |user: usize, length: usize| sequences.of(user)[..length].last().map(|one| one.time);
+        let last = |user: usize, length: usize| {
+            sequences.of(user)[..length].last().map(|one| one.time.div_euclid(unit))
+        };
         Self {
             kind,
             train_users: plan.users.iter().filter(|parts| parts.train > 0).count(),
@@ -127,6 +139,11 @@ impl fmt::Display for Statistics {
         line("items nobody interacted with", &self.items_without_interactions)?;
         line("items without title, left out", &self.titles_missing)?;
         line("titles with letters lost before", &self.titles_with_lost_letters)?;
+        line("titles cut", &self.titles_cut)?;
+        let decoded = if self.entities_decoded { "decoded" } else { "as they are (--decode-entities)" };
+        if self.texts_with_entities > 0 {
+            line("texts with HTML entities", &format!("{}, {decoded}", self.texts_with_entities))?;
+        }
         line("items without caption", &self.captions_missing)?;
         line("at the time of another of the user", &self.same_time)?;
         line("targets at the time of the one before", &self.targets_at_same_time)?;

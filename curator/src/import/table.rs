@@ -1,27 +1,28 @@
 //! Tables of the user's own: interactions and items as Parquet or CSV, with the names of their columns.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::collector::Collector;
 use super::header::{self, ItemColumns, LogColumns};
 use super::parquet;
 use super::rows::Error;
+use super::times::Times;
 
 /// Reads the items and the interactions.
 pub(crate) fn read(
     collector: &mut Collector,
-    log: (&Path, &LogColumns<'_>),
-    items: (&Path, &ItemColumns<'_>),
+    (logs, log_names): (&[PathBuf], &LogColumns<'_>),
+    (items, item_names): (&[PathBuf], &ItemColumns<'_>),
 ) -> Result<(), Error> {
-    let ((file, names), (item_file, item_names)) = (log, items);
-    if parquet::is_parquet(item_file) {
-        parquet::items(collector, item_file, item_names)?;
-    } else {
-        header::items(collector, item_file, item_names)?;
-    }
-    if parquet::is_parquet(file) {
-        parquet::interactions(collector, file, names)
-    } else {
-        header::interactions(collector, file, names)
-    }
+    collector.each(items, |collector, input| match input.parquet()? {
+        Some(file) => parquet::items(collector, (input, file), item_names),
+        None => header::items(collector, input, item_names),
+    })?;
+    collector.end_items(items, header::ITEM_ROW)?;
+    let mut times = Times::default();
+    collector.each(logs, |collector, input| match input.parquet()? {
+        Some(file) => parquet::interactions(collector, (input, file), log_names, &mut times),
+        None => header::interactions(collector, input, log_names, &mut times),
+    })?;
+    collector.end_log(logs, &times, header::LOG_ROW)
 }

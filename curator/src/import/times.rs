@@ -1,35 +1,89 @@
-//! Timestamps of one file: whole numbers, or dates.
+//! Timestamps of one import: whole numbers of one unit, or dates.
+
+use std::fmt;
 
 use super::rows::{Problem, excerpt};
 
 /// How a file tells time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Whole numbers, whatever their unit.
+    /// Whole numbers.
     Number,
-    /// Dates; what is kept are microseconds since 1970.
+    /// Dates; what is kept are nanoseconds since 1970.
     Date,
 }
 
-/// Reads the timestamps of one file, which are all of one kind.
+/// What a whole number most likely counts since 1970, by its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// From 1973 to 5138.
+    Seconds,
+    /// From 1973 to 5138.
+    Milliseconds,
+    /// From 1973 to 5138.
+    Microseconds,
+    /// From 1973.
+    Nanoseconds,
+}
+
+impl Unit {
+    /// The unit of `time`; none for numbers so small that they may count anything.
+    const fn of(time: i64) -> Option<Self> {
+        match time.unsigned_abs() {
+            0..100_000_000 => None,
+            100_000_000..100_000_000_000 => Some(Self::Seconds),
+            100_000_000_000..100_000_000_000_000 => Some(Self::Milliseconds),
+            100_000_000_000_000..100_000_000_000_000_000 => Some(Self::Microseconds),
+            _ => Some(Self::Nanoseconds),
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+            Self::Microseconds => "microseconds",
+            Self::Nanoseconds => "nanoseconds",
+        })
+    }
+}
+
+/// Reads the timestamps of one import, which are all of one kind and one unit.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     kind: Option<Kind>,
+    unit: Option<Unit>,
 }
 
 impl Times {
-    /// The moment that `text` names; earlier moments have smaller numbers.
+    /// The time that `text` names; earlier times have smaller numbers.
     pub(crate) fn read(&mut self, text: &str) -> Result<i64, Problem> {
         let (kind, time) = parse(text).ok_or_else(|| Problem::Time(excerpt(text)))?;
-        self.accept(kind, time).ok_or_else(|| Problem::TimeKind(excerpt(text)))
+        self.accept(kind, time, || excerpt(text))
     }
 
-    /// `time`, if its kind is that of the others.
-    pub(crate) fn accept(&mut self, kind: Kind, time: i64) -> Option<i64> {
-        (*self.kind.get_or_insert(kind) == kind).then_some(time)
+    /// `time`, if its kind and its unit are those of the others; `shown` is how messages show it.
+    pub(crate) fn accept(
+        &mut self,
+        kind: Kind,
+        time: i64,
+        shown: impl FnOnce() -> String,
+    ) -> Result<i64, Problem> {
+        if *self.kind.get_or_insert(kind) != kind {
+            return Err(Problem::TimeKind(shown()));
+        }
+        if let Some(found) = Unit::of(time).filter(|_| kind == Kind::Number) {
+            let expected = *self.unit.get_or_insert(found);
+            if expected != found {
+                return Err(Problem::TimeUnit { text: shown(), found, expected });
+            }
+        }
+        Ok(time)
     }
 
-    /// The kind of the file's timestamps, once one is read.
+    /// The kind of the timestamps, once one is read.
     pub(crate) const fn kind(&self) -> Option<Kind> {
         self.kind
     }
@@ -48,7 +102,7 @@ pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
 }
 
 fn date(text: &str) -> Option<i64> {
-    const DAY: i64 = 86_400_000_000;
+    const DAY: i64 = 86_400_000_000_000;
     let bytes = text.as_bytes();
     if !text.is_ascii() || bytes.len() < 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
@@ -58,7 +112,8 @@ fn date(text: &str) -> Option<i64> {
     if day > days_of_month(year, month) {
         return None;
     }
-    let midnight = days_since_1970(year, month, day) * DAY;
+    // Years from 1678 to 2261 fit.
+    let midnight = days_since_1970(year, month, day).checked_mul(DAY)?;
     let Some(clock) = text[10..].strip_prefix(['T', ' ']) else {
         return text[10..].is_empty().then_some(midnight);
     };
@@ -66,10 +121,10 @@ fn date(text: &str) -> Option<i64> {
         Some(at) => (&clock[..at], zone(&clock[at..])?),
         None => (clock, 0),
     };
-    Some(midnight + time_of_day(clock)? - offset)
+    midnight.checked_add(time_of_day(clock)? - offset)
 }
 
-/// Microseconds since midnight of `hh:mm[:ss[.fraction]]`.
+/// Nanoseconds since midnight of `hh:mm[:ss[.fraction]]`.
 fn time_of_day(clock: &str) -> Option<i64> {
     let mut parts = clock.splitn(3, ':');
     let hours = digits(parts.next()?, 0, 23)?;
@@ -83,11 +138,11 @@ fn time_of_day(clock: &str) -> Option<i64> {
     if fraction.is_empty() || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let micros: i64 = format!("{fraction:0<6}")[..6].parse().ok()?;
-    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
+    let nanos: i64 = format!("{fraction:0<9}")[..9].parse().ok()?;
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000_000 + nanos)
 }
 
-/// Microseconds east of Greenwich of `Z`, `+02:00` or `-0530`.
+/// Nanoseconds east of Greenwich of `Z`, `+02:00` or `-0530`.
 fn zone(text: &str) -> Option<i64> {
     if text == "Z" {
         return Some(0);
@@ -96,7 +151,7 @@ fn zone(text: &str) -> Option<i64> {
     let rest = rest.replacen(':', "", 1);
     let (hours, minutes) = rest.split_at_checked(2)?;
     let seconds = (digits(hours, 0, 23)? * 60 + digits(minutes, 0, 59)?) * 60;
-    Some(if sign == "-" { -seconds } else { seconds } * 1_000_000)
+    Some(if sign == "-" { -seconds } else { seconds } * 1_000_000_000)
 }
 
 /// A number of plain digits within bounds.
@@ -137,11 +192,14 @@ mod tests {
             ("978300760.0", Some((Kind::Number, 978_300_760))),
             ("978300760.5", None),
             ("1970-01-01", Some((Kind::Date, 0))),
-            ("1970-01-02T00:00:01.5Z", Some((Kind::Date, 86_401_500_000))),
-            ("2000-03-01 12:30", Some((Kind::Date, 951_913_800_000_000))),
-            ("2024-02-29T01:00:00+02:00", Some((Kind::Date, 1_709_161_200_000_000))),
-            ("1969-12-31T23:59:59.000001-0000", Some((Kind::Date, -999_999))),
-            ("2000-02-29", Some((Kind::Date, 951_782_400_000_000))),
+            ("1970-01-02T00:00:01.5Z", Some((Kind::Date, 86_401_500_000_000))),
+            ("2000-03-01 12:30", Some((Kind::Date, 951_913_800_000_000_000))),
+            ("2024-02-29T01:00:00+02:00", Some((Kind::Date, 1_709_161_200_000_000_000))),
+            ("1969-12-31T23:59:59.000001-0000", Some((Kind::Date, -999_999_000))),
+            ("1970-01-01T00:00:00.1234567891", Some((Kind::Date, 123_456_789))),
+            ("2000-02-29", Some((Kind::Date, 951_782_400_000_000_000))),
+            ("1600-01-01", None),
+            ("9999-12-31", None),
             ("2024-02-30", None),
             ("2023-02-29", None),
             ("1900-02-29", None),
@@ -167,5 +225,24 @@ mod tests {
         assert!(matches!(times.read("2024-01-01"), Err(Problem::TimeKind(_))));
         assert!(matches!(times.read("soon"), Err(Problem::Time(_))));
         assert!(times.read("7").is_ok());
+    }
+
+    #[test]
+    fn a_file_counts_time_in_one_unit() {
+        let units = [1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 1_700_000_000_000_000_000_i64];
+        for (place, first) in units.into_iter().enumerate() {
+            let mut times = Times::default();
+            assert!(times.read(&first.to_string()).is_ok());
+            for (other, time) in units.into_iter().enumerate() {
+                assert_eq!(times.read(&time.to_string()).is_ok(), place == other, "{time} after {first}");
+            }
+            // Too small to tell, and a little later.
+            assert!(times.read("0").is_ok() && times.read(&(first + 1).to_string()).is_ok());
+        }
+        let mut times = Times::default();
+        times.read("978300760").unwrap();
+        let said = times.read("978300760000").unwrap_err().to_string();
+        assert!(said.starts_with("timestamp \"978300760000\" looks like milliseconds"), "{said}");
+        assert!(said.ends_with("the rows before it look like seconds"), "{said}");
     }
 }

@@ -6,7 +6,7 @@ use podium_recsys::ItemId;
 use podium_recsys::dataset::Split;
 use serde_json::json;
 
-use crate::files::{Files, items};
+use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items};
 
 #[test]
 fn amazon_lines_of_all_years_are_read_and_names_become_numbers() {
@@ -48,6 +48,40 @@ fn tables_of_ones_own_name_their_columns_and_may_hold_dates() {
     // 2024-01-02 and 2024-01-03, in microseconds since 1970.
     assert_eq!(statistics["split"]["train_ends"], 1_704_153_600_000_000_i64);
     assert_eq!(statistics["split"]["targets_begin"], 1_704_240_000_000_000_i64);
+}
+
+#[test]
+fn a_caption_field_that_no_item_has_is_refused() {
+    let review =
+        |asin, time| format!("{{\"user_id\": \"A\", \"asin\": \"{asin}\", \"timestamp\": {time}}}\n");
+    let reviews = review(1, 5) + &review(2, 6) + &review(1, 7);
+    let metadata = b"{\"asin\": \"1\", \"title\": \"One\"}\n{\"asin\": \"2\", \"title\": \"Two\", \"description\": \"Red.\"}\n";
+    let files = Files::new(&[("reviews", reviews.as_bytes()), ("metadata", metadata)]);
+    let amazon = "amazon --reviews reviews! --metadata metadata! --caption-field";
+    for skip in ["", " --skip-bad-rows"] {
+        let said = files.refused(&format!("{amazon} descripton{skip}"));
+        assert!(said.contains("--caption-field \"descripton\": no item in"), "{said}");
+        assert!(said.contains("its fields are asin, description, title"), "{said}");
+    }
+    let (data, _) = files.imported(&format!("{amazon} description"), Split::Times);
+    assert_eq!(data.catalogue.get(ItemId(2)).unwrap().caption.as_deref(), Some("Red."));
+
+    // The same for summaries of other titles.
+    let summaries = b"title,sentence\nSomething else,Nothing.\n";
+    let files = Files::new(&[("ratings", RATINGS), ("items", MOVIES), ("summaries", summaries)]);
+    let said = files.refused(&format!("{MOVIELENS} --summaries summaries!"));
+    assert!(said.contains("no title in it is the title of an item"), "{said}");
+}
+
+#[test]
+fn timestamps_of_several_units_are_refused() {
+    let log = b"user,item,timestamp\r\n\r\n1,10,1700000000\r\n1,11,1700000001000\r\n1,10,1700000002\r\n1,11,1700000003\r\n";
+    let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
+    let table = "table --interactions log.csv! --items items.csv!";
+    let said = files.refused(table);
+    assert!(said.contains("log.csv, line 4: timestamp \"1700000001000\" looks like milliseconds"), "{said}");
+    let (_, statistics) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
+    assert_eq!(statistics["skipped"]["log.csv: timestamp_unit"]["count"], 1);
 }
 
 #[test]

@@ -163,8 +163,11 @@ mod tests {
 
     #[test]
     fn captions_go_first_then_the_oldest_history_and_titles_last() {
-        let shortening =
-            |caption_chars, history_left_out| Shortening { caption_chars, history_left_out, title_chars: None };
+        let shortening = |caption_chars, history_left_out| Shortening {
+            caption_chars,
+            history_left_out,
+            title_chars: None,
+        };
         let cut = |chars| Shortening { title_chars: Some(chars), ..shortening(Some(0), 4) };
         for (limit, expected) in [
             (310, shortening(None, 0)),

@@ -63,7 +63,8 @@ fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
 #[test]
 fn titles_are_cut_as_a_last_resort() {
     let long = "Été à la campagne, ".repeat(400);
-    let item = |id, title: &str| Item { id: ItemId(id), title: title.to_owned(), caption: None, interactions: 0 };
+    let item =
+        |id, title: &str| Item { id: ItemId(id), title: title.to_owned(), caption: None, interactions: 0 };
     let catalogue = Catalogue::new([item(1, "Dunes"), item(2, "Reef"), item(3, long.trim())]);
     let write = |max_chars| {
         let options = Options { max_chars: Some(max_chars), ..Options::default() };

@@ -130,11 +130,13 @@ impl<L: Lines> Records<L> {
         Ok(Some(Record { line, fields }))
     }
 
+    /// The source of the lines, as far as it was read.
+    pub fn into_lines(self) -> L {
+        self.lines
+    }
+
     /// Looks for the end of the quoted field that the current line leaves open.
-    fn below(
-        &mut self,
-        reads_as_record: impl Fn(Fields<'_>, Fields<'_>) -> bool,
-    ) -> Result<Below, L::Error> {
+    fn below(&mut self, reads_as_record: impl Fn(Fields<'_>, Fields<'_>) -> bool) -> Result<Below, L::Error> {
         let mut text = self.current.text.clone();
         let (mut other, mut has_records) = (Cut::default(), false);
         for count in 0.. {
@@ -147,14 +149,17 @@ impl<L: Lines> Records<L> {
             }
             let line = &self.ahead[count];
             other.cut(&line.text, self.delimiter);
-            has_records |=
-                reads_as_record(self.cut.fields(&self.current.text), other.fields(&line.text));
+            has_records |= reads_as_record(self.cut.fields(&self.current.text), other.fields(&line.text));
             text.push('\n');
             text.push_str(&line.text);
             match closing(&line.text, 0, self.delimiter) {
                 Closing::Malformed => return Ok(Below::Nothing),
                 Closing::At(_) if !other.cut(&text, self.delimiter) => {
-                    return Ok(if has_records { Below::Records(line.number) } else { Below::Field(count + 1) });
+                    return Ok(if has_records {
+                        Below::Records(line.number)
+                    } else {
+                        Below::Field(count + 1)
+                    });
                 }
                 Closing::At(_) | Closing::Open if text.len() > LONGEST_FIELD_BYTES => {
                     return Ok(Below::Nothing);
@@ -180,8 +185,11 @@ impl<L: Lines> Records<L> {
 }
 
 /// Whether `id` looks like an id of the same table as `known`: both are numbers, or both are words of one length, with or
-/// without digits.
+/// without digits. Where none is known, every id does.
 pub fn alike(known: &str, id: &str) -> bool {
+    if known.is_empty() {
+        return !id.is_empty();
+    }
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let digits = |text: &str| text.bytes().any(|byte| byte.is_ascii_digit());
     match (number(known), number(id)) {

@@ -56,8 +56,12 @@ fn records_are_cut_at_delimiters_outside_quotes() {
 #[test]
 fn quoted_fields_may_hold_line_ends_and_lines_are_counted_as_an_editor_counts_them() {
     let text = "\n1,\"a\n\nb, c\"\n\n2,d\n3,\"e\nf\",\"g\nh\"\n4,i";
-    let expected =
-        [row(2, &["1", "a\n\nb, c"]), row(6, &["2", "d"]), row(7, &["3", "e\nf", "g\nh"]), row(10, &["4", "i"])];
+    let expected = [
+        row(2, &["1", "a\n\nb, c"]),
+        row(6, &["2", "d"]),
+        row(7, &["3", "e\nf", "g\nh"]),
+        row(10, &["4", "i"]),
+    ];
     assert_eq!(records(text, b','), expected);
     assert_eq!(records(&text.replace(',', "\t"), b'\t').len(), 4);
 }

@@ -1,0 +1,115 @@
+//! Times of a column in full precision.
+//!
+//! The reader of rows rounds INT96, as Spark, Hive and Impala write it, to milliseconds, and takes nanoseconds in INT64
+//! for plain numbers. Here the column is read once more by itself: its values are in the order of the rows.
+
+use std::collections::VecDeque;
+
+use parquet::basic::{LogicalType, TimeUnit};
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::Int96;
+use parquet::errors::ParquetError;
+use parquet::file::reader::RowGroupReader;
+use parquet::record::Field;
+
+/// Julian day of 1970-01-01.
+const DAY_OF_1970: i128 = 2_440_588;
+const NANOS_A_DAY: i128 = 86_400_000_000_000;
+
+/// Times of a row group that have not been asked for yet.
+#[derive(Debug, Default)]
+pub(super) struct Nanos {
+    source: Source,
+    /// Times of the current row.
+    row: VecDeque<Option<i64>>,
+}
+
+/// The exact time of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exact {
+    /// The reader of rows has it.
+    InField,
+    /// Nanoseconds since 1970.
+    Nanos(i64),
+    /// It is outside the years from 1678 to 2261.
+    OutOfRange,
+}
+
+/// Where exact times come from.
+#[derive(Debug, Default)]
+enum Source {
+    /// What the reader of rows gives is exact.
+    #[default]
+    Rows,
+    /// The reader of rows gives nanoseconds since 1970, as plain numbers.
+    Plain,
+    /// These, without nulls; those out of range are none.
+    Int96(VecDeque<Option<i64>>),
+}
+
+impl Nanos {
+    /// The times of `column` in `group`.
+    pub(super) fn of(group: &dyn RowGroupReader, column: &str) -> Result<Self, ParquetError> {
+        let schema = group.metadata().schema_descr();
+        let leaf = (0..schema.num_columns()).find(|&leaf| schema.get_column_root(leaf).name() == column);
+        let Some(leaf) = leaf else { return Ok(Self::default()) };
+        let descriptor = schema.column(leaf);
+        let nanoseconds = matches!(
+            descriptor.logical_type_ref(),
+            Some(LogicalType::Timestamp(time)) if time.unit == TimeUnit::NANOS
+        );
+        let source = match group.get_column_reader(leaf)? {
+            ColumnReader::Int96ColumnReader(mut reader) => {
+                let (mut values, mut times) = (Vec::new(), VecDeque::new());
+                let (mut defined, mut repeated) = (Vec::new(), Vec::new());
+                loop {
+                    values.clear();
+                    defined.clear();
+                    repeated.clear();
+                    let (rows, _, _) =
+                        reader.read_records(4_096, Some(&mut defined), Some(&mut repeated), &mut values)?;
+                    times.extend(values.iter().map(nanoseconds_of));
+                    if rows == 0 {
+                        break Source::Int96(times);
+                    }
+                }
+            }
+            _ if nanoseconds => Source::Plain,
+            _ => Source::Rows,
+        };
+        Ok(Self { source, row: VecDeque::new() })
+    }
+
+    /// Goes on to the next row, whose time is in `place` of its `fields`. Called for each row in order, so that a row which
+    /// is not used up leaves nothing to the next.
+    pub(super) fn begin(&mut self, place: Option<usize>, fields: &[Field]) {
+        self.row.clear();
+        let Some(field) = place.and_then(|place| fields.get(place)) else { return };
+        if let Source::Int96(times) = &mut self.source {
+            let stored = super::fields::elements(field).into_iter().filter(|field| is_stored(field)).count();
+            self.row.extend(times.drain(..stored.min(times.len())));
+        }
+    }
+
+    /// The exact time of `field`, the next value of the current row.
+    pub(super) fn next(&mut self, field: &Field) -> Exact {
+        match (&self.source, field) {
+            (Source::Int96(_), field) if is_stored(field) => {
+                self.row.pop_front().flatten().map_or(Exact::OutOfRange, Exact::Nanos)
+            }
+            (Source::Plain, Field::Long(nanos)) => Exact::Nanos(*nanos),
+            _ => Exact::InField,
+        }
+    }
+}
+
+const fn is_stored(field: &Field) -> bool {
+    !matches!(field, Field::Null)
+}
+
+/// Nanoseconds since 1970: none outside the years from 1678 to 2261.
+fn nanoseconds_of(value: &Int96) -> Option<i64> {
+    let &[low, high, day] = value.data() else { return None };
+    let of_day = i128::from(u64::from(high) << 32 | u64::from(low));
+    i64::try_from((i128::from(day.cast_signed()) - DAY_OF_1970) * NANOS_A_DAY + of_day).ok()
+}

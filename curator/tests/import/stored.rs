@@ -1,0 +1,163 @@
+//! Files as they are stored: compressed, in archives, in parts, and several of them.
+
+use std::fs;
+use std::io::{Cursor, Write as _};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use podium_recsys::dataset::Split;
+use serde_json::{Value, json};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items};
+
+const TABLE: &str = "table --interactions log --items items.csv";
+const ITEMS: &[u8] = b"item,title\n1,One\n2,Two\n3,Three\n4,Four\n";
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A frame with a checksum.
+fn zstandard(content: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn archive(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    writer.add_directory("ml-100k/", SimpleFileOptions::default()).unwrap();
+    for (name, content) in files {
+        writer.start_file(*name, SimpleFileOptions::default().compression_method(method)).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn histories(files: &Files, arguments: &str) -> (Vec<Vec<u64>>, Value) {
+    let (data, statistics) = files.imported(arguments, Split::Times);
+    fs::remove_dir_all(files.path("out")).unwrap();
+    ([3, 7].map(|user| items(&data, user, true)).to_vec(), statistics)
+}
+
+#[test]
+fn compressed_files_and_archives_are_read_as_what_is_in_them() {
+    let plain = Files::new(&[("ratings", RATINGS), ("items", MOVIES)]);
+    let (expected, _) = histories(&plain, MOVIELENS);
+    // Two members of gzip, and two frames of Zstandard, are one file.
+    let half = 20;
+    let members = [gzip(&RATINGS[..half]), gzip(&RATINGS[half..])].concat();
+    let frames = [zstandard(&RATINGS[..half]), zstandard(&RATINGS[half..])].concat();
+    let stored = archive(&[("u.data", RATINGS)], CompressionMethod::Stored);
+    let deflated =
+        archive(&[("ml-100k/u.data", RATINGS), ("__MACOSX/._u.data", b"x")], CompressionMethod::Deflated);
+    let content = |archive: &[u8]| {
+        let name = archive.windows(6).position(|bytes| bytes == b"u.data").unwrap();
+        name + b"u.data".len() + 8
+    };
+    let (in_stored, in_deflated) = (content(&stored), content(&deflated));
+    for (compressed, place) in
+        [(gzip(RATINGS), 15), (members, 15), (frames, 15), (stored, in_stored), (deflated, in_deflated)]
+    {
+        let files = Files::new(&[("ratings", &compressed), ("items", &gzip(MOVIES))]);
+        let (found, statistics) = histories(&files, MOVIELENS);
+        assert_eq!(found, expected);
+        assert_eq!(statistics["sources"][0]["encoding"], "latin-1");
+
+        // What is cut off or damaged is refused, whatever is to be done with bad rows.
+        let mut damaged = compressed.clone();
+        damaged[place] ^= 0x10;
+        for bad in [&compressed[..compressed.len() - 12], &damaged] {
+            let files = Files::new(&[("ratings", bad), ("items", MOVIES)]);
+            let output = files.import(&format!("{MOVIELENS} --skip-bad-rows"));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains("cannot read"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_an_archive_is_named_by_its_path() {
+    let plain = Files::new(&[("ratings", RATINGS), ("items", MOVIES)]);
+    let (expected, _) = histories(&plain, MOVIELENS);
+    let both =
+        archive(&[("ml-100k/u.data", RATINGS), ("ml-100k/u.item", MOVIES)], CompressionMethod::Deflated);
+    let files = Files::new(&[("ml-100k.zip", &both)]);
+    let movielens = "movielens --ratings ml-100k.zip/ml-100k/u.data! --items ml-100k.zip/ml-100k/u.item!";
+    assert_eq!(histories(&files, movielens).0, expected);
+
+    let said = files.refused("movielens --ratings ml-100k.zip! --items ml-100k.zip/ml-100k/u.item!");
+    assert!(said.contains("ml-100k.zip holds ml-100k/u.data, ml-100k/u.item: expected one file"), "{said}");
+    let said = files.refused("movielens --ratings ml-100k.zip/u.data! --items ml-100k.zip/ml-100k/u.item!");
+    assert!(said.contains("the path of one of them"), "{said}");
+}
+
+#[test]
+fn folders_of_parts_are_one_table_and_hive_folders_name_columns() {
+    let files = Files::new(&[("items.csv", ITEMS)]);
+    for (folder, name, content) in [
+        ("log/user=7/day=2024-01-02", "part-00000.csv", "item,stars\n1,5\n2,4\n"),
+        ("log/user=7/day=2024-01-01%2010%3A00", "part-00000.csv", "item,stars\n3,5\n"),
+        ("log/user=9/day=2024-01-01", "part-00001.csv", "item,stars\n4,5\n1,1\n"),
+        ("log/_temporary", "part-00000.csv", "nothing\n"),
+        ("log", "_SUCCESS", ""),
+        ("log", ".part-00000.csv.crc", "\0\0"),
+    ] {
+        fs::create_dir_all(files.path(folder)).unwrap();
+        fs::write(files.path(folder).join(name), content).unwrap();
+    }
+    let table = format!("{TABLE} --time-column day --same-time item");
+    let (data, statistics) = files.imported(&table, Split::Times);
+    assert_eq!(items(&data, 7, true), [3, 1, 2]);
+    assert_eq!(items(&data, 9, true), [1, 4]);
+    assert_eq!(
+        statistics["sources"][1],
+        json!({"file": "log", "files": 3, "encoding": "UTF-8", "rows": 5, "rows_in_fallback_encoding": 0})
+    );
+    fs::remove_dir_all(files.path("out")).unwrap();
+    let said = files.refused(&format!("{TABLE} --time-column date"));
+    assert!(said.contains("there is no column \"date\"; it has item, stars, user, day"), "{said}");
+
+    // Bad rows are named by their part, and counted by it.
+    fs::write(files.path("log/user=9/day=2024-01-01/part-00001.csv"), "item,stars\n4,5\n\n1\n1,5\n").unwrap();
+    let said = files.refused(&table);
+    assert!(said.contains("user=9/day=2024-01-01/part-00001.csv, line 4: found 1 columns"), "{said}");
+    let (_, statistics) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
+    let skipped = &statistics["skipped"]["log/user=9/day=2024-01-01/part-00001.csv: columns"];
+    assert_eq!(*skipped, json!({"count": 1, "first": [{"line": 4}]}));
+
+    let empty = Files::new(&[("items.csv", ITEMS)]);
+    fs::create_dir_all(empty.path("log")).unwrap();
+    fs::write(empty.path("log/_SUCCESS"), "").unwrap();
+    assert!(empty.refused(TABLE).contains("log: no file of rows"));
+}
+
+#[test]
+fn several_logs_are_one_and_rows_are_named_by_their_file() {
+    let files = Files::new(&[
+        ("items.csv", b"item,title\n1,One\n2,Two\n"),
+        ("more.csv", b"title,item\nThree,3\n"),
+        ("one.csv", b"user,item,timestamp\n7,1,10\n8,2,5\n"),
+        ("two.csv", b"item;timestamp;user\n2;20;7\n3;30;7\n3;4;8\n"),
+        ("again.csv", b"user,item,timestamp\n8,3,40\n\n7,1,10\n"),
+    ]);
+    let table = "table --items items.csv! more.csv! --interactions one.csv! two.csv!";
+    let (data, statistics) = files.imported(table, Split::Times);
+    assert_eq!(items(&data, 7, true), [1, 2, 3]);
+    assert_eq!(items(&data, 8, true), [3, 2]);
+    assert_eq!(statistics["sources"].as_array().unwrap().len(), 4);
+    fs::remove_dir_all(files.path("out")).unwrap();
+
+    let said = files.refused(&format!("{table} --interactions again.csv!"));
+    assert!(said.contains("again.csv, line 4: the same user, item and time as line 2 of one.csv"), "{said}");
+    let (data, statistics) =
+        files.imported(&format!("{table} --interactions again.csv! --skip-bad-rows"), Split::Times);
+    assert_eq!(items(&data, 8, true), [3, 2, 3]);
+    assert_eq!(statistics["skipped"]["again.csv: repeated_interaction"]["count"], 1);
+}
