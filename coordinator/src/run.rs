@@ -213,6 +213,7 @@ fn prepare(
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
     let config = policies.file(PolicyVersion::START, "config.json")?;
     let border = Border::open(file, config.parent().unwrap_or(Path::new("")))?;
+    check_tokenizer(&policies)?;
     let task = measured(Task::new(dataset, &file.task(), file.run.seed, base)?, file, &policies)?;
     tracing::info!("the reward is {}", task.rewards().extremes());
     for violation in task.rewards().violations() {
@@ -272,13 +273,23 @@ fn age_warning(file: &RunFile) -> Option<String> {
     })
 }
 
+/// The tokenizer of the policy that the run starts from.
+fn tokenizer(policies: &Policies) -> Result<Tokenizer, Error> {
+    let path = policies.file(PolicyVersion::START, "tokenizer.json")?;
+    Ok(Tokenizer::load(path.parent().unwrap_or(Path::new("")))?)
+}
+
+/// Refuses a policy whose prompts cannot be rendered or whose completions cannot end, before anything is leased.
+fn check_tokenizer(policies: &Policies) -> Result<(), Error> {
+    Ok(tokenizer(policies)?.check_for_training()?)
+}
+
 /// The task with the policy's own tokenizer to count by, where prompts have a budget in tokens.
 fn measured(task: Task, file: &RunFile, policies: &Policies) -> Result<Task, Error> {
     if file.prompt.max_tokens.is_none() {
         return Ok(task);
     }
-    let path = policies.file(PolicyVersion::START, "tokenizer.json")?;
-    let tokenizer = Tokenizer::load(path.parent().unwrap_or(Path::new("")))?;
+    let tokenizer = tokenizer(policies)?;
     let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
     Ok(task.measured_with(Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?))))
 }

@@ -4,6 +4,7 @@
 //! start from the same bits whatever became of them before.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::{DataType, RunFile};
@@ -253,15 +254,23 @@ where
         return Ok(());
     }
     let unread = |source| durable::Error::Read { path: start.to_owned(), source };
+    let tokenizer =
+        podium_tokenizer::tokenizer_files(start).map_err(|error| unread(io::Error::other(error)))?;
     for entry in fs::read_dir(start).map_err(unread)? {
         let entry = entry.map_err(unread)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-        if !weights && !name.starts_with('.') && entry.path().is_file() {
+        let copied = weights || tokenizer.contains(&name);
+        if !copied && !name.starts_with('.') && entry.path().is_file() {
             let path = folder.join(name);
             fs::copy(entry.path(), &path).map_err(|source| durable::Error::Write { path, source })?;
         }
     }
+    let copied = podium_tokenizer::copy_files(start, folder);
+    copied.map_err(|error| durable::Error::Write {
+        path: folder.to_owned(),
+        source: io::Error::other(error),
+    })?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 pub mod convert;
 mod policy_files;
 
-pub use policy_files::{MAX_CHUNK_BYTES, check_file_name};
+pub use policy_files::{MAX_CHUNK_BYTES, TEMPLATE_FOLDER, check_file_name};
 
 /// Generated messages, clients and servers of `podium.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated; documented in v1/podium.proto")]

@@ -5,10 +5,15 @@ use crate::convert::Error;
 /// The most data one chunk carries, in bytes.
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 
-/// Accepts a plain file name: no directory, not hidden, at most 128 ASCII letters, digits, `.`, `_` and `-`.
+/// The one folder within a policy folder whose files belong to the policy: its further chat templates.
+pub const TEMPLATE_FOLDER: &str = "additional_chat_templates";
+
+/// Accepts a plain file name, not hidden, of at most 128 ASCII letters, digits, `.`, `_` and `-`; it may lie in
+/// [`TEMPLATE_FOLDER`].
 pub fn check_file_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.chars().all(plain) {
+    let file = name.strip_prefix(TEMPLATE_FOLDER).and_then(|name| name.strip_prefix('/')).unwrap_or(name);
+    if file.is_empty() || name.len() > 128 || file.starts_with('.') || !file.chars().all(plain) {
         let shown: String = name.chars().take(128).collect();
         return Err(Error::invalid("PolicyFile.name", &format!("{shown:?}"), "a plain file name"));
     }
@@ -21,11 +26,28 @@ mod tests {
 
     #[test]
     fn only_plain_names_pass() {
-        for good in ["config.json", "model-00001-of-00002.safetensors", "chat_template.jinja"] {
+        for good in [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "chat_template.jinja",
+            "additional_chat_templates/rag.jinja",
+        ] {
             check_file_name(good).unwrap();
         }
         let long = "x".repeat(129);
-        for bad in ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0b", "ü.json", &long] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "additional_chat_templates/",
+            "additional_chat_templates/../b",
+            "a\\b",
+            "a\0b",
+            "ü.json",
+            &long,
+        ] {
             check_file_name(bad).unwrap_err();
         }
     }

@@ -87,7 +87,9 @@ impl Engine {
         let model = place.model.clone();
         let load = move |sampler: &mut Sampler| {
             let began = (sampler.source() != Some(source)).then(Instant::now);
-            sampler.load(source, &place).map(|()| began.map(|began| began.elapsed()))
+            sampler.load(source, &place)?;
+            sampler.check_stop_tokens()?;
+            Ok::<_, sampler::Error>(began.map(|began| began.elapsed()))
         };
         if let Some(took) = self.thread.call("load a policy version", LOAD_DEADLINE, load).await?? {
             metrics::loaded(took);

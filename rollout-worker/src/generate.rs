@@ -132,6 +132,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
     let source = Source { version: PolicyVersion::START, content: None };
     sampler.load(source, &Place { version, model: options.model.clone() })?;
+    if !options.ignore_stop {
+        sampler.check_stop_tokens()?;
+    }
 
     let mut progress = Progress::new("generate", rows.len() as u64);
     let mut done = 0;

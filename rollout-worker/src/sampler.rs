@@ -50,6 +50,9 @@ pub(crate) enum Error {
         /// Why.
         source: podium_tokenizer::Error,
     },
+    /// Nothing ends a completion.
+    #[error(transparent)]
+    Stop(podium_tokenizer::Error),
     /// A prompt cannot be turned into tokens.
     #[error("cannot turn the messages of {what} into tokens")]
     Prompt {
@@ -209,6 +212,12 @@ impl Sampler {
         };
         self.loaded = Some(loaded);
         Ok(())
+    }
+
+    /// Refuses a policy whose completions cannot end.
+    pub(crate) fn check_stop_tokens(&self) -> Result<(), Error> {
+        let Loaded { tokenizer, .. } = self.loaded.as_ref().ok_or(Error::Empty)?;
+        tokenizer.check_stop_tokens().map_err(Error::Stop)
     }
 
     /// Samples a lease; `None` if `stop` said so before it was done.

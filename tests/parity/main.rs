@@ -13,5 +13,6 @@ mod constraint;
 mod grpo;
 mod podium;
 mod reference;
+mod templates;
 mod tokenizer;
 mod updates;

@@ -51,7 +51,8 @@ pub(crate) fn generate(subject: Subject, sequences: &[Sequence], options: &[&str
     }
     let prompts: Vec<_> =
         sequences.iter().map(|sequence| serde_json::json!({ "prompt_ids": sequence.prompt_ids })).collect();
-    let options = [&["--group-size", "1", "--top-p", "1", "--top-k", "0"][..], options].concat();
+    let options =
+        [&["--group-size", "1", "--top-p", "1", "--top-k", "0", "--ignore-stop"][..], options].concat();
     let rows: Vec<Row> = through_files("podium-rollout-worker", "generate", subject, &prompts, &options)?;
     let (ids, logprobs) =
         rows.into_iter().flat_map(|row| row.completions.map(|one| (one.ids, one.logprobs))).unzip();

@@ -1,9 +1,12 @@
 //! What cannot work is said once, with place and remedy, and the rest of the run goes on.
 
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use podium_config::RunFile;
 use podium_tests::{Process, Run, path_text};
+use serde_json::Value;
 
 fn says(output: &str, parts: &[&str]) -> Result<()> {
     for part in parts {
@@ -63,6 +66,52 @@ async fn a_worker_of_another_run_is_refused_and_the_run_goes_on() -> Result<()> 
     let (mut worker, mut learner) = (run.worker("worker")?, run.learner("learner", 0, 1)?);
     for process in [&mut worker, &mut learner, &mut coordinator] {
         process.wait_for_success()?;
+    }
+    Ok(())
+}
+
+/// A copy of a policy whose files name no token that ends a completion.
+fn without_end(start: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir(folder)?;
+    for entry in fs::read_dir(start)? {
+        let entry = entry?;
+        let target = folder.join(entry.file_name());
+        fs::copy(entry.path(), &target)?;
+        if target.extension().is_some_and(|extension| extension == "json") {
+            let mut content: Value = serde_json::from_slice(&fs::read(&target)?)?;
+            for key in ["eos_token", "eos_token_id"] {
+                content.as_object_mut().map(|keys| keys.remove(key));
+            }
+            fs::write(&target, content.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_policy_whose_completions_cannot_end_is_refused_by_every_command() -> Result<()> {
+    let run = Run::embedded(&["run.steps=1"])?;
+    let start = RunFile::load(Path::new(run.run_file()), &[])?.model.path.context("the run has a start")?;
+    let folder = tempfile::tempdir()?;
+    let (model, out) = (folder.path().join("endless"), folder.path().join("out"));
+    without_end(&start, &model)?;
+    let (file, rows) = (folder.path().join("run.toml"), folder.path().join("rows.jsonl"));
+    fs::write(&file, format!("[model]\npath = {:?}\n", path_text(&model)))?;
+    fs::write(&rows, "{\"prompt_ids\": [1, 2]}\n")?;
+    let (model, out, rows, change) =
+        (path_text(&model), path_text(&out), path_text(&rows), format!("model.path={}", model.display()));
+    let run_file = ["--run-file", run.run_file(), "--out", out];
+    for (binary, arguments) in [
+        ("podium", vec!["check-config", path_text(&file)]),
+        ("podium-coordinator", [&run_file[..], &["--set", &change]].concat()),
+        ("podium-learner", [&["sft"][..], &run_file, &["--model", model]].concat()),
+        ("podium-rollout-worker", vec!["generate", "--model", model, "--input", rows, "--output", out]),
+    ] {
+        let mut process = Process::spawn(binary, binary, &arguments, folder.path())?;
+        says(
+            &process.wait_for_failure()?,
+            &["endless", "names no token that ends a completion", "eos_token_id"],
+        )?;
     }
     Ok(())
 }

@@ -1,24 +1,23 @@
 //! The files of a model folder that say how text becomes tokens.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use podium_checkpoint::lfs;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::declarations::Declarations;
+use crate::templates::{ADDITIONAL, CHAT_TEMPLATE, Choice, choose, further};
 
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const CHAT_TEMPLATE: &str = "chat_template.jinja";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
 
-/// Everything of a tokenizer that a policy version carries along. The model's own files are not among them.
+/// Everything of a tokenizer that a policy version carries along, beside the folder of further templates. The model's own
+/// files are not among them.
 const COPIED: [&str; 8] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -30,13 +29,24 @@ const COPIED: [&str; 8] = [
     "merges.txt",
 ];
 
+/// A configuration as it is in its file.
+pub(crate) type Config = Map<String, Value>;
+
+/// The tokenizer's files in a model folder, as far as they are there, by their paths within it, such as `tokenizer.json`
+/// and `additional_chat_templates/tool_use.jinja`.
+pub fn tokenizer_files(folder: &Path) -> Result<Vec<String>, Error> {
+    let own = COPIED.into_iter().filter(|name| folder.join(name).is_file()).map(str::to_owned);
+    let further = further(folder)?.into_iter();
+    Ok(own.chain(further.map(|(name, _)| format!("{ADDITIONAL}/{name}.jinja"))).collect())
+}
+
 /// Copies the tokenizer's files, as far as they are there, from one model folder into another.
 pub fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
-    for name in COPIED {
-        let (source_path, path) = (from.join(name), to.join(name));
-        if source_path.exists() {
-            fs::copy(&source_path, &path).map_err(|source| Error::File { action: "write", path, source })?;
-        }
+    for name in tokenizer_files(from)? {
+        let (source_path, path) = (from.join(&name), to.join(&name));
+        let copied =
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::copy(&source_path, &path));
+        copied.map_err(|source| Error::File { action: "write", path, source })?;
     }
     Ok(())
 }
@@ -44,93 +54,52 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
 /// What the files say.
 pub(crate) struct Folder {
     pub(crate) tokenizer: Vec<u8>,
-    pub(crate) chat_template: Option<String>,
-    /// `bos_token`, `eos_token` and the like, by name.
-    pub(crate) special_tokens: BTreeMap<String, String>,
+    /// The file of the chat template, and the template.
+    pub(crate) chat_template: Choice<(std::path::PathBuf, String)>,
+    pub(crate) declarations: Declarations,
+    /// Whether special tokens that are written out in a text are text like any other.
+    pub(crate) split_special_tokens: bool,
     pub(crate) stop_token_ids: Vec<u32>,
-}
-
-#[derive(Default, Deserialize)]
-struct TokenizerConfig {
-    chat_template: Option<Templates>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-/// One template, or several of which one is the default.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Templates {
-    One(String),
-    Several(Vec<NamedTemplate>),
-}
-
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-/// A token by itself, or with the properties it has in the vocabulary.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Token {
-    Plain(String),
-    Detailed { content: String },
-}
-
-/// The part of `generation_config.json` and of `config.json` that is read here.
-#[derive(Default, Deserialize)]
-struct EndTokens {
-    eos_token_id: Option<OneOrSeveral>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrSeveral {
-    One(u32),
-    Several(Vec<u32>),
 }
 
 impl Folder {
     pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(TOKENIZER);
-        let tokenizer = match fs::read(&path) {
-            Ok(tokenizer) => tokenizer,
-            Err(source) => return Err(Error::File { action: "read", path, source }),
-        };
+        let tokenizer = fs::read(&path).map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
         lfs::refuse(&tokenizer, &path)?;
-        let config: TokenizerConfig = read_json(&folder.join(TOKENIZER_CONFIG))?.unwrap_or_default();
-        // The file of its own wins, as in Transformers.
-        let chat_template = match read(&folder.join(CHAT_TEMPLATE))? {
-            Some(template) => Some(String::from_utf8_lossy(&template).into_owned()),
-            None => config.chat_template.and_then(|templates| match templates {
-                Templates::One(template) => Some(template),
-                Templates::Several(named) => {
-                    named.into_iter().find(|one| one.name == "default").map(|one| one.template)
-                }
-            }),
+        let path = folder.join(TOKENIZER_CONFIG);
+        let config = read_config(&path)?;
+        let key = "split_special_tokens";
+        let split_special_tokens = match config.get(key) {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(split)) => *split,
+            Some(other) => return Err(wrong(&path, key, other, "true or false")),
         };
         let mut stop_token_ids = Vec::new();
         for name in [GENERATION_CONFIG, MODEL_CONFIG] {
-            let end: EndTokens = read_json(&folder.join(name))?.unwrap_or_default();
-            match end.eos_token_id {
-                Some(OneOrSeveral::One(id)) => stop_token_ids.push(id),
-                Some(OneOrSeveral::Several(ids)) => stop_token_ids.extend(ids),
-                None => {}
-            }
+            stop_token_ids.extend(end_tokens(&folder.join(name))?);
         }
-        Ok(Self { tokenizer, chat_template, special_tokens: special_tokens(config.other), stop_token_ids })
+        Ok(Self {
+            tokenizer,
+            chat_template: choose(folder, &config)?,
+            declarations: Declarations::read(folder, &config)?,
+            split_special_tokens,
+            stop_token_ids,
+        })
     }
 }
 
-fn special_tokens(config: Map<String, Value>) -> BTreeMap<String, String> {
-    let named = config.into_iter().filter(|(name, _)| name.ends_with("_token"));
-    named
-        .filter_map(|(name, value)| match serde_json::from_value(value).ok()? {
-            Token::Plain(content) | Token::Detailed { content } => Some((name, content)),
-        })
-        .collect()
+/// `eos_token_id` of a configuration: one or several.
+fn end_tokens(path: &Path) -> Result<Vec<u32>, Error> {
+    let key = "eos_token_id";
+    let config = read_config(path)?;
+    let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match value {
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        one => id(one).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| wrong(path, key, value, "a token id or a list of token ids"))
 }
 
 /// The bytes of a file, none where there is none.
@@ -142,9 +111,16 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
+/// The keys of a JSON object, none where there is no file.
+pub(crate) fn read_config(path: &Path) -> Result<Config, Error> {
+    let Some(bytes) = read(path)? else { return Ok(Config::new()) };
     lfs::refuse(&bytes, path)?;
     let parsed = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|source| Error::Json { path: path.to_owned(), source })
+    parsed.map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+/// The refusal of a value that a key of a file has.
+pub(crate) fn wrong(path: &Path, key: &str, value: &Value, expected: &'static str) -> Error {
+    let value: String = value.to_string().chars().take(200).collect();
+    Error::Value { path: path.to_owned(), key: key.to_owned(), value, expected }
 }

@@ -3,28 +3,28 @@
 //! There is one way from messages to token ids, which training, rollouts and evaluation share. Nothing here depends on
 //! the day or on libtorch.
 
+mod declarations;
 mod diagnosis;
 mod ends;
 mod files;
 mod guard;
 mod template;
+mod templates;
 mod texts;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use files::copy_files;
+pub use files::{copy_files, tokenizer_files};
 pub use template::{Message, Variables};
 
 use files::Folder;
 use guard::guarded;
 use template::ChatTemplate;
+use templates::Choice;
 
 /// What reads `tokenizer.json`.
 const VOCABULARY: &str = "the tokenizer";
-/// What reads the chat template.
-const TEMPLATE: &str = "the chat template";
-
 /// Why text cannot be turned into tokens or back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -65,17 +65,79 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// The chat template of the folder is malformed.
-    #[error("the chat template of {path} is malformed")]
-    Template {
+    /// The folder has several chat templates, and none of them is the default.
+    #[error("{path} has the chat templates {names}: expected one named \"default\"", names = names.join(", "))]
+    NoDefaultTemplate {
+        /// The file or folder that has them.
+        path: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A file that is text is not UTF-8.
+    #[error("{path} is not UTF-8 at byte {byte}")]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// Where the first invalid byte is.
+        byte: usize,
+    },
+    /// A key of a file has a value that cannot be used.
+    #[error("{path} has {key} = {value}: expected {expected}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with a dot before each key within another.
+        key: String,
+        /// Its value as JSON, cut where it is long.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A token is declared with an id that the tokenizer does not give it.
+    #[error(
+        "{path} declares {token:?} with the id {declared} ({key}): the tokenizer gives it {}",
+        found.map_or("none".to_owned(), |id| id.to_string())
+    )]
+    TokenId {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The token.
+        token: String,
+        /// The declared id.
+        declared: u32,
+        /// The id it would have.
+        found: Option<u32>,
+    },
+    /// Nothing ends a completion.
+    #[error(
+        "{path} names no token that ends a completion: expected eos_token in tokenizer_config.json or \
+         special_tokens_map.json, or eos_token_id in generation_config.json or config.json"
+    )]
+    NoStopToken {
         /// The folder.
         path: PathBuf,
-        /// Where and why.
-        source: minijinja::Error,
     },
-    /// The chat template refuses the messages.
-    #[error("the chat template cannot render these messages")]
-    Render(#[source] minijinja::Error),
+    /// The chat template cannot be read: it is malformed, or uses something that is not supported.
+    #[error("cannot read the chat template in {path}")]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: podium_jinja::Error,
+    },
+    /// The chat template cannot render messages, or refuses them.
+    #[error("the chat template in {path} cannot render these messages")]
+    Render {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: podium_jinja::Error,
+    },
+    /// There are no messages, which Transformers renders with no template.
+    #[error("no messages to render: expected at least one")]
+    NoMessages,
     /// The tokenizer cannot encode a text.
     #[error("the tokenizer cannot encode a text of {bytes} bytes")]
     Encode {
@@ -119,7 +181,7 @@ pub enum Error {
 pub struct Tokenizer {
     folder: PathBuf,
     vocabulary: tokenizers::Tokenizer,
-    template: Option<ChatTemplate>,
+    template: Choice<ChatTemplate>,
     stop_token_ids: Vec<u32>,
     end_of_turn_id: Option<u32>,
     vocab_size: usize,
@@ -127,8 +189,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, as far as they are there, `tokenizer_config.json`, `chat_template.jinja`,
-    /// `generation_config.json` and `config.json`.
+    /// Reads `tokenizer.json` and, as far as they are there, `tokenizer_config.json`, `special_tokens_map.json`,
+    /// `added_tokens.json`, `chat_template.jinja`, `additional_chat_templates/default.jinja`, `generation_config.json` and
+    /// `config.json`.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let files = Folder::read(folder)?;
         let path = folder.join("tokenizer.json");
@@ -137,24 +200,26 @@ impl Tokenizer {
             // Some folders carry the padding and truncation of their training: lengths are the run's business here.
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None)?;
+            tokenizer.set_encode_special_tokens(files.split_special_tokens);
             Ok(tokenizer)
         };
         let parsed = guarded(folder, VOCABULARY, parse)?;
-        let tokenizer = parsed.map_err(|source| {
+        let mut tokenizer = parsed.map_err(|source| {
             let source = diagnosis::explain(&files.tokenizer, source);
             Error::Tokenizer { path, source }
         })?;
+        guarded(folder, VOCABULARY, || files.declarations.add_to(&mut tokenizer))??;
+        let special_tokens = files.declarations.variables();
 
         let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
-        let end = files.special_tokens.get("eos_token").and_then(|token| tokenizer.token_to_id(token));
+        let end = special_tokens.iter().find(|(name, _)| name == "eos_token");
+        let end = end.and_then(|(_, token)| tokenizer.token_to_id(token));
         stop_token_ids.extend(end);
         let end_of_turn_id = end.or(files.stop_token_ids.first().copied());
-        let template = files
-            .chat_template
-            .map(|source| guarded(folder, TEMPLATE, || ChatTemplate::new(source, files.special_tokens)))
-            .transpose()?
-            .transpose()
-            .map_err(|source| Error::Template { path: folder.to_owned(), source })?;
+        let template = files.chat_template.try_map(|(path, source)| {
+            let template = ChatTemplate::new(path.clone(), &source, &special_tokens);
+            template.map_err(|source| Error::Template { path, source })
+        })?;
         let largest = tokenizer.get_vocab(true).into_values().max();
         let added = tokenizer.get_added_tokens_decoder().into_iter();
         let special_ids = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
@@ -203,9 +268,37 @@ impl Tokenizer {
 
     /// The text of messages by the chat template.
     pub fn render(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
-        let template =
-            self.template.as_ref().ok_or_else(|| Error::NoTemplate { path: self.folder.clone() })?;
-        guarded(&self.folder, TEMPLATE, || template.render(messages, variables))?.map_err(Error::Render)
+        let template = self.template()?;
+        if messages.is_empty() {
+            return Err(Error::NoMessages);
+        }
+        let rendered = template.render(messages, variables);
+        rendered.map_err(|source| Error::Render { path: template.path.clone(), source })
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, Error> {
+        match &self.template {
+            Choice::Template(template) => Ok(template),
+            Choice::None => Err(Error::NoTemplate { path: self.folder.clone() }),
+            Choice::NoDefault(path, names) => {
+                Err(Error::NoDefaultTemplate { path: path.clone(), names: names.clone() })
+            }
+        }
+    }
+
+    /// Checks that the folder has a chat template and a token that ends a completion: what sampling and training need
+    /// before they start.
+    pub fn check_for_training(&self) -> Result<(), Error> {
+        self.template()?;
+        self.check_stop_tokens()
+    }
+
+    /// Checks that a token ends a completion.
+    pub fn check_stop_tokens(&self) -> Result<(), Error> {
+        if self.stop_token_ids.is_empty() {
+            return Err(Error::NoStopToken { path: self.folder.clone() });
+        }
+        Ok(())
     }
 
     /// Token ids of messages: [`Self::render`], then [`Self::encode`].

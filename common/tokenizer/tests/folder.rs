@@ -152,19 +152,11 @@ fn json_is_written_as_python_writes_it() {
 }
 
 #[test]
-fn a_template_file_wins_and_a_default_is_found() {
-    let several = json!([{ "name": "tools", "template": "t" }, { "name": "default", "template": "d" }]);
-    let config = ("tokenizer_config.json", json!({ "chat_template": several }));
-    let render = |tokenizer: Tokenizer| tokenizer.render(&messages(), &Variables::default()).unwrap();
-    assert_eq!(render(load(&folder(std::slice::from_ref(&config)))), "d");
-    assert_eq!(render(load(&folder(&[config, ("chat_template.jinja", "f".into())]))), "f");
-}
-
-#[test]
 fn a_template_can_refuse() {
     let tokenizer = with_template("{{ raise_exception('roles must alternate') }}");
     let error = tokenizer.render(&messages(), &Variables::default()).unwrap_err();
-    assert!(matches!(&error, Error::Render(source) if source.to_string().contains("roles must alternate")));
+    assert!(matches!(&error, Error::Render { path, source }
+        if path.ends_with("tokenizer_config.json") && source.message.contains("roles must alternate")));
 }
 
 #[test]
@@ -177,25 +169,14 @@ fn folders_that_cannot_be_used_are_refused_by_file() {
     let config = refused(&[("tokenizer_config.json", "{".into())]);
     assert!(matches!(config, Error::Json { path, .. } if path.ends_with("tokenizer_config.json")));
     let end = refused(&[("generation_config.json", json!({ "eos_token_id": "x" }))]);
-    assert!(matches!(end, Error::Json { path, .. } if path.ends_with("generation_config.json")));
-    assert!(matches!(refused(&[("chat_template.jinja", "{% if %}".into())]), Error::Template { .. }));
+    assert!(matches!(end, Error::Value { path, .. } if path.ends_with("generation_config.json")));
+    let template = refused(&[("chat_template.jinja", "a\n{% if %}".into())]);
+    assert!(
+        matches!(&template, Error::Template { path, source } if path.ends_with("chat_template.jinja") && source.line == 2),
+        "{template}"
+    );
     let silent = load(&folder(&[])).render(&messages(), &Variables::default()).unwrap_err();
     assert!(matches!(silent, Error::NoTemplate { .. }));
-}
-
-#[test]
-fn templates_without_end_are_stopped() {
-    let steps =
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = b %}{% endfor %}{% endfor %}";
-    for template in [
-        steps,
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{{ messages | tojson(indent=1000000000000) }}",
-        "{{ 'x' * 1000000000000 }}",
-    ] {
-        let error = with_template(template).render(&messages(), &Variables::default()).unwrap_err();
-        assert!(matches!(&error, Error::Render(_)), "{template}: {error}");
-    }
 }
 
 #[test]
@@ -215,11 +196,6 @@ fn what_libraries_panic_over_is_an_error() {
         "{hopeless}"
     );
     assert_eq!(tokenizer.encode("red").unwrap(), [1], "the tokenizer goes on");
-
-    // The length overflows.
-    let overflow = with_template("{{ [1, 2, 3] * 9223372036854775807 }}");
-    let overflow = overflow.render(&messages(), &Variables::default()).unwrap_err();
-    assert!(matches!(&overflow, Error::Library { library: "the chat template", .. }), "{overflow}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Error as MessageError;
-use podium_proto::{check_file_name, v1};
+use podium_proto::{TEMPLATE_FOLDER, check_file_name, v1};
 use podium_runtime::durable::{self, hex};
 use sha2::{Digest, Sha256};
 
@@ -30,7 +30,7 @@ pub struct Manifest {
 /// One file of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Plain name.
+    /// Plain name, or one in the folder of further chat templates.
     pub name: String,
     /// Length.
     pub size_bytes: u64,
@@ -100,7 +100,8 @@ pub enum Error {
     },
 }
 
-/// Lists and checksums the files of a policy folder. Hidden files and folders in it are left out.
+/// Lists and checksums the files of a policy folder. Hidden files are left out, and folders in it but that of further chat
+/// templates.
 ///
 /// `model_fingerprint` is that of version 0: a version that holds an adapter alone has none of its own.
 pub fn describe(
@@ -111,12 +112,18 @@ pub fn describe(
 ) -> Result<Manifest, Error> {
     let failed = |source| Error::Folder { folder: folder.to_owned(), source };
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && entry.path().is_file() {
-            check_file_name(&name)?;
-            names.push(name);
+    for (prefix, folder) in [("", folder.to_owned()), (TEMPLATE_FOLDER, folder.join(TEMPLATE_FOLDER))] {
+        if !prefix.is_empty() && !folder.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') && entry.path().is_file() {
+                let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+                check_file_name(&name)?;
+                names.push(name);
+            }
         }
     }
     names.sort();

@@ -93,7 +93,8 @@ impl Receiver {
         if expected + chunk.data.len() as u64 > size {
             return Err(damaged("longer than the manifest says"));
         }
-        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        let opened = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let opened = opened.and_then(|()| OpenOptions::new().create(true).append(true).open(&path));
         opened
             .and_then(|mut file| file.write_all(&chunk.data))
             .map_err(|source| durable::Error::Write { path, source }.into())
@@ -104,6 +105,7 @@ impl Receiver {
         let path = self.path(name)?;
         let file = self.manifest.file(name).ok_or_else(|| self.unexpected(name))?;
         if file.size_bytes == 0 && !path.exists() {
+            durable::create_folder(path.parent().unwrap_or(&self.partial))?;
             durable::write(&path, &[])?;
         }
         if let Err(manifest::Error::Damaged { what, .. }) = file.verify(&path) {
@@ -178,6 +180,10 @@ mod tests {
         let weights: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let (source, target) = (folder(&weights), tempfile::tempdir().unwrap());
         let target = target.path().join("7");
+        let templates = source.path().join("additional_chat_templates");
+        fs::create_dir(&templates).unwrap();
+        fs::write(templates.join("default.jinja"), "{{ messages }}").unwrap();
+        fs::write(templates.join("empty.jinja"), "").unwrap();
         let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
         let sent =
             |name: &str, offset| chunks(&source.path().join(name), offset).unwrap().map(Result::unwrap);
@@ -198,6 +204,9 @@ mod tests {
         }
         second.finish().unwrap();
         manifest.verify(&target).unwrap();
+        for name in ["additional_chat_templates/default.jinja", "additional_chat_templates/empty.jinja"] {
+            assert!(manifest.file(name).is_some() && target.join(name).is_file(), "{name}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Version 0: the policy that a run begins with, copied from `model.path` and `lora.adapter`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
+use std::{fs, io};
 
 use podium_grpo::PolicyVersion;
 use podium_runtime::durable;
@@ -52,6 +52,15 @@ impl Start {
             if belongs(&name) && entry.path().is_file() {
                 has_weights |= has_extension(&name, WEIGHTS);
                 copy_file(&entry.path(), &partial.join(&name))?;
+            }
+        }
+        let tokenizer = podium_tokenizer::tokenizer_files(start);
+        for name in tokenizer.map_err(|error| unreadable(io::Error::other(error)))? {
+            // Those in a folder of their own; the others are there by now.
+            if let Some((folder, _)) = name.split_once('/') {
+                durable::create_folder(&partial.join(folder))?;
+                copy_file(&start.join(&name), &partial.join(&name))?;
+                durable::sync_folder(&partial.join(folder))?;
             }
         }
         for (folder, name) in adapter.iter().flat_map(|folder| ADAPTER.map(|name| (folder, name))) {
@@ -107,8 +116,14 @@ fn belongs(name: &str) -> bool {
         return false;
     }
     let tokenizer = name.starts_with("tokenizer") && has_extension(name, "json");
-    let named =
-        ["config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json"];
+    let named = [
+        "added_tokens.json",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "special_tokens_map.json",
+    ];
     named.contains(&name) || tokenizer || (has_extension(name, WEIGHTS) && !name.starts_with('.'))
 }
 

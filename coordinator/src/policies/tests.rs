@@ -19,6 +19,24 @@ fn plan() -> Plan {
 }
 
 #[test]
+fn declared_tokens_and_further_templates_belong_to_the_policy() {
+    let (start, out) = (start(), tempfile::tempdir().unwrap());
+    let template = "additional_chat_templates/default.jinja";
+    fs::create_dir(start.path().join("additional_chat_templates")).unwrap();
+    let declared = ["added_tokens.json", "special_tokens_map.json", template];
+    for name in declared {
+        fs::write(start.path().join(name), name).unwrap();
+    }
+    let store = Store::open(out.path(), "cafe").unwrap();
+    let root = out.path().join("policy");
+    let policies = Policies::open(&root, "cafe", from(start.path()), &store).unwrap();
+    for name in declared {
+        let path = policies.file(PolicyVersion::START, name).unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), name);
+    }
+}
+
+#[test]
 fn the_start_is_imported_once_and_kept_to() {
     let (start, out) = (start(), tempfile::tempdir().unwrap());
     let store = Store::open(out.path(), "cafe").unwrap();

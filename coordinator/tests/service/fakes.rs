@@ -124,6 +124,7 @@ fn write_policy(folder: &Path, weights: &str) {
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     fs::write(folder.join("chat_template.jinja"), "a b c").unwrap();
+    fs::write(folder.join("generation_config.json"), r#"{"eos_token_id": 99999}"#).unwrap();
     fs::write(folder.join("model.safetensors"), weights).unwrap();
 }
 

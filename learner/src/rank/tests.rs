@@ -10,6 +10,8 @@ fn start() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     Policy::random(&config(), 5, LoadOptions::default()).unwrap().save(folder.path()).unwrap();
     fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+    fs::write(folder.path().join("additional_chat_templates/default.jinja"), "{{ messages }}").unwrap();
     let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
     fs::write(folder.path().join("config.json"), format!("{config}\n")).unwrap();
     folder
@@ -25,7 +27,8 @@ fn a_version_differs_from_the_start_in_weights_alone() {
     let mut rank = rank(start.path(), None);
     rank.save_policy(target.path()).unwrap();
     let bytes = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+    let template = "additional_chat_templates/default.jinja";
+    for name in ["config.json", "tokenizer.json", template, "model.safetensors"] {
         assert!(bytes(start.path(), name) == bytes(target.path(), name), "{name}");
     }
     rank.step(&step(0)).unwrap();

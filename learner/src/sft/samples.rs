@@ -174,6 +174,7 @@ impl DatasetSamples {
 impl Encoder {
     fn load(file: &RunFile, tokenizer: &Path) -> Result<Self, Error> {
         let tokenizer = Arc::new(Tokenizer::load(tokenizer)?);
+        tokenizer.check_for_training()?;
         let end_of_turn = tokenizer.end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
         let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
         Ok(Self { tokenizer, variables, end_of_turn })

@@ -1,15 +1,19 @@
-//! `podium check-config`: reads run files as a run would, and says what their rewards pay at most and at least.
+//! `podium check-config`: reads run files as a run would, with the tokenizer of the model that they name where it is at
+//! hand, and says what their rewards pay at most and at least.
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::{Override, RunFile};
+use podium_runtime::logs;
+use podium_tokenizer::Tokenizer;
 
 /// Says of each file, with `overrides` on top, whether a run could start from it.
 pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        match RunFile::load(file, overrides) {
+        match checked(file, overrides) {
             Ok(run) => {
                 println!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
                 if let Ok(rewards) = run.rewards() {
@@ -21,7 +25,7 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
             }
             Err(error) => {
                 // Most messages name the file already.
-                let (name, message) = (file.display().to_string(), error.to_string());
+                let (name, message) = (file.display().to_string(), logs::describe(&*error));
                 let place = if message.contains(&name) { String::new() } else { format!("{name}: ") };
                 eprintln!("error: {place}{message}");
                 code = ExitCode::FAILURE;
@@ -29,4 +33,13 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
         }
     }
     code
+}
+
+/// The run file, if a run could start from it.
+fn checked(path: &Path, overrides: &[Override]) -> Result<RunFile, Box<dyn Error>> {
+    let file = RunFile::load(path, overrides)?;
+    if let Some(model) = file.model.path.as_deref().filter(|model| model.join("tokenizer.json").is_file()) {
+        Tokenizer::load(model)?.check_for_training()?;
+    }
+    Ok(file)
 }

@@ -1,0 +1,392 @@
+//! The values of templates, which behave as Python's do. None of them changes but namespaces and iterators, as in the
+//! sandbox that Transformers renders in.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::fault::{Fault, Result, fault, unsupported};
+use crate::render::{Closure, Loop};
+
+/// How deep values may be nested in one another.
+const DEEPEST: usize = 100;
+
+/// How many items a sequence may have.
+pub(crate) const LONGEST: usize = 1_000_000;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// What has no value, and why.
+    Undefined(Rc<str>),
+    None,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(Rc<str>),
+    /// Text that the filter `safe` marked. It prints as it is; most other uses are not supported.
+    Safe(Rc<str>),
+    List(Rc<Sequence>),
+    Tuple(Rc<Sequence>),
+    Dict(Rc<Dict>),
+    /// What `items`, `keys` and `values` of a dictionary give, under Python's name.
+    View(&'static str, Rc<Sequence>),
+    /// What is read once.
+    Iterator(Rc<RefCell<VecDeque<Value>>>),
+    /// Start, end, step.
+    Range(i128, i128, i128),
+    Namespace(Rc<Namespace>),
+    Loop(Rc<Loop>),
+    Macro(Rc<Closure>),
+    /// A method of a value.
+    Method(Rc<(Value, Arc<str>)>),
+    /// A function that every template has.
+    Function(&'static str),
+}
+
+/// Attributes by name, which can be set.
+pub(crate) type Namespace = RefCell<Vec<(Rc<str>, Value)>>;
+
+/// Values one after another, and how deep they are nested.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    pub(crate) items: Vec<Value>,
+    depth: usize,
+}
+
+/// Keys and values in the order of their insertion.
+#[derive(Debug)]
+pub(crate) struct Dict {
+    entries: Vec<(Value, Value)>,
+    depth: usize,
+}
+
+impl Dict {
+    pub(crate) fn get(&self, key: &Value) -> Option<&Value> {
+        self.entries.iter().find(|(found, _)| equal(found, key)).map(|(_, value)| value)
+    }
+
+    pub(crate) fn entries(&self) -> &[(Value, Value)] {
+        &self.entries
+    }
+}
+
+impl Value {
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+
+    pub(crate) fn undefined(why: &str) -> Self {
+        Self::Undefined(why.into())
+    }
+
+    pub(crate) fn list(items: Vec<Self>) -> Result<Self> {
+        sequence(items).map(Self::List)
+    }
+
+    pub(crate) fn tuple(items: Vec<Self>) -> Result<Self> {
+        sequence(items).map(Self::Tuple)
+    }
+
+    /// What a lazy filter of Python gives.
+    pub(crate) fn iterator(items: Vec<Self>) -> Result<Self> {
+        depth_of(&items)?;
+        Ok(Self::Iterator(Rc::new(RefCell::new(items.into()))))
+    }
+
+    pub(crate) fn view(name: &'static str, items: Vec<Self>) -> Result<Self> {
+        Ok(Self::View(name, sequence(items)?))
+    }
+
+    /// A dictionary. Of equal keys the first stays, with the last value.
+    pub(crate) fn dict(entries: impl IntoIterator<Item = (Self, Self)>) -> Result<Self> {
+        let mut dict: Vec<(Self, Self)> = Vec::new();
+        for (key, value) in entries {
+            key.assert_hashable()?;
+            match dict.iter_mut().find(|(found, _)| equal(found, &key)) {
+                Some(entry) => entry.1 = value,
+                None => dict.push((key, value)),
+            }
+        }
+        let depth = depth_of(dict.iter().flat_map(|(key, value)| [key, value]))?;
+        Ok(Self::Dict(Rc::new(Dict { entries: dict, depth })))
+    }
+
+    pub(crate) fn of_json(json: &serde_json::Value) -> Result<Self> {
+        Ok(match json {
+            serde_json::Value::Null => Self::None,
+            serde_json::Value::Bool(value) => Self::Bool(*value),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(number), ..) => Self::Integer(number.into()),
+                (None, Some(number), _) => Self::Integer(number.into()),
+                (None, None, Some(number)) => Self::Float(number),
+                (None, None, None) => return Err(unsupported(format!("the number {number}"))),
+            },
+            serde_json::Value::String(text) => Self::text(text),
+            serde_json::Value::Array(items) => {
+                Self::list(items.iter().map(Self::of_json).collect::<Result<_>>()?)?
+            }
+            serde_json::Value::Object(entries) => {
+                // Keys differ, so that nothing is looked up.
+                let entries = entries.iter().map(|(key, value)| Ok((Self::text(key), Self::of_json(value)?)));
+                let dict: Vec<_> = entries.collect::<Result<_>>()?;
+                let depth = depth_of(dict.iter().map(|(_, value)| value))?;
+                Self::Dict(Rc::new(Dict { entries: dict, depth }))
+            }
+        })
+    }
+
+    /// The name of its type in Python's messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Undefined(_) => "Undefined",
+            Self::None => "NoneType",
+            Self::Bool(_) => "bool",
+            Self::Integer(_) => "int",
+            Self::Float(_) => "float",
+            Self::Text(_) => "str",
+            Self::Safe(_) => "Markup",
+            Self::List(_) => "list",
+            Self::Tuple(_) => "tuple",
+            Self::Dict(_) => "dict",
+            Self::View(name, _) => name,
+            Self::Iterator(_) => "iterator",
+            Self::Range(..) => "range",
+            Self::Namespace(_) => "Namespace",
+            Self::Loop(_) => "LoopContext",
+            Self::Macro(_) => "Macro",
+            Self::Method(_) => "method",
+            Self::Function(_) => "function",
+        }
+    }
+
+    pub(crate) fn as_text(&self) -> Option<&Rc<str>> {
+        match self {
+            Self::Text(text) | Self::Safe(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Its number where it is a whole one; true is 1 in Python.
+    pub(crate) fn as_integer(&self) -> Option<i128> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Bool(value) => Some((*value).into()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_float(&self) -> Option<f64> {
+        match self {
+            Self::Float(number) => Some(*number),
+            _ => self.as_integer().map(|number| number as f64),
+        }
+    }
+
+    pub(crate) fn is_undefined(&self) -> bool {
+        matches!(self, Self::Undefined(_))
+    }
+
+    /// Python's `bool`.
+    pub(crate) fn is_true(&self) -> bool {
+        match self {
+            Self::Undefined(_) | Self::None => false,
+            Self::Bool(value) => *value,
+            Self::Integer(number) => *number != 0,
+            Self::Float(number) => *number != 0.0,
+            Self::Text(text) | Self::Safe(text) => !text.is_empty(),
+            Self::List(sequence) | Self::Tuple(sequence) | Self::View(_, sequence) => {
+                !sequence.items.is_empty()
+            }
+            Self::Dict(dict) => !dict.entries.is_empty(),
+            Self::Range(start, end, step) => range_length(*start, *end, *step) > 0,
+            Self::Loop(_)
+            | Self::Iterator(_)
+            | Self::Namespace(_)
+            | Self::Macro(_)
+            | Self::Method(_)
+            | Self::Function(_) => true,
+        }
+    }
+
+    /// Python's `len`; none where there is none.
+    pub(crate) fn length(&self) -> Option<usize> {
+        match self {
+            Self::Undefined(_) => Some(0),
+            Self::Text(text) | Self::Safe(text) => Some(text.chars().count()),
+            Self::List(sequence) | Self::Tuple(sequence) | Self::View(_, sequence) => {
+                Some(sequence.items.len())
+            }
+            Self::Dict(dict) => Some(dict.entries.len()),
+            Self::Range(start, end, step) => Some(range_length(*start, *end, *step)),
+            _ => None,
+        }
+    }
+
+    /// The items that Python iterates over. An iterator is empty afterwards.
+    pub(crate) fn items(&self) -> Result<Vec<Self>> {
+        Ok(match self {
+            Self::Undefined(_) => Vec::new(),
+            Self::Text(text) | Self::Safe(text) => {
+                text.chars().map(|character| Self::text(character.encode_utf8(&mut [0; 4]))).collect()
+            }
+            Self::List(sequence) | Self::Tuple(sequence) | Self::View(_, sequence) => sequence.items.clone(),
+            Self::Dict(dict) => dict.entries.iter().map(|(key, _)| key.clone()).collect(),
+            Self::Iterator(items) => items.take().into(),
+            Self::Range(start, end, step) => {
+                let numbers = 0..range_length(*start, *end, *step) as i128;
+                numbers.map(|number| Self::Integer(start + number * step)).collect()
+            }
+            Self::Loop(_) => return Err(unsupported("iterating over loop")),
+            other => return Err(fault(format!("{} is not iterable", other.kind()))),
+        })
+    }
+
+    fn depth(&self) -> Result<usize> {
+        Ok(match self {
+            Self::List(sequence) | Self::Tuple(sequence) | Self::View(_, sequence) => sequence.depth,
+            Self::Dict(dict) => dict.depth,
+            Self::Iterator(items) => depth_of(&*items.borrow())?,
+            Self::Method(method) => method.0.depth()? + 1,
+            Self::Namespace(_) | Self::Loop(_) | Self::Macro(_) => {
+                return Err(unsupported(format!("a {} within another value", self.kind())));
+            }
+            _ => 0,
+        })
+    }
+
+    /// Whether it may be kept in a namespace.
+    pub(crate) fn assert_storable(&self) -> Result<()> {
+        self.depth().map(|_| ())
+    }
+
+    fn assert_hashable(&self) -> Result<()> {
+        match self {
+            Self::List(_) | Self::Dict(_) => Err(fault(format!("unhashable type: {:?}", self.kind()))),
+            Self::Tuple(sequence) => sequence.items.iter().try_for_each(Self::assert_hashable),
+            Self::Undefined(_)
+            | Self::None
+            | Self::Bool(_)
+            | Self::Integer(_)
+            | Self::Float(_)
+            | Self::Text(_) => Ok(()),
+            other => Err(unsupported(format!("a {} as a key", other.kind()))),
+        }
+    }
+}
+
+fn sequence(items: Vec<Value>) -> Result<Rc<Sequence>> {
+    if items.len() > LONGEST {
+        return Err(fault(format!("a sequence has {} items, expected at most {LONGEST}", items.len())));
+    }
+    let depth = depth_of(&items)?;
+    Ok(Rc::new(Sequence { items, depth }))
+}
+
+fn depth_of<'v>(items: impl IntoIterator<Item = &'v Value>) -> Result<usize> {
+    let mut depth = 1;
+    for item in items {
+        depth = depth.max(1 + item.depth()?);
+    }
+    if depth > DEEPEST {
+        return Err(fault(format!("values are nested more than {DEEPEST} deep")));
+    }
+    Ok(depth)
+}
+
+pub(crate) fn range_length(start: i128, end: i128, step: i128) -> usize {
+    let (distance, step) = if step > 0 { (end - start, step) } else { (start - end, -step) };
+    if distance <= 0 { 0 } else { ((distance - 1) / step + 1) as usize }
+}
+
+/// Python's `==`.
+pub(crate) fn equal(left: &Value, right: &Value) -> bool {
+    let all = |left: &[Value], right: &[Value]| {
+        left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
+    };
+    match (left, right) {
+        (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
+        (Value::Text(left) | Value::Safe(left), Value::Text(right) | Value::Safe(right)) => left == right,
+        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
+            all(&left.items, &right.items)
+        }
+        (Value::Dict(left), Value::Dict(right)) => {
+            let same =
+                |(key, value): &(Value, Value)| right.get(key).is_some_and(|found| equal(found, value));
+            left.entries.len() == right.entries.len() && left.entries.iter().all(same)
+        }
+        (Value::Range(a, b, c), Value::Range(d, e, f)) => {
+            let (left, right) = (range_length(*a, *b, *c), range_length(*d, *e, *f));
+            left == right && (left == 0 || (a == d && (left == 1 || c == f)))
+        }
+        (Value::Namespace(left), Value::Namespace(right)) => Rc::ptr_eq(left, right),
+        (Value::Iterator(left), Value::Iterator(right)) => Rc::ptr_eq(left, right),
+        (Value::Loop(left), Value::Loop(right)) => Rc::ptr_eq(left, right),
+        (Value::Macro(left), Value::Macro(right)) => Rc::ptr_eq(left, right),
+        (Value::Function(left), Value::Function(right)) => left == right,
+        _ => match (left.as_integer(), right.as_integer()) {
+            (Some(left), Some(right)) => left == right,
+            _ => matches!(numbers(left, right), Numbers::Ordered(Ordering::Equal)),
+        },
+    }
+}
+
+/// How two values compare.
+enum Numbers {
+    /// One of them is no number.
+    None,
+    /// One of them is not a number in the sense of floats.
+    Unordered,
+    Ordered(Ordering),
+}
+
+/// The order of two numbers, exactly.
+fn numbers(left: &Value, right: &Value) -> Numbers {
+    if let (Some(left), Some(right)) = (left.as_integer(), right.as_integer()) {
+        return Numbers::Ordered(left.cmp(&right));
+    }
+    let (Some(left_float), Some(right_float)) = (left.as_float(), right.as_float()) else {
+        return Numbers::None;
+    };
+    // An integer that a float cannot hold lies beside it.
+    let exact = |value: &Value, float: f64, ordering: Ordering| match value.as_integer() {
+        Some(number) if float.abs() < 1e38 => ordering.then(number.cmp(&(float as i128))),
+        _ => ordering,
+    };
+    match left_float.partial_cmp(&right_float) {
+        None => Numbers::Unordered,
+        Some(ordering) => {
+            let ordering = exact(left, left_float, ordering);
+            Numbers::Ordered(exact(right, right_float, ordering.reverse()).reverse())
+        }
+    }
+}
+
+/// Python's `<`, `<=`, `>` and `>=`: the order of two values, none for those that have none (not a number).
+pub(crate) fn order(left: &Value, right: &Value) -> Result<Option<Ordering>> {
+    match (left, right) {
+        (Value::Text(left) | Value::Safe(left), Value::Text(right) | Value::Safe(right)) => {
+            Ok(Some(left.cmp(right)))
+        }
+        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
+            let differing = left.items.iter().zip(&right.items).find(|(left, right)| !equal(left, right));
+            match differing {
+                Some((left, right)) => order(left, right),
+                None => Ok(Some(left.items.len().cmp(&right.items.len()))),
+            }
+        }
+        _ => match numbers(left, right) {
+            Numbers::None => Err(incomparable(left, right)),
+            Numbers::Unordered => Ok(None),
+            Numbers::Ordered(ordering) => Ok(Some(ordering)),
+        },
+    }
+}
+
+fn incomparable(left: &Value, right: &Value) -> Fault {
+    match [left, right].into_iter().find(|value| value.is_undefined()) {
+        Some(Value::Undefined(why)) => fault(why.to_string()),
+        _ => fault(format!("{} and {} cannot be compared", left.kind(), right.kind())),
+    }
+}
