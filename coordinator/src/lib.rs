@@ -5,7 +5,11 @@
 //! [`machine`] holds the rules and does nothing; [`actor`] does what it says; [`service`] speaks gRPC; [`store`],
 //! [`policies`] and [`reports`] are the run's files. There is no libtorch here, and nothing is computed with a model.
 
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod actor;
+mod announcement;
 pub mod curriculum;
 pub mod discovery;
 pub mod dropping;

@@ -1,18 +1,24 @@
 //! The process `podium-coordinator`.
 
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_coordinator::discovery::Discovery;
 use podium_coordinator::dropping;
-use podium_coordinator::run::{self, Options, Outcome};
+use podium_coordinator::run::{self, Options, Outcome, Running};
 use podium_coordinator::store::versions::Dropped;
 use podium_grpo::PolicyVersion;
 use podium_runtime::metrics_server::Endpoint;
+use podium_runtime::startup::{self, Threads};
 use podium_runtime::{logs, shutdown};
+use tokio_util::sync::CancellationToken;
 
 /// Coordinates a run: leases prompts to rollout workers, scores what comes back, feeds the learner, keeps everything.
 ///
@@ -69,19 +75,21 @@ struct Arguments {
     overrides: Vec<Override>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    logs::start();
+/// How long to wait before the disk is tried again.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match (cli.command, cli.run) {
+    logs::start();
+    let work = || match (cli.command, cli.run) {
         (Some(Command::DropVersion { out, version }), _) => {
             drop_version(&out, PolicyVersion(version)).map(|()| Outcome::Complete)
         }
-        (None, Some(arguments)) => coordinate(arguments).await,
+        (None, Some(arguments)) => startup::runtime(Threads::EveryCore)?.block_on(coordinate(arguments)),
         (None, None) => Err(anyhow::anyhow!("--run-file and --out are missing; --help says more")),
     };
-    match result {
-        Ok(Outcome::Complete | Outcome::Drained) => ExitCode::SUCCESS,
+    match startup::check().map_err(anyhow::Error::from).and_then(|()| work()) {
+        Ok(Outcome::Complete | Outcome::Drained { .. }) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(shutdown::STOPPED),
         Err(error) => {
             tracing::error!("{}", logs::describe(error.as_ref()));
@@ -92,7 +100,7 @@ async fn main() -> ExitCode {
 
 fn drop_version(out: &Path, version: PolicyVersion) -> Result<()> {
     let Dropped { steps: (before, now), groups, evaluations } = dropping::drop_version(out, version)?;
-    println!(
+    podium_runtime::output_line!(
         "dropped {version} and the versions after it: {} of {} committed steps stay, {groups} groups and {evaluations} \
          evaluations are made again; start the run again with the same --out",
         now.0, before.0
@@ -117,16 +125,39 @@ async fn coordinate(arguments: Arguments) -> Result<Outcome> {
     );
     let options =
         Options { file, base, out, listen, advertise, metrics_address: Some(metrics.address()), discovery };
-    let running = run::start(options, stop).await?;
+    let Some(running) = start(options, &stop).await? else { return Ok(Outcome::Stopped) };
     metrics.set_ready(true);
     let outcome = running.finished().await?;
-    let how = match outcome {
-        Outcome::Complete => "the run is complete",
-        Outcome::Drained => "the run was ended early; a start with the same --out continues it",
-        Outcome::Stopped => "stopped; a start with the same --out continues the run",
-    };
-    tracing::info!("{how}");
+    match &outcome {
+        Outcome::Complete => tracing::info!("the run is complete"),
+        Outcome::Drained { reason } => {
+            tracing::info!("the run ended early ({reason}); a start with the same --out continues it");
+        }
+        Outcome::Stopped => {
+            let signal = shutdown::received().unwrap_or("its owner");
+            tracing::info!("stopped by {signal}; a start with the same --out continues the run");
+        }
+    }
     Ok(outcome)
+}
+
+/// Starts the coordinator; where the disk is full, as soon as there is room. `None`: it was stopped before.
+async fn start(options: Options, stop: &CancellationToken) -> Result<Option<Running>> {
+    let mut named = false;
+    loop {
+        match run::start(options.clone(), stop.clone()).await {
+            Err(error) if error.is_full() => {
+                if !std::mem::replace(&mut named, true) {
+                    tracing::error!("{error}: waiting for room");
+                }
+            }
+            started => return Ok(Some(started?)),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(WAIT_FOR_ROOM) => {}
+        }
+    }
 }
 
 #[cfg(test)]

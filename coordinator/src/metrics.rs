@@ -50,6 +50,8 @@ const STORE_ERRORS: &str = "podium_coordinator_store_errors_total";
 const POLICIES_MISSING: &str = "podium_coordinator_policies_missing";
 const POLICIES_SUPERSEDED: &str = "podium_coordinator_policies_superseded_total";
 const GROUPS_DROPPED: &str = "podium_coordinator_groups_dropped_total";
+const OLDEST_LEASE: &str = "podium_coordinator_oldest_lease_seconds";
+const SILENT_RANKS: &str = "podium_coordinator_silent_ranks";
 const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
@@ -111,6 +113,8 @@ pub fn describe() {
         RANK_FAILURES,
         "Ranks that ended before their time, by why: not_finite, out_of_memory, collective, other."
     );
+    describe_gauge!(SILENT_RANKS, "Learner ranks that have not been heard within network.lease_deadline_ms.");
+    describe_gauge!(OLDEST_LEASE, Unit::Seconds, "Age of the oldest lease that is held; 0 without one.");
     describe_gauge!(STEP, "Steps committed.");
     describe_gauge!(MAX_POLICY_LAG, "How many versions older than its step a group may be, by the run file.");
     describe_gauge!(STEPS, "Steps of the run.");
@@ -278,6 +282,12 @@ pub fn scaling(advice: &Advice, workers: u32) {
         gauge!(BOTTLENECK, "side" => side).set(f64::from(u8::from(advice.bottleneck == bottleneck)));
     }
     gauge!(MORE_WORKERS).set(f64::from(advice.workers) - f64::from(workers));
+}
+
+/// Records how many ranks are silent, and the age of the oldest lease.
+pub fn concerns(silent_ranks: usize, oldest_lease_ms: u64) {
+    gauge!(SILENT_RANKS).set(silent_ranks as f64);
+    gauge!(OLDEST_LEASE).set(oldest_lease_ms as f64 / 1e3);
 }
 
 /// Records the room of the disk.

@@ -10,14 +10,13 @@ use podium_recsys::synthetic::{self, Oracle};
 use podium_recsys::{Dataset, Task, dataset, task};
 use podium_runtime::{advertise, durable};
 use podium_tokenizer::{Tokenizer, Variables};
-use podium_transfer::place;
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::{self, Parts, blocking};
+use crate::announcement::{self, Announcement};
 use crate::curriculum::{self, Curriculum};
 use crate::discovery::Discovery;
 use crate::grading::{self, Border, Sampling};
@@ -34,7 +33,7 @@ use crate::store::{self, Store};
 pub use crate::actor::Outcome;
 
 /// Where a running coordinator can be reached, under the output folder.
-pub const ADDRESS_FILE: &str = place::ANNOUNCEMENT;
+pub const ADDRESS_FILE: &str = podium_transfer::place::ANNOUNCEMENT;
 
 /// Why a coordinator could not start, or ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +87,13 @@ pub enum Error {
     /// A part of the coordinator panicked.
     #[error("a part of the coordinator ended unexpectedly: {0}")]
     Ended(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    /// Whether it may be gone once there is room on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(store::Error::Full { .. })) || durable::is_full(self)
+    }
 }
 
 /// What to run and where.
@@ -151,6 +157,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         (prepared.curriculum.clone(), prepared.policies.clone(), prepared.store.clone());
     let identity = prepared.identity.clone();
     let dropped_versions = store.dropped_versions()?;
+    let run_id = identity.run_id.to_string();
     let (actor_stop, server_stop) = (CancellationToken::new(), stop.child_token());
     let (handle, actor) = actor::start(prepared, actor_stop.clone());
     let context = Arc::new(Context {
@@ -170,9 +177,17 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let address = listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })?;
     let server = tokio::spawn(service::serve(listener, context));
     let advertised = advertise::address(address, advertise.as_deref())?;
-    write_address(&out, &advertised, address, metrics_address)?;
+    let announcement = Announcement::new(&out, &advertised, address, metrics_address, run_id);
+    announcement.write(None)?;
     tracing::info!("serving run {:?} on {address}, for others {advertised}", file.run.name);
-    let supervisor = tokio::spawn(supervise(actor, server, actor_stop, server_stop));
+    let supervisor = tokio::spawn(async move {
+        let outcome = tokio::select! {
+            outcome = supervise(actor, server, actor_stop, server_stop) => outcome,
+            never = announcement.keep() => match never {},
+        };
+        announcement.end(&outcome);
+        outcome
+    });
     Ok(Running { address, supervisor })
 }
 
@@ -205,6 +220,7 @@ fn prepare(
     discovery: Discovery,
 ) -> Result<(Parts, Border), Error> {
     let run_hash = file.hash();
+    durable::remove_leftovers(&out)?;
     let store = Store::open(&out, &run_hash)?;
     let data = data_folder(file, &out)?;
     let dataset = Dataset::load(data.dir.as_deref().unwrap_or(&out), &data)?;
@@ -309,31 +325,12 @@ fn listen_address(out: &Path, named: &str) -> String {
     if !named.ends_with(":0") {
         return named.to_owned();
     }
-    let before = std::fs::read(out.join(ADDRESS_FILE)).ok();
-    let before = before.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let port = before.as_ref().and_then(|value| value["listen"].as_str()?.rsplit_once(':'));
-    match (port, named.rsplit_once(':')) {
-        (Some((_, port)), Some((host, _))) => format!("{host}:{port}"),
+    match (announcement::port_of_before(out), named.rsplit_once(':')) {
+        (Some(port), Some((host, _))) => format!("{host}:{port}"),
         _ => named.to_owned(),
     }
 }
 
 async fn bind(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address: address.to_owned(), source })
-}
-
-fn write_address(
-    out: &Path,
-    advertised: &str,
-    listen: SocketAddr,
-    metrics_address: Option<SocketAddr>,
-) -> Result<(), durable::Error> {
-    let metrics_address = metrics_address.map(|address| address.to_string());
-    let content = json!({
-        "address": advertised,
-        "listen": listen.to_string(),
-        "metrics_address": metrics_address,
-        "pid": std::process::id(),
-    });
-    durable::write(&out.join(ADDRESS_FILE), format!("{content:#}\n").as_bytes())
 }

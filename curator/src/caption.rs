@@ -10,7 +10,7 @@ use std::{fs, io};
 use anyhow::Context;
 use clap::Args;
 use podium_recsys::ItemId;
-use podium_runtime::durable;
+use podium_runtime::{durable, output_line};
 use serde_json::{Map, Value, json};
 
 use crate::endpoint::{Message, Part};
@@ -50,9 +50,9 @@ impl Arguments {
         let folder = self.images.clone().unwrap_or_else(|| source.folder.join("images"));
         let pictures = Pictures::list(&folder, catalogue)?;
         for (path, oddity) in pictures.odd.iter().take(SHOWN) {
-            println!("left aside: {}: {oddity}", path.display());
+            output_line!("left aside: {}: {oddity}", path.display());
         }
-        println!(
+        output_line!(
             "{} pictures of {} items, {} files left aside, {} items without a picture",
             pictures.of_items.len(),
             catalogue.len(),

@@ -1,5 +1,8 @@
 //! The offline side: makes the data folders that runs read. It never talks to a coordinator.
 
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod assess;
 mod baselines;
 mod caption;
@@ -27,7 +30,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use podium_recsys::synthetic::{self, World};
-use podium_runtime::logs;
+use podium_runtime::startup::{self, Threads};
+use podium_runtime::{logs, output};
 
 /// Makes data sets for Podium.
 #[derive(Debug, Parser)]
@@ -73,8 +77,8 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
-    match run(&cli.command) {
-        Ok(code) => code,
+    match startup::check().map_err(anyhow::Error::from).and_then(|()| run(&cli.command)) {
+        Ok(code) => output::finish(code),
         Err(error) => {
             tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
@@ -123,11 +127,11 @@ fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
 
 /// Prints what a command has to say.
 fn told<E: Into<anyhow::Error>>(report: Result<impl Display, E>) -> anyhow::Result<ExitCode> {
-    print!("{}", report.map_err(Into::into)?);
+    output!("{}", report.map_err(Into::into)?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs what asks an endpoint.
 fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(work)
+    startup::runtime(Threads::EveryCore)?.block_on(work)
 }

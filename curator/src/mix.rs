@@ -13,7 +13,7 @@ use podium_grpo::rng::Stream;
 use podium_recsys::demonstration::{self, Ranking, demonstrate};
 use podium_recsys::mixed::{self, Kind, Row};
 use podium_recsys::{Task, UserId};
-use podium_runtime::durable;
+use podium_runtime::{durable, output_line};
 
 use crate::assess::{ASSESSMENT, Assessment};
 use crate::flags;
@@ -117,11 +117,11 @@ impl Arguments {
             }
         }
         durable::write(&output, &bytes)?;
-        println!(
+        output_line!(
             "{rows} rows of {} training users, {reasoned} of them with reasoning",
             task.dataset().train.len()
         );
-        println!("wrote {}", output.display());
+        output_line!("wrote {}", output.display());
         Ok(ExitCode::SUCCESS)
     }
 

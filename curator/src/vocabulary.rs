@@ -9,7 +9,7 @@ use std::{fs, io};
 use anyhow::Context;
 use clap::Args;
 use podium_recsys::vocabulary;
-use podium_runtime::durable;
+use podium_runtime::{durable, output_line};
 use serde_json::{Value, json};
 
 use crate::source;
@@ -69,7 +69,7 @@ impl Arguments {
         vocabulary::write(tokens, &self.out)?;
         let text = format!("{config:#}\n");
         durable::write(&self.out.join("config.json"), text.as_bytes())?;
-        println!("{count} tokens, {layers} layers of width {hidden_size}: {}", self.out.display());
+        output_line!("{count} tokens, {layers} layers of width {hidden_size}: {}", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
 

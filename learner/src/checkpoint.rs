@@ -176,8 +176,7 @@ impl Checkpoints {
         let path = hidden.join(STATE_FILE);
         let state: Vec<(&str, Tensor)> =
             state.iter().map(|(name, tensor)| (name.as_str(), tensor.contiguous())).collect();
-        Tensor::write_safetensors(&state, &path)
-            .map_err(|source| Error::Tensors { path: path.clone(), source })?;
+        Tensor::write_safetensors(&state, &path).map_err(|source| not_written(&path, source))?;
         File::open(&path)
             .and_then(|file| file.sync_all())
             .map_err(|source| durable::Error::Write { path: path.clone(), source })?;
@@ -265,6 +264,16 @@ impl Checkpoint {
         }
         no_grad(|| state.iter_mut().zip(&saved).for_each(|((_, to), (_, from))| to.copy_(from)));
         Ok(())
+    }
+}
+
+/// Why tensors were not written. The library's error has a full disk in its text alone.
+fn not_written(path: &Path, source: tch::TchError) -> Error {
+    let text = format!("{source:?}");
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+    match full.into_iter().find(|kind| text.contains(&format!("{kind:?}"))) {
+        Some(kind) => durable::Error::Write { path: path.to_owned(), source: kind.into() }.into(),
+        None => Error::Tensors { path: path.to_owned(), source },
     }
 }
 
@@ -356,6 +365,16 @@ mod tests {
         let mut again = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
         again.forget(vec![8, 5, 2]).unwrap();
         assert_eq!(next(&again), None);
+    }
+
+    #[test]
+    fn a_full_disk_is_named_as_one() {
+        let error = Tensor::write_safetensors(
+            &[("a", Tensor::zeros([64], (tch::Kind::Float, tch::Device::Cpu)))],
+            "/dev/full",
+        );
+        let error = not_written(Path::new("/dev/full"), error.unwrap_err());
+        assert!(durable::is_full(&error), "{error}");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The command line of the learner.
 
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +15,8 @@ use podium_learner::train::{self, Ending};
 use podium_learner::{merge, metrics, replay, score, sft};
 use podium_model::{LoadOptions, Precision, device};
 use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::{logs, openmp, shutdown};
+use podium_runtime::startup::{self, Threads};
+use podium_runtime::{logs, notice, openmp, output, shutdown};
 use podium_transfer::Place;
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
@@ -216,15 +220,15 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
     openmp::wait_asleep();
-    let result = match &cli.command {
-        Command::Train(command) => train(command),
+    let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match &cli.command {
+        Command::Train(command) => startup::runtime(Threads::EveryCore)?.block_on(train(command)),
         Command::Sft(command) => sft(command).map(|()| ExitCode::SUCCESS),
         Command::Score(command) => score(command).map(|()| ExitCode::SUCCESS),
         Command::Replay(command) => replay(command).map(|()| ExitCode::SUCCESS),
         Command::Merge(command) => merge(command).map(|()| ExitCode::SUCCESS),
-    };
+    });
     match result {
-        Ok(code) => code,
+        Ok(code) => output::finish(code),
         Err(error) => {
             tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
@@ -232,7 +236,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn train(command: &Train) -> anyhow::Result<ExitCode> {
     let mut overrides = command.run.overrides.clone();
     let collective = command.collective.as_deref();
@@ -327,7 +330,7 @@ fn sft(command: &Sft) -> anyhow::Result<()> {
     };
     let last = sft::run(&file, command.run.folder(), &start, device, &command.out)?;
     if let Some(last) = last {
-        eprintln!(
+        notice!(
             "loss {:.4} after {} steps: the policy is in {}",
             last.loss,
             last.step,

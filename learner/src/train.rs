@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use podium_config::RunFile;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{DeviceThread, device_thread};
-use podium_runtime::logs;
+use podium_runtime::{durable, logs};
 use podium_transfer::connection::{Coordinator, Limits};
 use podium_transfer::{Place, fetch};
 use tokio_util::sync::CancellationToken;
@@ -34,10 +34,12 @@ pub use error::Error;
 use gate::Gate;
 use publishing::Republished;
 
+mod alive;
 mod aside;
 mod error;
 mod gate;
 mod publishing;
+mod room;
 
 /// One job of the device thread may not take longer.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(3600);
@@ -105,8 +107,10 @@ async fn train(
     let parting = coordinator.until(some_time_after(stop.clone(), options.leave_within));
     // Ranks on one machine may be given one folder.
     let state = options.state.join(format!("rank-{}", options.rank));
-    let (manifest, start) =
-        fetch::fetch(&coordinator, Some(PolicyVersion::START), &state.join("policy")).await?;
+    durable::remove_leftovers(&state)?;
+    let into = state.join("policy");
+    let fetch = async || Ok(fetch::fetch(&coordinator, Some(PolicyVersion::START), &into).await?);
+    let (manifest, start) = room::wait("fetch the first policy version", &stop, fetch).await?;
     let identity = Identity {
         learner_id: Uuid::now_v7(),
         run_hash: file.hash(),
@@ -116,6 +120,8 @@ async fn train(
         metrics_address: options.metrics_address.clone(),
         code_version: CODE_VERSION,
     };
+    let every = Duration::from_millis(file.network.heartbeat_interval_ms);
+    let alive = tokio::spawn(alive::report(coordinator.clone(), identity.learner_id, every));
     let gate = Gate::open(options)?;
     let outgoing = state.join("outgoing");
     checkpoint::remove_folder(&outgoing)?;
@@ -141,6 +147,7 @@ async fn train(
     {
         learner.session.fail(error.failure(), logs::describe(error)).await;
     }
+    alive.abort();
     // Tensors go before the process does, on the thread that owns them. A thread that failed has none left.
     let _ = learner.device.call("let go of the policy", DEVICE_DEADLINE, |rank| drop(rank.take())).await;
     result
@@ -351,22 +358,24 @@ impl Learner<'_> {
     /// Takes one step and reports it; `true` if the run is over with it. `unusable`: groups that came apart from the share.
     async fn step(&self, step: Step, share: Share, unusable: Vec<Unusable>) -> Result<bool, Error> {
         let leader = self.identity.rank == 0;
-        let folder = leader.then(|| self.outgoing.clone());
         let metrics = self
             .on_device("take a step", move |rank| {
                 rank.check(&share, unusable)?;
                 let metrics = rank.step(&share)?;
                 crate::metrics::stepped(&share, &metrics);
-                folder.iter().try_for_each(|folder| rank.save_policy(folder))?;
                 Ok::<_, rank::Error>(metrics)
             })
             .await?;
+        if leader {
+            self.save_policy().await?;
+        }
         let done = step.next();
         let due =
             done.0.is_multiple_of(self.file.learner.checkpoint_every_steps) || done.0 == self.file.run.steps;
         if due || self.stop.is_cancelled() {
             // First of all: who asked this rank to leave may not wait for long.
-            self.on_device("write a checkpoint", |rank| rank.write_checkpoint()).await?;
+            let write = || self.on_device("write a checkpoint", |rank| rank.write_checkpoint());
+            room::wait("write a checkpoint", &self.stop, write).await?;
         }
         if leader {
             self.publish(step.produces()).await?;

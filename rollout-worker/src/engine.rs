@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use podium_config::Model;
 use podium_model::DeviceThread;
 use podium_model::device_thread;
-use podium_runtime::logs;
+use podium_runtime::{durable, logs};
 use podium_tokenizer::Variables;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,9 @@ use crate::{metrics, session};
 
 /// Jobs that may wait for the device. One lease is sampled at a time, so that more would be a mistake.
 const MAILBOX: usize = 1;
+
+/// How long a worker whose disk is full waits before it tries again.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// Longest wait for a policy to be read, by any disk.
 const LOAD_DEADLINE: Duration = Duration::from_secs(900);
@@ -75,10 +78,19 @@ impl Engine {
         Ok(self.thread.call("name the device", LOAD_DEADLINE, |sampler| sampler.device_name()).await?)
     }
 
-    /// Makes the coordinator's latest version the one that samples, and says where its model lies.
+    /// Makes the coordinator's latest version the one that samples, and says where its model lies. Waits for room where
+    /// this host's disk is full.
     pub(crate) async fn ensure_latest(&self) -> Result<PathBuf, Error> {
-        let latest = self.cache.lock().await.latest().await?;
-        self.ensure(latest).await
+        loop {
+            let latest = self.cache.lock().await.latest().await?;
+            match self.ensure(latest).await {
+                Err(error) if durable::is_full(&error) => {
+                    tracing::warn!("{}: waiting for room", logs::describe(&error));
+                    tokio::time::sleep(WAIT_FOR_ROOM).await;
+                }
+                ready => return ready,
+            }
+        }
     }
 
     /// Makes a version the one that samples, and says where its model lies.
@@ -109,6 +121,15 @@ impl session::Sample for Engine {
                 // Others have sampled it, the version was superseded, or the coordinator waits for it to be published again.
                 Err(Error::Cache(error)) if error.is_gone() => {
                     tracing::warn!("lease {} is dropped: {}", lease.id, logs::describe(&error));
+                    return Ok(None);
+                }
+                // The lease goes to a worker with room, or comes back to this one.
+                Err(error) if durable::is_full(&error) => {
+                    tracing::warn!("lease {} is dropped, waiting for room: {}", lease.id, logs::describe(&error));
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(WAIT_FOR_ROOM) => {}
+                    }
                     return Ok(None);
                 }
                 ready => { ready?; }

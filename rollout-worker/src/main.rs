@@ -1,5 +1,8 @@
 //! `podium-rollout-worker`: samples groups of completions with libtorch and hands them to the coordinator.
 
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod engine;
 #[cfg(test)]
 mod fake_coordinator;
@@ -23,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_proto::v1;
 use podium_runtime::metrics_server::Endpoint;
+use podium_runtime::startup::{self, Threads};
 use podium_runtime::{advertise, logs, openmp, shutdown};
 use podium_transfer::{Coordinator, Limits, Place, manifest};
 use tokio_util::sync::CancellationToken;
@@ -85,11 +89,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
     openmp::wait_asleep();
-    let result = match (cli.command, cli.work) {
+    let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match (cli.command, cli.work) {
         (Some(Command::Generate(options)), _) => generate::run(&options).map_err(anyhow::Error::from),
         (None, Some(options)) => start(&options),
         (None, None) => Err(anyhow::anyhow!("--run-file and --cache are missing; --help says more")),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -102,8 +106,7 @@ fn main() -> ExitCode {
 fn start(options: &WorkOptions) -> anyhow::Result<()> {
     let run_file = RunFile::load(&options.run_file, &options.overrides)?;
     // One thread for the session and one for what reads and checksums files, so that heartbeats never wait.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.context("cannot start the threads that talk to the coordinator")?;
+    let runtime = startup::runtime(Threads::Some(2))?;
     let result = runtime.block_on(work(options, &run_file));
     // What still runs here (a file being read) is of no use to anybody any more.
     runtime.shutdown_background();

@@ -134,6 +134,7 @@ impl PolicyCache {
     /// Uses `folder`, which is made if need be. What an earlier process left there is verified before use.
     pub(crate) fn new(coordinator: Coordinator, run_hash: &str, folder: &Path) -> Result<Self, Error> {
         durable::create_folder(folder)?;
+        durable::remove_leftovers(folder)?;
         let (run_hash, folder) = (run_hash.to_owned(), folder.to_owned());
         Ok(Self { coordinator, run_hash, folder, recent: Vec::new(), has_base: false })
     }

@@ -3,6 +3,7 @@
 //! The binaries are the release ones beside the test executable; `make test` builds them first.
 
 pub mod dashboards;
+pub mod launched;
 pub mod relay;
 pub mod scrape;
 
@@ -211,10 +212,20 @@ impl Run {
         self.announced("metrics_address")
     }
 
+    /// The coordinator's process, as it announced itself.
+    pub fn coordinator_pid(&self) -> Result<u32> {
+        let pid = self.announcement()?["pid"].as_u64();
+        Ok(pid.with_context(|| format!("{ANNOUNCEMENT} has no pid"))?.try_into()?)
+    }
+
     fn announced(&self, key: &str) -> Result<String> {
-        let announced: serde_json::Value = serde_json::from_slice(&fs::read(self.out().join(ANNOUNCEMENT))?)?;
+        let announced = self.announcement()?;
         let address = announced[key].as_str();
         Ok(address.with_context(|| format!("{ANNOUNCEMENT} has no {key}"))?.to_owned())
+    }
+
+    fn announcement(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::from_slice(&fs::read(self.out().join(ANNOUNCEMENT))?)?)
     }
 
     /// Starts a rollout worker, which finds the coordinator by the run folder.

@@ -1,5 +1,6 @@
 //! From text, variables and flags to one checked [`RunFile`].
 
+use std::ffi::OsString;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -53,10 +54,27 @@ fn read_value(text: &str) -> toml::Value {
     }
 }
 
+/// The variables of this process's environment that set keys. Others may hold any bytes.
+pub(crate) fn variables() -> Result<Vec<(String, String)>, Error> {
+    keys_among(std::env::vars_os())
+}
+
+fn keys_among(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Error> {
+    let key = |(name, value): (OsString, OsString)| {
+        let name = name.to_string_lossy().into_owned();
+        let sets_a_key = name.starts_with(VARIABLE_PREFIX) && name.contains(VARIABLE_SEPARATOR);
+        sets_a_key.then(|| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(value) => Err(Error::Variable { name, value: value.to_string_lossy().into_owned() }),
+        })
+    };
+    variables.filter_map(key).collect()
+}
+
 pub(crate) fn assemble(
     text: &str,
     name: &str,
-    variables: impl Iterator<Item = (String, String)>,
+    variables: impl IntoIterator<Item = (String, String)>,
     overrides: &[Override],
 ) -> Result<RunFile, Error> {
     let mut table: Table =
@@ -65,7 +83,7 @@ pub(crate) fn assemble(
     check_keys(&table, &schema, &schema, name, "")?;
 
     let mut variables: Vec<Override> =
-        variables.filter_map(|(name, value)| from_variable(&name, &value)).collect();
+        variables.into_iter().filter_map(|(name, value)| from_variable(&name, &value)).collect();
     variables.sort_by(|a, b| a.origin.cmp(&b.origin));
     for change in variables.iter().chain(overrides) {
         let layer = nest(&change.key, change.value.clone());
@@ -159,6 +177,19 @@ mod tests {
         let file = read(text, &[("PODIUM_RUN__SEED", "2"), ("PODIUM_CUDA", "1")], &["run.seed=3"]).unwrap();
         assert_eq!((file.run.seed, file.run.steps), (3, 7));
         assert_eq!(read(text, &[], &["run.name=short"]).unwrap().run.name, "short");
+    }
+
+    #[test]
+    fn only_variables_that_set_keys_have_to_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
+        let other = [(bytes(b"LOCALE"), bytes(b"\xff")), (bytes(b"\xff"), bytes(b"x"))];
+        let seed = (bytes(b"PODIUM_RUN__SEED"), bytes(b"2"));
+        let found = keys_among(other.into_iter().chain([seed])).unwrap();
+        assert_eq!(found, [("PODIUM_RUN__SEED".to_owned(), "2".to_owned())]);
+        let broken = (bytes(b"PODIUM_RUN__NAME"), bytes(b"caf\xe9"));
+        let error = keys_among([broken].into_iter()).unwrap_err().to_string();
+        assert!(error.contains("PODIUM_RUN__NAME") && error.contains("UTF-8"), "{error}");
     }
 
     #[test]

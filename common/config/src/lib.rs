@@ -73,14 +73,14 @@ impl RunFile {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        let mut file = layers::assemble(&text, &path.display().to_string(), std::env::vars(), overrides)?;
-        file.resolve_paths(&folder);
+        let mut file = layers::assemble(&text, &path.display().to_string(), layers::variables()?, overrides)?;
+        file.resolve_paths(&folder)?;
         Ok(file)
     }
 
     /// The same for a text that is part of the program. Relative paths stay as they are.
     pub fn parse(text: &str, name: &str, overrides: &[Override]) -> Result<Self, Error> {
-        layers::assemble(text, name, std::env::vars(), overrides)
+        layers::assemble(text, name, layers::variables()?, overrides)
     }
 
     /// The sections that say what a prompt, an answer and its reward are.
@@ -122,14 +122,21 @@ impl RunFile {
         format!("{:x}", digest.finalize())
     }
 
-    fn resolve_paths(&mut self, folder: &Path) {
+    fn resolve_paths(&mut self, folder: &Path) -> Result<(), Error> {
         let paths = [&mut self.data.dir, &mut self.model.path, &mut self.lora.adapter, &mut self.sft.rows];
         for path in paths.into_iter().flatten() {
             if path.is_relative() {
                 *path = folder.join(&*path);
             }
+            require_text(path)?;
         }
+        Ok(())
     }
+}
+
+/// Refuses a path that a run file, which is text, cannot hold.
+pub fn require_text(path: &Path) -> Result<(), Error> {
+    if path.to_str().is_some() { Ok(()) } else { Err(Error::Path { path: path.to_owned() }) }
 }
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
@@ -182,6 +189,22 @@ pub enum Error {
         origin: String,
         /// Which key and what was expected.
         source: Box<toml::de::Error>,
+    },
+    /// A path that is not UTF-8.
+    #[error(
+        "{path:?} is not UTF-8, and the run file, which is text, has to hold it: rename the folder or choose another"
+    )]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A variable that sets a key to something that is not UTF-8.
+    #[error("the environment variable {name} is {value:?}, which is not UTF-8: expected text")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// Its value, as far as it is text.
+        value: String,
     },
     /// A flag or variable that is no assignment to a key.
     #[error("{text:?} is no assignment: expected section.key=value")]

@@ -1,11 +1,16 @@
 //! Files that are there whole or not at all.
 
+use std::error::Error as StdError;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+/// How names of temporary files end, after the id of the process that writes.
+const TEMPORARY: &str = ".tmp";
 
 /// A file that could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +35,71 @@ pub enum Error {
 
 fn remedy(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::StorageFull => "; free space there or choose another folder with --out",
+        io::ErrorKind::FileTooLarge => "; raise the limit of a file's size (ulimit -f)",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free space there or choose another folder with --out"
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; choose a folder that can be written to with --out"
         }
         _ => "",
     }
+}
+
+/// Whether an error, or one of its causes, says that a file system, a quota or a file has no room left. The same write
+/// succeeds once there is some.
+pub fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| is_full_kind(error.kind())))
+}
+
+/// Whether a kind of error says so.
+pub const fn is_full_kind(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// Removes the temporary files that killed writers left in a folder and the folders below it, and logs and returns their
+/// number. Files of processes that are alive on this host stay. To be called by the owner of the folder when it starts.
+pub fn remove_leftovers(folder: &Path) -> Result<usize, Error> {
+    let removed = remove_leftovers_in(folder)?;
+    if removed > 0 {
+        tracing::info!("removed {removed} temporary files of killed processes from {}", folder.display());
+    }
+    Ok(removed)
+}
+
+fn remove_leftovers_in(folder: &Path) -> Result<usize, Error> {
+    let failed = |source| Error::Read { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed)?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        // An entry that goes away meanwhile is none.
+        let Ok((kind, entry)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else { continue };
+        if kind.is_dir() {
+            removed += remove_leftovers_in(&entry.path())?;
+        } else if kind.is_file() && is_leftover(&entry.file_name().to_string_lossy()) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// How names of temporary files may end: those of this module, and those of model files on their way.
+const LEFTOVERS: [&str; 2] = [TEMPORARY, ".part"];
+
+/// Whether a name is that of a temporary file whose writer does not live on this host. At start-up this process has
+/// written none, so that one with its id is of an earlier process.
+fn is_leftover(name: &str) -> bool {
+    let stem = LEFTOVERS.iter().find_map(|end| name.strip_prefix('.')?.strip_suffix(end));
+    let writer = stem.and_then(|stem| stem.rsplit_once('.')?.1.parse::<u32>().ok());
+    let Some(writer) = writer else { return false };
+    let alive = |id: u32| Path::new("/proc").join(id.to_string()).exists();
+    alive(std::process::id()) && (writer == std::process::id() || !alive(writer))
 }
 
 /// Writes `bytes` to `path`: a temporary file beside it, fsync, rename, fsync of the folder.
@@ -49,7 +113,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-    let temporary = path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}{TEMPORARY}", std::process::id()));
+    let temporary = path.with_file_name(hidden);
     let result = File::create(&temporary)
         .and_then(|mut file| {
             fill(&mut file)?;
@@ -115,6 +182,42 @@ mod tests {
         let error =
             write_with(&folder.path().join("x"), |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
         assert!(error.to_string().contains("free space"));
+    }
+
+    #[test]
+    fn a_full_disk_is_found_among_causes() {
+        let folder = tempfile::tempdir().unwrap();
+        for (kind, full) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::FileTooLarge, true),
+            (io::ErrorKind::PermissionDenied, false),
+        ] {
+            let error = write_with(&folder.path().join("x"), |_| Err(kind.into())).unwrap_err();
+            assert_eq!(is_full(&error), full, "{error}");
+        }
+    }
+
+    #[test]
+    fn temporary_files_of_the_dead_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("below");
+        fs::create_dir(&below).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        let (dead, alive) =
+            (format!(".a.json.{dead}.tmp"), format!(".a.json.{}.tmp", std::os::unix::process::parent_id()));
+        let names = [dead.as_str(), &alive, ".a.json.x.tmp", "a.json.1.tmp", ".lock"];
+        for name in names {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        fs::write(below.join(&dead), "").unwrap();
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), 2);
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), 0);
+        assert!(
+            names[1..].iter().all(|name| folder.path().join(name).exists()) && !below.join(&dead).exists()
+        );
+        assert_eq!(remove_leftovers(&folder.path().join("nowhere")).unwrap(), 0);
     }
 
     #[test]

@@ -1,5 +1,8 @@
-//! What every process of a run needs and no domain knows of: logs, progress, the metrics endpoint, shutdown, durable
-//! files.
+//! What every process of a run needs and no domain knows of: start-up, output, logs, progress, the metrics endpoint,
+//! shutdown, durable files.
+
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod advertise;
 mod catalogue;
@@ -8,6 +11,8 @@ pub mod json_lines;
 pub mod logs;
 pub mod metrics_server;
 pub mod openmp;
+pub mod output;
 pub mod progress;
 pub mod shutdown;
+pub mod startup;
 mod usage;

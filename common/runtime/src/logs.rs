@@ -18,8 +18,13 @@ pub fn start() {
         _ => None,
     };
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    if std::env::var("PODIUM_LOG_FORMAT").is_ok_and(|format| format == "json") {
+    // A log that cannot be written (a closed pipe, a full disk) is no reason to end: by default the failure would be printed,
+    // and printing panics.
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .with_env_filter(filter);
+    if std::env::var_os("PODIUM_LOG_FORMAT").is_some_and(|format| format == "json") {
         builder.json().init();
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).init();

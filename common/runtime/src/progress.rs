@@ -39,7 +39,12 @@ impl Progress {
             self.last_line = Some(Instant::now());
             let seconds = self.start.elapsed().as_secs();
             let left = seconds * self.total.saturating_sub(done) / done.max(1);
-            eprintln!("{} {done}/{}  {}  {seconds} s (left: {left} s)", self.what, self.total, figures());
+            crate::notice!(
+                "{} {done}/{}  {}  {seconds} s (left: {left} s)",
+                self.what,
+                self.total,
+                figures()
+            );
         }
     }
 

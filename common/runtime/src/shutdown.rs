@@ -1,21 +1,33 @@
-//! Leaving in good order: one token that SIGTERM, SIGINT and SIGUSR1 cancel, and the exit code of who left.
+//! Graceful shutdown: one token that SIGTERM, SIGINT, SIGUSR1 and SIGHUP cancel, and the exit code of a stopped process.
 
+use std::fs;
+use std::sync::OnceLock;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of a process that was asked to leave before the run was over: started again, it goes on from where it
-/// stopped. It is `EX_TEMPFAIL` of sysexits.h, which launchers take for "try again".
+/// Exit code of a process that was stopped before the run was over: started again, it continues from there. It is
+/// `EX_TEMPFAIL` of sysexits.h, which launchers take for "try again".
 pub const STOPPED: u8 = 75;
 
-/// A token that is cancelled by the first SIGTERM, SIGINT or SIGUSR1 (what Slurm is told to send some time before a time
-/// limit). A second SIGINT ends the process at once. The other two may come again and again, which changes nothing: who ends
-/// jobs tells a process itself and also who started it, which passes it on.
+/// Exit code after a second SIGINT: what a shell expects.
+const INTERRUPTED: i32 = 130;
+
+/// The first of the signals that this process received.
+static RECEIVED: OnceLock<&str> = OnceLock::new();
+
+/// A token that is cancelled by the first SIGTERM, SIGINT, SIGUSR1 (which Slurm can send some time before a time limit) or
+/// SIGHUP (a terminal that is closed). A second SIGINT ends the process at once. The others may be repeated, which changes
+/// nothing: a batch system signals a process and also its parent, which passes the signal on.
+///
+/// SIGHUP is left alone where the process was started with SIGHUP ignored, as `nohup` does.
 ///
 /// # Errors
 /// If the system lets no signal handler be set.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut early = signal(SignalKind::user_defined1())?;
+    let mut hang_up = if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
@@ -25,17 +37,58 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 _ = terminate.recv() => ("SIGTERM", false),
                 _ = interrupt.recv() => ("SIGINT", true),
                 _ = early.recv() => ("SIGUSR1", false),
+                () = received_by(hang_up.as_mut()) => ("SIGHUP", false),
             };
+            RECEIVED.get_or_init(|| name);
             if interrupted && interrupts {
                 tracing::warn!("{name} again: ending at once");
-                std::process::exit(130);
+                std::process::exit(INTERRUPTED);
             }
             interrupted |= interrupts;
             if !cancelled.is_cancelled() {
-                tracing::info!("{name}: leaving after the work at hand; a second SIGINT ends at once");
+                tracing::info!(
+                    "{name}: shutting down after the work in progress; a second SIGINT ends at once"
+                );
                 cancelled.cancel();
             }
         }
     });
     Ok(token)
+}
+
+/// The first signal that asked this process to shut down: `SIGTERM`.
+pub fn received() -> Option<&'static str> {
+    RECEIVED.get().copied()
+}
+
+async fn received_by(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process inherited SIGHUP as ignored. A handler that an earlier call set is none.
+fn hang_up_is_ignored() -> bool {
+    ignores(&fs::read_to_string("/proc/self/status").unwrap_or_default(), SignalKind::hangup())
+}
+
+/// Whether a signal is in the mask of ignored signals of `/proc/PID/status`.
+fn ignores(status: &str, kind: SignalKind) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (kind.as_raw_value() - 1)) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_hang_up_is_seen() {
+        let status = "Name:\tpodium\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\nSigCgt:\t0\n";
+        assert!(ignores(status, SignalKind::hangup()));
+        assert!(!ignores(status, SignalKind::terminate()));
+        assert!(!ignores("Name:\tpodium\n", SignalKind::hangup()));
+    }
 }

@@ -98,17 +98,26 @@ async fn fetch_rest(
     Ok(Response::new(receiver.complete(name)))
 }
 
-/// Removes every fetched version but those in `keep`.
+/// Removes every fetched version but those in `keep`, and what has come of others.
 pub fn prune(folder: &Path, keep: &[PolicyVersion]) -> Result<(), durable::Error> {
     let failed = |source| durable::Error::Read { path: folder.to_owned(), source };
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let version = entry.file_name().to_string_lossy().parse().map(PolicyVersion);
-        if version.is_ok_and(|version| !keep.contains(&version)) {
+        let name = entry.file_name();
+        let version = version_of(&name.to_string_lossy()).map(PolicyVersion);
+        if version.is_some_and(|version| !keep.contains(&version)) {
             std::fs::remove_dir_all(entry.path()).map_err(failed)?;
         }
     }
     Ok(())
+}
+
+/// The version that a folder holds, whole or in part; `None` for other names.
+fn version_of(name: &str) -> Option<u64> {
+    match receive::partial_version(name) {
+        Some(version) => version.parse().ok(),
+        None => name.parse().ok(),
+    }
 }
 
 impl From<manifest::Error> for Error {

@@ -46,6 +46,14 @@ pub enum Error {
     Manifest(#[from] manifest::Error),
 }
 
+/// The name of the target whose files, still on their way, are in a folder of this name.
+pub(crate) fn partial_version(name: &str) -> Option<&str> {
+    Some(name.strip_prefix('.')?.strip_suffix(PARTIAL)?.rsplit_once('-')?.0)
+}
+
+/// How names of folders end that hold files on their way.
+const PARTIAL: &str = ".partial";
+
 /// Takes in the files of one version beside the folder they will become.
 #[derive(Debug)]
 pub struct Receiver {
@@ -63,7 +71,7 @@ impl Receiver {
             content.extend_from_slice(&file.sha256);
         }
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let partial = target.with_file_name(format!(".{name}-{:08x}.partial", crc32c::crc32c(&content)));
+        let partial = target.with_file_name(format!(".{name}-{:08x}{PARTIAL}", crc32c::crc32c(&content)));
         durable::create_folder(&partial)?;
         Ok(Self { manifest, partial, target: target.to_owned() })
     }

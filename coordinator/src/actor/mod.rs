@@ -4,6 +4,7 @@
 //! the way (grading, prompts, files of policies) is done by callers and by blocking threads, not here.
 
 mod closing;
+mod concerns;
 mod offences;
 mod outlook;
 mod progress;
@@ -190,6 +191,7 @@ enum Command {
     Commit { commit: Commit, reply: Reply<bool> },
     SetAside { report: Report, reply: Reply<()> },
     Fail { learner: Uuid, kind: &'static str, reason: String, reply: Reply<()> },
+    Alive { learner: Uuid, reply: Reply<()> },
     Offer { learner: Uuid, manifest: Box<Manifest>, reply: Reply<Offer> },
     Published { learner: Uuid, manifest: Box<Manifest>, reply: Reply<()> },
     Status { reply: Reply<v1::RunStatus> },
@@ -267,6 +269,11 @@ impl Handle {
     /// Notes why a rank ends before its time; `kind`: the failure's name among metrics.
     pub async fn fail(&self, learner: Uuid, kind: &'static str, reason: String) -> Result<(), Error> {
         self.ask("note a failure", |reply| Command::Fail { learner, kind, reason, reply }).await
+    }
+
+    /// Notes that a rank is alive.
+    pub async fn alive(&self, learner: Uuid) -> Result<(), Error> {
+        self.ask("note that a rank is alive", |reply| Command::Alive { learner, reply }).await
     }
 
     /// Asks what becomes of a version that a learner offers.

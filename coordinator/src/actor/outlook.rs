@@ -127,7 +127,8 @@ impl State {
         if unfinished || !(alone || since.elapsed() >= patience) {
             return None;
         }
-        Some(if machine.is_complete() { Outcome::Complete } else { Outcome::Drained })
+        let drained = || Outcome::Drained { reason: machine.over().unwrap_or_default() };
+        Some(if machine.is_complete() { Outcome::Complete } else { drained() })
     }
 
     pub(super) fn status(&self) -> v1::RunStatus {
@@ -147,7 +148,7 @@ impl State {
         };
         let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
         let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
-        warnings.extend(self.rank_trouble.values().cloned());
+        warnings.extend(self.rank_trouble.values().chain(&self.concerns).cloned());
         warnings.extend(self.offences.lines().cloned());
         warnings.extend(self.version_warnings());
         if workers.is_empty() && machine.over().is_none() {
@@ -176,6 +177,9 @@ impl State {
             best_score: best.map(|(_, score)| score).unwrap_or_default(),
             best_by: self.findings.best_by.clone(),
             scaling: self.advice().map(scaling),
+            ranks: self.rank_statuses(),
+            oldest_lease: self.oldest_lease(),
+            ending: machine.ending().unwrap_or_default().to_owned(),
         }
     }
 }

@@ -56,12 +56,15 @@ pub struct Parts {
 }
 
 /// How the actor ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps and evaluations are done.
     Complete,
-    /// Somebody asked to end early.
-    Drained,
+    /// The run was ended early.
+    Drained {
+        /// At whose request, and why.
+        reason: String,
+    },
     /// The process was told to stop; a restart continues.
     Stopped,
 }
@@ -85,6 +88,8 @@ pub(super) struct State {
     pub(super) rank_trouble: BTreeMap<u32, String>,
     /// Workers whose results could not be used.
     pub(super) offences: Offences,
+    /// What was wrong with ranks and leases at the last look.
+    pub(super) concerns: BTreeSet<String>,
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
     pub(super) findings: Findings,
@@ -124,6 +129,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         trouble: None,
         rank_trouble: BTreeMap::new(),
         offences: Offences::default(),
+        concerns: BTreeSet::new(),
         last_step: BTreeMap::new(),
         last_evaluation: None,
         findings: Findings::default(),
@@ -160,6 +166,7 @@ impl State {
                     self.inspect_versions().await;
                     self.catch_up().await;
                     self.look_around();
+                    self.look_for_concerns();
                     if let Some(outcome) = self.outcome() {
                         return outcome;
                     }
@@ -285,6 +292,10 @@ impl State {
                 } else {
                     tracing::warn!("a learner that is no rank ended: {reason}");
                 }
+                drop(reply.send(Ok(())));
+            }
+            Command::Alive { learner, reply } => {
+                self.step(Event::RankAlive { learner }).await;
                 drop(reply.send(Ok(())));
             }
             Command::Offer { learner, manifest, reply } => {

@@ -67,6 +67,11 @@ pub enum Event {
         /// Slots by index, and the attempt whose result is removed.
         slots: Vec<(u32, u32)>,
     },
+    /// A rank reports that it is alive.
+    RankAlive {
+        /// Its process.
+        learner: Uuid,
+    },
     /// A policy version is complete and durable.
     VersionPublished {
         /// Which.

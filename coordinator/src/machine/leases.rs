@@ -1,6 +1,6 @@
 //! Who works on which block until when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
@@ -10,12 +10,16 @@ use super::{Millis, Work};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
+/// Leases of one kind of work whose time is remembered.
+const REMEMBERED: usize = 32;
+
 /// A block in somebody's hands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) worker: Uuid,
     pub(super) work: Work,
     pub(super) block: u32,
+    pub(super) granted: Millis,
     pub(super) deadline: Millis,
     /// Heartbeats of the worker since, that did not name it.
     pub(super) unmentioned: u32,
@@ -27,6 +31,8 @@ pub(super) struct Leases {
     held: BTreeMap<LeaseId, Held>,
     blocks: BTreeMap<(Work, u32), LeaseId>,
     next: u64,
+    /// How long the last leases took that were submitted: of training, and of evaluation.
+    took: [VecDeque<Millis>; 2],
 }
 
 impl Leases {
@@ -37,6 +43,24 @@ impl Leases {
         self.blocks.insert((held.work, held.block), id);
         self.held.insert(id, held);
         id
+    }
+
+    /// All leases, by age.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = (LeaseId, &Held)> {
+        self.held.iter().map(|(id, held)| (*id, held))
+    }
+
+    /// Notes that a lease is submitted.
+    pub(super) fn submitted(&mut self, id: LeaseId, now: Millis) {
+        let Some(held) = self.held.get(&id) else { return };
+        let took = &mut self.took[kind(held.work)];
+        took.truncate(REMEMBERED - 1);
+        took.push_front(Millis(now.0.saturating_sub(held.granted.0)));
+    }
+
+    /// The longest time that one of the last leases of such work took; `None` before the first.
+    pub(super) fn longest(&self, work: Work) -> Option<Millis> {
+        self.took[kind(work)].iter().max().copied()
     }
 
     /// Takes a lease back.
@@ -116,5 +140,12 @@ impl Leases {
     /// The leases whose deadline has come.
     pub(super) fn expired(&self, now: Millis) -> Vec<LeaseId> {
         self.held.iter().filter(|(_, held)| held.deadline <= now).map(|(id, _)| *id).collect()
+    }
+}
+
+const fn kind(work: Work) -> usize {
+    match work {
+        Work::Training(_) => 0,
+        Work::Evaluation(_) => 1,
     }
 }

@@ -15,6 +15,7 @@ mod checks;
 mod ending;
 mod error;
 mod events;
+mod health;
 mod leases;
 mod plan;
 mod ranks;
@@ -39,6 +40,7 @@ use uuid::Uuid;
 use blocks::Blocks;
 pub use error::Error;
 pub use events::{Action, Event, Filled, Lease, Verdict};
+pub use health::{OldLease, RankHealth};
 pub use leases::LeaseId;
 use leases::{Held, Leases};
 pub use plan::{Millis, Plan, Work};
@@ -95,6 +97,8 @@ pub struct Machine {
     workers: BTreeMap<Uuid, Worker>,
     world: World,
     ranks_told: BTreeSet<u32>,
+    /// When each rank was last heard by this process.
+    ranks_heard: BTreeMap<u32, Millis>,
     checkpoints: BTreeMap<u32, Step>,
     kept_from: Step,
     /// How often slots of the step being made were reopened since this process started; 0: only by one before it.
@@ -121,6 +125,7 @@ impl Machine {
             workers: BTreeMap::new(),
             world: recovered.world,
             ranks_told: BTreeSet::new(),
+            ranks_heard: BTreeMap::new(),
             checkpoints: recovered.checkpoints,
             kept_from: Step(recovered.kept_from),
             reopened: recovered.reopened.into_iter().map(|index| (index, 0)).collect(),
@@ -149,7 +154,7 @@ impl Machine {
             Event::WorkerLeft { worker } => self.remove_worker(worker, &mut actions),
             Event::Heartbeat { worker, leases } => self.heartbeat(now, worker, &leases, &mut actions),
             Event::LeaseWanted { worker } => actions.push(self.lease(now, worker)),
-            Event::Scored { worker, lease, filled } => self.fill(worker, lease, &filled, &mut actions),
+            Event::Scored { worker, lease, filled } => self.fill(now, (worker, lease), &filled, &mut actions),
             Event::Offended { worker, lease } => self.offend(worker, lease, &mut actions),
             Event::RankJoined(join) => self.join(join, &mut actions),
             Event::BatchWanted { rank, learner, step } => actions.push(self.batch(rank, learner, step)),
@@ -168,7 +173,7 @@ impl Machine {
                 self.draining.get_or_insert(reason);
                 actions.push(Action::Wake);
             }
-            Event::Tick => {}
+            Event::Tick | Event::RankAlive { .. } => {}
         }
         actions.extend(expired);
         self.settle(&mut actions);
@@ -184,6 +189,14 @@ impl Machine {
             && let Some(worker) = self.workers.get_mut(worker)
         {
             worker.last_seen = now;
+        }
+        let rank = match event {
+            Event::RankJoined(join) => Some(join.rank),
+            Event::BatchWanted { learner, .. } | Event::RankAlive { learner } => self.rank_of(*learner),
+            _ => None,
+        };
+        if let Some(rank) = rank {
+            self.ranks_heard.insert(rank, now);
         }
     }
 

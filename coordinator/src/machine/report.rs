@@ -61,6 +61,11 @@ impl Machine {
         complete.or_else(|| self.draining.clone())
     }
 
+    /// Why the run ends before all its steps are made, if it does: somebody asked for it, or an evaluation found a reason.
+    pub fn ending(&self) -> Option<&str> {
+        self.draining.as_deref().or(self.ended())
+    }
+
     /// Whether all steps and evaluations are done that there are to be.
     pub const fn is_complete(&self) -> bool {
         self.complete

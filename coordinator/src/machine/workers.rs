@@ -102,7 +102,7 @@ impl Machine {
         }
         let Some((work, block)) = self.free_block() else { return Action::Wait };
         let deadline = now + self.plan.lease_deadline;
-        let id = self.leases.grant(Held { worker, work, block, deadline, unmentioned: 0 });
+        let id = self.leases.grant(Held { worker, work, block, granted: now, deadline, unmentioned: 0 });
         let (attempt, indices) = self.open.get(&work).map(|blocks| blocks.batch(block)).unwrap_or_default();
         let slots = indices.into_iter().map(|index| work.slot(index, attempt)).collect();
         let version = self.sampled_by(work);
@@ -127,11 +127,14 @@ impl Machine {
 
     pub(super) fn fill(
         &mut self,
-        worker: Uuid,
-        lease: Option<LeaseId>,
+        now: Millis,
+        (worker, lease): (Uuid, Option<LeaseId>),
         filled: &[Filled],
         actions: &mut Vec<Action>,
     ) {
+        if let Some(lease) = lease.filter(|&lease| self.leases.belongs(lease, worker)) {
+            self.leases.submitted(lease, now);
+        }
         for &Filled { slot, zero_variance } in filled {
             let (work, index, attempt) = Work::of(slot);
             let Some(blocks) = self.open.get_mut(&work) else { continue };

@@ -169,6 +169,11 @@ impl World {
         self.members.iter().map(|(&rank, member)| (rank, member.metrics_address.as_str()))
     }
 
+    /// Whether a rank has joined the rank group that is forming or complete.
+    pub(super) fn is_here(&self, rank: u32) -> bool {
+        self.members.get(&rank).is_some_and(|member| member.here)
+    }
+
     /// Number of ranks; 0 until the first one has joined.
     pub const fn size(&self) -> u32 {
         self.size

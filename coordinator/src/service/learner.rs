@@ -162,6 +162,12 @@ impl Learner for Service {
         self.0.handle.fail(learner, kind, reason).await.or_refuse()?;
         Ok(Response::new(v1::FailResponse {}))
     }
+
+    async fn alive(&self, request: Request<v1::AliveRequest>) -> Result<Response<v1::AliveResponse>, Status> {
+        let learner = uuid("AliveRequest.learner_id", &request.into_inner().learner_id).or_refuse()?;
+        self.0.handle.alive(learner).await.or_refuse()?;
+        Ok(Response::new(v1::AliveResponse {}))
+    }
 }
 
 /// A failure's name among metrics.

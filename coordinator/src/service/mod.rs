@@ -1,6 +1,7 @@
 //! The gRPC side: messages are checked, the actor is asked, answers are put into messages. No rule of the run is here.
 
 mod codes;
+mod incoming;
 mod learner;
 mod policy;
 mod rollout;
@@ -21,7 +22,6 @@ use podium_runtime::metrics_server;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -128,7 +128,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), t
         .add_service(limited!(StatusServer, status::Service(context.clone())))
         .add_service(health_service)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming::connections(listener), stop.clone().cancelled_owned());
     tokio::select! {
         result = served => result,
         () = async { stop.cancelled().await; tokio::time::sleep(LAST_CALLS).await } => {

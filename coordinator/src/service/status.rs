@@ -17,6 +17,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Characters of a reason to drain that are kept.
+const LONGEST_REASON: usize = 200;
+
 pub(super) struct Service(pub(super) Arc<Context>);
 
 #[tonic::async_trait]
@@ -57,7 +60,12 @@ impl status_server::Status for Service {
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
-        let reason = request.into_inner().reason.chars().take(200).collect();
+        let peer = request
+            .remote_addr()
+            .map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string());
+        let reason: String = request.into_inner().reason.chars().take(LONGEST_REASON).collect();
+        let reason = if reason.trim().is_empty() { "no reason given" } else { reason.trim() };
+        let reason = format!("drained at the request of a client at {peer}: {reason}");
         self.0.handle.drain(reason).await.or_refuse()?;
         Ok(Response::new(v1::DrainResponse {}))
     }
@@ -67,5 +75,7 @@ impl status_server::Status for Service {
 fn timeless(status: &v1::RunStatus) -> v1::RunStatus {
     let mut status = status.clone();
     status.workers.iter_mut().for_each(|worker| worker.last_seen_ms = 0);
+    status.ranks.iter_mut().for_each(|rank| rank.last_heard_ms = 0);
+    status.oldest_lease.iter_mut().for_each(|lease| lease.age_ms = 0);
     status
 }

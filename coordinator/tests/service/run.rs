@@ -211,7 +211,8 @@ async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_version
     crate::fakes::call!(coordinator, status.drain, drain).await.unwrap();
     worker.await.unwrap();
     assert!(matches!(second.batch(1).await[0], Part::RunOver(_)));
-    assert_eq!(running.finished().await.unwrap(), Outcome::Drained);
+    let reason = "drained at the request of a client at 127.0.0.1: enough".to_owned();
+    assert_eq!(running.finished().await.unwrap(), Outcome::Drained { reason });
     let row = &place.rows("out", "metrics.jsonl")[0];
     assert_eq!((&row["step"], &row["loss"]), (&json!(1), &json!(0)), "the late report is in the row");
 }

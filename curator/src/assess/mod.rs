@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use podium_recsys::task::Case;
 use podium_recsys::{Dataset, UserId};
-use podium_runtime::durable;
+use podium_runtime::{durable, output, output_line};
 use serde::{Deserialize, Serialize};
 
 use crate::flags;
@@ -127,9 +127,9 @@ impl Arguments {
                 cases: cases?,
             });
         }
-        println!("judging the reasoning about {} training users", judged.len());
+        output_line!("judging the reasoning about {} training users", judged.len());
         if apart > 0 {
-            println!("left out: {apart} users without reasoning both from images and from captions");
+            output_line!("left out: {apart} users without reasoning both from images and from captions");
         }
         let session = self.session.session("assess", &source.folder, MAX_TOKENS)?;
         let results =
@@ -152,7 +152,7 @@ impl Arguments {
             .collect();
         let output = source.file(ASSESSMENT);
         outcome.finish(&session, &output, || {
-            print!("{}", report::distribution(&rows));
+            output!("{}", report::distribution(&rows));
             let assessment = Assessment {
                 formula: "agreement^w * prediction^(1 - w)".to_owned(),
                 agreement_weight: self.agreement_weight,

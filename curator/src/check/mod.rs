@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use podium_recsys::{Dataset, UserId, mixed};
-use podium_runtime::durable;
+use podium_runtime::{durable, output};
 
 use crate::assess::{ASSESSMENT, Assessment};
 use crate::flags;
@@ -87,7 +87,7 @@ impl Arguments {
         if balance::is_uneven(&findings.positions) {
             findings.add(Kind::UnevenPositions, || "chi-squared test, p < 0.001".to_owned());
         }
-        print!("{findings}");
+        output!("{findings}");
         if let Some(path) = &self.json {
             durable::write(path, (serde_json::to_string_pretty(&findings)? + "\n").as_bytes())?;
         }

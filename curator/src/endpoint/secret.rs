@@ -16,7 +16,9 @@ pub(crate) struct Secret(String);
 impl Secret {
     /// The value of an environment variable, without white space around it.
     pub(crate) fn from_environment(variable: &str) -> Self {
-        Self(std::env::var(variable).map(|value| value.trim().to_owned()).unwrap_or_default())
+        // A key that is not UTF-8 becomes one that no header takes, which is an error that names it.
+        let value = std::env::var_os(variable).unwrap_or_default();
+        Self(value.to_string_lossy().trim().to_owned())
     }
 
     /// The value of the authorization header; `None` without a key.

@@ -1,5 +1,6 @@
 //! `podium-curator reason`: what a user's history says about what they want next, in four steps.
 
+use podium_runtime::output_line;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +51,7 @@ impl Arguments {
             Modality::Captions => BTreeMap::new(),
         };
         let users = users::training(&source.dataset, self.users, source.seed());
-        println!("reasoning about {} training users, from {}", users.len(), self.from);
+        output_line!("reasoning about {} training users, from {}", users.len(), self.from);
         let session = self.session.session("reason", &source.folder, MAX_TOKENS)?;
         let results = session
             .each(&users, async |index| {

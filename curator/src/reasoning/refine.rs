@@ -1,5 +1,6 @@
 //! `podium-curator refine`: a reasoning model rewrites drafts from captions alone.
 
+use podium_runtime::output_line;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +42,7 @@ impl Arguments {
             .into_iter()
             .filter_map(|user| Some((user, drafts.get(&user.id)?)))
             .collect();
-        println!("rewriting the reasoning about {} training users", drafted.len());
+        output_line!("rewriting the reasoning about {} training users", drafted.len());
         let session = self.session.session("refine", &source.folder, MAX_TOKENS)?;
         let results = session
             .each(&drafted, async |index| {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use podium_runtime::{durable, logs};
+use podium_runtime::{durable, logs, output_line};
 use serde_json::{Value, json};
 
 use super::{Failure, Session, lock};
@@ -48,7 +48,7 @@ impl Outcome {
         output: &Path,
         write: impl FnOnce() -> anyhow::Result<bool>,
     ) -> anyhow::Result<ExitCode> {
-        println!("{}", lock(&session.tally));
+        output_line!("{}", lock(&session.tally));
         let mut failures = self.failures;
         if let Some(position) = failures.iter().position(|(_, failure)| failure.is_final_for_all()) {
             let (name, failure) = failures.swap_remove(position);
@@ -58,22 +58,22 @@ impl Outcome {
         failures.retain(|(_, failure)| !matches!(failure, Failure::Interrupted));
         let interrupted = total - failures.len();
         for (name, failure) in failures.iter().take(SHOWN) {
-            println!("failed: {name}: {}", logs::describe(failure));
+            output_line!("failed: {name}: {}", logs::describe(failure));
         }
         if failures.len() > SHOWN {
-            println!("failed: {} more", failures.len() - SHOWN);
+            output_line!("failed: {} more", failures.len() - SHOWN);
         }
         if interrupted > 0 {
-            println!(
+            output_line!(
                 "interrupted with {interrupted} to go; what was answered is kept: run it again to go on"
             );
             return Ok(ExitCode::from(INTERRUPTED));
         }
         let all_failed = self.succeeded == 0 && !failures.is_empty();
         if !all_failed && write()? {
-            println!("wrote {}", output.display());
+            output_line!("wrote {}", output.display());
         } else {
-            println!("nothing new: {} is as it was", output.display());
+            output_line!("nothing new: {} is as it was", output.display());
         }
         list(output, &failures)?;
         Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -96,6 +96,6 @@ fn list(output: &Path, failures: &[(String, Failure)]) -> anyhow::Result<()> {
         .map(|(name, failure)| json!({ "item": name, "reason": logs::describe(failure) }))
         .collect();
     durable::write(&path, format!("{:#}\n", Value::Array(rows)).as_bytes())?;
-    println!("{} failed; all are listed in {}", failures.len(), path.display());
+    output_line!("{} failed; all are listed in {}", failures.len(), path.display());
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podium_config::RunFile;
+use podium_proto::v1::RunPhase;
+use podium_runtime::shutdown;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +14,7 @@ use crate::processes::{self, Event, Fleet};
 use crate::progress::Progress;
 use crate::report;
 use crate::restart::Policy;
-use crate::run_folder::{self, RunFolder};
+use crate::run_folder::{self, Announcement, RunFolder};
 use crate::services::{Programs, Services};
 use crate::status_stream::{self, StatusStream, Update};
 
@@ -20,6 +22,8 @@ use crate::status_stream::{self, StatusStream, Update};
 const START_DEADLINE: Duration = Duration::from_secs(300);
 /// How often its announcement is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a coordinator that runs may stay silent before that is named.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long workers and ranks may take to leave once the coordinator has told them that the run is over.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -38,12 +42,17 @@ pub(crate) enum Error {
 }
 
 /// How a run that could be conducted ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Finished,
     /// By a signal, with so many steps committed.
     Interrupted {
         step: u64,
+    },
+    /// By a request to the coordinator, with so many steps committed.
+    Drained {
+        step: u64,
+        reason: String,
     },
 }
 
@@ -62,13 +71,16 @@ pub(crate) async fn conduct(
         others: Fleet::new(Policy::default(), sender),
         progress,
         step: 0,
+        ending: None,
+        silent: false,
     };
     let outcome = tokio::select! {
         outcome = stage.play(&mut events) => outcome,
         () = stop.cancelled() => Ok(Outcome::Interrupted { step: stage.step }),
     };
     if let Ok(Outcome::Interrupted { .. }) = outcome {
-        stage.progress.say("stopping all services; another Ctrl-C ends them at once");
+        let signal = shutdown::received().map(|name| format!("{name}: ")).unwrap_or_default();
+        stage.progress.say(&format!("{signal}stopping all services; another Ctrl-C ends them at once"));
     }
     stage.clear(matches!(outcome, Ok(Outcome::Finished))).await;
     outcome
@@ -80,20 +92,26 @@ struct Stage<'a> {
     others: Fleet,
     progress: &'a mut Progress,
     step: u64,
+    /// Why the run ends before all its steps are made, once somebody has asked for that.
+    ending: Option<String>,
+    /// Whether the coordinator has been named for not answering.
+    silent: bool,
 }
 
 impl Stage<'_> {
     async fn play(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<Outcome, Error> {
         self.coordinator.start(self.services.coordinator());
         let log = self.services.folder.log("coordinator");
-        let address = match tokio::time::timeout(START_DEADLINE, self.coordinator_address(events)).await {
-            Ok(address) => address?,
+        let announced = match tokio::time::timeout(START_DEADLINE, self.announcement(events)).await {
+            Ok(announced) => announced?,
             Err(_) => return Err(Error::NotServing { log }),
         };
-        for service in self.services.others(&address) {
+        for service in self.services.others(&announced) {
             self.others.start(service);
         }
-        let mut statuses = StatusStream::open(&address)?;
+        let (run, folder) = (self.services.run, self.services.folder);
+        let follow = run.network.coordinator.is_none().then(|| folder.clone());
+        let mut statuses = StatusStream::open(&self.services.address(&announced), follow)?;
         loop {
             tokio::select! {
                 update = statuses.next() => self.show(update),
@@ -101,32 +119,50 @@ impl Stage<'_> {
                 left = self.others.next_end() => left?,
                 left = self.coordinator.next_end() => {
                     left?;
-                    let finished = self.services.folder.is_finished();
-                    return if finished { Ok(Outcome::Finished) } else { Err(Error::LeftEarly { log }) };
+                    let drained = self.ending.take().map(|reason| Outcome::Drained { step: self.step, reason });
+                    return match drained {
+                        _ if self.services.folder.is_finished() => Ok(Outcome::Finished),
+                        Some(drained) => Ok(drained),
+                        None => Err(Error::LeftEarly { log }),
+                    };
                 }
             }
         }
     }
 
-    /// Where the coordinator that was just started serves. One that dies before is not started again: it says why.
-    async fn coordinator_address(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<String, Error> {
+    /// Where the coordinator that was just started serves. One that ends by itself before that is not started again: its
+    /// log says why, and another start would end the same way. One that is killed is started again like every service.
+    async fn announcement(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<Announcement, Error> {
         let mut own_pid = None;
+        let mut unreadable = None;
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 Some(event) = events.recv() => match event {
                     Event::Started { pid, .. } => own_pid = Some(pid),
-                    Event::Died { death, .. } => return Err(processes::Error::given_up(death, 1).into()),
+                    Event::Died { death, .. } if !death.by_signal => {
+                        return Err(processes::Error::given_up(death, 1).into());
+                    }
+                    died @ Event::Died { .. } => {
+                        own_pid = None;
+                        self.tell(&died);
+                    }
                 },
                 left = self.coordinator.next_end() => {
                     left?;
                     return Err(Error::LeftEarly { log: self.services.folder.log("coordinator") });
                 }
                 _ = look.tick() => {
-                    let announced = self.services.folder.announcement()?;
+                    // What an earlier process, or somebody else, left there is replaced once the coordinator serves.
+                    let announced = self.services.folder.announcement().unwrap_or_else(|error| {
+                        if unreadable.is_none() {
+                            self.progress.say(&format!("waiting for the coordinator: {error}"));
+                        }
+                        unreadable = Some(error);
+                        None
+                    });
                     if let Some(announced) = announced.filter(|announced| Some(announced.pid) == own_pid) {
-                        let named = &self.services.run.network.coordinator;
-                        return Ok(named.clone().unwrap_or_else(|| reachable(&announced.listen)));
+                        return Ok(announced);
                     }
                 }
             }
@@ -134,9 +170,28 @@ impl Stage<'_> {
     }
 
     fn show(&mut self, update: Update) {
-        // A coordinator that is away is started again, or its death ends the run.
-        let Update::Status(status) = update else { return };
+        let status = match update {
+            Update::Status(status) => status,
+            // A coordinator that died is started again. One that lives and does not answer is named.
+            Update::Away(time) => {
+                if time >= SILENCE && !std::mem::replace(&mut self.silent, true) {
+                    let log = self.services.folder.log("coordinator");
+                    self.progress.say(&format!(
+                        "warning: the coordinator has not answered for {} s; {} may say why",
+                        time.as_secs(),
+                        log.display()
+                    ));
+                }
+                return;
+            }
+        };
+        if std::mem::take(&mut self.silent) {
+            self.progress.say("the coordinator answers again");
+        }
         self.step = status.step;
+        if status.phase() == RunPhase::Draining {
+            self.ending = Some(status.ending.clone());
+        }
         if self.progress.show(&status)
             && let Err(error) = report::write(self.services.folder)
         {
@@ -158,29 +213,5 @@ impl Stage<'_> {
     async fn clear(self, run_over: bool) {
         self.others.stop(if run_over { FAREWELL } else { Duration::ZERO }).await;
         self.coordinator.stop(Duration::ZERO).await;
-    }
-}
-
-/// An address that can be connected to: a coordinator that listens on all interfaces is reached on this machine's own.
-fn reachable(address: &str) -> String {
-    match address.parse::<std::net::SocketAddr>() {
-        Ok(socket) if socket.ip().is_unspecified() => {
-            let host = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            format!("{host}:{}", socket.port())
-        }
-        _ => address.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_interfaces_are_reached_on_the_own_one() {
-        assert_eq!(reachable("0.0.0.0:4100"), "127.0.0.1:4100");
-        assert_eq!(reachable("[::]:4100"), "[::1]:4100");
-        assert_eq!(reachable("10.0.0.7:4100"), "10.0.0.7:4100");
-        assert_eq!(reachable("trainer.local:4100"), "trainer.local:4100");
     }
 }

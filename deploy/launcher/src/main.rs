@@ -3,6 +3,9 @@
 //! Holds nothing of the training itself: what a run is lies in its run file, how far it is the coordinator knows. The
 //! runtime has one thread, which starts every process (see [`processes`]).
 
+// Printing macros panic where the output is gone: see `podium_runtime::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod checksums;
 mod cli;
 mod commands;
@@ -19,15 +22,33 @@ mod services;
 mod status_stream;
 mod table;
 
+use podium_runtime::startup::{self, Threads};
+use podium_runtime::{notice, output};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use cli::{Cli, Command};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    // One thread, which starts every process.
+    let runtime = startup::check().and_then(|()| startup::runtime(Threads::One));
+    let code = match runtime {
+        Ok(runtime) => runtime.block_on(run(command)).unwrap_or_else(|error| {
+            notice!("error: {error}");
+            error.exit_code()
+        }),
+        Err(error) => {
+            notice!("error: {error}");
+            ExitCode::FAILURE
+        }
+    };
+    output::finish(code)
+}
+
+async fn run(command: Command) -> Result<ExitCode, commands::Error> {
+    match command {
         Command::Demo(flags) => commands::demo(&flags).await,
         Command::Train { run_file, flags } => commands::train(&run_file, &flags).await,
         Command::Evaluate { run_file, asked, flags } => commands::evaluate(&run_file, &asked, &flags).await,
@@ -35,9 +56,5 @@ async fn main() -> ExitCode {
         Command::CheckConfig { files, assignments } => Ok(commands::check_config(&files, &assignments)),
         Command::DropVersion { out, version } => commands::drop_version(out, version),
         Command::Report { out } => commands::report(out),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::FAILURE
-    })
+    }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Death {
     pub(crate) name: String,
     /// "exit code 1", "SIGKILL"
     pub(crate) how: String,
+    /// Whether a signal ended it, so that it could not report a cause of its own.
+    pub(crate) by_signal: bool,
     pub(crate) log: PathBuf,
 }
 
@@ -135,7 +137,12 @@ async fn watch_over(
         if status.success() {
             return Ok(());
         }
-        let death = Death { name: service.name.clone(), how: describe(status), log: service.log.clone() };
+        let death = Death {
+            name: service.name.clone(),
+            how: describe(status),
+            by_signal: status.signal().is_some(),
+            log: service.log.clone(),
+        };
         let after = match history.died(began.elapsed()) {
             Verdict::Restart { after } => after,
             Verdict::GiveUp { deaths } => return Err(Error::given_up(death, deaths)),

@@ -1,6 +1,7 @@
 //! Progress of a run on standard error: bars where it is a terminal, plain lines where it is not, and in both cases a
 //! line of figures for each step and each evaluation.
 
+use podium_runtime::notice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -25,6 +26,7 @@ pub(crate) struct Progress {
     told_step: u64,
     told_evaluation: Option<u64>,
     told_warnings: BTreeSet<String>,
+    told_ending: String,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Progress {
             told_step: 0,
             told_evaluation: None,
             told_warnings: BTreeSet::new(),
+            told_ending: String::new(),
         }
     }
 
@@ -53,7 +56,7 @@ impl Progress {
         match &self.bars {
             // A terminal that went away is no reason to stop a run.
             Some(bars) => drop(bars.all.println(line)),
-            None => eprintln!("{line}"),
+            None => notice!("{line}"),
         }
     }
 
@@ -61,10 +64,15 @@ impl Progress {
     pub(crate) fn show(&mut self, status: &RunStatus) -> bool {
         let (began, steps) = *self.first_seen.get_or_insert_with(|| (Instant::now(), status.step));
         self.settled |= !status.workers.is_empty() || began.elapsed() > SETTLING;
+        self.told_warnings.retain(|told| status.warnings.contains(told));
         for warning in &status.warnings {
             if self.settled && self.told_warnings.insert(warning.clone()) {
                 self.say(&format!("warning: {warning}"));
             }
+        }
+        if status.ending != self.told_ending {
+            self.told_ending.clone_from(&status.ending);
+            self.say(&format!("the run ends early: {}", status.ending));
         }
         if status.step > self.told_step {
             self.told_step = status.step;

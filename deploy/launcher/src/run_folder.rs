@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
-use podium_runtime::durable;
+use podium_runtime::{advertise, durable, notice};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,8 +20,11 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is no run file: {source}", path.display())]
     Stored { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{}: {source}", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{} announces no coordinator ({source}): a running coordinator writes it anew within a second; otherwise start the run again",
+        path.display()
+    )]
+    Announcement { path: PathBuf, source: serde_json::Error },
     #[error("another podium works in {}: wait for it, stop it, or choose another folder with --out", out.display())]
     InUse { out: PathBuf },
     #[error(
@@ -45,6 +48,42 @@ pub(crate) struct Announcement {
     /// What it is bound to on its own host.
     pub(crate) listen: String,
     pub(crate) pid: u32,
+    /// Its host's name.
+    #[serde(default)]
+    pub(crate) host: String,
+    #[serde(default)]
+    pub(crate) run_id: String,
+    /// Why it ended, where it could say so.
+    #[serde(default)]
+    pub(crate) ended: Option<String>,
+}
+
+impl Announcement {
+    /// Whether the process is known to have ended: it says so, or it was on this host and is there no more.
+    pub(crate) fn is_over(&self) -> bool {
+        let gone = || !Path::new("/proc").join(self.pid.to_string()).exists();
+        self.ended.is_some() || (self.is_here() && gone())
+    }
+
+    /// An address that can be connected to from this host.
+    pub(crate) fn reachable(&self) -> String {
+        if self.is_here() { self.reachable_here() } else { self.address.clone() }
+    }
+
+    fn is_here(&self) -> bool {
+        !self.host.is_empty() && self.host == advertise::host_name()
+    }
+
+    /// An address that can be connected to from its own host: on all interfaces means on the loopback one, too.
+    pub(crate) fn reachable_here(&self) -> String {
+        match self.listen.parse::<std::net::SocketAddr>() {
+            Ok(socket) if socket.ip().is_unspecified() => {
+                let host = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+                format!("{host}:{}", socket.port())
+            }
+            _ => self.listen.clone(),
+        }
+    }
 }
 
 /// Held for as long as a launcher works in the folder; the system lets go of it when the process ends.
@@ -118,7 +157,16 @@ impl RunFolder {
         let failed = |source| Error::Read { path: path.clone(), source };
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => {
+                let removed = durable::remove_leftovers(&self.out)?;
+                if removed > 0 {
+                    notice!(
+                        "removed {removed} temporary files of killed processes from {}",
+                        self.out.display()
+                    );
+                }
+                Ok(Lock { _file: file })
+            }
             Err(TryLockError::WouldBlock) => Err(Error::InUse { out: self.out.clone() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -155,9 +203,9 @@ impl RunFolder {
     pub(crate) fn announcement(&self) -> Result<Option<Announcement>, Error> {
         let path = self.out.join("coordinator.json");
         match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Json { path, source })
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| Error::Announcement { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::Read { path, source }),
         }
@@ -230,6 +278,35 @@ mod tests {
             message.contains("run.seed (0 there, 3 here)") && message.contains("grpo.beta (0.5 there"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_coordinator_announces_where_it_is_and_that_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(folder.path());
+        assert!(folder.announcement().unwrap().is_none());
+        let announce = |text: &str| fs::write(folder.path().join("coordinator.json"), text).unwrap();
+        announce("{\"addr");
+        let error = folder.announcement().unwrap_err().to_string();
+        assert!(error.contains("coordinator.json announces no coordinator"), "{error}");
+        let announced = |listen: &str, pid: u32, more: &str| {
+            announce(&format!(
+                "{{\"address\": \"trainer:1\", \"listen\": \"{listen}\", \"pid\": {pid}{more}}}"
+            ));
+            folder.announcement().unwrap().unwrap()
+        };
+        let here = format!(", \"host\": \"{}\"", advertise::host_name());
+        assert!(!announced("10.0.0.7:1", std::process::id(), &here).is_over());
+        assert!(announced("10.0.0.7:1", u32::MAX, &here).is_over());
+        assert!(!announced("10.0.0.7:1", u32::MAX, ", \"host\": \"elsewhere.invalid\"").is_over());
+        assert!(announced("10.0.0.7:1", std::process::id(), ", \"ended\": \"SIGTERM\"").is_over());
+        for (listen, expected) in [
+            ("0.0.0.0:4100", "127.0.0.1:4100"),
+            ("[::]:4100", "[::1]:4100"),
+            ("10.0.0.7:4100", "10.0.0.7:4100"),
+        ] {
+            assert_eq!(announced(listen, 1, "").reachable_here(), expected);
+        }
     }
 
     #[test]

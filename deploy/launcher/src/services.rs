@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use podium_config::RunFile;
 
 use crate::processes::Service;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{Announcement, RunFolder};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -55,34 +55,45 @@ impl Services<'_> {
         self.service("coordinator".into(), &self.programs.coordinator, arguments)
     }
 
-    /// Workers and, if there is anything to train, learner ranks; they find the coordinator at `address`.
-    pub(crate) fn others(&self, address: &str) -> Vec<Service> {
+    /// Workers and, if there is anything to train, learner ranks of the coordinator that announced itself.
+    pub(crate) fn others(&self, announced: &Announcement) -> Vec<Service> {
+        let place = self.place(announced);
         let mut services: Vec<Service> =
-            (1..=self.run.launch.workers).map(|number| self.worker(number, address)).collect();
+            (1..=self.run.launch.workers).map(|number| self.worker(number, &place)).collect();
         if self.run.run.steps > 0 {
-            services.extend((0..self.run.launch.learner_ranks).map(|rank| self.learner_rank(rank, address)));
+            services.extend((0..self.run.launch.learner_ranks).map(|rank| self.learner_rank(rank, &place)));
         }
         services
     }
 
-    fn worker(&self, number: u32, address: &str) -> Service {
+    /// Where this program finds the coordinator.
+    pub(crate) fn address(&self, announced: &Announcement) -> String {
+        self.run.network.coordinator.clone().unwrap_or_else(|| announced.reachable_here())
+    }
+
+    /// How services find the coordinator: where the announcement is good for processes of this host, they follow it, since
+    /// a coordinator that is started again may get another port.
+    fn place(&self, announced: &Announcement) -> Vec<OsString> {
+        if self.run.network.coordinator.is_none() && announced.address == announced.listen {
+            path("--coordinator-from", self.folder.path())
+        } else {
+            text("--coordinator", &self.address(announced))
+        }
+    }
+
+    fn worker(&self, number: u32, place: &[OsString]) -> Service {
         let name = format!("worker-{number}");
         let cache = self.folder.worker_cache().join(&name);
         let device = &self.run.launch.rollout_device;
-        let arguments = [
-            self.run_file(),
-            text("--coordinator", address),
-            path("--cache", &cache),
-            text("--device", device),
-        ];
+        let arguments = [self.run_file(), place.to_vec(), path("--cache", &cache), text("--device", device)];
         self.service(name, &self.programs.worker, arguments.concat())
     }
 
-    fn learner_rank(&self, rank: u32, address: &str) -> Service {
+    fn learner_rank(&self, rank: u32, place: &[OsString]) -> Service {
         let arguments = [
             vec!["train".into()],
             self.run_file(),
-            text("--coordinator", address),
+            place.to_vec(),
             path("--state", &self.folder.learner_state()),
             text("--rank", &rank.to_string()),
             text("--world-size", &self.run.launch.learner_ranks.to_string()),
@@ -112,13 +123,21 @@ fn path(flag: &str, value: &Path) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    fn lines(assignments: &[&str]) -> Vec<String> {
+    fn lines(assignments: &[&str], address: &str) -> Vec<String> {
         let overrides: Vec<_> = assignments.iter().map(|text| text.parse().unwrap()).collect();
         let run = RunFile::parse("", "test", &overrides).unwrap();
         let programs = Programs { coordinator: "c".into(), worker: "w".into(), learner: "l".into() };
+        let announced = Announcement {
+            address: address.into(),
+            listen: "127.0.0.1:1".into(),
+            pid: 1,
+            host: String::new(),
+            run_id: String::new(),
+            ended: None,
+        };
         let services = Services { programs: &programs, run: &run, folder: &RunFolder::new("out") };
         std::iter::once(services.coordinator())
-            .chain(services.others("host:1"))
+            .chain(services.others(&announced))
             .map(|service| {
                 let words = service.arguments.iter().map(|word| word.to_string_lossy().into_owned());
                 let words: Vec<String> =
@@ -131,20 +150,31 @@ mod tests {
     #[test]
     fn a_run_is_a_coordinator_workers_and_ranks() {
         assert_eq!(
-            lines(&["launch.workers=1", "launch.learner_ranks=2", "launch.learner_device=cpu"]),
+            lines(
+                &["launch.workers=1", "launch.learner_ranks=2", "launch.learner_device=cpu"],
+                "127.0.0.1:1"
+            ),
             [
                 "coordinator: c --run-file out/run.toml --out out",
-                "worker-1: w --run-file out/run.toml --coordinator host:1 --cache out/cache/worker-1 --device auto",
-                "learner-0: l train --run-file out/run.toml --coordinator host:1 --state out/learner --rank 0 \
+                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache/worker-1 --device auto",
+                "learner-0: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 0 \
                  --world-size 2 --device cpu",
-                "learner-1: l train --run-file out/run.toml --coordinator host:1 --state out/learner --rank 1 \
+                "learner-1: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 1 \
                  --world-size 2 --device cpu",
             ]
         );
     }
 
     #[test]
+    fn an_address_for_other_hosts_or_of_the_run_file_stays() {
+        let elsewhere = lines(&["launch.workers=1"], "trainer:1");
+        assert!(elsewhere[1].contains("--coordinator 127.0.0.1:1 "), "{}", elsewhere[1]);
+        let named = lines(&["launch.workers=1", "network.coordinator=proxy:7"], "127.0.0.1:1");
+        assert!(named[1].contains("--coordinator proxy:7 "), "{}", named[1]);
+    }
+
+    #[test]
     fn without_steps_nobody_learns() {
-        assert_eq!(lines(&["run.steps=0"]).len(), 3);
+        assert_eq!(lines(&["run.steps=0"], "127.0.0.1:1").len(), 3);
     }
 }

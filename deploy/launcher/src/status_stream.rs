@@ -1,12 +1,19 @@
 //! A run's status as its coordinator tells it, through restarts of the coordinator.
 
+use std::error::Error as StdError;
+use std::io;
 use std::time::{Duration, Instant};
 
+use podium_proto::DEFAULT_MAX_MESSAGE_BYTES;
 use podium_proto::v1::status_client::StatusClient;
 use podium_proto::v1::{RunStatus, StatusRequest, WatchRequest};
+use podium_runtime::logs;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::run_folder::RunFolder;
 
 /// Shortest time between two statuses.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -19,26 +26,45 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Error {
     #[error("{address:?} is no address of a coordinator: {source}")]
     Address { address: String, source: tonic::transport::Error },
-    #[error("no coordinator answers at {address}: {source}")]
+    #[error("no coordinator answers at {address}: {}", logs::describe(source))]
     Unreachable { address: String, source: tonic::transport::Error },
-    #[error("the coordinator at {address} does not tell its status: {source}")]
+    #[error("no answer from {address} within {} s", PATIENCE.as_secs())]
+    Late { address: String },
+    #[error("the process at {address} does not tell its status: {}", source.message())]
     Refused { address: String, source: Box<tonic::Status> },
+}
+
+impl Error {
+    /// Whether nobody listens at the address, as opposed to a process that does not answer.
+    pub(crate) fn is_nobody(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        let first: &(dyn StdError + 'static) = source;
+        std::iter::successors(Some(first), |error| (*error).source()).any(|cause| {
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        })
+    }
 }
 
 /// Asks once.
 pub(crate) async fn get(address: &str) -> Result<RunStatus, Error> {
+    let late = || Error::Late { address: address.to_owned() };
     let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
-    let channel = endpoint(address)?.timeout(PATIENCE).connect().await.map_err(unreachable)?;
-    let answer = StatusClient::new(channel).get(StatusRequest {}).await;
     let refused = |source| Error::Refused { address: address.to_owned(), source: Box::new(source) };
-    Ok(answer.map_err(refused)?.into_inner())
+    let endpoint = endpoint(address)?;
+    let ask = async {
+        let channel = endpoint.connect().await.map_err(unreachable)?;
+        client(channel).get(StatusRequest {}).await.map_err(refused)
+    };
+    Ok(timeout(PATIENCE, ask).await.map_err(|_| late())??.into_inner())
 }
 
 /// What a stream brings.
 #[derive(Debug)]
 pub(crate) enum Update {
     Status(Box<RunStatus>),
-    /// The coordinator has been out of reach for so long.
+    /// The coordinator has not answered for so long.
     Away(Duration),
 }
 
@@ -50,10 +76,12 @@ pub(crate) struct StatusStream {
 }
 
 impl StatusStream {
-    pub(crate) fn open(address: &str) -> Result<Self, Error> {
+    /// Statuses of the coordinator at `address`, or later where it announces itself in the folder to `follow`.
+    pub(crate) fn open(address: &str, follow: Option<RunFolder>) -> Result<Self, Error> {
         let channel = endpoint(address)?.connect_lazy();
         let (sender, updates) = mpsc::channel(8);
-        Ok(Self { updates, task: tokio::spawn(forward(channel, sender)) })
+        let source = Source { address: address.to_owned(), channel, follow };
+        Ok(Self { updates, task: tokio::spawn(source.forward(sender)) })
     }
 
     pub(crate) async fn next(&mut self) -> Update {
@@ -70,32 +98,61 @@ impl Drop for StatusStream {
     }
 }
 
-async fn forward(channel: Channel, updates: mpsc::Sender<Update>) {
-    let mut client = StatusClient::new(channel);
-    let mut last_heard = Instant::now();
-    loop {
-        let request = WatchRequest { interval_ms: INTERVAL.as_millis() as u64 };
-        // An error means that the coordinator is away for the moment; whoever runs it knows whether it comes back.
-        if let Ok(answer) = client.watch(request).await {
-            let mut stream = answer.into_inner();
-            while let Ok(Some(status)) = stream.message().await {
-                if updates.send(Update::Status(Box::new(status))).await.is_err() {
-                    return;
+/// Where statuses come from.
+struct Source {
+    address: String,
+    channel: Channel,
+    follow: Option<RunFolder>,
+}
+
+impl Source {
+    async fn forward(mut self, updates: mpsc::Sender<Update>) {
+        let mut last_heard = Instant::now();
+        loop {
+            let request = WatchRequest { interval_ms: INTERVAL.as_millis() as u64 };
+            // An error means that the coordinator is away at present; whoever runs it knows whether it comes back.
+            if let Ok(Ok(answer)) = timeout(PATIENCE, client(self.channel.clone()).watch(request)).await {
+                let mut stream = answer.into_inner();
+                while let Ok(Some(status)) = stream.message().await {
+                    last_heard = Instant::now();
+                    if updates.send(Update::Status(Box::new(status))).await.is_err() {
+                        return;
+                    }
                 }
             }
-            last_heard = Instant::now();
+            if updates.send(Update::Away(last_heard.elapsed())).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+            self.look();
         }
-        if updates.send(Update::Away(last_heard.elapsed())).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(PAUSE).await;
     }
+
+    /// Follows a coordinator that was started again under another address.
+    fn look(&mut self) {
+        let announced = self.follow.as_ref().and_then(|folder| folder.announcement().ok().flatten());
+        let Some(address) = announced.map(|announced| announced.reachable_here()) else { return };
+        if address != self.address
+            && let Ok(endpoint) = endpoint(&address)
+        {
+            (self.address, self.channel) = (address, endpoint.connect_lazy());
+        }
+    }
+}
+
+fn client(channel: Channel) -> StatusClient<Channel> {
+    StatusClient::new(channel).max_decoding_message_size(DEFAULT_MAX_MESSAGE_BYTES)
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
     let endpoint = endpoint.map_err(|source| Error::Address { address: address.to_owned(), source })?;
-    Ok(endpoint.connect_timeout(PATIENCE))
+    // A stream of a coordinator that hangs would otherwise just bring nothing, like that of one with nothing new.
+    Ok(endpoint
+        .connect_timeout(PATIENCE)
+        .http2_keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE)
+        .keep_alive_while_idle(true))
 }
 
 #[cfg(test)]
@@ -107,15 +164,15 @@ mod tests {
 
     use super::*;
 
-    /// A coordinator that tells one status and then ends the stream.
-    struct Brief;
+    /// A coordinator that tells one status and then ends the stream; its run has a name of so many letters.
+    struct Brief(usize);
 
     #[tonic::async_trait]
     impl Status for Brief {
         type WatchStream = tokio_stream::Once<Result<RunStatus, tonic::Status>>;
 
         async fn get(&self, _: Request<StatusRequest>) -> Result<Response<RunStatus>, tonic::Status> {
-            Ok(Response::new(RunStatus { step: 3, ..RunStatus::default() }))
+            Ok(Response::new(RunStatus { step: 3, run_name: "x".repeat(self.0), ..RunStatus::default() }))
         }
 
         async fn watch(
@@ -130,19 +187,19 @@ mod tests {
         }
     }
 
-    async fn brief() -> (String, JoinHandle<()>) {
+    async fn brief(letters: usize) -> (String, JoinHandle<()>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server = tonic::transport::Server::builder().add_service(StatusServer::new(Brief));
+        let server = tonic::transport::Server::builder().add_service(StatusServer::new(Brief(letters)));
         let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
         (address, tokio::spawn(async { serving.await.unwrap() }))
     }
 
     #[tokio::test]
     async fn a_stream_that_ends_is_opened_again() {
-        let (address, _server) = brief().await;
+        let (address, _server) = brief(0).await;
         assert_eq!(get(&address).await.unwrap().step, 3);
-        let mut stream = StatusStream::open(&address).unwrap();
+        let mut stream = StatusStream::open(&address, None).unwrap();
         for _ in 0..2 {
             assert!(matches!(stream.next().await, Update::Status(status) if status.step == 4));
             assert!(matches!(stream.next().await, Update::Away(_)));
@@ -151,16 +208,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_coordinator_that_is_not_there_is_named() {
-        let (address, server) = brief().await;
+        let (address, server) = brief(0).await;
         server.abort();
         assert!(server.await.unwrap_err().is_cancelled());
-        assert!(
-            get(&address)
-                .await
-                .unwrap_err()
-                .to_string()
-                .contains(&format!("no coordinator answers at {address}"))
-        );
+        let error = get(&address).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("no coordinator answers at {address}")), "{error}");
+        assert!(error.is_nobody());
         assert!(matches!(get("no address").await, Err(Error::Address { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_answers_too_much_or_not_at_all_is_there() {
+        let (address, _server) = brief(DEFAULT_MAX_MESSAGE_BYTES).await;
+        let error = get(&address).await.unwrap_err();
+        assert!(!error.is_nobody() && error.to_string().contains("message length too large"), "{error}");
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let error = get(&silent.local_addr().unwrap().to_string()).await.unwrap_err();
+        assert!(!error.is_nobody() && error.to_string().contains("within 5 s"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where rank 0 listens for the other ranks.
+//! Where the other ranks connect to rank 0.
 
 use std::net::TcpListener;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use podium_grpo::{PolicyVersion, Step};
 use podium_transfer::{manifest, publish};
 
-use super::{Error, Learner};
+use super::{Error, Learner, room};
 use crate::rank::Remade;
 use crate::session::{Identity, Wanted};
 
@@ -22,9 +22,17 @@ pub(super) enum Republished {
 impl Learner<'_> {
     /// Publishes the policy as it is now, on which `step` is about to begin.
     pub(super) async fn publish_current(&self, step: Step) -> Result<(), Error> {
-        let folder = self.outgoing.clone();
-        self.on_device("save the policy", move |rank| rank.save_policy(&folder)).await?;
+        self.save_policy().await?;
         self.publish(PolicyVersion(step.0)).await
+    }
+
+    /// Writes the policy as it is now into the folder of outgoing versions, as soon as there is room for it.
+    pub(super) async fn save_policy(&self) -> Result<(), Error> {
+        let save = || {
+            let folder = self.outgoing.clone();
+            self.on_device("save the policy", move |rank| rank.save_policy(&folder))
+        };
+        room::wait("save the policy", &self.stop, save).await
     }
 
     /// Publishes the version that lies in the folder of outgoing versions.
@@ -50,10 +58,13 @@ impl Learner<'_> {
             return Ok(Republished::Done);
         }
         let folder = self.outgoing.clone();
-        let remade = self.on_device("save a lost policy version", move |rank| {
-            rank.save_version(version, first_step, &folder)
-        });
-        match remade.await? {
+        let save = || {
+            let folder = folder.clone();
+            self.on_device("save a lost policy version", move |rank| {
+                rank.save_version(version, first_step, &folder)
+            })
+        };
+        match room::wait("save a lost policy version", &self.stop, save).await? {
             Remade::Saved => {
                 self.publish(version).await?;
                 Ok(Republished::Done)

@@ -216,6 +216,10 @@ impl learner_server::Learner for Shared {
         Err(Status::failed_precondition(format!("nothing is set aside here: {:?}", request.into_inner())))
     }
 
+    async fn alive(&self, _: Request<v1::AliveRequest>) -> Result<Response<v1::AliveResponse>, Status> {
+        Ok(Response::new(v1::AliveResponse {}))
+    }
+
     async fn fail(&self, _: Request<v1::FailRequest>) -> Result<Response<v1::FailResponse>, Status> {
         Ok(Response::new(v1::FailResponse {}))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::{Override, RunFile};
-use podium_runtime::logs;
+use podium_runtime::{logs, notice, output_line};
 use podium_tokenizer::Tokenizer;
 
 /// Says of each file, with `overrides` on top, whether a run could start from it.
@@ -15,11 +15,11 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
     for file in files {
         match checked(file, overrides) {
             Ok(run) => {
-                println!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
+                output_line!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
                 if let Ok(rewards) = run.rewards() {
-                    println!("    reward: {}", rewards.extremes());
+                    output_line!("    reward: {}", rewards.extremes());
                     for violation in rewards.violations() {
-                        println!("    warning: the reward pays for the wrong thing: {violation}");
+                        output_line!("    warning: the reward pays for the wrong thing: {violation}");
                     }
                 }
             }
@@ -27,7 +27,7 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
                 // Most messages name the file already.
                 let (name, message) = (file.display().to_string(), logs::describe(&*error));
                 let place = if message.contains(&name) { String::new() } else { format!("{name}: ") };
-                eprintln!("error: {place}{message}");
+                notice!("error: {place}{message}");
                 code = ExitCode::FAILURE;
             }
         }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::RunFile;
-use podium_runtime::{durable, shutdown};
+use podium_runtime::{durable, notice, output, output_line, shutdown};
 
 use super::run::Preparation;
-use super::stages::Stages;
+use super::stages::{self, Stages};
 use super::{Error, run, start};
 use crate::cli::{EvaluateFlags, Ranking, RunFlags};
 use crate::conductor::Outcome;
@@ -35,9 +35,11 @@ pub(crate) async fn evaluate(
         return Err(Error::Used { out });
     }
     let _lock = folder.lock()?;
+    // Parts lie below it, and their run files name their paths.
+    stages::absolute(out.clone())?;
     let programs = Programs::find()?;
     let Some(policies) = policies(flags, &run, &folder, &programs).await? else {
-        return Ok(ExitCode::from(super::INTERRUPTED));
+        return Ok(ExitCode::from(super::STOPPED));
     };
     let asked = asked(flags, &run);
     let plan = Plan::new((run_file, &overrides), run, policies, asked, &out, &programs)?;
@@ -46,8 +48,8 @@ pub(crate) async fn evaluate(
         return prepare(&plan, base).await;
     }
     if !ask(&plan, base).await? {
-        eprintln!("stopped; the same command goes on from there");
-        return Ok(ExitCode::from(super::INTERRUPTED));
+        notice!("stopped; the same command goes on from there");
+        return Ok(ExitCode::from(super::STOPPED));
     }
     let results = out.join(plan.key());
     let evaluation = Evaluation::of(plan)?;
@@ -59,11 +61,11 @@ pub(crate) async fn evaluate(
     report::write_evaluation(&evaluation, &results.join("report.html"))?;
     let json = format!("{:#}\n", evaluation.to_json());
     durable::write(&results.join("evaluation.json"), json.as_bytes())?;
-    print!("{}", evaluation::tables(&evaluation));
+    output!("{}", evaluation::tables(&evaluation));
     for (what, file) in
         [("evaluation", "evaluation.json"), ("figures", "figures.csv"), ("report", "report.html")]
     {
-        println!("{what:<11} {}", results.join(file).display());
+        output_line!("{what:<11} {}", results.join(file).display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -99,11 +101,7 @@ async fn policies(
     for policy in std::iter::once(&flags.policy).chain(&flags.against) {
         let mut own = run.clone();
         // Services read their run file from another folder.
-        let place = std::path::absolute(policy).map_err(|source| Error::Read {
-            what: "the path",
-            path: policy.clone(),
-            source,
-        })?;
+        let place = stages::absolute(policy.clone())?;
         Policy::place(&place, &mut own)?;
         if own.model.path.is_none() {
             // An adapter of the start that the program carries.
@@ -122,9 +120,9 @@ async fn prepare(plan: &Plan, base: &Path) -> Result<ExitCode, Error> {
     for part in plan.parts.iter().filter(|part| !plan.is_done(part)) {
         let folder = RunFolder::new(plan.work(part));
         if let Preparation::Interrupted = run::prepare(part.run.clone(), base, &folder).await? {
-            return Ok(ExitCode::from(super::INTERRUPTED));
+            return Ok(ExitCode::from(super::STOPPED));
         }
-        println!("{}", folder.run_file().display());
+        output_line!("{}", folder.run_file().display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,7 +132,7 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
     let all = plan.parts.len();
     let kept = plan.parts.iter().filter(|part| plan.is_done(part)).count();
     if kept > 0 {
-        eprintln!("{kept} of {all} parts are there from before and are not asked again");
+        notice!("{kept} of {all} parts are there from before and are not asked again");
     }
     for (number, part) in (1..).zip(&plan.parts) {
         let folder = RunFolder::new(plan.work(part));
@@ -143,14 +141,19 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
             clear(&folder)?;
             continue;
         }
-        eprintln!("part {number} of {all}: {}", part.describe(&plan.policies));
+        notice!("part {number} of {all}: {}", part.describe(&plan.policies));
         let outcome = match run::prepare(part.run.clone(), base, &folder).await? {
             Preparation::Ready(ready) => ready.perform().await?,
             Preparation::Finished | Preparation::Made(_) => Outcome::Finished,
             Preparation::Interrupted => Outcome::Interrupted { step: 0 },
         };
-        if let Outcome::Interrupted { .. } = outcome {
-            return Ok(false);
+        match outcome {
+            Outcome::Finished => {}
+            Outcome::Interrupted { .. } => return Ok(false),
+            Outcome::Drained { reason, .. } => {
+                notice!("the coordinator ended early: {reason}");
+                return Ok(false);
+            }
         }
         plan.keep(part)?;
         clear(&folder)?;

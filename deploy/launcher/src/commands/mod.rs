@@ -20,11 +20,16 @@ pub(crate) use status::status;
 pub(crate) use train::train;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+use podium_runtime::shutdown;
 
 use crate::{conductor, processes, results, run_folder, services, status_stream};
 
-/// Exit code of a command that Ctrl-C or SIGTERM ended: what a shell expects.
-const INTERRUPTED: u8 = 130;
+/// Exit code of a command that ended before the run was over, by a signal or a drain: the same command continues.
+const STOPPED: u8 = shutdown::STOPPED;
+/// Exit code of a command whose coordinator does not answer: `EX_UNAVAILABLE` of sysexits.h.
+const UNAVAILABLE: u8 = 69;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +85,21 @@ pub(crate) enum Error {
     NoRun { out: PathBuf },
     #[error("no run in runs/: name one with --out DIR or --coordinator ADDRESS")]
     NoRuns,
-    #[error("the coordinator at {address} has been out of reach for {seconds} s")]
+    #[error("the coordinator at {address} has not answered for {seconds} s")]
     Away { address: String, seconds: u64 },
+    #[error(
+        "the coordinator of {} (process {pid} on {host:?}) does not answer: {source}; {} may say why", out.display(),
+        log.display()
+    )]
+    NoAnswer { out: PathBuf, pid: u32, host: String, source: status_stream::Error, log: PathBuf },
+}
+
+impl Error {
+    /// What a process exits with after this error.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Away { .. } | Self::NoAnswer { .. } | Self::Status(_) => ExitCode::from(UNAVAILABLE),
+            _ => ExitCode::FAILURE,
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `podium report`: writes report.html anew.
 
+use podium_runtime::output_line;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +14,6 @@ pub(crate) fn report(out: PathBuf) -> Result<ExitCode, Error> {
         return Err(Error::NoRun { out: folder.path().to_owned() });
     }
     crate::report::write(&folder)?;
-    println!("{}", folder.report().display());
+    output_line!("{}", folder.report().display());
     Ok(ExitCode::SUCCESS)
 }

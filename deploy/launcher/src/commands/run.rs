@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::{RunFile, Stage};
-use podium_runtime::{durable, shutdown};
+use podium_runtime::{durable, notice, output_line, shutdown};
 use tokio_util::sync::CancellationToken;
 
 use super::stages::{self, Stages};
@@ -48,16 +48,16 @@ pub(super) async fn run(
     let steps = run.run.steps;
     let outcome = match prepare(run, base, folder).await? {
         Preparation::Ready(_) if prepare_only => {
-            println!("{}", folder.run_file().display());
+            output_line!("{}", folder.run_file().display());
             return Ok(ExitCode::SUCCESS);
         }
         Preparation::Ready(ready) => ready.perform().await?,
         Preparation::Made(policy) => {
-            println!("policy  {}", policy.display());
+            output_line!("policy  {}", policy.display());
             return Ok(ExitCode::SUCCESS);
         }
         Preparation::Finished => {
-            eprintln!("the run in {} is finished", folder.path().display());
+            notice!("the run in {} is finished", folder.path().display());
             Outcome::Finished
         }
         Preparation::Interrupted => Outcome::Interrupted { step: 0 },
@@ -65,16 +65,24 @@ pub(super) async fn run(
     match outcome {
         Outcome::Finished => {
             print_table(folder)?;
-            println!("report  {}", folder.report().display());
+            output_line!("report  {}", folder.report().display());
             print_policies(folder, steps)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { step } => {
             let out = folder.path().display();
-            eprintln!(
-                "stopped after step {step} of {steps}; the same command with --out {out} goes on from there"
+            notice!(
+                "stopped{} after step {step} of {steps}; the same command with --out {out} continues from there",
+                shutdown::received().map(|signal| format!(" by {signal}")).unwrap_or_default()
             );
-            Ok(ExitCode::from(super::INTERRUPTED))
+            Ok(ExitCode::from(super::STOPPED))
+        }
+        Outcome::Drained { step, reason } => {
+            let out = folder.path().display();
+            notice!(
+                "the run ended early, after step {step} of {steps} ({reason}); the same command with --out {out} continues it"
+            );
+            Ok(ExitCode::from(super::STOPPED))
         }
     }
 }
@@ -165,11 +173,11 @@ fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
     let last = results.evaluations.last();
     // A run may have ended before all its steps.
     let version = last.map_or(steps, |last| last.policy_version);
-    println!("policy  {}", policy_line(folder, version));
+    output_line!("policy  {}", policy_line(folder, version));
     let ndcg = last.and_then(|last| last.headline_metrics().pop());
     let best = ndcg.and_then(|ndcg| results.best(&ndcg)).map(|best| best.policy_version);
     if let Some(best) = best.filter(|best| *best != version) {
-        println!("best    {}", policy_line(folder, best));
+        output_line!("best    {}", policy_line(folder, best));
     }
     Ok(())
 }
@@ -186,10 +194,10 @@ fn policy_line(folder: &RunFolder, version: u64) -> String {
 pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
     let results = Results::read(folder.path())?;
     if let Some(table) = table::ranking(&results) {
-        println!("\n{table}\n");
+        output_line!("\n{table}\n");
     }
     if let Some(table) = table::ranking_by_likelihood(&results) {
-        println!("{table}\n");
+        output_line!("{table}\n");
     }
     Ok(())
 }

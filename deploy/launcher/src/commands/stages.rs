@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::{RunFile, Stage};
-use podium_runtime::durable;
+use podium_runtime::{durable, notice};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, start};
@@ -97,7 +97,7 @@ impl Stages<'_> {
             arguments.extend(start::random_embedded(run, self.folder)?);
         }
         self.folder.store(run)?;
-        eprintln!("sft: {} steps of supervised fine-tuning", run.sft.steps);
+        notice!("sft: {} steps of supervised fine-tuning", run.sft.steps);
         arguments.extend(self.of_run(run));
         self.make("sft", arguments, out, ingredients).await
     }
@@ -111,7 +111,7 @@ impl Stages<'_> {
     ) -> Result<bool, Error> {
         self.folder.store(run)?;
         let arguments = ["merge".into(), "--model".into(), model.into(), "--adapter".into(), adapter.into()];
-        eprintln!("merge: working the adapter into {}", model.display());
+        notice!("merge: working the adapter into {}", model.display());
         self.make("merge", arguments.into(), out, ingredients).await
     }
 
@@ -174,7 +174,7 @@ fn is_made(stage: &str, out: &Path, ingredients: &Ingredients) -> Result<bool, E
     if !differing.is_empty() {
         return Err(Error::OtherFiles { stage: out.to_owned(), differing });
     }
-    eprintln!("{stage}: done before, in {}", out.display());
+    notice!("{stage}: done before, in {}", out.display());
     Ok(true)
 }
 
@@ -182,6 +182,9 @@ fn named(what: &str, files: Checksums) -> Ingredients {
     files.into_iter().map(|(name, sum)| (format!("{what} {name}"), sum)).collect()
 }
 
+/// A path as the run file, which services read from another folder, can hold it.
 pub(super) fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
-    std::path::absolute(&path).map_err(|source| Error::Read { what: "the path", path, source })
+    let path = std::path::absolute(&path).map_err(|source| Error::Read { what: "the path", path, source })?;
+    podium_config::require_text(&path)?;
+    Ok(path)
 }

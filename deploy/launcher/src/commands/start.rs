@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use podium_config::RunFile;
-use podium_runtime::durable;
+use podium_runtime::{durable, notice};
 
 use super::Error;
 use super::stages::{self, Ingredients, Stages};
@@ -22,7 +22,7 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
         embedded::write_start(&start)?;
     } else if !start.exists() {
         stages.folder.store(run)?;
-        eprintln!("training the policy to start from: {} steps of supervised fine-tuning", run.sft.steps);
+        notice!("training the policy to start from: {} steps of supervised fine-tuning", run.sft.steps);
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         arguments.extend(random_embedded(run, stages.folder)?);
         arguments.extend(stages.of_run(run));

@@ -1,12 +1,13 @@
 //! `podium status`: asks a run's coordinator, or reads the run's folder where it no longer runs.
 
+use podium_runtime::{output, output_line};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use podium_proto::v1::{Bottleneck, RunPhase, RunStatus, Scaling, WorkerStatus};
+use podium_proto::v1::{Bottleneck, LeaseStatus, RankStatus, RunPhase, RunStatus, Scaling, WorkerStatus};
 
 use super::{Error, run};
 use crate::cli::StatusFlags;
@@ -19,36 +20,55 @@ use crate::status_stream::{self, StatusStream, Update};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
-    let (address, folder) = match (&flags.coordinator, &flags.out) {
-        (Some(address), _) => (Some(address.clone()), None),
-        (None, out) => {
-            let folder = match out {
-                Some(out) => RunFolder::new(out),
-                None => newest(Path::new("runs")).ok_or(Error::NoRuns)?,
-            };
-            if !folder.is_used() {
-                return Err(Error::NoRun { out: folder.path().to_owned() });
-            }
-            let announced = folder.announcement()?.filter(|_| !folder.is_finished());
-            (announced.map(|announced| announced.address), Some(folder))
+    if let Some(address) = &flags.coordinator {
+        let status = status_stream::get(address).await?;
+        show(flags, address, &status).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let folder = match &flags.out {
+        Some(out) => RunFolder::new(out),
+        None => newest(Path::new("runs")).ok_or(Error::NoRuns)?,
+    };
+    if !folder.is_used() {
+        return Err(Error::NoRun { out: folder.path().to_owned() });
+    }
+    if folder.is_finished() {
+        recorded(&folder, "finished")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(announced) = folder.announcement()? else {
+        recorded(&folder, "not running")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let address = announced.reachable();
+    match status_stream::get(&address).await {
+        // The port may be another run's by now.
+        Ok(status) if announced.run_id.is_empty() || announced.run_id == status.run_id => {
+            show(flags, &address, &status).await?;
         }
-    };
-    let answer = match &address {
-        Some(address) => Some(status_stream::get(address).await),
-        None => None,
-    };
-    match (answer, folder) {
-        (Some(Ok(_)), _) if flags.watch => watch(&address.unwrap_or_default()).await?,
-        (Some(Ok(status)), _) => print!("{}", page(&status)),
-        (_, Some(folder)) => recorded(&folder)?,
-        (Some(Err(error)), None) => return Err(error.into()),
-        (None, None) => return Err(Error::NoRuns),
+        Err(source) if !source.is_nobody() && !announced.is_over() => {
+            recorded(&folder, "the coordinator does not answer")?;
+            let (out, log) = (folder.path().to_owned(), folder.log("coordinator"));
+            return Err(Error::NoAnswer { out, pid: announced.pid, host: announced.host, source, log });
+        }
+        Ok(_) | Err(_) => {
+            let ended = announced.ended.map(|why| format!(" ({why})")).unwrap_or_default();
+            recorded(&folder, &format!("not running{ended}"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+async fn show(flags: &StatusFlags, address: &str, status: &RunStatus) -> Result<(), Error> {
+    if flags.watch {
+        return watch(address).await;
+    }
+    output!("{}", page(status));
+    Ok(())
+}
+
 async fn watch(address: &str) -> Result<(), Error> {
-    let mut statuses = StatusStream::open(address)?;
+    let mut statuses = StatusStream::open(address, None)?;
     let mut progress = Progress::start();
     let mut last_phase = RunPhase::Unspecified;
     let result = loop {
@@ -74,13 +94,12 @@ async fn watch(address: &str) -> Result<(), Error> {
     result
 }
 
-/// What the folder of a run tells that is not running.
-fn recorded(folder: &RunFolder) -> Result<(), Error> {
+/// What the folder of a run tells whose coordinator cannot be asked.
+fn recorded(folder: &RunFolder, state: &str) -> Result<(), Error> {
     let results = Results::read(folder.path())?;
     let steps = folder.stored()?.map_or(0, |run| run.run.steps);
     let done = results.steps.last().and_then(|row| row.get("step")).copied().unwrap_or(0.0);
-    let state = if folder.is_finished() { "finished" } else { "not running" };
-    println!("{}: {state}, {done:.0} of {steps} steps", folder.path().display());
+    output_line!("{}: {state}, {done:.0} of {steps} steps", folder.path().display());
     run::print_table(folder)
 }
 
@@ -106,6 +125,9 @@ fn page(status: &RunStatus) -> String {
         status.policy_version,
         progress::team(status),
     );
+    if !status.ending.is_empty() {
+        let _ = writeln!(page, "ends early  {}", status.ending);
+    }
     if status.groups_wanted > 0 {
         let _ = writeln!(
             page,
@@ -122,6 +144,12 @@ fn page(status: &RunStatus) -> String {
     }
     for worker in &status.workers {
         let _ = writeln!(page, "worker      {}", worker_line(worker));
+    }
+    for rank in &status.ranks {
+        let _ = writeln!(page, "rank        {}", rank_line(rank));
+    }
+    if let Some(lease) = &status.oldest_lease {
+        let _ = writeln!(page, "oldest      {}", lease_line(lease));
     }
     if !status.last_step_metrics.is_empty() {
         let _ = writeln!(page, "{}", progress::step_line(status));
@@ -153,6 +181,22 @@ fn scaling_line(scaling: &Scaling) -> String {
         fewer => format!("{} fewer would do: a step in {then:.1} s instead of {now:.1} s", -fewer),
     };
     format!("workers idle {idle}, learner idle {training}: {waits}; {advice}")
+}
+
+fn rank_line(rank: &RankStatus) -> String {
+    let state = match (rank.joined, rank.silent) {
+        (_, true) => "silent",
+        (true, false) => "joined",
+        (false, false) => "has not joined",
+    };
+    format!("{}: {state}, heard {:.1} s ago", rank.rank, rank.last_heard_ms as f64 / 1e3)
+}
+
+fn lease_line(lease: &LeaseStatus) -> String {
+    let id: String = lease.worker_id.chars().take(8).collect();
+    let age = lease.age_ms as f64 / 1e3;
+    let stalled = if lease.stalled { ", far longer than others" } else { "" };
+    format!("lease of {}, held by worker {id} on {} for {age:.1} s{stalled}", lease.work, lease.host)
 }
 
 fn worker_line(worker: &WorkerStatus) -> String {
@@ -196,6 +240,18 @@ mod tests {
                 step_seconds: 20.0,
                 step_seconds_then: 12.04,
             }),
+            ranks: vec![
+                RankStatus { rank: 0, last_heard_ms: 400, joined: true, silent: false },
+                RankStatus { rank: 1, last_heard_ms: 16_000, joined: true, silent: true },
+            ],
+            oldest_lease: Some(LeaseStatus {
+                worker_id: "0198c0de-0000".into(),
+                host: "a".into(),
+                work: "step 3".into(),
+                age_ms: 61_000,
+                stalled: true,
+            }),
+            ending: "drained at the request of 10.0.0.7: maintenance".into(),
             best_version: Some(2),
             best_score: 0.5034,
             best_by: "NDCG@3".into(),
@@ -205,10 +261,14 @@ mod tests {
         assert_eq!(
             page(&status),
             "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
+             ends early  drained at the request of 10.0.0.7: maintenance\n\
              sampled     5 of 32 prompts of this step\n\
              scaling     workers idle 20 %, learner idle 80 %: workers are the bottleneck; 2 more would pay: a step in \
              12.0 s instead of 20.0 s\n\
              worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n\
+             rank        0: joined, heard 0.4 s ago\n\
+             rank        1: silent, heard 16.0 s ago\n\
+             oldest      lease of step 3, held by worker 0198c0de on a for 61.0 s, far longer than others\n\
              best        version 2, NDCG@3 0.503\n\
              warning: the reward looks inflated\n"
         );

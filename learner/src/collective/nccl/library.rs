@@ -61,7 +61,7 @@ impl Library {
         let present = unsafe { sys::is_culib_present() };
         if !present {
             let looked_for = cudarc::get_lib_name_candidates("nccl");
-            let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+            let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default().to_string_lossy().into_owned();
             return Err(Error::NotFound { looked_for, path });
         }
         #[allow(unsafe_code, reason = "the loaded library is asked for its functions")]

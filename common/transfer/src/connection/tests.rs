@@ -1,0 +1,113 @@
+use super::*;
+
+fn limits(reconnect_ms: u64) -> Limits {
+    Limits {
+        request_timeout: Duration::from_millis(50),
+        reconnect_for: Duration::from_millis(reconnect_ms),
+        max_message_bytes: 1 << 20,
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_retried_is_retried_in_time() {
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000), CancellationToken::new()).unwrap();
+    let mut attempts = 0;
+    let answer = coordinator.call("ask", || {
+        attempts += 1;
+        let enough = attempts == 4;
+        async move { if enough { Ok(Response::new(7)) } else { Err(Status::unavailable("restarting")) } }
+    });
+    assert_eq!(answer.await.unwrap(), 7);
+    let never = coordinator.call::<(), _>("ask", || async { Err(Status::unavailable("gone")) }).await;
+    assert!(matches!(never, Err(Error::Unreachable { waited, .. }) if waited < Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn a_coordinator_without_room_is_waited_for() {
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(50), CancellationToken::new()).unwrap();
+    let mut attempts = 0;
+    let answer = coordinator.call("submit", || {
+        attempts += 1;
+        let enough = attempts == 4;
+        async move {
+            if enough { Ok(Response::new(7)) } else { Err(Status::resource_exhausted("no space is left")) }
+        }
+    });
+    assert_eq!(answer.await.unwrap(), 7, "longer than the limit of 50 ms");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_answer() {
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000), CancellationToken::new()).unwrap();
+    let ask = |broken: bool| {
+        let mut attempts = 0;
+        let coordinator = &coordinator;
+        async move {
+            let answer = coordinator.call("ask", || {
+                attempts += 1;
+                let mut status = Status::internal("h2 protocol error: http2 error");
+                if broken {
+                    status.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
+                }
+                let enough = attempts == 2;
+                async move { if enough { Ok(Response::new(7)) } else { Err(status) } }
+            });
+            answer.await
+        }
+    };
+    assert_eq!(ask(true).await.unwrap(), 7);
+    assert!(matches!(ask(false).await, Err(Error::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_no_is_final_and_a_stop_ends_waiting() {
+    let stop = CancellationToken::new();
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000_000), stop.clone()).unwrap();
+    let refused =
+        coordinator.call::<(), _>("register", || async { Err(Status::failed_precondition("other run")) });
+    assert!(refused.await.unwrap_err().to_string().contains("refused to register: other run"));
+    let waiting = coordinator.call::<(), _>("ask", || async { Err(Status::unavailable("gone")) });
+    let (result, ()) = tokio::join!(waiting, async { stop.cancel() });
+    assert!(matches!(result, Err(Error::Stopped { what: "ask" })));
+}
+
+#[tokio::test]
+async fn who_announces_itself_is_waited_for_and_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("coordinator.json");
+    let place = Place::Announced(file.clone());
+    let announce = |address| {
+        std::fs::write(&file, serde_json::json!({"address": address}).to_string()).unwrap();
+    };
+    let never = Coordinator::at(place.clone(), limits(300), CancellationToken::new()).unwrap();
+    let error = never.call("ask", || async { Ok(Response::new(())) }).await.unwrap_err().to_string();
+    assert!(error.contains("still to be announced") && error.contains("coordinator.json"), "{error}");
+
+    let coordinator = Coordinator::at(place, limits(60_000), CancellationToken::new()).unwrap();
+    let mut asked = Vec::new();
+    let ask = coordinator.call("ask", || {
+        asked.push(coordinator.address());
+        let answer = match asked.len() {
+            1 => {
+                announce("there:2");
+                Err(Status::unavailable("it has moved"))
+            }
+            _ => Ok(Response::new(())),
+        };
+        async move { answer }
+    });
+    let later = async {
+        tokio::task::yield_now().await;
+        announce("here:1");
+    };
+    tokio::join!(ask, later).0.unwrap();
+    assert_eq!(asked, ["here:1", "there:2"]);
+}
+
+#[test]
+fn an_address_is_host_and_port() {
+    for bad in ["", "host", "host:", ":1", "host:port", "host:70000"] {
+        let made = Coordinator::new(bad, limits(1), CancellationToken::new());
+        assert!(matches!(made, Err(Error::Address { .. })), "{bad:?}");
+    }
+}

@@ -1,0 +1,128 @@
+//! What the coordinator announces of itself in the output folder: where it is reached, which process it is, why it ended.
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podium_runtime::{advertise, durable, shutdown};
+use serde_json::{Value, json};
+
+use crate::actor::Outcome;
+use crate::run::ADDRESS_FILE;
+
+/// How often a running coordinator looks whether its announcement is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Whose announcement is in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Own,
+    Another,
+    /// Nobody's.
+    Nothing,
+}
+
+/// The announcement of a coordinator that serves.
+#[derive(Debug)]
+pub(crate) struct Announcement {
+    path: PathBuf,
+    content: Value,
+}
+
+impl Announcement {
+    /// Of a coordinator that is bound to `listen` and that others reach at `advertised`.
+    pub(crate) fn new(
+        out: &Path,
+        advertised: &str,
+        listen: SocketAddr,
+        metrics_address: Option<SocketAddr>,
+        run_id: String,
+    ) -> Self {
+        let content = json!({
+            "address": advertised,
+            "listen": listen.to_string(),
+            "metrics_address": metrics_address.map(|address| address.to_string()),
+            "pid": std::process::id(),
+            "host": advertise::host_name(),
+            "run_id": run_id,
+        });
+        Self { path: out.join(ADDRESS_FILE), content }
+    }
+
+    /// Writes it; `ended`: why the coordinator serves no longer.
+    pub(crate) fn write(&self, ended: Option<&str>) -> Result<(), durable::Error> {
+        durable::write(&self.path, self.text(ended).as_bytes())
+    }
+
+    /// Writes it anew whenever it was removed or damaged.
+    pub(crate) async fn keep(&self) -> Infallible {
+        let mut failed = false;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.found() != Found::Nothing {
+                continue;
+            }
+            let written = self.write(None);
+            match &written {
+                Ok(()) => {
+                    tracing::warn!("{} was changed or removed: it is written anew", self.path.display())
+                }
+                Err(error) if !failed => tracing::error!("others may not find this coordinator: {error}"),
+                Err(_) => {}
+            }
+            failed = written.is_err();
+        }
+    }
+
+    /// Adds why the coordinator ended.
+    pub(crate) fn end<E: std::fmt::Display>(&self, outcome: &Result<Outcome, E>) {
+        let why = match outcome {
+            Ok(Outcome::Complete) => "the run is complete".to_owned(),
+            Ok(Outcome::Drained { reason }) => reason.clone(),
+            Ok(Outcome::Stopped) => format!("stopped by {}", shutdown::received().unwrap_or("its owner")),
+            Err(error) => error.to_string(),
+        };
+        // Another coordinator may have taken the folder over.
+        if self.found() != Found::Another
+            && let Err(error) = self.write(Some(&why))
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Whose announcement is in the file.
+    fn found(&self) -> Found {
+        let found = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        match found {
+            Some(found) if found == self.content => Found::Own,
+            Some(found) if ["address", "listen"].iter().all(|key| found[key].is_string()) => Found::Another,
+            _ => Found::Nothing,
+        }
+    }
+
+    fn text(&self, ended: Option<&str>) -> String {
+        let mut content = self.content.clone();
+        if let Some(ended) = ended {
+            content["ended"] = ended.into();
+        }
+        format!("{content:#}\n")
+    }
+}
+
+/// The port that the coordinator before this one listened on. `None` where it left no announcement that can be read.
+pub(crate) fn port_of_before(out: &Path) -> Option<String> {
+    let path = out.join(ADDRESS_FILE);
+    let bytes = fs::read(&path).ok()?;
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(before) => Some(before["listen"].as_str()?.rsplit_once(':')?.1.to_owned()),
+        Err(error) => {
+            tracing::warn!(
+                "{} announces no coordinator ({error}): this one takes a new port",
+                path.display()
+            );
+            None
+        }
+    }
+}

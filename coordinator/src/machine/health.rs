@@ -1,0 +1,157 @@
+//! Which ranks are silent, and which leases make no progress. Says it and changes nothing: a rank may be restarted, a worker
+//! may be slow, and both are people's to decide.
+
+use uuid::Uuid;
+
+use super::{LeaseId, Machine, Millis, Work};
+
+/// A lease is stalled that is held so many times as long as the longest of the last leases of its kind…
+const TIMES_AS_LONG: u64 = 5;
+/// …and for so many lease deadlines,
+const DEADLINES: u64 = 2;
+/// or for so many, where no lease of its kind was submitted yet.
+const DEADLINES_OF_THE_FIRST: u64 = 40;
+
+/// Whether a rank is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RankHealth {
+    /// Which.
+    pub rank: u32,
+    /// Time since it was last heard; since this process started where it never was.
+    pub unheard: Millis,
+    /// Whether this process has heard it at all.
+    pub heard: bool,
+    /// Whether it has joined the ranks that come together, or are together.
+    pub joined: bool,
+    /// Whether it has not been heard for a lease's deadline.
+    pub silent: bool,
+}
+
+/// A lease and its age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldLease {
+    /// Which.
+    pub id: LeaseId,
+    /// Its holder.
+    pub worker: Uuid,
+    /// Of what.
+    pub work: Work,
+    /// Time since it was granted.
+    pub age: Millis,
+    /// Whether it is held far longer than others were.
+    pub stalled: bool,
+}
+
+impl Machine {
+    /// The ranks that the learner is to have, but for those that were told to leave. Time runs from 0, the start of this
+    /// process.
+    pub fn rank_health(&self, now: Millis) -> Vec<RankHealth> {
+        let ranks = (0..self.world.size()).filter(|rank| !self.ranks_told.contains(rank));
+        let health = |rank| {
+            let last = self.ranks_heard.get(&rank).copied();
+            let unheard = Millis(now.0.saturating_sub(last.unwrap_or_default().0));
+            let silent = unheard >= self.plan.lease_deadline && !self.complete;
+            RankHealth { rank, unheard, heard: last.is_some(), joined: self.world.is_here(rank), silent }
+        };
+        ranks.map(health).collect()
+    }
+
+    /// The leases that are held, the oldest first.
+    pub fn old_leases(&self, now: Millis) -> Vec<OldLease> {
+        let deadlines = |count: u64| self.plan.lease_deadline.0.saturating_mul(count);
+        let lease = |(id, held): (LeaseId, &super::Held)| {
+            let bound = match self.leases.longest(held.work) {
+                Some(longest) => longest.0.saturating_mul(TIMES_AS_LONG).max(deadlines(DEADLINES)),
+                None => deadlines(DEADLINES_OF_THE_FIRST),
+            };
+            let age = Millis(now.0.saturating_sub(held.granted.0));
+            OldLease { id, worker: held.worker, work: held.work, age, stalled: age.0 >= bound }
+        };
+        // Numbers ascend with time.
+        self.leases.by_age().map(lease).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Event, Filled, Join, Lease, Plan, Recovered};
+    use super::*;
+
+    fn machine() -> Machine {
+        let plan = Plan {
+            steps: 9,
+            prompts_per_step: 4,
+            prompts_per_lease: 1,
+            refill_attempts: 0,
+            max_policy_lag: 0,
+            evaluate_every_steps: 0,
+            evaluation_prompts: 0,
+            evaluation_prompts_per_lease: 1,
+            evaluations_may_end: false,
+            lease_deadline: Millis(100),
+        };
+        Machine::restore(plan, Recovered::default())
+    }
+
+    const LEARNER: [Uuid; 2] = [Uuid::from_u128(10), Uuid::from_u128(11)];
+
+    fn silent(machine: &Machine, now: u64) -> Vec<u32> {
+        machine.rank_health(Millis(now)).iter().filter(|rank| rank.silent).map(|rank| rank.rank).collect()
+    }
+
+    #[test]
+    fn a_rank_that_is_not_heard_is_silent() {
+        let mut machine = machine();
+        assert!(machine.rank_health(Millis(1_000)).is_empty());
+        let join =
+            |rank: u32| Join { learner: LEARNER[rank as usize], rank, world_size: 2, ..Join::default() };
+        machine.step(Millis(150), Event::RankJoined(join(0)));
+        assert_eq!(silent(&machine, 150), [1], "it has not come since the start");
+        machine.step(Millis(160), Event::RankJoined(join(1)));
+        assert_eq!(silent(&machine, 240), [0_u32; 0]);
+        machine.step(Millis(245), Event::RankAlive { learner: LEARNER[0] });
+        assert_eq!(silent(&machine, 260), [1]);
+        machine.step(
+            Millis(270),
+            Event::BatchWanted { rank: 1, learner: LEARNER[1], step: podium_grpo::Step(0) },
+        );
+        assert_eq!(silent(&machine, 300), [0_u32; 0]);
+        machine.step(Millis(900), Event::DrainWanted { reason: "enough".into() });
+        machine.step(
+            Millis(900),
+            Event::BatchWanted { rank: 0, learner: LEARNER[0], step: podium_grpo::Step(0) },
+        );
+        assert_eq!(silent(&machine, 1_000), [1], "a rank that was told to leave is missed by nobody");
+    }
+
+    #[test]
+    fn a_lease_that_is_kept_alive_and_never_submitted_is_stalled() {
+        let mut machine = machine();
+        let [idler, worker] = [1, 2].map(Uuid::from_u128);
+        let lease = |machine: &mut Machine, now: u64, worker: Uuid| -> Lease {
+            machine.step(Millis(now), Event::WorkerRegistered { worker });
+            match machine.step(Millis(now), Event::LeaseWanted { worker }).into_iter().next() {
+                Some(Action::Grant(lease)) => lease,
+                other => panic!("no lease but {other:?}"),
+            }
+        };
+        let kept = lease(&mut machine, 0, idler);
+        let beat = |machine: &mut Machine, now: u64| {
+            machine.step(Millis(now), Event::Heartbeat { worker: idler, leases: vec![kept.id] });
+        };
+        (1..=400).for_each(|beats| beat(&mut machine, beats * 10));
+        let stalled =
+            |machine: &Machine, now: u64| machine.old_leases(Millis(now)).iter().any(|lease| lease.stalled);
+        assert!(!stalled(&machine, 3_999) && stalled(&machine, 4_000), "without others to compare it with");
+
+        let done = lease(&mut machine, 4_000, worker);
+        let filled = done.slots.iter().map(|&slot| Filled { slot, zero_variance: false }).collect();
+        machine.step(Millis(4_060), Event::Scored { worker, lease: Some(done.id), filled });
+        let late = lease(&mut machine, 4_060, worker);
+        beat(&mut machine, 4_060);
+        let oldest = machine.old_leases(Millis(4_100));
+        assert_eq!((oldest[0].worker, oldest[0].age, oldest[0].stalled), (idler, Millis(4_100), true));
+        assert_eq!((oldest[1].id, oldest[1].stalled), (late.id, false));
+        assert!(machine.old_leases(Millis(4_360))[1].stalled, "five times 60 ms");
+    }
+}

@@ -1,0 +1,43 @@
+//! Connections as they come in, also while the process has no descriptors left for more.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Pause after a connection that could not be accepted: the next attempt would fail at once for the same reason.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The connections of a listener. One that cannot be accepted is tried again; the first failure of a row is logged.
+pub(super) fn connections(listener: TcpListener) -> ReceiverStream<io::Result<TcpStream>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut failed = false;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = sender.closed() => return,
+            };
+            match accepted {
+                Ok((connection, _)) => {
+                    failed = false;
+                    if sender.send(Ok(connection)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::error!(
+                            "cannot accept connections ({error}): new ones wait until others have ended; where too many files \
+                             are open, raise the limit (ulimit -Hn)"
+                        );
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}

@@ -1,0 +1,86 @@
+//! Runs that the `podium` command starts, for tests that disturb them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Process, Run, binary, path_text, weights_hash};
+
+/// A run of the embedded demo under one `podium` process.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its folder, and questions to its coordinator.
+    pub run: Run,
+    settings: Vec<String>,
+}
+
+impl Launched {
+    /// A run that has not been started.
+    pub fn new(settings: &[&str]) -> Result<Self> {
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Ok(Self { run: Run::to_come()?, settings })
+    }
+
+    /// The arguments of `podium` that start or continue it.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments =
+            vec!["demo".to_owned(), "--out".to_owned(), path_text(&self.run.out()).to_owned()];
+        for setting in &self.settings {
+            arguments.extend(["--set".to_owned(), setting.clone()]);
+        }
+        arguments
+    }
+
+    /// A command that starts or continues it; `podium` is another copy of the program than the built one, if named.
+    pub fn command(&self, podium: Option<&Path>) -> Command {
+        let mut command = Command::new(podium.map_or_else(|| binary("podium"), Path::to_owned));
+        command.args(self.arguments());
+        command
+    }
+
+    /// Starts or continues it.
+    pub fn start(&self, name: &str) -> Result<Process> {
+        Process::start(name, self.command(None), self.run.folder())
+    }
+
+    /// Waits until so many steps are committed.
+    pub async fn reach(&self, step: u64) -> Result<()> {
+        self.run.wait_until("a step", |status| status.step >= step).await.map(drop)
+    }
+
+    /// Requires the weights of an undisturbed run.
+    pub fn check_weights(&self, version: u64, undisturbed: &str) -> Result<()> {
+        let found = self.run.weights_hash(version)?;
+        ensure!(found == undisturbed, "the weights differ from those of an undisturbed run");
+        Ok(())
+    }
+
+    /// Sends a signal to the coordinator.
+    pub fn signal_coordinator(&self, signal: Signal) -> Result<()> {
+        let pid = self.run.coordinator_pid()?;
+        Ok(kill(Pid::from_raw(pid.try_into()?), signal)?)
+    }
+}
+
+/// The weights of an undisturbed run.
+pub fn undisturbed(settings: &[&str], version: u64) -> Result<String> {
+    let launched = Launched::new(settings)?;
+    launched.start("undisturbed")?.wait_for_success()?;
+    weights_hash(&launched.run.out(), version)
+}
+
+/// What `podium` with these arguments exits with and says on both outputs.
+pub fn podium<A: AsRef<OsStr>>(arguments: &[A]) -> Result<(Option<i32>, String)> {
+    let output = Command::new(binary("podium")).args(arguments).output()?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// What `podium status` says of a run.
+pub fn status(run: &Run) -> Result<(Option<i32>, String)> {
+    podium(&["status", "--out", path_text(&run.out())])
+}
