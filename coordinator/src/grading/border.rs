@@ -228,8 +228,8 @@ impl Border {
         if !(completion.allowed.is_empty() || self.sampling.for_work(Work::of(slot).0).constrain_answers) {
             return Err(Error::Restricted { slot, completion: index });
         }
-        // Written so that what is not a number is refused as well.
-        let impossible = completion.logprobs.iter().position(|logprob| !(*logprob >= LEAST_LOGPROB));
+        let is_impossible = |logprob: &f32| logprob.is_nan() || *logprob < LEAST_LOGPROB;
+        let impossible = completion.logprobs.iter().position(is_impossible);
         match impossible {
             Some(position) => {
                 let logprob = completion.logprobs[position];
