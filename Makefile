@@ -5,10 +5,11 @@ PODIUM := $(or $(CARGO_TARGET_DIR),target)/release/podium
 LEARNER_SFT := $(dir $(PODIUM))podium-learner sft --run-file deploy/configs/embedded-sft.toml --device cpu
 SHARED := $(or $(PODIUM_SHARED),../shared)
 MOVIELENS ?= data/ml-100k
+SMOLLM2 ?= runs/smollm2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity gpu prometheus namespaces slurm fuzz lint format docs check-config benchmark \
+.PHONY: help setup build demo movielens test parity thinking gpu prometheus namespaces slurm fuzz lint format docs check-config benchmark \
 	embedded-start configuration dashboards oracle fixtures ci clean distclean
 
 help: ## this list
@@ -30,7 +31,11 @@ test: build ## all tests; needs no network once set up
 	cargo test --release --workspace $(ARGS)
 
 parity: oracle build ## compare with Transformers, PEFT and TRL, and with figures on MovieLens; needs $PODIUM_SHARED or ../shared
-	cargo test --release --workspace --features podium-tests/parity --test parity --test movielens $(ARGS) -- --nocapture
+	cargo test --release --workspace --features podium-tests/parity --test parity --test movielens $(ARGS) -- --nocapture --skip smollm2
+
+thinking: oracle build ## SmolLM2-135M with templates that open and close the think block, minutes on two cores; needs $PODIUM_SHARED or ../shared
+	bash $(SHARED)/smollm2/make.sh $(SMOLLM2) .venv-oracle/bin/python
+	PODIUM_SMOLLM2=$(abspath $(SMOLLM2)) cargo test --release --workspace --features podium-tests/parity --test parity smollm2 $(ARGS) -- --nocapture
 
 gpu: build ## what needs a GPU; fails where there is none
 	cargo test --release -p podium-tests --features gpu --test gpu $(ARGS)

@@ -10,7 +10,6 @@ use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit, Step};
 use podium_proto::convert::{Slot, SlotResult};
 use podium_proto::v1;
 use podium_recsys::ItemId;
-use podium_recsys::completion::{self, Expected};
 use podium_recsys::diagnostics::Answer;
 use podium_recsys::reward::ItemReward;
 use podium_recsys::task::{Case, Grade, Task};
@@ -167,12 +166,7 @@ impl From<Reading> for Answer {
 
 /// Reads a completion the way it was graded.
 pub fn read(task: &Task, case: &Case, text: &str) -> Reading {
-    let expected = Expected {
-        options: task.answer(),
-        candidates: &case.candidates,
-        catalogue: &task.dataset().catalogue,
-    };
-    let ranking = completion::parse(text, &expected).ranking.iter().map(|listed| listed.item).collect();
+    let ranking = task.parse(case, text).ranking.iter().map(|listed| listed.item).collect();
     Reading { grade: task.grade(case, text), ranking }
 }
 

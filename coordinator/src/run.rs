@@ -9,7 +9,7 @@ use podium_grpo::PolicyVersion;
 use podium_recsys::synthetic::{self, Oracle};
 use podium_recsys::{Dataset, Task, dataset, task};
 use podium_runtime::{advertise, durable};
-use podium_tokenizer::{Tokenizer, Variables};
+use podium_tokenizer::{Chat, Variables};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -60,7 +60,7 @@ pub enum Error {
     /// There is nothing to start from.
     #[error(transparent)]
     Policy(#[from] policies::Error),
-    /// The policy's tokenizer, which measures prompts, cannot be read.
+    /// The policy's tokenizer or chat template, which measure and end prompts, cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
     /// Submitted results cannot be checked against the policy.
@@ -229,8 +229,8 @@ fn prepare(
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
     let config = policies.file(PolicyVersion::START, "config.json")?;
     let border = Border::open(file, config.parent().unwrap_or(Path::new("")))?;
-    check_tokenizer(&policies)?;
-    let task = measured(Task::new(dataset, &file.task(), file.run.seed, base)?, file, &policies)?;
+    let task = rendered(Task::new(dataset, &file.task(), file.run.seed, base)?, file, &policies)?;
+    task.check_thinking()?;
     tracing::info!("the reward is {}", task.rewards().extremes());
     for violation in task.rewards().violations() {
         tracing::warn!(
@@ -289,25 +289,17 @@ fn age_warning(file: &RunFile) -> Option<String> {
     })
 }
 
-/// The tokenizer of the policy that the run starts from.
-fn tokenizer(policies: &Policies) -> Result<Tokenizer, Error> {
+/// The task with the policy's own tokenizer and chat template, which count the tokens of prompts and may open or close the
+/// think block. Refuses a policy whose prompts cannot be rendered or whose completions cannot end, before anything is
+/// leased.
+fn rendered(task: Task, file: &RunFile, policies: &Policies) -> Result<Task, Error> {
     let path = policies.file(PolicyVersion::START, "tokenizer.json")?;
-    Ok(Tokenizer::load(path.parent().unwrap_or(Path::new("")))?)
-}
-
-/// Refuses a policy whose prompts cannot be rendered or whose completions cannot end, before anything is leased.
-fn check_tokenizer(policies: &Policies) -> Result<(), Error> {
-    Ok(tokenizer(policies)?.check_for_training()?)
-}
-
-/// The task with the policy's own tokenizer to count by, where prompts have a budget in tokens.
-fn measured(task: Task, file: &RunFile, policies: &Policies) -> Result<Task, Error> {
-    if file.prompt.max_tokens.is_none() {
-        return Ok(task);
-    }
-    let tokenizer = tokenizer(policies)?;
     let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
-    Ok(task.measured_with(Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?))))
+    let chat = Arc::new(Chat::load(path.parent().unwrap_or(Path::new("")), variables)?);
+    chat.tokenizer().check_for_training()?;
+    let ends = chat.clone();
+    let task = task.ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?)));
+    Ok(task.measured_with(Arc::new(move |prompt| Ok(chat.length(prompt.messages())?))))
 }
 
 /// The folder of the data set; the embedded one is made where the run file names none.

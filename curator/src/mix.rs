@@ -32,6 +32,12 @@ enum Error {
          answer.require_thinking = false, in this and every later stage"
     )]
     ThinkingRequired,
+    /// Reasoned answers would go on from a think block that is closed.
+    #[error(
+        "the chat template of model.path closes the think block in the prompt, so that completions cannot reason: expected \
+         --share 0, or a template (model.enable_thinking) that leaves the block to the completion"
+    )]
+    ThinkingIsOver,
     /// Too little reasoning is good enough.
     #[error(
         "a share of {share} asks for the reasoning of {wanted} of {users} users, and {found} have reasoning with a \
@@ -93,6 +99,10 @@ impl Arguments {
         }
         let reasoning = self.reasoning(&source)?;
         let reasoned = reasoning.len();
+        let reasons = reasoned > 0 && self.placement == Placement::Completion;
+        if reasons && closes_thinking(&source)? {
+            return Err(Error::ThinkingIsOver.into());
+        }
         let output = self.out.clone().unwrap_or_else(|| source.file(MIXED));
         if self.placement == Placement::Prompt {
             tracing::warn!(
@@ -185,4 +195,10 @@ impl Arguments {
             completion: demonstration.completion,
         }))
     }
+}
+
+/// Whether the policy's chat template closes the think block in the prompt.
+fn closes_thinking(source: &Source) -> anyhow::Result<bool> {
+    let task = source.rendered_task(source.dataset.clone())?;
+    Ok(task.training_cases() > 0 && task.training_case(0, 0)?.thinking_start.is_closed())
 }

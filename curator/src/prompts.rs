@@ -3,18 +3,20 @@
 //! The prompts are those of the run: its template, its candidates, its budget. They are counted in tokens where a
 //! tokenizer is at hand, chat template included, and in characters otherwise.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use podium_config::{Override, RunFile};
+use podium_recsys::completion::ThinkingStart;
 use podium_recsys::dataset::{self, Dataset};
-use podium_recsys::prompt::{self, Measure, Unit};
+use podium_recsys::prompt::{self, Unit};
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Case, Task};
 use podium_runtime::progress::Progress;
-use podium_tokenizer::{Tokenizer, Variables};
+use podium_tokenizer::{Chat, Variables};
 
 use crate::spread::Spread;
 
@@ -59,9 +61,6 @@ pub(crate) enum Error {
     /// The task cannot be set up, or a prompt cannot be written.
     #[error(transparent)]
     Task(#[from] task::Error),
-    /// A prompt cannot be counted.
-    #[error("cannot count a prompt: {0}")]
-    Count(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Lengths and shortenings of the prompts of each file.
@@ -80,6 +79,8 @@ struct Prompts {
     history_shortened: usize,
     history_items_left_out: usize,
     titles_cut: usize,
+    /// How far the think block is at the end of the prompts.
+    thinking: BTreeSet<&'static str>,
     too_long: Vec<String>,
     shown: Vec<String>,
 }
@@ -94,15 +95,15 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
     };
     let mut task = Task::new(dataset, &file.task(), file.run.seed, base)?;
     let folder = arguments.tokenizer.as_deref().or(file.model.path.as_deref());
-    let tokens = folder.map(|folder| counting(folder, &file)).transpose()?;
-    if let Some(measure) = &tokens {
-        task = task.measured_with(measure.clone());
+    let chat = folder.map(|folder| chat(folder, &file)).transpose()?;
+    if let Some(chat) = &chat {
+        task = rendered(task, chat);
     }
-    let count = |case: &Case| match &tokens {
-        Some(measure) => measure(&case.prompt).map_err(Error::Count),
+    let count = |case: &Case| match &chat {
+        Some(chat) => Ok(chat.length(case.prompt.messages())?),
         None => Ok(case.prompt.chars()),
     };
-    let unit = if tokens.is_some() { Unit::Tokens } else { Unit::Chars };
+    let unit = if chat.is_some() { Unit::Tokens } else { Unit::Chars };
     let (train, test) = (task.training_cases(), task.dataset().test.len());
     let training = Prompts::of("training", train.min(arguments.users), arguments.show, count, |index| {
         task.training_case(index, 0)
@@ -113,11 +114,18 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
     Ok(Report { unit, files: [training, held_out] })
 }
 
-/// Counts the tokens that a prompt has for the policy in `folder`.
-pub(crate) fn counting(folder: &Path, file: &RunFile) -> Result<Arc<Measure>, podium_tokenizer::Error> {
-    let tokenizer = Tokenizer::load(folder)?;
+/// The tokenizer and the chat template of the policy in `folder`.
+pub(crate) fn chat(folder: &Path, file: &RunFile) -> Result<Arc<Chat>, podium_tokenizer::Error> {
     let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
-    Ok(Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?)))
+    Ok(Arc::new(Chat::load(folder, variables)?))
+}
+
+/// The task with a policy's tokenizer and chat template, which count the tokens of prompts and may open or close the think
+/// block.
+pub(crate) fn rendered(task: Task, chat: &Arc<Chat>) -> Task {
+    let (lengths, ends) = (chat.clone(), chat.clone());
+    task.measured_with(Arc::new(move |prompt| Ok(lengths.length(prompt.messages())?)))
+        .ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?)))
 }
 
 impl Prompts {
@@ -147,6 +155,7 @@ impl Prompts {
     fn add(&mut self, case: &Case, length: usize, show: usize) {
         let shortening = case.shortening;
         self.lengths.push(length);
+        self.thinking.insert(case.thinking_start.name());
         match shortening.caption_chars {
             Some(0) => self.captions_left_out += 1,
             Some(_) => self.captions_shortened += 1,
@@ -177,6 +186,10 @@ impl fmt::Display for Report {
                 prompts.history_shortened, prompts.history_items_left_out
             )?;
             writeln!(f, "  titles cut                {}", prompts.titles_cut)?;
+            if prompts.thinking.iter().any(|name| *name != ThinkingStart::Absent.name()) {
+                let names: Vec<&str> = prompts.thinking.iter().copied().collect();
+                writeln!(f, "  think block in the prompt {}", names.join(", "))?;
+            }
             writeln!(f, "  too long whatever is left out  {}", prompts.too_long.len())?;
             for error in prompts.too_long.iter().take(NAMED) {
                 writeln!(f, "    {error}")?;

@@ -1,6 +1,7 @@
 //! The data set that a command works on: a run file's, or a folder's.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use podium_config::{Override, RunFile};
@@ -88,7 +89,21 @@ impl Source {
         let task = Task::new(dataset, &self.file.task(), self.file.run.seed, &self.base)?;
         // Prompts are cut to `prompt.max_tokens` as the policy counts them.
         Ok(match (&self.file.model.path, self.file.prompt.max_tokens) {
-            (Some(folder), Some(_)) => task.measured_with(prompts::counting(folder, &self.file)?),
+            (Some(folder), Some(_)) => {
+                let chat = prompts::chat(folder, &self.file)?;
+                task.measured_with(Arc::new(move |prompt| Ok(chat.length(prompt.messages())?)))
+            }
+            _ => task,
+        })
+    }
+
+    /// The same with what the policy's chat template opens or closes of the think block, where the policy is at hand.
+    pub(crate) fn rendered_task(&self, dataset: Dataset) -> Result<Task, Error> {
+        let task = self.task(dataset)?;
+        Ok(match &self.file.model.path {
+            Some(folder) if folder.join("tokenizer.json").exists() => {
+                prompts::rendered(task, &prompts::chat(folder, &self.file)?)
+            }
             _ => task,
         })
     }

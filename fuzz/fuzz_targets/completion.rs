@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use podium_recsys::completion::{Expected, Layout, Parsed, Standing, parse};
+use podium_recsys::completion::{Layout, Parsed, Standing, ThinkingStart};
 use podium_recsys::reward::{Extremes, ItemCredit, Name, Term};
 use podium_recsys::synthetic::{self, World};
 use podium_recsys::task::{Case, Task};
@@ -45,12 +45,10 @@ fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(text);
     let times = (1 << (first >> 4)).min(LONGEST / text.len().max(1)).max(1);
     let text = text.repeat(times);
-    let expected = Expected {
-        options: task.answer(),
-        candidates: &case.candidates,
-        catalogue: &task.dataset().catalogue,
-    };
-    check(task, case, extremes, &text, &parse(&text, &expected));
+    for start in ["", "<think>\n", "<think>\n\n</think>\n\n"] {
+        let case = Case { thinking_start: ThinkingStart::of(start), ..case.clone() };
+        check(task, &case, extremes, &text, &task.parse(&case, &text));
+    }
 });
 
 fn check(task: &Task, case: &Case, extremes: &Extremes, text: &str, parsed: &Parsed<'_>) {

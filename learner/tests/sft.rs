@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use podium_recsys::demonstration::demonstrate;
 use podium_recsys::mixed::{self, Kind, Row};
-use podium_recsys::task::Task;
+use podium_recsys::task::{Case, Task};
 
 const RUN: &str = r#"
 [run]
@@ -124,6 +124,61 @@ fn what_is_missing_is_named() {
     );
     assert!(with("demonstration.reasoning_share=0.0").contains("has a demonstration"));
     assert!(with("sft.bach_size=1").contains("did you mean `sft.batch_size`"));
+}
+
+#[test]
+fn rows_go_on_from_the_think_block_of_the_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let random = ["--init-seed", "7", "--model-config", "config.json", "--set", "sft.steps=1"];
+    succeed(folder.path(), "policy", &random);
+    let file = podium_config::RunFile::parse(RUN, "the test's run file", &[]).unwrap();
+    let dataset = podium_recsys::synthetic::generate(&file.world).unwrap();
+    let task = Task::new(dataset, &file.task(), file.run.seed, Path::new("")).unwrap();
+    let mut rows = Vec::new();
+    for index in 0..8 {
+        let case = task.training_case(index, 0).unwrap();
+        let shown = demonstrate(&task, &file.demonstration, index, 0).unwrap().unwrap();
+        let (prompt, completion) = (shown.prompt, shown.completion);
+        let Case { user, history, candidates, target, .. } = case;
+        let (epoch, kind) = (0, Kind::Reasoned);
+        mixed::write(&mut rows, &Row { user, epoch, kind, history, candidates, target, prompt, completion })
+            .unwrap();
+    }
+    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let flags = [
+        "--model",
+        "policy",
+        "--rows",
+        "rows.jsonl",
+        "--set",
+        "sft.steps=1",
+        "--set",
+        "sft.full_ranking_steps=0",
+    ];
+    let tokens = |out: &str| {
+        let rows = fs::read_to_string(folder.path().join(out).join("metrics.jsonl")).unwrap();
+        serde_json::from_str::<serde_json::Value>(rows.lines().next().unwrap()).unwrap()["num_tokens"]
+            .as_u64()
+    };
+    succeed(folder.path(), "plain", &flags);
+    let template = |end: &str| {
+        let text = format!(
+            "{{{{ messages[0].content }}}}{{% if add_generation_prompt %}}assistant {end}{{% endif %}}"
+        );
+        fs::write(folder.path().join("policy/chat_template.jinja"), text).unwrap();
+    };
+    // A row opens the block with one token, which the prompt has then.
+    template("<think>");
+    succeed(folder.path(), "opened", &flags);
+    assert_eq!(tokens("opened").unwrap() + 8, tokens("plain").unwrap());
+    template("<think> </think>");
+    assert!(fail(folder.path(), &flags).contains("answer.require_thinking is true"));
+    let lenient = [&flags[..], &["--set", "answer.require_thinking=false"]].concat();
+    let refused = fail(folder.path(), &lenient);
+    assert!(
+        refused.contains("rows.jsonl:1: the completion reasons, and the chat template closes"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -29,7 +29,9 @@ pub(crate) struct Options {
     /// Rows with `prompt_ids` (token ids) or `messages` (role and content, for the chat template).
     #[arg(long, value_name = "FILE.jsonl")]
     input: PathBuf,
-    /// The same rows with `completions`: `ids`, `text`, `logprobs` and `finish_reason` of each.
+    /// The same rows with `completions`: `ids`, `text`, `logprobs` and `finish_reason` of each. Rows with `messages` get
+    /// `prompt_ids` and `thinking_start`, which says whether the prompt leaves the think block `absent`, `opened` or
+    /// `closed`: the text goes on from there.
     #[arg(long, value_name = "FILE.jsonl")]
     output: PathBuf,
     /// What each batch took: tokens of its prompts and completions, seconds until all completions had their first token
@@ -219,7 +221,9 @@ fn complete(
             Prompt::Ids(ids) => ids.clone(),
             Prompt::Messages(messages) => {
                 let ids = sampler.prompt(messages, || format!("line {}", row.line))?;
+                let start = sampler.thinking_start(messages, || format!("line {}", row.line))?;
                 row.value.insert("prompt_ids".into(), json!(ids));
+                row.value.insert("thinking_start".into(), json!(start.name()));
                 ids
             }
         };
@@ -333,6 +337,7 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert_eq!(rows[0]["name"], "x");
         assert_eq!(rows[1]["prompt_ids"], json!([2, 4, 5, 6, 3, 4]));
+        assert_eq!((&rows[1]["thinking_start"], rows[0].get("thinking_start")), (&json!("absent"), None));
         for row in &rows {
             let completions = row["completions"].as_array().unwrap();
             assert_eq!(completions.len(), 3);
@@ -362,6 +367,14 @@ mod tests {
         };
         assert_eq!((prompt("{}"), prompt(r#"{"date": "a"}"#)), (json!([6, 7]), json!([5, 7])));
         assert!(template_variables("[1]").is_err());
+    }
+
+    #[test]
+    fn rows_say_what_the_prompt_has_of_the_think_block() {
+        let thinking = tiny::with_generation_prompt(1, "assistant : <think>");
+        let rows = generated(|options| options.model = thinking.path().to_owned(), INPUT).unwrap();
+        assert_eq!(rows[1]["prompt_ids"], json!([2, 4, 5, 6, 3, 4, 12]));
+        assert_eq!(rows[1]["thinking_start"], "opened");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use podium_constraint::Answer;
+use podium_constraint::{Answer, Reasoning};
 use podium_grpo::rng::Stream;
 use podium_grpo::{GroupId, PolicyVersion};
 use podium_proto::convert::{self, Error, Slot, SlotResult};
 use podium_proto::v1;
+use podium_recsys::completion::{Layout, ThinkingStart};
 use podium_tokenizer::Message;
 use podium_transfer::Content;
 use uuid::Uuid;
@@ -51,9 +52,20 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
-    /// The answers that list these items.
-    pub(crate) fn answer(&self) -> Result<Answer, podium_constraint::Error> {
-        Answer::new(self.items.iter().map(String::as_str), self.count, self.lines, self.after_thinking)
+    /// The answers that list these items, after a prompt that ends as `start` says.
+    pub(crate) fn answer(&self, start: ThinkingStart) -> Result<Answer, podium_constraint::Error> {
+        let reasoning = match start {
+            ThinkingStart::Opened { .. } => Reasoning::First,
+            ThinkingStart::Closed { .. } => Reasoning::Over,
+            ThinkingStart::Absent if self.after_thinking => Reasoning::First,
+            ThinkingStart::Absent => Reasoning::Optional,
+        };
+        Answer::new(self.items.iter().map(String::as_str), self.count, self.lines, reasoning)
+    }
+
+    /// How the items are listed.
+    pub(crate) const fn layout(&self) -> Layout {
+        if self.lines { Layout::Titled } else { Layout::Ids }
     }
 }
 
@@ -181,7 +193,7 @@ impl TryFrom<v1::Choices> for Choices {
     fn try_from(message: v1::Choices) -> Result<Self, Error> {
         let v1::Choices { items, count, lines, after_thinking } = message;
         let choices = Self { items, count: count as usize, lines, after_thinking };
-        match choices.answer() {
+        match choices.answer(ThinkingStart::Absent) {
             Ok(_) => Ok(choices),
             Err(error) => Err(invalid("Task.choices", &error, "items that make a list")),
         }

@@ -17,10 +17,11 @@ use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, FinishReason};
 use podium_model::{Finish, LoadOptions, Policy, Precision, checkpoint, device, generate};
 use podium_proto::convert::{Slot, SlotResult};
+use podium_recsys::completion::ThinkingStart;
 use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
-use crate::lease::{Choices, Cost, Lease, Outcome, Sampling, stream};
+use crate::lease::{Choices, Cost, Lease, Outcome, Sampling, Task, stream};
 use crate::policy_cache::{Place, Source};
 
 /// Why there are no completions.
@@ -235,7 +236,7 @@ impl Sampler {
         if lease.sampling.constrain_answers {
             for task in &lease.tasks {
                 let choices = task.choices.as_ref();
-                answers.extend(choices.map(|choices| self.answer(choices, task.slot)).transpose()?);
+                answers.extend(choices.map(|choices| self.answer(choices, task)).transpose()?);
             }
         }
         let batch = Batch {
@@ -258,13 +259,26 @@ impl Sampler {
         Ok(Some(Outcome { source, results: results.collect(), cost }))
     }
 
-    /// The answers that list `choices`, as tokens spell them.
-    fn answer(&self, choices: &Choices, slot: Slot) -> Result<Answer, Error> {
+    /// The answers to a task that list `choices`, as tokens spell them.
+    fn answer(&self, choices: &Choices, task: &Task) -> Result<Answer, Error> {
+        let start = self.thinking_start(&task.messages, || task.slot.to_string())?;
         let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
         let items = choices.items.iter().map(|item| tokenizer.normalized(item));
         let items = items.collect::<Result<_, _>>().map_err(Error::Vocabulary)?;
         let spelled = Choices { items, ..choices.clone() };
-        spelled.answer().map_err(|source| Error::Choices { what: slot.to_string(), source })
+        spelled.answer(start).map_err(|source| Error::Choices { what: task.slot.to_string(), source })
+    }
+
+    /// How far the think block is at the end of a conversation's prompt; `what` names it in errors.
+    pub(crate) fn thinking_start(
+        &self,
+        messages: &[Message],
+        what: impl FnOnce() -> String,
+    ) -> Result<ThinkingStart, Error> {
+        let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
+        let prompt = tokenizer.generation_prompt(messages, &self.variables);
+        let prompt = prompt.map_err(|source| Error::Prompt { what: what(), source })?;
+        Ok(ThinkingStart::of(&prompt))
     }
 
     /// The token ids of a conversation that the policy is to go on with; `what` names it in errors.

@@ -15,6 +15,11 @@ pub(crate) const END: u32 = 1;
 
 /// A folder with random weights of this seed. Architecture and tokenizer are always the same.
 pub(crate) fn folder(seed: u64) -> TempDir {
+    with_generation_prompt(seed, "assistant :")
+}
+
+/// The same with another end of the chat template's prompts.
+pub(crate) fn with_generation_prompt(seed: u64, generation_prompt: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     Policy::random(&config(path), seed, LoadOptions::default()).unwrap().save(path).unwrap();
@@ -29,8 +34,10 @@ pub(crate) fn folder(seed: u64) -> TempDir {
         "pre_tokenizer": {"type": "WhitespaceSplit"},
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
     });
-    let template = "{% for message in messages %}{{ message.role }} : {{ message.content }} {% endfor %}\
-        {% if add_generation_prompt %}assistant :{% endif %}";
+    let template = format!(
+        "{{% for message in messages %}}{{{{ message.role }}}} : {{{{ message.content }}}} {{% endfor %}}\
+        {{% if add_generation_prompt %}}{generation_prompt}{{% endif %}}"
+    );
     fs::write(path.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let settings = json!({"eos_token": "<end>", "chat_template": template});
     fs::write(path.join("tokenizer_config.json"), settings.to_string()).unwrap();

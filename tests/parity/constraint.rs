@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use podium_constraint::{Answer, Completions, Constraint, Vocabulary};
+use podium_constraint::{Answer, Completions, Constraint, Reasoning, Vocabulary};
 use podium_grpo::rng::Stream;
-use podium_recsys::completion::{self, Expected, Layout, Options};
+use podium_recsys::completion::{self, Expected, Layout, Options, ThinkingStart};
 use podium_recsys::{Catalogue, Item, ItemId};
 use podium_tokenizer::Tokenizer;
 
@@ -52,7 +52,7 @@ fn qwen3_spells_answers_within_the_constraint() -> Result<()> {
         let entries: Vec<String> =
             candidates.iter().map(|id| completion::entry(*id, &catalogue, layout)).collect();
         let entries = entries.iter().map(String::as_str);
-        let answer = Answer::new(entries, options.list_length, layout == Layout::Titled, true)?;
+        let answer = Answer::new(entries, options.list_length, layout == Layout::Titled, Reasoning::First)?;
         let mut completions = Completions::new(Constraint::new(vocabulary.clone(), answer), 2);
 
         let written = completion::write(Some("so"), &candidates[..10], &catalogue, layout);
@@ -71,8 +71,9 @@ fn qwen3_spells_answers_within_the_constraint() -> Result<()> {
             (sets, members, largest) = (sets + 1, members + allowed.len(), largest.max(allowed.len()));
             sampled.push(allowed[stream.below(allowed.len() as u64) as usize]);
         }
-        let text = tokenizer.decode(&sampled, true)?;
-        let expected = Expected { options: &options, candidates, catalogue: &catalogue };
+        let (text, _) = tokenizer.decode_with_ends(&sampled)?;
+        let thinking_start = ThinkingStart::Absent;
+        let expected = Expected { options: &options, candidates, catalogue: &catalogue, thinking_start };
         let form = completion::parse(&text, &expected).form;
         ensure!(form.is_well_formed(), "{form}: {text:?}");
     }

@@ -14,5 +14,6 @@ mod grpo;
 mod podium;
 mod reference;
 mod templates;
+mod thinking;
 mod tokenizer;
 mod updates;

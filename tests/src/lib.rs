@@ -312,6 +312,24 @@ impl Run {
     }
 }
 
+/// The policy that the demo starts from, with a chat template that ends prompts so instead of its own, if one is given.
+pub fn embedded_start(generation_prompt: Option<&str>) -> Result<tempfile::TempDir> {
+    let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/launcher/embedded/start");
+    let folder = tempfile::tempdir()?;
+    for entry in fs::read_dir(start)? {
+        let entry = entry?;
+        fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
+    }
+    if let Some(generation_prompt) = generation_prompt {
+        let template = format!(
+            "{{%- for message in messages %}}{{{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}}}\
+             {{%- endfor %}}{{%- if add_generation_prompt %}}{{{{- '<|im_start|>' }}}}{generation_prompt}{{%- endif %}}"
+        );
+        fs::write(folder.path().join("chat_template.jinja"), template)?;
+    }
+    Ok(folder)
+}
+
 /// SHA-256 of the weights of a policy version in a run folder.
 pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
     let folder = out.join("policy").join(version.to_string());

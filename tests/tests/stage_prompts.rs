@@ -2,16 +2,19 @@
 //!
 //! Two faults of the method's released code cannot happen here: the chat template was missing in one of the stages (4), and
 //! the loss of fine-tuning was on the prompt too (9). A step of fine-tuning says its loss; the log-probabilities of the
-//! same completions after the prompts that a rollout worker recorded have to give it.
+//! same completions after the prompts that a rollout worker recorded have to give it. This holds for chat templates that
+//! leave the think block to the completion, and for those that open or close it in the prompt.
 
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use podium_config::RunFile;
 use podium_recsys::demonstration::demonstrate;
 use podium_recsys::{Task, synthetic};
-use podium_tests::{Process, Run, path_text, rows};
-use podium_tokenizer::Tokenizer;
+use podium_tests::{Process, Run, embedded_start, path_text, rows};
+use podium_tokenizer::{Chat, Variables};
 use serde_json::{Value, json};
 
 /// Prompts of the step, and demonstrations of the batch.
@@ -19,13 +22,39 @@ const PROMPTS: usize = 4;
 
 #[test]
 fn fault_04_and_09_one_template_and_a_loss_on_completions_alone() -> Result<()> {
-    let run = Run::embedded(&[
+    let completion = compare(None, &[])?;
+    ensure!(completion.starts_with("<think>"), "{completion}");
+    Ok(())
+}
+
+#[test]
+fn completions_after_an_opened_think_block_go_on_in_it() -> Result<()> {
+    let completion = compare(Some("assistant\n<think>"), &[])?;
+    ensure!(!completion.contains("<think>") && completion.contains("</think>"), "{completion}");
+    Ok(())
+}
+
+#[test]
+fn completions_after_a_closed_think_block_are_the_answer() -> Result<()> {
+    let completion = compare(Some("assistant\n<think></think>"), &["answer.require_thinking=false"])?;
+    ensure!(completion.starts_with("[ITEM_") && !completion.contains("think"), "{completion}");
+    Ok(())
+}
+
+/// Compares the loss of fine-tuning with the log-probabilities of what it learns after recorded prompts. Returns one of the
+/// completions that are imitated.
+fn compare(generation_prompt: Option<&str>, settings: &[&str]) -> Result<String> {
+    let folder = embedded_start(generation_prompt)?;
+    let policy = format!("model.path={}", path_text(folder.path()));
+    let small = [
+        &policy,
         "run.steps=1",
         "run.record_groups=true",
         "rollout.prompts_per_step=4",
         "rollout.prompts_per_lease=4",
         "evaluation.users=4",
-    ])?;
+    ];
+    let run = Run::embedded(&[&small[..], settings].concat())?;
     let mut processes = vec![run.coordinator("coordinator")?];
     processes.push(run.worker("worker")?);
     processes.push(run.learner("learner", 0, 1)?);
@@ -34,16 +63,22 @@ fn fault_04_and_09_one_template_and_a_loss_on_completions_alone() -> Result<()> 
     ensure!(groups.len() == PROMPTS, "{} groups", groups.len());
 
     // Both go through the training users of the first epoch in the same order, with the same candidates.
-    let file = RunFile::load(std::path::Path::new(run.run_file()), &[])?;
+    let file = RunFile::load(Path::new(run.run_file()), &[])?;
     let start = file.model.path.clone().context("the run starts from nothing")?;
-    let tokenizer = Tokenizer::load(&start)?;
+    let chat = Arc::new(Chat::load(&start, Variables::prompt(None, &file.model.template_variables))?);
+    let (tokenizer, ends) = (chat.tokenizer(), chat.clone());
     let end_of_turn = tokenizer.end_of_turn_id().context("no end of turn")?;
-    let task =
-        Task::new(synthetic::generate(&file.world)?, &file.task(), file.run.seed, std::path::Path::new(""))?;
-    let mut sampled = Vec::new();
+    let task = Task::new(synthetic::generate(&file.world)?, &file.task(), file.run.seed, Path::new(""))?
+        .ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?)));
+    let (mut sampled, mut imitated) = (Vec::new(), String::new());
     for (group, index) in groups.iter().zip(task.training_order(0)) {
         let shown = demonstrate(&task, &file.demonstration, index, 0)?.context("nothing to imitate")?;
+        ensure!(
+            group["prompt_ids"] == json!(chat.encode(shown.prompt.messages())?),
+            "another prompt: {group}"
+        );
         let mut completion = tokenizer.encode(&shown.completion)?;
+        imitated = shown.completion;
         completion.push(end_of_turn);
         sampled.push(json!({ "prompt_ids": group["prompt_ids"], "completion_ids": completion }));
     }
@@ -71,5 +106,5 @@ fn fault_04_and_09_one_template_and_a_loss_on_completions_alone() -> Result<()> 
     let loss = step["loss"].as_f64().context("no loss")?;
     ensure!((loss - expected).abs() < 1e-4 * expected, "fine-tuning's loss is {loss}, expected {expected}");
     ensure!(step["num_tokens"] == logprobs.len(), "{step}: expected {} completion tokens", logprobs.len());
-    Ok(())
+    Ok(imitated)
 }

@@ -1,9 +1,10 @@
 //! The automaton of an answer, over the bytes of a completion's text.
 //!
 //! ```text
-//! completion = reasoning answer stop            where reasoning is required
-//!            | [gap reasoning] answer stop      where it is not
-//! reasoning  = anything up to and with the first "</think>", starting with "<think>" where it is not required
+//! completion = reasoning answer stop            where reasoning is required, or has begun in the prompt
+//!            | [gap reasoning] answer stop      where it is optional
+//!            | answer stop                      where it is over with the prompt
+//! reasoning  = anything up to and with the first "</think>", starting with "<think>" where it is optional
 //! answer     = gap item (gap item)…             `count` different items
 //! gap        = at most two of " " and "\n"; between items that stand on lines of their own at least one "\n"
 //! ```
@@ -47,6 +48,17 @@ pub enum Error {
     },
 }
 
+/// Whether reasoning comes before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reasoning {
+    /// The answer follows the first `</think>`: reasoning is required, or the prompt has begun it.
+    First,
+    /// The answer may follow a think block, or be all there is.
+    Optional,
+    /// The prompt has closed the think block: the answer is all there is.
+    Over,
+}
+
 /// What an answer may list.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -54,7 +66,7 @@ pub struct Answer {
     items: Texts,
     count: usize,
     lines: bool,
-    reasoning_required: bool,
+    reasoning: Reasoning,
 }
 
 /// How far a completion has come.
@@ -103,13 +115,12 @@ impl Gap {
 }
 
 impl Answer {
-    /// Answers that list `count` different ones of `items`, each on a line of its own if `lines` says so. The answer
-    /// follows reasoning, or, unless `reasoning_required`, may be all there is.
+    /// Answers that list `count` different ones of `items`, each on a line of its own if `lines` says so.
     pub fn new<'a>(
         items: impl IntoIterator<Item = &'a str>,
         count: usize,
         lines: bool,
-        reasoning_required: bool,
+        reasoning: Reasoning,
     ) -> Result<Self, Error> {
         let mut items: Vec<&str> = items.into_iter().collect();
         if count == 0 || count > items.len() || items.len() > usize::from(u16::MAX) {
@@ -124,20 +135,15 @@ impl Answer {
         if let Some(pair) = items.windows(2).find(|pair| pair[1].starts_with(pair[0])) {
             return Err(Error::Beginning { text: shortened(pair[0]) });
         }
-        Ok(Self {
-            items: Texts::new(items.iter().map(|text| text.as_bytes())),
-            count,
-            lines,
-            reasoning_required,
-        })
+        Ok(Self { items: Texts::new(items.iter().map(|text| text.as_bytes())), count, lines, reasoning })
     }
 
     /// The state before the first byte of a completion.
     pub fn start(&self) -> State {
-        let place = if self.reasoning_required {
-            Place::Reasoning { closing: 0 }
-        } else {
-            Place::Gap(Gap::before_answer(true))
+        let place = match self.reasoning {
+            Reasoning::First => Place::Reasoning { closing: 0 },
+            Reasoning::Optional => Place::Gap(Gap::before_answer(true)),
+            Reasoning::Over => Place::Gap(Gap::before_answer(false)),
         };
         State { place, listed: Vec::new() }
     }

@@ -11,6 +11,6 @@ mod constraint;
 mod texts;
 mod vocabulary;
 
-pub use answer::{Answer, Error, State};
+pub use answer::{Answer, Error, Reasoning, State};
 pub use constraint::{Completions, Constraint, reasoning_end};
 pub use vocabulary::Vocabulary;

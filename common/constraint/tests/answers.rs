@@ -4,8 +4,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use podium_constraint::{Answer, Completions, Constraint, Error, Vocabulary};
-use podium_recsys::completion::{self, Expected, Form, Layout, Options};
+use podium_constraint::{Answer, Completions, Constraint, Error, Reasoning, Vocabulary};
+use podium_recsys::completion::{self, Expected, Form, Layout, Options, ThinkingStart};
 use podium_recsys::{Catalogue, Item, ItemId};
 use podium_tokenizer::Tokenizer;
 use proptest::prelude::*;
@@ -26,21 +26,35 @@ struct Case {
     catalogue: Catalogue,
     candidates: Vec<ItemId>,
     options: Options,
+    start: ThinkingStart,
 }
 
 impl Case {
+    fn reasoning(&self) -> Reasoning {
+        match self.start {
+            ThinkingStart::Opened { .. } => Reasoning::First,
+            ThinkingStart::Closed { .. } => Reasoning::Over,
+            ThinkingStart::Absent if self.options.require_thinking => Reasoning::First,
+            ThinkingStart::Absent => Reasoning::Optional,
+        }
+    }
+
     fn constraint(&self, vocabulary: &Arc<Vocabulary>) -> Constraint {
         let entry = |id: &ItemId| completion::entry(*id, &self.catalogue, self.options.layout);
         let entries: Vec<String> = self.candidates.iter().map(entry).collect();
         let lines = self.options.layout == Layout::Titled;
-        let (count, required) = (self.options.list_length, self.options.require_thinking);
-        let answer = Answer::new(entries.iter().map(String::as_str), count, lines, required).unwrap();
+        let count = self.options.list_length;
+        let answer = Answer::new(entries.iter().map(String::as_str), count, lines, self.reasoning()).unwrap();
         Constraint::new(vocabulary.clone(), answer)
     }
 
     fn form(&self, text: &str) -> Form {
-        let expected =
-            Expected { options: &self.options, candidates: &self.candidates, catalogue: &self.catalogue };
+        let expected = Expected {
+            options: &self.options,
+            candidates: &self.candidates,
+            catalogue: &self.catalogue,
+            thinking_start: self.start,
+        };
         completion::parse(text, &expected).form
     }
 
@@ -48,7 +62,8 @@ impl Case {
         let mut ranking = self.candidates.clone();
         ranking.rotate_left(first % self.candidates.len());
         ranking.truncate(self.options.list_length);
-        completion::write(thinking, &ranking, &self.catalogue, self.options.layout)
+        let whole = completion::write(thinking, &ranking, &self.catalogue, self.options.layout);
+        completion::after(self.start, &whole, self.options.layout).unwrap()
     }
 }
 
@@ -74,22 +89,26 @@ fn title() -> impl Strategy<Value = String> {
 
 fn case() -> impl Strategy<Value = Case> {
     let titles = prop::collection::btree_map(0..130_u64, title(), 1..9);
-    (titles, any::<prop::sample::Index>(), any::<bool>(), any::<bool>()).prop_map(
-        |(titles, length, titled, require_thinking)| {
+    let prompt = prop::sample::select(vec!["", "<think>", "<think>\n", "<think>\n\n</think>\n\n"]);
+    (titles, any::<prop::sample::Index>(), any::<bool>(), any::<bool>(), prompt).prop_map(
+        |(titles, length, titled, require_thinking, prompt)| {
+            let start = ThinkingStart::of(prompt);
+            let require_thinking = require_thinking && !start.is_closed();
             let item =
                 |(id, title): (u64, String)| Item { id: ItemId(id), title, caption: None, interactions: 0 };
             let candidates: Vec<ItemId> = titles.keys().copied().map(ItemId).collect();
             let layout = if titled { Layout::Titled } else { Layout::Ids };
             let list_length = 1 + length.index(candidates.len());
             let options = Options { list_length, layout, require_thinking };
-            Case { catalogue: Catalogue::new(titles.into_iter().map(item)), candidates, options }
+            Case { catalogue: Catalogue::new(titles.into_iter().map(item)), candidates, options, start }
         },
     )
 }
 
 /// Pieces of the texts that an answer may be, so that tokens cross all borders in it.
 fn pieces(case: &Case, cuts: &[(prop::sample::Index, usize)]) -> Vec<Vec<u8>> {
-    let text = format!("{}\n{}", case.written(Some("so"), 0), case.written(None, 1));
+    let thinking = (!case.start.is_closed()).then_some("so");
+    let text = format!("{}\n{}", case.written(thinking, 0), case.written(None, 1));
     let cut = |(start, length): &(prop::sample::Index, usize)| {
         let start = start.index(text.len());
         text.as_bytes()[start..text.len().min(start + length)].to_vec()
@@ -114,8 +133,10 @@ proptest! {
     ) {
         let pieces = pieces(&case, &cuts);
         let mut completions = Completions::new(case.constraint(&vocabulary(&pieces)), 1);
-        let thinking = b"<think>so</think>".map(u32::from);
-        let mut tokens = if case.options.require_thinking { thinking.to_vec() } else { Vec::new() };
+        let mut tokens: Vec<u32> = match (case.start, case.reasoning()) {
+            (ThinkingStart::Absent, Reasoning::First) => b"<think>so</think>".map(u32::from).to_vec(),
+            _ => Vec::new(),
+        };
         let mut choices = choices.iter().cycle();
         while tokens.last() != Some(&STOP) {
             // Free is only the reasoning: it is to end some time.
@@ -143,7 +164,8 @@ proptest! {
         choices in prop::collection::vec(any::<prop::sample::Index>(), 1..50),
     ) {
         let pieces = pieces(&case, &cuts);
-        let thinking = (thinking || case.options.require_thinking).then_some("so it is");
+        let thinking = (thinking || case.options.require_thinking) && !case.start.is_closed();
+        let thinking = thinking.then_some("so it is");
         let text = case.written(thinking, first);
         prop_assert_eq!(case.form(&text), Form::WellFormed);
         let mut completions = Completions::new(case.constraint(&vocabulary(&pieces)), 1);
@@ -165,7 +187,7 @@ proptest! {
 }
 
 fn items(texts: &[&str]) -> Constraint {
-    let answer = Answer::new(texts.iter().copied(), 2, false, true).unwrap();
+    let answer = Answer::new(texts.iter().copied(), 2, false, Reasoning::First).unwrap();
     Constraint::new(vocabulary(&[b">[".to_vec(), b">!".to_vec(), b"]".to_vec()]), answer)
 }
 
@@ -197,7 +219,8 @@ fn tokens_of_words_lead_to_no_dead_end() {
     let words = [" [1]", " [2]", " [3]", " a", " b", " </think>"];
     let texts: Vec<_> = words.iter().map(|word| Some(word.as_bytes().to_vec())).chain([None]).collect();
     let vocabulary = Arc::new(Vocabulary::new(&texts, &[6]));
-    let answer = |items: &[&str], lines| Answer::new(items.iter().copied(), 2, lines, true).unwrap();
+    let answer =
+        |items: &[&str], lines| Answer::new(items.iter().copied(), 2, lines, Reasoning::First).unwrap();
     let allowed = |answer, tokens: &[u32]| {
         Completions::new(Constraint::new(vocabulary.clone(), answer), 1).allowed(0, tokens).unwrap().to_vec()
     };
@@ -211,7 +234,9 @@ fn tokens_of_words_lead_to_no_dead_end() {
 
 #[test]
 fn items_that_make_no_list_are_refused() {
-    let refused = |items: &[&str], count| Answer::new(items.iter().copied(), count, true, true).unwrap_err();
+    let refused = |items: &[&str], count| {
+        Answer::new(items.iter().copied(), count, true, Reasoning::First).unwrap_err()
+    };
     assert_eq!(refused(&["a"], 0), Error::Count { count: 0, items: 1 });
     assert_eq!(refused(&["a"], 2), Error::Count { count: 2, items: 1 });
     assert!(matches!(refused(&["ab", "b", "a"], 1), Error::Beginning { text } if text == "a"));
@@ -221,7 +246,7 @@ fn items_that_make_no_list_are_refused() {
     }
 }
 
-/// A byte-level tokenizer with merges across the borders of an answer, that normalises.
+/// A byte-level tokenizer with merges across the borders of an answer, that normalises. Its think tags are special tokens.
 fn tokenizer() -> Tokenizer {
     let letters: Vec<char> = (0..256_u32).map(letter).collect();
     let mut vocabulary: Vec<String> = letters.iter().map(char::to_string).collect();
@@ -251,7 +276,7 @@ fn tokenizer() -> Tokenizer {
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
     let file = json!({
         "version": "1.0",
-        "added_tokens": [added(end, "<end>", true), added(end + 1, "<think>", false), added(end + 2, "</think>", false)],
+        "added_tokens": [added(end, "<end>", true), added(end + 1, "<think>", true), added(end + 2, "</think>", true)],
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": byte_level,
         "decoder": byte_level,
@@ -291,7 +316,8 @@ fn the_tokenizers_own_tokens_are_allowed() {
     let vocabulary = Arc::new(Vocabulary::new(&texts, tokenizer.stop_token_ids()));
     for layout in [Layout::Ids, Layout::Titled] {
         let options = Options { list_length: 4, layout, require_thinking: true };
-        let case = Case { catalogue: catalogue.clone(), candidates: candidates.clone(), options };
+        let start = ThinkingStart::Absent;
+        let case = Case { catalogue: catalogue.clone(), candidates: candidates.clone(), options, start };
         for first in 0..5 {
             let text = case.written(Some("so"), first);
             let tokens = tokenizer.encode(&text).unwrap();
@@ -306,6 +332,7 @@ fn the_tokenizers_own_tokens_are_allowed() {
             }
             assert!(restricted > 4);
             assert_eq!(&*completions.allowed(0, &tokens).unwrap(), tokenizer.stop_token_ids());
+            assert_eq!(tokenizer.decode_with_ends(&tokens).unwrap().0, text);
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::task::{Case, Error, Task};
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Share of the training users whose reasoning is shown, drawn with the run's seed; the others are answered without
-    /// a think block, or left out where `answer.require_thinking` holds. Between 0 and 1.
+    /// reasoning, or left out where `answer.require_thinking` holds. Between 0 and 1. No reasoning is shown where the chat
+    /// template closes the think block in the prompt.
     pub reasoning_share: f64,
     /// What is ranked first.
     pub ranking: Ranking,
@@ -47,7 +48,7 @@ pub enum Ranking {
 pub struct Demonstration {
     /// What the policy reads.
     pub prompt: Prompt,
-    /// What it should write.
+    /// What it should write after the chat template's end of the prompt.
     pub completion: String,
 }
 
@@ -60,7 +61,8 @@ pub fn demonstrate(
 ) -> Result<Option<Demonstration>, Error> {
     let case = task.training_case(index, epoch)?;
     let drawn = Stream::new(task.seed(), "demonstration/reasoning", &[case.user.0]).uniform();
-    let reasoning = task.reasoning(index)?.filter(|_| drawn < options.reasoning_share);
+    let shown = drawn < options.reasoning_share && !case.thinking_start.is_closed();
+    let reasoning = task.reasoning(index)?.filter(|_| shown);
     if reasoning.is_none() && task.answer().require_thinking {
         return Ok(None);
     }
@@ -70,7 +72,9 @@ pub fn demonstrate(
         _ => target_first(&case),
     };
     ranking.truncate(task.answer().list_length);
-    let completion = completion::write(reasoning, &ranking, catalogue, task.answer().layout);
+    let layout = task.answer().layout;
+    let whole = completion::write(reasoning, &ranking, catalogue, layout);
+    let completion = completion::after(case.thinking_start, &whole, layout)?;
     Ok(Some(Demonstration { prompt: case.prompt, completion }))
 }
 

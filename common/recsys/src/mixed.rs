@@ -42,7 +42,8 @@ pub struct Row {
     pub target: ItemId,
     /// What the policy reads.
     pub prompt: Prompt,
-    /// What it should write. Loss belongs on this and the end token after it, and on nothing else.
+    /// What it should write, with the whole of its think block: where the chat template opens the block in the prompt, that
+    /// much is left out. Loss belongs on this and the end token after it, and on nothing else.
     pub completion: String,
 }
 

@@ -11,10 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidates::{self, Purpose, Sampler};
-use crate::completion::{self, Expected};
+use crate::completion::{self, Expected, Parsed, ThinkingStart};
 use crate::dataset::{Dataset, TrainingTargets, User};
 use crate::ids::{ItemId, UserId};
-use crate::prompt::{self, Measure, Prompt, Prompts, Shortening};
+use crate::prompt::{self, Ends, Measure, Prompt, Prompts, Shortening};
 use crate::reward::{self, ItemReward, Outcome, Popularity, Question, Rewards, Score};
 
 /// The sections of the run file that make a task of a data set.
@@ -52,6 +52,16 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A completion that reasons where nothing can be thought.
+    #[error(transparent)]
+    Completion(#[from] completion::ThinkingIsOver),
+    /// Nothing can be thought where thinking is required.
+    #[error(
+        "answer.require_thinking is true, and the chat template closes the think block in the prompt, so that no answer \
+         could be well-formed: expected answer.require_thinking = false, or a template that leaves the block to the \
+         completion (model.enable_thinking = true where the template knows it)"
+    )]
+    ThinkingIsOver,
     /// Candidate lists cannot be drawn.
     #[error("cannot draw candidates")]
     Candidates(#[from] candidates::Error),
@@ -94,6 +104,8 @@ pub struct Case {
     pub prompt: Prompt,
     /// What was shortened in it to fit its budget.
     pub shortening: Shortening,
+    /// How far the think block is where the chat template ends the prompt: what completions go on from.
+    pub thinking_start: ThinkingStart,
 }
 
 /// What became of a completion.
@@ -130,6 +142,23 @@ impl Task {
     pub fn measured_with(mut self, measure: Arc<Measure>) -> Self {
         self.prompts.measure_with(measure);
         self
+    }
+
+    /// The same with the chat template's end of prompts, from which completions are read and written. Without it
+    /// completions begin before the think block. All processes of a run have to use the same template.
+    #[must_use]
+    pub fn ended_with(mut self, ends: Arc<Ends>) -> Self {
+        self.prompts.end_with(ends);
+        self
+    }
+
+    /// Refuses a chat template that closes the think block where thinking is required, as the prompt of the first
+    /// training case shows it. Whatever else is wrong with that case is reported where the case is used.
+    pub fn check_thinking(&self) -> Result<(), Error> {
+        match self.training_case(0, 0) {
+            Err(error @ Error::ThinkingIsOver) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The data set.
@@ -214,14 +243,32 @@ impl Task {
         let history = user.history_of(position, self.dataset.max_history);
         let (prompt, shortening) =
             self.prompts.write(&self.dataset.catalogue, user.id, history, &candidates)?;
+        let thinking_start = self.prompts.thinking_start(user.id, &prompt)?;
+        if thinking_start.is_closed() && self.answer.require_thinking {
+            return Err(Error::ThinkingIsOver);
+        }
         let history = history[shortening.history_left_out..].to_vec();
         let target = user.items[position];
-        Ok(Case { user: user.id, past: position, history, candidates, target, prompt, shortening })
+        let user = user.id;
+        Ok(Case { user, past: position, history, candidates, target, prompt, shortening, thinking_start })
     }
 
-    /// Reads `completion`, decoded without special tokens, and scores it.
+    /// Reads `completion`, as the policy wrote it up to its stop token.
+    pub fn parse<'a>(&self, case: &Case, completion: &'a str) -> Parsed<'a> {
+        completion::parse(
+            completion,
+            &Expected {
+                options: &self.answer,
+                candidates: &case.candidates,
+                catalogue: &self.dataset.catalogue,
+                thinking_start: case.thinking_start,
+            },
+        )
+    }
+
+    /// Reads `completion` and scores it.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
-        let parsed = completion::parse(completion, &self.expected(case));
+        let parsed = self.parse(case, completion);
         let question = Question {
             target: case.target,
             candidates: &case.candidates,
@@ -234,13 +281,8 @@ impl Task {
 
     /// What each listed item of `completion` earns, best rank first, for credit by rank.
     pub fn item_rewards(&self, case: &Case, completion: &str) -> Vec<ItemReward> {
-        let parsed = completion::parse(completion, &self.expected(case));
+        let parsed = self.parse(case, completion);
         self.rewards.items(&parsed, case.target)
-    }
-
-    /// What completions of a case are read against.
-    fn expected<'a>(&'a self, case: &'a Case) -> Expected<'a> {
-        Expected { options: &self.answer, candidates: &case.candidates, catalogue: &self.dataset.catalogue }
     }
 }
 

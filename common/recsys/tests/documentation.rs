@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use podium_recsys::completion::{Expected, Form, Layout, Options, parse};
+use podium_recsys::completion::{Expected, Form, Layout, Options, ThinkingStart, parse};
 use podium_recsys::{Catalogue, Item, ItemId};
 
 const PAGE: &str = include_str!("../../../docs/rewards.md");
@@ -44,15 +44,21 @@ fn unescaped(text: &str) -> String {
 }
 
 fn form(layout: Layout, text: &str) -> Form {
+    let options = Options { list_length: 3, layout, require_thinking: true };
+    form_after("", &options, text)
+}
+
+/// The form of a completion of a prompt that the chat template ends so.
+fn form_after(generation_prompt: &str, options: &Options, text: &str) -> Form {
     let catalogue = Catalogue::new((1..=20).map(|id| Item {
         id: ItemId(id),
         title: format!("Title {id}"),
         caption: None,
         interactions: 0,
     }));
-    let options = Options { list_length: 3, layout, require_thinking: true };
     let candidates = [4, 9, 2, 17].map(ItemId);
-    parse(text, &Expected { options: &options, candidates: &candidates, catalogue: &catalogue }).form
+    let thinking_start = ThinkingStart::of(generation_prompt);
+    parse(text, &Expected { options, candidates: &candidates, catalogue: &catalogue, thinking_start }).form
 }
 
 #[test]
@@ -78,5 +84,17 @@ fn odd_completions_are_of_the_form_that_the_page_gives() {
         };
         let example = unescaped(code(row[3]));
         assert_eq!(form(layout, &example).name(), code(row[1]), "{}: {example:?}", row[2]);
+    }
+}
+
+#[test]
+fn completions_after_a_think_block_of_the_prompt_are_of_the_form_that_the_page_gives() {
+    let rows = table("| the prompt ends with |", 4);
+    assert!(rows.len() >= 8);
+    for row in rows {
+        let (prompt, example) = (unescaped(code(row[0])), unescaped(code(row[3])));
+        let start = ThinkingStart::of(&prompt);
+        let options = Options { list_length: 3, layout: Layout::Ids, require_thinking: !start.is_closed() };
+        assert_eq!(form_after(&prompt, &options, &example).name(), code(row[1]), "{}: {example:?}", row[2]);
     }
 }

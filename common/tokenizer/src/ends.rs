@@ -15,7 +15,7 @@ const INCOMPLETE: usize = 8;
 /// What decoders write for bytes that are no character, or not yet one.
 const REPLACEMENT: char = '\u{FFFD}';
 
-/// For each of `ids`, none of them special, the byte of `text` at which its text ends. `text` is what `decode` makes of
+/// For each of `ids`, all of which add to the text, the byte of `text` at which its text ends. `text` is what `decode` makes of
 /// all of them.
 ///
 /// The ends ascend to the length of `text`. Of a character that several tokens spell, all bytes belong to the last of

@@ -60,6 +60,7 @@ pub(crate) struct Folder {
     /// Whether special tokens that are written out in a text are text like any other.
     pub(crate) split_special_tokens: bool,
     pub(crate) stop_token_ids: Vec<u32>,
+    pub(crate) padding_ids: Vec<u32>,
 }
 
 impl Folder {
@@ -75,9 +76,13 @@ impl Folder {
             Some(Value::Bool(split)) => *split,
             Some(other) => return Err(wrong(&path, key, other, "true or false")),
         };
-        let mut stop_token_ids = Vec::new();
+        let (mut stop_token_ids, mut padding_ids) = (Vec::new(), Vec::new());
         for name in [GENERATION_CONFIG, MODEL_CONFIG] {
-            stop_token_ids.extend(end_tokens(&folder.join(name))?);
+            let path = folder.join(name);
+            stop_token_ids.extend(end_tokens(&path)?);
+            // Some folders have -1 here for none.
+            let padding = read_config(&path)?.get("pad_token_id").and_then(Value::as_u64);
+            padding_ids.extend(padding.and_then(|id| u32::try_from(id).ok()));
         }
         Ok(Self {
             tokenizer,
@@ -85,6 +90,7 @@ impl Folder {
             declarations: Declarations::read(folder, &config)?,
             split_special_tokens,
             stop_token_ids,
+            padding_ids,
         })
     }
 }

@@ -3,10 +3,12 @@
 //! There is one way from messages to token ids, which training, rollouts and evaluation share. Nothing here depends on
 //! the day or on libtorch.
 
+mod chat;
 mod declarations;
 mod diagnosis;
 mod ends;
 mod files;
+mod generation;
 mod guard;
 mod template;
 mod templates;
@@ -15,6 +17,7 @@ mod texts;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub use chat::Chat;
 pub use files::{copy_files, tokenizer_files};
 pub use template::{Message, Variables};
 
@@ -185,7 +188,8 @@ pub struct Tokenizer {
     stop_token_ids: Vec<u32>,
     end_of_turn_id: Option<u32>,
     vocab_size: usize,
-    special_ids: BTreeSet<u32>,
+    /// The tokens that add nothing to a completion's text: stop tokens, and special padding tokens.
+    silent_ids: BTreeSet<u32>,
 }
 
 impl Tokenizer {
@@ -212,8 +216,11 @@ impl Tokenizer {
         let special_tokens = files.declarations.variables();
 
         let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
-        let end = special_tokens.iter().find(|(name, _)| name == "eos_token");
-        let end = end.and_then(|(_, token)| tokenizer.token_to_id(token));
+        let named = |name: &str| {
+            let token = special_tokens.iter().find(|(found, _)| found == name);
+            token.and_then(|(_, token)| tokenizer.token_to_id(token))
+        };
+        let (end, padding) = (named("eos_token"), named("pad_token"));
         stop_token_ids.extend(end);
         let end_of_turn_id = end.or(files.stop_token_ids.first().copied());
         let template = files.chat_template.try_map(|(path, source)| {
@@ -221,8 +228,11 @@ impl Tokenizer {
             template.map_err(|source| Error::Template { path, source })
         })?;
         let largest = tokenizer.get_vocab(true).into_values().max();
-        let added = tokenizer.get_added_tokens_decoder().into_iter();
-        let special_ids = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
+        let padding = padding.into_iter().chain(files.padding_ids);
+        let added = tokenizer.get_added_tokens_decoder();
+        // Only a special padding token is never text: some folders name a word of the vocabulary.
+        let padding = padding.filter(|id| added.get(id).is_some_and(|token| token.special));
+        let silent_ids = padding.chain(stop_token_ids.iter().copied()).collect();
         Ok(Self {
             folder: folder.to_owned(),
             vocabulary: tokenizer,
@@ -230,7 +240,7 @@ impl Tokenizer {
             stop_token_ids: stop_token_ids.into_iter().collect(),
             end_of_turn_id,
             vocab_size: largest.map_or(0, |id| id as usize + 1),
-            special_ids,
+            silent_ids,
         })
     }
 
@@ -241,20 +251,24 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Text of token ids, with or without special tokens. Ids that no token has are left out.
+    /// Returns the text of token ids as Transformers decodes them, with or without special tokens. Ids that no token has
+    /// are left out. The text of a completion is that of [`Self::decode_with_ends`].
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, Error> {
         let text = guarded(&self.folder, VOCABULARY, || self.vocabulary.decode(token_ids, skip_special))?;
         text.map_err(|source| Error::Decode { tokens: token_ids.len(), source })
     }
 
-    /// [`Self::decode`] without special tokens, and for each id the byte of the text at which its own text ends: ascending,
-    /// the last is the length of the text. What adds no text (special tokens, ids that no token has) ends where the token
-    /// before it does; of a character that several tokens spell, all bytes belong to the last of them.
+    /// Returns the text of a completion as the policy wrote it, and for each id the byte of the text at which its own text
+    /// ends: ascending, the last is the length of the text.
+    ///
+    /// Special tokens are part of the text, think tags and items among them; only stop tokens, special padding tokens and
+    /// ids that no token has add nothing to it and end where the token before them does. Of a character that several
+    /// tokens spell, all bytes belong to the last of them.
     pub fn decode_with_ends(&self, token_ids: &[u32]) -> Result<(String, Vec<u32>), Error> {
-        let text = self.decode(token_ids, true)?;
-        let speaks = |id: u32| !self.special_ids.contains(&id) && self.vocabulary.id_to_token(id).is_some();
+        let speaks = |id: u32| !self.silent_ids.contains(&id) && self.vocabulary.id_to_token(id).is_some();
         let spoken: Vec<u32> = token_ids.iter().copied().filter(|&id| speaks(id)).collect();
-        let mut ends = ends::ends(&spoken, &text, |ids| self.decode(ids, true))?.into_iter();
+        let text = self.decode(&spoken, false)?;
+        let mut ends = ends::ends(&spoken, &text, |ids| self.decode(ids, false))?.into_iter();
         let mut end = 0;
         let mut reach = |&id: &u32| {
             if speaks(id) {
@@ -304,17 +318,6 @@ impl Tokenizer {
     /// Token ids of messages: [`Self::render`], then [`Self::encode`].
     pub fn encode_chat(&self, messages: &[Message], variables: &Variables) -> Result<Vec<u32>, Error> {
         self.encode(&self.render(messages, variables)?)
-    }
-
-    /// How many tokens messages, given as role and content, take in a conversation.
-    pub fn chat_length<'a>(
-        &self,
-        messages: impl IntoIterator<Item = (&'a str, &'a str)>,
-        variables: &Variables,
-    ) -> Result<usize, Error> {
-        let messages: Vec<Message> =
-            messages.into_iter().map(|(role, content)| Message::new(role, content)).collect();
-        Ok(self.encode_chat(&messages, variables)?.len())
     }
 
     /// The tokens that end a completion, ascending: `eos_token_id` of `generation_config.json` and `config.json`, and the

@@ -9,19 +9,18 @@ use crate::{Error, Tokenizer, VOCABULARY};
 const BEFORE: &str = "a";
 
 impl Tokenizer {
-    /// For each token id the bytes that the token adds to a text that has begun; `None` for special tokens, which are
-    /// left out of texts, and for ids that no token has.
+    /// For each token id the bytes that the token adds to a completion's text that has begun; `None` for stop tokens and
+    /// special padding tokens, which add nothing, and for ids that no token has.
     ///
     /// One token's bytes need not be UTF-8. White space at the very beginning of a text may be missing from what
-    /// [`Self::decode`] gives.
+    /// [`Self::decode_with_ends`] gives.
     pub fn token_texts(&self) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let decoder = self.vocabulary.get_decoder();
         if let Some(name) = decoder.and_then(dependent) {
             return Err(Error::Dependent { path: self.folder.clone(), decoder: name });
         }
-        let added = self.vocabulary.get_added_vocabulary();
         let text = |id| {
-            let token = self.vocabulary.id_to_token(id).filter(|token| !added.is_special_token(token));
+            let token = self.vocabulary.id_to_token(id).filter(|_| !self.silent_ids.contains(&id));
             token.map(|token| bytes(decoder, &token)).transpose()
         };
         let texts = || (0..self.vocab_size as u32).map(text).collect::<Result<_, _>>();

@@ -76,8 +76,9 @@ fn texts_become_tokens_and_texts_again() {
 
 #[test]
 fn the_ends_of_tokens_are_found_in_their_text() {
-    let tokenizer = load(&folder(&[]));
-    // "blue <think> red" with special and unknown ids around.
+    let stop = ("tokenizer_config.json", json!({ "eos_token": "<end>" }));
+    let tokenizer = load(&folder(&[stop.clone()]));
+    // "blue <think> red" with stop tokens and unknown ids around.
     let (text, ends) = tokenizer.decode_with_ends(&[4, 3, 5, 99, 1, 4]).unwrap();
     assert_eq!((text.as_str(), ends), ("blue <think> red", vec![0, 4, 12, 12, 16, 16]));
     assert_eq!(tokenizer.decode_with_ends(&[4]).unwrap(), (String::new(), vec![0]));
@@ -95,7 +96,7 @@ fn the_ends_of_tokens_are_found_in_their_text() {
         part("ByteFallback"), part("Fuse"),
         { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
     ] });
-    let tokenizer = load(&folder(&[("tokenizer.json", llama)]));
+    let tokenizer = load(&folder(&[("tokenizer.json", llama), stop]));
     for (ids, text, ends) in [
         (&[0, 0, 2][..], "red redx", &[3, 7, 8][..]),
         (&[1, 0, 1, 2], " red x", &[0, 4, 5, 6]),
@@ -104,6 +105,73 @@ fn the_ends_of_tokens_are_found_in_their_text() {
     ] {
         assert_eq!(tokenizer.decode_with_ends(ids).unwrap(), (text.to_owned(), ends.to_vec()));
     }
+}
+
+/// A tokenizer of the folder's words in which all added tokens are special: think tags, an item, padding.
+fn with_special_tokens(eos: &str, padding: &str) -> Tokenizer {
+    let mut file = tokenizer_json();
+    let added: Vec<Value> = ["<end>", "<think>", "</think>", "[ITEM_7]", "<pad>", "<|im_start|>"]
+        .into_iter()
+        .zip(4..)
+        .map(|(content, id)| {
+            json!({
+                "id": id, "content": content, "special": true,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            })
+        })
+        .collect();
+    file["added_tokens"] = json!(added);
+    let config = json!({ "eos_token": eos, "pad_token": padding });
+    load(&folder(&[("tokenizer.json", file), ("tokenizer_config.json", config)]))
+}
+
+#[test]
+fn special_tokens_are_part_of_a_completion_but_for_stop_and_padding_tokens() {
+    let tokenizer = with_special_tokens("<end>", "<pad>");
+    let ids = [8, 5, 3, 6, 7, 9, 8, 4];
+    let (text, ends) = tokenizer.decode_with_ends(&ids).unwrap();
+    assert_eq!(text, "<think> blue </think> [ITEM_7] <|im_start|>");
+    assert_eq!(ends, [0, 7, 12, 21, 30, 43, 43, 43]);
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "blue", "as Transformers decodes");
+    let texts = tokenizer.token_texts().unwrap();
+    assert_eq!(texts[5].as_deref(), Some(b" <think>".as_slice()));
+    assert_eq!(texts[7].as_deref(), Some(b" [ITEM_7]".as_slice()));
+    assert_eq!((&texts[4], &texts[8]), (&None, &None));
+
+    // A stop token ends a completion whatever it looks like; a word that pads is still a word.
+    let words = with_special_tokens("green", "red");
+    assert_eq!(words.decode_with_ends(&[1, 3, 2]).unwrap(), ("red blue".to_owned(), vec![3, 8, 8]));
+    assert_eq!((&words.token_texts().unwrap()[2], words.stop_token_ids()), (&None, &[2_u32][..]));
+
+    let by_id = folder(&[
+        ("generation_config.json", json!({ "pad_token_id": -1, "eos_token_id": 1 })),
+        ("config.json", json!({ "pad_token_id": 4 })),
+    ]);
+    assert_eq!(load(&by_id).decode_with_ends(&[3, 4, 1]).unwrap().0, "blue");
+}
+
+#[test]
+fn the_generation_prompt_is_what_follows_the_messages() {
+    let plain = "{% for message in messages %}{{ message.content | trim }}<end>{% endfor %}";
+    let asks = |end: &str| format!("{plain}{{% if add_generation_prompt %}}{end}{{% endif %}}");
+    let conversation = vec![Message::new("system", "red"), Message::new("user", "blue <think> \n")];
+    let prompt = |template: &str, enable_thinking| {
+        let variables = Variables { add_generation_prompt: true, enable_thinking, ..Variables::default() };
+        with_template(template).generation_prompt(&conversation, &variables).unwrap()
+    };
+    let opens = asks("<a>{{ '\n<think>\n' }}");
+    assert_eq!(prompt(&opens, None), "<a>\n<think>\n");
+    let switch = asks("<a>{% if enable_thinking is false %}<think></think>{% endif %}");
+    assert_eq!(prompt(&switch, None), "<a>");
+    assert_eq!(prompt(&switch, Some(false)), "<a><think></think>");
+    // Templates that do not look at add_generation_prompt, refuse it, or render otherwise without it.
+    assert_eq!(prompt(&format!("{plain}<a><think>"), None), "<end><a><think>");
+    assert_eq!(prompt(plain, None), "<end>", "a tag of the user's is none of the template's");
+    let refuses = "{% if not add_generation_prompt %}{{ raise_exception('no') }}{% endif %}";
+    assert_eq!(prompt(&format!("{refuses}{plain}<a>"), None), "<end><a>");
+    let ends = format!("{plain}{{% if add_generation_prompt %}}<think>{{% else %}}over{{% endif %}}");
+    assert_eq!(prompt(&ends, None), "<end><think>");
+    assert_eq!(prompt("the same for all <think>", None), "", "messages that are not rendered");
 }
 
 #[test]
@@ -215,7 +283,7 @@ fn assert_texts_add_up(tokenizer: &Tokenizer, text: &str) {
     let ids = tokenizer.encode(text).unwrap();
     let bytes: Vec<u8> = ids.iter().flat_map(|id| texts[*id as usize].clone().unwrap_or_default()).collect();
     let joined = String::from_utf8_lossy(&bytes).into_owned();
-    assert_eq!(joined.trim_start_matches(' '), tokenizer.decode(&ids, true).unwrap());
+    assert_eq!(joined.trim_start_matches(' '), tokenizer.decode_with_ends(&ids).unwrap().0);
 }
 
 fn byte_level() -> Value {
@@ -237,9 +305,10 @@ fn with_decoder(decoder: &Value, tokens: &[&str]) -> (Tokenizer, Vec<Vec<u8>>) {
 
 #[test]
 fn tokens_have_texts_of_their_own() {
-    let words = load(&folder(&[]));
+    let words = load(&folder(&[("tokenizer_config.json", json!({ "eos_token": "<end>" }))]));
     assert_texts_add_up(&words, "blue <think> red <end> green");
-    assert_eq!(words.token_texts().unwrap()[4], None, "special tokens are left out of texts");
+    assert_texts_add_up(&load(&folder(&[])), "blue <think> red <end> green");
+    assert_eq!(words.token_texts().unwrap()[4], None, "stop tokens are left out of texts");
     assert_eq!(words.token_texts().unwrap()[5].as_deref(), Some(b" <think>".as_slice()));
 
     let (tokenizer, texts) = with_decoder(&byte_level(), &["Ġred", "Ċ", "Ã", "©", "ÿ", "Ń", "日"]);

@@ -10,6 +10,7 @@ use super::state::State;
 use super::{Error, Outcome, blocking, closing};
 use crate::machine::{Event, Millis, Phase};
 use crate::metrics;
+use crate::reports::forms::Source;
 use crate::reports::watch::Findings;
 use crate::reports::{Contents, evaluation, step, summary};
 use crate::scaling::{Advice, Bottleneck};
@@ -46,6 +47,7 @@ impl State {
                 move || closing::close_evaluation(&store, &curriculum, &watch, recorded.as_ref(), version);
             let (record, findings) = self.write(close).await?;
             self.to_close.remove(&version);
+            self.forms.note(Source::Evaluation(version.0), &record.row, &record.samples);
             self.show_evaluation(version, &record);
             self.take_findings(findings);
             let end =
@@ -68,6 +70,12 @@ impl State {
                 self.show_evaluation(version, record);
             }
             self.take_findings(self.parts.watch.findings(&evaluations));
+            let evaluated = evaluations
+                .iter()
+                .map(|(version, one)| (Source::Evaluation(version.0), &one.row, one.samples.as_slice()));
+            let trained =
+                (0..).zip(&steps).map(|(step, one)| (Source::Step(step), &one.row, one.samples.as_slice()));
+            self.forms.restore(evaluated.chain(trained));
             self.parts.baselines.write(&self.parts.out)?;
             self.reports.rewrite(&Contents { steps, evaluations: evaluations.into_values().collect() })?;
             self.reports_behind = false;
@@ -148,6 +156,7 @@ impl State {
         };
         let workers: Vec<_> = machine.workers(self.now()).map(worker).collect();
         let mut warnings: Vec<String> = self.trouble.iter().chain(&self.findings.warning).cloned().collect();
+        warnings.extend(self.forms.warning().cloned());
         warnings.extend(self.rank_trouble.values().chain(&self.concerns).cloned());
         warnings.extend(self.offences.lines().cloned());
         warnings.extend(self.version_warnings());

@@ -12,6 +12,7 @@ use super::{BatchAnswer, BatchWanted, Commit, Counts, Error, Submission, blockin
 use crate::grading::filled;
 use crate::machine::{Action, Event, Filled, Verdict};
 use crate::metrics;
+use crate::reports::forms::Source;
 use crate::reports::step;
 use crate::store::Results;
 
@@ -124,6 +125,7 @@ impl State {
         let record = self.write(close).await?;
         self.last_commit = Instant::now();
         self.step(Event::StepCommitted { step }).await;
+        self.forms.note(Source::Step(step.0), &record.row, &record.samples);
         self.last_step = step::numbers(&record.row);
         metrics::step_committed(plan.prompts_per_step, seconds, &self.last_step);
         self.weigh_load();

@@ -19,6 +19,7 @@ use crate::metrics;
 use crate::policies::Policies;
 use crate::reports::Reports;
 use crate::reports::answers::Answers;
+use crate::reports::forms::Forms;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::reports::watch::{Findings, Watch};
@@ -101,6 +102,8 @@ pub(super) struct State {
     pub(super) inspection: Option<tokio::task::JoinHandle<BTreeMap<PolicyVersion, String>>>,
     /// When the last one began.
     pub(super) inspected: Instant,
+    /// Whether any completion of the run was well-formed.
+    pub(super) forms: Forms,
     /// Whether rank 0 waits for groups.
     pub(super) learner_waits: bool,
     pub(super) load: Load,
@@ -137,6 +140,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> (Handle, tokio::task::Joi
         lost: BTreeMap::new(),
         inspection: None,
         inspected: now,
+        forms: Forms::default(),
         learner_waits: true,
         load: Load::default(),
         load_noted: now,

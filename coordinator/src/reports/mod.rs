@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod evaluation;
+pub mod forms;
 pub mod likelihood;
 mod lines;
 pub mod recording;

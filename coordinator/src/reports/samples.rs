@@ -48,6 +48,7 @@ pub fn row(
         "user": case.user.0.to_string(),
         "system": case.prompt.system,
         "prompt": case.prompt.user,
+        "thinking_start": case.thinking_start.name(),
         "history": items(&case.history),
         "candidates": items(&case.candidates),
         "target": case.target.0,

@@ -1,6 +1,6 @@
 //! The judge: it sees a reasoning and candidates, and ranks them. It sees neither the history nor which is the target.
 
-use podium_recsys::completion::{self, Expected, Form, Layout};
+use podium_recsys::completion::{self, Expected, Form, Layout, ThinkingStart};
 use podium_recsys::task::Case;
 use podium_recsys::{Catalogue, Item};
 
@@ -30,7 +30,9 @@ pub(super) fn question(case: &Case, reasoning: &str, catalogue: &Catalogue) -> V
 pub(super) fn rank(answer: &str, case: &Case, catalogue: &Catalogue) -> Result<Option<usize>, String> {
     let options =
         completion::Options { list_length: listed(case), layout: Layout::Ids, require_thinking: false };
-    let expected = Expected { options: &options, candidates: &case.candidates, catalogue };
+    // A chat endpoint hands over the whole message of the judge.
+    let thinking_start = ThinkingStart::Absent;
+    let expected = Expected { options: &options, candidates: &case.candidates, catalogue, thinking_start };
     let parsed = completion::parse(answer, &expected);
     match parsed.form {
         Form::WellFormed => {

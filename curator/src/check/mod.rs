@@ -75,7 +75,7 @@ impl Arguments {
         if self.file.is_some() || path.exists() {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {} as UTF-8 text", path.display()))?;
-            let task = source.task(source.dataset.clone())?;
+            let task = source.rendered_task(source.dataset.clone())?;
             let mut rows = Rows::new(&task, source.split());
             for (line, row) in mixed::read(&text, &path) {
                 match row {

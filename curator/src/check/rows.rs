@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use podium_recsys::completion::Form;
+use podium_recsys::completion::{self, Form};
 use podium_recsys::dataset::Split;
 use podium_recsys::mixed::Row;
 use podium_recsys::task::{self, Case};
@@ -94,11 +94,16 @@ impl<'a> Rows<'a> {
             find(Kind::ReasoningInPrompt);
         }
         let shown = Case { candidates: row.candidates.clone(), target: row.target, ..case.clone() };
-        let outcome = self.task.grade(&shown, &row.completion).outcome;
-        if outcome.form != Form::WellFormed {
-            find(Kind::MalformedCompletion);
-        } else if outcome.scored_rank() != Some(1) {
-            find(Kind::TargetNotFirst);
+        // A row has the whole completion; what the chat template opens of the think block is left out when it is used.
+        let layout = self.task.answer().layout;
+        let written = completion::after(case.thinking_start, &row.completion, layout).ok();
+        match written.map(|text| self.task.grade(&shown, &text).outcome) {
+            Some(outcome) if outcome.form == Form::WellFormed => {
+                if outcome.scored_rank() != Some(1) {
+                    find(Kind::TargetNotFirst);
+                }
+            }
+            _ => find(Kind::MalformedCompletion),
         }
         let more = more_than(&row.prompt.user, &case.prompt.user);
         let same_case = (&row.history, &row.candidates) == (&case.history, &case.candidates);

@@ -27,6 +27,32 @@ fn what_mix_writes_is_clean() {
     assert_eq!(positions.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 12);
 }
 
+#[test]
+fn reasoning_is_no_part_of_completions_where_the_prompt_closes_the_think_block() {
+    let (shop, _) = mixed();
+    let policy = shop.file("policy");
+    podium_recsys::synthetic::write_tokenizer(&podium_recsys::synthetic::World::default(), &policy).unwrap();
+    let path = format!("model.path={}", policy.display());
+    let mix = ["mix", "--threshold", "0", "--share"];
+    let closed = ["--set", &path, "--set", "model.enable_thinking=false"];
+    let with = |arguments: &[&str], sets: &[&str]| run(shop.command(&[arguments, sets].concat()));
+    // The file that was made for other prompts, and one anew.
+    let ended = with(&["check"], &closed).expect(1);
+    assert!(ended.output.contains("malformed completion"), "{}", ended.output);
+    let ended = with(&[&mix[..], &["0.25"]].concat(), &closed).expect(1);
+    assert!(ended.logs.contains("closes the think block"), "{}", ended.logs);
+    with(&[&mix[..], &["0"]].concat(), &closed).expect(0);
+    with(&["check"], &closed).expect(0);
+
+    // Files hold whole completions whatever the prompt opens: what is opened is left out where they are used.
+    let template = "{{ messages[0].content }}{% if add_generation_prompt %}assistant\n<think>\n{% endif %}";
+    std::fs::write(policy.join("chat_template.jinja"), template).unwrap();
+    let opened = ["--set", path.as_str()];
+    with(&[&mix[..], &["0.25"]].concat(), &opened).expect(0);
+    assert!(shop.read("shop_mixed.jsonl").contains("<think>\\n"));
+    with(&["check"], &opened).expect(0);
+}
+
 /// A kind of fault, and what brings it into a row.
 type Change<'a> = (&'static str, &'a dyn Fn(&mut Value));
 

@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use podium_recsys::completion::{self, ThinkingIsOver};
 use podium_recsys::mixed::{self, Malformed};
+use podium_recsys::task;
 
 use super::samples::{Encoder, Sample};
 
@@ -35,6 +37,19 @@ pub enum Error {
         /// Why.
         source: podium_tokenizer::Error,
     },
+    /// A row reasons where nothing can be thought.
+    #[error("{}:{line}: {source}", .path.display())]
+    ThinkingIsOver {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        source: ThinkingIsOver,
+    },
+    /// The run file and the chat template contradict each other.
+    #[error(transparent)]
+    Task(#[from] task::Error),
     /// There is nothing to learn from.
     #[error("{}: no row of at most {longest_tokens} tokens, and {too_long} that are longer", .path.display())]
     NoRows {
@@ -55,18 +70,28 @@ pub(super) struct FileSamples {
 }
 
 impl FileSamples {
-    /// Reads a file whole.
-    pub(super) fn read(path: &Path, longest_tokens: usize, encoder: &Encoder) -> Result<Self, Error> {
+    /// Reads a file whole. Its completions are whole ones, as after a prompt without a think block; what the chat template
+    /// opens or closes of the block is left out of them. `answer`: what completions look like.
+    pub(super) fn read(
+        path: &Path,
+        longest_tokens: usize,
+        answer: &completion::Options,
+        encoder: &Encoder,
+    ) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let (mut rows, mut too_long) = (Vec::new(), Vec::new());
         for (line, row) in mixed::read(&text, path) {
             let row = row?;
-            let sample = encoder.encode(&row.prompt, &row.completion).map_err(|source| Error::Encode {
-                path: path.to_owned(),
-                line,
-                source,
-            })?;
+            let unwritable = |source| Error::Encode { path: path.to_owned(), line, source };
+            let start = encoder.thinking_start(&row.prompt).map_err(unwritable)?;
+            if start.is_closed() && answer.require_thinking {
+                return Err(task::Error::ThinkingIsOver.into());
+            }
+            let completion = completion::after(start, &row.completion, answer.layout);
+            let completion =
+                completion.map_err(|source| Error::ThinkingIsOver { path: path.to_owned(), line, source })?;
+            let sample = encoder.encode(&row.prompt, &completion).map_err(unwritable)?;
             let tokens = sample.prompt.len() + sample.completion.len();
             if tokens > longest_tokens {
                 too_long.push(format!("line {line} ({}, {tokens} tokens)", row.user));

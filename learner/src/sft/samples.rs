@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use podium_config::RunFile;
+use podium_recsys::completion::ThinkingStart;
 use podium_recsys::dataset::{self, Dataset};
 use podium_recsys::demonstration::{self, demonstrate};
-use podium_recsys::prompt::{Measure, Prompt};
+use podium_recsys::prompt::Prompt;
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Task};
-use podium_tokenizer::{Message, Tokenizer, Variables};
+use podium_tokenizer::{Chat, Variables};
 
 use super::file_samples::{self, FileSamples};
 
@@ -73,8 +74,7 @@ enum Origin {
 /// Turns texts into token ids, as rollouts do.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    tokenizer: Arc<Tokenizer>,
-    variables: Variables,
+    chat: Arc<Chat>,
     end_of_turn: u32,
 }
 
@@ -103,18 +103,21 @@ impl Samples {
         };
         let options = file.task();
         let encoder = Encoder::load(file, tokenizer)?;
-        let measure: Arc<Measure> = {
-            let (tokenizer, variables) = (encoder.tokenizer.clone(), encoder.variables.clone());
-            Arc::new(move |prompt| Ok(tokenizer.chat_length(prompt.messages(), &variables)?))
+        let rendered = |task: Task| {
+            let (lengths, ends) = (encoder.chat.clone(), encoder.chat.clone());
+            task.measured_with(Arc::new(move |prompt| Ok(lengths.length(prompt.messages())?)))
+                .ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?)))
         };
         let full_ranking = if file.sft.full_ranking_steps == 0 {
             None
         } else {
             let mut options = options.clone();
             options.answer.list_length = options.candidates.count;
-            Some(Task::new(dataset.clone(), &options, seed, base)?.measured_with(measure.clone()))
+            Some(rendered(Task::new(dataset.clone(), &options, seed, base)?))
         };
-        let task = Task::new(dataset, &options, seed, base)?.measured_with(measure);
+        let task = rendered(Task::new(dataset, &options, seed, base)?);
+        task.check_thinking()?;
+        warn_of_lost_reasoning(&task, &file.demonstration);
         let origin = Origin::Dataset(Box::new(DatasetSamples {
             order: task.training_order(0),
             task,
@@ -131,13 +134,13 @@ impl Samples {
     /// tokens are left out and reported, never cut.
     pub fn of_file(file: &RunFile, rows: &Path, tokenizer: &Path) -> Result<Self, Error> {
         let encoder = Encoder::load(file, tokenizer)?;
-        let origin = Origin::File(FileSamples::read(rows, file.sft.longest_tokens, &encoder)?);
+        let origin = Origin::File(FileSamples::read(rows, file.sft.longest_tokens, &file.answer, &encoder)?);
         Ok(Self { encoder, origin })
     }
 
     /// Tokens that the tokenizer knows.
     pub fn vocabulary(&self) -> usize {
-        self.encoder.tokenizer.vocab_size()
+        self.encoder.chat.tokenizer().vocab_size()
     }
 
     /// The next demonstration. Only those of a data set can rank all candidates.
@@ -146,6 +149,19 @@ impl Samples {
             Origin::Dataset(samples) => samples.draw(full_ranking, &self.encoder),
             Origin::File(samples) => Ok(samples.draw()),
         }
+    }
+}
+
+/// Warns where reasoning was asked for and the chat template leaves no room for it.
+fn warn_of_lost_reasoning(task: &Task, options: &demonstration::Options) {
+    let asked = options.reasoning_share > 0.0 && !task.dataset().reasoning.is_empty();
+    // A case that cannot be made is reported where it is used.
+    if asked && task.training_case(0, 0).is_ok_and(|case| case.thinking_start.is_closed()) {
+        tracing::warn!(
+            "the chat template closes the think block in the prompt: demonstrations are without reasoning, although \
+             demonstration.reasoning_share is {}",
+            options.reasoning_share
+        );
     }
 }
 
@@ -173,23 +189,26 @@ impl DatasetSamples {
 
 impl Encoder {
     fn load(file: &RunFile, tokenizer: &Path) -> Result<Self, Error> {
-        let tokenizer = Arc::new(Tokenizer::load(tokenizer)?);
-        tokenizer.check_for_training()?;
-        let end_of_turn = tokenizer.end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
         let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
-        Ok(Self { tokenizer, variables, end_of_turn })
+        let chat = Arc::new(Chat::load(tokenizer, variables)?);
+        chat.tokenizer().check_for_training()?;
+        let end_of_turn = chat.tokenizer().end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
+        Ok(Self { chat, end_of_turn })
     }
 
-    /// A prompt and the completion to imitate, with the end-of-turn token after it.
+    /// How far the think block is where the chat template ends a prompt.
+    pub(super) fn thinking_start(&self, prompt: &Prompt) -> Result<ThinkingStart, podium_tokenizer::Error> {
+        Ok(ThinkingStart::of(&self.chat.generation_prompt(prompt.messages())?))
+    }
+
+    /// A prompt and what the policy is to write after it, with the end-of-turn token at the end.
     pub(super) fn encode(
         &self,
         prompt: &Prompt,
         completion: &str,
     ) -> Result<Sample, podium_tokenizer::Error> {
-        let messages: Vec<Message> =
-            prompt.messages().map(|(role, content)| Message::new(role, content)).collect();
-        let prompt = self.tokenizer.encode_chat(&messages, &self.variables)?;
-        let mut completion = self.tokenizer.encode(completion)?;
+        let prompt = self.chat.encode(prompt.messages())?;
+        let mut completion = self.chat.tokenizer().encode(completion)?;
         completion.push(self.end_of_turn);
         Ok(Sample { prompt, completion })
     }

@@ -6,6 +6,7 @@ use podium_constraint::reasoning_end;
 use podium_grpo::Completion;
 use podium_model::{Entropy, GroupTokens, Packed, Policy};
 use podium_proto::v1;
+use podium_recsys::completion::{self, ThinkingStart};
 
 use super::{Error, Loaded, Sampler};
 use crate::lease::{Choices, Lease};
@@ -42,9 +43,10 @@ impl Sampler {
         let mut questions = Vec::new();
         for ((task, prompt), group) in lease.tasks.iter().zip(prompts).zip(groups) {
             let Some(choices) = &task.choices else { continue };
+            let start = self.thinking_start(&task.messages, || task.slot.to_string())?;
             for completion in group {
                 let completion = (!likelihood.without_reasoning).then_some(completion);
-                questions.push(self.question(choices, prompt, completion, || task.slot.to_string())?);
+                questions.push(self.question(choices, (prompt, start), completion, || task.slot.to_string())?);
             }
         }
         let mut logprobs = Vec::with_capacity(questions.len());
@@ -62,11 +64,11 @@ impl Sampler {
     }
 
     /// What the choices are scored after, and as which tokens. Without a completion whose reasoning ends the reasoning is
-    /// empty.
+    /// empty. `start`: how far the think block is at the end of the prompt.
     fn question(
         &self,
         choices: &Choices,
-        prompt: &[u32],
+        (prompt, start): (&[u32], ThinkingStart),
         completion: Option<&Completion>,
         what: impl Fn() -> String,
     ) -> Result<Question, Error> {
@@ -75,15 +77,16 @@ impl Sampler {
             loaded.tokenizer.encode(text).map_err(|source| Error::Prompt { what: what(), source })
         };
         let reasoning = match completion {
-            Some(completion) => reasoning(loaded, choices, completion, &what)?,
+            Some(completion) => reasoning(loaded, choices, start, completion, &what)?,
             None => None,
         };
-        let (head, gap) = match (reasoning, choices.lines) {
-            (Some(reasoning), true) => (reasoning.to_vec(), "\n\n"),
-            (Some(reasoning), false) => (reasoning.to_vec(), " "),
-            (None, true) if choices.after_thinking => (encode("<think>\n\n</think>")?, "\n\n"),
-            (None, false) if choices.after_thinking => (encode("<think>  </think>")?, " "),
-            (None, _) => (Vec::new(), ""),
+        let layout = choices.layout();
+        let (_, gap) = completion::white_space(layout);
+        let (head, gap) = match (reasoning, start) {
+            (Some(reasoning), _) => (reasoning.to_vec(), gap),
+            (None, ThinkingStart::Absent) if !choices.after_thinking => (Vec::new(), ""),
+            (None, ThinkingStart::Closed { spaced: true }) => (Vec::new(), ""),
+            (None, start) => (encode(&completion::empty_block(start, layout))?, gap),
         };
         let continuation = |choice: &String| match encode(&format!("{gap}{choice}")) {
             Ok(tokens) if tokens.is_empty() => Err(Error::NoTokens { what: what(), choice: choice.clone() }),
@@ -98,10 +101,11 @@ impl Sampler {
 fn reasoning<'a>(
     loaded: &Loaded,
     choices: &Choices,
+    start: ThinkingStart,
     completion: &'a Completion,
     what: impl Fn() -> String,
 ) -> Result<Option<&'a [u32]>, Error> {
-    let answer = choices.answer().map_err(|source| Error::Choices { what: what(), source })?;
+    let answer = choices.answer(start).map_err(|source| Error::Choices { what: what(), source })?;
     let end = reasoning_end(&*loaded.vocabulary()?, &answer, &completion.token_ids);
     Ok(end.map(|end| &completion.token_ids[..end]))
 }

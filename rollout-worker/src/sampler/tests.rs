@@ -190,6 +190,32 @@ fn restricted_answers_list_choices_and_say_what_was_allowed() {
 }
 
 #[test]
+fn restricted_answers_go_on_from_the_think_block_of_the_prompt() {
+    let answers = ["a b a c", "a b d", "a c a b", "a c d", "d a b", "d a c"];
+    for (end, open) in [("assistant : <think>", true), ("assistant : <think> </think>", false)] {
+        let folder = tiny::with_generation_prompt(1, end);
+        let mut sampler = sampler();
+        sampler.load(PolicyVersion(0), &Place::of_model(folder.path())).unwrap();
+        let outcome = sample(&sampler, constrained(&["a b", "a c", "d"]));
+        let mut answered = 0;
+        for completion in outcome.results.iter().flat_map(|result| &result.completions) {
+            let (reasoning, answer) = match completion.text.split_once("</think>") {
+                Some((reasoning, answer)) if open => (reasoning, answer),
+                _ if open => continue,
+                _ => ("", completion.text.as_str()),
+            };
+            if completion.finish_reason == FinishReason::Stop {
+                answered += 1;
+                assert!(answers.contains(&answer.trim()), "{end}: {:?}", completion.text);
+            }
+            let free = reasoning.split_whitespace().count() + usize::from(open);
+            assert_eq!(completion.allowed.len(), completion.len() - free, "{end}: {:?}", completion.text);
+        }
+        assert!(answered > 2, "{end}: {answered} answers");
+    }
+}
+
+#[test]
 fn answers_that_no_token_spells_are_an_error() {
     let lease = |items: &[&str]| Lease::try_from(constrained(items)).unwrap();
     let error = |items: &[&str]| loaded(1).sample(&lease(items), &|| false).unwrap_err();

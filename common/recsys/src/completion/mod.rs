@@ -1,4 +1,5 @@
-//! Reading a completion: `<think>…</think>` and then a ranked list of candidates, best first.
+//! Reading a completion: `<think>…</think>` and then a ranked list of candidates, best first. What the prompt has of the
+//! think block ([`ThinkingStart`]) is part of the reading.
 //!
 //! Any text is read, whatever a policy comes up with; nothing here can fail. What is wrong with an answer is named by
 //! [`Form`], because each defect is watched as a share of its own while a policy trains.
@@ -13,7 +14,8 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use write::{entry, write};
+pub use thinking::ThinkingStart;
+pub use write::{ThinkingIsOver, after, empty_block, entry, white_space, write};
 
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
@@ -56,15 +58,15 @@ pub enum Form {
     Empty,
     /// There is no think block although one is required.
     NoThinking,
-    /// `</think>` comes without a `<think>` before it.
+    /// `</think>` comes without a `<think>` before it, in the completion or at the end of the prompt.
     UnopenedThinking,
     /// `<think>` is never closed.
     UnclosedThinking,
     /// There is text before `<think>`.
     TextBeforeThinking,
-    /// A `<think>` stands inside the think block.
+    /// A `<think>` stands inside the think block, which the prompt may have opened.
     NestedThinking,
-    /// A think tag follows the think block.
+    /// A think tag follows the think block, which the prompt may have closed.
     RepeatedThinking,
     /// The think block is white space although one is required.
     EmptyThinking,
@@ -152,6 +154,8 @@ pub struct Expected<'a> {
     pub candidates: &'a [ItemId],
     /// Tells invented items from items that exist but were not offered.
     pub catalogue: &'a Catalogue,
+    /// How the prompt ends.
+    pub thinking_start: ThinkingStart,
 }
 
 /// What a completion says.
@@ -191,9 +195,9 @@ pub enum Standing {
     Invented,
 }
 
-/// Reads the completion `text`, which is decoded without special tokens.
+/// Reads the completion `text`, as the policy wrote it up to its stop token.
 pub fn parse<'a>(text: &'a str, expected: &Expected<'_>) -> Parsed<'a> {
-    let block = thinking::split(text, expected.options.require_thinking);
+    let block = thinking::split(text, expected.thinking_start, expected.options.require_thinking);
     let list = list::read(text, block.answer, expected);
     let form = block.defect.or(list.defect).unwrap_or(Form::WellFormed);
     Parsed { form, thinking: block.thinking, ranking: list.ranking }

@@ -19,7 +19,19 @@ fn options(layout: Layout) -> Options {
 }
 
 fn with<T>(options: &Options, text: &str, look: impl FnOnce(&Parsed<'_>) -> T) -> T {
-    look(&parse(text, &Expected { options, candidates: &CANDIDATES, catalogue: &catalogue() }))
+    with_start(ThinkingStart::Absent, options, text, look)
+}
+
+fn with_start<T>(
+    thinking_start: ThinkingStart,
+    options: &Options,
+    text: &str,
+    look: impl FnOnce(&Parsed<'_>) -> T,
+) -> T {
+    look(&parse(
+        text,
+        &Expected { options, candidates: &CANDIDATES, catalogue: &catalogue(), thinking_start },
+    ))
 }
 
 fn form(layout: Layout, text: &str) -> Form {
@@ -111,6 +123,62 @@ fn thinking_may_be_optional() {
 }
 
 #[test]
+fn the_end_of_a_prompt_says_how_far_the_think_block_is() {
+    use ThinkingStart::{Absent, Closed, Opened};
+    for (generation_prompt, expected) in [
+        ("", Absent),
+        ("<|im_start|>assistant\n", Absent),
+        ("<|im_start|>assistant\n<think>", Opened { spaced: false }),
+        ("<｜Assistant｜><think>\n", Opened { spaced: true }),
+        ("<think>\nOkay, so", Opened { spaced: false }),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", Closed { spaced: true }),
+        ("<｜Assistant｜></think>", Closed { spaced: false }),
+        ("<think></think><think>\n", Opened { spaced: true }),
+    ] {
+        assert_eq!(ThinkingStart::of(generation_prompt), expected, "{generation_prompt:?}");
+    }
+}
+
+#[test]
+fn a_completion_goes_on_where_the_prompt_ends() {
+    let (opened, closed) = (ThinkingStart::of("<think>\n"), ThinkingStart::of("<think></think>"));
+    let list = "[ITEM_4] [ITEM_9] [ITEM_2]";
+    for (start, required, text, expected) in [
+        (opened, true, format!("a </think> {list}"), Form::WellFormed),
+        (opened, false, format!(" </think> {list}"), Form::WellFormed),
+        (opened, true, " \n".to_owned(), Form::Empty),
+        (opened, true, format!(" </think> {list}"), Form::EmptyThinking),
+        (opened, false, list.to_owned(), Form::UnclosedThinking),
+        (opened, true, format!("<think> a </think> {list}"), Form::NestedThinking),
+        (opened, true, format!("a </think> b </think> {list}"), Form::RepeatedThinking),
+        (opened, true, "a </think>".to_owned(), Form::NoList),
+        (closed, false, list.to_owned(), Form::WellFormed),
+        (closed, false, format!("\n\n{list}"), Form::WellFormed),
+        (closed, false, format!("<think> a </think> {list}"), Form::RepeatedThinking),
+        (closed, false, format!("a </think> {list}"), Form::RepeatedThinking),
+        (closed, false, format!("Well: {list}"), Form::TextOutsideList),
+        (closed, false, String::new(), Form::Empty),
+        (closed, true, list.to_owned(), Form::EmptyThinking),
+    ] {
+        let options = Options { require_thinking: required, ..options(Layout::Ids) };
+        with_start(start, &options, &text, |parsed| {
+            assert_eq!(parsed.form, expected, "{start:?}: {text:?}");
+            if parsed.form.is_well_formed() {
+                assert_eq!(parsed.thinking.is_some(), start == opened);
+                assert_eq!(parsed.ranking.len(), 3);
+            }
+        });
+    }
+}
+
+#[test]
+fn what_cannot_be_thought_is_not_written() {
+    let (closed, titled) = (ThinkingStart::Closed { spaced: true }, Layout::Titled);
+    assert_eq!(after(closed, "<think>\nso\n</think>\n\n[ITEM_4]", titled), Err(ThinkingIsOver));
+    assert_eq!(after(closed, "<think>\n\n</think>\n\n[ITEM_4]", titled).as_deref(), Ok("[ITEM_4]"));
+}
+
+#[test]
 fn a_malformed_answer_still_shows_its_list() {
     with(&options(Layout::Ids), "a </think> [ITEM_4] x [ITEM_5] [ITEM_4] [ITEM_99]", |parsed| {
         let standings: Vec<Standing> = parsed.ranking.iter().map(|listed| listed.standing).collect();
@@ -175,12 +243,28 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_back(order in Just(CANDIDATES.to_vec()).prop_shuffle(), titled: bool) {
+    fn what_is_written_is_read_back(
+        order in Just(CANDIDATES.to_vec()).prop_shuffle(),
+        titled: bool,
+        thinking: bool,
+        prompt in prop::sample::select(vec![
+            "", "<think>", "<think>\n", "<think>\n\n</think>\n\n", "<think> ", "</think>",
+        ]),
+    ) {
         let layout = if titled { Layout::Titled } else { Layout::Ids };
-        let text = write(Some("crimson desert"), &order[..3], &catalogue(), layout);
-        with(&options(layout), &text, |parsed| {
-            prop_assert_eq!(parsed.form, Form::WellFormed);
-            prop_assert_eq!(parsed.thinking.map(str::trim), Some("crimson desert"));
+        let start = ThinkingStart::of(prompt);
+        let thinking = (thinking && !start.is_closed()).then_some("crimson desert");
+        let options = Options { require_thinking: thinking.is_some(), ..options(layout) };
+        let whole = write(thinking, &order[..3], &catalogue(), layout);
+        let text = after(start, &whole, layout).unwrap();
+        if thinking.is_some() && ["<think>", if titled { "<think>\n" } else { "<think> " }].contains(&prompt) {
+            prop_assert_eq!(format!("{prompt}{text}"), whole);
+        }
+        with_start(start, &options, &text, |parsed| {
+            prop_assert_eq!(parsed.form, Form::WellFormed, "{:?} after {:?}", text, prompt);
+            if let Some(thinking) = thinking {
+                prop_assert_eq!(parsed.thinking.map(str::trim), Some(thinking));
+            }
             let items: Vec<ItemId> = parsed.ranking.iter().map(|listed| listed.item).collect();
             prop_assert_eq!(&items, &order[..3]);
             Ok(())

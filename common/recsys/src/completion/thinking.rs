@@ -1,11 +1,60 @@
-//! The think block of a completion, and where the answer starts.
+//! The think block of a completion: where it begins, and where the answer starts.
 
 use std::ops::Range;
 
 use super::Form;
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+pub(super) const OPEN: &str = "<think>";
+pub(super) const CLOSE: &str = "</think>";
+
+/// How far the prompt is into the think block where the completion begins.
+///
+/// Some chat templates open the block in the prompt (DeepSeek-R1-Distill, Qwen3-Thinking-2507, Qwen3.5), some close it
+/// there (`enable_thinking = false` of Qwen3). A completion is read and written as the continuation of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ThinkingStart {
+    /// The prompt has no think block: the completion opens it.
+    #[default]
+    Absent,
+    /// The prompt opens the block: the completion begins inside it.
+    Opened {
+        /// Whether the prompt ends with white space, which the completion then need not begin with.
+        spaced: bool,
+    },
+    /// The prompt closes the block: the completion is the answer.
+    Closed {
+        /// As above.
+        spaced: bool,
+    },
+}
+
+impl ThinkingStart {
+    /// Reads the end of a prompt that the chat template writes for the completion, without the messages before it.
+    ///
+    /// The last think tag counts: some templates write a closing one alone.
+    pub fn of(generation_prompt: &str) -> Self {
+        let spaced = generation_prompt.ends_with(char::is_whitespace);
+        match (generation_prompt.rfind(OPEN), generation_prompt.rfind(CLOSE)) {
+            (None, None) => Self::Absent,
+            (open, close) if open > close => Self::Opened { spaced },
+            _ => Self::Closed { spaced },
+        }
+    }
+
+    /// Whether the prompt closes the think block, so that nothing can be thought.
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
+
+    /// Its name in records: `absent`, `opened` or `closed`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Opened { .. } => "opened",
+            Self::Closed { .. } => "closed",
+        }
+    }
+}
 
 /// A completion cut into reasoning and answer.
 pub(super) struct Block<'a> {
@@ -15,24 +64,37 @@ pub(super) struct Block<'a> {
     pub(super) defect: Option<Form>,
 }
 
-/// Cuts `text` at its first think block. The answer is what follows the last closing tag, so that a list is found (and
-/// shown to whoever reads samples) even where the tags are wrong.
-pub(super) fn split(text: &str, required: bool) -> Block<'_> {
+/// Cuts `text`, which goes on after `start`, at its first think block. The answer is what follows the last closing tag, so
+/// that a list is found (and shown to whoever reads samples) even where the tags are wrong.
+pub(super) fn split(text: &str, start: ThinkingStart, required: bool) -> Block<'_> {
     let end = text.len();
     let after_last_close = text.rfind(CLOSE).map_or(0, |at| at + CLOSE.len());
     if text.trim().is_empty() {
         return Block { thinking: None, answer: end..end, defect: Some(Form::Empty) };
     }
-    let open = text.find(OPEN);
     let first_close = text.find(CLOSE);
-    let Some(open) = open.filter(|&open| first_close.is_none_or(|close| open < close)) else {
+    let inside = match start {
+        ThinkingStart::Opened { .. } => Some(0),
+        ThinkingStart::Absent => text
+            .find(OPEN)
+            .filter(|&open| first_close.is_none_or(|close| open < close))
+            .map(|open| open + OPEN.len()),
+        ThinkingStart::Closed { .. } => {
+            let defect = if text.contains(OPEN) || first_close.is_some() {
+                Some(Form::RepeatedThinking)
+            } else {
+                required.then_some(Form::EmptyThinking)
+            };
+            return Block { thinking: None, answer: after_last_close..end, defect };
+        }
+    };
+    let Some(inside) = inside else {
         let defect = match first_close {
             Some(_) => Some(Form::UnopenedThinking),
             None => required.then_some(Form::NoThinking),
         };
         return Block { thinking: None, answer: after_last_close..end, defect };
     };
-    let inside = open + OPEN.len();
     let Some(close) = first_close else {
         return Block {
             thinking: Some(&text[inside..]),
@@ -41,8 +103,9 @@ pub(super) fn split(text: &str, required: bool) -> Block<'_> {
         };
     };
     let thinking = &text[inside..close];
+    let before = text[..inside].strip_suffix(OPEN).unwrap_or_default();
     let after = &text[close + CLOSE.len()..];
-    let defect = if !text[..open].trim().is_empty() {
+    let defect = if !before.trim().is_empty() {
         Some(Form::TextBeforeThinking)
     } else if thinking.contains(OPEN) {
         Some(Form::NestedThinking)

@@ -2,26 +2,76 @@
 
 use std::fmt::Write as _;
 
-use super::Layout;
+use super::thinking::{CLOSE, OPEN};
+use super::{Layout, ThinkingStart};
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 
 /// What no title may hold that stands in a list: it would end the line, or be read as something else.
 const NOT_IN_A_LIST: [&str; 4] = ["\n", "[ITEM_", "<think>", "</think>"];
 
-/// The completion that reasons with `thinking` and lists `ranking`, best first. [`super::parse`] reads it back.
+/// A completion that reasons cannot follow a prompt that closes the think block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the completion reasons, and the chat template closes the think block before it: expected a completion without \
+     reasoning, or a template (model.enable_thinking) that leaves the block to the completion"
+)]
+pub struct ThinkingIsOver;
+
+/// The completion that reasons with `thinking` and lists `ranking`, best first, after a prompt without a think block.
+/// [`super::parse`] reads it back; [`after`] makes it go on after other prompts.
 pub fn write(thinking: Option<&str>, ranking: &[ItemId], catalogue: &Catalogue, layout: Layout) -> String {
-    let (break_line, gap) = match layout {
-        Layout::Ids => (" ", " "),
-        Layout::Titled => ("\n", "\n\n"),
-    };
+    let (break_line, gap) = white_space(layout);
     let mut text = String::new();
     if let Some(thinking) = thinking {
-        write!(text, "<think>{break_line}{thinking}{break_line}</think>{gap}")
+        write!(text, "{OPEN}{break_line}{thinking}{break_line}{CLOSE}{gap}")
             .expect("a String takes all text");
     }
     let entries: Vec<String> = ranking.iter().map(|id| entry(*id, catalogue, layout)).collect();
     text + &entries.join(break_line)
+}
+
+/// What is left to write of `completion`, as [`write`] writes it, after a prompt that ends as `start` says.
+///
+/// Prompt and completion together are what they are without a think block in the prompt. Where the prompt opens the block
+/// and `completion` has none, an empty block is closed first.
+pub fn after(start: ThinkingStart, completion: &str, layout: Layout) -> Result<String, ThinkingIsOver> {
+    match start {
+        ThinkingStart::Absent => Ok(completion.to_owned()),
+        ThinkingStart::Opened { spaced } => match completion.trim_start().strip_prefix(OPEN) {
+            Some(rest) if spaced => Ok(rest.strip_prefix([' ', '\n']).unwrap_or(rest).to_owned()),
+            Some(rest) => Ok(rest.to_owned()),
+            None => Ok(empty_block(start, layout) + white_space(layout).1 + completion),
+        },
+        ThinkingStart::Closed { spaced } => {
+            let answer =
+                match completion.trim_start().strip_prefix(OPEN).and_then(|rest| rest.split_once(CLOSE)) {
+                    Some((thinking, answer)) if thinking.trim().is_empty() => answer.trim_start(),
+                    Some(_) => return Err(ThinkingIsOver),
+                    None => completion,
+                };
+            Ok(if spaced { answer.to_owned() } else { format!("{}{answer}", white_space(layout).1) })
+        }
+    }
+}
+
+/// What makes an empty think block of a prompt that ends as `start` says; nothing where the prompt closes the block.
+pub fn empty_block(start: ThinkingStart, layout: Layout) -> String {
+    let (break_line, _) = white_space(layout);
+    match start {
+        ThinkingStart::Absent => format!("{OPEN}{break_line}{break_line}{CLOSE}"),
+        ThinkingStart::Opened { spaced: false } => format!("{break_line}{break_line}{CLOSE}"),
+        ThinkingStart::Opened { spaced: true } => format!("{break_line}{CLOSE}"),
+        ThinkingStart::Closed { .. } => String::new(),
+    }
+}
+
+/// What stands between the parts of a think block and the entries of a list, and between block and list.
+pub const fn white_space(layout: Layout) -> (&'static str, &'static str) {
+    match layout {
+        Layout::Ids => (" ", " "),
+        Layout::Titled => ("\n", "\n\n"),
+    }
 }
 
 /// An item as an answer lists it. A title that cannot stand on a line of its own is left out.

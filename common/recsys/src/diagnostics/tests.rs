@@ -33,6 +33,7 @@ fn case(candidates: &[u64], target: u64, past: usize) -> Case {
         target: ItemId(target),
         prompt,
         shortening: crate::prompt::Shortening::default(),
+        thinking_start: crate::completion::ThinkingStart::Absent,
     }
 }
 

@@ -18,7 +18,7 @@ pub use fit::{Shortening, Unit};
 
 use fit::{Attempt, Excess, Longest};
 
-use crate::completion::{self, Layout};
+use crate::completion::{self, Layout, ThinkingStart};
 use crate::dataset::Catalogue;
 use crate::ids::{ItemId, UserId};
 
@@ -124,12 +124,26 @@ pub enum Error {
         /// Whose prompt it is.
         user: UserId,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Refusal,
+    },
+    /// The chat template refuses a prompt.
+    #[error("cannot render the prompt of {user} with the chat template")]
+    End {
+        /// Whose prompt it is.
+        user: UserId,
+        /// Why.
+        source: Refusal,
     },
 }
 
+/// Why a tokenizer or a chat template cannot take a prompt.
+pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
 /// Counts the tokens of a prompt as the policy reads it, chat template included.
-pub type Measure = dyn Fn(&Prompt) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+pub type Measure = dyn Fn(&Prompt) -> Result<usize, Refusal> + Send + Sync;
+
+/// Tells what the chat template writes after the messages of a prompt: the generation prompt.
+pub type Ends = dyn Fn(&Prompt) -> Result<String, Refusal> + Send + Sync;
 
 /// Contents of the messages that a policy reads; the chat template goes around them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +174,7 @@ pub struct Prompts {
     list_length: usize,
     answer_line: &'static str,
     measure: Option<Arc<Measure>>,
+    ends: Option<Arc<Ends>>,
 }
 
 impl fmt::Debug for Prompts {
@@ -213,12 +228,29 @@ impl Prompts {
                 Layout::Titled => "[ITEM_<id>] <title>",
             },
             measure: None,
+            ends: None,
         })
     }
 
     /// Counts tokens for `prompt.max_tokens` from now on.
     pub fn measure_with(&mut self, measure: Arc<Measure>) {
         self.measure = Some(measure);
+    }
+
+    /// Reads the think block at the end of prompts from now on, which `ends` tells.
+    pub fn end_with(&mut self, ends: Arc<Ends>) {
+        self.ends = Some(ends);
+    }
+
+    /// How far the think block is at the end of the prompt of `user`; absent where nobody knows the chat template.
+    pub fn thinking_start(&self, user: UserId, prompt: &Prompt) -> Result<ThinkingStart, Error> {
+        match &self.ends {
+            Some(ends) => {
+                let end = ends(prompt).map_err(|source| Error::End { user, source })?;
+                Ok(ThinkingStart::of(&end))
+            }
+            None => Ok(ThinkingStart::Absent),
+        }
     }
 
     /// The prompt that asks to rank `candidates` for `user` with `history`, oldest first, and what had to be shortened.

@@ -174,7 +174,7 @@ impl Popularity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::completion::{Expected, Layout, Options, parse};
+    use crate::completion::{Expected, Layout, Options, ThinkingStart, parse};
     use crate::dataset::Item;
 
     /// Four candidates of a catalogue of ten, item 9 the most popular; item 4 is the target.
@@ -187,7 +187,9 @@ mod tests {
         }));
         let options = Options { list_length: 3, layout: Layout::Titled, require_thinking: false };
         let candidates = [9, 2, 4, 7].map(ItemId);
-        let expected = Expected { options: &options, candidates: &candidates, catalogue: &catalogue };
+        let thinking_start = ThinkingStart::Absent;
+        let expected =
+            Expected { options: &options, candidates: &candidates, catalogue: &catalogue, thinking_start };
         let popularity = Popularity::of(&catalogue);
         let question = Question {
             target: ItemId(4),

@@ -104,7 +104,7 @@ impl ItemCredit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::completion::{Expected, Layout, Options, parse};
+    use crate::completion::{Expected, Layout, Options, ThinkingStart, parse};
     use crate::dataset::{Catalogue, Item};
 
     const CANDIDATES: [ItemId; 5] = [ItemId(4), ItemId(9), ItemId(2), ItemId(17), ItemId(5)];
@@ -114,7 +114,9 @@ mod tests {
         let item = |id| Item { id: ItemId(id), title: format!("Title {id}"), caption: None, interactions: 0 };
         let catalogue = Catalogue::new((1..=20).map(item));
         let options = Options { list_length: 3, layout: Layout::Ids, require_thinking: true };
-        let expected = Expected { options: &options, candidates: &CANDIDATES, catalogue: &catalogue };
+        let thinking_start = ThinkingStart::Absent;
+        let expected =
+            Expected { options: &options, candidates: &CANDIDATES, catalogue: &catalogue, thinking_start };
         let lists = Lists { length: 3, candidates: CANDIDATES.len() };
         let parsed = parse(answer, &expected);
         let items = credit.rewards(&parsed, ItemId(4), lists, 0.5);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::completion::{Expected, Form, Layout, parse};
+use crate::completion::{Expected, Form, Layout, ThinkingStart, parse};
 use crate::dataset::{Catalogue, Item};
 
 const LISTED: usize = 3;
@@ -320,8 +320,8 @@ proptest! {
             id: ItemId(id), title: format!("Title {id}"), caption: None, interactions: id * id % 7,
         }));
         let candidates: Vec<ItemId> = (1..=CANDIDATES as u64).map(ItemId).collect();
-        let options = answer();
-        let expected = Expected { options: &options, candidates: &candidates, catalogue: &catalogue };
+        let (options, thinking_start) = (answer(), ThinkingStart::Absent);
+        let expected = Expected { options: &options, candidates: &candidates, catalogue: &catalogue, thinking_start };
         let popularity = Popularity::of(&catalogue);
         let question =
             Question { target: ItemId(target), candidates: &candidates, catalogue: &catalogue, popularity: &popularity };

@@ -1,20 +1,39 @@
-//! `podium check-config`: reads run files as a run would, with the tokenizer of the model that they name where it is at
-//! hand, and says what their rewards pay at most and at least.
+//! `podium check-config`: reads run files as a run would, with the tokenizer and the chat template of the policy where they
+//! are at hand, and says what their rewards pay at most and at least.
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use podium_config::{Override, RunFile};
+use podium_recsys::completion::ThinkingStart;
+use podium_recsys::{synthetic, task};
 use podium_runtime::{logs, notice, output_line};
-use podium_tokenizer::Tokenizer;
+use podium_tokenizer::{Chat, Variables};
+
+/// Why a run cannot start with the policy's tokenizer and chat template.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Tokenizer(#[from] podium_tokenizer::Error),
+    #[error(transparent)]
+    Task(#[from] task::Error),
+    #[error(transparent)]
+    World(#[from] synthetic::Error),
+    #[error("cannot make a temporary folder: {0}")]
+    Folder(std::io::Error),
+}
 
 /// Says of each file, with `overrides` on top, whether a run could start from it.
 pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        match checked(file, overrides) {
-            Ok(run) => {
+        let checked =
+            RunFile::load(file, overrides).map_err(|error| logs::describe(&error)).and_then(|run| {
+                let note = check_template(&run).map_err(|error| logs::describe(&error))?;
+                Ok((run, note))
+            });
+        match checked {
+            Ok((run, note)) => {
                 output_line!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
                 if let Ok(rewards) = run.rewards() {
                     output_line!("    reward: {}", rewards.extremes());
@@ -22,10 +41,13 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
                         output_line!("    warning: the reward pays for the wrong thing: {violation}");
                     }
                 }
+                if let Some(note) = note {
+                    output_line!("    {note}");
+                }
             }
-            Err(error) => {
+            Err(message) => {
                 // Most messages name the file already.
-                let (name, message) = (file.display().to_string(), logs::describe(&*error));
+                let name = file.display().to_string();
                 let place = if message.contains(&name) { String::new() } else { format!("{name}: ") };
                 notice!("error: {place}{message}");
                 code = ExitCode::FAILURE;
@@ -35,11 +57,73 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
     code
 }
 
-/// The run file, if a run could start from it.
-fn checked(path: &Path, overrides: &[Override]) -> Result<RunFile, Box<dyn Error>> {
-    let file = RunFile::load(path, overrides)?;
-    if let Some(model) = file.model.path.as_deref().filter(|model| model.join("tokenizer.json").is_file()) {
-        Tokenizer::load(model)?.check_for_training()?;
+/// Refuses a policy whose prompts cannot be rendered or whose completions cannot end, and a chat template that closes the
+/// think block where thinking is required. Returns what there is to know of the template.
+fn check_template(run: &RunFile) -> Result<Option<String>, Error> {
+    // Holds the embedded tokenizer for as long as it is read.
+    let embedded;
+    let folder = match (&run.model.path, &run.data.dir) {
+        (Some(folder), _) if folder.join("tokenizer.json").exists() => folder.as_path(),
+        (Some(folder), _) => {
+            let note =
+                format!("note: the chat template is not checked: {} has no tokenizer.json", folder.display());
+            return Ok(Some(note));
+        }
+        (None, Some(_)) => return Ok(None),
+        (None, None) => {
+            embedded = tempfile::tempdir().map_err(Error::Folder)?;
+            synthetic::write_tokenizer(&run.world, embedded.path())?;
+            embedded.path()
+        }
+    };
+    let variables = Variables::prompt(run.model.enable_thinking, &run.model.template_variables);
+    let system = run.prompt.system.iter().map(|text| ("system", text.as_str()));
+    let messages = system.chain([("user", "history and candidates")]);
+    let chat = Chat::load(folder, variables)?;
+    chat.tokenizer().check_for_training()?;
+    let start = ThinkingStart::of(&chat.generation_prompt(messages)?);
+    match start {
+        ThinkingStart::Closed { .. } if run.answer.require_thinking => {
+            Err(task::Error::ThinkingIsOver.into())
+        }
+        ThinkingStart::Absent => Ok(None),
+        start => Ok(Some(format!(
+            "note: the prompt has {} the think block where a completion begins",
+            start.name()
+        ))),
     }
-    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(overrides: &[&str]) -> Result<Option<String>, String> {
+        let overrides: Vec<_> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+        let run = RunFile::parse("", "the test's run file", &overrides).unwrap();
+        check_template(&run).map_err(|error| podium_runtime::logs::describe(&error))
+    }
+
+    #[test]
+    fn a_template_that_closes_the_think_block_is_refused_where_thinking_is_required() {
+        assert_eq!(checked(&[]), Ok(None));
+        let refused = checked(&["model.enable_thinking=false"]).unwrap_err();
+        assert!(
+            refused.contains("answer.require_thinking is true") && refused.contains("closes"),
+            "{refused}"
+        );
+        let noted = checked(&["model.enable_thinking=false", "answer.require_thinking=false"]).unwrap();
+        assert!(noted.unwrap().contains("has closed the think block"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("model.path={}", folder.path().display());
+        assert!(checked(&[&path]).unwrap().unwrap().contains("has no tokenizer.json"));
+        synthetic::write_tokenizer(&podium_recsys::synthetic::World::default(), folder.path()).unwrap();
+        let template =
+            "{{ messages[0].content }}{% if add_generation_prompt %}assistant\n<think>\n{% endif %}";
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        assert!(checked(&[&path]).unwrap().unwrap().contains("has opened the think block"));
+        std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+        assert!(checked(&[&path]).unwrap_err().contains("is not a tokenizer"));
+    }
 }

@@ -28,6 +28,9 @@ pub(super) struct Sample {
     history: Vec<Item>,
     candidates: Vec<Item>,
     target: u64,
+    /// What the prompt has of the think block: `absent`, `opened` or `closed`.
+    #[serde(default)]
+    thinking_start: String,
     completions: Vec<Completion>,
 }
 
@@ -191,7 +194,7 @@ fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64
         html.push_str("</ol>");
     } else {
         let shown: String = completion.text.chars().take(RAW_LETTERS).collect();
-        let _ = write!(html, "<p class=\"raw\">{}</p>", Escaped(shown));
+        let _ = write!(html, "<p class=\"raw\">{}{}</p>", given(&sample.thinking_start), Escaped(shown));
     }
     html.push_str("</section>");
 }
@@ -213,7 +216,18 @@ fn name(item: &Item) -> String {
     item.title.clone().unwrap_or_else(|| format!("item {}", item.id))
 }
 
-/// What stands between the think tags of a well-formed completion.
+/// The think tags of the prompt, which the text of a completion goes on from.
+fn given(thinking_start: &str) -> &'static str {
+    match thinking_start {
+        "opened" => "<span class=\"given\" title=\"written by the chat template\">&lt;think&gt;</span>",
+        "closed" => {
+            "<span class=\"given\" title=\"written by the chat template\">&lt;think&gt;&lt;/think&gt;</span>"
+        }
+        _ => "",
+    }
+}
+
+/// What stands in the think block of a well-formed completion, whether the completion opens it or the prompt.
 fn thinking(text: &str) -> &str {
     let inside = text.split_once("</think>").map_or("", |(before, _)| before);
     inside.split_once("<think>").map_or(inside, |(_, after)| after).trim()
@@ -263,6 +277,22 @@ mod tests {
         ] {
             assert!(html.contains(part), "{part} in {html}");
         }
+    }
+
+    #[test]
+    fn thinking_is_shown_where_the_prompt_opens_the_block() {
+        let after = |start: &str, text: &str, form: &str| {
+            let sample = sample("evaluation", 0, text, form, None);
+            render(&[Sample { thinking_start: start.to_owned(), ..sample }])
+        };
+        let html = after("opened", "likes boats</think> [ITEM_2]", "well_formed");
+        assert!(html.contains("<p class=\"think\">likes boats</p>"), "{html}");
+        let html = after("opened", "likes boats", "unclosed_thinking");
+        assert!(html.contains(">&lt;think&gt;</span>likes boats"), "{html}");
+        let html = after("closed", "<think>", "repeated_thinking");
+        assert!(html.contains(">&lt;think&gt;&lt;/think&gt;</span>&lt;think&gt;"), "{html}");
+        let html = after("absent", "likes boats", "no_thinking");
+        assert!(html.contains("<p class=\"raw\">likes boats</p>"), "{html}");
     }
 
     #[test]

@@ -1,8 +1,14 @@
-use podium_grpo::FinishReason;
+use std::collections::BTreeMap;
+
+use podium_config::DataType;
+use podium_grpo::{FinishReason, PolicyVersion};
+use podium_tokenizer::Variables;
 
 use super::*;
 use crate::lease::tests::training;
+use crate::policy_cache::Place;
 use crate::sampler::tests::loaded;
+use crate::tiny;
 
 /// `a`, `b`, … of the tiny vocabulary; 12 and 13 are the think tags.
 const CLOSED: [u32; 5] = [12, 5, 13, 6, 7];
@@ -27,6 +33,15 @@ fn completion(token_ids: &[u32]) -> Completion {
         allowed: vec![],
         finish_reason: FinishReason::Length,
     }
+}
+
+/// A policy whose chat template ends prompts so.
+fn after(generation_prompt: &str) -> Sampler {
+    let mut sampler =
+        Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap();
+    let folder = tiny::with_generation_prompt(1, generation_prompt);
+    sampler.load(PolicyVersion(0), &Place::of_model(folder.path())).unwrap();
+    sampler
 }
 
 /// The scores of two prompts, one of which has two completions.
@@ -71,6 +86,34 @@ fn choices_score_as_each_by_itself() {
         }
         assert!(scores.iter().flatten().all(|scores| scores.len() == 3));
         assert_ne!(scores[0][1], scores[1][1], "the prompt matters");
+    }
+}
+
+#[test]
+fn choices_go_on_from_the_think_block_of_the_prompt() {
+    let prompt = [2, 4, 5, 6, 3, 4];
+    let likelihood = v1::Likelihood { without_reasoning: false, per_token: false };
+    let continuations: [&[u32]; 2] = [&[5, 6], &[7]];
+    for (end, after_thinking, completion, head) in [
+        ("assistant : <think>", true, &[5, 13, 6, 7][..], &[5_u32, 13][..]),
+        // An open block has to be closed, whether reasoning is required or not.
+        ("assistant : <think>", true, &[5, 5, 5], &[13]),
+        ("assistant : <think>", false, &[5, 5, 5], &[13]),
+        ("assistant : <think> </think>", false, &[5, 5, 5], &[]),
+        ("assistant : <think> </think>", false, &[5, 13, 5], &[]),
+    ] {
+        let sampler = after(end);
+        let lease = lease(likelihood, &["a b", "c"], after_thinking);
+        let questions = lease.tasks.iter().map(|task| {
+            let start = sampler.thinking_start(&task.messages, String::new).unwrap();
+            let choices = task.choices.as_ref().unwrap();
+            sampler.question(choices, (&prompt, start), Some(&self::completion(completion)), String::new)
+        });
+        for question in questions {
+            let Question { prefix, continuations: found } = question.unwrap();
+            assert_eq!(prefix, [&prompt[..], head].concat(), "{end}");
+            assert_eq!(found, continuations);
+        }
     }
 }
 

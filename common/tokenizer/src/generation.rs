@@ -1,0 +1,33 @@
+//! What a chat template writes after the messages, where the assistant is to go on.
+
+use crate::{Error, Message, Tokenizer, Variables};
+
+/// Ends the content of the last message where it has to be found again. No text has these private characters in this
+/// order.
+const MARK: &str = "\u{E0F1}\u{F8D3}\u{E0F1}";
+
+impl Tokenizer {
+    /// Returns the end of [`Self::render`] that belongs to the completion: the generation prompt, such as
+    /// `<|im_start|>assistant\n<think>\n`. What messages say is never part of it.
+    ///
+    /// It is what `add_generation_prompt` adds to the rendered messages. Where the template ignores the variable, or
+    /// renders the messages otherwise without it, it is what follows the content of the last message.
+    pub fn generation_prompt(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
+        let prompt = self.render(messages, variables)?;
+        let without = Variables { add_generation_prompt: false, ..variables.clone() };
+        // A template may refuse a conversation that ends with the user.
+        if let Ok(conversation) = self.render(messages, &without)
+            && let Some(added) = prompt.strip_prefix(&conversation)
+            && !added.is_empty()
+        {
+            return Ok(added.to_owned());
+        }
+        let mut marked = messages.to_vec();
+        if let Some(last) = marked.last_mut() {
+            last.content.push_str(MARK);
+        }
+        let marked = self.render(&marked, variables)?;
+        let tail = marked.rsplit_once(MARK).map(|(_, tail)| tail).filter(|tail| prompt.ends_with(tail));
+        Ok(tail.unwrap_or_default().to_owned())
+    }
+}
