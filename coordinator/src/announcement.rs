@@ -38,7 +38,7 @@ impl Announcement {
         advertised: &str,
         listen: SocketAddr,
         metrics_address: Option<SocketAddr>,
-        run_id: String,
+        run_id: &str,
     ) -> Self {
         let content = json!({
             "address": advertised,
@@ -67,7 +67,7 @@ impl Announcement {
             let written = self.write(None);
             match &written {
                 Ok(()) => {
-                    tracing::warn!("{} was changed or removed: it is written anew", self.path.display())
+                    tracing::warn!("{} was changed or removed: it is written anew", self.path.display());
                 }
                 Err(error) if !failed => tracing::error!("others may not find this coordinator: {error}"),
                 Err(_) => {}

@@ -103,7 +103,8 @@ fn drop_version(out: &Path, version: PolicyVersion) -> Result<()> {
     podium_runtime::output_line!(
         "dropped {version} and the versions after it: {} of {} committed steps stay, {groups} groups and {evaluations} \
          evaluations are made again; start the run again with the same --out",
-        now.0, before.0
+        now.0,
+        before.0
     );
     Ok(())
 }

@@ -177,7 +177,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let address = listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })?;
     let server = tokio::spawn(service::serve(listener, context));
     let advertised = advertise::address(address, advertise.as_deref())?;
-    let announcement = Announcement::new(&out, &advertised, address, metrics_address, run_id);
+    let announcement = Announcement::new(&out, &advertised, address, metrics_address, &run_id);
     announcement.write(None)?;
     tracing::info!("serving run {:?} on {address}, for others {advertised}", file.run.name);
     let supervisor = tokio::spawn(async move {

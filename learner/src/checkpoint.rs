@@ -354,7 +354,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
         let next = |checkpoints: &Checkpoints| checkpoints.latest().unwrap().map(|latest| latest.next_step.0);
-        [4, 8].iter().for_each(|step| write(&checkpoints, *step));
+        for step in [4, 8] {
+            write(&checkpoints, step);
+        }
         checkpoints.forget(vec![8]).unwrap();
         assert_eq!(next(&checkpoints), Some(8), "it holds what makes version 8");
         checkpoints.forget(vec![8, 5]).unwrap();

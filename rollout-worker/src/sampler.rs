@@ -16,7 +16,7 @@ use podium_grpo::group::Allowed;
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, FinishReason};
 use podium_model::{Finish, LoadOptions, Policy, Precision, checkpoint, device, generate};
-use podium_proto::convert::{Slot, SlotResult};
+use podium_proto::convert::SlotResult;
 use podium_recsys::completion::ThinkingStart;
 use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;

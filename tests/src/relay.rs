@@ -106,6 +106,10 @@ impl Policy for Service {
         self.coordinator.policy().fetch(request.into_inner()).await
     }
 
+    async fn offer(&self, _: Request<v1::OfferRequest>) -> Result<Response<v1::OfferResponse>, Status> {
+        Err(Status::unimplemented("workers publish nothing"))
+    }
+
     async fn publish(
         &self,
         _: Request<Streaming<v1::PublishRequest>>,

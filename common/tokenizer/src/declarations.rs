@@ -149,8 +149,8 @@ impl Declarations {
             if found != Some(*id) {
                 return Err(Error::TokenId {
                     path: path.clone(),
-                    key: key.clone(),
-                    token: token.content.clone(),
+                    key: key.as_str().into(),
+                    token: token.content.as_str().into(),
                     declared: *id,
                     found,
                 });

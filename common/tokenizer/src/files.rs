@@ -66,7 +66,8 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(TOKENIZER);
-        let tokenizer = fs::read(&path).map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
+        let tokenizer =
+            fs::read(&path).map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
         lfs::refuse(&tokenizer, &path)?;
         let path = folder.join(TOKENIZER_CONFIG);
         let config = read_config(&path)?;
@@ -128,5 +129,5 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Error> {
 /// The refusal of a value that a key of a file has.
 pub(crate) fn wrong(path: &Path, key: &str, value: &Value, expected: &'static str) -> Error {
     let value: String = value.to_string().chars().take(200).collect();
-    Error::Value { path: path.to_owned(), key: key.to_owned(), value, expected }
+    Error::Value { path: path.to_owned(), key: key.into(), value: value.into(), expected }
 }

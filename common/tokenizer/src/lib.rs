@@ -90,9 +90,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The key, with a dot before each key within another.
-        key: String,
+        key: Box<str>,
         /// Its value as JSON, cut where it is long.
-        value: String,
+        value: Box<str>,
         /// What it may be.
         expected: &'static str,
     },
@@ -105,9 +105,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The key.
-        key: String,
+        key: Box<str>,
         /// The token.
-        token: String,
+        token: Box<str>,
         /// The declared id.
         declared: u32,
         /// The id it would have.

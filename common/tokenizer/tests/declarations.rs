@@ -76,7 +76,8 @@ const NAMES: &str = "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_to
 fn declared_tokens_get_the_ids_that_transformers_gives_them() {
     // The ids of <end>, <think>, <new>, <img> and <x>, where the tokenizer knows them; the stop token; the template.
     type Expected = ([Option<u32>; 3], &'static [u32], &'static str);
-    let cases: [(&str, Value, &[(&str, Value)], Expected); 22] = [
+    type Case<'a> = (&'a str, Value, &'a [(&'a str, Value)], Expected);
+    let cases: [Case<'_>; 22] = [
         ("a known end", json!({ "eos_token": "<end>" }), &[], ([None, None, None], &[4], "|<end>|||||")),
         (
             "a typed end",
@@ -247,7 +248,10 @@ fn what_cannot_be_represented_is_refused_by_file_key_and_value() {
     for (file, content, expected_key, expected_value) in cases {
         let error = load_error(&[(file, content)]);
         let Error::Value { path, key, value, .. } = &error else { panic!("{file}: {error}") };
-        assert!(path.ends_with(file) && key == expected_key && value.starts_with(expected_value), "{error}");
+        assert!(
+            path.ends_with(file) && **key == *expected_key && value.starts_with(expected_value),
+            "{error}"
+        );
     }
     // Transformers gives the token the id 6, whatever the file says.
     for (file, content) in [
@@ -265,13 +269,14 @@ fn what_cannot_be_represented_is_refused_by_file_key_and_value() {
 #[test]
 fn templates_are_chosen_as_transformers_chooses_them() {
     let (own, rag) = ("chat_template.jinja", "additional_chat_templates/rag.jinja");
+    type Case<'a> = (&'a str, &'a [(&'a str, Value)], Option<&'a str>);
     let default = "additional_chat_templates/default.jinja";
     let list = |names: &[&str]| {
         let templates: Vec<Value> =
             names.iter().map(|name| json!({ "name": name, "template": name })).collect();
         json!({ "chat_template": templates })
     };
-    let cases: [(&str, &[(&str, Value)], Option<&str>); 14] = [
+    let cases: [Case<'_>; 14] = [
         ("a list", &[(CONFIG, list(&["tool_use", "default"]))], Some("default")),
         ("a list without default", &[(CONFIG, list(&["tool_use", "rag"]))], None),
         ("a list of one that is not the default", &[(CONFIG, list(&["rag"]))], None),

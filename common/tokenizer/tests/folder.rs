@@ -77,7 +77,7 @@ fn texts_become_tokens_and_texts_again() {
 #[test]
 fn the_ends_of_tokens_are_found_in_their_text() {
     let stop = ("tokenizer_config.json", json!({ "eos_token": "<end>" }));
-    let tokenizer = load(&folder(&[stop.clone()]));
+    let tokenizer = load(&folder(std::slice::from_ref(&stop)));
     // "blue <think> red" with stop tokens and unknown ids around.
     let (text, ends) = tokenizer.decode_with_ends(&[4, 3, 5, 99, 1, 4]).unwrap();
     assert_eq!((text.as_str(), ends), ("blue <think> red", vec![0, 4, 12, 12, 16, 16]));

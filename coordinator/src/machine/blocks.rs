@@ -121,8 +121,8 @@ impl Blocks {
     /// attempt: later attempts in the block followed from the result, and their batches may differ without it. Returns the
     /// slots whose results go, each with the last attempt that is still known to have ended in equal rewards.
     pub(super) fn reopen(&mut self, index: u32, attempt: u32) -> Vec<(u32, Option<u32>)> {
-        let is_settled = |place: &&Place| place.attempt == attempt && place.state == State::Settled;
-        if self.places.get(index as usize).filter(is_settled).is_none() {
+        let is_settled = |place: &Place| place.attempt == attempt && place.state == State::Settled;
+        if !self.places.get(index as usize).is_some_and(is_settled) {
             return Vec::new();
         }
         let mut reopened = vec![(index, attempt.checked_sub(1))];
@@ -226,7 +226,9 @@ mod tests {
         for (index, equal) in [(0, true), (2, false), (3, true)] {
             blocks.fill(index, 1, equal);
         }
-        [0, 3].iter().for_each(|&index| _ = blocks.fill(index, 2, true));
+        for index in [0, 3] {
+            blocks.fill(index, 2, true);
+        }
         let full = blocks.clone();
         assert!(full.is_full());
         assert_eq!(blocks.reopen(2, 0), [], "that attempt was discarded");
@@ -239,7 +241,9 @@ mod tests {
         assert_eq!((blocks.settled(), blocks.stand(0, 2)), (1, Stand::Closed));
         assert_eq!(blocks.fill(2, 1, true), After::NextAttempt, "the new result may decide otherwise");
         assert_eq!(blocks.batch(0), (2, vec![0, 2, 3]));
-        [0, 2, 3].iter().for_each(|&index| _ = blocks.fill(index, 2, true));
+        for index in [0, 2, 3] {
+            blocks.fill(index, 2, true);
+        }
         assert!(blocks.is_full());
 
         // Two slots of a block, the later attempt first.

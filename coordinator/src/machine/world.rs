@@ -142,6 +142,7 @@ impl World {
     }
 
     /// The world without its ranks: all of them have to join again.
+    #[must_use]
     pub fn dissolved(&self) -> Self {
         Self { generation: self.generation, ..Self::default() }
     }

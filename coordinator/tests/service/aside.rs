@@ -111,7 +111,7 @@ async fn a_slot_that_is_set_aside_again_and_again_ends_the_run_with_workers_and_
     }
     let Part::RunOver(over) = learner.batch(0).await.remove(0) else { panic!("the run goes on") };
     assert!(over.reason.contains("group 0.2 was set aside 6 times"), "{}", over.reason);
-    assert_eq!(running.finished().await.unwrap(), Outcome::Drained);
+    assert!(matches!(running.finished().await.unwrap(), Outcome::Drained { .. }));
 
     // Once the workers are right, the same command goes on.
     let (running, stop) = place.start("out").await;

@@ -46,7 +46,8 @@ impl Sampler {
             let start = self.thinking_start(&task.messages, || task.slot.to_string())?;
             for completion in group {
                 let completion = (!likelihood.without_reasoning).then_some(completion);
-                questions.push(self.question(choices, (prompt, start), completion, || task.slot.to_string())?);
+                questions
+                    .push(self.question(choices, (prompt, start), completion, || task.slot.to_string())?);
             }
         }
         let mut logprobs = Vec::with_capacity(questions.len());

@@ -195,7 +195,7 @@ fn restricted_answers_go_on_from_the_think_block_of_the_prompt() {
     for (end, open) in [("assistant : <think>", true), ("assistant : <think> </think>", false)] {
         let folder = tiny::with_generation_prompt(1, end);
         let mut sampler = sampler();
-        sampler.load(PolicyVersion(0), &Place::of_model(folder.path())).unwrap();
+        sampler.load(source(0), &Place::of_model(folder.path())).unwrap();
         let outcome = sample(&sampler, constrained(&["a b", "a c", "d"]));
         let mut answered = 0;
         for completion in outcome.results.iter().flat_map(|result| &result.completions) {

@@ -45,7 +45,7 @@ impl Left {
     }
 }
 
-async fn undisturbed(ranks: u32) -> Result<Left> {
+fn undisturbed(ranks: u32) -> Result<Left> {
     let run = prepared(&[])?;
     let mut processes = vec![run.coordinator("coordinator")?];
     processes.push(run.worker("worker")?);
@@ -61,7 +61,7 @@ async fn undisturbed(ranks: u32) -> Result<Left> {
 /// What an undisturbed run of one rank leaves.
 async fn expected() -> Result<&'static Left> {
     static LEFT: OnceCell<Left> = OnceCell::const_new();
-    LEFT.get_or_try_init(|| undisturbed(1)).await
+    LEFT.get_or_try_init(|| async { undisturbed(1) }).await
 }
 
 fn finish<'a>(processes: impl IntoIterator<Item = &'a mut Process>) -> Result<()> {
@@ -217,10 +217,10 @@ async fn a_committed_foreign_version_is_refused_by_name_and_can_be_dropped() -> 
 
 #[tokio::test]
 async fn removed_policies_are_made_again_by_repeating_steps() -> Result<()> {
-    let expected = undisturbed(2).await?;
+    let expected = undisturbed(2)?;
     let run = prepared(&["learner.checkpoint_every_steps=100"])?;
     let mut coordinator = run.coordinator("coordinator")?;
-    let mut learners = vec![run.learner("learner-0", 0, 2)?, run.learner("learner-1", 1, 2)?];
+    let mut learners = [run.learner("learner-0", 0, 2)?, run.learner("learner-1", 1, 2)?];
     let worker = run.worker("worker")?;
     // Evaluations come after training: that of version 2 waits while the learner goes past it.
     let sampled = |status: &RunStatus| status.step >= 2 && status.groups_ready == status.groups_wanted;

@@ -91,7 +91,7 @@ pub(crate) enum Error {
         "the coordinator of {} (process {pid} on {host:?}) does not answer: {source}; {} may say why", out.display(),
         log.display()
     )]
-    NoAnswer { out: PathBuf, pid: u32, host: String, source: status_stream::Error, log: PathBuf },
+    NoAnswer { out: PathBuf, pid: u32, host: String, source: Box<status_stream::Error>, log: PathBuf },
 }
 
 impl Error {

@@ -49,7 +49,13 @@ pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
         Err(source) if !source.is_nobody() && !announced.is_over() => {
             recorded(&folder, "the coordinator does not answer")?;
             let (out, log) = (folder.path().to_owned(), folder.log("coordinator"));
-            return Err(Error::NoAnswer { out, pid: announced.pid, host: announced.host, source, log });
+            return Err(Error::NoAnswer {
+                out,
+                pid: announced.pid,
+                host: announced.host,
+                source: Box::new(source),
+                log,
+            });
         }
         Ok(_) | Err(_) => {
             let ended = announced.ended.map(|why| format!(" ({why})")).unwrap_or_default();

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
 use podium_config::DataType;
-use podium_grpo::{FinishReason, PolicyVersion};
+use podium_grpo::FinishReason;
 use podium_tokenizer::Variables;
 
 use super::*;
-use crate::lease::tests::training;
+use crate::lease::tests::{source, training};
 use crate::policy_cache::Place;
 use crate::sampler::tests::loaded;
 use crate::tiny;
@@ -40,7 +40,7 @@ fn after(generation_prompt: &str) -> Sampler {
     let mut sampler =
         Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap();
     let folder = tiny::with_generation_prompt(1, generation_prompt);
-    sampler.load(PolicyVersion(0), &Place::of_model(folder.path())).unwrap();
+    sampler.load(source(0), &Place::of_model(folder.path())).unwrap();
     sampler
 }
 
