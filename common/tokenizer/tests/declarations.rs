@@ -268,8 +268,8 @@ fn what_cannot_be_represented_is_refused_by_file_key_and_value() {
 
 #[test]
 fn templates_are_chosen_as_transformers_chooses_them() {
-    let (own, rag) = ("chat_template.jinja", "additional_chat_templates/rag.jinja");
     type Case<'a> = (&'a str, &'a [(&'a str, Value)], Option<&'a str>);
+    let (own, rag) = ("chat_template.jinja", "additional_chat_templates/rag.jinja");
     let default = "additional_chat_templates/default.jinja";
     let list = |names: &[&str]| {
         let templates: Vec<Value> =
