@@ -14,6 +14,7 @@ use crate::grading;
 use crate::machine::Work;
 use crate::reports::answers::Answers;
 use crate::reports::evaluation::Answered;
+use crate::reports::parts::parts;
 use crate::reports::recording::Recording;
 use crate::reports::watch::{Findings, Watch};
 use crate::reports::{evaluation, likelihood, samples, step};
@@ -115,7 +116,8 @@ pub(super) fn close_evaluation(
     let start = evaluations.get(&PolicyVersion::START);
     let metrics = evaluation::metrics(task.answer().list_length);
     let start_ranks = start.map(|record| record.ranks.as_slice());
-    let mut row = evaluation::row(version, &answers, start_ranks, &metrics, task.seed());
+    let parts = parts(answers.iter().map(|answered| answered.case.target), &task.dataset().catalogue);
+    let mut row = evaluation::row(version, &answers, start_ranks, &metrics, &parts, task.seed());
     let start_ranks = start.and_then(|record| record.likelihood_ranks.as_deref());
     likelihood::add(&mut row, version, &answers, start_ranks, task.seed());
     let (ranks, likelihood_ranks) = (evaluation::ranks(&answers), likelihood::ranks(&answers));

@@ -9,6 +9,7 @@ use podium_recsys::task::Case;
 use serde_json::{Map, Value, json};
 
 use crate::grading::Reading;
+use crate::reports::parts::Part;
 use crate::store::Row;
 
 /// The metrics of a run whose answers list so many items: HR@1, HR@K, NDCG@K and MRR.
@@ -35,12 +36,14 @@ pub fn ranks(answers: &[Answered]) -> Vec<Option<usize>> {
     answers.iter().map(|answered| answered.reading.grade.outcome.scored_rank()).collect()
 }
 
-/// The row of evaluations.jsonl. `start` holds the ranks under version 0, for the paired difference.
+/// The row of evaluations.jsonl, with the metrics of `parts` beside those of all. `start` holds the ranks under version 0,
+/// for the paired difference.
 pub fn row(
     version: PolicyVersion,
     answers: &[Answered],
     start: Option<&[Option<usize>]>,
     metrics: &[Metric],
+    parts: &[Part],
     seed: u64,
 ) -> Row {
     let ranks = ranks(answers);
@@ -51,6 +54,13 @@ pub fn row(
     for metric in metrics {
         row.insert(metric.to_string(), interval(ranking::estimate(*metric, &ranks, seed)));
     }
+    for part in parts {
+        let ranks = part.of(&ranks);
+        row.insert(part.users_key(), json!(ranks.len()));
+        let named =
+            |metric: &Metric| (part.named(*metric), interval(ranking::estimate(*metric, &ranks, seed)));
+        row.extend(metrics.iter().map(named));
+    }
     let share = |count: usize| count as f64 / answers.len().max(1) as f64;
     let average =
         |value: fn(&Answered) -> f64| answers.iter().map(value).sum::<f64>() / answers.len().max(1) as f64;
@@ -60,11 +70,16 @@ pub fn row(
     row.insert("clipped_ratio".into(), json!(share(answers.iter().filter(truncated).count())));
     let change =
         start.filter(|start| version != PolicyVersion::START && start.len() == ranks.len()).map(|start| {
-            let difference = |metric: &Metric| ranking::paired_difference(*metric, &ranks, start, seed);
-            metrics
-                .iter()
-                .map(|metric| (metric.to_string(), interval(difference(metric))))
-                .collect::<Map<_, _>>()
+            let difference = |metric: Metric, ranks: &[_], start: &[_]| {
+                interval(ranking::paired_difference(metric, ranks, start, seed))
+            };
+            let of_all =
+                metrics.iter().map(|&metric| (metric.to_string(), difference(metric, &ranks, start)));
+            let of_parts = parts.iter().flat_map(|part| {
+                let (ranks, start) = (part.of(&ranks), part.of(start));
+                metrics.iter().map(move |&metric| (part.named(metric), difference(metric, &ranks, &start)))
+            });
+            of_all.chain(of_parts).collect::<Map<_, _>>()
         });
     row.insert("change_from_start".into(), json!(change));
     row

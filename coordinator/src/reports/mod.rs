@@ -9,6 +9,7 @@ pub mod evaluation;
 pub mod forms;
 pub mod likelihood;
 mod lines;
+pub mod parts;
 pub mod recording;
 pub mod samples;
 pub mod step;

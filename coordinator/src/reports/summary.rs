@@ -5,7 +5,8 @@ use std::path::Path;
 
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
-use podium_recsys::ranking::{self, Metric};
+use podium_recsys::ranking::knn::Question;
+use podium_recsys::ranking::{self, Baseline, Metric};
 use podium_recsys::reward::Extremes;
 use podium_recsys::synthetic::Oracle;
 use podium_recsys::task;
@@ -14,11 +15,14 @@ use serde_json::{Map, Value, json};
 
 use crate::curriculum::Curriculum;
 use crate::identity::Identity;
+use crate::reports::parts::parts;
 use crate::reports::watch::Findings;
 use crate::store::EvaluationRecord;
 
 /// Name of the file that a complete run leaves in its folder.
 pub const FINISHED: &str = "finished.json";
+/// The value of a metric for a user, by number, who lists so many candidates.
+type UserValue<'a> = dyn Fn(usize, Metric, usize) -> f64 + 'a;
 
 /// Rankings without a policy, over the same users and candidates as every evaluation.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +31,7 @@ pub struct Baselines {
     reward_range: (f64, f64),
     random: Map<String, Value>,
     popularity: Map<String, Value>,
+    item_knn: Map<String, Value>,
     best_possible: Option<Map<String, Value>>,
 }
 
@@ -47,38 +52,72 @@ impl Baselines {
         let best = oracle.map(|oracle| {
             cases.iter().map(|case| oracle.best(&case.history, &case.candidates)).collect::<Vec<_>>()
         });
-        let popular: Vec<Option<usize>> = cases
+        let questions: Vec<Question<'_>> = cases
             .iter()
-            .map(|case| {
-                let ranking = ranking::by_popularity(&case.candidates, &task.dataset().catalogue);
-                ranking::rank_of(case.target, &ranking)
-            })
+            .map(|case| Question { history: &case.history, candidates: &case.candidates })
             .collect();
-        let candidates = cases.iter().map(|case| case.candidates.len()).max().filter(|_| likelihood);
-        // What a metric is for those who list so many candidates.
-        let table = |value: &dyn Fn(Metric, usize) -> f64| -> Map<String, Value> {
-            let listed = super::evaluation::metrics(list_length).into_iter();
-            let listed = listed.map(|metric| (metric.to_string(), json!(value(metric, list_length))));
-            let all = candidates.into_iter().flat_map(|candidates| {
-                let named = |metric: Metric| format!("{}{metric}", super::likelihood::PREFIX);
-                let metrics = super::likelihood::metrics(candidates).into_iter();
-                metrics.map(move |metric| (named(metric), json!(value(metric, candidates))))
-            });
-            listed.chain(all).collect()
+        let ranks = |baseline: Baseline| -> Vec<Option<usize>> {
+            let rankings = baseline.rank(task.dataset(), &questions);
+            cases
+                .iter()
+                .zip(rankings)
+                .map(|(case, ranking)| ranking::rank_of(case.target, &ranking))
+                .collect()
         };
-        let average = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / cases.len().max(1) as f64;
+        let (popular, near) = (ranks(Baseline::Popularity), ranks(Baseline::ItemKnn));
+        let candidates = cases.iter().map(|case| case.candidates.len()).max().filter(|_| likelihood);
+        let parts = parts(cases.iter().map(|case| case.target), &task.dataset().catalogue);
+        let everybody: Vec<usize> = (0..cases.len()).collect();
+        // What a metric is for a user, by number, who lists so many candidates; in parts, where that is another value.
+        let table = |value: &UserValue<'_>, in_part: &UserValue<'_>| -> Map<String, Value> {
+            let average = |users: &[usize], value: &UserValue<'_>, metric: Metric, listed: usize| {
+                let sum: f64 = users.iter().map(|&user| value(user, metric, listed)).sum();
+                json!(sum / users.len().max(1) as f64)
+            };
+            let listed = super::evaluation::metrics(list_length);
+            let of_all = listed
+                .iter()
+                .map(|&metric| (metric.to_string(), average(&everybody, value, metric, list_length)));
+            let of_parts = parts.iter().flat_map(|part| {
+                let named = |&metric: &Metric| {
+                    (part.named(metric), average(part.members(), in_part, metric, list_length))
+                };
+                listed.iter().map(named).collect::<Vec<_>>()
+            });
+            let by_likelihood = candidates.into_iter().flat_map(|candidates| {
+                let named = |metric: Metric| format!("{}{metric}", super::likelihood::PREFIX);
+                super::likelihood::metrics(candidates)
+                    .into_iter()
+                    .map(|metric| (named(metric), average(&everybody, value, metric, candidates)))
+                    .collect::<Vec<_>>()
+            });
+            of_all.chain(of_parts).chain(by_likelihood).collect()
+        };
+        let within = |ranks: &[Option<usize>]| {
+            let ranks = ranks.to_vec();
+            move |user: usize, metric: Metric, listed: usize| {
+                metric.value(ranks[user].filter(|rank| *rank <= listed))
+            }
+        };
+        let by_chance =
+            |user: usize, metric: Metric, listed: usize| metric.random(cases[user].candidates.len(), listed);
         let Extremes { best: best_reward, worst, .. } = task.rewards().extremes();
         Ok(Self {
             reward_range: (worst.1, best_reward.1),
-            random: table(&|metric, listed| {
-                average(&mut cases.iter().map(|case| metric.random(case.candidates.len(), listed)))
-            }),
-            popularity: table(&|metric, listed| {
-                let within = |rank: &Option<usize>| metric.value(rank.filter(|rank| *rank <= listed));
-                average(&mut popular.iter().map(within))
-            }),
+            random: table(&by_chance, &by_chance),
+            popularity: table(&within(&popular), &within(&popular)),
+            item_knn: table(&within(&near), &within(&near)),
+            // Over all users the expected value is known. A part is chosen by its targets, and the ranking is asked there
+            // where they are.
             best_possible: best.map(|best| {
-                table(&|metric, listed| average(&mut best.iter().map(|best| best.expected(metric, listed))))
+                let reached: Vec<Option<usize>> = cases
+                    .iter()
+                    .zip(&best)
+                    .map(|(case, best)| ranking::rank_of(case.target, &best.ranking))
+                    .collect();
+                let expected =
+                    |user: usize, metric: Metric, listed: usize| best[user].expected(metric, listed);
+                table(&expected, &within(&reached))
             }),
         })
     }
@@ -87,6 +126,7 @@ impl Baselines {
         json!({
             "random": self.random,
             "popularity": self.popularity,
+            "item_knn": self.item_knn,
             "best_possible": self.best_possible,
             "reward_range": self.reward_range,
         })

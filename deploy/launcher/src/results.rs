@@ -85,10 +85,27 @@ impl Evaluation {
         names.filter(|name| self.rest.contains_key(name)).collect()
     }
 
+    /// Hit rates and NDCG of users with a warm target and of those with a cold one, side by side; none where all users are
+    /// of one kind.
+    pub(crate) fn metrics_of_parts(&self) -> Vec<String> {
+        let names =
+            self.headline_metrics().into_iter().flat_map(|name| PARTS.map(|part| format!("{part}/{name}")));
+        names.filter(|name| self.rest.contains_key(name)).collect()
+    }
+
+    /// How many users have a warm and a cold target.
+    pub(crate) fn users_of_parts(&self) -> Option<(u64, u64)> {
+        let [warm, cold] = PARTS.map(|part| self.rest.get(&format!("{part}/users"))?.as_u64());
+        warm.zip(cold)
+    }
+
     pub(crate) fn change(&self, name: &str) -> Option<Estimate> {
         self.change_from_start.as_ref()?.get(name).copied()
     }
 }
+
+/// Held-out users by whether a training interaction touches their target.
+const PARTS: [&str; 2] = ["warm", "cold"];
 
 /// Whether a metric is one of those that tables show.
 pub(crate) fn is_headline(name: &str) -> bool {
@@ -101,6 +118,7 @@ pub(crate) fn is_headline(name: &str) -> bool {
 pub(crate) struct Baselines {
     pub(crate) random: BTreeMap<String, f64>,
     pub(crate) popularity: BTreeMap<String, f64>,
+    pub(crate) item_knn: BTreeMap<String, f64>,
     pub(crate) best_possible: Option<BTreeMap<String, f64>>,
     /// The least and the most that an answer can earn.
     pub(crate) reward_range: Option<(f64, f64)>,

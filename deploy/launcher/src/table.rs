@@ -1,4 +1,4 @@
-//! The table that a run ends with: start, end, random, best possible.
+//! The tables that a run ends with: start, end, random, most popular, item-kNN, best possible.
 
 use std::fmt::Write as _;
 
@@ -7,6 +7,18 @@ use crate::results::{Estimate, Results};
 /// The table of the first and the latest evaluation; nothing where there was none.
 pub(crate) fn ranking(results: &Results) -> Option<String> {
     table(results, &results.evaluations.last()?.headline_metrics())
+}
+
+/// The same for the users whose target a training interaction touches, beside the others; nothing where all are of one
+/// kind.
+pub(crate) fn ranking_of_parts(results: &Results) -> Option<String> {
+    let last = results.evaluations.last()?;
+    let (warm, cold) = last.users_of_parts()?;
+    let table = table(results, &last.metrics_of_parts())?;
+    Some(format!(
+        "{table}\nwarm: the {warm} users whose target a training interaction touches; cold: the {cold} others, whose target \
+         is known by its caption alone"
+    ))
 }
 
 /// The same for the ranking by likelihood; nothing where there was none.
@@ -43,6 +55,9 @@ fn table(results: &Results, metrics: &[String]) -> Option<String> {
     rows.push(row("random", &|name| baselines.random.get(name).copied().map(figure)));
     if !baselines.popularity.is_empty() {
         rows.push(row("most popular", &|name| baselines.popularity.get(name).copied().map(figure)));
+    }
+    if !baselines.item_knn.is_empty() {
+        rows.push(row("item-kNN", &|name| baselines.item_knn.get(name).copied().map(figure)));
     }
     if baselines.best_possible.is_some() {
         rows.push(row("best possible", &|name| baselines.best(name).map(figure)));
@@ -108,6 +123,7 @@ mod tests {
             baselines: Baselines {
                 random: [("HR@1".into(), 0.1)].into(),
                 popularity: [("HR@1".into(), 0.12)].into(),
+                item_knn: [("HR@1".into(), 0.31)].into(),
                 best_possible: Some([("HR@1".into(), 0.5612)].into()),
                 reward_range: None,
             },
@@ -121,6 +137,7 @@ end (version 60, best)   0.450 [0.410, 0.490]      0.650 [0.610, 0.690]
 change, paired           +0.150 [+0.110, +0.190]   –
 random                   0.100                     –
 most popular             0.120                     –
+item-kNN                 0.310                     –
 best possible            0.561                     –
 ───────────────────────────────────────────────────────────────────────
 600 held-out users, 95 % intervals";
@@ -134,6 +151,28 @@ best possible            0.561                     –
         let table = ranking(&Results { evaluations, ..Results::default() }).unwrap();
         assert!(table.contains("end (version 60)    0.400"), "{table}");
         assert!(table.contains("best (version 20)   0.500"), "{table}");
+    }
+
+    #[test]
+    fn warm_and_cold_targets_have_their_own_table() {
+        let estimate = |mean: f64| serde_json::json!({"mean": mean, "low": mean - 0.1, "high": mean + 0.1});
+        let row = serde_json::json!({"policy_version": 0, "users": 600, "HR@1": estimate(0.5), "warm/users": 250,
+            "cold/users": 350, "warm/HR@1": estimate(0.6), "cold/HR@1": estimate(0.4)});
+        let results = Results {
+            steps: Vec::new(),
+            evaluations: vec![serde_json::from_value(row).unwrap()],
+            baselines: Baselines {
+                item_knn: [("HR@1".into(), 0.3), ("warm/HR@1".into(), 0.7), ("cold/HR@1".into(), 0.0)].into(),
+                ..Baselines::default()
+            },
+        };
+        let table = ranking_of_parts(&results).unwrap();
+        assert!(table.contains("version 0   0.600 [0.500, 0.700]   0.400 [0.300, 0.500]"), "{table}");
+        assert!(table.contains("item-kNN    0.700                  0.000"), "{table}");
+        assert!(table.contains("the 250 users") && table.contains("the 350 others"), "{table}");
+        assert!(!ranking(&results).unwrap().contains("warm"));
+        let results = Results { evaluations: vec![evaluation(0, 0.3)], ..Results::default() };
+        assert!(ranking_of_parts(&results).is_none());
     }
 
     #[test]

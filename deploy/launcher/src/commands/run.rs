@@ -196,6 +196,9 @@ pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
     if let Some(table) = table::ranking(&results) {
         output_line!("\n{table}\n");
     }
+    if let Some(table) = table::ranking_of_parts(&results) {
+        output_line!("{table}\n");
+    }
     if let Some(table) = table::ranking_by_likelihood(&results) {
         output_line!("{table}\n");
     }

@@ -95,6 +95,7 @@ fn rows(results: &Results, metric: &str) -> Vec<Row> {
     [
         plain("random", results.baselines.random.get(metric).copied()),
         plain("most popular", results.baselines.popularity.get(metric).copied()),
+        plain("item-kNN", results.baselines.item_knn.get(metric).copied()),
         first
             .and_then(|row| policy(format!("start, version {}", row.policy_version), row.metric(metric), "")),
         latest.and_then(|row| {
