@@ -212,15 +212,24 @@ impl Tokenizer {
             let source = diagnosis::explain(&files.tokenizer, source);
             Error::Tokenizer { path, source }
         })?;
-        guarded(folder, VOCABULARY, || files.declarations.add_to(&mut tokenizer))??;
         let special_tokens = files.declarations.variables();
-
-        let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
-        let named = |name: &str| {
+        let named = |tokenizer: &tokenizers::Tokenizer, name: &str| {
             let token = special_tokens.iter().find(|(found, _)| found == name);
             token.and_then(|(_, token)| tokenizer.token_to_id(token))
         };
-        let (end, padding) = (named("eos_token"), named("pad_token"));
+        let padding = |tokenizer: &tokenizers::Tokenizer| -> BTreeSet<u32> {
+            named(tokenizer, "pad_token").into_iter().chain(files.padding_ids.iter().copied()).collect()
+        };
+        // Some folders declare a word of the vocabulary as their padding token: it remains text.
+        let added = tokenizer.get_added_tokens_decoder();
+        let is_word = |id: &u32| {
+            tokenizer.id_to_token(*id).is_some() && !added.get(id).is_some_and(|token| token.special)
+        };
+        let words: BTreeSet<u32> = padding(&tokenizer).into_iter().filter(is_word).collect();
+        guarded(folder, VOCABULARY, || files.declarations.add_to(&mut tokenizer))??;
+
+        let mut stop_token_ids: BTreeSet<u32> = files.stop_token_ids.iter().copied().collect();
+        let end = named(&tokenizer, "eos_token");
         stop_token_ids.extend(end);
         let end_of_turn_id = end.or(files.stop_token_ids.first().copied());
         let template = files.chat_template.try_map(|(path, source)| {
@@ -228,10 +237,8 @@ impl Tokenizer {
             template.map_err(|source| Error::Template { path, source })
         })?;
         let largest = tokenizer.get_vocab(true).into_values().max();
-        let padding = padding.into_iter().chain(files.padding_ids);
-        let added = tokenizer.get_added_tokens_decoder();
-        // Only a special padding token is never text: some folders name a word of the vocabulary.
-        let padding = padding.filter(|id| added.get(id).is_some_and(|token| token.special));
+        let known = padding(&tokenizer).into_iter().filter(|id| tokenizer.id_to_token(*id).is_some());
+        let padding = known.filter(|id| !words.contains(id));
         let silent_ids = padding.chain(stop_token_ids.iter().copied()).collect();
         Ok(Self {
             folder: folder.to_owned(),
