@@ -173,7 +173,10 @@ fn a_run_goes_on_without_its_outputs() -> Result<()> {
 #[tokio::test]
 async fn a_closed_terminal_leaves_a_checkpoint() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
-    let mut podium = launched.start("podium")?;
+    // The process that runs the tests may ignore SIGHUP.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(binary("podium")).args(launched.arguments());
+    let mut podium = Process::start("podium", command, launched.run.folder())?;
     launched.reach(1).await?;
     podium.signal(Signal::SIGHUP)?;
     podium.wait_for_code(STOPPED)?;
