@@ -101,16 +101,21 @@ fn a_policy_whose_completions_cannot_end_is_refused_by_every_command() -> Result
     let (model, out, rows, change) =
         (path_text(&model), path_text(&out), path_text(&rows), format!("model.path={}", model.display()));
     let run_file = ["--run-file", run.run_file(), "--out", out];
-    for (binary, arguments) in [
-        ("podium", vec!["check-config", path_text(&file)]),
-        ("podium-coordinator", [&run_file[..], &["--set", &change]].concat()),
-        ("podium-learner", [&["sft"][..], &run_file, &["--model", model]].concat()),
-        ("podium-rollout-worker", vec!["generate", "--model", model, "--input", rows, "--output", out]),
+    for (binary, arguments, named) in [
+        ("podium", vec!["check-config", path_text(&file)], "endless"),
+        // The coordinator reads its own copy of the policy.
+        ("podium-coordinator", [&run_file[..], &["--set", &change]].concat(), "policy/0"),
+        ("podium-learner", [&["sft"][..], &run_file, &["--model", model]].concat(), "endless"),
+        (
+            "podium-rollout-worker",
+            vec!["generate", "--model", model, "--input", rows, "--output", out],
+            "endless",
+        ),
     ] {
         let mut process = Process::spawn(binary, binary, &arguments, folder.path())?;
         says(
             &process.wait_for_failure()?,
-            &["endless", "names no token that ends a completion", "eos_token_id"],
+            &[named, "names no token that ends a completion", "eos_token_id"],
         )?;
     }
     Ok(())
