@@ -33,7 +33,7 @@ fn compare(case: &str, checkpoint: &Checkpoint, comparison: &mut Comparison) -> 
         comparison.logprobs(case, score, &found, &expected.logprobs);
         let found = podium::score(subject, &sequences, 1.0, "bfloat16")?;
         comparison.rounded_logprobs(case, rounded, &found, &expected.logprobs);
-        let options = ["--greedy", "--ignore-stop", "--max-new-tokens", &GREEDY_TOKENS.to_string()];
+        let options = ["--greedy", "--max-new-tokens", &GREEDY_TOKENS.to_string()];
         let found = podium::generate(subject, &sequences, &options)?;
         comparison.tokens(case, greedy, &found.ids, &expected.greedy);
     }
