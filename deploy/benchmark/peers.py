@@ -54,7 +54,7 @@ def rows(path):
 
 
 def checkpoint(workload, arguments):
-    """Writes model/ (random weights, one word a token, no token that ends a completion) and adapter/ (nowhere zero)."""
+    """Writes model/ (random weights, one word a token, an end token that no logit belongs to) and adapter/ (nowhere zero)."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     torch.manual_seed(0)
@@ -71,6 +71,8 @@ def checkpoint(workload, arguments):
     with torch.device(workload["device"]):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, workload["dtype"]))
     parameters = sum(tensor.numel() for tensor in model.parameters())
+    # Podium requires a token that ends completions. This one is never sampled: all completions have their full length.
+    model.generation_config.eos_token_id = words
     model.save_pretrained(arguments.out / "model")
     adapted = get_peft_model(model, lora(workload), autocast_adapter_dtype=False)
     for name, tensor in adapted.named_parameters():
