@@ -260,22 +260,20 @@ fn try_model(name: &str, model: &Path, size: &Size<'_>) -> Result<()> {
     for template in Template::ALL {
         compare_fine_tuning(model, template, size)?;
     }
-    // One policy that has learned the form serves all templates: its completions are the same after what the prompt has.
-    let plain = with_template(model, Template::Plain)?;
-    let policy = format!("model.path={}", path_text(plain.path()));
-    let prepared = Run::embedded(&[&TASK[..], size.grpo, &[policy.as_str()]].concat())?;
-    let tuned = prepared.folder().join("tuned");
-    fine_tune(prepared.run_file(), plain.path(), &tuned, size.fine_tuning)?;
     eprintln!("\n{name}: shares of completions of constrained and of free steps and evaluations");
     for template in Template::ALL {
-        let folder = with_template(&tuned, template)?;
+        let start = with_template(model, template)?;
         let thinking = format!("answer.require_thinking={}", template != Template::Closed);
-        let policy = format!("model.path={}", path_text(folder.path()));
+        let policy = format!("model.path={}", path_text(start.path()));
+        let prepared = Run::embedded(&[&TASK[..], size.grpo, &[thinking.as_str(), &policy]].concat())?;
+        let tuned = prepared.folder().join("tuned");
+        fine_tune(prepared.run_file(), start.path(), &tuned, size.fine_tuning)?;
+        let policy = format!("model.path={}", path_text(&tuned));
         let more = [thinking.as_str(), &policy, "evaluation.likelihood=true"];
         let settings = [&TASK[..], size.grpo, &more].concat();
         let constrained = [&settings[..], &["rollout.constrain_answers=true"]].concat();
-        let constrained = grpo(template, folder.path(), &constrained)?;
-        let free = grpo(template, folder.path(), &settings)?;
+        let constrained = grpo(template, &tuned, &constrained)?;
+        let free = grpo(template, &tuned, &settings)?;
         eprintln!("  {template:?}: {constrained:?}, {free:?}");
         // Reasoning is free, and may leave no room for the answer: the constraint is on what is listed after it.
         ensure!(constrained.mislisted < 1e-9, "{name}, {template:?}: {constrained:?}");
@@ -297,7 +295,7 @@ fn qwen3_templates_open_and_close_the_think_block() -> Result<()> {
     arguments.extend(size.split(' '));
     reference::run(&shared("oracle/make_checkpoint.py")?, &arguments)?;
     let fine_tuning = [
-        "sft.steps=50",
+        "sft.steps=60",
         "sft.batch_size=8",
         "sft.micro_batch_size=8",
         "sft.full_ranking_steps=0",
