@@ -31,7 +31,7 @@ pub fn write(thinking: Option<&str>, ranking: &[ItemId], catalogue: &Catalogue, 
     text + &entries.join(break_line)
 }
 
-/// What is left to write of `completion`, as [`write`] writes it, after a prompt that ends as `start` says.
+/// What is left to write of `completion`, as [`write()`] writes it, after a prompt that ends as `start` says.
 ///
 /// Prompt and completion together are what they are without a think block in the prompt. Where the prompt opens the block
 /// and `completion` has none, an empty block is closed first.
