@@ -11,7 +11,7 @@ use crate::value::{Namespace, Value};
 /// The longest range of Jinja's sandbox.
 const LONGEST_RANGE: usize = 100_000;
 
-/// The function of that name, undefined where there is none.
+/// Returns the function of that name, or undefined.
 pub(crate) fn named(name: &str) -> Result<Value> {
     Ok(match name {
         "range" => Value::Function("range"),

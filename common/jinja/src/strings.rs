@@ -167,7 +167,7 @@ fn count(text: &str, bound: &Bound) -> Result<Value> {
 }
 
 fn split(text: &str, bound: &Bound) -> Result<Value> {
-    // A negative limit is none.
+    // A negative limit means no limit.
     let most = usize::try_from(bound.integer("maxsplit")?.unwrap_or(-1)).unwrap_or(usize::MAX - 1);
     if let Some(separator) = bound.text("sep")? {
         assert_separator(separator)?;

@@ -210,7 +210,7 @@ impl Value {
         }
     }
 
-    /// Python's `len`; none where there is none.
+    /// Returns Python's `len`, or `None` for values without a length.
     pub(crate) fn length(&self) -> Option<usize> {
         match self {
             Self::Undefined(_) => Some(0),

@@ -1,7 +1,7 @@
 //! Keys of `config.json` that would change what a model computes and that the model code does not follow.
 //!
 //! Each is equal to its default, off, or refused by name. Keys that no one of the three architectures reads in
-//! Transformers and that change nothing elsewhere are none of this module's business: they are written back unchanged.
+//! Transformers and that change nothing elsewhere are not checked here: they are written back unchanged.
 
 use serde_json::Value;
 

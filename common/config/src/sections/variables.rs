@@ -16,7 +16,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMa
     named.into_iter().map(variable).collect()
 }
 
-/// A template has dates as text, and no number that is none.
+/// Dates reach a template as text; nan and infinite numbers are refused.
 fn from_toml(value: &toml::Value) -> Result<Value, String> {
     Ok(match value {
         toml::Value::Datetime(date) => date.to_string().into(),

@@ -65,7 +65,7 @@ pub(super) struct Block<'a> {
 }
 
 /// Cuts `text`, which goes on after `start`, at its first think block. The answer is what follows the last closing tag, so
-/// that a list is found (and shown to whoever reads samples) even where the tags are wrong.
+/// that a list is found, and shown among the samples, even where the tags are wrong.
 pub(super) fn split(text: &str, start: ThinkingStart, required: bool) -> Block<'_> {
     let end = text.len();
     let after_last_close = text.rfind(CLOSE).map_or(0, |at| at + CLOSE.len());
