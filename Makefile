@@ -72,10 +72,10 @@ benchmark: oracle build ## speed, memory and log-probabilities beside Transforme
 	.venv-oracle/bin/python deploy/benchmark/benchmark.py $(ARGS)
 
 embedded-start: build ## the policy that the demo starts from, anew in runs/start; 25 minutes
-	$(LEARNER_SFT) --model-config deploy/launcher/embedded/config.json --init-seed 1 --out runs/start-first-stage
+	$(LEARNER_SFT) --model-config launcher/embedded/config.json --init-seed 1 --out runs/start-first-stage
 	$(LEARNER_SFT) --model runs/start-first-stage --out runs/start --set run.seed=1 \
 		--set sft.steps=2000 --set sft.full_ranking_steps=0 --set sft.learning_rate=1.5e-3
-	@sha256sum runs/start/model.safetensors deploy/launcher/embedded/start/model.safetensors
+	@sha256sum runs/start/model.safetensors launcher/embedded/start/model.safetensors
 
 dashboards: setup ## deploy/grafana/dashboards anew, from the code
 	cargo run --release -p podium-tests --example dashboards

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use podium_runtime::{advertise, durable, shutdown};
+use podium_files::durable;
+use podium_service::{advertise, shutdown};
 use serde_json::{Value, json};
 
 use crate::actor::Outcome;

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use podium_runtime::metrics_server::{Page, at_host};
+use podium_service::metrics_server::{Page, at_host};
 use serde_json::{Value, json};
 
 /// Where the list is served, beside `/metrics`.

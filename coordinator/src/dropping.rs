@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
-use podium_runtime::durable;
 
 use crate::reports::summary::FINISHED;
 use crate::store::versions::{self, Dropped};

@@ -5,7 +5,7 @@
 //! [`machine`] holds the rules and does nothing; [`actor`] does what it says; [`service`] speaks gRPC; [`store`],
 //! [`policies`] and [`reports`] are the run's files. There is no libtorch here, and nothing is computed with a model.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod actor;

@@ -1,6 +1,6 @@
 //! The process `podium-coordinator`.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use podium_coordinator::dropping;
 use podium_coordinator::run::{self, Options, Outcome, Running};
 use podium_coordinator::store::versions::Dropped;
 use podium_grpo::PolicyVersion;
-use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::startup::{self, Threads};
-use podium_runtime::{logs, shutdown};
+use podium_service::metrics_server::Endpoint;
+use podium_service::startup::{self, Threads};
+use podium_service::{logs, shutdown};
 use tokio_util::sync::CancellationToken;
 
 /// Coordinates a run: leases prompts to rollout workers, scores what comes back, feeds the learner, keeps everything.
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
 
 fn drop_version(out: &Path, version: PolicyVersion) -> Result<()> {
     let Dropped { steps: (before, now), groups, evaluations } = dropping::drop_version(out, version)?;
-    podium_runtime::output_line!(
+    podium_service::output_line!(
         "dropped {version} and the versions after it: {} of {} committed steps stay, {groups} groups and {evaluations} \
          evaluations are made again; start the run again with the same --out",
         now.0,

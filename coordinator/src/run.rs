@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podium_config::RunFile;
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_recsys::synthetic::{self, Oracle};
 use podium_recsys::{Dataset, Task, dataset, task};
-use podium_runtime::{advertise, durable};
+use podium_service::advertise;
 use podium_tokenizer::{Chat, Variables};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;

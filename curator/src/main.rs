@@ -1,6 +1,6 @@
 //! The offline side: makes the data folders that runs read. It never talks to a coordinator.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod assess;
@@ -30,8 +30,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use podium_recsys::synthetic::{self, World};
-use podium_runtime::startup::{self, Threads};
-use podium_runtime::{logs, output};
+use podium_service::startup::{self, Threads};
+use podium_service::{logs, output};
 
 /// Makes data sets for Podium.
 #[derive(Debug, Parser)]

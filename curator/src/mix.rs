@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::demonstration::{self, Ranking, demonstrate};
 use podium_recsys::mixed::{self, Kind, Row};
 use podium_recsys::{Task, UserId};
-use podium_runtime::{durable, output_line};
+use podium_service::output_line;
 
 use crate::assess::{ASSESSMENT, Assessment};
 use crate::flags;

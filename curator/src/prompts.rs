@@ -15,7 +15,7 @@ use podium_recsys::dataset::{self, Dataset};
 use podium_recsys::prompt::{self, Unit};
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Case, Task};
-use podium_runtime::progress::Progress;
+use podium_service::progress::Progress;
 use podium_tokenizer::{Chat, Variables};
 
 use crate::spread::Spread;

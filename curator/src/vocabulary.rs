@@ -8,8 +8,9 @@ use std::{fs, io};
 
 use anyhow::Context;
 use clap::Args;
+use podium_files::durable;
 use podium_recsys::vocabulary;
-use podium_runtime::{durable, output_line};
+use podium_service::output_line;
 use serde_json::{Value, json};
 
 use crate::source;

@@ -8,8 +8,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use podium_files::durable::{self, hex};
 use podium_grpo::Step;
-use podium_runtime::durable::{self, hex};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 

@@ -4,7 +4,7 @@
 //! ([`session`]) and to the other ranks ([`collective`]). What a step does is a function of its groups, the weights and
 //! the optimizer's state alone. This crate samples nothing and scores nothing.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod adamw;

@@ -1,6 +1,6 @@
 //! The command line of the learner.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use podium_learner::collective::nccl;
 use podium_learner::train::{self, Ending};
 use podium_learner::{merge, metrics, replay, score, sft};
 use podium_model::{LoadOptions, Precision, device};
-use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::startup::{self, Threads};
-use podium_runtime::{logs, notice, openmp, output, shutdown};
+use podium_service::metrics_server::Endpoint;
+use podium_service::startup::{self, Threads};
+use podium_service::{logs, notice, openmp, output, shutdown};
 use podium_transfer::Place;
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use podium_checkpoint::new_folder;
 use podium_model::{checkpoint, merge};
-use podium_runtime::progress::Progress;
+use podium_service::progress::Progress;
 
 /// Why there is no merged model.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::{DataType, RunFile};
+use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{LoadOptions, Policy, Precision, device};
-use podium_runtime::durable;
 use tch::Device;
 
 use crate::batch::Share;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use podium_files::{durable, json_lines};
 use podium_model::{Entropy, GroupTokens, LoadOptions, Packed, Policy, checkpoint, packed};
-use podium_runtime::progress::Progress;
-use podium_runtime::{durable, json_lines};
+use podium_service::progress::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor};
@@ -188,7 +188,7 @@ mod tests {
     fn a_row_that_cannot_be_scored_is_named() {
         let error = |input: &str| {
             let error = scored(input, 1000).unwrap_err();
-            podium_runtime::logs::describe(&error)
+            podium_service::logs::describe(&error)
         };
         let row = r#"{"prompt_ids": [1], "completion_ids": [2]}"#;
         let unknown = error(&format!("{row}\n\n{}", row.replace("[2]", "[99]")));

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use podium_config::RunFile;
+use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{DeviceThread, device_thread};
-use podium_runtime::{durable, logs};
+use podium_service::logs;
 use podium_transfer::connection::{Coordinator, Limits};
 use podium_transfer::{Place, fetch};
 use tokio_util::sync::CancellationToken;
@@ -63,7 +64,7 @@ pub struct Options {
     pub device: String,
     /// host:port where rank 0 listens for the other ranks.
     pub collective_listen: String,
-    /// HOST or HOST:PORT by which the other ranks reach it; see [`podium_runtime::advertise::address`].
+    /// HOST or HOST:PORT by which the other ranks reach it; see [`podium_service::advertise::address`].
     pub collective_advertise: Option<String>,
     /// How long this rank, asked to leave, goes on trying to tell the coordinator of the step in hand.
     pub leave_within: Duration,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podium_config::Model;
+use podium_files::durable;
 use podium_model::DeviceThread;
 use podium_model::device_thread;
-use podium_runtime::{durable, logs};
+use podium_service::logs;
 use podium_tokenizer::Variables;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use podium_config::DataType;
+use podium_files::{durable, json_lines};
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, GroupId, PolicyVersion, Step};
 use podium_proto::convert::Slot;
-use podium_runtime::progress::Progress;
-use podium_runtime::{durable, json_lines};
+use podium_service::progress::Progress;
 use podium_tokenizer::{Message, Variables};
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,6 @@
 //! `podium-rollout-worker`: samples groups of completions with libtorch and hands them to the coordinator.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod engine;
@@ -25,9 +25,9 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_proto::v1;
-use podium_runtime::metrics_server::Endpoint;
-use podium_runtime::startup::{self, Threads};
-use podium_runtime::{advertise, logs, openmp, shutdown};
+use podium_service::metrics_server::Endpoint;
+use podium_service::startup::{self, Threads};
+use podium_service::{advertise, logs, openmp, shutdown};
 use podium_transfer::{Coordinator, Limits, Place, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

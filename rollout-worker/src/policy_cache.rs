@@ -8,10 +8,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_model::is_adapter;
 use podium_proto::v1;
-use podium_runtime::durable;
 use podium_transfer::{Content, Coordinator, Manifest, connection, fetch};
 
 use crate::metrics;

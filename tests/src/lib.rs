@@ -314,7 +314,7 @@ impl Run {
 
 /// The policy that the demo starts from, with a chat template that ends prompts so instead of its own, if one is given.
 pub fn embedded_start(generation_prompt: Option<&str>) -> Result<tempfile::TempDir> {
-    let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/launcher/embedded/start");
+    let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launcher/embedded/start");
     let folder = tempfile::tempdir()?;
     for entry in fs::read_dir(start)? {
         let entry = entry?;
@@ -335,7 +335,7 @@ pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
     let folder = out.join("policy").join(version.to_string());
     let adapter = folder.join("adapter_model.safetensors");
     let path = if adapter.exists() { adapter } else { folder.join("model.safetensors") };
-    Ok(podium_runtime::durable::hex(&podium_runtime::durable::sha256(&path)?))
+    Ok(podium_files::durable::hex(&podium_files::durable::sha256(&path)?))
 }
 
 /// All weights of a policy version.

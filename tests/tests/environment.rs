@@ -26,7 +26,7 @@ const SETTINGS: [&str; 6] = [
     "launch.workers=1",
     "learner.checkpoint_every_steps=100",
 ];
-const STOPPED: i32 = podium_runtime::shutdown::STOPPED as i32;
+const STOPPED: i32 = podium_service::shutdown::STOPPED as i32;
 /// Commands of every program that end by themselves.
 const PROGRAMS: [(&str, &[&str]); 5] = [
     ("podium", &["check-config", "nowhere.toml"]),

@@ -198,7 +198,7 @@ fn an_interrupted_stage_leaves_nothing_that_looks_done() -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     train.signal(Signal::SIGTERM)?;
-    train.wait_for_code(podium_runtime::shutdown::STOPPED.into())?;
+    train.wait_for_code(podium_service::shutdown::STOPPED.into())?;
     ensure!(!folder.path("run/stages/sft").exists(), "half a stage is taken for a whole one");
     Ok(())
 }

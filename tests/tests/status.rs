@@ -23,7 +23,7 @@ const SETTINGS: [&str; 5] =
 /// Deadlines that pass within a test.
 const SOON: [&str; 2] = ["network.heartbeat_interval_ms=200", "network.lease_deadline_ms=2000"];
 /// Exit codes of `podium`.
-const STOPPED: i32 = podium_runtime::shutdown::STOPPED as i32;
+const STOPPED: i32 = podium_service::shutdown::STOPPED as i32;
 const UNAVAILABLE: i32 = 69;
 
 /// The weights that every run here ends with, whatever happens to it.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use podium_tests::{Process, Run, rows};
 
 /// Exit code of who was asked to leave before the run was over.
-const STOPPED: i32 = podium_runtime::shutdown::STOPPED as i32;
+const STOPPED: i32 = podium_service::shutdown::STOPPED as i32;
 
 const STEPS: u64 = 8;
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
-use podium_runtime::durable;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
 

@@ -4,7 +4,7 @@
 //! move a policy version between folders of two hosts, [`receive`] is their other end. Nothing here knows what a policy
 //! is: a version is a folder of files with checksums.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod connection;

@@ -5,10 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use podium_files::durable::{self, hex};
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Error as MessageError;
 use podium_proto::{TEMPLATE_FOLDER, check_file_name, v1};
-use podium_runtime::durable::{self, hex};
 use sha2::{Digest, Sha256};
 
 /// The files that say what kind of policy a folder holds, weights apart.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use podium_files::durable;
 use podium_proto::v1::{self, publish_request::Part};
-use podium_runtime::durable;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 

@@ -4,8 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
 use podium_proto::v1;
-use podium_runtime::durable;
 
 use crate::manifest::{self, Manifest};
 

@@ -67,7 +67,7 @@ pub enum Error {
     },
     /// The files for people could not be written.
     #[error(transparent)]
-    Report(#[from] podium_runtime::durable::Error),
+    Report(#[from] podium_files::durable::Error),
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,

@@ -5,9 +5,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
-use podium_runtime::durable;
 use podium_transfer::{Content, Manifest, manifest, receive};
 use sha2::{Digest, Sha256};
 

@@ -15,8 +15,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
-use podium_runtime::durable;
 use podium_transfer::Content;
 use podium_transfer::manifest::{self, Manifest};
 use podium_transfer::receive::{self, Receiver};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::{fs, io};
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
-use podium_runtime::durable;
 use podium_transfer::manifest::{self, Manifest};
 
 use super::{Error, Policies};

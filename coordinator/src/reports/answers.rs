@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
 use podium_recsys::ranking::RankedAnswer;
-use podium_runtime::durable;
 
 use super::evaluation::Answered;
 

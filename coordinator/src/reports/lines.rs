@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
-use podium_runtime::durable;
+use podium_files::durable;
 
 use crate::store::Row;
 

@@ -18,7 +18,7 @@ pub mod watch;
 
 use std::path::Path;
 
-use podium_runtime::durable;
+use podium_files::durable;
 
 use crate::store::{EvaluationRecord, Row, StepRecord};
 use lines::Lines;

@@ -9,9 +9,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use podium_files::durable;
 use podium_grpo::recorded::RecordedGroup;
 use podium_grpo::{Group, Step};
-use podium_runtime::durable;
 use serde::Deserialize;
 
 /// The recording of a run.

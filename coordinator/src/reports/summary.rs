@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
 use podium_recsys::ranking::knn::Question;
@@ -10,7 +11,6 @@ use podium_recsys::ranking::{self, Baseline, Metric};
 use podium_recsys::reward::Extremes;
 use podium_recsys::synthetic::Oracle;
 use podium_recsys::task;
-use podium_runtime::durable;
 use serde_json::{Map, Value, json};
 
 use crate::curriculum::Curriculum;

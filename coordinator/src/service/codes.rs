@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 
-use podium_runtime::durable;
+use podium_files::durable;
 use podium_transfer::{manifest, receive};
 use tonic::{Code, Status};
 

@@ -18,7 +18,7 @@ use podium_proto::v1::learner_server::LearnerServer;
 use podium_proto::v1::policy_server::PolicyServer;
 use podium_proto::v1::rollout_server::RolloutServer;
 use podium_proto::v1::status_server::StatusServer;
-use podium_runtime::metrics_server;
+use podium_service::metrics_server;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;

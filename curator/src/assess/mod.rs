@@ -10,9 +10,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use podium_files::durable;
 use podium_recsys::task::Case;
 use podium_recsys::{Dataset, UserId};
-use podium_runtime::{durable, output, output_line};
+use podium_service::{output, output_line};
 use serde::{Deserialize, Serialize};
 
 use crate::flags;

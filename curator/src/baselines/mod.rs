@@ -9,13 +9,13 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
 use podium_recsys::dataset::{self, Dataset, Split};
 use podium_recsys::ranking::knn::Question;
 use podium_recsys::ranking::{Baseline, Draws, rank_of};
 use podium_recsys::{ItemId, User};
-use podium_runtime::durable;
 
 use report::Report;
 

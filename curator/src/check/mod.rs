@@ -10,8 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use podium_files::durable;
 use podium_recsys::{Dataset, UserId, mixed};
-use podium_runtime::{durable, output};
+use podium_service::output;
 
 use crate::assess::{ASSESSMENT, Assessment};
 use crate::flags;

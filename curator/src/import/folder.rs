@@ -8,9 +8,9 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
 use podium_recsys::dataset::{self, Dataset, write};
 use podium_recsys::{ItemId, UserId};
-use podium_runtime::durable;
 
 use super::arrange::Sequences;
 use super::collector::Text;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read};
 
 use podium_recsys::dataset::delimited::{self, Line};
-use podium_runtime::progress::Progress;
+use podium_service::progress::Progress;
 
 use super::encoding::Encoding;
 use super::input::{Input, reading};

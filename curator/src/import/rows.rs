@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use podium_files::durable;
 use podium_recsys::dataset::{self, BadRows, Place};
-use podium_runtime::durable;
 
 use super::arrange::Earlier;
 use super::encoding::Encoding;

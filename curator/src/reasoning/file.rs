@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use podium_files::durable;
 use podium_recsys::dataset::{Error, RowPolicy};
 use podium_recsys::{Dataset, User, UserId};
-use podium_runtime::durable;
 use serde_json::{Value, json};
 
 use super::history::Modality;

@@ -1,6 +1,6 @@
 //! `podium-curator reason`: what a user's history says about what they want next, in four steps.
 
-use podium_runtime::output_line;
+use podium_service::output_line;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! `podium-curator refine`: a reasoning model rewrites drafts from captions alone.
 
-use podium_runtime::output_line;
+use podium_service::output_line;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use podium_runtime::progress::Progress;
-use podium_runtime::shutdown;
+use podium_service::progress::Progress;
+use podium_service::shutdown;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 

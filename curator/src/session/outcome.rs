@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use podium_runtime::{durable, logs, output_line};
+use podium_files::durable;
+use podium_service::{logs, output_line};
 use serde_json::{Value, json};
 
 use super::{Failure, Session, lock};

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use podium_files::json_lines;
 use podium_grpo::group::Allowed;
 use podium_grpo::options::Aggregation;
 use podium_grpo::plan::{self, ItemError};
 use podium_grpo::recorded::{RecordedCompletion, RecordedGroup};
 use podium_grpo::{Completion, Group, GroupId, Options, Step};
 use podium_model::{Config, GroupTokens, Packed, packed};
-use podium_runtime::json_lines;
 use podium_tokenizer::Tokenizer;
 
 use super::place;

@@ -11,9 +11,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
 use podium_model::{LoadOptions, Policy, checkpoint, device};
-use podium_runtime::durable;
-use podium_runtime::progress::Progress;
+use podium_service::progress::Progress;
 use tch::Device;
 
 use crate::collective::Alone;

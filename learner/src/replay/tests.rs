@@ -52,7 +52,7 @@ impl Replay {
     }
 
     fn refused(&self, groups: &str, settings: &[&str]) -> String {
-        podium_runtime::logs::describe(&self.run(groups, settings).unwrap_err())
+        podium_service::logs::describe(&self.run(groups, settings).unwrap_err())
     }
 }
 

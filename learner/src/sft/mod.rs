@@ -18,9 +18,9 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use podium_config::RunFile;
+use podium_files::durable;
 use podium_model::{GroupTokens, Packed, Policy, TrainingOptions};
-use podium_runtime::durable;
-use podium_runtime::progress::Progress;
+use podium_service::progress::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 

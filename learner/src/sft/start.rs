@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
+use podium_files::durable;
 use podium_model::{Config, LoadOptions, Policy};
 use podium_recsys::synthetic;
-use podium_runtime::durable;
 use tch::Device;
 
 use crate::lora;

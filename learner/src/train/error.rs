@@ -1,8 +1,8 @@
 //! Why training ends before the run does, and what may be tried again.
 
+use podium_files::durable;
 use podium_model::device_thread;
 use podium_proto::v1;
-use podium_runtime::durable;
 use podium_transfer::{connection, fetch, manifest};
 
 use crate::collective::{self, choice, star};
@@ -43,7 +43,7 @@ pub enum Error {
     Connect(#[from] star::ConnectError),
     /// The address that the other ranks are to be told is none.
     #[error("--collective-advertise: {0}")]
-    Advertise(#[from] podium_runtime::advertise::Error),
+    Advertise(#[from] podium_service::advertise::Error),
     /// The ranks came together, but not as a world that can sum.
     #[error(transparent)]
     Collective(#[from] collective::Error),

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use podium_runtime::advertise;
+use podium_service::advertise;
 
 use super::{Error, Options};
 use crate::collective::star;

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use podium_runtime::{durable, logs};
+use podium_files::durable;
+use podium_service::logs;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;

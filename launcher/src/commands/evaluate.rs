@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::RunFile;
-use podium_runtime::{durable, notice, output, output_line, shutdown};
+use podium_files::durable;
+use podium_service::{notice, output, output_line, shutdown};
 
 use super::run::Preparation;
 use super::stages::{self, Stages};

@@ -22,7 +22,7 @@ pub(crate) use train::train;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use podium_runtime::shutdown;
+use podium_service::shutdown;
 
 use crate::{conductor, processes, results, run_folder, services, status_stream};
 
@@ -55,7 +55,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Evaluation(#[from] crate::evaluation::Error),
     #[error(transparent)]
-    Write(#[from] podium_runtime::durable::Error),
+    Write(#[from] podium_files::durable::Error),
     #[error("cannot start {}: {source}", program.display())]
     Start { program: PathBuf, source: std::io::Error },
     #[error("cannot listen to signals: {0}")]

@@ -3,7 +3,7 @@
 //! Holds nothing of the training itself: what a run is lies in its run file, how far it is the coordinator knows. The
 //! runtime has one thread, which starts every process (see [`processes`]).
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod checksums;
@@ -22,8 +22,8 @@ mod services;
 mod status_stream;
 mod table;
 
-use podium_runtime::startup::{self, Threads};
-use podium_runtime::{notice, output};
+use podium_service::startup::{self, Threads};
+use podium_service::{notice, output};
 use std::process::ExitCode;
 
 use clap::Parser;

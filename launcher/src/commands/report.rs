@@ -1,6 +1,6 @@
 //! `podium report`: writes report.html anew.
 
-use podium_runtime::output_line;
+use podium_service::output_line;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use podium_runtime::durable::{self, hex};
+use podium_files::durable::{self, hex};
 
 /// Endings of the files that make a model or an adapter.
 const POLICY_FILES: [&str; 3] = ["json", "jinja", "safetensors"];

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use podium_config::{Override, RunFile, Stage};
+use podium_files::durable;
 use podium_recsys::ranking::RankedAnswer;
 use podium_recsys::{Dataset, User, synthetic};
-use podium_runtime::durable;
 use serde_json::{Value, json};
 
 use super::{Error, key};

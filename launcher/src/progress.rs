@@ -1,7 +1,7 @@
 //! Progress of a run on standard error: bars where it is a terminal, plain lines where it is not, and in both cases a
 //! line of figures for each step and each evaluation.
 
-use podium_runtime::notice;
+use podium_service::notice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal;

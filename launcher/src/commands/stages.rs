@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::{RunFile, Stage};
-use podium_runtime::{durable, notice};
+use podium_files::durable;
+use podium_service::notice;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, start};

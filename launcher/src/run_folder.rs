@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
-use podium_runtime::{advertise, durable, notice};
+use podium_files::durable;
+use podium_service::{advertise, notice};
 use serde::Deserialize;
 use serde_json::Value;
 

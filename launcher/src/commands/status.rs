@@ -1,6 +1,6 @@
 //! `podium status`: asks a run's coordinator, or reads the run's folder where it no longer runs.
 
-use podium_runtime::{output, output_line};
+use podium_service::{output, output_line};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

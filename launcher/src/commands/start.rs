@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 
 use podium_config::RunFile;
-use podium_runtime::{durable, notice};
+use podium_files::durable;
+use podium_service::notice;
 
 use super::Error;
 use super::stages::{self, Ingredients, Stages};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::{RunFile, Stage};
-use podium_runtime::{durable, notice, output_line, shutdown};
+use podium_files::durable;
+use podium_service::{notice, output_line, shutdown};
 use tokio_util::sync::CancellationToken;
 
 use super::stages::{self, Stages};

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use podium_config::RunFile;
-use podium_runtime::durable;
+use podium_files::durable;
 
 /// The demo's run file.
-pub(crate) const RUN_FILE: &str = include_str!("../../configs/embedded.toml");
+pub(crate) const RUN_FILE: &str = include_str!("../../deploy/configs/embedded.toml");
 /// Its name in messages.
 pub(crate) const RUN_FILE_NAME: &str = "the demo's run file";
 

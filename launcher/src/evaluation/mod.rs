@@ -32,7 +32,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     RunFile(#[from] podium_config::Error),
     #[error(transparent)]
-    File(#[from] podium_runtime::durable::Error),
+    File(#[from] podium_files::durable::Error),
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} holds no policy: expected config.json or adapter_config.json there", path.display())]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use podium_config::{Override, RunFile};
 use podium_recsys::completion::ThinkingStart;
 use podium_recsys::{synthetic, task};
-use podium_runtime::{logs, notice, output_line};
+use podium_service::{logs, notice, output_line};
 use podium_tokenizer::{Chat, Variables};
 
 /// Why a run cannot start with the policy's tokenizer and chat template.
@@ -101,7 +101,7 @@ mod tests {
     fn checked(overrides: &[&str]) -> Result<Option<String>, String> {
         let overrides: Vec<_> = overrides.iter().map(|text| text.parse().unwrap()).collect();
         let run = RunFile::parse("", "the test's run file", &overrides).unwrap();
-        check_template(&run).map_err(|error| podium_runtime::logs::describe(&error))
+        check_template(&run).map_err(|error| podium_service::logs::describe(&error))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use podium_proto::DEFAULT_MAX_MESSAGE_BYTES;
 use podium_proto::v1::status_client::StatusClient;
 use podium_proto::v1::{RunStatus, StatusRequest, WatchRequest};
-use podium_runtime::logs;
+use podium_service::logs;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

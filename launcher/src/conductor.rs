@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use podium_config::RunFile;
 use podium_proto::v1::RunPhase;
-use podium_runtime::shutdown;
+use podium_service::shutdown;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 

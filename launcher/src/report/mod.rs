@@ -15,7 +15,7 @@ mod watch;
 
 use std::path::Path;
 
-use podium_runtime::durable;
+use podium_files::durable;
 
 use crate::evaluation::Evaluation;
 use crate::results::{self, Results};

@@ -1,13 +1,11 @@
 //! What every process of a run needs and no domain knows of: start-up, output, logs, progress, the metrics endpoint,
-//! shutdown, durable files.
+//! shutdown, and advertised addresses.
 
-// Printing macros panic where the output is gone: see `podium_runtime::output`.
+// Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod advertise;
 mod catalogue;
-pub mod durable;
-pub mod json_lines;
 pub mod logs;
 pub mod metrics_server;
 pub mod openmp;

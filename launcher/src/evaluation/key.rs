@@ -4,7 +4,7 @@
 //! this list, and a result is rather computed twice than taken for another.
 
 use podium_config::RunFile;
-use podium_runtime::durable::hex;
+use podium_files::durable::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
