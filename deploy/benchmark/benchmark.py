@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Podium's speed, memory and numbers beside Transformers' and TRL's, on this machine: docs/benchmarks.md.
+"""Podium's speed, memory and numbers beside Transformers' and TRL's, on this machine: docs/design/benchmarks.md.
 
     make benchmark ARGS="--device cuda --shapes 0.6B,1.7B,4B"
 
 Needs Podium's programs (built, or unpacked somewhere: --programs) and a Python with torch, transformers, peft and trl
-(--python); both compute with that Python's libtorch. Writes benchmark.json and prints rows for docs/benchmarks.md. The exit
+(--python); both compute with that Python's libtorch. Writes benchmark.json and prints rows for docs/design/benchmarks.md. The exit
 code says whether every measurement succeeded.
 """
 

@@ -1,4 +1,4 @@
-"""Measurements as rows of docs/benchmarks.md."""
+"""Measurements as rows of docs/design/benchmarks.md."""
 
 
 def markdown(report):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MovieLens-100K from its raw files to an evaluated policy, on two cores: import, baselines, fine-tuning, GRPO, evaluation.
-# Parts that are done already are not done again. docs/reproducing.md says what comes out.
+# Parts that are done already are not done again. docs/design/reproducing.md says what comes out.
 #
 #   deploy/reproduce/movielens-100k.sh FOLDER-WITH-u.data-AND-u.item
 #

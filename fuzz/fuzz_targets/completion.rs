@@ -1,4 +1,4 @@
-//! Completions: any text is read, graded and credited by the rules of docs/rewards.md, however long it is.
+//! Completions: any text is read, graded and credited by the rules of docs/guides/rewards.md, however long it is.
 //!
 //! Of the first byte, three bits say how answers should look, and the others how often the text is repeated.
 #![no_main]

@@ -1,5 +1,5 @@
 //! Trains the embedded policy in several ways for the same number of steps, and prints how well each ranks afterwards:
-//! the table of docs/comparison.md.
+//! the table of docs/design/comparison.md.
 //!
 //! ```text
 //! cargo run --release -p podium-tests --example comparison -- --steps 120 --seeds 0,1,2 [--out DIR] [VARIANT …]

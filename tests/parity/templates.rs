@@ -1,5 +1,5 @@
 //! The chat templates of the installed trl package, and those of `common/jinja/tests`: the same text as Transformers, or
-//! refused as docs/models.md says.
+//! refused as docs/guides/models.md says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,9 +35,9 @@ fn write_tokenizer(folder: &std::path::Path) -> Result<()> {
     Ok(fs::write(folder.join("tokenizer_config.json"), tokens.to_string())?)
 }
 
-/// The table of docs/models.md: template and what becomes of its conversations.
+/// The table of docs/guides/models.md: template and what becomes of its conversations.
 fn documented() -> Result<BTreeSet<(String, String)>> {
-    let page = fs::read_to_string(repository().join("docs/models.md"))?;
+    let page = fs::read_to_string(repository().join("docs/guides/models.md"))?;
     let rows = page.lines().filter_map(|line| {
         let mut cells = line.strip_prefix("| `")?.split('|');
         let name = cells.next()?.trim().strip_suffix("`")?.strip_suffix(".jinja")?;
@@ -95,7 +95,7 @@ fn templates_of_trl_render_the_same_text_or_are_refused_as_documented() -> Resul
         failures[..failures.len().min(20)].join("\n")
     );
     let documented = documented()?;
-    ensure!(found == documented, "docs/models.md says {documented:?}, found {found:?}");
+    ensure!(found == documented, "docs/guides/models.md says {documented:?}, found {found:?}");
     Ok(())
 }
 

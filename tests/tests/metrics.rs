@@ -1,4 +1,4 @@
-//! What processes declare, what docs/metrics.md says, and what rules and dashboards name is the same.
+//! What processes declare, what docs/reference/metrics.md says, and what rules and dashboards name is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +17,7 @@ struct Documented {
     labels: BTreeSet<String>,
 }
 
-/// Headings of docs/metrics.md, and the roles whose metrics they hold.
+/// Headings of docs/reference/metrics.md, and the roles whose metrics they hold.
 const HEADINGS: [(&str, &[&str]); 4] = [
     ("## The coordinator", &["coordinator"]),
     ("## Rollout workers", &["worker"]),
@@ -38,9 +38,9 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The metrics of each role, by docs/metrics.md.
+/// The metrics of each role, by docs/reference/metrics.md.
 fn documented() -> Result<BTreeMap<&'static str, BTreeMap<String, Documented>>> {
-    let (text, mut roles) = (read("docs/metrics.md")?, &[][..]);
+    let (text, mut roles) = (read("docs/reference/metrics.md")?, &[][..]);
     let mut all: BTreeMap<&str, BTreeMap<String, Documented>> = BTreeMap::new();
     for line in text.lines() {
         if line.starts_with("## ") {
@@ -54,7 +54,7 @@ fn documented() -> Result<BTreeMap<&'static str, BTreeMap<String, Documented>>> 
         for role in roles {
             let entry = Documented { kind: kind.to_owned(), labels: BTreeSet::clone(&labels) };
             let before = all.entry(role).or_default().insert(name.to_owned(), entry);
-            ensure!(before.is_none(), "docs/metrics.md has {name} twice");
+            ensure!(before.is_none(), "docs/reference/metrics.md has {name} twice");
         }
     }
     Ok(all)
@@ -84,7 +84,7 @@ async fn processes_declare_what_is_documented() -> Result<()> {
         let expected: BTreeSet<&String> = known.keys().collect();
         ensure!(
             names == expected,
-            "a {role} declares {names:?}; docs/metrics.md has {expected:?}; they differ in {:?}",
+            "a {role} declares {names:?}; docs/reference/metrics.md has {expected:?}; they differ in {:?}",
             names.symmetric_difference(&expected).collect::<Vec<_>>()
         );
         for (name, Documented { kind, .. }) in known {

@@ -1,4 +1,4 @@
-//! Prints docs/configuration.md.
+//! Prints docs/reference/configuration.md.
 
 fn main() {
     print!("{}", podium_config::reference::markdown());

@@ -1,4 +1,4 @@
-//! The configuration reference, made from the code: docs/configuration.md is this module's output.
+//! The configuration reference, made from the code: docs/reference/configuration.md is this module's output.
 
 use std::fmt::Write;
 
@@ -100,10 +100,10 @@ fn type_name(schema: &Value, root: &Value) -> String {
 mod tests {
     #[test]
     fn the_page_in_docs_is_what_the_code_says() {
-        let page = include_str!("../../../docs/configuration.md");
+        let page = include_str!("../../../docs/reference/configuration.md");
         assert!(
             page == super::markdown(),
-            "docs/configuration.md is out of date: run `cargo run --release -p podium-config --example reference > docs/configuration.md`"
+            "docs/reference/configuration.md is out of date: run `cargo run --release -p podium-config --example reference > docs/reference/configuration.md`"
         );
     }
 

@@ -1,4 +1,4 @@
-//! The sections of a run file. The comments of fields become docs/configuration.md.
+//! The sections of a run file. The comments of fields become docs/reference/configuration.md.
 
 mod defaults;
 mod variables;
@@ -113,7 +113,7 @@ pub struct Rollout {
     /// A completion is cut after this many tokens.
     pub max_new_tokens: u32,
     /// After the reasoning, sample only what lists `answer.list_length` different candidates in the layout of answers, in
-    /// training and in evaluation: see constrained-answers.md.
+    /// training and in evaluation: see docs/guides/constrained-answers.md.
     pub constrain_answers: bool,
     /// Dynamic sampling: a group whose rewards are all equal is replaced by one of another prompt, at most so many times
     /// a slot; the last one is kept whatever its rewards. 0: groups are kept as they come.
@@ -138,7 +138,7 @@ pub struct Learner {
     /// Gradients are scaled down to this norm (over all parameters).
     pub max_grad_norm: f64,
     /// A group is set aside and sampled again where a log-probability that its worker recorded is more than so many nats away
-    /// from the learner's: see sampling.md. Applies to groups sampled by the policy version that their step trains, which
+    /// from the learner's: see docs/guides/sampling.md. Applies to groups sampled by the policy version that their step trains, which
     /// are all groups in synchronous mode. 0: no bound. No part of the run hash.
     pub max_logprob_gap_nats: f64,
     /// Decay of the first moment.
@@ -184,7 +184,7 @@ pub struct Evaluation {
     /// Prompts a lease of an evaluation holds.
     pub prompts_per_lease: u32,
     /// Which of a held-out user's candidate lists is asked about, counted from 0: how much the negatives matter is seen by
-    /// several of them. See evaluation.md.
+    /// several of them. See docs/guides/evaluation.md.
     pub draw: u64,
     /// Show the candidates in the reverse of the order they were drawn in: whoever ranks by items ranks as before.
     pub reversed: bool,
@@ -193,7 +193,7 @@ pub struct Evaluation {
     /// Sampling temperature; 0 for greedy decoding.
     pub temperature: f64,
     /// Rank all candidates by the log-probability of being listed next, too, beside the generated ranking: see
-    /// likelihood.md.
+    /// docs/guides/likelihood.md.
     pub likelihood: bool,
     /// What that log-probability is conditioned on.
     pub likelihood_reasoning: LikelihoodReasoning,

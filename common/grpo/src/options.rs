@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How advantages and the loss are computed. Field names and meanings are those of TRL's `GRPOConfig`, but for `credit`
-/// and `importance_sampling_correction`; docs/grpo.md has the formulas.
+/// and `importance_sampling_correction`; docs/design/grpo.md has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {

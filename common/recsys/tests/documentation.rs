@@ -1,11 +1,11 @@
-//! docs/rewards.md says how completions are read: its examples are tried here.
+//! docs/guides/rewards.md says how completions are read: its examples are tried here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use podium_recsys::completion::{Expected, Form, Layout, Options, ThinkingStart, parse};
 use podium_recsys::{Catalogue, Item, ItemId};
 
-const PAGE: &str = include_str!("../../../docs/rewards.md");
+const PAGE: &str = include_str!("../../../docs/guides/rewards.md");
 
 /// The cells of the table whose header begins with `first` and has so many columns.
 fn table(first: &str, columns: usize) -> Vec<Vec<&'static str>> {

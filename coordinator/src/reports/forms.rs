@@ -67,7 +67,10 @@ fn warning(source: Source, row: &Row, samples: &[Row]) -> Option<String> {
         Source::Evaluation(version) => format!("answer in the evaluation of version {version}"),
     };
     let example = example(samples, form).unwrap_or_default();
-    Some(format!("no {what} is well-formed: {:.0} % are {form} (docs/rewards.md){example}", 100.0 * share))
+    Some(format!(
+        "no {what} is well-formed: {:.0} % are {form} (docs/guides/rewards.md){example}",
+        100.0 * share
+    ))
 }
 
 /// A completion of that form, or else any, and what its prompt has of the think block.
@@ -133,7 +136,7 @@ mod tests {
         let warning = forms.warning().unwrap().clone();
         assert_eq!(
             warning,
-            "no answer in the evaluation of version 0 is well-formed: 75 % are unopened_thinking (docs/rewards.md), for \
+            "no answer in the evaluation of version 0 is well-formed: 75 % are unopened_thinking (docs/guides/rewards.md), for \
              example \"so\\n\\u{1b}[1m</think> [ITEM_1]\""
         );
         forms.note(Source::Step(0), &malformed(), &samples("another"));

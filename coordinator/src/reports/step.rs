@@ -95,7 +95,7 @@ fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
     figures
 }
 
-/// What dynamic sampling did, and how old the groups are: see docs/sampling.md.
+/// What dynamic sampling did, and how old the groups are: see docs/guides/sampling.md.
 fn sampling(groups: &[Group]) -> [(String, f64); 5] {
     let count = |holds: fn(&Group) -> bool| groups.iter().filter(|group| holds(group)).count() as f64;
     // Whatever another attempt came after had equal rewards.

@@ -119,7 +119,7 @@ impl Watch {
         let number = |name: &str| mean(row, name).unwrap_or_default();
         Some(format!(
             "the reward looks inflated since version {}: from version {} on it gained {:+.3} of its range, held-out {} \
-             {:+.3} (docs/inflation-watch.md)",
+             {:+.3} (docs/guides/inflation-watch.md)",
             version.0,
             row.get(FROM).and_then(Value::as_u64).unwrap_or_default(),
             number(REWARD_GAIN),

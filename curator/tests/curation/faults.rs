@@ -1,4 +1,4 @@
-//! Faults of the released code of MLLMRec-R1 that cannot happen here, by the numbers of the list in docs/curation.md.
+//! Faults of the released code of MLLMRec-R1 that cannot happen here, by the numbers of the list in docs/guides/curation.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! The figures that show what a ranker goes by: the form of answers, the places and the popularity of first choices.
 //!
-//! docs/evaluation.md defines them under these names.
+//! docs/guides/evaluation.md defines them under these names.
 
 use podium_recsys::completion::Form;
 use podium_recsys::diagnostics::Percentiles;

@@ -43,7 +43,7 @@ pub(super) fn render(evaluation: &Evaluation) -> String {
         plan.asked.reversed.min(plan.asked.draws),
     );
     let footer = "Everything shown is in figures.csv and evaluation.json beside this page, every single list in \
-                  lists.jsonl; docs/evaluation.md says what each figure means.";
+                  lists.jsonl; docs/guides/evaluation.md says what each figure means.";
     html::document(&format!("Evaluation on {}", plan.dataset.name), &header, &main, footer)
 }
 

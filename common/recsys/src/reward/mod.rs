@@ -2,7 +2,7 @@
 //!
 //! A reward is a weighted sum of named terms, each a function of an [`Outcome`]: the completion's form, where it ranks the
 //! target, and a few bounded facts beside. Every term but one is **gated**: a malformed answer earns in it the least that
-//! a well-formed one can, however well it ranks. docs/rewards.md has the formulas; in short, with the target at `rank` (∞
+//! a well-formed one can, however well it ranks. docs/guides/rewards.md has the formulas; in short, with the target at `rank` (∞
 //! if it is not listed):
 //!
 //! | term | value of a well-formed answer |
@@ -48,13 +48,13 @@ use term::Value;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The terms whose weighted sum is the reward: see docs/rewards.md.
+    /// The terms whose weighted sum is the reward: see docs/guides/rewards.md.
     pub terms: Vec<Term>,
     /// What happens where the terms pay for the wrong thing.
     pub check: Check,
     /// What each listed item earns where `grpo.credit` is `rank`.
     pub rank_credit: ItemCredit,
-    /// How much less an item at fault earns there than the least of a well-formed answer: see docs/rewards.md. Above 0.
+    /// How much less an item at fault earns there than the least of a well-formed answer: see docs/guides/rewards.md. Above 0.
     pub item_penalty: f64,
 }
 

@@ -41,7 +41,7 @@ impl Term {
     }
 }
 
-/// The terms there are. docs/rewards.md has their formulas.
+/// The terms there are. docs/guides/rewards.md has their formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {

@@ -199,9 +199,9 @@ fn the_papers_reward_fails_for_what_the_documentation_says() {
     assert_eq!((violation.worse.target_rank, violation.better.target_rank), (Some(1), Some(2)));
     assert_close(violation.worse_total, 1.0);
     assert_close(violation.better_total, 0.3);
-    let page = include_str!("../../../../docs/rewards.md");
+    let page = include_str!("../../../../docs/guides/rewards.md");
     let message = violation.to_string();
-    assert!(page.contains(&message), "docs/rewards.md does not have {message:?}");
+    assert!(page.contains(&message), "docs/guides/rewards.md does not have {message:?}");
 
     let through = unchecked(vec![Term::new(Name::Paper)]);
     assert_eq!(through.violations().len(), 1, "among well-formed answers it is in order");

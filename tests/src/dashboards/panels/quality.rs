@@ -64,7 +64,7 @@ pub(in crate::dashboards) const QUALITY: Dashboard = Dashboard {
         lines(
             "Inflation watch",
             "short",
-            "Gains since the window began, in parts of what can be gained; docs/inflation-watch.md.",
+            "Gains since the window began, in parts of what can be gained; docs/guides/inflation-watch.md.",
             &[
                 (r#"podium_coordinator_evaluation_figure{run="$run", name="watch/reward_gain"}"#, "reward"),
                 (r#"podium_coordinator_evaluation_figure{run="$run", name="watch/ranking_gain"}"#, "ranking"),

@@ -22,7 +22,7 @@ pub(in crate::dashboards) const THROUGHPUT: Dashboard = Dashboard {
         number(
             "Further workers that would pay",
             "short",
-            "Negative: so many fewer would do. docs/metrics.md has the formula.",
+            "Negative: so many fewer would do. docs/reference/metrics.md has the formula.",
             &[(r#"podium_coordinator_more_workers{run="$run"}"#, "workers")],
         ),
         number(
