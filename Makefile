@@ -9,8 +9,8 @@ SMOLLM2 ?= runs/smollm2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity thinking gpu prometheus namespaces slurm fuzz lint format docs check-config benchmark \
-	embedded-start configuration dashboards oracle fixtures ci clean distclean
+.PHONY: help setup build demo movielens test parity thinking gpu prometheus namespaces slurm fuzz lint format docs book check-config benchmark \
+	embedded-start configuration commands dashboards oracle fixtures ci clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,10 +65,14 @@ format: ## format all code
 docs: setup ## the crates' documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
+book: ## the book of docs/, in target/book; needs mdbook (cargo install mdbook --locked --version 0.4.52)
+	@command -v mdbook >/dev/null || { echo "mdbook is missing: cargo install mdbook --locked --version 0.4.52" >&2; exit 1; }
+	mdbook build docs
+
 check-config: build ## every run file in deploy
 	$(PODIUM) check-config deploy/configs/*.toml deploy/kubernetes/*/run.toml
 
-benchmark: oracle build ## speed, memory and log-probabilities beside Transformers and TRL: docs/benchmarks.md
+benchmark: oracle build ## speed, memory and log-probabilities beside Transformers and TRL: docs/design/benchmarks.md
 	.venv-oracle/bin/python deploy/benchmark/benchmark.py $(ARGS)
 
 embedded-start: build ## the policy that the demo starts from, anew in runs/start; 25 minutes
@@ -80,8 +84,11 @@ embedded-start: build ## the policy that the demo starts from, anew in runs/star
 dashboards: setup ## deploy/grafana/dashboards anew, from the code
 	cargo run --release -p podium-tests --example dashboards
 
-configuration: setup ## docs/configuration.md anew, from the code
-	cargo run --release -p podium-config --example reference > docs/configuration.md
+configuration: setup ## docs/reference/configuration.md anew, from the code
+	cargo run --release -p podium-config --example reference > docs/reference/configuration.md
+
+commands: build ## docs/reference/commands.md anew, from the programs' --help
+	cargo run --release -p podium-tests --example commands > docs/reference/commands.md
 
 oracle: ## Transformers, PEFT and TRL in .venv-oracle, 5 GB; quick once done
 	@deploy/setup/oracle.sh

@@ -2,6 +2,8 @@
 //!
 //! The binaries are the release ones beside the test executable; `make test` builds them first.
 
+pub mod book;
+pub mod commands;
 pub mod dashboards;
 pub mod launched;
 pub mod relay;
