@@ -6,21 +6,17 @@
 // Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-mod checksums;
 mod cli;
 mod commands;
 mod conductor;
 mod embedded;
-mod evaluation;
 mod processes;
 mod progress;
 mod report;
 mod restart;
-mod results;
 mod run_folder;
 mod services;
 mod status_stream;
-mod table;
 
 use podium_service::startup::{self, Threads};
 use podium_service::{notice, output};

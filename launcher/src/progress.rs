@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use podium_proto::v1::{RunPhase, RunStatus};
 
-use crate::results;
+use podium_evaluation::results;
 
 /// How long the first worker may take.
 const SETTLING: Duration = Duration::from_secs(15);

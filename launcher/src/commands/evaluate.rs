@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::RunFile;
+use podium_evaluation::{Asked, Evaluation, Plan, Policy};
 use podium_files::durable;
 use podium_service::{notice, output, output_line, shutdown};
 
@@ -16,8 +17,6 @@ use super::stages::{self, Stages};
 use super::{Error, run, start};
 use crate::cli::{EvaluateFlags, Ranking, RunFlags};
 use crate::conductor::Outcome;
-use crate::evaluation::{self, Asked, Evaluation, Plan, Policy};
-use crate::report;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
@@ -43,7 +42,9 @@ pub(crate) async fn evaluate(
         return Ok(ExitCode::from(super::STOPPED));
     };
     let asked = asked(flags, &run);
-    let plan = Plan::new((run_file, &overrides), run, policies, asked, &out, &programs)?;
+    let answering =
+        podium_evaluation::Programs { coordinator: &programs.coordinator, worker: &programs.worker };
+    let plan = Plan::new((run_file, &overrides), run, policies, asked, &out, answering)?;
     let base = run_file.parent().unwrap_or(Path::new(""));
     if run_flags.prepare_only {
         return prepare(&plan, base).await;
@@ -56,13 +57,15 @@ pub(crate) async fn evaluate(
     let evaluation = Evaluation::of(plan)?;
     durable::create_folder(&results)?;
     durable::write_with(&results.join("lists.jsonl"), |file| {
-        evaluation::lists(&evaluation, std::io::BufWriter::new(file))
+        podium_evaluation::lists(&evaluation, std::io::BufWriter::new(file))
     })?;
-    durable::write_with(&results.join("figures.csv"), |file| evaluation::csv(&evaluation.figures, file))?;
-    report::write_evaluation(&evaluation, &results.join("report.html"))?;
+    durable::write_with(&results.join("figures.csv"), |file| {
+        podium_evaluation::csv(&evaluation.figures, file)
+    })?;
+    podium_report::write_evaluation(&evaluation, &results.join("report.html"))?;
     let json = format!("{:#}\n", evaluation.to_json());
     durable::write(&results.join("evaluation.json"), json.as_bytes())?;
-    output!("{}", evaluation::tables(&evaluation));
+    output!("{}", podium_evaluation::tables(&evaluation));
     for (what, file) in
         [("evaluation", "evaluation.json"), ("figures", "figures.csv"), ("report", "report.html")]
     {

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use podium_service::shutdown;
 
-use crate::{conductor, processes, results, run_folder, services, status_stream};
+use crate::{conductor, processes, run_folder, services, status_stream};
 
 /// Exit code of a command that ended before the run was over, by a signal or a drain: the same command continues.
 const STOPPED: u8 = shutdown::STOPPED;
@@ -35,7 +35,7 @@ const UNAVAILABLE: u8 = 69;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Checksums(#[from] crate::checksums::Error),
+    Checksums(#[from] podium_evaluation::checksums::Error),
     #[error(transparent)]
     RunFile(#[from] podium_config::Error),
     #[error(transparent)]
@@ -47,13 +47,13 @@ pub(crate) enum Error {
     #[error(transparent)]
     Process(#[from] processes::Error),
     #[error(transparent)]
-    Results(#[from] results::Error),
+    Results(#[from] podium_evaluation::results::Error),
     #[error(transparent)]
     Report(#[from] crate::report::Error),
     #[error(transparent)]
     Status(#[from] status_stream::Error),
     #[error(transparent)]
-    Evaluation(#[from] crate::evaluation::Error),
+    Evaluation(#[from] podium_evaluation::Error),
     #[error(transparent)]
     Write(#[from] podium_files::durable::Error),
     #[error("cannot start {}: {source}", program.display())]

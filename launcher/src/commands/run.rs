@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::{RunFile, Stage};
+use podium_evaluation::results::Results;
+use podium_evaluation::run_tables;
 use podium_files::durable;
 use podium_service::{notice, output_line, shutdown};
 use tokio_util::sync::CancellationToken;
@@ -13,10 +15,9 @@ use super::stages::{self, Stages};
 use super::{Error, start};
 use crate::conductor::{self, Outcome};
 use crate::progress::Progress;
-use crate::results::Results;
+use crate::report;
 use crate::run_folder::{Lock, RunFolder};
 use crate::services::Programs;
-use crate::{report, table};
 
 /// A folder in which a run can start or go on.
 pub(super) struct Ready {
@@ -194,13 +195,13 @@ fn policy_line(folder: &RunFolder, version: u64) -> String {
 
 pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
     let results = Results::read(folder.path())?;
-    if let Some(table) = table::ranking(&results) {
+    if let Some(table) = run_tables::ranking(&results) {
         output_line!("\n{table}\n");
     }
-    if let Some(table) = table::ranking_of_parts(&results) {
+    if let Some(table) = run_tables::ranking_of_parts(&results) {
         output_line!("{table}\n");
     }
-    if let Some(table) = table::ranking_by_likelihood(&results) {
+    if let Some(table) = run_tables::ranking_by_likelihood(&results) {
         output_line!("{table}\n");
     }
     Ok(())

@@ -9,12 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::{RunFile, Stage};
+use podium_evaluation::checksums::{self, Checksums};
 use podium_files::durable;
 use podium_service::notice;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, start};
-use crate::checksums::{self, Checksums};
 use crate::processes;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;

@@ -1,5 +1,6 @@
 //! `podium status`: asks a run's coordinator, or reads the run's folder where it no longer runs.
 
+use podium_evaluation::results::Results;
 use podium_service::{output, output_line};
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +13,6 @@ use podium_proto::v1::{Bottleneck, LeaseStatus, RankStatus, RunPhase, RunStatus,
 use super::{Error, run};
 use crate::cli::StatusFlags;
 use crate::progress::{self, Progress};
-use crate::results::Results;
 use crate::run_folder::RunFolder;
 use crate::status_stream::{self, StatusStream, Update};
 

@@ -8,34 +8,47 @@ use podium_recsys::ranking::RankedAnswer;
 use podium_recsys::{Dataset, User, synthetic};
 use serde_json::{Value, json};
 
-use super::{Error, key};
 use crate::checksums;
+use crate::error::Error;
+use crate::key;
 use crate::results;
-use crate::services::Programs;
 
 /// Hexadecimal digits of a digest in the name of a file.
 const DIGITS: usize = 16;
 
 /// What an evaluation asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub struct Asked {
     /// In the order of the tables.
-    pub(crate) negatives: Vec<usize>,
-    pub(crate) draws: u64,
+    pub negatives: Vec<usize>,
+    /// Number of candidate samples for each user.
+    pub draws: u64,
     /// So many of the draws are asked in reverse, too.
-    pub(crate) reversed: u64,
-    pub(crate) generated: bool,
-    pub(crate) likelihood: bool,
+    pub reversed: u64,
+    /// Whether the generated lists are evaluated.
+    pub generated: bool,
+    /// Whether candidates are also ranked by likelihood.
+    pub likelihood: bool,
     /// Cuts of the metrics.
-    pub(crate) at: Vec<usize>,
+    pub at: Vec<usize>,
+}
+
+/// The programs that answer: their content is part of what answers depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Programs<'a> {
+    /// Path of `podium-coordinator`.
+    pub coordinator: &'a Path,
+    /// Path of `podium-rollout-worker`.
+    pub worker: &'a Path,
 }
 
 /// A policy that is evaluated.
 #[derive(Debug, Clone)]
-pub(crate) struct Policy {
+pub struct Policy {
     /// For people: the end of its path.
-    pub(crate) name: String,
-    pub(crate) folder: PathBuf,
+    pub name: String,
+    /// Where the policy was read from.
+    pub folder: PathBuf,
     /// Its files with their checksums.
     content: Value,
     model: Option<PathBuf>,
@@ -44,14 +57,17 @@ pub(crate) struct Policy {
 
 /// One evaluation by the services of a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Part {
+pub struct Part {
     /// Which policy, in order.
-    pub(crate) policy: usize,
-    pub(crate) negatives: usize,
-    pub(crate) draw: u64,
-    pub(crate) reversed: bool,
+    pub policy: usize,
+    /// Number of negatives in each candidate list.
+    pub negatives: usize,
+    /// Index of the candidate sample.
+    pub draw: u64,
+    /// Whether the candidates are listed in reverse order.
+    pub reversed: bool,
     /// What its services read.
-    pub(crate) run: RunFile,
+    pub run: RunFile,
     /// Everything that its answers depend on.
     key: Value,
     /// What its files are called.
@@ -60,21 +76,25 @@ pub(crate) struct Part {
 
 /// All parts, and what they share.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) asked: Asked,
-    pub(crate) policies: Vec<Policy>,
-    pub(crate) dataset: Dataset,
+pub struct Plan {
+    /// What the evaluation measures.
+    pub asked: Asked,
+    /// The evaluated policy first, then those it is compared with.
+    pub policies: Vec<Policy>,
+    /// The data set whose held-out users are evaluated.
+    pub dataset: Dataset,
     /// Everything that has to do with the data, for people.
-    pub(crate) data: Value,
+    pub data: Value,
     /// The run file with the data set in its place.
-    pub(crate) run: RunFile,
-    pub(crate) parts: Vec<Part>,
+    pub run: RunFile,
+    /// One part for each policy, number of negatives, draw and order.
+    pub parts: Vec<Part>,
     out: PathBuf,
 }
 
 impl Policy {
     /// The policy in `folder`: a model, an adapter of the run file's model, or both. Leaves its places in `run`.
-    pub(crate) fn place(folder: &Path, run: &mut RunFile) -> Result<(), Error> {
+    pub fn place(folder: &Path, run: &mut RunFile) -> Result<(), Error> {
         let (is_adapter, is_model) =
             (folder.join("adapter_config.json").is_file(), folder.join("config.json").is_file());
         if !is_adapter && !is_model {
@@ -88,7 +108,7 @@ impl Policy {
     }
 
     /// The policy in `folder` whose places are in `run`.
-    pub(crate) fn new(folder: &Path, run: &RunFile) -> Result<Self, Error> {
+    pub fn new(folder: &Path, run: &RunFile) -> Result<Self, Error> {
         Ok(Self {
             name: String::new(),
             folder: folder.to_owned(),
@@ -108,13 +128,13 @@ fn content(run: &RunFile) -> Result<Value, Error> {
 impl Plan {
     /// The parts of what is asked of `policies` about the data set of `run`, which was read from `run_file` with
     /// `overrides`; results go under `out`.
-    pub(crate) fn new(
+    pub fn new(
         (run_file, overrides): (&Path, &[Override]),
         mut run: RunFile,
         mut policies: Vec<Policy>,
         asked: Asked,
         out: &Path,
-        programs: &Programs,
+        programs: Programs<'_>,
     ) -> Result<Self, Error> {
         if run.data.dir.is_none() {
             let folder = out.join("embedded");
@@ -135,8 +155,8 @@ impl Plan {
             run.prompt.template_file().map(|template| checksums::file(&base.join(template))).transpose()?;
         let code = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "coordinator": checksums::file(&programs.coordinator)?,
-            "worker": checksums::file(&programs.worker)?,
+            "coordinator": checksums::file(programs.coordinator)?,
+            "worker": checksums::file(programs.worker)?,
         });
         let mut parts = Vec::new();
         for (index, policy) in policies.iter().enumerate() {
@@ -167,7 +187,7 @@ impl Plan {
     }
 
     /// The held-out users that are asked, in the order of the file.
-    pub(crate) fn users(&self) -> &[User] {
+    pub fn users(&self) -> &[User] {
         let test = &self.dataset.test;
         match self.run.evaluation.users as usize {
             0 => test,
@@ -176,7 +196,7 @@ impl Plan {
     }
 
     /// What all results depend on: the parts and how figures are computed.
-    pub(crate) fn key(&self) -> String {
+    pub fn key(&self) -> String {
         let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
         let asked = &self.asked;
         key::digest(&json!({
@@ -191,22 +211,22 @@ impl Plan {
     }
 
     /// Where the answers of a part are kept.
-    pub(crate) fn answers(&self, part: &Part) -> PathBuf {
+    pub fn answers(&self, part: &Part) -> PathBuf {
         self.out.join("parts").join(format!("{}.jsonl", part.name))
     }
 
     /// The folder of the run that makes a part.
-    pub(crate) fn work(&self, part: &Part) -> PathBuf {
+    pub fn work(&self, part: &Part) -> PathBuf {
         self.out.join("work").join(&part.name)
     }
 
     /// Whether a part's answers are there.
-    pub(crate) fn is_done(&self, part: &Part) -> bool {
+    pub fn is_done(&self, part: &Part) -> bool {
         self.answers(part).is_file()
     }
 
     /// Keeps what a part's run recorded, and beside it what its name is made of.
-    pub(crate) fn keep(&self, part: &Part) -> Result<(), Error> {
+    pub fn keep(&self, part: &Part) -> Result<(), Error> {
         let recorded = self.work(part).join("answers").join("0.jsonl");
         let bytes = std::fs::read(&recorded).map_err(|source| Error::Read { path: recorded, source })?;
         let kept = self.answers(part);
@@ -216,7 +236,7 @@ impl Plan {
     }
 
     /// The answers of a part, one a user.
-    pub(crate) fn read(&self, part: &Part) -> Result<Vec<RankedAnswer>, Error> {
+    pub fn read(&self, part: &Part) -> Result<Vec<RankedAnswer>, Error> {
         let path = self.answers(part);
         let answers: Vec<RankedAnswer> = results::rows(&path)?;
         let users = self.users();
@@ -232,7 +252,7 @@ impl Plan {
 
 impl Part {
     /// "runs/demo-0/policy/240, 99 negatives, draw 2 reversed"
-    pub(crate) fn describe(&self, policies: &[Policy]) -> String {
+    pub fn describe(&self, policies: &[Policy]) -> String {
         let order = if self.reversed { " reversed" } else { "" };
         let name = policies.get(self.policy).map_or("", |policy| policy.name.as_str());
         format!("{name}, {} negatives, draw {}{order}", self.negatives, self.draw + 1)

@@ -6,30 +6,35 @@ use podium_recsys::ranking::{Baseline, Metric, estimate_values, slices};
 use podium_recsys::synthetic::{Best, Oracle};
 use serde_json::{Value, json};
 
-use super::figure::{Figure, name_and_cut};
-use super::ranked::{Answers, Ranked, Ranking};
-use super::{Error, Plan, comparisons, probes};
+use crate::error::Error;
+use crate::figure::{Figure, name_and_cut};
+use crate::plan::Plan;
+use crate::ranked::{Answers, Ranked, Ranking};
+use crate::{comparisons, probes};
 
 /// Slices of each kind.
 const SLICES: usize = 3;
 
 /// What an evaluation came to.
 #[derive(Debug)]
-pub(crate) struct Evaluation {
-    pub(crate) plan: Plan,
+pub struct Evaluation {
+    /// The parts whose answers were read.
+    pub plan: Plan,
     /// By number of negatives, as asked.
-    pub(crate) tables: Vec<Table>,
-    pub(crate) figures: Vec<Figure>,
+    pub tables: Vec<Table>,
+    /// All metrics, in the order of figures.csv.
+    pub figures: Vec<Figure>,
 }
 
 /// The rankers at one number of negatives.
 #[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) negatives: usize,
+pub struct Table {
+    /// Number of negatives in each candidate list.
+    pub negatives: usize,
     /// By policy.
-    pub(super) answers: Vec<Answers>,
+    pub(crate) answers: Vec<Answers>,
     /// Policies in both rankings, then those without one.
-    pub(super) ranked: Vec<Ranked>,
+    pub(crate) ranked: Vec<Ranked>,
 }
 
 /// Some of the users.
@@ -40,7 +45,7 @@ struct Group {
 
 impl Evaluation {
     /// Reads the answers of all parts and computes every figure.
-    pub(crate) fn of(plan: Plan) -> Result<Self, Error> {
+    pub fn of(plan: Plan) -> Result<Self, Error> {
         let negatives = &plan.asked.negatives;
         let tables =
             negatives.iter().map(|&negatives| table(&plan, negatives)).collect::<Result<Vec<_>, _>>()?;
@@ -80,12 +85,12 @@ impl Evaluation {
     }
 
     /// The figures that satisfy a condition.
-    pub(crate) fn find(&self, wanted: impl Fn(&Figure) -> bool) -> impl Iterator<Item = &Figure> {
+    pub fn find(&self, wanted: impl Fn(&Figure) -> bool) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(move |figure| wanted(figure))
     }
 
     /// Everything but the single users, as evaluation.json holds it.
-    pub(crate) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let Plan { asked, policies, data, run, .. } = &self.plan;
         json!({
             "key": self.plan.key(),
@@ -201,8 +206,8 @@ mod tests {
     use podium_recsys::ItemId;
     use podium_recsys::completion::Form;
 
-    use super::super::ranked::tests::answer;
     use super::*;
+    use crate::ranked::tests::answer;
 
     #[test]
     fn other_candidates_are_no_comparison() {

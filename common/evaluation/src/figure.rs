@@ -3,37 +3,43 @@
 use podium_recsys::ranking::{Comparison, Estimate, Metric};
 use serde::Serialize;
 
-use super::Ranking;
+use crate::ranked::Ranking;
 
 /// The users of a figure that is about all of them.
 pub(crate) const ALL: &str = "all";
 
 /// An estimate with all that says what it is of.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Figure {
+pub struct Figure {
     /// Whose: a policy, or a ranker without one.
-    pub(crate) policy: String,
+    pub policy: String,
     /// Less whose, for a paired difference.
-    pub(crate) against: Option<String>,
-    pub(crate) negatives: usize,
-    pub(crate) ranking: Ranking,
+    pub against: Option<String>,
+    /// Number of negatives in each candidate list.
+    pub negatives: usize,
+    /// How the ranking was produced.
+    pub ranking: Ranking,
     /// Of which users.
-    pub(crate) slice: String,
-    pub(crate) metric: String,
+    pub slice: String,
+    /// Name of the metric without its cut: `HR`, `NDCG`, `MRR`, or a probe of docs/evaluation.md.
+    pub metric: String,
     /// Where a metric is cut, or the place of a share of places.
-    pub(crate) k: Option<usize>,
-    pub(crate) estimate: f64,
-    /// The ends of the 95 % interval, where there is one.
-    pub(crate) low: Option<f64>,
-    pub(crate) high: Option<f64>,
+    pub k: Option<usize>,
+    /// Mean over users.
+    pub estimate: f64,
+    /// Lower end of the 95 % interval.
+    pub low: Option<f64>,
+    /// Upper end of the 95 % interval.
+    pub high: Option<f64>,
     /// Over how many users.
-    pub(crate) n: usize,
-    pub(crate) p_value: Option<f64>,
+    pub n: usize,
+    /// Two-sided p-value of a comparison.
+    pub p_value: Option<f64>,
 }
 
 impl Figure {
     /// An estimate of all users.
-    pub(super) fn new(
+    pub(crate) fn new(
         (policy, ranking): (&str, Ranking),
         negatives: usize,
         metric: &str,
@@ -57,22 +63,22 @@ impl Figure {
     }
 
     /// The same as a difference from `against`.
-    pub(super) fn compared(self, against: &str, comparison: &Comparison) -> Self {
+    pub(crate) fn compared(self, against: &str, comparison: &Comparison) -> Self {
         Self { against: Some(against.to_owned()), p_value: Some(comparison.p_value), ..self }
     }
 
     /// The same without an interval.
-    pub(super) fn plain(self) -> Self {
+    pub(crate) fn plain(self) -> Self {
         Self { low: None, high: None, ..self }
     }
 
     /// "HR@3", "MRR"
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.k.map_or_else(|| self.metric.clone(), |k| format!("{}@{k}", self.metric))
     }
 
     /// Its interval as "0.412 [0.371, 0.452]", as far as it has one.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let sign =
             |value: f64| if self.against.is_some() { format!("{value:+.3}") } else { format!("{value:.3}") };
         match (self.low, self.high) {
@@ -83,7 +89,7 @@ impl Figure {
 }
 
 /// A metric as name and cut.
-pub(super) fn name_and_cut(metric: Metric) -> (&'static str, Option<usize>) {
+pub(crate) fn name_and_cut(metric: Metric) -> (&'static str, Option<usize>) {
     match metric {
         Metric::Hit(k) => ("HR", Some(k)),
         Metric::Ndcg(k) => ("NDCG", Some(k)),

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use crate::results::{Estimate, Results};
 
 /// The table of the first and the latest evaluation; nothing where there was none.
-pub(crate) fn ranking(results: &Results) -> Option<String> {
+pub fn ranking(results: &Results) -> Option<String> {
     table(results, &results.evaluations.last()?.headline_metrics())
 }
 
 /// The same for the users whose target a training interaction touches, beside the others; nothing where all are of one
 /// kind.
-pub(crate) fn ranking_of_parts(results: &Results) -> Option<String> {
+pub fn ranking_of_parts(results: &Results) -> Option<String> {
     let last = results.evaluations.last()?;
     let (warm, cold) = last.users_of_parts()?;
     let table = table(results, &last.metrics_of_parts())?;
@@ -22,7 +22,7 @@ pub(crate) fn ranking_of_parts(results: &Results) -> Option<String> {
 }
 
 /// The same for the ranking by likelihood; nothing where there was none.
-pub(crate) fn ranking_by_likelihood(results: &Results) -> Option<String> {
+pub fn ranking_by_likelihood(results: &Results) -> Option<String> {
     let metrics = results.evaluations.last()?.likelihood_metrics();
     if metrics.is_empty() { None } else { table(results, &metrics) }
 }
@@ -72,17 +72,17 @@ fn figure(value: f64) -> String {
 }
 
 /// "0.412 [0.371, 0.452]"
-pub(crate) fn interval(estimate: Estimate) -> String {
+pub fn interval(estimate: Estimate) -> String {
     format!("{:.3} [{:.3}, {:.3}]", estimate.mean, estimate.low, estimate.high)
 }
 
 /// "+0.130 [+0.094, +0.168]"
-pub(crate) fn signed_interval(estimate: Estimate) -> String {
+pub fn signed_interval(estimate: Estimate) -> String {
     format!("{:+.3} [{:+.3}, {:+.3}]", estimate.mean, estimate.low, estimate.high)
 }
 
 /// Columns as wide as their widest cell, a rule under the first row and around.
-pub(crate) fn laid_out(rows: &[Vec<String>]) -> String {
+pub fn laid_out(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     let rule = "─".repeat(widths.iter().sum::<usize>() + 3 * (widths.len() - 1));

@@ -4,50 +4,50 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::html::Escaped;
-use super::scale::{self, Scale};
+use crate::html::Escaped;
+use crate::scale::{self, Scale};
 
-pub(super) const WIDTH: f64 = 560.0;
-pub(super) const HEIGHT: f64 = 230.0;
-pub(super) const LEFT: f64 = 46.0;
-pub(super) const RIGHT: f64 = 14.0;
-pub(super) const TOP: f64 = 12.0;
-pub(super) const BOTTOM: f64 = 26.0;
+pub(crate) const WIDTH: f64 = 560.0;
+pub(crate) const HEIGHT: f64 = 230.0;
+pub(crate) const LEFT: f64 = 46.0;
+pub(crate) const RIGHT: f64 = 14.0;
+pub(crate) const TOP: f64 = 12.0;
+pub(crate) const BOTTOM: f64 = 26.0;
 /// From so many points on, single points are drawn faint and their running mean strong.
-pub(super) const SMOOTH_FROM: usize = 24;
+pub(crate) const SMOOTH_FROM: usize = 24;
 
 /// A measured value, with a band around it where one is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Point {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) band: Option<(f64, f64)>,
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) band: Option<(f64, f64)>,
 }
 
 /// A line across the chart to compare with.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Reference {
-    pub(super) label: &'static str,
-    pub(super) value: f64,
+pub(crate) struct Reference {
+    pub(crate) label: &'static str,
+    pub(crate) value: f64,
 }
 
 /// One quantity over the run.
 #[derive(Debug)]
-pub(super) struct Chart<'a> {
-    pub(super) title: &'a str,
+pub(crate) struct Chart<'a> {
+    pub(crate) title: &'a str,
     /// What it is and what the band is, in a line.
-    pub(super) note: &'a str,
+    pub(crate) note: &'a str,
     /// What is counted along the horizontal axis: "step", "policy version".
-    pub(super) along: &'a str,
-    pub(super) points: Vec<Point>,
-    pub(super) references: Vec<Reference>,
+    pub(crate) along: &'a str,
+    pub(crate) points: Vec<Point>,
+    pub(crate) references: Vec<Reference>,
     /// Few points with a meaning of their own: all are marked, none is smoothed.
-    pub(super) marked: bool,
+    pub(crate) marked: bool,
 }
 
 impl Chart<'_> {
     /// The chart as a figure; nothing where no point is known.
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let Some((x, y)) = self.scales() else { return String::new() };
         let mut svg = String::new();
         grid(&mut svg, &x, &y);
@@ -143,7 +143,7 @@ impl Chart<'_> {
 }
 
 /// A dashed line across, with its label.
-pub(super) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
+pub(crate) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
     let (height, right) = (y.at(value), WIDTH - RIGHT);
     let _ = write!(
         svg,
@@ -154,12 +154,12 @@ pub(super) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
 }
 
 /// Marked values of both axes.
-pub(super) fn grid(svg: &mut String, x: &Scale, y: &Scale) {
+pub(crate) fn grid(svg: &mut String, x: &Scale, y: &Scale) {
     grid_of(svg, x, y, (WIDTH, HEIGHT));
 }
 
 /// The same in a picture of another width and height.
-pub(super) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (f64, f64)) {
+pub(crate) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (f64, f64)) {
     let ticks = y.ticks(6);
     let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
     for tick in ticks {
@@ -179,7 +179,7 @@ pub(super) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (
 }
 
 /// Straight lines from point to point.
-pub(super) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
+pub(crate) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
     let mut path = String::new();
     for (at, value) in points {
         let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { 'M' } else { 'L' }, x.at(at), y.at(value));
@@ -188,7 +188,7 @@ pub(super) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scal
 }
 
 /// Each point's mean with up to `window` neighbours on both sides.
-pub(super) fn running_mean(points: &[(f64, f64)], window: usize) -> impl Iterator<Item = (f64, f64)> {
+pub(crate) fn running_mean(points: &[(f64, f64)], window: usize) -> impl Iterator<Item = (f64, f64)> {
     points.iter().enumerate().map(move |(index, point)| {
         let near = &points[index.saturating_sub(window)..points.len().min(index + window + 1)];
         (point.0, near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64)

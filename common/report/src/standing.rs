@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::html::Escaped;
-use super::scale::{self, Scale};
-use crate::results::{Estimate, Results};
+use crate::html::Escaped;
+use crate::scale::{self, Scale};
+use podium_evaluation::results::{Estimate, Results};
 
 const WIDTH: f64 = 560.0;
 const ROW: f64 = 30.0;
@@ -18,21 +18,21 @@ const RIGHT: f64 = 84.0;
 const BOTTOM: f64 = 24.0;
 
 /// One of those who are compared.
-pub(super) struct Row {
-    pub(super) who: String,
-    pub(super) mean: f64,
-    pub(super) interval: Option<(f64, f64)>,
+pub(crate) struct Row {
+    pub(crate) who: String,
+    pub(crate) mean: f64,
+    pub(crate) interval: Option<(f64, f64)>,
     /// Classes of its dot: "quiet", "solid".
-    pub(super) dot: &'static str,
+    pub(crate) dot: &'static str,
 }
 
 /// The rows of one metric as a figure; nothing before the first evaluation.
-pub(super) fn render(results: &Results, metric: &str) -> String {
+pub(crate) fn render(results: &Results, metric: &str) -> String {
     picture(metric, &rows(results, metric))
 }
 
 /// Rows on one axis from 0 as a figure; nothing without any.
-pub(super) fn picture(title: &str, rows: &[Row]) -> String {
+pub(crate) fn picture(title: &str, rows: &[Row]) -> String {
     let highs = rows.iter().map(|row| row.interval.map_or(row.mean, |(_, high)| high));
     let Some((_, most)) = scale::range(highs) else { return String::new() };
     let letters = rows.iter().map(|row| row.who.chars().count()).max().unwrap_or(0);

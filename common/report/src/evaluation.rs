@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::html::{self, Escaped};
-use super::series::{Series, SeriesChart};
-use super::standing::{self, Row};
-use crate::evaluation::{Evaluation, Figure, Ranking};
+use crate::html::{self, Escaped};
+use crate::series::{Series, SeriesChart};
+use crate::standing::{self, Row};
+use podium_evaluation::{Evaluation, Figure, Ranking};
 
 /// The figures of one number of negatives.
 struct Section<'a> {
@@ -16,7 +16,7 @@ struct Section<'a> {
 type Who<'a> = (&'a str, Ranking);
 
 /// The whole page.
-pub(super) fn render(evaluation: &Evaluation) -> String {
+pub(crate) fn render(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut main = String::new();
     for table in &evaluation.tables {

@@ -4,21 +4,21 @@ use std::fmt::Write as _;
 
 use podium_config::RunFile;
 
-use super::chart::{Chart, Point, Reference};
-use super::html::{self, Escaped};
-use super::samples::{self, Sample};
-use super::scale::figure;
-use super::{answers, standing, watch};
-use crate::results::{Estimate, Evaluation, Results};
-use crate::table::{interval, signed_interval};
+use crate::chart::{Chart, Point, Reference};
+use crate::html::{self, Escaped};
+use crate::samples::{self, Sample};
+use crate::scale::figure;
+use crate::{answers, standing, watch};
+use podium_evaluation::results::{Estimate, Evaluation, Results};
+use podium_evaluation::run_tables::{interval, signed_interval};
 
 /// Everything that the page shows.
 #[derive(Debug)]
-pub(super) struct Page<'a> {
-    pub(super) run: &'a RunFile,
-    pub(super) results: &'a Results,
-    pub(super) samples: &'a [Sample],
-    pub(super) finished: bool,
+pub(crate) struct Page<'a> {
+    pub(crate) run: &'a RunFile,
+    pub(crate) results: &'a Results,
+    pub(crate) samples: &'a [Sample],
+    pub(crate) finished: bool,
 }
 
 /// A curve over the steps of the run: its name in metrics.jsonl, its title and what it is.
@@ -44,7 +44,7 @@ const CURVES: [(&str, &str, &str); 10] = [
 ];
 
 impl Page<'_> {
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut main = String::new();
         self.tiles(&mut main);
         self.standing(&mut main);

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::html::Escaped;
-use super::scale::figure;
+use crate::html::Escaped;
+use crate::scale::figure;
 
 /// Held-out users that are shown before and after.
 const PAIRS: usize = 6;
@@ -19,7 +19,7 @@ const RAW_LETTERS: usize = 600;
 
 /// A row of samples.jsonl.
 #[derive(Debug, Deserialize)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     purpose: Purpose,
     policy_version: u64,
     step: u64,
@@ -63,7 +63,7 @@ struct Completion {
 }
 
 /// The section; nothing where no completion was kept.
-pub(super) fn render(samples: &[Sample]) -> String {
+pub(crate) fn render(samples: &[Sample]) -> String {
     let rewards =
         samples.iter().flat_map(|sample| &sample.completions).filter_map(|completion| completion.reward);
     let best = rewards.fold(f64::MIN_POSITIVE, f64::max);

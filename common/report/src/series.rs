@@ -4,33 +4,33 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::chart::{self, BOTTOM, HEIGHT, LEFT, RIGHT, SMOOTH_FROM, TOP, WIDTH};
-use super::html::Escaped;
-use super::scale::{self, Scale};
+use crate::chart::{self, BOTTOM, HEIGHT, LEFT, RIGHT, SMOOTH_FROM, TOP, WIDTH};
+use crate::html::Escaped;
+use crate::scale::{self, Scale};
 
 /// One quantity.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Series {
-    pub(super) label: String,
+pub(crate) struct Series {
+    pub(crate) label: String,
     /// Where and how much, by place.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
     /// Few points with a meaning of their own: all are marked, none is smoothed.
-    pub(super) marked: bool,
+    pub(crate) marked: bool,
 }
 
 /// Quantities of one kind over the same places.
 #[derive(Debug)]
-pub(super) struct SeriesChart<'a> {
-    pub(super) title: &'a str,
-    pub(super) note: &'a str,
-    pub(super) series: Vec<Series>,
+pub(crate) struct SeriesChart<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) note: &'a str,
+    pub(crate) series: Vec<Series>,
     /// A line across to compare with.
-    pub(super) reference: Option<(&'a str, f64)>,
+    pub(crate) reference: Option<(&'a str, f64)>,
 }
 
 impl SeriesChart<'_> {
     /// The chart as a figure; nothing where no point is known.
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let shown: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
         let points = || shown.iter().flat_map(|series| &series.points);
         let values = points().map(|point| point.1).chain(self.reference.map(|(_, value)| value));

@@ -34,12 +34,12 @@ const KEYS: [(&str, &str); 18] = [
 ];
 
 /// SHA-256 of a value's text, in hexadecimal.
-pub(super) fn digest(value: &Value) -> String {
+pub(crate) fn digest(value: &Value) -> String {
     hex(&Sha256::digest(value.to_string()))
 }
 
 /// The settings of a run that its held-out answers may depend on.
-pub(super) fn settings(run: &RunFile) -> Value {
+pub(crate) fn settings(run: &RunFile) -> Value {
     let mut value = serde_json::to_value(run).expect("a run file is plain data");
     let Some(sections) = value.as_object_mut() else { return value };
     for section in SECTIONS {

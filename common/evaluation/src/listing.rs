@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use podium_recsys::ranking::probes::Placed;
 use serde_json::{Value, json};
 
-use super::figure::Figure;
-use super::figures::{Evaluation, Table};
-use super::ranked::Ranking;
+use crate::figure::Figure;
+use crate::figures::{Evaluation, Table};
+use crate::ranked::{Answers, Ranking};
 
 /// The figures as CSV, with a header.
-pub(crate) fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
+pub fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(file);
     for figure in figures {
         writer.serialize(figure)?;
@@ -20,7 +20,7 @@ pub(crate) fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
 
 /// One line for each list that was asked about: whose, which candidates in which order, and what every ranker made of
 /// it.
-pub(crate) fn lists(evaluation: &Evaluation, mut file: impl Write) -> io::Result<()> {
+pub fn lists(evaluation: &Evaluation, mut file: impl Write) -> io::Result<()> {
     for table in &evaluation.tables {
         for reversed in [false, true] {
             let answers = table.answers.first();
@@ -38,7 +38,7 @@ pub(crate) fn lists(evaluation: &Evaluation, mut file: impl Write) -> io::Result
 fn line(evaluation: &Evaluation, table: &Table, (draw, reversed): (usize, bool), user: usize) -> Value {
     let plan = &evaluation.plan;
     let whom = &plan.users()[user];
-    let asked = |answers: &super::ranked::Answers| {
+    let asked = |answers: &Answers| {
         let draws = if reversed { &answers.reversed } else { &answers.draws };
         draws[draw][user].clone()
     };

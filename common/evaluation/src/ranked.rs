@@ -11,7 +11,7 @@ use serde::Serialize;
 /// How a ranking came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Ranking {
+pub enum Ranking {
     /// What a policy's answers list.
     Generated,
     /// All candidates by how probable a policy finds it to list them next.
@@ -34,37 +34,37 @@ impl fmt::Display for Ranking {
 #[derive(Debug, Clone)]
 pub(crate) struct Ranked {
     /// The policy's name, or the ranker's.
-    pub(super) policy: String,
-    pub(super) ranking: Ranking,
+    pub(crate) policy: String,
+    pub(crate) ranking: Ranking,
     /// How many candidates it lists.
-    pub(super) listed: usize,
-    pub(super) candidates: usize,
+    pub(crate) listed: usize,
+    pub(crate) candidates: usize,
     /// By draw and user.
-    pub(super) draws: Vec<Vec<Placed>>,
+    pub(crate) draws: Vec<Vec<Placed>>,
     /// Likewise for the lists the other way round, of the first draws; empty for rankers without a policy, which do
     /// not look at the order.
-    pub(super) reversed: Vec<Vec<Placed>>,
+    pub(crate) reversed: Vec<Vec<Placed>>,
 }
 
 /// A policy's answers at one number of negatives.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
     /// By draw and user.
-    pub(super) draws: Vec<Vec<RankedAnswer>>,
+    pub(crate) draws: Vec<Vec<RankedAnswer>>,
     /// Likewise for reversed lists.
-    pub(super) reversed: Vec<Vec<RankedAnswer>>,
+    pub(crate) reversed: Vec<Vec<RankedAnswer>>,
 }
 
 impl Ranked {
     /// What a policy's answers list, `listed` items each.
-    pub(super) fn generated(policy: &str, answers: &Answers, listed: usize) -> Self {
+    pub(crate) fn generated(policy: &str, answers: &Answers, listed: usize) -> Self {
         let placed =
             |answer: &RankedAnswer| Placed::of(answer.generated(), answer.target, &answer.candidates);
         Self::of(policy, Ranking::Generated, answers, listed, placed)
     }
 
     /// A policy's candidates by likelihood.
-    pub(super) fn by_likelihood(policy: &str, answers: &Answers) -> Self {
+    pub(crate) fn by_likelihood(policy: &str, answers: &Answers) -> Self {
         let placed = |answer: &RankedAnswer| {
             Placed::of(answer.by_likelihood().as_deref(), answer.target, &answer.candidates)
         };
@@ -92,7 +92,7 @@ impl Ranked {
     }
 
     /// A ranker without a policy over the very lists that `answers` are about.
-    pub(super) fn baseline(baseline: Baseline, dataset: &Dataset, users: &[User], answers: &Answers) -> Self {
+    pub(crate) fn baseline(baseline: Baseline, dataset: &Dataset, users: &[User], answers: &Answers) -> Self {
         let asked: Vec<(&User, &RankedAnswer)> =
             answers.draws.iter().flat_map(|draw| users.iter().zip(draw)).collect();
         let questions: Vec<Question<'_>> = asked
@@ -119,13 +119,13 @@ impl Ranked {
     }
 
     /// Where it ranks the targets.
-    pub(super) fn ranks(&self) -> Draws {
+    pub(crate) fn ranks(&self) -> Draws {
         let ranks = self.draws.iter().map(|draw| draw.iter().map(|placed| placed.rank).collect()).collect();
         Draws::new(self.candidates, ranks)
     }
 
     /// The metrics that say something of what it lists, cut at each of `at`: none beyond the end of the list.
-    pub(super) fn metrics(&self, at: &[usize]) -> Vec<Metric> {
+    pub(crate) fn metrics(&self, at: &[usize]) -> Vec<Metric> {
         let within = |metric: &Metric| match *metric {
             Metric::Hit(k) | Metric::Ndcg(k) | Metric::ReciprocalRankAt(k) => k <= self.listed,
             Metric::ReciprocalRank => true,
@@ -137,7 +137,7 @@ impl Ranked {
     }
 
     /// Policy and ranking.
-    pub(super) fn who(&self) -> (&str, Ranking) {
+    pub(crate) fn who(&self) -> (&str, Ranking) {
         (&self.policy, self.ranking)
     }
 }
@@ -149,14 +149,14 @@ impl Answers {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use podium_recsys::completion::Form;
     use podium_recsys::{ItemId, UserId};
 
     use super::*;
 
     /// An answer about four candidates, the first of which is the target.
-    pub(in crate::evaluation) fn answer(user: u64, form: Form, listed: &[u64]) -> RankedAnswer {
+    pub(crate) fn answer(user: u64, form: Form, listed: &[u64]) -> RankedAnswer {
         RankedAnswer {
             user: UserId(user),
             target: ItemId(0),

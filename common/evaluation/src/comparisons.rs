@@ -2,13 +2,13 @@
 
 use podium_recsys::ranking::Metric;
 
-use super::Plan;
-use super::figure::{Figure, name_and_cut};
-use super::figures::Table;
-use super::ranked::{Ranked, Ranking};
+use crate::figure::{Figure, name_and_cut};
+use crate::figures::Table;
+use crate::plan::Plan;
+use crate::ranked::{Ranked, Ranking};
 
 /// Adds the comparisons of one table.
-pub(super) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
+pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
     let first = plan.policies.first().map(|policy| policy.name.as_str());
     let others: Vec<&str> = plan.policies.iter().skip(1).map(|policy| policy.name.as_str()).collect();
     for ranked in table.ranked.iter().filter(|ranked| ranked.ranking != Ranking::Baseline) {

@@ -7,13 +7,13 @@ use podium_recsys::diagnostics::Percentiles;
 use podium_recsys::ranking::probes::{Placed, coverage, places, user_means};
 use podium_recsys::ranking::{Estimate, RankedAnswer, compare, estimate_values};
 
-use super::Plan;
-use super::figure::Figure;
-use super::figures::Table;
-use super::ranked::{Answers, Ranked, Ranking};
+use crate::figure::Figure;
+use crate::figures::Table;
+use crate::plan::Plan;
+use crate::ranked::{Answers, Ranked, Ranking};
 
 /// Adds the probes of one table.
-pub(super) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
+pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
     if plan.asked.generated {
         for (policy, answers) in plan.policies.iter().zip(&table.answers) {
             forms(plan, (&policy.name, Ranking::Generated), table.negatives, answers, figures);

@@ -9,64 +9,89 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+/// The reasons why recorded results cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A row is not what was expected.
     #[error("{} line {line}: {source}", path.display())]
-    Row { path: PathBuf, line: usize, source: serde_json::Error },
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// The parser's error.
+        source: serde_json::Error,
+    },
 }
 
 /// A mean over held-out users with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub(crate) struct Estimate {
-    pub(crate) mean: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
+pub struct Estimate {
+    /// Mean over users.
+    pub mean: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
 }
 
 /// What reward and held-out ranking gained over the watch's window, with 99 % intervals.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Watch {
-    pub(crate) from_version: u64,
-    pub(crate) reward_gain: Estimate,
-    pub(crate) ranking_gain: Estimate,
+pub struct Watch {
+    /// The policy version at the start of the window.
+    pub from_version: u64,
+    /// Gain of the mean reward.
+    pub reward_gain: Estimate,
+    /// Gain of the held-out ranking metric.
+    pub ranking_gain: Estimate,
 }
 
 /// A row of evaluations.jsonl.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Evaluation {
-    pub(crate) policy_version: u64,
-    pub(crate) users: u64,
+pub struct Evaluation {
+    /// The evaluated policy version.
+    pub policy_version: u64,
+    /// Number of held-out users.
+    pub users: u64,
+    /// Share of well-formed answers.
     #[serde(default, rename = "completions/well_formed")]
-    pub(crate) well_formed: Option<f64>,
+    pub well_formed: Option<f64>,
+    /// Mean length of completions, in tokens.
     #[serde(default)]
-    pub(crate) mean_length: Option<f64>,
+    pub mean_length: Option<f64>,
     /// Paired difference from the start, by metric.
     #[serde(default)]
-    pub(crate) change_from_start: Option<BTreeMap<String, Estimate>>,
+    pub change_from_start: Option<BTreeMap<String, Estimate>>,
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Evaluation {
     /// A metric such as `HR@1`.
-    pub(crate) fn metric(&self, name: &str) -> Option<Estimate> {
+    pub fn metric(&self, name: &str) -> Option<Estimate> {
         Estimate::deserialize(self.rest.get(name)?).ok()
     }
 
     /// Hit rates and NDCG, in this order: HR@1 first, NDCG last.
-    pub(crate) fn headline_metrics(&self) -> Vec<String> {
+    pub fn headline_metrics(&self) -> Vec<String> {
         self.rest.keys().filter(|name| is_headline(name)).cloned().collect()
     }
 
     /// A figure that is one number.
-    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+    pub fn number(&self, name: &str) -> Option<f64> {
         self.rest.get(name)?.as_f64()
     }
 
     /// What the inflation watch compared, once its window was full.
-    pub(crate) fn watch(&self) -> Option<Watch> {
+    pub fn watch(&self) -> Option<Watch> {
         Some(Watch {
             from_version: self.rest.get("watch/from_version")?.as_u64()?,
             reward_gain: self.metric("watch/reward_gain")?,
@@ -75,31 +100,32 @@ impl Evaluation {
     }
 
     /// Whether the reward rises and the ranking does not follow.
-    pub(crate) fn is_inflated(&self) -> bool {
+    pub fn is_inflated(&self) -> bool {
         self.number("watch/inflated") == Some(1.0)
     }
 
     /// The same metrics of the ranking by likelihood, where there is one.
-    pub(crate) fn likelihood_metrics(&self) -> Vec<String> {
+    pub fn likelihood_metrics(&self) -> Vec<String> {
         let names = self.headline_metrics().into_iter().map(|name| format!("likelihood/{name}"));
         names.filter(|name| self.rest.contains_key(name)).collect()
     }
 
     /// Hit rates and NDCG of users with a warm target and of those with a cold one, side by side; none where all users are
     /// of one kind.
-    pub(crate) fn metrics_of_parts(&self) -> Vec<String> {
+    pub fn metrics_of_parts(&self) -> Vec<String> {
         let names =
             self.headline_metrics().into_iter().flat_map(|name| PARTS.map(|part| format!("{part}/{name}")));
         names.filter(|name| self.rest.contains_key(name)).collect()
     }
 
     /// How many users have a warm and a cold target.
-    pub(crate) fn users_of_parts(&self) -> Option<(u64, u64)> {
+    pub fn users_of_parts(&self) -> Option<(u64, u64)> {
         let [warm, cold] = PARTS.map(|part| self.rest.get(&format!("{part}/users"))?.as_u64());
         warm.zip(cold)
     }
 
-    pub(crate) fn change(&self, name: &str) -> Option<Estimate> {
+    /// The paired difference of a metric from the first evaluation.
+    pub fn change(&self, name: &str) -> Option<Estimate> {
         self.change_from_start.as_ref()?.get(name).copied()
     }
 }
@@ -108,50 +134,57 @@ impl Evaluation {
 const PARTS: [&str; 2] = ["warm", "cold"];
 
 /// Whether a metric is one of those that tables show.
-pub(crate) fn is_headline(name: &str) -> bool {
+pub fn is_headline(name: &str) -> bool {
     (name.starts_with("HR@") || name.starts_with("NDCG@")) && !name.contains('/')
 }
 
 /// baselines.json: what no training and perfect knowledge reach, by metric.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(crate) struct Baselines {
-    pub(crate) random: BTreeMap<String, f64>,
-    pub(crate) popularity: BTreeMap<String, f64>,
-    pub(crate) item_knn: BTreeMap<String, f64>,
-    pub(crate) best_possible: Option<BTreeMap<String, f64>>,
+pub struct Baselines {
+    /// A random ranking.
+    pub random: BTreeMap<String, f64>,
+    /// The most popular items first.
+    pub popularity: BTreeMap<String, f64>,
+    /// Item-kNN.
+    pub item_knn: BTreeMap<String, f64>,
+    /// The expected values of the best ranking, where the data set's probabilities are known.
+    pub best_possible: Option<BTreeMap<String, f64>>,
     /// The least and the most that an answer can earn.
-    pub(crate) reward_range: Option<(f64, f64)>,
+    pub reward_range: Option<(f64, f64)>,
 }
 
 impl Baselines {
-    pub(crate) fn best(&self, metric: &str) -> Option<f64> {
+    /// The best possible value of a metric.
+    pub fn best(&self, metric: &str) -> Option<f64> {
         self.best_possible.as_ref()?.get(metric).copied()
     }
 }
 
 /// A row of metrics.jsonl: figures by name.
-pub(crate) type Step = BTreeMap<String, f64>;
+pub type Step = BTreeMap<String, f64>;
 
 /// Everything that tables and the report show.
 #[derive(Debug, Default)]
-pub(crate) struct Results {
-    pub(crate) steps: Vec<Step>,
+pub struct Results {
+    /// By step.
+    pub steps: Vec<Step>,
     /// By policy version.
-    pub(crate) evaluations: Vec<Evaluation>,
-    pub(crate) baselines: Baselines,
+    pub evaluations: Vec<Evaluation>,
+    /// Empty before the coordinator has written baselines.json.
+    pub baselines: Baselines,
 }
 
 impl Results {
     /// The evaluation with the highest `metric`; of equals the earliest.
-    pub(crate) fn best(&self, metric: &str) -> Option<&Evaluation> {
+    pub fn best(&self, metric: &str) -> Option<&Evaluation> {
         let known = |row: &'_ &Evaluation| row.metric(metric).is_some();
         let mean = |row: &Evaluation| row.metric(metric).map_or(0.0, |value| value.mean);
         self.evaluations.iter().filter(known).rev().max_by(|one, other| mean(one).total_cmp(&mean(other)))
     }
 
     /// Reads a run folder; what is not there yet is empty.
-    pub(crate) fn read(out: &Path) -> Result<Self, Error> {
+    pub fn read(out: &Path) -> Result<Self, Error> {
         let mut evaluations: Vec<Evaluation> = rows(&out.join("evaluations.jsonl"))?;
         evaluations.sort_by_key(|evaluation| evaluation.policy_version);
         Ok(Self {
@@ -167,7 +200,7 @@ fn figures(row: BTreeMap<String, serde_json::Value>) -> Step {
 }
 
 /// The complete lines of a file of JSON lines; none where there is no file.
-pub(crate) fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
+pub fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
     let Some(text) = read(path)? else { return Ok(Vec::new()) };
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |(index, line): (usize, &str)| {
@@ -181,7 +214,7 @@ pub(crate) fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
 }
 
 /// A file that is one JSON value, if it is there.
-pub(crate) fn document<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+pub fn document<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let parse = |text: String| {
         let failed =
             |source: serde_json::Error| Error::Row { path: path.to_owned(), line: source.line(), source };

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter, Result, Write};
 
 /// Shows text with everything escaped that means something in HTML, inside and outside of attributes.
-pub(super) struct Escaped<T>(pub(super) T);
+pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: Display> Display for Escaped<T> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> Result {
@@ -22,7 +22,7 @@ impl<T: Display> Display for Escaped<T> {
 }
 
 /// A page of its own: style and script are in it.
-pub(super) fn document(title: &str, header: &str, main: &str, footer: &str) -> String {
+pub(crate) fn document(title: &str, header: &str, main: &str, footer: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::Ranking;
-use super::figure::{ALL, Figure};
-use super::figures::Evaluation;
-use crate::table::laid_out;
+use crate::figure::{ALL, Figure};
+use crate::figures::Evaluation;
+use crate::ranked::Ranking;
+use crate::run_tables::laid_out;
 
 /// Everything that is worth a look without opening a file.
-pub(crate) fn tables(evaluation: &Evaluation) -> String {
+pub fn tables(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut text = String::new();
     for table in &evaluation.tables {

@@ -15,35 +15,43 @@ const DATA_FILES: [&str; 3] = ["_titles.csv", "_captions.json", "_negatives.tsv"
 const REASONING_FILES: [&str; 2] = ["_reasoning.json", "_deepseek_cot.json"];
 
 /// Checksums by file name.
-pub(crate) type Checksums = BTreeMap<String, String>;
+pub type Checksums = BTreeMap<String, String>;
 
+/// The reasons why a checksum cannot be computed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// A folder cannot be listed.
     #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A file cannot be read.
     #[error(transparent)]
     File(#[from] durable::Error),
 }
 
 /// The files that make the model or adapter in a folder.
-pub(crate) fn policy(folder: &Path) -> Result<Checksums, Error> {
+pub fn policy(folder: &Path) -> Result<Checksums, Error> {
     files(folder, |name| {
         Path::new(name).extension().is_some_and(|ending| POLICY_FILES.iter().any(|known| ending == *known))
     })
 }
 
 /// The files that prompts, candidates and baselines of the data set `name` are made of.
-pub(crate) fn data(folder: &Path, name: &str) -> Result<Checksums, Error> {
+pub fn data(folder: &Path, name: &str) -> Result<Checksums, Error> {
     files(folder, |file| is_data(file, name, &DATA_FILES))
 }
 
 /// The files that demonstrations of the data set `name` are made of.
-pub(crate) fn demonstrations(folder: &Path, name: &str) -> Result<Checksums, Error> {
+pub fn demonstrations(folder: &Path, name: &str) -> Result<Checksums, Error> {
     files(folder, |file| is_data(file, name, &DATA_FILES) || is_data(file, name, &REASONING_FILES))
 }
 
 /// The checksum of a file: SHA-256 in hexadecimal.
-pub(crate) fn file(path: &Path) -> Result<String, Error> {
+pub fn file(path: &Path) -> Result<String, Error> {
     Ok(hex(&durable::sha256(path)?))
 }
 

@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::chart::{self, BOTTOM, SMOOTH_FROM, TOP};
-use super::html::Escaped;
-use super::scale::{self, Scale};
-use crate::results::{Estimate, Evaluation, Results, Step};
-use crate::table::{interval, signed_interval};
+use crate::chart::{self, BOTTOM, SMOOTH_FROM, TOP};
+use crate::html::Escaped;
+use crate::scale::{self, Scale};
+use podium_evaluation::results::{Estimate, Evaluation, Results, Step};
+use podium_evaluation::run_tables::{interval, signed_interval};
 
 const WIDTH: f64 = 1130.0;
 const HEIGHT: f64 = 300.0;
@@ -19,7 +19,7 @@ const LEFT: f64 = 46.0;
 const RIGHT: f64 = 14.0;
 
 /// The section; nothing before there are steps and two evaluations.
-pub(super) fn render(results: &Results) -> String {
+pub(crate) fn render(results: &Results) -> String {
     let Some(metric) = results.evaluations.last().and_then(|last| last.headline_metrics().pop()) else {
         return String::new();
     };
@@ -153,7 +153,7 @@ fn hover(ranked: &[(&Evaluation, Estimate)], metric: &str, x: &Scale, y: &Scale)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Baselines;
+    use podium_evaluation::results::Baselines;
 
     fn results(inflated: &[u64]) -> Results {
         let estimate = |mean: f64| json!({"mean": mean, "low": mean - 0.04, "high": mean + 0.04});

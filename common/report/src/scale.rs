@@ -2,21 +2,21 @@
 
 /// A linear axis from values to pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     /// The values at both ends.
-    pub(super) values: (f64, f64),
+    pub(crate) values: (f64, f64),
     /// The pixels at both ends; may fall, as for a vertical axis.
-    pub(super) pixels: (f64, f64),
+    pub(crate) pixels: (f64, f64),
 }
 
 impl Scale {
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         let share = (value - self.values.0) / (self.values.1 - self.values.0);
         self.pixels.0 + share * (self.pixels.1 - self.pixels.0)
     }
 
     /// Round values along the axis, about `wanted` of them.
-    pub(super) fn ticks(&self, wanted: usize) -> Vec<f64> {
+    pub(crate) fn ticks(&self, wanted: usize) -> Vec<f64> {
         let step = round_step((self.values.1 - self.values.0) / wanted.max(1) as f64);
         let first = (self.values.0 / step).ceil() as i64;
         let last = (self.values.1 / step + 1e-9).floor() as i64;
@@ -35,7 +35,7 @@ fn round_step(step: f64) -> f64 {
 }
 
 /// The ends of an axis that shows all `values` with a little room; `None` where there are none.
-pub(super) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+pub(crate) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let ends = values.filter(|value| value.is_finite()).fold(None, |ends: Option<(f64, f64)>, value| {
         Some(ends.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
     });
@@ -46,13 +46,13 @@ pub(super) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// A tick's value with as many decimals as neighbours differ by.
-pub(super) fn tick_label(value: f64, step: f64) -> String {
+pub(crate) fn tick_label(value: f64, step: f64) -> String {
     let decimals = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
     if value != 0.0 && value.abs() < 1e-4 { format!("{value:.0e}") } else { format!("{value:.decimals$}") }
 }
 
 /// A value for people: three significant digits or so.
-pub(super) fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude != 0.0 && magnitude < 1e-3 {
         format!("{value:.1e}")

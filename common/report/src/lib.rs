@@ -2,6 +2,9 @@
 //!
 //! Of a run, its folder is read and nothing else; what is not there yet is left out.
 
+// Printing macros panic where the output is gone: see `podium_service::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod answers;
 mod chart;
 mod evaluation;
@@ -17,33 +20,34 @@ use std::path::Path;
 
 use podium_files::durable;
 
-use crate::evaluation::Evaluation;
-use crate::results::{self, Results};
-use crate::run_folder::{self, RunFolder};
+use podium_config::RunFile;
+use podium_evaluation::Evaluation;
+use podium_evaluation::results::{self, Results};
 
+/// The reasons why a report cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// Recorded results cannot be read.
     #[error(transparent)]
     Results(#[from] results::Error),
-    #[error(transparent)]
-    Folder(#[from] run_folder::Error),
+    /// The page cannot be written.
     #[error(transparent)]
     Write(#[from] durable::Error),
 }
 
-/// Writes the report of the run in `folder`.
-pub(crate) fn write(folder: &RunFolder) -> Result<(), Error> {
+/// Writes the report of `run`, whose results are in `folder`, to `path`.
+pub fn write(run: &RunFile, folder: &Path, finished: bool, path: &Path) -> Result<(), Error> {
     let page = page::Page {
-        run: &folder.stored()?.unwrap_or_default(),
-        results: &Results::read(folder.path())?,
-        samples: &results::rows(&folder.path().join("samples.jsonl"))?,
-        finished: folder.is_finished(),
+        run,
+        results: &Results::read(folder)?,
+        samples: &results::rows(&folder.join("samples.jsonl"))?,
+        finished,
     };
-    Ok(durable::write(&folder.report(), page.render().as_bytes())?)
+    Ok(durable::write(path, page.render().as_bytes())?)
 }
 
 /// Writes the report of an evaluation.
-pub(crate) fn write_evaluation(evaluation: &Evaluation, path: &Path) -> Result<(), durable::Error> {
+pub fn write_evaluation(evaluation: &Evaluation, path: &Path) -> Result<(), durable::Error> {
     durable::write(path, evaluation::render(evaluation).as_bytes())
 }
 
@@ -51,7 +55,6 @@ pub(crate) fn write_evaluation(evaluation: &Evaluation, path: &Path) -> Result<(
 mod tests {
     use std::fs;
 
-    use podium_config::RunFile;
     use serde_json::json;
 
     use super::*;
@@ -72,19 +75,18 @@ mod tests {
     #[test]
     fn a_report_shows_what_a_folder_holds_and_needs_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = RunFolder::new(folder.path());
-        folder.store(&RunFile::default()).unwrap();
-        write(&folder).unwrap();
-        fs::write(folder.path().join("evaluations.jsonl"), evaluation(0, 0.3) + &evaluation(20, 0.4))
-            .unwrap();
+        let (folder, report) = (folder.path(), folder.path().join("report.html"));
+        let write = || write(&RunFile::default(), folder, false, &report).unwrap();
+        write();
+        fs::write(folder.join("evaluations.jsonl"), evaluation(0, 0.3) + &evaluation(20, 0.4)).unwrap();
         let steps = (1..=20)
             .map(|step| format!("{}\n", json!({"step": step, "reward": 0.5, "reward_std": 0.1, "kl": 0.0})));
-        fs::write(folder.path().join("metrics.jsonl"), steps.collect::<String>()).unwrap();
+        fs::write(folder.join("metrics.jsonl"), steps.collect::<String>()).unwrap();
         let baselines =
             json!({"random": {"HR@1": 0.1}, "popularity": {"HR@1": 0.12}, "best_possible": {"HR@1": 0.6}});
-        fs::write(folder.path().join("baselines.json"), baselines.to_string()).unwrap();
-        write(&folder).unwrap();
-        let html = fs::read_to_string(folder.report()).unwrap();
+        fs::write(folder.join("baselines.json"), baselines.to_string()).unwrap();
+        write();
+        let html = fs::read_to_string(&report).unwrap();
         for part in
             ["<small>0.300 →</small> 0.400", "60 %", "best possible 0.600", "KL to the reference", "run hash"]
         {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::series::{Series, SeriesChart};
-use crate::results::Results;
+use crate::series::{Series, SeriesChart};
+use podium_evaluation::results::Results;
 
 /// Figures with a curve of their own: name, title, note, and what chance gives.
 const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
@@ -25,7 +25,7 @@ const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
 const DEFECTS: usize = 6;
 
 /// The section; nothing where no figure is known. `candidates` is how many a prompt lists.
-pub(super) fn render(results: &Results, candidates: usize) -> String {
+pub(crate) fn render(results: &Results, candidates: usize) -> String {
     let mut charts = String::new();
     let groups = ["all_hit", "all_miss", "all_malformed"].map(|name| Series {
         label: name.replace('_', " "),
@@ -91,7 +91,8 @@ fn training(results: &Results, name: &str) -> Vec<(f64, f64)> {
 }
 
 fn held_out(results: &Results, name: &str) -> Vec<(f64, f64)> {
-    let point = |row: &crate::results::Evaluation| Some((row.policy_version as f64, row.number(name)?));
+    let point =
+        |row: &podium_evaluation::results::Evaluation| Some((row.policy_version as f64, row.number(name)?));
     results.evaluations.iter().filter_map(point).collect()
 }
 
@@ -136,7 +137,7 @@ fn defects(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Step;
+    use podium_evaluation::results::Step;
 
     #[test]
     fn training_and_held_out_answers_are_beside_each_other() {

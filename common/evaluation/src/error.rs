@@ -1,0 +1,65 @@
+//! Why an evaluation has no metrics.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The reasons why an evaluation cannot be planned, read or computed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A checksum that is part of a key cannot be computed.
+    #[error(transparent)]
+    Checksums(#[from] crate::checksums::Error),
+    /// The run file of a part is invalid.
+    #[error(transparent)]
+    RunFile(#[from] podium_config::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] podium_files::durable::Error),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A folder contains neither a model nor an adapter.
+    #[error("{} holds no policy: expected config.json or adapter_config.json there", path.display())]
+    NoPolicy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The data set cannot be read.
+    #[error(transparent)]
+    Data(#[from] podium_recsys::dataset::Error),
+    /// The synthetic data set cannot be written.
+    #[error(transparent)]
+    World(#[from] podium_recsys::synthetic::Error),
+    /// Recorded answers cannot be read.
+    #[error(transparent)]
+    Answers(#[from] crate::results::Error),
+    /// A file of recorded answers does not match the held-out users.
+    #[error(
+        "{} does not hold the answers of the {expected} held-out users of the data set in their order: remove it and \
+         evaluate again", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Number of held-out users.
+        expected: usize,
+    },
+    /// Two policies answered different candidate lists, which makes them incomparable.
+    #[error(
+        "two policies were asked about other candidates at {negatives} negatives in draw {draw}: this is a fault of podium"
+    )]
+    OtherCandidates {
+        /// Number of negatives of the differing lists.
+        negatives: usize,
+        /// Index of the draw.
+        draw: u64,
+    },
+    /// The data set has no held-out users.
+    #[error("the data set has no held-out user to ask")]
+    NoUsers,
+}
