@@ -12,8 +12,7 @@ use super::Error;
 use crate::curriculum::Curriculum;
 use crate::grading;
 use crate::machine::Work;
-use crate::reports::answers::Answers;
-use crate::reports::evaluation::Answered;
+use crate::reports::answers::{Answered, Answers};
 use crate::reports::parts::parts;
 use crate::reports::recording::Recording;
 use crate::reports::watch::{Findings, Watch};
@@ -113,13 +112,13 @@ pub(super) fn close_evaluation(
         recorded.write(version, &answers)?;
     }
     let mut evaluations = store.evaluations()?;
-    let start = evaluations.get(&PolicyVersion::START);
+    let start = evaluations.get(&PolicyVersion::START).map(|record| evaluation::Start {
+        ranks: &record.ranks,
+        likelihood_ranks: record.likelihood_ranks.as_deref(),
+    });
     let metrics = evaluation::metrics(task.answer().list_length);
-    let start_ranks = start.map(|record| record.ranks.as_slice());
     let parts = parts(answers.iter().map(|answered| answered.case.target), &task.dataset().catalogue);
-    let mut row = evaluation::row(version, &answers, start_ranks, &metrics, &parts, task.seed());
-    let start_ranks = start.and_then(|record| record.likelihood_ranks.as_deref());
-    likelihood::add(&mut row, version, &answers, start_ranks, task.seed());
+    let mut row = evaluation::row(version, &answers, start, &metrics, &parts, task.seed());
     let (ranks, likelihood_ranks) = (evaluation::ranks(&answers), likelihood::ranks(&answers));
     let answers: Vec<_> =
         answers.into_iter().map(|one| (one.case, vec![Answer::from(one.reading)])).collect();

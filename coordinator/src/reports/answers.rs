@@ -9,8 +9,20 @@ use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
 use podium_recsys::ranking::RankedAnswer;
+use podium_recsys::task::Case;
 
-use super::evaluation::Answered;
+use crate::grading::Reading;
+
+/// One held-out user's answer, read.
+#[derive(Debug)]
+pub struct Answered {
+    /// The question.
+    pub case: Case,
+    /// The answer as it came.
+    pub answer: v1::Completion,
+    /// What it says and earns.
+    pub reading: Reading,
+}
 
 /// Where the answers of evaluations are recorded.
 #[derive(Debug, Clone)]

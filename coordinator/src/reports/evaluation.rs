@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
-use podium_recsys::ranking::{self, Estimate, Metric};
-use podium_recsys::task::Case;
+use podium_recsys::ranking::Metric;
 use serde_json::{Map, Value, json};
 
-use crate::grading::Reading;
-use crate::reports::parts::Part;
+use super::answers::Answered;
+use super::estimates::{Estimates, Ranked, Ranks, estimates};
+use super::likelihood;
+use super::parts::Part;
 use crate::store::Row;
 
 /// The metrics of a run whose answers list so many items: HR@1, HR@K, NDCG@K and MRR.
@@ -20,46 +21,61 @@ pub fn metrics(list_length: usize) -> Vec<Metric> {
     metrics
 }
 
-/// One held-out user's answer, read.
-#[derive(Debug)]
-pub struct Answered {
-    /// The question.
-    pub case: Case,
-    /// The answer as it came.
-    pub answer: v1::Completion,
-    /// What it says and earns.
-    pub reading: Reading,
-}
-
 /// Where each answer ranks its target; `None` where it does not, or is malformed.
-pub fn ranks(answers: &[Answered]) -> Vec<Option<usize>> {
+pub fn ranks(answers: &[Answered]) -> Ranks {
     answers.iter().map(|answered| answered.reading.grade.outcome.scored_rank()).collect()
 }
 
-/// The row of evaluations.jsonl, with the metrics of `parts` beside those of all. `start` holds the ranks under version 0,
-/// for the paired difference.
+/// The ranks under version 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Of the generated rankings.
+    pub ranks: &'a [Option<usize>],
+    /// Of the rankings by likelihood, where there are any.
+    pub likelihood_ranks: Option<&'a [Option<usize>]>,
+}
+
+/// Makes the row of evaluations.jsonl: metrics of all users and of `parts`, then those of the rankings by likelihood.
+/// `start` is the evaluation of version 0, for the paired differences.
 pub fn row(
     version: PolicyVersion,
     answers: &[Answered],
-    start: Option<&[Option<usize>]>,
+    start: Option<Start<'_>>,
     metrics: &[Metric],
     parts: &[Part],
     seed: u64,
 ) -> Row {
     let ranks = ranks(answers);
+    let start = start.filter(|_| version != PolicyVersion::START);
+    let start_ranks = start.map(|start| start.ranks).filter(|start| start.len() == ranks.len());
+    let ranked = |prefix: String, ranks: Ranks, start: Option<Ranks>| Ranked {
+        prefix,
+        metrics: metrics.to_vec(),
+        ranks,
+        start,
+    };
+    let generated = ranked(String::new(), ranks.clone(), start_ranks.map(<[_]>::to_vec));
+    let likelihood = likelihood::ranked(answers, start.and_then(|start| start.likelihood_ranks));
+    let all: Vec<Ranked> = [generated].into_iter().chain(likelihood).collect();
+    let mut of_all = estimates(&all, seed).into_iter();
+    let (generated, likelihood) = (of_all.next().unwrap_or_default(), of_all.next().unwrap_or_default());
+    let of_part = |part: &Part| {
+        let ranked = ranked(part.prefix(), part.of(&ranks), start_ranks.map(|start| part.of(start)));
+        let users = (part.users_key(), json!(ranked.ranks.len()));
+        (users, estimates(&[ranked], seed).pop().unwrap_or_default())
+    };
+    let of_parts: Vec<((String, Value), Estimates)> = parts.iter().map(of_part).collect();
+
     let mut row = Row::new();
     row.insert("policy_version".into(), json!(version.0));
     row.insert("step".into(), json!(version.0));
     row.insert("users".into(), json!(ranks.len()));
-    for metric in metrics {
-        row.insert(metric.to_string(), interval(ranking::estimate(*metric, &ranks, seed)));
-    }
-    for part in parts {
-        let ranks = part.of(&ranks);
-        row.insert(part.users_key(), json!(ranks.len()));
-        let named =
-            |metric: &Metric| (part.named(*metric), interval(ranking::estimate(*metric, &ranks, seed)));
-        row.extend(metrics.iter().map(named));
+    row.extend(generated.values);
+    let mut changes: Map<String, Value> = generated.changes.into_iter().collect();
+    for (users, Estimates { values, changes: of_part }) in of_parts {
+        row.extend([users]);
+        row.extend(values);
+        changes.extend(of_part);
     }
     let share = |count: usize| count as f64 / answers.len().max(1) as f64;
     let average =
@@ -68,20 +84,9 @@ pub fn row(
     row.insert("mean_length".into(), json!(average(|a| a.answer.token_ids.len() as f64)));
     let truncated = |a: &&Answered| a.answer.finish_reason() == v1::FinishReason::Length;
     row.insert("clipped_ratio".into(), json!(share(answers.iter().filter(truncated).count())));
-    let change =
-        start.filter(|start| version != PolicyVersion::START && start.len() == ranks.len()).map(|start| {
-            let difference = |metric: Metric, ranks: &[_], start: &[_]| {
-                interval(ranking::paired_difference(metric, ranks, start, seed))
-            };
-            let of_all =
-                metrics.iter().map(|&metric| (metric.to_string(), difference(metric, &ranks, start)));
-            let of_parts = parts.iter().flat_map(|part| {
-                let (ranks, start) = (part.of(&ranks), part.of(start));
-                metrics.iter().map(move |&metric| (part.named(metric), difference(metric, &ranks, &start)))
-            });
-            of_all.chain(of_parts).collect::<Map<_, _>>()
-        });
-    row.insert("change_from_start".into(), json!(change));
+    changes.extend(likelihood.changes);
+    row.insert("change_from_start".into(), json!(start_ranks.map(|_| changes)));
+    row.extend(likelihood.values);
     row
 }
 
@@ -101,11 +106,4 @@ pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
         }
     }
     numbers
-}
-
-pub(super) fn interval(estimate: Option<Estimate>) -> Value {
-    estimate.map_or(
-        Value::Null,
-        |Estimate { mean, low, high, .. }| json!({"mean": mean, "low": low, "high": high}),
-    )
 }

@@ -3,12 +3,10 @@
 //! It is a permutation of the candidates, so that every HR@K and NDCG@K comes of one evaluation. Equal log-probabilities
 //! keep the order of the candidate list, which is random.
 
-use podium_grpo::PolicyVersion;
 use podium_recsys::ranking::{self, Metric};
-use serde_json::Value;
 
-use super::evaluation::{Answered, interval};
-use crate::store::Row;
+use super::answers::Answered;
+use super::estimates::{Ranked, Ranks};
 
 /// Stands before the names of these metrics.
 pub(super) const PREFIX: &str = "likelihood/";
@@ -24,7 +22,7 @@ pub fn metrics(candidates: usize) -> Vec<Metric> {
 }
 
 /// Where the target is among the candidates of each answer; `None` where candidates were not scored.
-pub fn ranks(answers: &[Answered]) -> Option<Vec<Option<usize>>> {
+pub fn ranks(answers: &[Answered]) -> Option<Ranks> {
     let rank = |answered: &Answered| {
         let (case, logprobs) = (&answered.case, &answered.answer.choice_logprobs);
         let scored = logprobs.len() == case.candidates.len() && !logprobs.is_empty();
@@ -33,25 +31,13 @@ pub fn ranks(answers: &[Answered]) -> Option<Vec<Option<usize>>> {
     answers.iter().map(rank).collect()
 }
 
-/// Adds the metrics to an evaluation's row, with the paired change from version 0, whose ranks are `start`.
-pub fn add(
-    row: &mut Row,
-    version: PolicyVersion,
-    answers: &[Answered],
-    start: Option<&[Option<usize>]>,
-    seed: u64,
-) {
-    let Some(ranks) = ranks(answers).filter(|ranks| !ranks.is_empty()) else { return };
+/// The rankings by likelihood and their metrics, with the ranks under version 0 where `start` is of the same users; `None`
+/// where candidates were not scored.
+pub fn ranked(answers: &[Answered], start: Option<&[Option<usize>]>) -> Option<Ranked> {
+    let ranks = ranks(answers).filter(|ranks| !ranks.is_empty())?;
     let candidates = answers.iter().map(|answered| answered.case.candidates.len()).max().unwrap_or(0);
-    let start = start.filter(|start| version != PolicyVersion::START && start.len() == ranks.len());
-    for metric in metrics(candidates) {
-        let name = format!("{PREFIX}{metric}");
-        if let (Some(start), Some(Value::Object(changes))) = (start, row.get_mut("change_from_start")) {
-            let change = ranking::paired_difference(metric, &ranks, start, seed);
-            changes.insert(name.clone(), interval(change));
-        }
-        row.insert(name, interval(ranking::estimate(metric, &ranks, seed)));
-    }
+    let start = start.filter(|start| start.len() == ranks.len()).map(<[_]>::to_vec);
+    Some(Ranked { prefix: PREFIX.to_owned(), metrics: metrics(candidates), ranks, start })
 }
 
 #[cfg(test)]

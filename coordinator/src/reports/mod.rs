@@ -5,6 +5,7 @@
 //! be written does not stop the run: it is caught up with as soon as it can be.
 
 pub mod answers;
+pub mod estimates;
 pub mod evaluation;
 pub mod forms;
 pub mod likelihood;

@@ -42,6 +42,11 @@ impl Part {
         format!("{}/users", self.name)
     }
 
+    /// Stands before the names of metrics over them.
+    pub fn prefix(&self) -> String {
+        format!("{}/", self.name)
+    }
+
     /// The name of a metric over them.
     pub fn named(&self, metric: Metric) -> String {
         format!("{}/{metric}", self.name)

@@ -26,38 +26,18 @@ pub struct Estimate {
     pub count: usize,
 }
 
-/// The mean of `metric` over users whose targets were at `ranks`; `None` without users.
-pub fn estimate(metric: Metric, ranks: &[Option<usize>], seed: u64) -> Option<Estimate> {
-    let values: Vec<f64> = ranks.iter().map(|&rank| metric.value(rank)).collect();
-    mean_of(&values, seed)
-}
-
-/// The mean of what `metric` gained from `before` to `after`, which rank the targets of the same users in the same
-/// order; `None` without users.
+/// The gain of `metric` for each user from `before` to `after`, which rank the targets of the same users in the same
+/// order.
 ///
 /// # Panics
 /// If the two are not of the same length.
-pub fn paired_difference(
-    metric: Metric,
-    after: &[Option<usize>],
-    before: &[Option<usize>],
-    seed: u64,
-) -> Option<Estimate> {
+pub fn paired_differences(metric: Metric, after: &[Option<usize>], before: &[Option<usize>]) -> Vec<f64> {
     assert_eq!(after.len(), before.len(), "a paired difference needs the same users in both rankings");
-    let gains: Vec<f64> = after
-        .iter()
-        .zip(before)
-        .map(|(&after, &before)| metric.value(after) - metric.value(before))
-        .collect();
-    mean_of(&gains, seed)
+    after.iter().zip(before).map(|(&after, &before)| metric.value(after) - metric.value(before)).collect()
 }
 
-fn mean_of(values: &[f64], seed: u64) -> Option<Estimate> {
-    estimate_values(&[values], seed).pop()
-}
-
-/// The means of several measures of the same users, each with its interval; nothing without users. All measures share the
-/// draws, so that many cost little more than one, and each comes out as it does alone.
+/// Returns the mean of each measure of the same users with its interval; nothing without users. All measures share the
+/// resamples, so that many measures cost little more than one, and each estimate is the one that the measure gets alone.
 ///
 /// # Panics
 /// If the measures are not of the same users.
@@ -97,9 +77,13 @@ mod tests {
         (0..users).map(|user| (user < hits).then_some(1)).collect()
     }
 
+    fn estimate(values: &[f64], seed: u64) -> Option<Estimate> {
+        estimate_values(&[values], seed).pop()
+    }
+
     #[test]
     fn the_interval_is_that_of_the_binomial() {
-        let estimate = estimate(Metric::Hit(1), &ranks(180, 600), 1).unwrap();
+        let estimate = estimate(&Metric::Hit(1).values(&ranks(180, 600)), 1).unwrap();
         assert!((estimate.mean - 0.3).abs() < 1e-12);
         // 1.96 · √(0.3 · 0.7 / 600) = 0.0367
         assert!((estimate.high - estimate.mean - 0.0367).abs() < 0.005, "{estimate:?}");
@@ -108,10 +92,9 @@ mod tests {
 
     #[test]
     fn a_figure_is_the_same_whenever_it_is_computed() {
-        let ranks = ranks(5, 30);
-        let ask = |seed| estimate(Metric::Ndcg(3), &ranks, seed).unwrap();
-        assert_eq!(ask(3), ask(3));
-        assert_eq!(estimate(Metric::Hit(1), &[], 3), None);
+        let values = Metric::Ndcg(3).values(&ranks(5, 30));
+        assert_eq!(estimate(&values, 3).unwrap(), estimate(&values, 3).unwrap());
+        assert_eq!(estimate(&[], 3), None);
     }
 
     #[test]
@@ -129,7 +112,7 @@ mod tests {
         let before: Vec<Option<usize>> = (0..400).map(|user| (user % 2 == 0).then_some(1)).collect();
         let after: Vec<Option<usize>> =
             (0..400).map(|user| (user % 2 == 0 || user % 20 == 1).then_some(1)).collect();
-        let gain = paired_difference(Metric::Hit(1), &after, &before, 0).unwrap();
+        let gain = estimate(&paired_differences(Metric::Hit(1), &after, &before), 0).unwrap();
         assert!((gain.mean - 0.05).abs() < 1e-12);
         assert!(gain.low > 0.02 && gain.high < 0.08, "{gain:?}");
     }

@@ -19,7 +19,7 @@ pub use answer::RankedAnswer;
 pub use baseline::{Baseline, by_popularity, by_score};
 pub use compare::{Comparison, compare};
 pub use draws::Draws;
-pub use estimate::{Estimate, estimate, estimate_values, paired_difference};
+pub use estimate::{Estimate, estimate_values, paired_differences};
 pub use slices::{Slice, slices};
 
 use crate::ids::ItemId;
@@ -48,6 +48,11 @@ impl Metric {
             Self::ReciprocalRank | Self::ReciprocalRankAt(_) => 1.0 / rank as f64,
             Self::Ndcg(_) => 0.0,
         }
+    }
+
+    /// The values for users whose targets were at `ranks`.
+    pub fn values(self, ranks: &[Option<usize>]) -> Vec<f64> {
+        ranks.iter().map(|&rank| self.value(rank)).collect()
     }
 
     /// HR, NDCG and MRR at each K, as far as they say something about rankings of so many candidates: the hit rate at the
