@@ -114,3 +114,24 @@ fn the_page_of_commands_is_what_the_programs_print() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_walk_through_the_algorithm_names_what_exists() -> Result<()> {
+    let page = fs::read_to_string(repository().join("docs/design/algorithm.md"))?;
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for row in page.lines().filter(|line| line.starts_with("| `") && line.contains(".rs`")) {
+        let mut quoted = row.split('`').skip(1).step_by(2);
+        let path = quoted.next().unwrap_or_default();
+        let code = fs::read_to_string(repository().join(path)).unwrap_or_default();
+        let words: BTreeSet<&str> = code.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+        for name in quoted {
+            found += 1;
+            if !name.split("::").all(|part| words.contains(part)) {
+                missing.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    ensure!(missing.is_empty() && found > 30, "{found} names, of which these do not exist: {missing:?}");
+    Ok(())
+}

@@ -19,7 +19,7 @@ struct Documented {
 
 /// Headings of docs/reference/metrics.md, and the roles whose metrics they hold.
 const HEADINGS: [(&str, &[&str]); 4] = [
-    ("## The coordinator", &["coordinator"]),
+    ("## Coordinator", &["coordinator"]),
     ("## Rollout workers", &["worker"]),
     ("## Learner ranks", &["learner"]),
     ("## Every process", &["coordinator", "worker", "learner"]),
