@@ -6,11 +6,13 @@ LEARNER_SFT := $(dir $(PODIUM))podium-learner sft --run-file deploy/configs/embe
 SHARED := $(or $(PODIUM_SHARED),../shared)
 MOVIELENS ?= data/ml-100k
 SMOLLM2 ?= runs/smollm2
+RUN ?= runs/demo-0
+CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo movielens test parity thinking gpu prometheus namespaces slurm fuzz lint format docs book check-config benchmark \
-	embedded-start configuration commands dashboards oracle fixtures ci clean distclean
+	embedded-start configuration commands dashboards picture oracle fixtures ci clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +91,12 @@ configuration: setup ## docs/reference/configuration.md anew, from the code
 
 commands: build ## docs/reference/commands.md anew, from the programs' --help
 	cargo run --release -p podium-tests --example commands > docs/reference/commands.md
+
+picture: ## docs/images/report.png anew, from the report of RUN=DIR (runs/demo-0); needs chromium
+	@test -f $(RUN)/report.html || { echo "$(RUN)/report.html is missing: run make demo, or set RUN=DIR" >&2; exit 1; }
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,1340 \
+		--screenshot=$(abspath docs/images/report.png) file://$(abspath $(RUN)/report.html)
+	@test $$(stat --format %s docs/images/report.png) -lt 307200 || { echo "docs/images/report.png exceeds 300 KB" >&2; exit 1; }
 
 oracle: ## Transformers, PEFT and TRL in .venv-oracle, 5 GB; quick once done
 	@deploy/setup/oracle.sh
