@@ -16,7 +16,7 @@ use podium_learner::{merge, metrics, replay, score, sft};
 use podium_model::{LoadOptions, Precision, device};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
-use podium_service::{logs, notice, openmp, output, shutdown};
+use podium_service::{logs, notice, openmp, output, portable, shutdown};
 use podium_transfer::Place;
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
@@ -54,7 +54,7 @@ struct Run {
 
 impl Run {
     fn load(&self) -> anyhow::Result<RunFile> {
-        Ok(RunFile::load(&self.run_file, &self.overrides)?)
+        pinned(RunFile::load(&self.run_file, &self.overrides)?)
     }
 
     /// What the run file's template paths are relative to.
@@ -236,11 +236,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Returns the run file, in a process that computes with the code paths that it asks for.
+fn pinned(file: RunFile) -> anyhow::Result<RunFile> {
+    if file.run.portable {
+        portable::pin()?;
+    }
+    Ok(file)
+}
+
 async fn train(command: &Train) -> anyhow::Result<ExitCode> {
     let mut overrides = command.run.overrides.clone();
     let collective = command.collective.as_deref();
     overrides.extend(collective.map(|value| Override::new("network.collective", value)));
-    let file = RunFile::load(&command.run.run_file, &overrides)?;
+    let file = pinned(RunFile::load(&command.run.run_file, &overrides)?)?;
     anyhow::ensure!(
         command.rank < command.world_size,
         "--rank is {}: expected a number below --world-size, which is {}",
@@ -292,6 +300,7 @@ fn score(command: &Score) -> anyhow::Result<()> {
 }
 
 fn replay(command: &Replay) -> anyhow::Result<()> {
+    pinned(replay::settings(command.run_file.as_deref(), &command.overrides)?.file)?;
     let device = device::parse(&command.device)?;
     let (last, folder) = replay::run(&replay::Options {
         model: command.model.clone(),

@@ -27,7 +27,7 @@ use podium_config::{Override, RunFile};
 use podium_proto::v1;
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
-use podium_service::{advertise, logs, openmp, shutdown};
+use podium_service::{advertise, logs, openmp, portable, shutdown};
 use podium_transfer::{Coordinator, Limits, Place, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -105,6 +105,9 @@ fn main() -> ExitCode {
 
 fn start(options: &WorkOptions) -> anyhow::Result<()> {
     let run_file = RunFile::load(&options.run_file, &options.overrides)?;
+    if run_file.run.portable {
+        portable::pin()?;
+    }
     // One thread for the session and one for what reads and checksums files, so that heartbeats never wait.
     let runtime = startup::runtime(Threads::Some(2))?;
     let result = runtime.block_on(work(options, &run_file));

@@ -42,6 +42,40 @@ async fn workers_may_be_few_many_or_killed() -> Result<()> {
     Ok(())
 }
 
+/// Two small steps by the launcher, under further environment variables; returns the hash of the final weights.
+fn two_steps(folder: &Path, portable: bool, variables: &[(&str, &str)]) -> Result<String> {
+    let out = folder.join(format!("portable-{portable}-{}", variables.len()));
+    let portable = format!("run.portable={portable}");
+    let mut command = Process::prepare("podium", &["demo", "--steps", "2", "--out", path_text(&out)]);
+    for setting in [&portable, "rollout.prompts_per_step=8", "evaluation.users=8"] {
+        command.args(["--set", setting]);
+    }
+    for name in ["MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"] {
+        command.env_remove(name);
+    }
+    command.envs(variables.iter().copied());
+    Process::start(&format!("{portable}-{}", variables.len()), command, folder)?.wait_for_success()?;
+    weights_hash(&out, 2)
+}
+
+/// Other code paths of the libraries stand for other processors.
+#[test]
+fn portable_runs_leave_the_same_weights_whatever_code_the_processor_would_choose() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let other =
+        [("ATEN_CPU_CAPABILITY", "default"), ("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "SSE41")];
+    let weights = |portable, variables: &[_]| two_steps(folder.path(), portable, variables);
+    ensure!(
+        weights(false, &[])? != weights(false, &other)?,
+        "the other code computes the same bits: nothing is tested"
+    );
+    ensure!(
+        weights(true, &[])? == weights(true, &other)?,
+        "run.portable leaves the code paths to the processor"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn coordinator_and_learner_may_be_killed() -> Result<()> {
     let settings = [

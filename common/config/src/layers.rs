@@ -241,6 +241,12 @@ mod tests {
     }
 
     #[test]
+    fn a_portable_run_is_another_run() {
+        let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
+        assert_ne!(hash(&[]), hash(&["run.portable=true"]));
+    }
+
+    #[test]
     fn the_hash_covers_what_changes_results() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
         assert_eq!(

@@ -112,7 +112,9 @@ impl RunFile {
         for section in NOT_HASHED {
             sections.shift_remove(section);
         }
-        for (section, key) in NOT_HASHED_KEYS {
+        // Added later: runs that were started without the key continue.
+        let portable = (!self.run.portable).then_some(("run", "portable"));
+        for (section, key) in NOT_HASHED_KEYS.into_iter().chain(portable) {
             if let Some(section) = sections.get_mut(section).and_then(|section| section.as_object_mut()) {
                 section.shift_remove(key);
             }

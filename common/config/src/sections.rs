@@ -25,6 +25,10 @@ pub struct Run {
     /// Keep the groups of every step in `groups.jsonl` of the run folder, as `podium-learner replay` reads them. Never
     /// changes results.
     pub record_groups: bool,
+    /// Compute the same bits on every x86-64 processor with AVX2 and FMA: workers, ranks and fine-tuning pin the code paths
+    /// of MKL, oneDNN and libtorch, which otherwise follow the processor. Matrix products are slower. A GPU computes as
+    /// without it.
+    pub portable: bool,
 }
 
 /// A part of the way from a model to a policy that ranks.

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod metrics_server;
 pub mod openmp;
 pub mod output;
+pub mod portable;
 pub mod progress;
 pub mod shutdown;
 pub mod startup;

@@ -22,6 +22,7 @@ use crate::rank::{self, precision};
 use crate::update::{self, Metrics, Updater};
 use groups::Recording;
 use settings::Settings;
+pub use settings::load as settings;
 
 /// Why groups could not be replayed.
 #[derive(Debug, thiserror::Error)]

@@ -26,16 +26,17 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("weight_decay", "learner.weight_decay"),
 ];
 
-/// What the settings say.
+/// The settings of a replay.
 #[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) file: RunFile,
+pub struct Settings {
+    /// The run file that they come down to.
+    pub file: RunFile,
     /// Completions a group, where somebody said it; rows say it otherwise.
     pub(super) group_size: Option<usize>,
 }
 
-/// Reads the settings.
-pub(super) fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<Settings, Error> {
+/// Reads the settings of a replay: those of a run file, or its own defaults, with `overrides` on top.
+pub fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<Settings, Error> {
     let translated: Vec<String> = overrides.iter().filter_map(|text| translated(text)).collect();
     let sets_size = |text: &String| text.split_once('=').is_some_and(|(key, _)| key.trim() == GROUP_SIZE);
     let said = run_file.is_some() || translated.iter().any(sets_size);

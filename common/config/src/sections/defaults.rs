@@ -9,7 +9,14 @@ use super::{
 
 impl Default for Run {
     fn default() -> Self {
-        Self { name: "podium".into(), seed: 0, stages: vec![Stage::Grpo], steps: 100, record_groups: false }
+        Self {
+            name: "podium".into(),
+            seed: 0,
+            stages: vec![Stage::Grpo],
+            steps: 100,
+            record_groups: false,
+            portable: false,
+        }
     }
 }
 
