@@ -241,9 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_portable_run_is_another_run() {
+    fn added_keys_count_unless_they_are_at_their_defaults() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
-        assert_ne!(hash(&[]), hash(&["run.portable=true"]));
+        // The hash before the keys were added.
+        assert!(hash(&[]).starts_with("94551237fefb"), "{}", hash(&[]));
+        let set = ["run.portable=true", "candidates.untouched_in_training=false", "world.new_items_per_pair=1"];
+        for key in set {
+            assert_ne!(hash(&[]), hash(&[key]), "{key}");
+        }
     }
 
     #[test]

@@ -108,13 +108,14 @@ impl RunFile {
     /// Two processes with the same hash want the same run: same data order, same sampling, same updates.
     pub fn hash(&self) -> String {
         let mut value = serde_json::to_value(self).expect("a run file is plain data");
+        let defaults = serde_json::to_value(Self::default()).expect("a run file is plain data");
+        let at_default = |(section, key): &(&str, &str)| value[*section].get(key) == defaults[*section].get(key);
+        let added: Vec<_> = ADDED_KEYS.into_iter().filter(at_default).collect();
         let sections = value.as_object_mut().expect("a run file is a table");
         for section in NOT_HASHED {
             sections.shift_remove(section);
         }
-        // Added later: runs that were started without the key continue.
-        let portable = (!self.run.portable).then_some(("run", "portable"));
-        for (section, key) in NOT_HASHED_KEYS.into_iter().chain(portable) {
+        for (section, key) in NOT_HASHED_KEYS.into_iter().chain(added) {
             if let Some(section) = sections.get_mut(section).and_then(|section| section.as_object_mut()) {
                 section.shift_remove(key);
             }
@@ -153,6 +154,16 @@ const NOT_HASHED_KEYS: [(&str, &str); 8] = [
     ("evaluation", "record_answers"),
     // Groups within the bound are trained on as without it, and others never.
     ("learner", "max_logprob_gap_nats"),
+];
+
+/// Keys that were added after the first release. At their defaults they are not hashed, so that runs which were started
+/// without them continue.
+const ADDED_KEYS: [(&str, &str); 5] = [
+    ("run", "portable"),
+    ("candidates", "untouched_in_training"),
+    ("world", "new_items_per_pair"),
+    ("world", "new_share"),
+    ("world", "popularity_skew"),
 ];
 
 /// A run file that cannot be used.

@@ -10,7 +10,7 @@ use podium_grpo::rng::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Catalogue, Dataset, User};
+use crate::dataset::{Catalogue, Dataset, Item, User};
 use crate::ids::{ItemId, UserId};
 
 /// How candidate lists are drawn: `[candidates]` of the run file.
@@ -23,11 +23,15 @@ pub struct Options {
     pub negatives: Negatives,
     /// Names the candidate lists of evaluation. The run's seed has no part in them.
     pub evaluation_seed: u64,
+    /// Whether items that no training interaction touches may be negatives in training. They are never a target there, so
+    /// that a policy which meets them as negatives learns to rank new items last. Supplied negatives are taken as they
+    /// are.
+    pub untouched_in_training: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { count: 10, negatives: Negatives::Uniform, evaluation_seed: 0 }
+        Self { count: 10, negatives: Negatives::Uniform, evaluation_seed: 0, untouched_in_training: true }
     }
 }
 
@@ -97,13 +101,21 @@ pub enum Purpose {
 pub struct Sampler {
     options: Options,
     seed: u64,
+    items: Pool,
+    /// What training draws from where that is less.
+    touched: Option<Pool>,
+    /// What is held out of users who are trained on, too.
+    held_out: BTreeMap<UserId, Vec<ItemId>>,
+    supplied: BTreeMap<UserId, Vec<ItemId>>,
+}
+
+/// Items to draw from.
+#[derive(Debug, Clone)]
+struct Pool {
     items: Vec<ItemId>,
     weights: Vec<u64>,
     /// `cumulative[i]` is the weight of items `0..=i`.
     cumulative: Vec<u64>,
-    /// What is held out of users who are trained on, too.
-    held_out: BTreeMap<UserId, Vec<ItemId>>,
-    supplied: BTreeMap<UserId, Vec<ItemId>>,
 }
 
 impl Sampler {
@@ -121,28 +133,13 @@ impl Sampler {
         if options.count < 2 {
             return Err(Error::Count(options.count));
         }
-        let weights: Vec<u64> = catalogue
-            .items()
-            .iter()
-            .map(|item| match options.negatives {
-                Negatives::Uniform | Negatives::Supplied => 1,
-                Negatives::Popularity => item.interactions + 1,
-            })
-            .collect();
-        let cumulative = weights
-            .iter()
-            .scan(0, |sum, weight| {
-                *sum += weight;
-                Some(*sum)
-            })
-            .collect();
-        let items = catalogue.items().iter().map(|item| item.id).collect();
         Ok(Self {
             options: options.clone(),
             seed,
-            items,
-            weights,
-            cumulative,
+            items: Pool::new(catalogue.items().iter(), options.negatives),
+            touched: (!options.untouched_in_training).then(|| {
+                Pool::new(catalogue.items().iter().filter(|item| item.interactions > 0), options.negatives)
+            }),
             held_out: BTreeMap::new(),
             supplied: BTreeMap::new(),
         })
@@ -166,7 +163,9 @@ impl Sampler {
         let negatives = if self.options.negatives == Negatives::Supplied {
             self.supplied(user, needed, &mut stream)?
         } else {
-            self.negatives(user, needed, &mut stream)?
+            let touched = self.touched.as_ref().filter(|_| matches!(purpose, Purpose::Training { .. }));
+            let history = user.items.iter().chain(self.held_out.get(&user.id).into_iter().flatten());
+            touched.unwrap_or(&self.items).negatives(user.id, history, needed, &mut stream)?
         };
         let mut list = vec![user.items[position]];
         list.extend(negatives);
@@ -184,15 +183,39 @@ impl Sampler {
         list.truncate(needed);
         Ok(list)
     }
+}
 
-    /// Items outside the whole history of `user`.
-    fn negatives(&self, user: &User, needed: usize, stream: &mut Stream) -> Result<Vec<ItemId>, Error> {
-        let history = user.items.iter().chain(self.held_out.get(&user.id).into_iter().flatten());
+impl Pool {
+    fn new<'a>(items: impl Iterator<Item = &'a Item>, negatives: Negatives) -> Self {
+        let (items, weights): (Vec<ItemId>, Vec<u64>) = items
+            .map(|item| match negatives {
+                Negatives::Uniform | Negatives::Supplied => (item.id, 1),
+                Negatives::Popularity => (item.id, item.interactions + 1),
+            })
+            .unzip();
+        let cumulative = weights
+            .iter()
+            .scan(0, |sum, weight| {
+                *sum += weight;
+                Some(*sum)
+            })
+            .collect();
+        Self { items, weights, cumulative }
+    }
+
+    /// Items outside the whole `history` of `user`.
+    fn negatives<'a>(
+        &self,
+        user: UserId,
+        history: impl Iterator<Item = &'a ItemId>,
+        needed: usize,
+        stream: &mut Stream,
+    ) -> Result<Vec<ItemId>, Error> {
         let mut taken: BTreeSet<usize> =
             history.filter_map(|item| self.items.binary_search(item).ok()).collect();
         let available = self.items.len() - taken.len();
         if available < needed {
-            return Err(Error::TooFewItems { user: user.id, needed, available });
+            return Err(Error::TooFewItems { user, needed, available });
         }
 
         let total = self.cumulative.last().copied().unwrap_or(0);
@@ -241,7 +264,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dataset::Item;
 
     fn catalogue(interactions: &[u64]) -> Catalogue {
         Catalogue::new((0..).zip(interactions).map(|(id, &interactions)| Item {
@@ -289,6 +311,21 @@ mod tests {
         assert!((share(2) - 9.0 / 109.0).abs() < 0.01, "{counts:?}");
         assert!((share(3) - 1.0 / 109.0).abs() < 0.005, "{counts:?}");
         assert_eq!(counts[0], 0);
+    }
+
+    #[test]
+    fn untouched_items_stay_out_of_training_where_the_run_file_says_so() {
+        let catalogue = catalogue(&[[3, 0]; 30].concat());
+        let drawn = |untouched_in_training, purpose| {
+            let options = Options { untouched_in_training, ..Options::default() };
+            let sampler = Sampler::new(&options, &catalogue, 4).unwrap();
+            let list = sampler.draw(&user(&[0, 2, 4]), 2, purpose).unwrap();
+            list.into_iter().filter(|item| item.0 % 2 == 1).count()
+        };
+        let held_out = Purpose::Evaluation { draw: 0 };
+        assert_eq!(drawn(false, EPOCH), 0);
+        assert!(drawn(true, EPOCH) > 0);
+        assert!(drawn(false, held_out) > 0 && drawn(false, held_out) == drawn(true, held_out));
     }
 
     #[test]
@@ -345,7 +382,7 @@ mod tests {
         ) {
             let catalogue = catalogue(&interactions);
             let negatives = if popularity { Negatives::Popularity } else { Negatives::Uniform };
-            let options = Options { count: 10, negatives, evaluation_seed: 0 };
+            let options = Options { count: 10, negatives, ..Options::default() };
             let user = user(&history);
             let list = Sampler::new(&options, &catalogue, 1)
                 .unwrap()

@@ -136,6 +136,7 @@ fn ranks(
             Drawn::Supplied => Negatives::Supplied,
         },
         evaluation_seed: arguments.seed,
+        ..candidates::Options::default()
     };
     // Evaluation lists do not depend on a run's seed.
     let sampler = Sampler::of(&options, dataset, 0)?;

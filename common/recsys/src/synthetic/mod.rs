@@ -3,12 +3,17 @@
 //! Every item has a look and a theme, which its caption names and its id and title do not tell. A user has a favourite
 //! look, which stays, and a current theme, which drifts: before each interaction after the first it switches, with
 //! probability `p_switch`, to another theme. The next item shows the favourite look with probability `p_look` and the
-//! current theme with probability `p_theme`, else another one at random; among items of one look and theme that the user
-//! has not had, each is equally likely, and a look and theme of which nothing is left is drawn again.
+//! current theme with probability `p_theme`, else another one at random. Among the items of one look and theme that the
+//! user has not had, each is drawn in proportion to its weight, and a look and theme of which nothing is left is drawn
+//! again.
 //!
-//! The beliefs of an ideal observer follow from that exactly ([`Oracle`]). The shipped reasoning is that of a teacher
-//! who looks too far back: fine-tuning on it gives a policy that answers in form and ranks better than chance, and
-//! leaves reinforcement learning something to find. Everything is a function of [`World`].
+//! The catalogue renews itself: `new_items_per_pair` of the items of each look and theme appear after the last training
+//! interaction. Training users take old items alone, some far more often than others (`popularity_skew`). Held-out users
+//! take new items too (`new_share`), and of the old ones rather those that were taken least before: popularity misleads.
+//!
+//! The beliefs of an ideal observer of held-out users follow exactly ([`Oracle`]). The reasoning in the training data is
+//! that of a teacher who looks too far back: fine-tuning on it gives a policy that writes well-formed answers and ranks
+//! better than chance, and reinforcement learning finds better reasoning. Everything is a function of [`World`].
 
 mod oracle;
 mod teacher;
@@ -30,7 +35,7 @@ use crate::dataset::write::{file, pretty};
 use crate::dataset::{self, Dataset, Report, TrainingTargets, User};
 use crate::ids::{ItemId, UserId};
 use crate::{demonstration, prompt, task};
-use universe::{LOOKS, THEMES, Universe};
+use universe::{Era, LOOKS, THEMES, Universe};
 
 /// The world's description beside its data, from which [`Oracle::open`] knows what is best.
 pub const WORLD_FILE: &str = "world.json";
@@ -49,6 +54,13 @@ pub struct World {
     pub themes: usize,
     /// How many items share a look and a theme.
     pub items_per_pair: usize,
+    /// How many of these are new: no training user takes them, held-out users do. Fewer than `items_per_pair`.
+    pub new_items_per_pair: usize,
+    /// Weight of the new items among all items of a look and theme, for a held-out user who had none of them.
+    pub new_share: f64,
+    /// A training user takes each old item of a look and theme this many times as often as the next one; a held-out user
+    /// the other way round. 1: equally often.
+    pub popularity_skew: f64,
     /// How many interactions precede the target.
     pub history: usize,
     /// Probability that a user's theme changes before an interaction.
@@ -72,6 +84,9 @@ impl Default for World {
             looks: 6,
             themes: 8,
             items_per_pair: 4,
+            new_items_per_pair: 0,
+            new_share: 0.5,
+            popularity_skew: 1.0,
             history: 8,
             p_switch: 0.25,
             p_look: 0.85,
@@ -143,15 +158,24 @@ impl World {
         if !(1..=100).contains(&self.items_per_pair) {
             return fail("items_per_pair", self.items_per_pair as f64, "1 to 100");
         }
-        if !(1..self.items()).contains(&self.history) {
-            return fail("history", self.history as f64, "at least 1, and fewer than there are items");
+        if self.new_items_per_pair >= self.items_per_pair {
+            let found = self.new_items_per_pair as f64;
+            return fail("new_items_per_pair", found, "fewer than `world.items_per_pair`");
+        }
+        let old_items = self.looks * self.themes * (self.items_per_pair - self.new_items_per_pair);
+        if !(1..old_items).contains(&self.history) {
+            return fail("history", self.history as f64, "at least 1, and fewer than there are old items");
+        }
+        if !(1.0..=100.0).contains(&self.popularity_skew) {
+            return fail("popularity_skew", self.popularity_skew, "1 to 100");
         }
         for (field, p) in [("p_switch", self.p_switch), ("teacher_stale", self.teacher_stale)] {
             if !(0.0..=1.0).contains(&p) {
                 return fail(field, p, "a probability");
             }
         }
-        for (field, p) in [("p_look", self.p_look), ("p_theme", self.p_theme)] {
+        for (field, p) in [("p_look", self.p_look), ("p_theme", self.p_theme), ("new_share", self.new_share)]
+        {
             if !(p > 0.0 && p < 1.0) {
                 return fail(field, p, "a probability above 0 and below 1");
             }
@@ -171,9 +195,13 @@ impl World {
 pub fn generate(world: &World) -> Result<Dataset, Error> {
     world.check()?;
     let universe = Universe::new(world);
-    let user = |id: u64| User { id: UserId(id), items: interactions(&universe, id) };
-    let train: Vec<User> = (0..world.train_users).map(user).collect();
-    let test: Vec<User> = (HELD_OUT_FROM..HELD_OUT_FROM + world.test_users).map(user).collect();
+    let user = |era: Era| {
+        let universe = &universe;
+        move |id: u64| User { id: UserId(id), items: interactions(universe, era, id) }
+    };
+    let train: Vec<User> = (0..world.train_users).map(user(Era::Training)).collect();
+    let held_out = HELD_OUT_FROM..HELD_OUT_FROM + world.test_users;
+    let test: Vec<User> = held_out.map(user(Era::HeldOut)).collect();
     let reasoning = train
         .iter()
         .map(|user| (user.id, teacher::reason(&universe, user.id, user.history(world.history))))
@@ -195,10 +223,10 @@ pub fn generate(world: &World) -> Result<Dataset, Error> {
 }
 
 /// What a user of the world does: a history and then the target.
-fn interactions(universe: &Universe, user: u64) -> Vec<ItemId> {
+fn interactions(universe: &Universe, era: Era, user: u64) -> Vec<ItemId> {
     let mut stream = Stream::new(universe.world.seed, "world/user", &[user]);
     let mut state = universe.first_state(&mut stream);
-    let mut left = universe.all_left();
+    let mut left = universe.all_left(era);
     let mut items = Vec::with_capacity(universe.world.history + 1);
     loop {
         let item = universe.draw_item(state, &left, &mut stream);

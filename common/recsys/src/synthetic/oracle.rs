@@ -2,8 +2,8 @@
 //!
 //! The world is a hidden Markov model with the states (favourite look, current theme), so the forward algorithm
 //! (Rabiner 1989, section III.A) gives the exact probability of every next item after a history. Negatives are drawn
-//! uniformly from what the user never had, which says nothing about which of the candidates is the target: given the
-//! candidates, each has the probability of coming next, normalised over the list. Ranking by it maximises every metric
+//! uniformly from what the user never had, new items included, which says nothing about which of the candidates is the
+//! target: given the candidates, each has the probability of coming next, normalised over the list. Ranking by it maximises every metric
 //! that falls with the rank, and its expected value is a sum, not a simulation.
 
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::universe::{Left, Universe};
+use super::universe::{Era, Left, Universe};
 use super::{Error, WORLD_FILE, World};
 use crate::ids::ItemId;
 use crate::ranking::Metric;
@@ -64,7 +64,8 @@ impl Oracle {
         Self::new(&description.world).map(Some)
     }
 
-    /// The best ranking of `candidates`, whose negatives were drawn uniformly, after the whole `history` of a user.
+    /// The best ranking of `candidates`, whose negatives were drawn uniformly, after the whole `history` of a held-out
+    /// user.
     ///
     /// Items that the world does not have count for nothing in a history and come last in a ranking.
     pub fn best(&self, history: &[ItemId], candidates: &[ItemId]) -> Best {
@@ -80,8 +81,7 @@ impl Oracle {
             if !universe.contains(item) || left.has_taken(item) {
                 return 0.0;
             }
-            let cell = universe.cell(item);
-            cells[cell] / left.count(cell) as f64
+            cells[universe.cell(item)] * universe.share(item, &left)
         };
         let mut ranked: Vec<(ItemId, f64)> = candidates.iter().map(|&item| (item, next(item))).collect();
         ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -98,7 +98,7 @@ impl Oracle {
         let universe = &self.universe;
         let states = universe.world.looks * universe.world.themes;
         let mut belief = vec![1.0 / states as f64; states];
-        let mut left = universe.all_left();
+        let mut left = universe.all_left(Era::HeldOut);
         for &item in history.iter().filter(|&&item| universe.contains(item)) {
             let cell = universe.cell(item);
             for (believed, state) in belief.iter_mut().zip(universe.states()) {

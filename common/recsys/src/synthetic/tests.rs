@@ -2,11 +2,17 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::ranking::{Metric, rank_of};
-use crate::task::Task;
+use crate::ranking::knn::Question;
+use crate::ranking::{Baseline, Metric, by_score, rank_of};
+use crate::task::{Case, Task};
 
 fn small() -> World {
     World { train_users: 40, test_users: 1_500, ..World::default() }
+}
+
+/// A world whose catalogue renews itself.
+fn renewing() -> World {
+    World { new_items_per_pair: 2, popularity_skew: 2.0, p_switch: 0.2, p_look: 0.9, ..small() }
 }
 
 #[test]
@@ -81,9 +87,14 @@ fn a_history_of_one_look_makes_that_look_the_most_probable() {
 
 #[test]
 fn the_expected_best_is_what_the_oracle_reaches() {
-    let world = small();
-    let task = Task::new(generate(&world).unwrap(), &task_options(), 7, Path::new("")).unwrap();
-    let oracle = Oracle::new(&world).unwrap();
+    for world in [small(), renewing(), World { new_share: 0.8, popularity_skew: 5.0, ..renewing() }] {
+        check_expected_best(&world);
+    }
+}
+
+fn check_expected_best(world: &World) {
+    let task = Task::new(generate(world).unwrap(), &task_options(), 7, Path::new("")).unwrap();
+    let oracle = Oracle::new(world).unwrap();
     let users = task.dataset().test.len();
     for metric in [Metric::Hit(1), Metric::Ndcg(3)] {
         let (mut expected, mut reached) = (0.0, 0.0);
@@ -104,8 +115,14 @@ fn the_expected_best_is_what_the_oracle_reaches() {
 #[test]
 fn the_filter_agrees_with_enumerating_all_paths() {
     let world = World { looks: 2, themes: 3, items_per_pair: 2, history: 3, ..World::default() };
-    let universe = Universe::new(&world);
-    let oracle = Oracle::new(&world).unwrap();
+    check_filter(&world);
+    check_filter(&World { new_items_per_pair: 1, new_share: 0.3, ..world.clone() });
+    check_filter(&World { items_per_pair: 4, new_items_per_pair: 2, popularity_skew: 3.0, ..world });
+}
+
+fn check_filter(world: &World) {
+    let universe = Universe::new(world);
+    let oracle = Oracle::new(world).unwrap();
     let items: Vec<ItemId> = (0..world.items() as u64).map(ItemId).collect();
     let history = [items[3], items[8], items[1]];
     let candidates: Vec<ItemId> = items.iter().copied().filter(|item| !history.contains(item)).collect();
@@ -116,7 +133,7 @@ fn the_filter_agrees_with_enumerating_all_paths() {
         for look in 0..2 {
             for path in 0..3_usize.pow(4) {
                 let themes = [path % 3, path / 3 % 3, path / 9 % 3, path / 27];
-                let mut left = universe.all_left();
+                let mut left = universe.all_left(Era::HeldOut);
                 let mut p = 1.0 / 6.0;
                 for (step, (&item, &theme)) in sequence.iter().zip(&themes).enumerate() {
                     if step > 0 {
@@ -128,7 +145,7 @@ fn the_filter_agrees_with_enumerating_all_paths() {
                     }
                     let cell = universe.cell(item);
                     let state = super::universe::State { look, theme };
-                    p *= universe.emission(state, &left)[cell] / left.count(cell) as f64;
+                    p *= universe.emission(state, &left)[cell] * universe.share(item, &left);
                     left.take(item, cell);
                 }
                 total += p;
@@ -166,6 +183,10 @@ fn impossible_worlds_are_refused_by_field() {
         (World { p_switch: 1.5, ..World::default() }, "p_switch"),
         (World { p_theme: f64::NAN, ..World::default() }, "p_theme"),
         (World { test_users: 0, ..World::default() }, "test_users"),
+        (World { new_items_per_pair: 4, ..World::default() }, "new_items_per_pair"),
+        (World { history: 48, new_items_per_pair: 3, ..World::default() }, "history"),
+        (World { new_share: 1.0, ..World::default() }, "new_share"),
+        (World { popularity_skew: 0.5, ..World::default() }, "popularity_skew"),
     ] {
         assert!(matches!(world.check(), Err(Error::Field { field, .. }) if field == named), "{named}");
     }
@@ -180,4 +201,70 @@ fn titles_are_names_of_one_item() {
     titles.sort_unstable();
     titles.dedup();
     assert_eq!(titles.len(), world.items());
+}
+
+#[test]
+fn old_favourites_fade_and_new_items_are_taken() {
+    let world = renewing();
+    let universe = Universe::new(&world);
+    let shares = |era| -> Vec<f64> {
+        let left = universe.all_left(era);
+        let in_first_cell = |item: &ItemId| universe.cell(*item) == 0;
+        let mut shares: Vec<(f64, f64)> = (0..world.items() as u64)
+            .map(ItemId)
+            .filter(in_first_cell)
+            .map(|item| {
+                (universe.share(item, &universe.all_left(Era::Training)), universe.share(item, &left))
+            })
+            .collect();
+        shares.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        shares.into_iter().map(|(_, share)| share).collect()
+    };
+    let close = |found: &[f64], expected: [f64; 4]| {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
+    };
+    close(&shares(Era::Training), [2.0, 1.0, 0.0, 0.0].map(|weight| weight / 3.0));
+    close(&shares(Era::HeldOut), [1.0 / 6.0, 1.0 / 3.0, 0.25, 0.25]);
+
+    let dataset = generate(&World { train_users: 4_000, ..world }).unwrap();
+    let is_new = |item: &ItemId| dataset.catalogue.get(*item).unwrap().interactions == 0;
+    let untouched = dataset.catalogue.items().iter().filter(|item| is_new(&item.id)).count();
+    assert_eq!(untouched, dataset.catalogue.len() / 2);
+    let targets = dataset.test.iter().filter(|user| is_new(&user.target())).count();
+    let share = targets as f64 / dataset.test.len() as f64;
+    // Five standard errors of a share of 1,500.
+    assert!((share - 0.5).abs() < 0.065, "{share} of the targets are new");
+}
+
+/// What the renewing world is for: item-kNN knows nothing of new items, and whoever reads captions does.
+#[test]
+fn captions_tell_what_interactions_do_not() {
+    let world = World { train_users: 4_000, test_users: 600, ..renewing() };
+    let task = Task::new(generate(&world).unwrap(), &task_options(), 0, Path::new("")).unwrap();
+    let cases: Vec<_> = (0..600).map(|index| task.held_out_case(index, 0).unwrap()).collect();
+    let questions: Vec<_> =
+        cases.iter().map(|case| Question { history: &case.history, candidates: &case.candidates }).collect();
+    let hits = |rankings: &[Vec<ItemId>]| {
+        let hit = |(case, ranking): (&Case, &Vec<ItemId>)| ranking[0] == case.target;
+        cases.iter().zip(rankings).filter(|&pair| hit(pair)).count() as f64 / 600.0
+    };
+    let universe = Universe::new(&world);
+    let read: Vec<Vec<ItemId>> = cases
+        .iter()
+        .map(|case| {
+            let shown = |item: ItemId| universe.state(universe.cell(item));
+            let had = |look| case.history.iter().filter(|&&item| shown(item).look == look).count();
+            let look = (0..world.looks).max_by_key(|&look| had(look)).unwrap();
+            let theme = shown(case.history[7]).theme;
+            let agree = |item: ItemId| {
+                f64::from(u8::from(shown(item).look == look) + u8::from(shown(item).theme == theme))
+            };
+            by_score(&case.candidates, &case.candidates.iter().map(|&item| agree(item)).collect::<Vec<_>>())
+        })
+        .collect();
+    let [popular, near] =
+        [Baseline::Popularity, Baseline::ItemKnn].map(|one| hits(&one.rank(task.dataset(), &questions)));
+    assert!(popular < 0.12, "popularity reaches {popular}");
+    assert!(near < 0.4, "item-kNN reaches {near}");
+    assert!(hits(&read) > near + 0.15, "captions reach {}, item-kNN {near}", hits(&read));
 }

@@ -27,9 +27,19 @@ pub(super) struct State {
 /// Number of a look and a theme that items share: `look · themes + theme`.
 pub(super) type Cell = usize;
 
-/// What a user has not had yet.
+/// When a user lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Era {
+    /// Before the new items appear.
+    Training,
+    /// After it.
+    HeldOut,
+}
+
+/// What a user has not had yet of what is there to take.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
+    era: Era,
     /// Of each cell, how many items.
     counts: Vec<usize>,
     taken: Vec<ItemId>,
@@ -49,9 +59,9 @@ impl Left {
         self.taken.contains(&item)
     }
 
-    /// How many items of `cell` the user has not had.
-    pub(super) fn count(&self, cell: Cell) -> usize {
-        self.counts[cell]
+    /// Whether any item of `cell` is left.
+    fn any(&self, cell: Cell) -> bool {
+        self.counts[cell] > 0
     }
 }
 
@@ -61,14 +71,59 @@ pub(super) struct Universe {
     pub(super) world: World,
     /// The cell of each item; an item's id is its place.
     cells: Vec<Cell>,
+    /// The number of each item within its cell, from 0: the old ones first, the most popular one before all.
+    ordinals: Vec<usize>,
 }
 
 impl Universe {
     /// Deals looks and themes out to the items, so that an id tells nothing.
     pub(super) fn new(world: &World) -> Self {
-        let mut cells: Vec<Cell> = (0..world.items()).map(|item| item / world.items_per_pair).collect();
-        Stream::new(world.seed, "world/catalogue", &[]).shuffle(&mut cells);
-        Self { world: world.clone(), cells }
+        let mut dealt: Vec<usize> = (0..world.items()).collect();
+        Stream::new(world.seed, "world/catalogue", &[]).shuffle(&mut dealt);
+        let (cells, ordinals) = dealt
+            .into_iter()
+            .map(|place| (place / world.items_per_pair, place % world.items_per_pair))
+            .unzip();
+        Self { world: world.clone(), cells, ordinals }
+    }
+
+    /// How many old items each cell has.
+    const fn old_items(&self) -> usize {
+        self.world.items_per_pair - self.world.new_items_per_pair
+    }
+
+    /// How often users of an era take an item in relation to the others of its cell; 0 before it appears.
+    fn weight(&self, item: ItemId, era: Era) -> f64 {
+        let (old, new) = (self.old_items(), self.world.new_items_per_pair);
+        let ordinal = self.ordinals[item.0 as usize];
+        // From 1 for the item that is taken most, downwards.
+        let faded = |places: usize| self.world.popularity_skew.powi(-(places as i32));
+        match era {
+            Era::Training if ordinal < old => faded(ordinal),
+            Era::Training => 0.0,
+            Era::HeldOut if new == 0 => faded(old - 1 - ordinal),
+            Era::HeldOut if ordinal < old => {
+                let all: f64 = (0..old).map(faded).sum();
+                (1.0 - self.world.new_share) * faded(old - 1 - ordinal) / all
+            }
+            Era::HeldOut => self.world.new_share / new as f64,
+        }
+    }
+
+    /// The items of `cell` that a user has not had, with their weights.
+    fn free(&self, cell: Cell, left: &Left) -> Vec<(ItemId, f64)> {
+        (0..)
+            .zip(&self.cells)
+            .filter(|&(_, &of)| of == cell)
+            .map(|(id, _)| (ItemId(id), self.weight(ItemId(id), left.era)))
+            .filter(|&(item, weight)| weight > 0.0 && !left.has_taken(item))
+            .collect()
+    }
+
+    /// Probability of `item`, which is left, among what is left of its cell.
+    pub(super) fn share(&self, item: ItemId, left: &Left) -> f64 {
+        let all: f64 = self.free(self.cell(item), left).iter().map(|(_, weight)| weight).sum();
+        self.weight(item, left.era) / all
     }
 
     /// The items with titles and captions.
@@ -108,10 +163,14 @@ impl Universe {
         (0..self.world.looks).flat_map(move |look| (0..themes).map(move |theme| State { look, theme }))
     }
 
-    /// What a user has not had who had nothing.
-    pub(super) fn all_left(&self) -> Left {
+    /// What a user of an era has not had who had nothing.
+    pub(super) fn all_left(&self, era: Era) -> Left {
         let cells = self.world.looks * self.world.themes;
-        Left { counts: vec![self.world.items_per_pair; cells], taken: Vec::new() }
+        let in_a_cell = match era {
+            Era::Training => self.old_items(),
+            Era::HeldOut => self.world.items_per_pair,
+        };
+        Left { era, counts: vec![in_a_cell; cells], taken: Vec::new() }
     }
 
     /// Probability of each cell for a user in `state`, those with nothing left drawn again.
@@ -123,7 +182,7 @@ impl Universe {
             .map(|(cell, shown)| {
                 let look = agree(p_look, state.look == shown.look, looks);
                 let theme = agree(p_theme, state.theme == shown.theme, themes);
-                if left.count(cell) > 0 { look * theme } else { 0.0 }
+                if left.any(cell) { look * theme } else { 0.0 }
             })
             .collect();
         let total: f64 = weights.iter().sum();
@@ -153,13 +212,13 @@ impl Universe {
     /// The next item of a user in `state`.
     pub(super) fn draw_item(&self, state: State, left: &Left, stream: &mut Stream) -> ItemId {
         let cell = draw(&self.emission(state, left), stream);
-        let free: Vec<ItemId> = (0..)
-            .zip(&self.cells)
-            .map(|(id, &of)| (ItemId(id), of))
-            .filter(|&(item, of)| of == cell && !left.has_taken(item))
-            .map(|(item, _)| item)
-            .collect();
-        free[stream.below(free.len() as u64) as usize]
+        let free = self.free(cell, left);
+        if free.iter().all(|&(_, weight)| weight == free[0].1) {
+            return free[stream.below(free.len() as u64) as usize].0;
+        }
+        let all: f64 = free.iter().map(|(_, weight)| weight).sum();
+        let shares: Vec<f64> = free.iter().map(|(_, weight)| weight / all).collect();
+        free[draw(&shares, stream)].0
     }
 }
 
