@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use podium_config::RunFile;
 use podium_recsys::synthetic::{self, World};
 use podium_service::startup::{self, Threads};
 use podium_service::{logs, output};
@@ -48,9 +49,12 @@ enum Command {
         /// Folder to write into; it is made where it is missing.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// Seed of catalogue, users and reasoning.
-        #[arg(long, default_value_t = World::default().seed)]
-        seed: u64,
+        /// Run file whose `[world]` the data set is of, such as run.toml in the folder of a demo [default: the defaults].
+        #[arg(long, value_name = "RUN.toml")]
+        run_file: Option<PathBuf>,
+        /// Seed of catalogue, users and reasoning [default: world.seed of the run file, or 0].
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Makes a data set of public files or of logs of your own.
     Import(import::Arguments),
@@ -88,8 +92,9 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Embedded { out, seed } => {
-            write_embedded(out, &World { seed: *seed, ..World::default() })?;
+        Command::Embedded { out, run_file, seed } => {
+            let file = run_file.as_deref().map(|path| RunFile::load(path, &[])).transpose()?.unwrap_or_default();
+            write_embedded(out, &World { seed: seed.unwrap_or(file.world.seed), ..file.world })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Prompts(arguments) => told(prompts::measure(arguments)),

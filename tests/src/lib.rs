@@ -147,12 +147,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// The embedded demo with `overrides`, as `podium demo` would resolve it.
+    /// The run of `podium demo` with `overrides`, without constrained answers, so that malformed completions occur, and with
+    /// the processor's own code paths, which are faster.
     pub fn embedded(overrides: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("run");
         let mut arguments = vec!["demo", "--prepare-only", "--out", path_text(&out)];
-        for change in overrides {
+        for change in [&["rollout.constrain_answers=false", "run.portable=false"], overrides].concat() {
             arguments.extend(["--set", change]);
         }
         Process::spawn("prepare", "podium", &arguments, folder.path())?.wait_for_success()?;
