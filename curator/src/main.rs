@@ -93,7 +93,8 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Embedded { out, run_file, seed } => {
-            let file = run_file.as_deref().map(|path| RunFile::load(path, &[])).transpose()?.unwrap_or_default();
+            let file =
+                run_file.as_deref().map(|path| RunFile::load(path, &[])).transpose()?.unwrap_or_default();
             write_embedded(out, &World { seed: seed.unwrap_or(file.world.seed), ..file.world })?;
             Ok(ExitCode::SUCCESS)
         }

@@ -245,7 +245,8 @@ mod tests {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
         // The hash before the keys were added.
         assert!(hash(&[]).starts_with("94551237fefb"), "{}", hash(&[]));
-        let set = ["run.portable=true", "candidates.untouched_in_training=false", "world.new_items_per_pair=1"];
+        let set =
+            ["run.portable=true", "candidates.untouched_in_training=false", "world.new_items_per_pair=1"];
         for key in set {
             assert_ne!(hash(&[]), hash(&[key]), "{key}");
         }

@@ -109,7 +109,8 @@ impl RunFile {
     pub fn hash(&self) -> String {
         let mut value = serde_json::to_value(self).expect("a run file is plain data");
         let defaults = serde_json::to_value(Self::default()).expect("a run file is plain data");
-        let at_default = |(section, key): &(&str, &str)| value[*section].get(key) == defaults[*section].get(key);
+        let at_default =
+            |(section, key): &(&str, &str)| value[*section].get(key) == defaults[*section].get(key);
         let added: Vec<_> = ADDED_KEYS.into_iter().filter(at_default).collect();
         let sections = value.as_object_mut().expect("a run file is a table");
         for section in NOT_HASHED {

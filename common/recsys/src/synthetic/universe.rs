@@ -213,7 +213,7 @@ impl Universe {
     pub(super) fn draw_item(&self, state: State, left: &Left, stream: &mut Stream) -> ItemId {
         let cell = draw(&self.emission(state, left), stream);
         let free = self.free(cell, left);
-        if free.iter().all(|&(_, weight)| weight == free[0].1) {
+        if free.iter().all(|(_, weight)| weight.total_cmp(&free[0].1).is_eq()) {
             return free[stream.below(free.len() as u64) as usize].0;
         }
         let all: f64 = free.iter().map(|(_, weight)| weight).sum();
