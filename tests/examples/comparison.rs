@@ -35,8 +35,19 @@ const VARIANTS: [Variant; 6] = [
     ),
 ];
 
-/// What every variant shares: a quick run, evaluated at its ends.
-const SHARED: [&str; 2] = ["evaluation.every_steps=0", "learner.checkpoint_every_steps=1000"];
+/// What every variant shares: a quick run, evaluated at its ends, without constrained answers unless the variant sets them,
+/// in a catalogue that does not renew itself.
+const SHARED: [&str; 9] = [
+    "evaluation.every_steps=0",
+    "learner.checkpoint_every_steps=1000",
+    "run.portable=false",
+    "rollout.constrain_answers=false",
+    "candidates.untouched_in_training=true",
+    "world.new_items_per_pair=0",
+    "world.popularity_skew=1.0",
+    "world.p_switch=0.25",
+    "world.p_look=0.85",
+];
 
 const METRICS: [&str; 3] = ["NDCG@3", "HR@1", "HR@3"];
 

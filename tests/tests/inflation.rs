@@ -15,7 +15,10 @@ fn a_reward_for_form_alone_is_found_out() -> Result<()> {
         "evaluation.every_steps=10",
         "--set",
         "reward.terms=[{name=\"form\"}]",
-        // Without this it would be refused at once.
+        // Constrained answers are well-formed from the start.
+        "--set",
+        "rollout.constrain_answers=false",
+        // Without this the run is refused before its start.
         "--set",
         "reward.check=warn",
         "--out",
