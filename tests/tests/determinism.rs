@@ -23,7 +23,8 @@ async fn workers_may_be_few_many_or_killed() -> Result<()> {
     ensure!(alone == demo(folder.path(), 3)?, "three workers leave other weights than one");
 
     // The same run started by hand: one of two workers is killed half-way, another joins.
-    let run = Run::embedded(&["run.steps=8", "run.seed=5"])?;
+    let as_the_demo = ["rollout.constrain_answers=true", "run.portable=true"];
+    let run = Run::embedded(&[&["run.steps=8", "run.seed=5"], &as_the_demo[..]].concat())?;
     let mut coordinator = run.coordinator("coordinator")?;
     let (mut learner, mut steady, mut victim) =
         (run.learner("learner", 0, 1)?, run.worker("steady")?, run.worker("victim")?);
