@@ -84,7 +84,7 @@ embedded-start: build ## the policy that the demo starts from, anew in runs/star
 	@sha256sum runs/start/model.safetensors launcher/embedded/start/model.safetensors
 
 dashboards: setup ## deploy/grafana/dashboards anew, from the code
-	cargo run --release -p podium-tests --example dashboards
+	cargo run --release -p podium-dashboards --example write
 
 configuration: setup ## docs/reference/configuration.md anew, from the code
 	cargo run --release -p podium-config --example reference > docs/reference/configuration.md

@@ -33,6 +33,7 @@ use podium_config::RunFile;
 use podium_recsys::synthetic::{self, World};
 use podium_service::startup::{self, Threads};
 use podium_service::{logs, output};
+use podium_tokenizer::word_level;
 
 /// Makes data sets for Podium.
 #[derive(Debug, Parser)]
@@ -120,7 +121,7 @@ fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
     );
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     synthetic::write_data(world, out)?;
-    synthetic::write_tokenizer(world, out)?;
+    word_level::write(word_level::tokens(synthetic::words(world)?), out)?;
     tracing::info!(
         "{} training users, {} held out, {} items: {}",
         world.train_users,

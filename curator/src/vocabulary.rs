@@ -9,8 +9,8 @@ use std::{fs, io};
 use anyhow::Context;
 use clap::Args;
 use podium_files::durable;
-use podium_recsys::vocabulary;
 use podium_service::output_line;
+use podium_tokenizer::word_level;
 use serde_json::{Value, json};
 
 use crate::source;
@@ -63,11 +63,11 @@ impl Arguments {
             );
         }
         let source = self.source.load()?;
-        let items = source.dataset.catalogue.items().iter().map(|item| item.id);
-        let tokens = vocabulary::tokens([], items);
+        let items = source.dataset.catalogue.items().iter().map(|item| item.id.to_string());
+        let tokens = word_level::tokens(items);
         let config = self.config(tokens.len());
         let count = tokens.len();
-        vocabulary::write(tokens, &self.out)?;
+        word_level::write(tokens, &self.out)?;
         let text = format!("{config:#}\n");
         durable::write(&self.out.join("config.json"), text.as_bytes())?;
         output_line!("{count} tokens, {layers} layers of width {hidden_size}: {}", self.out.display());
@@ -96,8 +96,8 @@ impl Arguments {
             "torch_dtype": "float32",
             "attention_bias": false,
             "bos_token_id": null,
-            "eos_token_id": vocabulary::END_OF_TURN,
-            "pad_token_id": vocabulary::PADDING,
+            "eos_token_id": word_level::END_OF_TURN,
+            "pad_token_id": word_level::PADDING,
         })
     }
 }

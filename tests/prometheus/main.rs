@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use podium_tests::dashboards::ALL;
+use podium_dashboards::ALL;
 use podium_tests::{PATIENCE, Run, path_text};
 
 use crate::server::{MISSING, Prometheus, SCRAPE_INTERVAL, shipped};

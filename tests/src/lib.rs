@@ -4,7 +4,6 @@
 
 pub mod book;
 pub mod commands;
-pub mod dashboards;
 pub mod launched;
 pub mod relay;
 pub mod scrape;

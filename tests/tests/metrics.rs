@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use podium_tests::dashboards::ALL;
+use podium_dashboards::ALL;
 use podium_tests::scrape::{Scrape, get};
 use podium_tests::{Run, rows};
 use serde_json::Value;

@@ -21,7 +21,7 @@ pub struct Figure {
     pub ranking: Ranking,
     /// Of which users.
     pub slice: String,
-    /// Name of the metric without its cut: `HR`, `NDCG`, `MRR`, or a probe of docs/evaluation.md.
+    /// Name of the metric without its cut: `HR`, `NDCG`, `MRR`, or a probe of docs/guides/evaluation.md.
     pub metric: String,
     /// Where a metric is cut, or the place of a share of places.
     pub k: Option<usize>,

@@ -19,7 +19,6 @@ pub mod ranking;
 pub mod reward;
 pub mod synthetic;
 pub mod task;
-pub mod vocabulary;
 pub mod watch;
 
 pub use dataset::{Catalogue, Dataset, Item, User};

@@ -13,7 +13,7 @@ use crate::templates::{ADDITIONAL, CHAT_TEMPLATE, Choice, choose, further};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
+pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
 
 /// Everything of a tokenizer that a policy version carries along, beside the folder of further templates. The model's own

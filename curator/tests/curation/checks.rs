@@ -1,5 +1,6 @@
 //! `check`: what it finds, and what it leaves in peace.
 
+use podium_tokenizer::word_level;
 use serde_json::Value;
 
 use crate::reasoning::assessed;
@@ -31,7 +32,8 @@ fn what_mix_writes_is_clean() {
 fn reasoning_is_no_part_of_completions_where_the_prompt_closes_the_think_block() {
     let (shop, _) = mixed();
     let policy = shop.file("policy");
-    podium_recsys::synthetic::write_tokenizer(&podium_recsys::synthetic::World::default(), &policy).unwrap();
+    let words = podium_recsys::synthetic::words(&podium_recsys::synthetic::World::default()).unwrap();
+    word_level::write(word_level::tokens(words), &policy).unwrap();
     let path = format!("model.path={}", policy.display());
     let mix = ["mix", "--threshold", "0", "--share"];
     let closed = ["--set", &path, "--set", "model.enable_thinking=false"];

@@ -8,7 +8,7 @@ use podium_config::{Override, RunFile};
 use podium_recsys::completion::ThinkingStart;
 use podium_recsys::{synthetic, task};
 use podium_service::{logs, notice, output_line};
-use podium_tokenizer::{Chat, Variables};
+use podium_tokenizer::{Chat, Variables, word_level};
 
 /// Why a run cannot start with the policy's tokenizer and chat template.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ fn check_template(run: &RunFile) -> Result<Option<String>, Error> {
         (None, Some(_)) => return Ok(None),
         (None, None) => {
             embedded = tempfile::tempdir().map_err(Error::Folder)?;
-            synthetic::write_tokenizer(&run.world, embedded.path())?;
+            word_level::write(word_level::tokens(synthetic::words(&run.world)?), embedded.path())?;
             embedded.path()
         }
     };
@@ -118,7 +118,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = format!("model.path={}", folder.path().display());
         assert!(checked(&[&path]).unwrap().unwrap().contains("has no tokenizer.json"));
-        synthetic::write_tokenizer(&podium_recsys::synthetic::World::default(), folder.path()).unwrap();
+        let words = synthetic::words(&synthetic::World::default()).unwrap();
+        word_level::write(word_level::tokens(words), folder.path()).unwrap();
         let template =
             "{{ messages[0].content }}{% if add_generation_prompt %}assistant\n<think>\n{% endif %}";
         std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();

@@ -7,6 +7,7 @@ use podium_config::RunFile;
 use podium_files::durable;
 use podium_model::{Config, LoadOptions, Policy};
 use podium_recsys::synthetic;
+use podium_tokenizer::word_level;
 use tch::Device;
 
 use crate::lora;
@@ -38,7 +39,7 @@ pub enum Error {
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] podium_model::checkpoint::Error),
-    /// The embedded tokenizer cannot be written.
+    /// The embedded data set has no words.
     #[error(transparent)]
     World(#[from] synthetic::Error),
     /// The tokenizer's files cannot be copied.
@@ -103,7 +104,7 @@ impl Start {
         let Some(folder) = self.folder(file) else {
             return match &file.data.dir {
                 Some(data) => Err(Error::NoTokenizer { data: data.clone() }),
-                None => Ok(synthetic::write_tokenizer(&file.world, out)?),
+                None => Ok(word_level::write(word_level::tokens(synthetic::words(&file.world)?), out)?),
             };
         };
         Ok(podium_tokenizer::copy_files(folder, out)?)

@@ -17,8 +17,8 @@
 
 mod oracle;
 mod teacher;
-mod tokenizer;
 mod universe;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use oracle::{Best, Oracle};
-pub use tokenizer::{vocabulary, write_tokenizer};
+pub use words::words;
 
 use crate::completion::{self, Layout};
 use crate::dataset::write::{file, pretty};

@@ -1,9 +1,9 @@
 //! What a run achieves, and what of.
 
 use super::{lines, number};
-use crate::dashboards::Dashboard;
+use crate::dashboard::Dashboard;
 
-pub(in crate::dashboards) const THROUGHPUT: Dashboard = Dashboard {
+pub(crate) const THROUGHPUT: Dashboard = Dashboard {
     name: "throughput",
     title: "Podium: throughput and hardware",
     panels: &[

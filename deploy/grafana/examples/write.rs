@@ -1,7 +1,7 @@
-//! Writes the Grafana dashboards anew: `cargo run --release -p podium-tests --example dashboards`, in the repository root.
+//! Writes the Grafana dashboards anew: `cargo run --release -p podium-dashboards --example write`, in the repository root.
 
 use anyhow::Result;
-use podium_tests::dashboards::ALL;
+use podium_dashboards::ALL;
 
 fn main() -> Result<()> {
     for dashboard in ALL {

@@ -1,9 +1,9 @@
 //! Whether training is sound.
 
 use super::{lines, number};
-use crate::dashboards::Dashboard;
+use crate::dashboard::Dashboard;
 
-pub(in crate::dashboards) const TRAINING: Dashboard = Dashboard {
+pub(crate) const TRAINING: Dashboard = Dashboard {
     name: "training",
     title: "Podium: training health",
     panels: &[

@@ -5,11 +5,11 @@ mod throughput;
 mod training;
 mod workers;
 
-use super::{Form, Panel, Query};
-pub(super) use quality::QUALITY;
-pub(super) use throughput::THROUGHPUT;
-pub(super) use training::TRAINING;
-pub(super) use workers::WORKERS;
+use crate::dashboard::{Form, Panel, Query};
+pub(crate) use quality::QUALITY;
+pub(crate) use throughput::THROUGHPUT;
+pub(crate) use training::TRAINING;
+pub(crate) use workers::WORKERS;
 
 const fn number(
     title: &'static str,

@@ -1,9 +1,4 @@
-//! The Grafana dashboards in deploy/grafana/dashboards, from which `--example dashboards` writes the files.
-//!
-//! A dashboard is a list of panels, a panel a list of queries; everything else is layout. Queries use `$run`, the chosen
-//! run, and `$__rate_interval`, which Grafana fits to the scrape interval.
-
-mod panels;
+//! A dashboard is a list of panels and a panel a list of queries; everything else is layout.
 
 use serde_json::{Value, json};
 
@@ -12,7 +7,7 @@ const COLUMNS: usize = 24;
 
 /// How a panel shows its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     /// The last number, large.
     Number,
     /// Lines over time.
@@ -29,17 +24,17 @@ impl Form {
 }
 
 /// A query, and what its line is called.
-type Query = (&'static str, &'static str);
+pub(crate) type Query = (&'static str, &'static str);
 
 #[derive(Debug, Clone, Copy)]
-struct Panel {
-    form: Form,
-    title: &'static str,
+pub(crate) struct Panel {
+    pub(crate) form: Form,
+    pub(crate) title: &'static str,
     /// Of Grafana: `s`, `bytes`, `percentunit`, `short`, ….
-    unit: &'static str,
+    pub(crate) unit: &'static str,
     /// What it means when it looks odd.
-    description: &'static str,
-    queries: &'static [Query],
+    pub(crate) description: &'static str,
+    pub(crate) queries: &'static [Query],
 }
 
 /// One dashboard.
@@ -47,12 +42,9 @@ struct Panel {
 pub struct Dashboard {
     /// Its file's name without the ending, and its identifier.
     pub name: &'static str,
-    title: &'static str,
-    panels: &'static [Panel],
+    pub(crate) title: &'static str,
+    pub(crate) panels: &'static [Panel],
 }
-
-/// All dashboards.
-pub const ALL: [Dashboard; 4] = [panels::TRAINING, panels::THROUGHPUT, panels::WORKERS, panels::QUALITY];
 
 impl Dashboard {
     /// Title of the panel and query, for every query.

@@ -1,15 +1,15 @@
-//! Tokenizers with one token a word and one token an item, in the files that Hugging Face tokenizers have: for small
-//! policies that are trained from random weights.
+//! Writes tokenizers with one token for each word and each item, as files of Hugging Face tokenizers, for small policies
+//! that are trained from random weights.
 
 use std::path::Path;
 
+use podium_files::durable;
 use serde_json::{Map, Value, json};
 
-use crate::dataset;
-use crate::dataset::write::{file, pretty};
-use crate::ids::ItemId;
+use crate::error::Error;
+use crate::files::{GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 
-/// Tokens that are cut out of a text before words are, with whether decoding leaves them out.
+/// Tokens that are split off before words, and whether decoding omits them.
 const ADDED: [(&str, bool); 5] = [
     ("<|endoftext|>", true),
     ("<|im_start|>", true),
@@ -19,7 +19,7 @@ const ADDED: [(&str, bool); 5] = [
 ];
 /// Id of the token that ends a turn of a chat.
 pub const END_OF_TURN: u32 = 2;
-/// Id of the token that fills batches up, and ends a text.
+/// Id of the token that pads batches and ends a text.
 pub const PADDING: u32 = 0;
 const UNKNOWN: &str = "<unk>";
 /// Words of the chat template and of the prompts `compact` and `ids`.
@@ -27,20 +27,16 @@ const WORDS: [&str; 5] = ["system", "user", "assistant", "history", "candidates"
 /// Like Qwen3's, without tools.
 const CHAT_TEMPLATE: &str = include_str!("../templates/chatml.jinja");
 
-/// All tokens: those of chats and prompts, `words`, and one for each of `items`. A token's id is its place. White space
-/// separates words and is not kept.
-pub fn tokens<'a>(
-    words: impl IntoIterator<Item = &'a str>,
-    items: impl IntoIterator<Item = ItemId>,
-) -> Vec<String> {
+/// Returns all tokens: those of chats and prompts, then `words`. A token's id is its index. White space separates words
+/// and is not stored.
+pub fn tokens(words: impl IntoIterator<Item = String>) -> Vec<String> {
     let added = ADDED.iter().map(|&(token, _)| token);
-    let words = added.chain([UNKNOWN]).chain(WORDS).chain(words).map(str::to_owned);
-    words.chain(items.into_iter().map(|id| id.to_string())).collect()
+    added.chain([UNKNOWN]).chain(WORDS).map(str::to_owned).chain(words).collect()
 }
 
 /// Writes `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of [`tokens`] into the folder `dir`,
-/// which is made if need be, byte for byte the same each time.
-pub fn write(tokens: Vec<String>, dir: &Path) -> Result<(), dataset::Error> {
+/// which is created if it is missing. The same tokens give the same bytes.
+pub fn write(tokens: Vec<String>, dir: &Path) -> Result<(), Error> {
     let vocabulary: Map<String, Value> =
         (0..).zip(tokens).map(|(id, token): (u64, String)| (token, json!(id))).collect();
     let added: Vec<Value> = (0..)
@@ -73,17 +69,11 @@ pub fn write(tokens: Vec<String>, dir: &Path) -> Result<(), dataset::Error> {
         "chat_template": CHAT_TEMPLATE,
     });
     let generation = json!({ "eos_token_id": [END_OF_TURN, PADDING], "pad_token_id": PADDING });
-    std::fs::create_dir_all(dir).map_err(|source| dataset::Error::Io {
-        action: "make",
-        path: dir.to_path_buf(),
-        source,
-    })?;
-    for (name, content) in [
-        ("tokenizer.json", tokenizer),
-        ("tokenizer_config.json", config),
-        ("generation_config.json", generation),
-    ] {
-        file(&dir.join(name), pretty(&content).as_bytes())?;
+    durable::create_folder(dir)?;
+    for (name, content) in
+        [(TOKENIZER, tokenizer), (TOKENIZER_CONFIG, config), (GENERATION_CONFIG, generation)]
+    {
+        durable::write(&dir.join(name), format!("{content:#}\n").as_bytes())?;
     }
     Ok(())
 }

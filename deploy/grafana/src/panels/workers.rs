@@ -1,9 +1,9 @@
 //! Each worker, and all of them.
 
 use super::{lines, number};
-use crate::dashboards::Dashboard;
+use crate::dashboard::Dashboard;
 
-pub(in crate::dashboards) const WORKERS: Dashboard = Dashboard {
+pub(crate) const WORKERS: Dashboard = Dashboard {
     name: "workers",
     title: "Podium: workers",
     panels: &[

@@ -1,9 +1,9 @@
 //! Whether the recommender gets better.
 
 use super::{lines, number};
-use crate::dashboards::Dashboard;
+use crate::dashboard::Dashboard;
 
-pub(in crate::dashboards) const QUALITY: Dashboard = Dashboard {
+pub(crate) const QUALITY: Dashboard = Dashboard {
     name: "quality",
     title: "Podium: recommender quality",
     panels: &[

@@ -1,0 +1,14 @@
+//! The words of the embedded policy's tokenizer: looks, themes and items.
+
+use super::universe::{LOOKS, THEMES};
+use super::{Error, World};
+use crate::ids::ItemId;
+
+/// Returns every word that prompts and completions about `world` contain, items included, in the order of their tokens.
+pub fn words(world: &World) -> Result<Vec<String>, Error> {
+    world.check()?;
+    let looks = LOOKS.iter().take(world.looks);
+    let themes = THEMES.iter().take(world.themes);
+    let items = (0..world.items() as u64).map(|id| ItemId(id).to_string());
+    Ok(looks.chain(themes).map(ToString::to_string).chain(items).collect())
+}
