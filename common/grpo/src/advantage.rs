@@ -1,8 +1,8 @@
-//! Group-relative advantages: of completions, and of the items that they list.
+//! Group-relative advantages of completions and of the items that they list.
 //!
 //! `A_i = (R_i − mean(R)) / (std(R) + 1e-4)` over the group's scored completions (`DeepSeekMath`, arXiv 2402.03300, with
-//! TRL's constant and its n − 1 standard deviation). The k-th items of a group's completions are compared with one
-//! another by the same rule (Rank-GRPO, arXiv 2510.20150).
+//! TRL's constant and its n − 1 standard deviation). The k-th items of a group's completions are normalised against
+//! each other by the same formula (Rank-GRPO, arXiv 2510.20150).
 
 use crate::group::GroupRewards;
 use crate::options::{Aggregation, Credit, Options, ScaleRewards};
@@ -15,15 +15,15 @@ pub const STD_EPSILON: f64 = 1e-4;
 pub struct Advantages {
     /// `[group][completion]`.
     pub completions: Vec<Vec<f64>>,
-    /// `[group][completion][rank]`, one for each listed item; empty where tokens are not credited by rank.
+    /// `[group][completion][rank]`, one per listed item; empty unless credit is by rank.
     pub ranks: Vec<Vec<Vec<f64>>>,
 }
 
-/// The advantages of one step's groups. `weights`: of the reward terms, read only by
+/// Computes the advantages of one step's groups. `weights` of the reward terms are read only by
 /// [`Aggregation::NormalizeThenSum`].
 ///
-/// A completion without a reward is left out of mean and deviation and gets advantage 0. Equal rewards get 0
-/// throughout, and so does one that there is nothing to compare with.
+/// A completion without a reward is excluded from mean and deviation and has advantage 0. A group with equal rewards or
+/// with a single scored completion has zero advantage.
 pub fn advantages(rewards: &[GroupRewards], weights: &[f64], options: &Options) -> Advantages {
     let totals: Vec<Vec<Option<f64>>> = rewards.iter().map(|group| group.totals.clone()).collect();
     let completions = match options.multi_objective_aggregation {
@@ -40,7 +40,7 @@ pub fn advantages(rewards: &[GroupRewards], weights: &[f64], options: &Options) 
     Advantages { completions, ranks }
 }
 
-/// `rewards[group][completion]` centred within each group and scaled.
+/// Centres `rewards[group][completion]` within each group and scales them.
 fn normalized(rewards: &[Vec<Option<f64>>], scale: ScaleRewards) -> Vec<Vec<f64>> {
     let batch_std = match scale {
         ScaleRewards::Batch => std(rewards.iter().flatten().flatten().copied()),
@@ -65,7 +65,7 @@ fn normalized(rewards: &[Vec<Option<f64>>], scale: ScaleRewards) -> Vec<Vec<f64>
         .collect()
 }
 
-/// Each term normalised within the group, weighted and summed; `None` for a completion that no term could score.
+/// Normalises each term within the group and returns the weighted sums; `None` for a completion without a reward.
 fn sum_of_normalized(group: &GroupRewards, weights: &[f64]) -> Vec<Option<f64>> {
     let mut sums: Vec<Option<f64>> = group.totals.iter().map(|total| total.map(|_| 0.0)).collect();
     for (place, weight) in weights.iter().enumerate() {
@@ -79,7 +79,7 @@ fn sum_of_normalized(group: &GroupRewards, weights: &[f64]) -> Vec<Option<f64>> 
     sums
 }
 
-/// Centred and scaled over all groups together. Groups whose sums are all 0 have nothing to tell and stay so.
+/// Centres and scales over all groups of the step. Groups with equal sums get zero advantage.
 fn over_the_step(sums: &[Vec<Option<f64>>]) -> Vec<Vec<f64>> {
     let all = || sums.iter().flatten().flatten().copied();
     let (mean, divisor) = (mean(all()), std(all()) + STD_EPSILON);
@@ -94,7 +94,7 @@ fn over_the_step(sums: &[Vec<Option<f64>>]) -> Vec<Vec<f64>> {
     sums.iter().map(group).collect()
 }
 
-/// For each rank, the items that the group's completions list there against one another.
+/// For each rank, normalises the items that the group's completions list at that rank.
 fn by_rank(rewards: &[GroupRewards], scale: ScaleRewards) -> Vec<Vec<Vec<f64>>> {
     let ranks = rewards.iter().flat_map(|group| &group.ranks).map(Vec::len).max().unwrap_or(0);
     let mut result: Vec<Vec<Vec<f64>>> =
@@ -117,19 +117,19 @@ fn by_rank(rewards: &[GroupRewards], scale: ScaleRewards) -> Vec<Vec<Vec<f64>>> 
     result
 }
 
-/// Whether a group's scored rewards are all equal, so that it moves the policy nowhere.
+/// Whether a group's scored rewards are all equal, so that it contributes no gradient.
 pub fn has_zero_variance(rewards: &[Option<f64>]) -> bool {
     let mut scored = rewards.iter().flatten();
     scored.next().is_none_or(|first| scored.all(|reward| reward.total_cmp(first).is_eq()))
 }
 
-/// The mean, 0 of nothing.
+/// Returns the mean, or 0 without values.
 pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     if count == 0 { 0.0 } else { sum / f64::from(count) }
 }
 
-/// The n − 1 standard deviation, 0 of fewer than two values.
+/// Returns the n − 1 standard deviation, or 0 for fewer than two values.
 pub fn std(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let centre = mean(values.clone());
     let (squares, count) =
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worked_example() {
+    fn advantages_match_a_worked_example() {
         let groups = [scored(&[0.0, 1.0, 2.0]), scored(&[5.0, 5.0, 5.0])];
         let by_group = of_completions(&groups, ScaleRewards::Group);
         assert!((by_group[0][2] - 1.0 / 1.0001).abs() < 1e-12);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unscored_completion_is_left_out() {
+    fn an_unscored_completion_is_excluded() {
         let group =
             |totals: &[Option<f64>]| GroupRewards { totals: totals.to_vec(), ..GroupRewards::default() };
         let result = of_completions(&[group(&[Some(1.0), None, Some(3.0)])], ScaleRewards::None);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn each_term_counts_by_its_weight_however_large_its_values() {
+    fn terms_count_by_weight_independent_of_their_scale() {
         let options =
             Options { multi_objective_aggregation: Aggregation::NormalizeThenSum, ..Options::default() };
         let group = |terms: &[[f64; 2]]| GroupRewards {
@@ -186,7 +186,7 @@ mod tests {
             terms: terms.iter().map(|terms| terms.to_vec()).collect(),
             ..GroupRewards::default()
         };
-        // The first term tells a from b, the second, a thousand times as large, b from a.
+        // The first term prefers the first completion, the second term, a thousand times as large, the second one.
         let groups = [group(&[[1.0, 0.0], [0.0, 1000.0]]), group(&[[1.0, 2.0], [1.0, 2.0]])];
         let found = advantages(&groups, &[1.0, 0.5], &options).completions;
         assert_eq!(found[1], [0.0, 0.0]);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn items_compete_with_the_others_at_their_rank() {
+    fn items_are_normalized_within_their_rank() {
         let credits = |rewards: &[f64]| -> Vec<RankCredit> {
             rewards.iter().map(|reward| RankCredit { tokens: 0..1, reward: *reward }).collect()
         };
@@ -210,7 +210,7 @@ mod tests {
             let options = Options { credit: Credit::Rank, ..scaled(scale_rewards) };
             advantages(&[group.clone(), other.clone()], &[], &options).ranks
         };
-        // The third has no competitor, and equal ones move nothing.
+        // The third item has no competitor; equal items have zero advantage.
         let none = by_rank(ScaleRewards::None);
         assert_eq!(none[0], [vec![-1.0, 0.0, 0.0], vec![1.0, 0.0], vec![]]);
         let divisor = std([1.0, 3.0, 10.0, 12.0].into_iter()) + STD_EPSILON;
@@ -223,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn advantages_sum_to_nothing_and_keep_the_order(rewards in prop::collection::vec(-10.0..10.0_f64, 2..16)) {
+        fn advantages_sum_to_zero_and_preserve_the_order(rewards in prop::collection::vec(-10.0..10.0_f64, 2..16)) {
             for scale in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {
                 let result = &of_completions(&[scored(&rewards)], scale)[0];
                 prop_assert!(result.iter().sum::<f64>().abs() < 1e-6);

@@ -1,43 +1,45 @@
-//! What a step tells of itself: the figures behind TRL's metrics, and how those of its parts become the step's.
+//! Metrics of a step, as TRL defines them, and their aggregation over the parts of a step.
 
-/// Figures of a step or of a part of it. Means are over the whole step, so that those of parts add up.
+/// Metrics of a step or of a part of it. Means are over the whole step, so that the means of parts add up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
     /// The loss.
     pub loss: f64,
-    /// Mean over tokens of the KL estimate, its bias corrected where that is asked for; 0 without a reference.
+    /// Mean over tokens of the KL estimate, bias-corrected if configured; 0 without a reference.
     pub kl: f64,
     /// Mean over tokens of the entropy, in nats.
     pub entropy: f64,
-    /// Share of ratios that were below the lower bound, with a negative advantage.
+    /// Fraction of ratios below the lower bound with a negative advantage.
     pub clipped_low: f64,
-    /// Share of ratios that were above the upper bound (`cispo`: the cap), with a positive advantage.
+    /// Fraction of ratios above the upper bound (`cispo`: the cap) with a positive advantage.
     pub clipped_high: f64,
-    /// Mean over tokens of the distance between recomputed and behaviour log-probability, in nats.
+    /// Mean over tokens of the absolute difference between recomputed and behaviour log-probability, in nats.
     pub gap: f64,
-    /// Mean of the weights that correct for an older policy version; over completions where each has one.
+    /// Mean importance weight for an older policy version, over tokens or, if each completion has one weight,
+    /// completions.
     pub correction: f64,
-    /// Smallest share of a completion's ratios below the lower bound; infinite where no completion counts.
+    /// Smallest fraction of a completion's ratios below the lower bound; infinite without completions in the loss.
     pub least_clipped_low: f64,
-    /// Smallest of those weights; infinite where there is none.
+    /// Smallest importance weight; infinite without weights.
     pub least_correction: f64,
-    /// Largest share of a completion's ratios above the upper bound; minus infinite where no completion counts.
+    /// Largest fraction of a completion's ratios above the upper bound; minus infinity without completions in the loss.
     pub most_clipped_high: f64,
-    /// Largest distance between recomputed and behaviour log-probability, in nats; minus infinite where none is known.
+    /// Largest absolute difference between recomputed and behaviour log-probability, in nats; minus infinity if none is
+    /// known.
     pub largest_gap: f64,
-    /// Largest of those weights; minus infinite where there is none.
+    /// Largest importance weight; minus infinity without weights.
     pub most_correction: f64,
 }
 
-/// Number of figures.
+/// Number of metrics.
 pub const COUNT: usize = 12;
-/// The first so many of [`Figures::to_numbers`] add up.
+/// Number of leading entries of [`Figures::to_numbers`] that are summed over parts.
 pub const SUMS: usize = 7;
-/// Of the next so many the smallest is the step's; of the rest, the largest.
+/// Number of following entries that are combined by minimum; the rest is combined by maximum.
 pub const MINIMA: usize = 2;
 
 impl Default for Figures {
-    /// Of nothing.
+    /// The neutral element of [`Self::total`].
     fn default() -> Self {
         let mut numbers = [0.0; COUNT];
         numbers[SUMS..SUMS + MINIMA].fill(f64::INFINITY);
@@ -47,7 +49,7 @@ impl Default for Figures {
 }
 
 impl Figures {
-    /// In an order of their own: sums, then minima, then maxima.
+    /// Returns all values in a fixed order: sums, then minima, then maxima.
     pub const fn to_numbers(self) -> [f64; COUNT] {
         [
             self.loss,
@@ -65,7 +67,7 @@ impl Figures {
         ]
     }
 
-    /// The figures that [`Self::to_numbers`] gave.
+    /// Inverse of [`Self::to_numbers`].
     pub const fn from_numbers(numbers: [f64; COUNT]) -> Self {
         let [
             loss,
@@ -97,7 +99,7 @@ impl Figures {
         }
     }
 
-    /// The figures of parts together, added in their order.
+    /// Aggregates the metrics of parts, in their order.
     #[must_use]
     pub fn total(parts: impl IntoIterator<Item = Self>) -> Self {
         parts.into_iter().fold(Self::default(), |total, part| {

@@ -1,4 +1,4 @@
-//! Groups of completions: what a rollout worker samples, the coordinator scores and the learner trains on.
+//! Groups of completions: sampled by a rollout worker, scored by the coordinator, trained on by the learner.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, PolicyVersion};
 
-/// Why sampling of a completion ended.
+/// Reason for the end of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
@@ -23,30 +23,30 @@ pub struct Completion {
     pub token_ids: Vec<u32>,
     /// The decoded text without special tokens.
     pub text: String,
-    /// For each token, the byte of `text` at which its own text ends: ascending, the last is the length of `text`. A
-    /// special token adds nothing; of a character that several tokens spell, all bytes belong to the last of them.
+    /// For each token, the byte of `text` at which its text ends: ascending, the last is the length of `text`. A
+    /// special token adds nothing. If several tokens spell a character, all its bytes belong to the last of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub text_ends: Vec<u32>,
-    /// Behaviour log-probability of each token under the full temperature-scaled distribution of the group's policy
-    /// version, renormalised over the allowed tokens where [`Completion::allowed`] names them; in nats.
+    /// Behaviour log-probability of each token in nats, under the full temperature-scaled distribution of the group's
+    /// policy version, renormalised over the allowed tokens at the positions in [`Completion::allowed`].
     pub logprobs: Vec<f32>,
-    /// Log-probability of each token under the distribution it was really drawn from, where a filter (top-p, top-k)
-    /// made that another one.
+    /// Log-probability of each token under the filtered distribution (top-p, top-k) that it was sampled from, if that
+    /// differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_logprobs: Option<Vec<f32>>,
-    /// Where sampling was restricted to a set of tokens, by position.
+    /// Positions at which sampling was restricted to a set of tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<Allowed>,
     /// Why sampling ended.
     pub finish_reason: FinishReason,
 }
 
-/// The tokens of which one was sampled.
+/// A set of tokens to which sampling was restricted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowed {
-    /// Position of the sampled one among the completion's tokens.
+    /// Position of the sampled token in the completion.
     pub position: u32,
-    /// The set, ascending; the sampled token is one of it.
+    /// The set, ascending; it contains the sampled token.
     pub token_ids: Vec<u32>,
 }
 
@@ -56,13 +56,13 @@ impl Completion {
         self.token_ids.len()
     }
 
-    /// Whether not one token was sampled.
+    /// Whether the completion has no tokens.
     pub const fn is_empty(&self) -> bool {
         self.token_ids.is_empty()
     }
 
-    /// The tokens that write the bytes `span` of the text, by [`Self::text_ends`]: from the first whose text ends behind
-    /// the span's start to the one that reaches its end.
+    /// Returns the tokens that spell the bytes `span` of the text, by [`Self::text_ends`]: from the first token whose
+    /// text ends after the start of the span to the token that reaches its end.
     pub fn tokens_of(&self, span: &Range<usize>) -> Range<u32> {
         let first = self.text_ends.partition_point(|&end| end as usize <= span.start);
         let last = self.text_ends.partition_point(|&end| (end as usize) < span.end);
@@ -71,11 +71,11 @@ impl Completion {
     }
 }
 
-/// What one listed item of a completion earns: credit by rank (Rank-GRPO, arXiv 2510.20150).
+/// Reward of one listed item of a completion: credit by rank (Rank-GRPO, arXiv 2510.20150).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RankCredit {
-    /// The completion's tokens that write the item. Those of one completion ascend and do not overlap; one is empty where
-    /// a token writes several items, of which it counts for the first.
+    /// The completion's tokens that spell the item. Ranges of a completion ascend and do not overlap. If a token spells
+    /// several items, it belongs to the first; the range of another item may be empty.
     pub tokens: Range<u32>,
     /// Its reward, finite.
     pub reward: f64,
@@ -84,11 +84,11 @@ pub struct RankCredit {
 /// A prompt with its completions and, once scored, their rewards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// Which prompt of which step.
+    /// Step and index of the prompt.
     pub id: GroupId,
     /// The policy version that sampled every completion.
     pub policy_version: PolicyVersion,
-    /// The prompt as the policy read it, chat template applied.
+    /// Token ids of the prompt, after the chat template.
     pub prompt_ids: Vec<u32>,
     /// The `group_size` completions, in the order of their sample numbers.
     pub completions: Vec<Completion>,
@@ -96,14 +96,14 @@ pub struct Group {
     pub reward_terms: Vec<String>,
     /// For each completion the value of each reward term, before weighting.
     pub term_rewards: Vec<Vec<f64>>,
-    /// For each completion its total reward; `None` where no term could score it.
+    /// For each completion its total reward; `None` if no term could score it.
     pub rewards: Vec<Option<f64>>,
-    /// For each completion what its listed items earn, best rank first; empty lists where credit by rank is not asked for.
+    /// For each completion the rewards of its listed items, best rank first; empty lists unless credit is by rank.
     #[serde(default)]
     pub rank_credits: Vec<Vec<RankCredit>>,
 }
 
-/// What the completions of one group earned: all that advantages are computed from.
+/// Rewards of the completions of one group, the input of advantages.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GroupRewards {
     /// As [`Group::rewards`].
@@ -129,11 +129,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_found_by_the_bytes_that_they_write() {
+    fn tokens_are_found_by_the_bytes_they_spell() {
         let completion = Completion {
             token_ids: vec![0; 6],
             text: "abcdefgh".into(),
-            // A token in the middle of a character, and a special one at the end.
+            // One token ends within a character; the last token is special.
             text_ends: vec![2, 2, 4, 7, 8, 8],
             logprobs: vec![0.0; 6],
             sampled_logprobs: None,

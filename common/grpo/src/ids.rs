@@ -1,33 +1,34 @@
-//! The numbers that name things: steps, policy versions, groups.
+//! Identifiers of steps, policy versions and groups.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// An optimizer step of a run, from 0. Step `s` trains on groups sampled for it and turns one policy version into the next.
+/// An optimizer step of a run, from 0. Step `s` trains on the groups sampled for it and produces the next policy
+/// version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Step(pub u64);
 
-/// A version of the policy: 0 is the start of the run, version `s + 1` is what step `s` produced.
+/// A version of the policy: 0 is the initial policy, version `s + 1` is produced by step `s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PolicyVersion(pub u64);
 
-/// One group of completions: an attempt at the `index`-th place of a step. The order of ids is the order of training.
+/// Identifies a group: an attempt at the slot `index` of a step. Groups are trained on in the order of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId {
     /// The step that trains on the group.
     pub step: Step,
     /// Position in the step's batch, from 0.
     pub index: u32,
-    /// Dynamic sampling's attempt at this place, from 0: each has a prompt of its own. A step trains on one of them.
+    /// Attempt of dynamic sampling at this slot, from 0. Each attempt has its own prompt; a step trains on one of them.
     #[serde(default)]
     pub attempt: u32,
 }
 
 impl GroupId {
-    /// The first attempt at a place, and the only one without dynamic sampling.
+    /// The first attempt at a slot, and the only one without dynamic sampling.
     pub const fn first(step: Step, index: u32) -> Self {
         Self { step, index, attempt: 0 }
     }

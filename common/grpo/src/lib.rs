@@ -1,8 +1,7 @@
-//! GRPO without a tensor library: what a group is, what its advantages are, what the objective says in `f64`, and where
-//! random numbers come from.
+//! GRPO without a tensor library: groups, advantages, the objective in `f64`, and keyed random numbers.
 //!
-//! Everything here is a pure function of its arguments. The crate knows nothing of networks, files, clocks or libtorch;
-//! the learner's libtorch loss follows the same [`plan`] and is tested against [`objective`].
+//! All functions are pure. The crate does not use the network, files, clocks or libtorch. The learner's libtorch loss
+//! uses the same [`plan`] and is tested against [`objective`].
 
 pub mod advantage;
 pub mod figures;

@@ -1,64 +1,65 @@
-//! The `[grpo]` section of a run file, under TRL's field names.
+//! The `[grpo]` section of a run file, with TRL's field names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How advantages and the loss are computed. Field names and meanings are those of TRL's `GRPOConfig`, but for `credit`
+/// Computation of advantages and loss. Field names and meanings are those of TRL's `GRPOConfig`, except for `credit`
 /// and `importance_sampling_correction`; docs/design/grpo.md has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// The loss of a token, and how tokens are summed.
+    /// Loss of a token and aggregation over tokens.
     pub loss_type: LossType,
-    /// What a group's centred rewards are divided by.
+    /// Divisor of a group's centred rewards.
     pub scale_rewards: ScaleRewards,
-    /// How several reward terms become one advantage.
+    /// How several reward terms are combined into one advantage.
     pub multi_objective_aggregation: Aggregation,
-    /// What a token is credited with: its completion's reward, or that of the listed item it belongs to.
+    /// Credit of a token: the reward of its completion or of the listed item that it belongs to.
     pub credit: Credit,
-    /// The tokens that share one probability ratio. `rank` needs `credit = "rank"`.
+    /// Set of tokens that share one probability ratio. `rank` requires `credit = "rank"`.
     pub importance_sampling_level: Level,
     /// Optimizer passes over each step's groups.
     pub num_iterations: u32,
-    /// Lower clipping bound of the probability ratio: it is kept above `1 - epsilon`.
+    /// Lower clipping bound: the probability ratio is clipped at `1 - epsilon`.
     pub epsilon: f64,
-    /// Upper clipping bound: the ratio is kept below `1 + epsilon_high`; for `cispo` the bound itself. Without it
-    /// `epsilon` serves on both sides.
+    /// Upper clipping bound: the ratio is clipped at `1 + epsilon_high`; for `cispo` the bound itself. Without it
+    /// `epsilon` is used for both sides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_high: Option<f64>,
-    /// Bound of the ratio where clipping leaves it free, that is for negative advantages (two-sided clipping); above
-    /// `1 + epsilon_high` to have that meaning.
+    /// Bound of the ratio where clipping does not limit it, that is for negative advantages (two-sided clipping). Has
+    /// an effect only above `1 + epsilon_high`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<f64>,
     /// Steepness of `sapo`'s gate for positive advantages.
     pub sapo_temperature_pos: f64,
     /// Steepness of `sapo`'s gate for other advantages.
     pub sapo_temperature_neg: f64,
-    /// Coefficient of the k3 estimate of the KL divergence from the reference policy; 0 leaves the reference out.
+    /// Coefficient of the k3 estimate of the KL divergence from the reference policy; 0 disables the reference.
     pub beta: f64,
-    /// Multiply the KL term by the probability ratio, so that its gradient is that of the divergence itself.
+    /// Multiply the KL term by the probability ratio, which makes its gradient an unbiased estimate of the
+    /// divergence's.
     pub use_bias_correction_kl: bool,
     /// Move the reference towards the policy every `ref_model_sync_steps` optimizer passes.
     pub sync_ref_model: bool,
-    /// What the reference becomes then: this share of the policy, the rest of the reference before.
+    /// Fraction of the policy in the new reference; the rest is the previous reference.
     pub ref_model_mixup_alpha: f64,
-    /// Optimizer passes between two such moves.
+    /// Optimizer passes between two updates of the reference.
     pub ref_model_sync_steps: u64,
-    /// Leave completions that were cut at their longest out of the loss; their rewards still count for the others.
+    /// Exclude truncated completions from the loss; their rewards still count in the group's mean and deviation.
     pub mask_truncated_completions: bool,
-    /// What `dr_grpo` divides by, in tokens a completion; `rollout.max_new_tokens` without it.
+    /// Divisor of `dr_grpo`, in tokens per completion. Without it: `rollout.max_new_tokens`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_completion_length: Option<u32>,
-    /// Coefficient of the mean entropy of the token distributions, which the loss is lowered by.
+    /// Coefficient of the mean entropy of the token distributions, which is subtracted from the loss.
     pub entropy_coef: f64,
-    /// Weights for completions of an older policy version: exp(old − behaviour), where old is the policy at the step's
-    /// start, as TRL's `vllm_importance_sampling_mode` names them.
+    /// Importance weights for completions of an older policy version: exp(old − behaviour), where old is the policy at
+    /// the start of the step. Named as TRL's `vllm_importance_sampling_mode`.
     pub importance_sampling_correction: Correction,
-    /// Bound of those weights.
+    /// Upper bound of these weights.
     pub importance_sampling_cap: f64,
 }
 
-/// The loss of a token, and the sum over tokens.
+/// Loss of a token and aggregation over tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossType {
@@ -72,14 +73,14 @@ pub enum LossType {
     Dapo,
     /// Clipped; mean over completions of each completion's sum over tokens (arXiv 2602.05261).
     Luspo,
-    /// The ratio is capped and left out of the gradient, log-probabilities carry it (`MiniMax-M1`, arXiv 2506.13585);
-    /// summed as `dapo`.
+    /// Capped ratio without gradient as the weight of the log-probability (`MiniMax-M1`, arXiv 2506.13585); summed as
+    /// `dapo`.
     Cispo,
-    /// A smooth gate in place of clipping (arXiv 2511.20347); summed as `grpo`.
+    /// A smooth gate instead of clipping (arXiv 2511.20347); summed as `grpo`.
     Sapo,
 }
 
-/// What a group's centred rewards are divided by.
+/// Divisor of a group's centred rewards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScaleRewards {
@@ -87,56 +88,56 @@ pub enum ScaleRewards {
     Group,
     /// The standard deviation (n - 1) of all rewards of the step.
     Batch,
-    /// Nothing.
+    /// No division.
     None,
 }
 
-/// How several reward terms become one advantage.
+/// How several reward terms are combined into one advantage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// The weighted sum is centred and scaled.
     SumThenNormalize,
-    /// Each term is centred and scaled within its group; the weighted sum of these is centred and scaled over the step.
+    /// Each term is centred and scaled within its group; their weighted sum is centred and scaled over the step.
     NormalizeThenSum,
 }
 
-/// What a token is credited with.
+/// Credit of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credit {
     /// The advantage of its completion.
     Completion,
     /// Tokens of the k-th listed item: the advantage of that item among the group's k-th items (Rank-GRPO, arXiv
-    /// 2510.20150); all others that of their completion.
+    /// 2510.20150). Other tokens: the advantage of their completion.
     Rank,
 }
 
-/// The tokens that share one probability ratio: the geometric mean of theirs.
+/// Set of tokens that share one probability ratio, the geometric mean of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// Each token has its own.
+    /// Each token has its own ratio.
     Token,
-    /// All tokens of a completion (GSPO, arXiv 2507.18071).
+    /// All tokens of a completion share a ratio (GSPO, arXiv 2507.18071).
     Sequence,
-    /// The tokens of each listed item; all others have their own (Rank-GRPO, arXiv 2510.20150).
+    /// The tokens of each listed item share a ratio; other tokens have their own (Rank-GRPO, arXiv 2510.20150).
     Rank,
 }
 
-/// Weights for completions that another policy than the one at the step's start sampled.
+/// Importance weights for completions sampled by a policy other than that at the start of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// None: the ratio is taken to the behaviour policy.
+    /// No weights: ratios are relative to the behaviour policy.
     None,
-    /// One a token, at most the cap.
+    /// One weight per token, at most the cap.
     TokenTruncate,
-    /// One a token, 0 above the cap.
+    /// One weight per token, 0 above the cap.
     TokenMask,
-    /// One a completion, the product over its tokens, at most the cap.
+    /// One weight per completion, the product over its tokens, at most the cap.
     SequenceTruncate,
-    /// One a completion, the product over its tokens, 0 above the cap.
+    /// One weight per completion, the product over its tokens, 0 above the cap.
     SequenceMask,
 }
 
@@ -191,22 +192,23 @@ impl Correction {
 }
 
 impl Options {
-    /// The bounds between which the ratio is not clipped.
+    /// Returns the clipping bounds of the ratio.
     pub fn ratio_bounds(&self) -> (f64, f64) {
         (1.0 - self.epsilon, 1.0 + self.epsilon_high.unwrap_or(self.epsilon))
     }
 
-    /// The bound of `cispo`'s ratio.
+    /// Returns the upper bound of `cispo`'s ratio.
     pub fn ratio_cap(&self) -> f64 {
         self.epsilon_high.unwrap_or(self.epsilon)
     }
 
-    /// Whether old log-probabilities are those of the policy at the step's start, also where behaviour's are known.
+    /// Whether old log-probabilities are those of the policy at the start of the step even if the behaviour's are
+    /// known.
     pub fn renews_old(&self) -> bool {
         self.importance_sampling_correction != Correction::None
     }
 
-    /// Checks every field's range, and fields that have to go together.
+    /// Checks the range of every field and the constraints between fields.
     pub fn validate(&self) -> Result<(), Error> {
         let check = |field, value: f64, holds: bool, expected| {
             if holds { Ok(()) } else { Err(Error::OutOfRange { field, value, expected }) }
@@ -234,7 +236,7 @@ impl Options {
         positive("importance_sampling_cap", self.importance_sampling_cap)?;
         if self.importance_sampling_level == Level::Rank && self.credit != Credit::Rank {
             let (field, needed) = ("importance_sampling_level = \"rank\"", "credit = \"rank\"");
-            return Err(Error::Needs { field, needed, why: "items are told apart only then" });
+            return Err(Error::Needs { field, needed, why: "tokens belong to items only then" });
         }
         if self.sync_ref_model && self.beta == 0.0 {
             let (field, needed) = ("sync_ref_model", "beta above 0");
@@ -244,7 +246,7 @@ impl Options {
     }
 }
 
-/// A value that the objective is not defined for.
+/// A value for which the objective is not defined.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A number outside its range.
@@ -252,19 +254,19 @@ pub enum Error {
     OutOfRange {
         /// The field's name.
         field: &'static str,
-        /// What it was set to.
+        /// The rejected value.
         value: f64,
-        /// What it may be.
+        /// The permitted values.
         expected: &'static str,
     },
-    /// A field that means nothing without another.
+    /// A field that requires another one.
     #[error("grpo.{field} needs grpo.{needed}: {why}")]
     Needs {
         /// The field.
         field: &'static str,
-        /// What it goes together with.
+        /// The required setting.
         needed: &'static str,
-        /// Why.
+        /// Reason.
         why: &'static str,
     },
 }
@@ -274,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_objective_is_not_defined_for_is_refused_by_name() {
+    fn undefined_objectives_are_rejected_by_name() {
         Options::default().validate().unwrap();
         let refused = |change: fn(&mut Options)| {
             let mut options = Options::default();
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_trl() {
+    fn names_match_trl() {
         let text = r#"{"loss_type": "dr_grpo", "scale_rewards": "batch", "importance_sampling_level": "sequence",
             "multi_objective_aggregation": "normalize_then_sum", "importance_sampling_correction": "token_truncate"}"#;
         let options: Options = serde_json::from_str(text).unwrap();

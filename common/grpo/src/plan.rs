@@ -1,60 +1,60 @@
-//! What the objective knows of every token before the policy is asked: its advantage, what it counts for, and the tokens
-//! that it shares a probability ratio with.
+//! Inputs of the objective that do not depend on the policy: for every token its advantage, its weight, and the tokens
+//! that share its probability ratio.
 //!
-//! The reference in [`crate::objective`] and the learner's libtorch loss compute from one and the same plan. All numbers
-//! are those of the whole step, so that no cut into micro-batches or ranks changes what they sum up to.
+//! The reference in [`crate::objective`] and the learner's libtorch loss use the same plan. All values are relative to
+//! the whole step, so that the sums do not depend on the split into micro-batches or ranks.
 
 use std::ops::Range;
 
 use crate::group::{Completion, FinishReason, RankCredit};
 use crate::options::{Credit, Level, LossType, Options};
 
-/// The size of a step, over all ranks and micro-batches.
+/// Size of a step, over all ranks and micro-batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepSize {
-    /// Its completions, masked and empty ones included.
+    /// Number of completions, including masked and empty ones.
     pub completions: usize,
-    /// Tokens of the completions that are not masked.
+    /// Number of tokens in completions that are not masked.
     pub tokens: u64,
-    /// The longest that a completion may become, which `dr_grpo` divides by.
+    /// Maximum length of a completion, the divisor of `dr_grpo`.
     pub longest: u32,
 }
 
-/// A completion with what it is credited with.
+/// A completion with its advantages.
 #[derive(Debug, Clone, Copy)]
 pub struct Credited<'a> {
     /// The completion.
     pub completion: &'a Completion,
     /// Its advantage.
     pub advantage: f64,
-    /// Its listed items; read only where ratios or credits are by rank.
+    /// Its listed items; read only if ratios or credit are by rank.
     pub items: &'a [RankCredit],
     /// The advantage of each item.
     pub item_advantages: &'a [f64],
 }
 
-/// The plan of some completions of a step. All lists but `completions` and `ratios` have one entry a token, in
+/// The plan of some completions of a step. All lists except `completions` and `ratios` have one entry per token, in
 /// (completion, token) order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     /// The tokens of each completion.
     pub completions: Vec<Range<usize>>,
-    /// The advantage.
+    /// Advantage of the token.
     pub advantages: Vec<f64>,
-    /// What the token's loss counts for in the step's; 0 in a masked completion.
+    /// Weight of the token's loss in the step's loss; 0 in a masked completion.
     pub weights: Vec<f64>,
-    /// What the token counts for in a mean over the step's tokens; 0 in a masked completion.
+    /// Weight of the token in a mean over the step's tokens; 0 in a masked completion.
     pub shares: Vec<f64>,
-    /// What the token counts for in a mean over the step's ratios: over tokens, or over completions where each has one.
+    /// Weight of the token in a mean over the step's ratios: over tokens, or over completions with one ratio each.
     pub ratio_shares: Vec<f64>,
-    /// What a completion counts for in a mean over the step's completions.
+    /// Weight of a completion in a mean over the step's completions.
     pub completion_share: f64,
-    /// The tokens of each ratio, in order and without gaps; nothing where every token has its own.
+    /// Tokens of each ratio, in order and without gaps; `None` if every token has its own.
     pub ratios: Option<Vec<Range<usize>>>,
 }
 
 impl Plan {
-    /// Plans completions of a step of that size.
+    /// Plans the completions of a step of the given size.
     pub fn new<'a>(
         completions: impl IntoIterator<Item = Credited<'a>>,
         options: &Options,
@@ -76,7 +76,7 @@ impl Plan {
         self.advantages.len()
     }
 
-    /// Whether there is not one token.
+    /// Whether the plan has no tokens.
     pub const fn is_empty(&self) -> bool {
         self.advantages.is_empty()
     }
@@ -86,7 +86,7 @@ impl Plan {
         self.shares[token] > 0.0
     }
 
-    /// Whether any token has an advantage that moves the policy.
+    /// Whether any advantage is not zero, so that there is a gradient.
     pub fn has_advantages(&self) -> bool {
         (0..self.len()).any(|token| self.advantages[token] != 0.0 && self.is_active(token))
     }
@@ -132,7 +132,7 @@ pub fn counts(completion: &Completion, options: &Options) -> bool {
     !(options.mask_truncated_completions && completion.finish_reason == FinishReason::Length)
 }
 
-/// One ratio for each item, and one for each token between items.
+/// Adds one ratio per item and one per token between items.
 fn push_items(
     ratios: &mut Vec<Range<usize>>,
     tokens: Range<usize>,
@@ -148,7 +148,7 @@ fn push_items(
 }
 
 impl StepSize {
-    /// What the loss of a token of a completion of `length` tokens counts for in the step's.
+    /// Returns the weight of a token's loss in the step's loss, for a completion of `length` tokens.
     pub fn token_weight(&self, loss_type: LossType, length: usize) -> f64 {
         let completions = self.completions.max(1) as f64;
         match loss_type {
@@ -160,24 +160,24 @@ impl StepSize {
     }
 }
 
-/// Items that cannot be a completion's.
+/// Invalid token ranges of listed items.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "listed item {item} has the tokens from {} to {}: expected a range from {first} on, within the {length} of the \
+    "listed item {item} has the tokens from {} to {}: expected a range from {first} on, within the {length} tokens of the \
      completion", tokens.start, tokens.end
 )]
 pub struct ItemError {
-    /// Which item, from 0.
+    /// Index of the item, from 0.
     pub item: usize,
     /// Its tokens.
     pub tokens: Range<u32>,
-    /// The first token that is not an earlier item's.
+    /// First token after the earlier items.
     pub first: u32,
-    /// Tokens of the completion.
+    /// Number of tokens of the completion.
     pub length: usize,
 }
 
-/// Checks that items follow one another within a completion of `length` tokens.
+/// Checks that items are in order, without overlap, and within a completion of `length` tokens.
 pub fn check_items(items: &[RankCredit], length: usize) -> Result<(), ItemError> {
     let mut first = 0;
     for (item, RankCredit { tokens, .. }) in items.iter().enumerate() {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn each_loss_sums_in_its_own_way() {
+    fn each_loss_type_has_its_token_weights() {
         let weights = |loss_type| plan(&Options { loss_type, ..Options::default() }).weights;
         for (loss_type, first, last) in [
             (LossType::Grpo, 1.0 / 16.0, 1.0 / 8.0),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn masked_completions_count_for_nothing() {
+    fn masked_completions_have_zero_weight() {
         let options = Options { mask_truncated_completions: true, ..Options::default() };
         let plan = plan(&options);
         assert_eq!(plan.weights, [0.1, 0.1, 0.1, 0.1, 0.0, 0.0]);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_tokens_completions_or_items() {
+    fn ratios_follow_the_level() {
         let ratios = |importance_sampling_level, credit| {
             plan(&Options { credit, importance_sampling_level, ..Options::default() }).ratios
         };
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn items_that_overlap_or_leave_the_completion_are_refused() {
+    fn items_that_overlap_or_exceed_the_completion_are_rejected() {
         check_items(&[item(0..2), item(2..3), item(5..6)], 6).unwrap();
         assert_eq!(check_items(&[item(0..2), item(1..3)], 6).unwrap_err().item, 1);
         let error = check_items(&[item(0..2), item(2..2), item(2..7)], 6).unwrap_err();

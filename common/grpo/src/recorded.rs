@@ -1,33 +1,33 @@
-//! Groups as rows of a JSON Lines file: what a run records, and what `podium-learner replay` trains on.
+//! Groups as rows of a JSON Lines file, as recorded by a run and read by `podium-learner replay`.
 //!
-//! Needed are `prompt_ids` and, of each completion, `ids` and `reward`; all else may be left out.
+//! Required are `prompt_ids` and, for each completion, `ids` and `reward`; all other fields are optional.
 
 use serde::{Deserialize, Serialize};
 
 use crate::group::{Allowed, Completion, FinishReason, Group, RankCredit};
 use crate::ids::{GroupId, PolicyVersion};
 
-/// A group as a row.
+/// A group as a row of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordedGroup {
-    /// The step that it was sampled for.
+    /// The step that the group was sampled for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
     /// Its position in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
-    /// The policy version that sampled.
+    /// The policy version that sampled the group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_version: Option<u64>,
-    /// The prompt as the policy read it.
+    /// Token ids of the prompt, after the chat template.
     pub prompt_ids: Vec<u32>,
     /// Names of the reward terms.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reward_terms: Vec<String>,
-    /// The weight of each.
+    /// Weight of each reward term.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reward_weights: Vec<f64>,
-    /// In sample order.
+    /// The completions, in sample order.
     pub completions: Vec<RecordedCompletion>,
 }
 
@@ -36,14 +36,13 @@ pub struct RecordedGroup {
 pub struct RecordedCompletion {
     /// Sampled ids, the stop token included.
     pub ids: Vec<u32>,
-    /// Total reward; null where no term could score it. Never left out, since a row that forgot it would be trained on
-    /// as if nothing could score it.
+    /// Total reward; null if no term could score it. Required, since a missing value would otherwise be read as null.
     #[serde(deserialize_with = "Option::deserialize")]
     pub reward: Option<f64>,
     /// The value of each reward term, before weighting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub terms: Vec<f64>,
-    /// What its listed items earned.
+    /// Rewards of its listed items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RankCredit>,
     /// Behaviour log-probability of each token, in nats.
@@ -61,7 +60,7 @@ pub struct RecordedCompletion {
 }
 
 impl RecordedGroup {
-    /// The row of a group whose reward terms have these weights.
+    /// Creates the row of a group whose reward terms have these weights.
     pub fn new(group: Group, reward_weights: Vec<f64>) -> Self {
         let Group { id, policy_version, prompt_ids, completions, reward_terms, .. } = group;
         let mut ranks = group.rank_credits.into_iter();
@@ -88,8 +87,8 @@ impl RecordedGroup {
         }
     }
 
-    /// The group, as the one of that name. A completion whose log-probabilities are not recorded gets none, and
-    /// `is_cut` says of one without `finish_reason` whether it was truncated.
+    /// Returns the group with the given id. Missing log-probabilities become empty; `is_cut` decides whether a
+    /// completion without `finish_reason` was truncated.
     pub fn into_group(self, id: GroupId, is_cut: impl Fn(&[u32]) -> bool) -> Group {
         let mut group = Group {
             id,
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_row_is_enough() {
+    fn optional_fields_may_be_missing() {
         let row = r#"{"prompt_ids": [1], "completions": [{"ids": [2, 3], "reward": 0.5}, {"ids": [4], "reward": null}]}"#;
         let read: RecordedGroup = serde_json::from_str(row).unwrap();
         let group = read.into_group(GroupId::first(Step(5), 0), |ids| ids.last() == Some(&4));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reward_may_be_null_but_not_left_out() {
+    fn a_reward_may_be_null_but_not_missing() {
         let row = r#"{"prompt_ids": [1], "completions": [{"ids": [2]}]}"#;
         let error = serde_json::from_str::<RecordedGroup>(row).unwrap_err().to_string();
         assert!(error.starts_with("missing field `reward`"), "{error}");

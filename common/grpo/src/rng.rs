@@ -1,31 +1,31 @@
-//! Keyed random numbers: every draw is a pure function of what it is for.
+//! Keyed random numbers: every random number is a pure function of its purpose.
 //!
-//! A [`Stream`] is named by the run's seed, a domain ("sample", "negatives", …) and a short key (user, group, sample, …);
-//! its numbers are the same whoever draws them, in whatever order streams are used. The generator is Philox4x32-10
-//! (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a counter-based one, so that
-//! position `n` of a stream is reached without drawing the ones before it.
+//! A [`Stream`] is identified by the run's seed, a domain ("sample", "negatives", …) and a short key (user, group,
+//! sample, …). Its numbers do not depend on the process or on the order in which streams are used. The generator is
+//! Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011). It is
+//! counter-based, so that position `n` of a stream is computed without the numbers before it.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: usize = 10;
 
-/// A stream of random numbers with a name. Cloning it repeats it.
+/// A named stream of random numbers. A clone yields the same numbers.
 #[derive(Debug, Clone)]
 pub struct Stream {
     key: [u32; 2],
-    /// High half of the counter: tells streams of one key apart.
+    /// High half of the counter: distinguishes streams with the same key.
     lane: [u32; 2],
     position: u64,
 }
 
 impl Stream {
-    /// The stream of `domain` and `key` in the run seeded with `seed`.
+    /// Returns the stream of `domain` and `key` for a seed.
     pub fn new(seed: u64, domain: &str, key: &[u64]) -> Self {
         let mut name = Hasher::new(seed);
         for byte in domain.bytes() {
             name.add(u64::from(byte));
         }
-        // A separator, so that ("ab", [1]) and ("a", [98, 1]) differ; key parts are words, domain parts were bytes.
+        // A separator, so that ("ab", [1]) and ("a", [98, 1]) differ; domain parts are bytes, key parts are words.
         name.add(u64::MAX);
         for &part in key {
             name.add(part);
@@ -34,14 +34,14 @@ impl Stream {
         Self { key: split(a), lane: split(b), position: 0 }
     }
 
-    /// Moves to the `position`-th number, counted from 0.
+    /// Moves to the `position`-th number, from 0.
     #[must_use]
     pub const fn at(mut self, position: u64) -> Self {
         self.position = position;
         self
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub const fn next_u64(&mut self) -> u64 {
         let counter = split(self.position);
         let block = philox4x32([counter[0], counter[1], self.lane[0], self.lane[1]], self.key);
@@ -49,17 +49,17 @@ impl Stream {
         (block[1] as u64) << 32 | block[0] as u64
     }
 
-    /// A number from [0, 1), with 53 random bits.
+    /// Returns a number in [0, 1) with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A whole number from [0, `n`), each equally likely (Lemire's multiplication with rejection).
+    /// Returns a uniform integer in [0, `n`) (Lemire's multiplication with rejection).
     ///
     /// # Panics
     /// If `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        assert!(n > 0, "a number below 0 was asked for");
+        assert!(n > 0, "n must be at least 1");
         let threshold = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// Puts `items` into a random order (Fisher and Yates).
+    /// Shuffles `items` (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last as u64 + 1) as usize;
@@ -78,7 +78,7 @@ impl Stream {
     }
 }
 
-/// Chains words into 128 well-mixed bits with Philox itself as the mixing function.
+/// Hashes words to 128 bits with Philox as the mixing function.
 struct Hasher {
     state: [u32; 4],
 }
@@ -92,7 +92,7 @@ impl Hasher {
     const fn add(&mut self, word: u64) {
         let s = self.state;
         self.state = philox4x32(s, split(word));
-        // Feed forward, as in a Davies-Meyer chain, so that a step cannot be inverted into a collision by the key alone.
+        // Feed forward, as in a Davies-Meyer chain, so that the key alone cannot invert a step into a collision.
         self.state = [self.state[0] ^ s[0], self.state[1] ^ s[1], self.state[2] ^ s[2], self.state[3] ^ s[3]];
     }
 
@@ -131,7 +131,7 @@ mod tests {
 
     /// Known answers published with Random123 for philox4x32-10.
     #[test]
-    fn known_answers() {
+    fn philox_matches_the_published_vectors() {
         assert_eq!(philox4x32([0; 4], [0; 2]), [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8]);
         assert_eq!(
             philox4x32([u32::MAX; 4], [u32::MAX; 2]),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_named_by_all_they_depend_on() {
+    fn streams_depend_on_seed_domain_and_key() {
         let first = |seed, domain: &str, key: &[u64]| Stream::new(seed, domain, key).next_u64();
         let base = first(1, "sample", &[2, 3]);
         assert_eq!(base, first(1, "sample", &[2, 3]));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_reached_without_the_ones_before() {
+    fn a_position_is_independent_of_earlier_ones() {
         let mut walked = Stream::new(7, "walk", &[]);
         let numbers: Vec<u64> = (0..20).map(|_| walked.next_u64()).collect();
         for (position, number) in numbers.iter().enumerate() {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn uniform_numbers_fill_the_unit_interval_evenly() {
+    fn uniform_numbers_are_evenly_distributed() {
         let mut stream = Stream::new(3, "uniform", &[]);
         let mut bins = [0_u32; 16];
         for _ in 0..64_000 {
@@ -185,12 +185,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn below_stays_below(seed: u64, n in 1_u64..) {
+        fn below_returns_smaller_numbers(seed: u64, n in 1_u64..) {
             prop_assert!(Stream::new(seed, "below", &[]).below(n) < n);
         }
 
         #[test]
-        fn a_shuffle_keeps_what_it_shuffles(seed: u64, mut items: Vec<u8>) {
+        fn a_shuffle_preserves_the_items(seed: u64, mut items: Vec<u8>) {
             let mut shuffled = items.clone();
             Stream::new(seed, "shuffle", &[]).shuffle(&mut shuffled);
             shuffled.sort_unstable();

@@ -1,10 +1,10 @@
 //! The GRPO objective in `f64`: the reference that the learner's libtorch loss is tested against.
 //!
-//! Per token, with `r = exp(logp − old)`, or one such ratio for the tokens that [`crate::options::Level`] says:
-//! `loss = c·policy_loss(r, A) + beta·k3`, where `k3 = exp(ref − logp) − (ref − logp) − 1` estimates the KL divergence
-//! from the reference policy (arXiv 2402.03300, equations 3 and 4), is multiplied by `r` where its bias is corrected
-//! (arXiv 2512.02556), and `c` corrects for an older policy version. [`crate::options::LossType`] says what
-//! `policy_loss` is and how tokens are summed.
+//! Per token, with `r = exp(logp − old)`, or one such ratio shared by several tokens ([`crate::options::Level`]): `loss
+//! = c·policy_loss(r, A) + beta·k3`. Here `k3 = exp(ref − logp) − (ref − logp) − 1` estimates the KL divergence from
+//! the reference policy (arXiv 2402.03300, equations 3 and 4); bias correction multiplies it by `r` (arXiv 2512.02556).
+//! `c` is the importance weight for an older policy version. [`crate::options::LossType`] defines `policy_loss` and the
+//! sum over tokens.
 
 mod ratio;
 mod surrogate;
@@ -19,24 +19,24 @@ use crate::plan::Plan;
 pub use ratio::LARGEST_LOG_RATIO;
 use surrogate::Loss;
 
-/// Log-probabilities of a plan's tokens in nats, and entropies.
+/// Log-probabilities of a plan's tokens in nats, and entropies. All slices have one entry per token.
 #[derive(Debug, Clone, Copy)]
 pub struct Logprobs<'a> {
-    /// Under the policy being trained.
+    /// Under the policy that is trained.
     pub policy: &'a [f64],
-    /// Under the policy version that sampled, if that is known.
+    /// Under the policy version that sampled the tokens, if known.
     pub behaviour: Option<&'a [f64]>,
-    /// Under the policy at the step's start, where ratios are taken to that and it is not the policy being trained.
+    /// Under the policy at the start of the step, if ratios are relative to it and it differs from the trained policy.
     pub old: Option<&'a [f64]>,
-    /// Under the reference; read only where `beta` is not 0.
+    /// Under the reference policy; read only if `beta` is not 0.
     pub reference: Option<&'a [f64]>,
     /// Entropy of the policy's distributions.
     pub entropy: &'a [f64],
 }
 
 impl<'a> Logprobs<'a> {
-    /// What ratios are taken to: behaviour's, or those at the step's start where behaviour's are not known or corrected
-    /// for. In the first pass the latter are the policy's own, held fixed.
+    /// Returns the denominators of the ratios: the behaviour log-probabilities, or those at the start of the step if
+    /// the former are unknown or corrected for. In the first pass the latter equal the policy's own, without gradient.
     fn old(&self, options: &Options) -> &'a [f64] {
         match self.behaviour {
             Some(behaviour) if !options.renews_old() => behaviour,
@@ -48,7 +48,7 @@ impl<'a> Logprobs<'a> {
 /// The objective of completions and its derivatives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
-    /// Loss and figures.
+    /// Loss and metrics.
     pub figures: Figures,
     /// d loss / d logprob of every token.
     pub gradient: Vec<f64>,
@@ -74,7 +74,7 @@ pub fn objective(plan: &Plan, logprobs: &Logprobs<'_>, options: &Options) -> Obj
             loss.by_log_ratio += options.beta * kl.by_log_ratio;
             loss.by_logprob += options.beta * kl.by_logprob;
         }
-        // Beyond the cap the ratio stays.
+        // The ratio is constant above the cap.
         let slope = if logs[token] <= LARGEST_LOG_RATIO { loss.by_log_ratio } else { 0.0 };
         figures.loss += plan.weights[token] * loss.value;
         figures.entropy += plan.shares[token] * logprobs.entropy[token];
@@ -97,7 +97,7 @@ pub fn objective(plan: &Plan, logprobs: &Logprobs<'_>, options: &Options) -> Obj
     }
 }
 
-/// k3 for a token whose reference log-probability is `gap` above the policy's.
+/// Computes k3 for a token whose reference log-probability exceeds the policy's by `gap`.
 fn kl(gap: f64, ratio: f64, options: &Options) -> Loss {
     let capped = gap.min(LARGEST_LOG_RATIO);
     let value = capped.exp() - capped - 1.0;
@@ -109,7 +109,7 @@ fn kl(gap: f64, ratio: f64, options: &Options) -> Loss {
     }
 }
 
-/// Whether a token's ratio is clipped: from below, and from above.
+/// Returns whether a token's ratio is clipped from below and from above.
 fn is_clipped(ratio: f64, advantage: f64, options: &Options) -> (bool, bool) {
     let (low, high) = options.ratio_bounds();
     match options.loss_type {
@@ -139,7 +139,7 @@ fn clip_figures(figures: &mut Figures, plan: &Plan, logs: &[f64], options: &Opti
             figures.clipped_low += plan.ratio_shares[token] * clipped.0;
             figures.clipped_high += plan.ratio_shares[token] * clipped.1;
         }
-        // A masked completion has no token to look at, but where each completion has one ratio it has one, too.
+        // A masked completion has no active token, but with one ratio per completion it has a ratio.
         if of_sequences || is_active(plan, tokens) {
             let length = tokens.len().max(1) as f64;
             figures.least_clipped_low = figures.least_clipped_low.min(low / length);
@@ -156,7 +156,7 @@ fn gap_figures(figures: &mut Figures, plan: &Plan, policy: &[f64], behaviour: &[
     }
 }
 
-/// Over tokens, or over completions where each has one weight; that of a masked or empty one is 1.
+/// Adds the importance weights: per token, or per completion, where a masked or empty completion has weight 1.
 fn correction_figures(figures: &mut Figures, plan: &Plan, corrections: &[f64], options: &Options) {
     let mut count = |weight: f64, share: f64| {
         figures.correction += share * weight;

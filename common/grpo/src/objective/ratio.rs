@@ -1,13 +1,13 @@
-//! Probability ratios of tokens, completions and items, and the weights that correct for an older policy version.
+//! Probability ratios of tokens, completions and items, and importance weights for an older policy version.
 
 use crate::options::{Correction, Options};
 use crate::plan::Plan;
 
-/// Logarithms of ratios are capped here: the square of the exponential is still a number, and infinity times an
-/// advantage of 0 would be none.
+/// Cap of the logarithm of a ratio. Below it the square of the exponential is finite; an infinite ratio times an
+/// advantage of 0 would be NaN.
 pub const LARGEST_LOG_RATIO: f64 = 300.0;
 
-/// The logarithm of each token's ratio: the mean over the tokens that share it.
+/// Returns the logarithm of each token's ratio: the mean over the tokens that share the ratio.
 pub(super) fn log_ratios(plan: &Plan, policy: &[f64], old: &[f64]) -> Vec<f64> {
     let mut logs: Vec<f64> = policy.iter().zip(old).map(|(policy, old)| policy - old).collect();
     for tokens in plan.ratios.iter().flatten() {
@@ -17,7 +17,7 @@ pub(super) fn log_ratios(plan: &Plan, policy: &[f64], old: &[f64]) -> Vec<f64> {
     logs
 }
 
-/// Slopes by the logarithms of the ratios as slopes by the tokens' log-probabilities.
+/// Converts derivatives by the logarithms of ratios into derivatives by the log-probabilities of tokens.
 pub(super) fn carry_back(plan: &Plan, mut slopes: Vec<f64>) -> Vec<f64> {
     for tokens in plan.ratios.iter().flatten() {
         let mean = slopes[tokens.clone()].iter().sum::<f64>() / tokens.len() as f64;
@@ -26,7 +26,7 @@ pub(super) fn carry_back(plan: &Plan, mut slopes: Vec<f64>) -> Vec<f64> {
     slopes
 }
 
-/// The weights of tokens that `behaviour` sampled and not `old`, one a token.
+/// Returns the importance weight of each token, from `behaviour` to `old`.
 pub(super) fn corrections(plan: &Plan, old: &[f64], behaviour: &[f64], options: &Options) -> Vec<f64> {
     let kind = options.importance_sampling_correction;
     let mut logs: Vec<f64> = old.iter().zip(behaviour).map(|(old, behaviour)| old - behaviour).collect();

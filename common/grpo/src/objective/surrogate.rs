@@ -1,4 +1,4 @@
-//! The policy's part of a token's loss, before the KL term, with its slopes.
+//! The policy term of a token's loss, without the KL term, and its derivatives.
 
 use crate::options::{LossType, Options};
 
@@ -8,7 +8,7 @@ pub(super) struct Loss {
     pub(super) value: f64,
     /// d value / d log ratio.
     pub(super) by_log_ratio: f64,
-    /// d value / d log-probability, the ratio held fixed.
+    /// d value / d log-probability, for a fixed ratio.
     pub(super) by_logprob: f64,
 }
 
@@ -22,7 +22,7 @@ impl Loss {
     }
 }
 
-/// The loss of a token with this ratio, log-probability and advantage.
+/// Computes the policy loss of a token.
 pub(super) fn loss(ratio: f64, logprob: f64, advantage: f64, options: &Options) -> Loss {
     match options.loss_type {
         LossType::Grpo | LossType::Bnpo | LossType::DrGrpo | LossType::Dapo | LossType::Luspo => {
@@ -36,7 +36,7 @@ pub(super) fn loss(ratio: f64, logprob: f64, advantage: f64, options: &Options) 
     }
 }
 
-/// The free ratio, which `delta` bounds.
+/// Returns the unclipped ratio, bounded by `delta`.
 pub(super) fn bounded(ratio: f64, options: &Options) -> f64 {
     options.delta.map_or(ratio, |delta| ratio.min(delta))
 }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::float_cmp, reason = "a clipped token's slope is exact")]
-    fn clipping_stops_the_gradient_on_the_side_it_guards() {
+    fn clipping_stops_the_gradient_only_beyond_its_bound() {
         let options = Options::default();
         let slope = |ratio, advantage| clipped(ratio, advantage, &options).by_log_ratio;
         assert_eq!((slope(1.5, 1.0), slope(0.5, -1.0)), (0.0, 0.0));
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_stops_the_weight_and_not_the_gradient() {
+    fn the_cap_bounds_the_weight_and_preserves_the_gradient() {
         let options = Options { loss_type: LossType::Cispo, epsilon_high: Some(5.0), ..Options::default() };
         let capped = loss(9.0, -2.0, 0.5, &options);
         assert!((capped.value - 5.0).abs() < 1e-12 && (capped.by_logprob + 2.5).abs() < 1e-12);
     }
 
     #[test]
-    fn the_gate_is_widest_at_a_ratio_of_one() {
+    fn the_gate_has_its_maximum_at_a_ratio_of_one() {
         let options = Options { loss_type: LossType::Sapo, ..Options::default() };
         let slope = |ratio, advantage| loss(ratio, 0.0, advantage, &options).by_log_ratio / ratio;
         assert!((slope(1.0, 2.0) + 2.0).abs() < 1e-12 && (slope(1.0, -2.0) - 2.0).abs() < 1e-12);

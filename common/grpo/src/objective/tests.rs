@@ -5,10 +5,11 @@ use crate::group::{Completion, FinishReason, RankCredit};
 use crate::options::{Correction, Credit};
 use crate::plan::{Credited, StepSize};
 
-/// A token: log-probability, that of the behaviour, of the step's start and of the reference, entropy.
+/// A token: log-probability under the policy, the behaviour policy, the policy at the step's start and the reference;
+/// entropy.
 type Token = [f64; 5];
 
-/// Tokens, advantage, whether it was cut, and the item in it.
+/// Tokens, advantage, whether the completion was truncated, and its item.
 type Row = (Vec<Token>, f64, bool, Option<Range<u32>>);
 
 fn plan(rows: &[Row], options: &Options) -> Plan {
@@ -56,13 +57,13 @@ fn evaluate(rows: &[Row], options: &Options, known: bool) -> Objective {
     objective(&plan(rows, options), &logprobs, options)
 }
 
-/// A row of equal ratios 1.
+/// A row with all ratios equal to 1.
 fn plain(length: usize, advantage: f64) -> Row {
     (vec![[0.0; 5]; length], advantage, false, None)
 }
 
 #[test]
-fn sums_over_tokens() {
+fn each_loss_type_sums_tokens_as_defined() {
     let step = [plain(3, 1.0), plain(1, -1.0), plain(0, 1.0)];
     let loss = |loss_type| evaluate(&step, &Options { loss_type, ..Options::default() }, true).figures.loss;
     for (loss_type, expected) in [
@@ -77,7 +78,7 @@ fn sums_over_tokens() {
 }
 
 #[test]
-fn a_completion_of_which_a_part_is_clipped_is_found() {
+fn clip_metrics_cover_partly_clipped_completions() {
     let token = |log_ratio: f64| [log_ratio, 0.0, 0.0, 0.0, 0.5];
     let rows = [
         (vec![token(1.0), token(0.0)], 1.0, false, None),
@@ -92,7 +93,7 @@ fn a_completion_of_which_a_part_is_clipped_is_found() {
     let masked = Options { mask_truncated_completions: true, ..Options::default() };
     let figures = evaluate(&rows[1..], &masked, true).figures;
     assert!((figures.least_clipped_low - 1.0 / 3.0).abs() < 1e-12);
-    // One ratio a completion: exp(0.5) is clipped, exp(-1/3) as well, a masked one is not.
+    // One ratio per completion: exp(0.5) and exp(-1/3) are clipped, the masked completion's ratio is not.
     let sequences = Options { importance_sampling_level: Level::Sequence, ..masked };
     let figures = evaluate(&rows, &sequences, true).figures;
     assert!((figures.clipped_high - 1.0 / 3.0).abs() < 1e-12);
@@ -101,8 +102,8 @@ fn a_completion_of_which_a_part_is_clipped_is_found() {
 }
 
 #[test]
-fn weights_for_an_older_version_are_capped_or_dropped() {
-    // Ratios to behaviour: 4, 2 and 1/2; the policy is that of the step's start.
+fn importance_weights_are_capped_or_masked() {
+    // Ratios to the behaviour policy: 4, 2 and 1/2. The policy equals that at the step's start.
     let token = |ratio: f64| [0.0, -ratio.ln(), 0.0, 0.0, 0.0];
     let rows =
         [(vec![token(4.0), token(0.5)], 1.0, false, None), (vec![token(2.0), token(2.0)], 1.0, false, None)];
@@ -151,7 +152,7 @@ fn arbitrary_options() -> impl Strategy<Value = Options> {
     )
 }
 
-/// Whether some ratio is so near a bound that the loss has a corner there, where no slope is defined.
+/// Whether a ratio is close to a bound, where the loss is not differentiable.
 fn has_corner(rows: &[Row], options: &Options, known: bool) -> bool {
     let columns = [0, 1, 2].map(|index| column(rows, index));
     let old = if known && !options.renews_old() { &columns[1] } else { &columns[2] };
@@ -164,7 +165,7 @@ fn has_corner(rows: &[Row], options: &Options, known: bool) -> bool {
 
 proptest! {
     #[test]
-    fn the_gradient_is_the_slope_of_the_loss(
+    fn the_gradient_matches_finite_differences(
         rows in prop::collection::vec(arbitrary_row(), 1..4), options in arbitrary_options(), known in any::<bool>(),
     ) {
         prop_assume!(!has_corner(&rows, &options, known));
@@ -180,7 +181,7 @@ proptest! {
                     };
                     (shifted(1e-6) - shifted(-1e-6)) / 2e-6
                 };
-                // The weight of `cispo` is held fixed by definition: its loss has another slope than its gradient.
+                // `cispo` treats its weight as a constant, so that its gradient is not the derivative of its loss.
                 if options.loss_type != LossType::Cispo {
                     prop_assert!((slope(0) - here.gradient[flat]).abs() < 1e-5);
                 }
