@@ -1,12 +1,12 @@
-//! The automaton of an answer, over the bytes of a completion's text.
+//! Automaton of an answer, over the bytes of a completion's text.
 //!
 //! ```text
-//! completion = reasoning answer stop            where reasoning is required, or has begun in the prompt
-//!            | [gap reasoning] answer stop      where it is optional
-//!            | answer stop                      where it is over with the prompt
-//! reasoning  = anything up to and with the first "</think>", starting with "<think>" where it is optional
+//! completion = reasoning answer stop            if reasoning is required, or open at the end of the prompt
+//!            | [gap reasoning] answer stop      if reasoning is optional
+//!            | answer stop                      if the prompt has closed the reasoning
+//! reasoning  = any text up to and including the first "</think>", starting with "<think>" if it is optional
 //! answer     = gap item (gap item)…             `count` different items
-//! gap        = at most two of " " and "\n"; between items that stand on lines of their own at least one "\n"
+//! gap        = at most two of " " and "\n"; between items on separate lines at least one "\n"
 //! ```
 
 use std::ops::Range;
@@ -16,32 +16,32 @@ use crate::texts::Texts;
 const OPEN: &[u8] = b"<think>";
 const CLOSE: &[u8] = b"</think>";
 
-/// Most white space in one place: a free line between the reasoning and the list.
+/// Largest number of white space characters in a gap: an empty line between the reasoning and the list.
 const LONGEST_GAP: u8 = 2;
 
-/// Items that cannot be told apart in an answer, or not be listed.
+/// Items that cannot be listed, or not be distinguished in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A list of nothing, or of more than there is.
+    /// The list is empty or longer than the number of items.
     #[error(
         "an answer is to list {count} of {items} items: expected at least 1 and at most all of 65,535 or fewer"
     )]
     Count {
-        /// Items to be listed.
+        /// Length of the list.
         count: usize,
-        /// Items that there are.
+        /// Number of items.
         items: usize,
     },
-    /// An item whose text cannot stand in a list.
+    /// The text of an item cannot be part of a list.
     #[error("item {text:?} {defect}")]
     Item {
         /// Its text, shortened.
         text: String,
-        /// What is wrong with it.
+        /// The defect.
         defect: &'static str,
     },
-    /// One item's text is the beginning of another's, or the same.
-    #[error("item {text:?} is the beginning of another item: expected texts that end differently")]
+    /// The text of one item is a prefix of another's, or equal to it.
+    #[error("item {text:?} is a prefix of another item: expected texts of which none is a prefix of another")]
     Beginning {
         /// The shorter text, shortened.
         text: String,
@@ -51,15 +51,15 @@ pub enum Error {
 /// Whether reasoning comes before an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reasoning {
-    /// The answer follows the first `</think>`: reasoning is required, or the prompt has begun it.
+    /// The answer follows the first `</think>`: reasoning is required, or open at the end of the prompt.
     First,
-    /// The answer may follow a think block, or be all there is.
+    /// A think block before the answer is optional.
     Optional,
-    /// The prompt has closed the think block: the answer is all there is.
+    /// The prompt has closed the think block: the completion is the answer only.
     Over,
 }
 
-/// What an answer may list.
+/// The set of valid answers.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The items' texts, ascending.
@@ -69,19 +69,19 @@ pub struct Answer {
     reasoning: Reasoning,
 }
 
-/// How far a completion has come.
+/// State of the automaton.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    place: Place,
-    /// The items listed so far, ascending. Their order makes no difference to what may follow.
+    place: Position,
+    /// The items listed so far, ascending. Their order does not affect which bytes may follow.
     listed: Vec<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place {
-    /// In the reasoning, after so many bytes of its closing tag.
+enum Position {
+    /// In the reasoning, after this many bytes of its closing tag.
     Reasoning { closing: u8 },
-    /// After so many bytes of the opening tag.
+    /// After this many bytes of the opening tag.
     Opening { opening: u8 },
     /// In white space: before the first item or between two.
     Gap(Gap),
@@ -89,13 +89,13 @@ enum Place {
     Item { first: u16, end: u16, depth: u32 },
     /// All items are listed.
     End,
-    /// The text is no answer any more.
+    /// The text can no longer become a valid answer.
     Lost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Gap {
-    /// Whether an item may follow: always, unless a line has to end first.
+    /// Whether an item may follow; false until a required line break.
     open: bool,
     /// Whether reasoning may follow.
     reasoning: bool,
@@ -107,7 +107,7 @@ impl Gap {
         Self { open: true, reasoning, length: 0 }
     }
 
-    /// The gap with one more space or line feed; `None` if it would be too long.
+    /// Returns the gap with one more space or line feed; `None` if it becomes too long.
     fn after(self, byte: u8) -> Option<Self> {
         let gap = Self { open: self.open || byte == b'\n', length: self.length + 1, ..self };
         (gap.length < LONGEST_GAP || (gap.length == LONGEST_GAP && gap.open)).then_some(gap)
@@ -115,7 +115,7 @@ impl Gap {
 }
 
 impl Answer {
-    /// Answers that list `count` different ones of `items`, each on a line of its own if `lines` says so.
+    /// Creates the automaton of answers that list `count` different `items`, on separate lines if `lines`.
     pub fn new<'a>(
         items: impl IntoIterator<Item = &'a str>,
         count: usize,
@@ -141,54 +141,56 @@ impl Answer {
     /// The state before the first byte of a completion.
     pub fn start(&self) -> State {
         let place = match self.reasoning {
-            Reasoning::First => Place::Reasoning { closing: 0 },
-            Reasoning::Optional => Place::Gap(Gap::before_answer(true)),
-            Reasoning::Over => Place::Gap(Gap::before_answer(false)),
+            Reasoning::First => Position::Reasoning { closing: 0 },
+            Reasoning::Optional => Position::Gap(Gap::before_answer(true)),
+            Reasoning::Over => Position::Gap(Gap::before_answer(false)),
         };
         State { place, listed: Vec::new() }
     }
 
-    /// The state after a text; it is lost where the text is no beginning of an answer.
+    /// Returns the state after a text, which is [`State::is_free`] if the text is not a prefix of an answer.
     pub fn after(&self, state: &State, text: &[u8]) -> State {
         let mut state = state.clone();
         for byte in text {
             match self.step(&state, *byte) {
                 Some(next) => state = next,
-                None => return State { place: Place::Lost, ..state },
+                None => return State { place: Position::Lost, ..state },
             }
         }
         state
     }
 
-    /// The state after one more byte; `None` if the byte may not follow.
+    /// Returns the state after one more byte; `None` if the byte may not follow.
     pub(crate) fn step(&self, state: &State, byte: u8) -> Option<State> {
         let listed = || state.listed.clone();
         let place = match &state.place {
-            Place::Reasoning { closing } => match matched(CLOSE, *closing, byte) {
-                closing if usize::from(closing) == CLOSE.len() => Place::Gap(Gap::before_answer(false)),
-                closing => Place::Reasoning { closing },
+            Position::Reasoning { closing } => match matched(CLOSE, *closing, byte) {
+                closing if usize::from(closing) == CLOSE.len() => Position::Gap(Gap::before_answer(false)),
+                closing => Position::Reasoning { closing },
             },
-            Place::Opening { opening } => {
+            Position::Opening { opening } => {
                 if OPEN[usize::from(*opening)] != byte {
                     return None;
                 }
                 match opening + 1 {
-                    opening if usize::from(opening) == OPEN.len() => Place::Reasoning { closing: 0 },
-                    opening => Place::Opening { opening },
+                    opening if usize::from(opening) == OPEN.len() => Position::Reasoning { closing: 0 },
+                    opening => Position::Opening { opening },
                 }
             }
-            Place::Gap(gap) if byte == OPEN[0] => gap.reasoning.then_some(Place::Opening { opening: 1 })?,
-            Place::Gap(gap) if matches!(byte, b' ' | b'\n') => Place::Gap(gap.after(byte)?),
-            Place::Gap(gap) if gap.open => return self.item(listed(), 0..self.items.len(), 0, byte),
-            Place::Item { first, end, depth } => {
+            Position::Gap(gap) if byte == OPEN[0] => {
+                gap.reasoning.then_some(Position::Opening { opening: 1 })?
+            }
+            Position::Gap(gap) if matches!(byte, b' ' | b'\n') => Position::Gap(gap.after(byte)?),
+            Position::Gap(gap) if gap.open => return self.item(listed(), 0..self.items.len(), 0, byte),
+            Position::Item { first, end, depth } => {
                 return self.item(listed(), usize::from(*first)..usize::from(*end), *depth, byte);
             }
-            Place::Gap(_) | Place::End | Place::Lost => return None,
+            Position::Gap(_) | Position::End | Position::Lost => return None,
         };
         Some(State { place, listed: listed() })
     }
 
-    /// One more byte of an item of `node`.
+    /// Consumes one more byte of an item of `node`.
     fn item(&self, mut listed: Vec<u16>, node: Range<usize>, depth: u32, byte: u8) -> Option<State> {
         let node = self.items.child(node, depth as usize, byte);
         let (first, end, depth) = (node.start as u16, node.end as u16, depth + 1);
@@ -196,59 +198,60 @@ impl Answer {
             return None;
         }
         if self.items.ending(node, depth as usize).is_empty() {
-            return Some(State { place: Place::Item { first, end, depth }, listed });
+            return Some(State { place: Position::Item { first, end, depth }, listed });
         }
-        // No other item goes on from here, so that this one is complete.
+        // No other item continues from here, so this item is complete.
         let place = listed.partition_point(|item| *item < first);
         listed.insert(place, first);
         let place = if listed.len() == self.count {
-            Place::End
+            Position::End
         } else {
-            Place::Gap(Gap { open: !self.lines, reasoning: false, length: 0 })
+            Position::Gap(Gap { open: !self.lines, reasoning: false, length: 0 })
         };
         Some(State { place, listed })
     }
 
-    /// The texts of the items, in the order of their numbers here.
+    /// The texts of the items, ascending.
     pub(crate) fn items(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.items.len()).map(|item| self.items.get(item))
     }
 }
 
 impl State {
-    /// Whether any token may follow: in the reasoning, and where all is lost.
+    /// Whether any token may follow: in the reasoning, and after an invalid text.
     pub(crate) const fn is_free(&self) -> bool {
-        matches!(self.place, Place::Reasoning { .. } | Place::Lost)
+        matches!(self.place, Position::Reasoning { .. } | Position::Lost)
     }
 
-    /// Whether an item that is begun can be finished. `live`: for each item and number of its bytes, whether the rest can
-    /// be spelled.
+    /// Whether the current item can be completed. `live`: for each item and number of its bytes, whether tokens can
+    /// spell the rest.
     pub(crate) fn is_live(&self, live: &[Vec<bool>]) -> bool {
         match self.place {
-            Place::Item { first, end, depth } => (first..end).any(|item| {
+            Position::Item { first, end, depth } => (first..end).any(|item| {
                 live[usize::from(item)][depth as usize] && self.listed.binary_search(&item).is_err()
             }),
-            Place::Reasoning { .. } | Place::Opening { .. } | Place::Gap(_) | Place::End => true,
-            Place::Lost => false,
+            Position::Reasoning { .. } | Position::Opening { .. } | Position::Gap(_) | Position::End => true,
+            Position::Lost => false,
         }
     }
 
     pub(crate) const fn is_reasoning(&self) -> bool {
-        matches!(self.place, Place::Reasoning { .. })
+        matches!(self.place, Position::Reasoning { .. })
     }
 
     /// Whether the answer is complete.
     pub const fn is_end(&self) -> bool {
-        matches!(self.place, Place::End)
+        matches!(self.place, Position::End)
     }
 
-    /// Whether the list comes next or has begun, so that only items may follow.
+    /// Whether only items may follow: the list comes next or has begun.
     pub const fn is_in_list(&self) -> bool {
-        matches!(self.place, Place::Gap(Gap { reasoning: false, .. }) | Place::Item { .. })
+        matches!(self.place, Position::Gap(Gap { reasoning: false, .. }) | Position::Item { .. })
     }
 }
 
-/// How many bytes of `tag` the text ends with after one more byte. Its first byte occurs nowhere else in a tag.
+/// Returns the number of bytes of `tag` at the end of the text after one more byte. The tag's first byte occurs only
+/// once in it.
 fn matched(tag: &[u8], before: u8, byte: u8) -> u8 {
     if tag[usize::from(before)] == byte { before + 1 } else { u8::from(tag[0] == byte) }
 }

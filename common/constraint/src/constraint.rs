@@ -1,4 +1,4 @@
-//! An answer's automaton and a vocabulary together.
+//! Combines the automaton of an answer with a vocabulary.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::answer::{Answer, State};
 use crate::vocabulary::Vocabulary;
 
-/// What may follow in the completions of one prompt.
+/// Determines the tokens that may follow in completions of one prompt.
 #[derive(Debug)]
 pub struct Constraint {
     vocabulary: Arc<Vocabulary>,
@@ -17,7 +17,7 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// The constraint of `answer` on tokens of `vocabulary`.
+    /// Constrains tokens of `vocabulary` to `answer`.
     pub fn new(vocabulary: Arc<Vocabulary>, answer: Answer) -> Self {
         let live = answer.items().map(|item| vocabulary.spellable_from(item)).collect();
         Self { vocabulary, answer, live, known: HashMap::new() }
@@ -33,8 +33,8 @@ impl Constraint {
         self.answer.after(state, self.vocabulary.text(token))
     }
 
-    /// The tokens that may follow, ascending; `None`: all. Empty where the vocabulary has no token to go on with, which
-    /// cannot be where it has a token for every byte.
+    /// Returns the tokens that may follow, ascending; `None` for all tokens. Empty if no token of the vocabulary can
+    /// follow, which is impossible if every byte has a token.
     pub fn allowed(&mut self, state: &State) -> Option<Arc<[u32]>> {
         if state.is_free() {
             return None;
@@ -51,7 +51,7 @@ impl Constraint {
     }
 }
 
-/// Number of tokens up to and with the one that ends a completion's reasoning; `None` where it has none, or none that
+/// Returns the number of tokens up to and including the token that ends the reasoning; `None` without reasoning that
 /// ends.
 pub fn reasoning_end(vocabulary: &Vocabulary, answer: &Answer, token_ids: &[u32]) -> Option<usize> {
     let mut state = answer.start();
@@ -70,18 +70,19 @@ pub fn reasoning_end(vocabulary: &Vocabulary, answer: &Answer, token_ids: &[u32]
 #[derive(Debug)]
 pub struct Completions {
     constraint: Constraint,
-    /// For each completion its state and after how many tokens it was reached.
+    /// For each completion its state and the number of tokens consumed.
     states: Vec<(State, usize)>,
 }
 
 impl Completions {
-    /// `count` completions without tokens.
+    /// Creates `count` completions without tokens.
     pub fn new(constraint: Constraint, count: usize) -> Self {
         let states = vec![(constraint.start(), 0); count];
         Self { constraint, states }
     }
 
-    /// The tokens that may follow `token_ids` of completion `sample`; `None`: all. A completion's tokens only ever grow.
+    /// Returns the tokens that may follow `token_ids` of completion `sample`; `None` for all tokens. The tokens of a
+    /// completion may only grow between calls.
     pub fn allowed(&mut self, sample: usize, token_ids: &[u32]) -> Option<Arc<[u32]>> {
         let (state, read) = &mut self.states[sample];
         for token in &token_ids[*read..] {

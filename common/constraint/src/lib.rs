@@ -1,10 +1,10 @@
-//! Constrained answers: which tokens may come next so that a completion lists given items, in any tokenization.
+//! Constrained answers: determines which tokens may follow so that a completion lists given items, in any tokenization.
 //!
-//! [`Answer`] is an automaton over the bytes of a text: reasoning, then a list of so many of the given items. A
-//! [`Vocabulary`] knows the bytes of every token. [`Constraint`] walks both together, so that a token is allowed where its
-//! bytes are, and remembers what it found for each state of the automaton.
+//! [`Answer`] is an automaton over the bytes of a text: reasoning, then a list of a fixed number of the given items. A
+//! [`Vocabulary`] maps every token to its bytes. [`Constraint`] walks both together and allows a token if the automaton
+//! accepts its bytes. It caches the result for each state of the automaton.
 //!
-//! Pure: no tokenizer, no tensors, no data set. What the items are and how they are spelled is the caller's business.
+//! The crate is pure: no tokenizer, no tensors, no data set. The caller supplies the items and their spelling.
 
 mod answer;
 mod constraint;

@@ -1,4 +1,4 @@
-//! Byte strings in ascending order, read as the trie that they are.
+//! Byte strings in ascending order, used as a trie.
 //!
 //! A node of the trie is the range of the strings that share their first `depth` bytes.
 
@@ -7,7 +7,7 @@ use std::ops::Range;
 #[derive(Debug, Clone)]
 pub(crate) struct Texts {
     bytes: Vec<u8>,
-    /// Where each string ends; it starts where the one before it ends.
+    /// End of each string in `bytes`; a string starts at the end of the previous one.
     ends: Vec<usize>,
 }
 
@@ -31,20 +31,20 @@ impl Texts {
         &self.bytes[start..self.ends[index]]
     }
 
-    /// The strings of a node that are no longer than its depth: they come first.
+    /// Returns the strings of a node that are no longer than its depth; they sort first.
     pub(crate) fn ending(&self, node: Range<usize>, depth: usize) -> Range<usize> {
         let end = self.partition(node.clone(), |text| text.len() <= depth);
         node.start..end
     }
 
-    /// The child of a node by its byte; empty where there is none.
+    /// Returns the child of a node for a byte; empty if there is none.
     pub(crate) fn child(&self, node: Range<usize>, depth: usize, byte: u8) -> Range<usize> {
         let start = self.partition(node.clone(), |text| text.get(depth).is_none_or(|other| *other < byte));
         let end = self.partition(start..node.end, |text| text.get(depth).is_none_or(|other| *other <= byte));
         start..end
     }
 
-    /// The first index of the node for which `before` does not hold any more.
+    /// Returns the first index of the node for which `before` is false.
     fn partition(&self, node: Range<usize>, before: impl Fn(&[u8]) -> bool) -> usize {
         let (mut low, mut high) = (node.start, node.end);
         while low < high {

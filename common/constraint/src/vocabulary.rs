@@ -1,4 +1,4 @@
-//! The tokens of a policy, by the bytes that they add to a text.
+//! Tokens of a policy and the bytes that they add to a text.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -7,22 +7,22 @@ use std::sync::Arc;
 use crate::answer::{Answer, State};
 use crate::texts::Texts;
 
-/// The tokens of a policy. Made once for a tokenizer.
+/// The tokens of a policy. Built once per tokenizer.
 #[derive(Debug)]
 pub struct Vocabulary {
     /// The texts of the tokens that may be part of an answer, ascending.
     texts: Texts,
-    /// Their tokens.
+    /// Token id of each text.
     ids: Vec<u32>,
-    /// Place in `texts` of every token id; none for tokens that add no text, or end a completion.
-    places: Vec<Option<u32>>,
+    /// Index in `texts` for every token id; `None` for tokens that add no text or end a completion.
+    positions: Vec<Option<u32>>,
     /// The tokens that end a completion and add nothing to its text, ascending.
     stops: Arc<[u32]>,
 }
 
 impl Vocabulary {
-    /// `texts`: for every token id the bytes that the token adds to a text, `None` where it adds nothing.
-    /// `stop_token_ids`: the tokens that end a completion.
+    /// `texts`: for every token id the bytes that it adds to a text, `None` if it adds nothing. `stop_token_ids`: the
+    /// tokens that end a completion.
     pub fn new(texts: &[Option<Vec<u8>>], stop_token_ids: &[u32]) -> Self {
         let stops: BTreeSet<u32> = stop_token_ids.iter().copied().collect();
         let mut tokens: Vec<(&[u8], u32)> = texts
@@ -32,15 +32,15 @@ impl Vocabulary {
             .filter(|(_, id)| !stops.contains(id))
             .collect();
         tokens.sort_unstable();
-        let mut places = vec![None; texts.len()];
-        for ((_, id), place) in tokens.iter().zip(0..) {
-            places[*id as usize] = Some(place);
+        let mut positions = vec![None; texts.len()];
+        for ((_, id), position) in tokens.iter().zip(0..) {
+            positions[*id as usize] = Some(position);
         }
         let silent = |id: &u32| texts.get(*id as usize).is_some_and(Option::is_none);
         Self {
             texts: Texts::new(tokens.iter().map(|(text, _)| *text)),
             ids: tokens.iter().map(|(_, id)| *id).collect(),
-            places,
+            positions,
             stops: stops.iter().copied().filter(silent).collect(),
         }
     }
@@ -50,13 +50,13 @@ impl Vocabulary {
         &self.stops
     }
 
-    /// The bytes that a token adds to a text; none where it adds nothing or ends the completion.
+    /// Returns the bytes that a token adds to a text; empty if it adds nothing or ends the completion.
     pub(crate) fn text(&self, token: u32) -> &[u8] {
-        let place = self.places.get(token as usize).copied().flatten();
-        place.map_or(&[], |place| self.texts.get(place as usize))
+        let position = self.positions.get(token as usize).copied().flatten();
+        position.map_or(&[], |position| self.texts.get(position as usize))
     }
 
-    /// The tokens whose bytes lead `answer` from `state` to a state from which it can be finished, ascending.
+    /// Returns the tokens that lead `answer` from `state` to a state from which it can be completed, ascending.
     pub(crate) fn leading(&self, answer: &Answer, state: &State, live: &[Vec<bool>]) -> Vec<u32> {
         let mut found = Vec::new();
         let mut nodes: Vec<(Range<usize>, usize, State)> = vec![(0..self.texts.len(), 0, state.clone())];
@@ -79,7 +79,7 @@ impl Vocabulary {
         found
     }
 
-    /// For each number of bytes of `text`, whether tokens can spell what comes after them.
+    /// For each number of bytes of `text`, whether tokens can spell the rest.
     pub(crate) fn spellable_from(&self, text: &[u8]) -> Vec<bool> {
         let mut live = vec![false; text.len() + 1];
         live[text.len()] = true;

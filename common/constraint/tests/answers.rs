@@ -1,4 +1,4 @@
-//! What is allowed is what the parser calls well-formed: whatever is sampled, and however it is cut into tokens.
+//! The constraint allows exactly the answers that the parser accepts as well-formed, in any tokenization.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -11,10 +11,10 @@ use podium_tokenizer::Tokenizer;
 use proptest::prelude::*;
 use serde_json::json;
 
-/// Ends a completion; the others are bytes and, from 257 on, longer texts.
+/// The token that ends a completion. Smaller ids are bytes, larger ids are longer texts.
 const STOP: u32 = 256;
 
-/// Token for every byte, and for these texts.
+/// A vocabulary with a token for every byte and for each of `texts`.
 fn vocabulary(texts: &[Vec<u8>]) -> Arc<Vocabulary> {
     let bytes = (0..=u8::MAX).map(|byte| Some(vec![byte]));
     let texts: Vec<_> = bytes.chain([None]).chain(texts.iter().cloned().map(Some)).collect();
@@ -67,7 +67,7 @@ impl Case {
     }
 }
 
-/// Titles that share beginnings, look like items or tags, or hold whatever else texts hold.
+/// Titles with shared prefixes, titles that look like items or tags, and arbitrary text.
 fn title() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("The ".to_owned()),
@@ -105,7 +105,7 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Pieces of the texts that an answer may be, so that tokens cross all borders in it.
+/// Pieces of valid answers, so that tokens cross all boundaries in them.
 fn pieces(case: &Case, cuts: &[(prop::sample::Index, usize)]) -> Vec<Vec<u8>> {
     let thinking = (!case.start.is_closed()).then_some("so");
     let text = format!("{}\n{}", case.written(thinking, 0), case.written(None, 1));
@@ -126,7 +126,7 @@ fn bytes_of(token: u32, pieces: &[Vec<u8>]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn whatever_is_sampled_is_well_formed(
+    fn every_sampled_answer_is_well_formed(
         case in case(),
         cuts in prop::collection::vec((any::<prop::sample::Index>(), 1..12_usize), 0..40),
         choices in prop::collection::vec(any::<prop::sample::Index>(), 1..50),
@@ -139,7 +139,7 @@ proptest! {
         };
         let mut choices = choices.iter().cycle();
         while tokens.last() != Some(&STOP) {
-            // Free is only the reasoning: it is to end some time.
+            // Only the reasoning is unconstrained; it has to end at some point.
             let closing: Vec<u32> = b"x</think>".map(u32::from).to_vec();
             match completions.allowed(0, &tokens) {
                 None => tokens.extend(closing),
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_written_is_allowed_in_any_tokens(
+    fn every_written_answer_is_allowed_in_any_tokenization(
         case in case(),
         first in 0..9_usize,
         thinking: bool,
@@ -192,7 +192,7 @@ fn items(texts: &[&str]) -> Constraint {
 }
 
 #[test]
-fn reasoning_is_free_and_ends_with_its_closing_tag() {
+fn reasoning_is_unconstrained_until_its_closing_tag() {
     let mut constraint = items(&["[1]", "[2]"]);
     let read = |constraint: &Constraint, text: &[u8]| {
         text.iter().fold(constraint.start(), |state, byte| constraint.after(&state, u32::from(*byte)))
@@ -206,7 +206,8 @@ fn reasoning_is_free_and_ends_with_its_closing_tag() {
         let state = read(&constraint, closed.as_bytes());
         assert_eq!(*constraint.allowed(&state).unwrap(), begins, "{closed:?}");
     }
-    // A token may close the reasoning and go on. What no answer begins with makes the text no answer: all is free again.
+    // A token may close the reasoning and continue. A text that no answer starts with is invalid and unconstrained
+    // again.
     let almost = read(&constraint, b"<think></think");
     let begun = constraint.after(&almost, 257);
     assert_eq!(*constraint.allowed(&begun).unwrap(), [u32::from(b'1'), u32::from(b'2')]);
@@ -215,7 +216,7 @@ fn reasoning_is_free_and_ends_with_its_closing_tag() {
 }
 
 #[test]
-fn tokens_of_words_lead_to_no_dead_end() {
+fn word_tokens_lead_to_no_dead_end() {
     let words = [" [1]", " [2]", " [3]", " a", " b", " </think>"];
     let texts: Vec<_> = words.iter().map(|word| Some(word.as_bytes().to_vec())).chain([None]).collect();
     let vocabulary = Arc::new(Vocabulary::new(&texts, &[6]));
@@ -225,7 +226,7 @@ fn tokens_of_words_lead_to_no_dead_end() {
         Completions::new(Constraint::new(vocabulary.clone(), answer), 1).allowed(0, tokens).unwrap().to_vec()
     };
     let titled = ["[1] a", "[2] b a", "[3] c"];
-    assert_eq!(allowed(answer(&titled, false), &[5]), [0, 1], "there is no word for the third title");
+    assert_eq!(allowed(answer(&titled, false), &[5]), [0, 1], "no word spells the third title");
     assert_eq!(allowed(answer(&titled, false), &[5, 1]), [4]);
     assert_eq!(allowed(answer(&titled, false), &[5, 1, 4, 3]), [0]);
     assert_eq!(allowed(answer(&titled, false), &[5, 1, 4, 3, 0, 3]), [6]);
@@ -233,7 +234,7 @@ fn tokens_of_words_lead_to_no_dead_end() {
 }
 
 #[test]
-fn items_that_make_no_list_are_refused() {
+fn items_that_cannot_be_listed_are_rejected() {
     let refused = |items: &[&str], count| {
         Answer::new(items.iter().copied(), count, true, Reasoning::First).unwrap_err()
     };
@@ -246,7 +247,7 @@ fn items_that_make_no_list_are_refused() {
     }
 }
 
-/// A byte-level tokenizer with merges across the borders of an answer, that normalises. Its think tags are special tokens.
+/// A normalising byte-level tokenizer with merges across item boundaries. Its think tags are special tokens.
 fn tokenizer() -> Tokenizer {
     let letters: Vec<char> = (0..256_u32).map(letter).collect();
     let mut vocabulary: Vec<String> = letters.iter().map(char::to_string).collect();
@@ -289,7 +290,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::load(folder.path()).unwrap()
 }
 
-/// The letter of a byte in byte-level vocabularies.
+/// The character of a byte in byte-level vocabularies.
 fn letter(byte: u32) -> char {
     let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let code = if printable(&byte) {
@@ -301,7 +302,7 @@ fn letter(byte: u32) -> char {
 }
 
 #[test]
-fn the_tokenizers_own_tokens_are_allowed() {
+fn the_tokenization_of_the_tokenizer_is_allowed() {
     let tokenizer = tokenizer();
     let titles = ["The thé\u{301}", "The", "日本 (1954)", "e\u{301}", "\"[x]\" & co."];
     let item = |(title, id): (&str, u64)| Item {
