@@ -1,4 +1,4 @@
-//! The arguments of a call, and how they meet the parameters of what is called.
+//! Arguments of a call and their assignment to parameters.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::fault::{Result, fault, unsupported};
 use crate::value::Value;
 
-/// Values that a call gives.
+/// Arguments of a call.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     pub(crate) positional: Vec<Value>,
     pub(crate) named: Vec<(Arc<str>, Value)>,
 }
 
-/// Values by parameter.
+/// Arguments by parameter.
 #[derive(Debug)]
 pub(crate) struct Bound {
     of: String,
@@ -21,7 +21,7 @@ pub(crate) struct Bound {
 }
 
 impl Given {
-    /// Gives each of `parameters` its value. The first `required` ones must have one.
+    /// Assigns arguments to `parameters`, of which the first `required` ones must be given.
     pub(crate) fn bind(self, of: &str, parameters: &[&'static str], required: usize) -> Result<Bound> {
         if self.positional.len() > parameters.len() {
             let (given, most) = (self.positional.len(), parameters.len());
@@ -53,12 +53,12 @@ impl Bound {
         self.values.iter().find(|(parameter, _)| *parameter == name).and_then(|(_, value)| value.as_ref())
     }
 
-    /// [`Self::get`] but for `none`.
+    /// As [`Self::get`], but `None` for `none`.
     pub(crate) fn some(&self, name: &str) -> Option<&Value> {
         self.get(name).filter(|value| !matches!(value, Value::None))
     }
 
-    /// Whether it is given and true.
+    /// Whether the argument is given and true.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.get(name).is_some_and(Value::is_true)
     }

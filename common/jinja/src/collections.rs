@@ -93,7 +93,7 @@ pub(crate) fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
     }
 }
 
-/// What Python's `reversed` can go over.
+/// The items of a value that Python's `reversed` supports.
 fn reversible(name: &str, value: &Value) -> Result<Vec<Value>> {
     match value {
         Value::Text(_)
@@ -102,7 +102,7 @@ fn reversible(name: &str, value: &Value) -> Result<Vec<Value>> {
         | Value::Dict(_)
         | Value::View(..)
         | Value::Range(..) => value.items(),
-        // Jinja's undefined value has a length and no items.
+        // Jinja's undefined value has a length but no items.
         Value::Undefined(_) => Ok(Vec::new()),
         Value::Safe(_) => Err(unsupported("a filter of text marked safe")),
         other => Err(refused(name, other)),
@@ -155,7 +155,7 @@ fn dict_sort(value: &Value, bound: &Bound) -> Result<Value> {
     Value::list(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
-/// Strings without regard to case, unless `case_sensitive` is set.
+/// Folds the case of strings unless `case_sensitive` is set.
 fn cased(key: Value, bound: &Bound) -> Value {
     match key {
         Value::Text(text) if !bound.is_set("case_sensitive") => Value::text(&text.to_lowercase()),
@@ -163,7 +163,7 @@ fn cased(key: Value, bound: &Bound) -> Value {
     }
 }
 
-/// Sorts by the first of each pair, keeping the order of equal ones.
+/// Sorts stably by the first of each pair.
 fn sort(items: &mut [(Value, Value)], reverse: bool) -> Result<()> {
     let mut failure = None;
     items.sort_by(|(left, _), (right, _)| {
@@ -177,7 +177,7 @@ fn sort(items: &mut [(Value, Value)], reverse: bool) -> Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-/// A way to a part of an item, such as `address.city`.
+/// Path to a part of an item, such as `address.city`.
 struct Path(Vec<Value>);
 
 impl Path {
@@ -193,7 +193,7 @@ impl Path {
         }
     }
 
-    /// Several with commas between them.
+    /// Parses comma-separated paths.
     fn several(bound: &Bound) -> Result<Vec<Self>> {
         match bound.some("attribute") {
             Some(Value::Text(paths)) => {
@@ -209,14 +209,14 @@ impl Path {
 }
 
 impl Renderer {
-    /// `value | map(...)`: an attribute of each item, or a filter of each.
+    /// `value | map(...)`: extracts an attribute of each item, or applies a filter to it.
     pub(crate) fn map(&self, value: &Value, mut given: Given) -> Result<Value> {
         let items = if value.is_true() { value.items()? } else { Vec::new() };
         if given.positional.is_empty() {
             let bound = given.bind("map", &["attribute", "default"], 1)?;
             let (path, default) = (Path::of_argument(bound.some("attribute"))?, bound.some("default"));
             let mapped = items.iter().map(|item| {
-                // The default takes the place of every part that is missing.
+                // The default replaces every missing part.
                 path.0.iter().try_fold(item.clone(), |value, part| {
                     let found = crate::lookup::item(&value, part)?;
                     Ok(default.filter(|_| found.is_undefined()).cloned().unwrap_or(found))

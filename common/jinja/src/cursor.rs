@@ -1,4 +1,4 @@
-//! The place of a parser among its tokens.
+//! Position of a parser in its tokens.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ pub(crate) struct Parser {
     pub(crate) tokens: Vec<(usize, Token)>,
     pub(crate) at: usize,
     pub(crate) depth: usize,
-    /// Whether `break` and `continue` have a loop around them.
+    /// Whether the position is inside a loop, where `break` and `continue` are valid.
     pub(crate) in_loop: bool,
-    /// Whether `caller` was spoken of in the macro that is read.
+    /// Whether the current macro refers to `caller`.
     pub(crate) caller_seen: bool,
-    /// How many macros are around.
+    /// Number of enclosing macros.
     pub(crate) macros: usize,
 }
 
@@ -31,7 +31,7 @@ impl Parser {
         &self.tokens[(self.at + 1).min(self.tokens.len() - 1)].1
     }
 
-    /// The current token; goes on to the next one.
+    /// Returns the current token and advances.
     pub(crate) fn take(&mut self) -> Token {
         let token = self.current().clone();
         self.at = (self.at + 1).min(self.tokens.len() - 1);
@@ -81,7 +81,7 @@ impl Parser {
         }
     }
 
-    /// Runs `parse` one level deeper.
+    /// Runs `parse` one nesting level deeper.
     pub(crate) fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= DEEPEST {
             return Err(fault(format!("the template is nested more than {DEEPEST} deep")).at(self.line()));

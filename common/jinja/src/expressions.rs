@@ -1,4 +1,4 @@
-//! The value of an expression.
+//! Evaluation of expressions.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::tree::{Arguments, Comparison, Expression, Kind};
 use crate::value::{Value, equal, order};
 
 impl Renderer {
-    /// The value of an expression where `scope` gives names their values.
+    /// Evaluates an expression in `scope`.
     pub(crate) fn value(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value> {
         let value = self.deeper(|| self.evaluate(expression, scope));
         value.map_err(|fault| fault.at(expression.line))
@@ -101,7 +101,7 @@ impl Renderer {
 
     fn concat(&self, parts: &[Expression], scope: &Rc<Scope>) -> Result<Value> {
         let mut text = String::new();
-        // All operands are evaluated before one is written, as in Python.
+        // All operands are evaluated before one is printed, as in Python.
         for value in self.values(parts, scope)? {
             write_str(&mut text, &value)?;
         }
@@ -126,14 +126,14 @@ impl Renderer {
         Ok(Value::Bool(true))
     }
 
-    /// The values of arguments.
+    /// Evaluates arguments.
     pub(crate) fn given(&self, arguments: &Arguments, scope: &Rc<Scope>) -> Result<Given> {
         let positional = self.values(&arguments.positional, scope)?;
         let named = arguments.named.iter().map(|(name, value)| Ok((name.clone(), self.value(value, scope)?)));
         Ok(Given { positional, named: named.collect::<Result<_>>()? })
     }
 
-    /// What a call gives. `caller`: what a block brings along.
+    /// Evaluates a call. `caller`: the macro of a call block.
     pub(crate) fn call_with(
         &self,
         call: &Expression,

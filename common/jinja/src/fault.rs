@@ -1,6 +1,6 @@
-//! Why a template cannot be read or rendered.
+//! Errors of reading and rendering a template.
 
-/// Why a template cannot be read or rendered, and where.
+/// An error of reading or rendering a template, with its line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {message}")]
 pub struct Error {
@@ -10,7 +10,7 @@ pub struct Error {
     pub message: String,
 }
 
-/// A cause that may not have met its line yet.
+/// An error whose line may not be known yet.
 #[derive(Debug)]
 pub(crate) struct Fault {
     line: Option<usize>,
@@ -20,7 +20,7 @@ pub(crate) struct Fault {
 pub(crate) type Result<T> = std::result::Result<T, Fault>;
 
 impl Fault {
-    /// With a line, unless there is one already: the innermost expression names it.
+    /// Sets the line unless it is set: the innermost expression determines it.
     pub(crate) fn at(mut self, line: usize) -> Self {
         self.line.get_or_insert(line);
         self
@@ -31,12 +31,12 @@ impl Fault {
     }
 }
 
-/// What Python would raise.
+/// An error that Python raises as well.
 pub(crate) fn fault(message: impl Into<String>) -> Fault {
     Fault { line: None, message: message.into() }
 }
 
-/// What Python would go on with and Podium does not.
+/// An error for a feature that Python supports and Podium does not.
 pub(crate) fn unsupported(what: impl std::fmt::Display) -> Fault {
     fault(format!("{what} is not supported by Podium"))
 }

@@ -1,4 +1,4 @@
-//! Filters by name: those of single values here, those of sequences in [`crate::collections`].
+//! Filters by name: filters of single values here, those of sequences in [`crate::collections`].
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::strings::{assert_ascii, capitalize, replaced, split_lines, stripped};
 use crate::text::{assert_length, str_of};
 use crate::value::Value;
 
-/// The parameters of a filter, and how many of them are required; none where there is no such filter.
+/// Returns the parameters of a filter and the number of required ones; `None` for an unknown filter.
 fn signature(name: &str) -> Option<(&'static [&'static str], usize)> {
     Some(match name {
         "abs" | "capitalize" | "count" | "e" | "escape" | "first" | "items" | "last" | "length" | "list"
@@ -36,7 +36,7 @@ fn signature(name: &str) -> Option<(&'static [&'static str], usize)> {
     })
 }
 
-/// Filters whose arguments are those of something else.
+/// Filters that forward their arguments to another filter or test.
 const FORWARDING: [&str; 6] = ["format", "map", "reject", "rejectattr", "select", "selectattr"];
 
 pub(crate) fn is_known(name: &str) -> bool {
@@ -118,7 +118,7 @@ fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
     }
 }
 
-/// What Python raises where a filter meets a value that it cannot take.
+/// The error for a value that a filter does not accept.
 pub(crate) fn refused(name: &str, value: &Value) -> crate::fault::Fault {
     match value {
         Value::Undefined(why) => fault(why.to_string()),
@@ -126,7 +126,7 @@ pub(crate) fn refused(name: &str, value: &Value) -> crate::fault::Fault {
     }
 }
 
-/// The text of a value; text marked safe would be escaped by what it meets.
+/// Returns the text of a value. Fails for text marked safe, which would require escaping.
 pub(crate) fn soft(value: &Value) -> Result<String> {
     match value {
         Value::Safe(_) => Err(unsupported("a filter of text marked safe")),
@@ -137,7 +137,7 @@ pub(crate) fn soft(value: &Value) -> Result<String> {
 fn attribute_only(value: &Value, bound: &Bound) -> Result<Value> {
     let name = bound.text("name")?.ok_or_else(|| fault("attr: expected a name"))?;
     match value {
-        // Items are no attributes.
+        // Items are not attributes.
         Value::Dict(_) => match attribute(value, name)? {
             method @ Value::Method(_) => Ok(method),
             _ => Ok(Value::undefined("a dict has no such attribute")),
@@ -165,7 +165,7 @@ fn escape(value: &Value) -> Result<Value> {
     Ok(Value::Safe(escaped.into()))
 }
 
-/// The words of a text with capital letters, where words end at white space, hyphens and brackets.
+/// Capitalises the words of a text; words end at white space, hyphens and brackets.
 fn title(text: &str) -> Result<Value> {
     assert_ascii(text, "title")?;
     let mut begins = true;
@@ -186,7 +186,7 @@ fn indent(text: &str, bound: &Bound) -> Result<Value> {
             " ".repeat(assert_items(Some(usize::try_from(width.max(0)).unwrap_or(usize::MAX)))?).into()
         }
     };
-    // Jinja appends a newline first, so that a last line that is empty counts.
+    // Jinja appends a newline first, so that an empty last line counts.
     let text = format!("{text}\n");
     let (mut indented, blank) = (String::new(), bound.is_set("blank"));
     for (at, line) in split_lines(&text, false).into_iter().enumerate() {

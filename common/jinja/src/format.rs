@@ -1,4 +1,4 @@
-//! Python's two ways to format: `text % values`, and `text.format(values)`.
+//! Python's string formatting: `text % values` and `text.format(values)`.
 
 use crate::arguments::Given;
 use crate::fault::{Result, fault, unsupported};
@@ -175,7 +175,7 @@ pub(crate) fn format(format: &str, given: &Given) -> Result<String> {
     Ok(text)
 }
 
-/// The attributes and items of a field such as `{0.name[key]}`.
+/// Resolves the attributes and items of a field such as `{0.name[key]}`.
 fn follow(mut value: Value, path: &str) -> Result<Value> {
     let mut rest = path;
     while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! The functions that every template of Transformers has.
+//! Global functions of Transformers' templates.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,10 +8,10 @@ use crate::fault::{Result, fault, unsupported};
 use crate::render::assert_items;
 use crate::value::{Namespace, Value};
 
-/// The longest range of Jinja's sandbox.
+/// Maximum length of a range in Jinja's sandbox.
 const LONGEST_RANGE: usize = 100_000;
 
-/// Returns the function of that name, or undefined.
+/// Returns the global function of a name, or undefined.
 pub(crate) fn named(name: &str) -> Result<Value> {
     Ok(match name {
         "range" => Value::Function("range"),
@@ -19,7 +19,7 @@ pub(crate) fn named(name: &str) -> Result<Value> {
         "namespace" => Value::Function("namespace"),
         "raise_exception" => Value::Function("raise_exception"),
         "lipsum" | "cycler" | "joiner" => return Err(unsupported(format!("the function {name:?}"))),
-        // Not defined although Transformers has it: a prompt must not depend on the day.
+        // Undefined although Transformers has it: a prompt must not depend on the date.
         "strftime_now" => Value::undefined(
             "strftime_now is not defined: a prompt must not depend on the day; expected a template that has a date of \
              its own where strftime_now is undefined, or takes one from a variable",
@@ -61,7 +61,7 @@ pub(crate) fn call(name: &str, given: Given) -> Result<Value> {
     }
 }
 
-/// What Python's `dict` makes of its arguments.
+/// Evaluates the arguments of Python's `dict`.
 fn entries(mut given: Given) -> Result<Vec<(Value, Value)>> {
     let mut entries = Vec::new();
     if let Some(first) = given.positional.pop() {
@@ -83,7 +83,7 @@ fn entries(mut given: Given) -> Result<Vec<(Value, Value)>> {
     Ok(entries)
 }
 
-/// Gives an attribute of a namespace its value.
+/// Sets an attribute of a namespace.
 pub(crate) fn set_attribute(namespace: &Namespace, name: &str, value: Value) -> Result<()> {
     if name.starts_with('_') {
         return Err(fault(format!("the attribute {name:?} of a namespace begins with an underscore")));

@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it, which is the filter `tojson` of Transformers.
+//! JSON in the format of Python's `json.dumps`, for Transformers' filter `tojson`.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -8,10 +8,10 @@ use crate::fault::{Result, fault, unsupported};
 use crate::text::{assert_length, float};
 use crate::value::{Value, order};
 
-/// Spaces by which a level may be indented.
+/// Maximum indentation of a level in spaces.
 const WIDEST_INDENT: i128 = 32;
 
-/// How JSON is written.
+/// Options of the JSON output.
 struct Style {
     ensure_ascii: bool,
     indent: Option<String>,

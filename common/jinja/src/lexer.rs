@@ -1,5 +1,5 @@
-//! From the text of a template to tokens: Jinja's rules for white space (`trim_blocks` and `lstrip_blocks` on, as
-//! Transformers sets them), comments, raw blocks, and the literals of Python.
+//! Splits the text of a template into tokens: Jinja's rules for white space (`trim_blocks` and `lstrip_blocks` on, as
+//! in Transformers), comments, raw blocks, and Python's literals.
 
 use crate::fault::{Result, fault, unsupported};
 use crate::literals::unescape;
@@ -21,7 +21,7 @@ pub(crate) enum Token {
 }
 
 impl Token {
-    /// How messages name it.
+    /// Returns its name in messages.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Data(_) => "template text".to_owned(),
@@ -39,15 +39,15 @@ impl Token {
     }
 }
 
-/// Longer ones before their beginnings.
+/// Operators; longer ones before their prefixes.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
     "=", ".", ":", "|", ",", ";",
 ];
 
-/// The tokens of a template, each with its line, from 1; the last is [`Token::End`].
+/// Returns the tokens of a template with their lines, from 1; the last is [`Token::End`].
 pub(crate) fn tokens(source: &str) -> Result<Vec<(usize, Token)>> {
-    // Jinja normalises newlines, then drops one at the end.
+    // Jinja normalises newlines, then removes one at the end.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let source = source.strip_suffix('\n').unwrap_or(&source);
     let mut lexer = Lexer { source, at: 0, line: 1, line_starting: true, tokens: Vec::new() };
@@ -61,12 +61,12 @@ struct Lexer<'s> {
     source: &'s str,
     at: usize,
     line: usize,
-    /// Whether what was read last ended with a newline.
+    /// Whether the text before the position ended with a newline.
     line_starting: bool,
     tokens: Vec<(usize, Token)>,
 }
 
-/// What closes a tag: whether with a minus, a plus, or without.
+/// Sign at the border of a tag: minus, plus, or none.
 #[derive(Clone, Copy, PartialEq)]
 enum Sign {
     Strip,
@@ -79,7 +79,7 @@ impl<'s> Lexer<'s> {
         &self.source[self.at..]
     }
 
-    /// Goes on by `bytes`.
+    /// Advances by `bytes`.
     fn skip(&mut self, bytes: usize) {
         let skipped = &self.rest()[..bytes];
         self.line += skipped.matches('\n').count();
@@ -147,7 +147,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// The white space that goes with the end of a block.
+    /// Handles white space after the end of a block.
     fn after_block(&mut self, sign: Sign) {
         let rest = self.rest();
         let length = match sign {
@@ -183,7 +183,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// The tokens up to the end of a block or of an expression.
+    /// Reads the tokens up to the end of a block or of an expression.
     fn tag(&mut self, block: bool) -> Result<()> {
         let mut open: Vec<&str> = Vec::new();
         loop {
@@ -275,7 +275,7 @@ impl<'s> Lexer<'s> {
         };
         let (prefix, length) = if radix == 10 {
             let zeros = rest.len() - rest.trim_start_matches(['0', '_']).len();
-            // As in Python, a number that begins with zero has nothing but zeros.
+            // As in Python, a number that begins with zero consists of zeros.
             (0, if rest.starts_with('0') { zeros.min(whole) } else { whole })
         } else {
             let digits = &rest[2..];
@@ -310,7 +310,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The first tag of a text: its byte, and how it begins.
+/// Finds the first tag of a text: its byte and its opening.
 fn next_tag(text: &str) -> Option<(usize, &'static str)> {
     let brace = |at: &usize| ["{%", "{{", "{#"].into_iter().find(|tag| text[*at..].starts_with(tag));
     text.match_indices('{').find_map(|(at, _)| brace(&at).map(|tag| (at, tag)))
@@ -324,13 +324,13 @@ fn sign_after(text: &str) -> Sign {
     }
 }
 
-/// Without the white space between the last newline and the end, where nothing else stands there.
+/// Removes indentation after the last newline, if the line has no other text.
 fn without_indentation(text: &str, line_starting: bool) -> &str {
     let line = text.rfind('\n').map_or(0, |at| at + 1);
     if (line > 0 || line_starting) && text[line..].chars().all(is_space) { &text[..line] } else { text }
 }
 
-/// Length of the beginning of a raw block, if it is one.
+/// Returns the length of the opening tag of a raw block.
 fn raw_begin(text: &str) -> Option<usize> {
     let (inner, _) = keyword(text, "raw")?;
     if let Some(rest) = inner.strip_prefix("-%}") {
@@ -339,7 +339,7 @@ fn raw_begin(text: &str) -> Option<usize> {
     inner.strip_prefix("%}").map(|rest| text.len() - rest.len())
 }
 
-/// Length of the end of a raw block, if it is one, and the signs on both sides.
+/// Returns the length of the closing tag of a raw block and the signs on both sides.
 fn raw_end(text: &str) -> Option<(usize, Sign, Sign)> {
     let (inner, sign) = keyword(text, "endraw")?;
     let ends = [("-%}", Sign::Strip), ("+%}", Sign::Keep), ("%}", Sign::Plain)];
@@ -347,7 +347,7 @@ fn raw_end(text: &str) -> Option<(usize, Sign, Sign)> {
         .find_map(|(end, after)| inner.strip_prefix(end).map(|rest| (text.len() - rest.len(), sign, after)))
 }
 
-/// What follows `{% name`, and the sign of the tag.
+/// Returns the text after `{% name` and the sign of the tag.
 fn keyword<'t>(text: &'t str, name: &str) -> Option<(&'t str, Sign)> {
     let inner = text.strip_prefix("{%")?;
     let sign = sign_after(inner);

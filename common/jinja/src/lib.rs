@@ -1,15 +1,15 @@
 //! Chat templates: Jinja2 as Transformers renders it.
 //!
-//! A template that renders here renders to the same text there, character by character; what cannot be rendered so is
-//! refused with its line. That is why this is no engine for templates in general: values behave as Python's (`1 == true`,
-//! floor division, what is printed for lists and floats, what is iterable, which operations raise), names have the scopes
-//! of Jinja's compiled code, and the sandbox of Transformers forbids the same.
+//! A template renders to the same text as in Transformers, character by character; unsupported templates are rejected
+//! with the line. The crate is therefore not a general template engine: values behave as in Python (`1 == true`, floor
+//! division, printing of lists and floats, iteration, failing operations), names have the scopes of Jinja's compiled
+//! code, and the same operations are forbidden as in the sandbox of Transformers.
 //!
-//! Pure: knows nothing of files, tokens or the day. `strftime_now` is undefined although Transformers has it: a prompt must
-//! not depend on the day, and templates fall back to a date of their own.
+//! The crate is pure: it does not use files, tokens or the date. `strftime_now` is undefined although Transformers has
+//! it: a prompt must not depend on the date, and templates fall back to a fixed date.
 //!
-//! From text to tokens (`lexer`), to a tree (`parser`, `statements`, at a `cursor`), to text (`render`, `expressions`); the other modules
-//! are Python's library as far as templates see it.
+//! `lexer` splits the text into tokens, `parser` and `statements` build the tree from a `cursor`, `render` and
+//! `expressions` produce the text. The other modules implement the parts of Python's library that templates can use.
 
 mod arguments;
 mod collections;
@@ -38,21 +38,20 @@ use std::sync::Arc;
 
 pub use fault::Error;
 
-/// A chat template, ready to be rendered.
+/// A parsed chat template.
 #[derive(Debug)]
 pub struct Template {
     statements: Vec<tree::Statement>,
 }
 
 impl Template {
-    /// Reads a template. One that is malformed is refused, and so is one with a tag, a filter or a test that is not
-    /// supported.
+    /// Parses a template. Fails if it is malformed or uses an unsupported tag, filter or test.
     pub fn new(source: &str) -> Result<Self, Error> {
         let statements = parser::parse(source).map_err(fault::Fault::public)?;
         Ok(Self { statements })
     }
 
-    /// The text for variables by name. Of equal names the last one counts.
+    /// Renders the template with variables by name. Of equal names the last one is used.
     pub fn render<'v>(
         &self,
         variables: impl IntoIterator<Item = (&'v str, &'v serde_json::Value)>,

@@ -2,7 +2,7 @@
 
 use crate::fault::{Result, fault, unsupported};
 
-/// A string literal as Python's `unicode-escape` reads it.
+/// Decodes a string literal as Python's `unicode-escape` does.
 pub(crate) fn unescape(text: &str) -> Result<String> {
     let mut unescaped = String::with_capacity(text.len());
     let mut rest = text;
@@ -36,7 +36,7 @@ pub(crate) fn unescape(text: &str) -> Result<String> {
             '0'..='7' => (0, rest.bytes().take(3).take_while(|byte| (b'0'..=b'7').contains(byte)).count(), 8),
             'N' => return Err(unsupported("the escape \\N")),
             _ => {
-                // Unknown escapes stay as they are.
+                // Unknown escapes are preserved.
                 unescaped.push('\\');
                 continue;
             }

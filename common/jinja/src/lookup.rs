@@ -1,5 +1,5 @@
-//! Attributes, items and slices, by the rules of Jinja's sandbox: an attribute is looked for before an item of the same
-//! name where it is written with a dot, and after it where it is written in brackets.
+//! Attributes, items and slices, by the rules of Jinja's sandbox: dot notation looks up an attribute first, then an
+//! item; brackets look up an item first, then an attribute.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(crate) fn item(of: &Value, key: &Value) -> Result<Value> {
     Ok(missing(of, "such item"))
 }
 
-/// The place that an index of Python means: from the end where it is negative.
+/// Resolves a Python index: negative ones count from the end.
 fn position(index: i128, length: usize) -> Option<usize> {
     let index = if index < 0 { index + length as i128 } else { index };
     usize::try_from(index).ok().filter(|index| *index < length)
@@ -64,7 +64,7 @@ fn missing(of: &Value, what: &str) -> Value {
     Value::undefined(&format!("a {} has no {what}", of.kind()))
 }
 
-/// What Python's `getattr` finds.
+/// Returns the result of Python's `getattr`.
 fn own_attribute(of: &Value, name: &str) -> Result<Option<Value>> {
     match of {
         Value::Namespace(namespace) => {
@@ -117,7 +117,7 @@ pub(crate) fn slice(of: &Value, bounds: &[Value; 3]) -> Result<Value> {
         Value::Undefined(why) => return Err(fault(why.to_string())),
         Value::Text(_) | Value::Safe(_) | Value::List(_) | Value::Tuple(_) => of.length().unwrap_or(0),
         Value::Range(..) => return Err(unsupported("a slice of a range")),
-        // An error in Python, but for literals.
+        // An error in Python, except for literals.
         _ => return Err(unsupported(format!("a slice of a {}", of.kind()))),
     };
     let mut numbers = [None; 3];
@@ -130,7 +130,7 @@ pub(crate) fn slice(of: &Value, bounds: &[Value; 3]) -> Result<Value> {
             },
         };
     }
-    let places = places(numbers, length)?;
+    let places = positions(numbers, length)?;
     match of {
         Value::List(sequence) => Value::list(places.map(|at| sequence.items[at].clone()).collect()),
         Value::Tuple(sequence) => Value::tuple(places.map(|at| sequence.items[at].clone()).collect()),
@@ -142,13 +142,13 @@ pub(crate) fn slice(of: &Value, bounds: &[Value; 3]) -> Result<Value> {
     }
 }
 
-/// The places of a slice, in order.
-fn places([start, end, step]: [Option<i128>; 3], length: usize) -> Result<impl Iterator<Item = usize>> {
+/// Returns the positions of a slice, in order.
+fn positions([start, end, step]: [Option<i128>; 3], length: usize) -> Result<impl Iterator<Item = usize>> {
     let (length, step) = (length as i128, step.unwrap_or(1));
     if step == 0 {
         return Err(fault("the step of a slice is 0"));
     }
-    // Where a slice may begin and end: before the first item only on the way back.
+    // Limits of a slice: positions before the first item only with a negative step.
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
     let clamp = |bound: i128| (if bound < 0 { bound + length } else { bound }).clamp(low, high);
     let start = start.map_or(if step > 0 { low } else { high }, clamp);

@@ -1,4 +1,4 @@
-//! The methods of values: of strings in [`crate::strings`], of dictionaries, lists, tuples and loops here.
+//! Methods of values: of dictionaries, lists, tuples and loops here, of strings in [`crate::strings`].
 
 use crate::arguments::Given;
 use crate::fault::{Result, fault, unsupported};
@@ -6,12 +6,12 @@ use crate::render::Loop;
 use crate::strings;
 use crate::value::{Value, equal};
 
-/// What Python finds under a name.
+/// Result of a name lookup in Python.
 pub(crate) enum Known {
     Method,
     /// A method that would change the value, which the sandbox forbids.
     Unsafe,
-    /// What Python has and Podium has not.
+    /// A name that exists in Python and is not supported by Podium.
     Unsupported,
     Missing,
 }
@@ -34,7 +34,7 @@ const OF_NUMBERS: [&str; 13] = [
     "to_bytes",
 ];
 
-/// What a value has under a name.
+/// Looks up a name of a value.
 pub(crate) fn known(of: &Value, name: &str) -> Known {
     let (methods, forbidden, others): (&[&str], &[&str], &[&str]) = match of {
         Value::Text(_) => (&strings::METHODS, &[], &strings::UNSUPPORTED),

@@ -1,4 +1,4 @@
-//! Operators with Python's meaning.
+//! Operators with Python's semantics.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use crate::text::assert_length;
 use crate::tree::Operator;
 use crate::value::{Value, equal};
 
-/// The largest whole number up to which floats have all of them.
+/// Integers up to this one are exactly representable as floats.
 const EXACT: i128 = 1 << 53;
 
 pub(crate) fn binary(left: &Value, operator: Operator, right: &Value) -> Result<Value> {
@@ -89,7 +89,7 @@ fn integers(a: i128, operator: Operator, b: i128) -> Result<Value> {
             return Ok(Value::Float(a as f64 / b as f64));
         }
         Operator::FloorDivide => a.checked_div_euclid(divisor()?).map(|quotient| {
-            // Python rounds down, whatever the divisor's sign.
+            // Python rounds down for either sign of the divisor.
             if b < 0 && a.rem_euclid(b) != 0 { quotient - 1 } else { quotient }
         }),
         Operator::Remainder => {
@@ -138,7 +138,7 @@ fn floats(a: f64, operator: Operator, b: f64) -> Result<f64> {
     })
 }
 
-/// Python's `%` of floats: with the sign of the divisor.
+/// Python's `%` of floats, which has the sign of the divisor.
 fn remainder(a: f64, b: f64) -> f64 {
     let rest = a % b;
     if rest == 0.0 {

@@ -1,4 +1,4 @@
-//! Expressions by Jinja's grammar; statements are in [`crate::statements`].
+//! Parses expressions by Jinja's grammar; statements are parsed in [`crate::statements`].
 
 use crate::cursor::Parser;
 use crate::fault::{Result, fault, unsupported};
@@ -7,7 +7,7 @@ use crate::lexer::{Token, tokens};
 use crate::tests;
 use crate::tree::{Arguments, Call, Comparison, Expression, Kind, Operator, Statement};
 
-/// The tree of a template's text.
+/// Parses the text of a template into a tree.
 pub(crate) fn parse(source: &str) -> Result<Vec<Statement>> {
     let mut parser =
         Parser { tokens: tokens(source)?, at: 0, depth: 0, in_loop: false, caller_seen: false, macros: 0 };
@@ -19,7 +19,8 @@ impl Parser {
         self.deeper(Self::conditional)
     }
 
-    /// An expression, or several with commas between them. `conditional`: whether `if` belongs to it.
+    /// Parses an expression, or several separated by commas. `conditional`: whether a conditional expression is
+    /// allowed.
     pub(crate) fn tuple(&mut self, conditional: bool, parentheses: bool) -> Result<Expression> {
         let line = self.line();
         let (mut items, mut is_tuple) = (Vec::new(), false);
@@ -119,7 +120,7 @@ impl Parser {
         Expression::new(line, Kind::Compare(Box::new(first), others))
     }
 
-    /// Operands with operators between them that bind to the left.
+    /// Parses operands with left-associative operators between them.
     fn chain(
         &mut self,
         operators: &[(&str, Operator)],
@@ -331,7 +332,7 @@ impl Parser {
         }
     }
 
-    /// A filter's name and arguments.
+    /// Parses a filter's name and arguments.
     pub(crate) fn filter(&mut self) -> Result<Call> {
         let line = self.line();
         let name = self.expect_name()?;

@@ -1,4 +1,4 @@
-//! Rendering: statements, the scopes of names, loops and macros.
+//! Rendering of statements, scopes, loops and macros.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,13 +12,13 @@ use crate::text::{assert_length, write_str};
 use crate::tree::{FilterCall, For, Macro, Statement, Target};
 use crate::value::{LONGEST, Value};
 
-/// Expressions and statements that one rendering may evaluate. A message takes some hundreds.
+/// Maximum number of evaluated expressions and statements per rendering. A message takes some hundreds.
 const MOST_STEPS: u64 = 5_000_000;
 
-/// How deep evaluation may go: expressions within expressions, statements and calls of macros.
+/// Maximum evaluation depth: nested expressions, statements and macro calls.
 const DEEPEST: usize = 300;
 
-/// Names and their values, with those around it.
+/// Names and their values, with the enclosing scope.
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
     values: RefCell<HashMap<Arc<str>, Value>>,
@@ -45,23 +45,23 @@ impl Scope {
     }
 }
 
-/// A loop as its body sees it.
+/// The variable `loop` of a loop.
 #[derive(Debug)]
 pub(crate) struct Loop {
     pub(crate) items: Vec<Value>,
     pub(crate) index: Cell<usize>,
-    /// What `changed` was asked last.
+    /// The last argument of `changed`.
     pub(crate) last: RefCell<Option<Vec<Value>>>,
 }
 
-/// A macro with the names around its definition, which live as long as it can be called.
+/// A macro with the scope of its definition, which is dropped when the macro can no longer be called.
 #[derive(Debug)]
 pub(crate) struct Closure {
     definition: Arc<Macro>,
     scope: Weak<Scope>,
 }
 
-/// Whether statements go on.
+/// Control flow after a statement.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Flow {
     Next,
@@ -69,7 +69,7 @@ pub(crate) enum Flow {
     Continue,
 }
 
-/// One rendering.
+/// State of one rendering.
 #[derive(Debug, Default)]
 pub(crate) struct Renderer {
     steps: Cell<u64>,
@@ -77,7 +77,7 @@ pub(crate) struct Renderer {
 }
 
 impl Renderer {
-    /// The text of a template in which `variables` are known.
+    /// Renders a template with `variables`.
     pub(crate) fn render(
         &self,
         statements: &[Statement],
@@ -92,7 +92,7 @@ impl Renderer {
         Ok(text)
     }
 
-    /// Counts `count` steps more.
+    /// Adds `count` steps.
     pub(crate) fn spend(&self, count: usize) -> Result<()> {
         let steps = self.steps.get() + count as u64;
         self.steps.set(steps);
@@ -102,7 +102,7 @@ impl Renderer {
         Ok(())
     }
 
-    /// Runs `work` one level deeper.
+    /// Runs `work` one nesting level deeper.
     pub(crate) fn deeper<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let depth = self.depth.get();
         if depth >= DEEPEST {
@@ -199,7 +199,7 @@ impl Renderer {
         assert_length(text.len())
     }
 
-    /// The text of a block after its filters.
+    /// Renders a block and applies its filters.
     fn captured(
         &self,
         filters: &[FilterCall],
@@ -239,7 +239,7 @@ impl Renderer {
         let current = Rc::new(Loop { items, index, last });
         let mut at = 0;
         for (item, kept) in all.iter().zip(kept) {
-            // Python looks at the condition when it comes to the item, here its value is known before.
+            // Python evaluates the condition when it reaches the item; here its value is computed in advance.
             if each.condition.is_some() && holds(item)? != kept {
                 return Err(unsupported("a loop that changes its own condition").at(each.line));
             }
@@ -257,7 +257,7 @@ impl Renderer {
         Ok(Flow::Next)
     }
 
-    /// The text of a macro.
+    /// Renders a macro.
     pub(crate) fn call_macro(&self, closure: &Closure, mut given: Given) -> Result<Value> {
         let Macro { line, name, parameters, body, takes_caller } = &*closure.definition;
         let scope = closure.scope.upgrade();
@@ -299,7 +299,7 @@ impl Renderer {
     }
 }
 
-/// Gives names their values.
+/// Assigns values to names.
 fn assign(target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
     match target {
         Target::Name(name) => scope.set(name, value),
@@ -325,7 +325,7 @@ fn assign(target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to build what has too many items.
+/// Rejects sequences with too many items before they are built.
 pub(crate) fn assert_items(count: Option<usize>) -> Result<usize> {
     let count = count.filter(|count| *count <= LONGEST);
     count.ok_or_else(|| fault(format!("a sequence has more than {LONGEST} items")))

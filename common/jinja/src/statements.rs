@@ -1,4 +1,4 @@
-//! Statements by Jinja's grammar, with the extensions that Transformers adds: `generation`, `break` and `continue`.
+//! Parses statements by Jinja's grammar, with the extensions of Transformers: `generation`, `break` and `continue`.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use crate::fault::{Result, fault, unsupported};
 use crate::lexer::Token;
 use crate::tree::{Expression, FilterCall, For, Kind, Macro, Statement, Target};
 
-/// Names that are constants, to which nothing can be assigned.
+/// Constants, which cannot be assigned to.
 const CONSTANTS: [&str; 6] = ["true", "false", "none", "True", "False", "None"];
 
 impl Parser {
-    /// Statements up to one of the tags `ends`, whose name is the next token then, or to the end of the template.
+    /// Parses statements up to one of the tags `ends`, whose name becomes the next token, or to the end of the
+    /// template.
     pub(crate) fn statements(&mut self, ends: &[&str]) -> Result<Vec<Statement>> {
         self.deeper(|parser| parser.statements_here(ends))
     }
@@ -55,15 +56,15 @@ impl Parser {
         Ok(())
     }
 
-    /// The body of a block up to one of the tags `ends`, whose name is the next token then.
+    /// Parses the body of a block up to one of the tags `ends`, whose name becomes the next token.
     fn body_to(&mut self, ends: &[&str]) -> Result<Vec<Statement>> {
-        // Jinja takes a colon there, as in Python.
+        // Jinja accepts a colon here, as in Python.
         self.skip_operator(":");
         self.block_end()?;
         self.statements(ends)
     }
 
-    /// The body of a block up to the tag `end`, inclusive.
+    /// Parses the body of a block up to and including the tag `end`.
     fn body(&mut self, end: &str) -> Result<Vec<Statement>> {
         let statements = self.body_to(&[end])?;
         self.take();
@@ -98,7 +99,7 @@ impl Parser {
                 Ok(Statement::FilterBlock(filters, self.body("endfilter")?))
             }
             "generation" => {
-                // Its body is a function of its own in Python.
+                // The body is a separate function in Python.
                 let in_loop = std::mem::take(&mut self.in_loop);
                 let body = self.body("endgeneration")?;
                 self.in_loop = in_loop;
@@ -177,7 +178,7 @@ impl Parser {
         Ok(Statement::With(assignments, self.body("endwith")?))
     }
 
-    /// Filters one after another. `first`: whether the first one stands without a bar before it.
+    /// Parses consecutive filters. `first`: whether the first one has no bar before it.
     fn filter_chain(&mut self, first: bool) -> Result<Vec<FilterCall>> {
         let (mut filters, mut expected) = (Vec::new(), first);
         while expected || self.skip_operator("|") {
@@ -197,7 +198,7 @@ impl Parser {
         Ok(name)
     }
 
-    /// What is assigned to. `namespaces`: whether it may be the attribute of a namespace.
+    /// Parses an assignment target. `namespaces`: whether an attribute of a namespace is allowed.
     fn target(&mut self, namespaces: bool) -> Result<Target> {
         let (mut targets, mut is_tuple) = (Vec::new(), false);
         while !self.is_name("in") && !self.is_operator("=") && !self.is_operator(")") {

@@ -1,4 +1,4 @@
-//! The methods of strings, as Python has them. Places and lengths count code points.
+//! Python's string methods. Positions and lengths count code points.
 
 use crate::arguments::{Bound, Given};
 use crate::fault::{Result, fault, unsupported};
@@ -69,7 +69,7 @@ pub(crate) fn call(text: &str, name: &str, given: Given) -> Result<Value> {
         "zfill" => (&["width"], 1),
         _ => (&[], 0),
     };
-    // Python names only these.
+    // Only these have named arguments in Python.
     let named = matches!(name, "split" | "rsplit" | "splitlines");
     if let Some((argument, _)) = given.named.first().filter(|_| !named) {
         return Err(fault(format!("{name} takes no argument by the name {argument:?}")));
@@ -116,7 +116,7 @@ fn strings<'t>(parts: impl IntoIterator<Item = &'t str>) -> Result<Value> {
     Value::list(parts.into_iter().map(Value::text).collect())
 }
 
-/// The part between `start` and `end`, and the place where it begins; none where `start` lies beyond.
+/// Returns the part between `start` and `end` and its position; `None` if `start` is beyond the text.
 fn part<'t>(text: &'t str, bound: &Bound) -> Result<Option<(usize, &'t str)>> {
     let length = text.chars().count() as i128;
     let place = |at: i128| (if at < 0 { at + length } else { at }).max(0);
@@ -175,7 +175,7 @@ fn split(text: &str, bound: &Bound) -> Result<Value> {
     }
     let (mut rest, mut parts) = (text.trim_start_matches(is_space), Vec::new());
     while !rest.is_empty() {
-        // The last part keeps the white space behind it where the limit is reached.
+        // At the limit the last part retains its trailing white space.
         let Some(end) = rest.find(is_space).filter(|_| parts.len() < most) else {
             parts.push(rest);
             break;
@@ -243,7 +243,7 @@ fn strip(text: &str, bound: &Bound, start: bool, end: bool) -> Result<Value> {
     Ok(Value::text(stripped(text, characters.as_deref(), start, end)))
 }
 
-/// Without `characters`, or white space, at its ends.
+/// Strips `characters`, or white space, from the ends.
 pub(crate) fn stripped<'t>(text: &'t str, characters: Option<&[char]>, start: bool, end: bool) -> &'t str {
     let drops = |character: char| characters.map_or(is_space(character), |them| them.contains(&character));
     let text = if start { text.trim_start_matches(drops) } else { text };
@@ -285,7 +285,7 @@ fn pad(text: &str, name: &str, bound: &Bound) -> Result<Value> {
     let left = match name {
         "ljust" => 0,
         "rjust" => missing,
-        // The odd one goes to the left where the width is odd.
+        // With an odd width the additional space goes to the left.
         _ => missing / 2 + (missing & width & 1),
     };
     Ok(Value::text(&[&*fill.repeat(left), text, &*fill.repeat(missing - left)].concat()))
@@ -301,7 +301,7 @@ fn width(bound: &Bound) -> Result<usize> {
     assert_items(Some(usize::try_from(bound.integer("width")?.unwrap_or(0).max(0)).unwrap_or(usize::MAX)))
 }
 
-/// The character in the case that begins a word. Those whose title case is neither their upper case nor themselves are
+/// Returns the title case of a character. Characters whose title case is neither their upper case nor themselves are
 /// not supported.
 fn title_case(character: char) -> Result<String> {
     let upper: String = character.to_uppercase().collect();
@@ -317,7 +317,7 @@ fn title_case(character: char) -> Result<String> {
 
 pub(crate) fn capitalize(text: &str) -> Result<String> {
     let Some(first) = text.chars().next() else { return Ok(String::new()) };
-    // The whole is lowered, since a sigma at the end of a word depends on what stands before it.
+    // The whole text is lowered at once, since a final sigma depends on the characters before it.
     let lower = text.to_lowercase();
     let begins: String = first.to_lowercase().collect();
     Ok(title_case(first)? + lower.strip_prefix(&*begins).unwrap_or(&lower))
@@ -353,7 +353,7 @@ fn is_kind(text: &str, name: &str) -> Result<bool> {
     })
 }
 
-/// Refuses text whose characters Unicode puts into categories that are not at hand.
+/// Rejects text that would require Unicode categories which are not available here.
 pub(crate) fn assert_ascii(text: &str, name: &str) -> Result<()> {
     match text.chars().find(|character| !character.is_ascii()) {
         Some(character) => {

@@ -1,4 +1,4 @@
-//! Tests by name: what stands behind `is`.
+//! Tests by name, the operands of `is`.
 
 use crate::arguments::Given;
 use crate::expressions::compare;
@@ -121,7 +121,7 @@ fn is_iterable(value: &Value) -> bool {
     )
 }
 
-/// Whether the remainder of a division is that number.
+/// Whether a division leaves the given remainder.
 fn leaves(value: &Value, divisor: &Value, rest: i128) -> Result<bool> {
     if let Value::Text(_) = value {
         return Err(fault("a string is divided"));
@@ -130,7 +130,7 @@ fn leaves(value: &Value, divisor: &Value, rest: i128) -> Result<bool> {
     Ok(found.as_float() == Some(rest as f64))
 }
 
-/// Python's `is`, as far as it does not depend on where values lie in memory.
+/// Python's `is`, for values whose identity does not depend on memory addresses.
 fn same(left: &Value, right: &Value) -> Result<bool> {
     match (left, right) {
         (Value::None, Value::None) => Ok(true),
@@ -140,7 +140,7 @@ fn same(left: &Value, right: &Value) -> Result<bool> {
     }
 }
 
-/// Whether a name is known; names that Jinja knows and Podium does not are refused.
+/// Whether a name is known; names that Jinja knows and Podium does not are rejected.
 fn named(value: &Value, is_known: fn(&str) -> bool) -> Result<bool> {
     let Value::Text(name) = value else { return Ok(false) };
     if is_known(name) {

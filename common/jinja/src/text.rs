@@ -1,11 +1,11 @@
-//! How Python writes values (`str` and `repr`), and what it takes for white space.
+//! Python's `str` and `repr` of values, and its definition of white space.
 
 use std::fmt::Write as _;
 
 use crate::fault::{Result, fault, unsupported};
 use crate::value::Value;
 
-/// Bytes of a text. What grows beyond is a template that does not end.
+/// Maximum length of a text in bytes. Longer output indicates a template that does not terminate.
 pub(crate) const LONGEST: usize = 1 << 26;
 
 /// Python's `str.isspace` of a character.
@@ -131,8 +131,8 @@ fn quote(text: &mut String, part: &str) {
     text.push(quote);
 }
 
-/// Python's `str.isprintable` of a character: Rust's debug format escapes by the same categories, and marks that would
-/// join with the quotation mark before them, which is why a letter stands there.
+/// Python's `str.isprintable` of a character. Rust's debug format escapes the same categories, and also combining marks
+/// at the start of a string, hence the letter before the character.
 pub(crate) fn is_printable(character: char) -> bool {
     let text: String = ['a', character].into_iter().collect();
     matches!(character, '\'' | '"' | '\\') || text.escape_debug().count() == 2

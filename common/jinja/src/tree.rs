@@ -1,10 +1,10 @@
-//! A template as a tree.
+//! Syntax tree of a template.
 
 use std::sync::Arc;
 
 use crate::fault::{Result, fault};
 
-/// How deep expressions may be nested, and statements. Templates of released models stay below twenty.
+/// Maximum nesting depth of expressions and of statements. Templates of released models stay below twenty.
 pub(crate) const DEEPEST: usize = 100;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Dict(Vec<(Expression, Expression)>),
     Attribute(Box<Expression>, Arc<str>),
     Item(Box<Expression>, Box<Expression>),
-    /// Of what; start, end, step.
+    /// Operand; start, end, step.
     Slice(Box<Expression>, [Option<Box<Expression>>; 3]),
     Call(Box<Expression>, Arguments),
     Filter(Box<Expression>, Call),
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Concat(Vec<Expression>),
     Binary(Box<Expression>, Operator, Box<Expression>),
     Compare(Box<Expression>, Vec<(Comparison, Expression)>),
-    /// Condition, value where it holds, value where it does not.
+    /// Condition and value if true; value if false.
     Conditional(Box<[Expression; 2]>, Option<Box<Expression>>),
 }
 
@@ -95,7 +95,7 @@ pub(crate) enum Comparison {
 }
 
 impl Expression {
-    /// Refuses what is nested too deeply to be evaluated or dropped on any thread's stack.
+    /// Rejects expressions nested too deeply to be evaluated or dropped on any thread's stack.
     pub(crate) fn new(line: usize, kind: Kind) -> Result<Self> {
         let height = 1 + kind.parts().map(|part| part.height).max().unwrap_or(0);
         if height > DEEPEST {
@@ -152,9 +152,9 @@ pub(crate) enum Statement {
     With(Vec<(Target, Expression)>, Vec<Statement>),
     FilterBlock(Vec<FilterCall>, Vec<Statement>),
     Macro(Arc<Macro>),
-    /// The call, and what it finds as `caller`.
+    /// The call, and the macro that it receives as `caller`.
     CallBlock(Expression, Arc<Macro>),
-    /// What Transformers marks as the assistant's; here its body with names of its own.
+    /// A block that Transformers marks as the assistant's; here a body with its own scope.
     Generation(Vec<Statement>),
     Break,
     Continue,
@@ -189,9 +189,9 @@ pub(crate) enum Target {
 pub(crate) struct Macro {
     pub(crate) line: usize,
     pub(crate) name: Arc<str>,
-    /// Each with its default.
+    /// Parameters with their defaults.
     pub(crate) parameters: Vec<(Arc<str>, Option<Expression>)>,
     pub(crate) body: Vec<Statement>,
-    /// Whether its body speaks of `caller`, so that it may be called with a block.
+    /// Whether the body uses `caller`, so that the macro can be called with a block.
     pub(crate) takes_caller: bool,
 }

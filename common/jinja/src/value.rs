@@ -1,5 +1,5 @@
-//! The values of templates, which behave as Python's do. None of them changes but namespaces and iterators, as in the
-//! sandbox that Transformers renders in.
+//! Template values with Python's semantics. Only namespaces and iterators are mutable, as in the sandbox of
+//! Transformers.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -10,29 +10,29 @@ use std::sync::Arc;
 use crate::fault::{Fault, Result, fault, unsupported};
 use crate::render::{Closure, Loop};
 
-/// How deep values may be nested in one another.
+/// Maximum nesting depth of values.
 const DEEPEST: usize = 100;
 
-/// How many items a sequence may have.
+/// Maximum number of items in a sequence.
 pub(crate) const LONGEST: usize = 1_000_000;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// What has no value, and why.
+    /// An undefined value and the reason.
     Undefined(Rc<str>),
     None,
     Bool(bool),
     Integer(i128),
     Float(f64),
     Text(Rc<str>),
-    /// Text that the filter `safe` marked. It prints as it is; most other uses are not supported.
+    /// Text marked by the filter `safe`. It prints unchanged; most other uses are not supported.
     Safe(Rc<str>),
     List(Rc<Sequence>),
     Tuple(Rc<Sequence>),
     Dict(Rc<Dict>),
-    /// What `items`, `keys` and `values` of a dictionary give, under Python's name.
+    /// A dictionary view returned by `items`, `keys` or `values`, with its type name in Python.
     View(&'static str, Rc<Sequence>),
-    /// What is read once.
+    /// An iterator, which can be consumed once.
     Iterator(Rc<RefCell<VecDeque<Value>>>),
     /// Start, end, step.
     Range(i128, i128, i128),
@@ -41,21 +41,21 @@ pub(crate) enum Value {
     Macro(Rc<Closure>),
     /// A method of a value.
     Method(Rc<(Value, Arc<str>)>),
-    /// A function that every template has.
+    /// A global function.
     Function(&'static str),
 }
 
-/// Attributes by name, which can be set.
+/// Mutable attributes by name.
 pub(crate) type Namespace = RefCell<Vec<(Rc<str>, Value)>>;
 
-/// Values one after another, and how deep they are nested.
+/// Values and their nesting depth.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) items: Vec<Value>,
     depth: usize,
 }
 
-/// Keys and values in the order of their insertion.
+/// Keys and values in insertion order.
 #[derive(Debug)]
 pub(crate) struct Dict {
     entries: Vec<(Value, Value)>,
@@ -89,7 +89,7 @@ impl Value {
         sequence(items).map(Self::Tuple)
     }
 
-    /// What a lazy filter of Python gives.
+    /// Creates the result of a lazy filter of Python.
     pub(crate) fn iterator(items: Vec<Self>) -> Result<Self> {
         depth_of(&items)?;
         Ok(Self::Iterator(Rc::new(RefCell::new(items.into()))))
@@ -99,7 +99,7 @@ impl Value {
         Ok(Self::View(name, sequence(items)?))
     }
 
-    /// A dictionary. Of equal keys the first stays, with the last value.
+    /// Creates a dictionary. Of equal keys the first key remains, with the last value.
     pub(crate) fn dict(entries: impl IntoIterator<Item = (Self, Self)>) -> Result<Self> {
         let mut dict: Vec<(Self, Self)> = Vec::new();
         for (key, value) in entries {
@@ -128,7 +128,7 @@ impl Value {
                 Self::list(items.iter().map(Self::of_json).collect::<Result<_>>()?)?
             }
             serde_json::Value::Object(entries) => {
-                // Keys differ, so that nothing is looked up.
+                // Keys are distinct, so no lookup is needed.
                 let entries = entries.iter().map(|(key, value)| Ok((Self::text(key), Self::of_json(value)?)));
                 let dict: Vec<_> = entries.collect::<Result<_>>()?;
                 let depth = depth_of(dict.iter().map(|(_, value)| value))?;
@@ -137,7 +137,7 @@ impl Value {
         })
     }
 
-    /// The name of its type in Python's messages.
+    /// Returns the type name in Python's messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "Undefined",
@@ -168,7 +168,7 @@ impl Value {
         }
     }
 
-    /// Its number where it is a whole one; true is 1 in Python.
+    /// Returns the value of an integer; true is 1 in Python.
     pub(crate) fn as_integer(&self) -> Option<i128> {
         match self {
             Self::Integer(number) => Some(*number),
@@ -224,7 +224,7 @@ impl Value {
         }
     }
 
-    /// The items that Python iterates over. An iterator is empty afterwards.
+    /// Returns the items of Python's iteration. An iterator is empty afterwards.
     pub(crate) fn items(&self) -> Result<Vec<Self>> {
         Ok(match self {
             Self::Undefined(_) => Vec::new(),
@@ -256,7 +256,7 @@ impl Value {
         })
     }
 
-    /// Whether it may be kept in a namespace.
+    /// Checks that the value may be stored in a namespace.
     pub(crate) fn assert_storable(&self) -> Result<()> {
         self.depth().map(|_| ())
     }
@@ -332,16 +332,16 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// How two values compare.
+/// Result of comparing two values as numbers.
 enum Numbers {
-    /// One of them is no number.
+    /// One of them is not a number.
     None,
-    /// One of them is not a number in the sense of floats.
+    /// One of them is NaN.
     Unordered,
     Ordered(Ordering),
 }
 
-/// The order of two numbers, exactly.
+/// Compares two numbers exactly.
 fn numbers(left: &Value, right: &Value) -> Numbers {
     if let (Some(left), Some(right)) = (left.as_integer(), right.as_integer()) {
         return Numbers::Ordered(left.cmp(&right));
@@ -349,7 +349,7 @@ fn numbers(left: &Value, right: &Value) -> Numbers {
     let (Some(left_float), Some(right_float)) = (left.as_float(), right.as_float()) else {
         return Numbers::None;
     };
-    // An integer that a float cannot hold lies beside it.
+    // An integer that a float cannot represent lies next to it.
     let exact = |value: &Value, float: f64, ordering: Ordering| match value.as_integer() {
         Some(number) if float.abs() < 1e38 => ordering.then(number.cmp(&(float as i128))),
         _ => ordering,
@@ -363,7 +363,7 @@ fn numbers(left: &Value, right: &Value) -> Numbers {
     }
 }
 
-/// Python's `<`, `<=`, `>` and `>=`: the order of two values, none for those that have none (not a number).
+/// Python's `<`, `<=`, `>` and `>=`: returns the order of two values, `None` with NaN.
 pub(crate) fn order(left: &Value, right: &Value) -> Result<Option<Ordering>> {
     match (left, right) {
         (Value::Text(left) | Value::Safe(left), Value::Text(right) | Value::Safe(right)) => {

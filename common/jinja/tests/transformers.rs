@@ -1,5 +1,5 @@
-//! Templates beside Transformers, which rendered `cases.jsonl`: expressions, statements, white space around tags, and what
-//! is refused. `make parity` renders that file with Transformers again.
+//! Compares templates with the output of Transformers in `cases.jsonl`: expressions, statements, white space around
+//! tags, and rejected templates. `make parity` renders that file with Transformers again.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use podium_jinja::{Error, Template};
@@ -19,14 +19,14 @@ fn render(template: &str, variables: &Value) -> Result<String, Error> {
 }
 
 #[test]
-fn templates_render_as_transformers_renders_them() {
+fn templates_render_as_in_transformers() {
     let (mut compared, mut failures) = (0, Vec::new());
     for line in include_str!("cases.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let template = case["template"].as_str().unwrap();
         let rendered = render(template, &json!({}));
         let right = match (&rendered, case["text"].as_str(), case["refused"].as_str()) {
-            // What Podium does not support is refused for its own reason, never rendered in another way.
+            // Unsupported templates are rejected with the expected reason and never rendered differently.
             (Err(error), Some(_), Some(reason)) => error.message == reason,
             (Ok(text), Some(expected), None) => text == expected,
             (Err(_), None, None) => true,
@@ -42,7 +42,7 @@ fn templates_render_as_transformers_renders_them() {
 }
 
 #[test]
-fn numbers_and_texts_of_variables_are_those_of_json() {
+fn variables_preserve_json_numbers_and_texts() {
     let variables = json!({
         "numbers": [1, -2, 1.0, 1e300, 18_446_744_073_709_551_615_u64, 0.1],
         "texts": ["it's", "\u{0}\u{1c}\u{200b}é😀", "a\r\nb"],
@@ -79,7 +79,7 @@ fn errors_name_their_line() {
 }
 
 #[test]
-fn the_day_is_no_part_of_a_prompt() {
+fn prompts_do_not_depend_on_the_date() {
     let guarded = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}";
     assert_eq!(render(guarded, &json!({})).unwrap(), "2024");
     let error = render("{{ strftime_now('%Y') }}", &json!({})).unwrap_err();
@@ -91,7 +91,7 @@ fn the_day_is_no_part_of_a_prompt() {
 }
 
 #[test]
-fn what_does_not_end_is_stopped() {
+fn templates_that_do_not_terminate_are_stopped() {
     let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5_000), ")".repeat(5_000));
     let chain = format!("{{{{ 1{} }}}}", " + 1".repeat(100_000));
     let blocks = "{% if true %}".repeat(5_000);
@@ -117,7 +117,7 @@ fn what_does_not_end_is_stopped() {
 
 proptest! {
     #[test]
-    fn any_text_is_rendered_or_refused(template in "(\\{%-? ?|-?%\\}|\\{\\{|\\}\\}|if |for |in |set |x|=|end|endif|endfor|\\(|\\)|\\[|:|\\]|'|\\||\\.|1|true|loop|~|\\+|is |not |\n| |é|\\\\){0,30}") {
+    fn any_text_is_rendered_or_rejected(template in "(\\{%-? ?|-?%\\}|\\{\\{|\\}\\}|if |for |in |set |x|=|end|endif|endfor|\\(|\\)|\\[|:|\\]|'|\\||\\.|1|true|loop|~|\\+|is |not |\n| |é|\\\\){0,30}") {
         let _ = render(&template, &json!({ "x": [1, "a", null] }));
     }
 }
