@@ -1,10 +1,10 @@
-//! A tokenizer with the variables that a run gives its chat template: from messages to what a policy reads.
+//! A tokenizer with the run's chat template variables: converts messages to the token ids of a prompt.
 
 use std::path::Path;
 
 use crate::{Error, Message, Tokenizer, Variables};
 
-/// Renders conversations after which the assistant is to go on. Messages are given as role and content.
+/// Renders conversations that the assistant continues. Messages are pairs of role and content.
 #[derive(Debug)]
 pub struct Chat {
     tokenizer: Tokenizer,
@@ -35,7 +35,7 @@ impl Chat {
         Ok(self.encode(messages)?.len())
     }
 
-    /// Returns what the template writes after the messages: see [`Tokenizer::generation_prompt`].
+    /// Returns the generation prompt: see [`Tokenizer::generation_prompt`].
     pub fn generation_prompt<'a>(
         &self,
         messages: impl IntoIterator<Item = (&'a str, &'a str)>,

@@ -1,6 +1,6 @@
-//! Tokens that are declared outside of `tokenizer.json`, with the precedence of Transformers 5: where
-//! `tokenizer_config.json` has `added_tokens_decoder`, the legacy files `special_tokens_map.json` and `added_tokens.json`
-//! are not looked at; otherwise `special_tokens_map.json` wins over it.
+//! Tokens that are declared outside of `tokenizer.json`, with the precedence of Transformers 5: if
+//! `tokenizer_config.json` has `added_tokens_decoder`, the legacy files `special_tokens_map.json` and
+//! `added_tokens.json` are ignored; otherwise `special_tokens_map.json` takes precedence over it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::files::{Config, TOKENIZER_CONFIG, read_config, wrong};
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 const ADDED_TOKENS: &str = "added_tokens.json";
 
-/// Names that every tokenizer of Transformers has, in the order in which their tokens are added.
+/// Names that every tokenizer of Transformers has, in the order in which Transformers adds their tokens.
 const STANDARD: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -23,16 +23,16 @@ const ADDITIONAL: &str = "additional_special_tokens";
 const DECODER: &str = "added_tokens_decoder";
 const MODEL_SPECIFIC: &str = "model_specific_special_tokens";
 
-/// What the files beside `tokenizer.json` declare.
+/// Declarations in the files other than `tokenizer.json`.
 #[derive(Debug, Default)]
 pub(crate) struct Declarations {
-    /// Named tokens, which are variables of templates too.
+    /// Named tokens, which are also variables of templates.
     named: Vec<(String, AddedToken)>,
     /// Special tokens without a name.
     extra: Vec<AddedToken>,
-    /// Tokens with the id that they are to have, and what declares it.
+    /// Tokens with a declared id, and the file and key of the declaration.
     numbered: Vec<(u32, AddedToken, PathBuf, String)>,
-    /// Whether the legacy files are looked at.
+    /// Whether the legacy files are read.
     legacy: bool,
 }
 
@@ -45,7 +45,7 @@ impl Declarations {
             standard.push(config.get(name).map(|value| token(&path, name, value)).transpose()?.flatten());
         }
         let mut specific = specific_of(&path, config, false)?;
-        // A dictionary names its tokens: the list is elsewhere then, if anywhere.
+        // A dictionary names its tokens; the list, if any, has the other key.
         let by_name = config.get(EXTRA).is_some_and(Value::is_object);
         let elsewhere = by_name || is_empty(config.get(EXTRA));
         let key = if elsewhere && config.contains_key(ADDITIONAL) { ADDITIONAL } else { EXTRA };
@@ -95,7 +95,7 @@ impl Declarations {
     }
 
     fn read_decoder(&mut self, path: &Path, decoder: &Value) -> Result<(), Error> {
-        let expected = "tokens by their ids";
+        let expected = "tokens by id";
         let tokens = decoder.as_object().ok_or_else(|| wrong(path, DECODER, decoder, expected))?;
         for (id, value) in tokens {
             let key = format!("{DECODER}.{id}");
@@ -124,7 +124,7 @@ impl Declarations {
         Ok(())
     }
 
-    /// Gives the tokenizer those of the tokens that it lacks. A declared id that a token does not get is refused.
+    /// Adds the tokens that the tokenizer lacks. Fails if a token gets another id than the declared one.
     pub(crate) fn add_to(&self, tokenizer: &mut Tokenizer) -> Result<(), Error> {
         let mut tokens: Vec<AddedToken> = self.numbered.iter().map(|(_, token, ..)| token.clone()).collect();
         let known = tokenizer.get_added_tokens_decoder();
@@ -136,7 +136,7 @@ impl Declarations {
             }
         }
         if self.legacy {
-            // Transformers reads the tokens of tokenizer.json again then, and marks those with names.
+            // Transformers then adds the tokens of tokenizer.json again and marks the named ones as special.
             tokens.extend(known.values().filter(|token| !token.special).cloned());
         }
         for token in &mut tokens {
@@ -159,13 +159,13 @@ impl Declarations {
         Ok(())
     }
 
-    /// The named tokens and their texts.
+    /// Returns the named tokens and their texts.
     pub(crate) fn variables(&self) -> Vec<(String, String)> {
         self.named.iter().map(|(name, token)| (name.clone(), token.content.clone())).collect()
     }
 }
 
-/// Whether Python takes it for false.
+/// Whether the value is false in Python.
 fn is_empty(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,
@@ -175,11 +175,11 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
-/// Tokens under names of the model's own: every key that ends in `_token`, and dictionaries of tokens. `untyped`: whether
-/// the properties of a token make one without saying so.
+/// Tokens under model-specific names: every key that ends in `_token`, and dictionaries of tokens. `untyped`: whether
+/// an object with a token's properties is a token without `__type`.
 fn specific_of(path: &Path, config: &Config, untyped: bool) -> Result<Vec<(String, AddedToken)>, Error> {
     let mut tokens = Vec::new();
-    // Transformers takes those that it wrote with their properties first, and no others that are no strings.
+    // Transformers takes tokens with properties first, and otherwise only strings.
     let is_typed = |value: &Value| value.get(if untyped { "content" } else { "__type" }).is_some();
     for typed in [true, false] {
         for (name, value) in config {
@@ -205,7 +205,7 @@ fn specific_of(path: &Path, config: &Config, untyped: bool) -> Result<Vec<(Strin
     Ok(tokens)
 }
 
-/// Takes the values of `more` for the names that both have.
+/// Adds `more`; its values replace those with the same name.
 fn merge(tokens: &mut Vec<(String, AddedToken)>, more: Vec<(String, AddedToken)>) {
     for (name, token) in more {
         match tokens.iter_mut().find(|(found, _)| *found == name) {
@@ -221,7 +221,7 @@ fn list(path: &Path, key: &str, value: &Value) -> Result<Vec<AddedToken>, Error>
     tokens.iter().map(token).collect()
 }
 
-/// A special token, by itself or with the properties that it has in the vocabulary; none for null.
+/// Parses a special token, given as text or with its properties; `None` for null.
 fn token(path: &Path, key: &str, value: &Value) -> Result<Option<AddedToken>, Error> {
     match value {
         Value::Null => Ok(None),
@@ -232,7 +232,7 @@ fn token(path: &Path, key: &str, value: &Value) -> Result<Option<AddedToken>, Er
     }
 }
 
-/// A token with its properties. `special`: whether it is special where it does not say so.
+/// Parses a token with its properties. `special`: the default of that property.
 fn detailed(value: &Value, special: bool) -> Option<AddedToken> {
     let content = value.get("content")?.as_str()?;
     let flag = |name: &str, default: bool| match value.get(name) {

@@ -1,5 +1,5 @@
-//! Why `tokenizer.json` cannot be read. The library says that "data did not match any variant" of an enum; people need to
-//! know which part of the file is at fault.
+//! Explains why `tokenizer.json` cannot be read. The library only reports that "data did not match any variant" of an
+//! enum; this module names the invalid part of the file.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use tokenizers::{
     DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
 };
 
-/// A part of the file, how it is read, and what it may be.
+/// A part of the file, a test whether it can be read, and the permitted types.
 type Part = (&'static str, fn(&Value) -> bool, &'static str);
 
 const PARTS: [Part; 5] = [
@@ -40,7 +40,7 @@ fn can_be_read<T: DeserializeOwned>(part: &Value) -> bool {
     T::deserialize(part).is_ok()
 }
 
-/// The error about the first part that is at fault, or the library's own.
+/// Returns an error about the first invalid part, or the library's own error.
 pub(crate) fn explain(file: &[u8], source: tokenizers::Error) -> tokenizers::Error {
     let Ok(file) = serde_json::from_slice::<Value>(file) else { return source };
     for (name, read, expected) in PARTS {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_at_fault_is_named() {
+    fn the_invalid_part_is_named() {
         let file = json!({ "version": "1.0", "model": { "type": "WordLevel", "vocab": { "a": 0 }, "unk_token": "a" } });
         assert!(tokenizers::Tokenizer::from_bytes(file.to_string().as_bytes()).is_ok());
         for (part, value, expected) in [

@@ -1,38 +1,38 @@
-//! Where in the text of many tokens the text of each one ends.
+//! Finds the end of each token's text in the text of many tokens.
 //!
-//! Decoders look at neighbours: a character may be spelled by several tokens, a word may lose the space before it at the
-//! beginning of a text. So a token is decoded with a few before it, and what they add together counts. The work grows
-//! with the number of tokens, whatever they are.
+//! Decoders depend on neighbours: several tokens may spell one character, and the first word of a text may lose the
+//! space before it. Each token is therefore decoded together with a few tokens before it. The work is linear in the
+//! number of tokens.
 
-/// Tokens before those looked at that are decoded with them. Each spells a byte at least, and whoever reads UTF-8 from
-/// the middle is in step with who read it from the beginning after four.
+/// Number of preceding tokens that are decoded as context. Each token has at least one byte, and a UTF-8 decoder that
+/// starts anywhere is synchronised after four bytes.
 const CONTEXT: usize = 8;
 
-/// Up to how many tokens of an incomplete character are looked at one by one. UTF-8 needs four; what is longer is no
-/// text, and is looked at whenever its length has doubled.
+/// Number of tokens of an incomplete character up to which every length is tried. UTF-8 needs four; longer sequences
+/// are invalid and are tried whenever their length has doubled.
 const INCOMPLETE: usize = 8;
 
-/// What decoders write for bytes that are no character, or not yet one.
+/// Replacement that decoders write for invalid or incomplete bytes.
 const REPLACEMENT: char = '\u{FFFD}';
 
-/// For each of `ids`, all of which add to the text, the byte of `text` at which its text ends. `text` is what `decode` makes of
-/// all of them.
+/// For each of `ids`, all of which add to the text, returns the byte of `text` at which its text ends. `text` is the
+/// output of `decode` for all ids.
 ///
-/// The ends ascend to the length of `text`. Of a character that several tokens spell, all bytes belong to the last of
-/// them, and so do bytes that never become a character.
+/// The ends ascend to the length of `text`. If several tokens spell a character, all its bytes belong to the last of
+/// them; bytes that never become a character likewise.
 pub(crate) fn ends<E>(
     ids: &[u32],
     text: &str,
     decode: impl Fn(&[u32]) -> Result<String, E>,
 ) -> Result<Vec<u32>, E> {
     let mut ends: Vec<usize> = Vec::with_capacity(ids.len());
-    // Whether what came before ends in the middle of a character.
+    // Whether the previous text ends within a character.
     let (mut at, mut open) = (0, false);
     while at < ids.len() {
         let start = ends.last().copied().unwrap_or(0);
         let context = at.saturating_sub(CONTEXT);
         let before = length(&decode(&ids[context..at])?, open);
-        // A token, and those after it until there is a character more.
+        // A token and the following ones, until the text is longer by a character.
         let mut next = at;
         let mut reached = before;
         while next == at || (open && reached <= before) {
@@ -48,7 +48,7 @@ pub(crate) fn ends<E>(
         }
         at = next;
     }
-    // A decoder that looks further than assumed here must not lead out of the text.
+    // Clamp, in case a decoder depends on more context than assumed here.
     let mut ends: Vec<u32> = ends.into_iter().map(|end| end.min(text.len()) as u32).collect();
     if let Some(last) = ends.last_mut() {
         *last = text.len() as u32;
@@ -56,7 +56,7 @@ pub(crate) fn ends<E>(
     Ok(ends)
 }
 
-/// Bytes of a text, without a character at its end that is still `open`.
+/// Length of a text in bytes, without an incomplete (`open`) character at its end.
 fn length(text: &str, open: bool) -> usize {
     if open { text.trim_end_matches(REPLACEMENT).len() } else { text.len() }
 }
@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// Tokens are bytes, up to four in an id, as the decoder of byte-level vocabularies sees them.
+    /// Tokens are bytes, up to four per id, as in byte-level vocabularies.
     fn bytes(ids: &[u32]) -> Vec<u8> {
         ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take_while(|byte| *byte != 0)).collect()
     }
@@ -92,18 +92,18 @@ mod tests {
     }
 
     #[test]
-    fn a_character_ends_with_its_last_token() {
+    fn a_character_belongs_to_its_last_token() {
         assert_eq!(of(&[b"ab", b"c"]), [2, 3]);
         assert_eq!(of(&[b"a", b"\xE2\x82", b"\xAC", b"b"]), [1, 1, 4, 5]);
         assert_eq!(of(&[b" \xF0", b"\x9F", b"\x98", b"\x80!"]), [1, 1, 1, 6]);
         assert_eq!(of(&[b"\xC3", b"\xA9\xC3", b"\xA9"]), [0, 2, 4]);
-        assert_eq!(of(&[b"a", b"\xFF", b"\xFE", b"b"]), [1, 1, 7, 8], "bytes that are no character");
-        assert_eq!(of(&[b"a", b"\xE2\x82"]), [1, 4], "a character that is never complete");
+        assert_eq!(of(&[b"a", b"\xFF", b"\xFE", b"b"]), [1, 1, 7, 8], "invalid bytes");
+        assert_eq!(of(&[b"a", b"\xE2\x82"]), [1, 4], "an incomplete character");
         assert_eq!(of(&[]), [0_u32; 0]);
     }
 
     #[test]
-    fn the_work_grows_with_the_number_of_tokens() {
+    fn the_work_is_linear_in_the_number_of_tokens() {
         for bytes in [&b"\xFF"[..], b"\x80", b"\xE2", b"a", b"\xC3\xA9\xC3"] {
             let work = |count: usize| {
                 let (ids, decoded) = (vec![token(bytes); count], Cell::new(0));
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_cut_anywhere_ends_where_its_characters_do(text in "[aé€😀 ]{0,24}", cuts in any::<u64>()) {
+        fn tokens_end_with_their_last_complete_character(text in "[aé€😀 ]{0,24}", cuts in any::<u64>()) {
             let mut tokens: Vec<Vec<u8>> = vec![];
             for (at, &byte) in text.as_bytes().iter().enumerate() {
                 match tokens.last_mut() {
@@ -140,7 +140,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_keep_the_rules(tokens in prop::collection::vec(prop::collection::vec(1_u8.., 1..4), 0..40)) {
+        fn ends_of_arbitrary_bytes_are_valid(tokens in prop::collection::vec(prop::collection::vec(1_u8.., 1..4), 0..40)) {
             let ids: Vec<u32> = tokens.iter().map(|bytes| token(bytes)).collect();
             let Ok(text) = lossy(&ids);
             let Ok(ends) = ends(&ids, &text, lossy);

@@ -1,4 +1,4 @@
-//! The files of a model folder that say how text becomes tokens.
+//! The tokenizer's files in a model folder.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,8 +16,8 @@ pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
 
-/// Everything of a tokenizer that a policy version carries along, beside the folder of further templates. The model's own
-/// files are not among them.
+/// Tokenizer files that are copied into every policy version, in addition to the folder of additional templates. The
+/// model's own files are not included.
 const COPIED: [&str; 8] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -29,18 +29,18 @@ const COPIED: [&str; 8] = [
     "merges.txt",
 ];
 
-/// A configuration as it is in its file.
+/// A configuration file as a JSON object.
 pub(crate) type Config = Map<String, Value>;
 
-/// The tokenizer's files in a model folder, as far as they are there, by their paths within it, such as `tokenizer.json`
-/// and `additional_chat_templates/tool_use.jinja`.
+/// Returns the tokenizer files that exist in a model folder, as relative paths such as `tokenizer.json` and
+/// `additional_chat_templates/tool_use.jinja`.
 pub fn tokenizer_files(folder: &Path) -> Result<Vec<String>, Error> {
     let own = COPIED.into_iter().filter(|name| folder.join(name).is_file()).map(str::to_owned);
     let further = further(folder)?.into_iter();
     Ok(own.chain(further.map(|(name, _)| format!("{ADDITIONAL}/{name}.jinja"))).collect())
 }
 
-/// Copies the tokenizer's files, as far as they are there, from one model folder into another.
+/// Copies the existing tokenizer files from one model folder into another.
 pub fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
     for name in tokenizer_files(from)? {
         let (source_path, path) = (from.join(&name), to.join(&name));
@@ -51,13 +51,13 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the files say.
+/// Parsed contents of the files.
 pub(crate) struct Folder {
     pub(crate) tokenizer: Vec<u8>,
-    /// The file of the chat template, and the template.
+    /// The chat template and its file.
     pub(crate) chat_template: Choice<(std::path::PathBuf, String)>,
     pub(crate) declarations: Declarations,
-    /// Whether special tokens that are written out in a text are text like any other.
+    /// Whether special tokens written out in a text are encoded as ordinary text.
     pub(crate) split_special_tokens: bool,
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) padding_ids: Vec<u32>,
@@ -81,7 +81,7 @@ impl Folder {
         for name in [GENERATION_CONFIG, MODEL_CONFIG] {
             let path = folder.join(name);
             stop_token_ids.extend(end_tokens(&path)?);
-            // Some folders have -1 here for none.
+            // Some folders have -1 here for no padding token.
             let padding = read_config(&path)?.get("pad_token_id").and_then(Value::as_u64);
             padding_ids.extend(padding.and_then(|id| u32::try_from(id).ok()));
         }
@@ -96,7 +96,7 @@ impl Folder {
     }
 }
 
-/// `eos_token_id` of a configuration: one or several.
+/// Reads `eos_token_id` of a configuration: one id or several.
 fn end_tokens(path: &Path) -> Result<Vec<u32>, Error> {
     let key = "eos_token_id";
     let config = read_config(path)?;
@@ -109,7 +109,7 @@ fn end_tokens(path: &Path) -> Result<Vec<u32>, Error> {
     ids.ok_or_else(|| wrong(path, key, value, "a token id or a list of token ids"))
 }
 
-/// The bytes of a file, none where there is none.
+/// Reads a file; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -118,7 +118,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// The keys of a JSON object, none where there is no file.
+/// Reads a JSON object; empty if the file does not exist.
 pub(crate) fn read_config(path: &Path) -> Result<Config, Error> {
     let Some(bytes) = read(path)? else { return Ok(Config::new()) };
     lfs::refuse(&bytes, path)?;
@@ -126,7 +126,7 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Error> {
     parsed.map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// The refusal of a value that a key of a file has.
+/// Returns the error for an invalid value of a key.
 pub(crate) fn wrong(path: &Path, key: &str, value: &Value, expected: &'static str) -> Error {
     let value: String = value.to_string().chars().take(200).collect();
     Error::Value { path: path.to_owned(), key: key.into(), value: value.into(), expected }

@@ -1,21 +1,20 @@
-//! What a chat template writes after the messages, where the assistant is to go on.
+//! The generation prompt: the text that a chat template writes after the messages.
 
 use crate::{Error, Message, Tokenizer, Variables};
 
-/// Ends the content of the last message where it has to be found again. No text has these private characters in this
-/// order.
+/// Marks the end of the last message's content. Texts do not contain this sequence of private-use characters.
 const MARK: &str = "\u{E0F1}\u{F8D3}\u{E0F1}";
 
 impl Tokenizer {
     /// Returns the end of [`Self::render`] that belongs to the completion: the generation prompt, such as
-    /// `<|im_start|>assistant\n<think>\n`. What messages say is never part of it.
+    /// `<|im_start|>assistant\n<think>\n`. It never contains message content.
     ///
-    /// It is what `add_generation_prompt` adds to the rendered messages. Where the template ignores the variable, or
-    /// renders the messages otherwise without it, it is what follows the content of the last message.
+    /// It is the text that `add_generation_prompt` appends to the rendered messages. If the template ignores the
+    /// variable, or renders the messages differently without it, it is the text after the content of the last message.
     pub fn generation_prompt(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
         let prompt = self.render(messages, variables)?;
         let without = Variables { add_generation_prompt: false, ..variables.clone() };
-        // A template may refuse a conversation that ends with the user.
+        // A template may reject a conversation that ends with the user.
         if let Ok(conversation) = self.render(messages, &without)
             && let Some(added) = prompt.strip_prefix(&conversation)
             && !added.is_empty()

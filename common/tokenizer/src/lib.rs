@@ -1,7 +1,7 @@
 //! Tokenizers and chat templates of Hugging Face model folders.
 //!
-//! There is one way from messages to token ids, which training, rollouts and evaluation share. Nothing here depends on
-//! the day or on libtorch.
+//! Training, rollouts and evaluation convert messages to token ids with the same function. The result does not depend
+//! on the date, and the crate does not depend on libtorch.
 
 mod chat;
 mod declarations;
@@ -29,7 +29,7 @@ use guard::guarded;
 use template::ChatTemplate;
 use templates::Choice;
 
-/// What reads `tokenizer.json`.
+/// Name in errors of the library that reads `tokenizer.json`.
 const VOCABULARY: &str = "the tokenizer";
 
 /// The tokenizer and the chat template of a model folder.
@@ -41,12 +41,12 @@ pub struct Tokenizer {
     stop_token_ids: Vec<u32>,
     end_of_turn_id: Option<u32>,
     vocab_size: usize,
-    /// The tokens that add nothing to a completion's text: stop tokens, and special padding tokens.
+    /// Tokens that add nothing to a completion's text: stop tokens and special padding tokens.
     silent_ids: BTreeSet<u32>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, as far as they are there, `tokenizer_config.json`, `special_tokens_map.json`,
+    /// Reads `tokenizer.json` and, if they exist, `tokenizer_config.json`, `special_tokens_map.json`,
     /// `added_tokens.json`, `chat_template.jinja`, `additional_chat_templates/default.jinja`, `generation_config.json` and
     /// `config.json`.
     pub fn load(folder: &Path) -> Result<Self, Error> {
@@ -54,7 +54,7 @@ impl Tokenizer {
         let path = folder.join("tokenizer.json");
         let parse = || {
             let mut tokenizer = tokenizers::Tokenizer::from_bytes(&files.tokenizer)?;
-            // Some folders carry the padding and truncation of their training: lengths are the run's business here.
+            // Some folders contain padding and truncation settings of their training; the run defines lengths instead.
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None)?;
             tokenizer.set_encode_special_tokens(files.split_special_tokens);
@@ -73,7 +73,7 @@ impl Tokenizer {
         let padding = |tokenizer: &tokenizers::Tokenizer| -> BTreeSet<u32> {
             named(tokenizer, "pad_token").into_iter().chain(files.padding_ids.iter().copied()).collect()
         };
-        // Some folders declare a word of the vocabulary as their padding token: it remains text.
+        // Some folders declare a word of the vocabulary as the padding token; it remains text.
         let added = tokenizer.get_added_tokens_decoder();
         let is_word = |id: &u32| {
             tokenizer.id_to_token(*id).is_some() && !added.get(id).is_some_and(|token| token.special)
@@ -104,15 +104,16 @@ impl Tokenizer {
         })
     }
 
-    /// Token ids of a text. Nothing is added to it; special tokens written out in it are recognised.
+    /// Returns the token ids of a text. No special tokens are added; special tokens written out in the text are
+    /// recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let encoding = guarded(&self.folder, VOCABULARY, || self.vocabulary.encode_fast(text, false))?;
         let encoding = encoding.map_err(|source| Error::Encode { bytes: text.len(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Returns the text of token ids as Transformers decodes them, with or without special tokens. Ids that no token has
-    /// are left out. The text of a completion is that of [`Self::decode_with_ends`].
+    /// Returns the text of token ids as Transformers decodes them, with or without special tokens. Unknown ids are
+    /// skipped. For the text of a completion use [`Self::decode_with_ends`].
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, Error> {
         let text = guarded(&self.folder, VOCABULARY, || self.vocabulary.decode(token_ids, skip_special))?;
         text.map_err(|source| Error::Decode { tokens: token_ids.len(), source })
@@ -121,9 +122,9 @@ impl Tokenizer {
     /// Returns the text of a completion as the policy wrote it, and for each id the byte of the text at which its own text
     /// ends: ascending, the last is the length of the text.
     ///
-    /// Special tokens are part of the text, think tags and items among them; only stop tokens, special padding tokens and
-    /// ids that no token has add nothing to it and end where the token before them does. Of a character that several
-    /// tokens spell, all bytes belong to the last of them.
+    /// Special tokens are part of the text, including think tags and items. Stop tokens, special padding tokens and
+    /// unknown ids add nothing and end where the previous token does. If several tokens spell a character, all its
+    /// bytes belong to the last of them.
     pub fn decode_with_ends(&self, token_ids: &[u32]) -> Result<(String, Vec<u32>), Error> {
         let speaks = |id: u32| !self.silent_ids.contains(&id) && self.vocabulary.id_to_token(id).is_some();
         let spoken: Vec<u32> = token_ids.iter().copied().filter(|&id| speaks(id)).collect();
@@ -140,7 +141,7 @@ impl Tokenizer {
         Ok((text, ends))
     }
 
-    /// The text of messages by the chat template.
+    /// Renders messages with the chat template.
     pub fn render(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
         let template = self.template()?;
         if messages.is_empty() {
@@ -160,14 +161,13 @@ impl Tokenizer {
         }
     }
 
-    /// Checks that the folder has a chat template and a token that ends a completion: what sampling and training need
-    /// before they start.
+    /// Checks that the folder has a chat template and a stop token, which sampling and training require.
     pub fn check_for_training(&self) -> Result<(), Error> {
         self.template()?;
         self.check_stop_tokens()
     }
 
-    /// Checks that a token ends a completion.
+    /// Checks that the tokenizer has a stop token.
     pub fn check_stop_tokens(&self) -> Result<(), Error> {
         if self.stop_token_ids.is_empty() {
             return Err(Error::NoStopToken { path: self.folder.clone() });
@@ -175,29 +175,29 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Token ids of messages: [`Self::render`], then [`Self::encode`].
+    /// Returns the token ids of messages: [`Self::render`], then [`Self::encode`].
     pub fn encode_chat(&self, messages: &[Message], variables: &Variables) -> Result<Vec<u32>, Error> {
         self.encode(&self.render(messages, variables)?)
     }
 
-    /// The tokens that end a completion, ascending: `eos_token_id` of `generation_config.json` and `config.json`, and the
+    /// Returns the stop tokens, ascending: `eos_token_id` of `generation_config.json` and `config.json`, and the
     /// tokenizer's end token.
     pub fn stop_token_ids(&self) -> &[u32] {
         &self.stop_token_ids
     }
 
-    /// The token that a completion is taught to end with: the tokenizer's end token, or else the first that
-    /// `generation_config.json` or `config.json` names.
+    /// Returns the token that training appends to a completion: the tokenizer's end token, or else the first one in
+    /// `generation_config.json` or `config.json`.
     pub fn end_of_turn_id(&self) -> Option<u32> {
         self.end_of_turn_id
     }
 
-    /// The id of a token written as in the vocabulary, such as `<|im_end|>`.
+    /// Returns the id of a token, written as in the vocabulary, such as `<|im_end|>`.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.vocabulary.token_to_id(token)
     }
 
-    /// One more than the largest token id: what the vocabulary of a policy has to have at least.
+    /// Returns the largest token id plus one: the minimum size of a policy's vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }

@@ -1,4 +1,4 @@
-//! Chat templates: messages and variables to text, by [`podium_jinja`].
+//! Chat templates: renders messages and variables to text with [`podium_jinja`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,30 +12,30 @@ use serde_json::{Map, Value, json};
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The content.
     pub content: String,
 }
 
 impl Message {
-    /// A message of the role `system`, `user` or `assistant`.
+    /// Creates a message with the role `system`, `user` or `assistant`.
     pub fn new(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.to_owned(), content: content.into() }
     }
 }
 
-/// What a template knows besides the messages.
+/// Variables of a template other than the messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Variables {
-    /// Whether the text ends where the assistant is to begin.
+    /// Whether to append the generation prompt.
     pub add_generation_prompt: bool,
-    /// Whether the assistant is to reason first; none leaves it to the template.
+    /// Whether the assistant reasons first; `None` leaves it to the template.
     pub enable_thinking: Option<bool>,
-    /// Further variables of the template. They win over those above.
+    /// Additional variables, which override those above.
     pub extra: Map<String, Value>,
 }
 
 impl Variables {
-    /// Those of a prompt, after which the assistant is to begin.
+    /// Returns the variables of a prompt, after which the assistant continues.
     pub fn prompt(enable_thinking: Option<bool>, extra: &BTreeMap<String, Value>) -> Self {
         let extra = extra.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         Self { add_generation_prompt: true, enable_thinking, extra }
@@ -45,10 +45,10 @@ impl Variables {
 /// The chat template of a folder.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
-    /// The file that has it.
+    /// The file of the template.
     pub(crate) path: PathBuf,
     template: Template,
-    /// Variables that every rendering has, by name: special tokens, and what Transformers passes where nothing is given.
+    /// Variables of every rendering, by name: special tokens, and the defaults of Transformers.
     variables: Map<String, Value>,
 }
 

@@ -1,5 +1,5 @@
-//! Which chat template a folder has, by the rules of Transformers: files win over `tokenizer_config.json`, and of several
-//! templates the one named `default` is taken.
+//! Selects the chat template of a folder by the rules of Transformers: files take precedence over
+//! `tokenizer_config.json`, and of several templates the one named `default` is used.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,25 +12,25 @@ use crate::files::{Config, TOKENIZER_CONFIG, wrong};
 
 pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
-/// The folder of further templates.
+/// The folder of additional templates.
 pub(crate) const ADDITIONAL: &str = "additional_chat_templates";
 
-/// The ending of their names.
+/// The extension of their names.
 const JINJA: &str = ".jinja";
 
 /// The chat template of a folder.
 #[derive(Debug)]
 pub(crate) enum Choice<T> {
-    /// One is chosen.
+    /// The selected template.
     Template(T),
-    /// There is none.
+    /// There is no template.
     None,
-    /// There are several, none of which is the default: where they are, and their names.
+    /// There are several templates without a default: their location and names.
     NoDefault(PathBuf, Vec<String>),
 }
 
 impl<T> Choice<T> {
-    /// Turns the template into something else, if there is one.
+    /// Converts the template, if there is one.
     pub(crate) fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Choice<U>, E> {
         Ok(match self {
             Self::Template(template) => Choice::Template(map(template)?),
@@ -40,12 +40,12 @@ impl<T> Choice<T> {
     }
 }
 
-/// The template that Transformers takes, with the file that has it.
+/// Selects the same template as Transformers, with its file.
 pub(crate) fn choose(folder: &Path, config: &Config) -> Result<Choice<(PathBuf, String)>, Error> {
     let own = folder.join(CHAT_TEMPLATE);
     let further = further(folder)?;
     if own.exists() || !further.is_empty() {
-        // A file named default in the folder wins over the file beside it.
+        // A file named default in the folder takes precedence over chat_template.jinja.
         let default = further.iter().find(|(name, _)| name == "default").map(|(_, path)| path.clone());
         let Some(path) = default.or_else(|| own.exists().then_some(own)) else {
             let names = further.into_iter().map(|(name, _)| name).collect();
@@ -72,7 +72,7 @@ pub(crate) fn choose(folder: &Path, config: &Config) -> Result<Choice<(PathBuf, 
         }
         Some(other) => return Err(wrong(&path, key, other, expected)),
     };
-    // Of equal names the last one counts.
+    // Of equal names the last one is used.
     match named.iter().rev().find(|(name, _)| *name == "default") {
         Some((_, Value::String(source))) => Ok(Choice::Template((path, source.clone()))),
         Some((name, other)) => Err(wrong(&path, &format!("{key}.{name}"), other, "a template")),
@@ -80,7 +80,7 @@ pub(crate) fn choose(folder: &Path, config: &Config) -> Result<Choice<(PathBuf, 
     }
 }
 
-/// The further templates of a folder by name.
+/// Returns the additional templates of a folder by name.
 pub(crate) fn further(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let path = folder.join(ADDITIONAL);
     let failed = |source| Error::File { action: "read", path: path.clone(), source };
@@ -104,7 +104,7 @@ pub(crate) fn further(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     Ok(templates)
 }
 
-/// A text file, which has to be UTF-8 from beginning to end.
+/// Reads a text file, which has to be UTF-8.
 fn read_text(path: &Path) -> Result<String, Error> {
     let bytes =
         fs::read(path).map_err(|source| Error::File { action: "read", path: path.to_owned(), source })?;

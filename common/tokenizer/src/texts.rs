@@ -1,19 +1,18 @@
-//! What each token adds to a text, in bytes.
+//! The bytes that each token adds to a text.
 
 use tokenizers::{Decoder as _, DecoderWrapper, NormalizedString, Normalizer as _};
 
 use crate::guard::guarded;
 use crate::{Error, Tokenizer, VOCABULARY};
 
-/// Stands before a token whose text is asked for: the first token of a text may be decoded in another way.
+/// Decoded before each token, since the first token of a text may be decoded differently.
 const BEFORE: &str = "a";
 
 impl Tokenizer {
-    /// For each token id the bytes that the token adds to a completion's text that has begun; `None` for stop tokens and
-    /// special padding tokens, which add nothing, and for ids that no token has.
+    /// For each token id, returns the bytes that the token adds to the text of a completion after its first token;
+    /// `None` for stop tokens and special padding tokens, which add nothing, and for unknown ids.
     ///
-    /// One token's bytes need not be UTF-8. White space at the very beginning of a text may be missing from what
-    /// [`Self::decode_with_ends`] gives.
+    /// One token's bytes need not be UTF-8. [`Self::decode_with_ends`] may omit white space at the beginning of a text.
     pub fn token_texts(&self) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let decoder = self.vocabulary.get_decoder();
         if let Some(name) = decoder.and_then(dependent) {
@@ -27,7 +26,7 @@ impl Tokenizer {
         guarded(&self.folder, VOCABULARY, texts)?.map_err(|source| Error::Decode { tokens: 1, source })
     }
 
-    /// The form in which tokens spell `text`: normalised, where every token is a sequence of bytes.
+    /// Returns `text` as tokens spell it: normalised if every token is a sequence of bytes.
     pub fn normalized(&self, text: &str) -> Result<String, Error> {
         let bytewise = matches!(self.vocabulary.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let Some(normalizer) = self.vocabulary.get_normalizer().filter(|_| bytewise) else {
@@ -42,7 +41,7 @@ impl Tokenizer {
     }
 }
 
-/// The kind of a decoder in whose texts a token's bytes depend on more than the token.
+/// Returns the name of a decoder with which a token's bytes depend on its neighbours.
 fn dependent(decoder: &DecoderWrapper) -> Option<&'static str> {
     match decoder {
         DecoderWrapper::BPE(_) => Some("BPEDecoder"),
@@ -77,8 +76,8 @@ fn bytes(decoder: Option<&DecoderWrapper>, token: &str) -> tokenizers::Result<Ve
         .ok_or_else(|| format!("{token:?} changes the token before it").into())
 }
 
-/// The byte that a character stands for in byte-level vocabularies (GPT-2): printable ones for themselves, the others for
-/// those from 256 on, in order.
+/// Returns the byte of a character in byte-level vocabularies (GPT-2): printable bytes have their own character, the
+/// others have those from 256 on, in order.
 fn byte_of(character: char) -> Option<u8> {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let code = u32::from(character);
@@ -96,7 +95,7 @@ fn falls_back(decoder: &DecoderWrapper) -> bool {
     }
 }
 
-/// The byte of a token such as `<0x0A>`.
+/// Returns the byte of a token such as `<0x0A>`.
 fn fallback(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?

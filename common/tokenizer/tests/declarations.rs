@@ -1,5 +1,5 @@
-//! Tokens and templates that are declared outside of `tokenizer.json`. The expected values are what Transformers 5.23
-//! makes of the same folders (`AutoTokenizer`, `apply_chat_template`).
+//! Tokens and templates that are declared outside of `tokenizer.json`. The expected values are the results of
+//! Transformers 5.23 for the same folders (`AutoTokenizer`, `apply_chat_template`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -31,7 +31,7 @@ fn tokenizer_json() -> Value {
     })
 }
 
-/// A folder with these files beside `tokenizer.json`; text that is no JSON is written as it is.
+/// A folder with these files beside `tokenizer.json`; JSON strings are written as raw text.
 fn folder(files: &[(&str, Value)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
@@ -67,14 +67,15 @@ fn render(tokenizer: &Tokenizer) -> Result<String, Error> {
     tokenizer.render(&[Message::new("user", "hi")], &Variables::default())
 }
 
-/// What a template sees of the named tokens.
+/// A template that prints the named tokens.
 const NAMES: &str = "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ boi_token }}|\
     {{ extra_special_tokens }}|{{ additional_special_tokens }}";
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn declared_tokens_get_the_ids_that_transformers_gives_them() {
-    // The ids of <end>, <think>, <new>, <img> and <x>, where the tokenizer knows them; the stop token; the template.
+    // The ids of <end>, <think>, <new>, <img> and <x> that the tokenizer assigns; the stop tokens; the template's
+    // output.
     type Expected = ([Option<u32>; 3], &'static [u32], &'static str);
     type Case<'a> = (&'a str, Value, &'a [(&'a str, Value)], Expected);
     let cases: [Case<'_>; 22] = [
@@ -87,13 +88,13 @@ fn declared_tokens_get_the_ids_that_transformers_gives_them() {
         ),
         ("a new end", json!({ "eos_token": "<new>" }), &[], ([Some(6), None, None], &[6], "|<new>|||||")),
         (
-            "the map wins",
+            "the map takes precedence",
             json!({ "eos_token": "<end>" }),
             &[(MAP, json!({ "eos_token": "<new>" }))],
             ([Some(6), None, None], &[6], "|<new>|||||"),
         ),
         (
-            "null in the map wins",
+            "null in the map takes precedence",
             json!({ "eos_token": "<end>" }),
             &[(MAP, json!({ "eos_token": null }))],
             ([None; 3], &[], "||||||"),
@@ -105,7 +106,7 @@ fn declared_tokens_get_the_ids_that_transformers_gives_them() {
             ([None; 3], &[4], "|<end>|||||"),
         ),
         (
-            "a decoder wins over the map",
+            "a decoder takes precedence over the map",
             json!({ "eos_token": "<end>", "added_tokens_decoder": { "4": plain("<end>", true) } }),
             &[(MAP, json!({ "eos_token": "<new>", "pad_token": "<x>" })), (ADDED, json!({ "<img>": 6 }))],
             ([None; 3], &[4], "|<end>|||||"),
@@ -147,7 +148,7 @@ fn declared_tokens_get_the_ids_that_transformers_gives_them() {
             ([Some(7), Some(6), None], &[4], "|<end>||<img>|<new>||"),
         ),
         (
-            "extra tokens win over additional ones",
+            "extra tokens take precedence over additional ones",
             json!({ "eos_token": "<end>", "additional_special_tokens": ["<new>"], "extra_special_tokens": ["<img>"] }),
             &[],
             ([None, Some(6), None], &[4], "|<end>|||||"),
@@ -168,13 +169,13 @@ fn declared_tokens_get_the_ids_that_transformers_gives_them() {
             ([Some(6), None, None], &[6], "|<new>|||||"),
         ),
         (
-            "a name of its own",
+            "a model-specific name",
             json!({ "eos_token": "<end>", "image_token": "<img>" }),
             &[],
             ([None, Some(6), None], &[4], "|<end>||<img>|||"),
         ),
         (
-            "a name of its own in the map",
+            "a model-specific name in the map",
             json!({ "eos_token": "<end>" }),
             &[(MAP, json!({ "image_token": plain("<img>", true) }))],
             ([None, Some(6), None], &[4], "|<end>||<img>|||"),
@@ -215,14 +216,14 @@ fn declared_tokens_get_the_ids_that_transformers_gives_them() {
 }
 
 #[test]
-fn special_tokens_can_be_text_like_any_other() {
+fn special_tokens_can_be_split_like_text() {
     let config = |split: bool| json!({ "eos_token": "<end>", "split_special_tokens": split });
     assert_eq!(load(&[(CONFIG, config(false))]).encode("red <end>").unwrap(), [1, 4]);
     assert_eq!(load(&[(CONFIG, config(true))]).encode("red <end>").unwrap(), [1, 0, 0, 0]);
 }
 
 #[test]
-fn what_cannot_be_represented_is_refused_by_file_key_and_value() {
+fn unsupported_values_are_rejected_by_file_key_and_value() {
     let cases: [(&str, Value, &str, &str); 10] = [
         (CONFIG, json!({ "eos_token": 4 }), "eos_token", "4"),
         (
@@ -253,7 +254,7 @@ fn what_cannot_be_represented_is_refused_by_file_key_and_value() {
             "{error}"
         );
     }
-    // Transformers gives the token the id 6, whatever the file says.
+    // Transformers assigns the id 6, independent of the declared id.
     for (file, content) in [
         (ADDED, json!({ "<new>": 9 })),
         (CONFIG, json!({ "added_tokens_decoder": { "9": plain("<new>", true) } })),
@@ -323,7 +324,7 @@ fn templates_are_chosen_as_transformers_chooses_them() {
 }
 
 #[test]
-fn newlines_of_any_kind_are_one_newline() {
+fn newlines_are_normalized() {
     let template = "a\r\n{% if true %}\r\nb\r\n{% endif %}\r\nc\rd'\r\n\r\n";
     let file = load(&[("chat_template.jinja", template.into())]);
     let config = load(&[(CONFIG, json!({ "chat_template": template }))]);
@@ -332,7 +333,7 @@ fn newlines_of_any_kind_are_one_newline() {
 }
 
 #[test]
-fn a_template_that_is_not_utf_8_is_refused() {
+fn a_template_that_is_not_utf_8_is_rejected() {
     let folder = folder(&[]);
     fs::write(folder.path().join("chat_template.jinja"), b"ab\xFFc").unwrap();
     let error = Tokenizer::load(folder.path()).unwrap_err();
@@ -343,7 +344,7 @@ fn a_template_that_is_not_utf_8_is_refused() {
 }
 
 #[test]
-fn completions_have_to_end() {
+fn a_stop_token_is_required() {
     let silent = load(&[(CONFIG, json!({ "chat_template": "t" }))]);
     assert!(matches!(silent.check_for_training(), Err(Error::NoStopToken { .. })));
     let config = json!({ "chat_template": "t", "eos_token": "<end>" });
@@ -354,7 +355,7 @@ fn completions_have_to_end() {
 }
 
 #[test]
-fn tools_and_documents_are_none_and_messages_are_needed() {
+fn tools_and_documents_are_none_and_messages_are_required() {
     let template =
         "{{ tools }}{{ documents is none }}{% if tools is iterable %}x{% endif %}{{ messages[0] }}";
     let tokenizer = load(&[("chat_template.jinja", template.into())]);

@@ -1,4 +1,4 @@
-//! Model folders written by the tests: encoding, decoding, templates, stop tokens, and what is refused.
+//! Model folders: encoding, decoding, templates, stop tokens, and rejected files.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -63,10 +63,10 @@ fn messages() -> Vec<Message> {
 }
 
 #[test]
-fn texts_become_tokens_and_texts_again() {
+fn texts_round_trip_through_tokens() {
     let tokenizer = load(&folder(&[]));
     let ids = tokenizer.encode("blue <think> red green <end> what").unwrap();
-    assert_eq!(ids, [3, 5, 1, 2, 4, 0], "neither padded nor cut");
+    assert_eq!(ids, [3, 5, 1, 2, 4, 0], "neither padded nor truncated");
     assert_eq!(tokenizer.decode(&ids, false).unwrap(), "blue <think> red green <end> <unknown>");
     assert_eq!(tokenizer.decode(&ids[..5], true).unwrap(), "blue <think> red green");
     assert_eq!(tokenizer.encode("").unwrap(), [0_u32; 0]);
@@ -75,16 +75,16 @@ fn texts_become_tokens_and_texts_again() {
 }
 
 #[test]
-fn the_ends_of_tokens_are_found_in_their_text() {
+fn decoding_returns_the_end_of_each_token() {
     let stop = ("tokenizer_config.json", json!({ "eos_token": "<end>" }));
     let tokenizer = load(&folder(std::slice::from_ref(&stop)));
-    // "blue <think> red" with stop tokens and unknown ids around.
+    // "blue <think> red" surrounded by stop tokens and unknown ids.
     let (text, ends) = tokenizer.decode_with_ends(&[4, 3, 5, 99, 1, 4]).unwrap();
     assert_eq!((text.as_str(), ends), ("blue <think> red", vec![0, 4, 12, 12, 16, 16]));
     assert_eq!(tokenizer.decode_with_ends(&[4]).unwrap(), (String::new(), vec![0]));
     assert_eq!(tokenizer.decode_with_ends(&[]).unwrap(), (String::new(), vec![]));
 
-    // Spaces belong to the word after them, but for the first; bytes make up what the vocabulary lacks.
+    // Words include the space before them, except for the first; byte tokens spell other characters.
     let mut llama = tokenizer_json();
     llama["model"] = json!({
         "type": "BPE", "byte_fallback": true, "unk_token": null, "merges": [],
@@ -107,7 +107,7 @@ fn the_ends_of_tokens_are_found_in_their_text() {
     }
 }
 
-/// A tokenizer of the folder's words in which all added tokens are special: think tags, an item, padding.
+/// A tokenizer in which all added tokens are special: think tags, an item, padding.
 fn with_special_tokens(eos: &str, padding: &str) -> Tokenizer {
     let mut file = tokenizer_json();
     let added: Vec<Value> = ["<end>", "<think>", "</think>", "[ITEM_7]", "<pad>", "<|im_start|>"]
@@ -126,7 +126,7 @@ fn with_special_tokens(eos: &str, padding: &str) -> Tokenizer {
 }
 
 #[test]
-fn special_tokens_are_part_of_a_completion_but_for_stop_and_padding_tokens() {
+fn completions_include_special_tokens_except_stop_and_padding() {
     let tokenizer = with_special_tokens("<end>", "<pad>");
     let ids = [8, 5, 3, 6, 7, 9, 8, 4];
     let (text, ends) = tokenizer.decode_with_ends(&ids).unwrap();
@@ -138,7 +138,7 @@ fn special_tokens_are_part_of_a_completion_but_for_stop_and_padding_tokens() {
     assert_eq!(texts[7].as_deref(), Some(b" [ITEM_7]".as_slice()));
     assert_eq!((&texts[4], &texts[8]), (&None, &None));
 
-    // A stop token ends a completion whatever it looks like; a word that pads is still a word.
+    // Any stop token ends a completion; a padding token from the vocabulary remains text.
     let words = with_special_tokens("green", "red");
     assert_eq!(words.decode_with_ends(&[1, 3, 2]).unwrap(), ("red blue".to_owned(), vec![3, 8, 8]));
     assert_eq!((&words.token_texts().unwrap()[2], words.stop_token_ids()), (&None, &[2_u32][..]));
@@ -151,7 +151,7 @@ fn special_tokens_are_part_of_a_completion_but_for_stop_and_padding_tokens() {
 }
 
 #[test]
-fn the_generation_prompt_is_what_follows_the_messages() {
+fn the_generation_prompt_follows_the_messages() {
     let plain = "{% for message in messages %}{{ message.content | trim }}<end>{% endfor %}";
     let asks = |end: &str| format!("{plain}{{% if add_generation_prompt %}}{end}{{% endif %}}");
     let conversation = vec![Message::new("system", "red"), Message::new("user", "blue <think> \n")];
@@ -164,14 +164,14 @@ fn the_generation_prompt_is_what_follows_the_messages() {
     let switch = asks("<a>{% if enable_thinking is false %}<think></think>{% endif %}");
     assert_eq!(prompt(&switch, None), "<a>");
     assert_eq!(prompt(&switch, Some(false)), "<a><think></think>");
-    // Templates that do not look at add_generation_prompt, refuse it, or render otherwise without it.
+    // Templates that ignore add_generation_prompt, reject it, or render differently without it.
     assert_eq!(prompt(&format!("{plain}<a><think>"), None), "<end><a><think>");
-    assert_eq!(prompt(plain, None), "<end>", "a tag of the user's is none of the template's");
+    assert_eq!(prompt(plain, None), "<end>", "a user's tag does not belong to the template");
     let refuses = "{% if not add_generation_prompt %}{{ raise_exception('no') }}{% endif %}";
     assert_eq!(prompt(&format!("{refuses}{plain}<a>"), None), "<end><a>");
     let ends = format!("{plain}{{% if add_generation_prompt %}}<think>{{% else %}}over{{% endif %}}");
     assert_eq!(prompt(&ends, None), "<end><think>");
-    assert_eq!(prompt("the same for all <think>", None), "", "messages that are not rendered");
+    assert_eq!(prompt("the same for all <think>", None), "", "the template does not render messages");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn stop_tokens_come_from_all_files() {
 }
 
 #[test]
-fn templates_see_messages_variables_and_special_tokens() {
+fn templates_receive_messages_variables_and_special_tokens() {
     let tokenizer = with_template(
         "{%- for message in messages %}\n\
          {{- message.role.upper() + ':' + message['content'] + eos_token }}\n\
@@ -206,7 +206,7 @@ fn templates_see_messages_variables_and_special_tokens() {
 }
 
 #[test]
-fn json_is_written_as_python_writes_it() {
+fn json_matches_python() {
     let tokenizer = with_template("{{ messages | tojson }}{{ messages[1].content.split('<')[0].rstrip() }}");
     assert_eq!(
         tokenizer.render(&messages(), &Variables::default()).unwrap(),
@@ -220,7 +220,7 @@ fn json_is_written_as_python_writes_it() {
 }
 
 #[test]
-fn a_template_can_refuse() {
+fn a_template_can_reject_messages() {
     let tokenizer = with_template("{{ raise_exception('roles must alternate') }}");
     let error = tokenizer.render(&messages(), &Variables::default()).unwrap_err();
     assert!(matches!(&error, Error::Render { path, source }
@@ -228,7 +228,7 @@ fn a_template_can_refuse() {
 }
 
 #[test]
-fn folders_that_cannot_be_used_are_refused_by_file() {
+fn unusable_folders_are_rejected_by_file() {
     let refused = |files: &[(&str, Value)]| Tokenizer::load(folder(files).path()).unwrap_err();
     let missing = Tokenizer::load(Path::new("/no/such/folder")).unwrap_err();
     assert!(matches!(missing, Error::File { path, .. } if path.ends_with("tokenizer.json")));
@@ -248,11 +248,11 @@ fn folders_that_cannot_be_used_are_refused_by_file() {
 }
 
 #[test]
-fn what_libraries_panic_over_is_an_error() {
+fn library_panics_become_errors() {
     let cut = load_error(r#"{"decoder":{"type":"#);
     assert!(matches!(&cut, Error::Library { library: "the tokenizer", .. }), "{cut}");
 
-    // Sixty characters in 2^60 ways: the library of regular expressions gives up.
+    // Sixty characters match in 2^60 ways: the regular expression library gives up.
     let mut hostile = tokenizer_json();
     let pattern = json!({ "Regex": "^(?:a|a)*$" });
     hostile["pre_tokenizer"] =
@@ -263,11 +263,11 @@ fn what_libraries_panic_over_is_an_error() {
         matches!(&hopeless, Error::Library { message, .. } if message.contains("retry-limit")),
         "{hopeless}"
     );
-    assert_eq!(tokenizer.encode("red").unwrap(), [1], "the tokenizer goes on");
+    assert_eq!(tokenizer.encode("red").unwrap(), [1], "the tokenizer still works");
 }
 
 #[test]
-fn the_files_travel_with_a_policy() {
+fn tokenizer_files_are_copied_with_a_policy() {
     let from =
         folder(&[("chat_template.jinja", "{{ messages[0].content }}".into()), ("config.json", json!({}))]);
     let to = tempfile::tempdir().unwrap();
@@ -276,7 +276,7 @@ fn the_files_travel_with_a_policy() {
     assert!(!to.path().join("config.json").exists(), "the model's configuration is written with its weights");
 }
 
-/// Checks that the tokens' bytes make up the text that decoding gives.
+/// Checks that the concatenated bytes of the tokens equal the decoded text.
 fn assert_texts_add_up(tokenizer: &Tokenizer, text: &str) {
     let texts = tokenizer.token_texts().unwrap();
     assert_eq!(texts.len(), tokenizer.vocab_size());
@@ -290,7 +290,7 @@ fn byte_level() -> Value {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false })
 }
 
-/// A tokenizer with this decoder and these further tokens, and what each of them adds to a text.
+/// Returns a tokenizer with this decoder and these additional tokens, and the text of each of these.
 fn with_decoder(decoder: &Value, tokens: &[&str]) -> (Tokenizer, Vec<Vec<u8>>) {
     let mut file = tokenizer_json();
     file["decoder"] = decoder.clone();
@@ -304,11 +304,11 @@ fn with_decoder(decoder: &Value, tokens: &[&str]) -> (Tokenizer, Vec<Vec<u8>>) {
 }
 
 #[test]
-fn tokens_have_texts_of_their_own() {
+fn each_token_has_its_own_text() {
     let words = load(&folder(&[("tokenizer_config.json", json!({ "eos_token": "<end>" }))]));
     assert_texts_add_up(&words, "blue <think> red <end> green");
     assert_texts_add_up(&load(&folder(&[])), "blue <think> red <end> green");
-    assert_eq!(words.token_texts().unwrap()[4], None, "stop tokens are left out of texts");
+    assert_eq!(words.token_texts().unwrap()[4], None, "stop tokens have no text");
     assert_eq!(words.token_texts().unwrap()[5].as_deref(), Some(b" <think>".as_slice()));
 
     let (tokenizer, texts) = with_decoder(&byte_level(), &["Ġred", "Ċ", "Ã", "©", "ÿ", "Ń", "日"]);
@@ -332,17 +332,17 @@ fn tokens_have_texts_of_their_own() {
 }
 
 #[test]
-fn texts_of_bytes_are_normalised() {
+fn byte_level_texts_are_normalised() {
     let mut file = tokenizer_json();
     file["normalizer"] = json!({ "type": "NFC" });
     let words = load(&folder(&[("tokenizer.json", file.clone())]));
-    assert_eq!(words.normalized("e\u{301}").unwrap(), "e\u{301}", "words are spelled as they are");
+    assert_eq!(words.normalized("e\u{301}").unwrap(), "e\u{301}", "word-level text is not normalised");
     file["decoder"] = byte_level();
     assert_eq!(load(&folder(&[("tokenizer.json", file)])).normalized("e\u{301}").unwrap(), "é");
 }
 
 #[test]
-fn pointers_of_git_lfs_are_named() {
+fn git_lfs_pointers_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 11422654\n";
     fs::write(folder.path().join("tokenizer.json"), pointer).unwrap();
