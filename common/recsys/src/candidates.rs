@@ -1,8 +1,8 @@
-//! Candidate lists: the target among items that the user has never touched, in a random order.
+//! Candidate lists: the target among items outside the user's whole history, in random order.
 //!
-//! Lists are drawn anew in every epoch of training and stay fixed in evaluation, whatever the run's seed, so that
-//! policies of different runs answer the same questions. What a user ever interacted with, in training data or held out,
-//! is never a negative of theirs.
+//! Training samples new lists in every epoch. Evaluation uses fixed lists that do not depend on the run's seed, so that
+//! policies of different runs are compared on the same lists. Items that a user interacted with, in training or
+//! held-out data, are never negatives of that user.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,19 +13,18 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Catalogue, Dataset, Item, User};
 use crate::ids::{ItemId, UserId};
 
-/// How candidate lists are drawn: `[candidates]` of the run file.
+/// Sampling of candidate lists: `[candidates]` of the run file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Length of a candidate list, the target included. At least 2.
+    /// Length of a candidate list, including the target. At least 2.
     pub count: usize,
-    /// How the other items are drawn.
+    /// How the other items are sampled.
     pub negatives: Negatives,
-    /// Names the candidate lists of evaluation. The run's seed has no part in them.
+    /// Seed of the candidate lists of evaluation, which do not depend on the run's seed.
     pub evaluation_seed: u64,
-    /// Whether items that no training interaction touches may be negatives in training. They are never a target there, so
-    /// that a policy which meets them as negatives learns to rank new items last. Supplied negatives are taken as they
-    /// are.
+    /// Whether items without training interactions may be negatives in training. They are never a target there, so that
+    /// a policy trained with them as negatives learns to rank new items last. Does not apply to supplied negatives.
     pub untouched_in_training: bool,
 }
 
@@ -35,53 +34,53 @@ impl Default for Options {
     }
 }
 
-/// How negatives are drawn, without replacement, from the items outside the user's whole history.
+/// Distribution of negatives, which are sampled without replacement from the items outside the user's whole history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Negatives {
-    /// Each item is equally likely.
+    /// All items are equally likely.
     Uniform,
-    /// An item's chance is proportional to 1 + its interactions in the training data, so that popularity alone does
-    /// not tell the target from the rest.
+    /// The probability of an item is proportional to 1 + its interactions in the training data, so that popularity
+    /// alone does not identify the target.
     Popularity,
-    /// From the user's row of `<name>_negatives.tsv` alone, each of its items equally likely.
+    /// Only items in the user's row of `<name>_negatives.tsv`, all equally likely.
     Supplied,
 }
 
-/// Why no candidate list can be drawn.
+/// An error while sampling a candidate list.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A list of one candidate asks nothing.
-    #[error("`candidates.count` is {0}, expected at least 2: the target and something else")]
+    /// A list of fewer than two candidates.
+    #[error("`candidates.count` is {0}, expected at least 2: the target and at least one other item")]
     Count(usize),
     /// The catalogue is too small.
     #[error(
-        "{user} leaves {available} items to draw negatives from, expected {needed}: lower `candidates.count`"
+        "{user} has {available} items to sample negatives from, expected {needed}: lower `candidates.count`"
     )]
     TooFewItems {
-        /// Whose list it is.
+        /// The user of the list.
         user: UserId,
-        /// How many negatives are asked for.
+        /// Number of required negatives.
         needed: usize,
-        /// How many items are outside the user's history.
+        /// Number of items outside the user's history.
         available: usize,
     },
-    /// Negatives are to be supplied, and there are not enough for a user.
+    /// A user has too few supplied negatives.
     #[error(
         "{user} has {available} supplied negatives, expected at least {needed}: add to their row of the negatives file, or \
          lower `candidates.count`"
     )]
     TooFewSupplied {
-        /// Whose list it is.
+        /// The user of the list.
         user: UserId,
-        /// How many negatives are asked for.
+        /// Number of required negatives.
         needed: usize,
-        /// How many are supplied.
+        /// Number of supplied negatives.
         available: usize,
     },
 }
 
-/// What a candidate list is for.
+/// Purpose of a candidate list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Training in an epoch, counted from 0.
@@ -89,27 +88,27 @@ pub enum Purpose {
         /// The epoch.
         epoch: u64,
     },
-    /// Evaluation; several draws tell how much the negatives matter.
+    /// Evaluation; several samples show the effect of the negatives.
     Evaluation {
-        /// Which draw, counted from 0.
+        /// Index of the candidate sample, counted from 0.
         draw: u64,
     },
 }
 
-/// Draws candidate lists from one data set.
+/// Samples candidate lists from one data set.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: Options,
     seed: u64,
     items: Pool,
-    /// What training draws from where that is less.
+    /// The items for training, if they differ.
     touched: Option<Pool>,
-    /// What is held out of users who are trained on, too.
+    /// Held-out items of users who are also in the training data.
     held_out: BTreeMap<UserId, Vec<ItemId>>,
     supplied: BTreeMap<UserId, Vec<ItemId>>,
 }
 
-/// Items to draw from.
+/// Items to sample from.
 #[derive(Debug, Clone)]
 struct Pool {
     items: Vec<ItemId>,
@@ -119,7 +118,7 @@ struct Pool {
 }
 
 impl Sampler {
-    /// A sampler for a run over `dataset` seeded with `seed`.
+    /// Creates the sampler of a run over `dataset` with `seed`.
     pub fn of(options: &Options, dataset: &Dataset, seed: u64) -> Result<Self, Error> {
         let mut sampler = Self::new(options, &dataset.catalogue, seed)?;
         let trained: BTreeSet<UserId> = dataset.train.iter().map(|user| user.id).collect();
@@ -145,8 +144,8 @@ impl Sampler {
         })
     }
 
-    /// The candidates where the target is the item at `position` of `user`'s: that item, and others that are nowhere in
-    /// their whole history, shuffled.
+    /// Returns the shuffled candidates for the target at `position` of `user`'s items: the target, and items outside
+    /// the user's whole history.
     pub fn draw(&self, user: &User, position: usize, purpose: Purpose) -> Result<Vec<ItemId>, Error> {
         let mut stream = match purpose {
             Purpose::Training { epoch } if position + 1 == user.items.len() => {
@@ -173,7 +172,7 @@ impl Sampler {
         Ok(list)
     }
 
-    /// Some of the negatives that are supplied for `user`.
+    /// Samples from the negatives supplied for `user`.
     fn supplied(&self, user: &User, needed: usize, stream: &mut Stream) -> Result<Vec<ItemId>, Error> {
         let mut list = self.supplied.get(&user.id).cloned().unwrap_or_default();
         if list.len() < needed {
@@ -203,7 +202,7 @@ impl Pool {
         Self { items, weights, cumulative }
     }
 
-    /// Items outside the whole `history` of `user`.
+    /// Returns the items outside the whole `history` of `user`.
     fn negatives<'a>(
         &self,
         user: UserId,
@@ -222,7 +221,7 @@ impl Pool {
         let mut free = total - taken.iter().map(|&position| self.weights[position]).sum::<u64>();
         let mut list = Vec::with_capacity(needed);
         for _ in 0..needed {
-            // Drawing until a free item comes up is quick while most of the weight is free; after that, walk.
+            // Rejection sampling is fast while most of the weight is free; otherwise walk over the free items.
             let position = if free.saturating_mul(2) >= total {
                 self.draw_again_until_free(&taken, total, stream)
             } else {
@@ -281,7 +280,7 @@ mod tests {
     const EPOCH: Purpose = Purpose::Training { epoch: 0 };
 
     #[test]
-    fn lists_change_with_the_epoch_and_the_seed_but_not_in_evaluation() {
+    fn lists_depend_on_epoch_and_seed_except_in_evaluation() {
         let catalogue = catalogue(&[0; 200]);
         let sampler = |seed| Sampler::new(&Options::default(), &catalogue, seed).unwrap();
         let user = user(&[1, 2, 3]);
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn popular_items_are_drawn_in_proportion() {
+    fn popular_items_are_sampled_in_proportion() {
         let catalogue = catalogue(&[0, 0, 8, 0, 98]);
         let options = Options { count: 2, negatives: Negatives::Popularity, ..Options::default() };
         let sampler = Sampler::new(&options, &catalogue, 3).unwrap();
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn untouched_items_stay_out_of_training_where_the_run_file_says_so() {
+    fn untouched_items_can_be_excluded_from_training() {
         let catalogue = catalogue(&[[3, 0]; 30].concat());
         let drawn = |untouched_in_training, purpose| {
             let options = Options { untouched_in_training, ..Options::default() };
@@ -342,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_lists_are_refused() {
+    fn impossible_lists_are_rejected() {
         let catalogue = catalogue(&[0; 10]);
         let sampler = Sampler::new(&Options::default(), &catalogue, 0).unwrap();
         assert!(matches!(
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn supplied_negatives_are_drawn_from_the_users_row() {
+    fn supplied_negatives_come_from_the_users_row() {
         let options = Options { count: 3, negatives: Negatives::Supplied, ..Options::default() };
         let mut sampler = Sampler::new(&options, &catalogue(&[0; 30]), 1).unwrap();
         let user = user(&[1, 2]);

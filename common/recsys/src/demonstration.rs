@@ -1,6 +1,6 @@
 //! Completions for the policy to imitate in supervised fine-tuning.
 //!
-//! Reasoning goes where a policy would write it, into the completion's think block; it never becomes part of a prompt.
+//! Reasoning is part of the completion's think block and never of a prompt.
 
 use std::collections::BTreeSet;
 
@@ -14,15 +14,15 @@ use crate::ids::ItemId;
 use crate::prompt::Prompt;
 use crate::task::{Case, Error, Task};
 
-/// What the policy imitates: `[demonstration]` of the run file.
+/// Completions to imitate: `[demonstration]` of the run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Share of the training users whose reasoning is shown, drawn with the run's seed; the others are answered without
-    /// reasoning, or left out where `answer.require_thinking` holds. Between 0 and 1. No reasoning is shown where the chat
-    /// template closes the think block in the prompt.
+    /// Fraction of the training users, sampled with the run's seed, whose demonstrations contain reasoning. Other
+    /// demonstrations have no reasoning, or are omitted if `answer.require_thinking` is set. Between 0 and 1. No
+    /// reasoning is included if the chat template closes the think block in the prompt.
     pub reasoning_share: f64,
-    /// What is ranked first.
+    /// Ranking of a demonstration.
     pub ranking: Ranking,
 }
 
@@ -32,27 +32,27 @@ impl Default for Options {
     }
 }
 
-/// What a demonstration ranks first.
+/// Ranking of a demonstration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ranking {
-    /// The target, and then candidates in the order of the prompt.
+    /// The target, then candidates in the order of the prompt.
     TargetFirst,
-    /// The candidates whose captions (or titles, where there is no caption) share most words with the reasoning, ties
-    /// in the order of the prompt. The target has no part in it. Without reasoning: the target first.
+    /// The candidates whose captions (or titles, without a caption) share most words with the reasoning, ties in the
+    /// order of the prompt. The target does not affect this ranking. Without reasoning: the target first.
     ByReasoning,
 }
 
-/// A prompt with the completion to imitate. Loss belongs on the completion and the end token after it.
+/// A prompt with the completion to imitate. The loss covers the completion and the following end token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demonstration {
-    /// What the policy reads.
+    /// The prompt.
     pub prompt: Prompt,
-    /// What it should write after the chat template's end of the prompt.
+    /// The completion, after the chat template's end of the prompt.
     pub completion: String,
 }
 
-/// The demonstration for the `index`-th training case in an epoch; `None` if there is nothing to imitate.
+/// Returns the demonstration of the `index`-th training case in an epoch; `None` if it has none.
 pub fn demonstrate(
     task: &Task,
     options: &Options,

@@ -1,11 +1,11 @@
-//! The numbers that name items and users in data files, prompts and completions.
+//! Ids of items and users in data files, prompts and completions.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An item of the catalogue. Its text form, in prompts and completions, is `[ITEM_17]`.
+/// An item of the catalogue. It is written `[ITEM_17]` in prompts and completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ItemId(pub u64);
@@ -27,7 +27,7 @@ impl fmt::Display for UserId {
     }
 }
 
-/// The text was not a whole number in plain digits.
+/// The text is not a canonical whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a whole number in plain digits")]
 pub struct NotAnId;
@@ -48,7 +48,7 @@ impl FromStr for UserId {
     }
 }
 
-/// Reads ASCII digits without sign or leading zeros, so that each number has one spelling.
+/// Parses ASCII digits without sign or leading zeros, so that each number has one spelling.
 fn canonical(text: &str) -> Result<u64, NotAnId> {
     let digits_only = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits_only || (text.len() > 1 && text.starts_with('0')) {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_canonical_spelling_is_read() {
+    fn only_the_canonical_spelling_is_accepted() {
         assert_eq!("0".parse(), Ok(ItemId(0)));
         assert_eq!("18446744073709551615".parse(), Ok(ItemId(u64::MAX)));
         for text in ["", "+1", "-1", "01", "00", " 1", "1.0", "١", "18446744073709551616"] {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn items_are_shown_as_prompts_name_them() {
+    fn items_are_displayed_as_in_prompts() {
         assert_eq!(ItemId(17).to_string(), "[ITEM_17]");
     }
 }

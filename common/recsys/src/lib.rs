@@ -1,11 +1,11 @@
-//! The recommender's side of Podium: data sets, candidate lists, prompts, completions, rewards and ranking metrics.
+//! The recommender part of Podium: data sets, candidate lists, prompts, completions, rewards and ranking metrics.
 //!
-//! Everything here is a function of its arguments and of the files it is pointed at. Random choices come from
-//! [`podium_grpo::rng`] and are named by what they are for, so nothing depends on the order of calls. The crate knows
-//! nothing of networks, clocks, threads or libtorch.
+//! All functions depend only on their arguments and on the files given to them. Random choices use streams of
+//! [`podium_grpo::rng`] named by their purpose, so that results do not depend on the order of calls. The crate does not
+//! use the network, clocks, threads or libtorch.
 //!
-//! [`task::Task`] is the way in: it turns users into prompts and completions into scores, and it is the only path that
-//! supervised fine-tuning, rollouts and evaluation take, so the three cannot drift apart.
+//! [`task::Task`] is the entry point: it turns users into prompts and completions into scores. Supervised fine-tuning,
+//! rollouts and evaluation all use it, so that their prompts and parsing are identical.
 
 pub mod candidates;
 pub mod completion;

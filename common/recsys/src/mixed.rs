@@ -1,7 +1,7 @@
-//! Training files of mixed grain (`<name>_mixed.jsonl`): most rows answer plainly, a few reason first.
+//! Mixed-grained training files (`<name>_mixed.jsonl`): most rows contain only an answer, a few also reasoning.
 //!
-//! One JSON object a line: prompt and completion as [`crate::task::Task`] writes them, and the case they are of. Whoever
-//! fine-tunes on the file needs the texts alone; whoever checks it needs the case.
+//! One JSON object per line: prompt and completion as written by [`crate::task::Task`], and their case. Fine-tuning
+//! reads only the texts; checks also read the case.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,55 +11,55 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ItemId, UserId};
 use crate::prompt::Prompt;
 
-/// What a row shows.
+/// Content of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The answer alone.
+    /// The answer only.
     Plain,
-    /// Reasoning and then the answer, both in the completion.
+    /// Reasoning and answer, both in the completion.
     Reasoned,
-    /// Reasoning in the prompt, as the released code of MLLMRec-R1 has it. It leaks: whoever ranks in earnest has no such
-    /// text, and what wrote it may have known the target.
+    /// Reasoning in the prompt, as in the released code of MLLMRec-R1. It leaks: the reasoning may have been generated
+    /// with knowledge of the target, and is not available at inference.
     LeakingPrompt,
 }
 
-/// One prompt with the completion to imitate.
+/// A prompt with the completion to imitate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// Whom it is about.
+    /// The user.
     pub user: UserId,
-    /// The epoch, from 0, whose candidates it shows.
+    /// The epoch, from 0, of the candidates.
     pub epoch: u64,
-    /// What it shows.
+    /// The kind of row.
     pub kind: Kind,
-    /// What the prompt shows of the user's history, oldest first.
+    /// The history in the prompt, oldest first.
     pub history: Vec<ItemId>,
-    /// What is to be ranked, in the order shown.
+    /// The candidates, in the order of the prompt.
     pub candidates: Vec<ItemId>,
-    /// The right answer.
+    /// The target.
     pub target: ItemId,
-    /// What the policy reads.
+    /// The prompt.
     pub prompt: Prompt,
-    /// What it should write, with the whole of its think block: where the chat template opens the block in the prompt, that
-    /// much is left out. Loss belongs on this and the end token after it, and on nothing else.
+    /// The completion, including its whole think block; the part that the chat template writes in the prompt is removed
+    /// when the row is used. The loss covers this text and the following end token only.
     pub completion: String,
 }
 
-/// A line that is no row.
+/// An invalid line of a mixed-grained file.
 #[derive(Debug, thiserror::Error)]
-#[error("{}:{line}: expected a row of prompt and completion as `podium-curator mix` writes it", file.display())]
+#[error("{}:{line}: expected a row of prompt and completion as written by `podium-curator mix`", file.display())]
 pub struct Malformed {
     /// The file.
     pub file: PathBuf,
-    /// Counted from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// What the parser says.
+    /// Error of the parser.
     pub source: serde_json::Error,
 }
 
-/// The rows of a file's text and their lines, counted from 1; blank lines are passed over.
+/// Returns the rows of a file's text with their line numbers, from 1; blank lines are skipped.
 pub fn read<'a>(text: &'a str, file: &'a Path) -> impl Iterator<Item = (usize, Result<Row, Malformed>)> + 'a {
     (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()).map(|(line, text)| {
         let row =
@@ -68,7 +68,7 @@ pub fn read<'a>(text: &'a str, file: &'a Path) -> impl Iterator<Item = (usize, R
     })
 }
 
-/// Writes a row and the end of its line.
+/// Writes a row and a line end.
 pub fn write(to: &mut impl io::Write, row: &Row) -> io::Result<()> {
     serde_json::to_writer(&mut *to, row)?;
     to.write_all(b"\n")
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_back_and_other_lines_are_named() {
+    fn rows_round_trip_and_invalid_lines_are_reported() {
         let row = Row {
             user: UserId(3),
             epoch: 1,

@@ -1,7 +1,7 @@
-//! The ranking task: from a user to a prompt, and from a completion to what it earns.
+//! The ranking task: turns users into prompts and completions into rewards.
 //!
-//! Supervised fine-tuning, rollouts and evaluation all go through [`Task`]: one template, one parser, one reward. The
-//! target is known here, and reaches neither the prompt nor anything that writes one.
+//! Supervised fine-tuning, rollouts and evaluation all use [`Task`]: one template, one parser, one reward. The task
+//! knows the target, but does not pass it to the prompt writer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,63 +17,63 @@ use crate::ids::{ItemId, UserId};
 use crate::prompt::{self, Ends, Measure, Prompt, Prompts, Shortening};
 use crate::reward::{self, ItemReward, Outcome, Popularity, Question, Rewards, Score};
 
-/// The sections of the run file that make a task of a data set.
+/// The sections of the run file that define a task.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// How prompts are written.
+    /// Construction of prompts.
     pub prompt: prompt::Options,
-    /// What completions should look like.
+    /// Required format of completions.
     pub answer: completion::Options,
-    /// How candidate lists are drawn.
+    /// Sampling of candidate lists.
     pub candidates: candidates::Options,
-    /// What completions earn.
+    /// Reward of completions.
     pub reward: reward::Options,
 }
 
-/// Why a task cannot be set up, or a case not be made.
+/// An error while setting up a task or building a case.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An empty list, or one longer than the candidates.
+    /// The list length is 0 or exceeds the number of candidates.
     #[error("`answer.list_length` is {list_length}, expected 1 to `candidates.count` = {candidates}")]
     ListLength {
-        /// How many items an answer should list.
+        /// Required number of items in an answer.
         list_length: usize,
-        /// How many candidates there are.
+        /// Number of candidates.
         candidates: usize,
     },
-    /// There is no such case.
-    #[error("{kind} case {index} was asked for, there are {count}")]
+    /// A case does not exist.
+    #[error("{kind} case {index} does not exist: expected an index below {count}")]
     NoSuchCase {
-        /// Counted from 0.
+        /// Index, from 0.
         index: usize,
         /// "training" or "held-out".
         kind: &'static str,
-        /// How many there are.
+        /// Number of cases.
         count: usize,
     },
-    /// A completion that reasons where nothing can be thought.
+    /// A completion with reasoning after a prompt that closes the think block.
     #[error(transparent)]
     Completion(#[from] completion::ThinkingIsOver),
-    /// Nothing can be thought where thinking is required.
+    /// The chat template closes the think block although reasoning is required.
     #[error(
         "answer.require_thinking is true, and the chat template closes the think block in the prompt, so that no answer \
          could be well-formed: expected answer.require_thinking = false, or a template that leaves the block to the \
          completion (model.enable_thinking = true where the template knows it)"
     )]
     ThinkingIsOver,
-    /// Candidate lists cannot be drawn.
-    #[error("cannot draw candidates")]
+    /// Candidate lists cannot be sampled.
+    #[error("cannot sample candidates")]
     Candidates(#[from] candidates::Error),
     /// Prompts cannot be written.
     #[error("cannot write prompts")]
     Prompt(#[from] prompt::Error),
-    /// The reward is refused.
+    /// The reward is invalid.
     #[error("cannot reward completions")]
     Reward(#[from] reward::Error),
 }
 
-/// A data set with everything that turns its users into prompts and completions into scores.
+/// A data set with everything needed to turn its users into prompts and completions into rewards.
 #[derive(Debug)]
 pub struct Task {
     dataset: Dataset,
@@ -83,42 +83,42 @@ pub struct Task {
     rewards: Rewards,
     popularity: Popularity,
     seed: u64,
-    /// Which user, and which of their items is the target, by index of training case.
+    /// User index and target position, by index of training case.
     training: Vec<(usize, usize)>,
 }
 
 /// One question to the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// Whom it is about.
+    /// The user.
     pub user: UserId,
-    /// How many interactions they have before the target, which is also its place among them; the prompt may show fewer.
+    /// Number of interactions before the target, which is also its position; the prompt may show fewer.
     pub past: usize,
-    /// What the prompt shows of their history, oldest first.
+    /// The history in the prompt, oldest first.
     pub history: Vec<ItemId>,
-    /// What is to be ranked, in the order shown.
+    /// The candidates, in the order of the prompt.
     pub candidates: Vec<ItemId>,
-    /// The right answer. It is one of the candidates.
+    /// The target, which is one of the candidates.
     pub target: ItemId,
-    /// What the policy reads.
+    /// The prompt.
     pub prompt: Prompt,
-    /// What was shortened in it to fit its budget.
+    /// Shortening of the prompt to its budget.
     pub shortening: Shortening,
-    /// How far the think block is where the chat template ends the prompt: what completions go on from.
+    /// State of the think block at the end of the prompt, which completions continue.
     pub thinking_start: ThinkingStart,
 }
 
-/// What became of a completion.
+/// The evaluation of a completion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grade {
-    /// Its shape, and where it ranks the target.
+    /// Its properties, including format and rank of the target.
     pub outcome: Outcome,
-    /// What it earned.
+    /// Its reward.
     pub score: Score,
 }
 
 impl Task {
-    /// The task of `options` over `dataset` in a run seeded with `seed`. The path of a template is relative to `base`.
+    /// Creates the task of `options` over `dataset` in a run with `seed`. The path of a template is relative to `base`.
     pub fn new(dataset: Dataset, options: &Options, seed: u64, base: &Path) -> Result<Self, Error> {
         let (list_length, candidates) = (options.answer.list_length, options.candidates.count);
         if !(1..=candidates).contains(&list_length) {
@@ -136,24 +136,23 @@ impl Task {
         })
     }
 
-    /// The same with someone who counts tokens, as `prompt.max_tokens` needs it. Everybody who writes prompts of a run
-    /// has to count alike.
+    /// Sets the token counter, which `prompt.max_tokens` requires. All processes of a run must use the same counter.
     #[must_use]
     pub fn measured_with(mut self, measure: Arc<Measure>) -> Self {
         self.prompts.measure_with(measure);
         self
     }
 
-    /// The same with the chat template's end of prompts, from which completions are read and written. Without it
-    /// completions begin before the think block. All processes of a run have to use the same template.
+    /// Sets the chat template's generation prompt, which completions continue. Without it completions begin before the
+    /// think block. All processes of a run must use the same template.
     #[must_use]
     pub fn ended_with(mut self, ends: Arc<Ends>) -> Self {
         self.prompts.end_with(ends);
         self
     }
 
-    /// Refuses a chat template that closes the think block where thinking is required, as the prompt of the first
-    /// training case shows it. Whatever else is wrong with that case is reported where the case is used.
+    /// Rejects a chat template that closes the think block if reasoning is required, checked with the prompt of the
+    /// first training case. Other errors of that case are reported when it is used.
     pub fn check_thinking(&self) -> Result<(), Error> {
         match self.training_case(0, 0) {
             Err(error @ Error::ThinkingIsOver) => Err(error),
@@ -171,7 +170,7 @@ impl Task {
         &self.rewards
     }
 
-    /// What completions should look like.
+    /// Returns the required format of completions.
     pub const fn answer(&self) -> &completion::Options {
         &self.answer
     }
@@ -181,27 +180,27 @@ impl Task {
         self.seed
     }
 
-    /// How many cases an epoch of training has.
+    /// Returns the number of training cases per epoch.
     pub const fn training_cases(&self) -> usize {
         self.training.len()
     }
 
-    /// In which order an epoch, counted from 0, goes through the training cases.
+    /// Returns the order of the training cases in an epoch, counted from 0.
     pub fn training_order(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.training.len()).collect();
         Stream::new(self.seed, "training order", &[epoch]).shuffle(&mut order);
         order
     }
 
-    /// The `index`-th training case in an epoch, with candidates drawn for that epoch. With `data.training_targets =
-    /// "last"` it is that of the `index`-th training user.
+    /// Returns the `index`-th training case in an epoch, with the candidates of that epoch. With `data.training_targets
+    /// = "last"` it belongs to the `index`-th training user.
     pub fn training_case(&self, index: usize, epoch: u64) -> Result<Case, Error> {
         let (user, target) = self.training_target(index)?;
         let candidates = self.sampler.draw(user, target, Purpose::Training { epoch })?;
         self.case(user, target, candidates)
     }
 
-    /// The reasoning that may be shown with the `index`-th training case. It is about its user's last target.
+    /// Returns the reasoning for the `index`-th training case, which exists only for a user's last target.
     pub fn reasoning(&self, index: usize) -> Result<Option<&str>, Error> {
         let (user, target) = self.training_target(index)?;
         let is_last = target + 1 == user.items.len();
@@ -216,14 +215,14 @@ impl Task {
         Ok((&self.dataset.train[user], target))
     }
 
-    /// The case of the `index`-th held-out user, the same in every run; `draw` counts the candidate lists of a user
-    /// from 0.
+    /// Returns the case of the `index`-th held-out user, the same in every run; `draw` is the index of the user's
+    /// candidate sample, from 0.
     pub fn held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
         let (user, target, candidates) = self.held_out(index, draw)?;
         self.case(user, target, candidates)
     }
 
-    /// The same case with its candidates in the reverse order.
+    /// Returns the same case with its candidates in reverse order.
     pub fn reversed_held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
         let (user, target, mut candidates) = self.held_out(index, draw)?;
         candidates.reverse();
@@ -238,7 +237,7 @@ impl Task {
         Ok((user, target, self.sampler.draw(user, target, Purpose::Evaluation { draw })?))
     }
 
-    /// The case of the item at `position` of a user's.
+    /// Builds the case with the item at `position` of a user as the target.
     fn case(&self, user: &User, position: usize, candidates: Vec<ItemId>) -> Result<Case, Error> {
         let history = user.history_of(position, self.dataset.max_history);
         let (prompt, shortening) =
@@ -253,7 +252,7 @@ impl Task {
         Ok(Case { user, past: position, history, candidates, target, prompt, shortening, thinking_start })
     }
 
-    /// Reads `completion`, as the policy wrote it up to its stop token.
+    /// Parses `completion`, up to its stop token.
     pub fn parse<'a>(&self, case: &Case, completion: &'a str) -> Parsed<'a> {
         completion::parse(
             completion,
@@ -266,7 +265,7 @@ impl Task {
         )
     }
 
-    /// Reads `completion` and scores it.
+    /// Parses `completion` and computes its reward.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
         let parsed = self.parse(case, completion);
         let question = Question {
@@ -279,14 +278,14 @@ impl Task {
         Grade { outcome, score: self.rewards.score(&outcome) }
     }
 
-    /// What each listed item of `completion` earns, best rank first, for credit by rank.
+    /// Returns the reward of each listed item of `completion`, best rank first, for credit by rank.
     pub fn item_rewards(&self, case: &Case, completion: &str) -> Vec<ItemReward> {
         let parsed = self.parse(case, completion);
         self.rewards.items(&parsed, case.target)
     }
 }
 
-/// Users and targets that training asks for, in the order of the file.
+/// Returns the users and targets of training, in file order.
 fn training_cases(dataset: &Dataset) -> Vec<(usize, usize)> {
     let targets = |user: &User| match dataset.training_targets {
         TrainingTargets::Last => user.items.len() - 1..user.items.len(),

@@ -1,4 +1,4 @@
-//! docs/guides/rewards.md says how completions are read: its examples are tried here.
+//! Tests the examples of docs/guides/rewards.md.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ use podium_recsys::{Catalogue, Item, ItemId};
 
 const PAGE: &str = include_str!("../../../docs/guides/rewards.md");
 
-/// The cells of the table whose header begins with `first` and has so many columns.
+/// The cells of the table whose header begins with `first` and has this many columns.
 fn table(first: &str, columns: usize) -> Vec<Vec<&'static str>> {
     let cells = |line: &'static str| -> Vec<&'static str> {
         line.trim_matches('|').split('|').map(str::trim).collect()
@@ -16,12 +16,12 @@ fn table(first: &str, columns: usize) -> Vec<Vec<&'static str>> {
     lines.skip(2).take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
-/// What stands between backticks.
+/// The text between backticks.
 fn code(cell: &str) -> &str {
     cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`')).unwrap()
 }
 
-/// Reads `\n`, `\r`, `\0` and `\u{…}`.
+/// Decodes `\n`, `\r`, `\0` and `\u{…}`.
 fn unescaped(text: &str) -> String {
     let mut result = String::new();
     let mut rest = text;
@@ -48,7 +48,7 @@ fn form(layout: Layout, text: &str) -> Form {
     form_after("", &options, text)
 }
 
-/// The form of a completion of a prompt that the chat template ends so.
+/// The form of a completion after a prompt with this generation prompt.
 fn form_after(generation_prompt: &str, options: &Options, text: &str) -> Form {
     let catalogue = Catalogue::new((1..=20).map(|id| Item {
         id: ItemId(id),
@@ -62,7 +62,7 @@ fn form_after(generation_prompt: &str, options: &Options, text: &str) -> Form {
 }
 
 #[test]
-fn every_form_has_a_row_whose_example_is_of_that_form() {
+fn every_form_has_a_row_with_a_matching_example() {
     let rows = table("| form |", 3);
     let names: Vec<&str> = rows.iter().map(|row| code(row[0])).collect();
     assert_eq!(names, Form::ALL.map(Form::name), "all forms, in the order in which they count");
@@ -73,7 +73,7 @@ fn every_form_has_a_row_whose_example_is_of_that_form() {
 }
 
 #[test]
-fn odd_completions_are_of_the_form_that_the_page_gives() {
+fn edge_cases_have_the_documented_form() {
     let rows = table("| layout |", 4);
     assert!(rows.len() >= 20);
     for row in rows {
@@ -88,7 +88,7 @@ fn odd_completions_are_of_the_form_that_the_page_gives() {
 }
 
 #[test]
-fn completions_after_a_think_block_of_the_prompt_are_of_the_form_that_the_page_gives() {
+fn completions_after_a_think_block_in_the_prompt_have_the_documented_form() {
     let rows = table("| the prompt ends with |", 4);
     assert!(rows.len() >= 8);
     for row in rows {

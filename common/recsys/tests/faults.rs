@@ -1,17 +1,17 @@
-//! What went wrong in the released code of the method, fault by fault, and cannot happen here.
+//! Faults of the method's released code and the tests that exclude them here.
 //!
-//! | fault | where it is tested |
+//! | fault | tested in |
 //! |---|---|
 //! | 1 the reward reads the text before `</think>` | here |
-//! | 2 an invented id in the right form earns a reward | here |
+//! | 2 a well-formed invented id earns a reward | here |
 //! | 3 training asks for one item, evaluation for several | here |
 //! | 4 the chat template is missing in one of the stages | tests: stage_prompts |
 //! | 5 the answer leaks into the prompt with the reasoning | here; the curator's requests: its own tests |
 //! | 6 reasoning is keyed by a line number | here |
-//! | 7 draws without a seed, negatives that are positives, frozen or told apart by popularity | here |
-//! | 8 captions are never shown | here |
-//! | 9 the loss of fine-tuning is on the prompt, long samples lose their answer | tests: stage_prompts; learner: sft |
-//! | 10 metrics that are certain, tables that overwrite each other, no ties rule, no intervals, one draw | here; curator: baselines |
+//! | 7 draws without a seed, negatives that are positives, frozen or identifiable by popularity | here |
+//! | 8 captions are never used | here |
+//! | 9 the loss of fine-tuning is on the prompt, long samples are truncated before their answer | tests: stage_prompts; learner: sft |
+//! | 10 metrics that are always 1, tables that overwrite each other, no rule for ties, no intervals, one candidate sample | here; curator: baselines |
 //! | 11 failed calls are stored as empty reasoning | here for the reader; the curator's store: its own tests |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -31,12 +31,12 @@ use podium_recsys::task::{Options, Task};
 use podium_recsys::{ItemId, UserId};
 
 const ITEMS: u64 = 60;
-/// Stands in reasoning of a training user and nowhere else.
+/// Occurs only in reasoning of training users.
 const TRAINING_MARK: &str = "zebrafish";
-/// Stands in reasoning of a held-out user and nowhere else.
+/// Occurs only in reasoning of held-out users.
 const HELD_OUT_MARK: &str = "quokka";
 
-/// Users 1 to 40 are trained on and user 41 is held out. Low items are the popular ones.
+/// Users 1 to 40 are training users and user 41 is held out. Low items are the popular ones.
 fn folder(reasoning: &str, test: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
@@ -89,27 +89,27 @@ fn task() -> Task {
     task_with(|_| {})
 }
 
-/// A completion that thinks and then lists.
+/// A completion with reasoning and a list.
 fn answer(items: &[ItemId]) -> String {
     let list: Vec<String> = items.iter().map(|item| format!("{item} Title {}", item.0)).collect();
     format!("<think>They like what they like.</think>\n{}", list.join("\n"))
 }
 
 #[test]
-fn fault_01_an_answer_is_what_follows_the_reasoning() {
+fn fault_01_the_answer_follows_the_reasoning() {
     let task = task();
     let case = task.held_out_case(0, 0).unwrap();
     let others: Vec<ItemId> = case.candidates.iter().copied().filter(|&item| item != case.target).collect();
     let right = task.grade(&case, &answer(&[case.target, others[0], others[1]]));
     assert_eq!((right.outcome.form, right.outcome.scored_rank()), (Form::WellFormed, Some(1)));
-    // The target in the reasoning alone earns nothing beyond a miss.
+    // The target in the reasoning earns no more than a miss.
     let missed = answer(&others[..3]).replace("They like", &format!("{} Title. They like", case.target));
     assert_eq!(task.grade(&case, &missed).outcome.scored_rank(), None);
     assert!(task.grade(&case, &missed).score.total < right.score.total);
 }
 
 #[test]
-fn fault_02_an_item_that_was_not_offered_earns_less_than_any_that_was() {
+fn fault_02_an_invented_item_earns_less_than_any_candidate() {
     let task = task();
     let case = task.held_out_case(0, 0).unwrap();
     let others: Vec<ItemId> = case.candidates.iter().copied().filter(|&item| item != case.target).collect();
@@ -126,7 +126,7 @@ fn fault_02_an_item_that_was_not_offered_earns_less_than_any_that_was() {
 }
 
 #[test]
-fn fault_03_training_and_evaluation_set_the_same_task() {
+fn fault_03_training_and_evaluation_use_the_same_task() {
     let task = task();
     let instruction = |text: &str| text.rsplit_once("\n\n").unwrap().1.to_owned();
     let (training, held_out) = (task.training_case(0, 0).unwrap(), task.held_out_case(0, 0).unwrap());
@@ -135,7 +135,7 @@ fn fault_03_training_and_evaluation_set_the_same_task() {
 }
 
 #[test]
-fn fault_05_reasoning_is_never_in_a_prompt_and_never_read_for_held_out_users() {
+fn fault_05_reasoning_is_never_in_a_prompt_or_read_for_held_out_users() {
     let task = task();
     for case in (0..40).map(|user| task.training_case(user, 0)).chain([task.held_out_case(0, 0)]) {
         let prompt = case.unwrap().prompt;
@@ -145,7 +145,7 @@ fn fault_05_reasoning_is_never_in_a_prompt_and_never_read_for_held_out_users() {
     }
     assert!(task.dataset().reasoning.values().all(|text| !text.contains(HELD_OUT_MARK)));
     assert_eq!(task.dataset().report.reasoning_not_of_training_users, 1);
-    // Not even a template that asks for it gets it, nor the target.
+    // Templates cannot access reasoning or target.
     for secret in ["reasoning", "target", "user"] {
         let templates = tempfile::tempdir().unwrap();
         fs::write(templates.path().join("asks.jinja"), format!("{{{{ {secret} }}}}")).unwrap();
@@ -158,7 +158,7 @@ fn fault_05_reasoning_is_never_in_a_prompt_and_never_read_for_held_out_users() {
 }
 
 #[test]
-fn fault_05_reasoning_is_a_completion_to_imitate() {
+fn fault_05_reasoning_is_part_of_the_completion() {
     let task = task();
     let options = demonstration::Options::default();
     let shown = demonstrate(&task, &options, 0, 0).unwrap().unwrap();
@@ -167,8 +167,8 @@ fn fault_05_reasoning_is_a_completion_to_imitate() {
 }
 
 #[test]
-fn fault_06_reasoning_is_found_by_user_wherever_its_line_is() {
-    // Every row says line 0, and a user who is left out as too short moves all lines after it.
+fn fault_06_reasoning_is_matched_by_user_not_by_line() {
+    // Every row has line_idx 0, and a skipped short user shifts all following lines.
     let folder = folder(&reasoning(), TEST);
     let train = fs::read_to_string(folder.path().join("train.tsv")).unwrap();
     fs::write(folder.path().join("train.tsv"), format!("90\t1 2\n{train}")).unwrap();
@@ -180,7 +180,7 @@ fn fault_06_reasoning_is_found_by_user_wherever_its_line_is() {
 }
 
 #[test]
-fn fault_07_who_is_shown_reasoning_is_a_function_of_the_seed() {
+fn fault_07_users_with_reasoning_depend_only_on_the_seed() {
     let options = demonstration::Options { reasoning_share: 0.5, ..demonstration::Options::default() };
     let shown = |seed: u64| -> Vec<bool> {
         let mut task = Options::default();
@@ -195,8 +195,8 @@ fn fault_07_who_is_shown_reasoning_is_a_function_of_the_seed() {
 }
 
 #[test]
-fn fault_07_negatives_are_redrawn_and_outside_the_whole_history() {
-    // Leave-one-out: user 1 is trained on, and item 59 of theirs is held out.
+fn fault_07_negatives_are_resampled_outside_the_whole_history() {
+    // Leave-one-out: user 1 is a training user, and the user's item 59 is held out.
     let train = fs::read_to_string(folder("[]", TEST).path().join("train.tsv")).unwrap();
     let test = format!("{} 59\n", train.lines().next().unwrap());
     let mut options = Options::default();
@@ -218,7 +218,7 @@ fn fault_07_negatives_are_redrawn_and_outside_the_whole_history() {
 }
 
 #[test]
-fn fault_07_popularity_need_not_tell_the_target() {
+fn fault_07_popularity_need_not_identify_the_target() {
     let hits = |negatives| {
         let task = task_with(|options| options.candidates.negatives = negatives);
         let catalogue = &task.dataset().catalogue;
@@ -238,7 +238,7 @@ fn fault_07_popularity_need_not_tell_the_target() {
 }
 
 #[test]
-fn fault_08_captions_are_shown_of_history_and_candidates() {
+fn fault_08_prompts_include_captions_of_history_and_candidates() {
     let task = task();
     for case in [task.training_case(3, 0).unwrap(), task.held_out_case(0, 0).unwrap()] {
         for item in case.history.iter().chain(&case.candidates) {
@@ -248,18 +248,18 @@ fn fault_08_captions_are_shown_of_history_and_candidates() {
 }
 
 #[test]
-fn fault_10_figures_say_something_and_say_how_sure_they_are() {
+fn fault_10_metrics_are_informative_and_have_intervals() {
     assert!(!Metric::at(&[1, 3, 5, 10], 10).contains(&Metric::Hit(10)), "HR@10 of 10 is always 1");
     assert!(Metric::at(&[1, 3, 5, 10], 100).contains(&Metric::Hit(10)));
 
-    // Several draws of candidates, the same in every run.
+    // Several candidate samples, the same in every run.
     let (one, other) = (task(), task_with(|options| options.candidates.count = 10));
     let draws: BTreeSet<Vec<ItemId>> =
         (0..5).map(|draw| one.held_out_case(0, draw).unwrap().candidates).collect();
     assert_eq!(draws.len(), 5);
     assert_eq!(one.held_out_case(0, 2).unwrap(), other.held_out_case(0, 2).unwrap());
 
-    // Ties: the order of the list, which is random. A ranker without opinions is the random one.
+    // Ties keep the order of the list, which is random, so a constant ranker is the random one.
     let mut places = [0; 10];
     for draw in 0..2_000 {
         let case = one.held_out_case(0, draw).unwrap();

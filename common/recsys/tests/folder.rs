@@ -1,4 +1,4 @@
-//! Data folders as others write them, and what becomes of bad rows.
+//! Data folders from other tools, and the handling of bad rows.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,7 +44,7 @@ impl Folder {
         Dataset::load(&self.path(), &Options { min_interactions: 3, bad_rows, ..Options::default() })
     }
 
-    /// The problem for which the folder is refused.
+    /// The problem for which the folder is rejected.
     fn refused(&self) -> (Place, Problem) {
         match self.load(RowPolicy::Refuse) {
             Err(Error::Row { place, problem, .. }) => (place, problem),
@@ -54,7 +54,7 @@ impl Folder {
 }
 
 #[test]
-fn a_folder_of_the_released_format_is_read() {
+fn a_folder_in_the_released_format_is_loaded() {
     let data = Folder::new().load(RowPolicy::Refuse).unwrap();
     assert_eq!(data.name, "tiny");
     let item = |id| data.catalogue.get(ItemId(id)).unwrap();
@@ -81,7 +81,7 @@ fn reasoning_is_matched_by_user_and_never_read_for_held_out_users() {
 }
 
 #[test]
-fn bad_rows_are_refused_with_place_and_reason() {
+fn bad_rows_are_rejected_with_location_and_reason() {
     let line = |number| Place::Line(number);
     for (file, content, place, problem) in [
         ("train.tsv", "10\t1 2 3\n11 1 2 3\n", line(2), Problem::Columns { found: 1, expected: 2 }),
@@ -91,7 +91,7 @@ fn bad_rows_are_refused_with_place_and_reason() {
         ("train.tsv", "10\t\n", line(1), Problem::TooFewItems(0)),
         ("train.tsv", "10\t4\n", line(1), Problem::TooFewItems(1)),
         ("train.tsv", "10\t1 2 3\n\n10\t1 2 3\n", line(3), Problem::RepeatedUser(UserId(10))),
-        // Lines are counted as an editor counts them: blank lines, CRLF and line ends inside quotes included.
+        // Line numbers count blank lines, CRLF and line ends inside quotes.
         (
             "tiny_titles.csv",
             "\r\nitem,title\r\n\r\n1,\"A\r\n\r\nB\"\r\n\r\n2,B,C\r\n",
@@ -157,7 +157,7 @@ fn supplied_negatives_are_outside_the_whole_history() {
 }
 
 #[test]
-fn unusable_files_are_named() {
+fn unusable_files_are_reported() {
     let load = |folder: Folder| folder.load(RowPolicy::Skip);
     assert!(matches!(load(Folder::new().with("train.tsv", "10\t1 2\n")), Err(Error::NoRows { .. })));
     assert!(matches!(load(Folder::new().with("tiny_titles.csv", "1,Dunes\n")), Err(Error::NoHeader { .. })));
@@ -171,14 +171,14 @@ fn unusable_files_are_named() {
 }
 
 #[test]
-fn a_title_of_a_megabyte_is_a_title() {
+fn a_title_of_one_megabyte_is_accepted() {
     let titles = format!("item,title\n1,{}\n2,B\n3,C\n4,D\n", "x".repeat(1 << 20));
     let data = Folder::new().with("tiny_titles.csv", titles).load(RowPolicy::Refuse).unwrap();
     assert_eq!(data.catalogue.get(ItemId(1)).unwrap().title.len(), 1 << 20);
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn a_written_folder_round_trips() {
     let data = Folder::new().load(RowPolicy::Refuse).unwrap();
     let copy = Folder::new();
     fs::remove_file(copy.path().join("tiny_deepseek_cot.json")).unwrap();

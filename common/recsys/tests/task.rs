@@ -1,4 +1,4 @@
-//! The one path from a user to a score.
+//! The complete path from a user to a reward.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ fn task(seed: u64, change: impl FnOnce(&mut Options)) -> Task {
 }
 
 #[test]
-fn a_case_shows_history_and_candidates_and_not_which_is_the_target() {
+fn a_prompt_shows_history_and_candidates_without_the_target() {
     let task = task(3, |_| {});
     let case = task.training_case(7, 0).unwrap();
     assert_eq!((case.history.len(), case.candidates.len()), (8, 10));
@@ -32,7 +32,7 @@ fn a_case_shows_history_and_candidates_and_not_which_is_the_target() {
 }
 
 #[test]
-fn training_is_redrawn_by_seed_and_epoch_and_evaluation_is_fixed() {
+fn training_depends_on_seed_and_epoch_and_evaluation_is_fixed() {
     let (one, other) = (task(3, |_| {}), task(4, |_| {}));
     assert_eq!(one.training_case(7, 0).unwrap(), one.training_case(7, 0).unwrap());
     assert_ne!(one.training_case(7, 0).unwrap(), one.training_case(7, 1).unwrap());
@@ -46,7 +46,7 @@ fn training_is_redrawn_by_seed_and_epoch_and_evaluation_is_fixed() {
 }
 
 #[test]
-fn thinking_first_and_ranking_the_target_first_earns_the_most() {
+fn reasoning_and_the_target_at_rank_one_earn_the_most() {
     let task = task(3, |_| {});
     let case = task.held_out_case(0, 0).unwrap();
     let others: Vec<String> =
@@ -90,7 +90,7 @@ fn demonstrations_are_well_formed_completions() {
 }
 
 #[test]
-fn only_the_stated_share_is_shown_reasoning() {
+fn only_the_configured_fraction_has_reasoning() {
     let options = demonstration::Options { reasoning_share: 0.3, ..demonstration::Options::default() };
     let strict = task(3, |_| {});
     let shown = (0..50).filter(|&index| demonstrate(&strict, &options, index, 0).unwrap().is_some()).count();
@@ -109,7 +109,7 @@ fn a_task_can_be_shared_between_threads() {
 }
 
 #[test]
-fn a_list_longer_than_the_candidates_is_refused() {
+fn a_list_longer_than_the_candidates_is_rejected() {
     let dataset = synthetic::generate(&World { train_users: 1, test_users: 1, ..World::default() }).unwrap();
     let mut options = synthetic::task_options();
     options.answer.list_length = 11;
@@ -119,8 +119,8 @@ fn a_list_longer_than_the_candidates_is_refused() {
     ));
 }
 
-/// What completions are made of that go wrong: halves of tags and items, digits of other scripts, invisible characters,
-/// control characters, and items that are there.
+/// Pieces of malformed completions: halves of tags and items, digits of other scripts, invisible and control
+/// characters, and existing items.
 fn pieces() -> impl Strategy<Value = String> {
     let odd = prop::sample::select(vec![
         "<think>",
@@ -188,7 +188,7 @@ proptest! {
 }
 
 #[test]
-fn the_longest_completions_are_read_in_one_pass() {
+fn the_longest_completions_are_parsed_in_one_pass() {
     let task = task(3, |_| {});
     let case = task.training_case(0, 0).unwrap();
     let item = case.target.to_string();
@@ -226,7 +226,7 @@ fn every_item_of_a_training_user_can_be_a_target() {
             assert_eq!((case.user, case.target, case.past), (user.id, user.items[position], position));
             assert_eq!(case.history, user.items[position.saturating_sub(3)..position]);
             let known = case.candidates.iter().filter(|item| user.items.contains(item));
-            assert!(known.eq([&case.target]), "what comes later in a history is no negative either");
+            assert!(known.eq([&case.target]), "later items of a history are not negatives either");
             shown += usize::from(task.reasoning(index).unwrap().is_some());
             lists.insert(case.candidates);
             index += 1;
@@ -235,7 +235,7 @@ fn every_item_of_a_training_user_can_be_a_target() {
     assert_eq!(lists.len(), index, "every case has its own candidates");
     assert_eq!(shown, reasoned, "reasoning is about the last target");
 
-    // Held-out users are asked for their last item alone, and a last target has the candidates that it always had.
+    // Held-out users have only their last item as a target, and the candidates of a last target are unchanged.
     let last = self::task(5, |_| {});
     let held_out = task.held_out_case(1, 0).unwrap();
     assert_eq!(held_out.target, task.dataset().test[1].target());

@@ -1,20 +1,20 @@
-//! The ranked list of a completion.
+//! Parses the ranked list of a completion.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Expected, Form, Layout, Listed, Standing};
+use super::{Expected, Form, Layout, Listed, ListedStatus};
 use crate::ids::ItemId;
 
 const OPEN: &str = "[ITEM_";
 
-/// What the answer part of a completion lists.
+/// The parsed list of the answer.
 pub(super) struct List<'a> {
     pub(super) ranking: Vec<Listed<'a>>,
     pub(super) defect: Option<Form>,
 }
 
-/// Reads the list in `text[answer]`; spans count from the start of `text`.
+/// Parses the list in `text[answer]`; spans are relative to `text`.
 pub(super) fn read<'a>(text: &'a str, answer: Range<usize>, expected: &Expected<'_>) -> List<'a> {
     let mut reader = Reader { text, expected, ranking: Vec::new(), seen: BTreeSet::new(), defect: None };
     if text[answer.clone()].trim().is_empty() {
@@ -37,7 +37,7 @@ struct Reader<'a, 'e> {
 }
 
 impl<'a> Reader<'a, '_> {
-    /// Items one after the other.
+    /// Parses consecutive items.
     fn ids(&mut self, answer: Range<usize>) {
         let mut at = answer.start;
         while at < answer.end {
@@ -50,14 +50,14 @@ impl<'a> Reader<'a, '_> {
                 at += length;
             } else {
                 self.note(if rest.starts_with(OPEN) { Form::MisspelledItem } else { Form::TextOutsideList });
-                // Go on at what may be the next item.
+                // Continue at the next possible item.
                 let beyond = at + first.len_utf8();
                 at = self.text[beyond..answer.end].find(OPEN).map_or(answer.end, |next| beyond + next);
             }
         }
     }
 
-    /// An item and its title on each line.
+    /// Parses an item and its title on each line.
     fn lines(&mut self, answer: Range<usize>) {
         let mut at = answer.start;
         for line in self.text[answer].split_inclusive('\n') {
@@ -73,7 +73,7 @@ impl<'a> Reader<'a, '_> {
             };
             let title = entry[length..].trim();
             if title.contains(OPEN) {
-                // Several items on a line are no list of one item a line.
+                // The layout has one item per line.
                 self.note(Form::TextOutsideList);
             }
             self.list(item, title, start..start + entry.len());
@@ -81,22 +81,22 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn list(&mut self, item: ItemId, title: &'a str, span: Range<usize>) {
-        let standing = if !self.seen.insert(item) {
-            Standing::Repeated
+        let status = if !self.seen.insert(item) {
+            ListedStatus::Repeated
         } else if self.expected.candidates.contains(&item) {
-            Standing::Candidate
+            ListedStatus::Candidate
         } else if self.expected.catalogue.contains(item) {
-            Standing::NotACandidate
+            ListedStatus::NotACandidate
         } else {
-            Standing::Invented
+            ListedStatus::Invented
         };
-        match standing {
-            Standing::Candidate => {}
-            Standing::Repeated => self.note(Form::RepeatedItem),
-            Standing::NotACandidate => self.note(Form::NotACandidate),
-            Standing::Invented => self.note(Form::InventedItem),
+        match status {
+            ListedStatus::Candidate => {}
+            ListedStatus::Repeated => self.note(Form::RepeatedItem),
+            ListedStatus::NotACandidate => self.note(Form::NotACandidate),
+            ListedStatus::Invented => self.note(Form::InventedItem),
         }
-        self.ranking.push(Listed { item, title, span, standing });
+        self.ranking.push(Listed { item, title, span, status });
     }
 
     fn check_length(&mut self) {
@@ -108,15 +108,15 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Keeps the defect that counts first.
+    /// Keeps the defect with the highest precedence.
     fn note(&mut self, form: Form) {
         self.defect = Some(self.defect.map_or(form, |noted| noted.min(form)));
     }
 }
 
-/// The item that `text` starts with, and the length of its spelling in bytes.
+/// Parses the item at the start of `text`; returns it with the length of its spelling in bytes.
 ///
-/// Digits that are canonical but too many for an id name an item that no catalogue has; it is read as the largest id.
+/// Canonical digits that overflow an id name an item of no catalogue; they are parsed as the largest id.
 fn spelled(text: &str) -> Option<(ItemId, usize)> {
     let inside = text.strip_prefix(OPEN)?;
     let digits = inside.bytes().take_while(u8::is_ascii_digit).count();

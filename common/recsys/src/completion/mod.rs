@@ -1,8 +1,8 @@
-//! Reading a completion: `<think>…</think>` and then a ranked list of candidates, best first. What the prompt has of the
-//! think block ([`ThinkingStart`]) is part of the reading.
+//! Parses completions: `<think>…</think>`, then a ranked list of candidates, best first. A prompt may already contain a
+//! part of the think block ([`ThinkingStart`]).
 //!
-//! Any text is read, whatever a policy comes up with; nothing here can fail. What is wrong with an answer is named by
-//! [`Form`], because each defect is watched as a share of its own while a policy trains.
+//! Parsing never fails: every text has a [`Form`], which names the first defect of a malformed answer. Training reports
+//! the fraction of each defect.
 
 mod list;
 mod thinking;
@@ -20,13 +20,13 @@ pub use write::{ThinkingIsOver, after, empty_block, entry, white_space, write};
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 
-/// What a completion should look like: `[answer]` of the run file.
+/// Required format of completions: `[answer]` of the run file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// How many candidates are to be listed.
+    /// Number of candidates to list.
     pub list_length: usize,
-    /// How a candidate is listed.
+    /// Layout of a listed candidate.
     pub layout: Layout,
     /// Whether a completion without reasoning is malformed.
     pub require_thinking: bool,
@@ -38,58 +38,58 @@ impl Default for Options {
     }
 }
 
-/// How a candidate is listed.
+/// Layout of a listed candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// `[ITEM_17]` after `[ITEM_17]`, with white space or nothing between.
+    /// Consecutive `[ITEM_17]`, optionally separated by white space.
     Ids,
-    /// `[ITEM_17] Title` on a line of its own. The title is kept as it is written, and may be missing.
+    /// `[ITEM_17] Title` on a separate line. The title is not checked and may be missing.
     Titled,
 }
 
-/// What a completion's shape is. Of several defects the first in this order counts.
+/// Format of a completion. Of several defects the first in this order is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// As asked for.
+    /// No defect.
     WellFormed,
-    /// Nothing but white space.
+    /// Only white space.
     Empty,
-    /// There is no think block although one is required.
+    /// A required think block is missing.
     NoThinking,
-    /// `</think>` comes without a `<think>` before it, in the completion or at the end of the prompt.
+    /// `</think>` without a preceding `<think>` in the completion or at the end of the prompt.
     UnopenedThinking,
     /// `<think>` is never closed.
     UnclosedThinking,
-    /// There is text before `<think>`.
+    /// Text before `<think>`.
     TextBeforeThinking,
-    /// A `<think>` stands inside the think block, which the prompt may have opened.
+    /// `<think>` inside the think block, which the prompt may have opened.
     NestedThinking,
-    /// A think tag follows the think block, which the prompt may have closed.
+    /// A think tag after the think block, which the prompt may have closed.
     RepeatedThinking,
-    /// The think block is white space although one is required.
+    /// A required think block contains only white space.
     EmptyThinking,
     /// Nothing follows the think block.
     NoList,
-    /// There is something in the answer that is no listed item.
+    /// The answer contains text other than listed items.
     TextOutsideList,
     /// An item is not spelled `[ITEM_<digits>]`: leading zeros, a sign, other digits, no bracket.
     MisspelledItem,
     /// A listed item is not in the catalogue.
     InventedItem,
-    /// A listed item is in the catalogue but not among the candidates.
+    /// A listed item is in the catalogue, but not among the candidates.
     NotACandidate,
     /// A candidate is listed twice.
     RepeatedItem,
-    /// The list is shorter than asked for.
+    /// The list is shorter than required.
     ShortList,
-    /// The list is longer than asked for.
+    /// The list is longer than required.
     LongList,
 }
 
 impl Form {
-    /// All forms, in the order in which defects count.
+    /// All forms, in order of precedence.
     pub const ALL: [Self; 17] = [
         Self::WellFormed,
         Self::Empty,
@@ -110,7 +110,7 @@ impl Form {
         Self::LongList,
     ];
 
-    /// Its name in metrics.
+    /// Returns its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::WellFormed => "well_formed",
@@ -133,7 +133,7 @@ impl Form {
         }
     }
 
-    /// Whether the answer is as asked for.
+    /// Whether the answer has no defect.
     pub const fn is_well_formed(self) -> bool {
         matches!(self, Self::WellFormed)
     }
@@ -145,57 +145,57 @@ impl fmt::Display for Form {
     }
 }
 
-/// What a completion is read against.
+/// Context for parsing a completion.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
-    /// What it should look like.
+    /// Required format.
     pub options: &'a Options,
-    /// What it may list.
+    /// The items that may be listed.
     pub candidates: &'a [ItemId],
-    /// Tells invented items from items that exist but were not offered.
+    /// Distinguishes invented items from existing items that are not candidates.
     pub catalogue: &'a Catalogue,
-    /// How the prompt ends.
+    /// State of the think block at the end of the prompt.
     pub thinking_start: ThinkingStart,
 }
 
-/// What a completion says.
+/// A parsed completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed<'a> {
-    /// Its shape.
+    /// Its format.
     pub form: Form,
-    /// What stands in the think block, to the end of the text if the block is never closed.
+    /// Content of the think block, up to the end of the text if the block is not closed.
     pub thinking: Option<&'a str>,
-    /// The items it lists, best first, also if the answer is malformed. Misspelled ones are not in it.
+    /// The listed items, best first, including those of malformed answers; without misspelled ones.
     pub ranking: Vec<Listed<'a>>,
 }
 
 /// An item of a completion's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<'a> {
-    /// Which item.
+    /// The item.
     pub item: ItemId,
-    /// The title written after it, without white space around; empty in [`Layout::Ids`].
+    /// The title after it, trimmed; empty in [`Layout::Ids`].
     pub title: &'a str,
-    /// Where in the text it is listed, title included, in bytes.
+    /// Byte range of the entry in the text, including the title.
     pub span: Range<usize>,
-    /// Whether it may be listed there.
-    pub standing: Standing,
+    /// Whether the item is a valid entry.
+    pub status: ListedStatus,
 }
 
-/// Whether an item may be listed.
+/// Validity of a listed item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ListedStatus {
     /// A candidate, listed for the first time.
     Candidate,
-    /// Listed before.
+    /// Listed earlier.
     Repeated,
     /// In the catalogue, but not among the candidates.
     NotACandidate,
-    /// In no catalogue.
+    /// Not in the catalogue.
     Invented,
 }
 
-/// Reads the completion `text`, as the policy wrote it up to its stop token.
+/// Parses the completion `text`, up to its stop token.
 pub fn parse<'a>(text: &'a str, expected: &Expected<'_>) -> Parsed<'a> {
     let block = thinking::split(text, expected.thinking_start, expected.options.require_thinking);
     let list = list::read(text, block.answer, expected);

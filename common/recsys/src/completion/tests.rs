@@ -39,14 +39,14 @@ fn form(layout: Layout, text: &str) -> Form {
 }
 
 #[test]
-fn a_well_formed_answer_is_read() {
+fn a_well_formed_answer_is_parsed() {
     let text = "<think> crimson desert </think> [ITEM_4] [ITEM_9] [ITEM_2]";
     with(&options(Layout::Ids), text, |parsed| {
         assert_eq!(parsed.form, Form::WellFormed);
         assert_eq!(parsed.thinking, Some(" crimson desert "));
         let spans: Vec<&str> = parsed.ranking.iter().map(|listed| &text[listed.span.clone()]).collect();
         assert_eq!(spans, ["[ITEM_4]", "[ITEM_9]", "[ITEM_2]"]);
-        assert!(parsed.ranking.iter().all(|listed| listed.standing == Standing::Candidate));
+        assert!(parsed.ranking.iter().all(|listed| listed.status == ListedStatus::Candidate));
     });
 
     let text = "<think>\nTwo\nlines.\n</think>\n\n[ITEM_4] Title 4\r\n  [ITEM_9] Other words  \n[ITEM_2]\n";
@@ -59,7 +59,7 @@ fn a_well_formed_answer_is_read() {
 }
 
 #[test]
-fn every_defect_has_its_name() {
+fn every_defect_is_named() {
     let list = "[ITEM_4] [ITEM_9] [ITEM_2]";
     for (text, expected) in [
         (String::new(), Form::Empty),
@@ -101,7 +101,7 @@ fn every_defect_has_its_name() {
 }
 
 #[test]
-fn titled_lists_want_an_item_a_line() {
+fn titled_lists_require_one_item_per_line() {
     for (answer, expected) in [
         ("[ITEM_4] Title 4\n[ITEM_9] Title 9\n[ITEM_2] Title 2", Form::WellFormed),
         ("[ITEM_4] Title 4 [ITEM_9] Title 9\n[ITEM_2] Title 2", Form::TextOutsideList),
@@ -114,7 +114,7 @@ fn titled_lists_want_an_item_a_line() {
 }
 
 #[test]
-fn thinking_may_be_optional() {
+fn thinking_can_be_optional() {
     let options = Options { require_thinking: false, ..options(Layout::Ids) };
     for text in ["[ITEM_4] [ITEM_9] [ITEM_2]", "<think>\n\n</think>\n\n[ITEM_4] [ITEM_9] [ITEM_2]"] {
         assert_eq!(with(&options, text, |parsed| parsed.form), Form::WellFormed, "{text:?}");
@@ -123,7 +123,7 @@ fn thinking_may_be_optional() {
 }
 
 #[test]
-fn the_end_of_a_prompt_says_how_far_the_think_block_is() {
+fn the_end_of_a_prompt_determines_the_thinking_start() {
     use ThinkingStart::{Absent, Closed, Opened};
     for (generation_prompt, expected) in [
         ("", Absent),
@@ -140,7 +140,7 @@ fn the_end_of_a_prompt_says_how_far_the_think_block_is() {
 }
 
 #[test]
-fn a_completion_goes_on_where_the_prompt_ends() {
+fn a_completion_continues_the_prompt() {
     let (opened, closed) = (ThinkingStart::of("<think>\n"), ThinkingStart::of("<think></think>"));
     let list = "[ITEM_4] [ITEM_9] [ITEM_2]";
     for (start, required, text, expected) in [
@@ -172,25 +172,30 @@ fn a_completion_goes_on_where_the_prompt_ends() {
 }
 
 #[test]
-fn what_cannot_be_thought_is_not_written() {
+fn reasoning_is_rejected_after_a_closed_think_block() {
     let (closed, titled) = (ThinkingStart::Closed { spaced: true }, Layout::Titled);
     assert_eq!(after(closed, "<think>\nso\n</think>\n\n[ITEM_4]", titled), Err(ThinkingIsOver));
     assert_eq!(after(closed, "<think>\n\n</think>\n\n[ITEM_4]", titled).as_deref(), Ok("[ITEM_4]"));
 }
 
 #[test]
-fn a_malformed_answer_still_shows_its_list() {
+fn the_list_of_a_malformed_answer_is_parsed() {
     with(&options(Layout::Ids), "a </think> [ITEM_4] x [ITEM_5] [ITEM_4] [ITEM_99]", |parsed| {
-        let standings: Vec<Standing> = parsed.ranking.iter().map(|listed| listed.standing).collect();
+        let statuses: Vec<ListedStatus> = parsed.ranking.iter().map(|listed| listed.status).collect();
         assert_eq!(
-            standings,
-            [Standing::Candidate, Standing::NotACandidate, Standing::Repeated, Standing::Invented]
+            statuses,
+            [
+                ListedStatus::Candidate,
+                ListedStatus::NotACandidate,
+                ListedStatus::Repeated,
+                ListedStatus::Invented
+            ]
         );
     });
 }
 
 #[test]
-fn names_and_order_of_forms_agree() {
+fn names_and_order_of_forms_are_consistent() {
     assert!(Form::ALL.is_sorted());
     for form in Form::ALL {
         assert_eq!(serde_json::to_value(form).unwrap(), form.name());
@@ -198,7 +203,7 @@ fn names_and_order_of_forms_agree() {
 }
 
 #[test]
-fn a_long_text_is_read_in_one_pass() {
+fn a_long_text_is_parsed_in_one_pass() {
     for piece in ["[ITEM_", "<think>", "</think>", "[ITEM_4] ", "\u{200F}é", "\n"] {
         let text = piece.repeat(100_000 / piece.len());
         for layout in [Layout::Ids, Layout::Titled] {
@@ -207,7 +212,7 @@ fn a_long_text_is_read_in_one_pass() {
     }
 }
 
-/// Texts made of what the parser looks at, in any order, and of anything else.
+/// Texts of tags, items and arbitrary text, in any order.
 fn texts() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("<think>".to_owned()),
@@ -226,7 +231,7 @@ fn texts() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_text_is_read(text in prop_oneof![texts(), any::<String>()], titled: bool, required: bool) {
+    fn any_text_is_parsed(text in prop_oneof![texts(), any::<String>()], titled: bool, required: bool) {
         let layout = if titled { Layout::Titled } else { Layout::Ids };
         let options = Options { require_thinking: required, ..options(layout) };
         with(&options, &text, |parsed| {
@@ -235,7 +240,7 @@ proptest! {
             }
             if parsed.form.is_well_formed() {
                 prop_assert_eq!(parsed.ranking.len(), 3);
-                prop_assert!(parsed.ranking.iter().all(|listed| listed.standing == Standing::Candidate));
+                prop_assert!(parsed.ranking.iter().all(|listed| listed.status == ListedStatus::Candidate));
                 prop_assert!(!required || parsed.thinking.is_some_and(|thinking| !thinking.trim().is_empty()));
             }
             Ok(())
@@ -243,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_back(
+    fn written_completions_parse_as_well_formed(
         order in Just(CANDIDATES.to_vec()).prop_shuffle(),
         titled: bool,
         thinking: bool,

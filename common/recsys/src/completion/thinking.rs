@@ -1,4 +1,4 @@
-//! The think block of a completion: where it begins, and where the answer starts.
+//! Splits a completion into think block and answer.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use super::Form;
 pub(super) const OPEN: &str = "<think>";
 pub(super) const CLOSE: &str = "</think>";
 
-/// How far the prompt is into the think block where the completion begins.
+/// State of the think block at the end of the prompt.
 ///
 /// Some chat templates open the block in the prompt (DeepSeek-R1-Distill, Qwen3-Thinking-2507, Qwen3.5), some close it
-/// there (`enable_thinking = false` of Qwen3). A completion is read and written as the continuation of that.
+/// there (`enable_thinking = false` of Qwen3). A completion is parsed and written as the continuation of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ThinkingStart {
     /// The prompt has no think block: the completion opens it.
@@ -18,7 +18,7 @@ pub enum ThinkingStart {
     Absent,
     /// The prompt opens the block: the completion begins inside it.
     Opened {
-        /// Whether the prompt ends with white space, which the completion then need not begin with.
+        /// Whether the prompt ends with white space, so that the completion need not start with it.
         spaced: bool,
     },
     /// The prompt closes the block: the completion is the answer.
@@ -29,9 +29,9 @@ pub enum ThinkingStart {
 }
 
 impl ThinkingStart {
-    /// Reads the end of a prompt that the chat template writes for the completion, without the messages before it.
+    /// Determines the state from the generation prompt, the end of the prompt after the messages.
     ///
-    /// The last think tag counts: some templates write a closing one alone.
+    /// The last think tag decides: some templates write only a closing one.
     pub fn of(generation_prompt: &str) -> Self {
         let spaced = generation_prompt.ends_with(char::is_whitespace);
         match (generation_prompt.rfind(OPEN), generation_prompt.rfind(CLOSE)) {
@@ -41,12 +41,12 @@ impl ThinkingStart {
         }
     }
 
-    /// Whether the prompt closes the think block, so that nothing can be thought.
+    /// Whether the prompt closes the think block, so that the completion cannot contain reasoning.
     pub const fn is_closed(self) -> bool {
         matches!(self, Self::Closed { .. })
     }
 
-    /// Its name in records: `absent`, `opened` or `closed`.
+    /// Returns its name in records: `absent`, `opened` or `closed`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -56,16 +56,16 @@ impl ThinkingStart {
     }
 }
 
-/// A completion cut into reasoning and answer.
+/// A completion split into reasoning and answer.
 pub(super) struct Block<'a> {
     pub(super) thinking: Option<&'a str>,
-    /// Bytes of the text in which to look for the list.
+    /// Byte range of the text that contains the list.
     pub(super) answer: Range<usize>,
     pub(super) defect: Option<Form>,
 }
 
-/// Cuts `text`, which goes on after `start`, at its first think block. The answer is what follows the last closing tag, so
-/// that a list is found, and shown among the samples, even where the tags are wrong.
+/// Splits `text`, which continues after `start`, at its first think block. The answer follows the last closing tag, so
+/// that the list is found even with invalid tags.
 pub(super) fn split(text: &str, start: ThinkingStart, required: bool) -> Block<'_> {
     let end = text.len();
     let after_last_close = text.rfind(CLOSE).map_or(0, |at| at + CLOSE.len());

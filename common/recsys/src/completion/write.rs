@@ -1,4 +1,4 @@
-//! Writing a completion as it should look, for the policy to imitate.
+//! Writes well-formed completions, for the policy to imitate.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use super::{Layout, ThinkingStart};
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 
-/// What no title may hold that stands in a list: it would end the line, or be read as something else.
+/// Texts that a title in a list must not contain: they would end the line or be parsed as something else.
 const NOT_IN_A_LIST: [&str; 4] = ["\n", "[ITEM_", "<think>", "</think>"];
 
-/// A completion that reasons cannot follow a prompt that closes the think block.
+/// A completion with reasoning cannot follow a prompt that closes the think block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the completion reasons, and the chat template closes the think block before it: expected a completion without \
@@ -18,23 +18,23 @@ const NOT_IN_A_LIST: [&str; 4] = ["\n", "[ITEM_", "<think>", "</think>"];
 )]
 pub struct ThinkingIsOver;
 
-/// The completion that reasons with `thinking` and lists `ranking`, best first, after a prompt without a think block.
-/// [`super::parse`] reads it back; [`after`] makes it go on after other prompts.
+/// Writes the completion with the reasoning `thinking` and the list `ranking`, best first, for a prompt without a think
+/// block. [`super::parse`] is the inverse; [`after`] adapts it to other prompts.
 pub fn write(thinking: Option<&str>, ranking: &[ItemId], catalogue: &Catalogue, layout: Layout) -> String {
     let (break_line, gap) = white_space(layout);
     let mut text = String::new();
     if let Some(thinking) = thinking {
         write!(text, "{OPEN}{break_line}{thinking}{break_line}{CLOSE}{gap}")
-            .expect("a String takes all text");
+            .expect("writing to a String cannot fail");
     }
     let entries: Vec<String> = ranking.iter().map(|id| entry(*id, catalogue, layout)).collect();
     text + &entries.join(break_line)
 }
 
-/// What is left to write of `completion`, as [`write()`] writes it, after a prompt that ends as `start` says.
+/// Returns the part of `completion`, written by [`write()`], that continues a prompt with the state `start`.
 ///
-/// Prompt and completion together are what they are without a think block in the prompt. Where the prompt opens the block
-/// and `completion` has none, an empty block is closed first.
+/// Prompt and completion together equal those without a think block in the prompt. If the prompt opens the block and
+/// `completion` has no reasoning, an empty block is closed first.
 pub fn after(start: ThinkingStart, completion: &str, layout: Layout) -> Result<String, ThinkingIsOver> {
     match start {
         ThinkingStart::Absent => Ok(completion.to_owned()),
@@ -55,7 +55,7 @@ pub fn after(start: ThinkingStart, completion: &str, layout: Layout) -> Result<S
     }
 }
 
-/// What makes an empty think block of a prompt that ends as `start` says; nothing where the prompt closes the block.
+/// Returns the text that completes an empty think block after `start`; empty if the prompt closes the block.
 pub fn empty_block(start: ThinkingStart, layout: Layout) -> String {
     let (break_line, _) = white_space(layout);
     match start {
@@ -66,7 +66,7 @@ pub fn empty_block(start: ThinkingStart, layout: Layout) -> String {
     }
 }
 
-/// What stands between the parts of a think block and the entries of a list, and between block and list.
+/// Returns the separators of think block and entries, and of block and list.
 pub const fn white_space(layout: Layout) -> (&'static str, &'static str) {
     match layout {
         Layout::Ids => (" ", " "),
@@ -74,7 +74,7 @@ pub const fn white_space(layout: Layout) -> (&'static str, &'static str) {
     }
 }
 
-/// An item as an answer lists it. A title that cannot stand on a line of its own is left out.
+/// Returns an item as an answer lists it, without a title that cannot be part of a list.
 pub fn entry(id: ItemId, catalogue: &Catalogue, layout: Layout) -> String {
     let title = match layout {
         Layout::Ids => "",

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use super::User;
 use crate::ids::ItemId;
 
-/// What is known of an item.
+/// An item with its texts and popularity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Its number in the data files.
     pub id: ItemId,
     /// Its title, never empty.
     pub title: String,
-    /// What its picture shows, if that was written down.
+    /// Description of its picture, if there is one.
     pub caption: Option<String>,
-    /// How often training users interacted with it.
+    /// Number of interactions of training users.
     pub interactions: u64,
 }
 
@@ -26,39 +26,39 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// A catalogue of `items`; of several with the same id the last one counts.
+    /// Creates a catalogue of `items`; of several with the same id the last one is used.
     pub fn new(items: impl IntoIterator<Item = Item>) -> Self {
         let by_id: BTreeMap<ItemId, Item> = items.into_iter().map(|item| (item.id, item)).collect();
         let positions = by_id.keys().enumerate().map(|(position, &id)| (id, position)).collect();
         Self { items: by_id.into_values().collect(), positions }
     }
 
-    /// The items, in ascending order of id.
+    /// Returns the items, in ascending order of id.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// How many items there are.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is no item.
+    /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The item numbered `id`.
+    /// Returns the item `id`.
     pub fn get(&self, id: ItemId) -> Option<&Item> {
         self.position(id).map(|position| &self.items[position])
     }
 
-    /// Whether there is an item numbered `id`.
+    /// Whether the item `id` exists.
     pub fn contains(&self, id: ItemId) -> bool {
         self.positions.contains_key(&id)
     }
 
-    /// Where `id` is in [`Self::items`].
+    /// Returns the index of `id` in [`Self::items`].
     pub fn position(&self, id: ItemId) -> Option<usize> {
         self.positions.get(&id).copied()
     }
@@ -67,7 +67,7 @@ impl Catalogue {
         self.position(id).map(|position| &mut self.items[position])
     }
 
-    /// Sets every item's count of interactions from those of the training users.
+    /// Counts the interactions of the training users with every item.
     pub(crate) fn count_interactions(&mut self, train: &[User]) {
         for item in &mut self.items {
             item.interactions = 0;

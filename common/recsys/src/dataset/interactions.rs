@@ -1,4 +1,4 @@
-//! `train.tsv`, `test.tsv` and `<name>_negatives.tsv`: one user a line, `user id TAB item ids separated by spaces`.
+//! `train.tsv`, `test.tsv` and `<name>_negatives.tsv`: one user per line, `user id TAB item ids separated by spaces`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -10,10 +10,10 @@ use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows};
 use super::{User, texts};
 use crate::ids::{ItemId, UserId};
 
-/// A longer line is no user's history; reading on would only fill the memory.
+/// Maximum length of a line; longer lines are rejected to bound memory.
 const LONGEST_LINE_BYTES: u64 = 16 << 20;
 
-/// How interaction files are read.
+/// Context for reading interaction files.
 pub(super) struct Files<'a> {
     pub(super) catalogue: &'a Catalogue,
     pub(super) min_interactions: usize,
@@ -21,7 +21,7 @@ pub(super) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The users of `file` with enough interactions, and how many had too few.
+    /// Returns the users of `file` with enough interactions, and the number of users with too few.
     pub(super) fn users(&self, file: &Path, report: &mut Report) -> Result<(Vec<User>, usize), Error> {
         let mut too_short = 0;
         let mut users = self.rows(file, report, |user| {
@@ -40,7 +40,7 @@ impl Files<'_> {
         Ok((users, too_short))
     }
 
-    /// The negatives of each user in `file`. None may be among what the user interacted with, by `users`.
+    /// Returns the negatives of each user in `file`, none of which may be in the user's history in `users`.
     pub(super) fn negatives<'a>(
         &self,
         file: &Path,
@@ -67,7 +67,7 @@ impl Files<'_> {
         Ok(rows.into_iter().map(|row| (row.id, row.items)).collect())
     }
 
-    /// The rows of `file` that pass `check`.
+    /// Returns the rows of `file` that pass `check`.
     fn rows(
         &self,
         file: &Path,
@@ -124,7 +124,7 @@ impl Files<'_> {
     }
 }
 
-/// The beginning of a text that may be very long, for an error message.
+/// Returns the beginning of a text, for an error message.
 pub(super) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 40;
     match text.char_indices().nth(LONGEST) {

@@ -5,13 +5,13 @@
 //! <dir>/<name>_titles.csv            header; item id, title
 //! <dir>/<name>_captions.json         {"<item id>": {"title": …, "caption": …}}; may be absent
 //! <dir>/<name>_reasoning.json        [{"line_idx": n, "user_id": …, "reasoning": …}]; may be absent
-//! <dir>/<name>_deepseek_cot.json     the same, under the name that the released code gives it
+//! <dir>/<name>_deepseek_cot.json     the same, with the file name of the released code
 //! <dir>/<name>_negatives.tsv         user id TAB item ids: for `candidates.negatives = "supplied"`; may be absent
 //! ```
 //!
-//! Lines may end in CRLF and files may start with a byte order mark. A row that cannot be read is refused or skipped,
-//! as [`Options::bad_rows`] says, and never guessed at. Reasoning is keyed by user, and only that of training users is
-//! kept: no text about a held-out user can reach a prompt.
+//! Lines may end in CRLF and files may start with a byte order mark. A row that cannot be read is rejected or skipped,
+//! as configured in [`Options::bad_rows`]. Reasoning is keyed by user, and only that of training users is loaded: no
+//! text about a held-out user can reach a prompt.
 
 mod catalogue;
 pub mod delimited;
@@ -32,24 +32,24 @@ pub use rows::{BadRows, Error, Place, Problem, Report, RowPolicy};
 
 use crate::ids::{ItemId, UserId};
 
-/// Where the data set lies and how strictly it is read: `[data]` of the run file.
+/// Location and reading of the data set: `[data]` of the run file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Folder of the data set. Absent: the embedded data set, made from `[world]` into the output folder.
+    /// Folder of the data set. Without it the embedded data set is generated from `[world]` into the output folder.
     pub dir: Option<PathBuf>,
-    /// Prefix of the files in the folder. Absent: the folder's own name.
+    /// Prefix of the files in the folder. Without it: the name of the folder.
     pub name: Option<String>,
-    /// Users with fewer interactions are left out. At least 2.
+    /// Minimum number of interactions of a user; users with fewer are excluded. At least 2.
     pub min_interactions: usize,
-    /// Items of history that a prompt shows at most, the newest before the target. Absent: `min_interactions − 1`, so that
-    /// all prompts show as many.
+    /// Maximum number of history items in a prompt, the newest before the target. Without it: `min_interactions − 1`,
+    /// which gives all prompts the same number.
     pub max_history: Option<usize>,
-    /// What training asks for.
+    /// Target items of training.
     pub training_targets: TrainingTargets,
-    /// What to do with a row that cannot be read.
+    /// Handling of rows that cannot be read.
     pub bad_rows: RowPolicy,
-    /// How training and held-out data are kept apart.
+    /// Separation of training and held-out data.
     pub split: Split,
 }
 
@@ -67,50 +67,49 @@ impl Default for Options {
     }
 }
 
-/// Which of a training user's items are asked for. Held-out users are asked for their last one alone.
+/// Items of a training user that are targets. Held-out users always have their last item as the only target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrainingTargets {
-    /// The last one: each user is one training case.
+    /// The last item: one training case per user.
     Last,
-    /// Each one that something precedes, in an epoch's own order: a user of `n` items is `n − 1` training cases. The more
-    /// data there is of a user, the more the policy learns from them. Reasoning is about the last item, and is shown with
-    /// that one alone.
+    /// Every item except the first, in a random order per epoch: a user with `n` items has `n − 1` training cases.
+    /// Users with more data contribute more cases. Reasoning is about the last item and is shown only with that one.
     Every,
 }
 
-/// How training and held-out data are kept apart. Both are checked when a data set is loaded.
+/// Separation of training and held-out data, which is checked when a data set is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// No user is in both files.
     Users,
-    /// A user may be in both, as in leave-one-out: what training knows of them is then the beginning of what the test
-    /// file tells, and ends before its target.
+    /// A user may be in both files, as in leave-one-out: the user's training row is then a prefix of the row in the
+    /// test file, without its target.
     Times,
 }
 
-/// A user's interactions, oldest first. There are at least two: some history, and the target.
+/// The interactions of a user, oldest first. There are at least two: history and target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Who this is.
+    /// The user's id.
     pub id: UserId,
-    /// Everything they interacted with; the last one is the target.
+    /// All items that the user interacted with; the last one is the target.
     pub items: Vec<ItemId>,
 }
 
 impl User {
-    /// The item to be predicted.
+    /// Returns the item to be predicted.
     pub fn target(&self) -> ItemId {
         *self.items.last().expect("a user has at least two items")
     }
 
-    /// The last `at_most` items before the target, oldest first.
+    /// Returns the last `at_most` items before the target, oldest first.
     pub fn history(&self, at_most: usize) -> &[ItemId] {
         self.history_of(self.items.len() - 1, at_most)
     }
 
-    /// The last `at_most` items before the one at `position`, oldest first.
+    /// Returns the last `at_most` items before the item at `position`, oldest first.
     pub fn history_of(&self, position: usize, at_most: usize) -> &[ItemId] {
         let before = &self.items[..position];
         &before[before.len().saturating_sub(at_most)..]
@@ -124,21 +123,21 @@ pub struct Dataset {
     pub name: String,
     /// The items.
     pub catalogue: Catalogue,
-    /// Users to train on, in the order of the file.
+    /// Users to train on, in file order.
     pub train: Vec<User>,
-    /// Held-out users, in the order of the file.
+    /// Held-out users, in file order.
     pub test: Vec<User>,
-    /// Reasoning to imitate, of training users alone.
+    /// Reasoning to imitate, for training users only.
     pub reasoning: BTreeMap<UserId, String>,
-    /// Negatives that are supplied for users, none of them in the user's history.
+    /// Supplied negatives by user, outside the user's history.
     pub negatives: BTreeMap<UserId, Vec<ItemId>>,
-    /// Fewest items of a user, the target included.
+    /// Minimum number of items of a user, including the target.
     pub min_interactions: usize,
-    /// Most items of history that a prompt shows.
+    /// Maximum number of history items in a prompt.
     pub max_history: usize,
-    /// What training asks for.
+    /// Target items of training.
     pub training_targets: TrainingTargets,
-    /// What was left out when reading.
+    /// Rows and users excluded while reading.
     pub report: Report,
 }
 
@@ -207,7 +206,7 @@ impl Dataset {
         })
     }
 
-    /// The reasoning about training users in `file`, and what was left out of it. That about anyone who is held out is
+    /// Reads the reasoning of training users from `file` and reports excluded rows. Reasoning of held-out users is
     /// counted and not read.
     pub fn read_reasoning(
         &self,
@@ -219,24 +218,24 @@ impl Dataset {
         Ok((reasoning::read(file, &users, policy, &mut report)?, report))
     }
 
-    /// Writes the data set into the folder `dir`, byte for byte the same each time.
+    /// Writes the data set into the folder `dir`. The output is deterministic.
     pub fn write(&self, dir: &Path) -> Result<(), Error> {
         write::folder(self, dir)
     }
 
-    /// The items that a prompt shows of `user` before their last one, oldest first.
+    /// Returns the history of `user` that a prompt shows, oldest first.
     pub fn history<'a>(&self, user: &'a User) -> &'a [ItemId] {
         user.history(self.max_history)
     }
 }
 
-/// Users to train on who are not held out as well.
+/// Returns the training users who are not held out.
 fn only_trained(train: &[User], test: &[User]) -> BTreeSet<UserId> {
     let held_out: BTreeSet<UserId> = test.iter().map(|user| user.id).collect();
     train.iter().map(|user| user.id).filter(|id| !held_out.contains(id)).collect()
 }
 
-/// Proves that nothing held out is trained on.
+/// Checks that no held-out target is in the training data.
 fn check_split(split: Split, train: &[User], test: &[User]) -> Result<(), Error> {
     let trained: BTreeMap<UserId, &User> = train.iter().map(|user| (user.id, user)).collect();
     for user in test {
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn history_is_the_end_of_what_precedes_the_target() {
+    fn history_is_the_newest_items_before_the_target() {
         let user = user(1, &[1, 2, 3, 4]);
         assert_eq!(user.target(), ItemId(4));
         assert_eq!(user.history(2), [ItemId(2), ItemId(3)]);
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_in_both_files_is_refused_unless_training_ends_earlier() {
+    fn a_user_in_both_files_is_rejected_unless_training_ends_earlier() {
         let test = [user(1, &[1, 2, 3])];
         assert!(check_split(Split::Users, &[user(2, &[1, 2])], &test).is_ok());
         assert!(matches!(

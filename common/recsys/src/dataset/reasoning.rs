@@ -1,4 +1,4 @@
-//! `<name>_reasoning.json`: what someone thought about a training user's taste, to be imitated in fine-tuning.
+//! `<name>_reasoning.json`: reasoning about a training user's taste, imitated in fine-tuning.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,9 @@ use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows};
 use super::texts;
 use crate::ids::UserId;
 
-/// Reads the reasoning of `training_users`; that of anyone else is counted and dropped unread.
+/// Reads the reasoning of `training_users`; reasoning of other users is counted and discarded unread.
 ///
-/// Rows are matched by `user_id`; `line_idx` is ignored, because lines move when users are filtered.
+/// Rows are matched by `user_id`; `line_idx` is ignored, since line numbers change when users are filtered.
 pub(super) fn read(
     file: &Path,
     training_users: &BTreeSet<UserId>,
@@ -52,7 +52,7 @@ fn user(entry: &Value) -> Result<UserId, Problem> {
     .ok_or_else(|| Problem::UserId(excerpt(&field.map(ToString::to_string).unwrap_or_default())))
 }
 
-/// An empty text is a failed call of whoever wrote the file, not a reasoning to imitate.
+/// Returns the text of an entry. An empty text is a failed generation and is rejected.
 fn text(entry: &Value) -> Result<&str, Problem> {
     let text = entry.get("reasoning").and_then(Value::as_str).map(str::trim).unwrap_or_default();
     if text.is_empty() {

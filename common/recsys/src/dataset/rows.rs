@@ -1,4 +1,4 @@
-//! What can be wrong with a row, and what becomes of it.
+//! Defects of rows and their handling.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,51 +9,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ItemId, UserId};
 
-/// How many places of each kind of bad row a report names.
+/// Number of locations per kind of bad row in a report.
 const PLACES_NAMED: usize = 5;
 
-/// What to do with a row that cannot be read.
+/// Handling of rows that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RowPolicy {
-    /// Stop with an error that names file, place and what was expected.
+    /// Stop with an error that names file, location and expected format.
     #[default]
     Refuse,
-    /// Leave the row out and count it.
+    /// Skip the row and count it.
     Skip,
 }
 
-/// Why a data set could not be read or written.
+/// An error while reading or writing a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was tried: "read", "write", ….
+        /// The failed operation: "read", "write", ….
         action: &'static str,
-        /// On which file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: std::io::Error,
     },
-    /// A row cannot be read and the policy is to refuse.
-    #[error("{}, {place}: {problem} (`data.bad_rows = \"skip\"` would leave such rows out)", .file.display())]
+    /// A row cannot be read and the policy is [`RowPolicy::Refuse`].
+    #[error("{}, {place}: {problem} (set `data.bad_rows = \"skip\"` to skip such rows)", .file.display())]
     Row {
         /// The file.
         file: PathBuf,
-        /// Where in it.
+        /// Location in the file.
         place: Place,
-        /// What is wrong, and what was expected.
+        /// The defect and the expected format.
         problem: Problem,
     },
-    /// A JSON file is not JSON, or not of the expected outer shape.
+    /// A JSON file is malformed or has an unexpected outer structure.
     #[error("{}: expected {expected}", .file.display())]
     Json {
         /// The file.
         file: PathBuf,
-        /// The expected outer shape.
+        /// The expected outer structure.
         expected: &'static str,
-        /// What the parser says.
+        /// Error of the parser.
         source: serde_json::Error,
     },
     /// A CSV file has no header.
@@ -63,20 +63,20 @@ pub enum Error {
         file: PathBuf,
         /// Its first line that is not blank.
         place: Place,
-        /// That line's first column.
+        /// First column of that line.
         found: String,
     },
     /// Lines that may be rows or a quoted field.
     #[error(
-        "{}, lines {first} to {last}: a quoted field that holds whole rows; expected every quote to be closed on its \
+        "{}, lines {first} to {last}: a quoted field that contains whole rows; expected every quote to be closed on its \
          line, or doubled inside a quoted field", .file.display()
     )]
     AmbiguousQuote {
         /// The file.
         file: PathBuf,
-        /// The line that opens the quote.
+        /// The line with the opening quote.
         first: u64,
-        /// The line that closes it.
+        /// The line with the closing quote.
         last: u64,
     },
     /// A CSV file could not be read to its end.
@@ -84,40 +84,40 @@ pub enum Error {
     Csv {
         /// The file.
         file: PathBuf,
-        /// What the reader says.
+        /// Error of the CSV reader.
         source: csv::Error,
     },
-    /// A file holds no usable row.
+    /// A file has no usable row.
     #[error("{}: no usable row; expected {expected}", .file.display())]
     NoRows {
         /// The file.
         file: PathBuf,
-        /// What a row looks like.
+        /// Format of a row.
         expected: &'static str,
     },
     /// The folder has no name to derive file names from.
-    #[error("the data folder {} has no name of its own: set `data.name`", .0.display())]
+    #[error("the data folder {} has no name: set `data.name`", .0.display())]
     Nameless(PathBuf),
-    /// The window leaves no room for a history and a target.
+    /// The minimum number of interactions leaves no history before the target.
     #[error("`data.min_interactions` is {0}, expected at least 2: some history, and the target")]
     MinInteractions(usize),
     /// Prompts without history.
     #[error("`data.max_history` is 0, expected at least 1: a prompt shows some history")]
     NoHistory,
-    /// A held-out user is trained on.
+    /// A held-out user is also a training user.
     #[error(
-        "{0} is in both train.tsv and test.tsv; `data.split = \"users\"` expects each user in one of them"
+        "{0} is in both train.tsv and test.tsv; `data.split = \"users\"` requires each user to be in only one of them"
     )]
     UserInBoth(UserId),
-    /// Training data of a held-out user reaches to their target, or is another sequence altogether.
+    /// The training row of a held-out user is not a prefix of the test row that ends before the target.
     #[error(
-        "{0}: with `data.split = \"times\"` the user's row in train.tsv must be a beginning of the row in test.tsv \
+        "{0}: with `data.split = \"times\"` the user's row in train.tsv must be a prefix of the row in test.tsv \
          that ends before its target"
     )]
     NotEarlier(UserId),
 }
 
-/// Where in a file a row is.
+/// Location of a row in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -136,60 +136,60 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with a row.
+/// Defect of a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// Bytes that are no text.
+    /// Invalid UTF-8.
     #[error("not UTF-8 (a latin-1 file?); expected UTF-8 text")]
     NotUtf8,
-    /// A line no data set has.
+    /// A line that exceeds the maximum length.
     #[error("longer than {0} bytes; expected one user's interactions")]
     TooLong(u64),
     /// Too few or too many columns.
     #[error("found {found} columns, expected {expected}")]
     Columns {
-        /// How many there are.
+        /// Number of columns.
         found: usize,
-        /// How many there should be.
+        /// Expected number of columns.
         expected: usize,
     },
-    /// A quote without its end.
+    /// A quote that is not closed.
     #[error("a quote that is never closed; expected a quote at the end of the field")]
     OpenQuote,
-    /// Not a user's number.
+    /// A user id that is not a number.
     #[error("user id {0:?}, expected a whole number")]
     UserId(String),
-    /// Not an item's number.
+    /// An item id that is not a number.
     #[error("item id {0:?}, expected a whole number")]
     ItemId(String),
     /// An item without a title.
     #[error("{0} has no row in the titles file")]
     UnknownItem(ItemId),
-    /// Too little to learn from.
-    #[error("{0} interactions, expected at least 2: some history, and the target")]
+    /// Too few interactions.
+    #[error("{0} interactions, expected at least 2: history and target")]
     TooFewItems(usize),
-    /// A user who was there before.
-    #[error("{0} has an earlier row; expected one row a user")]
+    /// A second row of a user.
+    #[error("{0} has an earlier row; expected one row per user")]
     RepeatedUser(UserId),
-    /// An item that was there before.
-    #[error("{0} has an earlier row; expected one row an item")]
+    /// A second row of an item.
+    #[error("{0} has an earlier row; expected one row per item")]
     RepeatedItem(ItemId),
-    /// A negative that is none.
+    /// A negative that is in the user's history.
     #[error("{0} is in the user's own history; expected negatives outside it")]
     KnownNegative(ItemId),
-    /// A title of white space.
+    /// A title of white space only.
     #[error("{0} has an empty title")]
     EmptyTitle(ItemId),
-    /// A JSON entry without a text that it should have.
+    /// A JSON entry without a required text.
     #[error("expected a text under {0:?}")]
     NoText(&'static str),
-    /// Reasoning that brings its own think tags.
+    /// Reasoning that contains think tags.
     #[error("a think tag in the reasoning, expected the text between the tags")]
     ThinkTag,
 }
 
 impl Problem {
-    /// A name for counting problems of one kind.
+    /// Returns the name under which problems of this kind are counted.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::NotUtf8 => "not_utf8",
@@ -210,18 +210,18 @@ impl Problem {
     }
 }
 
-/// What was left out when reading a data set.
+/// Rows and users excluded while reading a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Report {
     /// Training users with fewer than `min_interactions` items.
     pub train_users_too_short: usize,
     /// Held-out users with fewer than `min_interactions` items.
     pub test_users_too_short: usize,
-    /// Items that no caption describes.
+    /// Items without a caption.
     pub items_without_caption: usize,
     /// Captions of items that are not in the catalogue.
     pub captions_without_item: usize,
-    /// Reasoning that is not of a training user, and therefore was not kept.
+    /// Reasoning of users other than training users, which is discarded.
     pub reasoning_not_of_training_users: usize,
     /// Rows skipped, by file and kind of problem.
     pub skipped: BTreeMap<String, BadRows>,
@@ -230,13 +230,13 @@ pub struct Report {
 /// Skipped rows of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct BadRows {
-    /// How many there are.
+    /// Number of rows.
     pub count: u64,
-    /// Where the first few are.
+    /// Locations of the first few.
     pub first: Vec<Place>,
 }
 
-/// A file being read: decides what becomes of its bad rows.
+/// A file that is read, with the handling of its bad rows.
 pub(super) struct Rows<'a> {
     pub(super) file: &'a Path,
     pub(super) policy: RowPolicy,
@@ -244,7 +244,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Refuses the row at `place`, or counts it as skipped.
+    /// Rejects the row at `place`, or counts it as skipped.
     pub(super) fn bad(&mut self, place: Place, problem: Problem) -> Result<(), Error> {
         if self.policy == RowPolicy::Refuse {
             return Err(Error::Row { file: self.file.to_path_buf(), place, problem });
@@ -258,7 +258,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Keeps a row that was read, and sees to one that was not.
+    /// Returns a valid row and handles a bad one.
     pub(super) fn keep<T>(&mut self, place: Place, row: Result<T, Problem>) -> Result<Option<T>, Error> {
         match row {
             Ok(row) => Ok(Some(row)),

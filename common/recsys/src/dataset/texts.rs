@@ -1,4 +1,4 @@
-//! What items are called and what their pictures show: `<name>_titles.csv` and `<name>_captions.json`.
+//! Titles and captions of items: `<name>_titles.csv` and `<name>_captions.json`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ fn titled(fields: Fields<'_>, expected: usize) -> Result<Item, Problem> {
     Ok(Item { id, title: title.to_owned(), caption: None, interactions: 0 })
 }
 
-/// Reads the captions file into `catalogue`. Captions of items that are not in it are counted and left out.
+/// Reads the captions file into `catalogue`. Captions of unknown items are counted and skipped.
 pub(super) fn captions(
     file: &Path,
     catalogue: &mut Catalogue,
@@ -128,7 +128,7 @@ fn captioned<'a>(key: &str, entry: &'a Value) -> Result<(ItemId, &'a str), Probl
     if caption.is_empty() { Err(Problem::NoText("caption")) } else { Ok((id, caption)) }
 }
 
-/// Reads a whole JSON file of the outer shape `expected`.
+/// Reads a whole JSON file with the outer structure `expected`.
 pub(super) fn json<T: serde::de::DeserializeOwned>(file: &Path, expected: &'static str) -> Result<T, Error> {
     let bytes = read(file)?;
     serde_json::from_slice(without_mark(&bytes)).map_err(|source| Error::Json {
@@ -138,7 +138,7 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(file: &Path, expected: &'stat
     })
 }
 
-/// `bytes` without the byte order mark that some editors put first.
+/// Returns `bytes` without a byte order mark.
 pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
 }

@@ -1,5 +1,4 @@
-//! Writing a data set in the format it is read from: whole ones, and the pieces for writers of data sets too large to be
-//! held as one.
+//! Writes data sets: whole ones, and the parts for writers of data sets that do not fit into memory.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,7 +10,7 @@ use super::rows::Error;
 use super::{Dataset, User};
 use crate::ids::{ItemId, UserId};
 
-/// Writes all files of `dataset` into `dir`, which is made if need be.
+/// Writes all files of `dataset` into `dir`, creating it if necessary.
 pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(|source| Error::Io {
         action: "make",
@@ -22,7 +21,7 @@ pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
     for (file_name, users) in [("train.tsv", &dataset.train), ("test.tsv", &dataset.test)] {
         let mut rows = Vec::new();
         for user in users {
-            row(&mut rows, user.id, user.items.iter().copied()).expect("a Vec takes all that is written");
+            row(&mut rows, user.id, user.items.iter().copied()).expect("writing to a Vec cannot fail");
         }
         file(&dir.join(file_name), &rows)?;
     }
@@ -42,7 +41,7 @@ pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
     if !dataset.negatives.is_empty() {
         let mut rows = Vec::new();
         for (&user, items) in &dataset.negatives {
-            row(&mut rows, user, items.iter().copied()).expect("a Vec takes all that is written");
+            row(&mut rows, user, items.iter().copied()).expect("writing to a Vec cannot fail");
         }
         file(&dir.join(format!("{name}_negatives.tsv")), &rows)?;
     }
@@ -60,7 +59,7 @@ pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a user's line of `train.tsv` or `test.tsv`: what they interacted with, oldest first.
+/// Writes a user's line of `train.tsv` or `test.tsv`, oldest item first.
 pub fn row(to: &mut impl io::Write, user: UserId, items: impl Iterator<Item = ItemId>) -> io::Result<()> {
     write!(to, "{}", user.0)?;
     let mut separator = '\t';
@@ -71,7 +70,7 @@ pub fn row(to: &mut impl io::Write, user: UserId, items: impl Iterator<Item = It
     writeln!(to)
 }
 
-/// The content of `<name>_titles.csv`.
+/// Returns the content of `<name>_titles.csv`.
 pub fn titles<'a>(items: impl Iterator<Item = (ItemId, &'a str)>) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["item", "title"])?;
@@ -81,7 +80,7 @@ pub fn titles<'a>(items: impl Iterator<Item = (ItemId, &'a str)>) -> Result<Vec<
     writer.into_inner().map_err(|error| csv::Error::from(io::Error::from(error.error().kind())))
 }
 
-/// The content of `<name>_captions.json`, from ids, titles and captions; none without captions.
+/// Returns the content of `<name>_captions.json` from ids, titles and captions; `None` without captions.
 pub fn captions<'a>(items: impl Iterator<Item = (ItemId, &'a str, &'a str)>) -> Option<String> {
     let entries: Map<String, Value> = items
         .map(|(item, title, caption)| (item.0.to_string(), json!({ "title": title, "caption": caption })))
@@ -89,12 +88,12 @@ pub fn captions<'a>(items: impl Iterator<Item = (ItemId, &'a str, &'a str)>) -> 
     (!entries.is_empty()).then(|| pretty(&Value::Object(entries)))
 }
 
-/// Indented JSON with a newline at its end.
+/// Returns indented JSON with a trailing newline.
 pub(crate) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Writes a file so that it is either the old one or the whole new one, whatever happens meanwhile.
+/// Writes a file atomically: after a failure it is either the old or the complete new one.
 pub(crate) fn file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".tmp");

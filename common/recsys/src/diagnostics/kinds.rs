@@ -1,12 +1,12 @@
-//! Kinds of prompts, a small fixed set that the data set defines.
+//! Kinds of prompts, a small fixed set that is derived from the data set.
 //!
 //! | kind | values |
 //! |---|---|
-//! | `target_popularity` | `tail`, `middle`, `head`: the target's [`Percentiles`] is below 1/3, in the middle, or at least 2/3 |
-//! | `history` | `short`, `middle`, `long`: how many interactions the user has before the target, beside the terciles of the training users |
-//! | `captions` | `none`, `some`, `all`: how many of the items shown have a caption |
+//! | `target_popularity` | `tail`, `middle`, `head`: the target's [`Percentiles`] is below 1/3, between, or at least 2/3 |
+//! | `history` | `short`, `middle`, `long`: number of interactions before the target, by the terciles of the training users |
+//! | `captions` | `none`, `some`, `all`: whether none, some or all of the shown items have a caption |
 //!
-//! A kind that tells no prompts of the data set apart is left out.
+//! A kind that is the same for all prompts of the data set is omitted.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ use crate::dataset::Dataset;
 use crate::ids::ItemId;
 use crate::task::Case;
 
-/// Which kinds tell prompts of a data set apart.
+/// The kinds that differ between prompts of a data set.
 #[derive(Debug, Clone)]
 pub(super) struct Kinds {
     popularity: bool,
-    /// From so many interactions on a history is no longer short, and from so many on it is long.
+    /// Lower limits of a middle and of a long history.
     history: Option<(usize, usize)>,
-    /// The items with a caption, where only some have one.
+    /// The items with a caption, if only some have one.
     captioned: Option<BTreeSet<ItemId>>,
 }
 
@@ -43,7 +43,7 @@ impl Kinds {
         Self { popularity: popularity.differs(), history, captioned: some.then_some(captioned) }
     }
 
-    /// What kind of prompt a case is, as `<kind>/<value>`.
+    /// Returns the kinds of a case, as `<kind>/<value>`.
     pub(super) fn of_case(&self, case: &Case, popularity: &Percentiles) -> Vec<String> {
         let mut kinds = Vec::new();
         if let Some(percentile) = popularity.percentile(case.target).filter(|_| self.popularity) {

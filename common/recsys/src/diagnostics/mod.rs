@@ -1,21 +1,21 @@
-//! What a step's or an evaluation's answers have in common, beyond what they earn: figures that show a policy which has
-//! found a short cut.
+//! Metrics of the answers of a step or an evaluation beyond their rewards, which reveal a policy that exploits a
+//! shortcut.
 //!
-//! | figure | over | meaning |
+//! | metric | over | meaning |
 //! |---|---|---|
-//! | `groups/frac_all_hit` | prompts | share in which every answer ranks the target first: nothing is left to learn |
-//! | `groups/frac_all_miss` | prompts | share in which no well-formed answer lists the target: nothing to learn from |
-//! | `groups/frac_all_malformed` | prompts | share in which no answer is well-formed; all of them are also all-miss |
+//! | `groups/frac_all_hit` | prompts | fraction in which every answer ranks the target first |
+//! | `groups/frac_all_miss` | prompts | fraction in which no well-formed answer lists the target |
+//! | `groups/frac_all_malformed` | prompts | fraction in which no answer is well-formed; a subset of all-miss |
 //! | `groups/reward/<kind>/<value>` | prompts of that kind | mean reward, see [`kinds`] |
-//! | `completions/well_formed` | answers | share that is as asked for |
-//! | `completions/form/<form>` | answers | share of each defect, see [`Form`]; with the well-formed ones they add up to 1 |
-//! | `ranking/copied_order` | well-formed answers | share that lists the first candidates in the order in which the prompt shows them |
-//! | `ranking/order_correlation` | well-formed answers of two items or more | mean Kendall's τ between the listed order and the prompt's: 1 for the same order, -1 for the reverse; 0 by chance |
-//! | `ranking/first_position` | well-formed answers | mean place, from 1, that the item ranked first has in the prompt's candidate list; (n + 1) / 2 by chance |
+//! | `completions/well_formed` | answers | fraction of well-formed answers |
+//! | `completions/form/<form>` | answers | fraction of each defect, see [`Form`]; with the well-formed ones they add up to 1 |
+//! | `ranking/copied_order` | well-formed answers | fraction that lists the first candidates in the order of the prompt |
+//! | `ranking/order_correlation` | well-formed answers with at least two items | mean Kendall's τ between the listed order and the prompt's: 1 for the same order, -1 for the reverse; 0 by chance |
+//! | `ranking/first_position` | well-formed answers | mean position, from 1, of the item ranked first in the prompt's candidate list; (n + 1) / 2 by chance |
 //! | `ranking/first_popularity` | well-formed answers | mean popularity of the item ranked first, see [`Percentiles`]; about that of the candidates by chance |
-//! | `ranking/target_popularity` | all answers | the same of the target: what `first_popularity` would be if every answer were right |
+//! | `ranking/target_popularity` | all answers | the same for the target: the value of `first_popularity` if every answer were correct |
 //!
-//! A figure over nothing is left out.
+//! A metric without values is omitted.
 
 pub mod kinds;
 mod percentiles;
@@ -32,20 +32,20 @@ use crate::ids::ItemId;
 use crate::task::Case;
 use kinds::Kinds;
 
-/// What is known of one answer to a case.
+/// An answer to a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// Its shape.
+    /// Its format.
     pub form: Form,
-    /// Where a well-formed answer has the target, from 1.
+    /// Rank of the target in a well-formed answer, from 1.
     pub rank: Option<usize>,
-    /// What it lists, best first.
+    /// The listed items, best first.
     pub ranking: Vec<ItemId>,
-    /// What it earned.
+    /// Its reward.
     pub reward: f64,
 }
 
-/// Knows what of a data set the figures need.
+/// Data set statistics that the metrics depend on.
 #[derive(Debug)]
 pub struct Diagnostics {
     popularity: Percentiles,
@@ -53,13 +53,13 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// For prompts over `dataset`.
+    /// Creates the diagnostics of `dataset`.
     pub fn new(dataset: &Dataset) -> Self {
         let popularity = Percentiles::of(&dataset.catalogue);
         Self { kinds: Kinds::of(dataset, &popularity), popularity }
     }
 
-    /// The figures over prompts and their answers, by name.
+    /// Returns the metrics over prompts and their answers, by name.
     pub fn figures(&self, cases: &[(Case, Vec<Answer>)]) -> BTreeMap<String, f64> {
         let mut figures = BTreeMap::new();
         let mut put = |name: String, mean: Mean| figures.extend(mean.value().map(|value| (name, value)));
@@ -105,12 +105,12 @@ impl Diagnostics {
     }
 }
 
-/// Where listed items stand among the candidates, from 0.
+/// Returns the positions of listed items among the candidates, from 0.
 fn places(candidates: &[ItemId], ranking: &[ItemId]) -> Vec<usize> {
     ranking.iter().filter_map(|item| candidates.iter().position(|candidate| candidate == item)).collect()
 }
 
-/// Kendall's τ between the order of `places` and the ascending one (Kendall 1938); `None` for fewer than two.
+/// Kendall's τ between the order of `places` and the ascending order (Kendall 1938); `None` for fewer than two.
 fn kendall(places: &[usize]) -> Option<f64> {
     let pairs = || {
         let later = |(index, place)| places[index + 1..].iter().map(move |other| (place, other));
@@ -121,7 +121,7 @@ fn kendall(places: &[usize]) -> Option<f64> {
     (all > 0.0).then(|| 2.0 * agreeing / all - 1.0)
 }
 
-/// A mean as it is gathered.
+/// Accumulates a mean.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mean {
     sum: f64,

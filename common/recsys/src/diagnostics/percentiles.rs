@@ -1,20 +1,19 @@
-//! How popular an item is among the items.
+//! Popularity of an item relative to the catalogue.
 
 use std::collections::BTreeMap;
 
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 
-/// Each item's popularity: the share of the catalogue that training users interacted with less often, items just as
-/// often counting half. It lies between 0 and 1, is 1/2 on average over the catalogue, and does not depend on how much
-/// data there is.
+/// Popularity of each item: the fraction of the catalogue with fewer interactions of training users, where ties count
+/// half. It is between 0 and 1, averages 1/2 over the catalogue, and does not depend on the amount of data.
 #[derive(Debug, Clone)]
 pub struct Percentiles {
     percentiles: BTreeMap<ItemId, f64>,
 }
 
 impl Percentiles {
-    /// The popularity of every item of `catalogue`.
+    /// Computes the popularity of every item of `catalogue`.
     pub fn of(catalogue: &Catalogue) -> Self {
         let mut counts: Vec<u64> = catalogue.items().iter().map(|item| item.interactions).collect();
         counts.sort_unstable();
@@ -28,7 +27,7 @@ impl Percentiles {
         Self { percentiles }
     }
 
-    /// The popularity of an item of the catalogue.
+    /// Returns the popularity of an item of the catalogue.
     pub fn percentile(&self, item: ItemId) -> Option<f64> {
         self.percentiles.get(&item).copied()
     }

@@ -6,7 +6,7 @@ use crate::ids::UserId;
 use crate::synthetic::{self, World};
 use crate::task::Task;
 
-/// Three users with one, two and three items before their target, and captions for some items.
+/// Three users with one, two and three items before their target; some items have captions.
 fn dataset() -> Dataset {
     let world = World { looks: 2, themes: 2, history: 3, train_users: 6, test_users: 3, ..World::default() };
     let mut dataset = synthetic::generate(&world).unwrap();
@@ -47,7 +47,7 @@ fn malformed(form: Form) -> Answer {
 }
 
 #[test]
-fn groups_are_told_apart() {
+fn groups_are_classified() {
     let hit = answer(&[5, 6, 7], Some(1), 1.0);
     let listed = answer(&[6, 5, 7], Some(2), 0.5);
     let miss = answer(&[6, 7, 8], None, 0.1);
@@ -76,7 +76,7 @@ fn groups_are_told_apart() {
 }
 
 #[test]
-fn short_cuts_show() {
+fn shortcuts_are_visible() {
     // 16 items with 0 to 15 interactions: the popularity of item i is (2 i + 1) / 32.
     let cases = [
         (case(&[9, 4, 7, 2], 7, 1), vec![answer(&[9, 4, 7], Some(3), 0.3), answer(&[7, 4, 9], Some(1), 1.0)]),
@@ -96,7 +96,7 @@ fn short_cuts_show() {
 }
 
 #[test]
-fn rewards_are_split_by_kinds_of_prompts() {
+fn rewards_are_reported_by_kind_of_prompt() {
     let rewarded = |reward| vec![answer(&[5], None, reward)];
     let cases = [
         (case(&[1, 2], 1, 1), rewarded(0.25)),
@@ -122,7 +122,7 @@ fn rewards_are_split_by_kinds_of_prompts() {
 }
 
 #[test]
-fn kinds_that_tell_nothing_apart_are_left_out() {
+fn kinds_without_differences_are_omitted() {
     let world = World { train_users: 50, test_users: 5, ..World::default() };
     let task = Task::new(synthetic::generate(&world).unwrap(), &synthetic::task_options(), 1, Path::new(""))
         .unwrap();
@@ -130,6 +130,6 @@ fn kinds_that_tell_nothing_apart_are_left_out() {
     assert_eq!(case.past, 8);
     let figures = Diagnostics::new(task.dataset()).figures(&[(case, vec![malformed(Form::Empty)])]);
     let kinds: Vec<&String> = figures.keys().filter(|name| name.starts_with("groups/reward/")).collect();
-    assert_eq!(kinds.len(), 1, "{kinds:?}: every history is of one length, every item has a caption");
+    assert_eq!(kinds.len(), 1, "{kinds:?}: every history has the same length, every item has a caption");
     assert!(kinds[0].starts_with("groups/reward/target_popularity/"));
 }

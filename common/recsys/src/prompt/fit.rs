@@ -1,24 +1,24 @@
-//! Making a prompt fit its budget: captions are shortened first, then the oldest of the history is left out, then titles
-//! are cut. Candidates and the instruction stay; a prompt that does not fit even so is an error.
+//! Fits a prompt into its budget: shortens captions first, then drops the oldest history, then truncates titles.
+//! Candidates and the instruction are preserved; a prompt that still exceeds the budget is an error.
 
 use super::{Error, Prompt};
 use crate::ids::UserId;
 
-/// What was shortened so that a prompt fits.
+/// Shortening of a prompt to its budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shortening {
-    /// Characters that each caption was cut to; 0: captions were left out. Absent: they are whole.
+    /// Maximum length of captions in characters; 0: no captions. `None`: not shortened.
     pub caption_chars: Option<usize>,
-    /// How many of the oldest items of the history were left out.
+    /// Number of oldest history items that were dropped.
     pub history_left_out: usize,
-    /// Characters that each title was cut to. Absent: they are whole.
+    /// Maximum length of titles in characters. `None`: not shortened.
     pub title_chars: Option<usize>,
 }
 
-/// Titles keep at least this many characters: shorter ones would no longer name their items.
+/// Minimum length to which titles are truncated; shorter ones would not identify their items.
 pub(super) const SHORTEST_TITLE_CHARS: usize = 16;
 
-/// Characters of the longest texts in a prompt.
+/// Length in characters of the longest texts of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Longest {
     pub(super) caption: usize,
@@ -32,10 +32,10 @@ impl Shortening {
     }
 }
 
-/// What a prompt is measured in.
+/// Unit of a prompt's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Tokens of the policy's tokenizer, those of the chat template included.
+    /// Tokens of the policy's tokenizer, including the chat template.
     Tokens,
     /// Characters of the messages.
     Chars,
@@ -50,7 +50,7 @@ impl std::fmt::Display for Unit {
     }
 }
 
-/// The size of a prompt that is over a limit.
+/// Size of a prompt that exceeds its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Excess {
     pub(super) size: usize,
@@ -58,11 +58,11 @@ pub(super) struct Excess {
     pub(super) unit: Unit,
 }
 
-/// A prompt that fits, or by how much it does not.
+/// A prompt that fits, or its excess.
 pub(super) type Attempt = Result<Prompt, Excess>;
 
-/// The least shortening of the prompt of `user` that fits. `attempt` writes the prompt with a shortening; `history` is in
-/// items, of which at least one stays.
+/// Finds the smallest shortening with which the prompt of `user` fits. `attempt` writes the prompt with a shortening;
+/// `history` is the number of items, of which at least one is kept.
 pub(super) fn fit(
     user: UserId,
     longest: Longest,
@@ -73,7 +73,7 @@ pub(super) fn fit(
         Ok(prompt) => return Ok((prompt, Shortening::default())),
         Err(excess) => excess,
     };
-    // The less is kept, the smaller: of 0 to `most` the largest that fits is found by halving.
+    // The size decreases with the amount kept: binary search for the largest amount from 0 to `most` that fits.
     let mut most_kept = |most: usize, shortening: &dyn Fn(usize) -> Shortening| {
         let (mut best, mut low, mut high) = (None, 0, most);
         while low < high {
@@ -118,8 +118,7 @@ pub(super) fn fit(
     Err(Error::TooLong { user, whole: whole.size, least, limit, unit })
 }
 
-/// The beginning of `caption`, at most `chars` characters, ending with a whole word where there are words; nothing if
-/// nothing is left.
+/// Truncates `caption` to at most `chars` characters, at a word boundary if possible; `None` if nothing remains.
 pub(super) fn cut(caption: &str, chars: usize) -> Option<&str> {
     let Some((end, next)) = caption.char_indices().nth(chars) else { return Some(caption) };
     let head = &caption[..end];
@@ -137,7 +136,8 @@ mod tests {
 
     use super::*;
 
-    /// A prompt of 100 for the instruction, 10 an item of the history, and the captions: one an item and three more.
+    /// A prompt of size 100 for the instruction, plus 10 per history item, plus captions of the history and of three
+    /// more items.
     fn attempt(
         limit: usize,
         history: usize,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn captions_go_first_then_the_oldest_history_and_titles_last() {
+    fn captions_are_shortened_first_then_history_then_titles() {
         let shortening = |caption_chars, history_left_out| Shortening {
             caption_chars,
             history_left_out,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn captions_are_cut_between_words_where_there_are_words() {
+    fn captions_are_truncated_at_word_boundaries() {
         let caption = "a red desert";
         for (chars, expected) in [
             (12, Some(caption)),
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_is_the_most_that_fits(limit in 80_usize..400, history in 1_usize..9, caption in 0_usize..30, title in 0_usize..40) {
+        fn the_smallest_shortening_is_found(limit in 80_usize..400, history in 1_usize..9, caption in 0_usize..30, title in 0_usize..40) {
             let longest = Longest { caption, title };
             let attempt = attempt(limit, history, longest);
             match fit(UserId(1), longest, history, &attempt) {

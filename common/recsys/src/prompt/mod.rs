@@ -1,7 +1,7 @@
-//! From a history and candidates to what the policy reads, within a budget.
+//! Builds prompts from a history and candidates, within a budget.
 //!
-//! A prompt is made of the history and the candidates alone: titles, captions and ids. Reasoning is something to imitate
-//! in a completion and cannot enter here, and neither can the target.
+//! A prompt contains only titles, captions and ids of history and candidates. Reasoning and target are not inputs of
+//! this module, so that they cannot leak into a prompt.
 
 mod fit;
 
@@ -22,21 +22,22 @@ use crate::completion::{self, Layout, ThinkingStart};
 use crate::dataset::Catalogue;
 use crate::ids::{ItemId, UserId};
 
-/// How prompts are written: `[prompt]` of the run file.
+/// Construction of prompts: `[prompt]` of the run file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// `words` (sentences, for a pretrained policy), `compact` (ids, and captions of the history, for the embedded policy),
-    /// `ids` (nothing but ids, for policies with one token an item), or the path of a minijinja file, relative to the run file. A template sees `history` and `candidates` (lists of
-    /// `token`, `id`, `title`, `caption`), `list_length` and `answer_line`.
+    /// `words` (sentences, for a pretrained policy), `compact` (ids, and captions of the history, for the embedded
+    /// policy), `ids` (ids only, for policies with one token per item), or the path of a minijinja file, relative to
+    /// the run file. Variables of a template are `history` and `candidates` (lists of `token`, `id`, `title`,
+    /// `caption`), `list_length` and `answer_line`.
     pub template: String,
-    /// Content of a system message before the user's. Absent: no such message.
+    /// Content of a system message before the user message. Without it there is no system message.
     pub system: Option<String>,
-    /// Longest prompt in tokens of the policy's tokenizer, those of the chat template included. In a longer one captions
-    /// are shortened, then the oldest of the history is left out, and then titles are cut to no less than 16 characters;
-    /// candidates and the instruction stay. Absent: no limit.
+    /// Maximum length of a prompt in tokens of the policy's tokenizer, including the chat template. In longer prompts
+    /// captions are shortened, then the oldest history is dropped, then titles are truncated to no less than 16
+    /// characters; candidates and the instruction are preserved. Without it: no limit.
     pub max_tokens: Option<usize>,
-    /// The same in characters of the messages.
+    /// Maximum length of the messages in characters, with the same shortening.
     pub max_chars: Option<usize>,
 }
 
@@ -47,13 +48,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The file of the template, relative to the run file, unless it is a built-in one.
+    /// Returns the file of the template, relative to the run file, unless it is built in.
     pub fn template_file(&self) -> Option<&Path> {
         built_in(&self.template).is_none().then(|| Path::new(&self.template))
     }
 }
 
-/// The built-in template of this name.
+/// Returns the built-in template of this name.
 fn built_in(name: &str) -> Option<&'static str> {
     match name {
         "words" => Some(include_str!("../../templates/words.jinja")),
@@ -63,7 +64,7 @@ fn built_in(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why a prompt cannot be written.
+/// An error while writing a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The template's file cannot be read.
@@ -71,29 +72,29 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: std::io::Error,
     },
-    /// The template is no minijinja template.
+    /// The template is not a valid minijinja template.
     #[error("prompt template `{template}` does not parse")]
     Parse {
         /// Its name in the run file.
         template: String,
-        /// Where and why.
+        /// Position and cause.
         source: minijinja::Error,
     },
-    /// The template uses something that is not there, for instance.
+    /// Rendering failed, for example because of an undefined variable.
     #[error("prompt template `{template}` does not render")]
     Render {
         /// Its name in the run file.
         template: String,
-        /// Where and why.
+        /// Position and cause.
         source: minijinja::Error,
     },
     /// An item that is not in the catalogue.
     #[error("{0} is not in the catalogue")]
     UnknownItem(ItemId),
-    /// A prompt that is too long whatever may be left out.
+    /// A prompt exceeds the budget after all shortening.
     #[error(
         "the prompt of {user} has {whole} {unit}, and {least} without captions, with one item of history and with titles \
          of at most {} characters: expected at most {limit} (prompt.max_{}); raise the limit, or show fewer candidates \
@@ -102,72 +103,72 @@ pub enum Error {
         match unit { Unit::Tokens => "tokens", Unit::Chars => "chars" }
     )]
     TooLong {
-        /// Whose prompt it is.
+        /// The user of the prompt.
         user: UserId,
-        /// Its size as it is.
+        /// Its full size.
         whole: usize,
-        /// Its size at the shortest.
+        /// Its minimum size.
         least: usize,
         /// The budget.
         limit: usize,
-        /// What it is measured in.
+        /// Unit of the sizes.
         unit: Unit,
     },
-    /// There is a budget in tokens and nobody who counts them.
+    /// `prompt.max_tokens` is set without a tokenizer.
     #[error(
-        "prompt.max_tokens needs the policy's tokenizer, which is not at hand here: prompt.max_chars works without"
+        "prompt.max_tokens requires the policy's tokenizer, which is not available here: use prompt.max_chars instead"
     )]
     NoMeasure,
     /// The tokens of a prompt cannot be counted.
     #[error("cannot count the tokens of the prompt of {user}")]
     Measure {
-        /// Whose prompt it is.
+        /// The user of the prompt.
         user: UserId,
-        /// Why.
+        /// Cause.
         source: Refusal,
     },
-    /// The chat template refuses a prompt.
+    /// The chat template rejects a prompt.
     #[error("cannot render the prompt of {user} with the chat template")]
     End {
-        /// Whose prompt it is.
+        /// The user of the prompt.
         user: UserId,
-        /// Why.
+        /// Cause.
         source: Refusal,
     },
 }
 
-/// Why a tokenizer or a chat template cannot take a prompt.
+/// Error of a tokenizer or chat template for a prompt.
 pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
-/// Counts the tokens of a prompt as the policy reads it, chat template included.
+/// Returns the number of tokens of a prompt, including the chat template.
 pub type Measure = dyn Fn(&Prompt) -> Result<usize, Refusal> + Send + Sync;
 
-/// Tells what the chat template writes after the messages of a prompt: the generation prompt.
+/// Returns the generation prompt: the text that the chat template writes after the messages.
 pub type Ends = dyn Fn(&Prompt) -> Result<String, Refusal> + Send + Sync;
 
-/// Contents of the messages that a policy reads; the chat template goes around them.
+/// Messages of a prompt, before the chat template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
     /// The system message, if there is one.
     pub system: Option<String>,
-    /// The user's message.
+    /// The user message.
     pub user: String,
 }
 
 impl Prompt {
-    /// The messages as pairs of role and content, in their order.
+    /// Returns the messages in order, as pairs of role and content.
     pub fn messages(&self) -> impl Iterator<Item = (&str, &str)> {
         let system = self.system.iter().map(|text| ("system", text.as_str()));
         system.chain(std::iter::once(("user", self.user.as_str())))
     }
 
-    /// Characters of all messages.
+    /// Returns the number of characters of all messages.
     pub fn chars(&self) -> usize {
         self.messages().map(|(_, content)| content.chars().count()).sum()
     }
 }
 
-/// Writes prompts by one template.
+/// Writes prompts with one template.
 pub struct Prompts {
     environment: Environment<'static>,
     options: Options,
@@ -183,7 +184,7 @@ impl fmt::Debug for Prompts {
     }
 }
 
-/// What a template sees of an item.
+/// Template variables of an item.
 #[derive(Serialize)]
 struct Shown<'a> {
     token: String,
@@ -192,7 +193,7 @@ struct Shown<'a> {
     caption: Option<&'a str>,
 }
 
-/// What a template sees.
+/// Template variables.
 #[derive(Serialize)]
 struct Context<'a> {
     history: Vec<Shown<'a>>,
@@ -202,7 +203,7 @@ struct Context<'a> {
 }
 
 impl Prompts {
-    /// Reads the template; its path is relative to `base`. `answer` is what completions are asked to look like.
+    /// Loads the template; its path is relative to `base`. `answer` is the required format of completions.
     pub fn new(options: &Options, answer: &completion::Options, base: &Path) -> Result<Self, Error> {
         let source = if let Some(template) = built_in(&options.template) {
             template.to_owned()
@@ -232,17 +233,17 @@ impl Prompts {
         })
     }
 
-    /// Counts tokens for `prompt.max_tokens` from now on.
+    /// Sets the token counter for `prompt.max_tokens`.
     pub fn measure_with(&mut self, measure: Arc<Measure>) {
         self.measure = Some(measure);
     }
 
-    /// Reads the think block at the end of prompts from now on, which `ends` tells.
+    /// Sets the source of the generation prompt, which determines the state of the think block.
     pub fn end_with(&mut self, ends: Arc<Ends>) {
         self.ends = Some(ends);
     }
 
-    /// How far the think block is at the end of the prompt of `user`; absent where nobody knows the chat template.
+    /// Returns the state of the think block at the end of the prompt of `user`; absent without a chat template.
     pub fn thinking_start(&self, user: UserId, prompt: &Prompt) -> Result<ThinkingStart, Error> {
         match &self.ends {
             Some(ends) => {
@@ -253,7 +254,8 @@ impl Prompts {
         }
     }
 
-    /// The prompt that asks to rank `candidates` for `user` with `history`, oldest first, and what had to be shortened.
+    /// Writes the prompt to rank `candidates` for `user` with `history`, oldest first, and returns it with its
+    /// shortening.
     pub fn write(
         &self,
         catalogue: &Catalogue,
@@ -328,7 +330,7 @@ fn shown<'a>(
             Ok(Shown {
                 token: id.to_string(),
                 id: id.0,
-                // Cutting leaves something of every title: none is empty.
+                // Truncation never empties a title.
                 title: fit::cut(&item.title, title_chars.unwrap_or(usize::MAX)).unwrap_or(&item.title),
                 caption: caption.and_then(|caption| fit::cut(caption, caption_chars.unwrap_or(usize::MAX))),
             })

@@ -31,7 +31,7 @@ fn write_with(
 }
 
 #[test]
-fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
+fn a_prompt_is_shortened_to_its_budget() {
     let compact = Options { template: "compact".to_owned(), ..Options::default() };
     let words: Arc<Measure> = Arc::new(|prompt: &Prompt| Ok(prompt.user.split_whitespace().count()));
     let tokens = |limit| {
@@ -61,7 +61,7 @@ fn a_prompt_is_shortened_to_its_budget_in_tokens_or_characters() {
 }
 
 #[test]
-fn titles_are_cut_as_a_last_resort() {
+fn titles_are_truncated_last() {
     let long = "Été à la campagne, ".repeat(400);
     let item =
         |id, title: &str| Item { id: ItemId(id), title: title.to_owned(), caption: None, interactions: 0 };
@@ -88,13 +88,13 @@ fn the_compact_template_is_one_line() {
 }
 
 #[test]
-fn the_template_of_ids_says_nothing_else() {
+fn the_ids_template_contains_only_ids() {
     let prompt = write("ids", Path::new("")).unwrap();
     assert_eq!(prompt, "history [ITEM_1] [ITEM_2] candidates [ITEM_3] [ITEM_2]");
 }
 
 #[test]
-fn the_template_in_words_lists_and_instructs() {
+fn the_words_template_lists_items_and_instructs() {
     let prompt = write("words", Path::new("")).unwrap();
     let lines: Vec<&str> = prompt.lines().collect();
     assert_eq!(
@@ -116,7 +116,7 @@ fn the_template_in_words_lists_and_instructs() {
 }
 
 #[test]
-fn a_template_of_ones_own_is_read_from_a_file() {
+fn a_custom_template_is_read_from_a_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mine.jinja"), "{{ candidates | length }} of {{ history[0].title }}").unwrap();
     assert_eq!(write("mine.jinja", dir.path()).unwrap(), "2 of Dunes & <Storms>");

@@ -1,4 +1,4 @@
-//! What an evaluation keeps of one held-out user's answer: enough to compute every figure anew, and no text.
+//! The record of one held-out user's answer in an evaluation: sufficient to recompute every metric, without texts.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,32 +10,32 @@ use crate::ids::{ItemId, UserId};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RankedAnswer {
-    /// Whom it is about.
+    /// The user.
     pub user: UserId,
-    /// The item they went on to.
+    /// The target.
     pub target: ItemId,
-    /// The candidates in the order in which the prompt shows them.
+    /// The candidates in the order of the prompt.
     pub candidates: Vec<ItemId>,
-    /// The answer's shape.
+    /// Format of the answer.
     pub form: Form,
-    /// What it lists, best first, whatever its shape.
+    /// The listed items, best first, also of malformed answers.
     pub listed: Vec<ItemId>,
-    /// The tokens of the completion.
+    /// Number of tokens of the completion.
     pub tokens: usize,
-    /// Whether it met `rollout.max_new_tokens`.
+    /// Whether the completion was truncated at `rollout.max_new_tokens`.
     pub cut_off: bool,
-    /// The log-probability of each candidate as the next listed item, where they were scored; `null` is not a number.
+    /// Log-probability of each candidate as the next listed item, if candidates were scored; `null` stands for NaN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<Option<f64>>,
 }
 
 impl RankedAnswer {
-    /// The listed items, best first; `None` if the answer is malformed, whatever it lists.
+    /// Returns the listed items, best first; `None` if the answer is malformed.
     pub fn generated(&self) -> Option<&[ItemId]> {
         self.form.is_well_formed().then_some(self.listed.as_slice())
     }
 
-    /// All candidates, the most probable first; ties keep the order of the list. `None` where they were not scored.
+    /// Returns all candidates, most probable first; ties keep the order of the list. `None` if they were not scored.
     pub fn by_likelihood(&self) -> Option<Vec<ItemId>> {
         let scored = !self.logprobs.is_empty() && self.logprobs.len() == self.candidates.len();
         let score = |logprob: &Option<f64>| logprob.unwrap_or(f64::NAN);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_read_back() {
+    fn a_line_round_trips() {
         for logprobs in [&[][..], &[Some(-0.25), None, Some(-3.5)]] {
             let answer = answer(Form::InventedItem, logprobs);
             let line = serde_json::to_string(&answer).unwrap();

@@ -1,8 +1,8 @@
-//! Rankers without a policy, to stand beside every figure.
+//! Rankers without a policy, as baselines.
 //!
-//! Ties keep the order of the candidate list. The list is shuffled when it is drawn, by a stream that knows neither target
-//! nor ranker, so that ties are broken at random, and in the same way for every ranker. The order of the list itself is
-//! the random ranker.
+//! Ties keep the order of the candidate list. The list is shuffled with a random stream that depends on neither target
+//! nor ranker, so that ties are broken at random and equally for every ranker. The order of the list itself is the
+//! random baseline.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -16,17 +16,17 @@ use crate::ids::ItemId;
 pub enum Baseline {
     /// The order of the candidate list, which is random.
     Random,
-    /// By how often training users took an item.
+    /// By number of interactions of training users.
     Popularity,
-    /// By how near an item is to the last of the history: [`ItemKnn`].
+    /// By similarity to the last history items: [`ItemKnn`].
     ItemKnn,
 }
 
 impl Baseline {
-    /// All of them.
+    /// All baselines.
     pub const ALL: [Self; 3] = [Self::Random, Self::Popularity, Self::ItemKnn];
 
-    /// The candidates of each question, best first, by what `dataset` has to train on.
+    /// Ranks the candidates of each question, best first, with the training data of `dataset`.
     pub fn rank(self, dataset: &Dataset, questions: &[Question<'_>]) -> Vec<Vec<ItemId>> {
         let catalogue = &dataset.catalogue;
         let each = |rank: &dyn Fn(&[ItemId]) -> Vec<ItemId>| {
@@ -57,20 +57,21 @@ impl fmt::Display for Baseline {
     }
 }
 
-/// `candidates` by how often training users took them. Ties keep the order of the candidate list, which is random.
+/// Ranks `candidates` by number of interactions of training users. Ties keep the order of the candidate list, which is
+/// random.
 pub fn by_popularity(candidates: &[ItemId], catalogue: &Catalogue) -> Vec<ItemId> {
     let mut ranking = candidates.to_vec();
     ranking.sort_by_key(|&id| Reverse(catalogue.get(id).map_or(0, |item| item.interactions)));
     ranking
 }
 
-/// `candidates` by descending score. Ties keep the order of the list; what is not a number comes last.
+/// Ranks `candidates` by descending score. Ties keep the order of the list; NaN is ranked last.
 ///
 /// # Panics
-/// If there is not one score a candidate.
+/// If the numbers of scores and candidates differ.
 pub fn by_score(candidates: &[ItemId], scores: &[f64]) -> Vec<ItemId> {
-    assert_eq!(candidates.len(), scores.len(), "one score a candidate");
-    // Adding zero makes one of the two zeros, which are a tie.
+    assert_eq!(candidates.len(), scores.len(), "one score per candidate");
+    // Adding zero maps -0.0 to 0.0, so that they tie.
     let key = |score: f64| if score.is_nan() { f64::NEG_INFINITY } else { score + 0.0 };
     let mut places: Vec<usize> = (0..candidates.len()).collect();
     places.sort_by(|&one, &other| key(scores[other]).total_cmp(&key(scores[one])));

@@ -1,37 +1,38 @@
-//! Whether one ranking is better than another: a paired randomisation test.
+//! Compares two rankings with a paired randomisation test.
 //!
-//! If two rankers were equally good, each user's difference might as well have the other sign. The test draws signs anew
-//! 10,000 times; the p-value is the share of draws whose mean difference is at least as far from 0 as the one that was
-//! found, the latter counted among the draws (Fisher 1935; Smucker, Allan & Carterette 2007 for retrieval). It is
-//! two-sided, and the draws are named by a seed.
+//! Under the null hypothesis that both rankers are equally good, the sign of each user's difference is random. The test
+//! samples signs 10,000 times; the p-value is the fraction of samples whose mean difference is at least as far from 0
+//! as the observed one, which counts as a sample (Fisher 1935; Smucker, Allan & Carterette 2007 for retrieval). The
+//! test is two-sided, and its samples are determined by a seed.
 
 use podium_grpo::rng::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, estimate_values};
 
-/// How often signs are drawn.
+/// Number of sign samples.
 const DRAWS: usize = 10_000;
 
-/// What two rankers made of the same users.
+/// Comparison of two rankers on the same users.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The mean difference over users, the first less the second, with its 95 % interval.
+    /// Mean difference over users, first minus second, with its 95 % interval.
     pub difference: Estimate,
     /// The two-sided p-value of the randomisation test.
     pub p_value: f64,
-    /// Users to whom the first is better.
+    /// Number of users for whom the first is better.
     pub wins: usize,
-    /// Users to whom the second is better.
+    /// Number of users for whom the second is better.
     pub losses: usize,
 }
 
-/// Compares `first` and `second`, which hold a value for each of the same users in the same order; `None` without users.
+/// Compares `first` and `second`, which have a value for each of the same users in the same order; `None` without
+/// users.
 ///
 /// # Panics
-/// If the two are not of the same length.
+/// If the lengths differ.
 pub fn compare(first: &[f64], second: &[f64], seed: u64) -> Option<Comparison> {
-    assert_eq!(first.len(), second.len(), "a comparison needs the same users in both rankings");
+    assert_eq!(first.len(), second.len(), "a comparison requires the same users in both rankings");
     let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| first - second).collect();
     let difference = estimate_values(&[&differences], seed).pop()?;
     Some(Comparison {
@@ -43,9 +44,9 @@ pub fn compare(first: &[f64], second: &[f64], seed: u64) -> Option<Comparison> {
 }
 
 fn p_value(differences: &[f64], seed: u64) -> f64 {
-    // A user without a difference has none whatever the sign.
+    // Differences of zero do not depend on the sign.
     let differences: Vec<f64> = differences.iter().copied().filter(|&difference| difference != 0.0).collect();
-    // Sums in another order round differently: what equals the sum that was found must not fall below it.
+    // Sums in another order round differently: the tolerance keeps equal sums from falling below the observed one.
     let total: f64 = differences.iter().map(|difference| difference.abs()).sum();
     let found = differences.iter().sum::<f64>().abs() - 1e-12 * total;
     let mut stream = Stream::new(seed, "randomisation test", &[differences.len() as u64]);
@@ -69,8 +70,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_p_value_is_that_of_the_sign_test_where_differences_are_equal() {
-        // Nine of ten users gain: two-sided sign test, 2 · (1 + 10) / 2¹⁰ = 0.0215.
+    fn the_p_value_matches_the_sign_test_for_equal_differences() {
+        // Nine of ten users improve: two-sided sign test, 2 · (1 + 10) / 2¹⁰ = 0.0215.
         let first: Vec<f64> = (0..10).map(|user| f64::from(user > 0)).collect();
         let second: Vec<f64> = (0..10).map(|user| f64::from(user == 0)).collect();
         let comparison = compare(&first, &second, 3).unwrap();
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_rankings_do_not_differ_and_clear_gains_do() {
+    fn equal_rankings_are_insignificant_and_clear_gains_significant() {
         let values: Vec<f64> = (0..200).map(|user| f64::from(user % 3)).collect();
         let same = compare(&values, &values, 1).unwrap();
         assert!((same.p_value - 1.0).abs() < 1e-12, "{same:?}");
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn p_values_are_uniform_where_nothing_differs() {
+    fn p_values_are_uniform_under_the_null_hypothesis() {
         let small = (0..200)
             .filter(|&trial| {
                 let mut stream = Stream::new(trial, "null", &[]);

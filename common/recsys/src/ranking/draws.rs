@@ -1,51 +1,51 @@
-//! Where targets were ranked, for several draws of candidates for the same users.
+//! Ranks of targets for several candidate samples of the same users.
 //!
-//! A user's value is the mean over the draws, and users are what intervals and tests are over: draws of one user are not
-//! independent of each other.
+//! A user's value is the mean over the candidate samples. Intervals and tests are over users, since samples of one user
+//! are not independent.
 
 use super::Metric;
 use super::compare::{Comparison, compare};
 use super::estimate::{Estimate, estimate_values};
 
-/// Ranks by draw and user.
+/// Ranks by candidate sample and user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draws {
     candidates: usize,
-    /// One list a draw, all over the same users in the same order.
+    /// One list per candidate sample, over the same users in the same order.
     ranks: Vec<Vec<Option<usize>>>,
 }
 
 impl Draws {
-    /// The ranks of each draw among so many candidates.
+    /// Creates the ranks of each candidate sample, with the number of candidates.
     ///
     /// # Panics
-    /// If the draws are not over the same number of users.
+    /// If the numbers of users differ.
     pub fn new(candidates: usize, ranks: Vec<Vec<Option<usize>>>) -> Self {
         assert!(
             ranks.windows(2).all(|pair| pair[0].len() == pair[1].len()),
-            "all draws are over the same users"
+            "all candidate samples have the same users"
         );
         Self { candidates, ranks }
     }
 
-    /// How many candidates each list has.
+    /// Returns the number of candidates per list.
     pub const fn candidates(&self) -> usize {
         self.candidates
     }
 
-    /// How many users there are.
+    /// Returns the number of users.
     pub fn users(&self) -> usize {
         self.ranks.first().map_or(0, Vec::len)
     }
 
-    /// The same for some of the users.
+    /// Selects some of the users.
     #[must_use]
     pub fn of(&self, members: &[usize]) -> Self {
         let ranks = self.ranks.iter().map(|draw| members.iter().map(|&user| draw[user]).collect()).collect();
         Self { candidates: self.candidates, ranks }
     }
 
-    /// Each user's value, the mean over the draws.
+    /// Returns each user's value, the mean over the candidate samples.
     pub fn values(&self, metric: Metric) -> Vec<f64> {
         let draws = self.ranks.len() as f64;
         (0..self.users())
@@ -53,16 +53,16 @@ impl Draws {
             .collect()
     }
 
-    /// The mean of each metric over the users, with intervals; nothing without users.
+    /// Returns the mean of each metric over the users, with intervals; empty without users.
     pub fn estimates(&self, metrics: &[Metric], seed: u64) -> Vec<Estimate> {
         let values: Vec<Vec<f64>> = metrics.iter().map(|&metric| self.values(metric)).collect();
         estimate_values(&values, seed)
     }
 
-    /// This less `other`, over the same users and candidates; `None` without users.
+    /// Compares `self` with `other`, over the same users and candidates; `None` without users.
     ///
     /// # Panics
-    /// If the two are not over the same number of users.
+    /// If the numbers of users differ.
     pub fn compare(&self, other: &Self, metric: Metric, seed: u64) -> Option<Comparison> {
         compare(&self.values(metric), &other.values(metric), seed)
     }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_value_is_the_mean_over_draws() {
+    fn a_users_value_is_the_mean_over_samples() {
         assert_eq!(draws().values(Metric::Hit(1)), [0.5, 0.5, 0.0]);
         assert_eq!(draws().of(&[2, 0]).values(Metric::Hit(3)), [1.0, 1.0]);
         let estimates = draws().estimates(&[Metric::Hit(1), Metric::Hit(3)], 0);

@@ -1,16 +1,15 @@
 //! Means over users with 95 % intervals.
 //!
-//! Intervals are percentile bootstrap intervals (Efron 1979): the users are drawn anew with replacement
-//! 2,000 times, and the interval holds the middle 95 % of the means. The draws are named by a seed, so a figure
-//! is the same whenever it is computed. Where all users agree the interval is a point, which says nothing about users
-//! that were not asked.
+//! Intervals are percentile bootstrap intervals (Efron 1979): users are resampled with replacement 2,000 times, and the
+//! interval contains the middle 95 % of the means. The resamples are determined by a seed, so that results are
+//! reproducible. If all users have the same value, the interval is a point, which does not generalise to other users.
 
 use podium_grpo::rng::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::Metric;
 
-/// How often the users are drawn anew.
+/// Number of resamples.
 const RESAMPLES: usize = 2_000;
 
 /// A mean over users and its 95 % interval.
@@ -18,33 +17,33 @@ const RESAMPLES: usize = 2_000;
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
-    /// Lower end of the interval.
+    /// Lower limit of the interval.
     pub low: f64,
-    /// Upper end of the interval.
+    /// Upper limit of the interval.
     pub high: f64,
     /// Over how many users.
     pub count: usize,
 }
 
-/// The gain of `metric` for each user from `before` to `after`, which rank the targets of the same users in the same
-/// order.
+/// Returns the difference of `metric` between `after` and `before` for each user; both have the ranks of the same users
+/// in the same order.
 ///
 /// # Panics
-/// If the two are not of the same length.
+/// If the lengths differ.
 pub fn paired_differences(metric: Metric, after: &[Option<usize>], before: &[Option<usize>]) -> Vec<f64> {
-    assert_eq!(after.len(), before.len(), "a paired difference needs the same users in both rankings");
+    assert_eq!(after.len(), before.len(), "a paired difference requires the same users in both rankings");
     after.iter().zip(before).map(|(&after, &before)| metric.value(after) - metric.value(before)).collect()
 }
 
-/// Returns the mean of each measure of the same users with its interval; nothing without users. All measures share the
-/// resamples, so that many measures cost little more than one, and each estimate is the one that the measure gets alone.
+/// Returns the mean of each measure over the same users with its interval; empty without users. All measures share the
+/// resamples, so that many measures cost little more than one, and each estimate equals that of the measure alone.
 ///
 /// # Panics
-/// If the measures are not of the same users.
+/// If the measures have different numbers of users.
 pub fn estimate_values<V: AsRef<[f64]>>(measures: &[V], seed: u64) -> Vec<Estimate> {
     let measures: Vec<&[f64]> = measures.iter().map(AsRef::as_ref).collect();
     let count = measures.first().map_or(0, |values| values.len());
-    assert!(measures.iter().all(|values| values.len() == count), "all measures are of the same users");
+    assert!(measures.iter().all(|values| values.len() == count), "all measures have the same users");
     if count == 0 {
         return Vec::new();
     }
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_is_that_of_the_binomial() {
+    fn the_interval_matches_the_binomial() {
         let estimate = estimate(&Metric::Hit(1).values(&ranks(180, 600)), 1).unwrap();
         assert!((estimate.mean - 0.3).abs() < 1e-12);
         // 1.96 · √(0.3 · 0.7 / 600) = 0.0367
@@ -91,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_is_the_same_whenever_it_is_computed() {
+    fn estimates_are_reproducible() {
         let values = Metric::Ndcg(3).values(&ranks(5, 30));
         assert_eq!(estimate(&values, 3).unwrap(), estimate(&values, 3).unwrap());
         assert_eq!(estimate(&[], 3), None);
     }
 
     #[test]
-    fn measures_come_out_together_as_they_do_alone() {
+    fn joint_estimates_equal_separate_ones() {
         let (hits, misses): (Vec<f64>, Vec<f64>) =
             (0..40).map(|user| (f64::from(user % 3), f64::from(user % 5))).unzip();
         let together = estimate_values(&[&hits, &misses], 9);

@@ -1,38 +1,38 @@
-//! Item-kNN: items are near each other when the same users took them.
+//! Item-kNN: items are similar if the same users interacted with them.
 //!
-//! The similarity of two items is the cosine of the sets of training users who interacted with them,
-//! |Uᵢ ∩ Uⱼ| / √(|Uᵢ| |Uⱼ|) (Sarwar et al. 2001, over sets instead of ratings); a candidate's score is the sum of its
-//! similarities to the last items of a history.
+//! The similarity of two items is the cosine of the sets of training users who interacted with them, |Uᵢ ∩ Uⱼ| / √(|Uᵢ|
+//! |Uⱼ|) (Sarwar et al. 2001, over sets instead of ratings). A candidate's score is the sum of its similarities to the
+//! last items of a history.
 
 use std::collections::BTreeMap;
 
 use crate::dataset::{Catalogue, User};
 use crate::ids::ItemId;
 
-/// How many items of a history count, from its end.
+/// Maximum number of history items that count, from the end.
 pub const HISTORY: usize = 10;
 
-/// Who took what, among training users.
+/// Interactions of training users, indexed by user and by item.
 #[derive(Debug)]
 pub struct ItemKnn<'a> {
     catalogue: &'a Catalogue,
-    /// Positions in the catalogue that each training user took, each once.
+    /// Catalogue positions of each training user's distinct items.
     items_of: Vec<Vec<u32>>,
-    /// Training users who took the item at each position.
+    /// Training users of the item at each catalogue position.
     users_of: Vec<Vec<u32>>,
 }
 
-/// Candidates to be scored for someone with a history.
+/// Candidates to be scored for a history.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// What they interacted with before the target, oldest first; the last [`HISTORY`] count.
+    /// Items before the target, oldest first; the last [`HISTORY`] count.
     pub history: &'a [ItemId],
-    /// What is to be ranked.
+    /// Items to be ranked.
     pub candidates: &'a [ItemId],
 }
 
 impl<'a> ItemKnn<'a> {
-    /// Item-kNN over `train`. Items that are not in the catalogue are near nothing.
+    /// Indexes `train`. Items outside the catalogue have no similarity.
     pub fn new(catalogue: &'a Catalogue, train: &[User]) -> Self {
         let mut users_of = vec![Vec::new(); catalogue.len()];
         let mut items_of = Vec::with_capacity(train.len());
@@ -49,8 +49,8 @@ impl<'a> ItemKnn<'a> {
         Self { catalogue, items_of, users_of }
     }
 
-    /// The scores of each question's candidates, in their order. Answering many questions at once is cheap: an item's
-    /// neighbours are counted once for all histories that hold it.
+    /// Returns the scores of each question's candidates, in their order. Batches are efficient: an item's neighbours
+    /// are counted once for all histories that contain it.
     pub fn scores(&self, questions: &[Question<'_>]) -> Vec<Vec<f64>> {
         let mut asking: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (number, question) in questions.iter().enumerate() {
@@ -77,7 +77,7 @@ impl<'a> ItemKnn<'a> {
         scores
     }
 
-    /// How many users took `item` and the item at each position.
+    /// Counts the users that `item` shares with the item at each position.
     fn count_shared(&self, item: usize, shared: &mut [u32]) {
         shared.fill(0);
         for &user in &self.users_of[item] {
@@ -114,7 +114,7 @@ mod tests {
             caption: None,
             interactions: 0,
         }));
-        // Item 0: users 0, 1, 2. Item 1: users 0, 1. Item 2: users 2, 3. Item 3: user 3. Item 4: nobody.
+        // Item 0: users 0, 1, 2. Item 1: users 0, 1. Item 2: users 2, 3. Item 3: user 3. Item 4: no user.
         let rows: [&[u64]; 4] = [&[0, 1, 0], &[1, 0], &[0, 2], &[2, 3]];
         let train: Vec<User> =
             rows.iter().zip(0..).map(|(items, id)| User { id: UserId(id), items: ids(items) }).collect();
@@ -124,7 +124,7 @@ mod tests {
         let questions = [
             Question { history: &ids(&[0]), candidates: &ids(&[1, 2, 3, 4, 9]) },
             Question { history: &ids(&[1, 2]), candidates: &ids(&[0]) },
-            // Item 3 is too long ago to count.
+            // Item 3 is too old to count.
             Question { history: &long, candidates: &ids(&[3, 1]) },
             Question { history: &[], candidates: &ids(&[1]) },
         ];

@@ -1,8 +1,8 @@
-//! How good a ranking is: hit rate, NDCG and reciprocal rank of one relevant item among the candidates.
+//! Ranking metrics: hit rate, NDCG and reciprocal rank of one relevant item among the candidates.
 //!
-//! A rank is the target's place in the listed ranking, counted from 1, or `None` where the list does not hold it or the
-//! answer is malformed. With one relevant item the ideal DCG is 1, so that NDCG@K = 1 / log₂(rank + 1) for ranks up to
-//! K (Järvelin & Kekäläinen 2002), and the average of reciprocal ranks is MRR (Voorhees 1999).
+//! A rank is the target's position in the listed ranking, from 1, or `None` if the target is not listed or the answer
+//! is malformed. With one relevant item the ideal DCG is 1, so that NDCG@K = 1 / log₂(rank + 1) for ranks up to K
+//! (Järvelin & Kekäläinen 2002), and the mean of reciprocal ranks is MRR (Voorhees 1999).
 
 mod answer;
 mod baseline;
@@ -24,7 +24,7 @@ pub use slices::{Slice, slices};
 
 use crate::ids::ItemId;
 
-/// A measure of where the target was ranked.
+/// A metric of the target's rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
     /// 1 if the rank is at most K: HR@K.
@@ -38,7 +38,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The value for one user, between 0 and 1; 0 where the target was not ranked.
+    /// Returns the value for one user, between 0 and 1; 0 without a rank.
     pub fn value(self, rank: Option<usize>) -> f64 {
         let Some(rank) = rank else { return 0.0 };
         match self {
@@ -50,13 +50,13 @@ impl Metric {
         }
     }
 
-    /// The values for users whose targets were at `ranks`.
+    /// Returns the values for users with these `ranks`.
     pub fn values(self, ranks: &[Option<usize>]) -> Vec<f64> {
         ranks.iter().map(|&rank| self.value(rank)).collect()
     }
 
-    /// HR, NDCG and MRR at each K, as far as they say something about rankings of so many candidates: the hit rate at the
-    /// length of the list is always 1, and at 1 the three are the same.
+    /// Returns HR, NDCG and MRR at each K, except for metrics without information for this number of candidates: the
+    /// hit rate at the length of the list is always 1, and at 1 the three are equal.
     pub fn at(ks: &[usize], candidates: usize) -> Vec<Self> {
         ks.iter()
             .flat_map(|&k| [Self::Hit(k), Self::Ndcg(k), Self::ReciprocalRankAt(k)])
@@ -68,7 +68,7 @@ impl Metric {
             .collect()
     }
 
-    /// What someone reaches on average who lists `list_length` of `candidates` in a random order.
+    /// Returns the expected value of a random ranking that lists `list_length` of `candidates`.
     pub fn random(self, candidates: usize, list_length: usize) -> f64 {
         if candidates == 0 {
             return 0.0;
@@ -88,7 +88,7 @@ impl fmt::Display for Metric {
     }
 }
 
-/// The place of `target` in `ranking`, from 1.
+/// Returns the rank of `target` in `ranking`, from 1.
 pub fn rank_of(target: ItemId, ranking: &[ItemId]) -> Option<usize> {
     ranking.iter().position(|&item| item == target).map(|place| place + 1)
 }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_the_textbook_ones() {
+    fn values_match_the_literature() {
         for (metric, rank, expected) in [
             (Metric::Hit(3), Some(3), 1.0),
             (Metric::Hit(3), Some(4), 0.0),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_ranking_scores_as_published() {
+    fn the_value_of_a_random_ranking_matches_publications() {
         assert!((Metric::Hit(1).random(10, 10) - 0.1).abs() < 1e-12);
         assert!((Metric::Hit(3).random(10, 10) - 0.3).abs() < 1e-12);
         assert!((Metric::Ndcg(3).random(10, 3) - 0.213).abs() < 5e-4);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_that_cannot_fail_is_not_one() {
+    fn metrics_without_information_are_omitted() {
         let names = |candidates| -> Vec<String> {
             Metric::at(&[1, 3, 10], candidates).iter().map(ToString::to_string).collect()
         };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_literature() {
+    fn names_match_the_literature() {
         let names: Vec<String> =
             [Metric::Hit(1), Metric::Ndcg(3), Metric::ReciprocalRank].map(|metric| metric.to_string()).into();
         assert_eq!(names, ["HR@1", "NDCG@3", "MRR"]);

@@ -1,8 +1,8 @@
-//! Whether a ranker goes by the items, or by where a prompt shows them and how popular they are.
+//! Tests whether a ranker depends on the position of items in the prompt and on their popularity.
 //!
-//! Candidate lists are shuffled, so whoever does not look at the order puts every place of the list first equally often.
-//! That holds for each list on its own, whatever the items: against this the places of first choices are tested. And
-//! whoever goes by the items alone makes the same choice when the list is shown the other way round.
+//! Candidate lists are shuffled: a ranker that ignores the order ranks every position of the list first equally often,
+//! for any items. The positions of first choices are tested against this. A ranker that uses only the items also makes
+//! the same choice when the list is reversed.
 
 use std::collections::BTreeSet;
 
@@ -12,29 +12,29 @@ use super::estimate::{Estimate, estimate_values};
 use super::rank_of;
 use crate::ids::ItemId;
 
-/// How often places are drawn to see what chance does.
+/// Number of samples from the null distribution of positions.
 const DRAWS: usize = 2_000;
 
-/// What a ranker made of one list of candidates.
+/// The ranking of one candidate list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
-    /// The target's rank, from 1; `None` where it is not listed.
+    /// Rank of the target, from 1; `None` if it is not listed.
     pub rank: Option<usize>,
-    /// What is ranked first; `None` where nothing is.
+    /// The item ranked first; `None` without a ranking.
     pub first: Option<First>,
 }
 
-/// The item that is ranked first.
+/// The item ranked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct First {
-    /// Which.
+    /// The item.
     pub item: ItemId,
-    /// Where the list of candidates has it, from 0.
+    /// Its position in the candidate list, from 0.
     pub place: usize,
 }
 
 impl Placed {
-    /// From a ranking of some of the `candidates`; `None` where there is none.
+    /// Creates it from a ranking of some of the `candidates`; `None` stands for no ranking.
     pub fn of(ranking: Option<&[ItemId]>, target: ItemId, candidates: &[ItemId]) -> Self {
         let ranking = ranking.unwrap_or_default();
         let first = ranking.first().and_then(|&item| {
@@ -45,21 +45,22 @@ impl Placed {
     }
 }
 
-/// Where in the list of candidates first choices are.
+/// Positions of first choices in the candidate list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Places {
-    /// The share of first choices at each place, with intervals over users.
+    /// Fraction of first choices at each position, with intervals over users.
     pub shares: Vec<Estimate>,
-    /// The share of choices that would have to move to make the shares even: total variation distance from them, 0 to 1.
+    /// Total variation distance from equal fractions, 0 to 1.
     pub distance: f64,
-    /// What the distance is on average where the place plays no part: above 0, since choices are few.
+    /// Mean distance under the null hypothesis that the position has no effect; above 0, since the number of choices is
+    /// finite.
     pub distance_by_chance: f64,
-    /// How probable so large a distance is where the place plays no part.
+    /// Probability of at least this distance under the null hypothesis.
     pub p_value: f64,
 }
 
-/// The places of first choices, by draw and user, each draw over the same users; `None` without any. Users without a
-/// choice are left out, and what is left is over the others.
+/// Analyses the positions of first choices, by candidate sample and user, with the same users in each sample; `None`
+/// without choices. Users without a choice are excluded.
 pub fn places(draws: &[Vec<Option<usize>>], candidates: usize, seed: u64) -> Option<Places> {
     let users = draws.first().map_or(0, Vec::len);
     let mut counts = vec![0_u64; candidates];
@@ -111,15 +112,15 @@ fn distance(counts: &[u64], lists: u64) -> f64 {
     counts.iter().map(|&count| (count as f64 / lists as f64 - even).abs()).sum::<f64>() / 2.0
 }
 
-/// The share of `offered` items that are among `chosen` ones, each item once; 0 where nothing is offered.
+/// Returns the fraction of the distinct `offered` items that are among the `chosen` ones; 0 without offered items.
 pub fn coverage(chosen: impl Iterator<Item = ItemId>, offered: impl Iterator<Item = ItemId>) -> f64 {
     let offered: BTreeSet<ItemId> = offered.collect();
     let chosen: BTreeSet<ItemId> = chosen.filter(|item| offered.contains(item)).collect();
     chosen.len() as f64 / offered.len().max(1) as f64
 }
 
-/// Each user's mean of a measure over the draws that have it; users without any are left out. With several measures at
-/// once all are of the same users.
+/// Returns each user's means of the measures over the candidate samples that have them; users without any are excluded.
+/// Several measures share the same users.
 pub fn user_means<T, const N: usize>(
     draws: &[Vec<T>],
     measure: impl Fn(&T) -> Option<[f64; N]>,
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ranking_is_placed_among_its_candidates() {
+    fn first_choice_and_target_are_located() {
         let candidates = [5, 2, 9].map(ItemId);
         let placed = |ranking: Option<&[u64]>| {
             let ranking = ranking.map(|items| items.iter().copied().map(ItemId).collect::<Vec<_>>());
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preference_for_a_place_is_found_and_an_even_choice_is_not() {
+    fn a_position_preference_is_detected_and_even_choices_are_not() {
         let biased = drawn(400, |stream| if stream.uniform() < 0.25 { 0 } else { stream.below(10) as usize });
         let found = places(&biased, 10, 1).unwrap();
         assert!(found.p_value < 1e-3 && found.distance > 0.15, "{found:?}");
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn users_without_a_choice_are_left_out() {
+    fn users_without_a_choice_are_excluded() {
         let lists = vec![vec![Some(0), None, Some(1)], vec![Some(1), None, None]];
         let found = places(&lists, 2, 0).unwrap();
         assert_eq!(found.shares[0].count, 2);

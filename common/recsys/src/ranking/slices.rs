@@ -1,18 +1,18 @@
-//! Held-out users in groups, by how popular their target is or how long their history: an average hides whom it serves.
+//! Slices of held-out users, by popularity of the target or length of the history.
 
 use std::ops::RangeInclusive;
 
-/// Users whose number lies in a range.
+/// Users whose number is in a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     /// The numbers.
     pub range: RangeInclusive<u64>,
-    /// The users, as positions in the list that was sliced.
+    /// The users, as indices of the sliced list.
     pub members: Vec<usize>,
 }
 
-/// Cuts users into at most `parts` slices of about equal size by ascending number. Equal numbers are never parted, so that
-/// there may be fewer slices.
+/// Splits users into at most `parts` slices of about equal size by ascending number. Equal numbers stay in one slice,
+/// so that there may be fewer slices.
 ///
 /// # Panics
 /// If `parts` is 0.
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_are_about_equal_and_never_part_equals() {
+    fn slices_are_about_equal_and_keep_equal_numbers_together() {
         let sliced = |numbers: &[u64]| -> Vec<(RangeInclusive<u64>, Vec<usize>)> {
             slices(numbers, 3).into_iter().map(|slice| (slice.range, slice.members)).collect()
         };
@@ -60,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everybody_is_in_one_slice(numbers in prop::collection::vec(0_u64..20, 0..60), parts in 1_usize..6) {
+        fn every_user_is_in_one_slice(numbers in prop::collection::vec(0_u64..20, 0..60), parts in 1_usize..6) {
             let slices = slices(&numbers, parts);
             let mut members: Vec<usize> = slices.iter().flat_map(|slice| slice.members.clone()).collect();
             members.sort_unstable();

@@ -1,9 +1,9 @@
-//! The proof that a set of terms pays for what it should, over everything that a reward depends on.
+//! Verifies the ordering of rewards over all outcomes that the terms depend on.
 //!
-//! Each fact of an [`Outcome`] that some term looks at goes over the ends of its range: a term is linear or a step in
-//! each of them, so that nothing between the ends earns more or less than at one of them. What is so of the question (the
-//! target's popularity, its place in the prompt) is the same on both sides of a comparison, as rewards are compared
-//! within a group; all else is free on either side.
+//! The check evaluates each property of an [`Outcome`] that a term depends on at the limits of its range: every term is
+//! linear or a step in each of them, so that its extremes are at the limits. Properties of the question (the target's
+//! popularity, its position in the prompt) are equal on both sides of a comparison, since rewards are compared within a
+//! group. All other properties vary independently on both sides.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use super::term::Value;
 use super::{Outcome, Rewards, Setting, outcome};
 use crate::completion::Form;
 
-/// Two outcomes that earn in the wrong order.
+/// Two outcomes with rewards in the wrong order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Violation {
     /// The outcome that must earn less.
     pub worse: Outcome,
-    /// What it earns.
+    /// Its reward.
     pub worse_total: f64,
     /// The outcome that must earn more.
     pub better: Outcome,
-    /// What it earns.
+    /// Its reward.
     pub better_total: f64,
-    /// What must hold.
+    /// The violated rule.
     pub rule: &'static str,
 }
 
@@ -33,17 +33,17 @@ impl fmt::Display for Violation {
     }
 }
 
-/// An outcome and what it earns.
+/// An outcome and its reward.
 pub type Earning = (Outcome, f64);
 
-/// The most and the least that can be earned.
+/// The highest and lowest rewards.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extremes {
-    /// By any answer.
+    /// Highest reward of any answer.
     pub best: Earning,
-    /// By a well-formed answer.
+    /// Lowest reward of a well-formed answer.
     pub worst_well_formed: Earning,
-    /// By any answer.
+    /// Lowest reward of any answer.
     pub worst: Earning,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Extremes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { best, worst_well_formed, worst } = self;
         write!(f, "{:.4} at best ({}), ", best.1, best.0)?;
-        write!(f, "{:.4} at worst in form ({}), ", worst_well_formed.1, worst_well_formed.0)?;
+        write!(f, "{:.4} at worst well-formed ({}), ", worst_well_formed.1, worst_well_formed.0)?;
         write!(f, "{:.4} at worst ({})", worst.1, worst.0)
     }
 }
@@ -60,7 +60,7 @@ const MALFORMED: &str = "a malformed answer to earn less than any well-formed on
 const WRONG: &str = "a wrong ranking to earn less than the right one";
 const DOWN: &str = "a lower rank of the target to earn no more than a higher one";
 
-/// The rules that `rewards` breaks, each with the pair that breaks it most.
+/// Returns the rules that `rewards` violates, each with its largest violation.
 pub(super) fn violations(rewards: &Rewards) -> Vec<Violation> {
     let space = Space::of(rewards);
     let mut found = [None, None, None];
@@ -77,7 +77,8 @@ pub(super) fn violations(rewards: &Rewards) -> Vec<Violation> {
         note(malformed_rule, most(&malformed), least(&all), f64::lt, MALFORMED);
         note(wrong_rule, most(&wrong.concat()), least(right), f64::lt, WRONG);
         for (rank, pair) in (1..).zip(by_rank.windows(2)) {
-            // Outcomes of neighbouring ranks that differ in nothing else, unless a hard negative takes the target's place.
+            // Pairs of outcomes at neighbouring ranks that differ in nothing else, except that a hard negative may take
+            // the target's position.
             for (higher, lower) in pair[0].iter().zip(&pair[1]) {
                 note(down_rule, Some(*lower), Some(*higher), f64::le, DOWN);
                 if space.hard.len() > 1 && higher.0.hard_negatives <= 0.0 {
@@ -91,7 +92,7 @@ pub(super) fn violations(rewards: &Rewards) -> Vec<Violation> {
     found.into_iter().flatten().collect()
 }
 
-/// The most and the least that `rewards` pays for anything.
+/// Returns the highest and lowest rewards.
 pub(super) fn extremes(rewards: &Rewards) -> Extremes {
     let space = Space::of(rewards);
     let earn = |outcome: Outcome| (outcome, rewards.score(&outcome).total);
@@ -101,7 +102,7 @@ pub(super) fn extremes(rewards: &Rewards) -> Extremes {
         malformed.extend(space.malformed(setting).into_iter().map(earn));
     }
     let right = earn(space.right());
-    // Of equals the well-formed one is named as the best, the malformed one as the worst.
+    // Ties prefer a well-formed outcome as the best and a malformed one as the worst.
     Extremes {
         best: most(&[well_formed.as_slice(), &malformed].concat()).unwrap_or(right),
         worst_well_formed: least(&well_formed).unwrap_or(right),
@@ -109,17 +110,17 @@ pub(super) fn extremes(rewards: &Rewards) -> Extremes {
     }
 }
 
-/// The first of those that earn most.
+/// Returns the first outcome with the highest reward.
 fn most(earnings: &[Earning]) -> Option<Earning> {
     earnings.iter().copied().reduce(|best, one| if one.1 > best.1 { one } else { best })
 }
 
-/// The first of those that earn least.
+/// Returns the first outcome with the lowest reward.
 fn least(earnings: &[Earning]) -> Option<Earning> {
     earnings.iter().copied().reduce(|worst, one| if one.1 < worst.1 { one } else { worst })
 }
 
-/// Keeps a pair that is not as it should be, unless one is known that is further from it.
+/// Records a violation if it is larger than the known one.
 fn note(
     noted: &mut Option<Violation>,
     worse: Option<Earning>,
@@ -135,7 +136,7 @@ fn note(
     }
 }
 
-/// All outcomes that have to be tried.
+/// All outcomes to be evaluated.
 struct Space {
     list_length: usize,
     candidates: usize,
@@ -143,12 +144,12 @@ struct Space {
     popularity: &'static [f64],
     titles: &'static [f64],
     characters: Vec<usize>,
-    /// How many of the ranks above the target may be hard negatives'.
+    /// Numbers of ranks above the target that hard negatives may occupy.
     hard: Vec<usize>,
 }
 
 impl Space {
-    /// What no term looks at has one value.
+    /// Properties that no term depends on have a single value.
     fn of(rewards: &Rewards) -> Self {
         let lists = rewards.lists;
         let mut space = Self {
@@ -173,7 +174,7 @@ impl Space {
         space
     }
 
-    /// The right ranking, with everything else as good as it can be.
+    /// Returns the correct ranking, with all other properties at their best.
     fn right(&self) -> Outcome {
         Outcome {
             form: Form::WellFormed,
@@ -192,13 +193,13 @@ impl Space {
         (1..=self.given_ranks).flat_map(setting)
     }
 
-    /// The ranks that a well-formed answer can have the target at, best first.
+    /// Returns the possible ranks of the target in a well-formed answer, best first.
     fn ranks(&self) -> impl Iterator<Item = Option<usize>> {
         let unlisted = (self.list_length < self.candidates).then_some(None);
         (1..=self.list_length).map(Some).chain(unlisted)
     }
 
-    /// The well-formed outcomes with the target at a rank: as many for each rank, in the same order.
+    /// Returns the well-formed outcomes with the target at a rank: equally many for each rank, in the same order.
     fn well_formed(&self, setting: Setting, rank: Option<usize>) -> Vec<Outcome> {
         self.outcomes(Form::WellFormed, setting, rank, self.list_length)
     }
@@ -207,7 +208,7 @@ impl Space {
         let mut outcomes = Vec::new();
         for form in Form::ALL.into_iter().filter(|form| !form.is_well_formed()) {
             outcomes.extend(self.outcomes(form, setting, None, 0));
-            // Where the list would stand there is nothing.
+            // These forms have no list.
             if !matches!(form, Form::Empty | Form::UnclosedThinking | Form::NoList) {
                 let ranks = (1..=self.list_length).map(Some).chain([None]);
                 outcomes.extend(ranks.flat_map(|rank| self.outcomes(form, setting, rank, self.list_length)));

@@ -1,9 +1,9 @@
-//! What a completion earns.
+//! Rewards of completions.
 //!
-//! A reward is a weighted sum of named terms, each a function of an [`Outcome`]: the completion's form, where it ranks the
-//! target, and a few bounded facts beside. Every term but one is **gated**: a malformed answer earns in it the least that
-//! a well-formed one can, however well it ranks. docs/guides/rewards.md has the formulas; in short, with the target at `rank` (∞
-//! if it is not listed):
+//! A reward is a weighted sum of named terms, each a function of an [`Outcome`]: the completion's format, the rank of
+//! the target, and a few further properties. All terms except one are **gated**: the value of a malformed answer is the
+//! minimum over well-formed ones, whatever its ranking. docs/guides/rewards.md has the formulas. In short, with the
+//! target at `rank` (∞ if it is not listed):
 //!
 //! | term | value of a well-formed answer |
 //! |---|---|
@@ -12,17 +12,17 @@
 //! | `hit` | 1 if rank ≤ k, else 0 |
 //! | `ndcg` | 1 / log₂(rank + 1) if rank ≤ k, else 0 |
 //! | `reciprocal_rank` | 1 / rank |
-//! | `discounted_hit` | 1 − discount · (share of the items less popular than the target) if rank ≤ k, else 0 |
-//! | `rank_penalty` | −Σ 1 / log₂(j + 1) over ranks j < rank of hard negatives, as a share of the whole list's sum |
-//! | `counterfactual_swap` | mean over the list of what each item is worth by [`ItemCredit::CounterfactualSwap`] |
-//! | `titles` | share of listed items whose written title is the item's |
+//! | `discounted_hit` | 1 − discount · (fraction of the items less popular than the target) if rank ≤ k, else 0 |
+//! | `rank_penalty` | −Σ 1 / log₂(j + 1) over ranks j < rank of hard negatives, as a fraction of the whole list's sum |
+//! | `counterfactual_swap` | mean over the list of each item's value by [`ItemCredit::CounterfactualSwap`] |
+//! | `titles` | fraction of listed items with the correct title |
 //! | `length` | −min(1, max(0, characters − limit) / limit) |
-//! | `paper` | 1 if rank = 1, else 0.3; not gated: so does a malformed answer, and −1 one that lists nothing |
+//! | `paper` | 1 if rank = 1, else 0.3; not gated: also for malformed answers; −1 without a list |
 //!
-//! Before a run starts, [`Rewards::violations`] proves of the set of terms, over the ends of everything that they depend
-//! on, that no malformed answer earns as much as a well-formed one, that no wrong ranking earns as much as the right one,
-//! and that moving the target down never pays. A policy cannot then gain by answering invalidly, and the best it can do
-//! is to reason, rank the target first and list what was asked for.
+//! Before a run starts, [`Rewards::violations`] checks the terms over the limits of all properties that they depend on:
+//! every malformed answer earns less than every well-formed one, every wrong ranking less than the correct one, and
+//! moving the target down never increases the reward. A policy therefore cannot gain from invalid answers, and the
+//! highest reward requires reasoning, the target at rank 1 and a complete list.
 
 mod check;
 mod outcome;
@@ -44,28 +44,29 @@ use crate::completion::{self, Parsed};
 use crate::ids::ItemId;
 use term::Value;
 
-/// What completions earn: `[reward]` of the run file.
+/// The reward of completions: `[reward]` of the run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// The terms whose weighted sum is the reward: see docs/guides/rewards.md.
     pub terms: Vec<Term>,
-    /// What happens where the terms pay for the wrong thing.
+    /// Handling of a reward that violates the ordering rules.
     pub check: Check,
-    /// What each listed item earns where `grpo.credit` is `rank`.
+    /// Reward of each listed item if `grpo.credit` is `rank`.
     pub rank_credit: ItemCredit,
-    /// How much less an item at fault earns there than the least of a well-formed answer: see docs/guides/rewards.md. Above 0.
+    /// Amount by which the reward of a defective item is below the minimum of a well-formed answer's items: see
+    /// docs/guides/rewards.md. Above 0.
     pub item_penalty: f64,
 }
 
-/// What happens to a reward that breaks a rule.
+/// Handling of a reward that violates the ordering rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The run is refused.
+    /// The run is rejected.
     #[default]
     Refuse,
-    /// The run goes on with a warning: to reproduce a reward, or to show what it does.
+    /// The run continues with a warning, for example to reproduce a published reward.
     Warn,
 }
 
@@ -84,13 +85,13 @@ impl Default for Options {
     }
 }
 
-/// Why a set of terms is refused.
+/// An error in the reward configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is nothing to earn.
+    /// There are no terms.
     #[error("`reward.terms` is empty, expected at least one term")]
     NoTerms,
-    /// A weight that is no number.
+    /// A weight is not a finite number.
     #[error("`reward.terms`: the weight of `{term}` is {weight}, expected a finite number")]
     Weight {
         /// The term.
@@ -98,58 +99,60 @@ pub enum Error {
         /// Its weight.
         weight: f64,
     },
-    /// Malformed items would earn what others do, or more.
+    /// Defective items would earn at least as much as others.
     #[error("`reward.item_penalty` is {0}, expected a finite number above 0")]
     ItemPenalty(f64),
     /// `k` is missing or out of range.
-    #[error("`reward.terms`: `{name:?}` needs `k` between 1 and the list length {list_length}, found {k:?}")]
+    #[error(
+        "`reward.terms`: `{name:?}` requires `k` between 1 and the list length {list_length}, found {k:?}"
+    )]
     K {
         /// The term.
         name: Name,
-        /// What was given.
+        /// The given value.
         k: Option<usize>,
-        /// The longest list there is.
+        /// Length of a full list.
         list_length: usize,
     },
     /// Another key is missing or out of range.
-    #[error("`reward.terms`: `{name:?}` needs `{key}`, {expected}")]
+    #[error("`reward.terms`: `{name:?}` requires `{key}`, {expected}")]
     Needs {
         /// The term.
         name: Name,
         /// The key.
         key: &'static str,
-        /// What it may be.
+        /// The permitted values.
         expected: &'static str,
     },
-    /// A key is given where it means nothing.
-    #[error("`reward.terms`: `{name:?}` takes no `{key}`")]
+    /// A key does not apply to the term.
+    #[error("`reward.terms`: `{name:?}` does not support `{key}`")]
     TakesNot {
         /// The term.
         name: Name,
         /// The key.
         key: &'static str,
     },
-    /// Titles are rewarded where none are written.
-    #[error("`reward.terms`: `Titles` needs `answer.layout = \"titled\"`")]
+    /// Titles are rewarded in a layout without titles.
+    #[error("`reward.terms`: `Titles` requires `answer.layout = \"titled\"`")]
     NotTitled,
-    /// A term stands there twice.
-    #[error("`reward.terms`: `{0}` stands there twice; expected each term once")]
+    /// A term is listed twice.
+    #[error("`reward.terms`: `{0}` is listed twice; expected each term once")]
     Twice(String),
-    /// An outcome earns too much.
-    #[error("the reward is refused: {0} (`reward.check = \"warn\"` lets it through)")]
+    /// The reward violates an ordering rule.
+    #[error("the reward is rejected: {0} (set `reward.check = \"warn\"` to use it anyway)")]
     Order(Box<Violation>),
 }
 
-/// What a completion earned.
+/// The reward of a completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The weighted sum.
     pub total: f64,
-    /// The terms before weighting, in the order of [`Rewards::names`].
+    /// The values of the terms before weighting, in the order of [`Rewards::names`].
     pub parts: Vec<f64>,
 }
 
-/// A checked set of terms.
+/// A validated set of terms.
 #[derive(Debug, Clone)]
 pub struct Rewards {
     terms: Vec<(Value, f64)>,
@@ -161,8 +164,8 @@ pub struct Rewards {
 }
 
 impl Rewards {
-    /// The reward of `options` for answers that should look like `answer`, of prompts with so many `candidates`. Where
-    /// it pays for the wrong thing it is refused, unless [`Options::check`] says otherwise.
+    /// Creates the reward of `options` for answers in the format `answer` to prompts with this many `candidates`. Fails
+    /// if an ordering rule is violated, unless [`Options::check`] permits it.
     pub fn new(options: &Options, answer: &completion::Options, candidates: usize) -> Result<Self, Error> {
         let terms: Vec<(Value, f64)> = options
             .terms
@@ -194,17 +197,17 @@ impl Rewards {
         }
     }
 
-    /// Names of the terms, as in the metrics `rewards/<name>/mean`.
+    /// Returns the names of the terms, as in the metrics `rewards/<name>/mean`.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Weights of the terms, in the order of [`Self::names`].
+    /// Returns the weights of the terms, in the order of [`Self::names`].
     pub fn weights(&self) -> Vec<f64> {
         self.terms.iter().map(|&(_, weight)| weight).collect()
     }
 
-    /// What of a completion that reads `text` its reward depends on.
+    /// Returns the properties of a completion with this `text` that its reward depends on.
     pub fn outcome(&self, parsed: &Parsed<'_>, text: &str, question: &Question<'_>) -> Outcome {
         let hard = self.terms.iter().find_map(|(value, _)| match value {
             Value::RankPenalty { negatives } => Some(*negatives),
@@ -213,25 +216,24 @@ impl Rewards {
         Outcome::of(parsed, text, question, self.lists.length, hard.unwrap_or(0))
     }
 
-    /// What `outcome` earns.
+    /// Returns the reward of `outcome`.
     pub fn score(&self, outcome: &Outcome) -> Score {
         let parts: Vec<f64> = self.terms.iter().map(|(value, _)| value.of(outcome, self.lists)).collect();
         let total = parts.iter().zip(&self.terms).map(|(part, (_, weight))| part * weight).sum();
         Score { total, parts }
     }
 
-    /// What each item of a completion's list earns, for credit by rank.
+    /// Returns the reward of each listed item, for credit by rank.
     pub fn items(&self, parsed: &Parsed<'_>, target: ItemId) -> Vec<ItemReward> {
         self.rank_credit.rewards(parsed, target, self.lists, self.item_penalty)
     }
 
-    /// The rules that the terms break, each with the pair of outcomes that breaks it most; none unless
-    /// [`Options::check`] let them through.
+    /// Returns the violated rules, each with its largest violation; empty unless [`Options::check`] permits violations.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// The most and the least that can be earned, and by what.
+    /// Returns the highest and lowest rewards with their outcomes.
     pub fn extremes(&self) -> Extremes {
         check::extremes(self)
     }

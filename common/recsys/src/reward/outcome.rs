@@ -1,59 +1,59 @@
-//! What of a completion, and of the question it answers, the reward depends on.
+//! Properties of a completion and its question that the reward depends on.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::completion::{Form, Parsed, Standing};
+use crate::completion::{Form, ListedStatus, Parsed};
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 use crate::ranking::{Metric, by_popularity};
 
-/// What of a completion its reward depends on.
+/// Properties of a completion that its reward depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The completion's shape.
+    /// The completion's format.
     pub form: Form,
-    /// Where the list has the target, from 1; also of a malformed answer that lists it.
+    /// Rank of the target in the list, from 1, also in a malformed answer.
     pub target_rank: Option<usize>,
-    /// How many items it lists.
+    /// Number of listed items.
     pub listed: usize,
-    /// Share of the listed items whose written title is the item's, 0 to 1.
+    /// Fraction of the listed items with the correct title, 0 to 1.
     pub titles: f64,
-    /// Characters (Unicode scalar values) of the text, reasoning included.
+    /// Characters (Unicode scalar values) of the text, including reasoning.
     pub characters: usize,
-    /// The hard negatives listed above the target, or at all where the target is not listed: Σ 1 / log₂(j + 1) over
-    /// their ranks j, as a share of that sum over the whole list. 0 to 1.
+    /// Hard negatives above the target, or anywhere if the target is not listed: Σ 1 / log₂(j + 1) over their ranks j,
+    /// as a fraction of that sum over the whole list. 0 to 1.
     pub hard_negatives: f64,
-    /// What is so of every completion of the same prompt.
+    /// Properties shared by all completions of the same prompt.
     pub setting: Setting,
 }
 
-/// What of a question the reward of its completions depends on.
+/// Properties of a question that the reward of its completions depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
-    /// Where the prompt shows the target among the candidates, from 1.
+    /// Position of the target among the candidates in the prompt, from 1.
     pub given_rank: usize,
-    /// Share of the catalogue's other items that training users took less often than the target, 0 to 1.
+    /// Fraction of the catalogue's other items with fewer interactions of training users than the target, 0 to 1.
     pub popularity: f64,
 }
 
-/// What a completion is an answer to.
+/// The question that a completion answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The right answer.
+    /// The target.
     pub target: ItemId,
-    /// What could be listed, in the order shown.
+    /// The candidates, in the order of the prompt.
     pub candidates: &'a [ItemId],
     /// Titles and popularity of items.
     pub catalogue: &'a Catalogue,
-    /// How popular items are compared with one another.
+    /// Popularity of items relative to the catalogue.
     pub popularity: &'a Popularity,
 }
 
 impl Outcome {
-    /// The outcome of a completion that reads `text`. `list_length`: how many items it should list; `hard`: how many of
-    /// the most popular candidates are hard negatives.
+    /// Computes the outcome of a completion with this `text`. `list_length`: the required number of items; `hard`: the
+    /// number of most popular candidates that are hard negatives.
     pub(super) fn of(
         parsed: &Parsed<'_>,
         text: &str,
@@ -65,7 +65,7 @@ impl Outcome {
         let target_rank = parsed
             .ranking
             .iter()
-            .position(|listed| listed.item == target && listed.standing == Standing::Candidate)
+            .position(|listed| listed.item == target && listed.status == ListedStatus::Candidate)
             .map(|place| place + 1);
         let titled = parsed.ranking.iter().filter(|listed| {
             let title = catalogue.get(listed.item).map(|item| item.title.split_whitespace());
@@ -87,13 +87,13 @@ impl Outcome {
         }
     }
 
-    /// The rank that ranking metrics count: none if the answer is malformed.
+    /// Returns the rank for ranking metrics: `None` if the answer is malformed.
     pub fn scored_rank(&self) -> Option<usize> {
         self.target_rank.filter(|_| self.form.is_well_formed())
     }
 }
 
-/// The weight of the hard negatives above the target, as [`Outcome::hard_negatives`] says.
+/// Returns the weight of the hard negatives above the target: see [`Outcome::hard_negatives`].
 fn hard_above(
     parsed: &Parsed<'_>,
     question: &Question<'_>,
@@ -112,7 +112,7 @@ fn hard_above(
     share_of_ranks(ranks.map(|(place, _)| place + 1), list_length)
 }
 
-/// Σ 1 / log₂(j + 1) over `ranks`, as a share of that sum over ranks 1 to `list_length`.
+/// Returns Σ 1 / log₂(j + 1) over `ranks`, as a fraction of that sum over ranks 1 to `list_length`.
 pub(super) fn share_of_ranks(ranks: impl Iterator<Item = usize>, list_length: usize) -> f64 {
     let gain = |rank| Metric::Ndcg(list_length).value(Some(rank));
     let all: f64 = (1..=list_length).map(gain).sum();
@@ -127,7 +127,7 @@ impl fmt::Display for Outcome {
             Some(rank) => write!(f, "with the target at rank {rank}")?,
             None => write!(f, "without the target")?,
         }
-        // Facts that no term looks at have these values in what the check tries.
+        // The check uses these values for properties that no term depends on.
         if self.titles < 1.0 {
             write!(f, ", {:.0} % of its titles right", 100.0 * self.titles)?;
         }
@@ -148,22 +148,22 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How often each item of a catalogue was taken, to say how an item compares.
+/// Sorted interaction counts of a catalogue, for comparisons of popularity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Popularity {
-    /// Ascending.
+    /// In ascending order.
     interactions: Vec<u64>,
 }
 
 impl Popularity {
-    /// That of a catalogue's items.
+    /// Computes the popularity of a catalogue's items.
     pub fn of(catalogue: &Catalogue) -> Self {
         let mut interactions: Vec<u64> = catalogue.items().iter().map(|item| item.interactions).collect();
         interactions.sort_unstable();
         Self { interactions }
     }
 
-    /// The share of the other items that were taken less often than one with so many interactions: 0 to 1.
+    /// Returns the fraction of the other items with fewer interactions than this many: 0 to 1.
     pub fn below(&self, interactions: u64) -> f64 {
         let others = self.interactions.len().saturating_sub(1).max(1);
         let below = self.interactions.partition_point(|&taken| taken < interactions);
@@ -177,7 +177,8 @@ mod tests {
     use crate::completion::{Expected, Layout, Options, ThinkingStart, parse};
     use crate::dataset::Item;
 
-    /// Four candidates of a catalogue of ten, item 9 the most popular; item 4 is the target.
+    /// Outcome of an answer to four candidates of a catalogue of ten, where item 9 is the most popular; item 4 is the
+    /// target.
     fn outcome(text: &str, hard: usize) -> Outcome {
         let catalogue = Catalogue::new((1..=10).map(|id| Item {
             id: ItemId(id),
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_read_off_the_completion() {
+    fn outcomes_are_computed_from_completions() {
         let outcome = outcome("[ITEM_9] The Title 9\n[ITEM_4] The Title\n[ITEM_7] Die Ümläute", 1);
         assert_eq!((outcome.form, outcome.target_rank, outcome.listed), (Form::WellFormed, Some(2), 3));
         assert!((outcome.titles - 1.0 / 3.0).abs() < 1e-12);
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn hard_negatives_count_above_the_target_alone() {
+    fn hard_negatives_count_only_above_the_target() {
         let all = 1.0 + 0.630_929_753_571 + 0.5;
         for (answer, hard, expected) in [
             ("[ITEM_9]\n[ITEM_4]\n[ITEM_7]", 0, 0.0),
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn popularity_is_a_share_of_the_others() {
+    fn popularity_is_a_fraction_of_the_other_items() {
         let counts = |counts: &[u64]| {
             Popularity::of(&Catalogue::new(counts.iter().zip(0..).map(|(&interactions, id)| Item {
                 id: ItemId(id),

@@ -1,60 +1,61 @@
-//! What each listed item earns, for credit by rank.
+//! Rewards of listed items, for credit by rank.
 //!
 //! One candidate, the target, is relevant, and an answer lists K of N candidates. With d(k) = 1 / log₂(k + 1) for ranks
 //! up to K and 0 beyond, and the target at rank t (d(t) = 0 if it is not listed), the item at rank k of a well-formed
 //! answer earns
 //!
-//! - [`ItemCredit::CausalDcg`] (Rank-GRPO, arXiv 2510.20150): Σ rel(j) · d(j) over the ranks j ≥ k. That is d(t) up to the
-//!   target, and 0 for what is listed after it, which the target's rank owes nothing to.
-//! - [`ItemCredit::CounterfactualSwap`] (after `FlexRec`, arXiv 2603.11901): what NDCG@K would lose if the item changed places
-//!   with the best of the candidates that were left when it was listed. Before the target, or without it, the best is
-//!   the target: d(t) − d(k) ≤ 0. For the target all others are equally good, and it changes places with one that is not
-//!   listed, or with the last of the list where all are: d(k), or d(k) − d(K). After the target nothing can be lost: 0.
+//! - [`ItemCredit::CausalDcg`] (Rank-GRPO, arXiv 2510.20150): Σ rel(j) · d(j) over the ranks j ≥ k. That is d(t) up to
+//!   the target and 0 for items listed after it, which do not affect the target's rank.
+//! - [`ItemCredit::CounterfactualSwap`] (after `FlexRec`, arXiv 2603.11901): the loss of NDCG@K if the item were
+//!   swapped with the best of the candidates that remained when it was listed. Before the target, or without it, the
+//!   best is the target: d(t) − d(k) ≤ 0. For the target all others are equally good; it is swapped with one that is
+//!   not listed, or with the last of the list if all are listed: d(k), or d(k) − d(K). After the target nothing can be
+//!   lost: 0.
 //!
-//! The items of a malformed answer earn the least that an item at their rank can in a well-formed one: 0, or −d(k). Items
-//! at fault earn `item_penalty` less: repeated, invented, no candidate, or beyond the K asked for. Where no item is at
-//! fault, the defect being elsewhere, all are.
+//! The items of a malformed answer earn the minimum for their rank in a well-formed one: 0, or −d(k). Defective items
+//! earn `item_penalty` less: repeated, invented, not a candidate, or beyond the required K. If no item is defective and
+//! the answer is malformed for another reason, all items earn the penalty.
 
 use std::ops::Range;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::completion::{Listed, Parsed, Standing};
+use crate::completion::{Listed, ListedStatus, Parsed};
 use crate::ids::ItemId;
 use crate::ranking::Metric;
 
-/// What an item earns where credit is given by rank.
+/// Reward of an item for credit by rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemCredit {
-    /// The list's gain from its rank on.
+    /// The gain of the list from the item's rank on.
     #[default]
     CausalDcg,
-    /// What the list would lose if it changed places with the best candidate that was left.
+    /// The loss of the list if the item were swapped with the best remaining candidate.
     CounterfactualSwap,
 }
 
-/// The lists that items are credited in.
+/// Sizes of the lists in which items are credited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lists {
-    /// How many items an answer should list: K.
+    /// Required number of items in an answer: K.
     pub(crate) length: usize,
-    /// How many candidates there are: N.
+    /// Number of candidates: N.
     pub(crate) candidates: usize,
 }
 
-/// A listed item, and what it earns.
+/// A listed item with its reward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemReward {
-    /// Where in the text it is listed, in bytes.
+    /// Byte range of the entry in the text.
     pub span: Range<usize>,
     /// Its reward.
     pub reward: f64,
 }
 
 impl ItemCredit {
-    /// What the item at rank `k` of a well-formed answer earns with the target at rank `target`.
+    /// Returns the reward of the item at rank `k` of a well-formed answer with the target at rank `target`.
     pub(crate) fn of(self, k: usize, target: Option<usize>, lists: Lists) -> f64 {
         let gain = |rank: Option<usize>| Metric::Ndcg(lists.length).value(rank);
         match self {
@@ -68,12 +69,12 @@ impl ItemCredit {
         }
     }
 
-    /// The least that the item at rank `k` of a well-formed answer earns: there the target is not listed.
+    /// Returns the minimum reward of the item at rank `k` of a well-formed answer, where the target is not listed.
     fn least(self, k: usize, lists: Lists) -> f64 {
         self.of(k, None, lists)
     }
 
-    /// What every listed item of an answer earns, best rank first.
+    /// Returns the reward of every listed item of an answer, best rank first.
     pub(crate) fn rewards(
         self,
         parsed: &Parsed<'_>,
@@ -82,7 +83,7 @@ impl ItemCredit {
         item_penalty: f64,
     ) -> Vec<ItemReward> {
         let at_fault = |(place, listed): (usize, &Listed<'_>)| {
-            listed.standing != Standing::Candidate || place >= lists.length
+            listed.status != ListedStatus::Candidate || place >= lists.length
         };
         let some_at_fault = parsed.ranking.iter().enumerate().any(at_fault);
         let target = parsed.ranking.iter().position(|listed| listed.item == target).map(|place| place + 1);
@@ -109,7 +110,7 @@ mod tests {
 
     const CANDIDATES: [ItemId; 5] = [ItemId(4), ItemId(9), ItemId(2), ItemId(17), ItemId(5)];
 
-    /// Rewards of the items of an answer that should list three of five; item 4 is the target.
+    /// Rewards of the items of an answer that has to list three of five; item 4 is the target.
     fn rewards(credit: ItemCredit, answer: &str) -> Vec<f64> {
         let item = |id| Item { id: ItemId(id), title: format!("Title {id}"), caption: None, interactions: 0 };
         let catalogue = Catalogue::new((1..=20).map(item));
@@ -134,7 +135,7 @@ mod tests {
     const D2: f64 = 0.630_929_753_571_457_4;
 
     #[test]
-    fn what_leads_to_the_target_shares_its_gain() {
+    fn items_up_to_the_target_share_its_gain() {
         let causal = |answer: &str| rewards(ItemCredit::CausalDcg, &format!("<think>a</think>{answer}"));
         assert_close(&causal("[ITEM_4] [ITEM_9] [ITEM_2]"), &[1.0, 0.0, 0.0]);
         assert_close(&causal("[ITEM_9] [ITEM_4] [ITEM_2]"), &[D2, D2, 0.0]);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_worth_what_a_swap_would_lose() {
+    fn an_item_earns_the_loss_of_its_swap() {
         let swap =
             |answer: &str| rewards(ItemCredit::CounterfactualSwap, &format!("<think>a</think>{answer}"));
         assert_close(&swap("[ITEM_4] [ITEM_9] [ITEM_2]"), &[1.0, 0.0, 0.0]);
@@ -156,8 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn swaps_are_what_trying_them_out_gives() {
-        // All lists of three of five candidates, of which 0 is the target, by position.
+    fn swap_values_match_explicit_swaps() {
+        // All lists of three of five candidates, by position; candidate 0 is the target.
         let ndcg = |order: &[usize]| {
             Metric::Ndcg(3).value(order[..3].iter().position(|&item| item == 0).map(|at| at + 1))
         };
@@ -173,7 +174,7 @@ mod tests {
                 .collect();
             let target = order[..3].iter().position(|&item| item == 0).map(|at| at + 1);
             for k in 1..=3 {
-                // The best that was left: the target, or else one that is not listed.
+                // The best remaining candidate: the target, or else one that is not listed.
                 let best = (k..5).find(|&place| order[place] == 0).unwrap_or(4);
                 let mut swapped = order.clone();
                 swapped.swap(k - 1, best);
@@ -184,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn items_at_fault_earn_less_than_any_other() {
+    fn defective_items_earn_less_than_any_other() {
         let causal = |answer: &str| rewards(ItemCredit::CausalDcg, answer);
         assert_close(&causal("<think>a</think>[ITEM_4] [ITEM_4] [ITEM_2]"), &[0.0, -0.5, 0.0]);
         assert_close(&causal("<think>a</think>[ITEM_4] [ITEM_99] [ITEM_3]"), &[0.0, -0.5, -0.5]);
         assert_close(&causal("<think>a</think>[ITEM_4] [ITEM_9] [ITEM_2] [ITEM_5]"), &[0.0, 0.0, 0.0, -0.5]);
-        for no_item_is_at_fault in ["[ITEM_4] [ITEM_9]", "<think>a</think>[ITEM_4] or [ITEM_9]"] {
-            assert_close(&causal(no_item_is_at_fault), &[-0.5, -0.5]);
+        for without_defective_item in ["[ITEM_4] [ITEM_9]", "<think>a</think>[ITEM_4] or [ITEM_9]"] {
+            assert_close(&causal(without_defective_item), &[-0.5, -0.5]);
         }
         let swap = rewards(ItemCredit::CounterfactualSwap, "<think>a</think>[ITEM_4] [ITEM_4] [ITEM_2]");
         assert_close(&swap, &[-1.0, -D2 - 0.5, -0.5]);

@@ -1,4 +1,4 @@
-//! The terms of a reward: what each one is worth.
+//! Terms of a reward and their values.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,21 +11,21 @@ use crate::ranking::Metric;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Term {
-    /// Which term.
+    /// Name of the term.
     pub name: Name,
-    /// For `hit`, `ndcg` and `discounted_hit`: down to which rank the target counts.
+    /// For `hit`, `ndcg` and `discounted_hit`: lowest rank at which the target counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub k: Option<usize>,
-    /// For `discounted_hit`: what a hit on the most popular item loses, 0 to 1; one half where it is absent.
+    /// For `discounted_hit`: reduction of a hit on the most popular item, 0 to 1. Without it: one half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discount: Option<f64>,
-    /// For `rank_penalty`: how many of the most popular candidates beside the target are hard negatives.
+    /// For `rank_penalty`: number of most popular candidates besides the target that are hard negatives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negatives: Option<usize>,
-    /// For `length`: how many characters are not too many.
+    /// For `length`: number of characters without penalty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// What its value is multiplied by.
+    /// Factor of its value.
     #[serde(default = "one")]
     pub weight: f64,
 }
@@ -35,19 +35,19 @@ const fn one() -> f64 {
 }
 
 impl Term {
-    /// The term of that name with weight 1 and nothing else set.
+    /// Creates the term of that name with weight 1 and no other keys.
     pub const fn new(name: Name) -> Self {
         Self { name, k: None, discount: None, negatives: None, limit: None, weight: 1.0 }
     }
 }
 
-/// The terms there are. docs/guides/rewards.md has their formulas.
+/// Names of terms. docs/guides/rewards.md has their formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {
     /// 1 for a well-formed answer.
     Form,
-    /// 1 for a well-formed answer that ranks the target above where the prompt shows it, or first.
+    /// 1 for a well-formed answer that ranks the target first, or above its position in the prompt.
     FormIfImproved,
     /// 1 if the target is among the first k.
     Hit,
@@ -55,21 +55,21 @@ pub enum Name {
     Ndcg,
     /// 1 / rank if the target is listed.
     ReciprocalRank,
-    /// A hit that is worth less the more popular the target is.
+    /// A hit whose value decreases with the popularity of the target.
     DiscountedHit,
-    /// Minus the weight of the ranks above the target that hard negatives hold.
+    /// Minus the weight of the ranks above the target that are occupied by hard negatives.
     RankPenalty,
-    /// Mean over the list of what each item is worth by counterfactual swap.
+    /// Mean over the list of each item's value by counterfactual swap.
     CounterfactualSwap,
-    /// Share of the listed items whose written title is the item's.
+    /// Fraction of the listed items with the correct title.
     Titles,
-    /// 0 up to a number of characters, from there down to −1 at twice as many.
+    /// 0 up to a number of characters, from there decreasing to −1 at twice as many.
     Length,
-    /// The reward of the released code of `MLLMRec-R1`, to reproduce it; it is not gated and fails the check.
+    /// The reward of the released code of `MLLMRec-R1`, for reproduction; it is not gated and fails the check.
     Paper,
 }
 
-/// How a term is computed.
+/// Computation of a term.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
     Form,
@@ -84,7 +84,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// The value that a term asks for, of answers that should look like `answer`.
+    /// Validates a term for answers in the format `answer`.
     pub(super) fn new(term: &Term, answer: &completion::Options) -> Result<Self, Error> {
         let &Term { name, k: rank, discount, negatives, limit, weight: _ } = term;
         let list_length = answer.list_length;
@@ -130,7 +130,7 @@ impl Value {
         }
     }
 
-    /// Its name in metrics.
+    /// Returns its name in metrics.
     pub(super) fn name(self) -> String {
         match self {
             Self::Form => "form".to_owned(),
@@ -148,8 +148,8 @@ impl Value {
         }
     }
 
-    /// What `outcome` is worth, before weighting. But for [`Self::Paper`], a malformed answer is worth the least that a
-    /// well-formed one can be.
+    /// Returns the value of `outcome`, before weighting. Except for [`Self::Paper`], a malformed answer has the minimum
+    /// value of a well-formed one.
     pub(super) fn of(self, outcome: &Outcome, lists: Lists) -> f64 {
         if self == Self::Paper {
             return match outcome.target_rank {
@@ -183,7 +183,7 @@ impl Value {
         }
     }
 
-    /// The least that a well-formed answer can be worth.
+    /// Returns the minimum value of a well-formed answer.
     fn least(self, lists: Lists) -> f64 {
         match self {
             Self::RankPenalty { .. } | Self::Length { .. } | Self::Paper => -1.0,
@@ -193,7 +193,7 @@ impl Value {
     }
 }
 
-/// Mean over the list of [`ItemCredit::CounterfactualSwap`].
+/// Returns the mean over the list of [`ItemCredit::CounterfactualSwap`].
 fn swap(rank: Option<usize>, lists: Lists) -> f64 {
     let items = (1..=lists.length).map(|k| ItemCredit::CounterfactualSwap.of(k, rank, lists));
     items.sum::<f64>() / lists.length.max(1) as f64

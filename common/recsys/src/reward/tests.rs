@@ -58,7 +58,7 @@ fn assert_close(found: f64, expected: f64) {
 const D2: f64 = 0.630_929_753_571_457_4;
 
 #[test]
-fn the_default_orders_outcomes() {
+fn the_default_reward_orders_outcomes() {
     let rewards = Rewards::new(&Options::default(), &completion::Options::default(), CANDIDATES).unwrap();
     assert_eq!(rewards.names(), ["form", "hit@1", "ndcg@3"]);
     assert!(rewards.violations().is_empty());
@@ -80,9 +80,9 @@ fn the_default_orders_outcomes() {
     }
 }
 
-/// Each term alone: what it is worth for a well-formed answer, and for a malformed one.
+/// The value of each term for a well-formed and for a malformed answer.
 #[test]
-fn terms_are_worth_what_their_formulas_say() {
+fn terms_match_their_formulas() {
     let of = |term: Term, change: &dyn Fn(&mut Outcome)| {
         let rewards = unchecked(vec![Term { weight: 1.0, ..term }]);
         let mut outcome = outcome(Form::WellFormed, Some(2));
@@ -142,29 +142,29 @@ fn terms_are_worth_what_their_formulas_say() {
 }
 
 #[test]
-fn rewards_that_pay_for_the_wrong_thing_are_refused() {
-    // Without a form term a well-formed miss earns what a malformed answer does.
+fn misaligned_rewards_are_rejected() {
+    // Without a form term a well-formed miss earns the same as a malformed answer.
     let no_form = refused(vec![term(Name::Ndcg, Some(3), 1.0)]);
     assert!(!no_form.worse.form.is_well_formed());
     assert_eq!((no_form.better.form, no_form.better.target_rank), (Form::WellFormed, None));
-    // Form alone, or a hit among the first three, does not tell the right ranking from a wrong one.
+    // Form alone, or a hit among the first three, does not distinguish the correct ranking.
     for terms in [vec![form()], vec![form(), term(Name::Hit, Some(3), 1.0)]] {
         let violation = refused(terms);
         assert_eq!(violation.better.target_rank, Some(1));
         assert!(violation.worse.form.is_well_formed());
     }
-    // A penalty on rank two that is worse than missing.
+    // A penalty at rank two that exceeds that of a miss.
     let inverted =
         vec![term(Name::Form, None, 2.0), term(Name::Hit, Some(1), 3.0), term(Name::Hit, Some(2), -1.0)];
     assert!(refused(inverted).rule.contains("a lower rank"));
-    // To pay for hard negatives is to pay for moving the target down.
+    // Rewarding hard negatives rewards moving the target down.
     let hard = Term { negatives: Some(1), weight: -0.5, ..Term::new(Name::RankPenalty) };
     let violation = refused(vec![term(Name::Form, None, 1.0), hit(), hard]);
     assert!(violation.rule.contains("a lower rank") && violation.worse.hard_negatives > 0.0, "{violation}");
 }
 
 #[test]
-fn facts_beside_the_rank_are_taken_at_their_ends() {
+fn other_properties_are_checked_at_their_limits() {
     let with = |other: Term| vec![term(Name::Form, None, 1.0), hit(), other];
     let length = |weight| Term { limit: Some(100), weight, ..Term::new(Name::Length) };
     let titles = |weight| Term { weight, ..Term::new(Name::Titles) };
@@ -175,25 +175,25 @@ fn facts_beside_the_rank_are_taken_at_their_ends() {
     {
         rewards(with(other)).unwrap();
     }
-    // A long right answer must not earn less than a short wrong one, nor one whose titles are wrong.
+    // A long correct answer must not earn less than a short wrong one; the same holds for wrong titles.
     let violation = refused(with(length(1.0)));
     assert_eq!((violation.better.target_rank, violation.better.characters), (Some(1), 200));
     assert_eq!((violation.worse.characters, violation.rule.contains("a wrong ranking")), (0, true));
     assert!(violation.to_string().contains("with the target at rank 1, 200 characters earns"), "{violation}");
     let violation = refused(with(titles(1.5)));
     assert!((violation.better.titles, violation.worse.titles) == (0.0, 1.0), "{violation}");
-    // A hit alone that is worth nothing where the target is the most popular item.
+    // A discounted hit that is worth nothing if the target is the most popular item.
     let nothing_left = Term { discount: Some(1.0), ..discounted(1.0) };
     let violation = refused(vec![form(), nothing_left]);
     assert_close(violation.better.setting.popularity, 1.0);
-    // Form that is only paid where the ranking improves leaves the others unpaid.
+    // A form term that is paid only for improvements leaves other well-formed answers unrewarded.
     let violation = refused(vec![term(Name::FormIfImproved, None, 1.0), term(Name::Hit, Some(1), 1.0)]);
     assert!(!violation.worse.form.is_well_formed());
     rewards(vec![form(), term(Name::FormIfImproved, None, 0.2), term(Name::Ndcg, Some(3), 1.0)]).unwrap();
 }
 
 #[test]
-fn the_papers_reward_fails_for_what_the_documentation_says() {
+fn the_papers_reward_fails_as_documented() {
     let violation = refused(vec![Term::new(Name::Paper)]);
     assert!(violation.rule.contains("a malformed answer"));
     assert_eq!((violation.worse.target_rank, violation.better.target_rank), (Some(1), Some(2)));
@@ -204,13 +204,13 @@ fn the_papers_reward_fails_for_what_the_documentation_says() {
     assert!(page.contains(&message), "docs/guides/rewards.md does not have {message:?}");
 
     let through = unchecked(vec![Term::new(Name::Paper)]);
-    assert_eq!(through.violations().len(), 1, "among well-formed answers it is in order");
+    assert_eq!(through.violations().len(), 1, "well-formed answers are ordered correctly");
     let invented = Outcome { target_rank: None, ..outcome(Form::InventedItem, None) };
     assert_close(through.score(&invented).total, through.score(&outcome(Form::WellFormed, None)).total);
 }
 
 #[test]
-fn a_full_list_cannot_miss() {
+fn a_list_of_all_candidates_cannot_miss() {
     let answer = completion::Options { list_length: CANDIDATES, ..answer() };
     let terms = vec![form(), term(Name::ReciprocalRank, None, 1.0)];
     let rewards = Rewards::new(&Options { terms, ..Options::default() }, &answer, CANDIDATES).unwrap();
@@ -218,7 +218,7 @@ fn a_full_list_cannot_miss() {
 }
 
 #[test]
-fn terms_are_checked() {
+fn terms_are_validated() {
     let needs = |term: Term| match rewards(vec![form(), term]) {
         Err(Error::Needs { key, .. }) => key,
         other => panic!("{other:?}"),
@@ -251,7 +251,7 @@ fn terms_are_checked() {
 }
 
 #[test]
-fn terms_are_read_from_a_run_file() {
+fn terms_are_parsed_from_a_run_file() {
     let json = r#"{"terms": [{"name": "reciprocal_rank"}, {"name": "ndcg", "k": 3, "weight": 0.5}], "check": "warn"}"#;
     let options: Options = serde_json::from_str(json).unwrap();
     assert_eq!(options.terms, [term(Name::ReciprocalRank, None, 1.0), term(Name::Ndcg, Some(3), 0.5)]);
@@ -280,7 +280,7 @@ fn any_term() -> impl Strategy<Value = Term> {
     })
 }
 
-/// An answer to the question below: a list of some of the items, in form or not.
+/// A well-formed or malformed answer to the question below, which lists some of the items.
 fn any_answer() -> impl Strategy<Value = String> {
     let item = (1..14_u64, any::<bool>()).prop_map(|(id, titled)| {
         if titled { format!("[ITEM_{id}] Title {id}") } else { format!("[ITEM_{id}]") }
@@ -299,9 +299,9 @@ fn any_answer() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// What the check lets through keeps its promises over real completions.
+    /// Rewards that pass the check satisfy its rules on actual completions.
     #[test]
-    fn the_check_proves_what_it_says(
+    fn the_check_holds_for_actual_completions(
         others in prop::collection::vec(any_term(), 0..4),
         weights in (0.0..4.0_f64, 0.0..3.0_f64, -0.2..2.0_f64),
         target in 1..=CANDIDATES as u64,

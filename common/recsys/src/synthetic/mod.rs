@@ -1,19 +1,21 @@
-//! The embedded data set: a small world in which the best possible ranking is known.
+//! The embedded data set: a small synthetic world in which the best possible ranking is known.
 //!
-//! Every item has a look and a theme, which its caption names and its id and title do not tell. A user has a favourite
-//! look, which stays, and a current theme, which drifts: before each interaction after the first it switches, with
-//! probability `p_switch`, to another theme. The next item shows the favourite look with probability `p_look` and the
-//! current theme with probability `p_theme`, else another one at random. Among the items of one look and theme that the
-//! user has not had, each is drawn in proportion to its weight, and a look and theme of which nothing is left is drawn
+//! Every item has a look and a theme, which its caption names; its id and title do not reveal them. A user has a
+//! constant favourite look and a current theme that drifts: before each interaction after the first it changes, with
+//! probability `p_switch`, to another theme. The next item has the favourite look with probability `p_look` and the
+//! current theme with probability `p_theme`, otherwise another one at random. Among the items of that look and theme
+//! that are new to the user, each is sampled in proportion to its weight; a look and theme without new items is sampled
 //! again.
 //!
 //! The catalogue renews itself: `new_items_per_pair` of the items of each look and theme appear after the last training
-//! interaction. Training users take old items alone, some far more often than others (`popularity_skew`). Held-out users
-//! take new items too (`new_share`), and of the old ones rather those that were taken least before: popularity misleads.
+//! interaction. Training users interact only with old items, some far more often than others (`popularity_skew`).
+//! Held-out users also interact with new items (`new_share`), and prefer those old items that were the least popular:
+//! popularity is misleading.
 //!
-//! The beliefs of an ideal observer of held-out users follow exactly ([`Oracle`]). The reasoning in the training data is
-//! that of a teacher who looks too far back: fine-tuning on it gives a policy that writes well-formed answers and ranks
-//! better than chance, and reinforcement learning finds better reasoning. Everything is a function of [`World`].
+//! This determines the beliefs of an ideal observer of held-out users exactly ([`Oracle`]). The reasoning in the
+//! training data comes from a teacher that uses too old a part of the history: a policy fine-tuned on it gives
+//! well-formed answers and ranks better than chance, and reinforcement learning can improve on it. Everything is a
+//! function of [`World`].
 
 mod oracle;
 mod teacher;
@@ -37,43 +39,44 @@ use crate::ids::{ItemId, UserId};
 use crate::{demonstration, prompt, task};
 use universe::{Era, LOOKS, THEMES, Universe};
 
-/// The world's description beside its data, from which [`Oracle::open`] knows what is best.
+/// File with the description of the world beside its data, which [`Oracle::open`] reads.
 pub const WORLD_FILE: &str = "world.json";
-/// Ids of held-out users start here; those of training users stay below.
+/// Smallest id of held-out users; ids of training users are below.
 const HELD_OUT_FROM: u64 = 1_000_000;
 
 /// The embedded data set: `[world]` of the run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct World {
-    /// Seed of the catalogue, the users and the teacher. Not the run's seed: the embedded start knows one catalogue.
+    /// Seed of the catalogue, the users and the teacher. Independent of the run's seed, since the embedded model is
+    /// trained for one catalogue.
     pub seed: u64,
-    /// How many looks there are: 2 to 12.
+    /// Number of looks: 2 to 12.
     pub looks: usize,
-    /// How many themes there are: 2 to 12.
+    /// Number of themes: 2 to 12.
     pub themes: usize,
-    /// How many items share a look and a theme.
+    /// Number of items per look and theme.
     pub items_per_pair: usize,
-    /// How many of these are new: no training user takes them, held-out users do. Fewer than `items_per_pair`.
+    /// How many of these are new: only held-out users interact with them. Fewer than `items_per_pair`.
     pub new_items_per_pair: usize,
-    /// Weight of the new items among all items of a look and theme, for a held-out user who had none of them.
+    /// Weight of the new items among all items of a look and theme, for a held-out user without interactions with them.
     pub new_share: f64,
-    /// A training user takes each old item of a look and theme this many times as often as the next one; a held-out user
-    /// the other way round. 1: equally often.
+    /// Popularity ratio of consecutive old items of a look and theme, for training users; for held-out users the order
+    /// is reversed. 1: equal popularity.
     pub popularity_skew: f64,
-    /// How many interactions precede the target.
+    /// Number of interactions before the target.
     pub history: usize,
     /// Probability that a user's theme changes before an interaction.
     pub p_switch: f64,
-    /// Probability that an item shows the user's favourite look.
+    /// Probability that an item has the user's favourite look.
     pub p_look: f64,
-    /// Probability that an item shows the user's current theme.
+    /// Probability that an item has the user's current theme.
     pub p_theme: f64,
-    /// Probability that the teacher takes the theme from the older half of the history rather than from any of it.
+    /// Probability that the teacher takes the theme from the older half of the history rather than from any part of it.
     pub teacher_stale: f64,
-    /// How many users to train on.
+    /// Number of training users.
     pub train_users: u64,
-    /// How many users to hold out.
+    /// Number of held-out users.
     pub test_users: u64,
 }
 
@@ -98,28 +101,28 @@ impl Default for World {
     }
 }
 
-/// Why the embedded data set cannot be made.
+/// An error while generating or reading the embedded data set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A number that makes no world.
+    /// An invalid value in the description of the world.
     #[error("`world.{field}` is {found}, expected {expected}")]
     Field {
-        /// Which number.
+        /// The field.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         found: f64,
-        /// What it should be.
+        /// The permitted values.
         expected: &'static str,
     },
     /// A file cannot be written.
     #[error("cannot write the embedded data set")]
     Write(#[from] dataset::Error),
-    /// The folder cannot be made.
-    #[error("cannot make {}", .path.display())]
+    /// The folder cannot be created.
+    #[error("cannot create {}", .path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
     /// The description of the world cannot be read.
@@ -127,26 +130,26 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
-    /// The description of the world is not one.
+    /// The description of the world is malformed.
     #[error("{}: expected the description of an embedded data set", .path.display())]
     Description {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// Error of the parser.
         source: serde_json::Error,
     },
 }
 
 impl World {
-    /// How many items the catalogue has.
+    /// Returns the number of items in the catalogue.
     pub const fn items(&self) -> usize {
         self.looks * self.themes * self.items_per_pair
     }
 
-    /// Whether the numbers make a world.
+    /// Validates the description of the world.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |field, found, expected| Err(Error::Field { field, found, expected });
         if !(2..=LOOKS.len()).contains(&self.looks) {
@@ -164,7 +167,7 @@ impl World {
         }
         let old_items = self.looks * self.themes * (self.items_per_pair - self.new_items_per_pair);
         if !(1..old_items).contains(&self.history) {
-            return fail("history", self.history as f64, "at least 1, and fewer than there are old items");
+            return fail("history", self.history as f64, "at least 1 and below the number of old items");
         }
         if !(1.0..=100.0).contains(&self.popularity_skew) {
             return fail("popularity_skew", self.popularity_skew, "1 to 100");
@@ -189,9 +192,9 @@ impl World {
     }
 }
 
-/// The data set of `world`, named `embedded`.
+/// Generates the data set of `world`, named `embedded`.
 ///
-/// Held-out users are the same whatever `train_users` is.
+/// Held-out users do not depend on `train_users`.
 pub fn generate(world: &World) -> Result<Dataset, Error> {
     world.check()?;
     let universe = Universe::new(world);
@@ -222,7 +225,7 @@ pub fn generate(world: &World) -> Result<Dataset, Error> {
     })
 }
 
-/// What a user of the world does: a history and then the target.
+/// Samples the interactions of a user: history and target.
 fn interactions(universe: &Universe, era: Era, user: u64) -> Vec<ItemId> {
     let mut stream = Stream::new(universe.world.seed, "world/user", &[user]);
     let mut state = universe.first_state(&mut stream);
@@ -239,7 +242,7 @@ fn interactions(universe: &Universe, era: Era, user: u64) -> Vec<ItemId> {
     }
 }
 
-/// Writes the data folder of `world` into `dir`, byte for byte the same each time.
+/// Writes the data folder of `world` into `dir`. The output is deterministic.
 pub fn write_data(world: &World, dir: &Path) -> Result<(), Error> {
     let mut dataset = generate(world)?;
     if let Some(name) = dir.file_name() {
@@ -251,7 +254,7 @@ pub fn write_data(world: &World, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// How the folder `dir` that [`write_data`] wrote is read.
+/// Returns the options to read the folder `dir` written by [`write_data`].
 pub fn data_options(world: &World, dir: &Path) -> dataset::Options {
     dataset::Options {
         dir: Some(dir.to_path_buf()),
@@ -260,7 +263,7 @@ pub fn data_options(world: &World, dir: &Path) -> dataset::Options {
     }
 }
 
-/// The task that goes with the embedded tokenizer: compact prompts, ids alone in the answer.
+/// Returns the task of the embedded tokenizer: compact prompts, ids only in the answer.
 pub fn task_options() -> task::Options {
     task::Options {
         prompt: prompt::Options { template: "compact".to_owned(), ..prompt::Options::default() },
@@ -269,7 +272,7 @@ pub fn task_options() -> task::Options {
     }
 }
 
-/// What the embedded policy imitates: the teacher's reasoning, and the ranking that follows from it.
+/// Returns the demonstrations of the embedded policy: the teacher's reasoning and the ranking that follows from it.
 pub fn demonstration_options() -> demonstration::Options {
     demonstration::Options { reasoning_share: 1.0, ranking: demonstration::Ranking::ByReasoning }
 }

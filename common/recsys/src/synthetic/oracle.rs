@@ -1,10 +1,10 @@
-//! What an ideal observer believes, and therefore the best that any ranker can reach.
+//! Beliefs of an ideal observer, and thereby the best result that any ranker can reach.
 //!
 //! The world is a hidden Markov model with the states (favourite look, current theme), so the forward algorithm
-//! (Rabiner 1989, section III.A) gives the exact probability of every next item after a history. Negatives are drawn
-//! uniformly from what the user never had, new items included, which says nothing about which of the candidates is the
-//! target: given the candidates, each has the probability of coming next, normalised over the list. Ranking by it maximises every metric
-//! that falls with the rank, and its expected value is a sum, not a simulation.
+//! (Rabiner 1989, section III.A) gives the exact probability of every next item after a history. Negatives are sampled
+//! uniformly from the items outside the user's history, including new ones, independently of the target: given the
+//! candidates, the probability of each is that of coming next, normalised over the list. Ranking by it maximises every
+//! metric that decreases with the rank, and its expected value is computed exactly, not by simulation.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ use super::{Error, WORLD_FILE, World};
 use crate::ids::ItemId;
 use crate::ranking::Metric;
 
-/// Ranks as well as can be.
+/// The optimal ranker.
 #[derive(Debug, Clone)]
 pub struct Oracle {
     universe: Universe,
@@ -28,12 +28,12 @@ pub struct Oracle {
 pub struct Best {
     /// The candidates, most probable first; ties keep the order of the list.
     pub ranking: Vec<ItemId>,
-    /// The probability that each is the target, in the order of the ranking.
+    /// Probability that each item is the target, in the order of the ranking.
     pub posterior: Vec<f64>,
 }
 
 impl Best {
-    /// The expected value of `metric` for the first `list_length` of the ranking: no ranker can expect more.
+    /// Returns the expected value of `metric` for the first `list_length` items: the maximum for any ranker.
     pub fn expected(&self, metric: Metric, list_length: usize) -> f64 {
         (1..).zip(&self.posterior).take(list_length).map(|(rank, p)| p * metric.value(Some(rank))).sum()
     }
@@ -45,13 +45,13 @@ struct Description {
 }
 
 impl Oracle {
-    /// The oracle of the data set that [`super::generate`] makes of `world`.
+    /// Creates the oracle of the data set that [`super::generate`] produces for `world`.
     pub fn new(world: &World) -> Result<Self, Error> {
         world.check()?;
         Ok(Self { universe: Universe::new(world) })
     }
 
-    /// The oracle of the data folder `dir`; `None` if that is not an embedded data set.
+    /// Loads the oracle of the data folder `dir`; `None` if that is not an embedded data set.
     pub fn open(dir: &Path) -> Result<Option<Self>, Error> {
         let path = dir.join(WORLD_FILE);
         let bytes = match fs::read(&path) {
@@ -64,10 +64,10 @@ impl Oracle {
         Self::new(&description.world).map(Some)
     }
 
-    /// The best ranking of `candidates`, whose negatives were drawn uniformly, after the whole `history` of a held-out
-    /// user.
+    /// Returns the best ranking of `candidates`, with uniformly sampled negatives, after the whole `history` of a
+    /// held-out user.
     ///
-    /// Items that the world does not have count for nothing in a history and come last in a ranking.
+    /// Unknown items are ignored in a history and ranked last.
     pub fn best(&self, history: &[ItemId], candidates: &[ItemId]) -> Best {
         let universe = &self.universe;
         let (belief, left) = self.filter(history);
@@ -93,7 +93,7 @@ impl Oracle {
         }
     }
 
-    /// The probability of each state before the interaction after `history`, and what is left for it.
+    /// Returns the probability of each state before the interaction after `history`, and the remaining items.
     fn filter(&self, history: &[ItemId]) -> (Vec<f64>, Left) {
         let universe = &self.universe;
         let states = universe.world.looks * universe.world.themes;
@@ -110,7 +110,7 @@ impl Oracle {
         (belief, left)
     }
 
-    /// The belief after the theme may have switched.
+    /// Returns the belief after a possible change of theme.
     fn after_a_switch(&self, belief: &[f64]) -> Vec<f64> {
         let (stays, switches) = (self.universe.transition(true), self.universe.transition(false));
         belief

@@ -1,13 +1,13 @@
-//! The weak teacher: reasons from a history alone, and looks too far back.
+//! The weak teacher: generates reasoning from a history, with too much weight on old items.
 
 use podium_grpo::rng::Stream;
 
 use super::universe::{LOOKS, State, THEMES, Universe};
 use crate::ids::{ItemId, UserId};
 
-/// Names a look and a theme of `history`: the look of any item, the theme of one that is likely to be an old one.
+/// Names a look and a theme of `history`: the look of any item, the theme of an item that is likely to be old.
 ///
-/// The target is not an argument, so no reasoning can give it away.
+/// The target is not an argument, so that reasoning cannot reveal it.
 pub(super) fn reason(universe: &Universe, user: UserId, history: &[ItemId]) -> String {
     let mut stream = Stream::new(universe.world.seed, "world/teacher", &[user.0]);
     let mut seen = |among: &[ItemId]| -> State {

@@ -23,7 +23,7 @@ fn the_data_set_is_a_function_of_world_and_seed() {
 }
 
 #[test]
-fn what_is_written_is_read_back_and_is_the_same_bytes_again() {
+fn the_data_set_round_trips_and_is_deterministic() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let world = small();
     let folders = [first.path().join("demo"), second.path().join("demo")];
@@ -42,7 +42,7 @@ fn what_is_written_is_read_back_and_is_the_same_bytes_again() {
 }
 
 #[test]
-fn users_have_no_item_twice_and_only_training_users_have_reasoning() {
+fn items_are_unique_per_user_and_reasoning_is_of_training_users() {
     let dataset = generate(&small()).unwrap();
     for user in dataset.train.iter().chain(&dataset.test) {
         let mut items = user.items.clone();
@@ -85,7 +85,7 @@ fn a_history_of_one_look_makes_that_look_the_most_probable() {
 }
 
 #[test]
-fn the_expected_best_is_what_the_oracle_reaches() {
+fn the_oracle_reaches_its_expected_value() {
     for world in [small(), renewing(), World { new_share: 0.8, popularity_skew: 5.0, ..renewing() }] {
         check_expected_best(&world);
     }
@@ -110,7 +110,7 @@ fn check_expected_best(world: &World) {
     }
 }
 
-/// Adds up the probability of everything that can happen, without any recursion that the oracle also uses.
+/// Sums the probabilities of all paths, without the recursion of the oracle.
 #[test]
 fn the_filter_agrees_with_enumerating_all_paths() {
     let world = World { looks: 2, themes: 3, items_per_pair: 2, history: 3, ..World::default() };
@@ -160,7 +160,7 @@ fn check_filter(world: &World) {
 }
 
 #[test]
-fn an_embedded_folder_is_known_by_its_description() {
+fn an_embedded_folder_is_recognized_by_its_description() {
     let dir = tempfile::tempdir().unwrap();
     assert!(Oracle::open(dir.path()).unwrap().is_none());
     write_data(&small(), dir.path()).unwrap();
@@ -173,7 +173,7 @@ fn an_embedded_folder_is_known_by_its_description() {
 }
 
 #[test]
-fn impossible_worlds_are_refused_by_field() {
+fn impossible_worlds_are_rejected_by_field() {
     for (world, named) in [
         (World { looks: 13, ..World::default() }, "looks"),
         (World { themes: 1, ..World::default() }, "themes"),
@@ -193,7 +193,7 @@ fn impossible_worlds_are_refused_by_field() {
 }
 
 #[test]
-fn titles_are_names_of_one_item() {
+fn titles_are_unique() {
     let world = World { looks: 12, themes: 12, items_per_pair: 14, ..World::default() };
     let catalogue = Universe::new(&world).catalogue();
     let mut titles: Vec<&str> = catalogue.items().iter().map(|item| item.title.as_str()).collect();
@@ -203,7 +203,7 @@ fn titles_are_names_of_one_item() {
 }
 
 #[test]
-fn old_favourites_fade_and_new_items_are_taken() {
+fn old_items_lose_popularity_and_new_items_gain_it() {
     let world = renewing();
     let universe = Universe::new(&world);
     let shares = |era| -> Vec<f64> {
@@ -231,13 +231,13 @@ fn old_favourites_fade_and_new_items_are_taken() {
     assert_eq!(untouched, dataset.catalogue.len() / 2);
     let targets = dataset.test.iter().filter(|user| is_new(&user.target())).count();
     let share = targets as f64 / dataset.test.len() as f64;
-    // Five standard errors of a share of 1,500.
+    // Five standard errors of a fraction of 1,500.
     assert!((share - 0.5).abs() < 0.065, "{share} of the targets are new");
 }
 
-/// What the renewing world is for: item-kNN knows nothing of new items, and whoever reads captions does.
+/// Purpose of the renewing world: item-kNN cannot rank new items, a ranker that reads captions can.
 #[test]
-fn captions_tell_what_interactions_do_not() {
+fn captions_rank_new_items_that_interactions_cannot() {
     let world = World { train_users: 4_000, test_users: 600, ..renewing() };
     let task = Task::new(generate(&world).unwrap(), &task_options(), 0, Path::new("")).unwrap();
     let cases: Vec<_> = (0..600).map(|index| task.held_out_case(index, 0).unwrap()).collect();

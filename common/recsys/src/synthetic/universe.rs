@@ -1,4 +1,4 @@
-//! The world's items and probabilities.
+//! Items and probabilities of the synthetic world.
 
 use podium_grpo::rng::Stream;
 
@@ -17,36 +17,36 @@ pub(super) const THEMES: [&str; 12] = [
     "village", "canyon",
 ];
 
-/// What moves a user: the favourite look and the current theme.
+/// State of a user: the favourite look and the current theme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) look: usize,
     pub(super) theme: usize,
 }
 
-/// Number of a look and a theme that items share: `look · themes + theme`.
+/// Index of a look and a theme: `look · themes + theme`.
 pub(super) type Cell = usize;
 
-/// When a user lives.
+/// Period of a user's interactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Era {
     /// Before the new items appear.
     Training,
-    /// After it.
+    /// After the new items appear.
     HeldOut,
 }
 
-/// What a user has not had yet of what is there to take.
+/// Existing items outside a user's history.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
     era: Era,
-    /// Of each cell, how many items.
+    /// Number of items per cell.
     counts: Vec<usize>,
     taken: Vec<ItemId>,
 }
 
 impl Left {
-    /// Notes that the user had `item` of `cell`; having it again changes nothing.
+    /// Records an interaction with `item` of `cell`; a repeated one has no effect.
     pub(super) fn take(&mut self, item: ItemId, cell: Cell) {
         if !self.taken.contains(&item) {
             self.taken.push(item);
@@ -54,29 +54,29 @@ impl Left {
         }
     }
 
-    /// Whether the user had `item`.
+    /// Whether the user interacted with `item`.
     pub(super) fn has_taken(&self, item: ItemId) -> bool {
         self.taken.contains(&item)
     }
 
-    /// Whether any item of `cell` is left.
+    /// Whether any item of `cell` remains.
     fn any(&self, cell: Cell) -> bool {
         self.counts[cell] > 0
     }
 }
 
-/// A world whose items have been given their looks and themes.
+/// A world with looks and themes assigned to its items.
 #[derive(Debug, Clone)]
 pub(super) struct Universe {
     pub(super) world: World,
-    /// The cell of each item; an item's id is its place.
+    /// The cell of each item; an item's id is its index.
     cells: Vec<Cell>,
-    /// The number of each item within its cell, from 0: the old ones first, the most popular one before all.
+    /// Index of each item within its cell: old items first, in descending popularity.
     ordinals: Vec<usize>,
 }
 
 impl Universe {
-    /// Deals looks and themes out to the items, so that an id tells nothing.
+    /// Assigns looks and themes to the items at random, so that ids do not reveal them.
     pub(super) fn new(world: &World) -> Self {
         let mut dealt: Vec<usize> = (0..world.items()).collect();
         Stream::new(world.seed, "world/catalogue", &[]).shuffle(&mut dealt);
@@ -87,16 +87,16 @@ impl Universe {
         Self { world: world.clone(), cells, ordinals }
     }
 
-    /// How many old items each cell has.
+    /// Returns the number of old items per cell.
     const fn old_items(&self) -> usize {
         self.world.items_per_pair - self.world.new_items_per_pair
     }
 
-    /// How often users of an era take an item in relation to the others of its cell; 0 before it appears.
+    /// Returns the weight of an item among those of its cell for users of an era; 0 before it appears.
     fn weight(&self, item: ItemId, era: Era) -> f64 {
         let (old, new) = (self.old_items(), self.world.new_items_per_pair);
         let ordinal = self.ordinals[item.0 as usize];
-        // From 1 for the item that is taken most, downwards.
+        // Decreasing from 1 for the most popular item.
         let faded = |places: usize| self.world.popularity_skew.powi(-(places as i32));
         match era {
             Era::Training if ordinal < old => faded(ordinal),
@@ -110,7 +110,7 @@ impl Universe {
         }
     }
 
-    /// The items of `cell` that a user has not had, with their weights.
+    /// Returns the items of `cell` outside a user's history, with their weights.
     fn free(&self, cell: Cell, left: &Left) -> Vec<(ItemId, f64)> {
         (0..)
             .zip(&self.cells)
@@ -120,13 +120,13 @@ impl Universe {
             .collect()
     }
 
-    /// Probability of `item`, which is left, among what is left of its cell.
+    /// Returns the probability of `item` among the remaining items of its cell.
     pub(super) fn share(&self, item: ItemId, left: &Left) -> f64 {
         let all: f64 = self.free(self.cell(item), left).iter().map(|(_, weight)| weight).sum();
         self.weight(item, left.era) / all
     }
 
-    /// The items with titles and captions.
+    /// Returns the items with titles and captions.
     pub(super) fn catalogue(&self) -> Catalogue {
         Catalogue::new(self.cells.iter().zip(0..).map(|(&cell, id)| Item {
             id: ItemId(id),
@@ -136,34 +136,34 @@ impl Universe {
         }))
     }
 
-    /// The cell of `item`, which must be one of the world's.
+    /// Returns the cell of `item`, which must belong to the world.
     pub(super) fn cell(&self, item: ItemId) -> Cell {
         self.cells[item.0 as usize]
     }
 
-    /// Whether `item` is one of the world's.
+    /// Whether `item` belongs to the world.
     pub(super) fn contains(&self, item: ItemId) -> bool {
         item.0 < self.cells.len() as u64
     }
 
-    /// Look and theme of `cell` in words.
+    /// Describes look and theme of `cell` in words.
     pub(super) fn describe(&self, cell: Cell) -> String {
         let State { look, theme } = self.state(cell);
         format!("{} {}", LOOKS[look], THEMES[theme])
     }
 
-    /// Look and theme of `cell`.
+    /// Returns look and theme of `cell`.
     pub(super) const fn state(&self, cell: Cell) -> State {
         State { look: cell / self.world.themes, theme: cell % self.world.themes }
     }
 
-    /// All states there are.
+    /// Returns all states.
     pub(super) fn states(&self) -> impl Iterator<Item = State> + use<> {
         let themes = self.world.themes;
         (0..self.world.looks).flat_map(move |look| (0..themes).map(move |theme| State { look, theme }))
     }
 
-    /// What a user of an era has not had who had nothing.
+    /// Returns the existing items for a user of an era without interactions.
     pub(super) fn all_left(&self, era: Era) -> Left {
         let cells = self.world.looks * self.world.themes;
         let in_a_cell = match era {
@@ -173,7 +173,8 @@ impl Universe {
         Left { era, counts: vec![in_a_cell; cells], taken: Vec::new() }
     }
 
-    /// Probability of each cell for a user in `state`, those with nothing left drawn again.
+    /// Returns the probability of each cell for a user in `state`, where cells without remaining items are sampled
+    /// again.
     pub(super) fn emission(&self, state: State, left: &Left) -> Vec<f64> {
         let World { looks, themes, p_look, p_theme, .. } = self.world;
         let weights: Vec<f64> = self
@@ -189,18 +190,18 @@ impl Universe {
         weights.into_iter().map(|weight| weight / total).collect()
     }
 
-    /// Probability that a theme is followed by another one, or stays.
+    /// Returns the probability of a transition to a given theme, equal to the current one or not.
     pub(super) fn transition(&self, stays: bool) -> f64 {
         agree(1.0 - self.world.p_switch, stays, self.world.themes)
     }
 
-    /// The state of a new user.
+    /// Samples the state of a new user.
     pub(super) fn first_state(&self, stream: &mut Stream) -> State {
         let look = stream.below(self.world.looks as u64) as usize;
         State { look, theme: stream.below(self.world.themes as u64) as usize }
     }
 
-    /// The state before the next interaction.
+    /// Samples the state before the next interaction.
     pub(super) fn next_state(&self, state: State, stream: &mut Stream) -> State {
         if stream.uniform() >= self.world.p_switch {
             return state;
@@ -209,7 +210,7 @@ impl Universe {
         State { theme: (state.theme + step) % self.world.themes, ..state }
     }
 
-    /// The next item of a user in `state`.
+    /// Samples the next item of a user in `state`.
     pub(super) fn draw_item(&self, state: State, left: &Left, stream: &mut Stream) -> ItemId {
         let cell = draw(&self.emission(state, left), stream);
         let free = self.free(cell, left);
@@ -222,12 +223,12 @@ impl Universe {
     }
 }
 
-/// Probability of one value among `values`: `p` for the agreeing one, the rest shared equally by the others.
+/// Returns the probability of one of `values` values: `p` for the agreeing one, the rest shared equally by the others.
 fn agree(p: f64, agrees: bool, values: usize) -> f64 {
     if agrees { p } else { (1.0 - p) / (values as f64 - 1.0) }
 }
 
-/// A place drawn in proportion to `probabilities`, of which at least one is above 0.
+/// Samples an index in proportion to `probabilities`, of which at least one is above 0.
 fn draw(probabilities: &[f64], stream: &mut Stream) -> usize {
     let mut point = stream.uniform();
     let mut last = 0;
@@ -244,7 +245,7 @@ fn draw(probabilities: &[f64], stream: &mut Stream) -> usize {
     last
 }
 
-/// A made-up name, another one for each item.
+/// Returns an invented name, unique for each item.
 fn title(item: usize) -> String {
     const SYLLABLES: [&str; 30] = [
         "ba", "de", "fi", "go", "lu", "ma", "ne", "pi", "ro", "su", "ta", "ve", "zi", "ko", "ru", "la", "me",
@@ -255,6 +256,6 @@ fn title(item: usize) -> String {
     let mut letters = first.chars();
     let capital = letters.next().map(|letter| letter.to_ascii_uppercase()).into_iter();
     let name: String = capital.chain(letters).chain(second.chars()).chain(third.chars()).collect();
-    // Beyond 900 items syllables repeat, and a number tells them apart.
+    // Beyond 900 items syllables repeat; a number makes the name unique.
     if rest < 30 { name } else { format!("{name} {}", rest / 30 + 1) }
 }

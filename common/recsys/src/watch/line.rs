@@ -1,14 +1,14 @@
-//! Straight lines by least squares, and means, with 99 % intervals.
+//! Least-squares lines and means with 99 % intervals.
 
 use super::Gain;
 
 /// The normal distribution's 99.5 % quantile.
 const Z: f64 = 2.575_829_303_548_901;
-/// Fewer degrees of freedom say nothing worth a warning.
+/// Minimum number of degrees of freedom for a result.
 const LEAST_FREEDOM: usize = 3;
 
-/// For each place of `x` what its value is multiplied by to give the rise of the line through all values, from the
-/// lowest to the highest place; `None` where the places do not differ.
+/// Returns the weight of each value in the rise of the least-squares line from the lowest to the highest `x`; `None` if
+/// all `x` are equal.
 pub(super) fn weights(x: &[f64]) -> Option<Vec<f64>> {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     let spread: f64 = x.iter().map(|x| (x - mean).powi(2)).sum();
@@ -16,8 +16,8 @@ pub(super) fn weights(x: &[f64]) -> Option<Vec<f64>> {
     (spread > 0.0).then(|| x.iter().map(|x| (x - mean) / spread * length).collect())
 }
 
-/// How much the line through `points` rises over `length`, with the 99 % interval of its slope (standard error from the
-/// residuals, two degrees of freedom less than points); `None` with fewer than five points.
+/// Returns the rise of the line through `points` over `length`, with the 99 % interval of its slope (standard error
+/// from the residuals, with two degrees of freedom less than points); `None` with fewer than five points.
 pub(super) fn rise(points: &[(f64, f64)], length: f64) -> Option<Gain> {
     let freedom = points.len().checked_sub(2).filter(|&freedom| freedom >= LEAST_FREEDOM)? as f64;
     let count = points.len() as f64;
@@ -36,7 +36,7 @@ pub(super) fn rise(points: &[(f64, f64)], length: f64) -> Option<Gain> {
     Some(Gain { mean, low: mean - margin, high: mean + margin })
 }
 
-/// The mean of `values` with its 99 % interval; `None` with fewer than four values.
+/// Returns the mean of `values` with its 99 % interval; `None` with fewer than four values.
 pub(super) fn mean(values: &[f64]) -> Option<Gain> {
     let freedom = values.len().checked_sub(1).filter(|&freedom| freedom >= LEAST_FREEDOM)? as f64;
     let count = values.len() as f64;
@@ -46,8 +46,8 @@ pub(super) fn mean(values: &[f64]) -> Option<Gain> {
     Some(Gain { mean, low: mean - margin, high: mean + margin })
 }
 
-/// Student's t: its 99.5 % quantile, by the expansion in Abramowitz & Stegun 26.7.5. With three degrees of freedom it
-/// is 5 % too low, from six on within 1 %.
+/// Returns the 99.5 % quantile of Student's t, by the expansion in Abramowitz & Stegun 26.7.5. It is 5 % too low with
+/// three degrees of freedom and within 1 % from six on.
 fn student(freedom: f64) -> f64 {
     let first = (Z.powi(3) + Z) / 4.0;
     let second = (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / 96.0;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_tables() {
+    fn quantiles_match_the_tables() {
         for (freedom, expected, within) in
             [(3.0, 5.841, 0.06), (6.0, 3.707, 0.01), (10.0, 3.169, 0.002), (60.0, 2.660, 0.001)]
         {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_found_with_its_error() {
+    fn a_line_has_its_standard_error() {
         let exact: Vec<(f64, f64)> = (0..5).map(|x| (f64::from(x), 1.0 + 0.5 * f64::from(x))).collect();
         let gain = rise(&exact, 5.0).unwrap();
         assert!((gain.mean - 2.5).abs() < 1e-12 && gain.high - gain.low < 1e-9);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_has_its_error() {
+    fn a_mean_has_its_standard_error() {
         // 1, 2, 3, 6: mean 3, squares 14 in all, error √(14 / 3 / 4).
         let gain = mean(&[1.0, 2.0, 3.0, 6.0]).unwrap();
         assert!((gain.mean - 3.0).abs() < 1e-12);
@@ -97,7 +97,7 @@ mod tests {
         let weights = weights(&[0.0, 20.0, 40.0, 50.0]).unwrap();
         let rise: f64 = weights.iter().zip([0.0, 2.0, 4.0, 5.0]).map(|(weight, y)| weight * y).sum();
         assert!((rise - 5.0).abs() < 1e-12);
-        assert!(weights.iter().sum::<f64>().abs() < 1e-12, "what all places share does not count");
+        assert!(weights.iter().sum::<f64>().abs() < 1e-12, "a constant does not contribute");
         assert!(super::weights(&[3.0]).is_none());
     }
 }

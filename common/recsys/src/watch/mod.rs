@@ -1,29 +1,30 @@
-//! The reward inflation watch: does the held-out ranking follow the reward?
+//! The reward inflation watch: compares the training reward with the held-out ranking.
 //!
-//! A reward is inflated where training makes it rise and the ranking that it stands for does not follow: the policy has
-//! found something else that pays. At every evaluation the last `window` evaluations are looked at. Through the reward
-//! of every training step between the first and the last of them, and through the ranking metric of each of them, a
-//! straight line is laid by least squares; a **gain** is how much its line rises over the window.
+//! A reward is inflated if it rises in training and the held-out ranking does not follow: the policy exploits the
+//! reward. At every evaluation the watch considers the last `window` evaluations. It fits a least-squares line through
+//! the rewards of the training steps between the first and the last of them, and one through their ranking metrics. A
+//! **gain** is the rise of a line over the window.
 //!
-//! - The **reward gain** is in shares of the range from the least to the most that can be
-//!   earned. The error of its slope comes from how the steps
-//!   scatter about the line.
-//! - The **ranking gain** is the mean over held-out users of each one's own line, so that what makes users differ falls
-//!   out (the evaluations ask the same users the same questions). Its error comes from how the users' gains scatter.
-//! - The **gap** is the reward gain less the ranking gain.
+//! - The **reward gain** is a fraction of the range from the lowest to the highest possible reward. The error of its
+//!   slope is estimated from the scatter of the steps about the line.
+//! - The **ranking gain** is the mean over held-out users of the rise of each user's own line, which eliminates
+//!   differences between users (all evaluations use the same users and questions). Its error is estimated from the
+//!   scatter of the users' gains.
+//! - The **gap** is the reward gain minus the ranking gain.
 //!
-//! Intervals are of 99 %, by Student's t: wider than those of the tables, since the watch looks at every evaluation.
+//! Intervals are 99 % intervals by Student's t, wider than the 95 % intervals of the report, since the watch tests at
+//! every evaluation.
 //!
-//! The reward counts as inflated while all of these hold:
+//! The reward counts as inflated if all of these hold:
 //!
-//! 1. the reward rises for certain: the lower end of its interval is above 0,
-//! 2. by enough to matter: its gain is at least `min_reward_gain`,
-//! 3. and the ranking does not follow for certain: the upper end of its interval is below `min_ranking_share` times the
+//! 1. the reward rises significantly: the lower limit of its interval is above 0,
+//! 2. the rise is relevant: its gain is at least `min_reward_gain`,
+//! 3. the ranking significantly does not follow: the upper limit of its interval is below `min_ranking_share` times the
 //!    reward gain.
 //!
-//! Since both sides have to be certain, noise alone hardly ever trips the watch, and a small evaluation makes it silent
-//! rather than wrong. Nothing here knows of files or of the order in which evaluations arrive: every figure is a
-//! function of the recorded rewards and ranks.
+//! Since both conditions require significance, noise rarely triggers the watch, and a small evaluation makes it
+//! insensitive rather than wrong. The module depends neither on files nor on the order in which evaluations arrive: its
+//! results are functions of the recorded rewards and ranks.
 
 mod line;
 mod progress;
@@ -37,21 +38,21 @@ pub use progress::{Progress, progress};
 
 use crate::ranking::Metric;
 
-/// What is compared and when it is worth a warning: `[watch]` of the run file.
+/// The reward inflation watch: `[watch]` of the run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The held-out ranking that the reward is compared with: `ndcg` at the list length, or `hit`, which is HR@1.
+    /// Held-out ranking metric that the reward is compared with: `ndcg` at the list length, or `hit`, which is HR@1.
     pub ranking: Ranking,
-    /// Evaluations that are looked at together, the newest included. At least 2.
+    /// Number of evaluations in the window, including the newest. At least 2.
     pub window: usize,
-    /// A reward that rises by less over the window, as a share of the range from the least to the most that can be
-    /// earned, is no reason to warn.
+    /// Minimum rise of the reward over the window for a warning, as a fraction of the range from the lowest to the
+    /// highest possible reward.
     pub min_reward_gain: f64,
-    /// The share of the reward's gain that the ranking has to gain.
+    /// Minimum gain of the ranking as a fraction of the reward's gain.
     pub min_ranking_share: f64,
-    /// After so many evaluations in a row without a new best one, by NDCG at the list length, the run ends with the
-    /// version that is evaluated next. 0: never.
+    /// Early stopping: after this many consecutive evaluations without a new best NDCG at the list length, the run ends
+    /// with the next evaluated version. 0: never.
     pub stop_after_evaluations: u64,
 }
 
@@ -67,7 +68,7 @@ impl Default for Options {
     }
 }
 
-/// A held-out ranking metric that the watch may look at.
+/// A held-out ranking metric for the watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ranking {
@@ -78,7 +79,7 @@ pub enum Ranking {
 }
 
 impl Ranking {
-    /// The metric where answers list so many items.
+    /// Returns the metric for answers of this length.
     pub const fn metric(self, list_length: usize) -> Metric {
         match self {
             Self::Ndcg => Metric::Ndcg(list_length),
@@ -87,24 +88,24 @@ impl Ranking {
     }
 }
 
-/// Options that make no sense.
+/// An invalid option.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// One evaluation has no slope.
+    /// The window has fewer than two evaluations.
     #[error("`watch.window` is {0}, expected at least 2 evaluations")]
     Window(usize),
-    /// A threshold that is no share.
+    /// A threshold outside 0 to 1.
     #[error("`watch.{key}` is {value}, expected at least 0 and at most 1")]
     Share {
-        /// Which.
+        /// The key.
         key: &'static str,
-        /// What it is.
+        /// Its value.
         value: f64,
     },
 }
 
 impl Options {
-    /// Checks every key.
+    /// Validates all options.
     pub fn check(&self) -> Result<(), Error> {
         if self.window < 2 {
             return Err(Error::Window(self.window));
@@ -123,49 +124,50 @@ impl Options {
 /// One evaluation of the window.
 #[derive(Debug, Clone, Copy)]
 pub struct Evaluated<'a> {
-    /// The policy version that answered.
+    /// The evaluated policy version.
     pub version: u64,
-    /// Where each held-out user's target was ranked, the same users in the same order at every evaluation.
+    /// Rank of each held-out user's target, with the same users in the same order at every evaluation.
     pub ranks: &'a [Option<usize>],
 }
 
 /// One training step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rewarded {
-    /// The policy version that was sampled from.
+    /// The policy version that sampled.
     pub version: u64,
-    /// Mean reward of the step's completions, in units of the range from the least to the most that can be earned.
+    /// Mean reward of the step's completions, as a fraction of the range from the lowest to the highest possible
+    /// reward.
     pub reward: f64,
 }
 
-/// How much a line rises over the window, with its 99 % interval.
+/// Rise of a line over the window, with its 99 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gain {
     /// The rise.
     pub mean: f64,
-    /// Lower end of the interval.
+    /// Lower limit of the interval.
     pub low: f64,
-    /// Upper end of the interval.
+    /// Upper limit of the interval.
     pub high: f64,
 }
 
-/// What the watch says of a window.
+/// Result of the watch for a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
     /// The window's first version.
     pub from: u64,
     /// Its last version.
     pub to: u64,
-    /// Of the training reward, in shares of its range.
+    /// Gain of the training reward, as a fraction of its range.
     pub reward: Gain,
-    /// Of the held-out ranking.
+    /// Gain of the held-out ranking.
     pub ranking: Gain,
     /// Whether the reward is inflated.
     pub inflated: bool,
 }
 
 impl Comparison {
-    /// The reward's gain less the ranking's.
+    /// Returns the reward gain minus the ranking gain.
     pub fn gap(&self) -> f64 {
         self.reward.mean - self.ranking.mean
     }
@@ -173,10 +175,10 @@ impl Comparison {
 
 impl Options {
     /// Compares reward and ranking over the window that ends with the last of `evaluations`, which are in order of
-    /// version. `steps` holds at least the steps of the window; others are left out.
+    /// version. `steps` contains at least the steps of the window; other steps are ignored.
     ///
-    /// `None` where the window is not full yet, where there are too few steps in it for a slope with an error, or where
-    /// the evaluations are of different users, or of too few.
+    /// Returns `None` if the window is not full, has too few steps for a slope with an error, or has evaluations of
+    /// different or too few users.
     pub fn compare(
         &self,
         evaluations: &[Evaluated<'_>],

@@ -1,16 +1,16 @@
-//! The best evaluation so far, and how long nothing has been better.
+//! The best evaluation so far and early stopping.
 
-/// Where a run of evaluations stands.
+/// Result of a sequence of evaluations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Which of them is the best, from 0; of equals the earliest, since nothing was gained by going on.
+    /// Index of the best evaluation, from 0; of equal ones the earliest.
     pub best: usize,
-    /// The first one at which so many in a row had been no better than the best before them, if there was one.
+    /// Index of the first evaluation after `patience` consecutive ones without improvement, if any.
     pub stop: Option<usize>,
 }
 
-/// Goes through the scores of evaluations in order. `patience` is how many in a row may be no better than the best
-/// before them; 0 for any number. `None` without evaluations.
+/// Evaluates scores in order. `patience` is the number of consecutive evaluations without improvement that stops the
+/// run; 0 disables stopping. Returns `None` without evaluations.
 pub fn progress(scores: &[f64], patience: u64) -> Option<Progress> {
     let (first, rest) = scores.split_first()?;
     let mut progress = Progress { best: 0, stop: None };
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(stop(&scores[..7], 3), None);
         assert_eq!(stop(&scores, 2), Some(3));
         assert_eq!(stop(&scores, 0), None);
-        // What comes after the end does not change it.
+        // Later evaluations do not change the result.
         assert_eq!(stop(&scores, 1), Some(2));
     }
 }

@@ -1,4 +1,4 @@
-//! One record cut into fields.
+//! Splits one record into fields.
 
 use std::ops::Range;
 
@@ -10,48 +10,48 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// How many fields there are.
+    /// Returns the number of fields.
     pub const fn len(&self) -> usize {
         self.ranges.len()
     }
 
-    /// Whether there is no field.
+    /// Whether there are no fields.
     pub const fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// The field in `column`, without white space around it; empty beyond the last column.
+    /// Returns the field in `column`, trimmed; empty beyond the last column.
     pub fn get(&self, column: usize) -> &'a str {
         self.ranges.get(column).map_or("", |range| self.text[range.clone()].trim())
     }
 
-    /// All fields, without white space around them.
+    /// Returns all fields, trimmed.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         let Self { text, ranges } = *self;
         ranges.iter().map(move |range| text[range.clone()].trim())
     }
 }
 
-/// A record's fields as they are cut out of its text.
+/// Buffers for splitting records.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     ranges: Vec<Range<usize>>,
-    /// The text without the quotes that are no part of it, where there are quotes at all.
+    /// The text without enclosing quotes, if it has quotes.
     unquoted: String,
     has_quotes: bool,
 }
 
-/// Where a quoted field ends.
+/// End of a quoted field.
 pub(super) enum Closing {
-    /// At the quote at this byte, which a delimiter or the end of the text follows.
+    /// At the quote at this byte, followed by a delimiter or the end of the text.
     At(usize),
-    /// Nowhere in this text.
+    /// Not in this text.
     Open,
     /// A quote that is neither doubled nor at the end of the field: the field is not quoted.
     Malformed,
 }
 
-/// Looks for the end of a quoted field whose content begins at `from`.
+/// Finds the end of a quoted field whose content begins at `from`.
 pub(super) fn closing(text: &str, from: usize, delimiter: u8) -> Closing {
     let bytes = text.as_bytes();
     let mut at = from;
@@ -67,7 +67,7 @@ pub(super) fn closing(text: &str, from: usize, delimiter: u8) -> Closing {
 }
 
 impl Cut {
-    /// Cuts `text`; returns whether it ends inside a quoted field, whose opening quote is then taken for a letter.
+    /// Splits `text`. Returns whether it ends inside a quoted field, whose opening quote is then an ordinary character.
     pub(super) fn cut(&mut self, text: &str, delimiter: u8) -> bool {
         self.ranges.clear();
         self.has_quotes = text.as_bytes().contains(&b'"');
@@ -103,7 +103,7 @@ impl Cut {
         }
     }
 
-    /// The fields of `text`, which was cut last.
+    /// Returns the fields of `text`, which was split last.
     pub(super) fn fields<'a>(&'a self, text: &'a str) -> Fields<'a> {
         Fields { text: if self.has_quotes { &self.unquoted } else { text }, ranges: &self.ranges }
     }

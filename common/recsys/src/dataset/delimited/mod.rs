@@ -1,16 +1,17 @@
-//! Tables of text with a delimiter: a record on each line, with fields that may be quoted as in RFC 4180.
+//! Delimited text tables: one record per line, with fields that may be quoted as in RFC 4180.
 //!
-//! A field is quoted if it begins with a quote and ends with one before a delimiter or a line end, with all quotes between
-//! them doubled; then it may hold delimiters and line ends. Every other quote is a letter. A field whose quote is not
-//! closed on its line is read in one of three ways:
+//! A field is quoted if it begins with a quote and ends with one before a delimiter or a line end, and all quotes in
+//! between are doubled; it may then contain delimiters and line ends. Every other quote is an ordinary character. A
+//! field whose quote is not closed on its line is interpreted in one of three ways:
 //!
-//! - It continues on the lines below where those close it and none of them reads as a record by itself.
-//! - Where nothing closes it, the quote is stray: a letter in tables with tabs, in which few writers quote, and a bad
-//!   record in others. The lines below stay records of their own.
-//! - Where it is closed and lines in between read as records, both readings are possible. In tables with tabs the quotes
-//!   are letters; elsewhere it is [`Bad::Ambiguous`], since one reading loses records and the other invents them.
+//! - It continues on the following lines if those close it and none of them is a record by itself.
+//! - If nothing closes it, the quote is stray: an ordinary character in tab-separated tables, which are rarely quoted,
+//!   and a bad record in others. The following lines remain separate records.
+//! - If it is closed and lines in between are records, both interpretations are possible. In tab-separated tables the
+//!   quotes are ordinary characters; elsewhere the record is [`Bad::Ambiguous`], since one interpretation loses records
+//!   and the other invents them.
 //!
-//! Line numbers are those of an editor: blank lines and lines inside quoted fields count.
+//! Line numbers include blank lines and lines inside quoted fields, as in an editor.
 
 mod fields;
 
@@ -20,58 +21,58 @@ pub use fields::Fields;
 
 use fields::{Closing, Cut, closing};
 
-/// A longer field is none: the search for a closing quote ends here.
+/// Maximum length of a field; the search for a closing quote stops here.
 const LONGEST_FIELD_BYTES: usize = 1 << 20;
 
-/// A line without its end.
+/// A line without its line end.
 #[derive(Debug, Clone, Default)]
 pub struct Line<P> {
-    /// Its number, from 1.
+    /// Line number, from 1.
     pub number: u64,
-    /// Its text, as far as it can be read.
+    /// Its text, up to the first unreadable byte.
     pub text: String,
-    /// Why it cannot be used, if it cannot.
+    /// The reason if the line is unusable.
     pub problem: Option<P>,
 }
 
 /// A source of lines.
 pub trait Lines {
-    /// Why a line cannot be used.
+    /// Reason why a line is unusable.
     type Problem;
-    /// Why reading fails.
+    /// Error of the source.
     type Error;
 
-    /// Reads the next line, blank or not, into `line`; returns whether there was one.
+    /// Reads the next line, including blank ones, into `line`; returns `false` at the end.
     fn read(&mut self, line: &mut Line<Self::Problem>) -> Result<bool, Self::Error>;
 }
 
-/// Why a record cannot be used.
+/// Reason why a record is unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bad<P> {
-    /// One of its lines cannot be used: the line's number, and why.
+    /// One of its lines is unusable: line number and reason.
     Line(u64, P),
-    /// A quoted field is never closed.
+    /// A quoted field is not closed.
     OpenQuote,
-    /// A quoted field that ends on this line holds lines that read as records.
+    /// A quoted field that ends on this line contains lines that are records by themselves.
     Ambiguous(u64),
 }
 
-/// A record: the line that it begins on, and its fields.
+/// A record: its first line and its fields.
 #[derive(Debug)]
 pub struct Record<'a, P> {
     /// The number of its first line, from 1.
     pub line: u64,
-    /// Its fields, or why there are none.
+    /// Its fields, or the reason why it is unusable.
     pub fields: Result<Fields<'a>, Bad<P>>,
 }
 
-/// What the lines below an open quote show.
+/// Interpretation of the lines after an open quote.
 enum Below {
-    /// So many of them belong to the field.
+    /// The field contains this many of them.
     Field(usize),
-    /// The quote is never closed.
+    /// The quote is not closed.
     Nothing,
-    /// The quote is closed on the line of this number, and lines up to there are records by themselves.
+    /// The quote is closed on this line, and lines before it are records by themselves.
     Records(u64),
 }
 
@@ -81,20 +82,20 @@ pub struct Records<L: Lines> {
     lines: L,
     delimiter: u8,
     current: Line<L::Problem>,
-    /// Lines that were read in search of a closing quote.
+    /// Lines read ahead in search of a closing quote.
     ahead: VecDeque<Line<L::Problem>>,
     cut: Cut,
 }
 
 impl<L: Lines> Records<L> {
-    /// The records of `lines`.
+    /// Creates a reader of the records in `lines`.
     pub fn new(lines: L, delimiter: u8) -> Self {
         let current = Line { number: 0, text: String::new(), problem: None };
         Self { lines, delimiter, current, ahead: VecDeque::new(), cut: Cut::default() }
     }
 
-    /// The next record that is not blank. `reads_as_record` decides whether a line, the second argument, looks like a
-    /// record of the same table as the first argument.
+    /// Returns the next record that is not blank. `reads_as_record` decides whether a line, the second argument, looks
+    /// like a record of the same table as the first argument.
     pub fn next(
         &mut self,
         reads_as_record: impl Fn(Fields<'_>, Fields<'_>) -> bool,
@@ -130,12 +131,12 @@ impl<L: Lines> Records<L> {
         Ok(Some(Record { line, fields }))
     }
 
-    /// The source of the lines, as far as it was read.
+    /// Returns the source of the lines at its current position.
     pub fn into_lines(self) -> L {
         self.lines
     }
 
-    /// Looks for the end of the quoted field that the current line leaves open.
+    /// Finds the end of the quoted field that is open at the end of the current line.
     fn below(&mut self, reads_as_record: impl Fn(Fields<'_>, Fields<'_>) -> bool) -> Result<Below, L::Error> {
         let mut text = self.current.text.clone();
         let (mut other, mut has_records) = (Cut::default(), false);
@@ -170,7 +171,7 @@ impl<L: Lines> Records<L> {
         Ok(Below::Nothing)
     }
 
-    /// Takes the next `count` lines into the current record.
+    /// Appends the next `count` lines to the current record.
     fn join(&mut self, count: usize) {
         for line in self.ahead.drain(..count) {
             self.current.text.push('\n');
@@ -184,8 +185,8 @@ impl<L: Lines> Records<L> {
     }
 }
 
-/// Whether `id` looks like an id of the same table as `known`: both are numbers, or both are words of one length, with or
-/// without digits. Where none is known, every id does.
+/// Whether `id` looks like an id of the same table as `known`: both are numbers, or both are words of the same length,
+/// with or without digits. Without a known id every id does.
 pub fn alike(known: &str, id: &str) -> bool {
     if known.is_empty() {
         return !id.is_empty();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Lines of a text; one that holds `!` cannot be used.
+/// Lines of a text; lines with `!` are unusable.
 struct Text<'a>(std::iter::Zip<std::ops::RangeFrom<u64>, std::str::Lines<'a>>);
 
 impl Lines for Text<'_> {
@@ -18,7 +18,7 @@ impl Lines for Text<'_> {
     }
 }
 
-/// A record's line and its fields, or why there are none.
+/// The line of a record and its fields, or the reason why it is unusable.
 type Read = (u64, Result<Vec<String>, Bad<char>>);
 
 fn records(text: &str, delimiter: u8) -> Vec<Read> {
@@ -54,7 +54,7 @@ fn records_are_cut_at_delimiters_outside_quotes() {
 }
 
 #[test]
-fn quoted_fields_may_hold_line_ends_and_lines_are_counted_as_an_editor_counts_them() {
+fn quoted_fields_may_contain_line_ends_and_line_numbers_include_them() {
     let text = "\n1,\"a\n\nb, c\"\n\n2,d\n3,\"e\nf\",\"g\nh\"\n4,i";
     let expected = [
         row(2, &["1", "a\n\nb, c"]),
@@ -67,8 +67,8 @@ fn quoted_fields_may_hold_line_ends_and_lines_are_counted_as_an_editor_counts_th
 }
 
 #[test]
-fn a_quote_that_is_never_closed_swallows_no_record() {
-    // No quote below; a well-quoted field below, whose opening quote closes nothing.
+fn an_unclosed_quote_loses_no_record() {
+    // Without a quote below; with a quoted field below, whose opening quote closes nothing.
     for below in ["2,b\n3,c", "2,\"b\"\n3,c", "2,b \"x\" y\n3,c"] {
         let read = records(&format!("1,\"a\n{below}"), b',');
         assert_eq!(read[0], (1, Err(Bad::OpenQuote)), "{below}");
@@ -82,18 +82,18 @@ fn a_quote_that_is_never_closed_swallows_no_record() {
 }
 
 #[test]
-fn a_quoted_field_that_holds_whole_records_is_never_guessed_at() {
+fn a_quoted_field_with_whole_records_is_ambiguous() {
     let text = "1,\"a\n2,b\n3,c\"\n4,d";
     assert_eq!(records(text, b',')[0], (1, Err(Bad::Ambiguous(3))));
     let tabs = records(&text.replace(',', "\t"), b'\t');
     assert_eq!(tabs[..2], [row(1, &["1", "\"a"]), row(2, &["2", "b"])]);
     assert_eq!(tabs.len(), 4);
-    // What is between is no record: its first field is no id of the table.
+    // The line in between is not a record: its first field is not an id of the table.
     assert_eq!(records("1,\"a\nso, b\"\n4,d", b',').len(), 2);
 }
 
 #[test]
-fn a_line_that_cannot_be_used_takes_its_whole_record_along() {
+fn an_unusable_line_makes_its_record_unusable() {
     let read = records("1,\"a\nb!\nc\"\n2,d\n3,!", b',');
     assert_eq!(read, [(1, Err(Bad::Line(2, '!'))), row(4, &["2", "d"]), (5, Err(Bad::Line(5, '!')))]);
 }
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_csv_writer_writes_is_read(rows in prop::collection::vec(prop::collection::vec("[\",\n a-cé]*", 3), 1..5)) {
+    fn output_of_a_csv_writer_round_trips(rows in prop::collection::vec(prop::collection::vec("[\",\n a-cé]*", 3), 1..5)) {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for (number, row) in rows.iter().enumerate() {
             writer.write_field((number + 1).to_string()).unwrap();
