@@ -1,4 +1,4 @@
-//! From text, variables and flags to one checked [`RunFile`].
+//! Merges the text of a run file, environment variables and flags into one validated [`RunFile`].
 
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::{Error, RunFile, validate};
 const VARIABLE_PREFIX: &str = "PODIUM_";
 const VARIABLE_SEPARATOR: &str = "__";
 
-/// One `section.key=value` from a flag. The value is read as TOML, or as text where it is none.
+/// One `section.key=value` from a flag. The value is parsed as TOML; a value that is not valid TOML is taken as text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Override {
     key: Vec<String>,
@@ -21,13 +21,13 @@ pub struct Override {
 }
 
 impl Override {
-    /// An assignment made by a program rather than typed by a person.
+    /// Creates an assignment from code rather than from a flag.
     ///
     /// # Panics
     /// If `key` is not `section.key`.
     pub fn new(key: &str, value: impl Into<toml::Value>) -> Self {
         let parts: Vec<String> = key.split('.').map(str::to_owned).collect();
-        assert!(parts.len() >= 2, "{key} names no section");
+        assert!(parts.len() >= 2, "{key} has no section");
         Self { key: parts, value: value.into(), origin: format!("--set {key}") }
     }
 }
@@ -54,12 +54,12 @@ fn read_value(text: &str) -> toml::Value {
     }
 }
 
-/// The variables of this process's environment that set keys. Others may hold any bytes.
+/// Returns the environment variables that set keys. Only these have to be UTF-8.
 pub(crate) fn variables() -> Result<Vec<(String, String)>, Error> {
-    keys_among(std::env::vars_os())
+    keys_in(std::env::vars_os())
 }
 
-fn keys_among(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Error> {
+fn keys_in(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Error> {
     let key = |(name, value): (OsString, OsString)| {
         let name = name.to_string_lossy().into_owned();
         let sets_a_key = name.starts_with(VARIABLE_PREFIX) && name.contains(VARIABLE_SEPARATOR);
@@ -88,12 +88,12 @@ pub(crate) fn assemble(
     for change in variables.iter().chain(overrides) {
         let layer = nest(&change.key, change.value.clone());
         check_keys(&layer, &schema, &schema, &change.origin, "")?;
-        // Each layer is read on its own, so that an error names the layer and not the file.
+        // Each layer is parsed separately, so that an error names the layer and not the file.
         Table::try_into::<RunFile>(layer.clone())
             .map_err(|source| Error::Type { origin: change.origin.clone(), source: Box::new(source) })?;
         merge(&mut table, layer);
     }
-    // Read from text where no layer changed it, since errors then point at line and column.
+    // Without overrides the text itself is deserialised, so that errors point at line and column.
     let read: Result<RunFile, _> = if variables.is_empty() && overrides.is_empty() {
         toml::from_str(text)
     } else {
@@ -133,7 +133,7 @@ fn merge(base: &mut Table, layer: Table) {
     }
 }
 
-/// Refuses keys that the schema does not have, naming the nearest that it has.
+/// Rejects keys that are not in the schema and suggests the nearest known key.
 fn check_keys(table: &Table, schema: &Value, root: &Value, origin: &str, prefix: &str) -> Result<(), Error> {
     let Some(known) = crate::reference::properties(schema, root) else { return Ok(()) };
     for (key, value) in table {
@@ -180,20 +180,20 @@ mod tests {
     }
 
     #[test]
-    fn only_variables_that_set_keys_have_to_be_text() {
+    fn only_variables_that_set_keys_must_be_utf8() {
         use std::os::unix::ffi::OsStringExt;
         let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
         let other = [(bytes(b"LOCALE"), bytes(b"\xff")), (bytes(b"\xff"), bytes(b"x"))];
         let seed = (bytes(b"PODIUM_RUN__SEED"), bytes(b"2"));
-        let found = keys_among(other.into_iter().chain([seed])).unwrap();
+        let found = keys_in(other.into_iter().chain([seed])).unwrap();
         assert_eq!(found, [("PODIUM_RUN__SEED".to_owned(), "2".to_owned())]);
         let broken = (bytes(b"PODIUM_RUN__NAME"), bytes(b"caf\xe9"));
-        let error = keys_among([broken].into_iter()).unwrap_err().to_string();
+        let error = keys_in([broken].into_iter()).unwrap_err().to_string();
         assert!(error.contains("PODIUM_RUN__NAME") && error.contains("UTF-8"), "{error}");
     }
 
     #[test]
-    fn errors_name_place_and_remedy() {
+    fn errors_name_origin_and_remedy() {
         let message = |text: &str, flags: &[&str]| read(text, &[], flags).unwrap_err().to_string();
         assert!(message("[rollout]\ngruop_size = 4", &[]).contains("did you mean `rollout.group_size`"));
         assert!(message("[lerner]\n", &[]).contains("did you mean `learner`"));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reward_that_pays_for_the_wrong_thing_is_refused_or_named() {
+    fn a_misaligned_reward_is_rejected_or_reported() {
         let form = "[[reward.terms]]\nname = \"form\"";
         let refused = read(form, &[], &[]).unwrap_err().to_string();
         assert!(refused.contains("the target at rank 2 earns 1.0000, a well_formed answer"), "{refused}");
@@ -218,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_resolved_file_reads_back_as_itself() {
+    fn a_resolved_file_round_trips() {
         let file = read("[data]\ndir = \"x\"", &[], &["grpo.epsilon_high=0.28"]).unwrap();
         assert_eq!(read(&file.to_toml(), &[], &[]).unwrap(), file);
     }
 
     #[test]
-    fn template_variables_are_what_a_template_knows() {
+    fn template_variables_accept_toml_values() {
         let text = "[model.template_variables]\nsome_date = 2026-11-28\nlist = [1, 2.5, true]";
         let flag = "model.template_variables.date_string=2026-01-02";
         let file = read(text, &[("PODIUM_MODEL__TEMPLATE_VARIABLES__WHO", "me")], &[flag]).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn added_keys_count_unless_they_are_at_their_defaults() {
+    fn new_keys_change_the_hash_only_with_other_values_than_their_defaults() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
         // The hash before the keys were added.
         assert!(hash(&[]).starts_with("94551237fefb"), "{}", hash(&[]));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_covers_what_changes_results() {
+    fn the_hash_covers_keys_that_change_results() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
         assert_eq!(
             hash(&[]),

@@ -1,10 +1,10 @@
 //! The run file: one TOML file that every process of a run reads.
 //!
-//! Layers, each winning over the one before: defaults, the file, environment variables (`PODIUM_SECTION__KEY`), flags
-//! (`--set section.key=value`). Unknown keys are refused with the nearest known one. [`RunFile::hash`] covers the
-//! sections that change results, so that a process of another run is recognised.
+//! Layers, in ascending precedence: defaults, the file, environment variables (`PODIUM_SECTION__KEY`), flags (`--set
+//! section.key=value`). Unknown keys are rejected with a suggestion of the nearest known key. [`RunFile::hash`] covers
+//! the sections that change results, so that processes of different runs detect each other.
 //!
-//! This crate reads text and numbers; it opens no data set and no model.
+//! This crate parses text and numbers only; it opens no data set and no model.
 
 mod layers;
 pub mod reference;
@@ -23,37 +23,37 @@ pub use sections::{
     Sft, Stage,
 };
 
-/// Everything a run is made of. Every section and every key may be left out.
+/// The complete configuration of a run. Every section and every key is optional.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunFile {
-    /// The run as a whole.
+    /// General settings of the run.
     pub run: Run,
-    /// The data set. Without a folder the embedded one is generated.
+    /// The data set. Without `dir` the embedded synthetic data set is generated.
     pub data: podium_recsys::dataset::Options,
-    /// The world that the embedded data set is drawn from.
+    /// The synthetic world that the embedded data set is sampled from.
     pub world: podium_recsys::synthetic::World,
-    /// How a prompt is made of a history and candidates.
+    /// Construction of the prompt from a user's history and candidates.
     pub prompt: podium_recsys::prompt::Options,
-    /// What an answer has to look like.
+    /// The required format of an answer.
     pub answer: podium_recsys::completion::Options,
-    /// How the candidates beside the target are drawn.
+    /// Sampling of the candidates other than the target.
     pub candidates: podium_recsys::candidates::Options,
-    /// The policy at the start.
+    /// The initial policy.
     pub model: Model,
-    /// The adapter that is trained instead of all weights.
+    /// The `LoRA` adapter that is trained instead of all weights.
     pub lora: Lora,
     /// Sampling of training completions.
     pub rollout: Rollout,
-    /// What a completion earns.
+    /// The reward of a completion.
     pub reward: podium_recsys::reward::Options,
-    /// Advantages and loss, under TRL's names.
+    /// Advantages and loss, with TRL's names.
     pub grpo: podium_grpo::Options,
     /// The optimizer.
     pub learner: Learner,
     /// Held-out evaluation.
     pub evaluation: Evaluation,
-    /// The reward inflation watch, and when a run ends early.
+    /// The reward inflation watch and early stopping.
     pub watch: podium_recsys::watch::Options,
     /// Supervised fine-tuning (`podium-learner sft`).
     pub sft: Sft,
@@ -66,9 +66,9 @@ pub struct RunFile {
 }
 
 impl RunFile {
-    /// Reads a run file with the environment and `overrides` on top, and checks it.
+    /// Reads a run file, applies environment variables and `overrides`, and validates the result.
     ///
-    /// Relative paths in the file are taken from the file's folder.
+    /// Relative paths in the file are resolved against the file's folder.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
@@ -78,12 +78,12 @@ impl RunFile {
         Ok(file)
     }
 
-    /// The same for a text that is part of the program. Relative paths stay as they are.
+    /// Parses a run file that is embedded in the program. Relative paths are not resolved.
     pub fn parse(text: &str, name: &str, overrides: &[Override]) -> Result<Self, Error> {
         layers::assemble(text, name, layers::variables()?, overrides)
     }
 
-    /// The sections that say what a prompt, an answer and its reward are.
+    /// Returns the sections that define prompt, answer, candidates and reward.
     pub fn task(&self) -> podium_recsys::task::Options {
         podium_recsys::task::Options {
             prompt: self.prompt.clone(),
@@ -93,19 +93,20 @@ impl RunFile {
         }
     }
 
-    /// The reward, checked as it is before a run starts.
+    /// Builds the reward with the same checks as before a run starts.
     pub fn rewards(&self) -> Result<podium_recsys::reward::Rewards, podium_recsys::reward::Error> {
         podium_recsys::reward::Rewards::new(&self.reward, &self.answer, self.candidates.count)
     }
 
-    /// The resolved file, every key spelled out.
+    /// Returns the resolved file as TOML, with every key.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a run file's tables hold strings, numbers and lists only")
     }
 
-    /// SHA-256 over every section but `network` and `launch`, as hexadecimal text.
+    /// SHA-256 over every section except `network` and `launch` and over all keys except `NOT_HASHED_KEYS`, in
+    /// hexadecimal.
     ///
-    /// Two processes with the same hash want the same run: same data order, same sampling, same updates.
+    /// Processes with the same hash belong to the same run: same data order, same sampling, same updates.
     pub fn hash(&self) -> String {
         let mut value = serde_json::to_value(self).expect("a run file is plain data");
         let defaults = serde_json::to_value(Self::default()).expect("a run file is plain data");
@@ -138,13 +139,13 @@ impl RunFile {
     }
 }
 
-/// Refuses a path that a run file, which is text, cannot hold.
+/// Rejects a path that is not UTF-8 and therefore cannot be stored in a run file.
 pub fn require_text(path: &Path) -> Result<(), Error> {
     if path.to_str().is_some() { Ok(()) } else { Err(Error::Path { path: path.to_owned() }) }
 }
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
-/// Where things lie does not say what they are: contents are compared by fingerprint. What is recorded changes nothing.
+/// Paths are excluded since contents are compared by fingerprint; recording options do not change results.
 const NOT_HASHED_KEYS: [(&str, &str); 8] = [
     ("model", "path"),
     ("data", "dir"),
@@ -153,7 +154,7 @@ const NOT_HASHED_KEYS: [(&str, &str); 8] = [
     ("run", "record_groups"),
     ("run", "stages"),
     ("evaluation", "record_answers"),
-    // Groups within the bound are trained on as without it, and others never.
+    // The bound rejects groups but never changes how an accepted group is trained on.
     ("learner", "max_logprob_gap_nats"),
 ];
 
@@ -173,9 +174,9 @@ pub enum Error {
     /// The file cannot be read.
     #[error("cannot read the run file {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
     /// The file is not TOML.
@@ -183,7 +184,7 @@ pub enum Error {
     Syntax {
         /// File, variable or flag.
         origin: String,
-        /// Where and why.
+        /// Position and cause.
         source: Box<toml::de::Error>,
     },
     /// A key that does not exist.
@@ -193,7 +194,7 @@ pub enum Error {
         origin: String,
         /// The dotted key.
         key: String,
-        /// The nearest that exists.
+        /// The nearest known key.
         nearest: Option<String>,
     },
     /// A key with a value of the wrong type.
@@ -201,29 +202,29 @@ pub enum Error {
     Type {
         /// File, variable or flag.
         origin: String,
-        /// Which key and what was expected.
+        /// The key and the expected type.
         source: Box<toml::de::Error>,
     },
     /// A path that is not UTF-8.
     #[error(
-        "{path:?} is not UTF-8, and the run file, which is text, has to hold it: rename the folder or choose another"
+        "{path:?} is not UTF-8 and cannot be stored in the run file: rename the folder or choose another"
     )]
     Path {
         /// The path.
         path: PathBuf,
     },
-    /// A variable that sets a key to something that is not UTF-8.
+    /// An environment variable that sets a key has a value that is not UTF-8.
     #[error("the environment variable {name} is {value:?}, which is not UTF-8: expected text")]
     Variable {
         /// Its name.
         name: String,
-        /// Its value, as far as it is text.
+        /// Its value, with invalid bytes replaced.
         value: String,
     },
-    /// A flag or variable that is no assignment to a key.
-    #[error("{text:?} is no assignment: expected section.key=value")]
+    /// A flag that is not an assignment to a key.
+    #[error("{text:?} is not an assignment: expected section.key=value")]
     Assignment {
-        /// What was given.
+        /// The rejected text.
         text: String,
     },
     /// A value outside its range, or values that contradict each other.
@@ -231,18 +232,18 @@ pub enum Error {
     Range {
         /// The dotted key.
         key: &'static str,
-        /// What it is.
+        /// The rejected value.
         value: String,
-        /// What it may be.
+        /// The permitted values.
         expected: String,
     },
-    /// The `[grpo]` section.
+    /// An error in the `[grpo]` section.
     #[error(transparent)]
     Grpo(#[from] podium_grpo::options::Error),
-    /// The `[reward]` section, or a reward that pays for the wrong thing.
+    /// An error in the `[reward]` section, or a reward that contradicts the metric.
     #[error(transparent)]
     Reward(#[from] podium_recsys::reward::Error),
-    /// The `[watch]` section.
+    /// An error in the `[watch]` section.
     #[error(transparent)]
     Watch(#[from] podium_recsys::watch::Error),
 }

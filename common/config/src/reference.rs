@@ -1,4 +1,4 @@
-//! The configuration reference, made from the code: docs/reference/configuration.md is this module's output.
+//! Generates the configuration reference, docs/reference/configuration.md, from the code.
 
 use std::fmt::Write;
 
@@ -11,20 +11,20 @@ pub fn schema() -> Value {
     schemars::schema_for!(RunFile).to_value()
 }
 
-/// The reference as Markdown: each section's keys with type, default and meaning.
+/// Returns the reference as Markdown: type, default and meaning of every key, by section.
 pub fn markdown() -> String {
     let root = schema();
     let defaults = serde_json::to_value(RunFile::default()).expect("a run file is plain data");
     let mut page = String::from(
         "# Configuration reference\n\n\
-         One TOML file describes a run; every process of the run reads it. Layers, each winning over the one before: \
+         One TOML file describes a run; every process of the run reads it. Layers, in ascending precedence: \
          defaults, the file, environment variables (`PODIUM_RUN__SEED=3` sets `run.seed`), flags (`--set run.seed=3`). \
-         Unknown keys are refused. Every key may be left out.\n\n\
-         Sections `network` and `launch` never change results; all others are part of the run hash that processes \
-         compare before they work together (but for the places `model.path`, `lora.adapter`, `data.dir` and `sft.rows`, since where \
-         things lie does not say what they are, and for `run.stages`, `run.record_groups`, `evaluation.record_answers` and \
-         `learner.max_logprob_gap_nats`).\n\n\
-         This page is made from the code by `cargo run --release -p podium-config --example reference`.\n",
+         Unknown keys are rejected. Every key is optional.\n\n\
+         Sections `network` and `launch` never change results. All other sections are part of the run hash, which processes \
+         compare before they join a run. Excluded from the hash are the paths `model.path`, `lora.adapter`, `data.dir` and \
+         `sft.rows`, since file contents are compared by fingerprint, and `run.stages`, `run.record_groups`, \
+         `evaluation.record_answers` and `learner.max_logprob_gap_nats`.\n\n\
+         This page is generated from the code by `cargo run --release -p podium-config --example reference`.\n",
     );
     for (section, inner) in properties(&root, &root).into_iter().flatten() {
         let about = description(inner, &root);
@@ -44,7 +44,7 @@ pub fn markdown() -> String {
     page
 }
 
-/// The properties of an object schema, references followed.
+/// Returns the properties of an object schema, following references.
 pub(crate) fn properties<'a>(schema: &'a Value, root: &'a Value) -> Option<&'a Map<String, Value>> {
     follow(schema, root).get("properties")?.as_object()
 }
@@ -60,7 +60,7 @@ fn description(schema: &Value, root: &Value) -> String {
     own.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A type for people: `integer`, `number`, `text`, or the values of a choice.
+/// Returns a readable type: `integer`, `number`, `text`, or the values of an enum.
 fn type_name(schema: &Value, root: &Value) -> String {
     let schema = follow(schema, root);
     for list in ["anyOf", "oneOf"] {
@@ -99,7 +99,7 @@ fn type_name(schema: &Value, root: &Value) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_page_in_docs_is_what_the_code_says() {
+    fn the_page_in_docs_matches_the_code() {
         let page = include_str!("../../../docs/reference/configuration.md");
         assert!(
             page == super::markdown(),

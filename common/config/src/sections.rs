@@ -1,4 +1,4 @@
-//! The sections of a run file. The comments of fields become docs/reference/configuration.md.
+//! The sections of a run file. The doc comments of fields become docs/reference/configuration.md.
 
 mod defaults;
 mod variables;
@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Run {
-    /// A name for people; letters, digits, `-` and `_`.
+    /// Name of the run: letters, digits, `-` and `_`.
     pub name: String,
-    /// Seed of everything that is random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// What `podium train` does, in this order; what is done already is skipped. `sft` fine-tunes the policy on
-    /// demonstrations, `merge` works the adapter that it trained into the model, `grpo` trains from what came of that.
+    /// Stages that `podium train` runs, in this order; completed stages are skipped. `sft` fine-tunes the policy on
+    /// demonstrations, `merge` merges the trained adapter into the model, `grpo` trains the result with GRPO.
     pub stages: Vec<Stage>,
     /// Optimizer steps of GRPO.
     pub steps: u64,
-    /// Keep the groups of every step in `groups.jsonl` of the run folder, as `podium-learner replay` reads them. Never
+    /// Record the groups of every step in `groups.jsonl` of the run folder, the input of `podium-learner replay`. Never
     /// changes results.
     pub record_groups: bool,
     /// Compute the same bits on every x86-64 processor with AVX2 and FMA: workers, ranks and fine-tuning pin the code paths
@@ -31,13 +31,13 @@ pub struct Run {
     pub portable: bool,
 }
 
-/// A part of the way from a model to a policy that ranks.
+/// A training stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Supervised fine-tuning.
     Sft,
-    /// The adapter becomes part of the model, and the next stage trains a new one.
+    /// Merges the adapter into the model; the next stage trains a new adapter.
     Merge,
     /// Group relative policy optimization.
     Grpo,
@@ -47,16 +47,16 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
-    /// Folder of the policy to start from, in Hugging Face layout. Without it the embedded start is used.
+    /// Folder of the initial policy, in Hugging Face layout. Without it the embedded model is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Number type of weights and activations on a GPU; a CPU always computes in float32.
+    /// Data type of weights and activations on a GPU; a CPU always computes in float32.
     pub dtype: DataType,
-    /// Whether the chat template is to let the assistant reason first, for templates that know `enable_thinking` (Qwen3);
-    /// without it the template decides.
+    /// Value of `enable_thinking` for chat templates that support it (Qwen3): whether the assistant reasons first.
+    /// Without it the template decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_thinking: Option<bool>,
-    /// Further variables of the chat template, by name. A date without quotes is its text.
+    /// Additional variables of the chat template, by name. An unquoted date is passed as text.
     #[serde(deserialize_with = "variables::read")]
     pub template_variables: BTreeMap<String, serde_json::Value>,
 }
@@ -65,7 +65,7 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lora {
-    /// Rank of the adapter that is trained (PEFT: `r`); 0 trains all weights of the model instead.
+    /// Rank of the trained adapter (PEFT: `r`); 0 trains all weights of the model instead.
     pub rank: u32,
     /// The adapter's change is multiplied by `alpha / rank`.
     pub alpha: f64,
@@ -87,13 +87,13 @@ impl Lora {
     }
 }
 
-/// The number type a policy computes in.
+/// The data type a policy computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataType {
-    /// 32 bits.
+    /// 32-bit floating point.
     Float32,
-    /// 16 bits with the exponent of 32.
+    /// 16-bit floating point with an 8-bit exponent.
     Bfloat16,
 }
 
@@ -101,31 +101,32 @@ pub enum DataType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollout {
-    /// Completions a prompt (TRL: `num_generations`).
+    /// Completions per prompt (TRL: `num_generations`).
     pub group_size: u32,
-    /// Prompts a step.
+    /// Prompts per step.
     pub prompts_per_step: u32,
-    /// Prompts a lease: what a worker samples as one batch. Part of the result, since a batch's shape decides its
+    /// Prompts per lease, which a worker samples as one batch. Changes results, since the shape of a batch affects
     /// rounding.
     pub prompts_per_lease: u32,
     /// Sampling temperature of training completions.
     pub temperature: f64,
-    /// Smallest set of tokens with at least this probability is sampled from; 1 for all.
+    /// Nucleus sampling: sample from the smallest set of tokens with at least this total probability; 1 disables it.
     pub top_p: f64,
-    /// The most probable tokens that are sampled from; 0 for all.
+    /// Sample from this many most probable tokens; 0 disables the limit.
     pub top_k: u32,
-    /// A completion is cut after this many tokens.
+    /// Longest completion in tokens; longer completions are truncated.
     pub max_new_tokens: u32,
-    /// After the reasoning, sample only what lists `answer.list_length` different candidates in the layout of answers, in
-    /// training and in evaluation: see docs/guides/constrained-answers.md.
+    /// Constrain sampling after the reasoning to lists of `answer.list_length` different candidates in the answer
+    /// layout, in training and in evaluation: see docs/guides/constrained-answers.md.
     pub constrain_answers: bool,
-    /// Dynamic sampling: a group whose rewards are all equal is replaced by one of another prompt, at most so many times
-    /// a slot; the last one is kept whatever its rewards. 0: groups are kept as they come.
+    /// Dynamic sampling: maximum number of times per slot that a zero-variance group is replaced by a group of another
+    /// prompt. The last group is accepted whatever its rewards. 0 accepts every group.
     pub refill_attempts: u32,
-    /// Asynchronous mode: groups may be sampled by a policy up to so many versions older than the one that their step
-    /// trains, so that workers go on while the learner works. 0: synchronous, and the same bits in every run.
+    /// Asynchronous mode: largest number of versions by which the policy that sampled a group may lag behind the policy
+    /// that its step trains. Workers then sample while the learner trains. 0: synchronous mode, with the same bits in
+    /// every run.
     pub max_policy_lag: u64,
-    /// libtorch threads of a worker. Part of the result: sums are rounded differently with another number.
+    /// libtorch threads of a worker. Changes results, since the number of threads affects rounding.
     pub threads: u32,
 }
 
@@ -135,45 +136,45 @@ pub struct Rollout {
 pub struct Learner {
     /// `AdamW` step size after warm-up.
     pub learning_rate: f64,
-    /// What becomes of the step size after warm-up: it stays, or falls to 0 at the end of the run.
+    /// Schedule of the step size after warm-up: constant, or decreasing to 0 at the end of the run.
     pub lr_scheduler_type: LrScheduler,
     /// Optimizer passes over which the step size rises from 0.
     pub warmup_steps: u64,
-    /// Gradients are scaled down to this norm (over all parameters).
+    /// Maximum norm of the gradient over all parameters; larger gradients are scaled down.
     pub max_grad_norm: f64,
-    /// A group is set aside and sampled again where a log-probability that its worker recorded is more than so many nats away
-    /// from the learner's: see docs/guides/sampling.md. Applies to groups sampled by the policy version that their step trains, which
-    /// are all groups in synchronous mode. 0: no bound. No part of the run hash.
+    /// Maximum difference in nats between a log-probability recorded by the worker and the learner's; a group above it
+    /// is discarded and sampled again: see docs/guides/sampling.md. Applies to groups sampled by the policy version
+    /// that their step trains, which are all groups in synchronous mode. 0: no bound. Not part of the run hash.
     pub max_logprob_gap_nats: f64,
     /// Decay of the first moment.
     pub adam_beta1: f64,
     /// Decay of the second moment.
     pub adam_beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub adam_epsilon: f64,
     /// Decoupled weight decay; not applied to norms.
     pub weight_decay: f64,
-    /// Groups that go through the policy at once; memory against speed, never the result beyond rounding.
+    /// Groups per forward and backward pass. Trades memory for speed; changes results only by rounding.
     pub groups_per_micro_batch: u32,
-    /// Keep only the inputs of the layers and compute each layer again in backward (activation checkpointing): a third
-    /// more work, and a fraction of the memory.
+    /// Activation checkpointing: store only the inputs of the layers and recompute each layer in the backward pass.
+    /// Needs a third more computation and a fraction of the memory.
     pub recompute_layers: bool,
     /// Steps between checkpoints.
     pub checkpoint_every_steps: u64,
-    /// libtorch threads of a learner rank. Part of the result, as for workers.
+    /// libtorch threads of a learner rank. Changes results, as for workers.
     pub threads: u32,
 }
 
-/// The course of the step size after warm-up, by Transformers' names.
+/// Schedule of the step size after warm-up, with Transformers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LrScheduler {
-    /// It stays.
+    /// Constant.
     #[serde(alias = "constant_with_warmup")]
     Constant,
-    /// It falls evenly.
+    /// Linear decrease.
     Linear,
-    /// It falls along half a cosine.
+    /// Cosine decrease.
     Cosine,
 }
 
@@ -181,47 +182,47 @@ pub enum LrScheduler {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Evaluation {
-    /// Steps between evaluations; the first and the last version are always evaluated. 0: only those two.
+    /// Steps between evaluations; the first and the last version are always evaluated. 0 evaluates only those two.
     pub every_steps: u64,
-    /// Held-out users, from the first of test.tsv on; 0 for all.
+    /// Number of held-out users, from the start of test.tsv; 0 for all.
     pub users: u32,
-    /// Prompts a lease of an evaluation holds.
+    /// Prompts per evaluation lease.
     pub prompts_per_lease: u32,
-    /// Which of a held-out user's candidate lists is asked about, counted from 0: how much the negatives matter is seen by
-    /// several of them. See docs/guides/evaluation.md.
+    /// Index of the held-out users' candidate samples, from 0. Evaluating several samples shows how strongly results
+    /// depend on the sampled negatives. See docs/guides/evaluation.md.
     pub draw: u64,
-    /// Show the candidates in the reverse of the order they were drawn in: whoever ranks by items ranks as before.
+    /// Show the candidates in reverse order. A policy that ranks by content returns the same ranking.
     pub reversed: bool,
-    /// Keep what every held-out answer ranks in `answers/<version>.jsonl` of the run folder. Never changes results.
+    /// Record the ranking of every held-out answer in `answers/<version>.jsonl` of the run folder. Never changes
+    /// results.
     pub record_answers: bool,
     /// Sampling temperature; 0 for greedy decoding.
     pub temperature: f64,
-    /// Rank all candidates by the log-probability of being listed next, too, beside the generated ranking: see
-    /// docs/guides/likelihood.md.
+    /// Additionally rank all candidates by the log-probability of being listed next: see docs/guides/likelihood.md.
     pub likelihood: bool,
-    /// What that log-probability is conditioned on.
+    /// Reasoning that this log-probability is conditioned on.
     pub likelihood_reasoning: LikelihoodReasoning,
-    /// How the log-probabilities of an item's tokens make up the item's.
+    /// How the log-probabilities of an item's tokens are combined.
     pub likelihood_length: LikelihoodLength,
 }
 
-/// What candidates are scored after.
+/// The reasoning that candidate scores are conditioned on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LikelihoodReasoning {
-    /// The reasoning that was sampled; an empty one where it does not end.
+    /// The sampled reasoning; empty reasoning if the sampled one does not end.
     Sampled,
-    /// An empty think block, or none where none is required.
+    /// An empty think block, or no think block if none is required.
     None,
 }
 
-/// How the log-probabilities of tokens make up that of a text.
+/// How the log-probabilities of an item's tokens are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LikelihoodLength {
-    /// Their sum: that of the text.
+    /// Sum: the log-probability of the text.
     Sum,
-    /// Their mean: long texts are not at a disadvantage.
+    /// Mean, which does not penalise long texts.
     Mean,
 }
 
@@ -229,25 +230,27 @@ pub enum LikelihoodLength {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sft {
-    /// The training file of mixed grain to imitate, as `podium-curator mix` writes it. Absent: the demonstrations of the
-    /// data set, as `[demonstration]` says.
+    /// Training file with mixed-grained rows to imitate, as written by `podium-curator mix`. Without it: demonstrations
+    /// generated from the data set as configured in `[demonstration]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<PathBuf>,
-    /// Rows of that file with more tokens, prompt and completion together, are left out and reported; never cut.
+    /// Longest row of that file in tokens, prompt and completion together. Longer rows are skipped and reported, never
+    /// truncated.
     pub longest_tokens: usize,
-    /// Start from random weights of this seed, in the shape of the model's config.json. Absent: from the model's weights.
+    /// Seed of random initial weights in the shape of the model's config.json. Without it training starts from the
+    /// model's weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_seed: Option<u64>,
     /// Optimizer steps.
     pub steps: u64,
-    /// Demonstrations a step.
+    /// Demonstrations per step.
     pub batch_size: u32,
-    /// Demonstrations that go through the policy at once; memory against speed, never the result beyond rounding.
+    /// Demonstrations per forward and backward pass. Trades memory for speed; changes results only by rounding.
     pub micro_batch_size: u32,
-    /// The first so many steps imitate rankings of all candidates, which teaches copying from the prompt sooner; the
-    /// others rankings of `answer.list_length`.
+    /// Number of initial steps that imitate rankings of all candidates, which teaches copying from the prompt sooner.
+    /// Later steps imitate rankings of `answer.list_length` items.
     pub full_ranking_steps: u64,
-    /// `AdamW` step size after warm-up; it then falls to a tenth along a cosine.
+    /// `AdamW` step size after warm-up; it then decreases to a tenth along a cosine.
     pub learning_rate: f64,
     /// Steps over which the step size rises from 0.
     pub warmup_steps: u64,
@@ -259,40 +262,40 @@ pub struct Sft {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
-    /// Where the coordinator listens, host:port. Port 0 lets the system choose.
+    /// Address that the coordinator listens on, host:port. With port 0 the system chooses a port.
     pub listen: String,
-    /// Where workers and ranks find the coordinator, host:port. Without it: `listen`.
+    /// Address that workers and ranks connect to, host:port. Without it: `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
-    /// Where the coordinator serves its metrics and the list of all processes to scrape, host:port. Port 0 lets the system
-    /// choose.
+    /// Address on which the coordinator serves its metrics and the scrape targets of all processes, host:port. With
+    /// port 0 the system chooses a port.
     pub metrics_listen: String,
-    /// A worker says at least this often that it lives.
+    /// Longest interval between two heartbeats of a worker.
     pub heartbeat_interval_ms: u64,
-    /// A lease that is neither handed in nor kept alive for this long goes to somebody else.
+    /// A lease that is neither submitted nor renewed for this long is assigned to another worker.
     pub lease_deadline_ms: u64,
-    /// How long one call may take before it is tried again.
+    /// Timeout of one call, after which it is retried.
     pub request_timeout_ms: u64,
-    /// How long a worker or rank goes on trying to reach the coordinator before it gives up.
+    /// How long a worker or rank retries to reach the coordinator before it exits.
     pub reconnect_for_ms: u64,
-    /// A collective operation between learner ranks fails after this long, naming the rank that is missing.
+    /// Timeout of a collective operation between learner ranks; the error names the missing rank.
     pub collective_timeout_ms: u64,
-    /// What learner ranks sum gradients with: `nccl`, `tcp`, or `auto` (NCCL where every rank has a GPU and the library, else
-    /// TCP). The two add in different orders, so that results differ by rounding.
+    /// Backend that sums gradients between learner ranks: `nccl`, `tcp`, or `auto` (NCCL if every rank has a GPU and
+    /// the library, otherwise TCP). The backends add in different orders, so results differ by rounding.
     pub collective: CollectiveChoice,
     /// Largest message that is accepted or sent.
     pub max_message_bytes: u64,
 }
 
-/// What learner ranks sum gradients with.
+/// Backend that sums gradients between learner ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CollectiveChoice {
-    /// NCCL where every rank has a GPU and the library, else TCP.
+    /// NCCL if every rank has a GPU and the library, otherwise TCP.
     Auto,
-    /// NCCL, or no run.
+    /// NCCL; fails if it is not available.
     Nccl,
-    /// TCP, by way of the hosts' memory.
+    /// TCP, through host memory.
     Tcp,
 }
 
@@ -304,8 +307,8 @@ pub struct Launch {
     pub workers: u32,
     /// Learner ranks that the launcher starts.
     pub learner_ranks: u32,
-    /// Device of each worker: `cpu`, `cuda`, `cuda:1`, or `auto` (a GPU where there is one).
+    /// Device of each worker: `cpu`, `cuda`, `cuda:1`, or `auto` (a GPU if available).
     pub rollout_device: String,
-    /// Device of each learner rank, likewise.
+    /// Device of each learner rank, with the same values.
     pub learner_device: String,
 }

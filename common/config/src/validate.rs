@@ -1,4 +1,4 @@
-//! Ranges of single keys, and keys that have to go together.
+//! Checks ranges of single keys and constraints between keys.
 
 use std::fmt::Display;
 

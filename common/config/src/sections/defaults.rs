@@ -1,4 +1,4 @@
-//! What a run file that leaves a key out means.
+//! Default values of run file keys.
 
 use std::collections::BTreeMap;
 

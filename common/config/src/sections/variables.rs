@@ -1,4 +1,4 @@
-//! `model.template_variables`: values of TOML as chat templates know them.
+//! Converts `model.template_variables` from TOML to the values of chat templates.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize as _};
 use serde_json::Value;
 
-/// Reads variables by name.
+/// Deserialises template variables by name.
 pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
     let named = BTreeMap::<String, toml::Value>::deserialize(deserializer)?;
     let variable = |(name, value): (String, toml::Value)| match from_toml(&value) {
         Ok(value) => Ok((name, value)),
-        Err(what) => Err(D::Error::custom(format_args!("{name} is {what}: expected a finite number"))),
+        Err(number) => Err(D::Error::custom(format_args!("{name} is {number}: expected a finite number"))),
     };
     named.into_iter().map(variable).collect()
 }
 
-/// Dates reach a template as text; nan and infinite numbers are refused.
+/// Converts a value. Dates become text; the error is the text of a number that is not finite.
 fn from_toml(value: &toml::Value) -> Result<Value, String> {
     Ok(match value {
         toml::Value::Datetime(date) => date.to_string().into(),
