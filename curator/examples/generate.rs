@@ -1,4 +1,4 @@
-//! Large files of the shape of public data sets, to measure imports with: nothing in them means anything.
+//! Generates large files in the format of public data sets, to measure imports. Their content is random.
 //!
 //! ```text
 //! cargo run --release -p podium-curator --example generate -- microlens DIR   # 50,000 users, 19,220 items
@@ -63,7 +63,7 @@ fn movielens(folder: &Path) -> io::Result<()> {
     for rating in 0..RATINGS {
         let user = 1 + rating * USERS / RATINGS;
         let (item, stars) = (1 + popular(&mut stream, ITEMS), 1 + stream.below(10));
-        // Counting up keeps rows of a user and an item apart.
+        // Consecutive numbers keep pairs of user and item distinct.
         writeln!(ratings, "{user},{item},{}.{},{}", stars / 2, 5 * (stars % 2), 800_000_000 + rating * 20)?;
     }
     ratings.flush()?;
@@ -77,7 +77,7 @@ fn movielens(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A number below `n`, small ones far more often.
+/// Returns a number below `n`, with a strong preference for small ones.
 fn popular(stream: &mut Stream, n: u64) -> u64 {
     ((n as f64).powf(stream.uniform()) as u64 - 1).min(n - 1)
 }

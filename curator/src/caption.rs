@@ -1,7 +1,7 @@
-//! `podium-curator caption`: a picture becomes at most fifty words that do not name the title.
+//! `podium-curator caption`: describes pictures in at most fifty words without naming the title.
 //!
-//! The model sees the picture alone. What it may not say is checked here, since a caption that names the title would tell
-//! the policy nothing that the title does not.
+//! The model sees only the picture. Captions are validated here, since a caption that names the title would add no
+//! information to it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,11 +21,11 @@ use crate::session::{self, Outcome, Question};
 use crate::source;
 use crate::wording;
 
-/// Longest caption, in words.
+/// Maximum length of a caption in words.
 const MOST_WORDS: usize = 50;
-/// As many files that are no pictures are shown.
+/// Number of unusable files that are listed.
 const SHOWN: usize = 20;
-/// Room for a caption, and for some thinking before it.
+/// Token budget of a caption with some reasoning before it.
 const MAX_TOKENS: u64 = 1024;
 
 const INSTRUCTION: &str = "Describe this picture in at most 50 words: what is to be seen, its style, mood and colours, \
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     source: source::Arguments,
     #[command(flatten)]
     session: session::Arguments,
-    /// Folder of the pictures; images in the data folder otherwise.
+    /// Folder of the pictures. Default: images in the data folder.
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
 }
@@ -50,14 +50,14 @@ impl Arguments {
         let catalogue = &source.dataset.catalogue;
         let folder = self.images.clone().unwrap_or_else(|| source.folder.join("images"));
         let pictures = Pictures::list(&folder, catalogue)?;
-        for (path, oddity) in pictures.odd.iter().take(SHOWN) {
-            output_line!("left aside: {}: {oddity}", path.display());
+        for (path, reason) in pictures.skipped.iter().take(SHOWN) {
+            output_line!("skipped: {}: {reason}", path.display());
         }
         output_line!(
-            "{} pictures of {} items, {} files left aside, {} items without a picture",
+            "{} pictures of {} items, {} files skipped, {} items without a picture",
             pictures.of_items.len(),
             catalogue.len(),
-            pictures.odd.len(),
+            pictures.skipped.len(),
             catalogue.len() - pictures.of_items.len(),
         );
         let session = self.session.session("caption", &source.folder, MAX_TOKENS)?;
@@ -83,7 +83,7 @@ impl Arguments {
                 any |= caption.is_some_and(|caption| enter(&mut entries, *item, title(*item), &caption));
             }
             if any {
-                // In the order of their numbers, as the importer writes them; what is no item comes last.
+                // Sorted by item number, as the importer writes them; other entries come last.
                 let mut sorted: Vec<_> = entries.into_iter().collect();
                 sorted.sort_by_key(|(key, _)| key.parse::<u64>().unwrap_or(u64::MAX));
                 let text = format!("{:#}\n", Value::Object(sorted.into_iter().collect()));
@@ -94,17 +94,17 @@ impl Arguments {
     }
 }
 
-/// What the captions file holds; nothing where there is none yet.
+/// Reads the captions file; empty if it does not exist.
 fn entries(path: &Path) -> anyhow::Result<Map<String, Value>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Map::new()),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         Ok(bytes) => serde_json::from_slice(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes))
-            .with_context(|| format!("{}: expected a JSON object with an entry an item", path.display())),
+            .with_context(|| format!("{}: expected a JSON object with one entry per item", path.display())),
     }
 }
 
-/// Puts a caption into the item's entry, whose other fields stay. Whether it is another than before.
+/// Sets the caption in the item's entry and preserves its other fields. Returns whether the entry changed.
 fn enter(entries: &mut Map<String, Value>, item: ItemId, title: &str, caption: &str) -> bool {
     let entry = entries.entry(item.0.to_string()).or_insert(Value::Null);
     if let Value::Object(fields) = entry {
@@ -115,7 +115,7 @@ fn enter(entries: &mut Map<String, Value>, item: ItemId, title: &str, caption: &
     true
 }
 
-/// Takes a caption that keeps the rules, or says which one it breaks.
+/// Validates a caption; the error is the violated rule.
 fn caption(answer: &str, title: &str) -> Result<String, String> {
     let caption = answer.split_whitespace().collect::<Vec<_>>().join(" ");
     let count = wording::count(&caption);
@@ -135,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn captions_are_short_and_do_not_name_the_title() {
+    fn captions_are_validated() {
         assert_eq!(caption(" a cat\n on a mat ", "Dogs").unwrap(), "a cat on a mat");
         assert_eq!(caption("", "Dogs"), Err("it is empty".to_owned()));
         assert!(caption(&"word ".repeat(50), "Dogs").is_ok());
         assert!(caption(&"word ".repeat(51), "Dogs").unwrap_err().contains("51 words"));
         assert!(caption("The Night Train at noon", "Night Train").unwrap_err().contains("title"));
         assert!(caption("海报上写着卧虎藏龙", "卧虎藏龙").unwrap_err().contains("title"));
-        // Fifty words and a hundred, in scripts that put no spaces between them.
+        // Texts of fifty and of a hundred words, in scripts without spaces.
         for sentence in ["黑色的猫和红色的狗", "黒い猫と赤い犬が", "แมวสีดำและหมาสีแดง"]
         {
             let words = wording::count(sentence);

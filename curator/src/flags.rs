@@ -1,12 +1,12 @@
-//! Values that flags of several commands take. What a flag means is its command's business.
+//! Value parsers of flags shared by several commands.
 
-/// A number other than infinity and NaN.
+/// Parses a number other than infinity and NaN.
 pub(crate) fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| "expected a finite number".to_owned())
 }
 
-/// A number from 0 to 1.
+/// Parses a number from 0 to 1.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_compares_with_nothing_is_no_number() {
+    fn nan_is_rejected() {
         for text in ["nan", "NaN", "-nan", "inf", "-inf", "infinity", "1e999", "", "one"] {
             assert!(finite(text).is_err(), "{text}");
             assert!(share(text).is_err(), "{text}");

@@ -1,8 +1,8 @@
-//! The last look at a request before it is sent: nothing in it may say which item is the target.
+//! Final check of a request before it is sent: it must not reveal the target.
 //!
-//! Requests are made of a user's history, which ends before the target; the target is no argument of the functions that
-//! write them. This check is for what could undo that: a history that says more than it should, or a draft that was
-//! written by somebody who knew the answer.
+//! Requests are built from a user's history, which ends before the target; the functions that write them do not receive
+//! the target. This check covers other leaks: a history with additional data, or a draft written with knowledge of the
+//! target.
 
 use podium_recsys::{Item, ItemId, UserId};
 
@@ -10,17 +10,17 @@ use crate::endpoint::Message;
 use crate::naming::names;
 use crate::wording::{folded, says};
 
-/// A request that gives the target away.
+/// A request that reveals the target.
 #[derive(Debug, thiserror::Error)]
-#[error("the request for {user} would hold the {what} of {target}, which is the target: it was not sent")]
+#[error("the request for {user} would contain the {what} of {target}, which is the target: it was not sent")]
 pub(crate) struct Error {
     user: UserId,
     target: ItemId,
     what: &'static str,
 }
 
-/// Checks a request about `user`. What `told` says anyway (records of the history, instructions) is not the target's
-/// alone.
+/// Checks a request about `user`. Text that also occurs in `told` (records of the history, instructions) is not
+/// specific to the target.
 pub(crate) fn check(user: UserId, target: &Item, messages: &[Message], told: &[&str]) -> Result<(), Error> {
     let request: Vec<String> = messages.iter().map(Message::words).collect();
     let gives_away = |found: &dyn Fn(&str) -> bool| {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_target_alone_says_is_a_leak() {
+    fn only_text_specific_to_the_target_is_a_leak() {
         let target = Item {
             id: ItemId(7),
             title: "Night Train".to_owned(),
@@ -66,12 +66,12 @@ mod tests {
         assert!(check("1. [ITEM_3] The Night Train", &["The Night Train"]).is_ok());
         assert!(
             check("1. [ITEM_3] The Night–Train", &["THE NIGHT TRAIN"]).is_ok(),
-            "told in other characters"
+            "given in other characters"
         );
     }
 
     #[test]
-    fn leaks_are_found_in_every_script_and_form() {
+    fn leaks_are_found_in_every_script_and_spelling() {
         let target = |title: &str, caption: &str| Item {
             id: ItemId(7),
             title: title.to_owned(),

@@ -1,6 +1,6 @@
-//! The offline side: makes the data folders that runs read. It never talks to a coordinator.
+//! Offline data preparation: creates the data folders of runs. Does not connect to a coordinator.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic if the output is closed: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod assess;
@@ -35,7 +35,7 @@ use podium_service::startup::{self, Threads};
 use podium_service::{logs, output};
 use podium_tokenizer::word_level;
 
-/// Makes data sets for Podium.
+/// Prepares data sets for Podium.
 #[derive(Debug, Parser)]
 #[command(name = "podium-curator", version)]
 struct Cli {
@@ -45,9 +45,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Writes the embedded data set and its tokenizer as files: to look at, or as a pattern for your own.
+    /// Write the embedded data set and its tokenizer as files, for inspection or as a template for custom data.
     Embedded {
-        /// Folder to write into; it is made where it is missing.
+        /// Output folder; created if necessary.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// Run file whose `[world]` the data set is of, such as run.toml in the folder of a demo [default: the defaults].
@@ -57,25 +57,25 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Makes a data set of public files or of logs of your own.
+    /// Import a data set from public files or custom logs.
     Import(import::Arguments),
-    /// A tokenizer with one token an item, and the shape of a small policy to be trained from random weights.
+    /// Write a tokenizer with one token per item and the configuration of a small policy to train from random weights.
     Vocabulary(vocabulary::Arguments),
-    /// How well rankers without a policy do on a data set: random, popularity and item-kNN.
+    /// Evaluate rankers without a policy on a data set: random, popularity and item-kNN.
     Baselines(baselines::Arguments),
-    /// How long the prompts of a run file are, and what was shortened in them.
+    /// Measure the lengths of a run file's prompts and their shortening.
     Prompts(prompts::Arguments),
-    /// Describes the pictures of items in at most fifty words, by asking a model.
+    /// Describe the pictures of items in at most fifty words with a model.
     Caption(caption::Arguments),
-    /// Reasons about what training users want next, by asking a model that sees their pictures or captions.
+    /// Generate reasoning about training users with a model that sees their pictures or captions.
     Reason(reasoning::reason::Arguments),
-    /// Has a reasoning model rewrite that reasoning from captions alone.
+    /// Rewrite that reasoning from captions only with a reasoning model.
     Refine(reasoning::refine::Arguments),
-    /// Measures how far reasoning can be trusted, by asking a judge who does not know the target.
+    /// Compute the confidence in reasoning with a judge that does not know the target.
     Assess(assess::Arguments),
-    /// Writes a training file in which a share of the users reason and the rest answer plainly.
+    /// Write a mixed-grained training file in which a fraction of the completions contains reasoning.
     Mix(mix::Arguments),
-    /// Looks for leaks, repetitions and malformed rows in what a policy is trained on.
+    /// Check training texts for leaks, repetitions and malformed rows.
     Check(check::Arguments),
 }
 
@@ -112,14 +112,14 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Writes the embedded data set, and never over another one.
+/// Writes the embedded data set unless the folder contains another one.
 fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
     anyhow::ensure!(
         !out.join("train.tsv").exists() || out.join(synthetic::WORLD_FILE).exists(),
-        "{} holds another data set: expected a new folder, or one that this command wrote",
+        "{} contains another data set: expected a new folder, or one written by this command",
         out.display()
     );
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     synthetic::write_data(world, out)?;
     word_level::write(word_level::tokens(synthetic::words(world)?), out)?;
     tracing::info!(
@@ -132,13 +132,13 @@ fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what a command has to say.
+/// Prints the report of a command.
 fn told<E: Into<anyhow::Error>>(report: Result<impl Display, E>) -> anyhow::Result<ExitCode> {
     output!("{}", report.map_err(Into::into)?);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs what asks an endpoint.
+/// Runs a command that uses an endpoint.
 fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     startup::runtime(Threads::EveryCore)?.block_on(work)
 }

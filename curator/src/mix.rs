@@ -1,8 +1,8 @@
-//! `podium-curator mix`: the training file of mixed grain. Most users are answered plainly; the stated share carries
-//! reasoning of high confidence as part of the completion to imitate.
+//! `podium-curator mix`: writes the mixed-grained training file. Most completions contain only an answer; the
+//! configured fraction also contains reasoning with high confidence.
 //!
-//! Prompts and completions are those of [`Task`]: the template and the form that rollouts and evaluation use. Which users
-//! carry reasoning is drawn with the seed and keyed by user, so that it depends on no order.
+//! Prompts and completions come from [`Task`], with the template and format of rollouts and evaluation. The users with
+//! reasoning are sampled with the seed and keyed by user, independent of any order.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,73 +21,73 @@ use crate::flags;
 use crate::reasoning::users;
 use crate::source::{self, Source};
 
-/// Ending of the training file.
+/// Suffix of the training file.
 pub(crate) const MIXED: &str = "mixed.jsonl";
 
-/// Why there is no training file.
+/// An error of the command.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// Plain answers would be malformed.
+    /// Answers without reasoning would be malformed.
     #[error(
         "answer.require_thinking is true, so that a plain answer would be malformed: expected \
          answer.require_thinking = false, in this and every later stage"
     )]
     ThinkingRequired,
-    /// Reasoned answers would go on from a think block that is closed.
+    /// Completions with reasoning would continue a closed think block.
     #[error(
         "the chat template of model.path closes the think block in the prompt, so that completions cannot reason: expected \
          --share 0, or a template (model.enable_thinking) that leaves the block to the completion"
     )]
     ThinkingIsOver,
-    /// Too little reasoning is good enough.
+    /// Too few users have reasoning with sufficient confidence.
     #[error(
-        "a share of {share} asks for the reasoning of {wanted} of {users} users, and {found} have reasoning with a \
+        "a share of {share} requires reasoning of {wanted} of {users} users, and {found} have reasoning with a \
          confidence of at least {threshold}: lower --threshold or --share, or reason about more users"
     )]
     TooFew {
-        /// The share.
+        /// The requested fraction.
         share: f64,
-        /// How many users that is.
+        /// Required number of users.
         wanted: usize,
-        /// How many training users there are.
+        /// Number of training users.
         users: usize,
-        /// How many have reasoning that is good enough.
+        /// Number of users with sufficient confidence.
         found: usize,
         /// The threshold.
         threshold: f64,
     },
 }
 
-/// Where reasoning goes.
+/// Placement of the reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Placement {
-    /// Into the completion, to be imitated.
+    /// In the completion, to be imitated.
     Completion,
-    /// Into the prompt, as the released code of MLLMRec-R1 has it. THIS LEAKS; it is for reproducing that code alone.
+    /// In the prompt, as in the released code of MLLMRec-R1. THIS LEAKS; only for reproducing that code.
     Prompt,
 }
 
-/// Writes the training file of mixed grain.
+/// Writes the mixed-grained training file.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
-    /// Share of the training users whose reasoning is shown.
+    /// Fraction of the training users whose reasoning is included.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = flags::share)]
     share: f64,
-    /// Least confidence of reasoning that is shown.
+    /// Minimum confidence of included reasoning.
     #[arg(long, value_name = "C", default_value_t = 0.5, value_parser = flags::finite)]
     threshold: f64,
-    /// Epochs to write; each shows every user once, with candidates drawn anew.
+    /// Epochs to write; each contains every user once, with new candidates.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     epochs: u64,
-    /// Where the reasoning goes.
+    /// Placement of the reasoning.
     #[arg(long, value_enum, default_value_t = Placement::Completion)]
     placement: Placement,
-    /// The scores; those in the data folder otherwise.
+    /// The scores. Default: the file in the data folder.
     #[arg(long, value_name = "FILE")]
     assessment: Option<PathBuf>,
-    /// The file to write; in the data folder otherwise.
+    /// The output file. Default: a file in the data folder.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -107,7 +107,7 @@ impl Arguments {
         let output = self.out.clone().unwrap_or_else(|| source.file(MIXED));
         if self.placement == Placement::Prompt {
             tracing::warn!(
-                "--placement prompt puts reasoning into prompts: it leaks, and what is trained on it cannot be judged by \
+                "--placement prompt puts reasoning into prompts: it leaks, and a policy trained on it cannot be evaluated with \
                  prompts that have none"
             );
         }
@@ -136,7 +136,7 @@ impl Arguments {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The reasoning that is shown: the share's number of users, drawn from those whose reasoning is good enough.
+    /// Selects the reasoning: the required number of users, sampled from those with sufficient confidence.
     fn reasoning(&self, source: &Source) -> anyhow::Result<BTreeMap<UserId, String>> {
         let users = source.dataset.train.len();
         let wanted = (self.share * users as f64).round() as usize;
@@ -150,7 +150,7 @@ impl Arguments {
             .filter(|row| row.score.confidence >= self.threshold)
             .map(|row| (row.user_id, row.reasoning))
             .collect();
-        // Held-out users are not among these, whatever the file of scores says.
+        // Held-out users are excluded even if the file of scores contains them.
         let mut found: Vec<(u64, UserId)> = users::training(&source.dataset, None, source.seed())
             .into_iter()
             .filter(|user| assessed.contains_key(&user.id))

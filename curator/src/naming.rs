@@ -1,12 +1,12 @@
-//! Whether a text names a title.
+//! Detects whether a text names a title.
 
 use std::ops::Range;
 
 use crate::wording::{Plain, Unit, fold, is_hangul, is_katakana};
 
-/// Articles that do not belong to a title that they begin.
+/// Articles that are ignored at the beginning of a title.
 const ARTICLES: [&str; 3] = ["the", "a", "an"];
-/// Further articles that catalogues move to the end behind a comma: `Haine, La`.
+/// Further articles that catalogues move to the end after a comma: `Haine, La`.
 const MOVED_ARTICLES: [&str; 20] = [
     "a", "an", "das", "de", "den", "der", "det", "die", "een", "ein", "eine", "el", "gli", "il", "l", "la",
     "las", "le", "les", "lo",
@@ -40,20 +40,20 @@ const PARTICLES: [&str; 26] = [
     "처럼",
     "한테",
 ];
-/// A single word in capitals names a title from this length on: shorter ones are mostly abbreviations.
+/// Minimum length of a single word in capitals that names a title; shorter ones are mostly abbreviations.
 const SHORTEST_CAPITALS: usize = 3;
 
-/// Whether `text` names `title`: all words of the title stand in it one after the other, whatever the case, the accents,
-/// the punctuation and the form of the characters. A year in brackets at the end and an article do not belong to the title.
+/// Whether `text` names `title`: it contains all words of the title consecutively, independent of case, accents,
+/// punctuation and character forms. A year in brackets at the end and an article are not part of the title.
 ///
-/// Where a title is a single word, its case has to be that of the title too, or all capitals, since most such words mean
-/// something else in lower case. A title of a script without spaces is found inside a text without them; if it is a single
-/// word of the dictionary, a word of the text has to begin and to end where it does.
+/// A title of a single word also has to match in case, or be in all capitals, since most such words have another
+/// meaning in lower case. A title in a script without spaces is found inside a text without them; if it is a single
+/// dictionary word, it has to match word boundaries of the text.
 pub(crate) fn names(text: &str, title: &str) -> bool {
     let title = Title::of(title);
     let text = Plain::new(text);
     let Some(last) = title.words.last() else {
-        // A title of symbols alone.
+        // A title of symbols only.
         return !title.plain.text().is_empty() && text.text().contains(title.plain.text());
     };
     let units = text.units();
@@ -81,11 +81,11 @@ pub(crate) fn names(text: &str, title: &str) -> bool {
     spans.next().is_some()
 }
 
-/// A title taken apart.
+/// A parsed title.
 struct Title {
     plain: Plain,
     units: Vec<Unit>,
-    /// The units, folded.
+    /// The words, case-folded.
     words: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ impl Title {
     }
 }
 
-/// Whether a word of the text is the title's last one with an ending that belongs to the sentence.
+/// Whether a word of the text is the title's last word with an inflection ending.
 fn is_inflected(found: &str, last: &str) -> bool {
     found.strip_prefix(last).is_some_and(|ending| ending == "'s") || is_with_particle(found, last)
 }
@@ -129,7 +129,7 @@ fn is_capitals(word: &str) -> bool {
     word.chars().count() >= SHORTEST_CAPITALS && !word.chars().any(char::is_lowercase)
 }
 
-/// Whether words of the text begin and end where the span does, and no run of Katakana goes on beyond it.
+/// Whether the span matches word boundaries of the text and no run of Katakana continues beyond it.
 fn is_apart(text: &str, boundaries: &[usize], span: &Range<usize>) -> bool {
     let boundary = |at: usize| boundaries.binary_search(&at).is_ok();
     let katakana = |letter: Option<char>| letter.is_some_and(is_katakana);

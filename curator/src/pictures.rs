@@ -1,6 +1,6 @@
 //! The pictures of items: `images/<item>.jpg`, `.png` or `.webp`.
 //!
-//! What a file is, is decided by its content. Files that are no picture of an item are reported, never guessed at.
+//! The type of a file is determined by its content. Files that are not an item's picture are reported.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,43 +12,43 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use podium_recsys::{Catalogue, ItemId};
 
-/// No picture is larger; an endpoint would not take it.
+/// Maximum size of a picture; endpoints reject larger ones.
 const LARGEST_BYTES: u64 = 20 << 20;
 
-/// Why pictures cannot be listed or shown.
+/// An error while listing or reading pictures.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("cannot read {}", .path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// The file is no longer what it was.
+    /// The file has changed since it was listed.
     #[error("{} is no longer a picture", .0.display())]
     Changed(PathBuf),
 }
 
-/// Why a file is left aside.
+/// Reason why a file is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Oddity {
-    /// Not named by an item's number and jpg, jpeg, png or webp.
+pub(crate) enum SkipReason {
+    /// The name is not an item's number with the extension jpg, jpeg, png or webp.
     Name,
     /// Its item is not in the titles file.
     UnknownItem,
-    /// It cannot be read, or is a link to nothing.
+    /// It cannot be read, or is a dangling link.
     Unreadable,
-    /// Neither JPEG nor PNG nor WebP, whatever its name says.
+    /// The content is neither JPEG nor PNG nor WebP.
     NotAPicture,
     /// Too large to send.
     TooLarge,
-    /// Its item has a picture already.
+    /// Its item already has a picture.
     SecondPicture,
 }
 
-impl fmt::Display for Oddity {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => f.write_str("not named <item>.jpg, .jpeg, .png or .webp"),
@@ -66,8 +66,8 @@ impl fmt::Display for Oddity {
 pub(crate) struct Pictures {
     /// The picture of each item that has one.
     pub(crate) of_items: BTreeMap<ItemId, PathBuf>,
-    /// Files left aside, in order of name.
-    pub(crate) odd: Vec<(PathBuf, Oddity)>,
+    /// Skipped files, in order of name.
+    pub(crate) skipped: Vec<(PathBuf, SkipReason)>,
 }
 
 impl Pictures {
@@ -84,50 +84,50 @@ impl Pictures {
                 Ok(item) => {
                     pictures.of_items.insert(item, path);
                 }
-                Err(oddity) => pictures.odd.push((path, oddity)),
+                Err(reason) => pictures.skipped.push((path, reason)),
             }
         }
         Ok(pictures)
     }
 
-    fn item(&self, path: &Path, catalogue: &Catalogue) -> Result<ItemId, Oddity> {
+    fn item(&self, path: &Path, catalogue: &Catalogue) -> Result<ItemId, SkipReason> {
         let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
         let extension = part(path.extension()).unwrap_or_default().to_ascii_lowercase();
         let item = part(path.file_stem()).and_then(|stem| stem.parse::<ItemId>().ok());
         let Some(item) = item.filter(|_| ["jpg", "jpeg", "png", "webp"].contains(&extension.as_str())) else {
-            return Err(Oddity::Name);
+            return Err(SkipReason::Name);
         };
         if !catalogue.contains(item) {
-            return Err(Oddity::UnknownItem);
+            return Err(SkipReason::UnknownItem);
         }
-        let unreadable = |_: io::Error| Oddity::Unreadable;
+        let unreadable = |_: io::Error| SkipReason::Unreadable;
         let metadata = fs::metadata(path).map_err(unreadable)?;
-        // Opening a pipe would wait for whoever writes.
+        // Opening a pipe would wait for a writer.
         if !metadata.is_file() {
-            return Err(Oddity::NotAPicture);
+            return Err(SkipReason::NotAPicture);
         }
         let mut start = Vec::new();
         File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(unreadable)?;
         if media_type(&start).is_none() {
-            Err(Oddity::NotAPicture)
+            Err(SkipReason::NotAPicture)
         } else if metadata.len() > LARGEST_BYTES {
-            Err(Oddity::TooLarge)
+            Err(SkipReason::TooLarge)
         } else if self.of_items.contains_key(&item) {
-            Err(Oddity::SecondPicture)
+            Err(SkipReason::SecondPicture)
         } else {
             Ok(item)
         }
     }
 }
 
-/// A picture as a `data:` address.
+/// Returns a picture as a `data:` URL.
 pub(crate) fn address(path: &Path) -> Result<String, Error> {
     let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let media_type = media_type(&bytes).ok_or_else(|| Error::Changed(path.to_owned()))?;
     Ok(format!("data:{media_type};base64,{}", STANDARD.encode(bytes)))
 }
 
-/// What a file is by its first bytes.
+/// Returns the media type of a file by its first bytes.
 fn media_type(start: &[u8]) -> Option<&'static str> {
     if start.starts_with(b"\xFF\xD8\xFF") {
         Some("image/jpeg")
@@ -147,19 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_picture_of_an_item_is_left_aside() {
+    fn files_that_are_no_item_pictures_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let png = b"\x89PNG\r\n\x1A\nrest";
-        let files: [(&str, &[u8], Option<Oddity>); 9] = [
+        let files: [(&str, &[u8], Option<SkipReason>); 9] = [
             ("1.png", png, None),
             ("2.JPG", b"\xFF\xD8\xFF\xE0rest", None),
             ("3.webp", b"RIFF\0\0\0\0WEBPVP8 ", None),
-            ("1.webp", b"RIFF\0\0\0\0WEBPVP8 ", Some(Oddity::SecondPicture)),
-            ("4.png", b"<html>not found</html>", Some(Oddity::NotAPicture)),
-            ("5.png", b"", Some(Oddity::NotAPicture)),
-            ("9.png", png, Some(Oddity::UnknownItem)),
-            ("01.png", png, Some(Oddity::Name)),
-            ("Thumbs.db", png, Some(Oddity::Name)),
+            ("1.webp", b"RIFF\0\0\0\0WEBPVP8 ", Some(SkipReason::SecondPicture)),
+            ("4.png", b"<html>not found</html>", Some(SkipReason::NotAPicture)),
+            ("5.png", b"", Some(SkipReason::NotAPicture)),
+            ("9.png", png, Some(SkipReason::UnknownItem)),
+            ("01.png", png, Some(SkipReason::Name)),
+            ("Thumbs.db", png, Some(SkipReason::Name)),
         ];
         for (name, bytes, _) in &files {
             fs::write(folder.path().join(name), bytes).unwrap();
@@ -168,8 +168,11 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", path("6.png")).unwrap();
         nix::unistd::mkfifo(&path("7.png"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::create_dir(path("8.png")).unwrap();
-        let odd =
-            [("6.png", Oddity::Unreadable), ("7.png", Oddity::NotAPicture), ("8.png", Oddity::NotAPicture)];
+        let odd = [
+            ("6.png", SkipReason::Unreadable),
+            ("7.png", SkipReason::NotAPicture),
+            ("8.png", SkipReason::NotAPicture),
+        ];
         let catalogue = Catalogue::new((1..=8).map(|id| Item {
             id: ItemId(id),
             title: "Title".to_owned(),
@@ -178,11 +181,11 @@ mod tests {
         }));
         let pictures = Pictures::list(folder.path(), &catalogue).unwrap();
         assert_eq!(pictures.of_items.keys().copied().collect::<Vec<_>>(), [1, 2, 3].map(ItemId));
-        let odd = odd.map(|(name, oddity)| (name, Some(oddity)));
-        for (name, oddity) in files.map(|(name, _, oddity)| (name, oddity)).into_iter().chain(odd) {
+        let odd = odd.map(|(name, reason)| (name, Some(reason)));
+        for (name, reason) in files.map(|(name, _, reason)| (name, reason)).into_iter().chain(odd) {
             let path = path(name);
-            let found = pictures.odd.iter().find(|(odd, _)| *odd == path).map(|(_, oddity)| *oddity);
-            assert_eq!(found, oddity, "{name}");
+            let found = pictures.skipped.iter().find(|(odd, _)| *odd == path).map(|(_, reason)| *reason);
+            assert_eq!(found, reason, "{name}");
         }
         let shown = address(&pictures.of_items[&ItemId(2)]).unwrap();
         assert_eq!(shown, "data:image/jpeg;base64,/9j/4HJlc3Q=");

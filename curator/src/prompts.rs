@@ -1,7 +1,7 @@
-//! `podium-curator prompts`: how long a run's prompts are, and what was shortened so that they fit.
+//! `podium-curator prompts`: measures the lengths of a run's prompts and their shortening.
 //!
-//! The prompts are those of the run: its template, its candidates, its budget. They are counted in tokens where a
-//! tokenizer is at hand, chat template included, and in characters otherwise.
+//! The prompts use the template, candidates and budget of the run. They are measured in tokens with the chat template
+//! if a tokenizer is available, and otherwise in characters.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,30 +20,30 @@ use podium_tokenizer::{Chat, Variables};
 
 use crate::spread::Spread;
 
-/// How many too long prompts are named.
+/// Number of prompts over the budget that are listed.
 const NAMED: usize = 5;
 
-/// What to measure.
+/// Arguments of the command.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The run file.
     #[arg(value_name = "RUN.toml")]
     run_file: PathBuf,
-    /// Change a key of the run file: section.key=value.
+    /// Set a key of the run file: section.key=value.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<Override>,
-    /// Folder of the tokenizer to count by; the run file's model.path otherwise, and characters without either.
+    /// Folder of the tokenizer. Default: model.path of the run file; without either, lengths are in characters.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// Look at so many users of each file.
+    /// Number of users of each file.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     users: usize,
-    /// Show the first so many prompts of each file.
+    /// Show the first prompts of each file, up to this many.
     #[arg(long, value_name = "N", default_value_t = 0)]
     show: usize,
 }
 
-/// Why there is nothing to measure.
+/// An error of the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The run file cannot be used.
@@ -52,7 +52,7 @@ pub(crate) enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
-    /// The embedded data set cannot be made.
+    /// The embedded data set cannot be generated.
     #[error(transparent)]
     World(#[from] synthetic::Error),
     /// The tokenizer cannot be read.
@@ -79,13 +79,13 @@ struct Prompts {
     history_shortened: usize,
     history_items_left_out: usize,
     titles_cut: usize,
-    /// How far the think block is at the end of the prompts.
+    /// States of the think block at the end of the prompts.
     thinking: BTreeSet<&'static str>,
     too_long: Vec<String>,
     shown: Vec<String>,
 }
 
-/// Writes the prompts of training's first epoch and of evaluation, and measures them.
+/// Writes and measures the prompts of training's first epoch and of evaluation.
 pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
     let file = RunFile::load(&arguments.run_file, &arguments.overrides)?;
     let base = arguments.run_file.parent().unwrap_or(Path::new(""));
@@ -114,14 +114,14 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
     Ok(Report { unit, files: [training, held_out] })
 }
 
-/// The tokenizer and the chat template of the policy in `folder`.
+/// Loads the tokenizer and the chat template of the policy in `folder`.
 pub(crate) fn chat(folder: &Path, file: &RunFile) -> Result<Arc<Chat>, podium_tokenizer::Error> {
     let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
     Ok(Arc::new(Chat::load(folder, variables)?))
 }
 
-/// The task with a policy's tokenizer and chat template, which count the tokens of prompts and may open or close the think
-/// block.
+/// Returns the task with a policy's tokenizer and chat template, which count tokens and determine the state of the
+/// think block.
 pub(crate) fn rendered(task: Task, chat: &Arc<Chat>) -> Task {
     let (lengths, ends) = (chat.clone(), chat.clone());
     task.measured_with(Arc::new(move |prompt| Ok(lengths.length(prompt.messages())?)))
@@ -179,18 +179,18 @@ impl fmt::Display for Report {
             writeln!(f, "{} prompts: {written}, in {}", prompts.file, self.unit)?;
             writeln!(f, "  lengths                   {}", Spread::of(prompts.lengths.clone()))?;
             writeln!(f, "  captions shortened        {}", prompts.captions_shortened)?;
-            writeln!(f, "  captions left out         {}", prompts.captions_left_out)?;
+            writeln!(f, "  captions omitted          {}", prompts.captions_left_out)?;
             writeln!(
                 f,
-                "  oldest history left out   {} ({} items)",
+                "  oldest history omitted    {} ({} items)",
                 prompts.history_shortened, prompts.history_items_left_out
             )?;
-            writeln!(f, "  titles cut                {}", prompts.titles_cut)?;
+            writeln!(f, "  titles truncated          {}", prompts.titles_cut)?;
             if prompts.thinking.iter().any(|name| *name != ThinkingStart::Absent.name()) {
                 let names: Vec<&str> = prompts.thinking.iter().copied().collect();
                 writeln!(f, "  think block in the prompt {}", names.join(", "))?;
             }
-            writeln!(f, "  too long whatever is left out  {}", prompts.too_long.len())?;
+            writeln!(f, "  over the budget           {}", prompts.too_long.len())?;
             for error in prompts.too_long.iter().take(NAMED) {
                 writeln!(f, "    {error}")?;
             }

@@ -1,4 +1,4 @@
-//! The data set that a command works on: a run file's, or a folder's.
+//! The data set of a command, from a run file or a folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use podium_recsys::{Dataset, Task, completion, dataset, task};
 
 use crate::prompts;
 
-/// Why there is nothing to work on.
+/// An error while loading the data set.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The run file cannot be used.
     #[error(transparent)]
     RunFile(#[from] podium_config::Error),
-    /// Neither flag nor key says where the data is.
+    /// Neither a flag nor a key names the data set.
     #[error("there is no data set: expected --data DIR, or a run file with data.dir")]
     NoData,
     /// The data set cannot be read.
@@ -30,21 +30,21 @@ pub(crate) enum Error {
     Task(#[from] task::Error),
 }
 
-/// Which data set, and how its prompts are written.
+/// Arguments that select the data set and its prompts.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
-    /// The run file whose data, prompts and answers count; the defaults otherwise.
+    /// Run file with the data, prompts and answers. Default: the default configuration.
     #[arg(long, value_name = "FILE")]
     run_file: Option<PathBuf>,
-    /// Folder of the data set; the run file's data.dir otherwise.
+    /// Folder of the data set. Default: data.dir of the run file.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Sets a key of the run file; can be repeated.
+    /// Set a key of the run file; can be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<Override>,
 }
 
-/// A data set and where it lies.
+/// A data set and its location.
 #[derive(Debug)]
 pub(crate) struct Source {
     /// Its folder.
@@ -56,7 +56,7 @@ pub(crate) struct Source {
 }
 
 impl Arguments {
-    /// Reads the data set, and says what was left out.
+    /// Loads the data set and logs skipped rows.
     pub(crate) fn load(&self) -> Result<Source, Error> {
         let mut file = match &self.run_file {
             Some(path) => RunFile::load(path, &self.overrides)?,
@@ -79,15 +79,15 @@ impl Arguments {
 }
 
 impl Source {
-    /// The file of the data set with this ending: `<folder>/<name>_<ending>`.
+    /// Returns the file of the data set with this suffix: `<folder>/<name>_<ending>`.
     pub(crate) fn file(&self, ending: &str) -> PathBuf {
         self.folder.join(format!("{}_{ending}", self.dataset.name))
     }
 
-    /// The ranking task of the run file over `dataset`.
+    /// Returns the ranking task of the run file over `dataset`.
     pub(crate) fn task(&self, dataset: Dataset) -> Result<Task, Error> {
         let task = Task::new(dataset, &self.file.task(), self.file.run.seed, &self.base)?;
-        // Prompts are cut to `prompt.max_tokens` as the policy counts them.
+        // Prompts are shortened to `prompt.max_tokens` of the policy's tokenizer.
         Ok(match (&self.file.model.path, self.file.prompt.max_tokens) {
             (Some(folder), Some(_)) => {
                 let chat = prompts::chat(folder, &self.file)?;
@@ -97,7 +97,7 @@ impl Source {
         })
     }
 
-    /// The same with what the policy's chat template opens or closes of the think block, where the policy is at hand.
+    /// Returns the same task with the think block of the policy's chat template, if the policy is available.
     pub(crate) fn rendered_task(&self, dataset: Dataset) -> Result<Task, Error> {
         let task = self.task(dataset)?;
         Ok(match &self.file.model.path {
@@ -108,12 +108,12 @@ impl Source {
         })
     }
 
-    /// What the run file's completions look like.
+    /// Returns the required format of completions.
     pub(crate) const fn answer(&self) -> &completion::Options {
         &self.file.answer
     }
 
-    /// How the data set's files keep training and held-out data apart.
+    /// Returns the separation of training and held-out data.
     pub(crate) const fn split(&self) -> Split {
         self.file.data.split
     }

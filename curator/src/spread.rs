@@ -1,22 +1,22 @@
-//! How numbers are spread, for people to read.
+//! Summaries of distributions for display.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How numbers are spread.
+/// Summary of a distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) least: usize,
     pub(crate) median: usize,
     pub(crate) mean: f64,
-    /// Nine of ten are at most this.
+    /// The 90 % quantile.
     pub(crate) p90: usize,
     pub(crate) most: usize,
 }
 
 impl Spread {
-    /// The spread of `numbers`; zeros without any.
+    /// Summarises `numbers`; zeros if there are none.
     pub(crate) fn of(mut numbers: Vec<usize>) -> Self {
         numbers.sort_unstable();
         let at = |share: f64| {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_names_numbers_that_are_there() {
+    fn a_spread_consists_of_existing_numbers() {
         let spread = Spread::of((1..=10).collect());
         assert_eq!(spread, Spread { least: 1, median: 5, mean: 5.5, p90: 9, most: 10 });
         assert_eq!(Spread::of(vec![7]), Spread { least: 7, median: 7, mean: 7.0, p90: 7, most: 7 });

@@ -1,8 +1,8 @@
-//! Replies that were paid for, in an embedded database: none is paid for twice, whatever happens between two runs.
+//! Billed replies in an embedded database, so that no reply is billed twice.
 //!
-//! A reply is kept under a hash of everything that determines it: which command asked, the whole body of the request
-//! (model, words, pictures, parameters) and the number of the sample. Each is on disk before anything is made of it.
-//! Failures are not kept.
+//! The key of a reply is a hash of everything that determines it: the command, the whole body of the request (model,
+//! text, pictures, parameters) and the number of the sample. Each reply is durable before it is processed. Failures are
+//! not stored.
 
 use std::path::{Path, PathBuf};
 
@@ -13,34 +13,34 @@ use crate::endpoint::Reply;
 /// Replies as JSON.
 const REPLIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("replies/1");
 
-/// Why the store cannot be used.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Another process has it open.
     #[error("{} is in use by another process: wait for it, or choose another file with --store", .0.display())]
     InUse(PathBuf),
-    /// It cannot be opened or made.
-    #[error("cannot open {}: expected a store of podium-curator, or none yet", .path.display())]
+    /// It cannot be opened or created.
+    #[error("cannot open {}: expected a store of podium-curator, or a new file", .path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: Box<redb::Error>,
     },
     /// It cannot be read or written.
     #[error("cannot use the store of replies")]
     Use(#[source] Box<redb::Error>),
     /// A reply in it cannot be read.
-    #[error("the store holds a reply that cannot be read")]
+    #[error("the store contains a reply that cannot be read")]
     Reply(#[from] serde_json::Error),
 }
 
-/// What determines a reply.
+/// Identifies a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key([u8; 32]);
 
 impl Key {
-    /// The key of the `sample`-th reply to `body`, asked for by `command`.
+    /// Returns the key of the `sample`-th reply to `body`, requested by `command`.
     pub(crate) fn new(command: &str, body: &str, sample: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("podium-curator reply 1");
         for part in [command.as_bytes(), body.as_bytes(), &sample.to_le_bytes()] {
@@ -50,7 +50,7 @@ impl Key {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// A number that tells keys apart, for random choices that belong to one.
+    /// Returns a number derived from the key, for random choices that belong to it.
     pub(crate) fn number(self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
@@ -62,14 +62,14 @@ impl Key {
 pub(crate) struct Store(Database);
 
 impl Store {
-    /// Opens the store in the file `path`, or makes it.
+    /// Opens or creates the store in the file `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Open { path: path.to_owned(), source: Box::new(source) };
         let database = Database::create(path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Error::InUse(path.to_owned()),
             error => failed(error.into()),
         })?;
-        // So that every later read finds the table.
+        // Create the table, so that later reads find it.
         let make_table = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
             transaction.open_table(REPLIES)?;
@@ -80,7 +80,7 @@ impl Store {
         Ok(Self(database))
     }
 
-    /// The reply under `key`, if it was paid for.
+    /// Returns the reply under `key`, if it is stored.
     pub(crate) fn get(&self, key: Key) -> Result<Option<Reply>, Error> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
             let table = self.0.begin_read()?.open_table(REPLIES)?;
@@ -90,7 +90,7 @@ impl Store {
         Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
-    /// Keeps a reply; it is on disk when this returns.
+    /// Stores a reply durably.
     pub(crate) fn put(&self, key: Key, reply: &Reply) -> Result<(), Error> {
         let bytes = serde_json::to_vec(reply)?;
         let write = || -> Result<(), redb::Error> {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_outlive_the_process_and_are_found_by_all_that_determines_them() {
+    fn replies_are_durable_and_keyed_by_their_inputs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("replies.redb");
         let key = Key::new("caption", "body", 0);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_has_one_user_and_other_files_are_refused() {
+    fn a_store_is_exclusive_and_other_files_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("replies.redb");
         let _store = Store::open(&path).unwrap();

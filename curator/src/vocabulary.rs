@@ -1,6 +1,6 @@
-//! `podium-curator vocabulary`: what a small policy with one token an item starts from, short of weights.
+//! `podium-curator vocabulary`: prepares a small policy with one token per item, without weights.
 //!
-//! `podium-learner sft --model DIR --init-seed S` makes the weights.
+//! `podium-learner sft --model DIR --init-seed S` creates the weights.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,29 +15,29 @@ use serde_json::{Value, json};
 
 use crate::source;
 
-/// Prompts of policies that are trained from random weights are short.
+/// Maximum number of positions; policies trained from random weights have short prompts.
 const MAX_POSITIONS: u32 = 1024;
 
-/// Writes a tokenizer with one token an item, and the shape of a small policy to go with it.
+/// Writes a tokenizer with one token per item, and the configuration of a small policy for it.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
-    /// Folder to write into; it is made where it is missing.
+    /// Output folder; created if necessary.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Width of the policy.
+    /// Hidden size of the policy.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=8192))]
     hidden_size: u32,
-    /// Layers of the policy.
+    /// Number of layers.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=128))]
     layers: u32,
-    /// Attention heads of a layer; each is `hidden_size / heads` wide.
+    /// Number of attention heads per layer; each has `hidden_size / heads` dimensions.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=128))]
     heads: u32,
 }
 
-/// A file of weights in `folder`: what is beside it belongs to it.
+/// Returns a file of weights in `folder`, whose other files then belong to a model.
 fn weights(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -51,14 +51,14 @@ fn weights(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
 impl Arguments {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let Self { hidden_size, layers, heads, .. } = *self;
-        // Rotary positions turn pairs of a head's numbers.
+        // Rotary embeddings rotate pairs of a head's dimensions.
         anyhow::ensure!(
             hidden_size % (2 * heads) == 0,
             "--hidden-size is {hidden_size}: expected a multiple of twice --heads, which is {heads}"
         );
         if let Some(weights) = weights(&self.out)? {
             anyhow::bail!(
-                "{} is a model's: expected a folder without weights, whose tokenizer and shape may be replaced",
+                "{} belongs to a model: expected a folder without weights, whose tokenizer and configuration may be replaced",
                 weights.display()
             );
         }
@@ -74,7 +74,7 @@ impl Arguments {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// A Qwen3 policy, as Transformers describes one.
+    /// Returns the configuration of a Qwen3 policy in Transformers' format.
     fn config(&self, tokens: usize) -> Value {
         json!({
             "architectures": ["Qwen3ForCausalLM"],

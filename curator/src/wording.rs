@@ -1,9 +1,9 @@
-//! Texts as they compare: the same words are the same, however a keyboard or a model wrote them.
+//! Normalises texts for comparison: the same words compare equal in every spelling.
 //!
-//! A text becomes plain first: Unicode's compatible composition (NFKC); typographic apostrophes become `'` and `&` becomes
-//! `and`; what changes no letter (accents of Latin, Greek and Cyrillic letters, points of Arabic and Hebrew ones, invisible
-//! characters) is dropped. Words compare by full case folding. In scripts that are written without spaces every character
-//! stands for itself, and where whole words are counted a dictionary finds them (ICU's).
+//! A text is first made plain: Unicode's compatible composition (NFKC); typographic apostrophes become `'` and `&`
+//! becomes `and`; marks that do not change letters (accents of Latin, Greek and Cyrillic letters, points of Arabic and
+//! Hebrew ones, invisible characters) are removed. Words compare by full case folding. In scripts without spaces every
+//! character is a unit; where whole words are counted, ICU's dictionary finds them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,25 +15,25 @@ use icu_properties::props::{GeneralCategory, GeneralCategoryGroup, Script};
 use icu_segmenter::options::WordBreakInvariantOptions;
 use icu_segmenter::{WordSegmenter, WordSegmenterBorrowed};
 
-/// Marks that writers leave out: accents; points of Hebrew; points and the filler of Arabic.
+/// Optional marks: accents; points of Hebrew; points and the filler of Arabic.
 const OPTIONAL_MARKS: [Range<u32>; 5] =
     [0x0300..0x0370, 0x0591..0x05C8, 0x0640..0x0641, 0x064B..0x0660, 0x0670..0x0671];
 
-/// A piece of a plain text that compares as one: a word, or a character of a script without spaces.
+/// A unit of comparison in a plain text: a word, or a character of a script without spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unit {
-    /// Where it stands in the plain text.
+    /// Its range in the plain text.
     pub(crate) span: Range<usize>,
-    /// Whether it is of a script without spaces.
+    /// Whether it belongs to a script without spaces.
     pub(crate) spaceless: bool,
 }
 
-/// A plain text. The case of its letters is as written.
+/// A plain text, with its original case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plain(String);
 
 impl Plain {
-    /// Makes a text plain.
+    /// Normalises a text.
     pub(crate) fn new(text: &str) -> Self {
         let text: Cow<str> =
             if text.contains('&') { text.replace('&', " and ").into() } else { Cow::Borrowed(text) };
@@ -46,21 +46,21 @@ impl Plain {
         Self(ComposingNormalizerBorrowed::new_nfc().normalize(&bare).into_owned())
     }
 
-    /// Its letters.
+    /// Returns the text.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
 
-    /// The part of it in a range of its bytes.
+    /// Returns the part in a byte range.
     pub(crate) fn part(&self, range: Range<usize>) -> Self {
         Self(self.0[range].trim().to_owned())
     }
 
-    /// Its units in order: runs of letters and digits with apostrophes inside, and characters of scripts without spaces
-    /// with the marks on them.
+    /// Returns its units in order: runs of letters and digits with inner apostrophes, and characters of scripts without
+    /// spaces with their marks.
     pub(crate) fn units(&self) -> Vec<Unit> {
         let mut units: Vec<Unit> = Vec::new();
-        // The unit that the next letter may belong to.
+        // Whether the next letter may belong to the last unit.
         let mut open = false;
         for (start, letter) in self.0.char_indices() {
             let end = start + letter.len_utf8();
@@ -84,23 +84,23 @@ impl Plain {
         units
     }
 
-    /// The units, folded: what compares.
+    /// Returns the case-folded units, for comparison.
     pub(crate) fn folded(&self) -> Vec<String> {
         self.units().into_iter().map(|unit| fold(&self.0[unit.span])).collect()
     }
 
-    /// Where words begin and end, in ascending order; in scripts without spaces as a dictionary has them.
+    /// Returns word boundaries in ascending order; in scripts without spaces by dictionary.
     pub(crate) fn boundaries(&self) -> Vec<usize> {
         segmenter().segment_str(&self.0).collect()
     }
 
-    /// The number of words.
+    /// Returns the number of words.
     pub(crate) fn dictionary_words(&self) -> usize {
         dictionary_words(&self.0).count()
     }
 }
 
-/// What a character is to the words around it.
+/// Role of a character in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Letter,
@@ -127,7 +127,7 @@ impl Kind {
     }
 }
 
-/// Whether a character is of a script that is written without spaces between words.
+/// Whether a character belongs to a script without spaces between words.
 fn is_spaceless(letter: char) -> bool {
     const SPACELESS: [Script; 8] = [
         Script::Han,
@@ -144,7 +144,7 @@ fn is_spaceless(letter: char) -> bool {
         || (!letter.is_ascii() && SPACELESS.contains(&CodePointMapData::<Script>::new().get(letter)))
 }
 
-/// Whether a character is Katakana, whose runs are words that are borrowed whole.
+/// Whether a character is Katakana, whose runs are loanwords.
 pub(crate) fn is_katakana(letter: char) -> bool {
     letter == 'ー' || CodePointMapData::<Script>::new().get(letter) == Script::Katakana
 }
@@ -154,7 +154,7 @@ pub(crate) fn is_hangul(letter: char) -> bool {
     CodePointMapData::<Script>::new().get(letter) == Script::Hangul
 }
 
-/// Apostrophes and what is typed in their place.
+/// Maps apostrophes and their substitutes to `'`.
 fn straight(letter: char) -> char {
     match letter {
         '`' | '´' | '‘' | '’' | '‛' | 'ʼ' | 'ʹ' | '′' | '＇' => '\'',
@@ -162,7 +162,7 @@ fn straight(letter: char) -> char {
     }
 }
 
-/// Whether a character is dropped: invisible, or a mark that is not always written.
+/// Whether a character is removed: invisible, or an optional mark.
 fn is_optional(letter: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(letter);
     let variation = ('\u{FE00}'..='\u{FE0F}').contains(&letter);
@@ -171,21 +171,21 @@ fn is_optional(letter: char) -> bool {
         || OPTIONAL_MARKS.iter().any(|range| range.contains(&u32::from(letter)))
 }
 
-/// A text without case.
+/// Returns a text without case.
 pub(crate) fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
-    // Turkish writes ı in capitals as I, which folds to i.
+    // Turkish ı has the capital I, which folds to i.
     CaseMapper::new().fold_string(text).replace('ı', "i")
 }
 
-/// A text as it compares, in one piece.
+/// Returns the comparison form of a text as one string.
 pub(crate) fn folded(text: &str) -> String {
     fold(Plain::new(text).text())
 }
 
-/// Whether `text` says `passage`: all of its words one after the other.
+/// Whether `text` contains `passage`: all of its words consecutively.
 pub(crate) fn says(text: &str, passage: &str) -> bool {
     let (text, passage) = (Plain::new(text), Plain::new(passage));
     let words = passage.folded();
@@ -196,7 +196,7 @@ pub(crate) fn says(text: &str, passage: &str) -> bool {
     text.folded().windows(words.len()).any(|window| window == words)
 }
 
-/// The words of a text as they compare, with those of scripts without spaces as a dictionary has them.
+/// Returns the comparison forms of a text's words, with a dictionary for scripts without spaces.
 pub(crate) fn words(text: &str) -> Vec<String> {
     let plain = Plain::new(text);
     let mut words = Vec::new();
@@ -223,7 +223,7 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// How many words a text has: what spaces part, and in scripts without spaces what a dictionary finds.
+/// Returns the number of words in a text: separated by spaces or, in scripts without spaces, found by dictionary.
 pub(crate) fn count(text: &str) -> usize {
     let words = |part: &str| {
         if part.chars().any(is_spaceless) { dictionary_words(part).count().max(1) } else { 1 }
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_words_compare_equal_however_they_are_written() {
+    fn words_compare_equal_in_every_spelling() {
         for (one, other) in [
             ("It’s Complicated", "IT'S complicated"),
             ("Ｔｏｙ　Ｓｔｏｒｙ", "toy story"),
@@ -298,7 +298,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn units_of_any_text_are_in_order_and_no_text_is_too_odd(text in "\\PC{0,40}") {
+        fn units_of_any_text_are_in_order(text in "\\PC{0,40}") {
             let plain = Plain::new(&text);
             let mut end = 0;
             for unit in plain.units() {

@@ -1,4 +1,4 @@
-//! The figures of rankers without a policy, from a data folder to a table and a file.
+//! The baselines and prompts commands, from a data folder to a table and a file.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ fn figures(folder: &Path, data: &str, more: &[&str]) -> (String, Value) {
 }
 
 #[test]
-fn tables_of_different_negatives_stand_beside_each_other() {
+fn each_number_of_negatives_has_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("world").display().to_string();
     curator(&["embedded", "--out", &data]);
@@ -60,7 +60,7 @@ fn tables_of_different_negatives_stand_beside_each_other() {
 }
 
 #[test]
-fn lengths_of_prompts_and_what_was_shortened_are_told() {
+fn lengths_and_shortening_of_prompts_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let run_file = folder.path().join("run.toml");
     std::fs::write(&run_file, "[prompt]\ntemplate = \"words\"\n").unwrap();
@@ -82,14 +82,14 @@ fn lengths_of_prompts_and_what_was_shortened_are_told() {
     assert!(whole.contains("captions shortened        0"), "{whole}");
     assert!(whole.contains("One of these candidates comes next"), "{whole}");
     let short = report("700");
-    assert!(!short.contains("captions shortened        0\n  captions left out         0\n"), "{short}");
+    assert!(!short.contains("captions shortened        0\n  captions omitted          0\n"), "{short}");
     let impossible = report("100");
-    assert!(impossible.contains("too long whatever is left out  20"), "{impossible}");
+    assert!(impossible.contains("over the budget           20"), "{impossible}");
     assert!(impossible.contains("expected at most 100 (prompt.max_chars)"), "{impossible}");
 }
 
 #[test]
-fn numbers_beyond_reason_are_refused() {
+fn numbers_out_of_range_are_rejected() {
     let most = u64::MAX.to_string();
     for flag in ["--negatives", "--draws"] {
         let output = Command::new(env!("CARGO_BIN_EXE_podium-curator"))

@@ -1,16 +1,16 @@
-//! How far a reasoning can be trusted, between 0 and 1.
+//! Confidence in a reasoning, between 0 and 1.
 //!
-//! Two things speak for a reasoning. *Agreement*: reasoning from pictures and reasoning from captions say the same. It is
-//! the mean over the four steps of Dice's coefficient of their words,
-//! `2 |A ∩ B| / (|A| + |B|)` (Dice 1945), where words of the commonest kind do not count. *Prediction*: a judge who knows the
-//! reasoning and not the target ranks the candidates, several times with candidates drawn anew; the mean of
-//! `1 / log2(1 + rank)` of the target, which is NDCG with one right answer. Confidence is their weighted geometric mean,
+//! Confidence combines two scores. *Agreement* compares reasoning from pictures with reasoning from captions: the mean
+//! over the four steps of Dice's coefficient of their words, `2 |A ∩ B| / (|A| + |B|)` (Dice 1945), without the most
+//! common words. *Prediction* is the result of a judge that knows the reasoning and not the target and ranks the
+//! candidates, several times with different candidate samples: the mean of `1 / log2(1 + rank)` of the target, which is
+//! NDCG with one relevant item. Confidence is their weighted geometric mean,
 //!
 //! ```text
 //! confidence = agreement^w · prediction^(1 − w)
 //! ```
 //!
-//! so that a reasoning that fails in one respect is not saved by the other.
+//! so that a low score in one part is not compensated by the other.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::reasoning::steps::Steps;
 use crate::wording::words;
 
-/// English words that two texts share whatever they are about. Texts in other languages lose nothing by them.
+/// Common English words that do not count in comparisons. They hardly affect texts in other languages.
 const COMMON: [&str; 61] = [
     "a", "about", "all", "also", "an", "and", "are", "as", "at", "be", "both", "but", "by", "can", "for",
     "from", "has", "have", "in", "into", "is", "it", "item", "items", "its", "likely", "may", "more", "most",
@@ -29,32 +29,32 @@ const COMMON: [&str; 61] = [
     "was", "which", "who", "will", "with", "would",
 ];
 
-/// What speaks for a reasoning.
+/// Scores of a reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scores {
     /// The weighted geometric mean of the two.
     pub(crate) confidence: f64,
-    /// Between reasoning from pictures and from captions.
+    /// Agreement between reasoning from pictures and from captions.
     pub(crate) agreement: f64,
-    /// How well a judge ranks by the reasoning.
+    /// Quality of a judge's rankings based on the reasoning.
     pub(crate) prediction: f64,
 }
 
 impl Scores {
-    /// The confidence of two parts; `weight` is that of the agreement, between 0 and 1.
+    /// Combines the two scores; `weight` is that of the agreement, between 0 and 1.
     pub(super) fn new(agreement: f64, prediction: f64, weight: f64) -> Self {
         let confidence = agreement.powf(weight) * prediction.powf(1.0 - weight);
         Self { confidence, agreement, prediction }
     }
 }
 
-/// How much two reasonings share.
+/// Returns the agreement of two reasonings.
 pub(super) fn agreement(one: &Steps<'_>, other: &Steps<'_>) -> f64 {
     let each = one.0.iter().zip(other.0).map(|(one, other)| dice(one, other));
     each.sum::<f64>() / one.0.len() as f64
 }
 
-/// How well a judge ranked the target, several times; `None` where it was not listed.
+/// Returns the mean quality of a judge's rankings; `None` stands for a target that was not listed.
 pub(super) fn prediction(ranks: &[Option<usize>]) -> f64 {
     let listed = Metric::Ndcg(usize::MAX);
     ranks.iter().map(|&rank| listed.value(rank)).sum::<f64>() / ranks.len().max(1) as f64
@@ -76,17 +76,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agreement_is_of_content_words_step_by_step() {
+    fn agreement_compares_content_words_step_by_step() {
         let one = Steps(["dark films", "a dark one", "- rain", "It is dark."]);
         assert!((agreement(&one, &one) - 1.0).abs() < 1e-12);
-        // Of the first step one of three words, "a one" is common but "dark" is not, and so on.
+        // The first steps share one of three words: "a" and "one" are common, "dark" is not.
         let other = Steps(["the dark", "bright", "- RAIN", "light"]);
         assert!((agreement(&one, &other) - (2.0 / 3.0 + 0.0 + 1.0 + 0.0) / 4.0).abs() < 1e-12);
-        assert!(dice("the of", "and").abs() < 1e-12, "nothing said is nothing shared");
+        assert!(dice("the of", "and").abs() < 1e-12, "texts without content words share nothing");
     }
 
     #[test]
-    fn agreement_is_of_words_in_every_script() {
+    fn agreement_compares_words_in_every_script() {
         for (one, same, other, unlike) in [
             ("it’s a dark film", "IT'S DARK, a ＦＩＬＭ", "a dark comedy", "bright songs"),
             ("Straße & Café", "strasse café", "eine strasse", "ein fluss"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn prediction_is_ndcg_of_the_target() {
+    fn prediction_is_the_ndcg_of_the_target() {
         assert!((prediction(&[Some(1), Some(3), None]) - (1.0 + 0.5 + 0.0) / 3.0).abs() < 1e-12);
         assert!(prediction(&[]).abs() < 1e-12);
     }

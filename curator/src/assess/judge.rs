@@ -1,4 +1,4 @@
-//! The judge: it sees a reasoning and candidates, and ranks them. It sees neither the history nor which is the target.
+//! The judge ranks candidates by a reasoning. It receives neither the history nor the target.
 
 use podium_recsys::completion::{self, Expected, Form, Layout, ThinkingStart};
 use podium_recsys::task::Case;
@@ -6,10 +6,10 @@ use podium_recsys::{Catalogue, Item};
 
 use crate::endpoint::Message;
 
-/// As many candidates are listed at most; the target further down counts as not found.
+/// Maximum number of candidates to list; a target further down counts as not found.
 const LONGEST_LIST: usize = 10;
 
-/// What a judge is asked about a case.
+/// Returns the messages to the judge about a case.
 pub(super) fn question(case: &Case, reasoning: &str, catalogue: &Catalogue) -> Vec<Message> {
     let line = |item: &Item| match &item.caption {
         Some(caption) => format!("{} {} — {caption}", item.id, item.title),
@@ -26,11 +26,11 @@ pub(super) fn question(case: &Case, reasoning: &str, catalogue: &Catalogue) -> V
     vec![Message::system(&instruction), Message::user(&asked)]
 }
 
-/// Where a judge's answer ranks the target, from 1; or what is wrong with the answer.
+/// Returns the rank of the target in a judge's answer, from 1, or the reason why the answer is invalid.
 pub(super) fn rank(answer: &str, case: &Case, catalogue: &Catalogue) -> Result<Option<usize>, String> {
     let options =
         completion::Options { list_length: listed(case), layout: Layout::Ids, require_thinking: false };
-    // A chat endpoint hands over the whole message of the judge.
+    // A chat endpoint returns the judge's complete message.
     let thinking_start = ThinkingStart::Absent;
     let expected = Expected { options: &options, candidates: &case.candidates, catalogue, thinking_start };
     let parsed = completion::parse(answer, &expected);

@@ -1,4 +1,4 @@
-//! `podium-curator assess`: how far each reasoning can be trusted, by a formula of its own: [`confidence`].
+//! `podium-curator assess`: computes the confidence in each reasoning; see [`confidence`] for the formula.
 
 mod confidence;
 mod judge;
@@ -22,26 +22,26 @@ use crate::session::{self, Failure, Outcome, Question, Session};
 use crate::source;
 use confidence::Scores;
 
-/// Ending of the file of scores.
+/// Suffix of the file of scores.
 pub(crate) const ASSESSMENT: &str = "assessment.json";
-/// Room for a list, and for some thinking before it.
+/// Token budget of a list with some reasoning before it.
 const MAX_TOKENS: u64 = 4096;
 
-/// Measures how far reasoning can be trusted.
+/// Computes the confidence in each reasoning.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
     #[command(flatten)]
     session: session::Arguments,
-    /// The reasoning to judge; the rewritten one in the data folder otherwise.
+    /// The reasoning to assess. Default: the rewritten reasoning in the data folder.
     #[arg(long, value_name = "FILE")]
     reasoning: Option<PathBuf>,
-    /// How often a judge ranks, each time with other candidates.
+    /// Number of rankings by the judge, each with a different candidate sample.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rankings: u64,
-    /// Weight of the agreement between pictures and captions, from 0 to 1; the prediction has the rest. With 0 the
-    /// reasoning from pictures and captions is not read.
+    /// Weight of the agreement between pictures and captions, from 0 to 1; the prediction has the remaining weight.
+    /// With 0 the reasoning from pictures and captions is not read.
     #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = flags::share)]
     agreement_weight: f64,
 }
@@ -49,27 +49,27 @@ pub(crate) struct Arguments {
 /// The file of scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Assessment {
-    /// How confidence is computed.
+    /// Formula of the confidence.
     formula: String,
     /// Weight of the agreement.
     agreement_weight: f64,
-    /// How often a judge ranked.
+    /// Number of rankings by the judge.
     rankings: u64,
-    /// One a user, in the order of the training file.
+    /// One row per user, in the order of the training file.
     pub(crate) rows: Vec<Row>,
 }
 
-/// The scores of one reasoning.
+/// Scores of one reasoning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// Whom it is about.
+    /// The user.
     pub(crate) user_id: UserId,
     /// The scores.
     #[serde(flatten)]
     pub(crate) score: Scores,
-    /// Where the judge ranked the target, each time; null where it was not listed.
+    /// Rank of the target in each ranking; null if it was not listed.
     ranks: Vec<Option<usize>>,
-    /// What was judged.
+    /// The assessed reasoning.
     pub(crate) reasoning: String,
 }
 
@@ -77,19 +77,18 @@ impl Assessment {
     /// Reads a file of scores.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {} (podium-curator assess writes it)", path.display()))?;
-        serde_json::from_str(&text).with_context(|| {
-            format!("{}: expected scores as podium-curator assess writes them", path.display())
-        })
+            .with_context(|| format!("cannot read {} (written by podium-curator assess)", path.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{}: expected scores written by podium-curator assess", path.display()))
     }
 }
 
-/// One reasoning on its way to a score.
+/// A reasoning that is being assessed.
 struct Judged<'a> {
     user: UserId,
     reasoning: &'a str,
     agreement: f64,
-    /// One a ranking.
+    /// One case per ranking.
     cases: Vec<Case>,
 }
 
@@ -118,7 +117,7 @@ impl Arguments {
                 apart += 1;
                 continue;
             }
-            // Epochs name the draws of candidates; the judge's are the first ones.
+            // The epoch selects the candidate sample; the judge uses the first ones.
             let cases: Result<Vec<Case>, _> =
                 (0..self.rankings).map(|draw| task.training_case(index, draw)).collect();
             judged.push(Judged {
@@ -130,7 +129,7 @@ impl Arguments {
         }
         output_line!("judging the reasoning about {} training users", judged.len());
         if apart > 0 {
-            output_line!("left out: {apart} users without reasoning both from images and from captions");
+            output_line!("skipped: {apart} users without reasoning both from images and from captions");
         }
         let session = self.session.session("assess", &source.folder, MAX_TOKENS)?;
         let results =
@@ -167,7 +166,7 @@ impl Arguments {
     }
 }
 
-/// Where a judge ranks the target by one reasoning, as often as there are cases.
+/// Returns the ranks of the target in the judge's rankings, one per case.
 async fn ranks(
     session: &Session,
     judged: &Judged<'_>,

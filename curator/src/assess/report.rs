@@ -1,10 +1,10 @@
-//! The distribution of scores, from which a threshold is chosen.
+//! The distribution of scores, for the choice of a threshold.
 
 use std::fmt::Write as _;
 
 use super::Row;
 
-/// Quantiles of the three scores, and how many reach each threshold.
+/// Formats quantiles of the three scores, and the number of rows that reach each threshold.
 pub(super) fn distribution(rows: &[Row]) -> String {
     let mut text = String::new();
     if rows.is_empty() {
@@ -16,14 +16,14 @@ pub(super) fn distribution(rows: &[Row]) -> String {
         ("prediction", rows.iter().map(|row| row.score.prediction).collect()),
     ];
     writeln!(text, "{:12} {:>6} {:>6} {:>6} {:>6} {:>6}", "quantile", "5 %", "25 %", "50 %", "75 %", "95 %")
-        .expect("a String takes all text");
+        .expect("writing to a String cannot fail");
     let mut confidence = Vec::new();
     for (name, mut values) in columns {
         values.sort_by(f64::total_cmp);
         let quantiles: Vec<String> = [5, 25, 50, 75, 95]
             .map(|percent| format!("{:6.3}", values[(values.len() - 1) * percent / 100]))
             .into();
-        writeln!(text, "{name:12} {}", quantiles.join(" ")).expect("a String takes all text");
+        writeln!(text, "{name:12} {}", quantiles.join(" ")).expect("writing to a String cannot fail");
         if name == "confidence" {
             confidence = values;
         }
@@ -35,6 +35,6 @@ pub(super) fn distribution(rows: &[Row]) -> String {
             format!("{} of {threshold:.1}", confidence.len() - below)
         })
         .collect();
-    writeln!(text, "at least      {}", reaching.join(", ")).expect("a String takes all text");
+    writeln!(text, "at least      {}", reaching.join(", ")).expect("writing to a String cannot fail");
     text
 }

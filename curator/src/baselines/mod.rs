@@ -1,7 +1,7 @@
-//! `podium-curator baselines`: random, popularity and item-kNN on the held-out users of a data set.
+//! `podium-curator baselines`: evaluates random, popularity and item-kNN rankers on the held-out users of a data set.
 //!
-//! The candidate lists are those that evaluation of a policy draws with the same options, so the figures stand beside a
-//! policy's. Every figure is filed under the number of negatives, and nothing that is certain is reported as a figure.
+//! The candidate lists are those of a policy's evaluation with the same options, so that results are comparable.
+//! Results are grouped by the number of negatives, and metrics that are always 1 are omitted.
 
 mod report;
 
@@ -19,37 +19,37 @@ use podium_recsys::{ItemId, User};
 
 use report::Report;
 
-/// What to measure.
+/// Arguments of the command.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The folder of the data set.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Prefix of the files in the folder; the folder's own name otherwise.
+    /// Prefix of the files in the folder. Default: the name of the folder.
     #[arg(long)]
     name: Option<String>,
-    /// Users with fewer interactions are left out.
+    /// Minimum number of interactions of a user; users with fewer are excluded.
     #[arg(long, value_name = "N", default_value_t = 2)]
     min_interactions: usize,
-    /// Negatives beside each target; several numbers make several tables.
+    /// Number of negatives per target; several numbers produce several tables.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [9, 99], value_parser = up_to(1_000_000))]
     negatives: Vec<usize>,
-    /// How negatives are drawn from the items outside the user's whole history.
+    /// Distribution of negatives among the items outside the user's whole history.
     #[arg(long, value_enum, default_value = "uniform")]
     drawn: Drawn,
-    /// Candidate lists a user.
+    /// Candidate samples per user.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     draws: u64,
-    /// Where HR, NDCG and MRR are cut.
+    /// Cutoffs of HR, NDCG and MRR.
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
     at: Vec<usize>,
-    /// Ask so many held-out users, drawn at random, where there are more.
+    /// Evaluate a random sample of at most this many held-out users.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     users: usize,
-    /// Names candidate lists, intervals and the users asked, like `candidates.evaluation_seed` of a run file.
+    /// Seed of candidate lists, intervals and sampled users, like `candidates.evaluation_seed` of a run file.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Write the figures to this file, too, slices included.
+    /// Also write the metrics to this file, including slices.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ fn up_to(most: u64) -> RangedU64ValueParser<usize> {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Drawn {
-    /// Each item is equally likely.
+    /// All items are equally likely.
     Uniform,
     /// In proportion to 1 + an item's training interactions.
     Popularity,
@@ -68,24 +68,24 @@ enum Drawn {
     Supplied,
 }
 
-/// Why there are no figures.
+/// An error of the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
-    /// Candidates cannot be drawn.
+    /// Candidates cannot be sampled.
     #[error(transparent)]
     Candidates(#[from] candidates::Error),
-    /// The figures cannot be written.
+    /// The metrics cannot be written.
     #[error(transparent)]
     Durable(#[from] durable::Error),
-    /// A cut at rank 0.
+    /// A cutoff at rank 0.
     #[error("--at 0: expected ranks from 1")]
     Cut,
 }
 
-/// Measures, and writes the figures where that is asked for.
+/// Evaluates the baselines and writes the metrics to a file if requested.
 pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
     if arguments.at.contains(&0) {
         return Err(Error::Cut);
@@ -94,7 +94,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
         dir: None,
         name: arguments.name.clone(),
         min_interactions: arguments.min_interactions,
-        // Data of separate users pass this check as well.
+        // Data sets split by users pass this check as well.
         split: Split::Times,
         ..dataset::Options::default()
     };
@@ -110,7 +110,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// The held-out users to ask, in the order of the file.
+/// Returns the held-out users to evaluate, in file order.
 fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<&'a User> {
     let mut places: Vec<usize> = (0..users.len()).collect();
     if places.len() > arguments.users {
@@ -121,7 +121,7 @@ fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<&'a User> {
     places.into_iter().map(|place| &users[place]).collect()
 }
 
-/// Where each baseline ranks the targets among so many negatives.
+/// Returns the ranks of the targets for each baseline, with this many negatives.
 fn ranks(
     arguments: &Arguments,
     negatives: usize,

@@ -1,4 +1,4 @@
-//! The figures of the baselines, as tables and as JSON.
+//! The metrics of the baselines, as tables and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use super::Arguments;
 
-/// Slices of each kind.
+/// Number of slices of each kind.
 const SLICES: usize = 3;
 /// The baseline that the others are compared with.
 const COMPARED_WITH: Baseline = Baseline::Popularity;
 
-/// Figures by number of negatives, with all that they depend on.
+/// Metrics by number of negatives, with the options that they depend on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     data: String,
@@ -34,7 +34,7 @@ pub(crate) struct Report {
     groups: Vec<Group>,
 }
 
-/// Some of the users who were asked.
+/// A slice of the evaluated users.
 #[derive(Debug)]
 struct Group {
     by: &'static str,
@@ -43,7 +43,7 @@ struct Group {
     members: Vec<usize>,
 }
 
-/// The figures at one number of negatives.
+/// Metrics for one number of negatives.
 #[derive(Debug, Serialize)]
 struct Figures {
     candidates: usize,
@@ -56,7 +56,7 @@ struct Figures {
 struct Row {
     metric: String,
     estimates: BTreeMap<String, Estimate>,
-    /// Item-kNN less popularity.
+    /// Difference of item-kNN and popularity.
     item_knn_less_popularity: Option<Comparison>,
 }
 
@@ -70,7 +70,7 @@ struct SliceFigures {
 }
 
 impl Report {
-    /// No figures yet.
+    /// Creates a report without metrics.
     pub(super) fn new(arguments: &Arguments, dataset: &Dataset, asked: &[&User]) -> Self {
         let popularity: Vec<u64> = asked
             .iter()
@@ -104,7 +104,7 @@ impl Report {
         }
     }
 
-    /// Adds the figures of rankings among so many candidates.
+    /// Adds the metrics of rankings among this many candidates.
     pub(super) fn add(&mut self, ranked: &[(Baseline, Draws)]) {
         let Some(candidates) = ranked.first().map(|(_, draws)| draws.candidates()) else { return };
         let metrics = Metric::at(&self.cuts, candidates);
@@ -127,9 +127,9 @@ impl Report {
         self.negatives.insert(candidates - 1, figures);
     }
 
-    /// The figures as a file's content.
+    /// Returns the content of the JSON file.
     pub(super) fn to_json(&self) -> String {
-        let text = serde_json::to_string_pretty(self).expect("figures are plain data");
+        let text = serde_json::to_string_pretty(self).expect("metrics are plain data");
         text + "\n"
     }
 }
@@ -160,7 +160,7 @@ impl fmt::Display for Report {
         for (negatives, figures) in &self.negatives {
             writeln!(
                 f,
-                "{}: {negatives} negatives ({}), {} draws, {} of {} held-out users; 95 % intervals over users",
+                "{}: {negatives} negatives ({}), {} candidate samples, {} of {} held-out users; 95 % intervals over users",
                 self.data, self.negatives_drawn, self.draws, self.users_asked, self.held_out_users
             )?;
             heading(f, "")?;
@@ -168,7 +168,7 @@ impl fmt::Display for Report {
                 line(f, &row.metric, row)?;
             }
             writeln!(f)?;
-            // The widest cut of NDCG says most about a whole ranking; the file has the others.
+            // The table shows NDCG with the largest cutoff; the file has the others.
             let metric = figures.metrics.iter().rev().find(|row| row.metric.starts_with("NDCG"));
             let Some(metric) = metric.map(|row| row.metric.as_str()) else { continue };
             heading(f, metric)?;
@@ -192,7 +192,7 @@ fn heading(f: &mut fmt::Formatter<'_>, what: &str) -> fmt::Result {
     for baseline in Baseline::ALL {
         write!(f, "{:<FIGURE_WIDTH$}", baseline.to_string())?;
     }
-    writeln!(f, "item-kNN less popularity")
+    writeln!(f, "item-kNN minus popularity")
 }
 
 fn line(f: &mut fmt::Formatter<'_>, name: &str, row: &Row) -> fmt::Result {

@@ -1,10 +1,10 @@
-//! Whether targets are equally often at each position of the candidates: Pearson's chi-squared test.
+//! Tests whether targets are uniformly distributed over the positions of the candidates: Pearson's chi-squared test.
 
-/// The point of the normal distribution that a balanced file passes in one case of a thousand.
+/// The 99.9 % quantile of the normal distribution.
 const ONE_IN_A_THOUSAND: f64 = 3.09;
 
-/// Whether counts differ from equal ones by more than chance explains (p < 0.001). The chi-squared distribution is
-/// approximated by the normal one after Wilson and Hilferty (1931).
+/// Whether counts differ significantly from equal ones (p < 0.001). The chi-squared distribution is approximated by the
+/// normal one after Wilson and Hilferty (1931).
 pub(super) fn is_uneven(counts: &[u64]) -> bool {
     let total: u64 = counts.iter().sum();
     if counts.len() < 2 || total == 0 {
@@ -22,8 +22,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_point_is_that_of_the_chi_squared_distribution() {
-        // With 9 degrees of freedom the 0.1 % point is 27.88; these counts give 26.0 and 30.0.
+    fn the_threshold_matches_the_chi_squared_distribution() {
+        // With 9 degrees of freedom the 99.9 % quantile is 27.88; these counts give 26.0 and 30.0.
         let counts = |extra: u64| -> Vec<u64> {
             (0..10).map(|position| if position % 2 == 0 { 1000 + extra } else { 1000 - extra }).collect()
         };

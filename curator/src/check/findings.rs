@@ -1,48 +1,48 @@
-//! What a check found, as a table and as JSON.
+//! Findings of a check, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-/// As many places of each kind are named.
+/// Number of locations per kind in a report.
 const PLACES_NAMED: usize = 5;
 
-/// What can be wrong with the texts that a policy is trained on.
+/// Kinds of defects in training texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// Leak: a prompt says, outside its lists, what only the target's record says.
+    /// Leak: the text of a prompt outside its lists contains information of the target's record only.
     TargetGivenAway,
-    /// Leak: reasoning stands in a prompt.
+    /// Leak: a prompt contains reasoning.
     ReasoningInPrompt,
-    /// Leak: a row is about a user who is held out.
+    /// Leak: a row is about a held-out user.
     HeldOutUser,
-    /// Leak: a row shows the history and the target of a user who is held out, under another name.
+    /// Leak: a row contains the history and the target of a held-out user under another id.
     HeldOutCase,
-    /// Leak: a file of reasoning is about users who are not trained on.
+    /// Leak: a file contains reasoning about users other than training users.
     ReasoningOfOthers,
-    /// Leak: more reasoning names its own target than guessing explains.
+    /// Leak: the fraction of reasoning that names its own target is higher than by guessing.
     ReasoningNamesTarget,
-    /// A line that is no row.
+    /// A line that is not a row.
     Malformed,
-    /// A row whose user is in neither file.
+    /// A row of a user in neither file.
     UnknownUser,
-    /// A row with another target than its user's, or without it among the candidates.
+    /// A row whose target is not the user's or is not among the candidates.
     WrongTarget,
-    /// Candidates that repeat, or that the user knows.
+    /// Candidates that repeat or are in the user's history.
     KnownCandidate,
-    /// A completion that the parser does not take.
+    /// A completion that is not well-formed.
     MalformedCompletion,
     /// A completion that does not rank the target first.
     TargetNotFirst,
-    /// A row that this run file does not make.
+    /// A row that differs from the prompt or completion of this run file.
     DiffersFromRunFile,
-    /// Two rows of one user and epoch.
+    /// Two rows of the same user and epoch.
     RepeatedUser,
-    /// Two rows of the same words.
+    /// Two rows with the same texts.
     RepeatedText,
-    /// The target is not equally often at each position of the candidates.
+    /// The target is not uniformly distributed over the positions of the candidates.
     UnevenPositions,
 }
 
@@ -53,18 +53,18 @@ impl fmt::Display for Kind {
             Self::ReasoningInPrompt => "leak: reasoning in a prompt",
             Self::HeldOutUser => "leak: a row of a held-out user",
             Self::HeldOutCase => "leak: a held-out user's history and target",
-            Self::ReasoningOfOthers => "leak: reasoning about users not trained on",
+            Self::ReasoningOfOthers => "leak: reasoning about users other than training users",
             Self::ReasoningNamesTarget => "leak: reasoning that names its target",
-            Self::Malformed => "line that is no row",
+            Self::Malformed => "malformed line",
             Self::UnknownUser => "unknown user",
             Self::WrongTarget => "wrong target",
             Self::KnownCandidate => "candidate repeated or known to the user",
             Self::MalformedCompletion => "malformed completion",
             Self::TargetNotFirst => "target not ranked first",
-            Self::DiffersFromRunFile => "row differs from what the run file makes",
+            Self::DiffersFromRunFile => "row differs from the run file's",
             Self::RepeatedUser => "user twice in an epoch",
             Self::RepeatedText => "same prompt and completion twice",
-            Self::UnevenPositions => "targets unevenly placed",
+            Self::UnevenPositions => "uneven target positions",
         })
     }
 }
@@ -76,25 +76,25 @@ pub(super) struct Found {
     first: Vec<String>,
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub(super) struct Findings {
-    /// Rows that were looked at.
+    /// Number of checked rows.
     pub(super) rows: u64,
-    /// Texts of reasoning that were looked at.
+    /// Number of checked reasoning texts.
     pub(super) reasonings: u64,
-    /// How often the target is at each position of the candidates.
+    /// Number of targets at each position of the candidates.
     pub(super) positions: Vec<u64>,
     found: BTreeMap<Kind, Found>,
 }
 
 impl Findings {
-    /// One more finding, at a place that is written when it is one of the first.
+    /// Adds a finding; `place` is evaluated only for the first ones.
     pub(super) fn add(&mut self, kind: Kind, place: impl FnOnce() -> String) {
         self.add_many(kind, 1, place);
     }
 
-    /// Several findings at one place.
+    /// Adds several findings at one location.
     pub(super) fn add_many(&mut self, kind: Kind, count: u64, place: impl FnOnce() -> String) {
         let found = self.found.entry(kind).or_default();
         found.count += count;
@@ -103,7 +103,7 @@ impl Findings {
         }
     }
 
-    /// Whether nothing was found.
+    /// Whether there are no findings.
     pub(super) fn is_clean(&self) -> bool {
         self.found.is_empty()
     }
@@ -120,7 +120,7 @@ impl fmt::Display for Findings {
             writeln!(f, "{:>8}  {kind}  ({})", found.count, found.first.join("; "))?;
         }
         if self.is_clean() {
-            writeln!(f, "nothing wrong was found")?;
+            writeln!(f, "no findings")?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! `podium-curator check`: whether the texts that a policy is trained on tell what they must not, repeat themselves, or
-//! cannot be read. It ends with exit code 1 if anything was found.
+//! `podium-curator check`: checks training texts for leaks, repetitions and malformed rows. Exits with code 1 if there
+//! are findings.
 
 mod balance;
 mod findings;
@@ -30,13 +30,13 @@ use rows::Rows;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
-    /// The training file; that in the data folder otherwise, if there is one.
+    /// The training file. Default: the file in the data folder, if it exists.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Share of reasoning that may name its own target: so much may be guessed right.
+    /// Maximum fraction of reasoning that names its own target, which guessing can explain.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = flags::share)]
     named_targets_at_most: f64,
-    /// Also write what was found to this file.
+    /// Also write the findings to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -95,7 +95,7 @@ impl Arguments {
         Ok(if findings.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Reasoning that was made without the target seldom names it; reasoning that was made with it often does.
+    /// Finds reasoning that names its target more often than reasoning generated without knowledge of the target.
     fn named_targets<'a>(
         &self,
         path: &Path,

@@ -1,4 +1,4 @@
-//! Looking at the rows of a training file.
+//! Checks the rows of a training file.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -12,11 +12,11 @@ use super::findings::{Findings, Kind};
 use crate::naming::names;
 use crate::wording::{folded, says};
 
-/// What rows are held against, and what was seen of them.
+/// Reference data and state of the check.
 pub(super) struct Rows<'a> {
     task: &'a Task,
     split: Split,
-    /// Training users and their places in the file.
+    /// Training users with their index in the file.
     trained: BTreeMap<UserId, (usize, &'a User)>,
     /// Held-out users and their targets.
     held_out: BTreeMap<UserId, ItemId>,
@@ -26,7 +26,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Rows of `task`, whose data are kept apart by `split`.
+    /// Creates the check of rows of `task`, whose data set is separated by `split`.
     pub(super) fn new(task: &'a Task, split: Split) -> Self {
         let dataset = task.dataset();
         Self {
@@ -40,16 +40,16 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Whether a row is about what is held out of its user: all of the user, or with a split in time what comes after the
-    /// user's training. There the target that is held out may have been the training target before; such a row is as the
-    /// training file has it.
+    /// Whether a row shows held-out data of its user: any row of a held-out user, or with a split in time a row with
+    /// items after the user's training data. In the latter case a held-out target may equal the training target; a row
+    /// that matches the training file is accepted.
     fn shows_held_out(&self, row: &Row) -> bool {
         let Some(&target) = self.held_out.get(&row.user) else { return false };
         let trained = self.trained.get(&row.user).filter(|_| self.split == Split::Times);
         trained.is_none_or(|(_, user)| row.target == target && row.target != user.target())
     }
 
-    /// Looks at the row in `line`.
+    /// Checks the row in `line`.
     pub(super) fn look(
         &mut self,
         row: &Row,
@@ -94,7 +94,7 @@ impl<'a> Rows<'a> {
             find(Kind::ReasoningInPrompt);
         }
         let shown = Case { candidates: row.candidates.clone(), target: row.target, ..case.clone() };
-        // A row has the whole completion; what the chat template opens of the think block is left out when it is used.
+        // A row has the whole completion; the part that the chat template writes in the prompt is removed on use.
         let layout = self.task.answer().layout;
         let written = completion::after(case.thinking_start, &row.completion, layout).ok();
         match written.map(|text| self.task.grade(&shown, &text).outcome) {
@@ -121,7 +121,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Counts at which position of the candidates the target is.
+/// Counts the position of the target among the candidates.
 fn count_position(row: &Row, findings: &mut Findings) {
     let Some(position) = row.candidates.iter().position(|item| *item == row.target) else { return };
     if findings.positions.len() < row.candidates.len() {
@@ -130,13 +130,13 @@ fn count_position(row: &Row, findings: &mut Findings) {
     findings.positions[position] += 1;
 }
 
-/// What `text` says beside `expected`, if all of that stands in it and the rest is at one end.
+/// Returns the text that `text` contains in addition to `expected`, if it is `expected` with additions at one end.
 fn more_than<'a>(text: &'a str, expected: &str) -> Option<&'a str> {
     text.strip_prefix(expected).or_else(|| text.strip_suffix(expected))
 }
 
-/// Whether a prompt says of its target what it says of no other candidate. `more` is what stands beside the lists, where
-/// they can be told apart.
+/// Whether a prompt reveals its target by text about the target only. `more`: the text outside the lists, if it can be
+/// separated.
 fn gives_away(prompt: &str, more: Option<&str>, target: &Item, candidates: &[ItemId]) -> bool {
     if let Some(more) = more {
         let caption = target.caption.as_deref().is_some_and(|caption| says(more, caption));

@@ -1,7 +1,8 @@
-//! The answer in a text that a model wrote: what follows its thinking, without the marks of a chat template that a server
-//! left in.
+//! Extracts the answer from generated text: the text after the reasoning, without chat template tokens left in by the
+//! server.
 
-/// Tags around thinking, as servers leave them in the text. The first of a pair may be missing, since templates write it.
+/// Reasoning tags that servers leave in the text. The opening one may be missing, since templates write it in the
+/// prompt.
 const THINKING: [(&str, &str); 9] = [
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -14,14 +15,14 @@ const THINKING: [(&str, &str); 9] = [
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
 ];
 
-/// Harmony's channels (gpt-oss): thinking is in `analysis` and `commentary`, the answer in `final`.
+/// Harmony's channels (gpt-oss): reasoning is in `analysis` and `commentary`, the answer in `final`.
 const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
-/// The same, where a server dropped the marks and left the words.
+/// The same without the special tokens, which some servers remove.
 const BARE_ANALYSIS: &str = "analysis";
 const BARE_FINAL: &str = "assistantfinal";
 
-/// Marks at the beginning of a turn.
+/// Tokens at the beginning of a turn.
 const BEGINNINGS: [&str; 12] = [
     "<|im_start|>assistant",
     "<|im_start|>",
@@ -36,7 +37,7 @@ const BEGINNINGS: [&str; 12] = [
     "<bos>",
     "<s>",
 ];
-/// Marks that end a turn: what follows one is not the answer.
+/// Tokens that end a turn; the text after them is not part of the answer.
 const ENDS: [&str; 21] = [
     "<|start|>",
     "<|call|>",
@@ -61,14 +62,14 @@ const ENDS: [&str; 21] = [
     "</s>",
 ];
 
-/// The answer in a text; `None` if there is nothing but thinking and marks.
+/// Returns the answer in a text; `None` if there is only reasoning and special tokens.
 pub(super) fn of(text: &str) -> Option<&str> {
     let mut answer = after_channels(text.trim())?;
     for (open, close) in THINKING {
         if let Some((_, after)) = answer.rsplit_once(close) {
             answer = after;
         }
-        // Thinking that never ends.
+        // Reasoning that does not end.
         answer = answer.split_once(open).map_or(answer, |(before, _)| before);
     }
     answer = answer.trim();
@@ -79,7 +80,7 @@ pub(super) fn of(text: &str) -> Option<&str> {
     Some(answer[..end].trim()).filter(|answer| !answer.is_empty())
 }
 
-/// What is in the last final channel, or all of a text without channels; `None` if there are only others.
+/// Returns the content of the last final channel, or the whole text without channels; `None` if there are only others.
 fn after_channels(text: &str) -> Option<&str> {
     if text.contains(CHANNEL) {
         let finals = text.rsplit(CHANNEL).filter_map(|channel| channel.trim_start().strip_prefix("final"));
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thinking_and_marks_are_no_part_of_an_answer() {
+    fn reasoning_and_special_tokens_are_removed() {
         for (text, expected) in [
             ("<think>so</think> \n yes", Some("yes")),
             ("so it is</think>yes", Some("yes")),
@@ -131,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_mark_is_in_an_answer(text in "(<think>|</think>|\\[THINK\\]|\\[/THINK\\]|<\\|channel\\|>|final|<\\|message\\|>|</s>|<\\|im_end\\|>|a|é){0,12}") {
+        fn answers_contain_no_special_tokens(text in "(<think>|</think>|\\[THINK\\]|\\[/THINK\\]|<\\|channel\\|>|final|<\\|message\\|>|</s>|<\\|im_end\\|>|a|é){0,12}") {
             if let Some(answer) = of(&text) {
                 for mark in ["<think>", "</think>", "[THINK]", "[/THINK]", "</s>", "<|im_end|>"] {
                     prop_assert!(!answer.contains(mark), "{} in {}", mark, answer);

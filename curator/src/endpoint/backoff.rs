@@ -1,12 +1,12 @@
-//! How long to wait before a failed request is tried again: exponentially longer, with jitter that is keyed by the
-//! request, so that many that failed together do not come back together and a repeated run waits the same.
+//! Exponential backoff with jitter that is keyed by the request: requests that failed together are retried at different
+//! times, and the waits of a repeated run are the same.
 
 use podium_grpo::rng::Stream;
 
-/// No wait is longer, unless the endpoint asks for it.
+/// Maximum wait, unless the endpoint requests a longer one.
 const LONGEST_MS: u64 = 60_000;
 
-/// The wait after the `attempt`-th failure, counted from 0: between half and all of `base_ms * 2^attempt`.
+/// Returns the wait after the `attempt`-th failure, from 0: between half and all of `base_ms * 2^attempt`.
 pub(crate) fn wait_ms(base_ms: u64, attempt: u32, key: u64) -> u64 {
     let factor = 1_u64.checked_shl(attempt).unwrap_or(u64::MAX);
     let longest = base_ms.saturating_mul(factor).min(LONGEST_MS);

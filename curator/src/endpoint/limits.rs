@@ -1,27 +1,27 @@
-//! When the next request may go: requests and tokens a minute, and pauses that the endpoint asked for.
+//! Rate limits: requests and tokens per minute, and pauses requested by the endpoint.
 //!
-//! Requests are spread evenly instead of sent in bursts, since endpoints differ in how they count a minute. Time is a
-//! number of milliseconds that the caller brings; nothing here reads a clock.
+//! Requests are spread evenly instead of being sent in bursts, since endpoints count a minute in different ways. The
+//! caller passes the time in milliseconds; the module reads no clock.
 
-/// Milliseconds of a minute.
+/// Milliseconds per minute.
 const MINUTE_MS: f64 = 60_000.0;
 
-/// How much may be sent; 0 is without limit.
+/// Rate limits; 0 is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rates {
-    /// Requests a minute.
+    /// Requests per minute.
     pub(crate) requests_per_min: u64,
-    /// Tokens a minute, read and written.
+    /// Input and output tokens per minute.
     pub(crate) tokens_per_min: u64,
 }
 
-/// The state of the limits.
+/// State of the rate limits.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Limits {
     rates: Rates,
-    /// When the requests granted so far are over, at the allowed rate.
+    /// Time at which the granted requests are used up at the permitted rate.
     requests_until_ms: f64,
-    /// When the tokens granted so far are over, at the allowed rate.
+    /// Time at which the granted tokens are used up at the permitted rate.
     tokens_until_ms: f64,
     paused_until_ms: f64,
 }
@@ -31,12 +31,12 @@ impl Limits {
         Self { rates, requests_until_ms: 0.0, tokens_until_ms: 0.0, paused_until_ms: 0.0 }
     }
 
-    /// Grants a request of about `tokens` tokens: when it may go.
+    /// Grants a request of about `tokens` tokens and returns the time at which it may be sent.
     pub(crate) fn grant(&mut self, now_ms: u64, tokens: u64) -> u64 {
         let now = now_ms as f64;
         let at = now.max(self.requests_until_ms).max(self.tokens_until_ms).max(self.paused_until_ms);
         if self.rates.requests_per_min > 0 {
-            // Whole milliseconds, rounded up, so that no minute holds one request too many.
+            // Whole milliseconds, rounded up, so that no minute contains one request too many.
             self.requests_until_ms = at.ceil() + (MINUTE_MS / self.rates.requests_per_min as f64).ceil();
         }
         if self.rates.tokens_per_min > 0 {
@@ -45,23 +45,23 @@ impl Limits {
         at.ceil() as u64
     }
 
-    /// The request cost `actual` tokens and not `expected`.
+    /// Corrects the token count of a request from `expected` to `actual`.
     pub(crate) fn correct(&mut self, expected: u64, actual: u64) {
         if self.rates.tokens_per_min > 0 {
             self.tokens_until_ms += self.span_of(actual) - self.span_of(expected);
         }
     }
 
-    /// Nothing goes before `until_ms`.
+    /// Blocks all requests until `until_ms`.
     pub(crate) const fn pause(&mut self, until_ms: u64) {
         self.paused_until_ms = self.paused_until_ms.max(until_ms as f64);
     }
 
-    /// When a request that was granted for `at_ms` may go instead, if a pause that came since reaches beyond that; it is
-    /// now `now_ms`.
+    /// Returns the new time of a request that was granted for `at_ms` if a later pause covers that time; the current
+    /// time is `now_ms`.
     ///
-    /// It queues anew behind all that were granted: the end of the pause is nobody's turn. Its first turn passed unused,
-    /// in the pause, so nothing is given back for it.
+    /// The request is queued behind all granted ones, so that not all are sent at the end of the pause. Its unused
+    /// grant is not returned, since it lies in the pause.
     pub(crate) fn grant_after_pause(&mut self, at_ms: u64, now_ms: u64, tokens: u64) -> Option<u64> {
         (self.paused_until_ms > at_ms as f64).then(|| self.grant(now_ms, tokens))
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_limits_everything_goes_at_once() {
+    fn without_limits_requests_are_sent_at_once() {
         let mut limits = Limits::new(Rates::default());
         assert!((0..100).all(|_| limits.grant(5, 1_000_000) == 5));
     }
@@ -89,11 +89,11 @@ mod tests {
     fn requests_are_spread_over_the_minute() {
         let mut limits = Limits::new(Rates { requests_per_min: 120, tokens_per_min: 0 });
         assert_eq!([0, 1, 2].map(|_| limits.grant(0, 9)), [0, 500, 1000]);
-        assert_eq!(limits.grant(60_000, 9), 60_000, "what was not used is not saved up");
+        assert_eq!(limits.grant(60_000, 9), 60_000, "unused capacity is not accumulated");
     }
 
     #[test]
-    fn tokens_are_counted_as_they_turn_out() {
+    fn token_counts_are_corrected() {
         let mut limits = Limits::new(Rates { requests_per_min: 0, tokens_per_min: 600 });
         assert_eq!(limits.grant(0, 100), 0);
         assert_eq!(limits.grant(0, 100), 10_000);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_hold_everybody_back() {
+    fn pauses_block_all_requests() {
         let mut limits = Limits::new(Rates::default());
         let at = limits.grant(10, 1);
         assert_eq!(limits.grant_after_pause(at, at, 1), None);
@@ -132,7 +132,7 @@ mod tests {
         ) {
             let mut limits = Limits::new(Rates { requests_per_min: rate, tokens_per_min: 0 });
             let (mut now, mut waiting, mut times) = (0, BTreeSet::new(), Vec::new());
-            // Those whose turn comes until `end` go, unless a pause holds them back.
+            // Requests that are due before `end` are sent, unless a pause delays them.
             let go = |limits: &mut Limits, waiting: &mut BTreeSet<u64>, times: &mut Vec<u64>, end: u64| {
                 while let Some(at) = waiting.first().copied().filter(|&at| at <= end) {
                     waiting.remove(&at);

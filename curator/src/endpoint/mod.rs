@@ -1,7 +1,7 @@
 //! An OpenAI-compatible endpoint: one attempt at one request, within a deadline.
 //!
-//! What to do about a failure is decided by [`Error::remedy`]; when and how often is the session's business. The key
-//! reaches the authorization header and nothing else.
+//! [`Error::remedy`] classifies failures; the session schedules retries. The key is sent only in the authorization
+//! header.
 
 mod answer;
 mod backoff;
@@ -21,53 +21,53 @@ pub(crate) use reply::{MOST_TOKENS, Reply, Usage};
 pub(crate) use secret::Secret;
 pub(crate) use wire::{Message, Part, Request};
 
-/// No reply is longer.
+/// Maximum size of a reply.
 const LONGEST_REPLY_BYTES: usize = 16 << 20;
-/// Retry-After in milliseconds, as some endpoints send it.
+/// Retry-After in milliseconds, a header of some endpoints.
 const RETRY_AFTER_MS: &str = "retry-after-ms";
-/// Of an error's text, as much is shown.
+/// Number of characters of an error's text that are shown.
 const SHOWN_CHARACTERS: usize = 300;
 
-/// Why the endpoint cannot be used at all.
+/// An error while setting up the endpoint.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    /// Not an address.
+    /// The address is invalid.
     #[error("--endpoint {0:?}: expected an address such as https://api.openai.com/v1")]
     Address(String),
-    /// A password in the address would be written wherever the address is.
-    #[error("--endpoint holds a user name or password: expected the key in an environment variable")]
+    /// The address contains credentials, which would be written to logs and files.
+    #[error("--endpoint contains a user name or password: expected the key in an environment variable")]
     Credentials,
-    /// A key that no header can carry.
-    #[error("the key in the environment holds characters that no HTTP header carries")]
+    /// The key contains characters that are invalid in a header.
+    #[error("the key in the environment contains characters that are invalid in an HTTP header")]
     Key(#[source] reqwest::header::InvalidHeaderValue),
-    /// The client cannot be made.
+    /// The HTTP client cannot be created.
     #[error("cannot set up HTTPS")]
     Client(#[source] reqwest::Error),
 }
 
-/// Why there is no reply.
+/// An error of a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Nothing, or not all of it, within the deadline.
-    #[error("no whole reply within {} ms", .0.as_millis())]
+    /// No complete reply within the deadline.
+    #[error("no complete reply within {} ms", .0.as_millis())]
     Deadline(Duration),
-    /// The connection failed, or ended before the reply did.
+    /// The connection failed or ended before the reply was complete.
     #[error("the connection failed")]
     Connection(#[source] reqwest::Error),
-    /// A reply that nobody asked for.
+    /// The reply is too long.
     #[error("the reply is longer than {LONGEST_REPLY_BYTES} bytes")]
     TooLong,
-    /// The endpoint said no.
+    /// The endpoint returned an error status.
     #[error("{status}{}", said(.text))]
     Status {
-        /// With this status.
+        /// The status.
         status: StatusCode,
-        /// The beginning of its explanation.
+        /// The beginning of its text.
         text: String,
-        /// When it wants to be asked again.
+        /// The wait that it requests.
         retry_after: Option<Duration>,
     },
-    /// A reply without an answer.
+    /// The reply has no answer.
     #[error(transparent)]
     Junk(#[from] reply::Error),
 }
@@ -76,19 +76,19 @@ fn said(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// What can be done about an error.
+/// How to react to an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remedy {
-    /// Ask again after a while; after this long, if the endpoint says so.
+    /// Retry after a wait, which the endpoint may specify.
     Again(Option<Duration>),
-    /// This request will never be answered; others may be.
+    /// Skip this request, which cannot succeed; others may.
     Skip,
-    /// No request will be answered: wrong address, key or model, or no credit.
+    /// Stop: no request can succeed, because of a wrong address, key or model, or missing credit.
     Stop,
 }
 
 impl Error {
-    /// What can be done about it.
+    /// Returns how to react to the error.
     pub(crate) fn remedy(&self) -> Remedy {
         let (status, text, retry_after) = match self {
             Self::Status { status, text, retry_after } => (status.as_u16(), text, *retry_after),
@@ -100,12 +100,12 @@ impl Error {
             _ if text.contains("insufficient_quota") => Remedy::Stop,
             408 | 409 | 425 | 429 | 500..=599 => Remedy::Again(retry_after),
             400..=499 => Remedy::Skip,
-            // In a reply of status 200: a code that is no status.
+            // A reply with status 200 whose error code is not a status.
             _ => Remedy::Again(retry_after),
         }
     }
 
-    /// What it cost all the same; `None` if nobody says that anything was computed.
+    /// Returns the cost of the failed request; `None` if it is unknown.
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {
             Self::Junk(error) => error.usage(),
@@ -125,7 +125,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint at `address`, up to and including its `/v1`. Every attempt ends within `deadline`.
+    /// Creates the endpoint at `address`, up to and including its `/v1`. Every attempt has the timeout `deadline`.
     pub(crate) fn new(address: &str, secret: Secret, deadline: Duration) -> Result<Self, SetupError> {
         let mut url = Url::parse(address)
             .ok()
@@ -141,7 +141,7 @@ impl Endpoint {
         if let Some(value) = secret.header() {
             headers.insert(AUTHORIZATION, value.map_err(SetupError::Key)?);
         }
-        // A redirected question would take the key to another host.
+        // A redirect would send the key to another host.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .user_agent(concat!("podium-curator/", env!("CARGO_PKG_VERSION")))
@@ -171,7 +171,7 @@ impl Endpoint {
         }
         let body = String::from_utf8_lossy(&bytes);
         if status.is_success() {
-            // Read first: a key that is also a piece of the JSON must not break it.
+            // Parse before hiding the key: replacing it could break the JSON.
             let reply = reply::read(&body, |text| beginning(&self.secret.hide(text)))?;
             Ok(Reply { text: self.secret.hide(&reply.text), ..reply })
         } else {
@@ -180,17 +180,17 @@ impl Endpoint {
     }
 }
 
-/// The beginning of a text on one line, without control characters.
+/// Returns the beginning of a text on one line, without control characters.
 fn beginning(text: &str) -> String {
     let shown: Vec<&str> = text.split_whitespace().collect();
     shown.join(" ").chars().filter(|letter| !letter.is_control()).take(SHOWN_CHARACTERS).collect()
 }
 
-/// How long the endpoint wants to be left alone: milliseconds in a header of their own, seconds, or a date.
+/// Parses the wait requested by the endpoint: milliseconds in a separate header, seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let number = |text: &str| text.parse::<f64>().ok().filter(|number| *number >= 0.0);
-    // More than a duration holds is longer than anyone waits.
+    // Clamp waits that exceed a duration's range.
     let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     if let Some(milliseconds) = text(RETRY_AFTER_MS).and_then(number) {
         return Some(duration(milliseconds / 1e3));
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_change_is_tried_again() {
+    fn only_transient_errors_are_retried() {
         let remedy = |status, text: &str| {
             let status = StatusCode::from_u16(status).unwrap();
             let retry_after = Some(Duration::from_secs(3));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_with_passwords_are_refused() {
+    fn addresses_with_passwords_are_rejected() {
         let new = |address: &str| Endpoint::new(address, Secret::default(), Duration::from_secs(1));
         assert!(matches!(new("https://me:secret@host/v1"), Err(SetupError::Credentials)));
         for address in ["", "api.openai.com", "file:///etc/passwd", "ftp://host"] {

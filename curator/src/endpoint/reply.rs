@@ -1,22 +1,22 @@
-//! Replies of the chat completions interface: an answer that was paid for, or why a reply is none.
+//! Replies of the chat completions interface: a billed answer, or the reason why there is none.
 //!
-//! Endpoints differ in how they say that an answer is not whole, is withheld, or is an error in spite of status 200. What
-//! is said is kept apart here, since it decides whether it is of use to ask, and to pay, again.
+//! Endpoints report truncated and withheld answers, and errors with status 200, in different ways. They are
+//! distinguished here, since only some of them are worth another billed request.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::answer;
 
-/// An endpoint that counts more tokens in a request miscounts: no model takes as many.
+/// Maximum plausible token count of a request; higher counts are ignored.
 pub(crate) const MOST_TOKENS: u64 = 1 << 24;
 
-/// Ways to say that an answer ended by itself.
+/// Finish reasons of complete answers.
 const WHOLE: [&str; 7] = ["stop", "end_turn", "stop_sequence", "eos", "eos_token", "completed", "end"];
-/// Ways to say that it was cut off at its longest.
+/// Finish reasons of truncated answers.
 const CUT: [&str; 6] =
     ["length", "max_tokens", "max_output_tokens", "model_length", "token_limit", "incomplete"];
-/// Ways to say that it was withheld.
+/// Finish reasons of withheld answers.
 const WITHHELD: [&str; 9] = [
     "content_filter",
     "content_filtered",
@@ -29,79 +29,79 @@ const WITHHELD: [&str; 9] = [
     "spii",
 ];
 
-/// Tokens of a request, as the endpoint counts them.
+/// Token counts of a request as reported by the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
-    /// Read.
+    /// Input tokens.
     pub(crate) prompt_tokens: u64,
-    /// Written.
+    /// Output tokens.
     pub(crate) completion_tokens: u64,
 }
 
-/// A reply that was paid for and that another one would not better.
+/// A billed reply that need not be requested again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reply {
-    /// What the model wrote, thinking included. Empty where it declined, or never left its thinking.
+    /// Generated text, including reasoning. Empty if the model declined or did not finish its reasoning.
     pub(crate) text: String,
-    /// Whether it was cut off at the longest length.
+    /// Whether the text was truncated at the maximum length.
     pub(crate) cut: bool,
-    /// Why there is no answer, where the model declined or the endpoint withheld it.
+    /// Reason if the model declined or the endpoint withheld the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) declined: Option<String>,
-    /// Tokens read, as the endpoint counts them.
+    /// Input tokens as reported by the endpoint.
     pub(crate) prompt_tokens: u64,
-    /// Tokens written, as the endpoint counts them.
+    /// Output tokens as reported by the endpoint.
     pub(crate) completion_tokens: u64,
 }
 
 impl Reply {
-    /// What the model answers, without its thinking and without marks of a chat template; `None` if it is nothing.
+    /// Returns the answer without reasoning and special tokens; `None` if it is empty.
     pub(crate) fn answer(&self) -> Option<&str> {
         answer::of(&self.text)
     }
 
-    /// Whether the same request need not be sent again: there is an answer, or it is known that there will be none.
+    /// Whether the request need not be repeated: it has an answer, or will have none.
     pub(crate) fn is_settled(&self) -> bool {
         self.declined.is_some() || self.cut || self.answer().is_some()
     }
 
-    /// Its tokens.
+    /// Returns its token counts.
     pub(crate) const fn usage(&self) -> Usage {
         Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.completion_tokens }
     }
 }
 
-/// Why a body is no reply.
+/// Reason why a body is not a reply.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Not JSON, or cut off.
-    #[error("the reply is no JSON")]
+    /// Not JSON, or truncated.
+    #[error("the reply is not JSON")]
     Json(#[source] serde_json::Error),
-    /// No message where it belongs.
+    /// The message is missing.
     #[error("the reply has no choices[0].message")]
     NoMessage,
-    /// An error in a reply of status 200.
+    /// An error with status 200.
     #[error("the reply is an error: {text}")]
     Said {
-        /// The status that it should have had, if it says one.
+        /// The status in the error, if it has one.
         status: Option<u16>,
-        /// Its beginning.
+        /// The beginning of its text.
         text: String,
-        /// What it cost.
+        /// Token counts.
         usage: Usage,
     },
-    /// The model ran, and there is no answer.
+    /// The model ran without producing an answer.
     #[error("the reply has no answer: {why}")]
     Unanswered {
-        /// What is there instead.
+        /// Description of the content.
         why: String,
-        /// What it cost.
+        /// Token counts.
         usage: Usage,
     },
 }
 
 impl Error {
-    /// What the reply cost; `None` if nobody says that anything was computed.
+    /// Returns the token counts; `None` if the endpoint reports none.
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {
             Self::Json(_) | Self::NoMessage => None,
@@ -111,7 +111,7 @@ impl Error {
     }
 }
 
-/// Reads the body of a reply. `shown` makes what the endpoint said fit for errors: short and without secrets.
+/// Parses the body of a reply. `shown` shortens text of the endpoint and removes secrets from it for error messages.
 pub(crate) fn read(body: &str, shown: impl Fn(&str) -> String) -> Result<Reply, Error> {
     let body = body.trim_start_matches('\u{FEFF}');
     let value: Value = serde_json::from_str(body)
@@ -154,7 +154,7 @@ pub(crate) fn read(body: &str, shown: impl Fn(&str) -> String) -> Result<Reply, 
     } else if reply.text.trim().is_empty() {
         "choices[0].message.content is empty".to_owned()
     } else {
-        "the text never leaves its thinking".to_owned()
+        "the text ends within its reasoning".to_owned()
     };
     Err(Error::Unanswered { why, usage })
 }
@@ -163,12 +163,12 @@ fn is_error(value: &Value) -> bool {
     value.is_object() || value.as_str().is_some_and(|text| !text.is_empty())
 }
 
-/// A status as a number, or as the text of one.
+/// Parses a status given as a number or as text.
 fn number(value: &Value) -> Option<u16> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())?.try_into().ok()
 }
 
-/// What an error says of itself.
+/// Returns the text of an error.
 fn said(error: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let kind = [&error["code"], &error["type"]].into_iter().find_map(text);
@@ -179,7 +179,7 @@ fn said(error: &Value) -> String {
     }
 }
 
-/// The text of a message, which may be in parts, and its refusal. Parts of thinking are not text.
+/// Returns the text of a message, which may be in parts, and its refusal. Reasoning parts are not text.
 fn content(message: &Value) -> (String, Option<String>) {
     let filled =
         |value: &Value| value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -203,8 +203,8 @@ fn content(message: &Value) -> (String, Option<String>) {
     (text.trim().to_owned(), refusal)
 }
 
-/// The text with the replacement character in place of escapes that are half of a pair, which JSON in Rust cannot hold and
-/// other languages write.
+/// Replaces escapes of lone surrogates by the replacement character; other languages write them, and JSON in Rust
+/// rejects them.
 fn without_lone_surrogates(body: &str) -> String {
     let mut mended = String::with_capacity(body.len());
     let mut rest = body;
@@ -219,7 +219,7 @@ fn without_lone_surrogates(body: &str) -> String {
                 continue;
             }
             (Some(_), _) => 6,
-            // A backslash, and what it stands before: itself, perhaps.
+            // A backslash and the escaped character, which may be a backslash.
             (None, _) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
         };
         mended.push_str(&rest[..length]);
@@ -228,7 +228,7 @@ fn without_lone_surrogates(body: &str) -> String {
     mended + rest
 }
 
-/// The number of an escape that the text begins with.
+/// Returns the number of an escape at the beginning of the text.
 fn escaped(text: &str) -> Option<u32> {
     u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
@@ -252,7 +252,7 @@ mod tests {
     const USAGE: Usage = Usage { prompt_tokens: 5, completion_tokens: 7 };
 
     #[test]
-    fn token_counts_of_no_model_are_not_believed() {
+    fn implausible_token_counts_are_ignored() {
         let usage = json!({ "prompt_tokens": u64::MAX, "completion_tokens": 7 });
         let body = json!({ "choices": [{ "message": { "content": "yes" } }], "usage": usage });
         let reply = read(&body).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn text_in_parts_is_joined_and_thinking_is_none_of_it() {
+    fn text_parts_are_joined_without_reasoning() {
         let parts = json!([
             { "type": "thinking", "thinking": [{ "type": "text", "text": "hm" }] },
             { "type": "text", "text": "a cat" },
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn how_an_answer_ended_is_understood_in_every_spelling() {
+    fn finish_reasons_are_recognized_in_every_spelling() {
         for whole in ["stop", "STOP", "end_turn", "eos"] {
             assert!(!read(&choice(&json!({ "content": "yes" }), whole)).unwrap().cut, "{whole}");
         }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_kept_apart() {
+    fn refusals_are_recognized() {
         for message in [
             json!({ "content": null, "refusal": "I cannot describe that." }),
             json!({ "content": [{ "type": "refusal", "refusal": "I cannot describe that." }] }),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_without_an_answer_say_what_they_cost() {
+    fn replies_without_an_answer_report_their_usage() {
         for empty in
             [json!(""), json!("  "), Value::Null, json!(7), json!([]), json!("<think>hm"), json!("</s>")]
         {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_replies_of_status_200_are_named() {
+    fn errors_in_replies_of_status_200_are_reported() {
         let status = |body: &Value| match read(body).unwrap_err() {
             Error::Said { status, text, .. } => (status, text),
             error => panic!("{error}"),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_pairs_of_escapes_are_replaced() {
+    fn lone_surrogates_are_replaced() {
         let body = r#"{"choices": [{"message": {"content": "a \ud83d\ude00 b \ud800 c \\ud800 d \udc00"}}]}"#;
         let reply = super::read(&format!("\u{FEFF}{body}"), str::to_owned).unwrap();
         assert_eq!(reply.text, "a 😀 b \u{FFFD} c \\ud800 d \u{FFFD}");
@@ -345,7 +345,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_is_too_odd_to_mend(body in r#"(\\|u|d8|dc|00|"|é|😀){0,20}"#) {
+        fn any_body_can_be_repaired(body in r#"(\\|u|d8|dc|00|"|é|😀){0,20}"#) {
             let _ = without_lone_surrogates(&body);
             let _ = super::read(&body, str::to_owned);
         }

@@ -1,27 +1,27 @@
-//! The endpoint's key: it comes from the environment, goes into one header, and is shown nowhere.
+//! The endpoint's key: read from the environment, sent in one header, and never shown.
 
 use std::fmt;
 
 use reqwest::header::HeaderValue;
 
-/// What stands in place of the key wherever a text would show it.
+/// Replacement for the key in texts.
 const HIDDEN: &str = "[key]";
-/// A shorter key is a word that stands for one, such as `EMPTY`, and may stand in any text.
+/// Minimum length of a key that is hidden; shorter ones are placeholders such as `EMPTY`, which may occur in any text.
 const SHORTEST_HIDDEN_BYTES: usize = 12;
 
-/// A key that cannot be printed. Empty where the endpoint needs none.
+/// A key that is not printed. Empty if the endpoint requires none.
 #[derive(Clone, Default)]
 pub(crate) struct Secret(String);
 
 impl Secret {
-    /// The value of an environment variable, without white space around it.
+    /// Reads an environment variable and trims white space.
     pub(crate) fn from_environment(variable: &str) -> Self {
-        // A key that is not UTF-8 becomes one that no header takes, which is an error that names it.
+        // A key that is not UTF-8 becomes an invalid header value, whose error names the key.
         let value = std::env::var_os(variable).unwrap_or_default();
         Self(value.to_string_lossy().trim().to_owned())
     }
 
-    /// The value of the authorization header; `None` without a key.
+    /// Returns the value of the authorization header; `None` without a key.
     pub(crate) fn header(&self) -> Option<Result<HeaderValue, reqwest::header::InvalidHeaderValue>> {
         (!self.0.is_empty()).then(|| {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0))?;
@@ -30,7 +30,7 @@ impl Secret {
         })
     }
 
-    /// `text` without the key, for what an endpoint sends back: some quote it in their errors.
+    /// Replaces the key in `text`; some endpoints quote it in their errors.
     pub(crate) fn hide(&self, text: &str) -> String {
         if self.0.len() < SHORTEST_HIDDEN_BYTES { text.to_owned() } else { text.replace(&self.0, HIDDEN) }
     }

@@ -1,4 +1,4 @@
-//! Requests of the chat completions interface that OpenAI-compatible endpoints share.
+//! Requests of the chat completions interface of OpenAI-compatible endpoints.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -11,17 +11,17 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Instructions.
+    /// Creates a system message.
     pub(crate) fn system(text: &str) -> Self {
         Self { role: "system", content: text.into() }
     }
 
-    /// A question in words.
+    /// Creates a user message from text.
     pub(crate) fn user(text: &str) -> Self {
         Self { role: "user", content: text.into() }
     }
 
-    /// A question made of words and pictures, in order.
+    /// Creates a user message from text and pictures, in order.
     pub(crate) fn parts(parts: Vec<Part>) -> Self {
         let content = parts.into_iter().map(|part| match part {
             Part::Text(text) => json!({ "type": "text", "text": text }),
@@ -30,12 +30,12 @@ impl Message {
         Self { role: "user", content: content.collect() }
     }
 
-    /// What the model answered before.
+    /// Creates a message with an earlier answer of the model.
     pub(crate) fn assistant(text: &str) -> Self {
         Self { role: "assistant", content: text.into() }
     }
 
-    /// The words of the message, without its pictures.
+    /// Returns the text of the message, without its pictures.
     pub(crate) fn words(&self) -> String {
         match &self.content {
             Value::Array(parts) => {
@@ -46,7 +46,7 @@ impl Message {
         }
     }
 
-    /// How many pictures it shows.
+    /// Returns the number of pictures.
     fn pictures(&self) -> usize {
         self.content
             .as_array()
@@ -54,30 +54,30 @@ impl Message {
     }
 }
 
-/// A piece of a message.
+/// A part of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Part {
-    /// Words.
+    /// Text.
     Text(String),
-    /// A picture as a `data:` address.
+    /// A picture as a `data:` URL.
     Picture(String),
 }
 
-/// What is asked of the endpoint, apart from which model.
+/// A request, without the name of the model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Request {
     /// The conversation so far.
     pub(crate) messages: Vec<Message>,
-    /// Longest answer in tokens; 0 leaves it to the endpoint.
+    /// Maximum length of the answer in tokens; 0 uses the endpoint's default.
     pub(crate) max_tokens: u64,
-    /// Divisor of the logits; absent, the endpoint's own.
+    /// Sampling temperature; `None` uses the endpoint's default.
     pub(crate) temperature: Option<f64>,
-    /// Sent as the endpoint's seed where several answers are asked for.
+    /// Seed sent to the endpoint if several answers are requested.
     pub(crate) seed: Option<u64>,
 }
 
 impl Request {
-    /// The body of the request. `extra` adds fields, or replaces them, for endpoints that want others.
+    /// Returns the body of the request. `extra` adds or replaces fields.
     pub(crate) fn body(&self, model: &str, extra: &Map<String, Value>) -> String {
         let mut body = Map::new();
         body.insert("model".into(), model.into());
@@ -97,9 +97,9 @@ impl Request {
         Value::Object(body).to_string()
     }
 
-    /// About how many tokens the request will cost, for the rate limit until the endpoint tells.
+    /// Estimates the number of tokens of the request, for the rate limit until the endpoint reports it.
     ///
-    /// Four bytes of text a token, a thousand tokens a picture, and the longest answer.
+    /// Assumes four bytes per token of text, a thousand tokens per picture, and an answer of maximum length.
     pub(crate) fn expected_tokens(&self) -> u64 {
         let words: usize = self.messages.iter().map(|message| message.words().len()).sum();
         let pictures: usize = self.messages.iter().map(Message::pictures).sum();
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_hold_what_was_set() {
+    fn bodies_contain_the_set_fields() {
         let request = Request {
             messages: vec![Message::system("Be short."), Message::user("Hello")],
             max_tokens: 5,

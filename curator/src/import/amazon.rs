@@ -13,15 +13,15 @@ use super::input::Input;
 use super::rows::{Error, Problem};
 use super::times::{Kind, Times};
 
-const REVIEW: &str = "a JSON object a line with user_id (or reviewerID), parent_asin (or asin), timestamp (or \
+const REVIEW: &str = "one JSON object per line with user_id (or reviewerID), parent_asin (or asin), timestamp (or \
                       unixReviewTime) and perhaps rating (or overall)";
-const METADATA: &str = "a JSON object a line with parent_asin (or asin) and title";
+const METADATA: &str = "one JSON object per line with parent_asin (or asin) and title";
 
 #[derive(Deserialize)]
 struct Review {
     #[serde(alias = "reviewerID")]
     user_id: Option<String>,
-    /// A product with all its variants; where it is given, metadata is about it.
+    /// A product with all its variants; if present, metadata refers to it.
     parent_asin: Option<String>,
     asin: Option<String>,
     #[serde(alias = "unixReviewTime")]
@@ -30,7 +30,7 @@ struct Review {
     rating: Option<f64>,
 }
 
-/// Reads metadata and reviews. `caption` names a field of the metadata that stands in for captions.
+/// Reads metadata and reviews. `caption` names a field of the metadata that is used as the caption.
 pub(crate) fn read(
     collector: &mut Collector,
     reviews_files: &[PathBuf],
@@ -65,16 +65,16 @@ fn reviews(collector: &mut Collector, input: &Input, times: &mut Times) -> Resul
     })
 }
 
-/// The field that stands in for captions, and whether any item has it.
+/// The field used as the caption, and whether any item has it.
 struct Captions<'a> {
     field: Option<&'a str>,
     known: bool,
-    /// Fields that there are, as long as the one that is asked for was not among them.
+    /// Other fields, collected until an item has the requested one.
     found: BTreeSet<String>,
 }
 
 impl Captions<'_> {
-    /// Refuses a field that no item has.
+    /// Rejects a field that no item has.
     fn check(self, metadata: &[PathBuf]) -> Result<(), Error> {
         match self.field {
             Some(field) if !self.known => Err(Error::NoCaptionField {
@@ -99,7 +99,7 @@ fn item(collector: &mut Collector, line: &str, captions: &mut Captions<'_>) -> R
     collector.item(&id, &text("title"), caption.as_deref())
 }
 
-/// A field's text: descriptions come as one text or as a list of paragraphs.
+/// Returns a field's text: descriptions are one text or a list of paragraphs.
 fn written(value: &Value) -> String {
     match value {
         Value::String(text) => text.trim().to_owned(),

@@ -1,4 +1,4 @@
-//! What can be asked of `podium-curator import`.
+//! Arguments of `podium-curator import`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::encoding::{Choice, Encoding};
 use super::split::Kind;
 use crate::flags;
 
-/// A format, its files, and what to make of them.
+/// A format with its files and options.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// What is common to all formats.
+    /// Returns the options common to all formats.
     pub(crate) const fn choices(&self) -> &Choices {
         match &self.format {
             Format::Movielens { choices, .. }
@@ -29,53 +29,54 @@ impl Arguments {
     }
 }
 
-/// What is common to all formats.
+/// Options common to all formats.
 #[derive(Debug, Args)]
 pub(crate) struct Choices {
-    /// Folder to make. It must be absent or empty; it appears once all is written and checked.
+    /// Output folder, which must be absent or empty. It is created atomically after all files are written and checked.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Prefix of the files in the folder; the folder's own name otherwise.
+    /// Prefix of the files in the folder. Default: the name of the folder.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// How training and held-out data are kept apart.
+    /// Separation of training and held-out data.
     #[arg(long, value_enum, default_value = "leave-one-out")]
     pub(crate) split: Kind,
-    /// For `--split time`: the moment, a number as in the file or a date; training ends before it.
+    /// For `--split time`: the split time, a number as in the file or a date; training ends before it.
     #[arg(long, value_name = "TIME")]
     pub(crate) split_time: Option<String>,
-    /// For `--split time` without a moment: the share of interactions at or after it. For `--split users`: the share of
-    /// users.
+    /// For `--split time` without a split time: the fraction of interactions at or after it. For `--split users`: the
+    /// fraction of users.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub(crate) test_share: f64,
-    /// Seed of random choices: the order of interactions at the same time, and the users held out by `--split users`.
+    /// Seed of random choices: the order of interactions at the same time, and the held-out users of `--split users`.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Users with fewer interactions are left out. At 2, the least, a user with one is a bad row.
+    /// Minimum number of interactions of a user; users with fewer are excluded. With 2, the smallest value, a user with
+    /// one interaction is a bad row.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) min_user_interactions: usize,
-    /// Items with fewer interactions are left out, again and again until all users and items that are left have enough.
-    /// 0 keeps items that nobody interacted with as candidates.
+    /// Minimum number of interactions of an item; items with fewer are excluded, repeatedly until all remaining users
+    /// and items have enough. 0 retains items without interactions as candidates.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) min_item_interactions: usize,
-    /// Interactions rated lower are no interactions.
+    /// Minimum rating; interactions with a lower rating are ignored.
     #[arg(long, value_name = "RATING", value_parser = flags::finite)]
     pub(crate) min_rating: Option<f64>,
-    /// Leave out rows that cannot be used, and count them, instead of stopping at the first.
+    /// Skip and count unusable rows instead of stopping at the first.
     #[arg(long)]
     pub(crate) skip_bad_rows: bool,
-    /// The order of interactions of one user at the same time.
+    /// Order of interactions of one user at the same time.
     #[arg(long, value_enum, default_value = "random")]
     pub(crate) same_time: SameTime,
-    /// Encoding of the files: `auto` tells UTF-8, UTF-16 and older encodings apart; otherwise a name such as `utf-8`,
+    /// Encoding of the files: `auto` detects UTF-8, UTF-16 and legacy encodings; otherwise a name such as `utf-8`,
     /// `utf-16le`, `windows-1252` (also `latin1`) or `shift_jis`.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) encoding: Choice,
-    /// Encoding of single rows that are not in their file's; without it they are bad rows.
+    /// Encoding of single rows that are invalid in the file's encoding. Without it they are bad rows.
     #[arg(long, value_name = "NAME")]
     pub(crate) fallback_encoding: Option<Encoding>,
-    /// Cut longer titles to this many bytes, between characters, and count them; without it a title of more than 4,096
-    /// bytes is a bad row.
+    /// Truncate longer titles to this many bytes, at a character boundary, and count them. Without it a title of more
+    /// than 4,096 bytes is a bad row.
     #[arg(long, value_name = "BYTES", value_parser = longest_title)]
     pub(crate) longest_title: Option<usize>,
     /// Decode HTML entities such as `&amp;` in titles and captions.
@@ -83,13 +84,13 @@ pub(crate) struct Choices {
     pub(crate) decode_entities: bool,
 }
 
-/// Bytes of a title: some characters of any script at least.
+/// Parses the maximum length of titles in bytes, at least a few characters of any script.
 fn longest_title(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|bytes| *bytes >= 16).ok_or_else(|| "expected at least 16 bytes".into())
 }
 
 impl Choices {
-    /// How rows are read.
+    /// Returns the options for reading rows.
     pub(crate) const fn reading(&self) -> Reading {
         Reading {
             encoding: self.encoding,
@@ -102,11 +103,11 @@ impl Choices {
     }
 }
 
-/// Where the data come from. Every file may be compressed (gzip, Zstandard, zip) or a folder of parts, and several may be
-/// given.
+/// Source of the data. Every file may be compressed (gzip, Zstandard, zip) or a folder of parts, and several files may
+/// be given.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Format {
-    /// MovieLens 100K, 1M, 10M, 20M to latest; the layout is told from the files.
+    /// MovieLens 100K, 1M, 10M, 20M to latest; the layout is detected.
     Movielens {
         /// u.data, ratings.dat or ratings.csv.
         #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
@@ -114,7 +115,7 @@ pub(crate) enum Format {
         /// u.item, movies.dat or movies.csv.
         #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
         items: Vec<PathBuf>,
-        /// A CSV file `title,sentence` with a header; the sentences stand in for captions.
+        /// A CSV file `title,sentence` with a header; the sentences are used as captions.
         #[arg(long, value_name = "FILE")]
         summaries: Option<PathBuf>,
         #[command(flatten)]
@@ -133,13 +134,13 @@ pub(crate) enum Format {
     },
     /// Amazon-style JSON lines, of 2014, 2018 or 2023.
     Amazon {
-        /// Reviews, a JSON object a line.
+        /// Reviews, one JSON object per line.
         #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
         reviews: Vec<PathBuf>,
-        /// Metadata, a JSON object a line.
+        /// Metadata, one JSON object per line.
         #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
         metadata: Vec<PathBuf>,
-        /// Field of the metadata that stands in for captions, such as `description`.
+        /// Field of the metadata used as the caption, such as `description`.
         #[arg(long, value_name = "FIELD")]
         caption_field: Option<String>,
         #[command(flatten)]
@@ -176,7 +177,7 @@ pub(crate) struct Table {
     /// Column of titles in the item table.
     #[arg(long, value_name = "NAME", default_value = "title")]
     pub(crate) title_column: String,
-    /// Column of the item table that describes the item: its caption.
+    /// Column of the item table that is used as the caption.
     #[arg(long, value_name = "NAME")]
     pub(crate) caption_column: Option<String>,
     #[command(flatten)]

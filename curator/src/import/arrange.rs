@@ -1,4 +1,4 @@
-//! From rows in file order to each user's interactions, oldest first.
+//! Converts rows in file order into each user's interactions, oldest first.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,64 +11,64 @@ use serde::Serialize;
 use super::collector::{Interaction, Log};
 use super::rows::{Error, Problem, Skipped};
 
-/// The order of interactions of one user at the same time.
+/// Order of interactions of one user at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SameTime {
-    /// A random order that depends on --seed, the user's id and the item's id. It carries no information about the
-    /// target and does not depend on the order of the file's rows.
+    /// A random order that depends on --seed, the user's id and the item's id. It contains no information about the
+    /// target and does not depend on the order of rows.
     Random,
-    /// The smaller item number first. The order tells targets apart by their numbers: rankers that know only item
-    /// numbers score above chance.
+    /// Ascending item number. The order then depends on item numbers: rankers that know only item numbers score above
+    /// chance.
     Item,
-    /// The order of the file's rows.
+    /// The order of the rows in the file.
     File,
-    /// Interactions at the same time are bad rows: all but the first are refused, or skipped with --skip-bad-rows.
+    /// Interactions at the same time are bad rows: all except the first are rejected, or skipped with --skip-bad-rows.
     Bad,
 }
 
-/// Users and items that are left out as too rare.
+/// Minimum numbers of interactions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Minimum {
-    /// Interactions a user has to have.
+    /// Of a user.
     pub(crate) of_user: usize,
-    /// Interactions an item has to have.
+    /// Of an item.
     pub(crate) of_item: usize,
 }
 
-/// What is known of the rows beside themselves.
+/// Context of the rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// The files that they are from.
+    /// The files of the rows.
     pub(crate) logs: &'a [Log],
-    /// How many users there are.
+    /// Number of users.
     pub(crate) users: usize,
-    /// The number of each item, by its index.
+    /// The number of each item, by index.
     pub(crate) items: &'a [u64],
-    /// A word for each user, by its index, that depends on the user's id alone.
+    /// A key for each user, by index, that depends only on the user's id.
     pub(crate) user_keys: &'a [u64],
-    /// A word for each item, by its index, that depends on the item's id alone.
+    /// A key for each item, by index, that depends only on the item's id.
     pub(crate) item_keys: &'a [u64],
 }
 
-/// Each user's interactions, and what was left out on the way.
+/// Each user's interactions and the counts of excluded ones.
 #[derive(Debug, Default)]
 pub(crate) struct Sequences {
-    /// By user, then by time, then by place in the file.
+    /// Sorted by user, time and position in the file.
     pub(crate) interactions: Vec<Interaction>,
-    /// Each user's range of them, by index of the user; users that were left out have an empty one.
+    /// Range of each user, by index of the user; empty for excluded users.
     pub(crate) users: Vec<Range<usize>>,
-    /// Whether an item is kept, by index of the item.
+    /// Whether an item is retained, by index of the item.
     pub(crate) items: Vec<bool>,
-    /// Interactions at the time of an earlier one of the same user, where those are kept.
+    /// Retained interactions at the time of an earlier one of the same user.
     pub(crate) same_time: u64,
-    /// Users left out as having too few interactions.
+    /// Users excluded for too few interactions.
     pub(crate) users_too_short: u64,
-    /// Items left out as having too few interactions.
+    /// Items excluded for too few interactions.
     pub(crate) items_too_rare: u64,
 }
 
-/// Orders `interactions` and applies the filters until nothing changes any more.
+/// Sorts `interactions` and applies the filters until a fixed point.
 pub(crate) fn arrange(
     mut interactions: Vec<Interaction>,
     rows: Rows<'_>,
@@ -79,7 +79,7 @@ pub(crate) fn arrange(
     interactions.sort_unstable_by_key(|one| (one.user, one.time, one.log, one.row));
     for group in interactions.chunk_by_mut(|one, other| (one.user, one.time) == (other.user, other.time)) {
         match same_time {
-            // Sorting is stable: a row that is there twice stays in the order of the file.
+            // Sorting is stable: repeated rows stay in file order.
             SameTime::Random if group.len() > 1 => {
                 group.sort_by_cached_key(|one| (random_key(one, rows, seed), one.item));
             }
@@ -99,14 +99,14 @@ pub(crate) fn arrange(
     Ok(sequences)
 }
 
-/// Where an interaction comes among those of the same user and time in a random order.
+/// Returns the sort key of an interaction among those of the same user and time, for a random order.
 fn random_key(one: &Interaction, rows: Rows<'_>, seed: u64) -> u64 {
     let key = [rows.user_keys[one.user as usize], rows.item_keys[one.item as usize]];
     Stream::new(seed, "import/same time", &key).next_u64()
 }
 
-/// Takes out interactions that are there twice, and those at the same time as another if they are bad; returns how many
-/// of the latter were kept.
+/// Removes repeated interactions, and those at the same time as another if they are bad; returns the number of the
+/// latter that were retained.
 fn drop_repeated(
     interactions: &mut Vec<Interaction>,
     same_time: SameTime,
@@ -114,14 +114,16 @@ fn drop_repeated(
     skipped: &mut Skipped,
 ) -> Result<u64, Error> {
     let (mut kept, mut ties) = (0, 0);
-    // The first interaction at the time of the one that was kept last.
-    let mut moment = 0;
+    // Index of the first retained interaction of the current user and time.
+    let mut group_start = 0;
     for next in 0..interactions.len() {
         let one = interactions[next];
-        if kept == 0 || (interactions[moment].user, interactions[moment].time) != (one.user, one.time) {
-            moment = kept;
+        if kept == 0
+            || (interactions[group_start].user, interactions[group_start].time) != (one.user, one.time)
+        {
+            group_start = kept;
         } else {
-            let before = &interactions[moment..kept];
+            let before = &interactions[group_start..kept];
             let problem = match before.iter().find(|earlier| earlier.item == one.item) {
                 Some(earlier) => Some(Problem::RepeatedInteraction(rows.earlier(earlier, &one))),
                 None if same_time == SameTime::Bad => Some(Problem::SameTime(rows.earlier(&before[0], &one))),
@@ -140,8 +142,8 @@ fn drop_repeated(
     Ok(ties)
 }
 
-/// Takes out users with a single interaction, from which nothing can be learned: bad rows, unless shorter users are left
-/// out anyway.
+/// Removes users with a single interaction, which have no history before the target: bad rows, unless shorter users are
+/// excluded anyway.
 fn lonely(
     interactions: &mut Vec<Interaction>,
     rows: Rows<'_>,
@@ -177,7 +179,7 @@ impl Sequences {
                 }
             }
             let short = |count: usize| count < minimum.of_user.max(2);
-            // A user whom an earlier round left out has none by now.
+            // A user excluded in an earlier round has no interactions left.
             self.users_too_short += of_user.iter().filter(|&&count| count > 0 && short(count)).count() as u64;
             let before = self.interactions.len();
             let items = &self.items;
@@ -188,13 +190,13 @@ impl Sequences {
         }
     }
 
-    /// A user's interactions, oldest first.
+    /// Returns a user's interactions, oldest first.
     pub(crate) fn of(&self, user: usize) -> &[Interaction] {
         &self.interactions[self.users[user].clone()]
     }
 }
 
-/// The range of each user in interactions ordered by user.
+/// Returns the range of each user in interactions sorted by user.
 fn ranges(interactions: &[Interaction], users: usize) -> Vec<Range<usize>> {
     let mut ranges = vec![0..0; users];
     let mut start = 0;
@@ -205,11 +207,11 @@ fn ranges(interactions: &[Interaction], users: usize) -> Vec<Range<usize>> {
     ranges
 }
 
-/// An earlier row that another one repeats.
+/// An earlier row that is repeated.
 #[derive(Debug)]
 pub(crate) struct Earlier {
     place: Place,
-    /// Its file, if it is another one.
+    /// Its file, if it is a different one.
     file: Option<String>,
 }
 
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn users_come_in_order_of_time_and_then_as_is_asked() {
+    fn interactions_are_sorted_by_time_and_then_as_requested() {
         let rows = [(1, 0, 9), (0, 1, 5), (1, 2, 3), (0, 3, 5), (0, 0, 4), (1, 1, 9)];
         let (sequences, _) = arranged(&rows, SameTime::File, (2, 0), false).unwrap();
         assert_eq!(items(&sequences, 0), [0, 1, 3]);
@@ -283,7 +285,7 @@ mod tests {
         assert!(sequences.of(3).is_empty());
         assert_eq!(sequences.same_time, 2);
 
-        // By number: items 1 and 3 are called 4 and 2.
+        // By number: items 1 and 3 have the numbers 4 and 2.
         let (sequences, _) = arranged(&rows, SameTime::Item, (2, 0), false).unwrap();
         assert_eq!(items(&sequences, 0), [0, 3, 1]);
 
@@ -298,7 +300,7 @@ mod tests {
         assert_eq!(skipped.into_rows()["log: same_time"].count, 2);
     }
 
-    /// The items of one user, all at one time, in the random order of `seed`.
+    /// Returns the items of one user at one time, in the random order of `seed`.
     fn random(items: impl IntoIterator<Item = u32>, user: u32, seed: u64) -> Vec<u32> {
         let rows: Vec<(u32, u32, i64)> = items.into_iter().map(|item| (user, item, 5)).collect();
         let minimum = Minimum { of_user: 2, of_item: 0 };
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_random_order_depends_on_seed_user_and_item_alone() {
+    fn the_random_order_depends_only_on_seed_user_and_item() {
         let order = random(0..5, 0, 0);
         assert_eq!(random([3, 1, 4, 0, 2], 0, 0), order, "the order of the rows does not matter");
         let without_two: Vec<u32> = order.iter().copied().filter(|&item| item != 2).collect();
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_there_twice_is_bad() {
+    fn a_repeated_row_is_bad() {
         let rows = [(0, 1, 5), (0, 2, 5), (0, 1, 5), (0, 1, 6)];
         for order in [SameTime::Random, SameTime::Item, SameTime::File] {
             let error = arranged(&rows, order, (2, 0), false).unwrap_err();
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_interaction_is_bad_unless_short_users_are_left_out() {
+    fn a_single_interaction_is_bad_unless_short_users_are_excluded() {
         let rows = [(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 1)];
         let error = arranged(&rows, SameTime::File, (2, 0), false).unwrap_err();
         assert!(matches!(error, Error::Row { place: Place::Line(4), problem: Problem::TooFewItems, .. }));
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_go_on_until_nothing_changes() {
+    fn filters_reach_a_fixed_point() {
         // Item 4 is rare; without it user 1 is short; without user 1 item 3 is rare.
         let rows = [(0, 0, 1), (0, 1, 2), (0, 3, 3), (1, 3, 1), (1, 4, 2), (2, 0, 1), (2, 1, 2)];
         let (sequences, _) = arranged(&rows, SameTime::File, (2, 2), false).unwrap();

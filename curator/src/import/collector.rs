@@ -1,4 +1,4 @@
-//! Items and interactions as they come out of the files, whatever the format.
+//! Collects items and interactions from files of any format.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use super::input::{Input, inputs};
 use super::rows::{Error, Problem, Skipped, excerpt};
 use super::times::{Kind, Times};
 
-/// Longer titles are no titles: they would fill every prompt that they stand in.
+/// Maximum length of a title, which limits the size of prompts.
 pub(crate) const LONGEST_TITLE_BYTES: usize = 4_096;
 
-/// One user, one item, one time.
+/// An interaction of a user with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interaction {
     /// Index of the user.
     pub(crate) user: u32,
     /// Index of the item.
     pub(crate) item: u32,
-    /// When; larger is later.
+    /// Its time; later times are larger.
     pub(crate) time: i64,
     /// Index of its file.
     pub(crate) log: u32,
@@ -30,14 +30,14 @@ pub(crate) struct Interaction {
     pub(crate) row: u32,
 }
 
-/// A file of interactions, and what its rows are called.
+/// A file of interactions, and the kind of its row locations.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     pub(crate) input: Input,
     pub(crate) place: fn(u64) -> Place,
 }
 
-/// What is known of an item beside its name.
+/// Title and caption of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) title: String,
@@ -49,13 +49,13 @@ pub(crate) struct Text {
 pub(crate) struct Source {
     /// Its name.
     file: String,
-    /// How many files there are, where it is a folder.
+    /// Number of files of a folder.
     files: usize,
-    /// Its encoding; none for a binary file.
+    /// Its encoding; `None` for a binary file.
     encoding: Option<String>,
-    /// Usable rows, and rows that were not.
+    /// Number of usable and unusable rows.
     rows: u64,
-    /// Rows that were in the fallback encoding.
+    /// Number of rows in the fallback encoding.
     rows_in_fallback_encoding: u64,
 }
 
@@ -65,23 +65,23 @@ pub(crate) struct Row<'a> {
     pub(crate) user: &'a str,
     pub(crate) item: &'a str,
     pub(crate) time: i64,
-    /// Absent where the file has no ratings.
+    /// `None` if the file has no ratings.
     pub(crate) rating: Option<f64>,
 }
 
-/// How rows are read.
+/// Options for reading rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     pub(crate) encoding: Choice,
     pub(crate) fallback_encoding: Option<Encoding>,
     pub(crate) min_rating: Option<f64>,
-    /// Bytes that longer titles are cut to; they are bad rows where there is no such number.
+    /// Length in bytes to which longer titles are truncated; without it they are bad rows.
     pub(crate) longest_title: Option<usize>,
     pub(crate) decode_entities: bool,
     pub(crate) skip_bad_rows: bool,
 }
 
-/// Takes rows, and sees to those that cannot be used.
+/// Collects rows and handles unusable ones.
 #[derive(Debug)]
 pub(crate) struct Collector {
     reading: Reading,
@@ -92,22 +92,22 @@ pub(crate) struct Collector {
     pub(crate) texts: Vec<Text>,
     pub(crate) users: Ids,
     pub(crate) interactions: Vec<Interaction>,
-    /// The files that the interactions are in.
+    /// The files of the interactions.
     pub(crate) logs: Vec<Log>,
-    /// How they tell time; none where they tell only an order.
+    /// Kind of their times; `None` if they have only an order.
     pub(crate) time_kind: Option<Kind>,
-    /// Interactions rated below the threshold.
+    /// Interactions below the minimum rating.
     pub(crate) rated_too_low: u64,
     /// Items without a title.
     pub(crate) without_title: u64,
-    /// Titles that were cut.
+    /// Titles that were truncated.
     pub(crate) titles_cut: u64,
-    /// Titles and captions that hold HTML entities such as `&amp;`.
+    /// Titles and captions with HTML entities such as `&amp;`.
     pub(crate) texts_with_entities: u64,
 }
 
 impl Collector {
-    /// Nothing is read yet.
+    /// Creates an empty collector.
     pub(crate) fn new(reading: Reading) -> Self {
         Self {
             reading,
@@ -126,7 +126,7 @@ impl Collector {
         }
     }
 
-    /// Reads all files that `paths` name, in their order.
+    /// Reads all files of `paths`, in order.
     pub(crate) fn each(
         &mut self,
         paths: &[PathBuf],
@@ -141,17 +141,17 @@ impl Collector {
         Ok(())
     }
 
-    /// The encoding of `input`, which may have to be read through to tell.
+    /// Returns the encoding of `input`; detecting it may require reading the whole file.
     pub(crate) fn encoding(&self, input: &Input) -> Result<Encoding, Error> {
         self.reading.encoding.of(input)
     }
 
-    /// The encoding of rows that are not in their file's.
+    /// Returns the encoding of rows that are invalid in the file's encoding.
     pub(crate) const fn fallback(&self) -> Option<Encoding> {
         self.reading.fallback_encoding
     }
 
-    /// Notes that a file was read.
+    /// Records a file that was read.
     pub(crate) fn read(&mut self, encoding: Option<Encoding>, rows: u64, fallen_back: u64) {
         let Some(source) = self.sources.last_mut() else { return };
         source.files += 1;
@@ -168,7 +168,7 @@ impl Collector {
         }
     }
 
-    /// Takes an item.
+    /// Adds an item.
     pub(crate) fn item(&mut self, id: &str, title: &str, caption: Option<&str>) -> Result<(), Problem> {
         if id.is_empty() {
             return Err(Problem::NoField("item id"));
@@ -196,14 +196,14 @@ impl Collector {
         Ok(())
     }
 
-    /// A title or a caption as data files have it: on one line, and with its HTML entities decoded if that is asked for.
+    /// Normalises a title or a caption: one line, with HTML entities decoded if requested.
     pub(crate) fn text(&mut self, text: &str) -> String {
         let decoded = html_escape::decode_html_entities(text);
         self.texts_with_entities += u64::from(decoded != text);
         one_line(if self.reading.decode_entities { &decoded } else { text })
     }
 
-    /// Takes an interaction.
+    /// Adds an interaction.
     pub(crate) fn interaction(&mut self, place: Place, row: &Row<'_>) -> Result<(), Problem> {
         if row.user.is_empty() {
             return Err(Problem::NoField("user id"));
@@ -222,8 +222,8 @@ impl Collector {
         Ok(())
     }
 
-    /// Begins with the interactions of `input`, whose rows are at places of one kind. Refused where ratings are asked for
-    /// and it has none.
+    /// Starts the interactions of `input`, whose rows have locations of one kind. Fails if a minimum rating is set and
+    /// it has no ratings.
     pub(crate) fn begin_log(
         &mut self,
         input: &Input,
@@ -237,7 +237,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Ends with the items of `paths`: there have to be some.
+    /// Ends the items of `paths`; fails without items.
     pub(crate) fn end_items(&self, paths: &[PathBuf], expected: &'static str) -> Result<(), Error> {
         if self.texts.is_empty() {
             return Err(Error::NoRows { file: first(paths), expected });
@@ -245,7 +245,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Ends with the interactions of `paths`: there have to be some.
+    /// Ends the interactions of `paths`; fails without interactions.
     pub(crate) fn end_log(
         &mut self,
         paths: &[PathBuf],
@@ -281,12 +281,12 @@ impl Source {
     }
 }
 
-/// Reads a rating.
+/// Parses a rating.
 pub(crate) fn rating(text: &str) -> Result<f64, Problem> {
     text.parse().ok().filter(|rating: &f64| rating.is_finite()).ok_or_else(|| Problem::Rating(excerpt(text)))
 }
 
-/// A text on one line: prompts and data files give every item one.
+/// Joins the lines of a text, since prompts and data files have one line per item.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()) {

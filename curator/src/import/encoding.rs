@@ -1,4 +1,4 @@
-//! How the bytes of a file stand for text.
+//! Encodings of files.
 
 use std::fmt;
 use std::io::{self, BufRead as _, Read};
@@ -10,23 +10,23 @@ use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use super::input::{Input, reading};
 use super::rows::Error;
 
-/// UTF-16 without a byte order mark is recognized in this many bytes.
+/// Number of bytes in which UTF-16 without a byte order mark is detected.
 const HEAD_BYTES: usize = 1 << 16;
 
-/// An encoding of text.
+/// A text encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Encoding {
     table: &'static encoding_rs::Encoding,
-    /// Whether windows-1252 is used without the letters that latin-1 does not have.
+    /// Whether windows-1252 is used only with the characters of latin-1.
     latin1: bool,
 }
 
-/// The encoding that the user says a file has.
+/// The requested encoding of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Told from the file.
+    /// Detect the encoding.
     Auto,
-    /// This one.
+    /// Use this encoding.
     Named(Encoding),
 }
 
@@ -65,12 +65,12 @@ impl From<&'static encoding_rs::Encoding> for Encoding {
 }
 
 impl Choice {
-    /// The encoding of `input`, which is read through where the user leaves it open.
+    /// Returns the encoding of `input`, which is read completely for detection.
     pub(crate) fn of(self, input: &Input) -> Result<Encoding, Error> {
         match self {
             Self::Auto => detect(input.open()?).map_err(reading(&input.path)),
             Self::Named(encoding) if is_utf16(encoding.table) => {
-                // The byte order mark knows better which of the two UTF-16 is.
+                // The byte order mark decides between the two UTF-16 encodings.
                 let mut head = [0; 2];
                 fill(&mut input.open()?, &mut head).map_err(reading(&input.path))?;
                 Ok(encoding_rs::Encoding::for_bom(&head).map_or(encoding, |(table, _)| table.into()))
@@ -81,12 +81,12 @@ impl Choice {
 }
 
 impl Encoding {
-    /// Whether text is in UTF-8 once [`Self::as_utf8`] has read it.
+    /// Whether text is in UTF-8 after [`Self::as_utf8`].
     fn is_unicode(self) -> bool {
         self.table == UTF_8 || is_utf16(self.table)
     }
 
-    /// `content` in bytes that lines can be cut from: UTF-16 becomes UTF-8.
+    /// Returns `content` in bytes that can be split into lines: UTF-16 is converted to UTF-8.
     pub(crate) fn as_utf8(self, content: Box<dyn io::BufRead>) -> Box<dyn io::BufRead> {
         if is_utf16(self.table) {
             let big = self.table == UTF_16BE;
@@ -96,7 +96,7 @@ impl Encoding {
         }
     }
 
-    /// The text of a line that [`Self::as_utf8`] has read; `buffer` holds it where it has to be made.
+    /// Decodes a line of [`Self::as_utf8`]; `buffer` holds the text if it has to be converted.
     pub(crate) fn decode<'a>(self, bytes: &'a [u8], buffer: &'a mut String) -> Option<&'a str> {
         match std::str::from_utf8(bytes) {
             Ok(text) if self.is_unicode() => Some(text),
@@ -109,7 +109,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding that a line which is not UTF-8 is most likely in.
+    /// Returns the most likely encoding of a line that is not UTF-8.
     pub(crate) fn guess(bytes: &[u8]) -> Self {
         let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
         detector.feed(bytes, true);
@@ -121,8 +121,9 @@ fn is_utf16(table: &'static encoding_rs::Encoding) -> bool {
     table == UTF_16LE || table == UTF_16BE
 }
 
-/// A letter of an older encoding followed by ASCII is never UTF-8, so that nearly all letters of a file in one are
-/// impossible in UTF-8; in a UTF-8 file only damaged ones are. A detector tells older encodings apart.
+/// Detects the encoding. A non-ASCII character of a legacy encoding followed by ASCII is never valid UTF-8, so that
+/// most such characters are invalid in UTF-8; in a UTF-8 file only damaged ones are. A detector distinguishes legacy
+/// encodings.
 fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
     let mut head = Vec::new();
     content.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
@@ -138,7 +139,7 @@ fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        // A piece of a very long line is as good as a line: at most one letter is cut.
+        // A part of a very long line is sufficient: at most one character is cut.
         if io::Read::take(&mut content, 1 << 20).read_until(b'\n', &mut line)? == 0 {
             break;
         }
@@ -160,8 +161,8 @@ fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
     Ok(Encoding { table, latin1: table == WINDOWS_1252 && !beyond_latin1 })
 }
 
-/// Tables hold ASCII (digits, delimiters, line ends), half of whose bytes in UTF-16 are zero: all on one side, and one of
-/// them in a line end.
+/// Detects UTF-16 without a byte order mark. Tables contain ASCII (digits, delimiters, line ends), half of whose bytes
+/// are zero in UTF-16: all on one side, including one in a line end.
 fn utf16_without_mark(head: &[u8]) -> Option<&'static encoding_rs::Encoding> {
     let zeros = |side: usize| head.iter().skip(side).step_by(2).filter(|&&byte| byte == 0).count();
     let (first, second) = (zeros(0), zeros(1));
@@ -171,8 +172,7 @@ fn utf16_without_mark(head: &[u8]) -> Option<&'static encoding_rs::Encoding> {
     (likely && head.chunks(2).any(|unit| unit == line_end)).then_some(table)
 }
 
-/// Turns UTF-16 into UTF-8. A surrogate without its other half becomes a byte that is not UTF-8, so that its line is
-/// refused.
+/// Converts UTF-16 to UTF-8. A lone surrogate becomes an invalid byte, so that its line is rejected.
 struct Utf16<R> {
     content: R,
     big: bool,
@@ -208,13 +208,13 @@ impl<R: io::BufRead> Read for Utf16<R> {
 impl<R> Utf16<R> {
     fn take(&mut self, pair: &[u8]) {
         let &[one, two] = pair else {
-            // Half a unit at the end.
+            // An incomplete unit at the end.
             self.pending.push(NOT_UTF8);
             return;
         };
         let unit = if self.big { u16::from_be_bytes([one, two]) } else { u16::from_le_bytes([one, two]) };
         let high = self.high.take();
-        // The byte order mark is no part of the text.
+        // The byte order mark is not part of the text.
         if std::mem::take(&mut self.first) && unit == 0xFEFF {
             return;
         }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_apart_even_with_a_damaged_line() {
+    fn encodings_are_detected_despite_a_damaged_line() {
         for (file, expected) in [
             (b"plain\nascii\n".as_slice(), "UTF-8"),
             (b"", "UTF-8"),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn older_encodings_are_told_apart() {
+    fn legacy_encodings_are_detected() {
         let russian = "Привет, мир. Война и мир\nПреступление и наказание\n";
         let japanese = "千と千尋の神隠し\nとなりのトトロ\n";
         for (text, table) in [(russian, encoding_rs::WINDOWS_1251), (japanese, encoding_rs::SHIFT_JIS)] {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_become_text() {
+    fn lines_are_decoded() {
         let mut buffer = String::new();
         let latin1: Encoding = "latin1".parse().unwrap();
         assert_eq!(latin1.decode(b"Mis\xE9rables \x96 \x93a\x94", &mut buffer), Some("Misérables – “a”"));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn utf16_becomes_utf8_and_lone_surrogates_what_is_not() {
+    fn utf16_becomes_utf8_and_lone_surrogates_become_invalid() {
         for big in [false, true] {
             let read = |bytes: Vec<u8>| {
                 let table = if big { UTF_16BE } else { UTF_16LE };

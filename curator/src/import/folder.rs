@@ -1,7 +1,7 @@
-//! Writing the folder that training reads: all of it or nothing.
+//! Writes the data folder atomically.
 //!
-//! Files are written into a hidden folder beside the one that is wanted, read back with the reader that training uses,
-//! and only then moved into place by one rename.
+//! Files are written into a hidden folder beside the target, read back with the reader of training, and then moved into
+//! place by one rename.
 
 use std::fs;
 use std::io::{self, BufWriter, Write as _};
@@ -19,7 +19,7 @@ use super::rows::Error;
 use super::split::{Kind, Plan};
 use super::statistics::Statistics;
 
-/// Where things go.
+/// Location of the output.
 #[derive(Debug)]
 pub(crate) struct Target {
     folder: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Target {
     stage: PathBuf,
 }
 
-/// What is written.
+/// Content of the data folder.
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) sequences: Sequences,
@@ -38,9 +38,10 @@ pub(crate) struct Content {
 }
 
 impl Target {
-    /// The folder `folder`, which must be absent or empty, for a data set called `name` or like the folder.
+    /// Prepares the folder `folder`, which must be absent or empty, for a data set called `name`, by default like the
+    /// folder.
     ///
-    /// Refused at once is whatever one rename cannot put a finished folder in the place of.
+    /// Fails immediately if one rename cannot replace the folder.
     pub(crate) fn new(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
         let failed = |source| Error::Io { action: "open", path: folder.to_owned(), source };
         let name = name.map(named).transpose()?;
@@ -69,12 +70,12 @@ impl Target {
         Ok(Self { folder: place, name: name.unwrap_or(own), stage })
     }
 
-    /// The data set's name.
+    /// Returns the data set's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Writes, checks and moves into place.
+    /// Writes and checks the files and moves them into place.
     pub(crate) fn write(&self, content: Content, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
         let result = self.stage(content, statistics, kind).and_then(|()| {
             fs::rename(&self.stage, &self.folder).map_err(|source| Error::Io {
@@ -84,7 +85,7 @@ impl Target {
             })
         });
         if result.is_err() {
-            // The error is the one to report; a hidden folder that stays does no harm.
+            // Report the original error; a remaining hidden folder is harmless.
             let _ = fs::remove_dir_all(&self.stage);
         }
         result?;
@@ -94,7 +95,7 @@ impl Target {
     fn stage(&self, content: Content, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
         make_empty(&self.stage)?;
         content.write(&self.stage, &self.name)?;
-        // What was in memory makes room for what is read back.
+        // Free memory before reading back.
         drop(content);
         let file = &self.stage.join("stats.json");
         let text = serde_json::to_string_pretty(statistics)
@@ -125,19 +126,19 @@ impl Target {
     }
 }
 
-/// A name that file names can begin with.
+/// Validates a name as a prefix of file names.
 fn named(name: &str) -> Result<String, Error> {
     let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']);
     if bad { Err(Error::Name(name.to_owned())) } else { Ok(name.to_owned()) }
 }
 
-/// Whether a folder is in another file system than the folder that it is in.
+/// Whether a folder is on another file system than its parent.
 fn is_mount_point(folder: &Path) -> io::Result<bool> {
     let parent = folder.parent().unwrap_or(folder);
     Ok(fs::metadata(folder)?.dev() != fs::metadata(parent)?.dev())
 }
 
-/// Makes a folder with nothing in it: an import that was killed may have left something under the same process number.
+/// Creates an empty folder; a killed import may have left a folder with the same process id.
 fn make_empty(folder: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -194,7 +195,7 @@ impl Content {
     }
 }
 
-/// Which number stands for which name of the original files.
+/// Returns the mapping of numbers to the names in the original files.
 fn ids(what: &str, numbers: &[u64], names: &[Box<str>]) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record([what, "original"])?;
@@ -204,7 +205,7 @@ fn ids(what: &str, numbers: &[u64], names: &[Box<str>]) -> Result<Vec<u8>, csv::
     writer.into_inner().map_err(|error| csv::Error::from(io::Error::from(error.error().kind())))
 }
 
-/// Indices by ascending number.
+/// Returns indices by ascending number.
 fn in_order(numbers: &[u64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_unstable_by_key(|&index| numbers[index]);
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_in_the_folder() {
+    fn names_cannot_leave_the_folder() {
         for name in ["", ".", "..", ".hidden", "../evil", "a/b", "/a", "a\0"] {
             assert!(matches!(named(name), Err(Error::Name(_))), "{name:?}");
         }
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_import_left_is_gone() {
+    fn files_of_a_killed_import_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let stage = folder.path().join(".out.1.tmp");
         fs::create_dir(&stage).unwrap();
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn file_systems_are_told_from_folders() {
+    fn mount_points_are_detected() {
         assert!(is_mount_point(Path::new("/proc")).unwrap());
         assert!(!is_mount_point(Path::new("/proc/self")).unwrap());
         assert!(!is_mount_point(Path::new("/")).unwrap());

@@ -1,4 +1,4 @@
-//! Tables with a header: which column is which.
+//! Tables with a header, and the assignment of their columns.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub(crate) struct ItemColumns<'a> {
 pub(crate) const LOG_ROW: &str = "a user, an item and a timestamp under a header";
 pub(crate) const ITEM_ROW: &str = "an item id and a title under a header";
 
-/// A table whose header is read.
+/// A table with a parsed header.
 pub(crate) struct Table<'a> {
     input: &'a Input,
     encoding: Encoding,
@@ -40,16 +40,16 @@ pub(crate) struct Table<'a> {
     header: Vec<String>,
 }
 
-/// Where a column's values are.
+/// Source of a column's values.
 pub(crate) enum Column {
-    /// At this place of each record.
+    /// Field at this index of each record.
     At(usize),
-    /// In the name of the file's folder.
+    /// Name of a partition folder.
     Fixed(String),
 }
 
 impl Column {
-    /// The column's value in a record.
+    /// Returns the column's value in a record.
     pub(crate) fn of<'a>(&'a self, fields: Fields<'a>) -> &'a str {
         match self {
             Self::At(place) => fields.get(*place),
@@ -100,7 +100,7 @@ pub(crate) fn items(collector: &mut Collector, input: &Input, names: &ItemColumn
 }
 
 impl<'a> Table<'a> {
-    /// Reads the header of `input`. Its delimiter is told from the header unless it is given.
+    /// Reads the header of `input`. Its delimiter is detected unless it is given.
     pub(crate) fn open(
         collector: &Collector,
         input: &'a Input,
@@ -117,13 +117,13 @@ impl<'a> Table<'a> {
         Ok(Self { input, encoding, delimiter, header })
     }
 
-    /// The column called `name`: in the header, or in the names of folders.
+    /// Returns the column `name` of the header or of the partition folders.
     pub(crate) fn column(&self, name: &str) -> Result<Column, Error> {
         column(&self.input.path, self.header.iter().map(String::as_str), &self.input.partition, name)
     }
 
-    /// Gives `take` each record, that of the header left out if it is one. Records have to have `width` fields where that
-    /// is given. `like` decides whether a line looks like a record, for quotes that are not closed on theirs.
+    /// Calls `take` for each record, without the header. Records must have `width` fields if it is given. `like`
+    /// decides whether a line looks like a record, for unclosed quotes.
     pub(crate) fn rows(
         &self,
         collector: &mut Collector,
@@ -164,13 +164,13 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// The fields of the header.
+    /// Returns the fields of the header.
     pub(crate) fn header(&self) -> &[String] {
         &self.header
     }
 }
 
-/// Gives `take` each line of `input` that is not blank, the first `header` ones left out.
+/// Calls `take` for each nonblank line of `input` after the first `header` ones.
 pub(crate) fn lines(
     collector: &mut Collector,
     input: &Input,
@@ -200,7 +200,7 @@ pub(crate) fn lines(
     Ok(())
 }
 
-/// What stands between the columns of a header: tab where it has one, comma or semicolon otherwise.
+/// Detects the delimiter of a header: tab if it contains one, otherwise comma or semicolon.
 fn delimiter(first: &str) -> u8 {
     let count = |delimiter: char| first.matches(delimiter).count();
     if count('\t') > 0 {
@@ -212,7 +212,7 @@ fn delimiter(first: &str) -> u8 {
     }
 }
 
-/// The one column called `name` among `header`, or among those that folders name.
+/// Returns the only column called `name` in `header` or in the partition folders.
 pub(crate) fn column<'a>(
     file: &Path,
     header: impl Iterator<Item = &'a str> + Clone,

@@ -1,31 +1,31 @@
-//! Names that a foreign data set gives to users and items, as numbers.
+//! Maps names of users and items in external data sets to numbers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Names in order of their first appearance. Plain numbers stay what they are; where one name is none, all are numbered
-/// from 1 in that order.
+/// Names in order of first appearance. If all are plain numbers, they are preserved; otherwise all are numbered from 1
+/// in that order.
 #[derive(Debug, Default)]
 pub(crate) struct Ids {
-    // Maps are for looking up alone: nothing depends on their order.
+    // The maps are used only for lookups, so that results do not depend on their order.
     numbers: HashMap<u64, u32>,
     texts: HashMap<Box<str>, u32>,
     len: u32,
 }
 
-/// What became of the names.
+/// Numbers of the names.
 #[derive(Debug)]
 pub(crate) struct Numbering {
     /// The number of each name, by index.
     pub(crate) numbers: Vec<u64>,
-    /// The names by index, where numbers had to be made up.
+    /// The names by index, if new numbers were assigned.
     pub(crate) names: Option<Vec<Box<str>>>,
-    /// A word for each name, by index, that depends on the name alone: not on the order of the files, nor on other names.
+    /// A key for each name, by index, that depends only on the name, not on the order of files or on other names.
     pub(crate) keys: Vec<u64>,
 }
 
 impl Ids {
-    /// The index of `name`, and whether it is new.
+    /// Returns the index of `name`, and whether it is new.
     pub(crate) fn intern(&mut self, name: &str) -> (u32, bool) {
         let next = self.len;
         let index = match canonical(name) {
@@ -40,7 +40,7 @@ impl Ids {
         (index, new)
     }
 
-    /// The index of `name`, if it has one.
+    /// Returns the index of `name`, if it exists.
     pub(crate) fn find(&self, name: &str) -> Option<u32> {
         match canonical(name) {
             Some(number) => self.numbers.get(&number).copied(),
@@ -48,7 +48,7 @@ impl Ids {
         }
     }
 
-    /// The numbers that stand for the names from now on.
+    /// Assigns numbers to the names.
     pub(crate) fn number(self) -> Numbering {
         let mut keys = vec![0; self.len as usize];
         for (&number, &index) in &self.numbers {
@@ -69,13 +69,13 @@ impl Ids {
     }
 }
 
-/// The first 64 bits of the BLAKE3 hash of `name`.
+/// Returns the first 64 bits of the BLAKE3 hash of `name`.
 fn hash(name: &str) -> u64 {
     let hash = blake3::hash(name.as_bytes());
     hash.as_bytes().iter().take(8).fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
-/// The number that `name` spells in plain digits without leading zeros.
+/// Parses `name` as plain digits without leading zeros.
 fn canonical(name: &str) -> Option<u64> {
     name.parse().ok().map(|podium_recsys::ItemId(number)| number)
 }
@@ -94,18 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_and_other_names_are_numbered() {
+    fn numbers_are_preserved_and_other_names_are_numbered() {
         let kept = numbering(&["7", "3", "7", "18446744073709551615"]);
         assert_eq!((kept.numbers, kept.names), (vec![7, 3, u64::MAX], None));
 
-        // A leading zero is part of a name: 07 and 7 are two.
+        // A leading zero is significant: 07 and 7 differ.
         let made = numbering(&["7", "07", "B00X", "07"]);
         assert_eq!(made.numbers, [1, 2, 3]);
         assert_eq!(made.names.unwrap(), ["7", "07", "B00X"].map(Box::from));
     }
 
     #[test]
-    fn the_key_of_a_name_depends_on_the_name_alone() {
+    fn the_key_of_a_name_depends_only_on_the_name() {
         assert_eq!(numbering(&["7", "3"]).keys, [7, 3]);
         let made = numbering(&["B00X", "7", "07"]).keys;
         let again = numbering(&["07", "B00Y", "7", "B00X"]).keys;

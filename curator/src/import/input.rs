@@ -1,6 +1,6 @@
-//! Files as they are stored: plain, compressed, in an archive, or in parts in a folder.
+//! Stored files: plain, compressed, in an archive, or in parts in a folder.
 //!
-//! Compression is recognized by the first bytes of a file. Files are read more than once, so that pipes are refused.
+//! Compression is detected by the first bytes of a file. Files are read more than once, so pipes are rejected.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
@@ -13,17 +13,17 @@ use zip::{CompressionMethod, ZipArchive};
 use super::rows::Error;
 
 const BUFFER_BYTES: usize = 1 << 18;
-/// The value that Hive writes for a column without a value.
+/// Value that Hive writes for a missing column value.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// One file of rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Input {
-    /// What messages call it; for a member of an archive, the archive and the member.
+    /// Path in messages; for a member of an archive, the archive and the member.
     pub(crate) path: PathBuf,
-    /// What reports call it: its name, below the folder that was asked for where it is in one.
+    /// Name in reports, relative to the requested folder.
     pub(crate) name: String,
-    /// Columns that the names of its folders give, as Hive writes them: `key=value`.
+    /// Column values in the names of its folders, as Hive writes them: `key=value`.
     pub(crate) partition: Vec<(String, String)>,
     /// The file on disk.
     file: PathBuf,
@@ -40,8 +40,8 @@ struct Member {
     crc: u32,
 }
 
-/// The files of rows that `path` names: a file, a file in a zip archive (`archive.zip/folder/file`), or all files of a
-/// folder in the order of their names. Files and folders whose names begin with `_` or `.` are no rows.
+/// Returns the files of `path`: a file, a file in a zip archive (`archive.zip/folder/file`), or all files of a folder
+/// in order of name. Files and folders whose names begin with `_` or `.` are ignored.
 pub(crate) fn inputs(path: &Path) -> Result<Vec<Input>, Error> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match fs::metadata(path) {
@@ -67,7 +67,7 @@ pub(crate) fn inputs(path: &Path) -> Result<Vec<Input>, Error> {
     }
 }
 
-/// The files below `folder`, which reports call `name`.
+/// Returns the files below `folder`, which reports call `name`.
 fn parts(
     folder: &Path,
     name: &str,
@@ -99,7 +99,7 @@ fn hive_value(value: &str) -> String {
     if value == HIVE_NULL { String::new() } else { unescaped(value) }
 }
 
-/// `text` with `%3A` and the like turned into what they stand for.
+/// Decodes percent escapes in `text`, such as `%3A`.
 fn unescaped(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&byte, after)) = rest.split_first() {
@@ -119,7 +119,7 @@ fn input(path: &Path, name: String, partition: &[(String, String)]) -> Result<In
     Ok(Input { path, name, partition: partition.to_vec(), file, member })
 }
 
-/// The member `wanted` of an archive, or its only one.
+/// Returns the member `wanted` of an archive, or its only one.
 fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
     let failed = |source| Error::Zip { file: archive.to_owned(), source };
     let mut zip = ZipArchive::new(BufReader::new(open(archive)?)).map_err(failed)?;
@@ -127,7 +127,7 @@ fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
     for index in 0..zip.len() {
         let entry = zip.by_index_raw(index).map_err(failed)?;
         let name = entry.name().map_err(failed)?.into_owned();
-        // Archives made on macOS hold a second file for each file's attributes.
+        // Archives made on macOS contain a second file with each file's attributes.
         if entry.is_file() && !name.starts_with("__MACOSX/") && !name.ends_with(".DS_Store") {
             found.push((name, index));
         }
@@ -158,19 +158,19 @@ fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
 }
 
 impl Input {
-    /// A file of this name, for tests that read none.
+    /// Creates a file of this name, for tests that do not read it.
     #[cfg(test)]
     pub(crate) fn named(name: &str) -> Self {
         let path = PathBuf::from(name);
         Self { path: path.clone(), name: name.to_owned(), partition: Vec::new(), file: path, member: None }
     }
 
-    /// Begins to read its content, decompressed.
+    /// Opens its content, decompressed.
     pub(crate) fn open(&self) -> Result<Box<dyn BufRead>, Error> {
         self.decompressed().map_err(reading(&self.path))
     }
 
-    /// Bytes on disk.
+    /// Returns the size on disk in bytes.
     pub(crate) fn stored_bytes(&self) -> Result<u64, Error> {
         match &self.member {
             Some(member) => Ok(member.compressed_bytes),
@@ -178,7 +178,7 @@ impl Input {
         }
     }
 
-    /// The file, if it is in Parquet: by its first bytes, or by its ending where it is damaged.
+    /// Returns the file if it is in Parquet, by its first bytes or, if damaged, by its extension.
     pub(crate) fn parquet(&self) -> Result<Option<File>, Error> {
         let mut file = open(&self.file)?;
         let ending = self.path.extension().is_some_and(|ending| {
@@ -219,7 +219,7 @@ impl Input {
     }
 }
 
-/// A member of an archive, whose checksum is compared at its end.
+/// A member of an archive, whose checksum is verified at its end.
 struct Checked {
     content: CrcReader<Box<dyn Read>>,
     member: Member,
@@ -241,7 +241,7 @@ impl Read for Checked {
     }
 }
 
-/// The first four bytes, as far as there are any.
+/// Returns up to four bytes from the start.
 fn head(mut content: impl Read) -> io::Result<[u8; 4]> {
     let (mut first, mut length) = ([0; 4], 0);
     while length < first.len() {
@@ -255,14 +255,14 @@ fn head(mut content: impl Read) -> io::Result<[u8; 4]> {
 
 /// Opens the file at `path`, which must not be a pipe.
 fn open(path: &Path) -> Result<File, Error> {
-    // Asked before it is opened: opening a pipe waits for a writer.
+    // Check before opening: opening a pipe waits for a writer.
     if !fs::metadata(path).map_err(reading(path))?.is_file() {
         return Err(Error::NotRegular(path.to_owned()));
     }
     File::open(path).map_err(reading(path))
 }
 
-/// An error of reading `path`.
+/// Returns a function that adds `path` to a read error.
 pub(crate) fn reading(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Io { action: "read", path: path.to_owned(), source }
 }

@@ -1,4 +1,4 @@
-//! The lines of a long text file, one at a time, with progress.
+//! Reads the lines of a large text file, with progress.
 
 use std::io::{BufRead, Read};
 
@@ -9,28 +9,28 @@ use super::encoding::Encoding;
 use super::input::{Input, reading};
 use super::rows::{Error, Problem, excerpt};
 
-/// A longer line is no row of a data set; reading on would only fill the memory.
+/// Maximum length of a line; longer lines are rejected to bound memory.
 const LONGEST_LINE_BYTES: u64 = 16 << 20;
-/// Progress is counted in units of so many bytes.
+/// Number of bytes per unit of progress.
 const MEGABYTE: u64 = 1 << 20;
 
 /// A file being read line by line.
 pub(crate) struct Lines {
     input: Input,
     encoding: Encoding,
-    /// What lines that are not in the file's encoding are read in.
+    /// Encoding of lines that are invalid in the file's encoding.
     fallback: Option<Encoding>,
     reader: Box<dyn BufRead>,
     bytes: Vec<u8>,
     buffer: String,
     number: u64,
     meter: Meter,
-    /// Lines that the fallback has read.
+    /// Number of lines in the fallback encoding.
     pub(crate) fallen_back: u64,
 }
 
 impl Lines {
-    /// Begins to read `input`.
+    /// Opens `input`.
     pub(crate) fn open(input: &Input, encoding: Encoding, fallback: Option<Encoding>) -> Result<Self, Error> {
         Ok(Self {
             input: input.clone(),
@@ -45,7 +45,7 @@ impl Lines {
         })
     }
 
-    /// Reads the next line that is not blank into `line`; returns whether there was one.
+    /// Reads the next nonblank line into `line`; returns `false` at the end.
     pub(crate) fn next(&mut self, line: &mut Line<Problem>) -> Result<bool, Error> {
         while delimited::Lines::read(self, line)? {
             if line.problem.is_some() || !line.text.trim().is_empty() {
@@ -55,7 +55,7 @@ impl Lines {
         Ok(false)
     }
 
-    /// Decodes the line that was read last.
+    /// Decodes the current line.
     fn decode(&mut self, line: &mut Line<Problem>) {
         let bytes = if self.number == 1 { without_mark(&self.bytes) } else { &self.bytes };
         let (encoding, buffer) = (self.encoding, &mut self.buffer);
@@ -104,7 +104,7 @@ impl delimited::Lines for Lines {
     }
 }
 
-/// The first line of `input` that is not blank, as far as it can be read, and its number: for telling layouts apart.
+/// Returns the first nonblank line of `input`, as far as it is readable, and its number, to detect the layout.
 pub(crate) fn first_line(input: &Input, encoding: Encoding) -> Result<(u64, String), Error> {
     let mut lines = Lines::open(input, encoding, None)?;
     let mut line = Line { number: 1, text: String::new(), problem: None };
@@ -112,12 +112,12 @@ pub(crate) fn first_line(input: &Input, encoding: Encoding) -> Result<(u64, Stri
     Ok((line.number, line.text))
 }
 
-/// `bytes` without the byte order mark that some editors put first.
+/// Returns `bytes` without a byte order mark.
 fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
 }
 
-/// How far into a file we are.
+/// Progress within a file.
 pub(crate) struct Meter {
     progress: Progress,
     megabytes: u64,
@@ -126,13 +126,13 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Nothing of `bytes` is read yet.
+    /// Starts the progress of `bytes`.
     pub(crate) fn new(bytes: u64) -> Self {
         let megabytes = bytes.div_ceil(MEGABYTE);
         Self { progress: Progress::new("reading, MB", megabytes), megabytes, done: 0, shown: 0 }
     }
 
-    /// `bytes` more are read, which makes `rows` in all.
+    /// Advances by `bytes`, with `rows` in total.
     pub(crate) fn advance(&mut self, bytes: u64, rows: u64) {
         self.done += bytes;
         let megabytes = self.done / MEGABYTE;
@@ -142,7 +142,7 @@ impl Meter {
         }
     }
 
-    /// All is read.
+    /// Shows the end of the file.
     pub(crate) fn finish(&mut self, rows: u64) {
         self.progress.show(self.megabytes, || format!("{rows} rows"));
         self.progress.finish();

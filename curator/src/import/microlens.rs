@@ -1,7 +1,7 @@
 //! MicroLens: pairs of users and items, and titles.
 //!
-//! Pairs come as `user TAB items separated by spaces`, oldest first and without times, or as a table with the header
-//! `user,item,timestamp`.
+//! Pairs have the format `user TAB items separated by spaces`, oldest first and without times, or are a table with the
+//! header `user,item,timestamp`.
 
 use std::path::PathBuf;
 
@@ -57,7 +57,7 @@ fn pairs(collector: &mut Collector, input: &Input, users: &mut Ids, times: &mut 
     })
 }
 
-/// All of a user's items, or none: a sequence with holes would be another sequence.
+/// Adds all of a user's items, or none: a sequence with gaps would be a different sequence.
 fn history(collector: &mut Collector, place: Place, user: &str, items: &str) -> Result<(), Problem> {
     let unknown = items.split_ascii_whitespace().find(|item| collector.items.find(item).is_none());
     if let Some(item) = unknown {
@@ -71,7 +71,7 @@ fn history(collector: &mut Collector, place: Place, user: &str, items: &str) -> 
     if length == 0 { Err(Problem::EmptyHistory) } else { Ok(()) }
 }
 
-/// The titles. A header is one whatever its id column is called: taken for an item, it would make names of all ids.
+/// Reads the titles. The header is detected for any name of the id column; as an item it would turn all ids into names.
 fn titles(collector: &mut Collector, input: &Input) -> Result<(), Error> {
     let number = |id: &str| id.parse::<u64>().is_ok();
     let table = Table::open(collector, input, Some(b','))?;
@@ -79,7 +79,7 @@ fn titles(collector: &mut Collector, input: &Input) -> Result<(), Error> {
         [id, title, ..] if !number(id) && title.eq_ignore_ascii_case("title") => (true, table.header().len()),
         _ => (false, 2),
     };
-    // The first row where its id is no number, and whether all others' are.
+    // The first row whose id is not a number, and whether all other ids are numbers.
     let (mut first, mut odd, mut all_numbers, mut items) = (!has_header, None, true, 0_u64);
     let like =
         |known: Fields<'_>, other: Fields<'_>| other.len() == width && alike(known.get(0), other.get(0));

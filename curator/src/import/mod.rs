@@ -1,8 +1,8 @@
-//! `podium-curator import`: public data sets and logs of one's own become the folder that training reads.
+//! `podium-curator import`: converts public data sets and custom logs into the data folder of training.
 //!
-//! Files are read once, row by row; what stays in memory is 24 bytes an interaction, and names, titles and captions. What
-//! cannot be used is counted with its place, and refused or skipped; nothing is guessed at. The folder appears whole or
-//! not at all, and only after the reader that training uses has accepted it.
+//! Files are read once, row by row. Memory holds 24 bytes per interaction, and names, titles and captions. Unusable
+//! rows are rejected or skipped, and counted with their locations. The folder is created atomically, after the reader
+//! of training has accepted it.
 
 mod amazon;
 mod arguments;
@@ -36,7 +36,7 @@ use statistics::{LeftOut, MadeUpIds, Split, Statistics};
 
 use crate::spread::Spread;
 
-/// Imports what `arguments` name, and says what became of it.
+/// Imports the files of `arguments` and reports statistics.
 pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
     let choices = arguments.choices();
     let target = Target::new(&choices.out, choices.name.as_deref())?;
@@ -103,7 +103,7 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
     };
     if choices.same_time == SameTime::Item && statistics.targets_at_same_time > 0 {
         tracing::warn!(
-            "{} of {} targets have the same time as the item before and are told apart by item number (--same-time \
+            "{} of {} targets have the same time as the item before and are ordered by item number (--same-time \
              item): rankers that know item numbers alone score above chance; use --same-time random for claims",
             statistics.targets_at_same_time,
             statistics.split.test_users
@@ -114,7 +114,7 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
     Ok(statistics)
 }
 
-/// Reads the files of a format; returns its name.
+/// Reads the files of a format and returns its name.
 fn read(collector: &mut Collector, format: &Format) -> Result<&'static str, Error> {
     match format {
         Format::Movielens { ratings, items, summaries, .. } => {
@@ -147,7 +147,7 @@ fn read(collector: &mut Collector, format: &Format) -> Result<&'static str, Erro
     }
 }
 
-/// The split that is asked for, if the times of the file allow it.
+/// Returns the requested split if the times of the files permit it.
 fn wish(choices: &Choices, collector: &Collector) -> Result<Wish, Error> {
     let kind = choices.split;
     if kind == Kind::Time && collector.time_kind.is_none() {

@@ -19,7 +19,7 @@ const ITEM_ROW: &str = "`item|title|…` (100K), `item::title::genres` (1M, 10M)
 /// Columns of `u.data` and `ratings.dat`.
 const RATING_COLUMNS: usize = 4;
 
-/// Reads the items, what is said of them, and the ratings.
+/// Reads the items, their summaries, and the ratings.
 pub(crate) fn read(
     collector: &mut Collector,
     ratings_files: &[PathBuf],
@@ -82,7 +82,7 @@ fn ratings(collector: &mut Collector, input: &Input, times: &mut Times) -> Resul
     })
 }
 
-/// A sentence on each title, under a header: `title,sentence`. It stands in for a caption of all items of that title.
+/// Reads a sentence for each title, under a header: `title,sentence`. It is the caption of all items with that title.
 fn summaries(collector: &mut Collector, file: &Path) -> Result<(), Error> {
     let mut sentences: BTreeMap<String, String> = BTreeMap::new();
     collector.each(&[file.to_owned()], |collector, input| {

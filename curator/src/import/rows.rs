@@ -1,4 +1,4 @@
-//! What can be wrong with a row of a foreign file, and what becomes of it.
+//! Defects of rows in external files and their handling.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,48 +11,48 @@ use super::encoding::Encoding;
 use super::input::Input;
 use super::times::Unit;
 
-/// How many places of each kind of bad row are named.
+/// Number of locations per kind of bad row in a report.
 const PLACES_NAMED: usize = 5;
 
-/// Why an import came to nothing. What was there before is as it was.
+/// An error of an import. Existing files are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
-        /// On which file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: std::io::Error,
     },
-    /// What can be read only once.
+    /// The file can be read only once.
     #[error("{}: expected a regular file, not a pipe: it is read more than once", .0.display())]
     NotRegular(PathBuf),
-    /// A file could not be made durable.
+    /// A file could not be written durably.
     #[error(transparent)]
     Durable(#[from] durable::Error),
-    /// A row cannot be used and rows are not to be skipped.
-    #[error("{}, {place}: {problem} (--skip-bad-rows leaves such rows out and counts them)", .file.display())]
+    /// A row is unusable and rows are not skipped.
+    #[error("{}, {place}: {problem} (--skip-bad-rows skips and counts such rows)", .file.display())]
     Row {
         /// The file.
         file: PathBuf,
-        /// Where in it.
+        /// Location in the file.
         place: Place,
-        /// What is wrong, and what was expected.
+        /// The defect and the expected format.
         problem: Problem,
     },
-    /// The file is not of any layout of its kind.
+    /// The file has none of the supported layouts.
     #[error("{}, line {line}: {found:?}: expected {expected}", .file.display())]
     Layout {
         /// The file.
         file: PathBuf,
-        /// Its first line that is not blank.
+        /// Number of its first nonblank line.
         line: u64,
-        /// How it begins.
+        /// Beginning of that line.
         found: String,
-        /// What it may look like.
+        /// Supported layouts.
         expected: &'static str,
     },
     /// A table has no column of that name.
@@ -60,9 +60,9 @@ pub(crate) enum Error {
     NoColumn {
         /// The file.
         file: PathBuf,
-        /// The name that was looked for.
+        /// The requested name.
         column: String,
-        /// The names that there are.
+        /// The existing names.
         found: Vec<String>,
     },
     /// A table has several columns of that name.
@@ -70,25 +70,25 @@ pub(crate) enum Error {
     RepeatedColumn {
         /// The file.
         file: PathBuf,
-        /// The name that was looked for.
+        /// The requested name.
         column: String,
-        /// How many have it.
+        /// Number of such columns.
         count: usize,
     },
-    /// A folder without files of rows.
-    #[error("{}: no file of rows; expected files whose names do not begin with `_` or `.`", .0.display())]
+    /// A folder without data files.
+    #[error("{}: no data file; expected files whose names do not begin with `_` or `.`", .0.display())]
     EmptyFolder(PathBuf),
     /// A zip archive cannot be read.
     #[error("cannot read {}", .file.display())]
     Zip {
         /// The archive.
         file: PathBuf,
-        /// What the reader says.
+        /// Error of the reader.
         source: zip::result::ZipError,
     },
-    /// An archive of several files, none of which is asked for, or without the one that is.
+    /// An archive of several files without a selected one.
     #[error(
-        "{archive} holds {held}: expected one file, or the path of one of them, such as {archive}/{one}",
+        "{archive} contains {held}: expected one file, or the path of one of them, such as {archive}/{one}",
         archive = .file.display(), held = listed(.names), one = .names.first().map_or("FILE", String::as_str)
     )]
     Members {
@@ -110,15 +110,15 @@ pub(crate) enum Error {
     CompressedParquet(PathBuf),
     /// Lines that may be rows or a quoted field.
     #[error(
-        "{}, lines {first} to {last}: a quoted field that holds whole rows; expected every quote to be closed on its \
+        "{}, lines {first} to {last}: a quoted field that contains whole rows; expected every quote to be closed on its \
          line, or doubled inside a quoted field", .file.display()
     )]
     AmbiguousQuote {
         /// The file.
         file: PathBuf,
-        /// The line that opens the quote.
+        /// The line with the opening quote.
         first: u64,
-        /// The line that closes it.
+        /// The line with the closing quote.
         last: u64,
     },
     /// A field that no item of the metadata has.
@@ -126,12 +126,12 @@ pub(crate) enum Error {
     NoCaptionField {
         /// The metadata.
         file: PathBuf,
-        /// The field that was asked for.
+        /// The requested field.
         field: String,
-        /// The fields that there are.
+        /// The existing fields.
         found: Vec<String>,
     },
-    /// Summaries of other titles.
+    /// Summaries of unknown titles.
     #[error("{}: no title in it is the title of an item; expected `title,sentence` under a header", .0.display())]
     NoSummary(PathBuf),
     /// A CSV file could not be written.
@@ -139,7 +139,7 @@ pub(crate) enum Error {
     Csv {
         /// The file.
         file: PathBuf,
-        /// What the reader says.
+        /// Error of the writer.
         source: csv::Error,
     },
     /// A Parquet file could not be read to its end.
@@ -147,96 +147,94 @@ pub(crate) enum Error {
     Parquet {
         /// The file.
         file: PathBuf,
-        /// What the reader says.
+        /// Error of the reader.
         source: parquet::errors::ParquetError,
     },
-    /// The Parquet reader gave up on a file in the hardest way.
-    #[error("{} is damaged: the Parquet reader broke off", .0.display())]
+    /// The Parquet reader panicked.
+    #[error("{} is damaged: the Parquet reader panicked", .0.display())]
     DamagedParquet(PathBuf),
-    /// A file holds nothing that can be used.
+    /// A file has no usable row.
     #[error("{}: no usable row; expected {expected}", .file.display())]
     NoRows {
         /// The file.
         file: PathBuf,
-        /// What a row looks like.
+        /// Format of a row.
         expected: &'static str,
     },
-    /// A rating threshold without ratings.
+    /// A minimum rating without ratings.
     #[error("--min-rating was given, but {} has no ratings", .0.display())]
     NoRatings(PathBuf),
     /// A split by time without times.
-    #[error("{} tells the order of each user's items but no times: expected --split leave-one-out or users", .0.display())]
+    #[error("{} has the order of each user's items but no times: expected --split leave-one-out or users", .0.display())]
     NoTimes(PathBuf),
-    /// A moment to split at that is none.
+    /// The split time is invalid.
     #[error(
         "--split-time {0:?}: expected a whole number as in the file, or a date from 1678 to 2261 such as \
          2024-05-31T18:00:00Z"
     )]
     SplitTime(String),
-    /// The moment to split at is of another kind than the file's.
-    #[error("--split-time {0:?} and the file's timestamps are of two kinds (numbers and dates)")]
+    /// The split time is of another kind than the file's times.
+    #[error("--split-time {0:?} and the file's timestamps are of different kinds (numbers and dates)")]
     SplitTimeKind(String),
-    /// The filters leave nobody.
+    /// No user remains after filtering.
     #[error(
-        "no user is left after filtering: expected smaller --min-user-interactions, --min-item-interactions or --min-rating"
+        "no user remains after filtering: expected smaller --min-user-interactions, --min-item-interactions or --min-rating"
     )]
     NobodyLeft,
     /// One side of the split is empty.
     #[error("the split leaves no {0} user: {1}")]
     EmptySide(&'static str, &'static str),
-    /// The folder is in use.
-    #[error("{} is not empty: expected a new folder, so that two imports never mix", .0.display())]
+    /// The folder is not empty.
+    #[error("{} is not empty: expected a new or empty folder", .0.display())]
     NotEmpty(PathBuf),
-    /// The folder has no name, so that none can be made beside it.
-    #[error("{} has no name of its own: expected a folder that has", .0.display())]
+    /// The folder has no name, so that no sibling can be created.
+    #[error("{} has no name: expected a folder with a name", .0.display())]
     Nameless(PathBuf),
-    /// A name that no file name can begin with.
-    #[error(
-        "--name {0:?}: expected the beginning of file names: not empty, without `/`, not starting with `.`"
-    )]
+    /// An invalid prefix of file names.
+    #[error("--name {0:?}: expected a prefix of file names: not empty, without `/`, not starting with `.`")]
     Name(String),
-    /// A link that leads nowhere.
-    #[error("{} is a link to nothing: expected a new folder, an empty one, or a link to an empty one", .0.display())]
+    /// A dangling link.
+    #[error("{} is a dangling link: expected a new folder, an empty one, or a link to an empty one", .0.display())]
     DanglingLink(PathBuf),
-    /// The finished folder could not take its place by one rename.
-    #[error("{} is a file system of its own: expected a folder in it", .0.display())]
+    /// The folder is a mount point, which one rename cannot replace.
+    #[error("{} is a mount point: expected a folder below it", .0.display())]
     MountPoint(PathBuf),
-    /// Something is held out and trained on.
+    /// A held-out target is in the training data.
     #[error("internal check failed: {user} is trained on at or after the time that is held out")]
     TimesMix {
-        /// Who it is.
+        /// The user.
         user: podium_recsys::UserId,
     },
-    /// What was written is not read back as it was meant.
+    /// The files read back differ from what was written.
     #[error("internal check failed: wrote {written} {what}, read back {read}")]
     ReadBack {
-        /// What was counted.
+        /// The counted objects.
         what: &'static str,
-        /// How many were written.
+        /// Number written.
         written: usize,
-        /// How many came back.
+        /// Number read back.
         read: usize,
     },
-    /// What was written is refused by the reader that training uses.
-    #[error("what was written does not pass the checks of training")]
+    /// The reader of training rejects the written files.
+    #[error("the written data set does not pass the checks of training")]
     Dataset(#[from] dataset::Error),
 }
 
 impl Error {
-    /// The file is of no known layout: `found` is its line number `line`.
+    /// Creates the error for a file of unknown layout with the text `found` in `line`.
     pub(crate) fn layout(input: &Input, line: u64, found: &str, expected: &'static str) -> Self {
         Self::Layout { file: input.path.clone(), line, found: excerpt(found), expected }
     }
 }
 
-/// What a row that is not in its file's encoding may be.
+/// Describes the decoding of a row in another encoding.
 fn reading_as(reads_as: Option<&(Encoding, String)>) -> String {
     reads_as.map_or(String::new(), |(encoding, text)| {
         format!("; in {encoding} it reads {text:?} (--fallback-encoding {encoding} reads such rows so)")
     })
 }
 
-/// Names, the first few of them.
+/// Lists the first few names.
 fn listed(names: &[String]) -> String {
     const NAMED: usize = 10;
     match names {
@@ -246,7 +244,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// What is wrong with a row.
+/// Defect of a row.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
     #[error("not {encoding}{}", reading_as(.reads_as.as_ref()))]
@@ -279,15 +277,17 @@ pub(crate) enum Problem {
     Rating(String),
     #[error("item {0:?} has no row in the item file")]
     UnknownItem(String),
-    #[error("item {0:?} has an earlier row; expected one row an item")]
+    #[error("item {0:?} has an earlier row; expected one row per item")]
     RepeatedItem(String),
-    #[error("user {0:?} has an earlier row; expected one row a user")]
+    #[error("user {0:?} has an earlier row; expected one row per user")]
     RepeatedUser(String),
     #[error("item {0:?} has an empty title")]
     EmptyTitle(String),
-    #[error("a title of {found} bytes, expected at most {limit} (--longest-title {limit} cuts longer ones)")]
+    #[error(
+        "a title of {found} bytes, expected at most {limit} (--longest-title {limit} truncates longer ones)"
+    )]
     LongTitle { found: usize, limit: usize },
-    #[error("the user's only interaction; expected at least 2: some history, and the target")]
+    #[error("the user's only interaction; expected at least 2: history and target")]
     TooFewItems,
     #[error("no items; expected the items of the user, separated by spaces")]
     EmptyHistory,
@@ -298,7 +298,7 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    /// A name for counting problems of one kind.
+    /// Returns the name under which problems of this kind are counted.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Encoding { .. } => "encoding",
@@ -326,7 +326,7 @@ impl Problem {
     }
 }
 
-/// Rows that were left out, by file and kind of problem.
+/// Skipped rows, by file and kind of problem.
 #[derive(Debug)]
 pub(crate) struct Skipped {
     allowed: bool,
@@ -334,12 +334,12 @@ pub(crate) struct Skipped {
 }
 
 impl Skipped {
-    /// Nothing was left out yet. Where it is not `allowed`, the first bad row is an error.
+    /// Creates an empty record. Unless skipping is `allowed`, the first bad row is an error.
     pub(crate) const fn new(allowed: bool) -> Self {
         Self { allowed, rows: BTreeMap::new() }
     }
 
-    /// Refuses the row at `place` of `input`, or counts it as skipped.
+    /// Rejects the row at `place` of `input`, or counts it as skipped.
     pub(crate) fn bad(&mut self, input: &Input, place: Place, problem: Problem) -> Result<(), Error> {
         if !self.allowed {
             return Err(Error::Row { file: input.path.clone(), place, problem });
@@ -352,13 +352,13 @@ impl Skipped {
         Ok(())
     }
 
-    /// All of them.
+    /// Returns all skipped rows.
     pub(crate) fn into_rows(self) -> BTreeMap<String, BadRows> {
         self.rows
     }
 }
 
-/// The beginning of a text that may be very long, for an error message.
+/// Returns the beginning of a text, for an error message.
 pub(crate) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 40;
     match text.char_indices().nth(LONGEST) {

@@ -1,7 +1,7 @@
-//! Training and held-out data: which part of each user's sequence goes where.
+//! Splits each user's sequence into training and held-out data.
 //!
-//! Every part is a beginning of a user's sequence, the row in test.tsv never ends before the one in train.tsv, and its
-//! last item, the target, is trained on by nobody's row of that user. [`Plan::check`] proves it once more.
+//! Every part is a prefix of a user's sequence. A row in test.tsv is at least as long as the user's row in train.tsv,
+//! which does not contain the target, its last item. [`Plan::check`] verifies this.
 
 use clap::ValueEnum;
 use podium_grpo::rng::Stream;
@@ -11,88 +11,90 @@ use serde::Serialize;
 use super::arrange::Sequences;
 use super::rows::Error;
 
-/// How training and held-out data are kept apart.
+/// Separation of training and held-out data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// Each user's last item is held out; training ends with the one before.
+    /// Each user's last item is held out; training ends with the previous one.
     LeaveOneOut,
-    /// All before a moment is for training; who interacts at or after it is held out with their last item as target.
+    /// Interactions before the split time are for training; users with interactions at or after it are held out with
+    /// their last item as the target.
     Time,
-    /// Some users are held out with all they did.
+    /// Some users are held out with all their interactions.
     Users,
 }
 
-/// What is asked for.
+/// The requested split.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish {
     pub(crate) kind: Kind,
-    /// For [`Kind::Time`]: the moment, if it is given.
+    /// For [`Kind::Time`]: the split time, if it is given.
     pub(crate) time: Option<i64>,
-    /// For [`Kind::Time`] without a moment, the share of all interactions that are at or after it; for
-    /// [`Kind::Users`], the chance of a user to be held out.
+    /// For [`Kind::Time`] without a split time, the fraction of all interactions that are at or after it; for
+    /// [`Kind::Users`], the probability that a user is held out.
     pub(crate) test_share: f64,
-    /// Names the draw of [`Kind::Users`].
+    /// Seed of [`Kind::Users`].
     pub(crate) seed: u64,
 }
 
-/// How much of a user's sequence is written to each file, from its beginning; 0: no row.
+/// Lengths of the prefixes of a user's sequence in each file; 0: no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Parts {
     pub(crate) train: usize,
     pub(crate) test: usize,
 }
 
-/// What goes where.
+/// Assignment of all users.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// By index of the user.
     pub(crate) users: Vec<Parts>,
-    /// The moment that training ends before, for [`Kind::Time`].
-    pub(crate) moment: Option<i64>,
+    /// The split time, for [`Kind::Time`].
+    pub(crate) split_time: Option<i64>,
 }
 
 impl Plan {
-    /// The split of `sequences`; `numbers` are the users' own, by index.
+    /// Splits `sequences`; `numbers` are the users' numbers, by index.
     pub(crate) fn new(sequences: &Sequences, numbers: &[u64], wish: &Wish) -> Result<Self, Error> {
-        let moment = match wish.kind {
+        let split_time = match wish.kind {
             Kind::Time => Some(wish.time.unwrap_or_else(|| quantile(sequences, 1.0 - wish.test_share))),
             Kind::LeaveOneOut | Kind::Users => None,
         };
         let parts = |user: usize| {
             let sequence = sequences.of(user);
             let length = sequence.len();
-            let (train, test) = match (wish.kind, moment) {
+            let (train, test) = match (wish.kind, split_time) {
                 (Kind::Users, _) if held_out(numbers[user], wish) => (0, length),
                 (Kind::Users, _) => (length, 0),
-                (_, Some(moment)) => {
-                    let before = sequence.partition_point(|one| one.time < moment);
+                (_, Some(split_time)) => {
+                    let before = sequence.partition_point(|one| one.time < split_time);
                     (before, if before < length { length } else { 0 })
                 }
                 (_, None) => (length.saturating_sub(1), length),
             };
-            // Some history, and a target.
+            // At least a history item and a target.
             let row = |length: usize| if length < 2 { 0 } else { length };
             Parts { train: row(train), test: row(test) }
         };
-        let plan = Self { users: (0..sequences.users.len()).map(parts).collect(), moment };
+        let plan = Self { users: (0..sequences.users.len()).map(parts).collect(), split_time };
         if plan.users.iter().all(|parts| parts.train == 0) {
-            return Err(Error::EmptySide("training", "nobody has two interactions on that side"));
+            return Err(Error::EmptySide("training", "no user has two interactions on that side"));
         }
         if plan.users.iter().all(|parts| parts.test == 0) {
-            return Err(Error::EmptySide("held-out", "nobody has a history and a target on that side"));
+            return Err(Error::EmptySide("held-out", "no user has a history and a target on that side"));
         }
         Ok(plan)
     }
 
-    /// Proves that no target is trained on and, where times are told apart, that all training precedes all targets.
+    /// Verifies that no target is in the training data and, with a split by time, that all training data precede all
+    /// targets.
     pub(crate) fn check(&self, sequences: &Sequences, numbers: &[u64]) -> Result<(), Error> {
         for (user, parts) in self.users.iter().enumerate() {
             let sequence = sequences.of(user);
             let mixes = (parts.test > 0 && parts.train >= parts.test)
-                || self.moment.is_some_and(|moment| {
-                    sequence[..parts.train].iter().any(|one| one.time >= moment)
-                        || sequence[..parts.test].last().is_some_and(|target| target.time < moment)
+                || self.split_time.is_some_and(|split_time| {
+                    sequence[..parts.train].iter().any(|one| one.time >= split_time)
+                        || sequence[..parts.test].last().is_some_and(|target| target.time < split_time)
                 });
             if mixes {
                 return Err(Error::TimesMix { user: UserId(numbers[user]) });
@@ -103,7 +105,7 @@ impl Plan {
 }
 
 impl Kind {
-    /// How the run file calls this.
+    /// Returns the corresponding option of the run file.
     pub(crate) const fn in_run_file(self) -> dataset::Split {
         match self {
             Self::LeaveOneOut | Self::Time => dataset::Split::Times,
@@ -116,7 +118,7 @@ fn held_out(number: u64, wish: &Wish) -> bool {
     Stream::new(wish.seed, "import/held-out users", &[number]).uniform() < wish.test_share
 }
 
-/// The time of the interaction before which a share of all of them lies.
+/// Returns the time of the interaction at this quantile of all interactions.
 fn quantile(sequences: &Sequences, share: f64) -> i64 {
     let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
     let last = times.len() - 1;
@@ -167,31 +169,31 @@ mod tests {
     }
 
     #[test]
-    fn a_split_by_time_trains_on_what_is_earlier() {
+    fn a_split_by_time_trains_on_earlier_interactions() {
         assert_eq!(plan(Kind::Time, Some(4)).unwrap(), [(3, 4), (2, 0), (0, 2), (0, 3)]);
-        // Eleven times; six of them, 1 1 2 2 3 3 3, make 0.6 of all.
+        // Seven of eleven times, 1 1 2 2 3 3 3, are in the first 0.6 of all.
         assert_eq!(plan(Kind::Time, None).unwrap(), [(2, 4), (2, 0), (0, 2), (0, 3)]);
         assert!(matches!(plan(Kind::Time, Some(0)), Err(Error::EmptySide("training", _))));
         assert!(matches!(plan(Kind::Time, Some(7)), Err(Error::EmptySide("held-out", _))));
     }
 
     #[test]
-    fn held_out_users_are_drawn_by_their_own_number() {
+    fn held_out_users_depend_on_their_number() {
         let users = plan(Kind::Users, None).unwrap();
         assert!(users.iter().all(|&(train, test)| (train == 0) != (test == 0)));
         assert!(users.iter().any(|&(train, _)| train > 0) && users.iter().any(|&(_, test)| test > 0));
     }
 
     #[test]
-    fn the_check_finds_what_must_not_be() {
+    fn the_check_detects_overlap() {
         let sequences = sequences();
-        let mut plan = Plan { users: vec![Parts::default(); 4], moment: None };
+        let mut plan = Plan { users: vec![Parts::default(); 4], split_time: None };
         plan.users[0] = Parts { train: 3, test: 4 };
         assert!(plan.check(&sequences, &NUMBERS).is_ok());
         plan.users[0] = Parts { train: 4, test: 4 };
         assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(7) })));
 
-        plan.moment = Some(4);
+        plan.split_time = Some(4);
         plan.users[0] = Parts { train: 3, test: 4 };
         assert!(plan.check(&sequences, &NUMBERS).is_ok());
         plan.users[3] = Parts { train: 2, test: 0 };

@@ -1,4 +1,4 @@
-//! What an import made, as a table on the terminal and as stats.json.
+//! Statistics of an import, as a table on the terminal and as stats.json.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -12,7 +12,7 @@ use super::split::{Kind, Plan};
 use super::times;
 use crate::spread::Spread;
 
-/// Everything that is said of an import.
+/// Statistics of an import.
 #[derive(Debug, Serialize)]
 pub(crate) struct Statistics {
     pub(crate) name: String,
@@ -21,35 +21,35 @@ pub(crate) struct Statistics {
     pub(crate) users: usize,
     pub(crate) items: usize,
     pub(crate) interactions: usize,
-    /// Interactions of a user.
+    /// Interactions per user.
     pub(crate) user_lengths: Spread,
-    /// Interactions of an item.
+    /// Interactions per item.
     pub(crate) item_interactions: Spread,
     pub(crate) items_without_interactions: usize,
-    /// Items that were left out because they have no title.
+    /// Items excluded because they have no title.
     pub(crate) titles_missing: u64,
-    /// Titles that hold the mark of a letter lost in an earlier conversion (U+FFFD).
+    /// Titles with the replacement character of an earlier conversion (U+FFFD).
     pub(crate) titles_with_lost_letters: usize,
-    /// Titles that `--longest-title` cut.
+    /// Titles truncated by `--longest-title`.
     pub(crate) titles_cut: u64,
     /// Titles and captions with HTML entities such as `&amp;`, decoded or not.
     pub(crate) texts_with_entities: u64,
     pub(crate) entities_decoded: bool,
-    /// Items that are kept and have no caption.
+    /// Retained items without a caption.
     pub(crate) captions_missing: usize,
-    /// Interactions at the same time as an earlier one of the user: their order is `same_time_order`.
+    /// Interactions at the same time as an earlier one of the user, in the order `same_time_order`.
     pub(crate) same_time: u64,
     /// Targets at the same time as the item before them.
     pub(crate) targets_at_same_time: usize,
-    /// The order of interactions of one user at the same time.
+    /// Order of interactions of one user at the same time.
     pub(crate) same_time_order: SameTime,
-    /// The seed of that order where it is random, and of the users held out by `--split users`.
+    /// Seed of that order if it is random, and of the held-out users of `--split users`.
     pub(crate) seed: u64,
-    /// Users whose target is an item that they had before.
+    /// Users whose target is in their history.
     pub(crate) repeated_targets: usize,
     pub(crate) left_out: LeftOut,
     pub(crate) split: Split,
-    /// Whether ids are the file's own, or numbers that were made up.
+    /// Whether ids are the file's or new numbers.
     pub(crate) made_up_ids: MadeUpIds,
     /// Bad rows, by file and kind.
     pub(crate) skipped: BTreeMap<String, BadRows>,
@@ -57,7 +57,7 @@ pub(crate) struct Statistics {
 
 const NANOS_A_MICRO: i64 = 1_000;
 
-/// What the filters left out.
+/// Counts of what the filters excluded.
 #[derive(Debug, Serialize)]
 pub(crate) struct LeftOut {
     pub(crate) interactions_rated_too_low: u64,
@@ -65,20 +65,19 @@ pub(crate) struct LeftOut {
     pub(crate) items_too_rare: u64,
 }
 
-/// What went where.
+/// Counts of the split.
 #[derive(Debug, Serialize)]
 pub(crate) struct Split {
     pub(crate) kind: Kind,
     pub(crate) train_users: usize,
     pub(crate) test_users: usize,
     pub(crate) train_interactions: usize,
-    /// For a split by time: the last time that is trained on, and the first of a target. Dates are in microseconds since
-    /// 1970.
+    /// For a split by time: the last training time and the first target time. Dates are in microseconds since 1970.
     pub(crate) train_ends: Option<i64>,
     pub(crate) targets_begin: Option<i64>,
 }
 
-/// Whose ids are not the file's own.
+/// Which ids are not the file's.
 #[derive(Debug, Serialize)]
 pub(crate) struct MadeUpIds {
     pub(crate) users: bool,
@@ -86,11 +85,11 @@ pub(crate) struct MadeUpIds {
 }
 
 impl Split {
-    /// The counts of `plan` over `sequences`, whose times are told in `times`.
+    /// Computes the counts of `plan` over `sequences`, whose times are of the kind `times`.
     pub(crate) fn of(kind: Kind, times: Option<times::Kind>, plan: &Plan, sequences: &Sequences) -> Self {
         let unit = if times == Some(times::Kind::Date) { NANOS_A_MICRO } else { 1 };
         let parts = || plan.users.iter().enumerate();
-        let timed = plan.moment.is_some();
+        let timed = plan.split_time.is_some();
         let last = |user: usize, length: usize| {
             sequences.of(user)[..length].last().map(|one| one.time.div_euclid(unit))
         };
@@ -105,7 +104,7 @@ impl Split {
     }
 }
 
-/// How many targets of `plan` are at the same time as the item before them.
+/// Returns the number of targets at the same time as the item before them.
 pub(crate) fn targets_at_same_time(plan: &Plan, sequences: &Sequences) -> usize {
     let tied = |(user, parts): &(usize, &super::split::Parts)| {
         let held_out = &sequences.of(*user)[..parts.test];
@@ -114,7 +113,7 @@ pub(crate) fn targets_at_same_time(plan: &Plan, sequences: &Sequences) -> usize 
     plan.users.iter().enumerate().filter(tied).count()
 }
 
-/// How many targets of `plan` their users had before.
+/// Returns the number of targets that are in the user's history.
 pub(crate) fn repeated_targets(plan: &Plan, sequences: &Sequences) -> usize {
     let repeated = |(user, parts): &(usize, &super::split::Parts)| {
         let held_out = &sequences.of(*user)[..parts.test];
@@ -134,26 +133,26 @@ impl fmt::Display for Statistics {
         line("users", &self.users)?;
         line("items", &self.items)?;
         line("interactions", &self.interactions)?;
-        line("interactions of a user", &self.user_lengths)?;
-        line("interactions of an item", &self.item_interactions)?;
-        line("items nobody interacted with", &self.items_without_interactions)?;
-        line("items without title, left out", &self.titles_missing)?;
-        line("titles with letters lost before", &self.titles_with_lost_letters)?;
-        line("titles cut", &self.titles_cut)?;
-        let decoded = if self.entities_decoded { "decoded" } else { "as they are (--decode-entities)" };
+        line("interactions per user", &self.user_lengths)?;
+        line("interactions per item", &self.item_interactions)?;
+        line("items without interactions", &self.items_without_interactions)?;
+        line("items without title, excluded", &self.titles_missing)?;
+        line("titles with replacement characters", &self.titles_with_lost_letters)?;
+        line("titles truncated", &self.titles_cut)?;
+        let decoded = if self.entities_decoded { "decoded" } else { "unchanged (--decode-entities)" };
         if self.texts_with_entities > 0 {
             line("texts with HTML entities", &format!("{}, {decoded}", self.texts_with_entities))?;
         }
         line("items without caption", &self.captions_missing)?;
-        line("at the time of another of the user", &self.same_time)?;
-        line("targets at the time of the one before", &self.targets_at_same_time)?;
+        line("interactions at the same time", &self.same_time)?;
+        line("targets at the previous item's time", &self.targets_at_same_time)?;
         if self.same_time > 0 {
-            line("order of those at the same time", &Order(self))?;
+            line("order of interactions at one time", &Order(self))?;
         }
-        line("targets their users had before", &self.repeated_targets)?;
-        line("left out: rated too low", &self.left_out.interactions_rated_too_low)?;
-        line("left out: users too short", &self.left_out.users_too_short)?;
-        line("left out: items too rare", &self.left_out.items_too_rare)?;
+        line("targets in the user's history", &self.repeated_targets)?;
+        line("excluded: rated too low", &self.left_out.interactions_rated_too_low)?;
+        line("excluded: users too short", &self.left_out.users_too_short)?;
+        line("excluded: items too rare", &self.left_out.items_too_rare)?;
         line("training users", &self.split.train_users)?;
         line("held-out users", &self.split.test_users)?;
         line("training interactions", &self.split.train_interactions)?;
@@ -167,7 +166,7 @@ impl fmt::Display for Statistics {
     }
 }
 
-/// The order of interactions of one user at the same time, as `--same-time` names it.
+/// Order of interactions of one user at the same time, as in `--same-time`.
 struct Order<'a>(&'a Statistics);
 
 impl fmt::Display for Order<'_> {
@@ -197,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_places_are_named() {
+    fn the_first_locations_are_listed() {
         let rows = BadRows { count: 7, first: vec![Place::Line(2), Place::Line(5)] };
         assert_eq!(places(&rows), "line 2, 5, …");
     }

@@ -1,4 +1,4 @@
-//! Tables of the user's own: interactions and items as Parquet or CSV, with the names of their columns.
+//! Custom tables: interactions and items as Parquet or CSV, with the names of their columns.
 
 use std::path::PathBuf;
 

@@ -4,16 +4,16 @@ use std::fmt;
 
 use super::rows::{Problem, excerpt};
 
-/// How a file tells time.
+/// Kind of a file's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Whole numbers.
     Number,
-    /// Dates; what is kept are nanoseconds since 1970.
+    /// Dates, stored as nanoseconds since 1970.
     Date,
 }
 
-/// What a whole number most likely counts since 1970, by its size.
+/// Most likely unit of a whole number since 1970, by its magnitude.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// From 1973 to 5138.
@@ -27,7 +27,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// The unit of `time`; none for numbers so small that they may count anything.
+    /// Returns the unit of `time`; `None` for small numbers, whose unit is unknown.
     const fn of(time: i64) -> Option<Self> {
         match time.unsigned_abs() {
             0..100_000_000 => None,
@@ -50,7 +50,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Reads the timestamps of one import, which are all of one kind and one unit.
+/// Parses the timestamps of one import, which must be of one kind and one unit.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     kind: Option<Kind>,
@@ -58,13 +58,13 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// The time that `text` names; earlier times have smaller numbers.
+    /// Parses the time `text`; earlier times have smaller numbers.
     pub(crate) fn read(&mut self, text: &str) -> Result<i64, Problem> {
         let (kind, time) = parse(text).ok_or_else(|| Problem::Time(excerpt(text)))?;
         self.accept(kind, time, || excerpt(text))
     }
 
-    /// `time`, if its kind and its unit are those of the others; `shown` is how messages show it.
+    /// Accepts `time` if its kind and unit match the others; `shown` is its text in messages.
     pub(crate) fn accept(
         &mut self,
         kind: Kind,
@@ -83,14 +83,14 @@ impl Times {
         Ok(time)
     }
 
-    /// The kind of the timestamps, once one is read.
+    /// Returns the kind of the timestamps, after the first one.
     pub(crate) const fn kind(&self) -> Option<Kind> {
         self.kind
     }
 }
 
-/// A whole number (also as `978300760.0`), or a date: `2024-05-31`, `2024-05-31 18:00:00.25`, `2024-05-31T18:00:00Z`,
-/// `…+02:00`.
+/// Parses a whole number (also as `978300760.0`), or a date: `2024-05-31`, `2024-05-31 18:00:00.25`,
+/// `2024-05-31T18:00:00Z`, `…+02:00`.
 pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.bytes().all(|digit| digit == b'0')
@@ -124,7 +124,7 @@ fn date(text: &str) -> Option<i64> {
     midnight.checked_add(time_of_day(clock)? - offset)
 }
 
-/// Nanoseconds since midnight of `hh:mm[:ss[.fraction]]`.
+/// Parses `hh:mm[:ss[.fraction]]` as nanoseconds since midnight.
 fn time_of_day(clock: &str) -> Option<i64> {
     let mut parts = clock.splitn(3, ':');
     let hours = digits(parts.next()?, 0, 23)?;
@@ -142,7 +142,7 @@ fn time_of_day(clock: &str) -> Option<i64> {
     Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000_000 + nanos)
 }
 
-/// Nanoseconds east of Greenwich of `Z`, `+02:00` or `-0530`.
+/// Parses `Z`, `+02:00` or `-0530` as nanoseconds east of Greenwich.
 fn zone(text: &str) -> Option<i64> {
     if text == "Z" {
         return Some(0);
@@ -154,13 +154,13 @@ fn zone(text: &str) -> Option<i64> {
     Some(if sign == "-" { -seconds } else { seconds } * 1_000_000_000)
 }
 
-/// A number of plain digits within bounds.
+/// Parses plain digits within bounds.
 fn digits(text: &str, least: i64, most: i64) -> Option<i64> {
     let plain = !text.is_empty() && text.len() <= 4 && text.bytes().all(|digit| digit.is_ascii_digit());
     text.parse().ok().filter(|number| plain && (least..=most).contains(number))
 }
 
-/// How many days a month of the Gregorian calendar has.
+/// Returns the number of days in a month of the Gregorian calendar.
 const fn days_of_month(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
@@ -170,7 +170,7 @@ const fn days_of_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days from 1970-01-01 in the Gregorian calendar: years are counted from March, so that the leap day comes last.
+/// Returns days from 1970-01-01 in the Gregorian calendar. Years start in March, so that the leap day comes last.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_in_every_spelling() {
+    fn times_are_parsed_in_every_format() {
         for (text, expected) in [
             ("881250949", Some((Kind::Number, 881_250_949))),
             ("-5", Some((Kind::Number, -5))),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_tells_time_in_one_way() {
+    fn the_kind_of_times_must_not_change() {
         let mut times = Times::default();
         assert!(times.read("5").is_ok());
         assert!(matches!(times.read("2024-01-01"), Err(Problem::TimeKind(_))));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_counts_time_in_one_unit() {
+    fn the_unit_of_times_must_not_change() {
         let units = [1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 1_700_000_000_000_000_000_i64];
         for (place, first) in units.into_iter().enumerate() {
             let mut times = Times::default();
@@ -236,7 +236,7 @@ mod tests {
             for (other, time) in units.into_iter().enumerate() {
                 assert_eq!(times.read(&time.to_string()).is_ok(), place == other, "{time} after {first}");
             }
-            // Too small to tell, and a little later.
+            // Too small for a unit, and slightly later.
             assert!(times.read("0").is_ok() && times.read(&(first + 1).to_string()).is_ok());
         }
         let mut times = Times::default();

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn titles_are_found_however_they_are_written() {
+fn titles_are_found_in_every_spelling() {
     for (text, title, expected) in [
         ("A poster of TOY STORY with a cowboy", "Toy Story (1995)", true),
         ("A toy tells its story", "Toy Story (1995)", false),
@@ -29,7 +29,7 @@ fn titles_are_found_however_they_are_written() {
     }
 }
 
-/// Seven titles, each in a text that gives it away; then texts that do not.
+/// Seven titles, each with a text that names it; then texts that do not.
 type Planted = (&'static str, [(&'static str, &'static str); 7], [(&'static str, &'static str); 4]);
 
 const PLANTED: [Planted; 9] = [
@@ -198,7 +198,7 @@ const PLANTED: [Planted; 9] = [
 ];
 
 #[test]
-fn planted_titles_are_found_in_every_class_and_clean_texts_are_clean() {
+fn planted_titles_are_found_without_false_alarms() {
     for (class, planted, clean) in PLANTED {
         let missed: Vec<_> = planted.iter().filter(|(title, text)| !names(text, title)).collect();
         assert!(missed.is_empty(), "{class}: missed {missed:?}");
@@ -208,7 +208,7 @@ fn planted_titles_are_found_in_every_class_and_clean_texts_are_clean() {
 }
 
 #[test]
-fn a_title_of_a_megabyte_is_no_trouble() {
+fn a_title_of_one_megabyte_is_handled() {
     let title = "very ".repeat(200_000) + "long";
     assert!(!names("a very long caption", &title));
     assert!(names(&format!("x {title} y"), &title));

@@ -1,4 +1,4 @@
-//! Files of reasoning, in the form of the data folder: `[{"user_id": …, "reasoning": …}, …]`.
+//! Reasoning files in the format of the data folder: `[{"user_id": …, "reasoning": …}, …]`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 
 use super::history::Modality;
 
-/// Ending of the file of rewritten reasoning.
+/// Suffix of the file of rewritten reasoning.
 pub(crate) const REFINED: &str = "reasoning_refined.json";
 
-/// Ending of the file of reasoning from `modality`.
+/// Returns the suffix of the file of reasoning from `modality`.
 pub(crate) fn ending(modality: Modality) -> String {
     format!("reasoning_{modality}.json")
 }
 
-/// The reasoning about training users in a file. That about others is not kept; rows that cannot be read are left out
-/// and counted in the log.
+/// Reads the reasoning of training users from a file. Reasoning of other users is discarded; unreadable rows are
+/// skipped and logged.
 pub(crate) fn read(path: &Path, dataset: &Dataset) -> Result<BTreeMap<UserId, String>, Error> {
     let (reasoning, report) = dataset.read_reasoning(path, RowPolicy::Skip)?;
     if report.reasoning_not_of_training_users > 0 {
@@ -35,8 +35,8 @@ pub(crate) fn read(path: &Path, dataset: &Dataset) -> Result<BTreeMap<UserId, St
     Ok(reasoning)
 }
 
-/// Writes the reasoning about those `users` for whom there is a text. Users without a new one keep what an earlier run
-/// wrote about them.
+/// Writes the reasoning of `users` for whom there is a text. For users without a new text the existing one is
+/// preserved.
 pub(super) fn write(
     path: &Path,
     dataset: &Dataset,

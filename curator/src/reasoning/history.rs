@@ -1,5 +1,5 @@
-//! What a request shows of a user: their history, by titles and pictures or by captions. The target is not in it, since
-//! nothing here knows it.
+//! Presents a user's history in a request, by titles and pictures or by captions. The module does not receive the
+//! target.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use podium_recsys::{Catalogue, Item, ItemId};
 use crate::endpoint::Part;
 use crate::pictures;
 
-/// What items are shown by.
+/// Presentation of items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Modality {
     /// Titles and pictures.
@@ -29,12 +29,12 @@ impl fmt::Display for Modality {
     }
 }
 
-/// The items of `history` that the catalogue knows; a data set holds no others.
+/// Returns the items of `history` in the catalogue; a data set contains no others.
 pub(super) fn items<'a>(catalogue: &'a Catalogue, history: &[ItemId]) -> Vec<&'a Item> {
     history.iter().filter_map(|id| catalogue.get(*id)).collect()
 }
 
-/// Titles, and the pictures of those that have one. `None` if none has.
+/// Returns titles with the available pictures; `None` without pictures.
 pub(super) fn by_pictures(
     items: &[&Item],
     pictures: &BTreeMap<ItemId, PathBuf>,
@@ -51,7 +51,7 @@ pub(super) fn by_pictures(
     Ok(shown.then_some(parts))
 }
 
-/// Captions one a line, after titles where they are to be `titled`. `None` if no item has a caption.
+/// Returns one caption per line, with titles if `titled`; `None` if no item has a caption.
 pub(super) fn by_captions(items: &[&Item], titled: bool) -> Option<String> {
     let line = |(number, item): (usize, &&Item)| match (&item.caption, titled) {
         (Some(caption), true) => format!("{number}. {} — {caption}", item.title),
@@ -63,7 +63,7 @@ pub(super) fn by_captions(items: &[&Item], titled: bool) -> Option<String> {
     items.iter().any(|item| item.caption.is_some()).then(|| lines.join("\n"))
 }
 
-/// Everything that the records of `items` say.
+/// Returns the texts of all records of `items`.
 pub(super) fn told(items: &[&Item]) -> String {
     let records = items
         .iter()

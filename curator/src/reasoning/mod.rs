@@ -1,7 +1,8 @@
-//! Pseudo chains of thought about training users: made from pictures or captions, and rewritten from captions alone.
+//! Pseudo chains of thought about training users: generated from pictures or captions, and rewritten from captions
+//! only.
 //!
-//! Requests are made of histories, which end before the target, and are checked once more before they are sent. Users who
-//! are held out are never asked about.
+//! Requests are built from histories, which end before the target, and are checked for leaks before they are sent.
+//! There are no requests about held-out users.
 
 pub(crate) mod file;
 mod history;

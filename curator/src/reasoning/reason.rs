@@ -1,4 +1,4 @@
-//! `podium-curator reason`: what a user's history says about what they want next, in four steps.
+//! `podium-curator reason`: infers the user's next wish from the history, in four steps.
 
 use podium_service::output_line;
 use std::collections::BTreeMap;
@@ -16,26 +16,26 @@ use crate::pictures::Pictures;
 use crate::session::{self, Failure, Outcome, Question};
 use crate::source::{self, Source};
 
-/// Room for the four steps, and for some thinking before them.
+/// Token budget of the four steps with some reasoning before them.
 const MAX_TOKENS: u64 = 4096;
 
 const INSTRUCTION: &str = "You study the taste of users. Below are the items that one user chose, oldest first. Reason \
     about what they will choose next, in four steps:";
 
-/// Reasons about the training users of a data set, from pictures or from captions.
+/// Generates reasoning about the training users of a data set, from pictures or from captions.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
     #[command(flatten)]
     session: session::Arguments,
-    /// What the model sees beside the titles.
+    /// What the model sees in addition to the titles.
     #[arg(long, value_enum)]
     from: Modality,
-    /// Folder of the pictures; images in the data folder otherwise.
+    /// Folder of the pictures. Default: images in the data folder.
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Reason about so many users only, drawn with the run file's seed.
+    /// Number of users, sampled with the run file's seed. Default: all training users.
     #[arg(long, value_name = "N")]
     users: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! `podium-curator refine`: a reasoning model rewrites drafts from captions alone.
+//! `podium-curator refine`: rewrites drafts from captions only, with a reasoning model.
 
 use podium_service::output_line;
 use std::path::PathBuf;
@@ -14,21 +14,21 @@ use crate::leak;
 use crate::session::{self, Failure, Outcome, Question};
 use crate::source::{self, Source};
 
-/// Room for the four steps, and for the thinking of a reasoning model before them.
+/// Token budget of the four steps with the reasoning of a reasoning model before them.
 const MAX_TOKENS: u64 = 16_384;
 
 const INSTRUCTION: &str = "You edit reasoning about the taste of users. Below are descriptions of the items that one \
     user chose, oldest first, and a draft of what they will choose next and why. Rewrite the draft so that every claim \
     follows from the descriptions; drop what does not, and add what was missed. Keep the four steps:";
 
-/// Rewrites reasoning about training users from captions alone.
+/// Rewrites reasoning about training users from captions only.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
     #[command(flatten)]
     session: session::Arguments,
-    /// The drafts; those from images in the data folder otherwise.
+    /// The drafts. Default: the reasoning from images in the data folder.
     #[arg(long, value_name = "FILE")]
     draft: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ fn question(source: &Source, user: &User, draft: &str) -> Result<Question, Failu
     let instruction = format!("{INSTRUCTION}\n\n{}", steps::FORM);
     let messages =
         vec![Message::system(&instruction), Message::user(&format!("{captions}\n\nThe draft:\n{draft}"))];
-    // A draft that names the target was written by somebody who knew it, or guessed it; neither is passed on.
+    // A draft that names the target was written with knowledge of it, or guessed it; neither is sent.
     if let Some(target) = catalogue.get(user.target()) {
         leak::check(user.id, target, &messages, &[&instruction, &history::told(&items)])?;
     }

@@ -1,13 +1,13 @@
-//! The four steps of a pseudo chain of thought, and the rules for them.
+//! The four steps of a pseudo chain of thought, and their validation.
 
 use crate::wording;
 
-/// Longest reasoning, in words.
+/// Maximum length of a reasoning in words.
 const MOST_WORDS: usize = 500;
-/// Longest profile, in words: one sentence.
+/// Maximum length of the profile in words: one sentence.
 const MOST_PROFILE_WORDS: usize = 60;
 
-/// What a reasoning has to look like, as the model is told.
+/// Format instructions to the model.
 pub(super) const FORM: &str = "\
 Step 1: the preference signals that the items share.
 Step 2: what the user intends next.
@@ -17,11 +17,11 @@ Step 4: the profile of the next item, in one sentence.
 Start every step with its name, as \"Step 1:\". Write at most 300 words in all, and nothing before the first step or \
 after the last.";
 
-/// A reasoning taken apart. The texts are as written, without the steps' names.
+/// A parsed reasoning: the original texts without the steps' names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Steps<'a>(pub(crate) [&'a str; 4]);
 
-/// Takes a reasoning apart, or says which rule it breaks.
+/// Parses a reasoning; the error is the violated rule.
 pub(crate) fn read(text: &str) -> Result<Steps<'_>, String> {
     if text.contains("<think>") || text.contains("</think>") {
         return Err("it holds a think tag".to_owned());
@@ -58,7 +58,8 @@ pub(crate) fn read(text: &str) -> Result<Steps<'_>, String> {
     Ok(Steps(steps))
 }
 
-/// Where the line that starts a step begins, and where its name ends. Marks of emphasis and headings are passed over.
+/// Returns the start of the line with a step's name, and the end of the name. Marks of emphasis and headings are
+/// ignored.
 fn head(text: &str, step: usize) -> Option<(usize, usize)> {
     let name = format!("Step {step}");
     let mut start = 0;
@@ -92,7 +93,7 @@ mod tests {
         "Step 1: dark, slow films\nStep 2: another\nStep 3:\n- night\n- rain\n- a city\nStep 4: A dark film.";
 
     #[test]
-    fn four_steps_are_read() {
+    fn four_steps_are_parsed() {
         let steps = read(GOOD).unwrap();
         assert_eq!(steps.0, ["dark, slow films", "another", "- night\n- rain\n- a city", "A dark film."]);
         let marked =
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_rules_are_named() {
+    fn violated_rules_are_reported() {
         for (text, reason) in [
             (String::new(), "Step 1"),
             (GOOD.replace("Step 2", "Then"), "Step 2"),
@@ -127,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd_to_read(text in "(Step [0-9][:.)]?|\\*|- |\n|[^a-z]{0,5}|.{0,20}){0,12}") {
+        fn any_text_can_be_parsed(text in "(Step [0-9][:.)]?|\\*|- |\n|[^a-z]{0,5}|.{0,20}){0,12}") {
             let _ = read(&text);
         }
     }

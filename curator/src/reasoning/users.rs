@@ -1,12 +1,12 @@
-//! About whom there may be reasoning: users of the training file who are not held out as well.
+//! Users that reasoning may be about: training users that are not held out.
 
 use std::collections::BTreeSet;
 
 use podium_grpo::rng::Stream;
 use podium_recsys::{Dataset, User, UserId};
 
-/// Training users that are not held out, in the order of the file; with `at_most`, as many of them, drawn with `seed`.
-/// More users are a superset of fewer.
+/// Returns the training users that are not held out, in file order; with `at_most`, a sample of that size, drawn with
+/// `seed`. A larger sample contains every smaller one.
 pub(crate) fn training(dataset: &Dataset, at_most: Option<usize>, seed: u64) -> Vec<&User> {
     let held_out: BTreeSet<UserId> = dataset.test.iter().map(|user| user.id).collect();
     let mut users: Vec<(u64, usize, &User)> = dataset

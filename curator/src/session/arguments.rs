@@ -1,4 +1,4 @@
-//! Flags of every command that asks an endpoint.
+//! Flags of all commands that use an endpoint.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,52 +15,52 @@ use crate::store::Store;
 /// Name of the store in the data folder.
 const STORE_FILE: &str = "curation.redb";
 
-/// Whom to ask, how often, and what to do when it fails.
+/// Endpoint, rate limits and retries.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
-    /// Address of an OpenAI-compatible endpoint, with its /v1.
+    /// Address of an OpenAI-compatible endpoint, including its /v1.
     #[arg(long, value_name = "URL")]
     endpoint: String,
-    /// The model to ask, under the endpoint's name for it.
+    /// Name of the model at the endpoint.
     #[arg(long, value_name = "NAME")]
     model: String,
-    /// Environment variable that holds the endpoint's key; without it none is sent.
+    /// Environment variable with the endpoint's key. Without the variable no key is sent.
     #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
     api_key_env: String,
-    /// Requests under way at the same time.
+    /// Number of concurrent requests.
     #[arg(long, value_name = "N", default_value = "8")]
     concurrency: NonZeroUsize,
-    /// Requests a minute; 0 is without limit.
+    /// Requests per minute; 0 is unlimited.
     #[arg(long, value_name = "N", default_value_t = 0)]
     requests_per_min: u64,
-    /// Tokens a minute, read and written; 0 is without limit.
+    /// Input and output tokens per minute; 0 is unlimited.
     #[arg(long, value_name = "N", default_value_t = 0)]
     tokens_per_min: u64,
-    /// Longest time for one request.
+    /// Timeout of one request.
     #[arg(long, value_name = "MS", default_value_t = 120_000)]
     deadline_ms: u64,
-    /// How often a request that failed is repeated.
+    /// Maximum number of retries of a failed request.
     #[arg(long, value_name = "N", default_value_t = 6)]
     retries: u32,
-    /// Wait before the first repetition; it doubles with each, with jitter.
+    /// Wait before the first retry; it doubles with each retry, with jitter.
     #[arg(long, value_name = "MS", default_value_t = 1_000)]
     backoff_ms: u64,
-    /// Longest wait that an endpoint may ask for (Retry-After).
+    /// Maximum wait that an endpoint may request (Retry-After).
     #[arg(long, value_name = "MS", default_value_t = 600_000)]
     longest_wait_ms: u64,
-    /// How often an answer that breaks the rules is asked for again, with the reason.
+    /// Maximum number of times that an invalid answer is requested again, with the reason.
     #[arg(long, value_name = "N", default_value_t = 3)]
     corrections: u32,
-    /// Longest answer in tokens; 0 leaves it to the endpoint. By default what the command needs.
+    /// Maximum length of an answer in tokens; 0 uses the endpoint's limit. The default depends on the command.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_TOKENS))]
     max_tokens: Option<u64>,
-    /// Divisor of the logits; by default the endpoint's own.
+    /// Sampling temperature. Default: the endpoint's.
     #[arg(long, value_name = "T", value_parser = flags::finite)]
     temperature: Option<f64>,
-    /// Fields to add to each request, or to replace in it.
+    /// Fields to add to or replace in each request.
     #[arg(long, value_name = "JSON", value_parser = object)]
     body: Option<Map<String, Value>>,
-    /// Where replies are kept; curation.redb in the data folder otherwise.
+    /// Store of replies. Default: curation.redb in the data folder.
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ fn object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
 }
 
 impl Arguments {
-    /// A session for `command` on the data in `folder`, whose answers take about `max_tokens`.
+    /// Creates a session for `command` on the data in `folder`, with answers of about `max_tokens`.
     pub(crate) fn session(
         &self,
         command: &'static str,

@@ -1,4 +1,4 @@
-//! Why a session, or one of its items, came to nothing.
+//! Errors of a session and of its items.
 
 use crate::endpoint::{self, SetupError};
 use crate::leak;
@@ -6,76 +6,76 @@ use crate::pictures;
 use crate::reasoning::Modality;
 use crate::store;
 
-/// Why no session can start.
+/// An error while starting a session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The endpoint cannot be used.
     #[error(transparent)]
     Endpoint(#[from] SetupError),
-    /// Replies cannot be kept.
+    /// The store of replies cannot be opened.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Ctrl-C could not end in order.
-    #[error("cannot take over signals")]
+    /// Signal handlers cannot be installed.
+    #[error("cannot install signal handlers")]
     Signal(#[source] std::io::Error),
 }
 
-/// Why an item came to nothing.
+/// Reason why an item failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// It was not its turn when the command was told to stop.
+    /// The command was interrupted before the item's turn.
     #[error("interrupted")]
     Interrupted,
-    /// The endpoint will answer nothing.
-    #[error("the endpoint refuses every request")]
+    /// The endpoint rejects all requests.
+    #[error("the endpoint rejects every request")]
     Refused(#[source] endpoint::Error),
-    /// The endpoint did not answer this.
+    /// The endpoint did not answer this request.
     #[error("no reply in {attempts} attempts")]
     Endpoint {
-        /// How often it was asked.
+        /// Number of attempts.
         attempts: u32,
-        /// What went wrong last.
+        /// The last error.
         source: endpoint::Error,
     },
     /// The model declined, or the endpoint withheld its answer.
     #[error("the model declined to answer: {reason}")]
     Declined {
-        /// What it said.
+        /// The reason given.
         reason: String,
     },
-    /// All tokens went into thinking.
+    /// All tokens were used for reasoning.
     #[error(
         "the reply was cut off before its answer began, of {max_tokens} tokens at most: raise --max-tokens, or turn the \
          model's thinking off with --body"
     )]
     NoRoom {
-        /// The longest reply; 0 is the endpoint's own.
+        /// Maximum length of a reply; 0 is the endpoint's limit.
         max_tokens: u64,
     },
-    /// No answer kept the rules.
-    #[error("{answers} answers broke the rules, the last one because {reason}")]
+    /// All answers violated the rules.
+    #[error("{answers} answers violated the rules, the last one because {reason}")]
     Rules {
-        /// How many there were.
+        /// Number of answers.
         answers: u32,
-        /// What was wrong, in words for the model.
+        /// The violated rule, as reported to the model.
         reason: String,
     },
-    /// Replies cannot be kept.
+    /// The store of replies failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A picture cannot be shown.
+    /// A picture cannot be read.
     #[error(transparent)]
     Picture(#[from] pictures::Error),
-    /// The history says nothing that titles do not.
+    /// The history has no pictures or captions.
     #[error("there are no {0} of the items in the history")]
     NothingToShow(Modality),
-    /// The request would give the target away.
+    /// The request would reveal the target.
     #[error(transparent)]
     Leak(#[from] leak::Error),
 }
 
 impl Failure {
-    /// Whether no other item will fare better.
+    /// Whether all other items will fail as well.
     pub(super) const fn is_final_for_all(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Store(_))
     }

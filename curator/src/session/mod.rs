@@ -1,8 +1,8 @@
-//! A command's conversation with an endpoint: many questions at once, within limits, over failures and interruptions.
+//! A command's session with an endpoint: concurrent requests with rate limits, retries and resumption.
 //!
-//! A reply goes to the store before anything else happens, and a question whose reply is there is not asked again. So
-//! an interrupted command is started anew and goes through the same questions; what it had is free. An answer that
-//! breaks the command's rules is kept as well: the question goes on from it, with the reason.
+//! A reply is stored before it is processed, and a request with a stored reply is not sent again. An interrupted
+//! command can therefore be restarted and repeats the same requests without cost. An answer that violates the command's
+//! rules is stored as well; the conversation continues with the reason.
 
 mod arguments;
 mod failure;
@@ -28,10 +28,10 @@ use crate::endpoint::{Endpoint, Limits, Message, Remedy, Reply, Request, Usage, 
 use crate::store::{Key, Store};
 use tally::Tally;
 
-/// How often a request is repeated whose replies cost something and have no answer.
+/// Number of repetitions of a request whose billed replies have no answer.
 const PAID_REPEATS: u32 = 2;
 
-/// How a command asks.
+/// Options of a session.
 #[derive(Debug, Clone)]
 struct Plan {
     command: &'static str,
@@ -46,16 +46,16 @@ struct Plan {
     body: Map<String, Value>,
 }
 
-/// One question to the model.
+/// A request to the model.
 #[derive(Debug, Clone)]
 pub(crate) struct Question {
-    /// Its words and pictures.
+    /// Its text and pictures.
     pub(crate) messages: Vec<Message>,
-    /// Which of several answers to it, counted from 0; `None` if there is only one.
+    /// Index of one of several answers, from 0; `None` if there is only one.
     pub(crate) sample: Option<u64>,
 }
 
-/// The conversation of one command.
+/// The session of one command.
 #[derive(Debug)]
 pub(crate) struct Session {
     plan: Plan,
@@ -64,19 +64,19 @@ pub(crate) struct Session {
     limits: Mutex<Limits>,
     tally: Mutex<Tally>,
     start: Instant,
-    /// Cancelled by a signal, or by a failure after which nothing can be answered.
+    /// Cancelled by a signal, or by a failure that affects all requests.
     stop: CancellationToken,
-    /// Questions that are being asked: the same one, asked twice at once, is paid for once.
+    /// Requests in flight: identical concurrent requests are sent once.
     asking: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// Whatever a thread that panicked left behind are still plain numbers.
+/// Locks a mutex; a panic in another thread leaves only plain numbers.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Session {
-    /// Also takes over SIGINT and SIGTERM: what is under way is finished and kept, and nothing new is asked.
+    /// Also handles SIGINT and SIGTERM: requests in flight are completed and stored, and no new ones are sent.
     fn new(plan: Plan, endpoint: Endpoint, store: Store, limits: Limits) -> Result<Self, Error> {
         Ok(Self {
             plan,
@@ -90,7 +90,7 @@ impl Session {
         })
     }
 
-    /// Works on all `items`, several at once, and shows how far it is. Results are in the order of the items.
+    /// Processes `items` concurrently and shows progress. Results are in the order of the items.
     pub(crate) async fn each<I, T, F>(
         &self,
         items: &[I],
@@ -124,8 +124,8 @@ impl Session {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Asks until `read` takes the answer, at most as often as the plan says. What `read` holds against an answer is
-    /// told to the model.
+    /// Sends requests until `read` accepts an answer, at most as often as configured. The error of `read` is sent to
+    /// the model.
     pub(crate) async fn ask<T>(
         &self,
         question: &Question,
@@ -172,7 +172,7 @@ impl Session {
         let key = Key::new(self.plan.command, &body, sample.unwrap_or(0));
         let turn = lock(&self.asking).entry(key).or_default().clone();
         let _turn = turn.lock().await;
-        // Earlier versions kept replies that have no answer.
+        // Earlier versions stored replies without an answer.
         let reply = match self.store.get(key)?.filter(Reply::is_settled) {
             Some(reply) => {
                 lock(&self.tally).kept += 1;
@@ -181,15 +181,15 @@ impl Session {
             None => self.pay_for(key, &body, request.expected_tokens()).await,
         };
         let mut asking = lock(&self.asking);
-        // Whoever waits for the same reply still needs the entry: the map and this call hold two.
+        // Keep the entry while other calls wait for the same reply: the map and this call hold two references.
         if Arc::strong_count(&turn) == 2 {
             asking.remove(&key);
         }
         reply
     }
 
-    /// Sends a request, again and again while that may help, and keeps the reply. Replies that cost something and have no
-    /// answer are asked for again fewer times than others.
+    /// Sends a request with retries and stores the reply. Billed replies without an answer are retried fewer times than
+    /// other failures.
     async fn pay_for(&self, key: Key, body: &str, expected_tokens: u64) -> Result<Reply, Failure> {
         let (mut failures, mut paid_for_nothing) = (0, 0);
         loop {
@@ -219,10 +219,10 @@ impl Session {
             {
                 return Err(Failure::Endpoint { attempts: failures, source: error });
             }
-            tracing::debug!("{}: {error}; it will be repeated", self.plan.command);
+            tracing::debug!("{}: {error}; it will be retried", self.plan.command);
             lock(&self.tally).repeated += 1;
             if !asked_to_wait.is_zero() {
-                // Both are cut to whole milliseconds: two more, so that nobody is asked too early.
+                // Both values are truncated to milliseconds: add two, so that the request is not sent too early.
                 let wait_ms = asked_to_wait.as_millis() as u64;
                 let until_ms = self.now_ms().saturating_add(wait_ms).saturating_add(2);
                 lock(&self.limits).pause(until_ms);
@@ -232,7 +232,7 @@ impl Session {
         }
     }
 
-    /// Counts what a request cost that was expected to cost `expected_tokens`.
+    /// Corrects the estimated cost of a request and counts its tokens.
     fn spend(&self, expected_tokens: u64, usage: Usage) {
         let tokens = usage.prompt_tokens.saturating_add(usage.completion_tokens);
         if tokens > 0 {
@@ -241,7 +241,7 @@ impl Session {
         lock(&self.tally).spent(usage);
     }
 
-    /// Returns when a request of about `tokens` tokens may go.
+    /// Waits until a request of about `tokens` tokens may be sent.
     async fn wait_for_turn(&self, tokens: u64) -> Result<(), Failure> {
         let mut at_ms = lock(&self.limits).grant(self.now_ms(), tokens);
         loop {

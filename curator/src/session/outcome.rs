@@ -1,4 +1,4 @@
-//! How a command that asked an endpoint ends: what it writes, what it lists, and its exit code.
+//! End of a command that uses an endpoint: output, list of failures, and exit code.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::{Failure, Session, lock};
 
-/// Exit code of a command that a signal ended.
+/// Exit code of an interrupted command.
 const INTERRUPTED: u8 = 130;
-/// As many failures are shown; the file has all of them.
+/// Number of failures that are shown; the file contains all of them.
 const SHOWN: usize = 20;
 
-/// Which items came to nothing, and why.
+/// Failed items with reasons.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     succeeded: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Parts results into what succeeded and what did not; `name` says which item one belongs to.
+    /// Splits results into successes and failures; `name` returns the name of an item.
     pub(crate) fn sort<I, T>(
         &mut self,
         items: &[I],
@@ -39,10 +39,9 @@ impl Outcome {
         sorted
     }
 
-    /// Ends the command: `write` writes what succeeded to `output` and says whether there was anything to write. It is
-    /// not called where the work was interrupted and the output would only be a part of it, nor where nothing succeeded:
-    /// what an earlier run wrote is better than nothing. Failures are listed on standard output and in a file beside
-    /// `output`.
+    /// Ends the command: `write` writes the successes to `output` and returns whether there was anything to write. It
+    /// is not called after an interruption, when the output would be partial, or without successes, so that the
+    /// existing output is preserved. Failures are listed on standard output and in a file beside `output`.
     pub(crate) fn finish(
         self,
         session: &Session,
@@ -53,7 +52,7 @@ impl Outcome {
         let mut failures = self.failures;
         if let Some(position) = failures.iter().position(|(_, failure)| failure.is_final_for_all()) {
             let (name, failure) = failures.swap_remove(position);
-            return Err(failure).with_context(|| format!("stopped at {name}; what was answered is kept"));
+            return Err(failure).with_context(|| format!("stopped at {name}; all replies are stored"));
         }
         let total = failures.len();
         failures.retain(|(_, failure)| !matches!(failure, Failure::Interrupted));
@@ -66,7 +65,7 @@ impl Outcome {
         }
         if interrupted > 0 {
             output_line!(
-                "interrupted with {interrupted} to go; what was answered is kept: run it again to go on"
+                "interrupted with {interrupted} items left; all replies are stored: run the command again to continue"
             );
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -74,14 +73,14 @@ impl Outcome {
         if !all_failed && write()? {
             output_line!("wrote {}", output.display());
         } else {
-            output_line!("nothing new: {} is as it was", output.display());
+            output_line!("no changes: {} was not rewritten", output.display());
         }
         list(output, &failures)?;
         Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Writes the failures beside `output`, or removes what an earlier run listed.
+/// Writes the failures beside `output`, or removes the list of an earlier run.
 fn list(output: &Path, failures: &[(String, Failure)]) -> anyhow::Result<()> {
     let path = output.with_extension("failures.json");
     if failures.is_empty() {

@@ -1,30 +1,30 @@
-//! What a session has done and spent so far.
+//! Counters of a session.
 
 use std::fmt;
 
 use crate::endpoint::Usage;
 
-/// Counts of one session.
+/// Counters of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    /// Replies that were paid for in this session.
+    /// Billed replies of this session.
     pub(super) asked: u64,
     /// Replies found in the store.
     pub(super) kept: u64,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retried.
     pub(super) repeated: u64,
-    /// Answers that broke the rules and were asked for again.
+    /// Answers that violated the rules and were requested again.
     pub(super) corrected: u64,
-    /// Items that failed for good.
+    /// Failed items.
     pub(super) failed: u64,
-    /// Tokens read by the endpoint.
+    /// Input tokens.
     pub(super) prompt_tokens: u64,
-    /// Tokens written by the endpoint.
+    /// Output tokens.
     pub(super) completion_tokens: u64,
 }
 
 impl Tally {
-    /// Tokens were paid for.
+    /// Adds billed tokens.
     pub(super) const fn spent(&mut self, usage: Usage) {
         self.prompt_tokens = self.prompt_tokens.saturating_add(usage.prompt_tokens);
         self.completion_tokens = self.completion_tokens.saturating_add(usage.completion_tokens);
@@ -34,7 +34,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, kept, repeated, corrected, failed, prompt_tokens, completion_tokens } = self;
-        write!(f, "{asked} asked, {kept} kept from before, {repeated} repeated, {corrected} corrected, ")?;
+        write!(f, "{asked} asked, {kept} from the store, {repeated} repeated, {corrected} corrected, ")?;
         write!(f, "{failed} failed, {prompt_tokens} + {completion_tokens} tokens")
     }
 }

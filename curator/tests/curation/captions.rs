@@ -1,17 +1,17 @@
-//! `caption`: what is asked, what is taken, and what is done about failures.
+//! `caption`: requests, validation of answers, and handling of failures.
 
 use serde_json::Value;
 
 use crate::server::{Conduct, Server, words};
 use crate::shop::{ITEMS, Shop, run, title};
 
-/// A caption that tells which picture it is of.
+/// Returns a caption that identifies the picture of a request.
 pub(crate) fn caption_of(body: &Value) -> String {
     let picture = body["messages"][0]["content"][1]["image_url"]["url"].as_str().unwrap();
     format!("Something drawn in ink, mark {}.", &blake3::hash(picture.as_bytes()).to_hex()[..8])
 }
 
-/// What `caption` writes where nothing goes wrong.
+/// Returns the output of `caption` with an endpoint without faults.
 pub(crate) fn undisturbed() -> String {
     let shop = Shop::new();
     let server = Server::start(caption_of, |_, _, _| Conduct::Answer);
@@ -21,7 +21,7 @@ pub(crate) fn undisturbed() -> String {
 }
 
 #[test]
-fn every_fault_of_the_endpoint_is_overcome_and_nothing_is_lost() {
+fn endpoint_faults_are_retried_without_loss() {
     let faults = [
         Conduct::Status(500, "oops"),
         Conduct::Status(503, ""),
@@ -37,21 +37,21 @@ fn every_fault_of_the_endpoint_is_overcome_and_nothing_is_lost() {
         _ => Conduct::Answer,
     });
     let ended = run(shop.asking(&server, &["caption"])).expect(0);
-    assert!(ended.output.contains("40 asked, 0 kept from before, 80 repeated"), "{}", ended.output);
+    assert!(ended.output.contains("40 asked, 0 from the store, 80 repeated"), "{}", ended.output);
     assert!(ended.output.contains("440 + 280 tokens"), "{}", ended.output);
     assert_eq!(shop.read("shop_captions.json"), undisturbed());
     assert!(server.paid().values().all(|&times| times == 1));
 
-    // All of it is kept: nothing is asked again, and the same comes out.
+    // All replies are stored: a second run sends no request and writes the same output.
     let before = server.received().len();
     let again = run(shop.asking(&server, &["caption"])).expect(0);
-    assert!(again.output.contains("0 asked, 40 kept"), "{}", again.output);
+    assert!(again.output.contains("0 asked, 40 from the store"), "{}", again.output);
     assert_eq!(server.received().len(), before);
     assert_eq!(shop.read("shop_captions.json"), undisturbed());
 }
 
 #[test]
-fn a_stalled_request_ends_at_its_deadline_and_is_repeated() {
+fn a_stalled_request_times_out_and_is_retried() {
     let shop = Shop::new();
     let server =
         Server::start(caption_of, |_, _, total| if total < 2 { Conduct::Stall } else { Conduct::Answer });
@@ -60,7 +60,7 @@ fn a_stalled_request_ends_at_its_deadline_and_is_repeated() {
 }
 
 #[test]
-fn nobody_is_asked_before_the_endpoint_wants_to_be() {
+fn retry_after_is_respected() {
     let shop = Shop::new();
     let server =
         Server::start(
@@ -73,7 +73,7 @@ fn nobody_is_asked_before_the_endpoint_wants_to_be() {
     let received = server.received();
     assert!(received[1].at - received[0].at >= std::time::Duration::from_secs(1));
 
-    // Longer than anyone waits.
+    // Longer than the maximum wait.
     let shop = Shop::new();
     let server = Server::start(caption_of, |_, _, _| Conduct::RateLimit("86400"));
     let ended = run(shop.asking(&server, &["caption"])).expect(1);
@@ -82,7 +82,7 @@ fn nobody_is_asked_before_the_endpoint_wants_to_be() {
 }
 
 #[test]
-fn token_counts_beyond_reason_end_nothing() {
+fn implausible_token_counts_are_tolerated() {
     let shop = Shop::new();
     let server = Server::start(caption_of, |_, _, _| {
         Conduct::Body(
@@ -91,14 +91,14 @@ fn token_counts_beyond_reason_end_nothing() {
         )
     });
     let ended = run(shop.asking(&server, &["caption"])).expect(0);
-    assert!(ended.output.contains("40 asked, 0 kept from before, 0 repeated"), "{}", ended.output);
+    assert!(ended.output.contains("40 asked, 0 from the store, 0 repeated"), "{}", ended.output);
 
-    // Nor does a flag.
+    // The same for a flag.
     let ended = run(shop.asking(&server, &["caption", "--max-tokens", "18446744073709551615"])).expect(2);
     assert!(ended.logs.contains("--max-tokens"), "{}", ended.logs);
 }
 
-/// The end of a picture's `data:` address.
+/// Returns the end of a picture's `data:` URL.
 pub(crate) fn picture_of(item: u64) -> String {
     use base64::Engine as _;
     let mut bytes = b"\x89PNG\r\n\x1A\n".to_vec();
@@ -107,7 +107,7 @@ pub(crate) fn picture_of(item: u64) -> String {
 }
 
 #[test]
-fn a_caption_that_breaks_the_rules_is_asked_for_again_with_the_reason() {
+fn an_invalid_caption_is_requested_again_with_the_reason() {
     let shop = Shop::new();
     let server = Server::start(
         |body| {
@@ -126,15 +126,15 @@ fn a_caption_that_breaks_the_rules_is_asked_for_again_with_the_reason() {
         |_, _, _| Conduct::Answer,
     );
     let ended = run(shop.asking(&server, &["caption"])).expect(1);
-    assert!(ended.output.contains("[ITEM_5]: 4 answers broke the rules"), "{}", ended.output);
+    assert!(ended.output.contains("[ITEM_5]: 4 answers violated the rules"), "{}", ended.output);
     let captions = shop.json("shop_captions.json");
     assert_eq!(captions.as_object().unwrap().len() as u64, ITEMS - 1);
     let second = server.received().into_iter().find(|request| {
         request.body.to_string().contains(&picture_of(4)) && words(&request.body).contains("61 words")
     });
-    assert!(second.is_some(), "the reason is told");
+    assert!(second.is_some(), "the request contains the reason");
 
-    // What was paid for a caption that broke the rules is not paid again.
+    // Billed captions that violate the rules are not requested again.
     let before = server.received().len();
     run(shop.asking(&server, &["caption"])).expect(1);
     assert_eq!(server.received().len(), before);
@@ -153,7 +153,7 @@ fn the_title_is_not_in_the_request() {
 }
 
 #[test]
-fn files_that_are_no_pictures_are_reported_and_long_titles_are_no_trouble() {
+fn unusable_files_are_reported_and_long_titles_are_handled() {
     let shop = Shop::new();
     shop.write("images/2.png", "<html>404</html>");
     shop.write("images/notes.txt", "mine");
@@ -165,7 +165,7 @@ fn files_that_are_no_pictures_are_reported_and_long_titles_are_no_trouble() {
     let ended = run(shop.asking(&server, &["caption"])).expect(0);
     assert!(ended.output.contains("2.png: neither JPEG nor PNG nor WebP"), "{}", ended.output);
     assert!(ended.output.contains("notes.txt: not named <item>.jpg"), "{}", ended.output);
-    assert!(ended.output.contains("39 pictures of 40 items, 2 files left aside, 1 items without a picture"));
+    assert!(ended.output.contains("39 pictures of 40 items, 2 files skipped, 1 items without a picture"));
     assert_eq!(server.received().len() as u64, ITEMS - 1);
 }
 
@@ -182,8 +182,8 @@ fn a_wrong_key_or_model_stops_at_once() {
         let shop = Shop::new();
         let server = Server::start(caption_of, move |_, _, _| Conduct::Status(status, text));
         let ended = run(shop.asking(&server, &["caption"])).expect(1);
-        assert!(ended.logs.contains("the endpoint refuses every request"), "{}", ended.logs);
-        assert!(server.received().len() <= 4, "as many as were under way");
+        assert!(ended.logs.contains("the endpoint rejects every request"), "{}", ended.logs);
+        assert!(server.received().len() <= 4, "only requests in flight");
         assert!(!shop.file("shop_captions.json").exists());
     }
 }

@@ -1,4 +1,4 @@
-//! `check`: what it finds, and what it leaves in peace.
+//! `check`: findings, and texts without findings.
 
 use podium_tokenizer::word_level;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::reasoning::assessed;
 use crate::shop::{Shop, items_of, run, title};
 
-/// A shop with a training file, and its rows.
+/// Returns a shop with a training file, and its rows.
 fn mixed() -> (Shop, Vec<Value>) {
     let (shop, _server) = assessed();
     run(shop.command(&["mix", "--threshold", "0", "--share", "0.25"])).expect(0);
@@ -16,11 +16,11 @@ fn mixed() -> (Shop, Vec<Value>) {
 }
 
 #[test]
-fn what_mix_writes_is_clean() {
+fn output_of_mix_has_no_findings() {
     let (shop, _) = mixed();
     let json = shop.file("check.json");
     let ended = run(shop.command(&["check", "--json", json.to_str().unwrap()])).expect(0);
-    assert!(ended.output.contains("nothing wrong was found"), "{}", ended.output);
+    assert!(ended.output.contains("no findings"), "{}", ended.output);
     let found = shop.json("check.json");
     assert_eq!(found["rows"], 12);
     assert_eq!(found["found"], serde_json::json!({}));
@@ -29,7 +29,7 @@ fn what_mix_writes_is_clean() {
 }
 
 #[test]
-fn reasoning_is_no_part_of_completions_where_the_prompt_closes_the_think_block() {
+fn completions_have_no_reasoning_after_a_closed_think_block() {
     let (shop, _) = mixed();
     let policy = shop.file("policy");
     let words = podium_recsys::synthetic::words(&podium_recsys::synthetic::World::default()).unwrap();
@@ -38,7 +38,7 @@ fn reasoning_is_no_part_of_completions_where_the_prompt_closes_the_think_block()
     let mix = ["mix", "--threshold", "0", "--share"];
     let closed = ["--set", &path, "--set", "model.enable_thinking=false"];
     let with = |arguments: &[&str], sets: &[&str]| run(shop.command(&[arguments, sets].concat()));
-    // The file that was made for other prompts, and one anew.
+    // The file written for other prompts, and a new one.
     let ended = with(&["check"], &closed).expect(1);
     assert!(ended.output.contains("malformed completion"), "{}", ended.output);
     let ended = with(&[&mix[..], &["0.25"]].concat(), &closed).expect(1);
@@ -46,7 +46,7 @@ fn reasoning_is_no_part_of_completions_where_the_prompt_closes_the_think_block()
     with(&[&mix[..], &["0"]].concat(), &closed).expect(0);
     with(&["check"], &closed).expect(0);
 
-    // Files hold whole completions whatever the prompt opens: what is opened is left out where they are used.
+    // Files contain whole completions for any prompt; the part in the prompt is removed on use.
     let template = "{{ messages[0].content }}{% if add_generation_prompt %}assistant\n<think>\n{% endif %}";
     std::fs::write(policy.join("chat_template.jinja"), template).unwrap();
     let opened = ["--set", path.as_str()];
@@ -55,11 +55,11 @@ fn reasoning_is_no_part_of_completions_where_the_prompt_closes_the_think_block()
     with(&["check"], &opened).expect(0);
 }
 
-/// A kind of fault, and what brings it into a row.
+/// A kind of defect, and a function that adds it to a row.
 type Change<'a> = (&'static str, &'a dyn Fn(&mut Value));
 
 #[test]
-fn every_kind_of_fault_is_found_where_it_is() {
+fn every_kind_of_defect_is_found_at_its_location() {
     let (shop, rows) = mixed();
     let user = rows[0]["user"].as_u64().unwrap();
     let target = items_of(user)[3];
@@ -117,7 +117,7 @@ fn assert_found(shop: &Shop, rows: &[Value], kind: &str) {
 }
 
 #[test]
-fn targets_that_always_come_first_are_noticed() {
+fn targets_that_always_come_first_are_found() {
     let (shop, rows) = mixed();
     let first: Vec<Value> = rows
         .into_iter()
@@ -133,7 +133,7 @@ fn targets_that_always_come_first_are_noticed() {
 }
 
 #[test]
-fn reasoning_that_was_written_with_the_target_in_sight_is_noticed() {
+fn reasoning_written_with_knowledge_of_the_target_is_found() {
     let (shop, _) = mixed();
     let row = |user| {
         let reasoning = format!("Step 4: they will choose {}.", title(items_of(user)[3]));
@@ -146,7 +146,7 @@ fn reasoning_that_was_written_with_the_target_in_sight_is_noticed() {
 }
 
 #[test]
-fn a_split_in_time_trains_on_those_it_holds_out_and_not_on_their_targets() {
+fn a_split_in_time_trains_on_held_out_users_without_their_targets() {
     let shop = Shop::new();
     let next = |user: u64| (user * 7 + 44) % 40 + 1;
     let train = shop.read("train.tsv");
@@ -171,7 +171,7 @@ fn a_split_in_time_trains_on_those_it_holds_out_and_not_on_their_targets() {
 }
 
 #[test]
-fn a_share_that_compares_with_nothing_is_refused() {
+fn a_share_of_nan_is_rejected() {
     let (shop, _) = mixed();
     for share in ["nan", "inf", "-1", "2"] {
         run(shop.command(&["check", &format!("--named-targets-at-most={share}")])).expect(2);
@@ -180,7 +180,7 @@ fn a_share_that_compares_with_nothing_is_refused() {
 }
 
 #[test]
-fn bad_rows_are_refused_or_skipped_and_never_a_panic() {
+fn bad_rows_are_rejected_or_skipped_without_panic() {
     let (shop, _) = mixed();
     let lines = shop.read("train.tsv");
     shop.write("train.tsv", format!("{lines}13\t\n14\t5\nnonsense\n15\t1 2 99999\n"));

@@ -1,4 +1,4 @@
-//! Faults of the released code of MLLMRec-R1 that cannot happen here, by the numbers of the list in docs/guides/curation.md.
+//! Faults of the released code of MLLMRec-R1 that are excluded here, numbered as in docs/guides/curation.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::reasoning::{answer, assessed, caption, captioned, steps};
 use crate::server::{Conduct, Server};
 use crate::shop::{ITEMS, Shop, USERS, items_of, run, title};
 
-/// The rows of the training file.
+/// Reads the rows of the training file.
 fn mixed(shop: &Shop) -> Vec<Value> {
     shop.read("shop_mixed.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -20,7 +20,7 @@ fn mix(shop: &Shop, arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn fault_05_no_request_for_reasoning_holds_the_target() {
+fn fault_05_requests_for_reasoning_do_not_contain_the_target() {
     let (_shop, server) = assessed();
     let requests: Vec<String> = server
         .received()
@@ -46,7 +46,7 @@ fn fault_05_no_request_for_reasoning_holds_the_target() {
 }
 
 #[test]
-fn fault_05_a_draft_that_names_the_target_is_not_passed_on() {
+fn fault_05_a_draft_that_names_the_target_is_not_sent() {
     let shop = captioned();
     let target = title(items_of(3)[3]);
     let draft = |user| serde_json::json!({ "user_id": user, "reasoning": steps(if user == 3 { &target } else { "x" }) });
@@ -55,7 +55,7 @@ fn fault_05_a_draft_that_names_the_target_is_not_passed_on() {
     let path = shop.file("drafts.json");
     let ended = run(shop.asking(&server, &["refine", "--draft", path.to_str().unwrap()])).expect(1);
     assert!(
-        ended.output.contains("failed: user 3: the request for user 3 would hold the title"),
+        ended.output.contains("failed: user 3: the request for user 3 would contain the title"),
         "{}",
         ended.output
     );
@@ -63,14 +63,14 @@ fn fault_05_a_draft_that_names_the_target_is_not_passed_on() {
 }
 
 #[test]
-fn fault_05_reasoning_is_a_completion_and_never_part_of_a_prompt() {
+fn fault_05_reasoning_is_part_of_the_completion_and_never_of_a_prompt() {
     let (shop, _server) = assessed();
     for row in mix(&shop, &["--share", "0.5"]) {
         assert!(!row["prompt"]["user"].as_str().unwrap().contains("Step 1"));
         let reasoned = row["completion"].as_str().unwrap().starts_with("<think>\nStep 1:");
         assert_eq!(reasoned, row["kind"] == "reasoned");
     }
-    // What the released code does can be had, under a name that says what it is, and is found by the check.
+    // The behaviour of the released code is available as an explicit option and is found by the check.
     let rows = mix(&shop, &["--share", "0.5", "--placement", "prompt"]);
     assert_eq!(rows.iter().filter(|row| row["kind"] == "leaking_prompt").count(), 6);
     let ended = run(shop.command(&["check"])).expect(1);
@@ -78,7 +78,7 @@ fn fault_05_reasoning_is_a_completion_and_never_part_of_a_prompt() {
 }
 
 #[test]
-fn fault_05_held_out_users_are_never_asked_about_nor_read() {
+fn fault_05_held_out_users_are_never_requested_or_read() {
     let (shop, server) = assessed();
     for user in 101..=104 {
         let shown = &items_of(user)[..3];
@@ -88,7 +88,7 @@ fn fault_05_held_out_users_are_never_asked_about_nor_read() {
         });
         assert!(!asked, "user {user}");
     }
-    // Scores of a held-out user, however they came into the file, reach no row.
+    // Scores of a held-out user in the file are ignored.
     let mut assessment = shop.json("shop_assessment.json");
     let rows = assessment["rows"].as_array_mut().unwrap();
     let mut stranger = rows[0].clone();
@@ -99,11 +99,15 @@ fn fault_05_held_out_users_are_never_asked_about_nor_read() {
     mix(&shop, &["--share", "1"]);
     assert!(!shop.read("shop_mixed.jsonl").contains("stranger"));
     let ended = run(shop.command(&["check"])).expect(1);
-    assert!(ended.output.contains("leak: reasoning about users not trained on"), "{}", ended.output);
+    assert!(
+        ended.output.contains("leak: reasoning about users other than training users"),
+        "{}",
+        ended.output
+    );
 }
 
 #[test]
-fn fault_06_reasoning_is_keyed_by_user_whatever_lines_are_left_out() {
+fn fault_06_reasoning_is_keyed_by_user_not_by_line() {
     let (shop, _server) = assessed();
     let expected: BTreeMap<u64, String> = shop.json("shop_assessment.json")["rows"]
         .as_array()
@@ -111,7 +115,7 @@ fn fault_06_reasoning_is_keyed_by_user_whatever_lines_are_left_out() {
         .iter()
         .map(|row| (row["user_id"].as_u64().unwrap(), row["reasoning"].as_str().unwrap().to_owned()))
         .collect();
-    // Lines move: users with too short a history come first, and the others in another order.
+    // Line numbers change: users with too short a history come first, and the others in another order.
     let lines = shop.read("train.tsv");
     let moved: Vec<&str> = ["201\t1 2", "202\t3 4"].into_iter().chain(lines.lines().rev()).collect();
     shop.write("train.tsv", moved.join("\r\n"));
@@ -124,7 +128,7 @@ fn fault_06_reasoning_is_keyed_by_user_whatever_lines_are_left_out() {
 }
 
 #[test]
-fn fault_07_the_share_is_exact_and_seeded_and_negatives_are_redrawn_outside_the_whole_history() {
+fn fault_07_the_share_is_exact_and_seeded_and_negatives_are_resampled() {
     let (shop, _server) = assessed();
     let arguments = ["--share", "0.25", "--epochs", "3"];
     let rows = mix(&shop, &arguments);
@@ -145,14 +149,14 @@ fn fault_07_the_share_is_exact_and_seeded_and_negatives_are_redrawn_outside_the_
             row["candidates"].as_array().unwrap().iter().map(|item| item.as_u64().unwrap()).collect();
         assert_eq!(candidates.len(), 10);
         let known: Vec<u64> = items_of(user).into_iter().filter(|item| candidates.contains(item)).collect();
-        assert_eq!(known, [items_of(user)[3]], "of what the user knows, only the target is a candidate");
+        assert_eq!(known, [items_of(user)[3]], "of the user's items only the target is a candidate");
         lists.entry(user).or_default().insert(row["candidates"].to_string());
     }
-    assert!(lists.values().all(|lists| lists.len() == 3), "every epoch has candidates of its own");
+    assert!(lists.values().all(|lists| lists.len() == 3), "every epoch has its own candidates");
     let others: Vec<BTreeSet<u64>> = (1..6)
         .map(|seed| reasoned(&mix(&shop, &["--share", "0.25", "--set", &format!("run.seed={seed}")])))
         .collect();
-    assert!(others.iter().any(|other| *other != reasoned(&rows)), "another seed draws other users");
+    assert!(others.iter().any(|other| *other != reasoned(&rows)), "another seed samples other users");
 }
 
 #[test]
@@ -179,11 +183,11 @@ fn fault_11_failures_are_listed_and_never_stored_as_empty_text() {
     assert_eq!(failures.as_array().unwrap().len(), 2);
     assert_eq!(failures[0]["item"], "[ITEM_7]");
 
-    // They are asked for again, and only they.
+    // Only the failed ones are requested again.
     run(asking()).expect(1);
     let before = server.received().len();
     let ended = run(asking()).expect(0);
-    assert!(ended.output.contains("2 asked, 38 kept"), "{}", ended.output);
+    assert!(ended.output.contains("2 asked, 38 from the store"), "{}", ended.output);
     assert_eq!(server.received().len() - before, 2);
     assert_eq!(shop.read("shop_captions.json"), undisturbed());
     assert!(!shop.file("shop_captions.failures.json").exists());

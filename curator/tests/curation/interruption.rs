@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGKILL at any point: the next run goes on, to the same result, and pays for nothing twice.
+//! Ctrl-C and SIGKILL at any point: the next run continues to the same result without repeated costs.
 
 use std::process::Child;
 use std::sync::mpsc;
@@ -11,21 +11,21 @@ use crate::captions::{caption_of, undisturbed};
 use crate::server::{Conduct, Server};
 use crate::shop::{Ended, ITEMS, Shop, start};
 
-/// As many requests are under way at once, at most.
+/// Maximum number of concurrent requests.
 const CONCURRENCY: usize = 4;
 
-/// A server that tells of every request, and fails some.
+/// Returns a server that reports every request to a channel and fails some.
 fn telling() -> (Server, mpsc::Receiver<usize>) {
     let (sender, receiver) = mpsc::channel();
     let server = Server::start(caption_of, move |_, before, total| {
-        // Whoever listened may be gone.
+        // The receiver may be gone.
         let _ = sender.send(total);
         if before == 0 && total.is_multiple_of(5) { Conduct::Status(500, "oops") } else { Conduct::Answer }
     });
     (server, receiver)
 }
 
-/// Sends `signal` when `after` more requests have come, unless the process ends before.
+/// Sends `signal` after `after` further requests, unless the process ends before.
 fn interrupt(child: &mut Child, requests: &mpsc::Receiver<usize>, after: u64, signal: Signal) {
     let mut left = after;
     while left > 0 {
@@ -39,12 +39,12 @@ fn interrupt(child: &mut Child, requests: &mpsc::Receiver<usize>, after: u64, si
 }
 
 #[test]
-fn ctrl_c_ends_in_order_and_nothing_is_paid_for_twice() {
+fn ctrl_c_shuts_down_gracefully_without_repeated_costs() {
     let shop = Shop::new();
     let (server, requests) = telling();
     let mut interrupted = 0;
     loop {
-        // Told of the run before, a signal would come too early.
+        // Drain reports of the previous run, which would trigger the signal too early.
         while requests.try_recv().is_ok() {}
         let mut child = start(shop.asking(&server, &["caption"]));
         interrupt(&mut child, &requests, 9, Signal::SIGINT);
@@ -54,8 +54,12 @@ fn ctrl_c_ends_in_order_and_nothing_is_paid_for_twice() {
             break;
         }
         interrupted += 1;
-        assert!(ended.output.contains("run it again to go on"), "{}", ended.output);
-        assert!(ended.output.contains(" 0 failed,"), "what was not asked did not fail: {}", ended.output);
+        assert!(ended.output.contains("run the command again to continue"), "{}", ended.output);
+        assert!(
+            ended.output.contains(" 0 failed,"),
+            "requests that were not sent did not fail: {}",
+            ended.output
+        );
         assert!(!shop.file("shop_captions.json").exists(), "no partial output");
     }
     assert!(interrupted > 0);
@@ -66,7 +70,7 @@ fn ctrl_c_ends_in_order_and_nothing_is_paid_for_twice() {
 }
 
 #[test]
-fn killed_at_random_points_it_resumes_to_the_same_outputs() {
+fn kills_at_random_points_do_not_change_the_outputs() {
     let expected = undisturbed();
     for seed in 0..3 {
         let mut points = Stream::new(seed, "kill", &[]);
@@ -82,12 +86,12 @@ fn killed_at_random_points_it_resumes_to_the_same_outputs() {
                 break;
             }
             kills += 1;
-            assert!(kills < 200, "every run gets further");
+            assert!(kills < 200, "every run makes progress");
         }
         assert!(kills > 0);
         let paid = server.paid();
         assert_eq!(paid.len() as u64, ITEMS);
-        // What was on its way when the process died cannot be known to it; all else is paid for once.
+        // Only requests in flight at the kill are billed again.
         let twice: usize = paid.values().map(|times| times - 1).sum();
         assert!(twice <= kills * CONCURRENCY, "{twice} paid for again after {kills} kills");
         assert_eq!(shop.read("shop_captions.json"), expected);

@@ -1,4 +1,4 @@
-//! The endpoint's key is sent, and stands nowhere else.
+//! The endpoint's key is sent, and occurs nowhere else.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::shop::{KEY, KEY_VARIABLE, Shop, run};
 #[test]
 fn the_key_is_in_no_store_log_or_output() {
     let shop = Shop::new();
-    // An endpoint that quotes the key in errors and even in an answer.
+    // An endpoint that quotes the key in errors and in an answer.
     let server = Server::start(
         |body| format!("{} {KEY}", caption_of(body)),
         |_, before, total| match (before, total % 3) {
@@ -30,7 +30,7 @@ fn the_key_is_in_no_store_log_or_output() {
     assert!(files > 40, "the whole folder was searched");
     assert!(shop.read("shop_captions.json").contains("[key]"));
 
-    // Without a key in the environment nothing is sent.
+    // Without a key in the environment none is sent.
     let server = Server::start(caption_of, |_, _, _| Conduct::Status(401, "key: KEY"));
     let mut command = shop.asking(&server, &["caption", "--corrections", "0"]);
     command.env_remove(KEY_VARIABLE);
@@ -38,7 +38,7 @@ fn the_key_is_in_no_store_log_or_output() {
 }
 
 #[test]
-fn a_word_that_stands_for_a_key_spoils_no_reply() {
+fn a_placeholder_key_is_not_hidden_in_replies() {
     let shop = Shop::new();
     for word in ["1", "EMPTY", "role"] {
         let server = Server::start(|body| format!("EMPTY {}", caption_of(body)), |_, _, _| Conduct::Answer);
@@ -46,11 +46,7 @@ fn a_word_that_stands_for_a_key_spoils_no_reply() {
         let mut command = shop.asking(&server, &["caption", "--store", store.to_str().unwrap()]);
         command.env(KEY_VARIABLE, word);
         let ended = run(command).expect(0);
-        assert!(
-            ended.output.contains("40 asked, 0 kept from before, 0 repeated"),
-            "{word}: {}",
-            ended.output
-        );
+        assert!(ended.output.contains("40 asked, 0 from the store, 0 repeated"), "{word}: {}", ended.output);
         for entry in shop.json("shop_captions.json").as_object().unwrap().values() {
             assert!(entry["caption"].as_str().unwrap().starts_with("EMPTY Something"), "{word}: {entry}");
         }

@@ -1,4 +1,4 @@
-//! The real program against an endpoint that fails, stalls, limits, truncates and talks junk.
+//! Runs the real program against an endpoint that fails, stalls, limits, truncates and sends invalid replies.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

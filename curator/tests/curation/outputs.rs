@@ -1,4 +1,4 @@
-//! What earlier work left is not lost: outputs of failed runs, entries of others, models and data sets in the way.
+//! Existing files are preserved: outputs of earlier runs, entries of others, models and data sets.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::server::{Conduct, Server, words};
 use crate::shop::{Ended, ITEMS, Shop, USERS, items_of, run, title};
 
 #[test]
-fn a_run_in_which_everything_fails_leaves_what_is_there() {
+fn a_run_without_successes_preserves_existing_files() {
     let (shop, _server) = assessed();
     let outputs: [(&[&str], &str); 3] = [
         (&["reason", "--from", "images"], "shop_reasoning_images"),
@@ -34,7 +34,7 @@ fn a_run_in_which_everything_fails_leaves_what_is_there() {
 }
 
 #[test]
-fn users_who_fail_keep_the_reasoning_that_they_had() {
+fn failed_users_keep_their_existing_reasoning() {
     let shop = captioned();
     let row = |user: u64| json!({ "user_id": user, "reasoning": steps(&format!("old {user}")) });
     let old: Value = (1..=USERS).map(row).collect();
@@ -52,7 +52,7 @@ fn users_who_fail_keep_the_reasoning_that_they_had() {
             .collect();
         let of_third = caption(items_of(3)[0]);
         let server = Server::start(answer, move |body, _, _| {
-            // The first of what the third user chose comes first for nobody else.
+            // Only the third user has this item first.
             let words = words(body);
             if words.contains(&format!("\n1. {of_third}")) || words.contains(&format!("— {of_third}\n2.")) {
                 Conduct::Status(400, "not this one")
@@ -72,7 +72,7 @@ fn users_who_fail_keep_the_reasoning_that_they_had() {
 }
 
 #[test]
-fn captions_file_keeps_what_it_has_beside_new_captions() {
+fn the_captions_file_preserves_other_entries() {
     let shop = Shop::new();
     let old = json!({
         "999": { "title": "Elsewhere", "caption": "of another shop" },
@@ -98,7 +98,7 @@ fn captions_file_keeps_what_it_has_beside_new_captions() {
     );
     assert!(captions["3"]["caption"].as_str().unwrap().starts_with("Something drawn"));
 
-    // The same again is nothing new, and the file is as its owner left it.
+    // A run without changes does not rewrite the file.
     let compact = captions.to_string();
     shop.write("shop_captions.json", &compact);
     run(shop.asking(&server, &["caption"])).expect(1);
@@ -113,11 +113,11 @@ fn embedded(out: &Path) -> Ended {
 }
 
 #[test]
-fn the_embedded_data_set_is_written_over_itself_alone() {
+fn the_embedded_data_set_replaces_only_itself() {
     let shop = Shop::new();
     let before = shop.read("train.tsv");
     let ended = embedded(shop.path()).expect(1);
-    assert!(ended.logs.contains("holds another data set"), "{}", ended.logs);
+    assert!(ended.logs.contains("contains another data set"), "{}", ended.logs);
     assert_eq!(shop.read("train.tsv"), before);
     assert!(!shop.file("world.json").exists());
     for _ in 0..2 {
@@ -126,7 +126,7 @@ fn the_embedded_data_set_is_written_over_itself_alone() {
 }
 
 #[test]
-fn a_vocabulary_is_written_over_itself_and_over_no_model() {
+fn a_vocabulary_replaces_itself_and_no_model() {
     let shop = Shop::new();
     let out = shop.file("policy");
     let vocabulary = || run(shop.command(&["vocabulary", "--out", out.to_str().unwrap()]));
@@ -138,6 +138,6 @@ fn a_vocabulary_is_written_over_itself_and_over_no_model() {
     shop.write("policy/config.json", "{}");
     shop.write("policy/model.safetensors", "weights");
     let ended = vocabulary().expect(1);
-    assert!(ended.logs.contains("model.safetensors is a model's"), "{}", ended.logs);
+    assert!(ended.logs.contains("model.safetensors belongs to a model"), "{}", ended.logs);
     assert_eq!(shop.read("policy/config.json"), "{}");
 }

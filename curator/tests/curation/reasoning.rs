@@ -1,4 +1,4 @@
-//! `reason`, `refine`, `assess` and `mix`, one after the other.
+//! `reason`, `refine`, `assess` and `mix` in sequence.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::server::{Conduct, Server, words};
 use crate::shop::{ITEMS, Shop, USERS, items_of, run, title};
 
-/// The caption of an item.
+/// Returns the caption of an item.
 pub(crate) fn caption(item: u64) -> String {
     format!("ink drawing no. {item}.")
 }
 
-/// A shop whose items have captions.
+/// Returns a shop whose items have captions.
 pub(crate) fn captioned() -> Shop {
     let shop = Shop::new();
     let captions: serde_json::Map<String, Value> = (1..=ITEMS)
@@ -22,14 +22,14 @@ pub(crate) fn captioned() -> Shop {
     shop
 }
 
-/// Four steps that tell what they answer.
+/// Returns four steps that contain `mark`.
 pub(crate) fn steps(mark: &str) -> String {
     format!(
         "Step 1: likes ink, mark {mark}\nStep 2: more ink\nStep 3:\n- ink\n- paper\n- lines\nStep 4: An ink drawing."
     )
 }
 
-/// Answers to all that the curator asks.
+/// Answers every request of the curator.
 pub(crate) fn answer(body: &Value) -> String {
     let words = words(body);
     if words.starts_with("You study") || words.starts_with("You edit") {
@@ -46,7 +46,7 @@ pub(crate) fn answer(body: &Value) -> String {
     }
 }
 
-/// Reasoning of every kind and its scores, in a shop of its own.
+/// Returns a shop with reasoning of every kind and its scores.
 pub(crate) fn assessed() -> (Shop, Server) {
     let shop = captioned();
     let server = Server::start(answer, |_, _, _| Conduct::Answer);
@@ -62,7 +62,7 @@ pub(crate) fn assessed() -> (Shop, Server) {
 }
 
 #[test]
-fn reasoning_is_made_refined_and_scored_for_every_training_user() {
+fn reasoning_is_generated_refined_and_scored_for_every_training_user() {
     let (shop, server) = assessed();
     for file in ["images", "captions", "refined"] {
         let rows = shop.json(&format!("shop_reasoning_{file}.json"));
@@ -74,7 +74,7 @@ fn reasoning_is_made_refined_and_scored_for_every_training_user() {
     let rows = assessment["rows"].as_array().unwrap();
     assert_eq!(rows.len() as u64, USERS);
     for row in rows {
-        // Steps 2 to 4 are the same words everywhere; of the first, the marks differ: 3 of 4 words are shared.
+        // Steps 2 to 4 are equal; the first steps share 3 of 4 words, since their marks differ.
         let agreement = row["agreement"].as_f64().unwrap();
         assert!((agreement - (0.75 + 3.0) / 4.0).abs() < 1e-12, "{agreement}");
         let ranks: Vec<f64> =
@@ -84,7 +84,7 @@ fn reasoning_is_made_refined_and_scored_for_every_training_user() {
         assert!((row["prediction"].as_f64().unwrap() - prediction).abs() < 1e-12);
         assert!((row["confidence"].as_f64().unwrap() - (agreement * prediction).sqrt()).abs() < 1e-12);
     }
-    // The judge sees the reasoning and the candidates, and nothing of the history.
+    // The judge receives the reasoning and the candidates, and no history.
     for request in server.received().iter().filter(|request| request.words().starts_with("Somebody")) {
         let words = request.words();
         let user = (1..=USERS).find(|&user| {
@@ -93,12 +93,12 @@ fn reasoning_is_made_refined_and_scored_for_every_training_user() {
         });
         let items = items_of(user.unwrap());
         assert!(items[..3].iter().all(|&item| !words.contains(&title(item))));
-        assert_eq!(words.matches(&title(items[3])).count(), 1, "the target is a candidate like the others");
+        assert_eq!(words.matches(&title(items[3])).count(), 1, "the target occurs only as a candidate");
     }
 }
 
 #[test]
-fn reasoning_that_breaks_the_form_is_asked_for_again() {
+fn reasoning_in_a_wrong_format_is_requested_again() {
     let shop = captioned();
     let server = Server::start(
         |body| match body["messages"].as_array().unwrap().len() {
@@ -109,7 +109,7 @@ fn reasoning_that_breaks_the_form_is_asked_for_again() {
     );
     let ended = run(shop.asking(&server, &["reason", "--from", "captions"])).expect(0);
     assert!(
-        ended.output.contains("24 asked, 0 kept from before, 0 repeated, 12 corrected"),
+        ended.output.contains("24 asked, 0 from the store, 0 repeated, 12 corrected"),
         "{}",
         ended.output
     );
@@ -119,7 +119,7 @@ fn reasoning_that_breaks_the_form_is_asked_for_again() {
 }
 
 #[test]
-fn histories_without_captions_are_listed_and_not_asked_about() {
+fn histories_without_captions_are_listed_without_requests() {
     let shop = captioned();
     let mut captions = shop.json("shop_captions.json");
     for item in &items_of(2)[..3] {
@@ -137,7 +137,7 @@ fn histories_without_captions_are_listed_and_not_asked_about() {
 }
 
 #[test]
-fn too_little_reasoning_of_high_confidence_is_refused() {
+fn too_little_reasoning_of_high_confidence_is_rejected() {
     let (shop, _server) = assessed();
     let ended = run(shop.command(&["mix", "--share", "0.5", "--threshold", "1.01"])).expect(1);
     assert!(ended.logs.contains("6 of 12 users, and 0 have reasoning"), "{}", ended.logs);

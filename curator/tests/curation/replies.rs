@@ -1,16 +1,16 @@
-//! What endpoints write beside, around and instead of an answer: none of it becomes a caption or a reasoning, all of it is
-//! counted, and little of it is paid for again.
+//! Replies with text before, around or instead of an answer: it never becomes a caption or a reasoning, its tokens are
+//! counted, and requests are rarely repeated.
 
 use crate::captions::{caption_of, undisturbed};
 use crate::reasoning::captioned;
 use crate::server::{Conduct, Server};
 use crate::shop::{ITEMS, Shop, USERS, run};
 
-/// A message and how it ended, the answer in it, and how often it is paid for an item.
+/// Message and finish reason of a reply, its answer, and the number of requests per item.
 type Case = (&'static str, &'static str, Option<&'static str>, u64);
 
-/// Runs `caption` on an endpoint that always replies so; the first item's caption, what was printed, and how many requests
-/// there were.
+/// Runs `caption` on an endpoint that always sends this reply; returns the first item's caption, the output, and the
+/// number of requests.
 fn captioned_by(message: &'static str, finish: &'static str) -> (Option<String>, String, u64) {
     let shop = Shop::new();
     let server = Server::start(caption_of, move |_, _, _| Conduct::Reply(message, finish));
@@ -21,7 +21,7 @@ fn captioned_by(message: &'static str, finish: &'static str) -> (Option<String>,
 }
 
 #[test]
-fn thinking_and_marks_of_templates_are_no_caption() {
+fn reasoning_and_template_tokens_are_removed_from_captions() {
     let cases: [Case; 12] = [
         (r#"{"content": "<think>hm</think>\nA cat."}"#, r#""stop""#, Some("A cat."), 1),
         (r#"{"content": "<think>hm, a cat"}"#, r#""stop""#, None, 3),
@@ -56,7 +56,7 @@ fn thinking_and_marks_of_templates_are_no_caption() {
 }
 
 #[test]
-fn what_is_declined_withheld_or_cut_is_no_caption_and_is_not_paid_for_again() {
+fn declined_withheld_and_truncated_replies_are_not_captions() {
     for (message, finish, said, times) in [
         (r#"{"content": null, "refusal": "I will not."}"#, r#""stop""#, "declined to answer: I will not.", 1),
         (
@@ -70,8 +70,8 @@ fn what_is_declined_withheld_or_cut_is_no_caption_and_is_not_paid_for_again() {
         (r#"{"content": ""}"#, r#""stop""#, "choices[0].message.content is empty", 3),
         (r#"{"content": "A c"}"#, r#""error""#, "finish_reason is error, expected stop", 3),
         (r#"{"content": "A c"}"#, r#""tool_calls""#, "finish_reason is tool_calls", 3),
-        // What was cut is asked for again with the reason, as any answer that breaks a rule.
-        (r#"{"content": "A c"}"#, r#""length""#, "4 answers broke the rules", 4),
+        // Truncated answers are requested again with the reason, like all invalid answers.
+        (r#"{"content": "A c"}"#, r#""length""#, "4 answers violated the rules", 4),
         (r#"{"content": "A c"}"#, r#""MAX_TOKENS""#, "because it was cut off", 4),
         (r#"{"content": "A c"}"#, r#""max_output_tokens""#, "because it was cut off", 4),
     ] {
@@ -83,19 +83,19 @@ fn what_is_declined_withheld_or_cut_is_no_caption_and_is_not_paid_for_again() {
 }
 
 #[test]
-fn what_the_model_declined_is_kept() {
+fn declined_replies_are_stored() {
     let shop = Shop::new();
     let declined = Conduct::Reply(r#"{"content": null, "refusal": "I will not."}"#, r#""stop""#);
     let server = Server::start(caption_of, move |_, _, _| declined.clone());
     run(shop.asking(&server, &["caption"])).expect(1);
     let again = run(shop.asking(&server, &["caption"])).expect(1);
-    assert!(again.output.contains("0 asked, 40 kept"), "{}", again.output);
+    assert!(again.output.contains("0 asked, 40 from the store"), "{}", again.output);
     assert!(again.output.contains("declined to answer: I will not."), "{}", again.output);
     assert_eq!(server.received().len() as u64, ITEMS);
 }
 
 #[test]
-fn reasoning_has_no_thinking_of_its_author() {
+fn reasoning_texts_exclude_the_models_own_reasoning() {
     let shop = captioned();
     let steps = r"Step 1: a\nStep 2: b\nStep 3:\n- c\n- d\n- e\nStep 4: f.";
     let text = format!(r#"{{"content": "[THINK]Step 1: no[/THINK]{steps}<|im_end|>"}}"#);
@@ -109,7 +109,7 @@ fn reasoning_has_no_thinking_of_its_author() {
 }
 
 #[test]
-fn errors_in_replies_of_status_200_stop_are_skipped_or_are_repeated() {
+fn errors_in_replies_of_status_200_stop_skip_or_retry() {
     let errors = |body: &'static str| {
         let shop = Shop::new();
         let server = Server::start(caption_of, move |_, _, _| Conduct::Body(body));
@@ -117,14 +117,14 @@ fn errors_in_replies_of_status_200_stop_are_skipped_or_are_repeated() {
         (format!("{}{}", ended.output, ended.logs), server.received().len() as u64)
     };
     let (said, requests) = errors(r#"{"error": {"code": 402, "message": "no credit"}}"#);
-    assert!(said.contains("the endpoint refuses every request") && said.contains("no credit"), "{said}");
-    assert!(requests <= 4, "as many as were under way");
+    assert!(said.contains("the endpoint rejects every request") && said.contains("no credit"), "{said}");
+    assert!(requests <= 4, "only requests in flight");
     let (said, requests) = errors(r#"{"error": {"code": 400, "message": "too long"}}"#);
     assert!(said.contains("the reply is an error: too long"), "{said}");
     assert_eq!(requests, ITEMS);
     let (said, requests) = errors(r#"{"error": {"code": 503, "message": "busy"}}"#);
     assert!(said.contains("no reply in 7 attempts: the reply is an error: busy"), "{said}");
-    assert_eq!(requests, 7 * ITEMS, "nothing was computed, and nothing paid");
+    assert_eq!(requests, 7 * ITEMS, "nothing was computed or billed");
     let paid = r#"{"choices": [{"error": {"code": 502, "message": "broke"}, "finish_reason": "error"}],
                    "usage": {"prompt_tokens": 11, "completion_tokens": 7}}"#;
     let (said, requests) = errors(paid);
@@ -133,7 +133,7 @@ fn errors_in_replies_of_status_200_stop_are_skipped_or_are_repeated() {
 }
 
 #[test]
-fn compressed_replies_are_read() {
+fn compressed_replies_are_supported() {
     let shop = Shop::new();
     let server = Server::start(caption_of, |_, _, _| Conduct::Gzip);
     run(shop.asking(&server, &["caption"])).expect(0);
@@ -141,7 +141,7 @@ fn compressed_replies_are_read() {
 }
 
 #[test]
-fn waits_are_fractions_of_seconds_and_milliseconds_too() {
+fn waits_may_be_fractional_seconds_or_milliseconds() {
     for (limit, least_ms) in [(Conduct::RateLimit("0.4"), 400), (Conduct::RateLimitMs("300"), 300)] {
         let shop = Shop::new();
         let server = Server::start(caption_of, move |_, _, total| match total {

@@ -1,4 +1,4 @@
-//! An OpenAI-compatible endpoint that misbehaves as a test tells it to.
+//! An OpenAI-compatible endpoint with scripted faults.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -14,48 +14,48 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
 
-/// What the endpoint does with a request.
+/// Reaction of the endpoint to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Conduct {
-    /// Answers it.
+    /// Answers the request.
     Answer,
-    /// Fails with a status and a text, in which `KEY` becomes the authorization header.
+    /// Fails with a status and a text, in which `KEY` is replaced by the authorization header.
     Status(u16, &'static str),
-    /// Too many requests; come back after so many seconds.
+    /// Responds with status 429 and this Retry-After in seconds.
     RateLimit(&'static str),
-    /// Takes the request and never answers.
+    /// Accepts the request and never answers.
     Stall,
-    /// Answers half of what it announced, and hangs up.
+    /// Sends half of the announced body and disconnects.
     Truncate,
-    /// Answers with this body.
+    /// Sends this body.
     Body(&'static str),
-    /// Answers it in a body that is compressed, if the request accepts that.
+    /// Answers with a compressed body, if the request accepts that.
     Gzip,
-    /// A reply of this message and this reason of its end, which costs as much as an answer.
+    /// Sends a reply with this message and finish reason, with the token counts of an answer.
     Reply(&'static str, &'static str),
-    /// Too many requests; come back after so many milliseconds.
+    /// Responds with status 429 and this wait in milliseconds.
     RateLimitMs(&'static str),
 }
 
-/// One request as it arrived.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     /// Its body.
     pub(crate) body: Value,
-    /// What was done with it.
+    /// The reaction to it.
     pub(crate) conduct: Conduct,
-    /// When it came.
+    /// Time of arrival.
     pub(crate) at: Instant,
 }
 
 impl Received {
-    /// All words of the request.
+    /// Returns the text of the request.
     pub(crate) fn words(&self) -> String {
         words(&self.body)
     }
 }
 
-/// All words of a request, without its pictures.
+/// Returns the text of a request, without its pictures.
 pub(crate) fn words(body: &Value) -> String {
     let mut all = String::new();
     for message in body["messages"].as_array().into_iter().flatten() {
@@ -71,7 +71,8 @@ pub(crate) fn words(body: &Value) -> String {
     all
 }
 
-/// What to do with the request: from its body, how often the same came before, and how many came before at all.
+/// Chooses the reaction from the body, the number of earlier identical requests, and the number of all earlier
+/// requests.
 type Script = dyn Fn(&Value, usize, usize) -> Conduct + Send + Sync;
 type Answers = dyn Fn(&Value) -> String + Send + Sync;
 
@@ -81,7 +82,7 @@ struct Shared {
     received: Mutex<Vec<Received>>,
 }
 
-/// The endpoint; it is gone when this is dropped.
+/// The endpoint, which is shut down on drop.
 pub(crate) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -89,7 +90,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// An endpoint that follows `script` and, where it answers, answers with `answers`.
+    /// Starts an endpoint that follows `script` and takes answers from `answers`.
     pub(crate) fn start(
         answers: impl Fn(&Value) -> String + Send + Sync + 'static,
         script: impl Fn(&Value, usize, usize) -> Conduct + Send + Sync + 'static,
@@ -109,17 +110,17 @@ impl Server {
         Self { address, shared, _runtime: runtime }
     }
 
-    /// Its address, as `--endpoint` takes it.
+    /// Returns its address for `--endpoint`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Every request so far.
+    /// Returns all requests so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.shared.received.lock().unwrap().clone()
     }
 
-    /// How often each request was answered, and so paid for.
+    /// Returns the number of times each request was answered and billed.
     pub(crate) fn paid(&self) -> HashMap<String, usize> {
         let mut paid = HashMap::new();
         for request in self.received() {

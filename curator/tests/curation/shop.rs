@@ -1,4 +1,4 @@
-//! A small data folder, and the real program run on it.
+//! A small data folder, and runs of the real program on it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,34 +6,34 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::server::Server;
 
-/// Items of the shop, numbered from 1. Their titles are made-up pairs of words that no instruction holds.
+/// Number of items, numbered from 1. Titles are invented pairs of words that occur in no instruction.
 pub(crate) const ITEMS: u64 = 40;
-/// Training users, numbered from 1; test users are numbered from 101.
+/// Number of training users, numbered from 1; test users are numbered from 101.
 pub(crate) const USERS: u64 = 12;
-/// The key that must be seen nowhere.
+/// The key, which must not be written anywhere.
 pub(crate) const KEY: &str = "sk-7b1d0c-never-to-be-seen";
-/// The variable that holds it.
+/// The environment variable of the key.
 pub(crate) const KEY_VARIABLE: &str = "PODIUM_TEST_ENDPOINT_KEY";
 
-/// The folder.
+/// The data folder.
 pub(crate) struct Shop {
     folder: tempfile::TempDir,
 }
 
-/// The title of an item.
+/// Returns the title of an item.
 pub(crate) fn title(item: u64) -> String {
     let first = ["Amber", "Brisk", "Cobalt", "Dusky", "Emerald", "Frosty", "Gilded", "Hollow"];
     let second = ["Anvil", "Beacon", "Cascade", "Dynamo", "Ember"];
     format!("{} {}", first[(item % 8) as usize], second[(item % 5) as usize])
 }
 
-/// What a user interacted with: three items, and the target.
+/// Returns a user's items: three of history, and the target.
 pub(crate) fn items_of(user: u64) -> [u64; 4] {
     [0, 1, 2, 3].map(|step| (user * 7 + step * 11) % ITEMS + 1)
 }
 
 impl Shop {
-    /// Titles, interactions, and a picture of every item.
+    /// Creates titles, interactions, and a picture of every item.
     pub(crate) fn new() -> Self {
         let shop = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::create_dir_all(shop.path().join("images")).unwrap();
@@ -62,12 +62,12 @@ impl Shop {
         shop
     }
 
-    /// Its folder.
+    /// Returns its folder.
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A file in it.
+    /// Returns the path of a file in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
@@ -87,17 +87,17 @@ impl Shop {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
-    /// `podium-curator` with `arguments`, for this folder.
+    /// Returns `podium-curator` with `arguments`, for this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_podium-curator"));
         command.args(arguments).arg("--run-file").arg(self.file("run.toml"));
-        // The tests talk to this machine alone, whatever proxies its user has.
+        // The tests connect only to this machine, whatever proxies are configured.
         command.env("NO_PROXY", "127.0.0.1").env(KEY_VARIABLE, KEY);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// The same, asking `server` quickly and patiently.
+    /// Returns the same with the endpoint `server` and short waits.
     pub(crate) fn asking(&self, server: &Server, arguments: &[&str]) -> Command {
         let mut command = self.command(arguments);
         command.args(["--endpoint", &server.url(), "--model", "test-model", "--api-key-env", KEY_VARIABLE]);
@@ -110,7 +110,7 @@ impl Shop {
     }
 }
 
-/// How a command ended.
+/// Result of a command.
 pub(crate) struct Ended {
     /// Its exit code; `None` if a signal ended it.
     pub(crate) code: Option<i32>,
@@ -141,7 +141,7 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// Panics with all that it said, unless it ended with `code`.
+    /// Panics with all output unless the exit code is `code`.
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}", self.output, self.logs);
         self

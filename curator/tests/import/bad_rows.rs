@@ -1,4 +1,4 @@
-//! Rows and files that cannot be used.
+//! Unusable rows and files.
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -7,7 +7,7 @@ use podium_recsys::dataset::Split;
 use crate::files::{Files, MOVIELENS, MOVIES, RATINGS};
 
 #[test]
-fn bad_rows_are_refused_with_place_and_reason_or_counted() {
+fn bad_rows_are_rejected_with_location_or_counted() {
     let good = b"7\t1\t5\t10\n7\t2\t3\t20\n7\t5\t3\t30\n".as_slice();
     let long_title = [b"1|".as_slice(), &vec![b'x'; 1 << 20], b"|a|b|c\n2|B|||\n5|C|||\n9|D|||\n"].concat();
     for (file, content, reason, kind) in [
@@ -45,7 +45,7 @@ fn bad_rows_are_refused_with_place_and_reason_or_counted() {
         };
         let movies = if file == "items" { content } else { MOVIES };
         let files = Files::new(&[("ratings", &ratings), ("items", movies)]);
-        // A repeated row is found after sorting: the later line may be the good one.
+        // A repeated row is found after sorting, where it may come first.
         let said = files.refused(MOVIELENS);
         let reason = if kind == "repeated_interaction" {
             "line 2: the same user, item and time as line 1"
@@ -60,7 +60,7 @@ fn bad_rows_are_refused_with_place_and_reason_or_counted() {
 }
 
 #[test]
-fn junk_is_refused_without_panic() {
+fn junk_is_rejected_without_panic() {
     for junk in
         [&b""[..], b"\n\n\n", b"\xFF\xFE\x00\x00", b"{\"a\": 1}", b"PAR1PAR1", b"\"never closed\n1,2\n"]
     {
@@ -86,7 +86,7 @@ fn junk_is_refused_without_panic() {
 }
 
 #[test]
-fn pipes_are_refused_at_once_since_files_are_read_twice() {
+fn pipes_are_rejected_immediately() {
     for (pipe, arguments) in [
         ("ratings", MOVIELENS),
         ("items", MOVIELENS),

@@ -1,4 +1,4 @@
-//! Random damage to a known table: an import either refuses it at the right line, or imports all rows that are whole.
+//! Random damage to a known table: an import either rejects it at the correct line, or imports all intact rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use crate::files::Files;
 
 const TABLE: &str = "table --interactions log.csv! --items items.csv!";
-/// Ids no two of which become the same by one damaged byte.
+/// Ids that differ in more than one byte, so that one damaged byte cannot turn one into another.
 const ITEMS: [&str; 8] = ["110", "220", "330", "440", "550", "660", "770", "880"];
 const USERS: [&str; 4] = ["1001", "2002", "3003", "4004"];
 
-/// A file, and where its records are: the first is the header.
+/// A file and the byte ranges of its records, of which the first is the header.
 #[derive(Debug, Clone)]
 struct Table {
     bytes: Vec<u8>,
@@ -33,14 +33,14 @@ impl Table {
         Self { bytes, records: places }
     }
 
-    /// The records that bytes around `at` belong to.
+    /// Returns the records that contain bytes around `at`.
     fn touched(&self, at: usize) -> BTreeSet<usize> {
         let near = at.saturating_sub(1)..at + 2;
         let touched = |range: &Range<usize>| range.start < near.end && near.start < range.end;
         (0..self.records.len()).filter(|&record| touched(&self.records[record])).collect()
     }
 
-    /// The lines of a record, counted from 1, and the one after it.
+    /// Returns the lines of a record, counted from 1, and the following one.
     fn lines(&self, record: usize) -> Range<u64> {
         let line = |at: usize| self.bytes[..at].split(|&byte| byte == b'\n').count() as u64;
         let range = &self.records[record];
@@ -63,14 +63,14 @@ fn items(end: &str) -> Table {
     Table::new(&std::iter::once("item,title".to_owned()).chain(rows).collect::<Vec<_>>(), end)
 }
 
-/// How the titles read.
+/// Returns the expected titles.
 fn titles() -> BTreeMap<&'static str, &'static str> {
     let titles =
         ["Plain", "Comma, and more", "Said \"hi\"", "Été à Nice", "12\" vinyl", "映画", "Two lines", "\"Q\""];
     ITEMS.into_iter().zip(titles).collect()
 }
 
-/// Every user interacts with every item, at times of their own.
+/// Every user interacts with every item, each user at different times.
 fn log(end: &str) -> Table {
     let notes = ["", "fine", "\"good, very\"", "\"\"", "\"two\nlines\"", "déjà vu", "\"a \"\"b\"\" c\"", "x"];
     let mut rows = vec!["user,item,timestamp,note".to_owned()];
@@ -101,7 +101,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// What an import made: pairs of user and item, and titles, under the names that the files have.
+/// Returns the imported pairs of user and item, and titles, under the names in the files.
 fn imported(files: &Files) -> (BTreeSet<(String, String)>, BTreeMap<String, String>) {
     let options = Options { min_interactions: 2, split: Split::Times, ..Options::default() };
     let data = Dataset::load(&files.path("out"), &options).unwrap();
@@ -124,7 +124,7 @@ fn imported(files: &Files) -> (BTreeSet<(String, String)>, BTreeMap<String, Stri
     (pairs, titles.collect())
 }
 
-/// The file and the line that a refusal names.
+/// Returns the file and the line in an error.
 fn place(said: &str) -> Option<(&str, u64)> {
     let (file, rest) = said.split_once(", line")?;
     let file = file.rsplit('/').next()?;
@@ -149,7 +149,7 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
     let (log_bytes, items_bytes) = if in_log { (&bytes, &items.bytes) } else { (&log.bytes, &bytes) };
     let files = Files::new(&[("log.csv", log_bytes), ("items.csv", items_bytes)]);
 
-    // What must come of it: rows that are whole, of items whose rows are whole.
+    // The expected result: intact rows of items whose rows are intact.
     let whole = |record: usize, of_log: bool| of_log != in_log || !touched.contains(&record);
     let whole_items: BTreeSet<&str> = ITEMS
         .iter()
@@ -187,13 +187,13 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
             fs::remove_dir_all(files.path("out")).unwrap();
             continue;
         }
-        // A damaged header may say anything, or leave no usable row.
+        // A damaged header may name other columns, or leave no usable row.
         if touched.contains(&0) {
             continue;
         }
-        let Some((file, line)) = place(&said) else { panic!("no place: {said}") };
+        let Some((file, line)) = place(&said) else { panic!("no location: {said}") };
         let right = file == name && lines.iter().any(|lines| lines.contains(&line));
-        // An id that is damaged and still one is missed where it is used.
+        // A damaged id that is still valid is reported where it is used.
         let missed = !in_log && file == "log.csv" && said.contains("has no row in the item file");
         prop_assert!(right || missed, "expected {name}, one of {lines:?}: {said}");
     }
@@ -202,7 +202,7 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
 
 proptest! {
     #[test]
-    fn damage_is_refused_at_its_line_or_costs_no_other_row(
+    fn damage_is_rejected_at_its_line_or_affects_no_other_row(
         carriage_return in any::<bool>(),
         in_log in any::<bool>(),
         at in 0_usize..10_000,
@@ -213,7 +213,7 @@ proptest! {
 }
 
 #[test]
-fn the_undamaged_table_is_imported_whole() {
+fn the_intact_table_is_imported_completely() {
     for end in ["\n", "\r\n"] {
         let files = Files::new(&[("log.csv", &log(end).bytes), ("items.csv", &items(end).bytes)]);
         let output = files.import(TABLE);

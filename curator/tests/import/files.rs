@@ -1,4 +1,4 @@
-//! A folder of foreign files, and the real program run on it.
+//! A folder of input files, and runs of the real program on it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use podium_recsys::UserId;
 use podium_recsys::dataset::{Dataset, Options, Split};
 use serde_json::Value;
 
-/// A folder of foreign files.
+/// A folder of input files.
 pub(crate) struct Files(tempfile::TempDir);
 
 impl Files {
-    /// These files.
+    /// Creates these files.
     pub(crate) fn new(files: &[(&str, &[u8])]) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         for (name, content) in files {
@@ -21,17 +21,18 @@ impl Files {
         folder
     }
 
-    /// A file in the folder.
+    /// Returns the path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// `podium-curator import <arguments> --out <folder>/out`, where arguments that end in `!` are files of the folder.
+    /// Runs `podium-curator import <arguments> --out <folder>/out`, where arguments that end in `!` are files of the
+    /// folder.
     pub(crate) fn import(&self, arguments: &str) -> Output {
         self.import_to(&self.path("out"), arguments)
     }
 
-    /// The same with another `--out`, run in the folder.
+    /// Runs the same with another `--out`, in the folder.
     pub(crate) fn import_to(&self, out: &Path, arguments: &str) -> Output {
         let arguments = arguments.split_whitespace().map(|argument| match argument.strip_suffix('!') {
             Some(name) => self.path(name).into_os_string(),
@@ -47,7 +48,7 @@ impl Files {
             .unwrap()
     }
 
-    /// The data set that comes of it, and its statistics.
+    /// Returns the imported data set and its statistics.
     pub(crate) fn imported(&self, arguments: &str, split: Split) -> (Dataset, Value) {
         let output = self.import(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -56,12 +57,12 @@ impl Files {
         (Dataset::load(&self.path("out"), &options).unwrap(), serde_json::from_slice(&statistics).unwrap())
     }
 
-    /// What is said where nothing may come of it.
+    /// Returns the error output of an import that must fail without output.
     pub(crate) fn refused(&self, arguments: &str) -> String {
         let output = self.import(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(!self.path("out").exists(), "a refused import leaves nothing behind");
+        assert!(!self.path("out").exists(), "a failed import creates nothing");
         let left: Vec<_> =
             fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
@@ -69,7 +70,7 @@ impl Files {
     }
 }
 
-/// The items of a user of one of the two files; none without the user.
+/// Returns the items of a user in one of the two files; empty without the user.
 pub(crate) fn items(dataset: &Dataset, user: u64, test: bool) -> Vec<u64> {
     let users = if test { &dataset.test } else { &dataset.train };
     users
@@ -79,16 +80,16 @@ pub(crate) fn items(dataset: &Dataset, user: u64, test: bool) -> Vec<u64> {
         .unwrap_or_default()
 }
 
-/// Items of MovieLens-100K.
+/// Items in the format of MovieLens-100K.
 pub(crate) const MOVIES: &[u8] =
     b"1|Mis\xE9rables, Les (1995)|01-Jan-1995||u\r\n2|GoldenEye|||\r\n5|Third|||\r\n";
-/// Ratings of MovieLens-100K.
+/// Ratings in the format of MovieLens-100K.
 pub(crate) const RATINGS: &[u8] =
     b"7\t2\t3\t20\r\n7\t1\t5\t10\r\n7\t5\t1\t20\r\n3\t5\t4\t9\r\n3\t1\t4\t8\r\n";
 /// The arguments for them.
 pub(crate) const MOVIELENS: &str = "movielens --ratings ratings! --items items!";
 
-/// What is in a folder, in order.
+/// Returns the names in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()

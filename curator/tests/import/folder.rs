@@ -1,4 +1,4 @@
-//! Where the folder goes, and what may be there before.
+//! Location of the output folder, and its permitted contents.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, names};
 
-/// What an import of the name `x` leaves.
+/// Files of an import with the name `x`.
 const FILES: [&str; 4] = ["stats.json", "test.tsv", "train.tsv", "x_titles.csv"];
 
 fn movielens() -> Files {
@@ -14,7 +14,7 @@ fn movielens() -> Files {
 }
 
 #[test]
-fn a_folder_in_use_is_left_alone() {
+fn a_folder_with_content_is_not_changed() {
     let files = movielens();
     fs::create_dir(files.path("out")).unwrap();
     fs::write(files.path("out/mine.txt"), "mine").unwrap();
@@ -24,16 +24,16 @@ fn a_folder_in_use_is_left_alone() {
     assert_eq!(names(&files.path("out")), ["mine.txt"]);
 
     fs::remove_file(files.path("out/mine.txt")).unwrap();
-    assert!(files.import(MOVIELENS).status.success(), "an empty folder is as good as none");
+    assert!(files.import(MOVIELENS).status.success(), "an empty folder is accepted");
     assert_eq!(names(&files.path("out")), ["out_titles.csv", "stats.json", "test.tsv", "train.tsv"]);
 }
 
 #[test]
-fn names_that_lead_elsewhere_are_refused() {
+fn names_that_leave_the_folder_are_rejected() {
     let files = movielens();
     for name in ["--name=../evil", "--name=a/b", "--name=.hidden", "--name="] {
         let said = files.refused(&format!("{MOVIELENS} {name}"));
-        assert!(said.contains("expected the beginning of file names"), "{name}: {said}");
+        assert!(said.contains("expected a prefix of file names"), "{name}: {said}");
         assert_eq!(names(files.path("").as_path()), ["items", "ratings"], "{name}");
     }
 }
@@ -64,5 +64,5 @@ fn a_link_to_an_empty_folder_is_followed() {
 
     let output = files.import_to(&files.path("broken"), MOVIELENS);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is a link to nothing"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is a dangling link"), "{output:?}");
 }

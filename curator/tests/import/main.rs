@@ -1,4 +1,4 @@
-//! Foreign files become a folder that training reads, whatever is wrong with some of their rows.
+//! Imports of external files into data folders, including files with bad rows.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

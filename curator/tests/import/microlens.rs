@@ -11,8 +11,8 @@ use crate::files::{Files, items};
 const MICROLENS: &str = "microlens --pairs pairs! --titles titles!";
 
 #[test]
-fn microlens_pairs_with_carriage_returns_and_awkward_titles_are_counted_right() {
-    // A small one of the shape; examples/generate.rs makes large ones.
+fn microlens_pairs_with_carriage_returns_and_quoted_titles_are_counted() {
+    // A small file in the format; examples/generate.rs generates large ones.
     let mut pairs = String::new();
     for user in 1..=500_u64 {
         let row: Vec<String> =
@@ -34,7 +34,7 @@ fn microlens_pairs_with_carriage_returns_and_awkward_titles_are_counted_right() 
 }
 
 #[test]
-fn a_title_alone_can_be_left_out_of_microlens() {
+fn an_item_without_a_title_can_be_skipped() {
     let pairs = b"user,item,timestamp\n1,1,5\n1,2,6\n1,3,7\n1,1,8\n";
     let files = Files::new(&[("pairs", pairs), ("titles", b"1,One\n2,\n3,Three\n")]);
     let said = files.refused(MICROLENS);
@@ -47,7 +47,7 @@ fn a_title_alone_can_be_left_out_of_microlens() {
 }
 
 #[test]
-fn histories_that_cannot_be_used_are_bad_rows_of_microlens() {
+fn unusable_histories_are_bad_rows() {
     let titles = b"item,title\n1,A\n2,B\n3,C\n";
     let pairs = b"1\t1 2 3\n2\t\n3\t1 9 2\n1\t2 3\n4 1 2\n5\t2\n6\t3 1\n";
     let files = Files::new(&[("pairs", pairs), ("titles", titles)]);
@@ -68,11 +68,11 @@ fn histories_that_cannot_be_used_are_bad_rows_of_microlens() {
     }
     let by_time = Files::new(&[("pairs", pairs), ("titles", titles)]);
     let said = by_time.refused(&format!("{MICROLENS} --skip-bad-rows --split time"));
-    assert!(said.contains("tells the order of each user's items but no times"), "{said}");
+    assert!(said.contains("has the order of each user's items but no times"), "{said}");
 }
 
 #[test]
-fn a_header_of_titles_is_no_item_whatever_its_id_is_called() {
+fn a_title_header_is_detected_for_any_id_column_name() {
     let pairs = b"1\t10 12\n2\t12 10 11\n";
     for titles in [
         "10,Ten\n11,Eleven\n12,Twelve\n",
@@ -91,14 +91,14 @@ fn a_header_of_titles_is_no_item_whatever_its_id_is_called() {
     let files = Files::new(&[("pairs", pairs), ("titles", b"item,name\n10,Ten\n11,Eleven\n12,Twelve\n")]);
     let said = files.refused(&format!("{MICROLENS} --skip-bad-rows"));
     assert!(said.contains("titles, line 1: \"item,name\": expected `item,title`"), "{said}");
-    // Names throughout are names.
+    // If all ids are names, the first row is an item.
     let files = Files::new(&[("pairs", b"1\ta b a\n"), ("titles", b"a,Title of a\nb,Title of b\n")]);
     let (_, statistics) = files.imported(MICROLENS, Split::Times);
     assert_eq!(statistics["made_up_ids"]["items"], true);
 }
 
 #[test]
-fn titles_may_hold_what_stands_between_columns_elsewhere() {
+fn titles_may_contain_other_delimiters() {
     let titles = b"10,Love; Hate; War\n11,\"Tab\there\"\n12,Twelve\n";
     let files = Files::new(&[("pairs", b"1\t10 11 12\n"), ("titles", titles)]);
     let (data, _) = files.imported(MICROLENS, Split::Times);

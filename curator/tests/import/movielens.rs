@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items};
 
 #[test]
-fn each_layout_of_movielens_gives_the_same_data() {
+fn all_movielens_layouts_give_the_same_data() {
     let layouts: [(&[u8], &[u8]); 3] = [
         (RATINGS, MOVIES),
         (
@@ -30,7 +30,7 @@ fn each_layout_of_movielens_gives_the_same_data() {
         let (data, statistics) = files.imported(&arguments, Split::Times);
         assert_eq!(items(&data, 7, false), [1, 2]);
         assert_eq!(items(&data, 7, true), [1, 2, 5]);
-        assert_eq!(items(&data, 3, false), [0_u64; 0], "one item is no history with a target");
+        assert_eq!(items(&data, 3, false), [0_u64; 0], "one item is not a history with a target");
         assert_eq!(items(&data, 3, true), [1, 5]);
         assert_eq!(data.catalogue.get(ItemId(1)).unwrap().title, "Misérables, Les (1995)");
         assert_eq!(data.catalogue.get(ItemId(2)).unwrap().caption.as_deref(), Some("A spy, again."));
@@ -44,12 +44,12 @@ fn each_layout_of_movielens_gives_the_same_data() {
 }
 
 #[test]
-fn ratings_and_rare_users_and_items_can_be_left_out() {
+fn low_ratings_and_rare_users_and_items_can_be_excluded() {
     let more = [RATINGS, b"4\t1\t5\t1\n4\t5\t5\t2\n4\t1\t5\t3\n"].concat();
     let files = Files::new(&[("ratings", &more), ("items", MOVIES)]);
     let (data, statistics) =
         files.imported(&format!("{MOVIELENS} --min-rating 3 --min-item-interactions 2"), Split::Times);
-    // A rating of 1 goes, then item 2 with one interaction, then user 7 with one.
+    // The rating of 1 is excluded, then item 2 with one interaction, then user 7 with one.
     assert_eq!(data.catalogue.items().iter().map(|item| item.id.0).collect::<Vec<_>>(), [1, 5]);
     assert_eq!(data.test.iter().map(|user| user.id.0).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(
@@ -59,7 +59,7 @@ fn ratings_and_rare_users_and_items_can_be_left_out() {
 }
 
 #[test]
-fn summaries_are_one_line_each_whatever_the_file_has() {
+fn summaries_are_joined_to_one_line() {
     let summaries = "title,summary\n\"GoldenEye\",\"A spy,\n  again.\"\n\" Third \",\"\n\"\n";
     let files = Files::new(&[("ratings", RATINGS), ("items", MOVIES), ("summaries", summaries.as_bytes())]);
     let (data, statistics) =
@@ -69,7 +69,7 @@ fn summaries_are_one_line_each_whatever_the_file_has() {
 }
 
 #[test]
-fn a_least_rating_that_compares_with_nothing_is_refused() {
+fn a_minimum_rating_of_nan_is_rejected() {
     let files = Files::new(&[("ratings", RATINGS), ("items", MOVIES)]);
     for rating in ["nan", "inf", "-inf"] {
         let output = files.import(&format!("{MOVIELENS} --min-rating={rating}"));
@@ -79,7 +79,7 @@ fn a_least_rating_that_compares_with_nothing_is_refused() {
 }
 
 #[test]
-fn held_out_users_are_nobody_of_training() {
+fn held_out_users_are_not_training_users() {
     let mut ratings = String::new();
     for user in 1..=40 {
         write!(ratings, "{user}\t1\t5\t1\n{user}\t2\t5\t2\n").unwrap();

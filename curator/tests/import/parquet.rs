@@ -1,4 +1,4 @@
-//! Tables of one's own as Parquet, whole and damaged.
+//! Custom tables as Parquet, intact and damaged.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::files::{Files, items};
 
 #[test]
-fn parquet_tables_are_read_by_the_columns_that_are_named() {
+fn parquet_tables_are_read_by_named_columns() {
     let files = Files::new(&[]);
     parquet(
         &files.path("log.parquet"),
@@ -31,7 +31,7 @@ fn parquet_tables_are_read_by_the_columns_that_are_named() {
     let table = "table --interactions log.parquet! --items items.parquet! --user-column who --item-column what \
                  --time-column when --item-id-column key --title-column name";
     let (data, statistics) = files.imported(table, Split::Times);
-    // Users are texts and are numbered in the order of the file; items keep their numbers.
+    // User names are numbered in file order; items keep their numbers.
     assert_eq!(items(&data, 2, true), [9, 7, 8]);
     assert_eq!(items(&data, 1, true), [7, 9]);
     assert_eq!(statistics["made_up_ids"], json!({"users": true, "items": false}));
@@ -158,7 +158,7 @@ fn parquet(file: &Path, schema: &str, columns: &[Column<'_>]) {
     writer.close().unwrap();
 }
 #[test]
-fn moments_that_no_clock_reaches_are_bad_rows() {
+fn times_out_of_range_are_bad_rows() {
     let table = "table --interactions log.parquet! --items items.csv!";
     for (kind, times) in [
         ("int32 timestamp (DATE)", Column::Days(&[i32::MAX, 1, i32::MIN, 2, 3])),
@@ -179,7 +179,7 @@ fn moments_that_no_clock_reaches_are_bad_rows() {
 const DAY_OF_1970: u32 = 2_440_588;
 
 #[test]
-fn times_in_int96_and_in_nanoseconds_keep_their_precision() {
+fn int96_and_nanosecond_times_keep_their_precision() {
     let table = "table --interactions log.parquet! --items items.csv! --same-time bad";
     let int96 = [(3, 0), (1, 0), (2, 0), (0, 1), (9, 0)].map(|(nanos, day)| (nanos, DAY_OF_1970 + day));
     let nanos = int96.map(|(nanos, day)| nanos as i64 + i64::from(day - DAY_OF_1970) * 86_400_000_000_000);
@@ -195,7 +195,7 @@ fn times_in_int96_and_in_nanoseconds_keep_their_precision() {
         let (data, _) = files.imported(table, Split::Times);
         assert_eq!(items(&data, 1, true), [11, 12, 10, 14, 13], "{kind}");
         fs::remove_dir_all(files.path("out")).unwrap();
-        // They are dates, and can be split at one.
+        // They are dates, and can be split by date.
         let (data, statistics) =
             files.imported(&format!("{table} --split time --split-time 1970-01-02"), Split::Times);
         assert_eq!(items(&data, 1, false), [11, 12, 10, 14], "{kind}");
@@ -282,7 +282,7 @@ fn lists_are_texts_of_an_item_and_interactions_of_a_user() {
         assert_eq!(caption(2), None);
         fs::remove_dir_all(files.path("out")).unwrap();
 
-        // A row whose lists differ in length is bad, and leaves nothing to the next row.
+        // A row whose lists differ in length is bad, and its values do not affect the next row.
         write(lost);
         let said = files.refused(table);
         assert!(said.contains("log.parquet, entry 1: 3 items, 2 timestamps"), "{said}");

@@ -8,7 +8,7 @@ use crate::files::{Files, items};
 
 const TABLE: &str = "table --interactions log.csv! --items items.csv!";
 
-/// Six users with eight items at two times, in the order of `rows`; `name` writes an item's id.
+/// Files with six users and eight items at two times, in the order of `rows`; `name` formats an item's id.
 fn files(rows: impl IntoIterator<Item = u64>, name: impl Fn(u64) -> String) -> Files {
     let mut log = "user,item,timestamp\n".to_owned();
     for row in rows {
@@ -18,7 +18,7 @@ fn files(rows: impl IntoIterator<Item = u64>, name: impl Fn(u64) -> String) -> F
     Files::new(&[("log.csv", log.as_bytes()), ("items.csv", table(1..=8, name).as_bytes())])
 }
 
-/// A table of items whose ids `name` writes.
+/// A table of items with ids formatted by `name`.
 fn table(items: impl IntoIterator<Item = u64>, name: impl Fn(u64) -> String) -> String {
     let mut table = "item,title\n".to_owned();
     for item in items {
@@ -52,10 +52,10 @@ fn the_default_order_is_random_and_independent_of_the_rows() {
 }
 
 #[test]
-fn names_are_ordered_by_themselves_and_not_by_the_numbers_made_of_them() {
+fn the_order_depends_on_names_not_on_assigned_numbers() {
     let name = |item: u64| format!("B{item:03}");
     let (data, _) = files(0..48, name).imported(TABLE, Split::Times);
-    // The same items under other numbers: the table lists them in another order.
+    // The same items with other numbers: the table lists them in another order.
     let log = std::fs::read(files(0..48, name).path("log.csv")).unwrap();
     let other = Files::new(&[("log.csv", &log), ("items.csv", table((1..=8).rev(), name).as_bytes())]);
     let (other, _) = other.imported(TABLE, Split::Times);
@@ -67,7 +67,7 @@ fn names_are_ordered_by_themselves_and_not_by_the_numbers_made_of_them() {
 }
 
 #[test]
-fn the_other_orders_stay_and_the_order_by_item_number_warns() {
+fn other_orders_are_available_and_the_item_order_warns() {
     let number = |item: u64| item.to_string();
     let files = files((0..48).rev(), number);
     let output = files.import(&format!("{TABLE} --same-time item"));
@@ -85,7 +85,7 @@ fn the_other_orders_stay_and_the_order_by_item_number_warns() {
 }
 
 #[test]
-fn a_split_by_time_keeps_one_time_on_one_side() {
+fn a_split_by_time_keeps_equal_times_on_one_side() {
     for order in ["random", "item", "file"] {
         let arguments = format!("{TABLE} --split time --split-time 2 --same-time {order}");
         let log = "user,item,timestamp\n1,1,1\n1,2,1\n1,3,2\n1,4,2\n2,5,1\n2,6,1\n2,7,2\n";

@@ -1,4 +1,4 @@
-//! Files as they are stored: compressed, in archives, in parts, and several of them.
+//! Stored files: compressed, in archives, in parts, and several of them.
 
 use std::fs;
 use std::io::{Cursor, Write as _};
@@ -21,7 +21,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A frame with a checksum.
+/// Returns a frame with a checksum.
 fn zstandard(content: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
     encoder.include_checksum(true).unwrap();
@@ -46,10 +46,10 @@ fn histories(files: &Files, arguments: &str) -> (Vec<Vec<u64>>, Value) {
 }
 
 #[test]
-fn compressed_files_and_archives_are_read_as_what_is_in_them() {
+fn compressed_files_and_archives_are_decompressed() {
     let plain = Files::new(&[("ratings", RATINGS), ("items", MOVIES)]);
     let (expected, _) = histories(&plain, MOVIELENS);
-    // Two members of gzip, and two frames of Zstandard, are one file.
+    // Two gzip members, and two Zstandard frames, are one file.
     let half = 20;
     let members = [gzip(&RATINGS[..half]), gzip(&RATINGS[half..])].concat();
     let frames = [zstandard(&RATINGS[..half]), zstandard(&RATINGS[half..])].concat();
@@ -69,7 +69,7 @@ fn compressed_files_and_archives_are_read_as_what_is_in_them() {
         assert_eq!(found, expected);
         assert_eq!(statistics["sources"][0]["encoding"], "latin-1");
 
-        // What is cut off or damaged is refused, whatever is to be done with bad rows.
+        // Truncated or damaged files are rejected even with --skip-bad-rows.
         let mut damaged = compressed.clone();
         damaged[place] ^= 0x10;
         for bad in [&compressed[..compressed.len() - 12], &damaged] {
@@ -93,13 +93,16 @@ fn a_file_of_an_archive_is_named_by_its_path() {
     assert_eq!(histories(&files, movielens).0, expected);
 
     let said = files.refused("movielens --ratings ml-100k.zip! --items ml-100k.zip/ml-100k/u.item!");
-    assert!(said.contains("ml-100k.zip holds ml-100k/u.data, ml-100k/u.item: expected one file"), "{said}");
+    assert!(
+        said.contains("ml-100k.zip contains ml-100k/u.data, ml-100k/u.item: expected one file"),
+        "{said}"
+    );
     let said = files.refused("movielens --ratings ml-100k.zip/u.data! --items ml-100k.zip/ml-100k/u.item!");
     assert!(said.contains("the path of one of them"), "{said}");
 }
 
 #[test]
-fn folders_of_parts_are_one_table_and_hive_folders_name_columns() {
+fn folders_of_parts_are_one_table_and_hive_folders_are_columns() {
     let files = Files::new(&[("items.csv", ITEMS)]);
     for (folder, name, content) in [
         ("log/user=7/day=2024-01-02", "part-00000.csv", "item,stars\n1,5\n2,4\n"),
@@ -124,7 +127,7 @@ fn folders_of_parts_are_one_table_and_hive_folders_name_columns() {
     let said = files.refused(&format!("{TABLE} --time-column date"));
     assert!(said.contains("there is no column \"date\"; it has item, stars, user, day"), "{said}");
 
-    // Bad rows are named by their part, and counted by it.
+    // Bad rows are reported and counted by part.
     fs::write(files.path("log/user=9/day=2024-01-01/part-00001.csv"), "item,stars\n4,5\n\n1\n1,5\n").unwrap();
     let said = files.refused(&table);
     assert!(said.contains("user=9/day=2024-01-01/part-00001.csv, line 4: found 1 columns"), "{said}");
@@ -135,11 +138,11 @@ fn folders_of_parts_are_one_table_and_hive_folders_name_columns() {
     let empty = Files::new(&[("items.csv", ITEMS)]);
     fs::create_dir_all(empty.path("log")).unwrap();
     fs::write(empty.path("log/_SUCCESS"), "").unwrap();
-    assert!(empty.refused(TABLE).contains("log: no file of rows"));
+    assert!(empty.refused(TABLE).contains("log: no data file"));
 }
 
 #[test]
-fn several_logs_are_one_and_rows_are_named_by_their_file() {
+fn several_logs_are_combined_and_rows_are_reported_by_file() {
     let files = Files::new(&[
         ("items.csv", b"item,title\n1,One\n2,Two\n"),
         ("more.csv", b"title,item\nThree,3\n"),

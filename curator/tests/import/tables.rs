@@ -1,4 +1,4 @@
-//! Amazon's JSON lines, and tables of one's own as CSV.
+//! Amazon's JSON lines, and custom tables as CSV.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items};
 
 #[test]
-fn amazon_lines_of_all_years_are_read_and_names_become_numbers() {
+fn amazon_lines_of_all_versions_are_read_and_ids_are_numbered() {
     let reviews = br#"{"reviewerID": "A1", "asin": "B02", "overall": 4.0, "unixReviewTime": 30}
 {"user_id": "A1", "asin": "other", "parent_asin": "B01", "rating": 5.0, "timestamp": 20}
 {"user_id": "A1", "parent_asin": "0007", "rating": 5.0, "timestamp": 40, "text": "fine"}
@@ -33,7 +33,7 @@ fn amazon_lines_of_all_years_are_read_and_names_become_numbers() {
 }
 
 #[test]
-fn tables_of_ones_own_name_their_columns_and_may_hold_dates() {
+fn custom_tables_have_named_columns_and_may_contain_dates() {
     let log = b"when;who;what\n2024-01-03;5;10\n2024-01-01T10:00:00Z;5;11\n2024-01-02;5;12\n2024-01-05;6;10\n2024-01-06;6;12\n";
     let items_table = b"key;name;looks\n10;Ten;blue\n11;Eleven;\n12;Twelve;red\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", items_table)]);
@@ -51,7 +51,7 @@ fn tables_of_ones_own_name_their_columns_and_may_hold_dates() {
 }
 
 #[test]
-fn a_caption_field_that_no_item_has_is_refused() {
+fn a_caption_field_that_no_item_has_is_rejected() {
     let review =
         |asin, time| format!("{{\"user_id\": \"A\", \"asin\": \"{asin}\", \"timestamp\": {time}}}\n");
     let reviews = review(1, 5) + &review(2, 6) + &review(1, 7);
@@ -66,7 +66,7 @@ fn a_caption_field_that_no_item_has_is_refused() {
     let (data, _) = files.imported(&format!("{amazon} description"), Split::Times);
     assert_eq!(data.catalogue.get(ItemId(2)).unwrap().caption.as_deref(), Some("Red."));
 
-    // The same for summaries of other titles.
+    // The same for summaries of unknown titles.
     let summaries = b"title,sentence\nSomething else,Nothing.\n";
     let files = Files::new(&[("ratings", RATINGS), ("items", MOVIES), ("summaries", summaries)]);
     let said = files.refused(&format!("{MOVIELENS} --summaries summaries!"));
@@ -74,7 +74,7 @@ fn a_caption_field_that_no_item_has_is_refused() {
 }
 
 #[test]
-fn timestamps_of_several_units_are_refused() {
+fn timestamps_in_several_units_are_rejected() {
     let log = b"user,item,timestamp\r\n\r\n1,10,1700000000\r\n1,11,1700000001000\r\n1,10,1700000002\r\n1,11,1700000003\r\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
     let table = "table --interactions log.csv! --items items.csv!";
@@ -85,7 +85,7 @@ fn timestamps_of_several_units_are_refused() {
 }
 
 #[test]
-fn a_column_that_is_there_twice_is_refused() {
+fn a_repeated_column_is_rejected() {
     let table = "table --interactions log.csv! --items items.csv!";
     let log = b"user,item,timestamp,user\n1,10,5,2\n1,11,6,2\n1,10,7,2\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
@@ -96,13 +96,13 @@ fn a_column_that_is_there_twice_is_refused() {
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title,title\n10,Ten,X\n11,Eleven,Y\n")]);
     let said = files.refused(table);
     assert!(said.contains("items.csv: there are 2 columns \"title\": expected one"), "{said}");
-    // What nobody asks for may be there as often as it likes.
+    // Columns that are not requested may be repeated.
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title,x,x\n10,Ten,,\n11,Eleven,,\n")]);
     files.imported(table, Split::Times);
 }
 
 #[test]
-fn days_that_no_calendar_has_are_bad_rows() {
+fn invalid_dates_are_bad_rows() {
     let log = b"user,item,timestamp\n1,10,2024-02-30\n1,11,2024-03-01\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
     let said = files.refused("table --interactions log.csv! --items items.csv!");

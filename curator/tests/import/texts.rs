@@ -53,7 +53,7 @@ fn utf16_is_read_with_and_without_a_byte_order_mark() {
 }
 
 #[test]
-fn entities_are_decoded_when_that_is_asked_for_and_counted_otherwise() {
+fn entities_are_decoded_on_request_and_counted_otherwise() {
     let titles = "item,title\n10,Tom &amp; Jerry &#39;s&nbsp;show\n11,AT&T & co; R&D\n12,&lt;b&gt; &Eacute;t&eacute;\n";
     let files = Files::new(&[("pairs", PAIRS), ("titles", titles.as_bytes())]);
     let (data, statistics) = files.imported(MICROLENS, Split::Times);
@@ -69,7 +69,7 @@ fn entities_are_decoded_when_that_is_asked_for_and_counted_otherwise() {
 }
 
 #[test]
-fn long_titles_are_cut_between_characters_when_that_is_asked_for() {
+fn long_titles_are_truncated_at_characters_on_request() {
     let long = "é映".repeat(1_000);
     let titles = format!("item,title\n10,{long}\n11,Short\n12,Plain\n");
     let files = Files::new(&[("pairs", PAIRS), ("titles", titles.as_bytes())]);
@@ -90,7 +90,7 @@ fn long_titles_are_cut_between_characters_when_that_is_asked_for() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// MicroLens as it is: titles in many scripts, one of 7,000 bytes, one row in another encoding than the rest.
+/// The real MicroLens: titles in many scripts, one of 7,000 bytes, one row in another encoding than the rest.
 #[test]
 fn microlens_with_a_long_title_and_a_row_in_windows_1252_is_imported() {
     let long = "a very long title 视频 ".repeat(280);
@@ -125,23 +125,23 @@ fn microlens_with_a_long_title_and_a_row_in_windows_1252_is_imported() {
     assert_eq!(title(&data, 98), "Part 98, 映画 #tag");
     assert!(title(&data, 17).len() > 4_080 && long.starts_with(title(&data, 17)));
 
-    // Where the other titles are ASCII, the whole file is in windows-1252.
+    // If the other titles are ASCII, the whole file is in windows-1252.
     let plain = b"item,title\n10,It\x92s\n11,Plain\n12,Plainer\n";
     let files = Files::new(&[("pairs", PAIRS), ("titles", plain)]);
     assert_eq!(title(&files.imported(MICROLENS, Split::Times).0, 10), "It’s");
 }
 
 #[test]
-fn quoted_line_ends_are_no_rows_and_bare_quotes_swallow_none() {
+fn quoted_line_ends_are_not_rows_and_bare_quotes_lose_none() {
     let items = "item\ttitle\n10\t\"Heroes\" live\n11\t\"Weird Al\n12\t\"Quoted\ttab\"\n13\t5\" disk\n";
     let log = "user,note,item,timestamp\n\
                7,\"first\n8,x,11,5\n\",10,1\n7,plain,11,2\n7,\"say \"\"hi\"\", then\n\nleave\",12,3\n7,a,13,4\n";
     let files = Files::new(&[("log", log.as_bytes()), ("items", items.as_bytes())]);
     let table = "table --interactions log! --items items!";
-    // A line in a note reads as a row of its own: both readings are possible, and neither is taken.
+    // A line in a note is a valid row: the record is ambiguous.
     for skip in ["", " --skip-bad-rows"] {
         let said = files.refused(&format!("{table}{skip}"));
-        assert!(said.contains("log, lines 2 to 4: a quoted field that holds whole rows"), "{said}");
+        assert!(said.contains("log, lines 2 to 4: a quoted field that contains whole rows"), "{said}");
     }
     let log = log.replace("8,x,11,5", "and 8, x, y");
     let files = Files::new(&[("log", log.as_bytes()), ("items", items.as_bytes())]);

@@ -1,4 +1,4 @@
-//! Values of Parquet columns as ids, texts, times and ratings.
+//! Converts values of Parquet columns to ids, texts, times and ratings.
 
 use parquet::data_type::Decimal;
 use parquet::record::Field;
@@ -8,7 +8,7 @@ use super::super::rows::{Problem, excerpt};
 use super::super::times::{Kind, Times};
 use super::nanos::{Exact, Nanos};
 
-/// The values of a list, or the one value of another column.
+/// Returns the values of a list, or the single value of another column.
 pub(super) fn elements(field: &Field) -> Vec<&Field> {
     match field {
         Field::ListInternal(list) => list.elements().iter().collect(),
@@ -16,13 +16,13 @@ pub(super) fn elements(field: &Field) -> Vec<&Field> {
     }
 }
 
-/// The id of a user or an item.
+/// Returns the id of a user or an item.
 pub(super) fn id(field: &Field, what: &'static str) -> Result<String, Problem> {
     text(field).or_else(|| whole(field).map(|number| number.to_string())).ok_or(Problem::NoField(what))
 }
 
-/// A title or a caption; a list is its texts one after the other. What is none, such as a null, is an empty text: an item
-/// without a title, or without a caption.
+/// Returns a title or a caption; the texts of a list are joined. Other values, such as null, become an empty text: an
+/// item without a title or caption.
 pub(super) fn prose(field: &Field) -> String {
     let texts = elements(field).into_iter().filter_map(|field| {
         text(field).or_else(|| decimal(field)).or_else(|| whole(field).map(|number| number.to_string()))
@@ -38,7 +38,7 @@ fn text(field: &Field) -> Option<String> {
     }
 }
 
-/// A time. `nanos` has the exact one where the field rounds it.
+/// Returns a time. `nanos` has the exact value if the field is rounded.
 pub(super) fn time(field: &Field, nanos: &mut Nanos, times: &mut Times) -> Result<i64, Problem> {
     const NANOS_A_DAY: i64 = 86_400_000_000_000;
     let (kind, time) = match (nanos.next(field), field) {
@@ -53,7 +53,7 @@ pub(super) fn time(field: &Field, nanos: &mut Nanos, times: &mut Times) -> Resul
     times.accept(kind, time.ok_or_else(|| Problem::Time(shown(field)))?, || shown(field))
 }
 
-/// A field for an error message. The reader's own text of times knows no dates far from now, and panics.
+/// Formats a field for an error message. The reader's own formatting panics for distant dates.
 fn shown(field: &Field) -> String {
     match field {
         Field::Date(days) => format!("{days} days since 1970"),
@@ -63,7 +63,7 @@ fn shown(field: &Field) -> String {
     }
 }
 
-/// A rating. What is true is rated 1, what is false 0.
+/// Returns a rating: 1 for true, 0 for false.
 pub(super) fn number(field: &Field) -> Result<f64, Problem> {
     match field {
         Field::Bool(yes) => Ok(f64::from(u8::from(*yes))),
@@ -76,9 +76,9 @@ pub(super) fn number(field: &Field) -> Result<f64, Problem> {
     }
 }
 
-/// A whole number, also where it is stored as a fraction.
+/// Returns a whole number, also if it is stored as a float.
 fn whole(field: &Field) -> Option<i128> {
-    // Beyond these a float names no single whole number.
+    // Larger floats do not represent a unique integer.
     const EXACT_DOUBLE: f64 = 9_007_199_254_740_992.0;
     const EXACT_FLOAT: f32 = 16_777_216.0;
     Some(match *field {
@@ -101,7 +101,7 @@ fn whole(field: &Field) -> Option<i128> {
     })
 }
 
-/// The digits of a decimal number of up to 38 digits.
+/// Returns the digits of a decimal number of up to 38 digits.
 fn decimal(field: &Field) -> Option<String> {
     let Field::Decimal(decimal) = field else { return None };
     let unscaled = unscaled(decimal)?;
@@ -112,7 +112,7 @@ fn decimal(field: &Field) -> Option<String> {
     Some(if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
 }
 
-/// Big-endian two's complement of any length up to 16 bytes.
+/// Parses big-endian two's complement of up to 16 bytes.
 fn unscaled(decimal: &Decimal) -> Option<i128> {
     let bytes = decimal.data();
     let sign = if bytes.first()? & 0x80 == 0 { 0 } else { 0xFF };
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_keep_all_digits() {
+    fn decimals_preserve_all_digits() {
         let of = |decimal| Field::Decimal(decimal);
         let big = ByteArray::from((-12_345_678_901_234_567_890_123_i128).to_be_bytes()[3..].to_vec());
         for (field, text, number) in [
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_all_kinds_are_ids_and_ratings() {
+    fn numbers_of_all_types_are_ids_and_ratings() {
         for field in [Field::Float(7.0), Field::Double(7.0), Field::Int(7), Field::ULong(7)] {
             assert_eq!(id(&field, "id").unwrap(), "7");
             assert_eq!(number(&field).unwrap().to_bits(), 7.0_f64.to_bits());

@@ -1,4 +1,4 @@
-//! Parquet tables, row by row, reading the columns that are asked for alone.
+//! Reads the requested columns of Parquet tables, row by row.
 
 mod fields;
 mod nanos;
@@ -25,8 +25,8 @@ use super::times::Times;
 use fields::{elements, id, number, prose, time};
 use nanos::Nanos;
 
-/// Reads a table of interactions. Where the item is a list, so are the time and the rating: a row of the user's
-/// interactions.
+/// Reads a table of interactions. If the item is a list, time and rating are lists as well: a row contains several of
+/// the user's interactions.
 pub(crate) fn interactions(
     collector: &mut Collector,
     (input, file): (&Input, File),
@@ -37,22 +37,22 @@ pub(crate) fn interactions(
     let mut columns = vec![names.user, names.item, names.time];
     columns.extend(names.rating);
     rows(collector, (input, file), &columns, Some(names.time), |collector, place, fields, nanos| {
-        let [user, item, moment, ..] = fields else { return Err(Problem::NoField("timestamp")) };
+        let [user, item, when, ..] = fields else { return Err(Problem::NoField("timestamp")) };
         let user = id(user, "user id")?;
         let stars = fields.get(3);
-        let (items, moments) = (elements(item), elements(moment));
+        let (items, times_of_row) = (elements(item), elements(when));
         let ratings = stars.map_or_else(Vec::new, elements);
-        if items.len() != moments.len() || stars.is_some_and(|_| ratings.len() != items.len()) {
-            let (items, times, ratings) = (items.len(), moments.len(), ratings.len());
+        if items.len() != times_of_row.len() || stars.is_some_and(|_| ratings.len() != items.len()) {
+            let (items, times, ratings) = (items.len(), times_of_row.len(), ratings.len());
             return Err(Problem::Lists { items, times, ratings });
         }
         if items.is_empty() {
             return Err(Problem::EmptyHistory);
         }
         let mut interactions = Vec::with_capacity(items.len());
-        for (place, (item, moment)) in items.into_iter().zip(moments).enumerate() {
+        for (place, (item, when)) in items.into_iter().zip(times_of_row).enumerate() {
             let rating = ratings.get(place).copied().map(number).transpose()?;
-            interactions.push((id(item, "item id")?, time(moment, nanos, times)?, rating));
+            interactions.push((id(item, "item id")?, time(when, nanos, times)?, rating));
         }
         for (item, time, rating) in interactions {
             collector.interaction(place, &Row { user: &user, item: &item, time, rating })?;
@@ -76,7 +76,7 @@ pub(crate) fn items(
     })
 }
 
-/// Gives `take` the named columns of each row, in the order of the names, and exact times of the column `exact`.
+/// Calls `take` with the named columns of each row, in the order of the names, and exact times of the column `exact`.
 fn rows(
     collector: &mut Collector,
     (input, file): (&Input, File),
@@ -86,7 +86,7 @@ fn rows(
 ) -> Result<(), Error> {
     let path = input.path.as_path();
     let damaged = |source: ParquetError| Error::Parquet { file: path.to_owned(), source };
-    // The reader is not sure of itself where a file is damaged: what it asserts must not end the program.
+    // The reader panics on damaged files; the panic must not end the program.
     let reader = guarded(path, || SerializedFileReader::new(file))?.map_err(damaged)?;
     let metadata = reader.metadata().file_metadata();
     let total = u64::try_from(metadata.num_rows()).unwrap_or(0);
@@ -105,7 +105,7 @@ fn rows(
         while let Some(record) = guarded(path, || records.next())? {
             let record: Record = record.map_err(damaged)?;
             number += 1;
-            // Rows of about equal size.
+            // Assumes rows of equal size.
             meter.advance(bytes * number / total.max(1) - bytes * (number - 1) / total.max(1), number);
             for (column, (_, field)) in record.into_columns().into_iter().enumerate() {
                 if let Some(&place) = order.get(column) {
@@ -128,8 +128,8 @@ fn guarded<T>(file: &Path, read: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(read)).map_err(|_| Error::DamagedParquet(file.to_owned()))
 }
 
-/// The schema of the named columns alone, and for each of its columns the place among the names. Columns that the names
-/// of folders give are put into `fields`.
+/// Returns the schema of the named columns, and for each of its columns the index among the names. Columns of partition
+/// folders are written to `fields`.
 fn project(
     input: &Input,
     schema: &Type,

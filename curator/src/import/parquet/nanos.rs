@@ -1,7 +1,7 @@
 //! Times of a column in full precision.
 //!
-//! The reader of rows rounds INT96, as Spark, Hive and Impala write it, to milliseconds, and takes nanoseconds in INT64
-//! for plain numbers. Here the column is read once more by itself: its values are in the order of the rows.
+//! The row reader rounds INT96, as written by Spark, Hive and Impala, to milliseconds, and returns nanoseconds in INT64
+//! as plain numbers. This module reads the column separately; its values are in the order of the rows.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use parquet::record::Field;
 const DAY_OF_1970: i128 = 2_440_588;
 const NANOS_A_DAY: i128 = 86_400_000_000_000;
 
-/// Times of a row group that have not been asked for yet.
+/// Remaining times of a row group.
 #[derive(Debug, Default)]
 pub(super) struct Nanos {
     source: Source,
@@ -27,28 +27,28 @@ pub(super) struct Nanos {
 /// The exact time of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exact {
-    /// The reader of rows has it.
+    /// The row reader's value is exact.
     InField,
     /// Nanoseconds since 1970.
     Nanos(i64),
-    /// It is outside the years from 1678 to 2261.
+    /// Outside the years from 1678 to 2261.
     OutOfRange,
 }
 
-/// Where exact times come from.
+/// Source of exact times.
 #[derive(Debug, Default)]
 enum Source {
-    /// What the reader of rows gives is exact.
+    /// The values of the row reader are exact.
     #[default]
     Rows,
-    /// The reader of rows gives nanoseconds since 1970, as plain numbers.
+    /// The row reader returns nanoseconds since 1970 as plain numbers.
     Plain,
-    /// These, without nulls; those out of range are none.
+    /// These values, without nulls; `None` is out of range.
     Int96(VecDeque<Option<i64>>),
 }
 
 impl Nanos {
-    /// The times of `column` in `group`.
+    /// Reads the times of `column` in `group`.
     pub(super) fn of(group: &dyn RowGroupReader, column: &str) -> Result<Self, ParquetError> {
         let schema = group.metadata().schema_descr();
         let leaf = (0..schema.num_columns()).find(|&leaf| schema.get_column_root(leaf).name() == column);
@@ -80,8 +80,8 @@ impl Nanos {
         Ok(Self { source, row: VecDeque::new() })
     }
 
-    /// Goes on to the next row, whose time is in `place` of its `fields`. Called for each row in order, so that a row which
-    /// is not used up leaves nothing to the next.
+    /// Advances to the next row, whose time is at index `place` of its `fields`. Must be called for each row in order,
+    /// also for rows whose values are not read completely.
     pub(super) fn begin(&mut self, place: Option<usize>, fields: &[Field]) {
         self.row.clear();
         let Some(field) = place.and_then(|place| fields.get(place)) else { return };
@@ -91,7 +91,7 @@ impl Nanos {
         }
     }
 
-    /// The exact time of `field`, the next value of the current row.
+    /// Returns the exact time of `field`, the next value of the current row.
     pub(super) fn next(&mut self, field: &Field) -> Exact {
         match (&self.source, field) {
             (Source::Int96(_), field) if is_stored(field) => {
@@ -107,7 +107,7 @@ const fn is_stored(field: &Field) -> bool {
     !matches!(field, Field::Null)
 }
 
-/// Nanoseconds since 1970: none outside the years from 1678 to 2261.
+/// Returns nanoseconds since 1970; `None` outside the years from 1678 to 2261.
 fn nanoseconds_of(value: &Int96) -> Option<i64> {
     let &[low, high, day] = value.data() else { return None };
     let of_day = i128::from(u64::from(high) << 32 | u64::from(low));
