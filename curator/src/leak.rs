@@ -19,12 +19,12 @@ pub(crate) struct Error {
     what: &'static str,
 }
 
-/// Checks a request about `user`. Text that also occurs in `told` (records of the history, instructions) is not
+/// Checks a request about `user`. Text that also occurs in `known` (records of the history, instructions) is not
 /// specific to the target.
-pub(crate) fn check(user: UserId, target: &Item, messages: &[Message], told: &[&str]) -> Result<(), Error> {
+pub(crate) fn check(user: UserId, target: &Item, messages: &[Message], known: &[&str]) -> Result<(), Error> {
     let request: Vec<String> = messages.iter().map(Message::words).collect();
     let gives_away = |found: &dyn Fn(&str) -> bool| {
-        request.iter().any(|text| found(text)) && !told.iter().any(|text| found(text))
+        request.iter().any(|text| found(text)) && !known.iter().any(|text| found(text))
     };
     let token = folded(&target.id.to_string());
     let caption = target.caption.as_deref().filter(|caption| !caption.is_empty());
@@ -52,8 +52,8 @@ mod tests {
             caption: Some("a train in the dark".to_owned()),
             interactions: 0,
         };
-        let check = |request: &str, told: &[&str]| {
-            check(UserId(1), &target, &[Message::system("Be brief."), Message::user(request)], told)
+        let check = |request: &str, known: &[&str]| {
+            check(UserId(1), &target, &[Message::system("Be brief."), Message::user(request)], known)
         };
         assert!(check("1. [ITEM_3] Day Train — a train at noon", &[]).is_ok());
         for (request, what) in [

@@ -50,7 +50,7 @@ enum Command {
         /// Output folder; created if necessary.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// Run file whose `[world]` the data set is of, such as run.toml in the folder of a demo [default: the defaults].
+        /// Run file whose `[world]` defines the data set, such as run.toml in the folder of a demo [default: the defaults].
         #[arg(long, value_name = "RUN.toml")]
         run_file: Option<PathBuf>,
         /// Seed of catalogue, users and reasoning [default: world.seed of the run file, or 0].
@@ -99,9 +99,9 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             write_embedded(out, &World { seed: seed.unwrap_or(file.world.seed), ..file.world })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Prompts(arguments) => told(prompts::measure(arguments)),
-        Command::Baselines(arguments) => told(baselines::measure(arguments)),
-        Command::Import(arguments) => told(import::import(arguments)),
+        Command::Prompts(arguments) => print_report(prompts::measure(arguments)),
+        Command::Baselines(arguments) => print_report(baselines::measure(arguments)),
+        Command::Import(arguments) => print_report(import::import(arguments)),
         Command::Caption(arguments) => wait_for(arguments.run()),
         Command::Reason(arguments) => wait_for(arguments.run()),
         Command::Refine(arguments) => wait_for(arguments.run()),
@@ -133,7 +133,7 @@ fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
 }
 
 /// Prints the report of a command.
-fn told<E: Into<anyhow::Error>>(report: Result<impl Display, E>) -> anyhow::Result<ExitCode> {
+fn print_report<E: Into<anyhow::Error>>(report: Result<impl Display, E>) -> anyhow::Result<ExitCode> {
     output!("{}", report.map_err(Into::into)?);
     Ok(ExitCode::SUCCESS)
 }

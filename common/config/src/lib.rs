@@ -158,8 +158,7 @@ const NOT_HASHED_KEYS: [(&str, &str); 8] = [
     ("learner", "max_logprob_gap_nats"),
 ];
 
-/// Keys that were added after the first release. At their defaults they are not hashed, so that runs which were started
-/// without them continue.
+/// Keys added after the first release. Default values are not hashed, so that older runs can be resumed.
 const ADDED_KEYS: [(&str, &str); 5] = [
     ("run", "portable"),
     ("candidates", "untouched_in_training"),

@@ -25,9 +25,9 @@ pub struct Run {
     /// Record the groups of every step in `groups.jsonl` of the run folder, the input of `podium-learner replay`. Never
     /// changes results.
     pub record_groups: bool,
-    /// Compute the same bits on every x86-64 processor with AVX2 and FMA: workers, ranks and fine-tuning pin the code paths
-    /// of MKL, oneDNN and libtorch, which otherwise follow the processor. Matrix products are slower. A GPU computes as
-    /// without it.
+    /// Compute the same bits on every x86-64 processor with AVX2 and FMA: workers, ranks and fine-tuning fix the code paths
+    /// of MKL, oneDNN and libtorch, which otherwise depend on the processor. Matrix products are slower. Has no effect on
+    /// GPUs.
     pub portable: bool,
 }
 

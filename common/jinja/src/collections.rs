@@ -246,7 +246,7 @@ pub(crate) fn select(name: &str, value: &Value, mut given: Given) -> Result<Valu
     let test: Option<Arc<str>> = match given.positional.first() {
         None => None,
         Some(Value::Text(test)) => Some(Arc::from(&**test)),
-        Some(other) => return Err(fault(format!("{name}: a {} is no test", other.kind()))),
+        Some(other) => return Err(fault(format!("{name}: a {} is not a test", other.kind()))),
     };
     if test.is_some() {
         given.positional.remove(0);

@@ -236,7 +236,7 @@ fn to_int(value: &Value, bound: &Bound) -> Result<Value> {
             Some(number) => Ok(Value::Integer(number)),
             None => parse_float(text)?.map_or_else(default, whole),
         },
-        Value::Float(number) if number.is_infinite() => Err(fault("infinity is no whole number")),
+        Value::Float(number) if number.is_infinite() => Err(fault("infinity is not an integer")),
         Value::Float(number) => whole(*number),
         other => other.as_integer().map_or_else(default, |number| Ok(Value::Integer(number))),
     }
@@ -263,7 +263,7 @@ fn round(value: &Value, bound: &Bound) -> Result<Value> {
             Some(number) => Ok(Value::Integer(number)),
             None if number.is_finite() => {
                 let rounded = format!("{number:.digits$}");
-                Ok(Value::Float(rounded.parse().map_err(|_| fault(format!("{rounded:?} is no number")))?))
+                Ok(Value::Float(rounded.parse().map_err(|_| fault(format!("{rounded:?} is not a number")))?))
             }
             None => Ok(Value::Float(number)),
         },

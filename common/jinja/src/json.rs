@@ -78,7 +78,7 @@ impl Style {
                     self.write(text, value, level + 1)
                 })?;
             }
-            Value::Undefined(why) => return Err(fault(format!("what is undefined is not JSON: {why}"))),
+            Value::Undefined(why) => return Err(fault(format!("an undefined value is not JSON: {why}"))),
             other => return Err(fault(format!("a {} is not JSON", other.kind()))),
         }
         assert_length(text.len())
@@ -153,7 +153,7 @@ fn key_text(key: &Value) -> Result<String> {
         Value::Bool(value) => value.to_string(),
         Value::Integer(number) => number.to_string(),
         Value::Float(number) => json_float(*number),
-        other => return Err(fault(format!("a {} is no key of JSON", other.kind()))),
+        other => return Err(fault(format!("a {} is not a JSON key", other.kind()))),
     })
 }
 
@@ -162,7 +162,7 @@ fn sort(entries: &mut [&(Value, Value)]) -> Result<()> {
     entries.sort_by(|(left, _), (right, _)| match order(left, right) {
         Ok(Some(ordering)) => ordering,
         Ok(None) => {
-            failure.get_or_insert_with(|| unsupported("sorting what has no order"));
+            failure.get_or_insert_with(|| unsupported("sorting values without an order"));
             Ordering::Equal
         }
         Err(fault) => {

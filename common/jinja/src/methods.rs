@@ -76,7 +76,7 @@ pub(crate) fn call(of: &Value, name: &str, given: Given) -> Result<Value> {
                 let bound = given.bind(name, &["key", "default"], 1)?;
                 let key = bound.get("key").unwrap_or(&Value::None);
                 if let Value::List(_) | Value::Dict(_) = key {
-                    return Err(fault(format!("a {} is no key of a dictionary", key.kind())));
+                    return Err(fault(format!("a {} is not a dictionary key", key.kind())));
                 }
                 Ok(dict.get(key).or(bound.get("default")).cloned().unwrap_or(Value::None))
             }

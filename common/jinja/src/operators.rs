@@ -166,11 +166,11 @@ pub(crate) fn contains(container: &Value, value: &Value) -> Result<bool> {
     match container {
         Value::Text(text) | Value::Safe(text) => match value.as_text() {
             Some(part) => Ok(text.contains(&**part)),
-            None => Err(fault(format!("a {} is looked for in a string", value.kind()))),
+            None => Err(fault(format!("a string cannot contain a {}", value.kind()))),
         },
         Value::Dict(dict) => {
             if let Value::List(_) | Value::Dict(_) = value {
-                return Err(fault(format!("a {} is no key of a dictionary", value.kind())));
+                return Err(fault(format!("a {} is not a dictionary key", value.kind())));
             }
             Ok(dict.get(value).is_some())
         }

@@ -105,7 +105,7 @@ impl Parser {
                 self.in_loop = in_loop;
                 Ok(Statement::Generation(body))
             }
-            "break" | "continue" if !self.in_loop => Err(fault(format!("{name:?} stands outside of a loop"))),
+            "break" | "continue" if !self.in_loop => Err(fault(format!("{name:?} is outside of a loop"))),
             "break" => Ok(Statement::Break),
             "continue" => Ok(Statement::Continue),
             "include" | "import" | "from" | "extends" | "block" | "autoescape" | "print" => {

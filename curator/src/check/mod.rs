@@ -110,11 +110,12 @@ impl Arguments {
             let Some(user) = users.get(&user) else { continue };
             let Some(target) = dataset.catalogue.get(user.target()) else { continue };
             let known = dataset.history(user).iter().filter_map(|item| dataset.catalogue.get(*item));
-            let told = known.map(|item| item.title.as_str()).any(|title| names(title, &target.title));
+            let named_in_history =
+                known.map(|item| item.title.as_str()).any(|title| names(title, &target.title));
             total += 1;
             named += u64::from(
                 folded(text).contains(&folded(&target.id.to_string()))
-                    || (!told && names(text, &target.title)),
+                    || (!named_in_history && names(text, &target.title)),
             );
         }
         findings.reasonings += total;

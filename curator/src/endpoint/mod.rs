@@ -58,7 +58,7 @@ pub(crate) enum Error {
     #[error("the reply is longer than {LONGEST_REPLY_BYTES} bytes")]
     TooLong,
     /// The endpoint returned an error status.
-    #[error("{status}{}", said(.text))]
+    #[error("{status}{}", with_separator(.text))]
     Status {
         /// The status.
         status: StatusCode,
@@ -69,10 +69,10 @@ pub(crate) enum Error {
     },
     /// The reply has no answer.
     #[error(transparent)]
-    Junk(#[from] reply::Error),
+    Invalid(#[from] reply::Error),
 }
 
-fn said(text: &str) -> String {
+fn with_separator(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
@@ -92,7 +92,7 @@ impl Error {
     pub(crate) fn remedy(&self) -> Remedy {
         let (status, text, retry_after) = match self {
             Self::Status { status, text, retry_after } => (status.as_u16(), text, *retry_after),
-            Self::Junk(reply::Error::Said { status, text, .. }) => (status.unwrap_or(500), text, None),
+            Self::Invalid(reply::Error::Reported { status, text, .. }) => (status.unwrap_or(500), text, None),
             _ => return Remedy::Again(None),
         };
         match status {
@@ -108,7 +108,7 @@ impl Error {
     /// Returns the cost of the failed request; `None` if it is unknown.
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {
-            Self::Junk(error) => error.usage(),
+            Self::Invalid(error) => error.usage(),
             _ => None,
         }
     }
@@ -224,7 +224,7 @@ mod tests {
             assert_eq!(remedy(status, ""), Remedy::Stop, "{status}");
         }
         assert_eq!(remedy(429, "\"code\": \"insufficient_quota\""), Remedy::Stop);
-        let inside = |body: &str| Error::Junk(reply::read(body, str::to_owned).unwrap_err()).remedy();
+        let inside = |body: &str| Error::Invalid(reply::read(body, str::to_owned).unwrap_err()).remedy();
         assert_eq!(inside("{}"), Remedy::Again(None));
         for (error, expected) in [
             (r#"{"code": 402}"#, Remedy::Stop),

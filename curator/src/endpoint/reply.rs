@@ -82,7 +82,7 @@ pub(crate) enum Error {
     NoMessage,
     /// An error with status 200.
     #[error("the reply is an error: {text}")]
-    Said {
+    Reported {
         /// The status in the error, if it has one.
         status: Option<u16>,
         /// The beginning of its text.
@@ -105,7 +105,7 @@ impl Error {
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {
             Self::Json(_) | Self::NoMessage => None,
-            Self::Said { usage, .. } => (*usage != Usage::default()).then_some(*usage),
+            Self::Reported { usage, .. } => (*usage != Usage::default()).then_some(*usage),
             Self::Unanswered { usage, .. } => Some(*usage),
         }
     }
@@ -126,7 +126,7 @@ pub(crate) fn read(body: &str, shown: impl Fn(&str) -> String) -> Result<Reply, 
         [&value["error"], &choice["error"], &message["error"]].into_iter().find(|e| is_error(e))
     {
         let code = [&error["code"], &error["status"]].into_iter().find_map(number);
-        return Err(Error::Said { status: code, text: shown(&said(error)), usage });
+        return Err(Error::Reported { status: code, text: shown(&error_text(error)), usage });
     }
     if !message.is_object() {
         return Err(Error::NoMessage);
@@ -169,7 +169,7 @@ fn number(value: &Value) -> Option<u16> {
 }
 
 /// Returns the text of an error.
-fn said(error: &Value) -> String {
+fn error_text(error: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let kind = [&error["code"], &error["type"]].into_iter().find_map(text);
     match (text(error).or_else(|| text(&error["message"])), kind) {
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn errors_in_replies_of_status_200_are_reported() {
         let status = |body: &Value| match read(body).unwrap_err() {
-            Error::Said { status, text, .. } => (status, text),
+            Error::Reported { status, text, .. } => (status, text),
             error => panic!("{error}"),
         };
         let body = json!({ "error": { "code": 402, "message": "no credit" } });

@@ -241,8 +241,8 @@ mod tests {
         }
         let mut times = Times::default();
         times.read("978300760").unwrap();
-        let said = times.read("978300760000").unwrap_err().to_string();
-        assert!(said.starts_with("timestamp \"978300760000\" looks like milliseconds"), "{said}");
-        assert!(said.ends_with("the rows before it look like seconds"), "{said}");
+        let error = times.read("978300760000").unwrap_err().to_string();
+        assert!(error.starts_with("timestamp \"978300760000\" looks like milliseconds"), "{error}");
+        assert!(error.ends_with("the rows before it look like seconds"), "{error}");
     }
 }

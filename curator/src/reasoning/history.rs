@@ -64,7 +64,7 @@ pub(super) fn by_captions(items: &[&Item], titled: bool) -> Option<String> {
 }
 
 /// Returns the texts of all records of `items`.
-pub(super) fn told(items: &[&Item]) -> String {
+pub(super) fn record_texts(items: &[&Item]) -> String {
     let records = items
         .iter()
         .map(|item| format!("{} {}\n{}\n", item.id, item.title, item.caption.as_deref().unwrap_or_default()));

@@ -81,7 +81,7 @@ impl Arguments {
         let shown = shown.ok_or(Failure::NothingToShow(self.from))?;
         let messages = vec![Message::system(&instruction), Message::parts(shown)];
         if let Some(target) = catalogue.get(user.target()) {
-            leak::check(user.id, target, &messages, &[&instruction, &history::told(&items)])?;
+            leak::check(user.id, target, &messages, &[&instruction, &history::record_texts(&items)])?;
         }
         Ok(Question { messages, sample: None })
     }

@@ -68,7 +68,7 @@ fn question(source: &Source, user: &User, draft: &str) -> Result<Question, Failu
         vec![Message::system(&instruction), Message::user(&format!("{captions}\n\nThe draft:\n{draft}"))];
     // A draft that names the target was written with knowledge of it, or guessed it; neither is sent.
     if let Some(target) = catalogue.get(user.target()) {
-        leak::check(user.id, target, &messages, &[&instruction, &history::told(&items)])?;
+        leak::check(user.id, target, &messages, &[&instruction, &history::record_texts(&items)])?;
     }
     Ok(Question { messages, sample: None })
 }

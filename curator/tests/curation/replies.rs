@@ -57,7 +57,7 @@ fn reasoning_and_template_tokens_are_removed_from_captions() {
 
 #[test]
 fn declined_withheld_and_truncated_replies_are_not_captions() {
-    for (message, finish, said, times) in [
+    for (message, finish, expected, times) in [
         (r#"{"content": null, "refusal": "I will not."}"#, r#""stop""#, "declined to answer: I will not.", 1),
         (
             r#"{"content": "A c"}"#,
@@ -77,7 +77,7 @@ fn declined_withheld_and_truncated_replies_are_not_captions() {
     ] {
         let (caption, output, requests) = captioned_by(message, finish);
         assert_eq!(caption, None, "{message} {finish}");
-        assert!(output.contains(said), "{message} {finish}: {output}");
+        assert!(output.contains(expected), "{message} {finish}: {output}");
         assert_eq!(requests, times * ITEMS, "{message} {finish}");
     }
 }
@@ -116,19 +116,22 @@ fn errors_in_replies_of_status_200_stop_skip_or_retry() {
         let ended = run(shop.asking(&server, &["caption"])).expect(1);
         (format!("{}{}", ended.output, ended.logs), server.received().len() as u64)
     };
-    let (said, requests) = errors(r#"{"error": {"code": 402, "message": "no credit"}}"#);
-    assert!(said.contains("the endpoint rejects every request") && said.contains("no credit"), "{said}");
+    let (output, requests) = errors(r#"{"error": {"code": 402, "message": "no credit"}}"#);
+    assert!(
+        output.contains("the endpoint rejects every request") && output.contains("no credit"),
+        "{output}"
+    );
     assert!(requests <= 4, "only requests in flight");
-    let (said, requests) = errors(r#"{"error": {"code": 400, "message": "too long"}}"#);
-    assert!(said.contains("the reply is an error: too long"), "{said}");
+    let (output, requests) = errors(r#"{"error": {"code": 400, "message": "too long"}}"#);
+    assert!(output.contains("the reply is an error: too long"), "{output}");
     assert_eq!(requests, ITEMS);
-    let (said, requests) = errors(r#"{"error": {"code": 503, "message": "busy"}}"#);
-    assert!(said.contains("no reply in 7 attempts: the reply is an error: busy"), "{said}");
+    let (output, requests) = errors(r#"{"error": {"code": 503, "message": "busy"}}"#);
+    assert!(output.contains("no reply in 7 attempts: the reply is an error: busy"), "{output}");
     assert_eq!(requests, 7 * ITEMS, "nothing was computed or billed");
     let paid = r#"{"choices": [{"error": {"code": 502, "message": "broke"}, "finish_reason": "error"}],
                    "usage": {"prompt_tokens": 11, "completion_tokens": 7}}"#;
-    let (said, requests) = errors(paid);
-    assert!(said.contains("no reply in 3 attempts") && said.contains("1320 + 840 tokens"), "{said}");
+    let (output, requests) = errors(paid);
+    assert!(output.contains("no reply in 3 attempts") && output.contains("1320 + 840 tokens"), "{output}");
     assert_eq!(requests, 3 * ITEMS);
 }
 

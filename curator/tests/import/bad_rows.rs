@@ -46,13 +46,13 @@ fn bad_rows_are_rejected_with_location_or_counted() {
         let movies = if file == "items" { content } else { MOVIES };
         let files = Files::new(&[("ratings", &ratings), ("items", movies)]);
         // A repeated row is found after sorting, where it may come first.
-        let said = files.refused(MOVIELENS);
+        let stderr = files.refused(MOVIELENS);
         let reason = if kind == "repeated_interaction" {
             "line 2: the same user, item and time as line 1"
         } else {
             reason
         };
-        assert!(said.contains(&format!("{file}, {reason}")), "{kind}: {said}");
+        assert!(stderr.contains(&format!("{file}, {reason}")), "{kind}: {stderr}");
         let (data, statistics) = files.imported(&format!("{MOVIELENS} --skip-bad-rows"), Split::Times);
         assert_eq!(data.test.len(), 1, "{kind}");
         assert_eq!(statistics["skipped"][format!("{file}: {kind}")]["count"], 1, "{kind}: {statistics}");
@@ -78,8 +78,8 @@ fn junk_is_rejected_without_panic() {
                     ("x.parquet", junk),
                     ("y.parquet", junk),
                 ]);
-                let said = files.refused(&format!("{arguments}{skip}"));
-                assert!(!said.contains("panicked"), "{arguments}: {said}");
+                let stderr = files.refused(&format!("{arguments}{skip}"));
+                assert!(!stderr.contains("panicked"), "{arguments}: {stderr}");
             }
         }
     }
@@ -101,7 +101,7 @@ fn pipes_are_rejected_immediately() {
         let path = files.path(pipe);
         let _ = std::fs::remove_file(&path);
         mkfifo(&path, Mode::S_IRWXU).unwrap();
-        let said = files.refused(arguments);
-        assert!(said.contains(&format!("{pipe}: expected a regular file, not a pipe")), "{said}");
+        let stderr = files.refused(arguments);
+        assert!(stderr.contains(&format!("{pipe}: expected a regular file, not a pipe")), "{stderr}");
     }
 }

@@ -125,8 +125,8 @@ fn imported(files: &Files) -> (BTreeSet<(String, String)>, BTreeMap<String, Stri
 }
 
 /// Returns the file and the line in an error.
-fn place(said: &str) -> Option<(&str, u64)> {
-    let (file, rest) = said.split_once(", line")?;
+fn place(stderr: &str) -> Option<(&str, u64)> {
+    let (file, rest) = stderr.split_once(", line")?;
     let file = file.rsplit('/').next()?;
     let number = rest.trim_start_matches('s').trim_start();
     let end = number.find(|letter: char| !letter.is_ascii_digit())?;
@@ -170,8 +170,8 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
 
     for skip in [false, true] {
         let output = files.import(&format!("{TABLE}{}", if skip { " --skip-bad-rows" } else { "" }));
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        prop_assert!(matches!(output.status.code(), Some(0 | 1)), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        prop_assert!(matches!(output.status.code(), Some(0 | 1)), "{stderr}");
         if output.status.success() {
             let (pairs, found) = imported(&files);
             let missing: Vec<_> = expected.difference(&pairs).collect();
@@ -191,11 +191,11 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
         if touched.contains(&0) {
             continue;
         }
-        let Some((file, line)) = place(&said) else { panic!("no location: {said}") };
+        let Some((file, line)) = place(&stderr) else { panic!("no location: {stderr}") };
         let right = file == name && lines.iter().any(|lines| lines.contains(&line));
         // A damaged id that is still valid is reported where it is used.
-        let missed = !in_log && file == "log.csv" && said.contains("has no row in the item file");
-        prop_assert!(right || missed, "expected {name}, one of {lines:?}: {said}");
+        let missed = !in_log && file == "log.csv" && stderr.contains("has no row in the item file");
+        prop_assert!(right || missed, "expected {name}, one of {lines:?}: {stderr}");
     }
     Ok(())
 }

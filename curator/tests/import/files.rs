@@ -60,13 +60,13 @@ impl Files {
     /// Returns the error output of an import that must fail without output.
     pub(crate) fn refused(&self, arguments: &str) -> String {
         let output = self.import(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(!self.path("out").exists(), "a failed import creates nothing");
         let left: Vec<_> =
             fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
-        said
+        stderr
     }
 }
 

@@ -32,8 +32,8 @@ fn a_folder_with_content_is_not_changed() {
 fn names_that_leave_the_folder_are_rejected() {
     let files = movielens();
     for name in ["--name=../evil", "--name=a/b", "--name=.hidden", "--name="] {
-        let said = files.refused(&format!("{MOVIELENS} {name}"));
-        assert!(said.contains("expected a prefix of file names"), "{name}: {said}");
+        let stderr = files.refused(&format!("{MOVIELENS} {name}"));
+        assert!(stderr.contains("expected a prefix of file names"), "{name}: {stderr}");
         assert_eq!(names(files.path("").as_path()), ["items", "ratings"], "{name}");
     }
 }

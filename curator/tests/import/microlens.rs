@@ -37,8 +37,8 @@ fn microlens_pairs_with_carriage_returns_and_quoted_titles_are_counted() {
 fn an_item_without_a_title_can_be_skipped() {
     let pairs = b"user,item,timestamp\n1,1,5\n1,2,6\n1,3,7\n1,1,8\n";
     let files = Files::new(&[("pairs", pairs), ("titles", b"1,One\n2,\n3,Three\n")]);
-    let said = files.refused(MICROLENS);
-    assert!(said.contains("titles, line 2: item \"2\" has an empty title"), "{said}");
+    let stderr = files.refused(MICROLENS);
+    assert!(stderr.contains("titles, line 2: item \"2\" has an empty title"), "{stderr}");
     let (data, statistics) = files.imported(&format!("{MICROLENS} --skip-bad-rows"), Split::Times);
     assert_eq!(items(&data, 1, true), [1, 3, 1]);
     assert_eq!(statistics["repeated_targets"], 1);
@@ -67,8 +67,8 @@ fn unusable_histories_are_bad_rows() {
         );
     }
     let by_time = Files::new(&[("pairs", pairs), ("titles", titles)]);
-    let said = by_time.refused(&format!("{MICROLENS} --skip-bad-rows --split time"));
-    assert!(said.contains("has the order of each user's items but no times"), "{said}");
+    let stderr = by_time.refused(&format!("{MICROLENS} --skip-bad-rows --split time"));
+    assert!(stderr.contains("has the order of each user's items but no times"), "{stderr}");
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn a_title_header_is_detected_for_any_id_column_name() {
     }
     // Neither a header nor an item like the others.
     let files = Files::new(&[("pairs", pairs), ("titles", b"item,name\n10,Ten\n11,Eleven\n12,Twelve\n")]);
-    let said = files.refused(&format!("{MICROLENS} --skip-bad-rows"));
-    assert!(said.contains("titles, line 1: \"item,name\": expected `item,title`"), "{said}");
+    let stderr = files.refused(&format!("{MICROLENS} --skip-bad-rows"));
+    assert!(stderr.contains("titles, line 1: \"item,name\": expected `item,title`"), "{stderr}");
     // If all ids are names, the first row is an item.
     let files = Files::new(&[("pairs", b"1\ta b a\n"), ("titles", b"a,Title of a\nb,Title of b\n")]);
     let (_, statistics) = files.imported(MICROLENS, Split::Times);

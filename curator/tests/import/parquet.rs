@@ -37,10 +37,13 @@ fn parquet_tables_are_read_by_named_columns() {
     assert_eq!(statistics["made_up_ids"], json!({"users": true, "items": false}));
 
     fs::remove_dir_all(files.path("out")).unwrap();
-    let said = files.refused(&format!("{table} --rating-column stars --min-rating 3"));
-    assert!(said.contains("log.parquet, entry 5: rating \"null\", expected a number"), "{said}");
-    let said = files.refused(&table.replace("who", "whom"));
-    assert!(said.contains("there is no column \"whom\"; it has stars, who, when, unused, what"), "{said}");
+    let stderr = files.refused(&format!("{table} --rating-column stars --min-rating 3"));
+    assert!(stderr.contains("log.parquet, entry 5: rating \"null\", expected a number"), "{stderr}");
+    let stderr = files.refused(&table.replace("who", "whom"));
+    assert!(
+        stderr.contains("there is no column \"whom\"; it has stars, who, when, unused, what"),
+        "{stderr}"
+    );
 
     let whole = fs::read(files.path("log.parquet")).unwrap();
     for cut in [4, whole.len() / 2, whole.len() - 9] {
@@ -168,8 +171,11 @@ fn times_out_of_range_are_bad_rows() {
         let schema = format!("message log {{ required int64 user; required int64 item; required {kind}; }}");
         let (users, items) = (Column::Numbers(&[1, 1, 1, 1, 1]), Column::Numbers(&[10, 10, 11, 11, 10]));
         parquet(&files.path("log.parquet"), &schema, &[users, items, times]);
-        let said = files.refused(table);
-        assert!(said.contains("log.parquet, entry 1: timestamp ") && !said.contains("panicked"), "{said}");
+        let stderr = files.refused(table);
+        assert!(
+            stderr.contains("log.parquet, entry 1: timestamp ") && !stderr.contains("panicked"),
+            "{stderr}"
+        );
         let (_, statistics) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
         assert_eq!(statistics["skipped"]["log.parquet: timestamp"]["count"], 2, "{kind}");
     }
@@ -206,8 +212,8 @@ fn int96_and_nanosecond_times_keep_their_precision() {
     let (users, ids) = (Column::Numbers(&[1, 1]), Column::Numbers(&[10, 11]));
     let far = [(0, DAY_OF_1970), (0, DAY_OF_1970 + 200_000)];
     parquet(&files.path("log.parquet"), schema, &[users, ids, Column::Int96(&far)]);
-    let said = files.refused("table --interactions log.parquet! --items items.csv!");
-    assert!(said.contains("log.parquet, entry 2: timestamp"), "{said}");
+    let stderr = files.refused("table --interactions log.parquet! --items items.csv!");
+    assert!(stderr.contains("log.parquet, entry 2: timestamp"), "{stderr}");
 }
 
 #[test]
@@ -284,8 +290,8 @@ fn lists_are_texts_of_an_item_and_interactions_of_a_user() {
 
         // A row whose lists differ in length is bad, and its values do not affect the next row.
         write(lost);
-        let said = files.refused(table);
-        assert!(said.contains("log.parquet, entry 1: 3 items, 2 timestamps"), "{said}");
+        let stderr = files.refused(table);
+        assert!(stderr.contains("log.parquet, entry 1: 3 items, 2 timestamps"), "{stderr}");
         let (data, _) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
         assert_eq!(items(&data, 8, true), [3, 1, 2], "{kind}");
         fs::remove_dir_all(files.path("out")).unwrap();
@@ -307,8 +313,11 @@ fn folders_of_parquet_parts_are_one_table() {
     }
     fs::write(files.path("log/_SUCCESS"), "").unwrap();
     let table = "table --interactions log! --items items.csv!";
-    let said = files.refused(table);
-    assert!(said.contains("day=2/part-00000.snappy.parquet, entry 2: the user's only interaction"), "{said}");
+    let stderr = files.refused(table);
+    assert!(
+        stderr.contains("day=2/part-00000.snappy.parquet, entry 2: the user's only interaction"),
+        "{stderr}"
+    );
     let (data, statistics) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
     assert_eq!(items(&data, 7, true), [1, 2, 3]);
     assert_eq!(statistics["sources"][1]["files"], 2);

@@ -71,8 +71,8 @@ fn other_orders_are_available_and_the_item_order_warns() {
     let number = |item: u64| item.to_string();
     let files = files((0..48).rev(), number);
     let output = files.import(&format!("{TABLE} --same-time item"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("6 of 6 targets have the same time as the item before"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("6 of 6 targets have the same time as the item before"), "{stderr}");
     std::fs::remove_dir_all(files.path("out")).unwrap();
     for (order, expected) in [("item", [1, 2, 3, 4, 5, 6, 7, 8]), ("file", [1, 8, 7, 6, 5, 4, 3, 2])] {
         let (data, statistics) = files.imported(&format!("{TABLE} --same-time {order}"), Split::Times);
@@ -80,8 +80,8 @@ fn other_orders_are_available_and_the_item_order_warns() {
         assert_eq!(statistics["same_time_order"], order);
         std::fs::remove_dir_all(files.path("out")).unwrap();
     }
-    let said = files.refused(&format!("{TABLE} --same-time bad"));
-    assert!(said.contains("their order is unknown"), "{said}");
+    let stderr = files.refused(&format!("{TABLE} --same-time bad"));
+    assert!(stderr.contains("their order is unknown"), "{stderr}");
 }
 
 #[test]

@@ -75,9 +75,9 @@ fn compressed_files_and_archives_are_decompressed() {
         for bad in [&compressed[..compressed.len() - 12], &damaged] {
             let files = Files::new(&[("ratings", bad), ("items", MOVIES)]);
             let output = files.import(&format!("{MOVIELENS} --skip-bad-rows"));
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{said}");
-            assert!(said.contains("cannot read"), "{said}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains("cannot read"), "{stderr}");
         }
     }
 }
@@ -92,13 +92,13 @@ fn a_file_of_an_archive_is_named_by_its_path() {
     let movielens = "movielens --ratings ml-100k.zip/ml-100k/u.data! --items ml-100k.zip/ml-100k/u.item!";
     assert_eq!(histories(&files, movielens).0, expected);
 
-    let said = files.refused("movielens --ratings ml-100k.zip! --items ml-100k.zip/ml-100k/u.item!");
+    let stderr = files.refused("movielens --ratings ml-100k.zip! --items ml-100k.zip/ml-100k/u.item!");
     assert!(
-        said.contains("ml-100k.zip contains ml-100k/u.data, ml-100k/u.item: expected one file"),
-        "{said}"
+        stderr.contains("ml-100k.zip contains ml-100k/u.data, ml-100k/u.item: expected one file"),
+        "{stderr}"
     );
-    let said = files.refused("movielens --ratings ml-100k.zip/u.data! --items ml-100k.zip/ml-100k/u.item!");
-    assert!(said.contains("the path of one of them"), "{said}");
+    let stderr = files.refused("movielens --ratings ml-100k.zip/u.data! --items ml-100k.zip/ml-100k/u.item!");
+    assert!(stderr.contains("the path of one of them"), "{stderr}");
 }
 
 #[test]
@@ -124,13 +124,13 @@ fn folders_of_parts_are_one_table_and_hive_folders_are_columns() {
         json!({"file": "log", "files": 3, "encoding": "UTF-8", "rows": 5, "rows_in_fallback_encoding": 0})
     );
     fs::remove_dir_all(files.path("out")).unwrap();
-    let said = files.refused(&format!("{TABLE} --time-column date"));
-    assert!(said.contains("there is no column \"date\"; it has item, stars, user, day"), "{said}");
+    let stderr = files.refused(&format!("{TABLE} --time-column date"));
+    assert!(stderr.contains("there is no column \"date\"; it has item, stars, user, day"), "{stderr}");
 
     // Bad rows are reported and counted by part.
     fs::write(files.path("log/user=9/day=2024-01-01/part-00001.csv"), "item,stars\n4,5\n\n1\n1,5\n").unwrap();
-    let said = files.refused(&table);
-    assert!(said.contains("user=9/day=2024-01-01/part-00001.csv, line 4: found 1 columns"), "{said}");
+    let stderr = files.refused(&table);
+    assert!(stderr.contains("user=9/day=2024-01-01/part-00001.csv, line 4: found 1 columns"), "{stderr}");
     let (_, statistics) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
     let skipped = &statistics["skipped"]["log/user=9/day=2024-01-01/part-00001.csv: columns"];
     assert_eq!(*skipped, json!({"count": 1, "first": [{"line": 4}]}));
@@ -157,8 +157,11 @@ fn several_logs_are_combined_and_rows_are_reported_by_file() {
     assert_eq!(statistics["sources"].as_array().unwrap().len(), 4);
     fs::remove_dir_all(files.path("out")).unwrap();
 
-    let said = files.refused(&format!("{table} --interactions again.csv!"));
-    assert!(said.contains("again.csv, line 4: the same user, item and time as line 2 of one.csv"), "{said}");
+    let stderr = files.refused(&format!("{table} --interactions again.csv!"));
+    assert!(
+        stderr.contains("again.csv, line 4: the same user, item and time as line 2 of one.csv"),
+        "{stderr}"
+    );
     let (data, statistics) =
         files.imported(&format!("{table} --interactions again.csv! --skip-bad-rows"), Split::Times);
     assert_eq!(items(&data, 8, true), [3, 2, 3]);

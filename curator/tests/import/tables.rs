@@ -59,9 +59,9 @@ fn a_caption_field_that_no_item_has_is_rejected() {
     let files = Files::new(&[("reviews", reviews.as_bytes()), ("metadata", metadata)]);
     let amazon = "amazon --reviews reviews! --metadata metadata! --caption-field";
     for skip in ["", " --skip-bad-rows"] {
-        let said = files.refused(&format!("{amazon} descripton{skip}"));
-        assert!(said.contains("--caption-field \"descripton\": no item in"), "{said}");
-        assert!(said.contains("its fields are asin, description, title"), "{said}");
+        let stderr = files.refused(&format!("{amazon} descripton{skip}"));
+        assert!(stderr.contains("--caption-field \"descripton\": no item in"), "{stderr}");
+        assert!(stderr.contains("its fields are asin, description, title"), "{stderr}");
     }
     let (data, _) = files.imported(&format!("{amazon} description"), Split::Times);
     assert_eq!(data.catalogue.get(ItemId(2)).unwrap().caption.as_deref(), Some("Red."));
@@ -69,8 +69,8 @@ fn a_caption_field_that_no_item_has_is_rejected() {
     // The same for summaries of unknown titles.
     let summaries = b"title,sentence\nSomething else,Nothing.\n";
     let files = Files::new(&[("ratings", RATINGS), ("items", MOVIES), ("summaries", summaries)]);
-    let said = files.refused(&format!("{MOVIELENS} --summaries summaries!"));
-    assert!(said.contains("no title in it is the title of an item"), "{said}");
+    let stderr = files.refused(&format!("{MOVIELENS} --summaries summaries!"));
+    assert!(stderr.contains("no title in it is the title of an item"), "{stderr}");
 }
 
 #[test]
@@ -78,8 +78,11 @@ fn timestamps_in_several_units_are_rejected() {
     let log = b"user,item,timestamp\r\n\r\n1,10,1700000000\r\n1,11,1700000001000\r\n1,10,1700000002\r\n1,11,1700000003\r\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
     let table = "table --interactions log.csv! --items items.csv!";
-    let said = files.refused(table);
-    assert!(said.contains("log.csv, line 4: timestamp \"1700000001000\" looks like milliseconds"), "{said}");
+    let stderr = files.refused(table);
+    assert!(
+        stderr.contains("log.csv, line 4: timestamp \"1700000001000\" looks like milliseconds"),
+        "{stderr}"
+    );
     let (_, statistics) = files.imported(&format!("{table} --skip-bad-rows"), Split::Times);
     assert_eq!(statistics["skipped"]["log.csv: timestamp_unit"]["count"], 1);
 }
@@ -89,13 +92,13 @@ fn a_repeated_column_is_rejected() {
     let table = "table --interactions log.csv! --items items.csv!";
     let log = b"user,item,timestamp,user\n1,10,5,2\n1,11,6,2\n1,10,7,2\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
-    let said = files.refused(table);
-    assert!(said.contains("log.csv: there are 2 columns \"user\": expected one"), "{said}");
+    let stderr = files.refused(table);
+    assert!(stderr.contains("log.csv: there are 2 columns \"user\": expected one"), "{stderr}");
 
     let log = b"user,item,timestamp\n1,10,5\n1,11,6\n1,10,7\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title,title\n10,Ten,X\n11,Eleven,Y\n")]);
-    let said = files.refused(table);
-    assert!(said.contains("items.csv: there are 2 columns \"title\": expected one"), "{said}");
+    let stderr = files.refused(table);
+    assert!(stderr.contains("items.csv: there are 2 columns \"title\": expected one"), "{stderr}");
     // Columns that are not requested may be repeated.
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title,x,x\n10,Ten,,\n11,Eleven,,\n")]);
     files.imported(table, Split::Times);
@@ -105,6 +108,6 @@ fn a_repeated_column_is_rejected() {
 fn invalid_dates_are_bad_rows() {
     let log = b"user,item,timestamp\n1,10,2024-02-30\n1,11,2024-03-01\n";
     let files = Files::new(&[("log.csv", log), ("items.csv", b"item,title\n10,Ten\n11,Eleven\n")]);
-    let said = files.refused("table --interactions log.csv! --items items.csv!");
-    assert!(said.contains("log.csv, line 2: timestamp \"2024-02-30\", expected"), "{said}");
+    let stderr = files.refused("table --interactions log.csv! --items items.csv!");
+    assert!(stderr.contains("log.csv, line 2: timestamp \"2024-02-30\", expected"), "{stderr}");
 }

@@ -73,10 +73,10 @@ fn long_titles_are_truncated_at_characters_on_request() {
     let long = "é映".repeat(1_000);
     let titles = format!("item,title\n10,{long}\n11,Short\n12,Plain\n");
     let files = Files::new(&[("pairs", PAIRS), ("titles", titles.as_bytes())]);
-    let said = files.refused(MICROLENS);
+    let stderr = files.refused(MICROLENS);
     assert!(
-        said.contains("titles, line 2: a title of 5000 bytes, expected at most 4096 (--longest-title"),
-        "{said}"
+        stderr.contains("titles, line 2: a title of 5000 bytes, expected at most 4096 (--longest-title"),
+        "{stderr}"
     );
     for bytes in 1_000..1_006 {
         let (data, statistics) =
@@ -109,11 +109,11 @@ fn microlens_with_a_long_title_and_a_row_in_windows_1252_is_imported() {
         write!(pairs, "{user}\t{}\r\n", row.join(" ")).unwrap();
     }
     let files = Files::new(&[("pairs", pairs.as_bytes()), ("titles", &titles)]);
-    let said = files.refused(MICROLENS);
-    assert!(said.contains("line 18: a title of 7000 bytes"), "{said}");
-    let said = files.refused(&format!("{MICROLENS} --longest-title 4096"));
-    assert!(said.contains("titles, line 100: not UTF-8; in windows-1252 it reads"), "{said}");
-    assert!(said.contains("--fallback-encoding windows-1252"), "{said}");
+    let stderr = files.refused(MICROLENS);
+    assert!(stderr.contains("line 18: a title of 7000 bytes"), "{stderr}");
+    let stderr = files.refused(&format!("{MICROLENS} --longest-title 4096"));
+    assert!(stderr.contains("titles, line 100: not UTF-8; in windows-1252 it reads"), "{stderr}");
+    assert!(stderr.contains("--fallback-encoding windows-1252"), "{stderr}");
     let arguments = format!("{MICROLENS} --longest-title 4096 --fallback-encoding windows-1252");
     let (data, statistics) = files.imported(&arguments, Split::Times);
     assert_eq!((data.catalogue.len(), data.test.len()), (200, 100));
@@ -140,8 +140,8 @@ fn quoted_line_ends_are_not_rows_and_bare_quotes_lose_none() {
     let table = "table --interactions log! --items items!";
     // A line in a note is a valid row: the record is ambiguous.
     for skip in ["", " --skip-bad-rows"] {
-        let said = files.refused(&format!("{table}{skip}"));
-        assert!(said.contains("log, lines 2 to 4: a quoted field that contains whole rows"), "{said}");
+        let stderr = files.refused(&format!("{table}{skip}"));
+        assert!(stderr.contains("log, lines 2 to 4: a quoted field that contains whole rows"), "{stderr}");
     }
     let log = log.replace("8,x,11,5", "and 8, x, y");
     let files = Files::new(&[("log", log.as_bytes()), ("items", items.as_bytes())]);
@@ -152,6 +152,6 @@ fn quoted_line_ends_are_not_rows_and_bare_quotes_lose_none() {
 
     let items = items.replace('\t', ",");
     let files = Files::new(&[("log", log.as_bytes()), ("items", items.as_bytes())]);
-    let said = files.refused(table);
-    assert!(said.contains("items, line 3: a quote that is never closed"), "{said}");
+    let stderr = files.refused(table);
+    assert!(stderr.contains("items, line 3: a quote that is never closed"), "{stderr}");
 }
