@@ -2,23 +2,23 @@
 
 use std::path::PathBuf;
 
-/// Why text cannot be turned into tokens or back.
+/// An error while reading a tokenizer, rendering a template or converting text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read or written.
     #[error("cannot {action} {path}")]
     File {
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A file of a written tokenizer cannot be created.
     #[error(transparent)]
     Write(#[from] podium_files::durable::Error),
-    /// A file stands for another one that was not downloaded.
+    /// A file is a pointer to a file that was not downloaded.
     #[error(transparent)]
     Pointer(#[from] podium_checkpoint::lfs::Pointer),
     /// A file is not the expected JSON.
@@ -26,7 +26,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser stumbled over.
+        /// Error of the JSON parser.
         source: serde_json::Error,
     },
     /// `tokenizer.json` is not a tokenizer.
@@ -34,7 +34,7 @@ pub enum Error {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What the tokenizer's library said.
+        /// Error of the tokenizers library.
         source: tokenizers::Error,
     },
     /// The folder has no chat template.
@@ -53,12 +53,12 @@ pub enum Error {
         /// Their names.
         names: Vec<String>,
     },
-    /// A file that is text is not UTF-8.
+    /// A text file is not UTF-8.
     #[error("{path} is not UTF-8 at byte {byte}")]
     Encoding {
         /// The file.
         path: PathBuf,
-        /// Where the first invalid byte is.
+        /// Position of the first invalid byte.
         byte: usize,
     },
     /// A key of a file has a value that cannot be used.
@@ -68,12 +68,12 @@ pub enum Error {
         path: PathBuf,
         /// The key, with a dot before each key within another.
         key: Box<str>,
-        /// Its value as JSON, cut where it is long.
+        /// Its value as JSON, truncated.
         value: Box<str>,
-        /// What it may be.
+        /// The permitted values.
         expected: &'static str,
     },
-    /// A token is declared with an id that the tokenizer does not give it.
+    /// A token is declared with another id than the tokenizer assigns.
     #[error(
         "{path} declares {token:?} with the id {declared} ({key}): the tokenizer gives it {}",
         found.map_or("none".to_owned(), |id| id.to_string())
@@ -87,10 +87,10 @@ pub enum Error {
         token: Box<str>,
         /// The declared id.
         declared: u32,
-        /// The id it would have.
+        /// The assigned id.
         found: Option<u32>,
     },
-    /// Nothing ends a completion.
+    /// The folder has no end-of-sequence token.
     #[error(
         "{path} names no token that ends a completion: expected eos_token in tokenizer_config.json or \
          special_tokens_map.json, or eos_token_id in generation_config.json or config.json"
@@ -99,23 +99,23 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// The chat template cannot be read: it is malformed, or uses something that is not supported.
+    /// The chat template is malformed or uses an unsupported feature.
     #[error("cannot read the chat template in {path}")]
     Template {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and cause.
         source: podium_jinja::Error,
     },
-    /// The chat template cannot render messages, or refuses them.
+    /// The chat template fails on the messages or rejects them.
     #[error("the chat template in {path} cannot render these messages")]
     Render {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and cause.
         source: podium_jinja::Error,
     },
-    /// There are no messages, which Transformers renders with no template.
+    /// There are no messages; Transformers does not render empty conversations either.
     #[error("no messages to render: expected at least one")]
     NoMessages,
     /// The tokenizer cannot encode a text.
@@ -123,7 +123,7 @@ pub enum Error {
     Encode {
         /// Length of the text.
         bytes: usize,
-        /// What the tokenizer's library said.
+        /// Error of the tokenizers library.
         source: tokenizers::Error,
     },
     /// The tokenizer cannot decode tokens.
@@ -131,12 +131,12 @@ pub enum Error {
     Decode {
         /// Number of tokens.
         tokens: usize,
-        /// What the tokenizer's library said.
+        /// Error of the tokenizers library.
         source: tokenizers::Error,
     },
-    /// What a token adds to a text cannot be told from the token alone.
+    /// The decoder does not define the text of a single token.
     #[error(
-        "{path} decodes with {decoder}, where a token's text depends on its neighbours: expected a byte-level tokenizer, or one of words"
+        "{path} decodes with {decoder}, in which a token's text depends on its neighbours: expected a byte-level or word-level tokenizer"
     )]
     Dependent {
         /// The folder.
@@ -144,14 +144,14 @@ pub enum Error {
         /// The kind of decoder.
         decoder: &'static str,
     },
-    /// A library met something in the folder's files that it cannot go on with.
-    #[error("the files of {path} make {library} fail: {message}")]
+    /// A library panicked on the folder's files.
+    #[error("{library} failed on the files of {path}: {message}")]
     Library {
         /// The folder.
         path: PathBuf,
-        /// What failed.
+        /// The library.
         library: &'static str,
-        /// Its last words.
+        /// The panic message.
         message: String,
     },
 }
