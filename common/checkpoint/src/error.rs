@@ -1,4 +1,4 @@
-//! What can be wrong with the files of a model or an adapter.
+//! The errors of model and adapter files.
 
 use std::fmt::Display;
 use std::io;
@@ -6,27 +6,27 @@ use std::path::{Path, PathBuf};
 
 use crate::{config, header, lfs};
 
-/// A value in a configuration that cannot be used.
+/// A configuration value that is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum FieldError {
-    /// It asks for something that is not done here.
+    /// The value selects an unsupported feature.
     #[error("{what} is {found}, which is not supported (supported: {supported})")]
     Unsupported {
         /// The key in the file.
         what: String,
         /// Its value.
         found: String,
-        /// What would be accepted.
+        /// The supported values.
         supported: &'static str,
     },
-    /// It makes no sense.
+    /// The value is invalid.
     #[error("{what} is {found}, expected {expected}")]
     Invalid {
         /// The key in the file.
         what: String,
         /// Its value.
         found: String,
-        /// What would be accepted.
+        /// The valid values.
         expected: String,
     },
 }
@@ -41,7 +41,7 @@ impl FieldError {
     }
 }
 
-/// As much of a value as a person reads.
+/// The beginning of a value, for messages.
 fn beginning(value: impl Display) -> String {
     let mut text = value.to_string();
     if let Some((end, _)) = text.char_indices().nth(100) {
@@ -51,29 +51,29 @@ fn beginning(value: impl Display) -> String {
     text
 }
 
-/// Why weights cannot be read or written.
+/// The reasons why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder's configuration cannot be used.
+    /// The folder's configuration is unusable.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// An adapter cannot be put on the model.
+    /// An adapter does not fit the model.
     #[error(transparent)]
     Field(#[from] FieldError),
     /// The operating system refused.
     #[error("cannot {action} {path}")]
     File {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A file stands for another one that was not downloaded.
+    /// A file is a pointer to a file that was not downloaded.
     #[error(transparent)]
     Pointer(#[from] lfs::Pointer),
-    /// The folder has weights in files that are not read.
+    /// The folder has weights in an unsupported format.
     #[error(
         "{path} has no model.safetensors and no model.safetensors.index.json, but {found}. Expected safetensors; convert \
          with Transformers: AutoModelForCausalLM.from_pretrained({path:?}, dtype=\"auto\").save_pretrained(OUT)"
@@ -81,40 +81,40 @@ pub enum Error {
     OtherFormat {
         /// The folder.
         path: PathBuf,
-        /// The file of weights that is there.
+        /// The file of weights in the folder.
         found: String,
     },
-    /// A file is not a safetensors file, or a damaged one.
+    /// A file is not a safetensors file, or is damaged.
     #[error("{path} is not a valid safetensors file")]
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         source: header::Error,
     },
-    /// The index of a sharded checkpoint cannot be used.
+    /// The index of a sharded checkpoint is unusable.
     #[error("{path} is not an index of safetensors files")]
     Index {
         /// The file.
         path: PathBuf,
-        /// What the parser stumbled over.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// The index names a file that is not in the folder.
+    /// The index refers to a file outside the folder.
     #[error("{path} names the file {name:?}, expected the name of a file in its folder")]
     ShardName {
         /// The index.
         path: PathBuf,
-        /// What it names.
+        /// The invalid name.
         name: String,
     },
-    /// Several files are to be written where weights are.
-    #[error("{path} holds weights already, expected a new folder for a sharded checkpoint")]
+    /// Shards would be written beside existing weights.
+    #[error("{path} already contains weights, expected a new folder for a sharded checkpoint")]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
-    /// A parameter of the model is in no file.
+    /// A parameter of the model is in none of the files.
     #[error("tensor {tensor} is missing from {path}, expected shape {expected:?}")]
     Missing {
         /// The folder.
@@ -124,8 +124,8 @@ pub enum Error {
         /// Its shape by the configuration.
         expected: Vec<i64>,
     },
-    /// A tensor is no parameter of the model.
-    #[error("{path} holds tensor {tensor}, which its configuration does not call for")]
+    /// A tensor is not a parameter of the model.
+    #[error("{path} holds tensor {tensor}, which is not a parameter of its configuration")]
     Unexpected {
         /// The file.
         path: PathBuf,
@@ -140,7 +140,7 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor has another shape than the configuration says.
+    /// A tensor's shape differs from the configuration.
     #[error("tensor {tensor} in {path} has shape {found:?}, expected {expected:?}")]
     Shape {
         /// The file.
@@ -152,14 +152,14 @@ pub enum Error {
         /// Its shape by the configuration.
         expected: Vec<i64>,
     },
-    /// A tensor that follows from the configuration or from another tensor holds something else.
-    #[error("tensor {tensor} in {path} differs from what the configuration says: {expected}")]
+    /// A redundant tensor differs from the configuration or the tensor it follows from.
+    #[error("tensor {tensor} in {path} contradicts the configuration: {expected}")]
     Contradiction {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What it has to hold, and what to do.
+        /// The expected content, and the fix.
         expected: &'static str,
     },
     /// A weight is infinite or not a number.
@@ -170,7 +170,7 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// An adapter is there in Python's own format alone, which can run programs when it is read.
+    /// An adapter is only available in Python's own format, which can run programs when it is read.
     #[error(
         "{path} is a pickle file, which can run programs when it is read: expected adapter_model.safetensors beside it; \
          convert it with PEFT: PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(OUT)"
@@ -179,7 +179,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The folder holds a model of another shape or family.
+    /// The folder holds a model of another configuration or family.
     #[error("{path} is not a version of the policy: its configuration differs")]
     Architecture {
         /// The folder.
@@ -188,7 +188,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What becomes of an error of the operating system.
+    /// Converts an error of the operating system.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { action, path: path.to_owned(), source }
     }

@@ -1,30 +1,30 @@
-//! A JSON object, read key by key, so that every error names the key, its value and what was expected.
+//! Reads a JSON object key by key, so that every error names the key, its value and the expected value.
 //!
-//! A key that is read is taken out; what is left at the end is what nobody read, for the caller to judge.
+//! A read key is removed; the caller decides about the remaining ones.
 
 use serde_json::{Map, Value};
 
 use crate::FieldError;
 
-/// Above this a float may stand for several whole numbers.
+/// Above this a float may represent several whole numbers.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The keys that were not read yet.
+/// The unread keys.
 pub(crate) struct Fields(Map<String, Value>);
 
-/// A kind of value that a key may have.
+/// A type of value that a key may have.
 pub(crate) trait Field: Sized {
-    /// What the value has to be, for errors.
+    /// The expected value, for errors.
     const EXPECTED: &'static str;
 
-    /// The value, if it is of this kind.
+    /// Returns the value, if it has this type.
     fn from_value(value: &Value) -> Option<Self>;
 }
 
 impl Field for i64 {
     const EXPECTED: &'static str = "a whole number";
 
-    /// A float without a fraction counts: other tools write `128.0`.
+    /// A float without a fraction is accepted: other tools write `128.0`.
     fn from_value(value: &Value) -> Option<Self> {
         let whole =
             |float: f64| (float.fract() == 0.0 && float.abs() <= LARGEST_EXACT).then_some(float as Self);
@@ -77,19 +77,19 @@ impl Fields {
         Self(object)
     }
 
-    /// A value as it is in the file; it is not taken.
+    /// Returns a value without removing it.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
 
-    /// Takes a value whatever it is.
+    /// Removes a value of any type.
     pub(crate) fn forget(&mut self, key: &str) {
         self.0.shift_remove(key);
     }
 
-    /// Takes a value that may be absent; null counts as absent.
+    /// Removes and returns an optional value; null counts as absent.
     pub(crate) fn optional<T: Field>(&mut self, key: &str) -> Result<Option<T>, FieldError> {
-        // Not `remove`, which would put the last key in the place of this one: what is left is written back.
+        // Not `remove`, which would move the last key to the position of this one: the rest is written back.
         match self.0.shift_remove(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match T::from_value(&value) {
@@ -99,18 +99,18 @@ impl Fields {
         }
     }
 
-    /// Takes a value that has to be there.
+    /// Removes and returns a required value.
     pub(crate) fn required<T: Field>(&mut self, key: &str) -> Result<T, FieldError> {
         self.optional(key)?.ok_or_else(|| FieldError::invalid(key, "missing", T::EXPECTED))
     }
 
-    /// What was not read.
+    /// Returns the unread keys.
     pub(crate) fn rest(self) -> Map<String, Value> {
         self.0
     }
 }
 
-/// Whether a setting is absent in effect. Numbers are not: layer 0 is a layer.
+/// Whether a setting is off. Numbers are not: layer 0 is a layer.
 pub(crate) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -122,7 +122,7 @@ pub(crate) fn is_off(value: &Value) -> bool {
     }
 }
 
-/// Whether a value is this number.
+/// Whether a value equals this number.
 pub(crate) fn is_number(value: &Value, number: f64) -> bool {
     value.as_f64().is_some_and(|found| (found - number).abs() < f64::EPSILON)
 }

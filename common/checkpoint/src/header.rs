@@ -1,6 +1,6 @@
-//! The header of a safetensors file: eight bytes of length, then JSON that says where each tensor lies.
+//! The header of a safetensors file: eight bytes of length, then JSON with the position of each tensor.
 //!
-//! Everything is checked before anything is believed. Knows nothing of models and reads no tensor.
+//! Every value is checked before use. Independent of models; reads no tensor.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
@@ -9,30 +9,30 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-/// Longest header that is read, as in the reference implementation of the format.
+/// Maximum length of a header, as in the reference implementation of the format.
 const LONGEST: u64 = 100_000_000;
 
-/// The entry that is no tensor.
+/// The entry that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// What is wrong with a header.
+/// The errors of a header.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Shorter than the length field.
     #[error("the file has {0} bytes, expected at least the 8 of the header's length")]
     TooShort(usize),
-    /// The length field points out of the file.
+    /// The length field points outside the file.
     #[error("the header claims {claimed} bytes, expected at most {available}")]
     Length {
-        /// What the file says.
+        /// The claimed length.
         claimed: u64,
-        /// What could be there.
+        /// The available length.
         available: u64,
     },
-    /// Not the JSON of a header, an entry that is not one of a tensor, or a tensor that is there twice.
+    /// Invalid JSON, an entry that is not a tensor, or a repeated tensor.
     #[error("the header is malformed")]
     Json(#[source] serde_json::Error),
-    /// A type that no supported checkpoint holds.
+    /// The type is unsupported.
     #[error("tensor {tensor} has type {found}, expected F32, BF16 or F16")]
     Dtype {
         /// The tensor.
@@ -40,8 +40,8 @@ pub enum Error {
         /// Its type.
         found: String,
     },
-    /// Bytes and shape disagree.
-    #[error("tensor {tensor} of shape {shape:?} and type {dtype:?} lies in bytes {begin} to {end}")]
+    /// Size and shape disagree.
+    #[error("tensor {tensor} of shape {shape:?} and type {dtype:?} occupies bytes {begin} to {end}")]
     Size {
         /// The tensor.
         tensor: String,
@@ -55,23 +55,23 @@ pub enum Error {
         end: u64,
     },
     /// Tensors overlap or leave a gap.
-    #[error("tensor {tensor} begins at byte {begin}, expected {expected} where the one before it ends")]
+    #[error("tensor {tensor} begins at byte {begin}, expected {expected}, the end of the previous tensor")]
     Offset {
         /// The tensor.
         tensor: String,
         /// Its first byte.
         begin: u64,
-        /// The end of the tensor before it.
+        /// The end of the previous tensor.
         expected: u64,
     },
-    /// The tensors and the file end at different places.
+    /// The tensors and the file end at different positions.
     #[error(
         "the tensors end at byte {tensors}, the file's data at {file}: truncated, or not a safetensors file"
     )]
     End {
-        /// Where the last tensor ends.
+        /// End of the last tensor.
         tensors: u64,
-        /// Where the data end.
+        /// End of the data.
         file: u64,
     },
 }
@@ -97,7 +97,7 @@ impl Dtype {
         }
     }
 
-    /// As in the header.
+    /// The name in the header.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -115,7 +115,7 @@ impl Dtype {
     }
 }
 
-/// Where a tensor lies.
+/// Type, shape and position of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Type of its numbers.
@@ -126,7 +126,7 @@ pub struct Entry {
     pub range: (u64, u64),
 }
 
-/// An entry as the file says it.
+/// An unchecked entry of the file.
 #[derive(Deserialize)]
 struct Claim {
     dtype: String,
@@ -134,7 +134,7 @@ struct Claim {
     data_offsets: (u64, u64),
 }
 
-/// The entries as the file says them. Errors name the tensor.
+/// The unchecked entries of the file. Errors name the tensor.
 struct Claims(BTreeMap<String, Claim>);
 
 impl<'de> Deserialize<'de> for Claims {
@@ -159,7 +159,7 @@ impl<'de> Deserialize<'de> for Claims {
                         .next_value()
                         .map_err(|error| A::Error::custom(format_args!("tensor {tensor}: {error}")))?;
                     if claims.contains_key(&tensor) {
-                        return Err(A::Error::custom(format_args!("tensor {tensor} is there twice")));
+                        return Err(A::Error::custom(format_args!("tensor {tensor} is listed twice")));
                     }
                     claims.insert(tensor, claim);
                 }
@@ -171,7 +171,7 @@ impl<'de> Deserialize<'de> for Claims {
     }
 }
 
-/// Bytes of that many numbers, none where that overflows.
+/// Size of that many numbers in bytes; `None` on overflow.
 fn size(shape: &[u64], dtype: Dtype) -> Option<u64> {
     shape.iter().try_fold(dtype.bytes(), |size, dimension| size.checked_mul(*dimension))
 }
@@ -221,7 +221,7 @@ pub fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
     Ok(entries)
 }
 
-/// A tensor that is to be written.
+/// A tensor to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its name.
@@ -233,15 +233,15 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// Bytes of its numbers.
+    /// Size of its numbers in bytes.
     pub fn size(&self) -> u64 {
         self.shape.iter().product::<i64>() as u64 * self.dtype.bytes()
     }
 }
 
-/// The bytes before the data of a file that holds these tensors one after another.
+/// Returns the bytes before the data of a file with these tensors in order.
 pub fn format(tensors: &[&TensorInfo]) -> Vec<u8> {
-    // What Transformers writes, and insists on reading.
+    // Transformers writes this entry and requires it.
     let mut header = Map::from_iter([(METADATA.to_owned(), json!({ "format": "pt" }))]);
     let mut begin = 0;
     for tensor in tensors {

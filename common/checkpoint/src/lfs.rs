@@ -1,4 +1,4 @@
-//! Git LFS pointers: a few lines of text in place of a large file that was not downloaded.
+//! Git LFS pointers: short text files in place of large files that were not downloaded.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ const FIRST_LINE: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// A file that is a pointer.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path} is a Git LFS pointer and not the file itself, which was not downloaded: run `git lfs install` and `git lfs \
+    "{path} is a Git LFS pointer; the file itself was not downloaded: run `git lfs install` and `git lfs \
      pull` in its folder"
 )]
 pub struct Pointer {
@@ -16,7 +16,7 @@ pub struct Pointer {
     pub path: PathBuf,
 }
 
-/// Refuses the content of a file that is a pointer.
+/// Fails if the content is a pointer.
 pub fn refuse(content: &[u8], path: &Path) -> Result<(), Pointer> {
     if content.starts_with(FIRST_LINE) { Err(Pointer { path: path.to_owned() }) } else { Ok(()) }
 }

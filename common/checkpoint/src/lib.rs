@@ -1,8 +1,8 @@
-//! The files of Hugging Face models, without the tensors: what `config.json` says, which parameters follow from it, and
-//! how safetensors files, one or sharded, are checked, read and written.
+//! The files of Hugging Face models, without tensors: the content of `config.json`, the resulting parameters, and
+//! checking, reading and writing of safetensors files, single or sharded.
 //!
-//! Everything that comes from a file is checked before it is believed and before anything is allocated for it. Nothing
-//! here depends on libtorch, so that hostile files can be tried on it in great numbers.
+//! All content of files is checked before use and before any allocation. This crate does not depend on libtorch, so
+//! that hostile files can be tested in large numbers.
 
 pub mod adapter;
 pub mod config;
@@ -22,7 +22,7 @@ pub use header::{Dtype, TensorInfo};
 pub use read::{Checkpoint, TensorView};
 pub use write::{new_folder, replace, write, write_file};
 
-/// The weights where they are in one file.
+/// File name of weights in one file.
 pub const ONE_FILE: &str = "model.safetensors";
-/// Where each tensor is when they are in several files.
+/// File name of the index of sharded weights.
 pub const INDEX: &str = "model.safetensors.index.json";

@@ -1,22 +1,22 @@
-//! The names and shapes of a policy's parameters, in model order, exactly as Hugging Face checkpoints name them.
+//! The names and shapes of a policy's parameters, in model order, as in Hugging Face checkpoints.
 //!
-//! The one list that loading, saving and random weights share. Holds no tensors.
+//! Loading, saving and random weights share this list. Holds no tensors.
 
 use crate::config::Config;
 
-/// Name of the embedding, which is the head too where the two are tied.
+/// Name of the embedding, which is also the head if the two are tied.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Name of the last norm's weight.
 pub const FINAL_NORM: &str = "model.norm.weight";
-/// Name of the head where it is apart from the embedding.
+/// Name of an untied head.
 pub const HEAD: &str = "lm_head.weight";
 
-/// What a parameter holds in a model that is not trained.
+/// Initial value of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initial {
     /// Normal, with the configuration's `initializer_range`.
     Normal,
-    /// Uniform within ±1/√inputs, as PEFT starts an adapter's `lora_A`.
+    /// Uniform within ±1/√inputs, like PEFT's initial `lora_A`.
     Uniform,
     /// One.
     Ones,
@@ -31,16 +31,16 @@ pub struct Parameter {
     pub name: String,
     /// Its shape.
     pub shape: Vec<i64>,
-    /// What it holds before training.
+    /// Its value before training.
     pub initial: Initial,
 }
 
-/// The name before `.self_attn.q_proj.weight` and the like.
+/// The prefix of names such as `.self_attn.q_proj.weight`.
 pub fn block_prefix(layer: i64) -> String {
     format!("model.layers.{layer}")
 }
 
-/// All parameters of a policy of this shape, in model order.
+/// All parameters of a policy of this configuration, in model order.
 pub fn list(config: &Config) -> Vec<Parameter> {
     let mut list = List(Vec::new());
     let hidden = config.hidden_size;

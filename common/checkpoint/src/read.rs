@@ -1,4 +1,4 @@
-//! Reading weights, memory-mapped: all files are checked first, then tensor after tensor is looked at and let go.
+//! Reads memory-mapped weights: all files are checked first, then tensors are read and released one after another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -13,18 +13,18 @@ use crate::header::{self, Dtype, Entry, TensorInfo};
 use crate::parameters::{self, Parameter};
 use crate::{Error, INDEX, ONE_FILE, lfs, redundant};
 
-/// The files of a checkpoint whose tensors are all there and of the right shapes.
+/// The files of a checkpoint with all tensors in the expected shapes.
 #[derive(Debug)]
 pub struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
-    /// File and place of each tensor.
+    /// File and position of each tensor.
     entries: BTreeMap<String, (usize, Entry)>,
-    /// Those of tensors that follow from others.
+    /// The same for redundant tensors.
     redundant: BTreeMap<String, (usize, Entry)>,
 }
 
 impl Checkpoint {
-    /// Opens the weights of a model folder, which are to be those of a model with this configuration.
+    /// Opens the weights of a model folder for a model with this configuration.
     pub fn open(folder: &Path, config: &Config) -> Result<Self, Error> {
         let redundant = |tensor: &str| redundant::is_redundant(config, tensor);
         let checkpoint = Self::open_files(folder, files(folder)?, &parameters::list(config), redundant)?;
@@ -39,7 +39,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens the weights of a folder whose own configuration has to describe the same architecture as `config`.
+    /// Opens the weights of a folder whose own configuration must describe the same architecture as `config`.
     pub fn open_version(folder: &Path, config: &Config) -> Result<Self, Error> {
         if Config::load(folder)?.same_architecture(config) {
             Self::open(folder, config)
@@ -48,8 +48,8 @@ impl Checkpoint {
         }
     }
 
-    /// Opens files of one folder that together hold the tensors of the list, each once, and besides them only what
-    /// `redundant` names.
+    /// Opens files of one folder that together hold the tensors of the list, each once, and no others except those
+    /// that `redundant` names.
     pub fn open_files(
         folder: &Path,
         files: Vec<PathBuf>,
@@ -91,12 +91,12 @@ impl Checkpoint {
         }
     }
 
-    /// Type and shape of a tensor of the list that the checkpoint was opened with.
+    /// Returns type and shape of a tensor of the checkpoint's list.
     pub fn info(&self, name: &str) -> TensorInfo {
         info(name, &self.entries[name].1)
     }
 
-    /// A tensor of the list that the checkpoint was opened with. All its numbers are finite.
+    /// Returns a tensor of the checkpoint's list. All its numbers are finite.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
         self.view(name, &self.entries[name])
     }
@@ -118,8 +118,8 @@ fn info(name: &str, entry: &Entry) -> TensorInfo {
     TensorInfo { name: name.to_owned(), dtype: entry.dtype, shape }
 }
 
-/// A tensor as it lies in its file. Dropping the view gives the memory of its pages back, so that reading one tensor
-/// after another keeps no more than one of them resident.
+/// A tensor in its file. Dropping the view releases the memory of its pages, so that only one of several tensors read
+/// in order is resident.
 #[derive(Debug)]
 pub struct TensorView<'a> {
     info: TensorInfo,
@@ -146,21 +146,24 @@ impl TensorView<'_> {
 
 impl Drop for TensorView<'_> {
     fn drop(&mut self) {
-        #[allow(unsafe_code, reason = "the operating system keeps pages of a mapped file until it is told")]
-        // SAFETY: the mapping is shared and read-only, so that a page that is looked at again, here or by another view,
-        // is read from the file again and holds the same bytes.
+        #[allow(
+            unsafe_code,
+            reason = "the operating system retains pages of a mapped file until advised otherwise"
+        )]
+        // SAFETY: the mapping is shared and read-only, so that a released page that is accessed again, here or by
+        // another view, is read from the file again and holds the same bytes.
         let advised = unsafe {
             self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len())
         };
-        // Advice that is not taken costs memory and nothing else.
+        // Ignored advice only costs memory.
         let _ = advised;
     }
 }
 
-/// Whether none of the numbers is infinite or not a number, which are those whose exponent is all ones.
+/// Whether all numbers are finite. Infinity and NaN have an exponent of all ones.
 fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
     fn all<const N: usize>(bytes: &[u8], finite: impl Fn([u8; N]) -> bool) -> bool {
-        // No early end within a block, so that it becomes vector instructions.
+        // No early exit within a block, so that it compiles to vector instructions.
         let block = |block: &[u8]| block.as_chunks().0.iter().fold(true, |all, number| all & finite(*number));
         bytes.chunks(4096).all(block)
     }
@@ -171,7 +174,8 @@ fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
     }
 }
 
-/// The safetensors files of a model folder, in a fixed order. One file wins over an index, as in Transformers.
+/// The safetensors files of a model folder, in a fixed order. A single file takes precedence over an index, as in
+/// Transformers.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     #[derive(Deserialize)]
     struct Index {
@@ -199,9 +203,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     names.into_iter().map(place).collect()
 }
 
-/// The first file of the folder, by name, that looks like weights of another format, or like a shard without its index.
+/// Returns the first file of the folder, by name, that may be weights of another format, or a shard without its
+/// index.
 fn other_format(folder: &Path) -> Option<String> {
-    // Names of state that trainers save beside weights.
+    // Names of trainer state beside weights.
     const BESIDE: [&str; 4] = ["training_args", "optimizer", "scheduler", "rng_state"];
     const ENDINGS: [&str; 8] = ["bin", "ckpt", "gguf", "h5", "msgpack", "pt", "pth", "safetensors"];
     let names = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -214,8 +219,8 @@ fn other_format(folder: &Path) -> Option<String> {
 fn map(path: &Path) -> Result<Mmap, Error> {
     let file = File::open(path).map_err(Error::file("open", path))?;
     #[allow(unsafe_code, reason = "a mapped file is read without a second copy in memory")]
-    // SAFETY: nobody changes a published file in place: whoever writes one moves a finished file over it, which leaves
-    // this mapping as it is.
+    // SAFETY: published files are never changed in place: a writer renames a finished file over them, which leaves
+    // this mapping intact.
     let map = unsafe { Mmap::map(&file) };
     let map = map.map_err(Error::file("map", path))?;
     lfs::refuse(&map, path)?;

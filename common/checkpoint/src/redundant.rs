@@ -1,5 +1,4 @@
-//! Tensors that some checkpoints hold although they follow from others or from the configuration: compared, then left
-//! aside.
+//! Redundant tensors of some checkpoints, which follow from others or from the configuration: compared, then ignored.
 
 use half::{bf16, f16};
 
@@ -8,13 +7,13 @@ use crate::header::Dtype;
 use crate::parameters::{EMBEDDING, HEAD};
 use crate::{Error, TensorView};
 
-/// End of the names of stored frequencies of the rotary embedding.
+/// Suffix of the names of stored frequencies of the rotary embedding.
 const FREQUENCIES: &str = ".rotary_emb.inv_freq";
-/// Stored frequencies may have been rounded to bfloat16 or float16, where the smallest are multiples of 6e-8.
+/// Stored frequencies may have been rounded to bfloat16 or float16, in which the smallest are multiples of 6e-8.
 const RELATIVE: f32 = 0.01;
 const ABSOLUTE: f32 = 1e-7;
 
-const TIED: &str = "tie_word_embeddings is true, so that it has to equal model.embed_tokens.weight in type and values; \
+const TIED: &str = "tie_word_embeddings is true, so it must equal model.embed_tokens.weight in type and values; \
                     set tie_word_embeddings to false to use it, or remove the tensor";
 const ROTARY: &str =
     "expected the frequencies of rope_theta and the rotary scaling; correct these, or remove the tensor";
@@ -24,7 +23,8 @@ pub(crate) fn is_redundant(config: &Config, tensor: &str) -> bool {
     (config.tie_word_embeddings && tensor == HEAD) || tensor.ends_with(FREQUENCIES)
 }
 
-/// What a redundant tensor says that the configuration does not, if anything. `parameter` reads one of the model's own.
+/// Returns the contradiction between a redundant tensor and the configuration, if any. `parameter` reads one of the
+/// model's own.
 pub(crate) fn contradiction<'a>(
     config: &Config,
     tensor: &str,
@@ -49,7 +49,7 @@ pub(crate) fn contradiction<'a>(
                 .zip(&stored)
                 .all(|(frequency, stored)| (frequency - stored).abs() <= RELATIVE * frequency + ABSOLUTE)
     };
-    // Old versions of Transformers scaled positions and stored the frequencies as they were.
+    // Old versions of Transformers scaled positions and stored unscaled frequencies.
     let plain: Vec<f32> = periods.iter().map(|period| 1.0 / period).collect();
     Ok((!near(&config.rope.frequencies(&periods).0) && !near(&plain)).then_some(ROTARY))
 }

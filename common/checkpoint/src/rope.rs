@@ -1,4 +1,4 @@
-//! Parameters of the rotary position embedding and their scaling for long contexts, as `config.json` gives them.
+//! Parameters of the rotary position embedding and their scaling for long contexts, from `config.json`.
 //!
 //! Defaults follow Transformers' `modeling_rope_utils` (default, linear, llama3, yarn).
 
@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::FieldError;
 use crate::fields::{Fields, is_number, is_off};
 
-/// Base of the wavelengths where a file names none, as in Transformers.
+/// Default base of the wavelengths, as in Transformers.
 const DEFAULT_THETA: f64 = 10_000.0;
-/// The share of a head's dimensions that is rotated.
+/// Key of the fraction of a head's dimensions that is rotated.
 const PARTIAL: &str = "partial_rotary_factor";
-/// Keys of other kinds of scaling, or of other programs, which change nothing where they are 1.
+/// Keys of other scaling types or other programs, which change nothing if they are 1.
 const NEUTRAL_AT_ONE: [&str; 3] = ["factor", "attn_factor", "extrapolation_factor"];
 
 /// Parameters of the rotary embedding.
@@ -21,11 +21,11 @@ const NEUTRAL_AT_ONE: [&str; 3] = ["factor", "attn_factor", "extrapolation_facto
 pub struct Rope {
     /// Base of the geometric series of wavelengths.
     pub theta: f64,
-    /// How frequencies are changed for contexts longer than those trained on.
+    /// Scaling of the frequencies for contexts longer than those trained on.
     pub scaling: Option<Scaling>,
 }
 
-/// How frequencies are changed for longer contexts.
+/// Scaling of the frequencies for longer contexts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
     /// Positions divided by a factor.
@@ -33,7 +33,7 @@ pub enum Scaling {
         /// The divisor.
         factor: f64,
     },
-    /// Llama 3.1: long wavelengths are stretched, short ones kept, those between blended.
+    /// Llama 3.1: long wavelengths are stretched, short ones unchanged, those between blended.
     Llama3 {
         /// Stretch of the long wavelengths.
         factor: f64,
@@ -48,7 +48,7 @@ pub enum Scaling {
     Yarn {
         /// Stretch of the context.
         factor: f64,
-        /// Rotations over the original context above which a dimension is kept.
+        /// Rotations over the original context above which a dimension is unchanged.
         beta_fast: f64,
         /// Rotations below which it is fully interpolated.
         beta_slow: f64,
@@ -62,14 +62,14 @@ pub enum Scaling {
 }
 
 impl Rope {
-    /// Takes the keys of `config.json`: `rope_theta` and `rope_scaling`, or `rope_parameters` which holds both.
+    /// Reads the keys of `config.json`: `rope_theta` and `rope_scaling`, or `rope_parameters` with both.
     ///
-    /// A file may have both styles as long as they mean the same: Transformers 5 lets `rope_scaling` replace
-    /// `rope_parameters` whole, its `rope_theta` included, which nobody who adds a scaling to a file means.
+    /// A file may have both styles if they agree: Transformers 5 replaces all of `rope_parameters` by `rope_scaling`,
+    /// including its `rope_theta`, which is unintended when a scaling is added to a file.
     pub(crate) fn take(fields: &mut Fields, max_positions: i64) -> Result<Self, FieldError> {
         let theta = fields.optional("rope_theta")?;
         let original = fields.optional("original_max_position_embeddings")?;
-        // A model-wide share of each head that is rotated; each style may have one of its own.
+        // A model-wide fraction of each head that is rotated; each style may have its own.
         refuse_partial(fields.optional(PARTIAL)?)?;
         let mut read = |key| {
             let map: Option<Map<String, Value>> = fields.optional(key)?;
@@ -91,8 +91,8 @@ impl Rope {
         }
     }
 
-    /// One of the two styles. `theta` and `original` are those of the file's top level: the former gives way to the
-    /// map's own, the latter goes before it, as in Transformers.
+    /// Reads one of the two styles. `theta` and `original` are those of the file's top level: the map's own `theta`
+    /// takes precedence over the former, the latter takes precedence over the map's own, as in Transformers.
     fn from_map(
         section: &str,
         map: Map<String, Value>,
@@ -120,7 +120,8 @@ impl Rope {
         }
     }
 
-    /// Angular frequency of each pair of dimensions, radians a position, and the factor on cosines and sines.
+    /// Returns the angular frequency of each pair of dimensions, in radians per position, and the factor on cosines
+    /// and sines.
     /// `periods`: \[D / 2\], `theta^(2i / D)`.
     pub fn frequencies(&self, periods: &[f32]) -> (Vec<f32>, f64) {
         let inverse = periods.iter().map(|period| 1.0 / period);
@@ -202,7 +203,7 @@ impl Rope {
     }
 }
 
-/// Heads that are rotated in part are not computed here.
+/// Partially rotated heads are not supported.
 fn refuse_partial(factor: Option<f64>) -> Result<(), FieldError> {
     match factor {
         Some(factor) if (factor - 1.0).abs() >= f64::EPSILON => {
@@ -213,7 +214,7 @@ fn refuse_partial(factor: Option<f64>) -> Result<(), FieldError> {
 }
 
 impl Scaling {
-    /// Takes the keys of the scaling that `rope_type`, or `type` in older files, names.
+    /// Reads the keys of the scaling named by `rope_type`, or by `type` in older files.
     fn take(
         fields: &mut Fields,
         original_positions: i64,
@@ -264,7 +265,7 @@ impl Scaling {
         }
     }
 
-    /// As `rope_scaling` of a configuration that is written.
+    /// The `rope_scaling` of a written configuration.
     pub(crate) fn to_json(&self) -> Value {
         let kind = self.kind();
         match *self {
@@ -285,7 +286,7 @@ impl Scaling {
                     "attention_factor": attention_factor,
                     "original_max_position_embeddings": original_positions,
                 });
-                // The default stays unsaid, for readers that do not know the key.
+                // The default is omitted, for readers that do not know the key.
                 if !truncate {
                     json["truncate"] = false.into();
                 }

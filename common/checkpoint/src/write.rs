@@ -1,4 +1,4 @@
-//! Writing weights: the same bytes for the same weights, each file whole or not at all.
+//! Writes weights: deterministic bytes, each file atomically.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,12 +9,12 @@ use serde_json::{Map, json};
 use crate::header::{self, TensorInfo};
 use crate::{Error, INDEX, ONE_FILE};
 
-/// Writes weights into a folder: `model.safetensors`, or where they are more than `shard_bytes`, shards of at most that
-/// size (a larger tensor has a shard of its own) and their index.
+/// Writes weights into a folder: `model.safetensors`, or, if they exceed `shard_bytes`, shards of at most that size
+/// (a larger tensor gets its own shard) and their index.
 ///
-/// `bytes` gives the numbers of a tensor, little-endian; it is asked for one at a time, in an order of the writer's.
-/// One file replaces the weights that the folder held before; several cannot do so at once, and are refused there:
-/// [`new_folder`] is the place for them.
+/// `bytes` returns the numbers of a tensor, little-endian; it is called for one tensor at a time, in an order chosen
+/// by the writer. A single file atomically replaces the folder's previous weights; shards cannot, and are refused
+/// there: use [`new_folder`].
 pub fn write<E: From<Error>>(
     folder: &Path,
     tensors: &[TensorInfo],
@@ -40,7 +40,8 @@ pub fn write<E: From<Error>>(
     Ok(replace(&folder.join(INDEX), format!("{index:#}\n").as_bytes())?)
 }
 
-/// Writes one safetensors file. `bytes` gives the numbers of a tensor, little-endian, and is asked for one at a time.
+/// Writes one safetensors file. `bytes` returns the numbers of a tensor, little-endian, and is called for one tensor
+/// at a time.
 pub fn write_file<E: From<Error>>(
     path: &Path,
     tensors: &[TensorInfo],
@@ -59,7 +60,7 @@ pub fn write_file<E: From<Error>>(
     })
 }
 
-/// Consecutive tensors that share a file; at least one file.
+/// Splits consecutive tensors into files; at least one file.
 fn shards(tensors: &[TensorInfo], shard_bytes: u64) -> Vec<&[TensorInfo]> {
     let (mut shards, mut begin, mut size) = (Vec::new(), 0, 0);
     for (index, tensor) in tensors.iter().enumerate() {
@@ -73,7 +74,7 @@ fn shards(tensors: &[TensorInfo], shard_bytes: u64) -> Vec<&[TensorInfo]> {
     shards
 }
 
-/// Puts a new file at `path`, whole and safe on disk, or leaves what was there.
+/// Writes a file to `path` atomically and durably; on failure the previous file is unchanged.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     replace_with(path, |file| file.write_all(contents).map_err(Error::file("write", path)))
 }
@@ -93,18 +94,18 @@ fn replace_with<E: From<Error>>(
         Ok(())
     };
     create().inspect_err(|_| {
-        // The disk may be full: make room for others. The first error is the one to report.
+        // The disk may be full: release space for others. The first error is reported.
         let _ = fs::remove_file(&temporary);
     })
 }
 
-/// Makes a folder with all that `fill` puts into it, whole and safe on disk, or not at all. The path may name an empty
-/// folder, but none that holds anything. What an interrupted attempt left is removed by the next.
+/// Creates a folder with the content written by `fill`, atomically and durably. The path must not exist or be an
+/// empty folder. The next attempt removes the rest of an interrupted one.
 pub fn new_folder<E: From<Error>>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     let temporary = beside(path, ".part");
     let remove = || if temporary.exists() { fs::remove_dir_all(&temporary) } else { Ok(()) };
     let failed = || Error::file("write", path);
-    // Renaming finds it out again, but after the work.
+    // Renaming would detect it as well, but after the work.
     if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(failed()(std::io::ErrorKind::DirectoryNotEmpty.into()).into());
     }
@@ -135,7 +136,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Waits until a file or a folder's list of files is on disk.
+/// Syncs a file or a folder's list of files to disk.
 fn sync(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::file("write", path))
 }

@@ -1,4 +1,4 @@
-//! Adapters in PEFT's files: what is read, what is written, and what is refused.
+//! Adapters in PEFT's files: reading, writing, and refused variants.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod tiny;
@@ -10,7 +10,7 @@ use podium_checkpoint::adapter::{self, AdapterConfig, Module, Targets};
 use podium_checkpoint::{Dtype, Error, FieldError, TensorInfo, config};
 use serde_json::{Value, json};
 
-/// As PEFT 0.21 writes it.
+/// As written by PEFT 0.21.
 fn peft() -> Value {
     json!({
         "alora_invocation_tokens": null,
@@ -89,7 +89,7 @@ fn a_file_of_peft_is_read() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_configurations_are_read_back() {
     for targets in [Targets::all_linear(), Targets::Pattern(r".*\.layers\.1\..*_proj".to_owned())] {
         for alpha in [6.0, 0.3] {
             let written = AdapterConfig {
@@ -166,7 +166,7 @@ fn variants_are_refused_by_name() {
 }
 
 #[test]
-fn numbers_that_make_no_sense_are_refused_by_name() {
+fn invalid_numbers_are_refused_by_name() {
     for (key, value) in [
         ("r", json!(0)),
         ("r", json!(-1)),
@@ -220,7 +220,7 @@ fn targets_name_modules_as_in_peft() {
     assert_eq!(names(Targets::names([whole, "up_proj"])).unwrap().len(), 2, "a module may be named twice");
     assert!(names(Targets::names(["proj"])).is_err(), "parts between dots count, not endings");
 
-    // As Unsloth writes them.
+    // As written by Unsloth.
     let pattern = r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|down_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.mlp\.(?:(?:up_proj)))";
     assert_eq!(names(Targets::Pattern(pattern.to_owned())).unwrap().len(), 6);
     assert!(names(Targets::Pattern("q_proj".to_owned())).is_err(), "a pattern is for whole names");

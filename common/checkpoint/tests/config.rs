@@ -1,4 +1,4 @@
-//! `config.json` of released models in both styles, and what is refused.
+//! `config.json` of released models in both styles, and refused settings.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -56,7 +56,7 @@ fn parse(config: &Value) -> Result<Config, Error> {
 }
 
 #[test]
-fn both_styles_of_file_say_the_same() {
+fn both_styles_of_file_are_equivalent() {
     let old = parse(&qwen3()).unwrap();
     assert_eq!(old.family, Family::Qwen3);
     assert_eq!((old.head_dim, old.queries_per_key(), old.vocab_size), (128, 2, 151_936));
@@ -74,7 +74,7 @@ fn both_styles_of_file_say_the_same() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_configurations_are_read_back() {
     let llama3 = json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
@@ -119,7 +119,7 @@ fn families_have_their_defaults() {
 }
 
 #[test]
-fn what_would_be_computed_wrongly_is_refused_by_name() {
+fn unsupported_settings_are_refused_by_name() {
     for (changes, name) in [
         (json!({ "model_type": "qwen3_moe" }), "model_type"),
         (json!({ "model_type": null }), "model_type"),
@@ -164,7 +164,7 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
 }
 
 #[test]
-fn a_sliding_window_that_no_layer_has_is_no_obstacle() {
+fn an_unused_sliding_window_is_accepted() {
     for changes in [
         json!({ "sliding_window": 4096 }),
         json!({ "use_sliding_window": true, "sliding_window": 4096, "max_window_layers": 28 }),
@@ -175,7 +175,7 @@ fn a_sliding_window_that_no_layer_has_is_no_obstacle() {
 }
 
 #[test]
-fn the_largest_model_that_is_accepted_has_sizes_that_do_not_overflow() {
+fn sizes_of_the_largest_accepted_model_do_not_overflow() {
     let largest = json!({
         "vocab_size": 1 << 22, "hidden_size": 1 << 22, "intermediate_size": 1 << 22, "num_hidden_layers": 1 << 10,
         "num_attention_heads": 1 << 12, "num_key_value_heads": 1 << 12, "head_dim": 1 << 10,
@@ -190,7 +190,7 @@ fn the_largest_model_that_is_accepted_has_sizes_that_do_not_overflow() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_refused_by_name() {
+fn invalid_values_are_refused_by_name() {
     for (changes, name) in [
         (json!({ "hidden_size": 0 }), "hidden_size"),
         (json!({ "vocab_size": 1_u64 << 60 }), "vocab_size"),
@@ -251,9 +251,9 @@ fn yarn(more: Value) -> Value {
 }
 
 #[test]
-fn both_styles_in_one_file_have_to_agree() {
+fn both_styles_in_one_file_must_agree() {
     let parameters = json!({ "rope_type": "default", "rope_theta": 1e6 });
-    // What a reader of a model card adds to a file of Transformers 5, which would then forget rope_theta.
+    // A typical user edit of a file of Transformers 5, which would then lose rope_theta.
     let added = json!({ "rope_theta": null, "rope_parameters": parameters, "rope_scaling": yarn(json!({})) });
     match parse(&with(qwen3(), added)) {
         Err(Error::Field { source: FieldError::Invalid { what, expected, .. }, .. }) => {
@@ -289,7 +289,7 @@ fn every_key_of_a_scaling_is_read() {
     assert_eq!(original(json!({ "rope_scaling": yarn(json!({})) })), 8192);
     let float = json!({ "original_max_position_embeddings": 8192.0 });
     assert_eq!(original(json!({ "rope_scaling": yarn(float) })), 8192);
-    // That of the top level goes first, as in Transformers.
+    // The top-level value takes precedence, as in Transformers.
     let top = json!({ "rope_scaling": yarn(json!({})), "original_max_position_embeddings": 4096 });
     assert_eq!(original(top), 4096);
     let top_alone = json!({
@@ -312,7 +312,7 @@ fn whole_floats_are_whole_numbers() {
 }
 
 #[test]
-fn keys_that_are_neutral_are_written_back() {
+fn neutral_keys_are_written_back() {
     let neutral = json!({
         "attention_dropout": 0.0, "logit_scale": 1.0, "no_rope_layers": [1, 1], "per_layer_config": {},
         "use_qk_norm": true, "hidden_act": "swish", "pretraining_tp": 2, "quantization_config": {},
@@ -329,7 +329,7 @@ fn keys_that_are_neutral_are_written_back() {
 }
 
 #[test]
-fn a_pointer_of_git_lfs_is_named() {
+fn a_git_lfs_pointer_is_refused_by_name() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1342\n";
     let error = Config::parse(pointer, Path::new("models/x/config.json")).unwrap_err().to_string();
     assert!(

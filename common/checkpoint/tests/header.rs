@@ -1,4 +1,4 @@
-//! Headers of safetensors files: what is written is read back, and what cannot be believed is refused by tensor.
+//! Headers of safetensors files: written headers are read back, and invalid ones are refused with the tensor's name.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::error::Error as _;
@@ -8,7 +8,7 @@ use podium_checkpoint::{Dtype, TensorInfo};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// A file of this header and that many bytes of data.
+/// A file with this header and `data` bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
@@ -16,7 +16,7 @@ fn file(header: &str, data: usize) -> Vec<u8> {
     file
 }
 
-/// What is wrong with a file of these entries and 32 bytes of data.
+/// The error of a file with these entries and 32 bytes of data.
 fn error(entries: &Value) -> Error {
     header::parse(&file(&entries.to_string(), 32)).unwrap_err()
 }
@@ -26,7 +26,7 @@ fn floats(shape: &[u64], offsets: [u64; 2]) -> Value {
 }
 
 #[test]
-fn tensors_lie_in_any_order_and_next_to_each_other() {
+fn tensors_are_adjacent_in_any_order() {
     let entries = json!({
         "__metadata__": { "format": "pt" },
         "late": floats(&[3, 2], [8, 32]),
@@ -54,7 +54,7 @@ fn absurd_lengths_are_refused() {
 }
 
 #[test]
-fn data_that_no_tensor_or_two_tensors_claim_are_refused() {
+fn gaps_and_overlaps_are_refused() {
     let overlap = error(&json!({ "a": floats(&[4], [0, 16]), "b": floats(&[6], [8, 32]) }));
     assert!(
         matches!(&overlap, Error::Offset { tensor, begin: 8, expected: 16 } if tensor == "b"),
@@ -85,7 +85,7 @@ fn bytes_that_differ_from_shape_and_type_are_refused() {
         assert!(matches!(&error, Error::Size { tensor, .. } if tensor == "a.weight"), "{error}");
     }
     let text = error(&json!({ "a.weight": floats(&[2, 2], [0, 32]) })).to_string();
-    assert_eq!(text, "tensor a.weight of shape [2, 2] and type F32 lies in bytes 0 to 32");
+    assert_eq!(text, "tensor a.weight of shape [2, 2] and type F32 occupies bytes 0 to 32");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn tensors() -> impl Strategy<Value = Vec<TensorInfo>> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(tensors in tensors()) {
+    fn written_headers_are_read_back(tensors in tensors()) {
         let mut file = header::format(&tensors.iter().collect::<Vec<_>>());
         prop_assert_eq!(file.len() % 8, 0);
         let mut place = file.len() as u64;

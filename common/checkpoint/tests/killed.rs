@@ -1,4 +1,4 @@
-//! Whoever writes weights may be killed at any time: what was there before stays whole.
+//! A process that writes weights may be killed at any time: the previous weights stay intact.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod tiny;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use podium_checkpoint::{Checkpoint, Config, Dtype, Error, TensorInfo, new_folder, parameters, write};
 
-/// Says to `writer_process` that it is one, and where to write.
+/// Environment variable that turns `writer_process` into the writer, with its folder.
 const FOLDER: &str = "PODIUM_TEST_WEIGHTS_FOLDER";
 const ROUNDS: u64 = 10;
 
@@ -28,7 +28,7 @@ fn infos(config: &Config) -> Vec<TensorInfo> {
     parameters::list(config).into_iter().map(info).collect()
 }
 
-/// The version that the weights of the folder are of, all of them.
+/// The version of the folder's weights, which must all be the same.
 fn version(folder: &Path) -> u8 {
     let config = config();
     let checkpoint = Checkpoint::open(folder, &config).unwrap();
@@ -58,7 +58,7 @@ fn writer_process() {
 }
 
 #[test]
-fn a_writer_killed_at_any_moment_leaves_whole_weights() {
+fn a_writer_killed_at_any_time_leaves_complete_weights() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("replaced")).unwrap();
     for round in 0..ROUNDS {
@@ -75,7 +75,7 @@ fn a_writer_killed_at_any_moment_leaves_whole_weights() {
                 return Instant::now();
             }
         };
-        // A moment of its own in each round, within a write that takes about as long as the one before.
+        // A different time in each round, within a write that takes about as long as the previous one.
         let (begin, end) = (next(), next());
         let moment = (end - begin).mul_f64((round as f64 + 0.5) / ROUNDS as f64);
         std::thread::sleep(moment.min(Duration::from_secs(1)));

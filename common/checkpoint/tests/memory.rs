@@ -1,5 +1,5 @@
-//! Reading a checkpoint keeps no more than one of its tensors in memory. In a file of its own: what other tests map
-//! counts too.
+//! Reading a checkpoint retains at most one of its tensors in memory. In a separate file, since mappings of other
+//! tests would count.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_os = "linux")]
 
@@ -12,7 +12,7 @@ const TENSORS: usize = 16;
 /// Four MiB.
 const SHAPE: [i64; 2] = [1024, 1024];
 
-/// Memory of this process that files are mapped to, in bytes.
+/// Memory of this process for mapped files, in bytes.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
@@ -20,7 +20,7 @@ fn resident() -> u64 {
 }
 
 #[test]
-fn a_tensor_that_was_looked_at_is_given_back() {
+fn the_memory_of_a_read_tensor_is_released() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     let list: Vec<_> = (0..TENSORS)
@@ -41,14 +41,14 @@ fn a_tensor_that_was_looked_at_is_given_back() {
     let mut most = 0;
     for info in &infos {
         let tensor = checkpoint.tensor(&info.name).unwrap();
-        assert!(resident() >= before + info.size(), "the tensor is mapped and was looked at");
+        assert!(resident() >= before + info.size(), "the tensor is mapped and was read");
         most = most.max(resident() - before);
         assert_eq!(tensor.bytes()[0], 1);
     }
     let (tensor, grown) = (infos[0].size(), resident().saturating_sub(before));
     assert!(most < 2 * tensor, "{most} bytes at once, for tensors of {tensor}");
-    assert!(grown < tensor, "{grown} bytes are kept");
+    assert!(grown < tensor, "{grown} bytes are retained");
 
-    // Pages that were given back are read from the file again.
+    // Released pages are read from the file again.
     assert!(checkpoint.tensor("3").unwrap().bytes().iter().all(|byte| *byte == 1));
 }

@@ -1,4 +1,4 @@
-//! Weights of model folders: one file or several, and what does not fit the configuration.
+//! Weights of model folders: one file or several, and mismatches with the configuration.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod tiny;
@@ -18,8 +18,8 @@ fn infos(config: &Config, dtype: Dtype) -> Vec<TensorInfo> {
     parameters::list(config).into_iter().map(info).collect()
 }
 
-/// Finite numbers that differ from tensor to tensor.
-#[allow(clippy::unnecessary_wraps, reason = "the form that writers ask for")]
+/// Finite numbers that differ between tensors.
+#[allow(clippy::unnecessary_wraps, reason = "the signature that writers require")]
 fn numbers(info: &TensorInfo) -> Result<Vec<u8>, Error> {
     let seed = info.name.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     Ok((0..info.size()).map(|index| (index as u8).wrapping_add(seed) & 0x37).collect())
@@ -40,7 +40,7 @@ fn assert_whole(folder: &Path, config: &Config, dtype: Dtype) {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_weights_are_read_back() {
     for family in ["qwen3", "qwen2", "llama"] {
         for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {
             let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config(family, &[]));
@@ -79,7 +79,7 @@ fn shards_are_filled_up_to_their_size() {
 }
 
 #[test]
-fn one_file_wins_over_an_index() {
+fn a_single_file_takes_precedence_over_an_index() {
     let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     fs::write(folder.path().join(INDEX), "no index").unwrap();
     assert!(matches!(Checkpoint::open(folder.path(), &config), Err(Error::Index { .. })));
@@ -121,7 +121,7 @@ fn a_tensor_in_two_files_is_refused() {
     assert!(path.ends_with("b.safetensors") && tensor == NORM);
 }
 
-/// Saves a model with further tensors, whose content `extra` gives.
+/// Saves a model with additional tensors, whose content `extra` defines.
 fn saved_with(folder: &Path, config: &Config, extra: &[(&str, Dtype, &[i64], Vec<u8>)]) {
     let mut tensors = infos(config, Dtype::F32);
     for (name, dtype, shape, _) in extra {
@@ -147,7 +147,7 @@ fn frequencies(theta: f64, factor: f64) -> Vec<u8> {
 }
 
 #[test]
-fn tensors_that_follow_from_others_are_left_aside() {
+fn redundant_tensors_are_ignored() {
     let linear = json!({ "type": "linear", "factor": 4.0 });
     let plain = tiny::config("qwen3", &[]);
     let scaled = tiny::config("llama", &[("rope_scaling", linear), ("rope_theta", 5e5.into())]);
@@ -198,7 +198,7 @@ fn tensors_that_contradict_the_configuration_are_refused() {
 }
 
 #[test]
-fn a_tensor_that_follows_from_others_is_there_once() {
+fn a_redundant_tensor_must_be_unique() {
     let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     saved_with(folder.path(), &config, &[(parameters::HEAD, Dtype::F32, &[37, 24], embedding(&config))]);
     let head = TensorInfo { name: parameters::HEAD.to_owned(), dtype: Dtype::F32, shape: vec![37, 24] };
@@ -212,12 +212,12 @@ fn a_tensor_that_follows_from_others_is_there_once() {
 }
 
 #[test]
-fn weights_in_other_formats_are_named() {
+fn weights_in_other_formats_are_refused_by_name() {
     let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     let open = || Checkpoint::open(folder.path(), &config).unwrap_err();
     fs::write(folder.path().join("training_args.bin"), "").unwrap();
     fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
-    assert!(matches!(open(), Error::File { action: "open", .. }), "nothing there is weights");
+    assert!(matches!(open(), Error::File { action: "open", .. }), "no file contains weights");
     for name in
         ["pytorch_model.bin", "consolidated.00.pth", "Model-Q4.GGUF", "model-00001-of-00002.safetensors"]
     {
@@ -232,7 +232,7 @@ fn weights_in_other_formats_are_named() {
 }
 
 #[test]
-fn pointers_of_git_lfs_are_named() {
+fn git_lfs_pointers_are_refused_by_name() {
     let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 988097824\n";
     for name in [INDEX, ONE_FILE] {
@@ -293,7 +293,7 @@ fn damaged_files_are_refused_by_name() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_refused_by_tensor() {
+fn non_finite_weights_are_refused_by_tensor() {
     let config = tiny::config("llama", &[]);
     let f32s = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0x7f80_0001)];
     let culprits = f32s.map(|number| (Dtype::F32, number.to_le_bytes().to_vec())).into_iter();
@@ -334,7 +334,7 @@ fn the_largest_numbers_are_finite() {
 }
 
 #[test]
-fn a_failed_write_leaves_what_was_there() {
+fn a_failed_write_preserves_the_previous_weights() {
     let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     saved(folder.path(), &config);
     let fails = |info: &TensorInfo| {
@@ -346,19 +346,19 @@ fn a_failed_write_leaves_what_was_there() {
     let error = write(folder.path(), &infos(&config, Dtype::F32), u64::MAX, fails).unwrap_err();
     assert!(matches!(error, Error::NotFinite { tensor, .. } if tensor == NORM));
     assert_whole(folder.path(), &config, Dtype::F32);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file remains");
 
     let out = folder.path().join("merged");
     let error = new_folder(&out, |out| write(out, &infos(&config, Dtype::F32), 1, fails)).unwrap_err();
     assert!(matches!(error, Error::NotFinite { .. }));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no part of a folder is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial folder remains");
 }
 
 #[test]
-fn a_new_folder_takes_the_place_of_none_or_of_an_empty_one() {
+fn a_new_folder_replaces_a_missing_or_empty_one() {
     let (parent, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     let out = parent.path().join("merged");
-    // What a killed process leaves.
+    // Left by a killed process.
     fs::create_dir(parent.path().join(".merged.part")).unwrap();
     fs::write(parent.path().join(".merged.part/stale"), "").unwrap();
     let fill = |folder: &Path| {

@@ -10,25 +10,25 @@ use crate::config::Error;
 use crate::fields::{Fields, is_off};
 use crate::{FieldError, lfs};
 
-/// What an adapter is, apart from its weights.
+/// Configuration of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     /// Inner dimension of the update B·A.
     pub rank: i64,
     /// Strength of the update; see [`Self::scale`].
     pub alpha: f64,
-    /// Share of a module's inputs that training leaves out of the update.
+    /// Fraction of a module's inputs that training drops from the update.
     pub dropout: f64,
     /// Rank-stabilised scaling (Kalajdzievski 2023, arXiv:2312.03732).
     pub rslora: bool,
     /// The linear layers that it changes.
     pub targets: Targets,
-    /// Name or folder of the model that it was trained on, which nothing depends on.
+    /// Name or folder of the base model, for information only.
     pub base_model: Option<String>,
 }
 
-/// Keys that change nothing about what the weights mean: notes, and settings of what is refused elsewhere. All others
-/// that are not read have to be switched off.
+/// Keys that do not change the meaning of the weights: notes, and settings of variants that are refused elsewhere.
+/// All other unread keys must be off.
 const HARMLESS: [&str; 14] = [
     "peft_type",
     "auto_mapping",
@@ -46,10 +46,10 @@ const HARMLESS: [&str; 14] = [
     "qalora_group_size",
 ];
 
-/// Starting points that leave the base weights as they are. The others subtract something from them.
+/// Initialisations that leave the base weights unchanged. The others subtract from them.
 const HARMLESS_STARTS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
-/// More is no longer an update of low rank.
+/// Larger values are no longer low-rank updates.
 const LARGEST_RANK: i64 = 1 << 16;
 
 impl AdapterConfig {
@@ -60,7 +60,7 @@ impl AdapterConfig {
         Self::parse(&text, &path)
     }
 
-    /// Reads the text of an `adapter_config.json`; `path` is what errors call it.
+    /// Parses the text of an `adapter_config.json`; errors name `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         lfs::refuse(text.as_bytes(), path)?;
         let object =
@@ -68,10 +68,10 @@ impl AdapterConfig {
         Self::from_object(object).map_err(|source| Error::Field { path: path.to_owned(), source })
     }
 
-    /// Keys without a value mean what PEFT means then.
+    /// Missing keys have PEFT's defaults.
     fn from_object(object: Map<String, Value>) -> Result<Self, FieldError> {
         let mut fields = Fields::new(object);
-        // The kind first: another one may lack any of the keys.
+        // The type first: another type may lack any of the keys.
         let peft_type = fields.get("peft_type").unwrap_or(&Value::Null);
         if peft_type != "LORA" {
             return Err(FieldError::unsupported("peft_type", peft_type, "LORA"));
@@ -112,12 +112,12 @@ impl AdapterConfig {
         Ok(config)
     }
 
-    /// Checks that the numbers are usable.
+    /// Checks the ranges of the numbers.
     pub fn check(&self) -> Result<(), FieldError> {
         if !(1..=LARGEST_RANK).contains(&self.rank) {
             return Err(FieldError::invalid("r", self.rank, &format!("between 1 and {LARGEST_RANK}")));
         }
-        // A tiny number over a large rank is zero.
+        // A tiny number divided by a large rank is zero.
         if !(self.scale() > 0.0 && self.alpha.is_finite()) {
             return Err(FieldError::invalid("lora_alpha", self.alpha, "a positive number"));
         }
@@ -130,13 +130,13 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// The factor on B·A.
+    /// Returns the factor on B·A.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    /// The text of `adapter_config.json`, the same bytes each time.
+    /// Returns the text of `adapter_config.json`, deterministically.
     pub fn to_json(&self) -> String {
         // PEFT declares an integer.
         let alpha = if self.alpha.fract() == 0.0 && self.alpha < 1e15 {

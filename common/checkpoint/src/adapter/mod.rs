@@ -15,11 +15,11 @@ use crate::config::Config;
 use crate::parameters::{Initial, Parameter};
 use crate::{Checkpoint, Error, FieldError, TensorInfo, config as model_config, replace, write_file};
 
-/// What the adapter is.
+/// File name of an adapter's configuration.
 pub const CONFIG: &str = "adapter_config.json";
-/// Its weights.
+/// File name of an adapter's weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// Its weights as old versions of PEFT wrote them.
+/// File name of the weights in old versions of PEFT.
 const PICKLE: &str = "adapter_model.bin";
 
 /// Name of `lora_A` of a module, \[rank, inputs\].
@@ -64,7 +64,7 @@ pub fn open(folder: &Path, config: &Config, adapter: &AdapterConfig) -> Result<C
     Checkpoint::open_files(folder, vec![weights], &list, |_| false)
 }
 
-/// Writes an adapter into a folder that is there: its configuration and, last, its weights, as [`write_file`] does.
+/// Writes an adapter into an existing folder: its configuration and, last, its weights, like [`write_file`].
 pub fn write<E: From<Error>>(
     folder: &Path,
     adapter: &AdapterConfig,

@@ -1,4 +1,4 @@
-//! Which linear layers an adapter changes.
+//! The linear layers that an adapter changes.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ use crate::parameters::{self, EMBEDDING, HEAD, Parameter};
 /// The linear layers of a block, by the last part of their names.
 pub const LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-/// PEFT's word for all of them.
+/// PEFT's keyword for all of them.
 const ALL_LINEAR: &str = "all-linear";
 
-/// What PEFT may name and the model code does not adapt.
+/// Modules that PEFT may name and the model code does not adapt.
 const FIXED: [&str; 2] = [EMBEDDING, HEAD];
 
-/// Longest program of a pattern, in bytes: far more than any list of names needs.
+/// Maximum size of a compiled pattern, in bytes: far more than any list of names needs.
 const LONGEST_PATTERN: usize = 1 << 20;
 
 /// PEFT's `target_modules`.
@@ -45,7 +45,7 @@ impl Field for Targets {
 }
 
 impl Targets {
-    /// All linear layers but the head.
+    /// All linear layers except the head.
     pub fn all_linear() -> Self {
         Self::names(LINEAR)
     }
@@ -59,7 +59,7 @@ impl Targets {
         Self::Names(names)
     }
 
-    /// PEFT reads one word as all linear layers instead of as a pattern.
+    /// PEFT treats the keyword as all linear layers, not as a pattern.
     pub(super) fn resolved(self) -> Self {
         match self {
             Self::Pattern(word) if word.eq_ignore_ascii_case(ALL_LINEAR) => Self::all_linear(),
@@ -73,14 +73,14 @@ impl Targets {
 pub struct Module {
     /// Its name, such as `model.layers.0.self_attn.q_proj`.
     pub name: String,
-    /// Width of what goes in.
+    /// Width of its input.
     pub inputs: i64,
-    /// Width of what comes out.
+    /// Width of its output.
     pub outputs: i64,
 }
 
 impl AdapterConfig {
-    /// The linear layers that the adapter changes in a model of this shape, in model order.
+    /// Returns the linear layers that the adapter changes in a model of this configuration, in model order.
     pub fn modules(&self, config: &Config) -> Result<Vec<Module>, FieldError> {
         let matcher = Matcher::new(&self.targets)?;
         for fixed in FIXED.iter().filter_map(|parameter| parameter.strip_suffix(".weight")) {
@@ -107,7 +107,7 @@ impl AdapterConfig {
     }
 }
 
-/// [`Targets`] ready for use.
+/// Compiled [`Targets`].
 enum Matcher<'a> {
     Pattern(&'a str, Regex),
     Names(&'a BTreeSet<String>),
@@ -119,7 +119,7 @@ impl<'a> Matcher<'a> {
             Targets::Names(names) => Ok(Self::Names(names)),
             Targets::Pattern(pattern) => {
                 let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(LONGEST_PATTERN).build();
-                // By itself first: `a)|(b` is no pattern, but would be one between parentheses.
+                // First on its own: `a)|(b` is an invalid pattern, but would be valid between parentheses.
                 let compiled = compile(pattern).and_then(|_| compile(&format!(r"\A(?:{pattern})\z")));
                 let compiled = compiled.map_err(|_| {
                     FieldError::unsupported(
@@ -140,7 +140,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// The targets that mean this module.
+    /// Returns the targets that match this module.
     fn matches(&self, module: &str) -> Vec<&'a str> {
         match self {
             Self::Pattern(pattern, compiled) => {

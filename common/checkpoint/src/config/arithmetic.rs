@@ -1,7 +1,7 @@
-//! Keys of `config.json` that would change what a model computes and that the model code does not follow.
+//! Keys of `config.json` that would change the computation of a model and that the model code does not support.
 //!
-//! Each is equal to its default, off, or refused by name. Keys that no one of the three architectures reads in
-//! Transformers and that change nothing elsewhere are not checked here: they are written back unchanged.
+//! Each must have its default, be off, or is refused by name. Keys that none of the three architectures reads in
+//! Transformers and that are harmless elsewhere are not checked here: they are written back unchanged.
 
 use serde_json::Value;
 
@@ -12,30 +12,30 @@ use crate::fields::{Fields, is_number, is_off};
 /// Names of the activation `x · sigmoid(x)`.
 const SILU: [&str; 2] = ["silu", "swish"];
 
-/// Where a sliding window begins in a file that does not say so, as in Transformers.
+/// The default first layer of a sliding window, as in Transformers.
 const DEFAULT_MAX_WINDOW_LAYERS: i64 = 28;
 
-/// When a key that the model code does not read changes nothing, besides where it is off.
+/// Values of an unread key that change nothing, besides being off.
 enum Neutral {
-    /// Never.
+    /// No other value.
     Off,
-    /// Where it is this number.
+    /// This number.
     Number(f64),
-    /// Where it is a list of ones.
+    /// A list of ones.
     Ones,
 }
 
-/// Keys that change the arithmetic of one of the three architectures in Transformers, or in models that are made of one,
-/// with what is supported.
+/// Keys that change the arithmetic of one of the three architectures in Transformers, or of models derived from one,
+/// with the supported values.
 const UNREAD: [(&str, Neutral, &str); 20] = [
     ("quantization_config", Neutral::Off, "float32, bfloat16 and float16 weights"),
-    // Of single layers: other numbers of heads, other windows.
+    // For single layers: other numbers of heads, other windows.
     ("per_layer_config", Neutral::Off, "one shape for all layers"),
     // The name of another file of weights.
     ("transformers_weights", Neutral::Off, "model.safetensors or its index"),
     ("attention_chunk_size", Neutral::Off, "full attention"),
     ("attn_temperature_tuning", Neutral::Off, "off"),
-    // In training alone, but training is what the model is loaded for.
+    // Affects training only, but the model is loaded for training.
     ("attention_dropout", Neutral::Number(0.0), "0; set it to 0 to train without dropout in the attention"),
     ("hidden_dropout", Neutral::Number(0.0), "0"),
     ("resid_pdrop", Neutral::Number(0.0), "0"),
@@ -64,7 +64,7 @@ impl Neutral {
     }
 }
 
-/// Refuses what the model code would compute otherwise than Transformers.
+/// Refuses settings for which the model code would compute other results than Transformers.
 pub(super) fn refuse_unsupported(fields: &mut Fields, family: Family, layers: i64) -> Result<(), FieldError> {
     for (key, neutral, supported) in &UNREAD {
         if let Some(value) = fields.get(key).filter(|value| !neutral.holds(value)) {
@@ -79,7 +79,7 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, family: Family, layers: i6
     if fields.get("is_causal").is_some_and(|value| *value == Value::Bool(false)) {
         return Err(FieldError::unsupported("is_causal", false, "true"));
     }
-    // Quantisation is no property of what is written.
+    // Quantisation does not apply to saved files.
     fields.forget("quantization_config");
     let activation: Option<String> = fields.optional("hidden_act")?;
     if let Some(other) = activation.filter(|name| !SILU.contains(&name.as_str())) {
@@ -99,7 +99,7 @@ fn refuse_windows(fields: &mut Fields, layers: i64) -> Result<(), FieldError> {
                 None => Ok(()),
             }
         }
-        // Without a list, Transformers gives the layers from max_window_layers on a window.
+        // Without a list, Transformers applies a window to the layers from max_window_layers on.
         None if used && first < layers => {
             Err(FieldError::unsupported("use_sliding_window", true, "full attention"))
         }

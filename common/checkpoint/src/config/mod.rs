@@ -1,7 +1,7 @@
-//! The shape of a policy: what `config.json` of a Hugging Face model folder says, checked.
+//! Configuration of a policy: the checked content of `config.json` of a Hugging Face model folder.
 //!
 //! Reads the files of Transformers 4 (`rope_theta`, `torch_dtype`) and 5 (`rope_parameters`, `dtype`), and writes the
-//! former, which both load. Refuses by name whatever the model code would compute wrongly. Allocates no tensors.
+//! former, which both load. Refuses unsupported settings by name. Allocates no tensors.
 
 mod arithmetic;
 
@@ -15,7 +15,7 @@ use crate::fields::Fields;
 use crate::lfs;
 use crate::rope::{Rope, Scaling};
 
-/// Why a configuration, of a model or of an adapter, cannot be used.
+/// The reasons why a configuration of a model or an adapter is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -23,21 +23,21 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The file is not the expected JSON.
-    #[error("{path} is not a configuration of its kind")]
+    #[error("{path} is not a valid configuration")]
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and what the parser stumbled over.
+        /// The parser's error with its position.
         source: serde_json::Error,
     },
-    /// The file stands for another one that was not downloaded.
+    /// The file is a pointer to a file that was not downloaded.
     #[error(transparent)]
     Pointer(#[from] lfs::Pointer),
-    /// A value cannot be used.
+    /// A value is unusable.
     #[error("cannot use {path}")]
     Field {
         /// The file.
@@ -85,7 +85,7 @@ impl Family {
     }
 }
 
-/// The shape of a policy.
+/// Configuration of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The architecture.
@@ -120,16 +120,16 @@ pub struct Config {
     pub mlp_bias: bool,
     /// Standard deviation of random weights.
     pub initializer_range: f64,
-    /// Keys of `config.json` that the model code does not read (`eos_token_id` and the like): written back unchanged.
+    /// Keys of `config.json` that the model code does not read (for example `eos_token_id`): written back unchanged.
     pub other: Map<String, Value>,
 }
 
-/// Keys that are written from the policy itself, so that stale values are not carried along.
+/// Keys that are derived from the policy itself, so that stale values are dropped.
 const REWRITTEN: [&str; 5] = ["model_type", "architectures", "dtype", "torch_dtype", "sliding_window"];
 
-/// No real model comes near; keeps products of dimensions far from overflow.
+/// Far above real models; keeps products of dimensions from overflowing.
 const LARGEST_DIMENSION: i64 = 1 << 22;
-/// Likewise, and keeps the list of parameters short.
+/// Far above real models; keeps the list of parameters short.
 const MOST_LAYERS: i64 = 1 << 10;
 const LONGEST_CONTEXT: i64 = 1 << 24;
 
@@ -141,7 +141,7 @@ impl Config {
         Self::parse(&text, &path)
     }
 
-    /// Reads the text of a `config.json`; `path` is what errors call it.
+    /// Parses the text of a `config.json`; errors name `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         lfs::refuse(text.as_bytes(), path)?;
         let object =
@@ -192,7 +192,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks that the dimensions are positive and fit each other.
+    /// Checks that the dimensions are positive and consistent.
     pub fn check(&self) -> Result<(), FieldError> {
         for (what, value, largest) in [
             ("vocab_size", self.vocab_size, LARGEST_DIMENSION),
@@ -229,7 +229,7 @@ impl Config {
         self.rope.check()
     }
 
-    /// Query heads that share one key and value head.
+    /// Number of query heads that share one key and value head.
     pub fn queries_per_key(&self) -> i64 {
         self.num_attention_heads / self.num_key_value_heads
     }
@@ -239,14 +239,14 @@ impl Config {
         self.family == Family::Qwen3
     }
 
-    /// Whether weights of one fit the other and mean the same there. Ignores what only random weights depend on and
-    /// the keys that the model code does not read.
+    /// Whether weights of one configuration fit the other with the same meaning. Ignores settings of random weights
+    /// and keys that the model code does not read.
     pub fn same_architecture(&self, other: &Self) -> bool {
         let essence = |config: &Self| Self { initializer_range: 1.0, other: Map::new(), ..config.clone() };
         essence(self) == essence(other)
     }
 
-    /// The text of `config.json` for weights of the type `dtype` (`float32`, `bfloat16`), the same bytes each time.
+    /// Returns the text of `config.json` for weights of the type `dtype` (`float32`, `bfloat16`), deterministically.
     pub fn to_json(&self, dtype: &str) -> String {
         let mut file = json!({
             "architectures": [self.family.architecture()],

@@ -1,4 +1,4 @@
-//! A small model's shape.
+//! Configuration of a small model.
 
 use std::path::Path;
 
