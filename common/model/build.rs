@@ -1,7 +1,7 @@
-//! Tells the tests and examples of this crate where libtorch lies.
+//! Sets the library path of libtorch for the tests and examples of this crate.
 //!
-//! Every crate whose binaries or tests use libtorch needs these lines and a direct dependency on `torch-sys`, which is
-//! what brings `DEP_TCH_LIBTORCH_LIB` here. The path is a RUNPATH, so that `LD_LIBRARY_PATH` wins over it.
+//! Every crate whose binaries or tests use libtorch needs these lines and a direct dependency on `torch-sys`, which
+//! provides `DEP_TCH_LIBTORCH_LIB` here. The path is a RUNPATH, so that `LD_LIBRARY_PATH` takes precedence.
 
 use std::env;
 

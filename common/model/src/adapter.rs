@@ -1,4 +1,4 @@
-//! A policy's adapter: its tensors, fresh or from a PEFT folder, and how they are read, taken over and written.
+//! A policy's adapter: its tensors, new or from a PEFT folder; loading, assignment and saving.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::lora::Lora;
 use crate::policy::LoadOptions;
 use crate::random;
 
-/// Whether the folder holds a PEFT adapter, with or without a model beside it.
+/// Whether the folder holds a PEFT adapter, with or without a model.
 pub fn is_adapter(folder: &Path) -> bool {
     folder.join(adapter::CONFIG).is_file()
 }
@@ -27,8 +27,8 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    /// A new adapter, which changes nothing yet: A uniform between ±1/√inputs as PEFT draws it, B zero. The bits are a
-    /// function of the configurations and the seed.
+    /// Creates a new adapter, which changes nothing yet: A uniform between ±1/√inputs like PEFT's, B zero. The bits
+    /// are a function of the configurations and the seed.
     pub(crate) fn fresh(
         config: AdapterConfig,
         model: &Config,
@@ -50,7 +50,7 @@ impl Adapter {
         Ok(Self { config, parameters })
     }
 
-    /// The adapter in a PEFT folder.
+    /// Loads the adapter of a PEFT folder.
     pub(crate) fn load(folder: &Path, model: &Config, options: LoadOptions) -> Result<Self, Error> {
         let config = AdapterConfig::load(folder)?;
         let checkpoint = adapter::open(folder, model, &config)?;
@@ -58,8 +58,8 @@ impl Adapter {
         Ok(Self { config, parameters })
     }
 
-    /// Takes over the weights of another version of this adapter. `false`, and nothing is changed, if the folder holds
-    /// an adapter of another form.
+    /// Copies the weights of another version of this adapter. Returns `false`, without changes, if the folder holds
+    /// an adapter of another configuration.
     pub(crate) fn assign_from(&self, folder: &Path, model: &Config) -> Result<bool, Error> {
         let config = AdapterConfig::load(folder)?;
         let checkpoint = adapter::open(folder, model, &config)?;
@@ -73,7 +73,7 @@ impl Adapter {
         Ok(true)
     }
 
-    /// Writes the PEFT folder, the weights last. `base_model`: what PEFT is to load below the adapter.
+    /// Writes the PEFT folder, the weights last. `base_model`: the base model that PEFT loads.
     pub(crate) fn save(
         &self,
         folder: &Path,
@@ -86,7 +86,7 @@ impl Adapter {
         checkpoint::write_file(&folder.join(adapter::WEIGHTS), &self.parameters, options.precision)
     }
 
-    /// The same numbers in memory of their own.
+    /// Returns a copy with its own memory.
     pub(crate) fn copy(&self) -> Self {
         let copy = |(name, tensor): &(String, Tensor)| (name.clone(), no_grad(|| tensor.detach().copy()));
         Self { config: self.config.clone(), parameters: self.parameters.iter().map(copy).collect() }
@@ -104,7 +104,7 @@ impl Adapter {
         &mut self.parameters
     }
 
-    /// Whether all of B is zero, so that the adapter changes nothing.
+    /// Whether B is entirely zero, so that the adapter changes nothing.
     pub(crate) fn is_neutral(&self) -> bool {
         let is_zero = |tensor: &Tensor| tensor.count_nonzero(None).int64_value(&[]) == 0;
         self.parameters
@@ -113,7 +113,7 @@ impl Adapter {
             .all(|(_, tensor)| is_zero(tensor))
     }
 
-    /// What the linear map of that name gets of the adapter.
+    /// Returns the adapter's part for the linear map `module`.
     pub(crate) fn lora(&self, module: &str) -> Option<Lora> {
         let find = |name: &str| self.parameters.iter().position(|(own, _)| own == name);
         let place = find(&adapter::lora_a(module))?;
@@ -122,7 +122,7 @@ impl Adapter {
         Some(Lora { a: a.shallow_clone(), b: b.shallow_clone(), scale, stream: place as u64 })
     }
 
-    /// scale · B A of the linear map of that name, float32, \[outputs, inputs\].
+    /// scale · B A of the linear map `module`, float32, \[outputs, inputs\].
     pub(crate) fn change(&self, module: &str) -> Option<Tensor> {
         let Lora { a, b, scale, .. } = self.lora(module)?;
         Some(no_grad(|| b.to_kind(Kind::Float).matmul(&a.to_kind(Kind::Float)) * scale))

@@ -1,6 +1,6 @@
-//! Rows whose next token is one of a few: their logits, without a mask over the whole vocabulary.
+//! Rows whose next token is restricted to a few: their logits, without a mask over the whole vocabulary.
 //!
-//! Sampling and scoring both come here, so that a log-probability under a restriction is the same in both.
+//! Sampling and scoring share this code, so that a log-probability under a restriction is the same in both.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::attention::MASKED;
 use crate::packed::Error;
 
-/// Sets of token ids, one for each of some rows, on the device.
+/// Sets of token ids, one for each restricted row, on the device.
 #[derive(Debug)]
 pub(crate) struct AllowedRows {
     /// \[rows, largest set\]; smaller sets repeat their last token.
@@ -19,7 +19,7 @@ pub(crate) struct AllowedRows {
 }
 
 impl AllowedRows {
-    /// `sets`: at least one, none of them empty.
+    /// `sets`: at least one, none empty.
     pub(crate) fn new(sets: &[&[u32]], device: Device) -> Self {
         let width = sets.iter().map(|set| set.len()).max().unwrap_or(0);
         let (mut ids, mut bias) = (Vec::new(), Vec::new());
@@ -34,26 +34,26 @@ impl AllowedRows {
         Self { ids: on_device(Tensor::from_slice(&ids)), bias: on_device(Tensor::from_slice(&bias)) }
     }
 
-    /// The logits of the sets, \[rows, largest set\], of those of all tokens, \[rows, vocabulary\].
+    /// Gathers the logits of the sets, \[rows, largest set\], from those of all tokens, \[rows, vocabulary\].
     pub(crate) fn logits(&self, logits: &Tensor) -> Tensor {
         logits.gather(-1, &self.ids, false) + &self.bias
     }
 }
 
-/// The completion tokens of a batch that were chosen from a set, in the order of the flat completion tokens.
+/// The completion tokens of a batch that were sampled from a set, in the order of the flat completion tokens.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Restrictions {
-    /// Which completion token, ascending.
+    /// Indices of the completion tokens, ascending.
     tokens: Vec<usize>,
-    /// Where its set ends in `ids`.
+    /// End of each token's set in `ids`.
     ends: Vec<usize>,
     ids: Vec<u32>,
-    /// The token's place in its set.
+    /// The token's position in its set.
     places: Vec<i64>,
 }
 
 impl Restrictions {
-    /// Adds the set that completion token number `token` was chosen from. `chosen`: its id.
+    /// Adds the set that completion token number `token` was sampled from. `chosen`: its id.
     pub(crate) fn push(&mut self, token: usize, chosen: u32, set: &[u32]) -> Result<(), Error> {
         let ascending = set.windows(2).all(|pair| pair[0] < pair[1]);
         let place = set.binary_search(&chosen).ok().filter(|_| ascending);
@@ -73,7 +73,7 @@ impl Restrictions {
         self.ends.iter().map(|end| self.ids[end - 1])
     }
 
-    /// What `count` completion tokens from `first` on need; `None` where none of them was restricted.
+    /// Returns the restrictions of `count` completion tokens from `first` on; `None` if none of them was restricted.
     pub(crate) fn part(&self, first: i64, count: i64, device: Device) -> Option<RestrictedRows> {
         let place = |token: i64| self.tokens.partition_point(|one| (*one as i64) < token);
         let range = place(first)..place(first + count);
@@ -95,13 +95,13 @@ impl Restrictions {
     }
 }
 
-/// Rows of logits whose next token was chosen from a set.
+/// Rows of logits whose next token was sampled from a set.
 #[derive(Debug)]
 pub(crate) struct RestrictedRows {
-    /// Which of the rows.
+    /// Indices of the rows.
     pub(crate) rows: Tensor,
     sets: AllowedRows,
-    /// The chosen token's place in its set, \[restricted rows, 1\].
+    /// The sampled token's position in its set, \[restricted rows, 1\].
     pub(crate) places: Tensor,
 }
 

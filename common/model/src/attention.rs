@@ -1,20 +1,20 @@
-//! Attention: the layer, and the one function through which plain forward, packed forward and cached decoding all go.
+//! Attention: the layer, and the function shared by plain forward, packed forward and cached decoding.
 //!
-//! A query attends to the keys of its own sequence and, where it belongs to a completion, to those of its prompt, which
+//! A query attends to the keys of its own sequence and, if it belongs to a completion, to those of its prompt, which
 //! all completions of the prompt share. The shared keys are never copied for each completion: the completions of a
 //! prompt and the query heads of a key head are folded into the rows of one matrix product.
 //!
-//! How flat rows become sequences is not known here: that is the [`Arrangement`]'s part.
+//! The mapping of flat rows to sequences belongs to [`Arrangement`].
 
 use tch::{Device, Kind, Tensor};
 
 use crate::config::Config;
 use crate::layers::{Linear, RmsNorm, Rows, Weights};
 
-/// Added to the score of a key that must not be seen. Finite, so that no row can become NaN, and far below any score.
+/// Added to the score of a masked key. Finite, so that no row can become NaN, and far below any score.
 pub(crate) const MASKED: f64 = -1e30;
 
-/// How the rows of one forward make up sequences, and which keys each may see.
+/// Mapping of the rows of one forward to sequences, and the keys that each row attends to.
 pub(crate) trait Arrangement {
     /// Attention over all rows. `query`: \[rows, query heads, D\], scaled; `key`, `value`: \[rows, key heads,
     /// D\]. Returns \[rows, query heads · D\].
@@ -33,14 +33,14 @@ pub(crate) struct KeyValue {
 pub(crate) struct Shared<'a> {
     /// \[prompts, key heads, prompt length, D\]
     pub(crate) prompts: &'a KeyValue,
-    /// \[prompts · key heads, 1, prompt length\]: hides the padding of short prompts. None where there is none.
+    /// \[prompts · key heads, 1, prompt length\]: masks the padding of short prompts. `None` without padding.
     pub(crate) bias: Option<&'a Tensor>,
 }
 
 /// Attention of folded queries \[B prompts, H key heads, G sequences, R rows, D\] to the keys of their own sequence
 /// \[B, H, G, length, D\] and to those of their prompt, under one float32 softmax. Returns \[B, H, G, R, D\].
 ///
-/// `own_bias` \[1, R, length\] says which own keys a row may see; none: all of them.
+/// `own_bias` \[1, R, length\] masks the own keys of each row; `None` masks no key.
 pub(crate) fn attend(
     query: &Tensor,
     shared: Option<Shared>,
@@ -81,7 +81,7 @@ pub(crate) fn attend(
 fn scores(query: &Tensor, key: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let key = key.transpose(1, 2);
     match bias {
-        // One pass instead of two, and backward does not touch the bias.
+        // A single pass, and backward does not touch the bias.
         Some(bias) => bias.baddbmm(query, &key, 1.0, 1.0),
         None => query.bmm(&key),
     }
@@ -113,7 +113,7 @@ pub(crate) fn unfold(x: &Tensor, length: i64) -> Tensor {
     ])
 }
 
-/// \[1, length · repeats, length\]: a row sees its own position and those before it.
+/// \[1, length · repeats, length\]: a row attends to its own position and earlier ones.
 pub(crate) fn causal_bias(length: i64, repeats: i64, kind: Kind, device: Device) -> Tensor {
     Tensor::full([length, length], MASKED, (kind, device))
         .triu(1)

@@ -1,29 +1,29 @@
-//! Keys and values while completions are decoded: those of the prompts, shared, and those of each completion.
+//! Keys and values during decoding: those of the prompts, shared, and those of each completion.
 //!
-//! All completions are at the same step, so that one length serves all. A cache belongs to the weights that filled it
-//! and lives no longer than one call of [`generate`](crate::generate()).
+//! All completions are at the same step, so that one length applies to all. A cache belongs to the weights that
+//! filled it and lives no longer than one call of [`generate`](crate::generate()).
 
 use tch::Tensor;
 
 use crate::attention::{Arrangement, KeyValue, Shared, attend, fold_keys, fold_queries, unfold};
 
-/// Tokens a completion that the first buffers hold; they double when full.
+/// Tokens per completion in the initial buffers; they double when full.
 const FIRST_CAPACITY: i64 = 64;
 
 #[derive(Debug)]
 pub(crate) struct Cache {
     /// For each layer \[prompts, key heads, prompt length, D\].
     prompts: Vec<KeyValue>,
-    /// \[prompts · key heads, 1, prompt length\], none where all prompts have the same length.
+    /// \[prompts · key heads, 1, prompt length\]; `None` if all prompts have the same length.
     prompt_bias: Option<Tensor>,
     /// For each layer \[prompts, key heads, group size, capacity, D\].
     own: Vec<KeyValue>,
-    /// Tokens of each completion in the buffers.
+    /// Number of tokens of each completion in the buffers.
     length: i64,
 }
 
 impl Cache {
-    /// An empty cache behind the keys and values of prompts.
+    /// Creates an empty cache after the keys and values of prompts.
     pub(crate) fn new(prompts: Vec<KeyValue>, prompt_bias: Option<Tensor>, group_size: i64) -> Self {
         let buffer = |prompts: &Tensor| {
             let [b, h, _, d] = prompts.size()[..] else { unreachable!("prompts have four dimensions") };
@@ -36,7 +36,7 @@ impl Cache {
         Self { prompts, prompt_bias, own, length: 0 }
     }
 
-    /// Makes room for the next token of each completion; every forward follows one of these.
+    /// Reserves space for the next token of each completion; call it before every forward.
     pub(crate) fn advance(&mut self) {
         let capacity = self.own[0].key.size()[3];
         if self.length == capacity {
@@ -48,8 +48,8 @@ impl Cache {
         self.length += 1;
     }
 
-    /// Keeps some completions. `prompts` \[B'\]: the prompts that stay; `completions` \[B' · G'\]: index in (prompt,
-    /// completion) order of those that stay, the same number for each prompt.
+    /// Retains some completions. `prompts` \[B'\]: the retained prompts; `completions` \[B' · G'\]: index in (prompt,
+    /// completion) order of the retained completions, the same number for each prompt.
     pub(crate) fn keep(&mut self, prompts: &Tensor, completions: &Tensor) {
         let kept_prompts = prompts.size()[0];
         let group_size = completions.size()[0] / kept_prompts;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_and_dropping_keep_what_was_written() {
+    fn growing_and_dropping_preserve_the_contents() {
         let (b, h, g, d) = (3, 2, 4, 5);
         let prompts = KeyValue { key: numbered(&[b, h, 7, d]), value: numbered(&[b, h, 7, d]) };
         let mut cache = Cache::new(vec![prompts], None, g);

@@ -1,4 +1,4 @@
-//! Weights of model folders as tensors. Their files are the business of `podium_checkpoint`.
+//! Weights of model folders as tensors. `podium_checkpoint` reads and writes the files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ pub(crate) fn read(
     read_all(&Checkpoint::open(folder, config)?, &parameters::list(config), options)
 }
 
-/// The tensors of a checkpoint by the list that it was opened with.
+/// Reads the tensors of a checkpoint in the order of the list that it was opened with.
 pub(crate) fn read_all(
     checkpoint: &Checkpoint,
     list: &[Parameter],
@@ -35,12 +35,12 @@ pub(crate) fn read_all(
     list.iter().map(read).collect()
 }
 
-/// Copies the weights of the folder into `tensors`, which are those of a policy with this configuration.
+/// Copies the weights of the folder into `tensors`, those of a policy with this configuration.
 pub(crate) fn assign(folder: &Path, config: &Config, tensors: &[(String, Tensor)]) -> Result<(), Error> {
     assign_all(&Checkpoint::open_version(folder, config)?, tensors)
 }
 
-/// Copies the weights of a checkpoint into `tensors`, which are those of its list.
+/// Copies the weights of a checkpoint into `tensors`, those of its list.
 pub(crate) fn assign_all(checkpoint: &Checkpoint, tensors: &[(String, Tensor)]) -> Result<(), Error> {
     for (name, old) in tensors {
         let new = tensor(&checkpoint.tensor(name)?);
@@ -76,13 +76,13 @@ pub(crate) fn write_file(
     podium_checkpoint::write_file(path, &infos, |info| Ok(bytes(by_name[&info.name])))
 }
 
-/// Makes a folder if it is not there.
+/// Creates a folder unless it exists.
 pub(crate) fn create(folder: &Path) -> Result<(), Error> {
     let failed = |source| Error::File { action: "create", path: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(failed)
 }
 
-/// A copy of a tensor of a file, on the CPU.
+/// Copies a tensor of a file to the CPU.
 pub(crate) fn tensor(view: &TensorView) -> Tensor {
     Tensor::from_data_size(view.bytes(), view.shape(), kind(view.dtype()))
 }
@@ -95,7 +95,7 @@ pub(crate) fn kind(dtype: Dtype) -> Kind {
     }
 }
 
-/// The numbers of a tensor in memory order.
+/// Returns the bytes of a tensor in memory order.
 pub(crate) fn bytes(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let numbers = tensor.numel();

@@ -4,37 +4,37 @@ use std::sync::Mutex;
 
 use tch::{Cuda, Device};
 
-/// Why a device or its threads cannot be had.
+/// The reasons why a device or its threads are unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not the name of a device.
+    /// The name of the device is invalid.
     #[error("device is {0:?}, expected \"cpu\", \"cuda\", \"cuda:<index>\" or \"auto\"")]
     Name(String),
-    /// There is no such GPU.
-    #[error("device {wanted} is not there: {available} CUDA devices can be used")]
+    /// The GPU does not exist.
+    #[error("device {wanted} does not exist: found {available} CUDA devices")]
     Unavailable {
-        /// What was asked for.
+        /// The requested device.
         wanted: String,
-        /// CUDA devices that libtorch sees.
+        /// Number of CUDA devices that libtorch detects.
         available: i64,
     },
-    /// libtorch takes the number of threads between operations once for a process.
-    #[error("libtorch runs with {set} threads in this process, {wanted} were asked for")]
+    /// libtorch's number of threads between operations is fixed once per process.
+    #[error("libtorch runs with {set} threads in this process: cannot change it to {wanted}")]
     Threads {
         /// The number in use.
         set: usize,
-        /// The number asked for.
+        /// The requested number.
         wanted: usize,
     },
-    /// Computing needs a thread.
-    #[error("libtorch was to have 0 threads, expected at least 1")]
+    /// The number of threads is 0.
+    #[error("the number of libtorch threads is 0: expected at least 1")]
     NoThreads,
-    /// A driver is there, but not the libraries for it.
-    #[error("an NVIDIA driver is there, but libtorch_cuda.so cannot be loaded")]
+    /// A driver is installed, but its CUDA library cannot be loaded.
+    #[error("an NVIDIA driver is installed, but libtorch_cuda.so cannot be loaded")]
     Library(#[source] libloading::Error),
 }
 
-/// The device of that name: `cpu`, `cuda`, `cuda:<index>`, or `auto` for the first GPU if there is one.
+/// Parses a device name: `cpu`, `cuda`, `cuda:<index>`, or `auto` for the first GPU if there is one.
 pub fn parse(name: &str) -> Result<Device, Error> {
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
@@ -57,30 +57,30 @@ pub fn parse(name: &str) -> Result<Device, Error> {
     }
 }
 
-/// Fixes the number of threads that libtorch computes with. Results depend on it to the bit, so that it belongs to the
-/// configuration of a run. To be called on the thread that computes; all calls of a process name the same number.
+/// Sets the number of libtorch's threads. Results depend on it to the bit, so that it belongs to the configuration of
+/// a run. Call it on the computing thread; all calls of a process must pass the same number.
 pub fn set_threads(count: usize) -> Result<(), Error> {
     static SET: Mutex<Option<usize>> = Mutex::new(None);
     if count == 0 {
         return Err(Error::NoThreads);
     }
-    // A poisoned lock only means that another caller panicked: the number is as good as before.
+    // A poisoned lock only means that another caller panicked: the number is still valid.
     let mut set = SET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match *set {
         Some(set) if set != count => return Err(Error::Threads { set, wanted: count }),
         Some(_) => {}
         None => tch::set_num_interop_threads(count as i32),
     }
-    // OpenMP keeps this number for each thread.
+    // OpenMP stores this number for each thread.
     tch::set_num_threads(count as i32);
     *set = Some(count);
     Ok(())
 }
 
-/// Makes libtorch's CUDA part known to this process, if there is an NVIDIA driver. Says whether there is one.
+/// Loads libtorch's CUDA part into this process if there is an NVIDIA driver; returns whether there is one.
 ///
-/// The linker leaves `libtorch_cuda` out because nothing names it, which lets one binary run everywhere; the library
-/// registers itself when it is loaded.
+/// The linker omits `libtorch_cuda` because no symbol refers to it, so that one binary runs everywhere; the library
+/// registers itself when loaded.
 pub fn load_cuda() -> Result<bool, Error> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     #[allow(unsafe_code, reason = "loading a library runs its initialisers")]
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn one_number_of_threads_for_a_process() {
+    fn a_process_has_one_number_of_threads() {
         assert!(matches!(set_threads(0), Err(Error::NoThreads)));
         set_threads(1).unwrap();
         set_threads(1).unwrap();

@@ -1,8 +1,8 @@
 //! The thread that owns a device's tensors.
 //!
-//! State that holds tensors is built on this thread, lives there and never leaves it; jobs come in through a bounded
-//! mailbox and send plain data back. A panic ends the thread: every call then fails, and [`DeviceThread::failed`]
-//! resolves so that the process can exit.
+//! State that holds tensors is created on this thread and never leaves it; jobs arrive through a bounded mailbox and
+//! return plain data. A panic ends the thread: every call then fails, and [`DeviceThread::failed`] resolves so that
+//! the process can exit.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-/// Why a job gave no result.
+/// The reasons why a job has no result.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// The thread is gone.
+    /// The thread has ended.
     #[error("device thread {thread} has failed: {reason}")]
     Failed {
         /// Name of the thread.
@@ -22,19 +22,19 @@ pub enum Error {
         /// The message of its panic.
         reason: String,
     },
-    /// The result did not come in time. The job may still be running.
+    /// The job did not finish within its deadline. It may still be running.
     #[error("device thread {thread} did not finish to {what} within {} ms", deadline.as_millis())]
     Deadline {
         /// Name of the thread.
         thread: String,
-        /// What the job is for.
+        /// Purpose of the job.
         what: &'static str,
-        /// How long was waited.
+        /// The deadline.
         deadline: Duration,
     },
 }
 
-/// Why there is no thread.
+/// The reasons why a thread cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError<E> {
     /// The operating system refused.
@@ -42,7 +42,7 @@ pub enum StartError<E> {
     Spawn {
         /// Name of the thread.
         thread: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The state could not be built.
@@ -55,7 +55,7 @@ pub enum StartError<E> {
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
-/// A handle on a thread that owns state of type `S`. The thread ends when the last handle is dropped.
+/// A handle to a thread that owns state of type `S`. The thread ends when the last handle is dropped.
 #[derive(Debug)]
 pub struct DeviceThread<S> {
     name: String,
@@ -71,7 +71,7 @@ impl<S> Clone for DeviceThread<S> {
 }
 
 impl<S: 'static> DeviceThread<S> {
-    /// Starts a thread and builds its state there. `mailbox` jobs may wait; who sends more, waits himself.
+    /// Starts a thread and creates its state there. `mailbox` jobs can queue; senders block when the queue is full.
     pub async fn start<E: Send + 'static>(
         name: &str,
         mailbox: usize,
@@ -111,7 +111,7 @@ impl<S: 'static> DeviceThread<S> {
         }
     }
 
-    /// Runs a job on the thread and waits for what it returns. `what` names the job ("sample a lease") in errors.
+    /// Runs a job on the thread and waits for its result. `what` names the job ("sample a lease") in errors.
     pub async fn call<R: Send + 'static>(
         &self,
         what: &'static str,
@@ -121,7 +121,7 @@ impl<S: 'static> DeviceThread<S> {
         let exchange = async {
             let (reply, result) = oneshot::channel();
             let job: Job<S> = Box::new(move |state| {
-                // Nobody may be waiting any more.
+                // The caller may have stopped waiting.
                 let _ = reply.send(job(state));
             });
             if self.jobs.send(job).await.is_err() {
@@ -163,7 +163,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// State that cannot leave its thread.
+    /// State that is not `Send`.
     type State = Rc<Cell<u32>>;
 
     async fn start() -> DeviceThread<State> {

@@ -1,7 +1,7 @@
-//! Sampling: groups of completions for prompts, each prompt's forward computed once.
+//! Samples groups of completions for prompts; each prompt's forward is computed once.
 //!
-//! The result is a function of the weights, the batch and the uniform numbers. Every completion takes one token a step;
-//! finished ones are dropped when that at least halves the work, which depends on the batch alone.
+//! The result is a function of the weights, the batch and the uniform numbers. Every completion gets one token per
+//! step; finished completions are dropped when that at least halves the work, which depends on the batch alone.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use tch::{Tensor, no_grad};
 use crate::cache::Cache;
 use crate::packed::{self, GroupTokens, Packed};
 use crate::policy::Policy;
-use crate::sampler::{self, Next, Sampling, draw_next};
+use crate::sampler::{self, Next, Sampling, sample_next};
 
-/// Why no completions were sampled.
+/// The reasons why sampling fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The prompts do not fit the policy.
     #[error("cannot sample completions for these prompts")]
     Prompts(#[from] packed::Error),
-    /// The numbers that say how to sample are out of range.
-    #[error("cannot sample so")]
+    /// The sampling parameters are out of range.
+    #[error("invalid sampling parameters")]
     Sampling(#[from] sampler::Error),
-    /// A group has at least one completion.
+    /// The group size is 0.
     #[error("group size is 0, expected at least 1")]
     GroupSize,
-    /// The caller asked to stop.
+    /// The caller stopped the sampling.
     #[error("sampling was stopped after {steps} steps")]
     Stopped {
-        /// Tokens that each unfinished completion had.
+        /// Number of tokens of each unfinished completion.
         steps: usize,
     },
-    /// A restriction left no token.
+    /// A restriction allows no token.
     #[error(
         "no token may follow the {position} tokens of completion {sample} of prompt {prompt}: expected at least one"
     )]
@@ -39,10 +39,10 @@ pub enum Error {
         prompt: usize,
         /// Index of the completion in its group.
         sample: usize,
-        /// Tokens that the completion had.
+        /// Number of tokens of the completion.
         position: usize,
     },
-    /// The weights give no distribution.
+    /// A log-probability is not finite.
     #[error(
         "the log-probability of token {position} of completion {sample} of prompt {prompt} is not finite"
     )]
@@ -56,59 +56,59 @@ pub enum Error {
     },
 }
 
-/// Why a completion ended.
+/// The reason why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// With a stop token, which is its last.
+    /// A stop token, which is the last token.
     Stop,
-    /// At the length limit.
+    /// The length limit.
     Length,
 }
 
-/// The tokens of which one was chosen.
+/// The set that a token was sampled from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// Position of the chosen one in the completion.
+    /// Position of the sampled token in the completion.
     pub position: usize,
-    /// Ascending.
+    /// Token ids in ascending order.
     pub token_ids: Arc<[u32]>,
 }
 
-/// Which tokens may follow those that a completion has, from (prompt, sample, its token ids): ascending; `None`: all.
-pub type WhatMayFollow<'a> = dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>> + 'a;
+/// Returns the allowed next tokens of a completion, from (prompt, sample, its token ids): ascending; `None`: all.
+pub type AllowedNext<'a> = dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>> + 'a;
 
 /// A completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// Its tokens, at least one.
     pub token_ids: Vec<u32>,
-    /// Log-probability of each token under the full temperature-scaled distribution, renormalised over the tokens that
-    /// were allowed; in nats.
+    /// Log-probability of each token under the full temperature-scaled distribution, renormalised over the allowed
+    /// tokens; in nats.
     pub logprobs: Vec<f32>,
-    /// Log-probability of each token under the truncated distribution it was sampled from, where `top_p` or `top_k`
+    /// Log-probability of each token under the truncated distribution that it was sampled from, if `top_p` or `top_k`
     /// truncate.
     pub sampled_logprobs: Option<Vec<f32>>,
-    /// Where sampling was restricted.
+    /// The tokens with restricted sampling.
     pub allowed: Vec<Allowed>,
-    /// Why it ended.
+    /// The reason why it ended.
     pub finish: Finish,
 }
 
-/// Completions and what they cost.
+/// Completions with their cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
-    /// For each prompt its completions.
+    /// The completions of each prompt.
     pub groups: Vec<Vec<Sampled>>,
-    /// Tokens of all prompts, each computed once.
+    /// Number of tokens of all prompts, each computed once.
     pub prefill_tokens: usize,
-    /// Rows that the decoding steps computed, those of finished completions included.
+    /// Number of rows that the decoding steps computed, including finished completions.
     pub decode_rows: usize,
 }
 
 /// Samples `group_size` completions for each prompt.
 ///
-/// `uniform(prompt, sample, position)` gives the number in \[0, 1) that chooses a token; `stop()` is asked before every
-/// step.
+/// `uniform(prompt, sample, position)` returns the number in \[0, 1) that selects a token; `stop()` is polled before
+/// every step.
 pub fn generate(
     policy: &Policy,
     prompts: &[Vec<u32>],
@@ -120,14 +120,14 @@ pub fn generate(
     generate_restricted(policy, prompts, group_size, sampling, uniform, &mut |_, _, _| None, stop)
 }
 
-/// Samples as [`generate()`] does, from the tokens that are allowed.
+/// Samples like [`generate()`], restricted to the allowed tokens.
 pub fn generate_restricted(
     policy: &Policy,
     prompts: &[Vec<u32>],
     group_size: usize,
     sampling: &Sampling,
     uniform: &dyn Fn(usize, usize, usize) -> f64,
-    allowed: &mut WhatMayFollow<'_>,
+    allowed: &mut AllowedNext<'_>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Generated, Error> {
     sampling.check()?;
@@ -161,20 +161,20 @@ pub fn generate_restricted(
     })
 }
 
-/// Computes the prompts. Returns their keys and values, and the logits after each prompt \[prompts, vocabulary\].
+/// Computes the prompts. Returns their keys and values, and the logits after each prompt, \[prompts, vocabulary\].
 fn prefill(policy: &Policy, batch: &Packed, group_size: usize, sampling: &Sampling) -> (Cache, Tensor) {
     let device = policy.device();
     let mut arrangement = batch.arrangement(policy.config(), policy.precision().kind(), device);
-    arrangement.keep_prompts();
+    arrangement.retain_prompts();
     let x =
         policy.trunk(&batch.tokens(device), &policy.rows(&batch.positions(device), None), &mut arrangement);
     let last = policy.final_norm(&x.index_select(0, &batch.prompt_ends(device)));
-    let (prompts, prompt_bias) = arrangement.into_kept();
+    let (prompts, prompt_bias) = arrangement.into_prompts();
     let logits = policy.logits(&last, sampling.scoring_temperature());
     (Cache::new(prompts, prompt_bias, group_size as i64), logits)
 }
 
-/// A completion being decoded.
+/// A completion during decoding.
 struct Row {
     prompt: usize,
     sample: usize,
@@ -191,8 +191,8 @@ struct Decoding<'a> {
     sampling: &'a Sampling,
     prompt_lengths: Vec<usize>,
     rows: Vec<Row>,
-    /// The row that each lane of the cache computes, the same number of lanes for each prompt left. A lane whose row has
-    /// finished is computed for nothing.
+    /// The row that each lane of the cache computes, the same number of lanes for each remaining prompt. The result
+    /// of a lane with a finished row is unused.
     lanes: Vec<usize>,
     lanes_per_prompt: usize,
     cache: Cache,
@@ -234,13 +234,13 @@ impl<'a> Decoding<'a> {
         logits.repeat_interleave_self_int(self.lanes_per_prompt as i64, 0, None)
     }
 
-    /// Chooses the next token of every unfinished completion.
+    /// Selects the next token of every unfinished completion.
     fn choose(
         &mut self,
         logits: &Tensor,
         position: usize,
         uniform: &dyn Fn(usize, usize, usize) -> f64,
-        allowed: &mut WhatMayFollow<'_>,
+        allowed: &mut AllowedNext<'_>,
     ) -> Result<(), Error> {
         let next = self.lanes.iter().map(|row| self.next(&self.rows[*row], allowed));
         let next = next.collect::<Result<Vec<_>, _>>()?;
@@ -249,7 +249,7 @@ impl<'a> Decoding<'a> {
             if row.finish.is_some() { 0.0 } else { uniform(row.prompt, row.sample, position) }
         };
         let numbers: Vec<_> = self.lanes.iter().map(number).collect();
-        let drawn = draw_next(logits, self.sampling, &numbers, &next);
+        let drawn = sample_next(logits, self.sampling, &numbers, &next);
         for (lane, row) in self.lanes.iter().enumerate() {
             let row = &mut self.rows[*row];
             if row.finish.is_some() {
@@ -272,8 +272,8 @@ impl<'a> Decoding<'a> {
         Ok(())
     }
 
-    /// What the next token of a completion may be.
-    fn next(&self, row: &Row, allowed: &mut WhatMayFollow<'_>) -> Result<Next, Error> {
+    /// Returns the allowed next tokens of a completion.
+    fn next(&self, row: &Row, allowed: &mut AllowedNext<'_>) -> Result<Next, Error> {
         if row.finish.is_some() {
             return Ok(Next::None);
         }
@@ -292,7 +292,7 @@ impl<'a> Decoding<'a> {
         self.rows.iter().all(|row| row.finish.is_some())
     }
 
-    /// Drops prompts without unfinished completions, and finished lanes as far as all prompts can spare them, if that
+    /// Drops prompts without unfinished completions, and the same number of finished lanes of every prompt, if that
     /// leaves at most half of the lanes.
     fn drop_finished(&mut self) {
         let groups = self.lanes.chunks(self.lanes_per_prompt).enumerate();
@@ -329,7 +329,7 @@ impl<'a> Decoding<'a> {
             let numbers: Vec<_> = self.lanes.iter().map(|row| number(&self.rows[*row])).collect();
             Tensor::from_slice(&numbers).to_device(self.policy.device())
         };
-        // A finished completion repeats its last token, unread.
+        // A finished completion repeats its last token; the result is unused.
         let tokens = lane_numbers(&|row| row.token_ids.last().map_or(0, |token| i64::from(*token)));
         let positions = lane_numbers(&|row| (self.prompt_lengths[row.prompt] + position) as i64);
         self.decode_rows += self.lanes.len();

@@ -1,6 +1,6 @@
-//! The layers that treat every row by itself: linear maps, norms and the feed-forward part.
+//! The row-wise layers: linear maps, norms and the feed-forward part.
 //!
-//! `Linear` is the only place where a weight matrix meets activations, so it is where an adapter belongs.
+//! Only `Linear` multiplies a weight matrix with activations, so adapters apply there.
 
 use podium_checkpoint::parameters;
 use tch::{Kind, Tensor};
@@ -10,22 +10,22 @@ use crate::config::Config;
 use crate::lora::{Dropout, Lora};
 use crate::rope::Rotation;
 
-/// A policy's parameters while its layers are put together.
+/// A policy's parameters during the construction of its layers.
 pub(crate) struct Weights<'a> {
     pub(crate) base: &'a [(String, Tensor)],
     pub(crate) adapter: Option<&'a Adapter>,
 }
 
-/// What all layers need to know of a forward's rows.
+/// Data of a forward's rows that all layers need.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) rotation: Rotation,
-    /// None outside of training.
+    /// `None` outside of training.
     pub(crate) dropout: Option<Dropout>,
 }
 
 impl Weights<'_> {
-    /// The parameter of that name, which the list in [`parameters`] is sure to hold.
+    /// Returns the parameter `name`, which the list in [`parameters`] contains.
     pub(crate) fn get(&self, name: &str) -> Tensor {
         self.find(name).unwrap_or_else(|| unreachable!("no parameter is called {name}"))
     }

@@ -1,11 +1,11 @@
-//! The policy of Podium on libtorch: Qwen3, Qwen2 and Llama models that sample and that are trained.
+//! Podium's policy on libtorch: Qwen3, Qwen2 and Llama models for sampling and training.
 //!
-//! What a prompt's completions share is computed once: its forward when sampling ([`generate()`]), its forward and
-//! backward when training ([`Policy::training_pass`]). Both go through the same layers and the same attention, so that
-//! their log-probabilities agree.
+//! The common part of a prompt's completions is computed once: its forward when sampling ([`generate()`]), its
+//! forward and backward when training ([`Policy::training_pass`]). Both use the same layers and the same attention,
+//! so that their log-probabilities agree.
 //!
-//! Tensors stay on the thread of their device ([`DeviceThread`]). This crate knows nothing of rewards, objectives, the
-//! network or the run.
+//! Tensors stay on the thread of their device ([`DeviceThread`]). This crate does not depend on rewards, objectives,
+//! the network or the run.
 
 mod adapter;
 mod allowed;

@@ -1,4 +1,4 @@
-//! Low-rank adapters (`LoRA`, Hu et al. 2021, arXiv:2106.09685): what one adds to the linear map it belongs to.
+//! Low-rank adapters (`LoRA`, Hu et al. 2021, arXiv:2106.09685): the term added to a linear map.
 
 use tch::{Device, Tensor};
 
@@ -12,7 +12,7 @@ pub(crate) struct Lora {
     /// \[outputs, rank\]
     pub(crate) b: Tensor,
     pub(crate) scale: f64,
-    /// Tells the masks of a policy's linear maps apart.
+    /// Distinguishes the masks of a policy's linear maps.
     pub(crate) stream: u64,
 }
 
@@ -25,13 +25,13 @@ impl Lora {
     }
 }
 
-/// Bits of the random numbers that decide what is dropped.
+/// Number of bits of the random numbers that select dropped inputs.
 const BITS: i64 = 24;
 
-/// Which inputs the adapters drop in one training pass.
+/// The inputs that the adapters drop in one training pass.
 ///
 /// Whether an input is dropped is a function of the pass's seed, the token it belongs to, the linear map and the
-/// feature: the same on every device, however a step is cut into micro-batches, and when a layer is computed again.
+/// feature: the same on every device, for every cut of a step into micro-batches, and in recomputed layers.
 ///
 /// Prompts are computed once for all their completions, so that these share the masks of the prompt's tokens.
 #[derive(Debug)]
@@ -42,12 +42,12 @@ pub(crate) struct Dropout {
 }
 
 impl Dropout {
-    /// `rows`: a number for each row of the forward, as random as any; `share` of the inputs is dropped.
+    /// `rows`: a random number for each row of the forward; `share` of the inputs is dropped.
     pub(crate) fn new(rows: &[i64], share: f64, device: Device) -> Self {
         Self { rows: Tensor::from_slice(rows).to_device(device).unsqueeze(-1), share }
     }
 
-    /// `x` with the dropped inputs at 0 and the others scaled up, so that the mean stays.
+    /// Returns `x` with the dropped inputs at 0 and the others scaled up, so that the mean is preserved.
     fn apply(&self, x: &Tensor, stream: u64) -> Tensor {
         let features = x.size()[1] as u64;
         let key = mix(stream);
@@ -60,7 +60,7 @@ impl Dropout {
     }
 }
 
-/// The lowest [`BITS`] of a mixture of all bits. Products wrap around.
+/// Returns the lowest [`BITS`] of a mixture of all bits. Products wrap around.
 fn scramble(numbers: &Tensor) -> Tensor {
     let shift = |x: &Tensor, by: i64| x.bitwise_right_shift_tensor_scalar(by);
     let mut x = numbers.bitwise_xor_tensor(&shift(numbers, 30)) * 0xbf58_476d_1ce4_e5b9_u64 as i64;
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn the_stated_share_is_dropped_and_the_mean_stays() {
+    fn the_configured_share_is_dropped_and_the_mean_is_preserved() {
         let rows: Vec<i64> = (0..500).map(|row| mix(row) as i64).collect();
         for share in [0.05, 0.5] {
             let masked = masked(&rows, share, 3);
             let dropped = masked.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
             assert!((dropped - share).abs() < 0.005, "{dropped}");
             assert!((masked.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 0.01);
-            // No column and no row is favoured.
+            // Columns and rows are dropped equally often.
             for dimension in [0_i64, 1] {
                 let shares = masked.eq(0.0).to_kind(Kind::Double).mean_dim(dimension, false, Kind::Double);
                 let deviation = shares.std(true).double_value(&[]);

@@ -1,4 +1,4 @@
-//! Working an adapter's changes into the weights of its model, file to file.
+//! Merges an adapter's changes into the weights of its model, file to file.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::checkpoint::{Error, bytes, kind, tensor};
 use crate::config::Config;
 use crate::policy::LoadOptions;
 
-/// Writes the weights of `model` with the changes of the PEFT adapter in `adapter` into the folder `out`: every parameter
-/// computed in float32 and written in the type that the model's file has, in shards of at most `shard_bytes` if they
-/// are more. No more than one parameter is in memory at a time.
+/// Writes the weights of `model` with the changes of the PEFT adapter in `adapter` into the folder `out`: every
+/// parameter is computed in float32 and written in the type of the model's file, in shards of at most `shard_bytes`
+/// if necessary. Only one parameter is in memory at a time.
 ///
-/// `done` is told how many of how many parameters are written.
+/// `done` receives the number of written parameters and the total.
 pub fn merge(
     model: &Path,
     adapter: &Path,

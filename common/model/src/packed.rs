@@ -1,7 +1,7 @@
 //! Packed batches: each prompt once, followed by its completions, for scoring and for training.
 //!
-//! The layers see flat rows without padding, all prompts first and then all completions; attention alone pads. The last
-//! token of a completion is never an input: nothing is predicted from it.
+//! The layers process flat rows without padding, first all prompts and then all completions; only attention pads. The
+//! last token of a completion is never an input, since nothing is predicted from it.
 
 mod error;
 
@@ -21,7 +21,7 @@ use crate::random::mix;
 pub struct GroupTokens<'a> {
     /// At least one token.
     pub prompt: &'a [u32],
-    /// As many as every other group of the batch; some may be empty.
+    /// As many as in every other group of the batch; some may be empty.
     pub completions: Vec<&'a [u32]>,
 }
 
@@ -44,7 +44,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Forms a batch. Prompts and completions may differ in length; groups may not differ in size.
+    /// Creates a batch. Prompts and completions may differ in length; groups must have the same size.
     pub fn new(groups: &[GroupTokens]) -> Result<Self, Error> {
         let Some(first) = groups.first() else { return Err(Error::NoPrompt) };
         let group_size = first.completions.len();
@@ -79,9 +79,9 @@ impl Packed {
         Ok(batch)
     }
 
-    /// The batch with tokens that were chosen from sets: they are scored under the distribution renormalised over their
-    /// set. `allowed`: completion in (prompt, completion) order, position in it and set of ascending token ids, in
-    /// ascending order.
+    /// Adds sets to the batch: tokens that were sampled from sets are scored under the distribution renormalised over
+    /// their set. `allowed`: completion in (prompt, completion) order, position in it and set of ascending token ids,
+    /// in ascending order.
     pub fn restricted<'a>(
         mut self,
         allowed: impl IntoIterator<Item = (usize, usize, &'a [u32])>,
@@ -122,27 +122,27 @@ impl Packed {
         self.prompt_lengths.len()
     }
 
-    /// Completions of each prompt.
+    /// Number of completions of each prompt.
     pub fn group_size(&self) -> usize {
         self.group_size
     }
 
-    /// Tokens of each completion, in (prompt, completion) order: how the flat rows of the scores are to be cut.
+    /// Length of each completion, in (prompt, completion) order, for splitting the flat rows of the scores.
     pub fn completion_lengths(&self) -> &[usize] {
         &self.completion_lengths
     }
 
-    /// All completion tokens: the number of log-probabilities that scoring gives.
+    /// Number of completion tokens, which is that of the log-probabilities of scoring.
     pub fn completion_tokens(&self) -> usize {
         self.targets.len()
     }
 
-    /// Rows that a forward computes.
+    /// Number of rows that a forward computes.
     pub fn input_tokens(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether a model of this configuration can compute the batch.
+    /// Checks that a model of this configuration can compute the batch.
     pub fn check(&self, config: &Config) -> Result<(), Error> {
         let outside = |token: &&i64| **token >= config.vocab_size;
         if let Some(token) = self.tokens.iter().chain(&self.targets).find(outside) {
@@ -173,8 +173,8 @@ impl Packed {
         Tensor::from_slice(&self.positions).to_device(device)
     }
 
-    /// A random number for each input token: a function of the seed, the prompt, the completion's place in its group and
-    /// the position, whatever else is in the batch.
+    /// Returns a random number for each input token: a function of the seed, the prompt, the completion's position in
+    /// its group and the token's position, independent of the rest of the batch.
     pub(crate) fn row_numbers(&self, seed: u64) -> Vec<i64> {
         let mut prompts = self.tokens.as_slice();
         let keys = self.prompt_lengths.iter().map(|length| {
@@ -194,7 +194,7 @@ impl Packed {
             .collect()
     }
 
-    /// The completion tokens that were chosen from sets.
+    /// The completion tokens that were sampled from sets.
     pub(crate) fn restrictions(&self) -> &Restrictions {
         &self.restrictions
     }
@@ -218,7 +218,7 @@ impl Packed {
         Tensor::from_slice(&ends.collect::<Vec<_>>()).to_device(device)
     }
 
-    /// What attention needs to know, on the device. `kind`: of the activations.
+    /// Returns the arrangement for attention, on the device. `kind`: of the activations.
     pub(crate) fn arrangement(&self, config: &Config, kind: Kind, device: Device) -> PackedArrangement {
         let input_lengths: Vec<_> =
             self.completion_lengths.iter().map(|length| length.saturating_sub(1)).collect();
@@ -235,13 +235,13 @@ impl Packed {
     }
 }
 
-/// Sequences that lie one after another in flat rows, and their padding for attention.
+/// Adjacent sequences in flat rows, and their padding for attention.
 #[derive(Debug)]
 struct Sequences {
     count: i64,
     rows: i64,
     width: i64,
-    /// Row of each padded cell \[count · width\] and cell of each row \[rows\]; none where nothing is padded.
+    /// Row of each padded cell \[count · width\] and cell of each row \[rows\]; `None` without padding.
     indices: Option<(Tensor, Tensor)>,
     /// \[1, width · queries a key, width\]
     causal: Tensor,
@@ -257,7 +257,7 @@ impl Sequences {
                 let first_row = cell_of_row.len() as i64;
                 cell_of_row.extend((0..*length).map(|token| (sequence * width + token) as i64));
                 row_of_cell.extend(first_row..first_row + *length as i64);
-                // Padding repeats some row: finite, seen by no row that is read, and without gradient.
+                // Padding repeats some row: finite, masked for every row that is read, and without gradient.
                 row_of_cell.resize((sequence + 1) * width, 0);
             }
             let on_device = |index: &[i64]| Tensor::from_slice(index).to_device(device);
@@ -293,7 +293,7 @@ impl Sequences {
         }
     }
 
-    /// \[count · heads, 1, width\]: hides the padding from those who see all keys.
+    /// \[count · heads, 1, width\]: masks the padding for queries that attend to all keys.
     fn key_bias(&self, lengths: &[usize], heads: i64, kind: Kind, device: Device) -> Option<Tensor> {
         self.indices.as_ref()?;
         let lengths: Vec<_> = lengths.iter().map(|length| *length as i64).collect();
@@ -304,7 +304,7 @@ impl Sequences {
     }
 }
 
-/// Rows of a matrix by index. Its backward adds in a fixed order.
+/// Gathers rows of a matrix by index. Its backward adds in a fixed order.
 pub(crate) fn select_rows(x: &Tensor, index: &Tensor) -> Tensor {
     Tensor::embedding(x, index, -1, false, false)
 }
@@ -320,13 +320,13 @@ pub(crate) struct PackedArrangement {
 }
 
 impl PackedArrangement {
-    /// Keep the prompts' keys and values of every layer, for decoding.
-    pub(crate) fn keep_prompts(&mut self) {
+    /// Stores the prompts' keys and values of every layer, for decoding.
+    pub(crate) fn retain_prompts(&mut self) {
         self.kept = Some(Vec::new());
     }
 
-    /// The kept keys and values, and the bias that hides padding among them.
-    pub(crate) fn into_kept(self) -> (Vec<KeyValue>, Option<Tensor>) {
+    /// The stored keys and values, and the bias that masks their padding.
+    pub(crate) fn into_prompts(self) -> (Vec<KeyValue>, Option<Tensor>) {
         (self.kept.unwrap_or_default(), self.prompt_bias)
     }
 }
@@ -346,7 +346,7 @@ impl Arrangement for PackedArrangement {
         let attended = attend(&query_of_prompts, None, &prompts, Some(&self.prompts.causal));
         let mut output = self.prompts.unpad(&unfold(&attended, self.prompts.width));
 
-        // Within [prompts, heads, 1 sequence, length, D], the sequence dimension goes: the prompt is shared.
+        // In [prompts, heads, 1 sequence, length, D] the sequence dimension is removed: the prompt is shared.
         let prompts = KeyValue { key: prompts.key.squeeze_dim(2), value: prompts.value.squeeze_dim(2) };
         if let Some(completions) = &self.completions {
             let from_completions = |x: &Tensor| part(completions, self.prompts.rows, x);

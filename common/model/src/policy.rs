@@ -16,13 +16,13 @@ use crate::lora::Dropout;
 use crate::random;
 use crate::rope::Frequencies;
 
-/// The arithmetic of a policy. Norms, softmax and log-probabilities are float32 in either case.
+/// The number type of a policy. Norms, softmax and log-probabilities are float32 in both cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// The faster choice on a CPU without bfloat16 units.
+    /// Faster on a CPU without bfloat16 units.
     #[default]
     Float32,
-    /// Half the memory, and on GPUs a multiple of the speed.
+    /// Half the memory, and several times faster on GPUs.
     Bfloat16,
 }
 
@@ -34,7 +34,7 @@ impl Precision {
         }
     }
 
-    /// As a number type of files.
+    /// The number type of files.
     pub(crate) fn dtype(self) -> Dtype {
         match self {
             Self::Float32 => Dtype::F32,
@@ -42,7 +42,7 @@ impl Precision {
         }
     }
 
-    /// As `config.json` names it.
+    /// The name in `config.json`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Float32 => "float32",
@@ -51,7 +51,7 @@ impl Precision {
     }
 }
 
-/// Where and how a policy is to be kept.
+/// Device and number type of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Device of all its tensors.
@@ -108,8 +108,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads a Hugging Face model folder: `config.json` and one or several safetensors files. If the folder holds a
-    /// PEFT adapter as well, the policy has that adapter.
+    /// Reads a Hugging Face model folder: `config.json` and one or several safetensors files. If the folder also
+    /// holds a PEFT adapter, the policy has that adapter.
     pub fn load(folder: &Path, options: LoadOptions) -> Result<Self, checkpoint::Error> {
         let config = Config::load(folder)?;
         let adapter = is_adapter(folder).then(|| Adapter::load(folder, &config, options)).transpose()?;
@@ -117,8 +117,8 @@ impl Policy {
         Ok(Self::assemble(config, options, parameters, adapter))
     }
 
-    /// A policy with random weights: normal with standard deviation `initializer_range`, norms 1, biases 0. The bits
-    /// are a function of the configuration and the seed.
+    /// Creates a policy with random weights: normal with standard deviation `initializer_range`, norms 1, biases 0.
+    /// The bits are a function of the configuration and the seed.
     pub fn random(config: &Config, seed: u64, options: LoadOptions) -> Result<Self, FieldError> {
         config.check()?;
         let list = parameters::list(config).into_iter().enumerate();
@@ -147,20 +147,20 @@ impl Policy {
         Ok(Self::assemble(config.clone(), options, parameters, None))
     }
 
-    /// This policy with a new adapter in place of any other; it changes nothing until it is trained.
+    /// Replaces the policy's adapter by a new one, which changes nothing until it is trained.
     pub fn with_new_adapter(self, config: AdapterConfig, seed: u64) -> Result<Self, FieldError> {
         let adapter = Adapter::fresh(config, &self.config, seed, self.options)?;
         Ok(Self::assemble(self.config, self.options, self.parameters, Some(adapter)))
     }
 
-    /// This policy with the adapter of a PEFT folder in place of any other.
+    /// Replaces the policy's adapter by that of a PEFT folder.
     pub fn with_adapter(self, folder: &Path) -> Result<Self, checkpoint::Error> {
         let adapter = Adapter::load(folder, &self.config, self.options)?;
         Ok(Self::assemble(self.config, self.options, self.parameters, Some(adapter)))
     }
 
-    /// The policy as it is now, to stay so while this one is trained. What training leaves alone is shared; an adapter
-    /// that changes nothing is left out.
+    /// Returns a fixed copy of the present policy that is unaffected by training. Frozen weights are shared; an
+    /// adapter that changes nothing is omitted.
     #[must_use]
     pub fn reference(&self) -> Self {
         let mut reference = self.copy_of_trained();
@@ -170,7 +170,7 @@ impl Policy {
         reference
     }
 
-    /// The policy as it is now, with memory of its own for all that training changes.
+    /// Returns a copy of the present policy with its own memory for all trainable weights.
     #[must_use]
     pub fn copy_of_trained(&self) -> Self {
         let share = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.shallow_clone());
@@ -204,15 +204,15 @@ impl Policy {
         }
     }
 
-    /// Writes `config.json` and `model.safetensors` into the folder, which is made if need be; of a policy with an
-    /// adapter this is the model below it. The bytes are a function of the weights and the configuration. Each file
-    /// appears whole or not at all, the weights last.
+    /// Writes `config.json` and `model.safetensors` into the folder, which is created if necessary; for a policy with
+    /// an adapter this is the base model. The bytes are a function of the weights and the configuration. Each file is
+    /// written atomically, the weights last.
     pub fn save(&self, folder: &Path) -> Result<(), checkpoint::Error> {
         checkpoint::write(folder, &self.config, &self.parameters, self.options.precision)
     }
 
-    /// Writes what training changes: the adapter in PEFT's form, which names `base_model` as the model below it, or,
-    /// where there is no adapter, the model as [`Self::save`] does.
+    /// Writes the trainable weights: the adapter in PEFT's format, which names `base_model` as the base model, or,
+    /// without an adapter, the model like [`Self::save`].
     pub fn save_trained(&self, folder: &Path, base_model: Option<String>) -> Result<(), checkpoint::Error> {
         match &self.adapter {
             Some(adapter) => adapter.save(folder, base_model, self.options),
@@ -220,11 +220,11 @@ impl Policy {
         }
     }
 
-    /// Takes over the version of this policy that the folder holds: a model's weights, an adapter, or both. A folder
-    /// with a model alone takes an adapter away.
+    /// Assigns the version of this policy in the folder: a model's weights, an adapter, or both. A folder with a
+    /// model alone removes the adapter.
     ///
-    /// Configurations and shapes are checked before anything changes; a value that is not finite is found on the way,
-    /// and then the weights are a mixture and another version has to be assigned before the policy is used.
+    /// Configurations and shapes are checked before any change. A non-finite value is detected during the assignment;
+    /// the weights are then a mixture, and another version must be assigned before the policy is used.
     pub fn assign_from(&mut self, folder: &Path) -> Result<(), checkpoint::Error> {
         let adapted = is_adapter(folder);
         let same_form = match &self.adapter {
@@ -244,7 +244,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The shape of the policy.
+    /// The policy's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -269,8 +269,8 @@ impl Policy {
         &self.parameters
     }
 
-    /// The parameters that training changes, in model order: the adapter's by PEFT's names, or all of the model's where
-    /// there is none.
+    /// The trainable parameters, in model order: the adapter's by PEFT's names, or all of the model's without an
+    /// adapter.
     pub fn trainable(&self) -> &[(String, Tensor)] {
         self.adapter.as_ref().map_or(&self.parameters, Adapter::parameters)
     }
@@ -282,7 +282,7 @@ impl Policy {
         }
     }
 
-    /// Forgets all gradients.
+    /// Clears all gradients.
     pub fn zero_gradients(&mut self) {
         for (_, tensor) in self.trainable_mut() {
             tensor.zero_grad();
@@ -298,7 +298,7 @@ impl Policy {
         Tensor::embedding(&self.embedding, tokens, -1, false, false)
     }
 
-    /// What the layers need to know of rows at these positions, \[rows\].
+    /// Returns the data that the layers need of rows at these positions, \[rows\].
     pub(crate) fn rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
         Rows { rotation: self.frequencies.rotation(positions, self.options.precision.kind()), dropout }
     }
@@ -331,7 +331,7 @@ impl Policy {
     /// Float32 logits over the temperature: \[rows, hidden\] (normed) to \[rows, vocabulary\].
     pub(crate) fn logits(&self, hidden: &Tensor, temperature: f64) -> Tensor {
         let logits = self.head.forward(hidden, None).to_kind(Kind::Float);
-        // Exactly one is the common case, and a pass over all logits costs.
+        // A temperature of 1 is the common case, and a pass over all logits is expensive.
         if (temperature - 1.0).abs() < f64::EPSILON { logits } else { logits / temperature }
     }
 }

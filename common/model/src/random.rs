@@ -1,11 +1,11 @@
 //! Random weights from a seed.
 //!
-//! Every weight is a function of the seed, the parameter's place in model order and the element's index: no global
+//! Every weight is a function of the seed, the parameter's position in model order and the element's index: no global
 //! generator is read or changed, and the bits depend on neither threads nor device.
 
 use std::f64::consts::TAU;
 
-/// `count` normal numbers with mean 0. `stream` tells the parameters of one policy apart.
+/// `count` normal numbers with mean 0. `stream` distinguishes the parameters of one policy.
 pub(crate) fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f64) -> Vec<f32> {
     let mut fractions = fractions(seed, stream);
     let mut uniform = || fractions.next().unwrap_or(1.0);
@@ -25,7 +25,7 @@ pub(crate) fn uniform(seed: u64, stream: u64, count: usize, bound: f64) -> Vec<f
     fractions(seed, stream).take(count).map(|fraction| (bound * (2.0 * fraction - 1.0)) as f32).collect()
 }
 
-/// Endless numbers of 53 bits in (0, 1]: the logarithm of each is finite.
+/// An endless sequence of numbers of 53 bits in (0, 1]: the logarithm of each is finite.
 fn fractions(seed: u64, stream: u64) -> impl Iterator<Item = f64> {
     let key = mix(mix(seed) ^ stream);
     (1_u64..).map(move |counter| ((mix(key.wrapping_add(counter)) >> 11) + 1) as f64 / (1_u64 << 53) as f64)

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use podium_checkpoint::rope::{Rope, Scaling};
 
-/// Angular frequency of each pair of dimensions, radians a position, and the factor on cosines and sines.
+/// Angular frequency of each pair of dimensions, in radians per position, and the factor on cosines and sines.
 fn frequencies(rope: &Rope, head_dim: i64) -> (Vec<f32>, f64) {
     // Single precision through the same operations as Transformers: one unit in the last place of a frequency
     // grows to a visible angle at position 10,000.
@@ -29,7 +29,7 @@ impl Frequencies {
         Self { inverse: Tensor::from_slice(&inverse).to_device(device), attention_factor }
     }
 
-    /// The rotation of each row, given its position. `positions`: \[rows\], any integer kind.
+    /// Returns the rotation of each row at its position. `positions`: \[rows\], any integer kind.
     pub(crate) fn rotation(&self, positions: &Tensor, kind: Kind) -> Rotation {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.inverse;
         let (cos, sin) = (angles.cos() * self.attention_factor, angles.sin() * self.attention_factor);
@@ -45,7 +45,7 @@ impl Frequencies {
 pub(crate) struct Rotation {
     /// \[rows, 1, D\]
     cos: Tensor,
-    /// \[rows, 1, D\]; the first half negated, so that swapping halves is all that "rotate half" needs.
+    /// \[rows, 1, D\]; the first half negated, so that "rotate half" only swaps halves.
     signed_sin: Tensor,
 }
 

@@ -1,10 +1,10 @@
-//! One token for each row of logits, from a uniform number a row.
+//! Samples one token for each row of logits, from one uniform number per row.
 //!
-//! Where a row is restricted to a set of tokens, all of this happens within the set.
+//! For a row that is restricted to a set of tokens, all of this applies within the set.
 //!
-//! A token is the inverse of the cumulative distribution over token ids in their order, in float64: neither the order of
-//! a sort nor the other rows of the batch have a say. Filters are thresholds on the logits, so that tokens of equal
-//! logit are kept or dropped together.
+//! A token is the inverse of the cumulative distribution over token ids in their order, in float64: independent of
+//! the order of a sort and of the other rows of the batch. Filters are thresholds on the logits, so that tokens of
+//! equal logit are retained or dropped together.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use tch::{Kind, Tensor};
 
 use crate::allowed::AllowedRows;
 
-/// Candidates that are sorted at first for `top_p`; the whole vocabulary only where they do not reach it.
+/// Number of candidates that are sorted first for `top_p`; the whole vocabulary is sorted only if they do not reach
+/// it.
 const FIRST_CANDIDATES: i64 = 256;
 
-/// How tokens are chosen.
+/// The sampling parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Divisor of the logits. 0 is greedy, with log-probabilities at temperature 1.
@@ -45,16 +46,16 @@ impl Default for Sampling {
     }
 }
 
-/// Why tokens cannot be chosen so.
+/// The reasons why sampling parameters are invalid.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Error {
-    /// The temperature divides logits.
+    /// The temperature is negative or not finite.
     #[error("temperature is {0}, expected a finite number that is not negative")]
     Temperature(f64),
-    /// A probability.
+    /// `top_p` is not in (0, 1].
     #[error("top_p is {0}, expected more than 0 and at most 1")]
     TopP(f64),
-    /// A completion has at least one token.
+    /// The length limit is 0.
     #[error("max_new_tokens is 0, expected at least 1")]
     MaxNewTokens,
 }
@@ -79,17 +80,18 @@ impl Sampling {
         self.greedy || self.temperature == 0.0
     }
 
-    /// Whether tokens come from less than the full distribution, which is when they have a second log-probability.
+    /// Whether tokens are sampled from less than the full distribution, so that they have a second log-probability.
     pub fn is_truncated(&self) -> bool {
         !self.is_greedy() && (self.top_p < 1.0 || self.top_k > 0)
     }
 
-    /// The divisor of the logits for log-probabilities: what the learner is to recompute them with.
+    /// The divisor of the logits for log-probabilities, with which the learner recomputes them.
     pub fn scoring_temperature(&self) -> f64 {
         if self.temperature == 0.0 { 1.0 } else { self.temperature }
     }
 
-    /// The lowest logit of each row that may be sampled, \[rows, 1\]; none: all may. `log_normaliser`: \[rows, 1\].
+    /// Returns the lowest logit of each row that may be sampled, \[rows, 1\]; `None` if all may. `log_normaliser`:
+    /// \[rows, 1\].
     fn threshold(&self, logits: &Tensor, log_normaliser: &Tensor) -> Option<Tensor> {
         let vocab_size = logits.size()[1];
         let best = |count: i64| logits.topk(count, -1, true, true).0;
@@ -121,41 +123,45 @@ fn probabilities(logits: &Tensor, log_normaliser: &Tensor) -> Tensor {
     (logits - log_normaliser).exp().to_kind(Kind::Double)
 }
 
-/// The lowest of the descending `candidates` that is needed to reach `top_p`, \[rows, 1\].
+/// Returns the lowest of the descending `candidates` that is needed to reach `top_p`, \[rows, 1\].
 fn nucleus(candidates: &Tensor, mass: &Tensor, top_p: f64) -> Tensor {
     let before = mass.cumsum(-1, None) - mass;
     let needed = before.lt(top_p).sum_dim_intlist(-1, true, Kind::Int64).clamp_min(1);
     candidates.gather(-1, &(needed - 1), false)
 }
 
-/// What was chosen for each row.
+/// The sampled token of each row.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Drawn {
+pub(crate) struct SampledRows {
     pub(crate) token_ids: Vec<u32>,
-    /// Under the full distribution; not finite where the logits were not.
+    /// Under the full distribution; not finite if the logits were not.
     pub(crate) logprobs: Vec<f32>,
-    /// Under the truncated distribution, where there is one.
+    /// Under the truncated distribution, if there is one.
     pub(crate) sampled_logprobs: Option<Vec<f32>>,
 }
 
-/// What the next token of a row may be.
+/// The allowed next tokens of a row.
 #[derive(Clone, Debug)]
 pub(crate) enum Next {
     /// Any token.
     Any,
     /// One of these, ascending, at least one.
     One(Arc<[u32]>),
-    /// The row is not asked for a token.
+    /// The row needs no token.
     None,
 }
 
-/// Chooses a token for each row as [`draw`] does, where the row wants one and from what it may be. Rows that want none
-/// get token 0.
-pub(crate) fn draw_next(logits: &Tensor, sampling: &Sampling, uniform: &[f64], next: &[Next]) -> Drawn {
+/// Samples a token for each row like [`sample`], from the row's allowed tokens. Rows that need none get token 0.
+pub(crate) fn sample_next(
+    logits: &Tensor,
+    sampling: &Sampling,
+    uniform: &[f64],
+    next: &[Next],
+) -> SampledRows {
     if !next.iter().any(|next| matches!(next, Next::One(_))) {
-        return draw(logits, sampling, uniform);
+        return sample(logits, sampling, uniform);
     }
-    let mut drawn = Drawn {
+    let mut sampled = SampledRows {
         token_ids: vec![0; next.len()],
         logprobs: vec![0.0; next.len()],
         sampled_logprobs: sampling.is_truncated().then(|| vec![0.0; next.len()]),
@@ -163,41 +169,41 @@ pub(crate) fn draw_next(logits: &Tensor, sampling: &Sampling, uniform: &[f64], n
     let rows_that = |wanted: &dyn Fn(&Next) -> bool| -> Vec<usize> {
         (0..next.len()).filter(|row| wanted(&next[*row])).collect()
     };
-    let mut fill = |rows: &[usize], choose: &dyn Fn(&Tensor, &[f64]) -> Drawn| {
+    let mut fill = |rows: &[usize], choose: &dyn Fn(&Tensor, &[f64]) -> SampledRows| {
         let index: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
         let index = Tensor::from_slice(&index).to_device(logits.device());
         let numbers: Vec<f64> = rows.iter().map(|row| uniform[*row]).collect();
         let part = choose(&logits.index_select(0, &index), &numbers);
         for (place, row) in rows.iter().enumerate() {
-            drawn.token_ids[*row] = part.token_ids[place];
-            drawn.logprobs[*row] = part.logprobs[place];
-            if let (Some(all), Some(part)) = (&mut drawn.sampled_logprobs, &part.sampled_logprobs) {
+            sampled.token_ids[*row] = part.token_ids[place];
+            sampled.logprobs[*row] = part.logprobs[place];
+            if let (Some(all), Some(part)) = (&mut sampled.sampled_logprobs, &part.sampled_logprobs) {
                 all[*row] = part[place];
             }
         }
     };
     let free = rows_that(&|next| matches!(next, Next::Any));
     if !free.is_empty() {
-        fill(&free, &|logits, numbers| draw(logits, sampling, numbers));
+        fill(&free, &|logits, numbers| sample(logits, sampling, numbers));
     }
     let restricted = rows_that(&|next| matches!(next, Next::One(_)));
     let sets: Vec<&[u32]> =
         next.iter().filter_map(|next| if let Next::One(set) = next { Some(&**set) } else { None }).collect();
     fill(&restricted, &|logits, numbers| {
         let among = AllowedRows::new(&sets, logits.device()).logits(logits);
-        let mut drawn = draw(&among, sampling, numbers);
-        for (token, set) in drawn.token_ids.iter_mut().zip(&sets) {
-            // Rows that are not numbers may point beyond their set; their log-probability says so.
+        let mut sampled = sample(&among, sampling, numbers);
+        for (token, set) in sampled.token_ids.iter_mut().zip(&sets) {
+            // Rows with NaN may point beyond their set; their log-probability reports it.
             *token = set.get(*token as usize).or(set.last()).copied().unwrap_or(0);
         }
-        drawn
+        sampled
     });
-    drawn
+    sampled
 }
 
-/// Chooses a token for each row. `logits`: float32 \[rows, vocabulary\], divided by the temperature; `uniform`: a
+/// Samples a token for each row. `logits`: float32 \[rows, vocabulary\], divided by the temperature; `uniform`: a
 /// number in \[0, 1) for each row.
-pub(crate) fn draw(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> Drawn {
+pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> SampledRows {
     let (rows, vocab_size) = (uniform.len(), logits.size()[1]);
     let logprobs = logits.log_softmax(-1, Kind::Float);
     let mut truncated_mass = None;
@@ -214,19 +220,19 @@ pub(crate) fn draw(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> Dra
         if sampling.is_truncated() {
             truncated_mass = Some(total);
         }
-        // The first token whose cumulative mass exceeds the target, which has mass itself. The bound is for rows that
-        // are not numbers.
+        // The first token whose cumulative mass exceeds the target; that token has mass itself. The bound is for rows
+        // with NaN.
         target.searchsorted(&cumulative, false, true, "right", None::<Tensor>).clamp_max(vocab_size - 1)
     };
     let logprobs = logprobs.gather(-1, &tokens, false).to_kind(Kind::Double);
     let mut columns = vec![tokens.to_kind(Kind::Double), logprobs.shallow_clone()];
     columns.extend(truncated_mass.map(|mass| logprobs - mass.log()));
 
-    // One transfer a step.
+    // One transfer per step.
     let columns = Tensor::cat(&columns, 1).transpose(0, 1).contiguous().to_device(tch::Device::Cpu);
     let numbers = Vec::<f64>::try_from(columns.view(-1)).expect("a vector of doubles");
     let column = |index: usize| numbers[index * rows..(index + 1) * rows].iter();
-    Drawn {
+    SampledRows {
         token_ids: column(0).map(|token| *token as u32).collect(),
         logprobs: column(1).map(|logprob| *logprob as f32).collect(),
         sampled_logprobs: sampling.is_truncated().then(|| column(2).map(|logprob| *logprob as f32).collect()),

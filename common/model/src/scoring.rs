@@ -1,7 +1,7 @@
 //! Log-probabilities of given completions, without and with gradients.
 //!
-//! Logits are never all there at once where the vocabulary is large: the head goes over the rows in chunks, and backward
-//! computes each chunk again. With `recompute_layers`, backward computes the blocks again one by one, too.
+//! With a large vocabulary the logits are never in memory all at once: the head processes the rows in chunks, and
+//! backward recomputes each chunk. With `recompute_layers`, backward also recomputes the blocks one by one.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -11,18 +11,18 @@ use crate::lora::Dropout;
 use crate::packed::{self, Packed, PackedArrangement, select_rows};
 use crate::policy::Policy;
 
-/// Logits that may be there at once, in float32 numbers (64 MiB).
+/// Maximum number of logits in memory, in float32 numbers (64 MiB).
 const CHUNK_LOGITS: i64 = 16 << 20;
 
-/// What is to be known of each completion token's entropy.
+/// Computation of each completion token's entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entropy {
-    /// Nothing.
+    /// Not computed.
     #[default]
     Skipped,
-    /// Its value.
+    /// The value.
     Measured,
-    /// Its value and, in a training pass, its gradient.
+    /// The value and, in a training pass, the gradient.
     Differentiable,
 }
 
@@ -30,33 +30,34 @@ pub enum Entropy {
 /// policy.
 #[derive(Debug)]
 pub struct Scores {
-    /// Log-probability of each token under the temperature-scaled distribution over the full vocabulary, or, where the
-    /// batch says from which set the token was chosen, renormalised over that set; in nats.
+    /// Log-probability of each token under the temperature-scaled distribution over the full vocabulary, or, for a
+    /// token with a set, renormalised over that set; in nats.
     pub logprobs: Tensor,
-    /// Entropy of that distribution, in nats, if asked for.
+    /// Entropy of that distribution, in nats, if requested.
     pub entropy: Option<Tensor>,
 }
 
-/// How a training pass is to be computed.
+/// Options of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingOptions {
     /// Divisor of the logits, positive.
     pub temperature: f64,
-    /// Whether entropies are wanted.
+    /// Computation of entropies.
     pub entropy: Entropy,
-    /// Keep only the inputs of the blocks and compute each block again in backward: a third more work, and memory for
+    /// Store only the inputs of the blocks and recompute each block in backward: a third more work, and memory for
     /// one block's activations instead of all.
     pub recompute_layers: bool,
     /// Dropout of the adapter's inputs.
     pub dropout: Option<AdapterDropout>,
 }
 
-/// Dropout of an adapter's inputs. What is dropped is a function of the seed, the tokens and the weights' places.
+/// Dropout of an adapter's inputs. The dropped inputs are a function of the seed, the tokens and the positions of the
+/// weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdapterDropout {
     /// Share of the inputs that is dropped, at least 0 and below 1.
     pub share: f64,
-    /// To be different for every step.
+    /// Must differ between steps.
     pub seed: u64,
 }
 
@@ -77,8 +78,8 @@ impl Policy {
         }))
     }
 
-    /// Log-probabilities of all tokens of one sequence but the first, by a plain forward at temperature 1: the
-    /// yardstick for everything that shares or caches.
+    /// Returns the log-probabilities of all tokens of one sequence except the first, by a plain forward at
+    /// temperature 1: the reference for shared and cached computations.
     pub fn plain_logprobs(&self, token_ids: &[u32]) -> Result<Vec<f32>, packed::Error> {
         let batch = Packed::new(&[packed::GroupTokens { prompt: token_ids, completions: Vec::new() }])?;
         batch.check(self.config())?;
@@ -98,7 +99,7 @@ impl Policy {
         }))
     }
 
-    /// Scores the completions of a batch so that a loss over them can be carried back to [`Self::trainable`].
+    /// Scores the completions of a batch with gradients to [`Self::trainable`].
     pub fn training_pass(
         &self,
         batch: &Packed,
@@ -125,7 +126,7 @@ impl Policy {
     }
 }
 
-/// The tensors of a batch that every forward over it needs.
+/// The tensors that every forward over a batch needs.
 struct Forward {
     tokens: Tensor,
     rows: Rows,
@@ -175,7 +176,7 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// First row and number of rows of each chunk.
+    /// Returns the first row and the number of rows of each chunk.
     fn chunks(&self) -> Vec<(i64, i64)> {
         let rows = self.targets.size()[0];
         let chunk = (CHUNK_LOGITS / self.policy.config().vocab_size).max(1);
@@ -189,7 +190,7 @@ impl Head<'_> {
         if parts.len() == 1 {
             return parts.remove(0);
         }
-        // Joining nothing is an error to libtorch.
+        // libtorch cannot concatenate an empty list.
         let nothing = Tensor::zeros([0], (Kind::Float, rows.device()));
         let join = |parts: Vec<&Tensor>| Tensor::cat(&[vec![&nothing], parts].concat(), 0);
         Scores {
@@ -232,7 +233,7 @@ impl Scores {
         Self { logprobs: f(&self.logprobs), entropy: self.entropy.as_ref().map(f) }
     }
 
-    /// Σ scores · gradients, the gradients being those of `leaves`. None where no gradient arrived.
+    /// Σ scores · gradients, with the gradients of `leaves`. `None` if no gradient arrived.
     fn product(&self, leaves: &Scores, first: i64, count: i64) -> Option<Tensor> {
         let one = |score: &Tensor, leaf: &Tensor| {
             let gradient = leaf.grad();
@@ -249,7 +250,7 @@ impl Scores {
     }
 }
 
-/// A forward that waits for the gradients of its scores.
+/// A forward that awaits the gradients of its scores.
 ///
 /// ```text
 /// let pass = policy.training_pass(&batch, options)?;
@@ -261,7 +262,7 @@ impl Scores {
 #[must_use = "gradients reach the parameters only by backward()"]
 pub struct TrainingPass<'a> {
     scores: Scores,
-    /// The scores with their graph, where one chunk of logits was enough.
+    /// The scores with their graph, if one chunk of logits was enough.
     kept: Option<Scores>,
     rows: Tensor,
     head: Head<'a>,
@@ -269,12 +270,12 @@ pub struct TrainingPass<'a> {
 }
 
 impl TrainingPass<'_> {
-    /// The scores, as leaves of whatever the loss computes from them.
+    /// The scores, as leaves of the loss.
     pub fn scores(&self) -> &Scores {
         &self.scores
     }
 
-    /// Carries the gradients that the loss left on the scores to the parameters, where they are added.
+    /// Propagates the gradients of the scores to the parameters, where they are added.
     pub fn backward(self) {
         if let Some(kept) = self.kept {
             let count = kept.logprobs.size()[0];
@@ -295,7 +296,7 @@ impl TrainingPass<'_> {
     }
 }
 
-/// Carries `gradient` of `output` back to the leaves that `output` was computed from.
+/// Propagates `gradient` of `output` back to its leaves.
 fn pull(output: &Tensor, gradient: &Tensor) {
     if gradient.defined() && output.requires_grad() {
         (output * gradient).sum(Kind::Float).backward();
@@ -307,7 +308,7 @@ fn pull(output: &Tensor, gradient: &Tensor) {
 enum Trunk<'a> {
     /// The output with its whole graph.
     Kept(Tensor),
-    /// The input of each block, and what is needed to compute it again.
+    /// The input of each block, and the data to recompute it.
     Recomputed {
         policy: &'a Policy,
         embedded: Tensor,
@@ -338,7 +339,7 @@ impl<'a> Trunk<'a> {
         }
     }
 
-    /// Goes on from the gradient of the output; where the graph was kept, that has happened already.
+    /// Propagates the gradient of the output; with a stored graph that has already happened.
     fn backward(self) {
         let Self::Recomputed { policy, embedded, inputs, output, rows, mut arrangement } = self else {
             return;

@@ -1,4 +1,4 @@
-//! Model folders: what is written is read back bit for bit, and weights that are no numbers are refused by name.
+//! Model folders: a saved policy is read back bit for bit, and non-finite weights are refused by name.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -63,7 +63,7 @@ fn random_weights_are_a_function_of_the_seed() {
 }
 
 #[test]
-fn bfloat16_is_kept() {
+fn bfloat16_is_preserved() {
     let folder = tempfile::tempdir().unwrap();
     let options = LoadOptions { precision: Precision::Bfloat16, ..LoadOptions::default() };
     let policy = Policy::random(&naive::config(Family::Qwen3), 1, options).unwrap();
@@ -93,7 +93,7 @@ fn a_version_is_assigned_in_place() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_refused() {
+fn non_finite_weights_are_refused() {
     for value in [f64::NAN, f64::INFINITY] {
         let folder = tempfile::tempdir().unwrap();
         let policy = naive::policy(&naive::config(Family::Qwen3), 1);
@@ -106,10 +106,10 @@ fn weights_that_are_no_numbers_are_refused() {
 }
 
 #[test]
-fn a_failed_save_leaves_the_version_before() {
+fn a_failed_save_preserves_the_previous_version() {
     let folder = tempfile::tempdir().unwrap();
     let policy = saved(&naive::config(Family::Qwen3), folder.path());
-    // A folder in the way of the temporary file's destination.
+    // A folder blocks the destination of the temporary file.
     let target = folder.path().join("elsewhere");
     fs::create_dir_all(target.join("model.safetensors/occupied")).unwrap();
     assert!(matches!(policy.save(&target), Err(Error::File { action: "write", .. })));

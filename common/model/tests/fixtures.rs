@@ -1,5 +1,5 @@
-//! Checkpoints and adapters that Transformers and PEFT wrote, with what they said of them. `make fixtures` makes the
-//! files anew.
+//! Checkpoints and adapters written by Transformers and PEFT, with their log-probabilities and greedy tokens. `make
+//! fixtures` regenerates the files.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -8,10 +8,10 @@ use std::path::Path;
 use podium_model::{Entropy, GroupTokens, LoadOptions, Packed, Policy, Sampling, device, generate};
 use serde::Deserialize;
 
-/// Largest difference of a log-probability.
+/// Largest allowed difference of a log-probability.
 const LIMIT: f32 = 1e-4;
 
-/// A prompt, a completion, and what the reference says of them.
+/// A prompt, a completion, and the reference's values.
 #[derive(Deserialize)]
 struct Row {
     prompt_ids: Vec<u32>,
@@ -58,7 +58,7 @@ fn assert_same(policy: &Policy, rows: &[Row], expected: impl Fn(&Row) -> &Expect
 }
 
 fn compare(family: &str) {
-    // Tests run side by side already.
+    // Tests already run in parallel.
     device::set_threads(1).unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(family);
     let rows: Vec<Row> = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
@@ -68,20 +68,20 @@ fn compare(family: &str) {
     assert_same(&adapted, &rows, |row| &row.adapted);
 }
 
-/// Tied, two queries a key, an adapter that names its layers one by one.
+/// Tied, two queries per key, an adapter that lists its layers one by one.
 #[test]
-fn qwen3_is_as_in_transformers() {
+fn qwen3_matches_transformers() {
     compare("qwen3");
 }
 
-/// Untied, a key a query.
+/// Untied, one key per query.
 #[test]
-fn qwen2_is_as_in_transformers() {
+fn qwen2_matches_transformers() {
     compare("qwen2");
 }
 
-/// bfloat16 files, one key for all queries, scaled rotations, an adapter that names kinds of layers.
+/// bfloat16 files, one key for all queries, scaled rotations, an adapter that lists types of layers.
 #[test]
-fn llama_is_as_in_transformers() {
+fn llama_matches_transformers() {
     compare("llama");
 }

@@ -22,7 +22,7 @@ fn shapes() -> Vec<Config> {
     ]
 }
 
-/// Tokens that look random.
+/// Pseudo-random tokens.
 fn tokens(seed: u32, length: usize) -> Vec<u32> {
     (0..length as u32).map(|index| (((index + 1) * (seed * 2 + 7) * 2_654_435) >> 7) % 37).collect()
 }
@@ -50,7 +50,7 @@ fn pack(groups: &Groups) -> Packed {
     Packed::new(&tokens).unwrap()
 }
 
-/// Log-probabilities of all completion tokens by the second implementation, each sequence by itself.
+/// Log-probabilities of all completion tokens by the second implementation, each sequence on its own.
 fn unshared(policy: &Policy, groups: &Groups, temperature: f64) -> Tensor {
     let mut parts = vec![Tensor::zeros([0], (Kind::Double, tch::Device::Cpu))];
     for (prompt, completions) in groups {
@@ -72,7 +72,7 @@ const RAGGED: &[(usize, &[usize])] = &[(9, &[4, 0, 7]), (1, &[1, 1, 0]), (14, &[
 const EVEN: &[(usize, &[usize])] = &[(6, &[5, 5]), (6, &[5, 5])];
 
 #[test]
-fn plain_forward_is_the_second_implementation() {
+fn plain_forward_matches_the_second_implementation() {
     for config in shapes() {
         let policy = naive::policy(&config, 3);
         let sequence = tokens(1, 40);
@@ -83,7 +83,7 @@ fn plain_forward_is_the_second_implementation() {
 }
 
 #[test]
-fn packed_scores_are_those_of_unshared_sequences() {
+fn packed_scores_match_unshared_sequences() {
     for config in shapes() {
         let policy = naive::policy(&config, 4);
         for lengths in [RAGGED, EVEN] {
@@ -96,11 +96,11 @@ fn packed_scores_are_those_of_unshared_sequences() {
 }
 
 #[test]
-fn decoding_records_what_scoring_recomputes() {
+fn scoring_reproduces_the_log_probabilities_of_decoding() {
     for config in shapes() {
         let policy = naive::policy(&config, 5);
         let prompts = [tokens(1, 9), tokens(2, 3), tokens(3, 17)];
-        // Stop tokens make lengths differ, so that finished completions are dropped on the way.
+        // Stop tokens make lengths differ, so that finished completions are dropped during decoding.
         let sampling = Sampling {
             temperature: 1.3,
             max_new_tokens: 70,
@@ -148,7 +148,7 @@ fn assert_same_gradients(found: &[(String, Tensor)], expected: &[(String, Tensor
 }
 
 #[test]
-fn packed_gradients_are_those_of_unshared_sequences() {
+fn packed_gradients_match_unshared_sequences() {
     for config in shapes() {
         let mut policy = naive::policy(&config, 6);
         for lengths in [RAGGED, EVEN] {
@@ -278,7 +278,7 @@ fn the_same_batch_gives_the_same_bits() {
 }
 
 #[test]
-fn a_reference_stays_as_it_was() {
+fn a_reference_is_unaffected_by_training() {
     let mut policy = naive::policy(&naive::config(Family::Qwen3), 11);
     policy.set_training(true);
     let copy = policy.reference();

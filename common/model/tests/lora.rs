@@ -1,4 +1,5 @@
-//! Adapters: they change what they should, train alone, travel as PEFT folders, and merge into the model.
+//! Adapters: they change the adapted layers, train alone, are saved and loaded as PEFT folders, and merge into the
+//! model.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -31,7 +32,7 @@ fn base() -> Policy {
     naive::policy(&naive::config(Family::Qwen2), 3)
 }
 
-/// A policy whose adapter changes everything.
+/// A policy whose adapter changes every linear map.
 fn adapted(config: AdapterConfig) -> Policy {
     let policy = base().with_new_adapter(config, 7).unwrap();
     let grow = |tensor: &Tensor| {
@@ -58,11 +59,11 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 #[test]
-fn a_new_adapter_changes_nothing_and_an_old_one_is_left_out_of_nothing() {
+fn a_new_adapter_changes_nothing_and_a_trained_one_belongs_to_the_reference() {
     let plain = scores(&base());
     let fresh = base().with_new_adapter(adapter_config(&["all-linear"]), 7).unwrap();
     assert_eq!(scores(&fresh), plain);
-    assert!(fresh.reference().adapter().is_none(), "what changes nothing costs nothing");
+    assert!(fresh.reference().adapter().is_none(), "a neutral adapter is omitted");
     let adapted = adapted(adapter_config(&["all-linear"]));
     assert!(largest_difference(&scores(&adapted), &plain) > 0.1);
     let reference = adapted.reference();
@@ -89,7 +90,7 @@ fn new_adapters_are_functions_of_their_seed() {
 }
 
 #[test]
-fn merged_scores_are_those_of_base_and_adapter() {
+fn merged_scores_match_base_and_adapter() {
     for rslora in [false, true] {
         let policy = adapted(AdapterConfig { rslora, ..adapter_config(&["all-linear"]) });
         let folder = tempfile::tempdir().unwrap();
@@ -111,7 +112,7 @@ fn merged_scores_are_those_of_base_and_adapter() {
 }
 
 #[test]
-fn versions_with_and_without_an_adapter_follow_each_other() {
+fn versions_with_and_without_an_adapter_can_alternate() {
     let folder = tempfile::tempdir().unwrap();
     let (model, small, large, both) = (
         folder.path().join("model"),
@@ -144,7 +145,7 @@ fn versions_with_and_without_an_adapter_follow_each_other() {
 }
 
 #[test]
-fn cached_decoding_has_the_adapter_too() {
+fn cached_decoding_applies_the_adapter() {
     let policy = adapted(adapter_config(&["all-linear"]));
     let sampling = Sampling {
         temperature: 1.0,
@@ -178,7 +179,7 @@ fn gradients(policy: &mut Policy, batch: &Packed, options: TrainingOptions) -> V
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences() {
+fn gradients_match_finite_differences() {
     let mut policy = adapted(adapter_config(&["q_proj", "o_proj", "gate_proj"]));
     let analytic = gradients(&mut policy, &batch(), TrainingOptions::default());
     let loss = |policy: &Policy| {
@@ -214,7 +215,7 @@ fn dropout_survives_recomputation_and_any_cut_of_the_batch() {
     let group = |prompt, completions: [&'static [u32]; 2]| {
         Packed::new(&[GroupTokens { prompt, completions: completions.into() }]).unwrap()
     };
-    // The other group first: its rows are elsewhere.
+    // The other group first, which moves its rows.
     let second = gradients(&mut policy, &group(&[9, 10], [&[11, 12], &[13, 14, 15, 16]]), with(1));
     let first = gradients(&mut policy, &group(&[1, 2, 3, 4], [&[5, 6, 7], &[8]]), with(1));
     let sum: Vec<Tensor> = first.iter().zip(&second).map(|(one, other)| one + other).collect();

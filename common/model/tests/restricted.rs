@@ -1,5 +1,5 @@
-//! Tokens that are chosen from sets: sampled from them, and scored under the distribution renormalised over them, in
-//! sampling and in training alike.
+//! Tokens that are restricted to sets: sampled from them, and scored under the distribution renormalised over them,
+//! in sampling and in training.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -21,7 +21,7 @@ fn uniform(prompt: usize, sample: usize, position: usize) -> f64 {
     (prompt as f64 * 0.37 + sample as f64 * 0.71 + f64::from(position as u32) * 0.618_033).fract()
 }
 
-/// Sets that depend on what was sampled: none at first, then few or many, then only the stop token.
+/// Sets that depend on the sampled tokens: none at first, then few or many, then only the stop token.
 fn allowed(_prompt: usize, sample: usize, token_ids: &[u32]) -> Option<Arc<[u32]>> {
     let last = token_ids.last().copied().unwrap_or(0);
     match token_ids.len() {
@@ -54,7 +54,7 @@ fn pack(generated: &Generated) -> Packed {
     Packed::new(&groups).unwrap().restricted(sets).unwrap()
 }
 
-/// For each completion token its log-probability and the entropy there, by the second implementation.
+/// Returns each completion token's log-probability and entropy by the second implementation.
 fn renormalised(policy: &Policy, generated: &Generated, temperature: f64) -> (Tensor, Tensor) {
     let (mut logprobs, mut entropies) = (Vec::new(), Vec::new());
     for (prompt, group) in prompts().iter().zip(&generated.groups) {
@@ -89,7 +89,7 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 #[test]
-fn sampling_records_what_scoring_recomputes() {
+fn scoring_reproduces_the_log_probabilities_of_sampling() {
     let policy = naive::policy(&naive::config(Family::Qwen3), 5);
     for temperature in [1.0, 0.7, 1.6] {
         let sampling =
@@ -140,7 +140,7 @@ fn tokens_follow_the_renormalised_distribution() {
     for (token, (share, _)) in set.iter().zip(share_of(&Sampling::default())) {
         assert!((share - expected[*token as usize] / mass).abs() < 1e-3, "{token}: {share}");
     }
-    // Filters work within the set: of the five the two likeliest stay.
+    // Filters apply within the set: the two likeliest of the five remain.
     let mut ranked = set;
     ranked.sort_by(|one, other| expected[*other as usize].total_cmp(&expected[*one as usize]));
     let best: f64 = ranked[..2].iter().map(|token| expected[*token as usize]).sum();
@@ -158,7 +158,7 @@ fn tokens_follow_the_renormalised_distribution() {
 }
 
 #[test]
-fn restricting_to_everything_changes_nothing() {
+fn a_restriction_to_the_whole_vocabulary_changes_nothing() {
     let policy = naive::policy(&naive::config(Family::Qwen3), 7);
     let sampling = Sampling { max_new_tokens: 8, top_p: 0.9, ..Sampling::default() };
     let free = generate(&policy, &prompts(), 3, &sampling, &uniform, &|| false).unwrap();
@@ -186,7 +186,7 @@ fn assert_same_gradients(found: &[Tensor], expected: &[Tensor]) {
 }
 
 #[test]
-fn gradients_are_those_of_the_renormalised_distribution() {
+fn gradients_match_the_renormalised_distribution() {
     let mut policy = naive::policy(&naive::config(Family::Qwen3), 8);
     let sampling = Sampling { max_new_tokens: 12, stop_token_ids: vec![36], ..Sampling::default() };
     let generated = sampled(&policy, &sampling);

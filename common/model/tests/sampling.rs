@@ -1,4 +1,4 @@
-//! Sampling: the tokens follow the distribution they are said to come from, whatever the batch around them.
+//! Sampling: the tokens follow the documented distribution, independent of the rest of the batch.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -17,7 +17,7 @@ fn prompts() -> Vec<Vec<u32>> {
     vec![vec![1, 2, 3, 4, 5], vec![6], vec![7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8]]
 }
 
-/// Uniform numbers that look random.
+/// Pseudo-random uniform numbers.
 fn uniform(prompt: usize, sample: usize, position: usize) -> f64 {
     let mixed = (prompt as f64 + 1.0) * 0.754_877 + sample as f64 * 0.569_840 + position as f64 * 0.618_034;
     (mixed * 97.0).fract()
@@ -33,7 +33,7 @@ fn distribution(policy: &Policy, prompt: &[u32], temperature: f64) -> Vec<f64> {
     Vec::try_from(after_last.exp()).unwrap()
 }
 
-/// The token that each of many evenly spread uniform numbers chooses, and its record.
+/// Returns the token that each of many evenly spaced uniform numbers selects.
 fn sweep(policy: &Policy, sampling: &Sampling, numbers: usize) -> Vec<Sampled> {
     let spread = |_, sample: usize, _| (sample as f64 + 0.5) / numbers as f64;
     let sampling = Sampling { max_new_tokens: 1, ..sampling.clone() };
@@ -58,7 +58,7 @@ fn tokens_follow_the_full_distribution() {
     }
 }
 
-/// Checks a truncated sampler against the tokens that may be drawn.
+/// Checks a truncated sampler against the retained tokens.
 fn assert_truncated(policy: &Policy, sampling: &Sampling, kept: &[usize]) {
     let expected = distribution(policy, &prompts()[0], sampling.temperature);
     let mass: f64 = kept.iter().map(|token| expected[*token]).sum();
@@ -120,7 +120,7 @@ fn top_p_over_a_large_flat_vocabulary_sorts_all_of_it() {
 #[test]
 fn greedy_takes_the_most_likely_token_and_the_lowest_of_equals() {
     let policy = policy();
-    // Tokens 10 and 30 become the same, and likelier than all others: the embedding is the head.
+    // Tokens 10 and 30 become equal, and likelier than all others: the embedding is the head.
     let embedding = &policy.parameters()[0].1;
     no_grad(|| {
         let mut likely = embedding.get(30);
@@ -218,7 +218,7 @@ fn a_caller_can_stop_between_steps() {
 }
 
 #[test]
-fn what_cannot_be_sampled_is_refused() {
+fn invalid_sampling_inputs_are_refused() {
     let policy = policy();
     let refused = |prompts: &[Vec<u32>], group_size: usize, sampling: Sampling| {
         generate(&policy, prompts, group_size, &sampling, &uniform, &|| false).unwrap_err()
@@ -247,7 +247,7 @@ fn what_cannot_be_sampled_is_refused() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_give_an_error() {
+fn non_finite_weights_are_an_error() {
     let policy = policy();
     no_grad(|| policy.parameters()[3].1.get(0).copy_(&Tensor::from(f64::NAN)));
     for sampling in [

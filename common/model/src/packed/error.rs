@@ -1,18 +1,18 @@
-//! What makes a batch one that cannot be computed.
+//! The errors of invalid batches.
 
-/// Why a batch cannot be formed or scored.
+/// The reasons why a batch cannot be formed or scored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// A batch needs at least one prompt.
+    /// The batch is empty.
     #[error("a batch needs at least one prompt")]
     NoPrompt,
-    /// Without a token there is nothing to predict the first completion token from.
+    /// A prompt is empty, so that its first completion token cannot be predicted.
     #[error("prompt {prompt} of the batch has no tokens, expected at least one")]
     EmptyPrompt {
         /// Index of the prompt in the batch.
         prompt: usize,
     },
-    /// All prompts of a batch have the same number of completions.
+    /// A prompt's number of completions differs from the first prompt's.
     #[error(
         "prompt {prompt} of the batch has {found} completions, expected {expected} as the first prompt has"
     )]
@@ -21,18 +21,18 @@ pub enum Error {
         prompt: usize,
         /// Its number of completions.
         found: usize,
-        /// The first prompt's.
+        /// The first prompt's number.
         expected: usize,
     },
-    /// A token is not of the policy's vocabulary.
+    /// A token is outside the policy's vocabulary.
     #[error("token id {token} is outside the policy's vocabulary of {vocab_size}")]
     Vocabulary {
         /// The token id.
         token: u32,
-        /// The policy's vocabulary.
+        /// Size of the policy's vocabulary.
         vocab_size: i64,
     },
-    /// A restriction of a token that is not there.
+    /// A restriction refers to a missing token.
     #[error(
         "position {position} of completion {completion} of the batch is restricted, but there is no such token"
     )]
@@ -42,20 +42,20 @@ pub enum Error {
         /// Position in it.
         position: usize,
     },
-    /// A set that a token cannot have been chosen from.
+    /// A restriction's set is invalid for its token.
     #[error(
-        "completion token {token} of the batch, {chosen}, is restricted to a set that does not hold it, is not in ascending order, or comes out of turn"
+        "completion token {token} of the batch, {chosen}, is restricted to a set that does not contain it, is not ascending, or is out of order"
     )]
     Restriction {
-        /// Its number among the completion tokens of the batch.
+        /// Its index among the completion tokens of the batch.
         token: usize,
         /// Its id.
         chosen: u32,
     },
     /// A sequence is longer than the policy's positions.
-    #[error("a sequence has {length} tokens, the policy has {max_positions} positions")]
+    #[error("a sequence has {length} tokens: the limit is {max_positions} (max_position_embeddings)")]
     TooLong {
-        /// Prompt and completion, in tokens.
+        /// Length of prompt and completion, in tokens.
         length: usize,
         /// The policy's `max_position_embeddings`.
         max_positions: i64,

@@ -1,4 +1,4 @@
-//! A second implementation to test against: one sequence, all keys of all heads written out, float64.
+//! A second implementation for comparison: one sequence, all keys of all heads expanded, float64.
 #![allow(dead_code, reason = "not every test needs all of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,9 +8,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
-/// A small policy whose every weight matters: norms and biases are away from 1 and 0.
+/// A small policy in which every weight matters: norms and biases differ from 1 and 0.
 pub(crate) fn policy(config: &Config, seed: u64) -> Policy {
-    // Tests run side by side already.
+    // Tests already run in parallel.
     device::set_threads(1).unwrap();
     let policy = Policy::random(config, seed, LoadOptions::default()).unwrap();
     for (stream, (name, tensor)) in policy.parameters().iter().enumerate() {
@@ -44,7 +44,7 @@ pub(crate) fn config(family: Family) -> Config {
     }
 }
 
-/// Log-probabilities of all tokens but the first, with the graph to the policy's parameters.
+/// Log-probabilities of all tokens except the first, with the graph to the policy's parameters.
 pub(crate) fn logprobs(policy: &Policy, tokens: &[u32], temperature: f64) -> Tensor {
     let distributions = distributions(policy, &tokens[..tokens.len() - 1], temperature);
     let next: Vec<_> = tokens[1..].iter().map(|token| i64::from(*token)).collect();
