@@ -1,4 +1,4 @@
-//! A connection to the coordinator that outlives the coordinator's restarts.
+//! A connection to the coordinator that survives the coordinator's restarts.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,22 +16,22 @@ use crate::place::Place;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// Time after which a wait for room is named again.
+/// Interval at which a wait for the coordinator's disk is logged again.
 const NAME_AGAIN: Duration = Duration::from_secs(60);
 
-/// How patient a connection is.
+/// Timeouts and limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long one call may take.
+    /// Maximum duration of one call.
     pub request_timeout: Duration,
-    /// How long a coordinator that cannot be reached is waited for.
+    /// Time to retry while the coordinator is unreachable.
     pub reconnect_for: Duration,
     /// Largest message, both ways.
     pub max_message_bytes: usize,
 }
 
 impl Limits {
-    /// The limits that a run file asks for.
+    /// The limits of a run file.
     pub fn of(network: &podium_config::Network) -> Self {
         Self {
             request_timeout: Duration::from_millis(network.request_timeout_ms),
@@ -41,63 +41,63 @@ impl Limits {
     }
 }
 
-/// Why the coordinator did not do what it was asked for.
+/// The reasons why a call to the coordinator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is none.
-    #[error("{address:?} is no address of a coordinator: expected host:port")]
+    /// The address is invalid.
+    #[error("the coordinator's address is {address:?}: expected host:port")]
     Address {
-        /// What was given.
+        /// The given address.
         address: String,
     },
-    /// The coordinator answered no, and would again.
+    /// The coordinator refused the call; a retry would not help.
     #[error("the coordinator at {address} refused to {what}: {}", status.message())]
     Refused {
-        /// Who was asked.
+        /// The coordinator's address.
         address: String,
-        /// What for.
+        /// The purpose of the call.
         what: &'static str,
-        /// Its answer.
+        /// The coordinator's answer.
         status: Box<Status>,
     },
     /// The coordinator could not be reached in time.
     #[error("could not {what}: no answer from the coordinator at {address} for {} s (last: {})", waited.as_secs(), last.message())]
     Unreachable {
-        /// Who was asked.
+        /// The coordinator's address.
         address: String,
-        /// What for.
+        /// The purpose of the call.
         what: &'static str,
-        /// How long it was tried.
+        /// Duration of the retries.
         waited: Duration,
-        /// What the last attempt ended with.
+        /// Result of the last attempt.
         last: Box<Status>,
     },
-    /// This process is leaving.
+    /// This process is shutting down.
     #[error("stopped while trying to {what}")]
     Stopped {
-        /// What was under way.
+        /// The purpose of the call.
         what: &'static str,
     },
 }
 
 impl Error {
-    /// Whether the coordinator has not (or no longer) what it was asked for.
+    /// Whether the coordinator does not have the requested object (any more).
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
     }
 }
 
-/// A way to reach the coordinator. Cheap to clone; connects when first used and again after every failure.
+/// A client of the coordinator. Cheap to clone; connects on first use and again after every failure.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     place: Arc<Place>,
-    /// Shared by all clones: who finds that the coordinator has moved finds it for all.
+    /// Shared by all clones: if one discovers that the coordinator has moved, all use the new address.
     line: Arc<Mutex<Line>>,
     limits: Limits,
     stop: CancellationToken,
 }
 
-/// A connection, and where it leads.
+/// A connection with its address.
 #[derive(Debug, Clone)]
 struct Line {
     /// host:port; empty until it is known.
@@ -124,7 +124,7 @@ impl Line {
         Ok(Self { address: address.to_owned(), channel })
     }
 
-    /// Leads nowhere: no address is known yet, and no call is made before one is.
+    /// A placeholder without an address; no call uses it.
     fn nowhere() -> Self {
         Self {
             address: String::new(),
@@ -134,14 +134,14 @@ impl Line {
 }
 
 impl Coordinator {
-    /// Prepares a connection to `address` (host:port). Calls made through it end when `stop` is cancelled.
+    /// Creates a client for `address` (host:port). Its calls end when `stop` is cancelled.
     ///
-    /// Connects lazily: a coordinator that is not there yet is waited for by the first call.
+    /// Connects lazily: the first call waits for a coordinator that has not started yet.
     pub fn new(address: &str, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
         Self::at(Place::Named(address.to_owned()), limits, stop)
     }
 
-    /// Prepares a connection to a coordinator that may have yet to announce itself, and may move.
+    /// Creates a client for a coordinator that may announce itself later, and may move.
     pub fn at(place: Place, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
         let line = match &place {
             Place::Named(address) => Line::to(address)?,
@@ -150,19 +150,19 @@ impl Coordinator {
         Ok(Self { place: Arc::new(place), line: Arc::new(Mutex::new(line)), limits, stop })
     }
 
-    /// host:port; empty where the coordinator has yet to announce itself.
+    /// host:port; empty until the coordinator announces itself.
     pub fn address(&self) -> String {
         self.line().address.clone()
     }
 
-    /// For messages.
+    /// The address in messages.
     fn known_address(&self) -> String {
         let address = self.address();
         if address.is_empty() { "an address still to be announced".to_owned() } else { address }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        // Whoever panicked while holding it left it whole: it is only read or replaced.
+        // A panic cannot leave the value inconsistent: it is only read or replaced.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -170,7 +170,7 @@ impl Coordinator {
         self.line().channel.clone()
     }
 
-    /// Follows an announced coordinator to where it is now.
+    /// Updates the address of an announced coordinator.
     async fn follow(&self) -> Result<(), Status> {
         if matches!(*self.place, Place::Named(_)) {
             return Ok(());
@@ -185,12 +185,12 @@ impl Coordinator {
         Ok(())
     }
 
-    /// How patient this connection is.
+    /// The connection's limits.
     pub const fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// The same connection for calls that end with another token.
+    /// Returns the same connection for calls that end with another token.
     #[must_use]
     pub fn until(&self, stop: CancellationToken) -> Self {
         Self { stop, ..self.clone() }
@@ -219,8 +219,8 @@ impl Coordinator {
         StatusClient::new(self.channel())
     }
 
-    /// Does `attempt` until it succeeds, is refused for good, or `reconnect_for` has passed without an answer. A coordinator
-    /// that answers that its disk is full is waited for without a limit: it goes on once there is room.
+    /// Repeats `attempt` until it succeeds, is refused permanently, or `reconnect_for` has passed without an answer.
+    /// If the coordinator reports a full disk, it waits without a limit.
     ///
     /// `what` completes the sentence "could not …". One attempt takes at most `request_timeout`.
     pub async fn call<T, F>(&self, what: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
@@ -258,7 +258,7 @@ impl Coordinator {
                 if full_since.is_none_or(|named| named.elapsed() >= NAME_AGAIN) {
                     full_since = Some(Instant::now());
                     tracing::warn!(
-                        "cannot {what}: the coordinator at {address} has no room ({}): waiting",
+                        "cannot {what}: the coordinator at {address} has no free disk space ({}): waiting",
                         status.message()
                     );
                 }
@@ -268,7 +268,7 @@ impl Coordinator {
                 return Err(Error::Unreachable { address, what, waited, last: status });
             }
             if pause == FIRST_PAUSE && full_since.is_none() {
-                tracing::warn!("cannot {what} at present ({}): trying again", status.message());
+                tracing::warn!("cannot {what} ({}): retrying", status.message());
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Error::Stopped { what }),
@@ -279,19 +279,19 @@ impl Coordinator {
     }
 }
 
-/// Whether the connection failed rather than the coordinator: what it answers itself has no source on this side. A server
-/// that stops while a request is on its way can end the connection so.
+/// Whether the connection failed rather than the coordinator: the coordinator's own errors have no source on this
+/// side. A server that stops while a request is in transfer can end the connection that way.
 fn is_of_the_connection(status: &Status) -> bool {
     status.code() == Code::Internal && std::error::Error::source(status).is_some()
 }
 
-/// Whether the coordinator itself answers that its disk is full. A message that is too large has another code, and a
-/// connection that is used too much a source on this side.
+/// Whether the coordinator itself reports a full disk. An oversized message has another code, and an exhausted
+/// connection has a source on this side.
 fn has_no_room(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted && std::error::Error::source(status).is_none()
 }
 
-/// The one table of what another attempt may change. Every request of the protocol can be repeated without harm.
+/// The status codes for which a retry may succeed. Every request of the protocol can be repeated safely.
 pub const fn may_be_retried(code: Code) -> bool {
     match code {
         Code::Unavailable

@@ -1,4 +1,4 @@
-//! Bringing a policy version from the coordinator into a folder.
+//! Downloads a policy version from the coordinator into a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -12,27 +12,27 @@ use crate::connection::{self, Coordinator};
 use crate::manifest::{self, Manifest};
 use crate::receive::{self, Receiver};
 
-/// Attempts at a file whose content arrives damaged.
+/// Number of attempts at a file that arrives damaged.
 const ATTEMPTS: u32 = 3;
 
-/// Why a version could not be brought.
+/// The reasons why a version could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The coordinator did not answer, or refused.
     #[error(transparent)]
     Connection(#[from] connection::Error),
-    /// The manifest does not hold together.
-    #[error("the coordinator sent a policy manifest that does not hold together: {0}")]
+    /// The manifest is inconsistent.
+    #[error("the coordinator sent an inconsistent policy manifest: {0}")]
     Manifest(#[from] podium_proto::convert::Error),
-    /// Something could not be written, or arrived damaged again and again.
+    /// A file could not be written, or arrived damaged repeatedly.
     #[error(transparent)]
     Receive(#[from] receive::Error),
 }
 
-/// Brings a version (the latest where none is named) into `into/<version>/` and returns its manifest and folder.
+/// Downloads a version (default: the latest) into `into/<version>/` and returns its manifest and folder.
 ///
-/// A transfer that broke off continues where it stopped, also in another process; the folder appears under its name only
-/// once every checksum holds. A version that is there already is verified and not fetched again.
+/// An interrupted transfer continues at its position, also in another process; the folder appears under its name once
+/// all checksums match. An existing version is verified and not downloaded again.
 pub async fn fetch(
     coordinator: &Coordinator,
     version: Option<PolicyVersion>,
@@ -51,13 +51,13 @@ pub async fn fetch(
         if manifest.verify(&target).is_ok() {
             return Ok((manifest, target));
         }
-        tracing::warn!("{} is damaged: fetching it again", target.display());
+        tracing::warn!("{} is damaged: downloading it again", target.display());
     }
     let mut receiver = Receiver::new(manifest.clone(), &target)?;
     for file in &manifest.files {
         let mut attempt = 1;
         loop {
-            // A stream that breaks off counts as an answer that did not come: the next call asks for the rest.
+            // A broken stream counts as a missing answer: the next call requests the rest.
             let cell = tokio::sync::Mutex::new(&mut receiver);
             let outcome = coordinator
                 .call("fetch a policy file", || fetch_rest(coordinator, &cell, manifest.version, &file.name))
@@ -76,7 +76,7 @@ pub async fn fetch(
     Ok((manifest, target))
 }
 
-/// Fetches what is still missing of a file. The inner error is one of this host, which no other call would mend.
+/// Downloads the missing rest of a file. The inner error is local to this host and not retried.
 async fn fetch_rest(
     coordinator: &Coordinator,
     receiver: &tokio::sync::Mutex<&mut Receiver>,
@@ -98,7 +98,7 @@ async fn fetch_rest(
     Ok(Response::new(receiver.complete(name)))
 }
 
-/// Removes every fetched version but those in `keep`, and what has come of others.
+/// Removes every downloaded version except those in `keep`, and partial downloads of others.
 pub fn prune(folder: &Path, keep: &[PolicyVersion]) -> Result<(), durable::Error> {
     let failed = |source| durable::Error::Read { path: folder.to_owned(), source };
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -112,7 +112,7 @@ pub fn prune(folder: &Path, keep: &[PolicyVersion]) -> Result<(), durable::Error
     Ok(())
 }
 
-/// The version that a folder holds, whole or in part; `None` for other names.
+/// Returns the version of a folder, complete or partial; `None` for other names.
 fn version_of(name: &str) -> Option<u64> {
     match receive::partial_version(name) {
         Some(version) => version.parse().ok(),

@@ -1,10 +1,10 @@
-//! The way to the coordinator and back: a connection that heals, and policy versions on their way.
+//! The connection to the coordinator, with reconnects, and the transfer of policy versions.
 //!
-//! Workers, learner ranks and the launcher reach the coordinator through [`Coordinator`]; [`fetch()`] and [`publish()`]
-//! move a policy version between folders of two hosts, [`receive`] is their other end. Nothing here knows what a policy
-//! is: a version is a folder of files with checksums.
+//! Workers, learner ranks and the launcher reach the coordinator through [`Coordinator`]; [`fetch()`] and
+//! [`publish()`] copy a policy version between folders of two hosts, [`receive`] is the receiving end. This crate
+//! treats a version as a folder of files with checksums.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod connection;

@@ -1,4 +1,4 @@
-//! What a policy version consists of.
+//! The manifest of a policy version.
 
 use std::fmt;
 use std::fs;
@@ -11,13 +11,13 @@ use podium_proto::convert::Error as MessageError;
 use podium_proto::{TEMPLATE_FOLDER, check_file_name, v1};
 use sha2::{Digest, Sha256};
 
-/// The files that say what kind of policy a folder holds, weights apart.
+/// The files that determine a policy's fingerprint; weights are excluded.
 const FINGERPRINTED: [&str; 2] = ["config.json", "tokenizer.json"];
 
-/// A policy version: where it belongs and its files in the order they are sent.
+/// A policy version: its run and its files in the order of transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Which version.
+    /// The version.
     pub version: PolicyVersion,
     /// Hash of the run it belongs to.
     pub run_hash: String,
@@ -30,9 +30,9 @@ pub struct Manifest {
 /// One file of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Plain name, or one in the folder of further chat templates.
+    /// Plain name, or a name in the folder of additional chat templates.
     pub name: String,
-    /// Length.
+    /// Length in bytes.
     pub size_bytes: u64,
     /// Checksum of the content.
     pub sha256: [u8; 32],
@@ -40,7 +40,7 @@ pub struct File {
 
 /// Identifies the content of a version: SHA-256 over the names, lengths and checksums of its files.
 ///
-/// A version's number does not identify a policy: a version can be superseded by another one of the same number.
+/// A version's number does not identify a policy: another policy can supersede a version under the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Content([u8; 32]);
 
@@ -52,58 +52,58 @@ impl Content {
         bytes.try_into().map(Self).map_err(length)
     }
 
-    /// The bytes as they travel.
+    /// The bytes in messages.
     pub fn to_bytes(self) -> Vec<u8> {
         self.0.to_vec()
     }
 }
 
 impl fmt::Display for Content {
-    /// The first bytes, in hexadecimal: enough to tell contents apart.
+    /// The first bytes, in hexadecimal: enough to distinguish contents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0[..6]))
     }
 }
 
-/// A folder that is not what it should be.
+/// The errors of a policy folder.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder cannot be listed.
     #[error("cannot read the policy folder {}: {source}", folder.display())]
     Folder {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] durable::Error),
-    /// A file's name cannot travel.
+    /// A file's name is not transferable.
     #[error(transparent)]
     Name(#[from] MessageError),
-    /// A file that a policy needs is not there.
+    /// A required file is missing.
     #[error("the policy folder {} has no {name}", folder.display())]
     Missing {
-        /// Which folder.
+        /// The folder.
         folder: PathBuf,
-        /// Which file.
+        /// The file.
         name: String,
     },
     /// A file differs from its checksum.
     #[error("{} is damaged: its {what} differs from the manifest's", path.display())]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Length or checksum.
         what: &'static str,
     },
 }
 
-/// Lists and checksums the files of a policy folder. Hidden files are left out, and folders in it but that of further chat
-/// templates.
+/// Lists the files of a policy folder with checksums. Skips hidden files, and subfolders except that of additional
+/// chat templates.
 ///
-/// `model_fingerprint` is that of version 0: a version that holds an adapter alone has none of its own.
+/// `model_fingerprint` is that of version 0: a version with only an adapter has none of its own.
 pub fn describe(
     folder: &Path,
     version: PolicyVersion,
@@ -159,7 +159,7 @@ impl Manifest {
         self.files.iter().try_for_each(|file| file.verify(&folder.join(&file.name)))
     }
 
-    /// Identifies the files and what is in them, apart from version and run.
+    /// Identifies the files and their contents, independent of version and run.
     pub fn content(&self) -> Content {
         let mut digest = Sha256::new();
         for File { name, size_bytes, sha256 } in &self.files {
@@ -185,7 +185,7 @@ impl File {
         if durable::sha256(path)? == self.sha256 { Ok(()) } else { Err(damaged) }
     }
 
-    /// Checks the length of the file at `path`, and returns what the file system says of it.
+    /// Checks the length of the file at `path`, and returns its metadata.
     pub fn verify_length(&self, path: &Path) -> Result<fs::Metadata, Error> {
         let metadata = fs::metadata(path).map_err(|source| {
             let (folder, name) = (path.parent().unwrap_or(path).to_owned(), self.name.clone());
@@ -253,7 +253,7 @@ impl TryFrom<v1::PolicyManifest> for Manifest {
 pub(crate) mod tests {
     use super::*;
 
-    /// A folder that passes for a policy.
+    /// A folder with the files of a policy.
     pub(crate) fn folder(weights: &[u8]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), b"{}").unwrap();
@@ -263,7 +263,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_manifest_travels_and_finds_damage() {
+    fn a_manifest_survives_conversion_and_detects_damage() {
         let folder = folder(b"weights");
         let manifest = describe(folder.path(), PolicyVersion(3), "cafe", "f00d").unwrap();
         let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
@@ -276,7 +276,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn content_is_that_of_the_files_whatever_their_version_is_called() {
+    fn content_depends_on_the_files_and_not_on_the_version() {
         let (one, other) = (folder(b"1"), folder(b"2"));
         let content = |folder: &tempfile::TempDir, version| {
             describe(folder.path(), PolicyVersion(version), "cafe", "f00d").unwrap().content()
@@ -290,7 +290,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_fingerprint_leaves_weights_out() {
+    fn the_fingerprint_excludes_weights() {
         let (one, other) = (folder(b"1"), folder(b"2"));
         assert_eq!(fingerprint(one.path()).unwrap(), fingerprint(other.path()).unwrap());
         fs::write(other.path().join("config.json"), b"{ }").unwrap();
@@ -300,7 +300,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn manifests_that_could_do_harm_are_refused() {
+    fn harmful_manifests_are_refused() {
         let folder = folder(b"weights");
         let good =
             v1::PolicyManifest::from(&describe(folder.path(), PolicyVersion(0), "cafe", "f00d").unwrap());

@@ -1,47 +1,47 @@
-//! Where a run's coordinator is: named, or announced by a file in the run's folder.
+//! The address of a run's coordinator: given, or announced by a file in the run folder.
 //!
-//! The file is read again whenever the coordinator cannot be reached, so that one that comes back on another host is found
-//! by processes that were there before.
+//! The file is read again whenever the coordinator cannot be reached, so that running processes find a coordinator
+//! that restarts on another host.
 
 use std::path::{Path, PathBuf};
 
 use podium_config::Network;
 use serde::Deserialize;
 
-/// What a coordinator announces itself in, under the run's folder.
+/// Name of the coordinator's announcement file in the run folder.
 pub const ANNOUNCEMENT: &str = "coordinator.json";
-/// Names the coordinator, host:port, where no flag does.
+/// Environment variable with the coordinator's host:port, used without a flag.
 pub const VARIABLE: &str = "PODIUM_COORDINATOR";
-/// Names the run's folder, where no flag and no address does.
+/// Environment variable with the run folder, used without a flag and an address.
 pub const FOLDER_VARIABLE: &str = "PODIUM_COORDINATOR_FROM";
 
-/// Why no address is known at present.
+/// The reasons why no address is known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody has announced itself, or the folder cannot be seen from this host.
+    /// There is no announcement, or the folder is not visible from this host.
     #[error("no coordinator has announced itself in {}: {source}", path.display())]
     Absent {
         /// The file.
         path: PathBuf,
-        /// Why it cannot be read.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file says something else.
-    #[error("{} announces no coordinator: {source}", path.display())]
+    /// The file is malformed.
+    #[error("{} is not a valid announcement of a coordinator: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
 }
 
-/// Where to look for the coordinator.
+/// Source of the coordinator's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// At this address, host:port.
+    /// This address, host:port.
     Named(String),
-    /// Where this file says.
+    /// This announcement file.
     Announced(PathBuf),
 }
 
@@ -51,8 +51,8 @@ struct Announcement {
 }
 
 impl Place {
-    /// What was asked for: the flags' address or run folder, else the environment's ([`VARIABLE`], [`FOLDER_VARIABLE`]), else
-    /// the run file's.
+    /// Selects the source: the flags' address or run folder, else the environment's ([`VARIABLE`],
+    /// [`FOLDER_VARIABLE`]), else the run file's.
     pub fn choose(address: Option<&str>, run_folder: Option<&Path>, network: &Network) -> Self {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let address_variable = variable(VARIABLE).map(|value| value.to_string_lossy().into_owned());
@@ -75,7 +75,7 @@ impl Place {
         Self::Named(network.coordinator.as_ref().unwrap_or(&network.listen).clone())
     }
 
-    /// The address as it is known now.
+    /// Returns the present address.
     pub(crate) async fn look(&self) -> Result<String, Error> {
         let path = match self {
             Self::Named(address) => return Ok(address.clone()),

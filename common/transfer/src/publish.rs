@@ -1,4 +1,4 @@
-//! Publishing a policy version: rank 0 offers it, and sends its files where the coordinator wants them.
+//! Publishes a policy version: rank 0 offers it, and sends its files if the coordinator requests them.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::connection::{self, Coordinator};
 use crate::manifest::Manifest;
 use crate::receive;
 
-/// Chunks that are read ahead of the network.
+/// Number of chunks that are prefetched from the disk.
 const READ_AHEAD: usize = 4;
 
-/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`; `true` if no files were sent, since the
-/// coordinator has the version or needs it no longer.
+/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`; returns `true` if no files were
+/// sent, because the coordinator has the version or does not need it any more.
 ///
-/// Can be repeated without harm. Refused where a committed version of the same number has another content, and with
-/// `NOT_FOUND` where `learner_id` is not rank 0 of the current rank group.
+/// Can be repeated safely. Refused if a committed version of the same number has another content, and with
+/// `NOT_FOUND` if `learner_id` is not rank 0 of the current rank group.
 pub async fn publish(
     coordinator: &Coordinator,
     learner_id: &str,
@@ -49,7 +49,7 @@ pub async fn publish(
     Ok(answer.await?.repeated_version)
 }
 
-/// Sends manifest and chunks; ends early, without an error of its own, when the other side hangs up.
+/// Sends manifest and chunks; ends early, without an error of its own, when the receiver disconnects.
 fn send_all(
     learner_id: String,
     manifest: &Manifest,

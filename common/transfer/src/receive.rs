@@ -1,4 +1,4 @@
-//! The receiving end of a policy version: chunks into files, files into a folder that appears whole.
+//! The receiving end of a policy version: writes chunks into files, and renames the complete folder.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -9,62 +9,62 @@ use podium_proto::v1;
 
 use crate::manifest::{self, Manifest};
 
-/// Why a version could not be taken in.
+/// The reasons why a version could not be received.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A chunk of a file that the manifest does not list.
-    #[error("a chunk of {name:?} came, which the manifest of {version} does not list")]
+    /// A chunk belongs to a file that the manifest does not list.
+    #[error("received a chunk of {name:?}, which the manifest of {version} does not list")]
     Unexpected {
         /// The file.
         name: String,
         /// The version.
         version: podium_grpo::PolicyVersion,
     },
-    /// A chunk that does not continue the file.
+    /// A chunk does not continue the file.
     #[error("a chunk of {name} starts at byte {found}: expected {expected}")]
     Gap {
         /// The file.
         name: String,
-        /// Where the chunk starts.
+        /// Start of the chunk, in bytes.
         found: u64,
-        /// How much has come.
+        /// Number of received bytes.
         expected: u64,
     },
-    /// A chunk or file that differs from its checksum.
+    /// A chunk or file differs from its checksum.
     #[error("{name} arrived damaged ({what})")]
     Damaged {
         /// The file.
         name: String,
-        /// What differs.
+        /// The difference.
         what: &'static str,
     },
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] durable::Error),
-    /// The finished folder does not hold what it should.
+    /// The finished folder does not match its manifest.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
 }
 
-/// The name of the target whose files, still on their way, are in a folder of this name.
+/// Returns the target's name if the folder of this name holds a partial transfer.
 pub(crate) fn partial_version(name: &str) -> Option<&str> {
     Some(name.strip_prefix('.')?.strip_suffix(PARTIAL)?.rsplit_once('-')?.0)
 }
 
-/// How names of folders end that hold files on their way.
+/// Suffix of folders with partial transfers.
 const PARTIAL: &str = ".partial";
 
-/// Takes in the files of one version beside the folder they will become.
+/// Receives the files of one version into a temporary folder beside the target.
 #[derive(Debug)]
 pub struct Receiver {
     manifest: Manifest,
-    /// Holds the files while they come; hidden, and named for the content, so that only the same version is continued.
+    /// The temporary folder; hidden, and named for the content, so that only the same version is continued.
     partial: PathBuf,
     target: PathBuf,
 }
 
 impl Receiver {
-    /// Starts, or continues where an earlier attempt at the same content stopped.
+    /// Starts a transfer, or continues an earlier one of the same content.
     pub fn new(manifest: Manifest, target: &Path) -> Result<Self, Error> {
         let mut content = Vec::new();
         for file in &manifest.files {
@@ -76,7 +76,7 @@ impl Receiver {
         Ok(Self { manifest, partial, target: target.to_owned() })
     }
 
-    /// Bytes of a file that have come already.
+    /// Number of received bytes of a file.
     pub fn received(&self, name: &str) -> Result<u64, Error> {
         let path = self.path(name)?;
         match fs::metadata(&path) {
@@ -108,7 +108,7 @@ impl Receiver {
             .map_err(|source| durable::Error::Write { path, source }.into())
     }
 
-    /// Checks a file that should be whole by now. A damaged one is removed, to be sent again.
+    /// Checks a complete file. A damaged file is removed, to be sent again.
     pub fn complete(&self, name: &str) -> Result<(), Error> {
         let path = self.path(name)?;
         let file = self.manifest.file(name).ok_or_else(|| self.unexpected(name))?;
@@ -123,7 +123,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Checks all files, makes them durable and gives the folder its name.
+    /// Checks all files, makes them durable and renames the folder.
     pub fn finish(self) -> Result<(), Error> {
         for file in &self.manifest.files {
             self.complete(&file.name)?;
@@ -152,7 +152,7 @@ impl Receiver {
     }
 }
 
-/// The chunks of a file from `offset_bytes` on, read as they are asked for.
+/// The chunks of a file from `offset_bytes` on, read lazily.
 pub fn chunks(
     path: &Path,
     offset_bytes: u64,
@@ -184,7 +184,7 @@ mod tests {
     use crate::manifest::{describe, tests::folder};
 
     #[test]
-    fn a_broken_transfer_continues_and_the_folder_appears_whole() {
+    fn a_broken_transfer_continues_and_the_folder_appears_complete() {
         let weights: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let (source, target) = (folder(&weights), tempfile::tempdir().unwrap());
         let target = target.path().join("7");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn invalid_chunks_are_refused() {
         let (source, target) = (folder(b"weights"), tempfile::tempdir().unwrap());
         let manifest = describe(source.path(), PolicyVersion(1), "cafe", "f00d").unwrap();
         let mut receiver = Receiver::new(manifest, &target.path().join("1")).unwrap();

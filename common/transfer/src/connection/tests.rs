@@ -9,7 +9,7 @@ fn limits(reconnect_ms: u64) -> Limits {
 }
 
 #[tokio::test]
-async fn what_may_be_retried_is_retried_in_time() {
+async fn retryable_errors_are_retried_within_the_limit() {
     let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000), CancellationToken::new()).unwrap();
     let mut attempts = 0;
     let answer = coordinator.call("ask", || {
@@ -23,7 +23,7 @@ async fn what_may_be_retried_is_retried_in_time() {
 }
 
 #[tokio::test]
-async fn a_coordinator_without_room_is_waited_for() {
+async fn calls_wait_for_a_coordinator_with_a_full_disk() {
     let coordinator = Coordinator::new("127.0.0.1:1", limits(50), CancellationToken::new()).unwrap();
     let mut attempts = 0;
     let answer = coordinator.call("submit", || {
@@ -37,7 +37,7 @@ async fn a_coordinator_without_room_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_no_answer() {
+async fn a_broken_connection_is_retried() {
     let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000), CancellationToken::new()).unwrap();
     let ask = |broken: bool| {
         let mut attempts = 0;
@@ -60,7 +60,7 @@ async fn a_connection_that_breaks_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_no_is_final_and_a_stop_ends_waiting() {
+async fn a_refusal_is_final_and_a_stop_ends_waiting() {
     let stop = CancellationToken::new();
     let coordinator = Coordinator::new("127.0.0.1:1", limits(1_000_000), stop.clone()).unwrap();
     let refused =
@@ -72,7 +72,7 @@ async fn a_no_is_final_and_a_stop_ends_waiting() {
 }
 
 #[tokio::test]
-async fn who_announces_itself_is_waited_for_and_followed() {
+async fn an_announced_coordinator_is_awaited_and_followed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("coordinator.json");
     let place = Place::Announced(file.clone());
