@@ -1,4 +1,4 @@
-//! Compiles proto/v1 with protox, so that no protoc has to be installed.
+//! Compiles proto/v1 with protox, which requires no installed protoc.
 
 use std::{env, error::Error, path::PathBuf};
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .file_descriptor_set_path(out.join("podium.v1.descriptors"))
         .btree_map(".")
         .compile_fds(descriptors.clone())?;
-    // compile_fds leaves the writing of descriptors to protoc; reflection needs them.
+    // compile_fds leaves writing the descriptors to protoc; reflection needs them.
     std::fs::write(out.join("podium.v1.descriptors"), prost::Message::encode_to_vec(&descriptors))?;
     Ok(())
 }

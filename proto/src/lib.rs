@@ -1,8 +1,8 @@
 //! The protocol between the services of a run.
 //!
-//! [`v1`] is generated from `v1/podium.proto`, whose comments document every field; [`convert`] turns its messages into
-//! domain types and back, and refuses what does not hold together. Nothing else of Podium reads a generated message
-//! without going through a conversion where one exists.
+//! [`v1`] is generated from `v1/podium.proto`, whose comments document every field. [`convert`] converts its messages
+//! to domain types and back, and refuses inconsistent ones. Other crates read generated messages only through these
+//! conversions, where they exist.
 
 pub mod convert;
 mod policy_files;
@@ -18,8 +18,8 @@ pub mod v1 {
 /// The descriptors of `podium.v1`, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/podium.v1.descriptors"));
 
-/// Raised whenever an old worker or learner could misread a new coordinator, or the other way round.
+/// Increased whenever an old worker or learner could misread a new coordinator, or the other way round.
 pub const PROTOCOL_VERSION: u32 = 3;
 
-/// The largest message a service accepts or sends, in bytes, unless the run file says otherwise.
+/// Maximum size of a sent or received message, in bytes, unless the run file sets another.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 << 20;

@@ -1,14 +1,14 @@
-//! Rules for the files of a policy version on their way between processes.
+//! Rules for the files of a policy version in transfer.
 
 use crate::convert::Error;
 
-/// The most data one chunk carries, in bytes.
+/// Maximum size of a chunk's data, in bytes.
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 
-/// The one folder within a policy folder whose files belong to the policy: its further chat templates.
+/// The only subfolder of a policy folder whose files belong to the policy: its additional chat templates.
 pub const TEMPLATE_FOLDER: &str = "additional_chat_templates";
 
-/// Accepts a plain file name, not hidden, of at most 128 ASCII letters, digits, `.`, `_` and `-`; it may lie in
+/// Accepts a plain file name, not hidden, of at most 128 ASCII letters, digits, `.`, `_` and `-`; it may be in
 /// [`TEMPLATE_FOLDER`].
 pub fn check_file_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_names_pass() {
+    fn only_plain_names_are_accepted() {
         for good in [
             "config.json",
             "model-00001-of-00002.safetensors",

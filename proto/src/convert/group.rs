@@ -1,4 +1,4 @@
-//! Scored groups, and what their completions and listed items earn.
+//! Scored groups, with the rewards of their completions and listed items.
 
 use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit, Step};
 
@@ -53,7 +53,7 @@ impl TryFromMessage<v1::ScoredGroup> for Group {
     }
 }
 
-/// The total rewards of one group's completions; every one that is there is finite.
+/// Returns the total rewards of one group's completions; every present total is finite.
 pub fn totals(rewards: &[v1::Reward]) -> Result<Vec<Option<f64>>, Error> {
     let total = |reward: &v1::Reward| match reward.total {
         Some(total) if !total.is_finite() => Err(Error::invalid("Reward.total", &total, "a finite number")),
@@ -62,8 +62,8 @@ pub fn totals(rewards: &[v1::Reward]) -> Result<Vec<Option<f64>>, Error> {
     rewards.iter().map(total).collect()
 }
 
-/// What the listed items of one group's completions earn, a list for each completion. Rewards are finite; token ranges
-/// ascend and do not overlap.
+/// Returns the rewards of the listed items of one group's completions, a list for each completion. Rewards are
+/// finite; token ranges are ascending and do not overlap.
 pub fn rank_credits(rewards: &[v1::Reward]) -> Result<Vec<Vec<RankCredit>>, Error> {
     rewards.iter().map(|reward| ranks(&reward.ranks)).collect()
 }

@@ -1,4 +1,4 @@
-//! Checked conversions between messages and domain types. Every message from the network passes here before use.
+//! Checked conversions between messages and domain types. Every received message is converted here before use.
 
 mod completion;
 mod group;
@@ -13,35 +13,35 @@ use uuid::Uuid;
 use crate::v1;
 pub use group::{rank_credits, totals};
 
-/// A message that does not hold together.
+/// An inconsistent message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("{field} is missing")]
     Missing {
         /// Message and field.
         field: &'static str,
     },
-    /// A field has a value it may not have.
+    /// A field has an invalid value.
     #[error("{field} is {value}: expected {expected}")]
     Invalid {
         /// Message and field.
         field: &'static str,
-        /// What it was.
+        /// The value.
         value: String,
-        /// What it may be.
+        /// The valid values.
         expected: &'static str,
     },
-    /// Two lists that go together differ in length.
+    /// Two parallel lists differ in length.
     #[error("{field} has {found} entries: expected {expected}, one for each {of}")]
     Length {
         /// Message and field.
         field: &'static str,
         /// Its length.
         found: usize,
-        /// The length it should have.
+        /// The expected length.
         expected: usize,
-        /// What the other list holds.
+        /// The elements of the other list.
         of: &'static str,
     },
 }
@@ -58,14 +58,14 @@ impl From<Error> for tonic::Status {
     }
 }
 
-/// What one prompt is sampled for, and which one it is.
+/// The purpose of one prompt, with its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// A group of a training step.
     Training(GroupId),
     /// A held-out prompt under a policy version.
     Evaluation {
-        /// The version evaluated.
+        /// The evaluated version.
         version: PolicyVersion,
         /// Position among the held-out prompts.
         index: u32,
@@ -81,7 +81,7 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Reads an identifier that a process chose for itself.
+/// Parses an identifier chosen by a process.
 pub fn uuid(field: &'static str, text: &str) -> Result<Uuid, Error> {
     let shown = || text.chars().take(64).collect::<String>();
     Uuid::try_parse(text).map_err(|_| Error::invalid(field, &format!("{:?}", shown()), "a UUID"))
@@ -90,14 +90,14 @@ pub fn uuid(field: &'static str, text: &str) -> Result<Uuid, Error> {
 /// A result of sampling one slot, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotResult {
-    /// Which slot.
+    /// The slot.
     pub slot: Slot,
-    /// The prompt as the policy read it.
+    /// The tokenized prompt.
     pub prompt_ids: Vec<u32>,
     /// The completions in sample order.
     pub completions: Vec<Completion>,
     /// For each completion the log-probability of each of the task's choices as the next listed item, in nats; empty
-    /// where that was not asked for.
+    /// unless requested.
     pub choice_logprobs: Vec<Vec<f64>>,
 }
 
@@ -200,8 +200,8 @@ impl From<SlotResult> for v1::TaskResult {
     }
 }
 
-/// Reading of messages whose domain type lives in another crate.
+/// Conversion of messages whose domain type belongs to another crate.
 pub trait TryFromMessage<M>: Sized {
-    /// Checks a message and takes it over.
+    /// Checks a message and converts it.
     fn try_from_message(message: M) -> Result<Self, Error>;
 }

@@ -20,7 +20,7 @@ fn rank(first_token: u32, end_token: u32, reward: f64) -> v1::RankReward {
 }
 
 #[test]
-fn a_group_survives_the_journey() {
+fn a_group_survives_the_round_trip() {
     let message = v1::ScoredGroup {
         step: 4,
         index: 2,
@@ -42,7 +42,7 @@ fn a_group_survives_the_journey() {
 }
 
 #[test]
-fn what_does_not_hold_together_is_refused() {
+fn inconsistent_messages_are_refused() {
     let refused = |change: fn(&mut v1::Completion)| {
         let mut message = completion();
         change(&mut message);
