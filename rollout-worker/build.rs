@@ -1,7 +1,7 @@
-//! Tells the linker where the binary finds libtorch at run time.
+//! Sets the binary's run-time search path for libtorch.
 //!
 //! torch-sys passes its own rpath only to its own build. `DT_RUNPATH` (new tags) rather than `DT_RPATH`, so that
-//! `LD_LIBRARY_PATH` wins on hosts that keep libtorch elsewhere.
+//! `LD_LIBRARY_PATH` takes precedence on hosts with libtorch elsewhere.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,6 +1,6 @@
-//! The device's end of a worker: makes sure of the policy version and has leases sampled on the device's thread.
+//! The device of a worker: fetches and loads the policy version and samples leases on the device's thread.
 //!
-//! Only leases, token ids, floats, text and paths pass to and from that thread; the tensors stay on it.
+//! Only leases, token ids, floats, text and paths are exchanged with that thread; the tensors stay on it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,22 +20,22 @@ use crate::policy_cache::{self, PolicyCache, Source};
 use crate::sampler::{self, Sampler};
 use crate::{metrics, session};
 
-/// Jobs that may wait for the device. One lease is sampled at a time, so that more would be a mistake.
+/// Number of queued jobs. One lease is sampled at a time, so a longer queue is not needed.
 const MAILBOX: usize = 1;
 
-/// How long a worker whose disk is full waits before it tries again.
-const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Interval between retries while this host's disk is full.
+const DISK_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest wait for a policy to be read, by any disk.
+/// Maximum time to load a policy, from any disk.
 const LOAD_DEADLINE: Duration = Duration::from_secs(900);
 
-/// Longest wait for a lease. None that fits a device takes as long: whatever does, hangs.
+/// Maximum time to sample a lease. A job that takes longer is considered hung.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// Why a lease could not be sampled.
+/// The reasons why a lease could not be sampled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The policy version is not there.
+    /// The policy version is unavailable.
     #[error(transparent)]
     Cache(#[from] policy_cache::Error),
     /// Loading or sampling failed.
@@ -49,7 +49,7 @@ pub(crate) enum Error {
     Thread(#[from] device_thread::Error),
 }
 
-/// A handle on the device.
+/// A handle to the device.
 #[derive(Clone)]
 pub(crate) struct Engine {
     thread: DeviceThread<Sampler>,
@@ -79,22 +79,22 @@ impl Engine {
         Ok(self.thread.call("name the device", LOAD_DEADLINE, |sampler| sampler.device_name()).await?)
     }
 
-    /// Makes the coordinator's latest version the one that samples, and says where its model lies. Waits for room where
-    /// this host's disk is full.
+    /// Loads the coordinator's latest version and returns the folder of its model. Waits for free disk space if this
+    /// host's disk is full.
     pub(crate) async fn ensure_latest(&self) -> Result<PathBuf, Error> {
         loop {
             let latest = self.cache.lock().await.latest().await?;
             match self.ensure(latest).await {
                 Err(error) if durable::is_full(&error) => {
-                    tracing::warn!("{}: waiting for room", logs::describe(&error));
-                    tokio::time::sleep(WAIT_FOR_ROOM).await;
+                    tracing::warn!("{}: waiting for free disk space", logs::describe(&error));
+                    tokio::time::sleep(DISK_RETRY_INTERVAL).await;
                 }
                 ready => return ready,
             }
         }
     }
 
-    /// Makes a version the one that samples, and says where its model lies.
+    /// Loads a version and returns the folder of its model.
     async fn ensure(&self, source: Source) -> Result<PathBuf, Error> {
         let place = self.cache.lock().await.ensure(source).await?;
         let model = place.model.clone();
@@ -115,21 +115,22 @@ impl session::Sample for Engine {
     type Error = Error;
 
     async fn sample(&self, lease: Arc<Lease>, stop: CancellationToken) -> Result<Option<Outcome>, Error> {
-        // Fetching can be stopped between two chunks and goes on there another time.
+        // A download can be stopped between two chunks and continues there at the next attempt.
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
             ready = self.ensure(lease.source) => match ready {
-                // Others have sampled it, the version was superseded, or the coordinator waits for it to be published again.
+                // Other workers have sampled it, the version was superseded, or the coordinator waits for its
+                // republication.
                 Err(Error::Cache(error)) if error.is_gone() => {
-                    tracing::warn!("lease {} is dropped: {}", lease.id, logs::describe(&error));
+                    tracing::warn!("dropping lease {}: {}", lease.id, logs::describe(&error));
                     return Ok(None);
                 }
-                // The lease goes to a worker with room, or comes back to this one.
+                // The lease is assigned to a worker with free disk space, or to this one again.
                 Err(error) if durable::is_full(&error) => {
-                    tracing::warn!("lease {} is dropped, waiting for room: {}", lease.id, logs::describe(&error));
+                    tracing::warn!("dropping lease {} and waiting for free disk space: {}", lease.id, logs::describe(&error));
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = tokio::time::sleep(WAIT_FOR_ROOM) => {}
+                        () = tokio::time::sleep(DISK_RETRY_INTERVAL) => {}
                     }
                     return Ok(None);
                 }
@@ -188,7 +189,7 @@ mod tests {
         assert!(engine.sample(lease(&fake, 1), stop).await.unwrap().is_none());
 
         let outdated = engine.sample(lease(&fake, 7), CancellationToken::new()).await.unwrap();
-        assert!(outdated.is_none(), "nobody has version 7 any more");
+        assert!(outdated.is_none(), "version 7 is not available any more");
         let source = Source { version: PolicyVersion(1), ..fake.source(0) };
         let superseded = Arc::new(Lease { source, ..Lease::clone(&lease(&fake, 1)) });
         assert!(engine.sample(superseded, CancellationToken::new()).await.unwrap().is_none());

@@ -1,4 +1,4 @@
-//! A coordinator for tests: real gRPC over a real socket, answers from a list, everything recorded.
+//! A coordinator for tests: real gRPC over a real socket, scripted answers, recorded requests.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -22,37 +22,37 @@ use uuid::Uuid;
 
 use crate::policy_cache::Source;
 
-/// Longer than anything a test waits for.
+/// Longer than any wait of a test.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// What the coordinator will say and what it has heard.
+/// Scripted answers and recorded requests.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     pub(crate) run_id: Uuid,
     pub(crate) run_hash: String,
-    /// For each policy version its folder.
+    /// The folder of each policy version.
     pub(crate) policies: BTreeMap<u64, PathBuf>,
-    /// To come, in this order.
+    /// Answers in this order.
     pub(crate) answers: VecDeque<Answer>,
-    /// Leases that heartbeats are told to be lost.
+    /// Leases that heartbeats report as lost.
     pub(crate) lost: Vec<String>,
-    /// Workers registered since the coordinator was started.
+    /// Workers registered since the coordinator's start.
     pub(crate) known: BTreeSet<String>,
     pub(crate) registered: Vec<v1::RegisterRequest>,
     pub(crate) heartbeats: Vec<v1::HeartbeatRequest>,
     pub(crate) submitted: Vec<v1::SubmitRequest>,
     pub(crate) left: Vec<String>,
-    /// Names of files fetched, with their version.
+    /// Names of downloaded files, with their version.
     pub(crate) fetched: Vec<(u64, String)>,
 }
 
-/// A handle on the state, which outlives the server.
+/// A handle to the state, which outlives the server.
 #[derive(Debug, Clone)]
 pub(crate) struct FakeCoordinator {
     state: watch::Sender<State>,
 }
 
-/// Serves until it is dropped, which cuts every connection as a crash does.
+/// Serves until it is dropped, which cuts every connection like a crash.
 pub(crate) struct Server {
     runtime: Option<Runtime>,
     pub(crate) address: String,
@@ -60,7 +60,7 @@ pub(crate) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Waited for, so that the port is free; on a thread of its own, since a test's runtime may not block.
+        // Waits, so that the port is free; on a separate thread, since a test's runtime must not block.
         let runtime = self.runtime.take();
         let end = move || runtime.into_iter().for_each(|runtime| runtime.shutdown_timeout(LONG));
         std::thread::spawn(end).join().unwrap();
@@ -81,20 +81,20 @@ impl FakeCoordinator {
         self.state.borrow().clone()
     }
 
-    /// A version as a lease names it, with the content that its folder has now.
+    /// Returns the version of a lease, with the present content of its folder.
     pub(crate) fn source(&self, version: u64) -> Source {
         let State { policies, run_hash, .. } = self.state();
         let manifest = manifest::describe(&policies[&version], PolicyVersion(version), &run_hash, "f00d");
         Source { version: PolicyVersion(version), content: Some(manifest.unwrap().content()) }
     }
 
-    /// Waits until the state is so.
+    /// Waits until `holds` returns true.
     pub(crate) async fn until(&self, holds: impl Fn(&State) -> bool) -> State {
         let mut state = self.state.subscribe();
         timeout(LONG, state.wait_for(holds)).await.expect("the state is reached in time").unwrap().clone()
     }
 
-    /// Starts to serve on `address` ("127.0.0.1:0": any port). Knows no worker yet.
+    /// Starts to serve on `address` ("127.0.0.1:0": any port). No worker is registered yet.
     pub(crate) async fn serve(&self, address: &str) -> Server {
         self.change(|state| state.known.clear());
         let runtime =
@@ -117,7 +117,7 @@ impl FakeCoordinator {
         if self.state.borrow().known.contains(worker_id) {
             return Ok(());
         }
-        Err(Status::not_found("no worker of that id: register first"))
+        Err(Status::not_found("unknown worker id: register first"))
     }
 }
 
@@ -154,7 +154,7 @@ impl Rollout for FakeCoordinator {
         self.check_known(&request.worker_id)?;
         let mut state = self.state.subscribe();
         let wait = Duration::from_millis(request.wait_ms);
-        // Whether an answer came or not shows below.
+        // The queue below shows whether an answer arrived.
         let _ = timeout(wait, state.wait_for(|state| !state.answers.is_empty())).await;
         drop(state);
         let mut answer = None;

@@ -26,70 +26,70 @@ pub(crate) struct Options {
     /// Folder of a PEFT adapter of that policy.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Rows with `prompt_ids` (token ids) or `messages` (role and content, for the chat template).
+    /// Input rows with `prompt_ids` (token ids) or `messages` (role and content, for the chat template).
     #[arg(long, value_name = "FILE.jsonl")]
     input: PathBuf,
-    /// The same rows with `completions`: `ids`, `text`, `logprobs` and `finish_reason` of each. Rows with `messages` get
-    /// `prompt_ids` and `thinking_start`, which says whether the prompt leaves the think block `absent`, `opened` or
-    /// `closed`: the text goes on from there.
+    /// File to write the same rows to, with `completions`: `ids`, `text`, `logprobs` and `finish_reason` of each.
+    /// Rows with `messages` also get `prompt_ids` and `thinking_start`, the state of the think block at the end of
+    /// the prompt: `absent`, `opened` or `closed`.
     #[arg(long, value_name = "FILE.jsonl")]
     output: PathBuf,
-    /// What each batch took: tokens of its prompts and completions, seconds until all completions had their first token
-    /// (prefill) and from there to the last (decode).
+    /// File to write the cost of each batch to: tokens of its prompts and completions, seconds until all completions
+    /// had their first token (prefill), and seconds from then to the last token (decode).
     #[arg(long, value_name = "FILE.jsonl")]
     timings: Option<PathBuf>,
-    /// Completions a row.
+    /// Completions per row.
     #[arg(long, value_name = "N", default_value_t = 1)]
     group_size: usize,
-    /// A completion is cut after this many tokens.
+    /// Maximum number of tokens of a completion.
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_new_tokens: usize,
     /// Sampling temperature.
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
-    /// Smallest set of tokens with at least this probability is sampled from.
+    /// Sample from the smallest set of tokens with at least this probability.
     #[arg(long, default_value_t = 1.0)]
     top_p: f64,
-    /// The most probable tokens that are sampled from; 0 for all.
+    /// Number of most probable tokens to sample from; 0 for all.
     #[arg(long, default_value_t = 0)]
     top_k: usize,
     /// Seed of the random numbers, which are keyed by row, sample and position.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Always the most probable token. Log-probabilities stay those of the distribution at --temperature.
+    /// Always take the most probable token. Log-probabilities are those of the distribution at --temperature.
     #[arg(long)]
     greedy: bool,
-    /// Go on after end-of-turn tokens, up to --max-new-tokens.
+    /// Continue after end-of-turn tokens, up to --max-new-tokens.
     #[arg(long)]
     ignore_stop: bool,
-    /// The chat template's `enable_thinking`, for templates that know it.
+    /// The chat template's `enable_thinking`, for templates that support it.
     #[arg(long, value_name = "true|false")]
     enable_thinking: Option<bool>,
-    /// Further variables of the chat template, as a JSON object.
+    /// Additional variables of the chat template, as a JSON object.
     #[arg(long, value_name = "JSON", value_parser = template_variables, default_value = "{}")]
     template_variables: TemplateVariables,
-    /// Rows that are sampled as one batch.
+    /// Number of rows per batch.
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch_size: usize,
-    /// cpu, cuda, cuda:1, or auto (a GPU where there is one).
+    /// cpu, cuda, cuda:1, or auto (a GPU if there is one).
     #[arg(long, default_value = "auto")]
     device: String,
     /// Compute in bfloat16 on a GPU instead of float32.
     #[arg(long)]
     bfloat16: bool,
-    /// Threads that libtorch computes with.
+    /// Number of libtorch threads.
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
 }
 
-/// Variables by name.
+/// Template variables by name.
 type TemplateVariables = BTreeMap<String, Value>;
 
 fn template_variables(text: &str) -> Result<TemplateVariables, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// Why there is no output.
+/// The reasons why generation failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The input cannot be read.
@@ -98,17 +98,17 @@ pub(crate) enum Error {
     /// A row has no prompt.
     #[error("{}:{line} has {found}: expected \"prompt_ids\", a list of token ids that is not empty, or \"messages\", a list of role and content that is not empty", path.display())]
     Row {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
+        /// The error.
         found: &'static str,
     },
-    /// A flag has a value that makes no sense.
+    /// A flag is 0.
     #[error("--{flag} is 0: expected at least 1")]
     Zero {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
     },
     /// Loading or sampling failed.
@@ -119,7 +119,7 @@ pub(crate) enum Error {
     Write(#[from] durable::Error),
 }
 
-/// Reads, samples, writes. The output appears whole at the end.
+/// Reads, samples and writes. The output appears complete at the end.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     for (flag, value) in [("group-size", options.group_size), ("batch-size", options.batch_size)] {
         if value == 0 {
@@ -144,7 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let (mut output, mut timings) = (String::new(), String::new());
     for (number, rows) in rows.chunks_mut(options.batch_size).enumerate() {
         let completed = complete(&sampler, options, rows, number * options.batch_size)?;
-        // There is always one: nobody stops it.
+        // Always present, since nothing stops it.
         let Some(Completed { groups, cost }) = completed else { break };
         timings.push_str(&timing(&cost).to_string());
         timings.push('\n');
@@ -163,7 +163,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     if let Some(path) = &options.timings {
         durable::write(path, timings.as_bytes())?;
     }
-    tracing::info!("{tokens} tokens for {done} rows in {}", options.output.display());
+    tracing::info!("wrote {tokens} tokens for {done} rows to {}", options.output.display());
     Ok(())
 }
 
@@ -208,7 +208,7 @@ fn prompt(row: &Map<String, Value>) -> Result<Prompt, &'static str> {
     }
 }
 
-/// Completions of one batch of rows, the first of which is row `first` of the input.
+/// Samples completions of one batch of rows, which starts at row `first` of the input.
 fn complete(
     sampler: &Sampler,
     options: &Options,
@@ -332,7 +332,7 @@ mod tests {
 "#;
 
     #[test]
-    fn every_row_comes_back_with_its_completions() {
+    fn every_row_is_written_with_its_completions() {
         let rows = generated(|_| {}, INPUT).unwrap();
         assert_eq!(rows.len(), 3);
         assert_eq!(rows[0]["name"], "x");
@@ -349,7 +349,7 @@ mod tests {
                 assert!(completion["text"].is_string() && completion.get("sampled_logprobs").is_none());
             }
         }
-        assert_ne!(rows[1]["completions"], rows[2]["completions"], "rows have numbers of their own");
+        assert_ne!(rows[1]["completions"], rows[2]["completions"], "each row has its own random numbers");
         assert_eq!(rows, generated(|_| {}, INPUT).unwrap());
     }
 
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_say_what_the_prompt_has_of_the_think_block() {
+    fn rows_contain_the_state_of_the_think_block() {
         let thinking = tiny::with_generation_prompt(1, "assistant : <think>");
         let rows = generated(|options| options.model = thinking.path().to_owned(), INPUT).unwrap();
         assert_eq!(rows[1]["prompt_ids"], json!([2, 4, 5, 6, 3, 4, 12]));
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn greedy_completions_do_not_depend_on_the_seed() {
         let rows = generated(|options| options.greedy = true, INPUT).unwrap();
-        // The log-probabilities of equal prompts differ by rounding: the batches they are in have different shapes.
+        // The log-probabilities of equal prompts differ by rounding, because their batches have different shapes.
         assert_eq!(rows[1]["completions"][0]["ids"], rows[2]["completions"][0]["ids"]);
         assert_eq!(rows[0]["completions"][0]["ids"], rows[0]["completions"][2]["ids"]);
         let reseeded = |options: &mut Options| (options.greedy, options.seed) = (true, 9);

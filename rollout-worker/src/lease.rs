@@ -1,4 +1,4 @@
-//! A lease as the worker works on it, and what comes of it. Messages are checked here and nowhere else.
+//! Leases and their results in domain types. This module checks all lease messages.
 
 use std::time::Duration;
 
@@ -17,42 +17,43 @@ use crate::policy_cache::Source;
 /// Prompts to sample as one batch under one policy version.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lease {
-    /// The coordinator's name for it.
+    /// The coordinator's id of the lease.
     pub(crate) id: Uuid,
-    /// The version that has to sample.
+    /// The version to sample from.
     pub(crate) source: Source,
     /// At least one prompt.
     pub(crate) tasks: Vec<Task>,
-    /// How.
+    /// The sampling parameters.
     pub(crate) sampling: Sampling,
 }
 
-/// One prompt and the slot its completions fill.
+/// One prompt and the slot of its completions.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Task {
-    /// Where the completions belong.
+    /// The slot of the completions.
     pub(crate) slot: Slot,
     /// At least one message.
     pub(crate) messages: Vec<Message>,
-    /// What the answer may list; there where [`Sampling`] asks for something that needs it.
+    /// The items that the answer may list; present if [`Sampling`] requires it.
     pub(crate) choices: Option<Choices>,
 }
 
-/// What an answer may list.
+/// The items that an answer may list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choices {
-    /// Texts that make a list: none is the beginning of another.
+    /// Texts of the items: none is a prefix of another.
     pub(crate) items: Vec<String>,
-    /// Items in an answer, at least 1 and at most all.
+    /// Number of items in an answer, at least 1 and at most all.
     pub(crate) count: usize,
-    /// Whether each stands on a line of its own.
+    /// Whether each item is on its own line.
     pub(crate) lines: bool,
     /// Whether the answer has to follow reasoning.
     pub(crate) after_thinking: bool,
 }
 
 impl Choices {
-    /// The answers that list these items, after a prompt that ends as `start` says.
+    /// Returns the constraint for answers that list these items, after a prompt whose think block is in state
+    /// `start`.
     pub(crate) fn answer(&self, start: ThinkingStart) -> Result<Answer, podium_constraint::Error> {
         let reasoning = match start {
             ThinkingStart::Opened { .. } => Reasoning::First,
@@ -63,16 +64,16 @@ impl Choices {
         Answer::new(self.items.iter().map(String::as_str), self.count, self.lines, reasoning)
     }
 
-    /// How the items are listed.
+    /// The separators of listed items.
     pub(crate) const fn layout(&self) -> Layout {
         if self.lines { Layout::Titled } else { Layout::Ids }
     }
 }
 
-/// How completions are sampled.
+/// The sampling parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sampling {
-    /// Completions a prompt, at least 1.
+    /// Completions per prompt, at least 1.
     pub(crate) group_size: usize,
     /// 0: greedy.
     pub(crate) temperature: f64,
@@ -80,22 +81,22 @@ pub(crate) struct Sampling {
     pub(crate) top_p: f64,
     /// 0: no filter.
     pub(crate) top_k: usize,
-    /// Always the most probable token, with log-probabilities at `temperature`.
+    /// Always take the most probable token, with log-probabilities at `temperature`.
     pub(crate) greedy: bool,
     /// At least 1.
     pub(crate) max_new_tokens: usize,
     /// The run's seed.
     pub(crate) seed: u64,
-    /// Whether answers list nothing but choices.
+    /// Whether answers may list only choices.
     pub(crate) constrain_answers: bool,
-    /// How choices are scored as the next listed item, where they are.
+    /// Scoring of choices as the next listed item, if requested.
     pub(crate) likelihood: Option<v1::Likelihood>,
 }
 
-/// A lease's completions and what they cost.
+/// A lease's completions and their cost.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outcome {
-    /// The version that sampled.
+    /// The version that was sampled from.
     pub(crate) source: Source,
     /// One for each task, in the lease's order.
     pub(crate) results: Vec<SlotResult>,
@@ -103,29 +104,29 @@ pub(crate) struct Outcome {
     pub(crate) cost: Cost,
 }
 
-/// What sampling a batch took.
+/// The cost of sampling a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Cost {
-    /// Until every completion had its first token.
+    /// Time until every completion had its first token.
     pub(crate) prefill: Duration,
-    /// From there to the end.
+    /// Time from then to the end.
     pub(crate) decode: Duration,
-    /// Tokens of the prompts, each computed once.
+    /// Number of prompt tokens, each computed once.
     pub(crate) prompt_tokens: u64,
-    /// Tokens of the completions.
+    /// Number of completion tokens.
     pub(crate) completion_tokens: u64,
 }
 
 impl Cost {
-    /// The device's time.
+    /// The total time on the device.
     pub(crate) fn sampling(&self) -> Duration {
         self.prefill + self.decode
     }
 }
 
-/// The random numbers of one completion: a function of what it is for, not of who samples it or when.
+/// Returns the random numbers of one completion: a function of its purpose, independent of the worker and the time.
 ///
-/// Evaluation does not depend on the version, so that the same draws compare two versions.
+/// For evaluations they do not depend on the version, so that two versions are compared on the same random numbers.
 pub(crate) fn stream(seed: u64, slot: Slot, sample: usize) -> Stream {
     let sample = sample as u64;
     match slot {
@@ -241,7 +242,7 @@ impl TryFrom<v1::Sampling> for Sampling {
 }
 
 impl Outcome {
-    /// The message that hands it in.
+    /// The message that submits it.
     pub(crate) fn into_request(self, worker_id: Uuid, lease_id: Uuid) -> v1::SubmitRequest {
         v1::SubmitRequest {
             worker_id: worker_id.to_string(),
@@ -268,7 +269,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The version that such a lease of a step names.
+    /// The version of such a lease of a step.
     pub(crate) fn source(step: u64) -> Source {
         let content = Some(Content::read("content", &[step as u8; 32]).unwrap());
         Source { version: PolicyVersion(step), content }
@@ -305,7 +306,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn leases_that_do_not_hold_together_are_refused() {
+    fn inconsistent_leases_are_refused() {
         Lease::try_from(training(0, &["a"])).unwrap();
         let refused = |change: fn(&mut v1::Lease)| {
             let mut message = training(3, &["a", "b"]);
@@ -358,6 +359,6 @@ pub(crate) mod tests {
             Stream::new(1, "evaluation sample", &[3, 0]).next_u64(),
             "evaluations are keyed by prompt and sample"
         );
-        assert_eq!(first(1, evaluation(0, 3), 0), first(1, evaluation(9, 3), 0), "draws are paired");
+        assert_eq!(first(1, evaluation(0, 3), 0), first(1, evaluation(9, 3), 0), "random numbers are paired");
     }
 }

@@ -1,5 +1,5 @@
-//! The coordinator's rollout service as one worker calls it: one method a request, each retried as the table in
-//! `podium_transfer::connection` says.
+//! The coordinator's rollout service for one worker: one method per request, each retried according to the table in
+//! `podium_transfer::connection`.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{Coordinator, Error};
 use uuid::Uuid;
 
-/// Longest time the coordinator keeps a worker waiting for a lease.
+/// Maximum time for which the coordinator may hold a lease request.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Who this worker is.
+/// Identity of this worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// Chosen at the start of the process.
     pub(crate) worker_id: Uuid,
-    /// Hash of its run file.
+    /// Hash of the worker's run file.
     pub(crate) run_hash: String,
-    /// Of the policy it has loaded.
+    /// Fingerprint of the loaded policy.
     pub(crate) model_fingerprint: String,
-    /// What it computes on.
+    /// Its device.
     pub(crate) capabilities: v1::Capabilities,
 }
 
-/// What registering told.
+/// The result of registering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Membership {
     /// The run.
     pub(crate) run_id: Uuid,
-    /// How often to say that the worker lives.
+    /// Interval between heartbeats.
     pub(crate) heartbeat_interval: Duration,
 }
 
@@ -49,7 +49,7 @@ impl TryFrom<v1::RegisterResponse> for Membership {
     }
 }
 
-/// The way to the coordinator. Cheap to clone.
+/// A client of the coordinator. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     coordinator: Coordinator,
@@ -81,7 +81,7 @@ impl Link {
         self.coordinator.call("register this worker", attempt).await
     }
 
-    /// Waits for a lease about half as long as a call may take.
+    /// Requests a lease; waits about half as long as a call may take.
     pub(crate) async fn lease(&self) -> Result<v1::LeaseResponse, Error> {
         let wait = (self.coordinator.limits().request_timeout / 2).min(LONGEST_WAIT);
         let request = v1::LeaseRequest { worker_id: self.name(), wait_ms: wait.as_millis() as u64 };
@@ -89,7 +89,7 @@ impl Link {
             let (mut client, request) = (self.coordinator.rollout(), request.clone());
             async move { client.lease(request).await }
         };
-        self.coordinator.call("ask for a lease", attempt).await
+        self.coordinator.call("request a lease", attempt).await
     }
 
     pub(crate) async fn submit(&self, request: &v1::SubmitRequest) -> Result<v1::SubmitResponse, Error> {
@@ -124,7 +124,7 @@ impl Link {
     }
 }
 
-/// Whether a refusal means that the coordinator does not know this worker, as after its restart.
+/// Whether a refusal means that the coordinator does not know this worker, for example after a restart.
 pub(crate) fn is_forgotten(error: &Error) -> bool {
     error.is_not_found()
 }

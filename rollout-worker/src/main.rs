@@ -1,6 +1,6 @@
-//! `podium-rollout-worker`: samples groups of completions with libtorch and hands them to the coordinator.
+//! `podium-rollout-worker`: samples groups of completions with libtorch and submits them to the coordinator.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod engine;
@@ -57,27 +57,27 @@ struct WorkOptions {
     /// The run file, the same as the coordinator's.
     #[arg(long, value_name = "RUN.toml")]
     run_file: PathBuf,
-    /// Where the coordinator is, host:port; by default the environment's `PODIUM_COORDINATOR`, or what the run file says under
-    /// `network`.
+    /// Address of the coordinator, host:port; default: the environment's `PODIUM_COORDINATOR`, then the run file's
+    /// network.coordinator.
     #[arg(long, value_name = "ADDRESS")]
     coordinator: Option<String>,
-    /// Find the coordinator by what it announces in the run's folder, and wait for it; also `PODIUM_COORDINATOR_FROM`.
+    /// Read the coordinator's address from the run folder and wait for it; also `PODIUM_COORDINATOR_FROM`.
     #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
     coordinator_from: Option<PathBuf>,
-    /// Folder for policy versions, of this worker alone.
+    /// Folder for policy versions; must not be shared with other workers.
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
-    /// cpu, cuda, cuda:1, or auto; by default `launch.rollout_device` of the run file.
+    /// cpu, cuda, cuda:1, or auto for a GPU if there is one; default: the run file's `launch.rollout_device`.
     #[arg(long)]
     device: Option<String>,
-    /// Where to serve metrics and health, host:port; port 0 lets the system choose.
+    /// Address on which to serve metrics and health, host:port; port 0 lets the system choose.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     metrics_listen: String,
-    /// Under which host, or host:port, Prometheus reaches the metrics; where --metrics-listen says all interfaces, that is
-    /// the address that the coordinator sees.
+    /// Host, or host:port, under which Prometheus reaches the metrics; default: the listening address, or, if that is
+    /// all interfaces, the address that the coordinator sees.
     #[arg(long, value_name = "HOST[:PORT]")]
     metrics_advertise: Option<String>,
-    /// How long to go on with the lease at hand when told to leave.
+    /// On SIGTERM, time limit for finishing the current lease.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     leave_within_seconds: u64,
     /// Sets a key of the run file: section.key=value. Can be repeated.
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match (cli.command, cli.work) {
         (Some(Command::Generate(options)), _) => generate::run(&options).map_err(anyhow::Error::from),
         (None, Some(options)) => start(&options),
-        (None, None) => Err(anyhow::anyhow!("--run-file and --cache are missing; --help says more")),
+        (None, None) => Err(anyhow::anyhow!("--run-file and --cache are required; see --help")),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,13 +111,13 @@ fn start(options: &WorkOptions) -> anyhow::Result<()> {
     // One thread for the session and one for what reads and checksums files, so that heartbeats never wait.
     let runtime = startup::runtime(Threads::Some(2))?;
     let result = runtime.block_on(work(options, &run_file));
-    // What still runs here (a file being read) is of no use to anybody any more.
+    // Remaining jobs (a file being read) are not needed any more.
     runtime.shutdown_background();
     result
 }
 
 async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
-    let leave = shutdown::on_signal().context("cannot listen for signals")?;
+    let stop = shutdown::on_signal().context("cannot listen for signals")?;
     let endpoint = Endpoint::start(&options.metrics_listen, Vec::new(), CancellationToken::new()).await?;
     metrics::describe();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
@@ -125,7 +125,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
 
     let network = &run_file.network;
     let place = Place::choose(options.coordinator.as_deref(), options.coordinator_from.as_deref(), network);
-    // Calls outlive the signal to leave: the lease at hand is still to be handed in.
+    // Calls continue after SIGTERM, so that the current lease can still be submitted.
     let coordinator = Coordinator::at(place, Limits::of(network), CancellationToken::new())?;
     let run_hash = run_file.hash();
     let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
@@ -134,7 +134,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let engine = Engine::start(device, &run_file.model, threads, cache).await?;
 
     let folder = tokio::select! {
-        () = leave.cancelled() => return Ok(()),
+        () = stop.cancelled() => return Ok(()),
         folder = engine.ensure_latest() => folder?,
     };
     let device = engine.device_name().await?;
@@ -152,14 +152,14 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     };
     endpoint.set_ready(true);
     let grace = Duration::from_secs(options.leave_within_seconds);
-    match session::run(&coordinator, identity, engine, leave, grace).await? {
-        Ending::RunOver(reason) => tracing::info!("left: {reason}"),
-        Ending::Leaving => tracing::info!("left, as asked"),
+    match session::run(&coordinator, identity, engine, stop, grace).await? {
+        Ending::RunOver(reason) => tracing::info!("shut down: {reason}"),
+        Ending::ShutDown => tracing::info!("shut down on request"),
     }
     Ok(())
 }
 
-/// Memory of this host; 0 where the system does not say.
+/// Memory of this host in bytes; 0 if the system does not report it.
 fn host_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         let cli = parse("worker --run-file run.toml --cache c --set run.seed=3 --coordinator h:1").unwrap();

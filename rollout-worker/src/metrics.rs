@@ -1,4 +1,4 @@
-//! What this process tells Prometheus.
+//! The Prometheus metrics of this process.
 
 use std::time::{Duration, Instant};
 
@@ -21,25 +21,33 @@ const POLICY_VERSION: &str = "podium_rollout_policy_version";
 const POLICY_FETCH: &str = "podium_rollout_policy_fetch_seconds";
 const POLICY_LOAD: &str = "podium_rollout_policy_load_seconds";
 
-/// How much the idle share of the lease before counts against that of the latest.
+/// Weight of the previous idle share against that of the latest lease.
 const MEMORY: f64 = 0.9;
 
-/// Gives every metric its help text, once the recorder is there.
+/// Declares every metric with its help text, after the recorder is installed.
 pub(crate) fn describe() {
-    describe_counter!(LEASES, "Leases by how they ended: submitted, lost, returned");
-    describe_counter!(RESULTS, "Groups handed in, by the coordinator's answer: accepted, repeated, refused");
+    describe_counter!(LEASES, "Leases by outcome: submitted, lost, returned");
+    describe_counter!(RESULTS, "Submitted groups, by the coordinator's answer: accepted, repeated, refused");
     describe_counter!(REGISTRATIONS, "Registrations with the coordinator; more than one after its restarts");
     describe_counter!(PROMPT_TOKENS, "Prompt tokens computed, each prompt once for all of its completions");
     describe_counter!(COMPLETION_TOKENS, "Completion tokens sampled");
-    describe_histogram!(SAMPLING, Unit::Seconds, "Sampling of one lease");
-    describe_histogram!(PREFILL, Unit::Seconds, "Until every completion of a lease had its first token");
-    describe_histogram!(DECODE, Unit::Seconds, "From the first token of a lease's completions to their last");
-    describe_histogram!(IDLE, Unit::Seconds, "Between the sampling of two leases: asking, fetching, loading");
-    describe_gauge!(IDLE_RATIO, "Share of the time without sampling, over about the last ten leases");
-    describe_gauge!(POLICY_VERSION, "The policy version that sampled last");
-    describe_histogram!(POLICY_FETCH, Unit::Seconds, "Fetching and verifying a policy version");
-    describe_histogram!(POLICY_LOAD, Unit::Seconds, "Reading a policy version into the device");
-    // Only what is there before it rises can be seen to rise.
+    describe_histogram!(SAMPLING, Unit::Seconds, "Time to sample one lease");
+    describe_histogram!(PREFILL, Unit::Seconds, "Time until every completion of a lease had its first token");
+    describe_histogram!(
+        DECODE,
+        Unit::Seconds,
+        "Time from the first token of a lease's completions to their last"
+    );
+    describe_histogram!(
+        IDLE,
+        Unit::Seconds,
+        "Time between the sampling of two leases: requesting, downloading, loading"
+    );
+    describe_gauge!(IDLE_RATIO, "Fraction of time without sampling, over about the last ten leases");
+    describe_gauge!(POLICY_VERSION, "The policy version of the last sampled lease");
+    describe_histogram!(POLICY_FETCH, Unit::Seconds, "Time to download and verify a policy version");
+    describe_histogram!(POLICY_LOAD, Unit::Seconds, "Time to load a policy version onto the device");
+    // A counter must exist before its first increase to be visible in rates.
     for outcome in ["submitted", "lost", "returned"] {
         counter!(LEASES, "outcome" => outcome).increment(0);
     }
@@ -63,7 +71,7 @@ pub(crate) fn loaded(took: Duration) {
     histogram!(POLICY_LOAD).record(took);
 }
 
-/// A lease that was handed in.
+/// Records a submitted lease.
 pub(crate) fn submitted(answer: &v1::SubmitResponse) {
     counter!(LEASES, "outcome" => "submitted").increment(1);
     counter!(RESULTS, "outcome" => "accepted").increment(answer.accepted.into());
@@ -71,17 +79,17 @@ pub(crate) fn submitted(answer: &v1::SubmitResponse) {
     counter!(RESULTS, "outcome" => "refused").increment(answer.refused.into());
 }
 
-/// A lease that went to somebody else before it was sampled.
+/// Records a lease that was assigned to another worker before it was sampled.
 pub(crate) fn lost() {
     counter!(LEASES, "outcome" => "lost").increment(1);
 }
 
-/// A lease that was given up in order to leave.
+/// Records a lease that was returned during a shutdown.
 pub(crate) fn returned() {
     counter!(LEASES, "outcome" => "returned").increment(1);
 }
 
-/// The device's time, split into work and waiting.
+/// Measures the device's working and idle time.
 #[derive(Debug)]
 pub(crate) struct DeviceTime {
     since: Instant,
@@ -90,12 +98,12 @@ pub(crate) struct DeviceTime {
 }
 
 impl DeviceTime {
-    /// Waiting begins now.
+    /// Starts an idle period.
     pub(crate) fn new() -> Self {
         Self { since: Instant::now(), idle_seconds: 0.0, busy_seconds: 0.0 }
     }
 
-    /// A lease has just been sampled.
+    /// Records a sampled lease.
     pub(crate) fn sampled(&mut self, outcome: &Outcome) {
         let Cost { prefill, decode, prompt_tokens, completion_tokens } = outcome.cost;
         let busy = outcome.cost.sampling();

@@ -1,8 +1,8 @@
-//! Policy versions on this host's disk: the ones sampled last, fetched when they are first wanted.
+//! Policy versions on this host's disk: the most recently used ones, downloaded on first use.
 //!
-//! Says where a version lies; reading weights is the sampler's work. A version is cached by number and content, since it
-//! can be superseded by another one of the same number. Versions that consist of an adapter share the model
-//! of version 0, which stays as long as they come.
+//! Returns the location of a version; the sampler reads the weights. A version is cached by number and content, since
+//! another policy can supersede it under the same number. Versions that consist of an adapter share the model of
+//! version 0, which is retained as long as they are in use.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,57 +16,57 @@ use podium_transfer::{Content, Coordinator, Manifest, connection, fetch};
 
 use crate::metrics;
 
-/// Versions kept: the current one, and the one before, since leases of two versions can alternate.
-const KEPT: usize = 2;
+/// Number of retained versions: the current and the previous one, since leases of two versions can alternate.
+const RETAINED: usize = 2;
 
-/// Why a version is not there.
+/// The reasons why a version is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The coordinator does not say which versions it has.
+    /// The coordinator does not report its versions.
     #[error(transparent)]
     Connection(#[from] connection::Error),
-    /// The manifest of the latest version does not hold together.
-    #[error("the coordinator sent a policy manifest that does not hold together: {0}")]
+    /// The manifest of the latest version is inconsistent.
+    #[error("the coordinator sent an inconsistent policy manifest: {0}")]
     Manifest(#[from] podium_proto::convert::Error),
-    /// It could not be brought.
-    #[error("cannot fetch {version} into {}", folder.display())]
+    /// The version could not be downloaded.
+    #[error("cannot download {version} into {}", folder.display())]
     Fetch {
-        /// Which.
+        /// The version.
         version: PolicyVersion,
-        /// Where to.
+        /// The target folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: fetch::Error,
     },
-    /// It belongs to another run.
+    /// The version belongs to another run.
     #[error(
-        "{version} of the coordinator at {address} belongs to a run with hash {found}: this worker's run file has hash {expected}; start it with the coordinator's run file"
+        "{version} of the coordinator at {address} belongs to a run with hash {found}: this worker's run file has hash {expected}; start the worker with the coordinator's run file"
     )]
     OtherRun {
-        /// Which version.
+        /// The version.
         version: PolicyVersion,
-        /// Whose.
+        /// The coordinator's address.
         address: String,
         /// The manifest's run hash.
         found: String,
-        /// This worker's.
+        /// This worker's run hash.
         expected: String,
     },
-    /// Another version of the same number took its place.
-    #[error("{wanted} was superseded: the coordinator serves content {found} under this version now")]
+    /// Another policy superseded the version.
+    #[error("{wanted} was superseded: the coordinator now serves content {found} under this version")]
     Superseded {
-        /// As the lease names it.
+        /// The lease's version.
         wanted: Source,
-        /// What there is.
+        /// The available content.
         found: Content,
     },
-    /// The folder cannot be written or tidied.
+    /// The folder cannot be written or cleaned.
     #[error(transparent)]
     Folder(#[from] durable::Error),
 }
 
 impl Error {
-    /// Whether the coordinator does not serve the version, or no longer.
+    /// Whether the coordinator does not serve the version (any more).
     pub(crate) fn is_gone(&self) -> bool {
         match self {
             Self::Fetch { source: fetch::Error::Connection(error), .. } => error.is_not_found(),
@@ -81,7 +81,7 @@ impl Error {
 pub(crate) struct Source {
     /// Its number.
     pub(crate) version: PolicyVersion,
-    /// Its content; `None` for a folder that belongs to no coordinator.
+    /// Its content; `None` for a local folder.
     pub(crate) content: Option<Content>,
 }
 
@@ -107,23 +107,23 @@ pub(crate) struct PolicyCache {
     coordinator: Coordinator,
     run_hash: String,
     folder: PathBuf,
-    /// Verified by this process; the one used last comes first.
+    /// Versions verified by this process; the most recently used first.
     recent: Vec<Source>,
-    /// Whether version 0 is there as the model below adapters.
+    /// Whether version 0 is present as the base model of adapters.
     has_base: bool,
 }
 
-/// Where a version lies.
+/// Location of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The version's own files.
     pub(crate) version: PathBuf,
-    /// The model and the tokenizer: the same folder, or that of version 0 for a version that is an adapter.
+    /// The model and the tokenizer: the same folder, or that of version 0 if the version is an adapter.
     pub(crate) model: PathBuf,
 }
 
 impl Place {
-    /// Of a model's folder.
+    /// The location of a complete model.
     #[cfg(test)]
     pub(crate) fn of_model(folder: &Path) -> Self {
         Self { version: folder.to_owned(), model: folder.to_owned() }
@@ -131,7 +131,7 @@ impl Place {
 }
 
 impl PolicyCache {
-    /// Uses `folder`, which is made if need be. What an earlier process left there is verified before use.
+    /// Opens `folder`, which is created if necessary. Versions of an earlier process are verified before use.
     pub(crate) fn new(coordinator: Coordinator, run_hash: &str, folder: &Path) -> Result<Self, Error> {
         durable::create_folder(folder)?;
         durable::remove_leftovers(folder)?;
@@ -139,7 +139,7 @@ impl PolicyCache {
         Ok(Self { coordinator, run_hash, folder, recent: Vec::new(), has_base: false })
     }
 
-    /// Where a version lies; it is fetched if need be. Removes versions that are no longer of use.
+    /// Returns the location of a version; downloads it if necessary. Removes versions that are not needed any more.
     pub(crate) async fn ensure(&mut self, wanted: Source) -> Result<Place, Error> {
         let version = wanted.version;
         let own = self.path(version);
@@ -147,20 +147,20 @@ impl PolicyCache {
         if let Some(place) = known {
             self.recent[..=place].rotate_right(1);
         } else {
-            // The folder of a version may hold what superseded it by now.
+            // The folder of a version may hold its superseding content.
             self.recent.retain(|known| known.version != version);
-            let found = self.bring(version).await?;
+            let found = self.download(version).await?;
             if found != wanted
                 && let Some(content) = found.content
             {
                 return Err(Error::Superseded { wanted, found: content });
             }
             self.recent.insert(0, wanted);
-            self.recent.truncate(KEPT);
+            self.recent.truncate(RETAINED);
         }
         let shares_base = version != PolicyVersion::START && is_adapter(&own);
         if shares_base && !(self.has_base && self.path(PolicyVersion::START).is_dir()) {
-            self.bring(PolicyVersion::START).await?;
+            self.download(PolicyVersion::START).await?;
             self.has_base = true;
         }
         let base = self.has_base.then_some(PolicyVersion::START);
@@ -170,8 +170,8 @@ impl PolicyCache {
         Ok(Place { version: own, model })
     }
 
-    /// Fetches and verifies a version, with the content that it has now.
-    async fn bring(&self, version: PolicyVersion) -> Result<Source, Error> {
+    /// Downloads and verifies a version, with its present content.
+    async fn download(&self, version: PolicyVersion) -> Result<Source, Error> {
         let began = Instant::now();
         let failed = |source| Error::Fetch { version, folder: self.folder.clone(), source };
         let (manifest, path) = fetch(&self.coordinator, Some(version), &self.folder).await.map_err(failed)?;
@@ -182,7 +182,7 @@ impl PolicyCache {
         Ok(source)
     }
 
-    /// The coordinator's latest version, which is of this worker's run.
+    /// Returns the coordinator's latest version, after checking that it belongs to this worker's run.
     pub(crate) async fn latest(&self) -> Result<Source, Error> {
         let message = self
             .coordinator
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::fake_coordinator::{FakeCoordinator, Server, connect};
 
-    /// A coordinator with that many versions, which are files and nothing more.
+    /// A coordinator with `versions` versions of placeholder files.
     async fn coordinator(versions: u64) -> (FakeCoordinator, Server, Vec<TempDir>) {
         let fake = FakeCoordinator::new();
         let version = |version: u64| {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_two_versions_used_last_are_kept() {
+    async fn the_two_most_recently_used_versions_are_retained() {
         let (fake, server, _folders) = coordinator(4).await;
         let folder = tempfile::tempdir().unwrap();
         let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn adapters_keep_the_model_that_they_belong_to() {
+    async fn adapters_retain_their_base_model() {
         let (fake, server, folders) = coordinator(4).await;
         for folder in &folders[1..] {
             for name in ["config.json", "tokenizer.json", "model.safetensors"] {
@@ -286,14 +286,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_version_that_was_superseded_is_fetched_again_and_its_old_content_refused() {
+    async fn a_superseded_version_is_downloaded_again_and_its_old_content_refused() {
         let (fake, server, folders) = coordinator(2).await;
         let folder = tempfile::tempdir().unwrap();
         let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
         let before = fake.source(1);
         let path = cache.ensure(before).await.unwrap().version.join("model.safetensors");
         fs::write(folders[1].path().join("model.safetensors"), "other").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "1", "nothing is fetched that no lease names");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1", "only versions of leases are downloaded");
         let after = fake.source(1);
         cache.ensure(after).await.unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "other");
@@ -302,11 +302,11 @@ mod tests {
         assert!(error.to_string().contains("policy version 1 with content"), "{error}");
         fs::remove_dir_all(folder.path().join("1")).unwrap();
         cache.ensure(after).await.unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "other", "a folder that was removed is fetched again");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "other", "a removed folder is downloaded again");
     }
 
     #[tokio::test]
-    async fn what_another_process_left_is_verified_and_tidied() {
+    async fn files_of_an_earlier_process_are_verified_and_cleaned() {
         let (fake, server, _folders) = coordinator(2).await;
         let folder = tempfile::tempdir().unwrap();
         let coordinator = connect(&server.address);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_version_of_another_run_is_refused_before_it_is_fetched() {
+    async fn a_version_of_another_run_is_refused_before_the_download() {
         let (fake, server, _folders) = coordinator(1).await;
         let folder = tempfile::tempdir().unwrap();
         let cache = PolicyCache::new(connect(&server.address), "f00d", folder.path()).unwrap();

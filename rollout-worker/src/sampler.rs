@@ -1,7 +1,7 @@
-//! The policy and its tokenizer: from messages or token ids to completions.
+//! The policy and its tokenizer: converts messages or token ids to completions.
 //!
-//! Lives on one thread, which owns every tensor. Knows nothing of the coordinator: whoever calls says which version lies
-//! in which folder. No keys or values outlive a call, hence none outlive a version.
+//! The sampler lives on one thread, which owns every tensor, and is independent of the coordinator: the caller passes
+//! the version and its folder. Keys and values do not outlive a call, and so not a version.
 
 mod likelihood;
 
@@ -24,78 +24,78 @@ use tch::Device;
 use crate::lease::{Choices, Cost, Lease, Outcome, Sampling, Task, stream};
 use crate::policy_cache::{Place, Source};
 
-/// Why there are no completions.
+/// The reasons why sampling failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The device cannot be had.
+    /// The device is unavailable.
     #[error("cannot compute on device {name:?}")]
     Device {
-        /// What was asked for.
+        /// The requested device.
         name: String,
-        /// Why not.
+        /// The cause.
         source: device::Error,
     },
     /// The weights cannot be read.
     #[error("cannot load the policy in {}", folder.display())]
     Policy {
-        /// Where.
+        /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<checkpoint::Error>,
     },
     /// The tokenizer cannot be read.
     #[error("cannot load the tokenizer in {}", folder.display())]
     Tokenizer {
-        /// Where.
+        /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: podium_tokenizer::Error,
     },
-    /// Nothing ends a completion.
+    /// The model has no stop token.
     #[error(transparent)]
     Stop(podium_tokenizer::Error),
-    /// A prompt cannot be turned into tokens.
-    #[error("cannot turn the messages of {what} into tokens")]
+    /// A prompt cannot be tokenized.
+    #[error("cannot tokenize the messages of {what}")]
     Prompt {
-        /// Whose.
+        /// The prompt.
         what: String,
-        /// Why.
+        /// The cause.
         source: podium_tokenizer::Error,
     },
-    /// Answers cannot be restricted to the choices of a prompt.
-    #[error("cannot restrict the answer to {what} to its choices")]
+    /// The answer cannot be constrained to the choices of a prompt.
+    #[error("cannot constrain the answer to {what} to its choices")]
     Choices {
-        /// Whose.
+        /// The prompt.
         what: String,
-        /// Why.
+        /// The cause.
         source: podium_constraint::Error,
     },
     /// A choice cannot be scored.
     #[error("the tokenizer has no tokens for the choice {choice:?} of {what}")]
     NoTokens {
-        /// Whose.
+        /// The prompt.
         what: String,
-        /// Its text.
+        /// The choice's text.
         choice: String,
     },
     /// Choices cannot be scored.
     #[error("cannot score the choices of prompts")]
     Likelihood(#[from] podium_model::packed::Error),
-    /// The tokenizer does not say what its tokens stand for.
-    #[error("cannot restrict answers")]
+    /// The tokenizer does not expose the texts of its tokens.
+    #[error("cannot constrain answers")]
     Vocabulary(#[source] podium_tokenizer::Error),
-    /// Sampled ids cannot be turned into text.
-    #[error("cannot turn sampled tokens into text")]
+    /// Sampled ids cannot be decoded.
+    #[error("cannot decode sampled tokens")]
     Text(#[source] podium_tokenizer::Error),
-    /// Nothing is loaded yet.
+    /// No policy is loaded yet.
     #[error("no policy is loaded")]
     Empty,
     /// Another version is loaded.
-    #[error("{wanted} was asked for, {loaded} is loaded")]
+    #[error("the lease requires {wanted}, but {loaded} is loaded")]
     Version {
-        /// The lease's.
+        /// The lease's version.
         wanted: Source,
-        /// What is there.
+        /// The loaded version.
         loaded: Source,
     },
     /// Sampling failed.
@@ -103,7 +103,7 @@ pub(crate) enum Error {
     Generate(#[from] generate::Error),
 }
 
-/// The number type of a policy on `device`: a CPU always computes in float32.
+/// The number type of a policy on `device`: CPUs always compute in float32.
 pub(crate) fn precision(device: Device, wanted: DataType) -> Precision {
     match (device, wanted) {
         (Device::Cpu, _) | (_, DataType::Float32) => Precision::Float32,
@@ -111,7 +111,7 @@ pub(crate) fn precision(device: Device, wanted: DataType) -> Precision {
     }
 }
 
-/// The state of the thread that samples.
+/// State of the sampling thread.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     options: LoadOptions,
@@ -124,7 +124,7 @@ struct Loaded {
     source: Source,
     policy: Policy,
     tokenizer: Tokenizer,
-    /// Made when answers are first restricted.
+    /// Created when answers are first constrained.
     vocabulary: OnceCell<Arc<Vocabulary>>,
 }
 
@@ -139,21 +139,21 @@ impl Loaded {
     }
 }
 
-/// Prompts that are sampled as one batch.
+/// Prompts sampled as one batch.
 pub(crate) struct Batch<'a> {
     /// Token ids, at least one each.
     pub(crate) prompts: &'a [Vec<u32>],
-    /// For each prompt the random numbers of each of its completions.
+    /// For each prompt the random streams of its completions.
     pub(crate) streams: &'a [Vec<Stream>],
-    /// How.
+    /// The sampling parameters.
     pub(crate) sampling: &'a Sampling,
-    /// For each prompt what its completions are restricted to; empty where they are not.
+    /// For each prompt the constraint of its completions; empty without constraints.
     pub(crate) answers: &'a [Answer],
-    /// Whether completions go on after an end-of-turn token.
+    /// Whether completions continue after an end-of-turn token.
     pub(crate) ignore_stop: bool,
 }
 
-/// A batch's completions, for each prompt in sample order.
+/// A batch's completions, in sample order for each prompt.
 #[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) groups: Vec<Vec<Completion>>,
@@ -161,8 +161,8 @@ pub(crate) struct Completed {
 }
 
 impl Sampler {
-    /// Prepares the calling thread: `threads` libtorch threads on the device of that name. `variables`: those of the
-    /// chat template.
+    /// Creates the sampler of the calling thread, with `threads` libtorch threads on the device `name`. `variables`:
+    /// those of the chat template.
     pub(crate) fn new(
         device: &str,
         dtype: DataType,
@@ -184,21 +184,21 @@ impl Sampler {
         }
     }
 
-    /// The version that would sample.
+    /// The loaded version.
     pub(crate) fn source(&self) -> Option<Source> {
         self.loaded.as_ref().map(|loaded| loaded.source)
     }
 
-    /// Makes `source`, which lies at `place`, the one that samples.
+    /// Loads the version `source` from `place`.
     ///
-    /// The versions of a run share architecture and tokenizer, so that only weights change after the first.
+    /// The versions of a run share architecture and tokenizer, so that later loads only assign weights.
     pub(crate) fn load(&mut self, source: Source, place: &Place) -> Result<(), Error> {
         if self.source() == Some(source) {
             return Ok(());
         }
         let Place { version: folder, model } = place;
         let failed = |source| Error::Policy { folder: folder.to_owned(), source: Box::new(source) };
-        // Taken out, since half-assigned weights must not sample should this fail.
+        // Taken out, since partially assigned weights must not be used if this fails.
         let loaded = if let Some(mut loaded) = self.loaded.take() {
             loaded.policy.assign_from(folder).map_err(failed)?;
             Loaded { source, ..loaded }
@@ -215,13 +215,13 @@ impl Sampler {
         Ok(())
     }
 
-    /// Refuses a policy whose completions cannot end.
+    /// Fails if the policy has no stop token.
     pub(crate) fn check_stop_tokens(&self) -> Result<(), Error> {
         let Loaded { tokenizer, .. } = self.loaded.as_ref().ok_or(Error::Empty)?;
         tokenizer.check_stop_tokens().map_err(Error::Stop)
     }
 
-    /// Samples a lease; `None` if `stop` said so before it was done.
+    /// Samples a lease; returns `None` if `stop` returned true before the end.
     pub(crate) fn sample(&self, lease: &Lease, stop: &dyn Fn() -> bool) -> Result<Option<Outcome>, Error> {
         let source = self.source().ok_or(Error::Empty)?;
         if source != lease.source {
@@ -259,7 +259,7 @@ impl Sampler {
         Ok(Some(Outcome { source, results: results.collect(), cost }))
     }
 
-    /// The answers to a task that list `choices`, as tokens spell them.
+    /// Returns the constraint for answers to a task that list `choices`, on the level of tokens.
     fn answer(&self, choices: &Choices, task: &Task) -> Result<Answer, Error> {
         let start = self.thinking_start(&task.messages, || task.slot.to_string())?;
         let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
@@ -269,7 +269,7 @@ impl Sampler {
         spelled.answer(start).map_err(|source| Error::Choices { what: task.slot.to_string(), source })
     }
 
-    /// How far the think block is at the end of a conversation's prompt; `what` names it in errors.
+    /// Returns the state of the think block at the end of a conversation's prompt; `what` names it in errors.
     pub(crate) fn thinking_start(
         &self,
         messages: &[Message],
@@ -281,7 +281,7 @@ impl Sampler {
         Ok(ThinkingStart::of(&prompt))
     }
 
-    /// The token ids of a conversation that the policy is to go on with; `what` names it in errors.
+    /// Returns the token ids of a conversation's prompt; `what` names it in errors.
     pub(crate) fn prompt(
         &self,
         messages: &[Message],
@@ -293,7 +293,7 @@ impl Sampler {
             .map_err(|source| Error::Prompt { what: what(), source })
     }
 
-    /// Samples completions of token ids; `None` if `stop` said so before all were done.
+    /// Samples completions of token ids; returns `None` if `stop` returned true before the end.
     pub(crate) fn complete(
         &self,
         batch: &Batch<'_>,
@@ -372,7 +372,7 @@ fn allowed_of(allowed: &podium_model::Allowed) -> Allowed {
     Allowed { position: allowed.position as u32, token_ids: allowed.token_ids.to_vec() }
 }
 
-/// Tells prefill from decoding by the steps that sampling announces.
+/// Separates prefill from decoding by the steps that sampling reports.
 #[derive(Default)]
 struct Steps {
     begun: Cell<u32>,
@@ -380,7 +380,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// A step begins.
+    /// Records the start of a step.
     fn begin(&self) {
         self.begun.set(self.begun.get() + 1);
         if self.begun.get() == 2 {
@@ -388,8 +388,8 @@ impl Steps {
         }
     }
 
-    /// Time until every completion had its first token, if any went on after it. Choosing a token waits for the device,
-    /// so that this holds for a GPU as well.
+    /// Returns the time until every completion had its first token, if any continued after it. Selecting a token
+    /// waits for the device, so that this is also correct on a GPU.
     fn prefill(&self, began: Instant) -> Option<Duration> {
         self.second.get().map(|second| second - began)
     }

@@ -1,38 +1,38 @@
-//! What to do next: the worker's slots for leases, as a pure state machine.
+//! The scheduler of the worker's lease slots, as a pure state machine.
 //!
-//! One lease is sampled at a time, since the device is one; another may be on its way to the coordinator meanwhile, so
-//! that the next one is asked for while the last one is handed in. No clock, no network, no policy in here.
+//! One lease is sampled at a time, since there is one device; meanwhile another may be submitted, so that the next
+//! lease is requested before the last submission ends. No clock, no network, no policy.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-/// Leases held at once: one being sampled and one being handed in.
+/// Maximum number of leases: one being sampled and one being submitted.
 const SLOTS: usize = 2;
 
-/// How often in a row the coordinator may have forgotten this worker right after registering it.
-const PATIENCE: u32 = 3;
+/// Maximum number of consecutive registrations that the coordinator forgets at once.
+const MAX_FORGOTTEN: u32 = 3;
 
-/// Something to begin now.
+/// An action to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Introduce the worker.
+    /// Register the worker.
     Register,
-    /// Ask for a lease.
+    /// Request a lease.
     Ask,
-    /// Sample this one.
+    /// Sample this lease.
     Sample(Uuid),
-    /// Hand this one in.
+    /// Submit this lease.
     Submit(Uuid),
 }
 
-/// Why no more leases are asked for.
+/// The reasons why no more leases are requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The coordinator said so, for this reason.
+    /// The coordinator ended the run, for this reason.
     RunOver(String),
-    /// This process was asked to leave.
-    Leaving,
+    /// This process is shutting down.
+    ShutDown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ enum Phase {
     Submitting,
 }
 
-/// The state. [`Scheduler::next`] says what to begin, the other methods what came of it.
+/// The scheduler's state. [`Scheduler::next`] returns the next action, the other methods record results.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     link: Link,
@@ -66,7 +66,7 @@ impl Scheduler {
         Self { link: Link::Unknown, asking: false, leases, ending: None, forgotten_in_a_row: 0 }
     }
 
-    /// The next thing to begin, which counts as begun; `None` until something changes.
+    /// Returns the next action, which counts as started; `None` until the next event.
     pub(crate) fn next(&mut self) -> Option<Action> {
         if self.is_finished() {
             return None;
@@ -96,29 +96,30 @@ impl Scheduler {
         None
     }
 
-    /// The coordinator knows the worker.
+    /// Records that the coordinator knows the worker.
     pub(crate) const fn registered(&mut self) {
         self.link = Link::Registered;
     }
 
-    /// The coordinator does not know the worker (any more): it has been restarted. `false` if that happens again and
-    /// again.
+    /// Records that the coordinator does not know the worker (any more), because it restarted. Returns `false` if
+    /// that happens repeatedly.
     #[must_use]
     pub(crate) fn forgotten(&mut self) -> bool {
-        // An answer that was on its way while the worker registered again says nothing new.
+        // A delayed answer during a registration has no new information.
         if self.link == Link::Registered {
             self.link = Link::Unknown;
             self.forgotten_in_a_row += 1;
         }
-        self.forgotten_in_a_row <= PATIENCE
+        self.forgotten_in_a_row <= MAX_FORGOTTEN
     }
 
-    /// The coordinator still knows the worker.
+    /// Records that the coordinator still knows the worker.
     pub(crate) const fn known(&mut self) {
         self.forgotten_in_a_row = 0;
     }
 
-    /// A lease came. Says whether it is taken: not one that is held already, and none by a worker that leaves.
+    /// Records an assigned lease. Returns whether it is accepted: not if it is already held or the worker is shutting
+    /// down.
     pub(crate) fn leased(&mut self, id: Uuid) -> bool {
         self.answered();
         if self.ending.is_some() || self.holds(id) {
@@ -128,12 +129,12 @@ impl Scheduler {
         true
     }
 
-    /// There was nothing to do, or no answer.
+    /// Records an answer without a lease.
     pub(crate) const fn idle(&mut self) {
         self.answered();
     }
 
-    /// Asking failed, to be done again.
+    /// Records a failed request, to be repeated.
     pub(crate) const fn not_answered(&mut self) {
         self.asking = false;
     }
@@ -143,35 +144,35 @@ impl Scheduler {
         self.known();
     }
 
-    /// The run is over.
+    /// Records the end of the run.
     pub(crate) fn run_over(&mut self, reason: String) {
         self.answered();
         self.ending.get_or_insert(Ending::RunOver(reason));
     }
 
-    /// A lease's completions are there.
+    /// Records the completions of a lease.
     pub(crate) fn sampled(&mut self, id: Uuid) {
         self.leases.insert(id, Phase::Sampled);
     }
 
-    /// The coordinator could not take a lease's completions now.
+    /// Records that the coordinator could not accept a lease's completions now.
     pub(crate) fn not_submitted(&mut self, id: Uuid) {
         self.leases.insert(id, Phase::Sampled);
     }
 
-    /// The coordinator has a lease's completions.
+    /// Records that the coordinator has a lease's completions.
     pub(crate) fn submitted(&mut self, id: Uuid) {
         self.known();
         self.leases.remove(&id);
     }
 
-    /// Sampling of a lease was stopped.
+    /// Records that the sampling of a lease was stopped.
     pub(crate) fn stopped(&mut self, id: Uuid) {
         self.leases.remove(&id);
     }
 
-    /// A lease is somebody else's now. Says whether its sampling should be stopped; completions that are there already
-    /// are handed in all the same, which is harmless and may be sooner.
+    /// Records that a lease was assigned to another worker. Returns whether to stop its sampling; finished
+    /// completions are still submitted, which is safe and may be sooner.
     pub(crate) fn lost(&mut self, id: Uuid) -> bool {
         match self.leases.get(&id) {
             Some(Phase::Waiting) => {
@@ -183,23 +184,23 @@ impl Scheduler {
         }
     }
 
-    /// The process is to leave: what is begun is finished, nothing else is begun.
-    pub(crate) fn leave(&mut self) {
-        self.ending.get_or_insert(Ending::Leaving);
+    /// Starts the shutdown: started actions are finished, and no others are started.
+    pub(crate) fn shut_down(&mut self) {
+        self.ending.get_or_insert(Ending::ShutDown);
         self.asking = false;
         self.leases.retain(|_, phase| *phase != Phase::Waiting);
     }
 
-    /// Why no more leases are asked for, if so.
+    /// Returns why no more leases are requested, if so.
     pub(crate) const fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
     }
 
-    /// Whether everything is done. A coordinator that forgets the worker at the end of the run is not asked again.
+    /// Whether all work is done. A coordinator that forgets the worker at the end of the run is not contacted again.
     pub(crate) fn is_finished(&self) -> bool {
         match self.ending {
             None => false,
-            Some(Ending::Leaving) => self.leases.is_empty(),
+            Some(Ending::ShutDown) => self.leases.is_empty(),
             Some(Ending::RunOver(_)) => self.leases.is_empty() || !self.is_registered(),
         }
     }
@@ -209,12 +210,12 @@ impl Scheduler {
         self.link == Link::Registered
     }
 
-    /// Whether a lease is this worker's.
+    /// Whether this worker holds a lease.
     pub(crate) fn holds(&self, id: Uuid) -> bool {
         self.leases.contains_key(&id)
     }
 
-    /// The leases to keep alive.
+    /// The leases to extend by heartbeats.
     pub(crate) fn held(&self) -> impl Iterator<Item = Uuid> {
         self.leases.keys().copied()
     }
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_lease_is_asked_for_while_the_last_is_handed_in() {
+    fn the_next_lease_is_requested_while_the_last_is_submitted() {
         let mut scheduler = registered();
         assert!(scheduler.leased(A));
         assert_eq!(begun(&mut scheduler), [Action::Sample(A)]);
@@ -262,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_forgot_the_worker_gets_to_know_it_again() {
+    fn the_worker_registers_again_after_a_coordinator_restart() {
         let mut scheduler = registered();
         assert!(scheduler.leased(A));
         assert_eq!(begun(&mut scheduler), [Action::Sample(A)]);
         assert!(scheduler.forgotten());
-        assert_eq!(begun(&mut scheduler), [Action::Register], "sampling goes on meanwhile");
+        assert_eq!(begun(&mut scheduler), [Action::Register], "sampling continues meanwhile");
         assert!(scheduler.forgotten(), "the second answer of the same kind changes nothing");
         scheduler.sampled(A);
         assert_eq!(begun(&mut scheduler), []);
@@ -279,9 +280,9 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_forgets_at_once_is_not_asked_forever() {
+    fn repeatedly_forgotten_registrations_are_limited() {
         let mut scheduler = registered();
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_FORGOTTEN {
             assert!(scheduler.forgotten());
             scheduler.not_answered();
             assert_eq!(begun(&mut scheduler), [Action::Register]);
@@ -292,11 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_finishes_what_is_begun_and_begins_nothing() {
+    fn a_shutdown_finishes_started_work_and_starts_nothing() {
         let mut scheduler = registered();
         assert!(scheduler.leased(A));
         assert_eq!(begun(&mut scheduler), [Action::Sample(A)]);
-        scheduler.leave();
+        scheduler.shut_down();
         assert!(!scheduler.is_finished());
         scheduler.sampled(A);
         assert_eq!(begun(&mut scheduler), [Action::Submit(A)]);
@@ -305,9 +306,9 @@ mod tests {
         assert_eq!(begun(&mut scheduler), []);
 
         let mut scheduler = registered();
-        scheduler.leave();
+        scheduler.shut_down();
         assert!(scheduler.is_finished());
-        assert!(!scheduler.leased(A), "a lease that came too late is left to the coordinator");
+        assert!(!scheduler.leased(A), "a late lease is not accepted");
         assert!(scheduler.is_finished());
     }
 
@@ -320,7 +321,7 @@ mod tests {
         begun(&mut scheduler);
         scheduler.run_over("all steps are done".into());
         assert!(!scheduler.is_finished());
-        scheduler.leave();
+        scheduler.shut_down();
         assert_eq!(scheduler.ending(), Some(&Ending::RunOver("all steps are done".into())));
         scheduler.submitted(A);
         assert!(scheduler.is_finished());
@@ -330,13 +331,13 @@ mod tests {
     fn a_lost_lease_is_stopped_unless_it_is_done() {
         let mut scheduler = registered();
         assert!(scheduler.leased(A));
-        assert!(!scheduler.lost(A), "it has not begun");
+        assert!(!scheduler.lost(A), "its sampling has not started");
         assert_eq!(begun(&mut scheduler), [Action::Ask]);
         assert!(scheduler.leased(B));
         begun(&mut scheduler);
         assert!(scheduler.lost(B));
         scheduler.stopped(B);
         assert_eq!(begun(&mut scheduler), [Action::Ask]);
-        assert!(!scheduler.lost(B), "it is unknown by now");
+        assert!(!scheduler.lost(B), "it is not held any more");
     }
 }

@@ -1,7 +1,8 @@
-//! A worker's life with the coordinator: register, lease, sample, submit, heartbeat, leave.
+//! A worker's session with the coordinator: register, lease, sample, submit, heartbeat, leave.
 //!
-//! One task owns the state and decides through [`Scheduler`]; what takes time runs beside it and comes back as an
-//! [`Event`]. A coordinator that restarts is waited for and registered with again. Knows no tensors and no files.
+//! One task owns the state and decides through [`Scheduler`]; slow operations run concurrently and return as an
+//! [`Event`]. After a restart of the coordinator the worker waits and registers again. Independent of tensors and
+//! files.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,67 +22,67 @@ use crate::link::{Identity, Link, Membership, is_forgotten};
 use crate::metrics::{self, DeviceTime};
 use crate::scheduler::{Action, Ending, Scheduler};
 
-/// How long to wait at the end for the coordinator's answer to Leave, and for the device to stop.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// Time limit at the end for the coordinator's answer to Leave, and for the device to stop.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Heartbeats until the coordinator has said how often it wants them.
+/// Heartbeat interval until the coordinator has set one.
 const FIRST_HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Shortest time from one question for a lease to the next, where the answer was that there is none.
-const BETWEEN_QUESTIONS: Duration = Duration::from_millis(50);
+/// Minimum interval between two requests for a lease that were answered without one.
+const BETWEEN_REQUESTS: Duration = Duration::from_millis(50);
 
-/// What samples a session's leases.
+/// Samples the leases of a session.
 pub(crate) trait Sample: Clone + Send + Sync + 'static {
-    /// Why it cannot.
+    /// The sampling error.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Samples a lease; `None` if `stop` was cancelled before it was done.
+    /// Samples a lease; returns `None` if `stop` was cancelled before the end.
     fn sample(
         &self,
         lease: Arc<Lease>,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<Option<Outcome>, Self::Error>> + Send;
 
-    /// Resolves when nothing can be sampled any more.
+    /// Resolves when the device has failed.
     fn failed(&self) -> impl Future<Output = Self::Error> + Send;
 }
 
-/// Why a session ended before its time.
+/// The reasons why a session failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error<E: std::error::Error + 'static> {
     /// The coordinator cannot be reached or refuses this worker.
     #[error(transparent)]
     Connection(#[from] connection::Error),
-    /// The coordinator sent something that does not hold together.
-    #[error("the coordinator sent a message that does not hold together")]
+    /// The coordinator sent an inconsistent message.
+    #[error("the coordinator sent an inconsistent message")]
     Message(#[from] MessageError),
-    /// The coordinator registers this worker, and then does not know it, again and again.
+    /// The coordinator repeatedly forgets this worker right after registering it.
     #[error("the coordinator does not know this worker right after registering it")]
     Forgotten,
-    /// Another run has taken the coordinator's place.
+    /// The coordinator now serves another run.
     #[error(
-        "the coordinator serves run {found} now, this worker joined run {joined}: start the worker again"
+        "the coordinator now serves run {found}, but this worker joined run {joined}: restart the worker"
     )]
     OtherRun {
-        /// Registered with at first.
+        /// The first registered run.
         joined: Uuid,
-        /// Registered with now.
+        /// The present run.
         found: Uuid,
     },
     /// A lease cannot be sampled.
     #[error("cannot sample lease {lease}")]
     Sampling {
-        /// Which.
+        /// The lease.
         lease: Uuid,
-        /// Why.
+        /// The cause.
         source: E,
     },
-    /// The device is gone.
-    #[error("cannot sample any more")]
+    /// The device has failed.
+    #[error("the device has failed")]
     Device(#[source] E),
 }
 
-/// Something that was begun has ended.
+/// Completion of a started operation.
 enum Event<E> {
     Registered(Result<v1::RegisterResponse, connection::Error>),
     Answered(Result<v1::LeaseResponse, connection::Error>),
@@ -90,7 +91,7 @@ enum Event<E> {
     Beaten(Result<v1::HeartbeatResponse, connection::Error>),
 }
 
-/// What there is of a lease.
+/// State of a lease.
 enum Work {
     ToSample(Arc<Lease>),
     ToSubmit(Arc<v1::SubmitRequest>),
@@ -110,12 +111,12 @@ struct Session<W: Sample> {
     device_time: DeviceTime,
 }
 
-/// Works until the run is over or `leave` is cancelled; then at most `grace` longer, to finish what is begun.
+/// Works until the run is over or `stop` is cancelled; then at most `grace` longer, to finish started work.
 pub(crate) async fn run<W: Sample>(
     coordinator: &Coordinator,
     identity: Identity,
     worker: W,
-    leave: CancellationToken,
+    stop: CancellationToken,
     grace: Duration,
 ) -> Result<Ending, Error<W::Error>> {
     let mut session = Session {
@@ -131,19 +132,19 @@ pub(crate) async fn run<W: Sample>(
         membership: None,
         device_time: DeviceTime::new(),
     };
-    let result = session.work(leave, grace).await;
-    session.say_farewell(&result).await;
+    let result = session.work(stop, grace).await;
+    session.disconnect(&result).await;
     result
 }
 
 impl<W: Sample> Session<W> {
-    async fn work(&mut self, leave: CancellationToken, grace: Duration) -> Result<Ending, Error<W::Error>> {
+    async fn work(&mut self, stop: CancellationToken, grace: Duration) -> Result<Ending, Error<W::Error>> {
         let worker = self.worker.clone();
         let failed = worker.failed();
         tokio::pin!(failed);
         let mut give_up_at: Option<Instant> = None;
         loop {
-            self.begin_what_is_due();
+            self.start_due_actions();
             if let Some(ending) = self.scheduler.ending() {
                 if self.scheduler.is_finished() {
                     return Ok(ending.clone());
@@ -158,19 +159,19 @@ impl<W: Sample> Session<W> {
                 },
                 error = &mut failed => return Err(Error::Device(error)),
                 _ = self.heartbeat.tick() => self.begin_heartbeat(),
-                () = leave.cancelled(), if self.scheduler.ending().is_none() => {
-                    self.scheduler.leave();
+                () = stop.cancelled(), if self.scheduler.ending().is_none() => {
+                    self.scheduler.shut_down();
                     self.asking.take().inspect(AbortHandle::abort);
                 }
                 () = reached(give_up_at) => {
-                    tracing::warn!("leaving with a lease unfinished: {} s were not enough", grace.as_secs());
-                    return Ok(self.scheduler.ending().cloned().unwrap_or(Ending::Leaving));
+                    tracing::warn!("shutting down with an unfinished lease: it did not finish within {} s", grace.as_secs());
+                    return Ok(self.scheduler.ending().cloned().unwrap_or(Ending::ShutDown));
                 }
             }
         }
     }
 
-    fn begin_what_is_due(&mut self) {
+    fn start_due_actions(&mut self) {
         self.work.retain(|id, _| self.scheduler.holds(*id));
         while let Some(action) = self.scheduler.next() {
             let link = self.link.clone();
@@ -285,9 +286,9 @@ impl<W: Sample> Session<W> {
                 self.scheduler.not_submitted(id);
                 return self.forgotten();
             }
-            // Nobody misses a lease once the run is over, and the coordinator may be gone by then.
+            // A lease is not needed once the run is over, and the coordinator may be gone by then.
             Err(error) if matches!(self.scheduler.ending(), Some(Ending::RunOver(_))) => {
-                tracing::warn!("lease {id} was not handed in before the end: {error}");
+                tracing::warn!("lease {id} was not submitted before the end of the run: {error}");
                 v1::SubmitResponse::default()
             }
             answer => answer?,
@@ -319,7 +320,9 @@ impl<W: Sample> Session<W> {
             if self.scheduler.lost(id)
                 && let Some(stop) = self.sampling.as_ref().filter(|stop| !stop.is_cancelled())
             {
-                tracing::warn!("lease {id} went to somebody else: this worker was too slow or out of reach");
+                tracing::warn!(
+                    "lease {id} was assigned to another worker: this worker was too slow or unreachable"
+                );
                 metrics::lost();
                 stop.cancel();
             }
@@ -331,17 +334,17 @@ impl<W: Sample> Session<W> {
         if self.scheduler.forgotten() { Ok(()) } else { Err(Error::Forgotten) }
     }
 
-    /// Gives leases back and waits for the device to stop, so that the process can end; both in bounded time.
-    async fn say_farewell(&mut self, result: &Result<Ending, Error<W::Error>>) {
+    /// Returns leases and waits for the device to stop, so that the process can exit; both in bounded time.
+    async fn disconnect(&mut self, result: &Result<Ending, Error<W::Error>>) {
         let unreachable = matches!(result, Err(Error::Connection(connection::Error::Unreachable { .. })));
         let leave = async {
             if unreachable || !self.scheduler.is_registered() {
                 return;
             }
-            match timeout(FAREWELL, self.link.leave()).await {
+            match timeout(DISCONNECT_TIMEOUT, self.link.leave()).await {
                 Ok(Ok(v1::LeaveResponse {})) => {}
-                Ok(Err(error)) => tracing::warn!("left without saying so: {error}"),
-                Err(_) => tracing::warn!("left without saying so: no answer from the coordinator"),
+                Ok(Err(error)) => tracing::warn!("cannot report the shutdown to the coordinator: {error}"),
+                Err(_) => tracing::warn!("cannot report the shutdown to the coordinator: no answer"),
             }
         };
         let stop = async {
@@ -355,20 +358,20 @@ impl<W: Sample> Session<W> {
                     }
                 }
             };
-            if timeout(FAREWELL, sampled).await.is_err() {
-                tracing::warn!("left while the device was still busy");
+            if timeout(DISCONNECT_TIMEOUT, sampled).await.is_err() {
+                tracing::warn!("shut down while the device was still busy");
             }
         };
         tokio::join!(leave, stop);
     }
 }
 
-/// Asks for a lease; never more often than [`BETWEEN_QUESTIONS`] allows, however soon the coordinator says no.
+/// Requests a lease; at most once per [`BETWEEN_REQUESTS`], however fast the coordinator answers without one.
 async fn ask(link: &Link) -> Result<v1::LeaseResponse, connection::Error> {
     let began = Instant::now();
     let answer = link.lease().await;
     if let Ok(v1::LeaseResponse { answer: Some(Answer::Idle(_)) }) = &answer {
-        sleep_until(began + BETWEEN_QUESTIONS).await;
+        sleep_until(began + BETWEEN_REQUESTS).await;
     }
     answer
 }
@@ -379,9 +382,9 @@ fn ticker(period: Duration) -> Interval {
     ticker
 }
 
-async fn reached(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

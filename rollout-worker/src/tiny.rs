@@ -10,15 +10,15 @@ use tempfile::TempDir;
 const WORDS: [&str; 14] =
     ["<unk>", "<end>", "user", "assistant", ":", "a", "b", "c", "d", "e", "f", "g", "<think>", "</think>"];
 
-/// The id of `<end>`, which stops a completion.
+/// The id of `<end>`, which ends a completion.
 pub(crate) const END: u32 = 1;
 
-/// A folder with random weights of this seed. Architecture and tokenizer are always the same.
+/// Creates a folder with random weights of this seed. Architecture and tokenizer are fixed.
 pub(crate) fn folder(seed: u64) -> TempDir {
     with_generation_prompt(seed, "assistant :")
 }
 
-/// The same with another end of the chat template's prompts.
+/// The same with another generation prompt of the chat template.
 pub(crate) fn with_generation_prompt(seed: u64, generation_prompt: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

@@ -1,6 +1,6 @@
-//! How probable it is that each choice of a prompt is the next to be listed: a ranking of all of them.
+//! Probability of each choice of a prompt as the next listed item, which ranks all choices.
 //!
-//! The choices of a prompt are short continuations that share the keys and values of what comes before the list.
+//! The choices of a prompt are short continuations that share the keys and values of the text before the list.
 
 use podium_constraint::reasoning_end;
 use podium_grpo::Completion;
@@ -11,10 +11,10 @@ use podium_recsys::completion::{self, ThinkingStart};
 use super::{Error, Loaded, Sampler};
 use crate::lease::{Choices, Lease};
 
-/// Tokens that go through the policy at once, but for a single prompt with more.
+/// Maximum number of tokens per pass, unless a single prompt has more.
 const TOKENS_A_PASS: usize = 8192;
 
-/// A prompt with its reasoning, and how each choice would go on from there.
+/// A prompt with its reasoning, and the continuation of each choice.
 struct Question {
     prefix: Vec<u32>,
     continuations: Vec<Vec<u32>>,
@@ -27,8 +27,8 @@ impl Question {
 }
 
 impl Sampler {
-    /// For each task and completion the log-probability of each of the task's choices, in nats at temperature 1; empty
-    /// where the lease does not ask for it. `None` if `stop` said so before all was done.
+    /// For each task and completion the log-probability of each of the task's choices, in nats at temperature 1;
+    /// empty unless the lease requests it. `None` if `stop` returned true before the end.
     pub(super) fn choice_logprobs(
         &self,
         lease: &Lease,
@@ -64,8 +64,8 @@ impl Sampler {
         Ok(Some(groups.iter().map(|group| logprobs.by_ref().take(group.len()).collect()).collect()))
     }
 
-    /// What the choices are scored after, and as which tokens. Without a completion whose reasoning ends the reasoning is
-    /// empty. `start`: how far the think block is at the end of the prompt.
+    /// Returns the prefix and the tokens of the choices. Without a completion whose reasoning ends the reasoning is
+    /// empty. `start`: state of the think block at the end of the prompt.
     fn question(
         &self,
         choices: &Choices,
@@ -98,7 +98,7 @@ impl Sampler {
     }
 }
 
-/// The tokens of a completion's reasoning, where it ends.
+/// Returns the tokens of a completion's reasoning, if it ends.
 fn reasoning<'a>(
     loaded: &Loaded,
     choices: &Choices,
@@ -111,7 +111,7 @@ fn reasoning<'a>(
     Ok(end.map(|end| &completion.token_ids[..end]))
 }
 
-/// How many of the first questions go through the policy at once: as many continuations each, and not too many tokens.
+/// Returns the number of leading questions for one pass: with equal numbers of continuations, within the token limit.
 fn of_one_pass(questions: &[Question]) -> usize {
     let mut tokens = 0;
     let fits = |question: &&Question| {

@@ -37,7 +37,7 @@ fn a_lease_gives_the_same_bits_on_every_worker() {
 }
 
 #[test]
-fn completions_are_what_was_asked_for() {
+fn completions_follow_the_lease() {
     let outcome = sample(&loaded(1), training(0, &["a b", "c d e f"]));
     assert_eq!(outcome.results.len(), 2);
     assert_eq!(outcome.results[0].prompt_ids, [2, 4, 5, 6, 3, 4], "user : a b assistant :");
@@ -63,7 +63,7 @@ fn completions_are_what_was_asked_for() {
 }
 
 #[test]
-fn equal_prompts_of_different_slots_draw_different_numbers() {
+fn equal_prompts_of_different_slots_have_different_random_numbers() {
     let outcome = sample(&loaded(1), training(0, &["a b", "a b"]));
     assert_ne!(ids(&outcome.results[0]), ids(&outcome.results[1]));
     let mut group = ids(&outcome.results[0]);
@@ -75,7 +75,7 @@ fn equal_prompts_of_different_slots_draw_different_numbers() {
 }
 
 #[test]
-fn evaluations_of_two_versions_draw_the_same_numbers() {
+fn evaluations_of_two_versions_have_the_same_random_numbers() {
     let evaluation = |version| {
         let mut lease = training(version, &["a b", "c"]);
         for (index, task) in lease.tasks.iter_mut().enumerate() {
@@ -118,7 +118,7 @@ fn temperature_zero_is_greedy() {
 }
 
 #[test]
-fn a_new_version_takes_the_place_of_the_old() {
+fn a_new_version_replaces_the_previous_one() {
     let (first, second) = (tiny::folder(1), tiny::folder(2));
     let lease = |version| Lease::try_from(training(version, &["a b"])).unwrap();
     let mut sampler = sampler();
@@ -137,11 +137,11 @@ fn a_new_version_takes_the_place_of_the_old() {
     assert_ne!(sample(&sampler, superseded).results, of_first);
     let nowhere = sampler.load(source(5), &Place::of_model(Path::new("nowhere"))).unwrap_err();
     assert!(nowhere.to_string().contains("cannot load the policy in nowhere"));
-    assert_eq!(sampler.source(), None, "weights that may be half assigned do not sample");
+    assert_eq!(sampler.source(), None, "partially assigned weights are not used");
 }
 
 #[test]
-fn sampling_stops_when_told() {
+fn sampling_stops_on_request() {
     let lease = Lease::try_from(training(0, &["a b"])).unwrap();
     assert!(loaded(1).sample(&lease, &|| true).unwrap().is_none());
 }
@@ -159,7 +159,7 @@ fn constrained(items: &[&str]) -> v1::Lease {
 }
 
 #[test]
-fn restricted_answers_list_choices_and_say_what_was_allowed() {
+fn constrained_answers_list_choices_and_record_the_allowed_tokens() {
     let sampler = loaded(1);
     let outcome = sample(&sampler, constrained(&["a b", "a c", "d"]));
     let answers = ["a b a c", "a b d", "a c a b", "a c d", "d a b", "d a c"];
@@ -172,7 +172,7 @@ fn restricted_answers_list_choices_and_say_what_was_allowed() {
             let certain = completion.logprobs[position] == 0.0;
             assert!(allowed.token_ids.len() > 1 || certain, "one choice is certain");
         }
-        // Reasoning may come first and need not end.
+        // Reasoning may come first and may be unfinished.
         let (reasoning, answer) = completion.text.split_once("</think>").unwrap_or(("", &completion.text));
         if answer.starts_with("<think>") || completion.finish_reason == FinishReason::Length {
             continue;
@@ -180,7 +180,7 @@ fn restricted_answers_list_choices_and_say_what_was_allowed() {
         answered += 1;
         assert!(answers.contains(&answer.trim()), "{answer:?}");
         assert_eq!(completion.allowed.last().unwrap().token_ids, [tiny::END]);
-        // Between `<think>`, which is one of the tokens that may begin, and the list all are free.
+        // Between `<think>`, which is one of the allowed first tokens, and the list all tokens are allowed.
         let free = reasoning.split_whitespace().count();
         assert_eq!(completion.allowed.len(), completion.len() - free);
     }
@@ -190,7 +190,7 @@ fn restricted_answers_list_choices_and_say_what_was_allowed() {
 }
 
 #[test]
-fn restricted_answers_go_on_from_the_think_block_of_the_prompt() {
+fn constrained_answers_continue_the_think_block_of_the_prompt() {
     let answers = ["a b a c", "a b d", "a c a b", "a c d", "d a b", "d a c"];
     for (end, open) in [("assistant : <think>", true), ("assistant : <think> </think>", false)] {
         let folder = tiny::with_generation_prompt(1, end);
@@ -216,7 +216,7 @@ fn restricted_answers_go_on_from_the_think_block_of_the_prompt() {
 }
 
 #[test]
-fn answers_that_no_token_spells_are_an_error() {
+fn answers_without_a_tokenization_are_an_error() {
     let lease = |items: &[&str]| Lease::try_from(constrained(items)).unwrap();
     let error = |items: &[&str]| loaded(1).sample(&lease(items), &|| false).unwrap_err();
     let one = error(&["a", "y", "z"]);

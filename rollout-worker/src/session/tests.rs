@@ -7,7 +7,7 @@ use crate::fake_coordinator::{FakeCoordinator, LONG, connect};
 use crate::lease::Cost;
 use crate::lease::tests::training;
 
-/// A device that samples nothing in particular, while it is let to.
+/// A device that returns fixed completions, while it is enabled.
 #[derive(Clone)]
 struct FakeDevice {
     at_work: watch::Sender<bool>,
@@ -60,15 +60,15 @@ impl Sample for FakeDevice {
 
 type Running = tokio::task::JoinHandle<Result<Ending, Error<Broken>>>;
 
-fn begin(address: &str, device: &FakeDevice, leave: &CancellationToken, grace: Duration) -> Running {
+fn begin(address: &str, device: &FakeDevice, stop: &CancellationToken, grace: Duration) -> Running {
     let identity = Identity {
         worker_id: Uuid::from_u128(9),
         run_hash: "cafe".into(),
         model_fingerprint: "beef".into(),
         capabilities: v1::Capabilities::default(),
     };
-    let (coordinator, device, leave) = (connect(address), device.clone(), leave.clone());
-    tokio::spawn(async move { run(&coordinator, identity, device, leave, grace).await })
+    let (coordinator, device, stop) = (connect(address), device.clone(), stop.clone());
+    tokio::spawn(async move { run(&coordinator, identity, device, stop, grace).await })
 }
 
 async fn ended(running: Running) -> Result<Ending, Error<Broken>> {
@@ -88,7 +88,7 @@ fn steps(submitted: &[v1::SubmitRequest]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn leases_are_sampled_and_handed_in_until_the_run_is_over() {
+async fn leases_are_sampled_and_submitted_until_the_run_is_over() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.answers.extend([lease(0), Answer::Idle(v1::Idle {}), lease(1), over()]));
     let server = fake.serve("127.0.0.1:0").await;
@@ -126,7 +126,7 @@ async fn heartbeats_name_the_lease_being_sampled() {
 }
 
 #[tokio::test]
-async fn a_restarted_coordinator_gets_the_work_that_was_going_on() {
+async fn a_restarted_coordinator_receives_the_work_in_progress() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.answers.push_back(lease(0)));
     let server = fake.serve("127.0.0.1:0").await;
@@ -149,7 +149,7 @@ async fn a_restarted_coordinator_gets_the_work_that_was_going_on() {
 }
 
 #[tokio::test]
-async fn another_run_in_the_coordinators_place_ends_the_session() {
+async fn a_coordinator_of_another_run_ends_the_session() {
     let fake = FakeCoordinator::new();
     let server = fake.serve("127.0.0.1:0").await;
     let address = server.address.clone();
@@ -162,61 +162,61 @@ async fn another_run_in_the_coordinators_place_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_worker_of_another_run_is_told_so() {
+async fn a_worker_of_another_run_is_refused() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.run_hash = "f00d".into());
     let server = fake.serve("127.0.0.1:0").await;
     let running = begin(&server.address, &FakeDevice::new(true), &CancellationToken::new(), LONG);
     let error = ended(running).await.unwrap_err().to_string();
     assert!(error.contains("refused to register this worker: this worker is of another run"), "{error}");
-    assert!(fake.state().left.is_empty(), "who never came need not leave");
+    assert!(fake.state().left.is_empty(), "an unregistered worker sends no Leave");
 }
 
 #[tokio::test]
-async fn who_leaves_hands_the_lease_at_hand_in() {
+async fn a_shutdown_submits_the_current_lease() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.answers.push_back(lease(0)));
     let server = fake.serve("127.0.0.1:0").await;
-    let (device, leave) = (FakeDevice::new(false), CancellationToken::new());
-    let running = begin(&server.address, &device, &leave, LONG);
+    let (device, stop) = (FakeDevice::new(false), CancellationToken::new());
+    let running = begin(&server.address, &device, &stop, LONG);
     let held = vec![training(0, &[]).lease_id];
     fake.until(|state| state.heartbeats.iter().any(|beat| beat.lease_ids == held)).await;
-    leave.cancel();
+    stop.cancel();
     device.at_work.send_replace(true);
-    assert_eq!(ended(running).await.unwrap(), Ending::Leaving);
+    assert_eq!(ended(running).await.unwrap(), Ending::ShutDown);
     let state = fake.state();
     assert_eq!((steps(&state.submitted), state.left.len()), (vec![0], 1));
 }
 
 #[tokio::test]
-async fn who_has_no_time_gives_the_lease_back() {
+async fn a_shutdown_without_time_returns_the_lease() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.answers.push_back(lease(0)));
     let server = fake.serve("127.0.0.1:0").await;
-    let (device, leave) = (FakeDevice::new(false), CancellationToken::new());
-    let running = begin(&server.address, &device, &leave, Duration::from_millis(30));
+    let (device, stop) = (FakeDevice::new(false), CancellationToken::new());
+    let running = begin(&server.address, &device, &stop, Duration::from_millis(30));
     let held = vec![training(0, &[]).lease_id];
     fake.until(|state| state.heartbeats.iter().any(|beat| beat.lease_ids == held)).await;
-    leave.cancel();
-    assert_eq!(ended(running).await.unwrap(), Ending::Leaving);
+    stop.cancel();
+    assert_eq!(ended(running).await.unwrap(), Ending::ShutDown);
     let state = fake.state();
     assert_eq!((steps(&state.submitted), state.left.len()), (vec![], 1));
 }
 
 #[tokio::test]
-async fn who_has_nothing_at_hand_leaves_at_once() {
+async fn a_shutdown_without_a_lease_is_immediate() {
     let fake = FakeCoordinator::new();
     let server = fake.serve("127.0.0.1:0").await;
-    let leave = CancellationToken::new();
-    let running = begin(&server.address, &FakeDevice::new(true), &leave, LONG);
+    let stop = CancellationToken::new();
+    let running = begin(&server.address, &FakeDevice::new(true), &stop, LONG);
     fake.until(|state| !state.heartbeats.is_empty()).await;
-    leave.cancel();
-    assert_eq!(ended(running).await.unwrap(), Ending::Leaving);
+    stop.cancel();
+    assert_eq!(ended(running).await.unwrap(), Ending::ShutDown);
     assert_eq!(fake.state().left.len(), 1);
 }
 
 #[tokio::test]
-async fn a_lost_lease_is_dropped_for_the_next() {
+async fn a_lost_lease_is_replaced_by_the_next() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.answers.push_back(lease(0)));
     let server = fake.serve("127.0.0.1:0").await;

@@ -35,7 +35,7 @@ fn completion(token_ids: &[u32]) -> Completion {
     }
 }
 
-/// A policy whose chat template ends prompts so.
+/// A policy whose chat template ends prompts with `generation_prompt`.
 fn after(generation_prompt: &str) -> Sampler {
     let mut sampler =
         Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap();
@@ -52,7 +52,7 @@ fn scores(sampler: &Sampler, lease: &Lease, completions: &[&[u32]]) -> Vec<Vec<V
     sampler.choice_logprobs(lease, &prompts, &groups, &|| false).unwrap().unwrap()
 }
 
-/// Log-probability of the last tokens of a sequence, by a plain forward of it alone.
+/// Log-probability of the last tokens of a sequence, by a separate plain forward.
 fn plain(sampler: &Sampler, prefix: &[u32], continuation: &[u32]) -> f64 {
     let sequence = [prefix, continuation].concat();
     let logprobs = sampler.loaded.as_ref().unwrap().policy.plain_logprobs(&sequence).unwrap();
@@ -60,7 +60,7 @@ fn plain(sampler: &Sampler, prefix: &[u32], continuation: &[u32]) -> f64 {
 }
 
 #[test]
-fn choices_score_as_each_by_itself() {
+fn choices_score_the_same_as_separately() {
     let sampler = loaded(1);
     let items = ["a b", "c", "d e f"];
     let continuations: [&[u32]; 3] = [&[5, 6], &[7], &[8, 9, 10]];
@@ -69,7 +69,7 @@ fn choices_score_as_each_by_itself() {
     for (likelihood, after_thinking, completion, head) in [
         (sum, true, &CLOSED[..], &[12_u32, 5, 13][..]),
         (sum, false, &CLOSED[..], &[12, 5, 13]),
-        // Reasoning that does not end is replaced by an empty one, or by none where none is required.
+        // Unfinished reasoning is replaced by an empty block, or removed if none is required.
         (sum, true, &[12, 5, 5], &[12, 13]),
         (sum, false, &[12, 5, 5], &[]),
         (sum, false, &[5, 6, 7], &[]),
@@ -90,13 +90,13 @@ fn choices_score_as_each_by_itself() {
 }
 
 #[test]
-fn choices_go_on_from_the_think_block_of_the_prompt() {
+fn choices_continue_the_think_block_of_the_prompt() {
     let prompt = [2, 4, 5, 6, 3, 4];
     let likelihood = v1::Likelihood { without_reasoning: false, per_token: false };
     let continuations: [&[u32]; 2] = [&[5, 6], &[7]];
     for (end, after_thinking, completion, head) in [
         ("assistant : <think>", true, &[5, 13, 6, 7][..], &[5_u32, 13][..]),
-        // An open block has to be closed, whether reasoning is required or not.
+        // An open block must be closed, whether reasoning is required or not.
         ("assistant : <think>", true, &[5, 5, 5], &[13]),
         ("assistant : <think>", false, &[5, 5, 5], &[13]),
         ("assistant : <think> </think>", false, &[5, 5, 5], &[]),
@@ -118,7 +118,7 @@ fn choices_go_on_from_the_think_block_of_the_prompt() {
 }
 
 #[test]
-fn scores_come_with_the_completions_of_a_lease() {
+fn scores_are_part_of_the_results_of_a_lease() {
     let likelihood = v1::Likelihood::default();
     let lease = lease(likelihood, &["a", "b c"], true);
     let outcome = loaded(1).sample(&lease, &|| false).unwrap().unwrap();
