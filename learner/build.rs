@@ -1,5 +1,5 @@
-//! Tells binaries and tests where libtorch and NCCL lie, and the program which sources it is built from. The paths are a
-//! RUNPATH, so that `LD_LIBRARY_PATH` wins over them.
+//! Sets the library paths of libtorch and NCCL for binaries and tests, and the code version for the program. The
+//! paths are a RUNPATH, so that `LD_LIBRARY_PATH` takes precedence.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -9,15 +9,15 @@ fn main() -> io::Result<()> {
     if let Ok(folder) = env::var("DEP_TCH_LIBTORCH_LIB") {
         println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags");
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
-        // PyTorch's packages lie side by side.
+        // PyTorch's packages are installed side by side.
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}/../../nvidia/nccl/lib");
     }
     println!("cargo::rustc-env=PODIUM_CODE_VERSION={}", code_version()?);
     Ok(())
 }
 
-/// The package's version and a hash of all sources that can change what a learner rank computes. Ranks of one world compare
-/// it, so it must not depend on where or when they were built.
+/// Returns the package's version and a hash of all sources that can change the result of a learner rank. The ranks of
+/// a group compare it, so it must not depend on the place or time of the build.
 fn code_version() -> io::Result<String> {
     let root = Path::new("..");
     let mut folders = vec![root.join("learner/src"), root.join("proto/v1")];
@@ -31,7 +31,7 @@ fn code_version() -> io::Result<String> {
     }
     println!("cargo::rerun-if-changed={}", root.join("Cargo.lock").display());
     files.sort();
-    // FNV-1a: it tells builds apart, and is the same with every compiler.
+    // FNV-1a distinguishes builds and gives the same hash with every compiler.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for file in &files {
         let name = file.to_string_lossy().into_owned().into_bytes();

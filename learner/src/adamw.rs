@@ -5,8 +5,8 @@
 //! `m = b1·m + (1 − b1)·g`, `v = b2·v + (1 − b2)·g²`,
 //! `w = w − a·(decay·w + (m / (1 − b1^t)) / (√(v / (1 − b2^t)) + epsilon))`.
 //!
-//! All arithmetic is float32, also where the policy computes in a smaller type: then the optimizer holds float32 copies
-//! of the weights, and the policy gets them rounded.
+//! All arithmetic is float32. For a policy in a smaller type the optimizer holds float32 copies of the weights and
+//! writes rounded values to the policy.
 
 use podium_config::Learner;
 use tch::{Kind, Tensor, no_grad};
@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, no_grad};
 /// Added to the norm before dividing by it, as `PyTorch`'s `clip_grad_norm_` does.
 const NORM_EPSILON: f64 = 1e-6;
 
-/// Numbers of the optimizer that stay the same over a run.
+/// Hyperparameters of the optimizer, constant over a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
     /// Decay of the first moment.
@@ -41,26 +41,24 @@ impl From<&Learner> for Options {
     }
 }
 
-/// Why a step was not taken.
+/// The reasons why a step is not applied.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// Infinite, or not a number.
-    #[error(
-        "the norm of the gradient is {norm}: expected a finite number; the weights are left as they were"
-    )]
+    /// The gradient's norm is infinite or not a number.
+    #[error("the norm of the gradient is {norm}: expected a finite number; the weights are unchanged")]
     NotFinite {
-        /// What it is.
+        /// The norm.
         norm: f64,
     },
 }
 
-/// What the optimizer keeps for one parameter.
+/// State of the optimizer for one parameter.
 #[derive(Debug)]
 struct Slot {
     name: String,
-    /// Of the policy.
+    /// The policy's parameter.
     parameter: Tensor,
-    /// Float32; shares the parameter's memory where that is float32 too.
+    /// Float32; shares the parameter's memory if that is float32 too.
     weight: Tensor,
     first_moment: Tensor,
     second_moment: Tensor,
@@ -76,7 +74,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimizer that has taken no step. The parameters share memory with the policy.
+    /// Creates an optimizer at step 0. The parameters share memory with the policy.
     pub fn new(parameters: &[(String, Tensor)], options: Options) -> Self {
         let slot = |(name, parameter): &(String, Tensor)| {
             let parameter = parameter.detach();
@@ -93,8 +91,8 @@ impl AdamW {
         Self { options, steps: 0, slots: parameters.iter().map(slot).collect() }
     }
 
-    /// Takes a step along `gradients` (one a parameter, float32, in the parameters' order; scaled in place where they
-    /// are clipped) and returns their norm before clipping.
+    /// Applies one step along `gradients` and returns their norm before clipping. `gradients`: one per parameter,
+    /// float32, in the parameters' order; clipping scales them in place.
     pub fn step(&mut self, gradients: &mut [Tensor], learning_rate: f64) -> Result<f64, Error> {
         no_grad(|| {
             let norm = global_norm(gradients);
@@ -113,7 +111,7 @@ impl AdamW {
         })
     }
 
-    /// Steps taken.
+    /// Number of applied steps.
     pub const fn steps(&self) -> u64 {
         self.steps
     }
@@ -123,8 +121,8 @@ impl AdamW {
         self.slots.iter().map(|slot| &slot.weight)
     }
 
-    /// Everything the optimizer holds, by name: weights, first and second moments, float32. The tensors share memory
-    /// with it.
+    /// Returns the optimizer's tensors by name: weights, first and second moments, float32. They share memory with
+    /// it.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let entries = |kind: &str, tensor: fn(&Slot) -> &Tensor| {
             let named = |slot: &Slot| (format!("{kind}.{}", slot.name), tensor(slot).shallow_clone());
@@ -136,7 +134,7 @@ impl AdamW {
         state
     }
 
-    /// To be called when the tensors of [`Self::state`] have been overwritten with those after `steps` steps.
+    /// Completes a restore. Call it after overwriting the tensors of [`Self::state`] with those after `steps` steps.
     pub fn restored(&mut self, steps: u64) {
         self.steps = steps;
         no_grad(|| self.slots.iter_mut().for_each(Slot::publish));
@@ -160,7 +158,7 @@ impl Slot {
         self.publish();
     }
 
-    /// Rounds the weight into the policy's parameter, where they are not one and the same.
+    /// Rounds the weight into the policy's parameter, unless both share memory.
     fn publish(&mut self) {
         if self.parameter.kind() != Kind::Float {
             self.parameter.copy_(&self.weight);
@@ -168,7 +166,7 @@ impl Slot {
     }
 }
 
-/// The 2-norm over all gradients together; 0 of none.
+/// The 2-norm over all gradients together; 0 for an empty list.
 fn global_norm(gradients: &[Tensor]) -> f64 {
     let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
     if norms.is_empty() {
@@ -188,7 +186,7 @@ mod tests {
     const OPTIONS: Options =
         Options { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
 
-    /// The equations of the module, number by number.
+    /// The module's equations on scalars.
     struct Reference {
         weights: Vec<f64>,
         moments: Vec<(f64, f64)>,
@@ -268,7 +266,7 @@ mod tests {
         let policy = parameters(&[1.0; 6], Kind::BFloat16);
         let mut optimizer = AdamW::new(&policy, Options { weight_decay: 0.0, ..OPTIONS });
         for _ in 0..100 {
-            // Each step alone is too small for bfloat16 to show.
+            // A single step is smaller than bfloat16's resolution.
             optimizer.step(&mut gradients(&[1.0; 6]), 1e-4).unwrap();
         }
         let weight = numbers(&policy)[0];

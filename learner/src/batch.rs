@@ -1,21 +1,21 @@
-//! From a step's groups to micro-batches: which groups go through the policy together, and what each token counts for.
+//! Cuts a step's groups into micro-batches and computes the weight of each token.
 //!
-//! Pure: no tensors. Advantages and token weights are those of the whole step, so that no cut into micro-batches or
-//! ranks changes what they sum up to.
+//! Pure: no tensors. Advantages and token weights are those of the whole step, so that their sums do not depend on
+//! the cut into micro-batches or ranks.
 
 use podium_grpo::advantage::{self, Advantages, advantages};
 use podium_grpo::options::Aggregation;
 use podium_grpo::plan::{self, Credited, ItemError, Plan, StepSize};
 use podium_grpo::{Completion, Group, GroupRewards, Options, PolicyVersion, RankCredit, Step};
 
-/// One rank's share of a step, and what has to be known of the rest.
+/// One rank's share of a step, with the rewards of the whole step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Share {
-    /// Which step.
+    /// The step's number.
     pub step: Step,
     /// This rank's groups, by index.
     pub groups: Vec<Group>,
-    /// What every group of the step earned, by index.
+    /// Rewards of every group of the step, by index.
     pub step_rewards: Vec<GroupRewards>,
     /// The weight of each reward term.
     pub reward_weights: Vec<f64>,
@@ -23,7 +23,7 @@ pub struct Share {
     pub tokens_in_step: u64,
 }
 
-/// A share that does not hold together.
+/// An inconsistent share.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A group of another step.
@@ -36,76 +36,80 @@ pub enum Error {
         /// The share's step.
         expected: u64,
     },
-    /// Groups are not in the order of their indices, or one is there twice.
+    /// Groups are not in ascending order of their indices.
     #[error("group {index} follows group {before}: expected ascending indices")]
     Order {
-        /// The later one.
+        /// The later group.
         index: u32,
-        /// The one before it.
+        /// The group before it.
         before: u32,
     },
-    /// A group that the step does not have, or another number of rewards than completions.
+    /// The step has no such group, or its number of rewards differs from the number of completions.
     #[error("group {index} has {completions} completions, the step has {rewards} rewards for it")]
     Rewards {
         /// Its index.
         index: u32,
-        /// Completions it has.
+        /// Number of completions.
         completions: usize,
-        /// Rewards that the step lists for it.
+        /// Number of rewards that the step lists for it.
         rewards: usize,
     },
-    /// A group of another size than the run file's.
+    /// A group's size differs from the run file's.
     #[error("group {index} has {found} completions: expected {expected} (rollout.group_size)")]
     Size {
         /// Its index.
         index: u32,
-        /// Its completions.
+        /// Number of completions.
         found: usize,
         /// `rollout.group_size`
         expected: u32,
     },
-    /// A completion has another number of reward terms than there are weights.
-    #[error("a completion of group {index} has {terms} reward terms, there are {weights} weights")]
+    /// A completion's number of reward terms differs from the number of weights.
+    #[error(
+        "a completion of group {index} has {terms} reward terms: expected {weights}, one for each weight"
+    )]
     Terms {
         /// The group's index.
         index: usize,
-        /// Terms that it has.
+        /// Number of reward terms.
         terms: usize,
-        /// Weights that there are.
+        /// Number of weights.
         weights: usize,
     },
-    /// A group has other credits than the step lists for it.
-    #[error("group {index} has other credits by rank than the step lists for it")]
+    /// A group's credits differ from those that the step lists for it.
+    #[error("group {index} has credits by rank other than those that the step lists for it")]
     Credits {
         /// Its index.
         index: u32,
     },
-    /// A completion's listed items are not its own.
+    /// A completion's listed items do not fit its tokens.
     #[error("completion {completion} of group {index}: {source}")]
     Items {
         /// The group's index.
         index: u32,
-        /// The completion's.
+        /// The completion's index.
         completion: usize,
-        /// Why.
+        /// The cause.
         source: ItemError,
     },
-    /// A group that no version within the bound sampled.
-    #[error("group {index} of step {step} was sampled by {version}: expected one from {oldest} to {step}")]
+    /// A group was sampled by a version outside the allowed lag.
+    #[error(
+        "group {index} of step {step} was sampled by {version}: expected a version from {oldest} to {step}"
+    )]
     Version {
         /// Its index.
         index: u32,
         /// The share's step.
         step: u64,
-        /// The version that sampled it.
+        /// The policy version that sampled it.
         version: PolicyVersion,
-        /// The oldest version that may have.
+        /// The oldest allowed version.
         oldest: u64,
     },
-    /// The tokens of the share are more than those of the step.
-    #[error("the share of step {step} has {found} completion tokens, the whole step {expected}")]
+    /// The share has more tokens than the step.
+    #[error("the share of step {step} has {found} completion tokens, the whole step has {expected}")]
     Tokens {
-        /// Which step.
+        /// The step.
         step: u64,
         /// Tokens in the share.
         found: u64,
@@ -115,7 +119,7 @@ pub enum Error {
 }
 
 impl Share {
-    /// Checks that a group was sampled by a version at most `most` older than the step, and by none after it.
+    /// Checks that a group was sampled by a version at most `most` older than the step, and by no newer one.
     pub fn check_age(&self, group: &Group, most: u64) -> Result<(), Error> {
         let (step, oldest) = (self.step.0, self.step.0.saturating_sub(most));
         let (index, version) = (group.id.index, group.policy_version);
@@ -126,7 +130,7 @@ impl Share {
         }
     }
 
-    /// Checks that groups and rewards belong together, and that they are enough for these options.
+    /// Checks that groups and rewards are consistent and contain the data that the options require.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         for group in &self.groups {
             self.check_group(group, options)?;
@@ -148,7 +152,7 @@ impl Share {
         Ok(())
     }
 
-    /// Checks that a group and its rewards belong together, and that they are enough for these options.
+    /// Checks that a group and its rewards are consistent and contain the data that the options require.
     pub fn check_group(&self, group: &Group, options: &Options) -> Result<(), Error> {
         let index = group.id.index;
         if group.id.step != self.step {
@@ -186,24 +190,24 @@ impl Share {
         self.step_rewards.iter().map(|earned| earned.totals.len()).sum()
     }
 
-    /// Tokens of this share's completions that are part of the loss.
+    /// Number of completion tokens of this share that are part of the loss.
     pub fn active_tokens(&self, options: &Options) -> u64 {
         let completions = self.groups.iter().flat_map(|group| &group.completions);
         let active = completions.filter(|completion| plan::counts(completion, options));
         active.map(|completion| completion.len() as u64).sum()
     }
 
-    /// Share of the step's groups whose rewards are all equal.
+    /// Fraction of the step's groups with equal rewards.
     pub fn zero_variance_share(&self) -> f64 {
         let equal = |earned: &&GroupRewards| advantage::has_zero_variance(&earned.totals);
         let count = self.step_rewards.iter().filter(equal).count();
         count as f64 / self.step_rewards.len().max(1) as f64
     }
 
-    /// Cuts the share into micro-batches of at most `groups_per_micro_batch` groups. `size`: of the whole step.
+    /// Cuts the share into micro-batches of at most `groups_per_micro_batch` groups. `size`: size of the whole step.
     ///
-    /// Groups that can move the policy come first. Where the objective has neither a KL term nor an entropy bonus, groups
-    /// with equal rewards cannot: their micro-batches need no backward.
+    /// Groups with a gradient come first. If the objective has neither a KL term nor an entropy bonus, groups with
+    /// equal rewards have none: their micro-batches need no backward.
     pub fn micro_batches(
         &self,
         options: &Options,
@@ -248,24 +252,23 @@ fn items(group: &Group, completion: usize) -> &[RankCredit] {
     group.rank_credits.get(completion).map_or(&[], Vec::as_slice)
 }
 
-/// Nothing where one of the completions has none.
+/// Returns `None` if one of the completions has none.
 fn behaviour_logprobs(groups: &[&Group]) -> Option<Vec<f32>> {
     let completions = || groups.iter().flat_map(|group| &group.completions);
     let known = completions().all(|completion| completion.logprobs.len() == completion.len());
     known.then(|| completions().flat_map(|completion| &completion.logprobs).copied().collect())
 }
 
-/// Groups that go through the policy together. Lists have one entry a completion token, in (group, completion, token)
-/// order.
+/// Groups that are computed together. Lists have one entry per completion token, in (group, completion, token) order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MicroBatch<'a> {
     /// The groups, by index.
     pub groups: Vec<&'a Group>,
-    /// Whether the objective has a gradient here.
+    /// Whether the objective has a gradient for these groups.
     pub moves: bool,
-    /// What is known of each token beforehand.
+    /// Advantages and weights of each token.
     pub plan: Plan,
-    /// Behaviour log-probabilities in nats, where they are known: recorded groups may be without.
+    /// Behaviour log-probabilities in nats; `None` if one of the groups was recorded without.
     pub behaviour_logprobs: Option<Vec<f32>>,
 }
 

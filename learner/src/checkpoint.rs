@@ -1,8 +1,8 @@
-//! Checkpoints: everything that the next step depends on, whole on disk or not there at all.
+//! Checkpoints: all state that the next step depends on, written atomically.
 //!
-//! A checkpoint is a folder named for the step that it continues with. It is written under a hidden name, its manifest
-//! last, and renamed when all of it is safe on disk; the last two are kept. What differs from its checksums is passed
-//! over, and what another run wrote is refused.
+//! A checkpoint is a folder named for the step that it continues with. It is written under a hidden name, the
+//! manifest last, and renamed once all of it is safe on disk; the last two are retained. A folder that differs from
+//! its checksums is skipped, and a checkpoint of another run is an error.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,12 +19,12 @@ const STATE_FILE: &str = "state.safetensors";
 const MANIFEST_FILE: &str = "manifest.json";
 /// Extension of a checkpoint that is being written.
 const UNFINISHED: &str = "tmp";
-/// Raised when an older learner could misread a newer checkpoint, or the other way round.
+/// Increased when learners of different versions could misread each other's checkpoints.
 const FORMAT: u32 = 1;
-/// Checkpoints that are kept.
-const KEPT: usize = 2;
+/// Number of retained checkpoints.
+const RETAINED: usize = 2;
 
-/// Why a checkpoint cannot be written or used.
+/// The reasons why a checkpoint cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The checkpoints belong to another run.
@@ -47,41 +47,41 @@ pub enum Error {
     Tensors {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: tch::TchError,
     },
-    /// A checkpoint that was just written does not hold what was written.
-    #[error("the checkpoint of step {step} was written and cannot be read: is the disk sound?")]
+    /// A checkpoint cannot be read back after writing.
+    #[error("the checkpoint of step {step} cannot be read back after writing: check the disk for faults")]
     Unreadable {
         /// The step that it continues with.
         step: u64,
     },
-    /// The tensors are not those of this policy.
+    /// The tensors do not match this policy.
     #[error("{} holds {found}: expected {expected}", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,
         /// A tensor with its shape.
         found: String,
-        /// The tensor that belongs in its place.
+        /// The expected tensor with its shape.
         expected: String,
     },
 }
 
-/// What a checkpoint says of itself.
+/// Content of a checkpoint's manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
     run_hash: String,
     /// The step that continues from here.
     next_step: u64,
-    /// Seed of the run. The learner draws no random numbers; who samples keys them by this seed and the step.
+    /// Seed of the run. The learner draws no random numbers; workers key theirs by this seed and the step.
     seed: u64,
-    /// Metrics of the step before, in case its commit was lost.
+    /// Metrics of the previous step, in case its commit was lost.
     metrics: Metrics,
     /// SHA-256 of the state's file.
     state_sha256: String,
-    /// How many policy versions the run had dropped when it was written.
+    /// Number of policy versions that the run had dropped at the time of writing.
     #[serde(default)]
     dropped: usize,
 }
@@ -96,18 +96,18 @@ pub struct Checkpoints {
     dropped: Vec<u64>,
 }
 
-/// A checkpoint that is whole.
+/// A complete checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// The step that continues from here.
     pub next_step: Step,
-    /// Metrics of the step before.
+    /// Metrics of the previous step.
     pub metrics: Metrics,
     state: PathBuf,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, which is made if need be. What an interrupted writer left is removed.
+    /// Opens the checkpoints in `folder`, which is created if necessary. Removes unfinished checkpoints.
     pub fn open(folder: &Path, run_hash: &str, seed: u64) -> Result<Self, Error> {
         durable::create_folder(folder)?;
         let failed = |source| durable::Error::Read { path: folder.to_owned(), source };
@@ -120,25 +120,25 @@ impl Checkpoints {
         Ok(Self { folder: folder.to_owned(), run_hash: run_hash.to_owned(), seed, dropped: Vec::new() })
     }
 
-    /// The newest checkpoint that is whole.
+    /// Returns the newest complete checkpoint.
     pub fn latest(&self) -> Result<Option<Checkpoint>, Error> {
         for path in self.list()?.into_iter().rev() {
             if let Some(checkpoint) = self.read(&path)? {
                 return Ok(Some(checkpoint));
             }
-            tracing::warn!("{} is damaged: passing it over", path.display());
+            tracing::warn!("{} is damaged: skipping it", path.display());
         }
         Ok(None)
     }
 
-    /// The checkpoint that continues with a step, if there is one that is whole.
+    /// Returns the complete checkpoint that continues with a step, if there is one.
     pub fn at(&self, next_step: Step) -> Result<Option<Checkpoint>, Error> {
         let path = self.path(next_step);
         if path.is_dir() { self.read(&path) } else { Ok(None) }
     }
 
-    /// Removes the checkpoints that build upon a policy version which was dropped after they were written. `dropped`: all such
-    /// versions of the run, in order.
+    /// Removes the checkpoints that build upon a policy version which was dropped after they were written. `dropped`:
+    /// all dropped versions of the run, in order.
     pub fn forget(&mut self, dropped: Vec<u64>) -> Result<(), Error> {
         for path in self.list()? {
             let Some(manifest) = manifest(&path).filter(|manifest| manifest.run_hash == self.run_hash) else {
@@ -147,7 +147,7 @@ impl Checkpoints {
             let since = dropped.get(manifest.dropped..).unwrap_or_default();
             if let Some(version) = since.iter().find(|version| **version < manifest.next_step) {
                 tracing::warn!(
-                    "{} is removed: it builds upon policy version {version}, which was dropped from the run",
+                    "{} is removed because it builds upon policy version {version}, which was dropped from the run",
                     path.display()
                 );
                 remove_folder(&path)?;
@@ -163,7 +163,7 @@ impl Checkpoints {
         self.prune()
     }
 
-    /// Writes the state before `next_step`, beside all checkpoints that there are.
+    /// Writes the state before `next_step`, without removing checkpoints.
     pub fn keep(&self, next_step: Step, metrics: &Metrics, state: &[(String, Tensor)]) -> Result<(), Error> {
         let target = self.path(next_step);
         if target.is_dir() && self.read(&target)?.is_some() {
@@ -198,17 +198,17 @@ impl Checkpoints {
         Ok(durable::sync_folder(&self.folder)?)
     }
 
-    /// Removes all checkpoints but the newest ones.
+    /// Removes all checkpoints except the newest [`RETAINED`].
     pub fn prune(&self) -> Result<(), Error> {
         let old = self.list()?;
-        Ok(old[..old.len().saturating_sub(KEPT)].iter().try_for_each(|path| remove_folder(path))?)
+        Ok(old[..old.len().saturating_sub(RETAINED)].iter().try_for_each(|path| remove_folder(path))?)
     }
 
     fn path(&self, next_step: Step) -> PathBuf {
         self.folder.join(format!("{:08}", next_step.0))
     }
 
-    /// Folders that look like checkpoints, by step.
+    /// Folders with a checkpoint's name, by step.
     fn list(&self) -> Result<Vec<PathBuf>, Error> {
         let failed = |source| durable::Error::Read { path: self.folder.clone(), source };
         let mut steps = Vec::new();
@@ -222,7 +222,7 @@ impl Checkpoints {
         Ok(steps.into_iter().map(|(_, path)| path).collect())
     }
 
-    /// A checkpoint; `None` where it is damaged.
+    /// Reads a checkpoint; returns `None` if it is damaged.
     fn read(&self, path: &Path) -> Result<Option<Checkpoint>, Error> {
         let Some(Manifest { run_hash, next_step, metrics, state_sha256, .. }) = manifest(path) else {
             return Ok(None);
@@ -237,14 +237,14 @@ impl Checkpoints {
     }
 }
 
-/// What a checkpoint says of itself, where it can be read.
+/// Reads a checkpoint's manifest, if possible.
 fn manifest(path: &Path) -> Option<Manifest> {
     let bytes = fs::read(path.join(MANIFEST_FILE)).ok()?;
     serde_json::from_slice(&bytes).ok().filter(|manifest: &Manifest| manifest.format == FORMAT)
 }
 
 impl Checkpoint {
-    /// Overwrites the tensors of `state`, which are those of the policy that was saved.
+    /// Overwrites the tensors of `state`, which are those of the saved policy.
     pub fn restore(&self, state: Vec<(String, Tensor)>) -> Result<(), Error> {
         let path = || self.state.clone();
         let mut saved = Tensor::read_safetensors(&self.state)
@@ -267,7 +267,7 @@ impl Checkpoint {
     }
 }
 
-/// Why tensors were not written. The library's error has a full disk in its text alone.
+/// Converts an error of writing tensors. The library reports a full disk in its text alone.
 fn not_written(path: &Path, source: tch::TchError) -> Error {
     let text = format!("{source:?}");
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];

@@ -1,10 +1,10 @@
-//! The gradients that backward left on a policy's trainable parameters.
+//! The gradients of a policy's trainable parameters after backward.
 
 use podium_model::Policy;
 use tch::{Kind, Tensor};
 
-/// One a parameter, float32, in the parameters' order; zeros where nothing arrived. Those of float32 parameters share
-/// memory with them.
+/// Returns one gradient per parameter, float32, in the parameters' order; zeros for parameters without one. Gradients
+/// of float32 parameters share memory with the policy's.
 pub fn of(policy: &Policy) -> Vec<Tensor> {
     let gradient = |(_, parameter): &(String, Tensor)| {
         let gradient = parameter.grad();

@@ -1,10 +1,10 @@
-//! Podium's learner: it turns scored groups into policy versions, and demonstrations into a policy to start from.
+//! Podium's learner: trains policy versions on scored groups, and an initial policy on demonstrations.
 //!
-//! The tensors of a run live on one device thread ([`update`]); around it, [`train`] talks to the coordinator
-//! ([`session`]) and to the other ranks ([`collective`]). What a step does is a function of its groups, the weights and
-//! the optimizer's state alone. This crate samples nothing and scores nothing.
+//! The tensors of a run live on one device thread ([`update`]). [`train`] drives it and communicates with the
+//! coordinator ([`session`]) and the other ranks ([`collective`]). A step's result is a function of its groups, the
+//! weights and the optimizer's state alone. This crate neither samples nor scores.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod adamw;

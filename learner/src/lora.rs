@@ -1,17 +1,17 @@
-//! What a run trains of a policy: all of it, an adapter that it has, or a new one.
+//! Selects the trainable parameters of a policy: all weights, an existing adapter, or a new one.
 
 use podium_checkpoint::FieldError;
 use podium_checkpoint::adapter::{AdapterConfig, Targets};
 use podium_config::{Lora, RunFile};
 use podium_model::{AdapterDropout, Policy};
 
-/// Why there is nothing to train as the run file wants it.
+/// The reasons why the run file's adapter cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The adapter does not fit the model.
     #[error("cannot make an adapter as [lora] of the run file describes it")]
     Adapter(#[from] FieldError),
-    /// The model's folder has an adapter that the run file does not know of.
+    /// The model's folder has an adapter that the run file does not name.
     #[error(
         "the model's folder holds an adapter as well: expected lora.adapter to name it, or a model that it is merged into \
          (podium-learner merge)"
@@ -19,7 +19,8 @@ pub enum Error {
     Unexpected,
 }
 
-/// The policy with the adapter that `[lora]` of the run file asks for. A policy that goes on with an adapter has it already.
+/// Adds the adapter of the run file's `[lora]` to the policy. A policy that continues with an adapter already has
+/// one.
 pub fn prepare(policy: Policy, file: &RunFile) -> Result<Policy, Error> {
     let Lora { rank, alpha, dropout, rslora, targets, adapter } = &file.lora;
     match (policy.adapter(), adapter) {
@@ -45,7 +46,7 @@ pub const fn dropout(file: &RunFile, step: u64) -> AdapterDropout {
     AdapterDropout { share: file.lora.dropout, seed: file.run.seed.rotate_left(32) ^ step }
 }
 
-/// What an adapter names as the model below it: the run file's `model.path`.
+/// The base model that an adapter's configuration names: the run file's `model.path`.
 pub fn base_model(file: &RunFile) -> Option<String> {
     file.model.path.as_ref().map(|path| path.display().to_string())
 }

@@ -1,6 +1,6 @@
 //! The command line of the learner.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes part in a run as a learner rank. Ends with 0 when the run is over, and with 75 when it was asked to leave before:
-    /// started again, it goes on from its checkpoint.
+    /// Runs a learner rank of a run. Exits with 0 when the run is over, and with 75 after a graceful shutdown before
+    /// that; start it again to resume from its checkpoint.
     Train(Train),
     /// Fine-tunes a policy on a data set's demonstrations.
     Sft(Sft),
@@ -38,7 +38,7 @@ enum Command {
     Score(Score),
     /// Trains on recorded groups.
     Replay(Replay),
-    /// Works an adapter into the weights of its model.
+    /// Merges an adapter into the weights of its model.
     Merge(Merge),
 }
 
@@ -57,7 +57,7 @@ impl Run {
         pinned(RunFile::load(&self.run_file, &self.overrides)?)
     }
 
-    /// What the run file's template paths are relative to.
+    /// The folder that the run file's template paths are relative to.
     fn folder(&self) -> &Path {
         self.run_file.parent().unwrap_or(Path::new("."))
     }
@@ -67,10 +67,11 @@ impl Run {
 struct Train {
     #[command(flatten)]
     run: Run,
-    /// Where the coordinator serves; the environment's `PODIUM_COORDINATOR` or the run file's network.coordinator otherwise.
+    /// Address of the coordinator; default: the environment's `PODIUM_COORDINATOR`, then the run file's
+    /// network.coordinator.
     #[arg(long, value_name = "HOST:PORT")]
     coordinator: Option<String>,
-    /// Find the coordinator by what it announces in the run's folder, and wait for it; also `PODIUM_COORDINATOR_FROM`.
+    /// Read the coordinator's address from the run folder and wait for it; also `PODIUM_COORDINATOR_FROM`.
     #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
     coordinator_from: Option<PathBuf>,
     /// Folder for checkpoints and policy files.
@@ -82,26 +83,26 @@ struct Train {
     /// Number of ranks.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     world_size: u32,
-    /// cpu, cuda, cuda:1, or auto for a GPU where there is one; the run file's choice otherwise.
+    /// cpu, cuda, cuda:1, or auto for a GPU if there is one; default: the run file's setting.
     #[arg(long)]
     device: Option<String>,
-    /// What ranks sum gradients with; the run file's network.collective otherwise.
+    /// How ranks sum gradients; default: the run file's network.collective.
     #[arg(long, value_name = "auto|nccl|tcp", value_parser = ["auto", "nccl", "tcp"])]
     collective: Option<String>,
-    /// Where rank 0 listens for the other ranks.
+    /// Address on which rank 0 listens for the other ranks.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     collective_listen: String,
-    /// How the other ranks reach rank 0; this host's name, or the address listened on, otherwise.
+    /// Address by which the other ranks reach rank 0; default: this host's name, or the listening address.
     #[arg(long, value_name = "HOST[:PORT]")]
     collective_advertise: Option<String>,
-    /// How long, when told to leave, to go on trying to hand the step in hand to the coordinator.
+    /// On SIGTERM, time limit for submitting the finished step to the coordinator.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     leave_within_seconds: u64,
-    /// Where to serve metrics.
+    /// Address on which to serve metrics.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     metrics_listen: String,
-    /// Under which host, or host:port, Prometheus reaches the metrics; where --metrics-listen says all interfaces, that is
-    /// the address that the coordinator sees.
+    /// Host, or host:port, under which Prometheus reaches the metrics; default: the listening address, or, if that is
+    /// all interfaces, the address that the coordinator sees.
     #[arg(long, value_name = "HOST[:PORT]")]
     metrics_advertise: Option<String>,
 }
@@ -110,23 +111,23 @@ struct Train {
 struct Sft {
     #[command(flatten)]
     run: Run,
-    /// Where to write the policy.
+    /// Folder to write the policy to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The policy to start from; the run file's model.path otherwise.
+    /// Folder of the initial policy; default: the run file's model.path.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Imitate the rows of this training file (`podium-curator mix` writes it) and not the data set's demonstrations; the
-    /// run file's sft.rows otherwise.
+    /// Train on the rows of this file (written by `podium-curator mix`) instead of the data set's demonstrations;
+    /// default: the run file's sft.rows.
     #[arg(long, value_name = "FILE.jsonl")]
     rows: Option<PathBuf>,
-    /// Start from random weights of this seed; the run file's `sft.init_seed` otherwise.
+    /// Start from random weights with this seed; default: the run file's `sft.init_seed`.
     #[arg(long, value_name = "SEED")]
     init_seed: Option<u64>,
-    /// The config.json of a policy with random weights, where it is not the model's.
+    /// The config.json of a policy with random weights, if it is not the model's.
     #[arg(long, value_name = "FILE", requires = "init_seed")]
     model_config: Option<PathBuf>,
-    /// cpu, cuda, cuda:1, or auto for a GPU where there is one; the run file's choice otherwise.
+    /// cpu, cuda, cuda:1, or auto for a GPU if there is one; default: the run file's setting.
     #[arg(long)]
     device: Option<String>,
 }
@@ -139,25 +140,25 @@ struct Score {
     /// Folder of a PEFT adapter of that model.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Rows with `prompt_ids` and `completion_ids`.
+    /// Input rows with `prompt_ids` and `completion_ids`.
     #[arg(long, value_name = "FILE.jsonl")]
     input: PathBuf,
-    /// The same rows with `logprobs`, one a completion token.
+    /// File to write the same rows to, with `logprobs`, one per completion token.
     #[arg(long, value_name = "FILE.jsonl")]
     output: PathBuf,
     /// Divisor of the logits.
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
-    /// Tokens that are computed at once.
+    /// Maximum number of tokens per batch.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     batch_tokens: usize,
     /// Number type of weights and activations.
     #[arg(long, value_enum, default_value_t = NumberType::Float32)]
     dtype: NumberType,
-    /// cpu, cuda, cuda:1, or auto for a GPU where there is one.
+    /// cpu, cuda, cuda:1, or auto for a GPU if there is one.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Threads that libtorch computes with.
+    /// Number of libtorch threads.
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
 }
@@ -167,28 +168,29 @@ struct Replay {
     /// Folder of the model, in Hugging Face layout.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder of a PEFT adapter to go on with; without one all weights are trained, or a new adapter (lora.rank).
+    /// Folder of a PEFT adapter to continue with; default: train all weights, or a new adapter if lora.rank is set.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Rows with `prompt_ids` and `completions`, each with `ids` and `reward`; groups.jsonl of a run has more.
+    /// Input rows with `prompt_ids` and `completions`, each with `ids` and `reward`; a run's groups.jsonl has this
+    /// format.
     #[arg(long, value_name = "FILE.jsonl")]
     groups: PathBuf,
-    /// Groups that make a step, in the file's order.
+    /// Number of groups per step, in the file's order.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     groups_per_step: u32,
-    /// Folder for metrics.jsonl and adapter/ (or model/).
+    /// Output folder for metrics.jsonl and adapter/ (or model/).
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A run file to take settings from, such as run.toml of the run that recorded.
+    /// Run file with settings, such as run.toml of the recorded run.
     #[arg(long, value_name = "FILE")]
     run_file: Option<PathBuf>,
-    /// Sets a key of the run file, also by TRL's name under grpo; can be repeated.
+    /// Sets a key of the run file; grpo also accepts TRL's names; can be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// cpu, cuda, cuda:1, or auto for a GPU where there is one.
+    /// cpu, cuda, cuda:1, or auto for a GPU if there is one.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Threads that libtorch computes with; the settings' learner.threads otherwise.
+    /// Number of libtorch threads; default: learner.threads of the settings.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -207,10 +209,10 @@ struct Merge {
     /// Folder of a PEFT adapter of that model.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// Folder to write; it must not exist or be empty.
+    /// Output folder; it must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Largest size of a weight file; more weights become several files with an index.
+    /// Maximum size of a weight file; larger models are split into shards with an index.
     #[arg(long, value_name = "BYTES", default_value_t = 5_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     max_shard_size: u64,
 }
@@ -269,7 +271,7 @@ async fn train(command: &Train) -> anyhow::Result<ExitCode> {
         device: command.device.clone().unwrap_or_else(|| file.launch.learner_device.clone()),
         collective_listen: command.collective_listen.clone(),
         collective_advertise: command.collective_advertise.clone(),
-        leave_within: Duration::from_secs(command.leave_within_seconds),
+        shutdown_deadline: Duration::from_secs(command.leave_within_seconds),
         metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
     };
     let ending = train::run(&file, &options, stop, || endpoint.set_ready(true)).await?;
@@ -295,7 +297,10 @@ fn score(command: &Score) -> anyhow::Result<()> {
         batch_tokens: command.batch_tokens,
         load: LoadOptions { device, precision },
     })?;
-    tracing::info!("{tokens} completion tokens are scored in {}", command.output.display());
+    tracing::info!(
+        "wrote the log-probabilities of {tokens} completion tokens to {}",
+        command.output.display()
+    );
     Ok(())
 }
 
@@ -314,7 +319,7 @@ fn replay(command: &Replay) -> anyhow::Result<()> {
         threads: command.threads,
     })?;
     let loss = last.get("loss").copied().unwrap_or_default();
-    tracing::info!("loss {loss:.4} in the last pass: what was trained is in {}", folder.display());
+    tracing::info!("loss {loss:.4} in the last pass; the policy is in {}", folder.display());
     Ok(())
 }
 
@@ -340,7 +345,7 @@ fn sft(command: &Sft) -> anyhow::Result<()> {
     let last = sft::run(&file, command.run.folder(), &start, device, &command.out)?;
     if let Some(last) = last {
         notice!(
-            "loss {:.4} after {} steps: the policy is in {}",
+            "loss {:.4} after {} steps; the policy is in {}",
             last.loss,
             last.step,
             command.out.display()

@@ -1,22 +1,22 @@
-//! What happens when the device's memory does not hold a micro-batch: it gets smaller, and the step begins again.
+//! Recovery from an out-of-memory error of the device: the micro-batch is reduced, and the step restarts.
 //!
-//! How groups are cut into micro-batches changes a result by rounding alone, so that a rank may decide for itself. The
-//! decision is pure; what recognises the error knows libtorch's words.
+//! The size of micro-batches changes results by rounding alone, so that each rank decides for itself. The decision is
+//! pure; the detection of the error matches libtorch's messages.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// What libtorch says when the memory of a GPU is used up: by its own allocator, by the driver, and by cuBLAS.
+/// libtorch's messages for exhausted GPU memory: from its own allocator, the driver, and cuBLAS.
 const WORDS: [&str; 3] = ["CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"];
 
-/// Groups that go through the policy at once. What did not fit once is not tried again.
+/// Number of groups per micro-batch. A size that did not fit is not tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MicroBatch {
     groups: usize,
 }
 
 impl MicroBatch {
-    /// As the run file has it; at least one.
+    /// The run file's size; at least one.
     pub(crate) fn of(groups: u32) -> Self {
         Self { groups: (groups as usize).max(1) }
     }
@@ -25,22 +25,23 @@ impl MicroBatch {
         self.groups
     }
 
-    /// What to try when it did not fit with so many groups at hand: half as many at once; `None` where it was one already.
+    /// Returns the next size to try after `at_hand` groups did not fit: half as many; `None` after a single group.
     pub(crate) fn smaller(self, at_hand: usize) -> Option<Self> {
         let groups = self.groups.min(at_hand) / 2;
         (groups > 0).then_some(Self { groups })
     }
 }
 
-/// The memory of the device is used up; libtorch's first line of it.
+/// The device's memory is exhausted; holds the first line of libtorch's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UsedUp(pub(crate) String);
 
-/// Computes, and tells memory that is used up from everything else. libtorch's binding panics on errors; other panics go on.
+/// Computes, and returns an error if memory is exhausted. libtorch's binding panics on errors; other panics
+/// propagate.
 pub(crate) fn attempt<T>(compute: impl FnOnce() -> T) -> Result<T, UsedUp> {
-    // A panic leaves the mode of autograd as it was inside; the guard brings back that of here.
+    // A panic leaves the inner mode of autograd; the guard restores the mode of this scope.
     let mode = tch::no_grad_guard();
-    // What the computation leaves half done is zeroed by whoever tries again.
+    // The caller zeroes partial results before it retries.
     let outcome = catch_unwind(AssertUnwindSafe(|| tch::with_grad(compute)));
     drop(mode);
     outcome.map_err(|panic| used_up(panic.as_ref()).unwrap_or_else(|| resume_unwind(panic)))
@@ -50,14 +51,14 @@ fn used_up(panic: &(dyn Any + Send)) -> Option<UsedUp> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied())?;
     let start = WORDS.iter().find_map(|words| text.find(words))?;
-    // Behind it comes a trace of libtorch's calls.
+    // A trace of libtorch's calls follows the message.
     let line = text[start..].split(['\n', '\\']).next().unwrap_or_default();
     Some(UsedUp(line.to_owned()))
 }
 
 #[cfg(test)]
 pub(crate) mod injected {
-    //! A device that holds no more than so many groups at once.
+    //! Simulates a device that holds a limited number of groups.
 
     use std::cell::Cell;
 
@@ -69,7 +70,7 @@ pub(crate) mod injected {
         ROOM.set(groups);
     }
 
-    /// Fails as libtorch's binding does where there is no room.
+    /// Fails like libtorch's binding if there is no memory left.
     pub(crate) fn take(groups: usize) {
         if groups > ROOM.get() {
             allocate().unwrap();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_used_up_is_told_from_other_failures() {
+    fn exhausted_memory_is_distinguished_from_other_failures() {
         injected::room(1);
         let line = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB.";
         assert_eq!(attempt(|| injected::take(2)), Err(UsedUp(line.to_owned())));

@@ -1,4 +1,4 @@
-//! A model with an adapter worked into its weights (`podium-learner merge`), as a folder that any program loads.
+//! Merges an adapter into its model's weights (`podium-learner merge`); writes a standard model folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use podium_checkpoint::new_folder;
 use podium_model::{checkpoint, merge};
 use podium_service::progress::Progress;
 
-/// Why there is no merged model.
+/// The reasons why a model cannot be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Model or adapter cannot be read, or the merged model cannot be written.
@@ -19,15 +19,16 @@ pub enum Error {
     /// The configuration cannot be copied.
     #[error("cannot copy {}", path.display())]
     Copy {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// Writes the folder `out`, which must not exist or be empty: configuration, tokenizer and template as they are in `model`,
-/// the weights computed in float32 and written in the model's own types, in shards of at most `shard_bytes`.
+/// Writes the folder `out`, which must be empty or not exist: configuration, tokenizer and template are copied from
+/// `model`; the weights are computed in float32 and written in the model's own types, in shards of at most
+/// `shard_bytes`.
 pub fn run(model: &Path, adapter: &Path, out: &Path, shard_bytes: u64) -> Result<(), Error> {
     let mut progress = None;
     new_folder(out, |folder| {

@@ -1,4 +1,4 @@
-//! What a learner tells Prometheus.
+//! The Prometheus metrics of a learner.
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -10,7 +10,7 @@ const OUT_OF_MEMORY: &str = "podium_learner_out_of_memory_total";
 const SET_ASIDE: &str = "podium_learner_groups_set_aside_total";
 const REJOINS: &str = "podium_learner_rejoins_total";
 
-/// Names of the figures of a step that are gauges, and those of the gauges.
+/// Step metrics that are exported as gauges: name, gauge, help.
 const GAUGES: [(&str, &str, &str); 7] = [
     ("loss", "podium_learner_loss", "Loss of the last step"),
     ("kl", "podium_learner_kl_nats", "Mean KL estimate of the last step, where beta is not 0"),
@@ -29,33 +29,30 @@ const GAUGES: [(&str, &str, &str); 7] = [
     ("learning_rate", "podium_learner_learning_rate", "Step size of the last step"),
 ];
 
-/// Declares every metric. To be called once, when the recorder is there.
+/// Declares every metric. Call it once, after installing the recorder.
 pub fn describe() {
     for (_, name, help) in GAUGES {
         describe_gauge!(name, help);
     }
-    describe_gauge!("podium_learner_step", "Steps that the policy has behind it");
+    describe_gauge!("podium_learner_step", "Number of applied steps");
     describe_histogram!("podium_learner_step_seconds", "Time from a step's groups to its new weights");
-    describe_histogram!("podium_learner_wait_seconds", "Time that a step's groups were waited for");
+    describe_histogram!("podium_learner_wait_seconds", "Time waiting for a step's groups");
     describe_histogram!("podium_learner_publish_seconds", "Time from new weights to their publication");
     describe_counter!(TOKENS, "Completion tokens trained on by this rank");
-    describe_counter!(
-        OUT_OF_MEMORY,
-        "Times that a micro-batch did not fit into the device's memory and was made smaller"
-    );
+    describe_counter!(OUT_OF_MEMORY, "Reductions of the micro-batch after exhausted device memory");
     describe_gauge!(
         "podium_learner_groups_per_micro_batch",
-        "Groups that go through the policy at once, since memory ran out"
+        "Groups per micro-batch after the last reduction"
     );
-    describe_counter!(SET_ASIDE, "Groups of this rank that could not be trained on and were sampled again");
-    describe_counter!(REJOINS, "Times this rank joined the world again");
-    // Only what is there before it rises can be seen to rise.
+    describe_counter!(SET_ASIDE, "Groups of this rank that were unusable and were sampled again");
+    describe_counter!(REJOINS, "Rendezvous of this rank after the first");
+    // A counter must exist before its first increase to be visible in rates.
     for counter in [OUT_OF_MEMORY, REJOINS, SET_ASIDE, TOKENS] {
         counter!(counter).increment(0);
     }
 }
 
-/// Records a step that was taken.
+/// Records an applied step.
 pub(crate) fn stepped(share: &Share, figures: &Metrics) {
     for (figure, name, _) in GAUGES {
         if let Some(value) = figures.get(figure) {
@@ -70,28 +67,28 @@ pub(crate) fn stepped(share: &Share, figures: &Metrics) {
     counter!(TOKENS).increment(completions.map(|completion| completion.len() as u64).sum());
 }
 
-/// Records how long groups were waited for.
+/// Records the time waiting for groups.
 pub(crate) fn waited(seconds: f64) {
     histogram!("podium_learner_wait_seconds").record(seconds);
 }
 
-/// Records how long publication took.
+/// Records the duration of a publication.
 pub(crate) fn published(seconds: f64) {
     histogram!("podium_learner_publish_seconds").record(seconds);
 }
 
-/// Records that a micro-batch did not fit, and how many groups go through the policy at once from now on.
+/// Records exhausted memory and the new number of groups per micro-batch.
 pub(crate) fn out_of_memory(groups: usize) {
     counter!(OUT_OF_MEMORY).increment(1);
     gauge!("podium_learner_groups_per_micro_batch").set(groups as f64);
 }
 
-/// Records groups that could not be trained on.
+/// Records unusable groups.
 pub(crate) fn set_aside(groups: usize) {
     counter!(SET_ASIDE).increment(groups as u64);
 }
 
-/// Records that the world comes together again.
+/// Records a new rendezvous.
 pub(crate) fn rejoined() {
     counter!(REJOINS).increment(1);
 }

@@ -1,7 +1,8 @@
-//! What a learner rank keeps on its device thread: the policy in training, its checkpoints, its place in the world.
+//! State of a learner rank on its device thread: the policy in training, its checkpoints, its connection to the rank
+//! group.
 //!
-//! Rank 0 alone writes checkpoints; whenever the world comes together, it hands its state to the others, so that all
-//! start from the same bits whatever became of them before.
+//! Only rank 0 writes checkpoints. At every rendezvous it broadcasts its state, so that all ranks start from the same
+//! bits.
 
 use std::fs;
 use std::io;
@@ -19,25 +20,25 @@ use crate::collective::{self, Collective};
 use crate::lora;
 use crate::update::{self, Metrics, Unusable, Updater};
 
-/// Why a rank cannot do its work.
+/// The failures of a rank.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The device cannot be had.
+    /// The device is unavailable.
     #[error(transparent)]
     Device(#[from] device::Error),
     /// The policy cannot be read or written.
     #[error(transparent)]
     Policy(#[from] podium_model::checkpoint::Error),
-    /// The adapter that the run file asks for cannot be made.
+    /// The adapter of the run file cannot be created.
     #[error(transparent)]
     Lora(#[from] lora::Error),
     /// A checkpoint cannot be written or used.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// The ranks are not together any more.
+    /// The rank group is broken.
     #[error(transparent)]
     Collective(#[from] collective::Error),
-    /// A step was not taken.
+    /// A step was not applied.
     #[error(transparent)]
     Update(update::Error),
     /// A file cannot be written or read.
@@ -46,7 +47,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the world has only to come together again.
+    /// Whether a new rendezvous resolves the error.
     pub const fn is_collective(&self) -> bool {
         matches!(self, Self::Collective(_))
     }
@@ -65,9 +66,9 @@ impl From<update::Error> for Error {
 pub struct Rank {
     updater: Updater,
     collective: Box<dyn Collective>,
-    /// Of rank 0.
+    /// On rank 0.
     checkpoints: Option<Checkpoints>,
-    /// Of the step before the next one, where there was one.
+    /// Metrics of the previous step, if there was one.
     metrics: Option<Metrics>,
     /// Folder of policy version 0.
     start: PathBuf,
@@ -75,28 +76,28 @@ pub struct Rank {
     device: Device,
 }
 
-/// What it takes to make a version again.
+/// Result of recomputing a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remade {
-    /// It is saved.
+    /// The version is saved.
     Saved,
-    /// The steps from the newest checkpoint on have to be repeated.
+    /// The steps since the newest checkpoint must be repeated.
     AfterSteps,
-    /// Neither a checkpoint nor groups lead to it any more.
+    /// No checkpoint with stored groups leads to the version.
     Impossible,
 }
 
-/// Where training goes on.
+/// Position at which training continues.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Position {
     /// The next step.
     pub next_step: Step,
-    /// Metrics of the step before it, on rank 0 and where there was one.
+    /// Metrics of the previous step; on rank 0, and if there was one.
     pub metrics: Option<Metrics>,
 }
 
 impl Rank {
-    /// Loads policy version 0 from its folder. `checkpoints`: where rank 0 keeps them.
+    /// Loads policy version 0 from its folder. `checkpoints`: rank 0's folder for checkpoints.
     pub fn build(
         file: &RunFile,
         start: &Path,
@@ -117,33 +118,34 @@ impl Rank {
         })
     }
 
-    /// Where it computes.
+    /// The device.
     pub const fn device(&self) -> Device {
         self.device
     }
 
-    /// Leaves the world, so that nobody waits for this rank, and returns the step that its newest checkpoint continues
-    /// with; 0 without one. Rank 0 writes one where a step was taken since, so that it is not taken again.
-    pub fn leave(&mut self) -> Result<Step, Error> {
+    /// Disconnects from the rank group, so that no other rank waits for this one, and returns the step that its
+    /// newest checkpoint continues with, or 0. Rank 0 first writes a checkpoint of steps since the newest one, so
+    /// that none is repeated.
+    pub fn shut_down(&mut self) -> Result<Step, Error> {
         self.collective = Box::new(collective::Alone);
         self.write_checkpoint()?;
         let newest = self.checkpoints.as_ref().map(Checkpoints::latest).transpose()?.flatten();
         Ok(newest.map_or(Step(0), |checkpoint| checkpoint.next_step))
     }
 
-    /// Leaves the world without a checkpoint of the steps since the newest one, which are to be repeated.
-    pub fn go_back(&mut self) -> Result<Step, Error> {
+    /// Disconnects from the rank group without a checkpoint, so that the steps since the newest one are repeated.
+    pub fn roll_back(&mut self) -> Result<Step, Error> {
         self.metrics = None;
-        self.leave()
+        self.shut_down()
     }
 
-    /// Removes the checkpoints that are void, since the run dropped a policy version that they build upon.
+    /// Removes the checkpoints that build upon a dropped policy version.
     pub fn forget(&mut self, dropped: Vec<u64>) -> Result<(), Error> {
         Ok(self.checkpoints.as_mut().map_or(Ok(()), |checkpoints| checkpoints.forget(dropped))?)
     }
 
-    /// Writes a version of before into `folder`, if it can be had without repeating steps. The groups of `first_step` and
-    /// later ones are there for steps to be repeated.
+    /// Writes an earlier version into `folder`, if it is available without repeating steps. The groups of
+    /// `first_step` and later steps are stored, so that those steps can be repeated.
     pub fn save_version(
         &mut self,
         version: PolicyVersion,
@@ -163,7 +165,7 @@ impl Rank {
             let leads_there = first_step <= newest && newest.0 < version.0;
             return Ok(if leads_there { Remade::AfterSteps } else { Remade::Impossible });
         };
-        // The state of now takes its place again afterwards.
+        // The present state is restored afterwards.
         checkpoints.keep(now, metrics, &self.updater.state())?;
         let present = checkpoints.at(now)?.ok_or(checkpoint::Error::Unreadable { step: now.0 })?;
         older.restore(self.updater.state())?;
@@ -175,7 +177,7 @@ impl Rank {
         saved.map(|()| Remade::Saved)
     }
 
-    /// Takes its place in the world: every rank gets the state of rank 0's newest checkpoint, or of version 0.
+    /// Joins the rank group: every rank receives the state of rank 0's newest checkpoint, or of version 0.
     pub fn enter(&mut self, collective: Box<dyn Collective>) -> Result<Position, Error> {
         self.collective = collective;
         let mut position = Position { next_step: Step(0), metrics: None };
@@ -201,8 +203,8 @@ impl Rank {
         Ok(position)
     }
 
-    /// Agrees with the other ranks that the step's groups can be trained on. `unusable`: groups of this rank that came apart
-    /// from its share.
+    /// Agrees with the other ranks that the step's groups can be trained on. `unusable`: groups of this rank that
+    /// were removed from its share.
     pub fn check(&mut self, share: &Share, mut unusable: Vec<Unusable>) -> Result<(), Error> {
         unusable.extend(self.updater.unusable(share));
         Ok(update::agree(share.step, unusable, self.collective.as_mut())?)
@@ -213,21 +215,20 @@ impl Rank {
         Ok(self.collective.barrier()?)
     }
 
-    /// Takes a step with this rank's share of its groups.
+    /// Takes a step with this rank's share of the groups.
     pub fn step(&mut self, share: &Share) -> Result<Metrics, Error> {
         let metrics = update::of_step(&self.updater.update(share, self.collective.as_mut())?);
         self.metrics = Some(metrics.clone());
         Ok(metrics)
     }
 
-    /// Writes the policy as it is now into `folder`: its adapter, or else its weights with everything beside them as in
-    /// version 0.
+    /// Writes the present policy into `folder`: its adapter, or its weights with the other files of version 0.
     pub fn save_policy(&self, folder: &Path) -> Result<(), Error> {
         save_policy(self.updater.policy(), &self.start, lora::base_model(&self.file), folder)
     }
 
-    /// Writes a checkpoint, where this is rank 0 and a step has been taken. A step that broke off before it changed anything
-    /// is none; one that broke off in between leaves nothing to go on from.
+    /// Writes a checkpoint if this is rank 0 and a step was applied. A step that failed before any change does not
+    /// count; a step that failed midway leaves a state that cannot be saved.
     pub fn write_checkpoint(&self) -> Result<(), Error> {
         if let (Some(checkpoints), Some(metrics), true) =
             (&self.checkpoints, &self.metrics, self.updater.is_between_steps())
@@ -238,8 +239,8 @@ impl Rank {
     }
 }
 
-/// Writes what was trained of a policy into `folder`: its adapter, which names `base_model` as the model below it, or
-/// else its weights with everything that lies beside those that it started from, in `start`.
+/// Writes the trained parameters of a policy into `folder`: its adapter, which names `base_model` as the base model,
+/// or its weights with the other files of `start`, the folder of the initial policy.
 pub(crate) fn save_policy<E>(
     policy: &Policy,
     start: &Path,
@@ -274,7 +275,7 @@ where
     Ok(())
 }
 
-/// A run's first step still to come, from the policy in the folder of version 0.
+/// Creates the updater of a run's first step from the folder of version 0.
 fn from_start(start: &Path, file: &RunFile, device: Device) -> Result<Updater, Error> {
     let policy = Policy::load(start, LoadOptions { device, precision: precision(file.model.dtype, device) })?;
     Ok(Updater::new(lora::prepare(policy, file)?, file))

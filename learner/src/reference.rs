@@ -1,17 +1,17 @@
-//! The policy that the KL term holds on to: that of version 0, or one that follows the policy at a distance.
+//! The reference policy of the KL term: version 0, or a slowly updated copy of the policy.
 //!
 //! Every `ref_model_sync_steps` passes of the optimizer it becomes `alpha·policy + (1 − alpha)·reference`, weight by
-//! weight (TR-DPO, arXiv 2404.09656); of an adapter, A by A and B by B. It is then part of what a checkpoint holds.
+//! weight (TR-DPO, arXiv 2404.09656); for an adapter separately for A and B. The checkpoint then contains it.
 
 use podium_grpo::Options;
 use podium_model::Policy;
 use tch::{Kind, Tensor, no_grad};
 
-/// The reference of a policy in training. It shares what is not trained.
+/// The reference of a policy in training. It shares the frozen weights.
 #[derive(Debug)]
 pub struct Reference {
     policy: Policy,
-    /// What moves; nothing in a reference that stays.
+    /// The updated weights; empty for a fixed reference.
     slots: Vec<Slot>,
 }
 
@@ -19,12 +19,12 @@ pub struct Reference {
 struct Slot {
     name: String,
     parameter: Tensor,
-    /// Float32; shares the parameter's memory where that is float32 too.
+    /// Float32; shares the parameter's memory if that is float32 too.
     weight: Tensor,
 }
 
 impl Reference {
-    /// The reference that these options ask for, of the policy at the start of a run.
+    /// Creates the reference that these options require, from the policy at the start of a run.
     pub fn of(policy: &Policy, options: &Options) -> Option<Self> {
         if options.beta == 0.0 {
             return None;
@@ -46,7 +46,7 @@ impl Reference {
         &self.policy
     }
 
-    /// Moves it towards weights, which are those of the policy in training in its parameters' order.
+    /// Moves the reference towards `weights`, those of the policy in training in its parameters' order.
     pub fn follow<'a>(&mut self, weights: impl Iterator<Item = &'a Tensor>, alpha: f64) {
         no_grad(|| {
             for (slot, weight) in self.slots.iter_mut().zip(weights) {
@@ -57,13 +57,13 @@ impl Reference {
         });
     }
 
-    /// All that moves, by name, float32; the tensors share memory with the reference's.
+    /// Returns the updated weights by name, float32; the tensors share memory with the reference's.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let named = |slot: &Slot| (format!("reference.{}", slot.name), slot.weight.shallow_clone());
         self.slots.iter().map(named).collect()
     }
 
-    /// To be called when the tensors of [`Self::state`] have been overwritten.
+    /// Completes a restore. Call it after overwriting the tensors of [`Self::state`].
     pub fn restored(&mut self) {
         no_grad(|| self.slots.iter_mut().for_each(Slot::publish));
     }

@@ -1,33 +1,33 @@
 //! Step sizes over the optimizer's steps.
 //!
-//! They are those of Transformers' schedulers of the same names. Step `s` of `w` warm-up steps takes the fraction `s / w`,
-//! so that the first of them changes nothing.
+//! They equal those of Transformers' schedulers of the same names. Step `s` of `w` warm-up steps uses the fraction `s
+//! / w`, so that the first step changes nothing.
 
 use std::f64::consts::PI;
 
 use podium_config::LrScheduler;
 
-/// What becomes of the step size after warm-up.
+/// Course of the step size after warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Course {
-    /// It stays.
+    /// Constant.
     Constant,
-    /// It falls evenly, to 0 at the end.
+    /// Linear decay to 0 at the end.
     Linear {
         /// The optimizer's steps, warm-up included.
         steps: u64,
     },
-    /// It falls along half a cosine, to its lowest at the end.
+    /// Cosine decay to the minimum at the end.
     Cosine {
         /// The optimizer's steps, warm-up included.
         steps: u64,
-        /// The lowest, as a fraction of the peak.
+        /// The minimum, as a fraction of the peak.
         floor: f64,
     },
 }
 
 impl Course {
-    /// What the run file asks for, over so many steps of the optimizer.
+    /// The course that the run file selects, over `steps` steps of the optimizer.
     pub const fn of(scheduler: LrScheduler, steps: u64) -> Self {
         match scheduler {
             LrScheduler::Constant => Self::Constant,
@@ -37,14 +37,14 @@ impl Course {
     }
 }
 
-/// A course of step sizes.
+/// A schedule of step sizes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// Largest step size.
     pub peak: f64,
-    /// Steps over which it rises from 0.
+    /// Number of steps of the linear rise from 0.
     pub warmup_steps: u64,
-    /// What follows.
+    /// The course after warm-up.
     pub course: Course,
 }
 

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
-/// Why there are no scores.
+/// The reasons why rows cannot be scored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The rows cannot be read.
     #[error(transparent)]
     Rows(#[from] json_lines::Error),
-    /// The temperature makes no sense.
+    /// The temperature is invalid.
     #[error("--temperature is {0}: expected a number above 0")]
     Temperature(f64),
     /// The policy or its adapter cannot be read.
@@ -26,9 +26,9 @@ pub enum Error {
     Row {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// Why.
+        /// The cause.
         source: packed::Error,
     },
     /// The output cannot be written.
@@ -36,20 +36,20 @@ pub enum Error {
     Write(#[from] durable::Error),
 }
 
-/// What is scored, and how.
+/// Options of scoring.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folder of the model.
     pub model: PathBuf,
     /// Folder of a PEFT adapter.
     pub adapter: Option<PathBuf>,
-    /// Rows with `prompt_ids` and `completion_ids`; whatever else is in them is handed through.
+    /// Rows with `prompt_ids` and `completion_ids`; other fields are copied.
     pub input: PathBuf,
-    /// The same rows with `logprobs`, in nats, one a completion token. Appears whole at the end.
+    /// The same rows with `logprobs`, in nats, one per completion token. The file appears complete at the end.
     pub output: PathBuf,
     /// Divisor of the logits.
     pub temperature: f64,
-    /// Prompt and completion tokens of the rows that are computed at once, unless one row has more.
+    /// Maximum number of prompt and completion tokens per batch, unless a single row has more.
     pub batch_tokens: usize,
     /// Device and number type.
     pub load: LoadOptions,
@@ -73,7 +73,7 @@ impl Row {
     }
 }
 
-/// Reads, scores, writes; returns the number of completion tokens.
+/// Reads, scores and writes rows; returns the number of completion tokens.
 pub fn run(options: &Options) -> Result<usize, Error> {
     let temperature = options.temperature;
     if !(temperature.is_finite() && temperature > 0.0) {
@@ -106,7 +106,7 @@ pub fn run(options: &Options) -> Result<usize, Error> {
     Ok(tokens)
 }
 
-/// How many rows from the first on have no more than `limit` tokens together; at least one.
+/// Returns the number of leading rows with at most `limit` tokens together; at least one.
 fn batch_length(rows: &[json_lines::Row<Row>], limit: usize) -> usize {
     let sums = rows.iter().scan(0, |sum, row| {
         *sum += row.value.len();
@@ -116,7 +116,7 @@ fn batch_length(rows: &[json_lines::Row<Row>], limit: usize) -> usize {
 }
 
 fn score(policy: &Policy, rows: &[json_lines::Row<Row>], options: &Options) -> Result<Vec<Vec<f32>>, Error> {
-    // Row by row first, so that the one at fault is named.
+    // Row by row first, so that an error names its row.
     let packed = |rows: &[&json_lines::Row<Row>]| {
         let packed = Packed::new(&rows.iter().map(|row| row.value.tokens()).collect::<Vec<_>>())?;
         packed.check(policy.config())?;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_scored_is_named() {
+    fn an_error_names_the_row_that_cannot_be_scored() {
         let error = |input: &str| {
             let error = scored(input, 1000).unwrap_err();
             podium_service::logs::describe(&error)

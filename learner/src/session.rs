@@ -1,7 +1,7 @@
-//! A rank's conversation with the coordinator: joining, the next share of groups, commits.
+//! A rank's session with the coordinator: joins, next batches, commits.
 //!
-//! Everything that arrives is checked here and becomes a domain type. Waiting goes on for as long as the coordinator
-//! answers; that it stops answering is an error within the run file's limits.
+//! All received messages are checked here and converted to domain types. Requests wait as long as the coordinator
+//! responds; a coordinator that stops responding is an error within the run file's limits.
 
 use std::time::Duration;
 
@@ -17,30 +17,30 @@ use crate::batch::Share;
 use crate::update::{Metrics, Unusable};
 use v1::batch_part::Part;
 
-/// How long the coordinator may hold a question that it cannot answer yet. Well below any request timeout.
+/// Time for which the coordinator may hold a request before it answers. Well below any request timeout.
 const WAIT_MS: u64 = 5_000;
 
-/// How long the coordinator has to hear why a rank ends.
-const LAST_WORD: Duration = Duration::from_secs(5);
+/// Deadline for reporting a rank's failure to the coordinator.
+const FAILURE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Why the conversation ended.
+/// The failures of a session.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The coordinator did not answer, or refused.
     #[error(transparent)]
     Connection(#[from] connection::Error),
-    /// The answer has not the form that it should have.
+    /// The answer is malformed.
     #[error("the coordinator's answer for step {step} {what}")]
     Answer {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// What is wrong with it.
+        /// The defect.
         what: &'static str,
     },
 }
 
 impl Error {
-    /// Whether the coordinator does not know this rank (any more), so that it has to join.
+    /// Whether the coordinator does not know this rank (any more), so that it has to join again.
     pub fn is_unknown_rank(&self) -> bool {
         match self {
             Self::Connection(connection::Error::Refused { status, .. }) => status.code() == Code::NotFound,
@@ -48,111 +48,111 @@ impl Error {
         }
     }
 
-    /// Whether this process was asked to leave.
+    /// Whether this process is shutting down.
     pub const fn is_stop(&self) -> bool {
         matches!(self, Self::Connection(connection::Error::Stopped { .. }))
     }
 }
 
-/// Who a rank is.
+/// Identity of a rank.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Of this process.
+    /// Id of this process.
     pub learner_id: Uuid,
     /// Hash of the run file.
     pub run_hash: String,
-    /// Of the policy's folder.
+    /// Fingerprint of the policy's folder.
     pub model_fingerprint: String,
-    /// From 0.
+    /// This rank, from 0.
     pub rank: u32,
     /// Number of ranks.
     pub world_size: u32,
     /// host:port of this process's metrics.
     pub metrics_address: String,
-    /// Of this build.
+    /// Code version of this build.
     pub code_version: &'static str,
 }
 
-/// What a rank brings to a rendezvous.
+/// A rank's message at a rendezvous.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendezvous {
-    /// Where rank 0 listens, empty for others.
+    /// Address on which rank 0 listens; empty for other ranks.
     pub collective_address: String,
     /// The step that its newest checkpoint continues with.
     pub next_step: Step,
-    /// Whether it can take part in NCCL.
+    /// Whether it supports NCCL.
     pub nccl: bool,
     /// Rank 0's id of a new communicator, empty for others.
     pub nccl_id: Vec<u8>,
-    /// Why it comes again; empty for the first time.
+    /// Reason of a repeated rendezvous; empty for the first.
     pub reason: String,
 }
 
-/// All ranks are there.
+/// Result of a rendezvous: all ranks are connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct World {
+pub struct RankGroup {
     /// host:port of rank 0's collective.
     pub collective_address: String,
-    /// How often the world has come together.
+    /// The rendezvous epoch.
     pub generation: u64,
-    /// Rank 0's id of a new communicator, where all ranks can take part in NCCL.
+    /// Rank 0's id of a new communicator, if all ranks support NCCL.
     pub nccl_id: Vec<u8>,
-    /// The ranks that cannot.
+    /// The ranks without NCCL.
     pub without_nccl: Vec<u32>,
     /// Policy versions that were dropped, in order.
     pub dropped: Vec<u64>,
 }
 
-/// A version that the coordinator has lost and asks rank 0 for.
+/// A version that the coordinator has lost and requests from rank 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Which.
+    /// The version.
     pub version: PolicyVersion,
     /// Groups of this step and later ones are stored.
     pub first_step: Step,
 }
 
-/// What comes next.
+/// Response to a request for the next batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// This rank's share of the step that was asked for.
+    /// This rank's share of the requested step.
     Share {
-        /// The groups that hold together, and what is known of the rest.
+        /// The consistent groups, with the rewards of the whole step.
         share: Share,
-        /// Groups of this rank that do not hold together.
+        /// Inconsistent groups of this rank.
         unusable: Vec<Unusable>,
     },
-    /// A version is to be published again first.
+    /// A version must be published again first.
     Republish(Wanted),
-    /// Another rank came back: join again.
+    /// Another rank restarted: join again.
     Rejoin,
     /// The run is over, for this reason.
     RunOver(String),
 }
 
-/// A rank's side of the conversation.
+/// A rank's end of the session.
 #[derive(Debug, Clone)]
 pub struct Session {
     coordinator: Coordinator,
-    parting: Coordinator,
+    closing: Coordinator,
     identity: Identity,
     reward_weights: Vec<f64>,
 }
 
 impl Session {
-    /// Nothing is said yet. `parting`: the way for what a rank that leaves still has to say. `reward_weights`: the run file's,
-    /// one for each reward term.
+    /// Creates a session without sending a request. `closing`: the client that continues during a graceful shutdown.
+    /// `reward_weights`: the run file's, one for each reward term.
     pub const fn new(
         coordinator: Coordinator,
-        parting: Coordinator,
+        closing: Coordinator,
         identity: Identity,
         reward_weights: Vec<f64>,
     ) -> Self {
-        Self { coordinator, parting, identity, reward_weights }
+        Self { coordinator, closing, identity, reward_weights }
     }
 
-    /// Introduces this rank and waits for the others.
-    pub async fn join(&self, rendezvous: Rendezvous) -> Result<World, Error> {
+    /// Registers this rank and waits for the others.
+    pub async fn join(&self, rendezvous: Rendezvous) -> Result<RankGroup, Error> {
         let Rendezvous { collective_address, next_step, nccl, nccl_id, reason } = rendezvous;
         let identity = &self.identity;
         let request = v1::JoinRequest {
@@ -187,13 +187,13 @@ impl Session {
             } = answer.await?;
             if complete {
                 let without_nccl = ranks_without_nccl;
-                return Ok(World { collective_address, generation, nccl_id, without_nccl, dropped });
+                return Ok(RankGroup { collective_address, generation, nccl_id, without_nccl, dropped });
             }
             tracing::info!("waiting for the other {} ranks", identity.world_size.saturating_sub(1));
         }
     }
 
-    /// Waits for the groups of a step. `lost`: versions that this rank was asked for and cannot make again.
+    /// Waits for the groups of a step. `lost`: requested versions that this rank cannot recompute.
     pub async fn next(&self, step: Step, lost: &[PolicyVersion]) -> Result<Next, Error> {
         let request = v1::NextBatchRequest {
             learner_id: self.identity.learner_id.to_string(),
@@ -203,7 +203,7 @@ impl Session {
             lost_versions: lost.iter().map(|version| version.0).collect(),
         };
         loop {
-            // A stream that breaks off counts as an answer that did not come.
+            // A broken stream counts as a missing answer.
             let answer =
                 self.coordinator.call("get the next batch", || collect(&self.coordinator, request.clone()));
             let mut parts = answer.await?.into_iter();
@@ -227,7 +227,7 @@ impl Session {
         }
     }
 
-    /// Reports a finished step; `true` if the run is over with it. Can be repeated.
+    /// Reports a finished step; returns `true` if it ends the run. Can be repeated.
     pub async fn commit(
         &self,
         step: Step,
@@ -240,8 +240,8 @@ impl Session {
             metrics: metrics.clone().into_iter().collect(),
             checkpoint_step: checkpoint.map(|step| step.0),
         };
-        let answer = self.parting.call("commit a step", || {
-            let (mut client, request) = (self.parting.learner(), request.clone());
+        let answer = self.closing.call("commit a step", || {
+            let (mut client, request) = (self.closing.learner(), request.clone());
             async move { client.commit_step(request).await }
         });
         Ok(answer.await?.run_over)
@@ -270,13 +270,13 @@ impl Session {
         Ok(())
     }
 
-    /// Says why this rank ends before its time. Once, and for a short time: nobody depends on it.
+    /// Reports why this rank fails. Once, with a short deadline: no other process depends on it.
     pub async fn fail(&self, failure: v1::Failure, reason: String) {
         let learner_id = self.identity.learner_id.to_string();
         let request = v1::FailRequest { learner_id, failure: failure.into(), reason };
         let mut client = self.coordinator.learner();
-        if let Ok(Err(status)) = tokio::time::timeout(LAST_WORD, client.fail(request)).await {
-            tracing::info!("the coordinator could not be told why: {}", status.message());
+        if let Ok(Err(status)) = tokio::time::timeout(FAILURE_DEADLINE, client.fail(request)).await {
+            tracing::info!("could not report the failure to the coordinator: {}", status.message());
         }
     }
 }
@@ -293,7 +293,7 @@ async fn collect(
     Ok(Response::new(parts))
 }
 
-/// Puts a share together and checks it against its header. Groups that do not hold together come apart from it.
+/// Assembles a share and checks it against its header. Inconsistent groups are separated from it.
 fn share(
     step: Step,
     header: &v1::BatchHeader,
@@ -305,16 +305,16 @@ fn share(
         return Err(wrong("is of another step"));
     }
     if header.step_rewards.len() != header.groups_in_step as usize {
-        return Err(wrong("does not give the rewards of every group"));
+        return Err(wrong("lacks the rewards of some groups"));
     }
     let step_rewards: Vec<_> = header.step_rewards.iter().map(earned).collect();
     let (mut groups, mut unusable) = (Vec::new(), Vec::new());
     for part in parts {
         let Some(Part::Group(group)) = part.part else {
-            return Err(wrong("has something else among its groups"));
+            return Err(wrong("has a part that is not a group"));
         };
         let id = GroupId { step: Step(group.step), index: group.index, attempt: group.attempt };
-        // Rewards that do not hold together are reported by the rank whose group they are of.
+        // Inconsistent rewards are reported by the rank that holds the group.
         let earned = step_rewards.get(id.index as usize).and_then(|earned| earned.as_ref().err());
         match (Group::try_from_message(group), earned) {
             (Ok(group), None) => groups.push(group),
@@ -335,7 +335,7 @@ fn share(
     Ok((share, unusable))
 }
 
-/// What a group earned, by its part of the header.
+/// Converts a group's rewards in the header.
 fn earned(group: &v1::GroupRewards) -> Result<GroupRewards, convert::Error> {
     Ok(GroupRewards {
         totals: totals(&group.rewards)?,

@@ -15,11 +15,11 @@ use crate::batch::Share;
 use crate::collective::star::{Hello, Star};
 use crate::update::Metrics;
 
-/// Tokens of the vocabulary that [`group`] draws from.
+/// Size of the vocabulary that [`group`] samples from.
 pub(crate) const VOCABULARY: u32 = 17;
 
-/// A group with completions of these lengths and rewards. Tokens and behaviour log-probabilities are made up, differently
-/// for each place.
+/// A group with completions of these lengths and rewards. Tokens and behaviour log-probabilities are synthetic and
+/// differ between positions.
 pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -> Group {
     let token = |seed: usize| (seed * 7 + index as usize * 5 + step as usize * 3) as u32 % VOCABULARY;
     let completion = |(sample, length): (usize, &usize)| Completion {
@@ -43,7 +43,7 @@ pub(crate) fn group(step: u64, index: u32, lengths: &[usize], rewards: &[f64]) -
     }
 }
 
-/// A share that is the whole step: other indices up to the last have no completions.
+/// A share that is the whole step: unused indices up to the last have no completions.
 pub(crate) fn share(step: u64, groups: Vec<Group>) -> Share {
     let count = groups.last().map_or(0, |group| group.id.index as usize + 1);
     let mut step_rewards = vec![GroupRewards::default(); count];
@@ -54,13 +54,13 @@ pub(crate) fn share(step: u64, groups: Vec<Group>) -> Share {
     Share { step: Step(step), groups, step_rewards, reward_weights: vec![], tokens_in_step: tokens as u64 }
 }
 
-/// The size of a step of which the share is the whole.
+/// The size of a step that consists of the share.
 pub(crate) fn size(share: &Share, options: &Options) -> StepSize {
     StepSize { completions: share.completions_in_step(), tokens: share.active_tokens(options), longest: 8 }
 }
 
-/// Five groups of unequal lengths, with an empty completion, a group of equal rewards, a completion without one, a
-/// truncated one, and credits for some listed items.
+/// Five groups of unequal lengths, with an empty completion, a group of equal rewards, a completion without a reward,
+/// a truncated completion, and credits for some listed items.
 pub(crate) fn step(number: u64) -> Share {
     let lengths = [[3, 1, 5], [2, 2, 0], [4, 4, 1], [1, 6, 2], [2, 3, 3]];
     let rewards = [[0.0, 1.0, 0.5], [1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9], [0.0, 0.0, 1.0]];
@@ -87,14 +87,14 @@ pub(crate) fn config() -> Config {
     Config::parse(&text, Path::new("config.json")).unwrap()
 }
 
-/// A run file that learns fast, with a KL term, and these changes.
+/// A run file with a high learning rate, a KL term, and these changes.
 pub(crate) fn run_file(changes: &[&str]) -> RunFile {
     let base = ["learner.learning_rate=0.001", "grpo.beta=0.1"];
     let overrides: Vec<Override> = base.iter().chain(changes).map(|change| change.parse().unwrap()).collect();
     RunFile::parse("", "test", &overrides).unwrap()
 }
 
-/// Metrics but the time, which is never the same.
+/// Metrics without the time, which varies.
 pub(crate) fn timeless(metrics: &[Metrics]) -> Vec<Metrics> {
     let mut metrics = metrics.to_vec();
     for row in &mut metrics {
@@ -103,7 +103,7 @@ pub(crate) fn timeless(metrics: &[Metrics]) -> Vec<Metrics> {
     metrics
 }
 
-/// What a rank of a test's world says.
+/// The hello of a rank in a test's rank group.
 pub(crate) fn hello(rank: u32, world_size: u32) -> Hello {
     Hello {
         run_hash: "cafe".into(),
@@ -115,7 +115,7 @@ pub(crate) fn hello(rank: u32, world_size: u32) -> Hello {
     }
 }
 
-/// Runs `part` on every rank of a world and returns what they return, in the order of ranks.
+/// Runs `part` on every rank of a group and returns the results in the order of ranks.
 pub(crate) fn stars<T: Send>(size: u32, deadline: Duration, part: impl Fn(Star) -> T + Sync) -> Vec<T> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

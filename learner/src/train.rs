@@ -1,11 +1,11 @@
 //! The training loop of one learner rank (`podium-learner train`).
 //!
-//! For each step: the rank's share of groups, one update together with the other ranks, and then, by rank 0, the new
-//! policy version, a checkpoint where one is due, and the commit. A rank that starts again continues from rank 0's
-//! newest checkpoint; steps after it are trained again on the same groups, to the same bits.
+//! For each step: receives the rank's share of groups and takes one update together with the other ranks; then rank 0
+//! writes the new policy version, a checkpoint if one is due, and the commit. A restarted rank continues from rank
+//! 0's newest checkpoint; later steps are repeated on the same groups, to the same bits.
 //!
-//! A rank that is asked to leave finishes the step in hand; rank 0 then writes a checkpoint, so that nothing is trained
-//! again. What the coordinator was not told any more it is told when the run goes on.
+//! On SIGTERM a rank finishes its current step; rank 0 then writes a checkpoint, so that no step is repeated. Reports
+//! that do not reach the coordinator are sent when the run resumes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::collective::star::{Hello, Star};
 use crate::collective::tcp::Tcp;
 use crate::collective::{Alone, Collective};
 use crate::rank::{self, Position, Rank};
-use crate::session::{Identity, Next, Rendezvous, Session, World};
+use crate::session::{Identity, Next, RankGroup, Rendezvous, Session};
 use crate::update::{self, Metrics, Unusable};
 
 pub use error::Error;
@@ -42,21 +42,21 @@ mod gate;
 mod publishing;
 mod room;
 
-/// One job of the device thread may not take longer.
+/// Maximum time of one job of the device thread.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(3600);
-/// Says which sources this program was built from.
+/// Identifies the sources of this build.
 const CODE_VERSION: &str = env!("PODIUM_CODE_VERSION");
-/// Times in a row that the world may come together without getting through one step.
-const FRUITLESS_WORLDS: u32 = 3;
+/// Maximum number of consecutive rendezvous without a finished step.
+const MAX_FRUITLESS_EPOCHS: u32 = 3;
 
-/// What a rank is told on its command line.
+/// A rank's command-line options.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the coordinator is.
+    /// Address of the coordinator.
     pub coordinator: Place,
-    /// Folder for checkpoints and policy files; each rank keeps to its own folder in it.
+    /// Folder for checkpoints and policy files; each rank uses its own subfolder.
     pub state: PathBuf,
-    /// From 0.
+    /// This rank, from 0.
     pub rank: u32,
     /// Number of ranks.
     pub world_size: u32,
@@ -64,24 +64,24 @@ pub struct Options {
     pub device: String,
     /// host:port where rank 0 listens for the other ranks.
     pub collective_listen: String,
-    /// HOST or HOST:PORT by which the other ranks reach it; see [`podium_service::advertise::address`].
+    /// HOST or HOST:PORT by which the other ranks reach rank 0; see [`podium_service::advertise::address`].
     pub collective_advertise: Option<String>,
-    /// How long this rank, asked to leave, goes on trying to tell the coordinator of the step in hand.
-    pub leave_within: Duration,
-    /// host:port of this process's metrics, as others are to be told.
+    /// Time limit for submitting the finished step during a graceful shutdown.
+    pub shutdown_deadline: Duration,
+    /// The advertised host:port of this process's metrics.
     pub metrics_address: String,
 }
 
-/// How training ended.
+/// Outcome of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// The run is over.
     RunOver,
-    /// This process was asked to leave; the run goes on from its checkpoint when it is started again.
+    /// The process shut down on request; the run resumes from its checkpoint at the next start.
     Stopped,
 }
 
-/// Trains until the run is over or `stop` is cancelled. `ready` is called once all ranks are there.
+/// Trains until the run is over or `stop` is cancelled. Calls `ready` once all ranks are connected.
 pub async fn run(
     file: &RunFile,
     options: &Options,
@@ -91,7 +91,7 @@ pub async fn run(
     match train(file, options, stop, ready).await {
         Ok(()) => Ok(Ending::RunOver),
         Err(error) if error.is_stop() => {
-            tracing::info!("left before the end of the run, as asked: {error}");
+            tracing::info!("shut down before the end of the run, on request: {error}");
             Ok(Ending::Stopped)
         }
         Err(error) => Err(error),
@@ -105,8 +105,8 @@ async fn train(
     ready: impl Fn(),
 ) -> Result<(), Error> {
     let coordinator = Coordinator::at(options.coordinator.clone(), Limits::of(&file.network), stop.clone())?;
-    let parting = coordinator.until(some_time_after(stop.clone(), options.leave_within));
-    // Ranks on one machine may be given one folder.
+    let closing = coordinator.until(some_time_after(stop.clone(), options.shutdown_deadline));
+    // Ranks on one machine may share a folder.
     let state = options.state.join(format!("rank-{}", options.rank));
     durable::remove_leftovers(&state)?;
     let into = state.join("policy");
@@ -128,18 +128,18 @@ async fn train(
     checkpoint::remove_folder(&outgoing)?;
     let weights = reward_weights(file);
     let learner = Learner {
-        session: Session::new(coordinator, parting.clone(), identity.clone(), weights),
+        session: Session::new(coordinator, closing.clone(), identity.clone(), weights),
         device: start_device(file, options, &state, &start).await?,
         start,
         outgoing,
-        parting,
+        closing,
         stop,
         identity,
         file,
     };
     let mut result = learner.train(gate.as_ref(), ready).await;
     if result.as_ref().is_err_and(Error::is_stop)
-        && let Err(error) = learner.on_device("write a checkpoint", Rank::leave).await
+        && let Err(error) = learner.on_device("write a checkpoint", Rank::shut_down).await
     {
         result = Err(error);
     }
@@ -149,12 +149,13 @@ async fn train(
         learner.session.fail(error.failure(), logs::describe(error)).await;
     }
     alive.abort();
-    // Tensors go before the process does, on the thread that owns them. A thread that failed has none left.
-    let _ = learner.device.call("let go of the policy", DEVICE_DEADLINE, |rank| drop(rank.take())).await;
+    // Tensors are dropped before the process exits, on the thread that owns them. A failed thread has dropped them
+    // already.
+    let _ = learner.device.call("release the policy", DEVICE_DEADLINE, |rank| drop(rank.take())).await;
     result
 }
 
-/// A token that is cancelled so long after another.
+/// Returns a token that is cancelled `pause` after another.
 fn some_time_after(stop: CancellationToken, pause: Duration) -> CancellationToken {
     let later = CancellationToken::new();
     let cancelled = later.clone();
@@ -170,7 +171,7 @@ fn reward_weights(file: &RunFile) -> Vec<f64> {
     file.reward.terms.iter().map(|term| term.weight).collect()
 }
 
-/// The device thread's state; gone at the very end.
+/// State of the device thread; `None` after shutdown.
 type OnDevice = Option<Rank>;
 
 async fn start_device(
@@ -189,15 +190,15 @@ async fn start_device(
     })
 }
 
-/// How a world ended.
+/// Reason why a rank group ends.
 enum End {
     RunOver,
-    /// The ranks have to come together again, after so many steps.
+    /// A new rendezvous is necessary, after this many steps.
     Rejoin {
         steps: u64,
     },
-    /// This rank has to repeat the steps after its newest checkpoint, which make a version that was lost.
-    GoBack {
+    /// This rank must repeat the steps since its newest checkpoint to recompute a lost version.
+    RollBack {
         version: PolicyVersion,
     },
 }
@@ -206,13 +207,13 @@ struct Learner<'a> {
     file: &'a RunFile,
     session: Session,
     identity: Identity,
-    /// The way to the coordinator for what it is to be told of the step in hand, also by a rank that leaves.
-    parting: Coordinator,
+    /// The client for reports of the current step, which continues during a graceful shutdown.
+    closing: Coordinator,
     stop: CancellationToken,
     device: DeviceThread<OnDevice>,
-    /// Where version 0 lies.
+    /// Folder of version 0.
     start: PathBuf,
-    /// Where rank 0 puts each new version for publication.
+    /// Folder in which rank 0 writes each new version for publication.
     outgoing: PathBuf,
 }
 
@@ -225,8 +226,8 @@ impl Learner<'_> {
             .await?;
         let (mut fruitless, mut reason, mut goes_back) = (0, String::new(), false);
         loop {
-            let leave: fn(&mut Rank) -> _ = if goes_back { Rank::go_back } else { Rank::leave };
-            let newest = self.on_device("leave the world", leave).await?;
+            let disconnect: fn(&mut Rank) -> _ = if goes_back { Rank::roll_back } else { Rank::shut_down };
+            let newest = self.on_device("disconnect from the rank group", disconnect).await?;
             goes_back = false;
             let rendezvous = Rendezvous {
                 collective_address: address.clone(),
@@ -235,11 +236,11 @@ impl Learner<'_> {
                 reason: std::mem::take(&mut reason),
                 nccl_id: if self.identity.rank == 0 { self.new_nccl_id(&offer).await? } else { Vec::new() },
             };
-            let world = self.session.join(rendezvous).await?;
-            let dropped = world.dropped.clone();
+            let group = self.session.join(rendezvous).await?;
+            let dropped = group.dropped.clone();
             self.on_device("remove void checkpoints", move |rank| rank.forget(dropped)).await?;
-            let agreed = offer.agree(world.nccl_id.clone(), &world.without_nccl)?;
-            let outcome = match self.enter(&world, agreed, gate).await {
+            let agreed = offer.agree(group.nccl_id.clone(), &group.without_nccl)?;
+            let outcome = match self.enter(&group, agreed, gate).await {
                 Ok(position) => {
                     ready();
                     self.steps(position).await
@@ -249,16 +250,16 @@ impl Learner<'_> {
             let steps = match outcome {
                 Ok(End::RunOver) => return Ok(()),
                 Ok(End::Rejoin { steps }) => {
-                    tracing::info!("another rank came back: joining again");
+                    tracing::info!("another rank restarted: joining again");
                     steps
                 }
-                Ok(End::GoBack { version }) => {
+                Ok(End::RollBack { version }) => {
                     reason = format!("the steps that make {version} are repeated, since it was lost");
                     tracing::warn!("{reason}");
                     goes_back = true;
                     1
                 }
-                Err(error) if error.may_be_gone_in_another_world() && fruitless < FRUITLESS_WORLDS => {
+                Err(error) if error.may_be_resolved_by_rendezvous() && fruitless < MAX_FRUITLESS_EPOCHS => {
                     tracing::warn!("{error}: joining again");
                     reason = error.to_string();
                     0
@@ -275,18 +276,18 @@ impl Learner<'_> {
         self.on_device("make an id for NCCL", move |_| offer.new_id()).await
     }
 
-    /// Connects to the other ranks and gets the state that all continue from.
-    async fn enter(&self, world: &World, agreed: Agreed, gate: Option<&Gate>) -> Result<Position, Error> {
+    /// Connects to the other ranks and receives the common state.
+    async fn enter(&self, group: &RankGroup, agreed: Agreed, gate: Option<&Gate>) -> Result<Position, Error> {
         let deadline = Duration::from_millis(self.file.network.collective_timeout_ms);
         let hello = Hello {
             run_hash: self.identity.run_hash.clone(),
-            generation: world.generation,
+            generation: group.generation,
             rank: self.identity.rank,
             world_size: self.identity.world_size,
             code_version: CODE_VERSION.to_owned(),
             collective: agreed.name().to_owned(),
         };
-        let address = world.collective_address.clone();
+        let address = group.collective_address.clone();
         let own = gate.and_then(|gate| gate.listener.try_clone().ok());
         let name = agreed.name();
         let connect = move |device| -> Result<Box<dyn Collective>, Error> {
@@ -301,28 +302,28 @@ impl Learner<'_> {
                 Agreed::Tcp => Box::new(Tcp::new(star)),
             })
         };
-        let position = self.on_device("come together", move |rank| match connect(rank.device()) {
+        let position = self.on_device("connect the ranks", move |rank| match connect(rank.device()) {
             Ok(collective) => rank.enter(collective).map_err(Error::from),
             Err(error) => Err(error),
         });
         let position = position.await?;
         tracing::info!(
-            "all ranks are here ({} over {name}): next is {}",
+            "all ranks are connected ({} over {name}): next is {}",
             self.identity.world_size,
             position.next_step
         );
         Ok(position)
     }
 
-    /// Takes steps for as long as the world holds together.
+    /// Takes steps until the rank group ends.
     async fn steps(&self, position: Position) -> Result<End, Error> {
         let first = position.next_step;
         let mut step = first;
         if let (Some(metrics), Some(before)) = (&position.metrics, first.0.checked_sub(1)) {
-            // The checkpoint was written before its policy was published: what is published now may be missing, or another
-            // policy, which the coordinator replaces or refuses.
+            // The checkpoint was written before its policy was published: the published version may be missing or
+            // differ; the coordinator then replaces or refuses it.
             self.publish_current(first).await?;
-            // What was said of the step before the checkpoint may have been lost; repeating it does no harm.
+            // The commit of the step before the checkpoint may have been lost; repeating it is harmless.
             self.session.commit(Step(before), metrics, Some(first)).await?;
         }
         let mut lost = Vec::new();
@@ -333,7 +334,7 @@ impl Learner<'_> {
                 Next::Republish(wanted) => {
                     match self.republish(wanted).await? {
                         Republished::Done => {}
-                        Republished::AfterSteps => return Ok(End::GoBack { version: wanted.version }),
+                        Republished::AfterSteps => return Ok(End::RollBack { version: wanted.version }),
                         Republished::Impossible => lost.push(wanted.version),
                     }
                     continue;
@@ -356,7 +357,8 @@ impl Learner<'_> {
         }
     }
 
-    /// Takes one step and reports it; `true` if the run is over with it. `unusable`: groups that came apart from the share.
+    /// Takes one step and reports it; returns `true` if it ends the run. `unusable`: groups that were separated from
+    /// the share.
     async fn step(&self, step: Step, share: Share, unusable: Vec<Unusable>) -> Result<bool, Error> {
         let leader = self.identity.rank == 0;
         let metrics = self
@@ -374,7 +376,7 @@ impl Learner<'_> {
         let due =
             done.0.is_multiple_of(self.file.learner.checkpoint_every_steps) || done.0 == self.file.run.steps;
         if due || self.stop.is_cancelled() {
-            // First of all: who asked this rank to leave may not wait for long.
+            // Checkpoint first: a shutdown may have a short deadline.
             let write = || self.on_device("write a checkpoint", |rank| rank.write_checkpoint());
             room::wait("write a checkpoint", &self.stop, write).await?;
         }

@@ -1,7 +1,7 @@
-//! One step of GRPO: micro-batches through the policy, gradients summed over the ranks, clipped, applied; as many times
-//! over as `grpo.num_iterations` says.
+//! One step of GRPO: forward and backward of micro-batches, gradients summed over the ranks, clipped, applied;
+//! repeated `grpo.num_iterations` times.
 //!
-//! Behaviour log-probabilities come with the groups; how far the recomputed ones are from them is a metric of every step.
+//! Groups include behaviour log-probabilities; their distance from the recomputed ones is a metric of every step.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -29,69 +29,69 @@ pub use metrics::of_step;
 use unusable::{Gaps, first_cause};
 pub use unusable::{Unusable, agree};
 
-/// Figures of a step, or of one pass, under TRL's names.
+/// Metrics of a step or of one pass, under TRL's names.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// Why a step was not taken. The weights are then as they were before it; but of a step with several passes, earlier ones
-/// may have been taken: then only [`Updater::restored`] makes sense of what there is.
+/// The reasons why a step is not applied. The weights are unchanged; but of a step with several passes, earlier ones
+/// may have been applied: then only [`Updater::restored`] restores a consistent state.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The share does not hold together.
-    #[error("the groups of step {step} do not hold together")]
+    /// The share is inconsistent.
+    #[error("the groups of step {step} are inconsistent")]
     Share {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Why.
+        /// The cause.
         source: batch::Error,
     },
     /// The share is of another step than the optimizer's next.
-    #[error("groups of step {found} came: expected those of step {expected}")]
+    #[error("received groups of step {found}: expected step {expected}")]
     Step {
-        /// Of the groups.
+        /// Step of the groups.
         found: u64,
-        /// The optimizer's next.
+        /// Next step of the optimizer.
         expected: u64,
     },
     /// Groups do not fit the policy.
     #[error("cannot train on the groups of step {step}")]
     Batch {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Why.
+        /// The cause.
         source: podium_model::packed::Error,
     },
     /// Groups of the step cannot be trained on; nothing has changed. Every rank gets this error, each with its own groups.
     #[error("{} of this rank's groups of step {step} cannot be trained on{}", groups.len(), first_cause(groups))]
     Unusable {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Those of this rank.
+        /// The groups of this rank.
         groups: Vec<Unusable>,
     },
-    /// The ranks are not together any more.
+    /// The rank group is broken.
     #[error(transparent)]
     Collective(#[from] collective::Error),
-    /// The device's memory does not hold the step.
+    /// The step does not fit into the device's memory.
     #[error(
         "step {step} does not fit into the memory of the device with {groups} groups at once ({reason}): set \
          learner.recompute_layers, lower learner.groups_per_micro_batch, or sample shorter completions or fewer a prompt"
     )]
     Memory {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Which pass over it, from 0.
+        /// The pass over it, from 0.
         pass: u32,
-        /// Groups that went through the policy at once.
+        /// Number of groups per micro-batch.
         groups: usize,
-        /// What libtorch says.
+        /// libtorch's message.
         reason: String,
     },
-    /// The gradient leads nowhere.
+    /// The gradient is not finite.
     #[error("cannot take step {step}")]
     Optimizer {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Why.
+        /// The cause.
         source: adamw::Error,
     },
 }
@@ -100,7 +100,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Updater {
     policy: Policy,
-    /// Where the objective has a KL term.
+    /// Set if the objective has a KL term.
     reference: Option<Reference>,
     optimizer: AdamW,
     schedule: Schedule,
@@ -109,15 +109,15 @@ pub struct Updater {
     file: RunFile,
 }
 
-/// A micro-batch on its way through the passes of a step.
+/// A micro-batch during the passes of a step.
 struct InHand<'a> {
     batch: &'a MicroBatch<'a>,
-    /// Kept from the first pass for those after it.
+    /// Stored by the first pass for later ones.
     tokens: Option<Tokens>,
 }
 
 impl Updater {
-    /// A policy, that of version 0, before the first step of a run.
+    /// Creates the updater of version 0, before the first step of a run.
     pub fn new(mut policy: Policy, file: &RunFile) -> Self {
         let reference = Reference::of(&policy, &file.grpo);
         policy.set_training(true);
@@ -137,7 +137,7 @@ impl Updater {
         }
     }
 
-    /// The policy as it is now.
+    /// The present policy.
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -152,26 +152,27 @@ impl Updater {
         self.optimizer.steps() == 0
     }
 
-    /// Whether the last step that was begun is wholly taken, or has changed nothing yet.
+    /// Whether the last started step is fully applied, or has changed nothing yet.
     pub fn is_between_steps(&self) -> bool {
         self.optimizer.steps() == self.next.0 * u64::from(self.file.grpo.num_iterations)
     }
 
-    /// Everything that the next step depends on, by name; the tensors share memory with the policy's and optimizer's.
+    /// Returns all state that the next step depends on, by name; the tensors share memory with the policy's and
+    /// optimizer's.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = self.optimizer.state();
         state.extend(self.reference.iter().flat_map(Reference::state));
         state
     }
 
-    /// To be called when the tensors of [`Self::state`] have been overwritten with those before step `next`.
+    /// Completes a restore. Call it after overwriting the tensors of [`Self::state`] with those before step `next`.
     pub fn restored(&mut self, next: Step) {
         self.optimizer.restored(next.0 * u64::from(self.file.grpo.num_iterations));
         self.reference.iter_mut().for_each(Reference::restored);
         self.next = next;
     }
 
-    /// Trains on one step's groups, together with the other ranks: the metrics of each pass.
+    /// Trains on one step's groups, together with the other ranks; returns the metrics of each pass.
     pub fn update(&mut self, share: &Share, collective: &mut dyn Collective) -> Result<Vec<Metrics>, Error> {
         let (step, expected) = (share.step.0, self.next.0);
         if step != expected {
@@ -181,11 +182,12 @@ impl Updater {
         let size = self.size(share, collective)?;
         let metrics = loop {
             match (self.passes(share, &size, collective), self.micro_batch.smaller(share.groups.len())) {
-                // The first pass has changed nothing yet; what later ones keep belongs to their micro-batches.
+                // The first pass has changed nothing yet; later passes depend on values stored with their
+                // micro-batches.
                 (Err(Error::Memory { pass: 0, groups, reason, .. }), Some(smaller)) => {
                     let fewer = smaller.groups();
                     tracing::warn!(
-                        "step {step} does not fit with {groups} groups at once ({reason}): from here on {fewer} at once"
+                        "step {step} does not fit with {groups} groups per micro-batch ({reason}): continuing with {fewer}"
                     );
                     crate::metrics::out_of_memory(fewer);
                     self.micro_batch = smaller;
@@ -197,7 +199,7 @@ impl Updater {
         Ok(metrics)
     }
 
-    /// Goes over the step's groups as often as the run file says.
+    /// Passes over the step's groups as often as the run file sets.
     fn passes(
         &mut self,
         share: &Share,
@@ -234,7 +236,7 @@ impl Updater {
         collective: &mut dyn Collective,
     ) -> Result<Metrics, Error> {
         let (start, step) = (Instant::now(), share.step.0);
-        // What an earlier attempt or pass left behind.
+        // Clears gradients of an earlier attempt or pass.
         self.policy.zero_gradients();
         let last = pass + 1 == self.file.grpo.num_iterations;
         let accumulate =
@@ -342,7 +344,7 @@ impl Updater {
     }
 }
 
-/// The groups as one batch, with the sets that their tokens were sampled from.
+/// Packs the groups as one batch, with the sets of tokens that each token was sampled from.
 fn packed(groups: &[&Group]) -> Result<Packed, podium_model::packed::Error> {
     let packed = Packed::new(&groups.iter().map(|group| tokens(group)).collect::<Vec<_>>())?;
     let completions = groups.iter().flat_map(|group| &group.completions).enumerate();

@@ -1,4 +1,4 @@
-//! Whoever writes checkpoints may be killed at any time: what was there before stays.
+//! A process that writes checkpoints may be killed at any time: the previous checkpoint stays intact.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use podium_learner::checkpoint::Checkpoints;
 use podium_learner::update::Metrics;
 use tch::{Kind, Tensor};
 
-/// Says to `writer_process` that it is one, and where to write.
+/// Environment variable that turns `writer_process` into the writer, with its folder.
 const FOLDER: &str = "PODIUM_TEST_CHECKPOINT_FOLDER";
 const NUMBERS: i64 = 200_000;
 
@@ -38,9 +38,9 @@ fn writer_process() {
 }
 
 #[test]
-fn a_writer_killed_at_any_moment_leaves_the_checkpoint_before() {
+fn a_writer_killed_at_any_time_leaves_the_previous_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let mut moments = Stream::new(1, "moments to kill", &[]);
+    let mut times = Stream::new(1, "times to kill", &[]);
     let mut acknowledged = 0;
     for _ in 0..8 {
         let mut writer = Command::new(std::env::current_exe().unwrap())
@@ -60,9 +60,9 @@ fn a_writer_killed_at_any_moment_leaves_the_checkpoint_before() {
         acknowledged = next().max(acknowledged);
         let one = Instant::now();
         acknowledged = next().max(acknowledged);
-        // Somewhere within the next write, which takes about as long as the last one took.
-        let moment = one.elapsed().min(start.elapsed()).mul_f64(moments.uniform());
-        let until = Instant::now() + moment.min(Duration::from_secs(1));
+        // A time within the next write, which takes about as long as the last one.
+        let pause = one.elapsed().min(start.elapsed()).mul_f64(times.uniform());
+        let until = Instant::now() + pause.min(Duration::from_secs(1));
         while Instant::now() < until {
             std::hint::spin_loop();
         }

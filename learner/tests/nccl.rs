@@ -1,7 +1,7 @@
-//! The collective over NCCL, each rank a process, with the stand-in in NCCL's place.
+//! The collective over NCCL, each rank a process, with a stand-in for NCCL.
 //!
-//! The test starts itself again as the ranks: `nccl rank SCENARIO RANK SIZE [ADDRESS ID]`. Rank 0 writes its address and
-//! the communicator's id, which the coordinator passes on in a run, and every rank what came of it.
+//! The test starts itself again as the ranks: `nccl rank SCENARIO RANK SIZE [ADDRESS ID]`. Rank 0 writes its address
+//! and the communicator's id, which the coordinator forwards in a run; every rank writes its result.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,15 +19,15 @@ use tch::{Device, Tensor};
 const LONG_MS: u64 = 60_000;
 const SHORT_MS: u64 = 300;
 
-/// A world, what its ranks do, and what has to come of it.
+/// A rank group, the operation of its ranks, and the expected result.
 struct Scenario {
     name: &'static str,
     size: u32,
     deadline_ms: u64,
-    /// For the stand-in.
+    /// Fault of the stand-in.
     fault: &'static str,
     act: fn(&mut Nccl) -> String,
-    /// Given what the ranks wrote.
+    /// Checks the output of the ranks.
     check: fn(&[String]),
 }
 
@@ -65,7 +65,7 @@ const SCENARIOS: [Scenario; 9] = [
         deadline_ms: SHORT_MS,
         fault: "1 1 stall",
         act: |world| barrier_but_on(world, 9, || ()),
-        check: |said| all_say(said, "all ranks came to all-gather 2 and still answer"),
+        check: |said| all_say(said, "all ranks entered all-gather 2 and are alive"),
         ..FAILING
     },
     Scenario {
@@ -155,7 +155,7 @@ fn report(sum: &[f32], each: &[Vec<f32>], copy: &[f32], gathered: &[Vec<f64>], l
     format!("{bits:x} {each:?} {copy:?} {gathered:?} {least}")
 }
 
-/// The second barrier of a world, which one rank spends otherwise.
+/// The second barrier of a rank group, which one rank replaces by `otherwise`.
 fn barrier_but_on(world: &mut Nccl, rank: u32, otherwise: fn()) -> String {
     world.barrier().unwrap();
     if world.rank() == rank {
@@ -163,12 +163,12 @@ fn barrier_but_on(world: &mut Nccl, rank: u32, otherwise: fn()) -> String {
         return String::new();
     }
     let error = world.barrier().unwrap_err().to_string();
-    // What failed once stays given up.
+    // A failed communicator stays unusable.
     assert!(world.barrier().is_err());
     error
 }
 
-/// Until the test closes this process's standard input.
+/// Waits until the test closes this process's standard input.
 fn until_the_end() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
@@ -207,7 +207,7 @@ fn bytes(hexadecimal: &str) -> Vec<u8> {
     digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect()
 }
 
-/// Kills the process with the test.
+/// Kills the process when dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -241,7 +241,7 @@ fn run(scenario: &Scenario) {
     let mut others: Vec<Process> = (1..scenario.size).map(|rank| start(rank, &meeting)).collect();
     let mut said = vec![line(&mut leader_output)];
     for other in &mut others {
-        // A frozen rank says nothing, and a waiting one nothing yet.
+        // A frozen rank writes nothing, and a waiting one nothing yet.
         let concerned = scenario.fault.ends_with("freeze") || scenario.name.contains("does_not_come");
         let silent = concerned && said.len() == if scenario.fault.is_empty() { 2 } else { 1 };
         let output = other.0.stdout.take().unwrap();
@@ -259,7 +259,7 @@ fn main() -> ExitCode {
         rank(scenario, number.parse().unwrap(), meeting);
         return ExitCode::SUCCESS;
     }
-    // As cargo's own tests: names that hold one of the words, or all.
+    // Filters as in cargo's own tests: names that contain one of the words, or all.
     let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|word| name.contains(**word));
     let mut failed = 0;

@@ -1,4 +1,4 @@
-//! Supervised fine-tuning by its command: it learns, and repeats itself to the byte.
+//! Supervised fine-tuning by its command: the loss falls, and repetitions are byte-identical.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -94,11 +94,11 @@ fn it_learns_and_repeats_itself_to_the_byte() {
     assert_eq!(losses.len(), 60);
     let last = losses[50..].iter().sum::<f64>() / 10.0;
     assert!(losses[0] > 4.0, "a random policy knows nothing: {}", losses[0]);
-    assert!(last < 1.6, "what is the same in all demonstrations is learned: {last}");
+    assert!(last < 1.6, "the common part of all demonstrations is learned: {last}");
 }
 
 #[test]
-fn it_goes_on_from_a_policy_folder() {
+fn it_continues_from_a_policy_folder() {
     let folder = tempfile::tempdir().unwrap();
     succeed(folder.path(), "first", &["--init-seed", "7", "--model-config", "config.json"]);
     let more = ["--model", "first", "--set", "sft.steps=3", "--set", "sft.full_ranking_steps=0"];
@@ -109,7 +109,7 @@ fn it_goes_on_from_a_policy_folder() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn errors_name_the_missing_input() {
     let folder = tempfile::tempdir().unwrap();
     assert!(fail(folder.path(), &[]).contains("there is no policy to start from: expected --model DIR"));
     assert!(fail(folder.path(), &["--init-seed", "1", "--model-config", "none.json"]).contains("none.json"));
@@ -127,7 +127,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn rows_go_on_from_the_think_block_of_the_prompt() {
+fn rows_continue_the_think_block_of_the_prompt() {
     let folder = tempfile::tempdir().unwrap();
     let random = ["--init-seed", "7", "--model-config", "config.json", "--set", "sft.steps=1"];
     succeed(folder.path(), "policy", &random);
@@ -167,7 +167,7 @@ fn rows_go_on_from_the_think_block_of_the_prompt() {
         );
         fs::write(folder.path().join("policy/chat_template.jinja"), text).unwrap();
     };
-    // A row opens the block with one token, which the prompt has then.
+    // A row opens the block with one token, which the prompt now contains.
     template("<think>");
     succeed(folder.path(), "opened", &flags);
     assert_eq!(tokens("opened").unwrap() + 8, tokens("plain").unwrap());
@@ -212,11 +212,11 @@ fn it_imitates_a_training_file_and_reports_rows_that_are_too_long() {
     let output = sft(folder.path(), "out", &with("sft.longest_tokens=200"));
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
-    assert!(log.contains("1 of 20 rows have more than 200 tokens and are left out: line 5 ("), "{log}");
+    assert!(log.contains("1 of 20 rows have more than 200 tokens and are skipped: line 5 ("), "{log}");
     let losses = losses(&folder.path().join("out"));
     assert!(losses[59] < losses[0] / 3.0, "{losses:?}");
     assert!(
         fail(folder.path(), &with("sft.longest_tokens=3"))
-            .contains("no row of at most 3 tokens, and 20 that are longer")
+            .contains("expected a row of at most 3 tokens, found only 20 longer ones")
     );
 }

@@ -1,4 +1,4 @@
-//! Learner ranks against a coordinator that deals out made-up groups.
+//! Learner ranks against a coordinator that serves synthetic groups.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -49,12 +49,12 @@ fn options(fake: &Fake, state: &Path, rank: u32, world_size: u32) -> Options {
         device: "cpu".into(),
         collective_listen: "127.0.0.1:0".into(),
         collective_advertise: None,
-        leave_within: Duration::from_secs(20),
+        shutdown_deadline: Duration::from_secs(20),
         metrics_address: String::new(),
     }
 }
 
-/// Runs all ranks of a world until they leave.
+/// Runs all ranks of a group until they exit.
 async fn learn(fake: &Fake, state: &Path, world_size: u32) -> Ending {
     let file = run_file();
     let ranks = (0..world_size).map(|rank| {
@@ -94,13 +94,13 @@ async fn every_step_is_published_and_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_learner_that_left_continues_to_the_same_weights() {
+async fn a_restarted_learner_continues_to_the_same_weights() {
     let start = start_policy();
     let undisturbed = fake(&start, 1, Plan::default()).await;
     learn(&undisturbed, tempfile::tempdir().unwrap().path(), 1).await;
 
     let state = tempfile::tempdir().unwrap();
-    // Leaves when step 2 is committed, which no checkpoint is due after.
+    // Shuts down when step 2 is committed, after which no checkpoint is due.
     let fake = fake(&start, 1, Plan { stop_after: Some(2), ..Plan::default() }).await;
     assert_eq!(learn(&fake, state.path(), 1).await, Ending::Stopped);
     assert_eq!(fake.versions().len(), 3);
@@ -114,17 +114,17 @@ async fn a_learner_that_left_continues_to_the_same_weights() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_leaving_learner_could_not_say_is_said_when_it_comes_back() {
+async fn reports_lost_during_a_shutdown_are_sent_after_the_restart() {
     let start = start_policy();
     let undisturbed = fake(&start, 2, Plan::default()).await;
     learn(&undisturbed, tempfile::tempdir().unwrap().path(), 2).await;
 
-    // The coordinator goes away while version 3 is on its way, and everybody is asked to leave.
+    // The coordinator disappears while version 3 is in transfer, and all learners are shut down.
     let state = tempfile::tempdir().unwrap();
     let fake = fake(&start, 2, Plan { gone_at: Some(3), ..Plan::default() }).await;
     let (file, stop) = (run_file(), fake.stop_learners());
     let ranks = (0..2).map(|rank| {
-        let options = Options { leave_within: Duration::ZERO, ..options(&fake, state.path(), rank, 2) };
+        let options = Options { shutdown_deadline: Duration::ZERO, ..options(&fake, state.path(), rank, 2) };
         let (file, stop) = (file.clone(), stop.clone());
         tokio::spawn(async move { train::run(&file, &options, stop, || {}).await.unwrap() })
     });
@@ -136,12 +136,12 @@ async fn what_a_leaving_learner_could_not_say_is_said_when_it_comes_back() {
     fake.come_back();
     assert_eq!(learn(&fake, state.path(), 2).await, Ending::RunOver);
     let steps: Vec<u64> = fake.commits()[before..].iter().map(|commit| commit.step).collect();
-    assert_eq!(steps, [2, 3, 4], "the step in hand is reported, and none is taken again");
+    assert_eq!(steps, [2, 3, 4], "the current step is reported, and none is repeated");
     assert_eq!(fake.versions(), undisturbed.versions());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ranks_that_come_together_again_end_with_the_same_weights() {
+async fn ranks_end_with_the_same_weights_after_a_new_rendezvous() {
     let start = start_policy();
     let undisturbed = fake(&start, 2, Plan::default()).await;
     learn(&undisturbed, tempfile::tempdir().unwrap().path(), 2).await;

@@ -253,7 +253,9 @@ async fn a_full_disk_is_waited_out() -> Result<()> {
 
     // The learner's, in the middle of the run.
     set_room(&learner, "4096")?;
-    wait_for("the learner to be named", || learner.output().contains("waiting for room"))?;
+    wait_for("the learner to wait for disk space", || {
+        learner.output().contains("waiting for free disk space")
+    })?;
     set_room(&learner, "unlimited")?;
     for process in [&mut worker, &mut learner, &mut coordinator] {
         process.wait_for_success()?;

@@ -14,7 +14,7 @@ fn write(checkpoints: &Checkpoints, step: u64) {
 }
 
 #[test]
-fn the_last_two_are_kept_and_the_newest_is_restored() {
+fn the_last_two_are_retained_and_the_newest_is_restored() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
     assert_eq!(checkpoints.latest().unwrap(), None);
@@ -34,7 +34,7 @@ fn the_last_two_are_kept_and_the_newest_is_restored() {
 }
 
 #[test]
-fn a_damaged_one_is_passed_over() {
+fn a_damaged_checkpoint_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
     write(&checkpoints, 4);
@@ -48,11 +48,15 @@ fn a_damaged_one_is_passed_over() {
     fs::create_dir(folder.path().join("00000009")).unwrap();
     assert_eq!(checkpoints.latest().unwrap().unwrap().next_step, Step(4));
     write(&checkpoints, 8);
-    assert_eq!(checkpoints.latest().unwrap().unwrap().next_step, Step(8), "a damaged one is written anew");
+    assert_eq!(
+        checkpoints.latest().unwrap().unwrap().next_step,
+        Step(8),
+        "a damaged checkpoint is rewritten"
+    );
 }
 
 #[test]
-fn what_builds_upon_a_dropped_version_is_removed() {
+fn checkpoints_that_build_upon_a_dropped_version_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let mut checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
     let next = |checkpoints: &Checkpoints| checkpoints.latest().unwrap().map(|latest| latest.next_step.0);
@@ -60,19 +64,19 @@ fn what_builds_upon_a_dropped_version_is_removed() {
         write(&checkpoints, step);
     }
     checkpoints.forget(vec![8]).unwrap();
-    assert_eq!(next(&checkpoints), Some(8), "it holds what makes version 8");
+    assert_eq!(next(&checkpoints), Some(8), "it holds the state that produces version 8");
     checkpoints.forget(vec![8, 5]).unwrap();
     assert_eq!(next(&checkpoints), Some(4));
     write(&checkpoints, 8);
     checkpoints.forget(vec![8, 5]).unwrap();
-    assert_eq!(next(&checkpoints), Some(8), "made again since");
+    assert_eq!(next(&checkpoints), Some(8), "recomputed since");
     let mut again = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
     again.forget(vec![8, 5, 2]).unwrap();
     assert_eq!(next(&again), None);
 }
 
 #[test]
-fn a_full_disk_is_named_as_one() {
+fn a_full_disk_is_reported_as_such() {
     let error = Tensor::write_safetensors(
         &[("a", Tensor::zeros([64], (tch::Kind::Float, tch::Device::Cpu)))],
         "/dev/full",
@@ -82,7 +86,7 @@ fn a_full_disk_is_named_as_one() {
 }
 
 #[test]
-fn another_runs_is_refused() {
+fn a_checkpoint_of_another_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     write(&Checkpoints::open(folder.path(), "cafe", 7).unwrap(), 4);
     let error = Checkpoints::open(folder.path(), "beef", 7).unwrap().latest().unwrap_err();
@@ -90,7 +94,7 @@ fn another_runs_is_refused() {
 }
 
 #[test]
-fn another_policys_is_refused() {
+fn a_checkpoint_of_another_policy_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path(), "cafe", 7).unwrap();
     write(&checkpoints, 4);

@@ -1,12 +1,12 @@
-//! Which tensors go together through one all-reduce.
+//! Groups tensors into buckets, each summed by one all-reduce.
 
 use std::ops::Range;
 
-/// Numbers of a bucket: 64 MiB of float32.
+/// Numbers per bucket: 64 MiB of float32.
 pub(super) const NUMBERS: usize = 16 << 20;
 
-/// Cuts a list of tensors into runs of at most `limit` numbers; a larger tensor is a run of its own. The cut depends on
-/// sizes alone, so that it is the same on every rank.
+/// Cuts a list of tensors into buckets of at most `limit` numbers; a larger tensor gets its own bucket. The cut
+/// depends on sizes alone, so that it is the same on every rank.
 pub(super) fn cut(sizes: &[usize], limit: usize) -> Vec<Range<usize>> {
     let mut buckets = Vec::new();
     let (mut start, mut filled) = (0, 0_usize);

@@ -1,38 +1,38 @@
-//! Which collective a world uses.
+//! Choice of the collective of a rank group.
 //!
-//! Each rank says at the rendezvous whether it can take part in NCCL, rank 0 with the id of a new communicator; the
-//! coordinator passes the id on where all can. So all ranks of a generation decide alike.
+//! At the rendezvous each rank reports whether it supports NCCL, rank 0 with the id of a new communicator. The
+//! coordinator forwards the id if all ranks support it, so that all ranks of an epoch choose the same collective.
 
 use podium_config::CollectiveChoice;
 use tch::Device;
 
 use super::nccl::{self, Library};
 
-/// Why there is no collective of the wanted kind.
+/// The reasons why the requested collective is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This rank cannot.
-    #[error("network.collective is nccl, which this rank cannot take part in")]
+    /// This rank does not support it.
+    #[error("network.collective is nccl, which this rank does not support")]
     Own(#[source] nccl::Error),
-    /// Other ranks cannot.
+    /// Other ranks do not support it.
     #[error(
-        "network.collective is nccl on this rank, but ranks {ranks:?} cannot take part in it: no GPU, no libnccl, or told \
-         to use tcp"
+        "network.collective is nccl on this rank, but ranks {ranks:?} do not support it: they have no GPU, no \
+         libnccl, or the setting tcp"
     )]
     Others {
-        /// Who cannot.
+        /// The ranks without support.
         ranks: Vec<u32>,
     },
 }
 
-/// What a rank can do.
+/// The collectives that a rank supports.
 #[derive(Debug, Clone)]
 pub struct Offer {
     choice: CollectiveChoice,
     library: Option<Library>,
 }
 
-/// What all ranks of a world do.
+/// The collective that all ranks of a group use.
 #[derive(Debug, Clone)]
 pub enum Agreed {
     /// Sums over TCP.
@@ -47,7 +47,7 @@ pub enum Agreed {
 }
 
 impl Agreed {
-    /// For hellos.
+    /// The name that is compared at the rendezvous.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -57,8 +57,8 @@ impl Agreed {
 }
 
 impl Offer {
-    /// Looks for what the choice needs. A world of one rank has nobody to talk to, and uses NCCL only where it is asked for
-    /// by name.
+    /// Looks for the library that the choice requires. A group of one rank needs no communication and uses NCCL only
+    /// if the setting is nccl.
     pub fn find(choice: CollectiveChoice, device: Device, world_size: u32) -> Result<Self, Error> {
         let find = || Library::find().and_then(|library| library.serves(device).map(|()| library));
         let library = match choice {
@@ -76,17 +76,18 @@ impl Offer {
         Ok(Self { choice, library })
     }
 
-    /// Whether this rank can take part in NCCL.
+    /// Whether this rank supports NCCL.
     pub const fn nccl(&self) -> bool {
         self.library.is_some()
     }
 
-    /// The id of a new communicator; empty where there is none to make. For rank 0, once for every rendezvous.
+    /// Returns the id of a new communicator; empty without NCCL. Rank 0 calls it once for every rendezvous.
     pub fn new_id(&self) -> Result<Vec<u8>, Error> {
         self.library.map_or_else(|| Ok(Vec::new()), |library| library.unique_id()).map_err(Error::Own)
     }
 
-    /// What follows from the rendezvous: rank 0's id where all ranks can take part, and else those that cannot.
+    /// Derives the collective from the rendezvous: rank 0's id if all ranks support NCCL, otherwise the ranks without
+    /// support.
     pub fn agree(&self, id: Vec<u8>, without: &[u32]) -> Result<Agreed, Error> {
         match self.library {
             Some(library) if without.is_empty() && !id.is_empty() => Ok(Agreed::Nccl { library, id }),
@@ -115,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn who_demands_nccl_is_told_who_cannot() {
+    fn an_unavailable_nccl_error_lists_the_ranks_without_support() {
         let offer = Offer { choice: CollectiveChoice::Nccl, library: None };
         let error = offer.agree(Vec::new(), &[1, 3]).unwrap_err().to_string();
-        assert!(error.contains("ranks [1, 3] cannot take part"), "{error}");
+        assert!(error.contains("ranks [1, 3] do not support it"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! What learner ranks do together: sums of tensors, copies of rank 0's tensors, exchanges of a few numbers.
+//! Collective operations of the learner ranks: sums of tensors, copies of rank 0's tensors, exchange of scalars.
 //!
-//! Every rank calls the same operations in the same order. Results are the same bits on all ranks and on every
-//! repetition. An operation that does not finish within its deadline fails and names the rank that is missing; after a
-//! failure the world has to come together again.
+//! Every rank calls the same operations in the same order. Results are bit-identical on all ranks and on every
+//! repetition. An operation that does not finish within its deadline fails and names the missing rank; after a
+//! failure the ranks need a new rendezvous.
 
 mod buckets;
 pub mod choice;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tch::Tensor;
 
-/// Why an operation failed.
+/// The reasons why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A rank did not take part in time.
@@ -24,11 +24,11 @@ pub enum Error {
     Missing {
         /// The missing rank.
         rank: u32,
-        /// What it was waited for.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// How long it was waited for.
+        /// The deadline.
         deadline: Duration,
     },
     /// The connection to a rank broke.
@@ -36,64 +36,64 @@ pub enum Error {
     Connection {
         /// The rank.
         rank: u32,
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Another rank found that the operation failed, and said why.
+    /// Another rank reported that the operation failed.
     #[error("rank {rank} gave up {operation} {number}: {reason}")]
     Abandoned {
         /// The other rank.
         rank: u32,
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// What it said.
+        /// The reason that it reported.
         reason: String,
     },
-    /// All ranks took part and answer, but there is no result.
+    /// All ranks took part and are alive, but the operation has no result.
     #[error(
-        "all ranks came to {operation} {number} and still answer, but it did not finish within {} ms \
+        "all ranks entered {operation} {number} and are alive, but it did not finish within {} ms \
          (network.collective_timeout_ms)",
         deadline.as_millis()
     )]
     Stalled {
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// How long it was waited for.
+        /// The deadline.
         deadline: Duration,
     },
     /// NCCL reports an error.
     #[error("{operation} {number} failed: {source}")]
     Nccl {
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// What NCCL says.
+        /// NCCL's error.
         source: nccl::Error,
     },
-    /// Ranks are at different operations, or at the same one with different sizes.
+    /// Ranks are at different operations, or at the same operation with different sizes.
     #[error(
         "rank {rank} is at {found}, this rank at {expected}: the ranks do not run the same program on the same model"
     )]
     Diverged {
         /// The other rank.
         rank: u32,
-        /// Where it is.
+        /// The other rank's operation.
         found: String,
-        /// Where this one is.
+        /// This rank's operation.
         expected: String,
     },
 }
 
-/// One rank's part in the world.
+/// One rank's member of a rank group.
 pub trait Collective: Send {
     /// This rank, from 0.
     fn rank(&self) -> u32;
@@ -101,14 +101,13 @@ pub trait Collective: Send {
     /// Number of ranks.
     fn world_size(&self) -> u32;
 
-    /// Replaces a flat float32 tensor by its sum over all ranks, added in float32 and in an order that does not change from
-    /// one repetition to the next.
+    /// Replaces a flat float32 tensor by its sum over all ranks, added in float32 and in a fixed order.
     fn all_reduce_sum(&mut self, tensor: &mut Tensor) -> Result<(), Error>;
 
-    /// Replaces a flat float32 tensor by rank 0's.
+    /// Replaces a flat float32 tensor by rank 0's tensor.
     fn broadcast(&mut self, tensor: &mut Tensor) -> Result<(), Error>;
 
-    /// Tells every rank a few numbers of every rank, in the order of ranks. All give equally many.
+    /// Returns every rank's numbers, in the order of ranks. All ranks pass equally many.
     fn all_gather(&mut self, numbers: &[f64]) -> Result<Vec<Vec<f64>>, Error>;
 
     /// Waits for every rank.
@@ -116,8 +115,8 @@ pub trait Collective: Send {
         self.all_gather(&[]).map(drop)
     }
 
-    /// Sums of float32 tensors over all ranks. On the way they share flat buckets: few large operations instead of many
-    /// small ones, and no copy of everything at once.
+    /// Returns the sums of float32 tensors over all ranks. Tensors are packed into flat buckets: few large operations
+    /// instead of many small ones, without a copy of all tensors at once.
     fn all_reduce_each(&mut self, tensors: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let sizes: Vec<usize> = tensors.iter().map(Tensor::numel).collect();
         let mut sums = Vec::with_capacity(tensors.len());
@@ -133,14 +132,14 @@ pub trait Collective: Send {
         Ok(sums)
     }
 
-    /// The smallest of the ranks' numbers, each below 2^53.
+    /// Returns the smallest of the ranks' numbers, each below 2^53.
     fn min(&mut self, number: u64) -> Result<u64, Error> {
         let numbers = self.all_gather(&[number as f64])?;
         Ok(numbers.iter().fold(number, |smallest, numbers| smallest.min(numbers[0] as u64)))
     }
 }
 
-/// A world of one rank.
+/// A group of one rank.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 

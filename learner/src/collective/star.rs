@@ -1,8 +1,8 @@
 //! The connections between ranks: a star around rank 0, over TCP.
 //!
-//! Whoever comes says who it is; rank 0 lets in who belongs to its world and tells the others why not. The collective over
-//! TCP sends its numbers along these connections; NCCL's only says there who has come to which operation, since NCCL cannot
-//! tell which rank is missing.
+//! Every connecting rank identifies itself; rank 0 accepts the members of its rank group and sends the others the
+//! reason of the refusal. The TCP collective transfers its numbers along these connections. The NCCL collective only
+//! announces operations there, because NCCL does not identify a missing rank.
 
 use std::io;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -13,74 +13,75 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::wire::{self, Header, Kind};
 
-/// Pause between two looks at the listener, or two attempts to connect.
+/// Interval between polls of the listener, or between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long one newcomer may take for its hello, so that a stranger holds nobody up.
+/// Deadline of a new connection's hello, so that a foreign client does not block the ranks.
 const HELLO_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long a rank may take to answer that it is there, and to be told what happened.
+/// Deadline of a rank's reply that it is alive, and of notifications about failures.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// Who a rank is and which world it belongs to.
+/// Identity of a rank and its rank group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Hash of the run file.
     pub run_hash: String,
-    /// How often the world has come together.
+    /// The rendezvous epoch: number of rendezvous of this run.
     pub generation: u64,
     /// This rank, from 0.
     pub rank: u32,
     /// Number of ranks.
     pub world_size: u32,
-    /// Of this rank's build.
+    /// Code version of this rank's build.
     pub code_version: String,
-    /// What sums are computed with: "nccl" or "tcp".
+    /// Name of the collective: "nccl" or "tcp".
     pub collective: String,
 }
 
-/// Why the world did not come together.
+/// The reasons why the ranks did not connect.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address cannot be listened on or connected to.
     #[error("cannot use {address} for the collective: {source}")]
     Address {
-        /// Which address.
+        /// The address.
         address: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Ranks did not come in time.
-    #[error("ranks {ranks:?} did not come to the collective within {} ms", deadline.as_millis())]
+    /// Ranks did not connect in time.
+    #[error("ranks {ranks:?} did not connect to the collective within {} ms", deadline.as_millis())]
     Missing {
-        /// Who is missing.
+        /// The missing ranks.
         ranks: Vec<u32>,
-        /// How long they were waited for.
+        /// The deadline.
         deadline: Duration,
     },
-    /// Rank 0 does not want this rank.
+    /// Rank 0 refused this rank.
     #[error("rank 0 refused rank {rank}: {reason}")]
     Refused {
         /// This rank.
         rank: u32,
-        /// What rank 0 said.
+        /// Reason given by rank 0.
         reason: String,
     },
 }
 
-/// One rank's connections: rank 0 has one to each of the others, in their order; they have one to it.
+/// One rank's connections: rank 0 has one to each of the others, in their order; each of the others has one to rank
+/// 0.
 #[derive(Debug)]
 pub struct Star {
     rank: u32,
     world_size: u32,
     pub(super) peers: Vec<TcpStream>,
     deadline: Duration,
-    /// Operations begun.
+    /// Number of started operations.
     number: u64,
 }
 
 impl Star {
-    /// Rank 0: waits for all others at `listener`. Who does not belong is told so and left out. `deadline` is that of
-    /// the gathering and of each operation.
+    /// Rank 0: accepts all other ranks at `listener`. A foreign client receives an error and is ignored. `deadline`
+    /// applies to the rendezvous and to each operation.
     pub fn gather(listener: &TcpListener, hello: &Hello, deadline: Duration) -> Result<Self, ConnectError> {
         let failed = |source| {
             let address =
@@ -95,7 +96,7 @@ impl Star {
                 Ok((stream, _)) => match welcome(&stream, hello, &peers) {
                     Ok(rank) => peers[rank as usize - 1] = Some(stream),
                     Err(error) => {
-                        tracing::warn!("somebody who does not belong came to the collective: {error}");
+                        tracing::warn!("refused a connection to the collective: {error}");
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -115,7 +116,7 @@ impl Star {
         Ok(Self { rank: 0, world_size: hello.world_size, peers, deadline, number: 0 })
     }
 
-    /// A world of one rank, without connections.
+    /// A group of one rank, without connections.
     pub const fn alone(deadline: Duration) -> Self {
         Self { rank: 0, world_size: 1, peers: Vec::new(), deadline, number: 0 }
     }
@@ -154,7 +155,7 @@ impl Star {
         self.world_size
     }
 
-    /// Gives operations another deadline than the gathering.
+    /// Sets the deadline of operations, if it differs from that of the rendezvous.
     pub const fn set_deadline(&mut self, deadline: Duration) {
         self.deadline = deadline;
     }
@@ -163,24 +164,24 @@ impl Star {
     pub(super) fn begin(&mut self, kind: Kind, length: usize) -> Operation {
         let number = self.number;
         self.number += 1;
-        // Rank 0 decides who is missing; the others wait longer, to hear it.
+        // Rank 0 decides which rank is missing; the others wait longer, to receive its decision.
         let patience = if self.rank == 0 { self.deadline } else { (self.deadline + GRACE) * 2 };
         let header = Header { kind, number, length: length as u64 };
         Operation { header, deadline: self.deadline, until: Instant::now() + patience }
     }
 
-    /// Rank 0 tells the others why it gives up, as far as they still listen.
+    /// Rank 0 notifies the others of the failure, as far as they are still connected.
     pub(super) fn give_up(&self, operation: &Operation, error: Error) -> Error {
         self.tell(operation, Kind::GiveUp, &error);
         error
     }
 
-    /// Says why this rank gives up to whom it has a connection.
+    /// Sends the reason of the failure to every connected rank.
     pub(super) fn tell(&self, operation: &Operation, kind: Kind, error: &Error) {
         let reason = error.to_string();
         let header = Header { kind, length: reason.len() as u64, ..operation.header };
         for peer in &self.peers {
-            // A rank that cannot be told finds out by its own deadline.
+            // A rank that cannot be notified fails at its own deadline.
             let _ = wire::write(peer, header, reason.as_bytes(), Instant::now() + PAUSE);
         }
     }
@@ -195,7 +196,7 @@ impl Star {
     }
 }
 
-/// Connects within the time left.
+/// Connects within the remaining time.
 fn connect_once(address: &str, until: Instant) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for address in address.to_socket_addrs()? {
@@ -216,7 +217,7 @@ fn say_hello(stream: &TcpStream, text: &str, until: Instant) -> io::Result<()> {
     )
 }
 
-/// Rank 0 hears a newcomer's hello and answers it. The error is for rank 0's log.
+/// Rank 0 reads a new connection's hello and answers it. The error is for rank 0's log.
 fn welcome(stream: &TcpStream, own: &Hello, peers: &[Option<TcpStream>]) -> io::Result<u32> {
     let until = Instant::now() + HELLO_DEADLINE;
     stream.set_nonblocking(false)?;
@@ -252,21 +253,21 @@ fn check(hello: &Hello, own: &Hello, peers: &[Option<TcpStream>]) -> Result<(), 
         return differs("collective", &hello.collective, &own.collective);
     }
     if hello.generation != own.generation {
-        return differs("generation", &hello.generation, &own.generation);
+        return differs("rendezvous epoch", &hello.generation, &own.generation);
     }
     match hello.rank.checked_sub(1).and_then(|index| peers.get(index as usize)) {
         None => differs("rank", &hello.rank, &format_args!("1 to {}", own.world_size - 1)),
-        Some(Some(_)) => Err(format!("rank {} is there already", hello.rank)),
+        Some(Some(_)) => Err(format!("rank {} is already connected", hello.rank)),
         Some(None) => Ok(()),
     }
 }
 
-/// One operation under way.
+/// An operation in progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Operation {
     pub(super) header: Header,
     pub(super) deadline: Duration,
-    /// When this rank's patience ends.
+    /// This rank's deadline.
     pub(super) until: Instant,
 }
 
@@ -275,7 +276,7 @@ impl Operation {
         wire::write(peer, self.header, content, self.until).map_err(|source| self.failed(rank, source))
     }
 
-    /// Reads a rank's part into `content`, which has the length that is expected.
+    /// Reads a rank's part into `content`, which has the expected length.
     pub(super) fn receive(&self, rank: u32, peer: &TcpStream, content: &mut [u8]) -> Result<(), Error> {
         let failed = |source| self.failed(rank, source);
         let header = wire::read_header(peer, self.until).map_err(failed)?;
@@ -298,7 +299,7 @@ impl Operation {
         }
     }
 
-    /// The operation once all ranks have come to it: rank 0's patience begins anew.
+    /// Returns the operation with a new deadline of rank 0, once all ranks have entered it.
     pub(super) fn renewed(self) -> Self {
         Self { until: self.until.max(Instant::now() + self.deadline), ..self }
     }

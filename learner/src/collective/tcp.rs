@@ -1,7 +1,7 @@
 //! The collective over TCP.
 //!
-//! Rank 0 reads every rank's part in the order of ranks, adds it up in that order, and sends the result back. That is
-//! slow beside a ring, and simple, exact to the bit, and good enough for policies that a CPU trains.
+//! Rank 0 reads every rank's part in the order of ranks, adds them in that order, and sends the result back. This is
+//! slower than a ring, but simple, bit-exact, and sufficient for policies that train on CPUs.
 
 use tch::{Device, Kind as Number, Tensor};
 
@@ -9,14 +9,14 @@ use super::star::{Operation, Star};
 use super::wire::{Header, Kind};
 use super::{Collective, Error};
 
-/// A world whose sums go along the connections between ranks.
+/// A rank group that sums over the connections between ranks.
 #[derive(Debug)]
 pub struct Tcp {
     star: Star,
 }
 
 impl Tcp {
-    /// All ranks have come together.
+    /// Creates the collective of a connected rank group.
     pub const fn new(star: Star) -> Self {
         Self { star }
     }
@@ -96,7 +96,7 @@ impl Collective for Tcp {
     }
 }
 
-/// The numbers of a flat float32 tensor in memory order.
+/// Returns the numbers of a flat float32 tensor in memory order.
 fn bytes_of(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.to_device(Device::Cpu).contiguous();
     let count = tensor.numel();

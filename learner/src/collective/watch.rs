@@ -1,9 +1,9 @@
-//! Who takes part in an operation that goes another way than along the star, such as NCCL's.
+//! Supervision of operations that do not run over the star, such as NCCL's.
 //!
-//! Every rank says to rank 0 that it comes to an operation before it begins. Rank 0 begins once all have; so it knows who
-//! is missing, and that all mean the same operation. While the operation runs, each rank looks at its connections: a rank
-//! that died has closed them, one that gave up has said why. Past the deadline rank 0 asks who is still there. Whatever
-//! happens, rank 0 decides what it was and tells the others.
+//! Every rank announces an operation to rank 0 before it starts. Rank 0 starts once all ranks have announced it; so
+//! it can name a missing rank, and knows that all ranks run the same operation. During the operation each rank polls
+//! its connections: a dead rank has closed them, a failed rank has sent the reason. After the deadline rank 0 queries
+//! which ranks are alive. In every case rank 0 determines the cause and notifies the others.
 
 use std::io;
 use std::net::TcpStream;
@@ -13,21 +13,21 @@ use super::Error;
 use super::star::{GRACE, Operation, Star};
 use super::wire::{self, Header, Kind};
 
-/// Pause between two looks.
+/// Interval between polls.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What a look at a connection shows.
+/// Result of polling a connection.
 enum Sight {
-    /// Nothing that concerns the operation.
+    /// No event that concerns the operation.
     Nothing,
-    /// The other rank gave up.
+    /// The other rank failed, for this reason.
     GaveUp(String),
-    /// The other rank is there.
+    /// The other rank is alive.
     Present,
 }
 
 impl Star {
-    /// Says that this rank comes to the operation; rank 0 waits until all have.
+    /// Announces that this rank enters the operation; rank 0 waits for all announcements.
     pub(super) fn come(&self, operation: &Operation) -> Result<(), Error> {
         if self.rank() != 0 {
             return operation.send(0, &self.peers[0], &[]);
@@ -36,7 +36,7 @@ impl Star {
         heard.map_err(|error| self.give_up(operation, self.settle(operation, error)))
     }
 
-    /// Looks whether the operation still makes sense.
+    /// Checks whether the operation can still complete.
     pub(super) fn watch(&self, operation: &Operation) -> Result<(), Error> {
         if self.rank() == 0 {
             self.lost(operation)?;
@@ -49,7 +49,7 @@ impl Star {
         Ok(())
     }
 
-    /// What it means that the deadline has passed.
+    /// Determines the cause of a passed deadline.
     pub(super) fn overdue(&self, operation: &Operation) -> Error {
         let missing = |rank| operation.failed(rank, io::ErrorKind::TimedOut.into());
         if self.rank() != 0 {
@@ -80,12 +80,13 @@ impl Star {
         }
     }
 
-    /// Agrees with the other ranks on why the operation failed. To be called once this rank has let go of it.
+    /// Agrees with the other ranks on the cause of a failed operation. Call it after this rank has aborted the
+    /// operation.
     pub(super) fn fail(&self, operation: &Operation, error: Error) -> Error {
         if self.rank() == 0 {
             return self.give_up(operation, self.settle(operation, error));
         }
-        // Rank 0 has spoken already.
+        // Rank 0 has sent its decision already.
         if matches!(error, Error::Abandoned { .. } | Error::Connection { .. } | Error::Missing { .. }) {
             return error;
         }
@@ -102,8 +103,8 @@ impl Star {
         error
     }
 
-    /// Rank 0: finds the cause behind an error. That a rank died explains what all others report, and comes to light a little
-    /// later than their reports; that a rank gave up of its own explains what NCCL says on the others.
+    /// Rank 0: finds the root cause of an error. A dead rank explains the reports of all others and is detected a
+    /// little later than their reports; a rank that failed on its own explains NCCL's errors on the others.
     fn settle(&self, operation: &Operation, mut error: Error) -> Error {
         let mut found = match &error {
             Error::Nccl { source, .. } => !source.is_of_another_rank(),
@@ -127,7 +128,7 @@ impl Star {
         error
     }
 
-    /// Rank 0: an error where a connection has ended.
+    /// Rank 0: fails if a connection has ended.
     fn lost(&self, operation: &Operation) -> Result<(), Error> {
         for (rank, peer) in self.others() {
             wire::peek_header(peer).map_err(|source| operation.failed(rank, source))?;
@@ -135,7 +136,7 @@ impl Star {
         Ok(())
     }
 
-    /// Whether all connections are there.
+    /// Whether all connections are open.
     pub(super) fn is_whole(&self) -> bool {
         self.peers.iter().all(|peer| wire::peek_header(peer).is_ok())
     }
@@ -148,11 +149,11 @@ impl Star {
 }
 
 impl Operation {
-    /// Rank 0 hears that a rank comes to the operation.
+    /// Rank 0 receives a rank's announcement of the operation.
     fn hear(&self, rank: u32, peer: &TcpStream) -> Result<(), Error> {
         loop {
             let header = wire::read_header(peer, self.until).map_err(|source| self.failed(rank, source))?;
-            // An answer to a question of before came too late to matter.
+            // A late answer to an earlier query is ignored.
             if header.kind == Kind::Present {
                 continue;
             }
@@ -168,7 +169,7 @@ impl Operation {
         }
     }
 
-    /// Looks at a connection without waiting. A rank that comes to the next operation already is left to say so then.
+    /// Polls a connection. The announcement of a rank that has entered the next operation already is left unread.
     fn look(&self, rank: u32, peer: &TcpStream) -> Result<Sight, Error> {
         let failed = |source| self.failed(rank, source);
         let Some(header) = wire::peek_header(peer).map_err(failed)? else { return Ok(Sight::Nothing) };
@@ -180,7 +181,7 @@ impl Operation {
             }
             Kind::Present => {
                 let header = wire::read_header(peer, until).map_err(failed)?;
-                // Others answer rank 0.
+                // The other ranks answer rank 0.
                 if rank == 0 {
                     wire::write(peer, header, &[], until).map_err(failed)?;
                 }
@@ -191,8 +192,8 @@ impl Operation {
     }
 }
 
-/// Reads what a rank has said, as far as it is there, and returns why it gave up of its own; an error where the connection
-/// has ended.
+/// Reads the available messages of a rank and returns the reason if it failed on its own. Fails if the connection has
+/// ended.
 fn drain(peer: &TcpStream) -> io::Result<Option<String>> {
     let mut cause = None;
     while wire::peek_header(peer)?.is_some() {

@@ -7,10 +7,10 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// What a frame carries.
+/// Content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Who connects, as JSON; and rank 0's answer, empty where the rank is welcome.
+    /// Identity of a connecting rank, as JSON; and rank 0's answer, empty if the rank is accepted.
     Hello,
     /// Part of an all-reduce.
     AllReduce,
@@ -18,13 +18,13 @@ pub(super) enum Kind {
     Broadcast,
     /// Part of an all-gather.
     AllGather,
-    /// Why a rank gives up, as text.
+    /// Reason why a rank aborts, as text.
     GiveUp,
-    /// The same where it only sees that some other rank is gone.
+    /// The same if the rank only reports the loss of another rank.
     Follow,
-    /// Rank 0 asks who is still there; and the answer.
+    /// Rank 0's query whether a rank is alive, and the answer.
     Present,
-    /// The making of a communicator.
+    /// Creation of a communicator.
     SetUp,
 }
 
@@ -40,7 +40,7 @@ impl Kind {
         Self::SetUp,
     ];
 
-    /// For messages.
+    /// Name in messages.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Hello => "hello",
@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-/// The beginning of a frame.
+/// Header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: Kind,
@@ -71,11 +71,11 @@ pub(super) struct Header {
 }
 
 const HEADER_BYTES: usize = 17;
-/// Longest text of a hello or of giving up.
+/// Maximum length of a hello or a reason, in bytes.
 const LONGEST_TEXT: u64 = 4096;
 
 impl Header {
-    /// For messages: "all-reduce 7 of 4096 bytes".
+    /// Description in messages: "all-reduce 7 of 4096 bytes".
     pub(super) fn describe(&self) -> String {
         format!("{} {} of {} bytes", self.kind.name(), self.number, self.length)
     }
@@ -91,15 +91,15 @@ pub(super) fn write(stream: &TcpStream, header: Header, content: &[u8], deadline
     write_all(stream, content, deadline)
 }
 
-/// Reads the beginning of a frame.
+/// Reads the header of a frame.
 pub(super) fn read_header(stream: &TcpStream, deadline: Instant) -> io::Result<Header> {
     let mut bytes = [0; HEADER_BYTES];
     read_all(stream, &mut bytes, deadline)?;
     parse(bytes)
 }
 
-/// The beginning of the next frame, left where it is; `None` where it is not there yet. An error of kind `UnexpectedEof`
-/// where the connection has ended.
+/// Returns the header of the next frame without consuming it; `None` if it has not arrived yet. Fails with
+/// `UnexpectedEof` if the connection has ended.
 pub(super) fn peek_header(stream: &TcpStream) -> io::Result<Option<Header>> {
     let mut bytes = [0; HEADER_BYTES];
     stream.set_nonblocking(true)?;
@@ -162,13 +162,13 @@ fn write_all(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io:
     Ok(())
 }
 
-/// Time left; an error of kind `TimedOut` where there is none.
+/// Returns the remaining time; fails with `TimedOut` if there is none.
 pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// A timeout of one call is no news: the deadline decides.
+/// Returns whether to retry after an error: the timeout of one call does not count, only the deadline.
 fn may_continue(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }

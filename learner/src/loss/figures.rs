@@ -1,4 +1,4 @@
-//! The figures of a micro-batch: computed on the device, brought to the host once a step.
+//! Metrics of a micro-batch: computed on the device, transferred to the host once per step.
 
 use podium_grpo::Options;
 use podium_grpo::figures::{COUNT, Figures, MINIMA, SUMS};
@@ -7,11 +7,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::tokens::Tokens;
 
-/// [`Figures`] that are still on the device: float64 \[[`COUNT`]\].
+/// [`Figures`] on the device: float64 \[[`COUNT`]\].
 #[derive(Debug)]
 pub struct OnDevice(Tensor);
 
-/// What figures are made of, each \[tokens\] but the loss.
+/// Inputs of the metrics, each \[tokens\] except the loss.
 pub(super) struct Measured<'a> {
     pub(super) loss: &'a Tensor,
     pub(super) gap: Option<&'a Tensor>,
@@ -54,7 +54,7 @@ impl OnDevice {
         Self(Tensor::stack(&numbers, 0))
     }
 
-    /// The figures of a step's micro-batches together, in one transfer to the host.
+    /// Sums the metrics of a step's micro-batches, in one transfer to the host.
     pub fn total(parts: &[Self]) -> Figures {
         if parts.is_empty() {
             return Figures::default();
@@ -86,10 +86,11 @@ fn clipped(ratio: &Tensor, tokens: &Tokens, options: &Options) -> (Tensor, Tenso
     (count(&low, &tokens.advantages.lt(0.0)), count(&high, &tokens.advantages.gt(0.0)))
 }
 
-/// The share of each completion's tokens, \[completions\]; `excluded` for one that does not count, and once besides.
+/// Returns the fraction of each completion's clipped tokens, \[completions\]; `excluded` for a completion outside the
+/// loss, and once more.
 fn of_completions(clipped: &Tensor, excluded: f64, tokens: &Tokens, options: &Options) -> Tensor {
     let of_sequences = Tokens::has_ratios_of_completions(options);
-    // An empty completion has no tokens to look at, but where each completion has one ratio it has one, too.
+    // An empty completion has no tokens, but counts if each completion has one ratio.
     let beside = if of_sequences && tokens.empty_completions > 0 { 0.0 } else { excluded };
     let beside = Tensor::full([1], beside, (Kind::Double, clipped.device()));
     let Some(completions) = &tokens.completions else { return beside };
@@ -101,7 +102,7 @@ fn of_completions(clipped: &Tensor, excluded: f64, tokens: &Tokens, options: &Op
     Tensor::cat(&[shares, beside], 0)
 }
 
-/// Mean, smallest and largest of the weights for an older policy version.
+/// Mean, smallest and largest importance weight for an older policy version.
 fn corrections(tokens: &Tokens, options: &Options) -> Option<[Tensor; 3]> {
     let (weights, inactive) = (tokens.corrections.as_ref()?, tokens.active.logical_not());
     if options.importance_sampling_correction.is_of_sequences() {

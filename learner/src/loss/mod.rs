@@ -1,7 +1,7 @@
 //! The GRPO objective on libtorch: [`podium_grpo::objective`] in tensors, from the same plan.
 //!
-//! Computed in float64 on the few numbers that there are, so that a ratio which overflows float32 is still one, and an
-//! advantage of 0 stays 0 beside it.
+//! Computed in float64: a ratio that overflows float32 stays finite, and an advantage of 0 stays 0. The numbers are
+//! few, so that the cost is small.
 
 mod figures;
 mod spans;
@@ -19,19 +19,19 @@ pub use tokens::Tokens;
 /// The objective of a micro-batch.
 #[derive(Debug)]
 pub struct Objective {
-    /// The micro-batch's part of the step's loss; a scalar that can be carried back.
+    /// The micro-batch's part of the step's loss; a scalar with a gradient.
     pub loss: Tensor,
-    /// Figures about its tokens; they stay on the device until the step is over.
+    /// Metrics of its tokens; they stay on the device until the end of the step.
     pub figures: OnDevice,
-    /// Distance of each token's log-probability from behaviour's, in nats, \[tokens\]; 0 in masked completions. Nothing where
-    /// behaviour's are not known.
+    /// Distance of each token's log-probability from the behaviour policy's, in nats, \[tokens\]; 0 in masked
+    /// completions. `None` if the behaviour log-probabilities are unknown.
     pub gap: Option<Tensor>,
 }
 
 /// Computes the objective of one micro-batch.
 ///
-/// `logprobs`: \[tokens\] under the policy being trained, float32, of which the loss is a function. `entropy`: \[tokens\],
-/// of which it is one where `entropy_coef` is not 0. The first call of a step fixes in `tokens` what later passes go by.
+/// `logprobs`: \[tokens\] under the policy in training, float32, with a gradient. `entropy`: \[tokens\], with a
+/// gradient if `entropy_coef` is not 0. The first call of a step stores in `tokens` the values that later passes use.
 pub fn objective(
     logprobs: &Tensor,
     entropy: Option<&Tensor>,
@@ -66,7 +66,7 @@ pub fn objective(
     Objective { loss, figures, gap }
 }
 
-/// The ratio of each token, or of the tokens that it shares one with.
+/// Returns the ratio of each token, or of the sequence or item that it belongs to.
 fn ratio(logprobs: &Tensor, tokens: &Tokens) -> Tensor {
     let logs = tokens.old().map_or_else(|| logprobs.zeros_like(), |old| logprobs - old);
     let logs = match &tokens.ratios {
@@ -76,7 +76,7 @@ fn ratio(logprobs: &Tensor, tokens: &Tokens) -> Tensor {
     logs.clamp_max(LARGEST_LOG_RATIO).exp()
 }
 
-/// What each token loses before the KL term.
+/// Returns each token's loss without the KL term.
 fn policy_losses(logprobs: &Tensor, ratio: &Tensor, tokens: &Tokens, options: &Options) -> Tensor {
     let advantages = &tokens.advantages;
     match options.loss_type {

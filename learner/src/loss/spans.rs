@@ -1,15 +1,15 @@
-//! Means and sums over stretches of a flat list of tokens, in tensors.
+//! Means and sums over spans of a flat list of tokens, in tensors.
 
 use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-/// Stretches of tokens that follow one another; empty ones are left out.
+/// Adjacent spans of tokens; empty spans are skipped.
 ///
-/// Sums go over padded rows rather than through scattered additions, whose order is not fixed on a GPU.
+/// Sums use padded rows rather than scattered additions, whose order is not fixed on a GPU.
 #[derive(Debug)]
 pub(super) struct Spans {
-    /// Token of each padded cell, \[spans · width\]; padding names token 0.
+    /// Token of each padded cell, \[spans · width\]; padding refers to token 0.
     cells: Tensor,
     /// 1 at a token, 0 at padding, \[spans, width\], float64.
     is_token: Tensor,
@@ -20,7 +20,7 @@ pub(super) struct Spans {
 }
 
 impl Spans {
-    /// The spans, which together are the tokens from 0 on without a gap. Nothing where there is no token.
+    /// Creates the spans, which cover the tokens from 0 on without gaps. Returns `None` if there is no token.
     pub(super) fn new(spans: &[Range<usize>], device: Device) -> Option<Self> {
         let spans: Vec<&Range<usize>> = spans.iter().filter(|span| !span.is_empty()).collect();
         let width = spans.iter().map(|span| span.end - span.start).max()?;
@@ -54,13 +54,13 @@ impl Spans {
         self.sums(x) / &self.lengths
     }
 
-    /// Gives every token its span's number: \[spans\] to \[tokens\].
+    /// Assigns every token its span's number: \[spans\] to \[tokens\].
     pub(super) fn spread(&self, x: &Tensor) -> Tensor {
         rows(x, &self.of_token)
     }
 }
 
-/// Numbers of a list by index. Its backward adds in a fixed order.
+/// Gathers numbers of a list by index. Its backward adds in a fixed order.
 fn rows(x: &Tensor, index: &Tensor) -> Tensor {
     Tensor::embedding(&x.unsqueeze(-1), index, -1, false, false).squeeze_dim(-1)
 }

@@ -165,9 +165,9 @@ fn by_reference(rows: &[Row], options: &Options, known: bool) -> Vec<Pass> {
     [0, 1].map(pass).into()
 }
 
-/// `scale`: of the numbers that may have cancelled on the way.
+/// `scale`: magnitude of intermediate numbers that may cancel.
 fn close(found: f64, expected: f64, scale: f64) -> bool {
-    // Infinite where there is nothing to take the smallest or largest of.
+    // Infinite for the minimum or maximum of an empty list.
     found.total_cmp(&expected).is_eq()
         || (found - expected).abs() <= 1e-9 * (1.0 + expected.abs()) + 1e-14 * scale
 }
@@ -226,7 +226,7 @@ proptest! {
         let part = |index: usize| {
             let row = &rows[index..=index];
             let mut plan = make_plan(row, &options);
-            // As they are in the whole step.
+            // With the positions of the whole step.
             let tokens = plans.completions[index].clone();
             plan.weights = plans.weights[tokens.clone()].to_vec();
             plan.shares = plans.shares[tokens.clone()].to_vec();
@@ -245,7 +245,7 @@ proptest! {
 }
 
 #[test]
-fn nothing_overflows_into_something_that_is_no_number() {
+fn overflow_never_produces_nan() {
     let row = |tokens: Vec<Token>| Row {
         tokens,
         advantage: 0.0,

@@ -1,4 +1,4 @@
-//! What the objective needs to know of each completion token, on the policy's device.
+//! Inputs of the objective for each completion token, on the policy's device.
 
 use podium_grpo::Options;
 use podium_grpo::objective::LARGEST_LOG_RATIO;
@@ -8,9 +8,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::spans::Spans;
 use crate::batch::MicroBatch;
 
-/// A micro-batch's plan and log-probabilities: float64 \[tokens\] where nothing else is said.
+/// A micro-batch's plan and log-probabilities: float64 \[tokens\] unless stated otherwise.
 ///
-/// It serves all passes of a step: what is fixed in the first stays so.
+/// It is used by all passes of a step: the values of the first pass stay fixed.
 #[derive(Debug)]
 pub struct Tokens {
     pub(super) advantages: Tensor,
@@ -19,24 +19,25 @@ pub struct Tokens {
     pub(super) ratio_shares: Tensor,
     /// Whether the completion is part of the loss, boolean.
     pub(super) active: Tensor,
-    /// Tokens that share a ratio, unless each has its own.
+    /// Groups of tokens that share a ratio, unless each token has its own.
     pub(super) ratios: Option<Spans>,
-    /// Nothing where there is no token.
+    /// `None` if there is no token.
     pub(super) completions: Option<Spans>,
     pub(super) completion_share: f64,
-    /// Completions without a token.
+    /// Number of completions without a token.
     pub(super) empty_completions: usize,
-    /// Behaviour's, where they are known.
+    /// Behaviour log-probabilities, if known.
     pub(super) behaviour: Option<Tensor>,
-    /// Those at the step's start, where ratios are taken to these: fixed in the first pass.
+    /// Log-probabilities at the step's start, if ratios refer to these: fixed in the first pass.
     start: Option<Tensor>,
     pub(super) reference: Option<Tensor>,
-    /// Weights for an older policy version: fixed in the first pass.
+    /// Importance weights for an older policy version: fixed in the first pass.
     pub(super) corrections: Option<Tensor>,
 }
 
 impl Tokens {
-    /// Brings a micro-batch's numbers to the device. `reference_logprobs`: \[tokens\], needed where `beta` is not 0.
+    /// Transfers a micro-batch's numbers to the device. `reference_logprobs`: \[tokens\], required if `beta` is not
+    /// 0.
     pub fn new(batch: &MicroBatch<'_>, reference_logprobs: Option<&Tensor>, device: Device) -> Self {
         let plan = &batch.plan;
         let on_device = |numbers: &[f64]| Tensor::from_slice(numbers).to_device(device);
@@ -60,7 +61,7 @@ impl Tokens {
         }
     }
 
-    /// Fixes what the first pass decides: its log-probabilities are those at the step's start.
+    /// Fixes the values of the first pass: its log-probabilities are those at the step's start.
     pub(super) fn begin(&mut self, logprobs: &Tensor, options: &Options) {
         if self.start.is_none() && (self.behaviour.is_none() || options.renews_old()) {
             self.start = Some(logprobs.detach());
@@ -68,12 +69,12 @@ impl Tokens {
         }
     }
 
-    /// What ratios are taken to.
+    /// Returns the denominator of ratios.
     pub(super) fn old(&self) -> Option<&Tensor> {
         self.start.as_ref().or(self.behaviour.as_ref())
     }
 
-    /// Distance of log-probabilities from behaviour's, where those are known.
+    /// Returns the distance of log-probabilities from the behaviour policy's, if known.
     pub(super) fn gap(&self, logprobs: &Tensor) -> Option<Tensor> {
         self.behaviour.as_ref().map(|behaviour| (logprobs - behaviour).abs())
     }
@@ -96,7 +97,7 @@ impl Tokens {
         Some(bounded)
     }
 
-    /// Whether every completion has one ratio, masked and empty ones too.
+    /// Whether every completion has one ratio, including masked and empty completions.
     pub(super) fn has_ratios_of_completions(options: &Options) -> bool {
         options.importance_sampling_level == Level::Sequence
     }

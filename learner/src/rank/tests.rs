@@ -37,11 +37,11 @@ fn a_version_differs_from_the_start_in_weights_alone() {
 }
 
 #[test]
-fn coming_together_again_starts_from_the_newest_checkpoint() {
+fn a_new_rendezvous_starts_from_the_newest_checkpoint() {
     let (start, folder) = (start(), tempfile::tempdir().unwrap());
     let mut rank = rank(start.path(), Some(folder.path()));
     let start_over = Position { next_step: Step(0), metrics: None };
-    assert_eq!(rank.leave().unwrap(), Step(0), "nothing was done that a checkpoint could keep");
+    assert_eq!(rank.shut_down().unwrap(), Step(0), "no step was applied that a checkpoint could store");
     assert_eq!(rank.enter(Box::new(Alone)).unwrap(), start_over);
     let first = rank.step(&step(0)).unwrap();
     assert_eq!(rank.enter(Box::new(Alone)).unwrap(), start_over, "there is no checkpoint yet");
@@ -55,19 +55,19 @@ fn coming_together_again_starts_from_the_newest_checkpoint() {
 }
 
 #[test]
-fn who_leaves_takes_no_step_again() {
+fn a_rank_that_shuts_down_repeats_no_step() {
     let (start, folder) = (start(), tempfile::tempdir().unwrap());
-    let mut leaving = rank(start.path(), Some(folder.path()));
-    leaving.step(&step(0)).unwrap();
-    let second = leaving.step(&step(1)).unwrap();
-    assert_eq!(leaving.leave().unwrap(), Step(2));
-    drop(leaving);
+    let mut stopping = rank(start.path(), Some(folder.path()));
+    stopping.step(&step(0)).unwrap();
+    let second = stopping.step(&step(1)).unwrap();
+    assert_eq!(stopping.shut_down().unwrap(), Step(2));
+    drop(stopping);
     let mut again = rank(start.path(), Some(folder.path()));
     let position = again.enter(Box::new(Alone)).unwrap();
     assert_eq!(position, Position { next_step: Step(2), metrics: Some(second) });
-    // A step that was not begun leaves everything as it was.
+    // A step that failed before it began changes nothing.
     again.step(&step(7)).unwrap_err();
-    assert_eq!(again.leave().unwrap(), Step(2));
+    assert_eq!(again.shut_down().unwrap(), Step(2));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn all_ranks_get_the_state_of_rank_0() {
 }
 
 #[test]
-fn a_version_of_before_is_saved_without_a_trace_or_its_steps_are_repeated() {
+fn an_earlier_version_is_saved_without_side_effects_or_its_steps_are_repeated() {
     let (start, folder) = (start(), tempfile::tempdir().unwrap());
     let bytes = |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
     let mut rank = rank(start.path(), Some(&folder.path().join("checkpoints")));
@@ -117,10 +117,10 @@ fn a_version_of_before_is_saved_without_a_trace_or_its_steps_are_repeated() {
     assert_eq!(save(&mut rank, 1, 2), Remade::Saved);
     assert!(bytes("again") == bytes("1"));
     rank.save_policy(&again).unwrap();
-    assert!(bytes("again") == bytes("4"), "the present state is there again");
+    assert!(bytes("again") == bytes("4"), "the present state is restored");
     let fifth = rank.step(&step(4)).unwrap();
 
-    assert_eq!(rank.go_back().unwrap(), Step(4), "it was kept to come back to");
+    assert_eq!(rank.roll_back().unwrap(), Step(4), "its checkpoint is retained");
     rank.enter(Box::new(Alone)).unwrap();
     assert_eq!(timeless(&[rank.step(&step(4)).unwrap()]), timeless(&[fifth]));
 }

@@ -1,4 +1,4 @@
-//! Recorded groups: read, checked row by row, and dealt out to steps.
+//! Recorded groups: reads them, checks them row by row, and assigns them to steps.
 
 use std::path::{Path, PathBuf};
 
@@ -16,48 +16,48 @@ use crate::batch::Share;
 
 const EXPECTED: &str = "an object with prompt_ids and completions, each with ids and reward";
 
-/// Why recorded groups cannot be trained on.
+/// The reasons why recorded groups cannot be trained on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The rows cannot be read.
     #[error(transparent)]
     Rows(#[from] json_lines::Error),
-    /// There are not enough for one step.
-    #[error("{} holds {found} groups: expected at least {expected}, those of one step", path.display())]
+    /// The file has fewer groups than one step.
+    #[error("{} holds {found} groups: expected at least {expected}, the groups of one step", path.display())]
     TooFew {
         /// The file.
         path: PathBuf,
-        /// Its groups.
+        /// Number of groups.
         found: usize,
-        /// Groups a step.
+        /// Groups per step.
         expected: usize,
     },
-    /// A row is not what it has to be.
+    /// A row is invalid.
     #[error("{place}: {field} {found}: expected {expected}")]
     Row {
         /// File and line.
         place: String,
-        /// Which field.
+        /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The error.
         found: String,
-        /// What it may be.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A group is not of the size that the settings ask for.
+    /// A group's size differs from the settings.
     #[error(
         "{place}: a group of {found} completions: expected {expected}, as rollout.group_size (grpo.num_generations) \
-         says; leave the setting out, or correct it"
+         is set; remove the setting, or correct it"
     )]
     GroupSize {
         /// File and line.
         place: String,
-        /// Its completions.
+        /// Number of completions.
         found: usize,
         /// The setting.
         expected: usize,
     },
-    /// A completion's listed items are not its own.
+    /// A completion's listed items do not fit its tokens.
     #[error("{place}: {source}")]
     Items {
         /// File and line.
@@ -70,28 +70,28 @@ pub enum Error {
     Policy {
         /// File and line.
         place: String,
-        /// Why.
+        /// The cause.
         source: packed::Error,
     },
-    /// Nothing says which completions were truncated.
+    /// The file and the tokenizer do not identify truncated completions.
     #[error(
         "{place}: a completion has no finish_reason: grpo.mask_truncated_completions needs it, or a model folder whose \
-         tokenizer says how completions end"
+         tokenizer defines the end-of-turn tokens"
     )]
     Ends {
         /// File and line.
         place: String,
-        /// Why the tokenizer does not say it.
+        /// The tokenizer's error.
         source: podium_tokenizer::Error,
     },
 }
 
-/// How rows make steps.
+/// Assignment of rows to steps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    /// Groups a step.
+    /// Groups per step.
     pub(super) per_step: usize,
-    /// Completions a group, where the settings say it.
+    /// Completions per group, if the settings define it.
     pub(super) group_size: Option<usize>,
 }
 
@@ -106,7 +106,7 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Reads a file whose rows make steps of this shape; rows that fill no step are left out.
+    /// Reads a file whose rows form steps of this shape; rows that do not fill a step are dropped.
     pub(super) fn read(path: &Path, shape: Shape, model: &Path, options: &Options) -> Result<Self, Error> {
         let mut rows: Vec<json_lines::Row<RecordedGroup>> = json_lines::read(path, EXPECTED)?;
         let (found, per_step) = (rows.len(), shape.per_step.max(1));
@@ -125,7 +125,11 @@ impl Recording {
         }
         let kept = found - found % per_step;
         if kept < found {
-            tracing::warn!("the last {} groups of {} fill no step", found - kept, path.display());
+            tracing::warn!(
+                "the last {} groups of {} do not fill a step and are ignored",
+                found - kept,
+                path.display()
+            );
             rows.truncate(kept);
         }
         let stops = stop_token_ids(&rows, path, model, options)?;
@@ -159,7 +163,7 @@ impl Recording {
         completions.map(Completion::len).max().unwrap_or(0).max(1) as u32
     }
 
-    /// Checks that a model of this configuration can read every group, so that the one at fault is named.
+    /// Checks that a model of this configuration can read every group; the error names the group.
     pub(super) fn check(&self, config: &Config) -> Result<(), Error> {
         for (group, line) in self.groups.iter().zip(&self.lines) {
             let completions = group.completions.iter().map(|one| one.token_ids.as_slice()).collect();
@@ -259,8 +263,8 @@ fn check_completion(
     }
 }
 
-/// How completions of the model end, where rows do not say it of each. Nothing where they do, or where nobody knows and
-/// it makes no difference.
+/// Returns the token ids that end completions, if rows do not mark truncation. `None` if the rows mark it, or if it
+/// is unknown and not required.
 fn stop_token_ids(
     rows: &[json_lines::Row<RecordedGroup>],
     path: &Path,

@@ -1,7 +1,8 @@
-//! Training on recorded groups (`podium-learner replay`): steps of a run, inspected or compared with another trainer's.
+//! Training on recorded groups (`podium-learner replay`), to inspect steps of a run or to compare them with another
+//! trainer.
 //!
-//! Nothing is sampled and nothing is scored; a step does what it does in a run. Files are read and checked before
-//! anything is computed.
+//! Replay neither samples nor scores; a step is the same as in a run. Files are read and checked before any
+//! computation.
 
 mod groups;
 mod settings;
@@ -24,13 +25,13 @@ use groups::Recording;
 use settings::Settings;
 pub use settings::load as settings;
 
-/// Why groups could not be replayed.
+/// The reasons why groups cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is not one.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] podium_config::Error),
-    /// The device cannot be had.
+    /// The device is unavailable.
     #[error(transparent)]
     Device(#[from] device::Error),
     /// The groups cannot be trained on.
@@ -39,10 +40,10 @@ pub enum Error {
     /// The policy or its adapter cannot be read or written.
     #[error(transparent)]
     Policy(#[from] checkpoint::Error),
-    /// The adapter that the settings ask for cannot be made.
+    /// The adapter of the settings cannot be created.
     #[error(transparent)]
     Lora(#[from] lora::Error),
-    /// A step was not taken.
+    /// A step was not applied.
     #[error(transparent)]
     Update(#[from] update::Error),
     /// A file cannot be written.
@@ -50,30 +51,30 @@ pub enum Error {
     File(#[from] durable::Error),
 }
 
-/// What is replayed, and how.
+/// Options of a replay.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folder of the model.
     pub model: PathBuf,
-    /// Folder of a PEFT adapter to go on with.
+    /// Folder of a PEFT adapter to continue with.
     pub adapter: Option<PathBuf>,
     /// Rows of groups, see [`podium_grpo::recorded`].
     pub groups: PathBuf,
-    /// So many of them make a step, in the file's order.
+    /// Number of groups per step, in the file's order.
     pub groups_per_step: usize,
-    /// Folder for `metrics.jsonl` and the policy at the end.
+    /// Folder for `metrics.jsonl` and the final policy.
     pub out: PathBuf,
-    /// Settings in place of the replay's own: a run file, such as that of the run that recorded.
+    /// Run file that replaces the replay's defaults, such as that of the recorded run.
     pub run_file: Option<PathBuf>,
     /// `section.key=value`, also with TRL's names under `grpo`.
     pub overrides: Vec<String>,
-    /// Where to compute.
+    /// The device.
     pub device: Device,
-    /// libtorch's threads; `learner.threads` of the settings otherwise.
+    /// Number of libtorch threads; default: `learner.threads` of the settings.
     pub threads: Option<usize>,
 }
 
-/// Trains on all groups; the metrics of the last pass, and where the policy is.
+/// Trains on all groups; returns the metrics of the last pass and the policy's folder.
 pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     let Settings { mut file, group_size } = settings::load(options.run_file.as_deref(), &options.overrides)?;
     device::set_threads(options.threads.unwrap_or(file.learner.threads as usize))?;
@@ -105,7 +106,7 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
         let share = recording.share(step);
         let summary = summary::of(&share, &mut tokens);
         if summary.get("reward").is_some_and(|reward| reward.is_nan()) {
-            tracing::warn!("no completion of step {} has a reward: nothing is learned from it", step + 1);
+            tracing::warn!("no completion of step {} has a reward: the step has no gradient", step + 1);
         }
         for metrics in updater.update(&share, &mut Alone)? {
             pass += 1;
@@ -119,7 +120,7 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     Ok((last, save(updater.policy(), options)?))
 }
 
-/// Writes what was trained: an adapter, or a whole model with the files beside it.
+/// Writes the policy: an adapter, or a whole model with its other files.
 fn save(policy: &Policy, options: &Options) -> Result<PathBuf, Error> {
     let name = if policy.adapter().is_some() { "adapter" } else { "model" };
     let folder = options.out.join(name);
@@ -127,7 +128,7 @@ fn save(policy: &Policy, options: &Options) -> Result<PathBuf, Error> {
     Ok(folder)
 }
 
-/// What is said of a file in an error.
+/// Location of a row in error messages.
 fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.display())
 }

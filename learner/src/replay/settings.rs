@@ -1,13 +1,13 @@
-//! The settings of a replay: a run file with other defaults, and TRL's names for keys of its other sections.
+//! The settings of a replay: a run file with different defaults, and TRL's names for keys of other sections.
 
 use std::path::Path;
 
 use podium_config::{Error, Override, RunFile};
 
-/// What differs from the defaults of a run.
+/// Differences from the defaults of a run.
 const BASE: &str = "[learner]\nlearning_rate = 1e-3\n";
 
-/// Completions a group.
+/// Key of the number of completions per group.
 const GROUP_SIZE: &str = "rollout.group_size";
 
 /// Fields of TRL's `GRPOConfig` that a run file has in other sections.
@@ -48,7 +48,7 @@ pub fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<Settings, E
     Ok(Settings { group_size: said.then_some(file.rollout.group_size as usize), file })
 }
 
-/// An assignment by a run file's names, with values as a run file has them; nothing where Python's `None` leaves the
+/// Translates an assignment to a run file's names and values; returns `None` for Python's `None`, which selects the
 /// default.
 fn translated(text: &str) -> Option<String> {
     let Some((key, value)) = text.split_once('=') else { return Some(text.to_owned()) };

@@ -1,4 +1,4 @@
-//! What rows of `metrics.jsonl` say of the groups themselves, under TRL's names.
+//! Metrics of the groups themselves in rows of `metrics.jsonl`, under TRL's names.
 
 use podium_grpo::advantage::{mean, std};
 use podium_grpo::{Completion, FinishReason};
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::batch::Share;
 use crate::update::Metrics;
 
-/// Figures of a step's groups. `tokens`: prompt and completion tokens of the steps before; this one's are added.
+/// Metrics of a step's groups. `tokens`: prompt and completion tokens of earlier steps; this step's are added.
 pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
     let completions = || share.groups.iter().flat_map(|group| &group.completions);
     let lengths = || completions().map(|completion| completion.len() as f64);
@@ -15,7 +15,7 @@ pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
     let terminated =
         || completions().filter(|completion| !cut(completion)).map(|completion| completion.len() as f64);
     let rewards = || share.groups.iter().flat_map(|group| &group.rewards).flatten().copied();
-    // Of nothing there is no mean: the row has null then, as TRL's has NaN.
+    // The mean of an empty list is undefined: the row has null, where TRL has NaN.
     let of_rewards = |value: f64| if rewards().next().is_some() { value } else { f64::NAN };
     *tokens += share.tokens_in_step;
     *tokens += share
@@ -40,7 +40,7 @@ pub(super) fn of(share: &Share, tokens: &mut u64) -> Metrics {
     .into()
 }
 
-/// The figures of a pass: those of its groups, and its own.
+/// The metrics of a pass: those of its groups, and its own.
 pub(super) fn row(groups: &Metrics, mut pass: Metrics) -> Metrics {
     if let Some(seconds) = pass.remove("learner_seconds") {
         pass.insert("step_time".to_owned(), seconds);
@@ -49,7 +49,7 @@ pub(super) fn row(groups: &Metrics, mut pass: Metrics) -> Metrics {
     pass
 }
 
-/// The line, null in place of what is no number, of the optimizer's step `number`, counted from 1.
+/// Returns the JSON line of the optimizer's step `number`, counted from 1, with null for NaN and infinity.
 pub(super) fn line(number: u64, row: &Metrics) -> String {
     let mut line = serde_json::Map::from_iter([("step".to_owned(), json!(number))]);
     line.extend(row.iter().map(|(name, value)| (name.clone(), json!(value))));

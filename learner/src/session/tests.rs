@@ -17,7 +17,7 @@ fn parts() -> (v1::BatchHeader, Vec<v1::BatchPart>) {
 }
 
 #[test]
-fn a_share_is_put_together() {
+fn a_share_is_assembled() {
     let (header, parts) = parts();
     let (share, unusable) = share(Step(3), &header, parts.into_iter(), vec![]).unwrap();
     assert_eq!(unusable, []);
@@ -26,20 +26,20 @@ fn a_share_is_put_together() {
 }
 
 #[test]
-fn an_answer_that_does_not_hold_together_is_refused() {
+fn an_inconsistent_answer_is_refused() {
     let refused = |change: fn(&mut v1::BatchHeader, &mut Vec<v1::BatchPart>)| {
         let (mut header, mut parts) = parts();
         change(&mut header, &mut parts);
         share(Step(3), &header, parts.into_iter(), vec![]).unwrap_err().to_string()
     };
     assert!(refused(|header, _| header.step = 4).contains("another step"));
-    assert!(refused(|header, _| header.groups_in_step = 3).contains("rewards of every group"));
+    assert!(refused(|header, _| header.groups_in_step = 3).contains("lacks the rewards"));
     assert!(refused(|_, parts| parts.truncate(1)).contains("breaks off"));
-    assert!(refused(|_, parts| parts[1].part = None).contains("something else"));
+    assert!(refused(|_, parts| parts[1].part = None).contains("not a group"));
 }
 
 #[test]
-fn a_group_that_does_not_hold_together_comes_apart_from_its_share() {
+fn an_inconsistent_group_is_separated_from_its_share() {
     let apart = |change: fn(&mut v1::BatchHeader, &mut v1::ScoredGroup)| {
         let (mut header, mut parts) = parts();
         let Some(Part::Group(group)) = &mut parts[1].part else { panic!("a group comes second") };
@@ -54,7 +54,7 @@ fn a_group_that_does_not_hold_together_comes_apart_from_its_share() {
     assert!(apart(|_, group| drop(group.rewards.pop())).contains("ScoredGroup.rewards"));
     let cause = apart(|header, _| header.step_rewards[1].rewards[0].total = Some(f64::NAN));
     assert!(cause.contains("Reward.total is NaN"), "{cause}");
-    // A rank that has none of the group leaves it to the one that has.
+    // A rank without the group leaves the report to the rank that holds it.
     let (mut header, mut parts) = parts();
     header.groups = 1;
     header.step_rewards[1].rewards[0].total = Some(f64::NAN);

@@ -1,6 +1,7 @@
-//! The rows of a training file of mixed grain (`podium-curator mix`), as token ids.
+//! The rows of a training file (`podium-curator mix`), as token ids.
 //!
-//! A row that is too long is left out and reported with its line. Cutting it would take its answer away, which comes last.
+//! A row that is too long is skipped and reported with its line. Truncation would remove its answer, which comes
+//! last.
 
 use std::path::{Path, PathBuf};
 
@@ -10,59 +11,59 @@ use podium_recsys::task;
 
 use super::samples::{Encoder, Sample};
 
-/// As many rows that are too long are named.
+/// Maximum number of reported rows that are too long.
 const NAMED: usize = 5;
 
-/// Why a training file cannot be used.
+/// The reasons why a training file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused, or it is no UTF-8 text.
+    /// The file cannot be read, or is not UTF-8 text.
     #[error("cannot read {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A line is no row.
+    /// A line is not a valid row.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// A row cannot be written in tokens.
-    #[error("{}:{line}: the row cannot be written in tokens", .path.display())]
+    /// A row cannot be tokenized.
+    #[error("{}:{line}: the row cannot be tokenized", .path.display())]
     Encode {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// Why.
+        /// The cause.
         source: podium_tokenizer::Error,
     },
-    /// A row reasons where nothing can be thought.
+    /// A row has reasoning, but the prompt closes the think block.
     #[error("{}:{line}: {source}", .path.display())]
     ThinkingIsOver {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
+        /// The error.
         source: ThinkingIsOver,
     },
     /// The run file and the chat template contradict each other.
     #[error(transparent)]
     Task(#[from] task::Error),
-    /// There is nothing to learn from.
-    #[error("{}: no row of at most {longest_tokens} tokens, and {too_long} that are longer", .path.display())]
+    /// The file has no usable row.
+    #[error("{}: expected a row of at most {longest_tokens} tokens, found only {too_long} longer ones", .path.display())]
     NoRows {
         /// The file.
         path: PathBuf,
-        /// Longest prompt with its completion.
+        /// Maximum length of a prompt with its completion, in tokens.
         longest_tokens: usize,
-        /// How many rows are longer.
+        /// Number of longer rows.
         too_long: usize,
     },
 }
 
-/// Rows in the order of the file, without end.
+/// Rows in the order of the file, repeated without end.
 #[derive(Debug)]
 pub(super) struct FileSamples {
     rows: Vec<Sample>,
@@ -70,8 +71,8 @@ pub(super) struct FileSamples {
 }
 
 impl FileSamples {
-    /// Reads a file whole. Its completions are whole ones, as after a prompt without a think block; what the chat template
-    /// opens or closes of the block is left out of them. `answer`: what completions look like.
+    /// Reads a complete file. Its completions are those after a prompt without a think block; the parts of the block
+    /// that the chat template opens or closes are removed from them. `answer`: format of completions.
     pub(super) fn read(
         path: &Path,
         longest_tokens: usize,
@@ -101,7 +102,7 @@ impl FileSamples {
         }
         if !too_long.is_empty() {
             tracing::warn!(
-                "{}: {} of {} rows have more than {longest_tokens} tokens and are left out: {}",
+                "{}: {} of {} rows have more than {longest_tokens} tokens and are skipped: {}",
                 path.display(),
                 too_long.len(),
                 rows.len() + too_long.len(),
@@ -114,7 +115,7 @@ impl FileSamples {
         Ok(Self { rows, next: 0 })
     }
 
-    /// The next row; after the last one the first again.
+    /// Returns the next row; after the last one the first again.
     pub(super) fn draw(&mut self) -> Sample {
         let sample = self.rows[self.next].clone();
         self.next = (self.next + 1) % self.rows.len();

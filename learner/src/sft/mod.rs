@@ -1,12 +1,12 @@
-//! Supervised fine-tuning (`podium-learner sft`): a policy, or its adapter, learns to write the demonstrations of a data
+//! Supervised fine-tuning (`podium-learner sft`): trains a policy, or its adapter, on the demonstrations of a data
 //! set.
 //!
-//! The loss is the mean negative log-probability of the batch's completion tokens, the end-of-turn token after each
-//! completion included; the prompt is read and not learned. Prompts go through the template that rollouts use. The same
-//! command on the same hardware writes the same bytes.
+//! The loss is the mean negative log-probability of the batch's completion tokens, including the end-of-turn token of
+//! each completion; prompt tokens are masked. Prompts use the template of rollouts. The same command on the same
+//! hardware writes the same bytes.
 //!
-//! Step sizes, batches and the curriculum are `[sft]` of the run file; of the optimizer's other numbers and libtorch's
-//! threads those of `[learner]` hold.
+//! `[sft]` of the run file defines step sizes, batches and the curriculum; `[learner]` defines the other optimizer
+//! settings and libtorch's threads.
 
 mod file_samples;
 mod samples;
@@ -33,37 +33,37 @@ use crate::gradients;
 use crate::lora;
 use crate::schedule::{Course, Schedule};
 
-/// What the step size falls to, as a fraction of its peak.
+/// Final step size, as a fraction of its peak.
 const COSINE_FLOOR: f64 = 0.1;
 
-/// Batches of demonstrations that are prepared ahead of training.
+/// Number of prefetched batches of demonstrations.
 const BATCHES_AHEAD: usize = 4;
-/// Metrics of every step, beside the policy.
+/// File of the metrics of every step, beside the policy.
 const METRICS_FILE: &str = "metrics.jsonl";
 
-/// Why there is no fine-tuned policy.
+/// The reasons why fine-tuning fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is nothing to start from.
+    /// There is no initial policy.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// There is nothing to imitate.
+    /// There are no demonstrations.
     #[error(transparent)]
     Samples(#[from] SamplesError),
     /// A batch does not fit the policy.
     #[error("cannot train on the demonstrations of step {step}")]
     Batch {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Why.
+        /// The cause.
         source: podium_model::packed::Error,
     },
-    /// A step led nowhere.
+    /// A step was not applied.
     #[error("cannot take step {step}")]
     Optimizer {
-        /// Which step.
+        /// The step.
         step: u64,
-        /// Why.
+        /// The cause.
         source: adamw::Error,
     },
     /// The policy cannot be written.
@@ -77,7 +77,7 @@ pub enum Error {
 /// One row of metrics.jsonl.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Row {
-    /// Counted from 1.
+    /// The step, from 1.
     pub step: u64,
     /// Mean negative log-probability of the step's completion tokens, in nats.
     pub loss: f64,
@@ -85,12 +85,12 @@ pub struct Row {
     pub grad_norm: f64,
     /// Step size.
     pub learning_rate: f64,
-    /// Completion tokens seen so far.
+    /// Number of completion tokens so far.
     pub num_tokens: u64,
 }
 
-/// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, or its adapter in PEFT's where the run
-/// file has one trained, with the tokenizer's files and metrics.jsonl beside it.
+/// Fine-tunes the policy of `start` and writes it to `out` in Hugging Face layout, or its adapter in PEFT's layout if
+/// the run file trains one, with the tokenizer's files and metrics.jsonl.
 ///
 /// `base`: the folder that the run file's templates are relative to. Returns the last row of the metrics.
 pub fn run(
@@ -133,7 +133,7 @@ pub fn run(
     Ok(last)
 }
 
-/// Sends the batch of every step, in order, until the run is over or nobody wants them any more.
+/// Sends the batch of every step, in order, until the run is over or the receiver is closed.
 fn prepare(
     mut samples: Samples,
     file: &RunFile,
@@ -179,7 +179,7 @@ impl<'a> Trainer<'a> {
     fn step(&mut self, mut batch: Vec<Sample>) -> Result<Row, Error> {
         let step = self.optimizer.steps();
         let tokens: usize = batch.iter().map(|sample| sample.completion.len()).sum();
-        // Neighbours of like length leave little to pad.
+        // Neighbours of similar length need little padding.
         batch.sort_by_key(|sample| (sample.prompt.len(), sample.completion.len()));
         let options = TrainingOptions {
             recompute_layers: self.file.learner.recompute_layers,
@@ -208,7 +208,7 @@ impl<'a> Trainer<'a> {
 }
 
 impl Sample {
-    /// One prompt with one completion, as a batch takes it.
+    /// Returns one prompt with one completion in the form of a batch.
     fn tokens(&self) -> GroupTokens<'_> {
         GroupTokens { prompt: &self.prompt, completions: vec![&self.completion] }
     }

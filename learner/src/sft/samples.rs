@@ -1,4 +1,5 @@
-//! Demonstrations as token ids, one after another, epoch after epoch: made of a data set, or read from a training file.
+//! Demonstrations as token ids, in order and epoch after epoch: generated from a data set, or read from a training
+//! file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,22 +15,22 @@ use podium_tokenizer::{Chat, Variables};
 
 use super::file_samples::{self, FileSamples};
 
-/// Why there is nothing to imitate.
+/// The reasons why there are no demonstrations.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
-    /// The embedded data set cannot be made.
+    /// The embedded data set cannot be generated.
     #[error(transparent)]
     World(#[from] synthetic::Error),
     /// The task cannot be set up.
     #[error(transparent)]
     Task(#[from] task::Error),
-    /// The tokenizer cannot be read, or cannot write a demonstration.
+    /// The tokenizer cannot be read, or cannot encode a demonstration.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
-    /// A completion has to end with something.
+    /// The tokenizer has no end-of-turn token.
     #[error(
         "the tokenizer has no end-of-turn token: expected an eos_token_id in generation_config.json or config.json"
     )]
@@ -37,7 +38,7 @@ pub enum Error {
     /// The training file cannot be used.
     #[error(transparent)]
     File(#[from] file_samples::Error),
-    /// Not one training user has something to imitate.
+    /// No training user has a demonstration.
     #[error(
         "no training user of data set {dataset} has a demonstration: expected reasoning of some users (a data set with \
          a reasoning file and demonstration.reasoning_share above 0), or answer.require_thinking = false"
@@ -48,12 +49,12 @@ pub enum Error {
     },
 }
 
-/// A demonstration as the policy reads and writes it.
+/// A demonstration as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The rendered prompt, up to where the policy writes.
+    /// The rendered prompt, up to the start of the completion.
     pub prompt: Vec<u32>,
-    /// What it should write, the end-of-turn token included.
+    /// The target completion, including the end-of-turn token.
     pub completion: Vec<u32>,
 }
 
@@ -64,14 +65,14 @@ pub struct Samples {
     origin: Origin,
 }
 
-/// Where demonstrations come from.
+/// Source of the demonstrations.
 #[derive(Debug)]
 enum Origin {
     Dataset(Box<DatasetSamples>),
     File(FileSamples),
 }
 
-/// Turns texts into token ids, as rollouts do.
+/// Converts texts into token ids, as in rollouts.
 #[derive(Debug)]
 pub(super) struct Encoder {
     chat: Arc<Chat>,
@@ -82,18 +83,18 @@ pub(super) struct Encoder {
 #[derive(Debug)]
 struct DatasetSamples {
     task: Task,
-    /// The same with rankings of all candidates, where the curriculum starts with them.
+    /// The same with rankings of all candidates, if the curriculum starts with them.
     full_ranking: Option<Task>,
     options: demonstration::Options,
     epoch: u64,
     order: Vec<usize>,
     position: usize,
-    /// Whether the current epoch had any demonstration yet.
+    /// Whether the current epoch has had a demonstration.
     found: bool,
 }
 
 impl Samples {
-    /// The demonstrations that a run file describes, with the tokenizer of a folder. `base`: the folder that template
+    /// Creates the demonstrations of a run file, with the tokenizer of a folder. `base`: the folder that template
     /// paths are relative to.
     pub fn new(file: &RunFile, base: &Path, tokenizer: &Path) -> Result<Self, Error> {
         let seed = file.run.seed;
@@ -130,20 +131,20 @@ impl Samples {
         Ok(Self { encoder, origin })
     }
 
-    /// The rows of a training file of mixed grain, again and again in its order. Rows of more than `sft.longest_tokens`
-    /// tokens are left out and reported, never cut.
+    /// Reads the rows of a training file, repeated in its order. Rows of more than `sft.longest_tokens` tokens are
+    /// skipped and reported, never truncated.
     pub fn of_file(file: &RunFile, rows: &Path, tokenizer: &Path) -> Result<Self, Error> {
         let encoder = Encoder::load(file, tokenizer)?;
         let origin = Origin::File(FileSamples::read(rows, file.sft.longest_tokens, &file.answer, &encoder)?);
         Ok(Self { encoder, origin })
     }
 
-    /// Tokens that the tokenizer knows.
+    /// Number of tokens of the tokenizer.
     pub fn vocabulary(&self) -> usize {
         self.encoder.chat.tokenizer().vocab_size()
     }
 
-    /// The next demonstration. Only those of a data set can rank all candidates.
+    /// Returns the next demonstration. Only those of a data set support `full_ranking`.
     pub fn draw(&mut self, full_ranking: bool) -> Result<Sample, Error> {
         match &mut self.origin {
             Origin::Dataset(samples) => samples.draw(full_ranking, &self.encoder),
@@ -152,10 +153,10 @@ impl Samples {
     }
 }
 
-/// Warns where reasoning was asked for and the chat template leaves no room for it.
+/// Warns if reasoning is configured but the chat template closes the think block.
 fn warn_of_lost_reasoning(task: &Task, options: &demonstration::Options) {
     let asked = options.reasoning_share > 0.0 && !task.dataset().reasoning.is_empty();
-    // A case that cannot be made is reported where it is used.
+    // A case that cannot be created is reported at its use.
     if asked && task.training_case(0, 0).is_ok_and(|case| case.thinking_start.is_closed()) {
         tracing::warn!(
             "the chat template closes the think block in the prompt: demonstrations are without reasoning, although \
@@ -196,12 +197,12 @@ impl Encoder {
         Ok(Self { chat, end_of_turn })
     }
 
-    /// How far the think block is where the chat template ends a prompt.
+    /// State of the think block at the end of the chat template's prompt.
     pub(super) fn thinking_start(&self, prompt: &Prompt) -> Result<ThinkingStart, podium_tokenizer::Error> {
         Ok(ThinkingStart::of(&self.chat.generation_prompt(prompt.messages())?))
     }
 
-    /// A prompt and what the policy is to write after it, with the end-of-turn token at the end.
+    /// Encodes a prompt and its target completion, with the end-of-turn token at the end.
     pub(super) fn encode(
         &self,
         prompt: &Prompt,

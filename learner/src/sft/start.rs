@@ -1,4 +1,4 @@
-//! Where fine-tuning starts: weights of a folder or of a seed, and the tokenizer that goes with them.
+//! The starting point of fine-tuning: weights of a folder or of a seed, and the matching tokenizer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use tch::Device;
 use crate::lora;
 use crate::rank::precision;
 
-/// Why there is no policy to start from.
+/// The reasons why there is no initial policy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither folder nor configuration.
+    /// Neither a folder nor a configuration is given.
     #[error(
         "there is no policy to start from: expected --model DIR (or model.path in the run file), or --init-seed S with \
          --model-config FILE"
     )]
     Nothing,
-    /// A configuration alone comes with no tokenizer, and only the embedded data set has its own.
+    /// A configuration alone has no tokenizer, and only the embedded data set has its own.
     #[error(
-        "--model-config alone names no tokenizer for the data in {}: expected --model DIR with a tokenizer.json", data.display()
+        "--model-config alone provides no tokenizer for the data in {}: expected --model DIR with a tokenizer.json", data.display()
     )]
     NoTokenizer {
         /// The data set's folder.
@@ -33,7 +33,7 @@ pub enum Error {
     /// The configuration cannot be read or used.
     #[error(transparent)]
     Config(#[from] podium_model::config::Error),
-    /// The configuration does not describe a policy.
+    /// The configuration is invalid.
     #[error("cannot make a policy with random weights")]
     Field(#[from] podium_model::FieldError),
     /// The weights cannot be read.
@@ -45,34 +45,34 @@ pub enum Error {
     /// The tokenizer's files cannot be copied.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
-    /// The adapter that the run file asks for cannot be made.
+    /// The adapter of the run file cannot be created.
     #[error(transparent)]
     Lora(#[from] lora::Error),
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] durable::Error),
-    /// The tokenizer has tokens that the policy does not know.
+    /// The tokenizer has more tokens than the policy.
     #[error("the policy's vocabulary is {vocab_size}: expected at least the tokenizer's {tokens}")]
     Vocabulary {
-        /// Of the configuration.
+        /// Vocabulary size of the configuration.
         vocab_size: i64,
-        /// Of the tokenizer.
+        /// Number of tokens of the tokenizer.
         tokens: usize,
     },
 }
 
-/// Where fine-tuning starts, by the command's flags.
+/// The starting point of fine-tuning, by the command's flags.
 #[derive(Debug, Clone, Default)]
 pub struct Start {
-    /// Folder with configuration, tokenizer and, without `init_seed`, weights. Without it: the run file's `model.path`.
+    /// Folder with configuration, tokenizer and, without `init_seed`, weights. Default: the run file's `model.path`.
     pub model: Option<PathBuf>,
-    /// Configuration of a policy with random weights, where it is not the folder's.
+    /// Configuration of a policy with random weights, if it is not the folder's.
     pub config: Option<PathBuf>,
     /// Seed of random weights.
     pub init_seed: Option<u64>,
 }
 
-/// What the weights come from.
+/// Source of the weights.
 #[derive(Debug)]
 pub(super) enum Weights {
     Folder(PathBuf),
@@ -85,7 +85,7 @@ impl Start {
         self.model.as_deref().or(file.model.path.as_deref())
     }
 
-    /// What the flags and the run file mean.
+    /// Resolves the flags and the run file.
     pub(super) fn weights(&self, file: &RunFile) -> Result<Weights, Error> {
         match (self.init_seed, &self.config, self.folder(file)) {
             (Some(seed), Some(path), _) => {
@@ -99,7 +99,7 @@ impl Start {
         }
     }
 
-    /// Puts the tokenizer's files into `out`: those of the folder, or the embedded data set's own.
+    /// Copies the tokenizer's files into `out`: those of the folder, or the embedded data set's own.
     pub(super) fn write_tokenizer(&self, file: &RunFile, out: &Path) -> Result<(), Error> {
         let Some(folder) = self.folder(file) else {
             return match &file.data.dir {
@@ -112,8 +112,7 @@ impl Start {
 }
 
 impl Weights {
-    /// The policy with the adapter that the run file asks for, checked against the number of tokens that the tokenizer
-    /// knows.
+    /// Loads the policy with the adapter of the run file, checked against the tokenizer's number of tokens.
     pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
         let options = LoadOptions { device, precision: precision(file.model.dtype, device) };
         let policy = match self {

@@ -1,4 +1,4 @@
-//! Reports to the coordinator that this process is alive, also while it computes.
+//! Reports to the coordinator that this process is alive, also during computations.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use podium_transfer::Coordinator;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
-/// Reports again and again. Never returns; a report that does not arrive is not repeated, and a coordinator that is away
-/// is waited for by those who need an answer.
+/// Reports periodically. Never returns; a lost report is not repeated, and only calls that need an answer wait for an
+/// absent coordinator.
 pub(super) async fn report(coordinator: Coordinator, learner: Uuid, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -16,7 +16,7 @@ pub(super) async fn report(coordinator: Coordinator, learner: Uuid, every: Durat
         ticks.tick().await;
         let mut client = coordinator.learner();
         let report = client.alive(v1::AliveRequest { learner_id: learner.to_string() });
-        // Nothing depends on the answer.
+        // The answer has no content.
         let _ = timeout(every, report).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Groups that a rank cannot train on, on their way back to the coordinator.
+//! Groups that a rank cannot train on: returns them to the coordinator.
 
 use podium_grpo::Step;
 
@@ -7,8 +7,8 @@ use crate::rank::Rank;
 use crate::update::Unusable;
 
 impl Learner<'_> {
-    /// Has groups of this rank sampled again, and goes on when every rank has reported its own: until then the coordinator
-    /// would serve the step as it was.
+    /// Requests new samples for groups of this rank and continues once every rank has reported its own: until then
+    /// the coordinator would serve the step unchanged.
     pub(super) async fn set_aside(&self, step: Step, groups: &[Unusable]) -> Result<(), Error> {
         for Unusable { index, cause, .. } in groups {
             tracing::warn!("group {index} of {step} is set aside and sampled again: {cause}");

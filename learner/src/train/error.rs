@@ -1,4 +1,4 @@
-//! Why training ends before the run does, and what may be tried again.
+//! The failures of training, and which of them can be retried.
 
 use podium_files::durable;
 use podium_model::device_thread;
@@ -8,22 +8,22 @@ use podium_transfer::{connection, fetch, manifest};
 use crate::collective::{self, choice, star};
 use crate::{adamw, rank, session, update};
 
-/// Why training ended before the run did.
+/// The reasons why training ends before the run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The coordinator did not answer, or refused.
     #[error(transparent)]
     Connection(#[from] connection::Error),
-    /// The policy of version 0 could not be brought.
+    /// The policy of version 0 could not be downloaded.
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
     /// A policy folder cannot be described.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// The conversation with the coordinator ended.
+    /// The session with the coordinator failed.
     #[error(transparent)]
     Session(#[from] session::Error),
-    /// The rank cannot do its work.
+    /// The rank failed.
     #[error(transparent)]
     Rank(#[from] rank::Error),
     /// The device thread failed.
@@ -32,28 +32,28 @@ pub enum Error {
     /// The device thread cannot be started.
     #[error("cannot start the device thread: {source}")]
     Thread {
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file cannot be written or read.
     #[error(transparent)]
     File(#[from] durable::Error),
-    /// The ranks did not come together.
+    /// The ranks did not connect.
     #[error(transparent)]
     Connect(#[from] star::ConnectError),
-    /// The address that the other ranks are to be told is none.
+    /// The advertised address is invalid.
     #[error("--collective-advertise: {0}")]
     Advertise(#[from] podium_service::advertise::Error),
-    /// The ranks came together, but not as a world that can sum.
+    /// The ranks connected but cannot set up a collective.
     #[error(transparent)]
     Collective(#[from] collective::Error),
-    /// The collective that the run file asks for cannot be had.
+    /// The collective of the run file is unavailable.
     #[error(transparent)]
     Choice(#[from] choice::Error),
 }
 
 impl Error {
-    /// Whether this process was asked to leave.
+    /// Whether this process is shutting down.
     pub(super) const fn is_stop(&self) -> bool {
         match self {
             Self::Connection(connection::Error::Stopped { .. })
@@ -63,19 +63,19 @@ impl Error {
         }
     }
 
-    /// Whether it may be gone once all ranks have come together again.
-    pub(super) fn may_be_gone_in_another_world(&self) -> bool {
+    /// Whether a new rendezvous may resolve the error.
+    pub(super) fn may_be_resolved_by_rendezvous(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Collective(_) => true,
             Self::Rank(error) => error.is_collective(),
             Self::Session(error) => error.is_unknown_rank(),
-            // Another process has become this rank, which published or offered a version.
+            // Another process has become this rank and published or offered a version.
             Self::Connection(error) => error.is_not_found(),
             _ => false,
         }
     }
 
-    /// What people are told that it is.
+    /// Classification for users.
     pub(super) const fn failure(&self) -> v1::Failure {
         match self {
             Self::Rank(rank::Error::Update(update::Error::Optimizer {

@@ -1,4 +1,4 @@
-//! Where the other ranks connect to rank 0.
+//! The address at which the other ranks connect to rank 0.
 
 use std::net::TcpListener;
 
@@ -7,15 +7,15 @@ use podium_service::advertise;
 use super::{Error, Options};
 use crate::collective::star;
 
-/// Where the other ranks come to rank 0.
+/// The listener of rank 0 for the other ranks.
 pub(super) struct Gate {
     pub(super) listener: TcpListener,
-    /// host:port, as they are told.
+    /// The advertised host:port.
     pub(super) address: String,
 }
 
 impl Gate {
-    /// Rank 0's, if there is anybody to come.
+    /// Opens rank 0's listener, if there are other ranks.
     pub(super) fn open(options: &Options) -> Result<Option<Self>, Error> {
         if options.rank != 0 || options.world_size == 1 {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Publishing versions: rank 0's new ones, and those that the coordinator has lost.
+//! Publishes versions: rank 0's new ones, and those that the coordinator has lost.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,23 +10,23 @@ use super::{Error, Learner, room};
 use crate::rank::Remade;
 use crate::session::{Identity, Wanted};
 
-/// What became of a version that the coordinator asked for again.
+/// Result of publishing a requested version again.
 pub(super) enum Republished {
     Done,
-    /// The steps that make it have to be repeated, from the newest checkpoint on.
+    /// The steps since the newest checkpoint must be repeated.
     AfterSteps,
-    /// The newest checkpoint comes after it.
+    /// The newest checkpoint is later than the version.
     Impossible,
 }
 
 impl Learner<'_> {
-    /// Publishes the policy as it is now, on which `step` is about to begin.
+    /// Publishes the present policy, with which `step` starts.
     pub(super) async fn publish_current(&self, step: Step) -> Result<(), Error> {
         self.save_policy().await?;
         self.publish(PolicyVersion(step.0)).await
     }
 
-    /// Writes the policy as it is now into the folder of outgoing versions, as soon as there is room for it.
+    /// Writes the present policy into the folder of outgoing versions; waits for disk space.
     pub(super) async fn save_policy(&self) -> Result<(), Error> {
         let save = || {
             let folder = self.outgoing.clone();
@@ -35,7 +35,7 @@ impl Learner<'_> {
         room::wait("save the policy", &self.stop, save).await
     }
 
-    /// Publishes the version that lies in the folder of outgoing versions.
+    /// Publishes the version in the folder of outgoing versions.
     pub(super) async fn publish(&self, version: PolicyVersion) -> Result<(), Error> {
         self.publish_from(version, &self.outgoing).await
     }
@@ -44,15 +44,15 @@ impl Learner<'_> {
         let start = Instant::now();
         let Identity { learner_id, run_hash, model_fingerprint, .. } = &self.identity;
         let manifest = manifest::describe(folder, version, run_hash, model_fingerprint)?;
-        publish::publish(&self.parting, &learner_id.to_string(), &manifest, folder).await?;
+        publish::publish(&self.closing, &learner_id.to_string(), &manifest, folder).await?;
         crate::metrics::published(start.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// Publishes a version again, if it can be had without repeating steps.
+    /// Publishes a version again, if it is available without repeating steps.
     pub(super) async fn republish(&self, wanted: Wanted) -> Result<Republished, Error> {
         let Wanted { version, first_step } = wanted;
-        tracing::warn!("the coordinator has lost {version} and asks for it again");
+        tracing::warn!("the coordinator has lost {version} and requests it again");
         if version == PolicyVersion::START {
             self.publish_from(version, &self.start).await?;
             return Ok(Republished::Done);
@@ -71,7 +71,7 @@ impl Learner<'_> {
             }
             Remade::AfterSteps => Ok(Republished::AfterSteps),
             Remade::Impossible => {
-                tracing::error!("{version} cannot be made again: the newest checkpoint comes after it");
+                tracing::error!("{version} cannot be recomputed: the newest checkpoint is later");
                 Ok(Republished::Impossible)
             }
         }

@@ -1,4 +1,4 @@
-//! Waiting for room on this host's disk: a rank goes on by itself once there is some.
+//! Waits for free disk space: a rank continues on its own once there is some.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 
-/// How long to wait before the disk is tried again.
+/// Interval between retries.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Does `attempt` again for as long as the disk is full. When `stop` is cancelled the error is returned.
+/// Retries `attempt` as long as the disk is full. Returns the error when `stop` is cancelled.
 pub(super) async fn wait<T, F>(
     what: &str,
     stop: &CancellationToken,
@@ -24,7 +24,7 @@ where
     loop {
         match attempt().await {
             Err(error) if durable::is_full(&error) && !stop.is_cancelled() => {
-                tracing::warn!("cannot {what}: {}: waiting for room", logs::describe(&error));
+                tracing::warn!("cannot {what}: {}: waiting for free disk space", logs::describe(&error));
                 tokio::select! {
                     () = stop.cancelled() => return Err(error),
                     () = tokio::time::sleep(PAUSE) => {}

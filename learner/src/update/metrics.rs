@@ -8,7 +8,7 @@ use podium_grpo::options::LossType;
 use super::{Metrics, Updater};
 
 impl Updater {
-    /// What the objective has to tell, under TRL's names.
+    /// Metrics of the objective under TRL's names.
     pub(super) fn metrics(&self, figures: &Figures, pass: u32) -> Metrics {
         let options = &self.file.grpo;
         let mut metrics = vec![("loss", figures.loss), ("entropy", figures.entropy)];
@@ -43,13 +43,13 @@ impl Updater {
                 ]);
             }
         }
-        // What nothing counts for is infinite.
+        // The minimum or maximum of an empty list is infinite.
         let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
         finite.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
-/// The metrics of a step from those of its passes: means, but the time is the sum.
+/// The metrics of a step from those of its passes: means, except the time, which is the sum.
 pub fn of_step(passes: &[Metrics]) -> Metrics {
     let mut sums: BTreeMap<&String, (f64, u32)> = BTreeMap::new();
     for (name, value) in passes.iter().flatten() {

@@ -16,7 +16,7 @@ pub(super) fn updater(file: &RunFile) -> Updater {
     Updater::new(Policy::random(&config(), 5, LoadOptions::default()).unwrap(), file)
 }
 
-/// The part of a step that a rank of several gets.
+/// The share of a step that one of several ranks receives.
 pub(super) fn part(whole: &Share, rank: u32, world_size: u32) -> Share {
     let own = whole.groups.iter().filter(|group| group.id.index % world_size == rank);
     Share { groups: own.cloned().collect(), ..whole.clone() }
@@ -26,7 +26,7 @@ fn train(updater: &mut Updater, steps: std::ops::Range<u64>) -> Vec<Metrics> {
     steps.map(|number| of_step(&updater.update(&step(number), &mut Alone).unwrap())).collect()
 }
 
-/// Runs that have everything in them that could depend on how a step is cut.
+/// Runs with every option whose result could depend on the cut of a step.
 const RUNS: [&[&str]; 8] = [
     &["grpo.beta=0.0"],
     &["grpo.loss_type=grpo", "grpo.scale_rewards=batch"],
@@ -123,7 +123,8 @@ fn an_item_is_credited_apart_from_its_completion() {
     share.groups.truncate(1);
     share.step_rewards.truncate(1);
     share.tokens_in_step = 9;
-    // All completions earn the same; of the second item's tokens, those of the first completion are the better ones.
+    // All completions earn the same; of the second item's tokens, those of the first completion have the higher
+    // credit.
     let group = &mut share.groups[0];
     group.rewards = vec![Some(1.0); 3];
     // Ratios of 1, so that none is clipped.
@@ -168,7 +169,7 @@ fn later_passes_go_by_the_first_ones_log_probabilities() {
     assert!((whole["loss"] - f64::midpoint(passes[0]["loss"], passes[1]["loss"])).abs() < 1e-12);
     assert!(whole["learner_seconds"] > passes[0]["learner_seconds"]);
 
-    // Recorded without behaviour's: the first pass has ratios of 1.
+    // Without behaviour log-probabilities the first pass has ratios of 1.
     let mut unknown = step(0);
     for completion in unknown.groups.iter_mut().flat_map(|group| &mut group.completions) {
         completion.logprobs.clear();
@@ -225,7 +226,7 @@ fn restricted_tokens_are_scored_as_they_were_sampled() {
         let mut updater = updater(&run_file(&["rollout.temperature=0.7", cut]));
         let mut metrics = updater.update(&share, &mut Alone).unwrap().remove(0);
         assert!(metrics["grad_norm"] > 0.0);
-        // Rounding is all there is of these, and differs.
+        // These consist of rounding errors, which differ.
         for small in ["kl", "sampling/sampling_logp_difference/mean", "sampling/sampling_logp_difference/max"]
         {
             assert!(metrics.remove(small).unwrap() < 1e-5, "{small}");
@@ -271,7 +272,7 @@ fn resumes_exactly(file: &RunFile) {
     assert_eq!(timeless(&after), timeless(&metrics[2..]));
 }
 
-/// Trains with several ranks over tcp; what each rank ends with.
+/// Trains with several ranks over TCP; returns each rank's final state.
 fn train_ranks(world_size: u32, file: &RunFile) -> Vec<(Updater, Vec<Metrics>)> {
     stars(world_size, Duration::from_secs(30), |star| {
         let mut collective = Tcp::new(star);
@@ -302,14 +303,14 @@ fn ranks_change_nothing() {
     train(&mut alone, 0..STEPS);
     let first = numbers(&train_ranks(2, &file)[0].0);
     assert!(numbers(&train_ranks(2, &file)[0].0) == first, "every repetition ends with the same bits");
-    // More ranks than groups: some have nothing to do.
+    // More ranks than groups: some ranks have no groups.
     for (updater, _) in train_ranks(6, &file) {
         assert!(distance(&updater, &alone) < 1e-6);
     }
 }
 
 #[test]
-fn what_does_not_belong_changes_nothing() {
+fn an_inconsistent_share_changes_nothing() {
     let mut updater = updater(&run_file(&[]));
     let before = numbers(&updater);
     assert!(matches!(updater.update(&step(3), &mut Alone), Err(Error::Step { found: 3, expected: 0 })));
@@ -326,12 +327,12 @@ fn what_does_not_belong_changes_nothing() {
 }
 
 #[test]
-fn memory_that_runs_out_is_answered_by_a_smaller_micro_batch() {
+fn exhausted_memory_reduces_the_micro_batch() {
     let expected = train(&mut updater(&run_file(&["learner.groups_per_micro_batch=2"])), 0..2);
     let mut cramped = updater(&run_file(&["learner.groups_per_micro_batch=8"]));
     memory::injected::room(2);
     let found = train(&mut cramped, 0..1);
-    // It is not tried again with more.
+    // A larger size is not tried again.
     memory::injected::room(5);
     let found = [found, train(&mut cramped, 1..2)].concat();
     assert_eq!(timeless(&found), timeless(&expected));

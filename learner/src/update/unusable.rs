@@ -1,7 +1,7 @@
-//! Groups that a policy cannot be trained on: seen before a step is taken, and agreed on by all ranks.
+//! Groups that a policy cannot be trained on: detected before a step is applied, and agreed on by all ranks.
 //!
-//! A group is unusable where it does not hold together or does not fit the policy, where the log-probabilities that its
-//! worker recorded are too far from the policy's own, and where it alone makes the gradient infinite or not a number.
+//! A group is unusable if it is inconsistent or does not fit the policy, if the log-probabilities that its worker
+//! recorded are too far from the policy's own, or if it alone makes the gradient infinite or not a number.
 
 use podium_grpo::plan::{self, StepSize};
 use podium_grpo::{Group, GroupId, Step};
@@ -18,14 +18,14 @@ use crate::{gradients, memory};
 pub struct Unusable {
     /// Position in the step's batch.
     pub index: u32,
-    /// The attempt at that place.
+    /// The attempt at that position.
     pub attempt: u32,
-    /// Why, for people.
+    /// The cause, as text for users.
     pub cause: String,
 }
 
 impl Unusable {
-    /// A group that cannot be trained on for this reason.
+    /// Creates an unusable group with a cause.
     pub fn new(id: GroupId, cause: impl Into<String>) -> Self {
         Self { index: id.index, attempt: id.attempt, cause: cause.into() }
     }
@@ -38,7 +38,7 @@ pub(super) struct Gaps<'a> {
 }
 
 impl<'a> Gaps<'a> {
-    /// `gap`: of each token of the groups.
+    /// `gap`: gap of each token of the groups.
     pub(super) fn new(groups: &'a [&'a Group], gap: &Tensor) -> Self {
         let mut first = 0;
         let largest = groups.iter().map(|group| {
@@ -52,7 +52,7 @@ impl<'a> Gaps<'a> {
 }
 
 impl Updater {
-    /// The groups of a share that do not hold together, or that this policy cannot compute.
+    /// Returns the groups of a share that are inconsistent, or that this policy cannot compute.
     pub fn unusable(&self, share: &Share) -> Vec<Unusable> {
         let cause = |group: &Group| -> Option<String> {
             let (index, found, expected) =
@@ -72,8 +72,8 @@ impl Updater {
         share.groups.iter().filter_map(|group| Some(Unusable::new(group.id, cause(group)?))).collect()
     }
 
-    /// The groups whose log-probabilities are out of bounds. A gap that is not a number is not theirs: behaviour's
-    /// log-probabilities are finite, so that the policy's are not.
+    /// Returns the groups whose log-probabilities are out of bounds. A gap that is not a number is not their fault:
+    /// the behaviour log-probabilities are finite, so the policy's are not.
     pub(super) fn out_of_bounds(
         &self,
         step: Step,
@@ -88,7 +88,7 @@ impl Updater {
         let groups = parts.iter().flat_map(|part| part.groups);
         let mut unusable = Vec::new();
         for (group, mut gap) in groups.zip(gaps) {
-            // A group of an older version differs by what the policy has learned since.
+            // A group of an older version also differs by the updates since.
             if gap <= bound || gap.is_nan() || group.policy_version.0 != step.0 {
                 continue;
             }
@@ -106,7 +106,7 @@ impl Updater {
         Ok(unusable)
     }
 
-    /// The largest gap of a group under the policy as workers have it: without the dropout of its adapter.
+    /// Returns the largest gap of a group under the policy as workers use it: without the adapter's dropout.
     fn gap_without_dropout(&self, group: &Group) -> Result<f64, packed::Error> {
         let temperature = self.file.rollout.temperature;
         let scores = self.policy.score(&packed(&[group])?, temperature, Entropy::Skipped)?;
@@ -125,8 +125,8 @@ impl Updater {
         Ok(largest)
     }
 
-    /// The groups that have a gradient which is infinite or not a number, of a step whose gradient is; none where that is
-    /// so for every group of the step: then the policy is at fault. Every rank has to ask.
+    /// Returns the groups whose gradient is infinite or not a number, of a step whose gradient is. Returns none if
+    /// that applies to every group of the step: then the policy is at fault. Every rank must call it.
     pub(super) fn not_finite(
         &mut self,
         share: &Share,
@@ -139,7 +139,7 @@ impl Updater {
         for batch in &moving {
             self.policy.zero_gradients();
             let attempt = memory::attempt(|| self.accumulate(&mut InHand { batch, tokens: None }, true));
-            // A group that does not fit alone is seen by the next attempt at the step.
+            // A group that does not fit alone is detected by the next attempt at the step.
             let Ok(accumulated) = attempt else { continue };
             accumulated.map_err(|source| Error::Batch { step: share.step.0, source })?;
             let finite = |gradient: &Tensor| gradient.isfinite().all().int64_value(&[]) == 1;
@@ -154,11 +154,12 @@ impl Updater {
     }
 }
 
-/// Agrees with the other ranks that all groups of a step can be trained on. `unusable`: those of this rank that cannot.
+/// Agrees with the other ranks that all groups of a step can be trained on. `unusable`: the unusable groups of this
+/// rank.
 ///
 /// # Errors
 ///
-/// On every rank where there is any on one; each gets its own.
+/// Fails on every rank if any rank has an unusable group; each rank receives its own groups.
 pub fn agree(step: Step, unusable: Vec<Unusable>, collective: &mut dyn Collective) -> Result<(), Error> {
     let ranks = collective.all_gather(&[unusable.len() as f64])?;
     if ranks.iter().any(|rank| rank[0] > 0.0) {

@@ -1,4 +1,4 @@
-//! A coordinator that needs no workers: it makes the groups of each step up.
+//! A coordinator without workers: it synthesizes the groups of each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ pub(crate) const STEPS: u64 = 5;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What goes wrong.
+/// The injected faults.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Plan {
-    /// Once, learners are asked to leave when this step is committed.
+    /// Once, learners are shut down when this step is committed.
     pub(crate) stop_after: Option<u64>,
     /// Once, rank 0 is sent to join again when it asks for this step.
     pub(crate) rejoin_at: Option<u64>,
-    /// This version does not arrive until the coordinator comes back, and learners are asked to leave.
+    /// This version does not arrive until the coordinator returns, and learners are shut down.
     pub(crate) gone_at: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ struct Shared {
 struct State {
     plan: Plan,
     stop: CancellationToken,
-    /// Ranks that wait for the others, and where rank 0 listens.
+    /// Ranks that wait for the others, and rank 0's address.
     joined: BTreeSet<u32>,
     collective_address: String,
     commits: Vec<v1::CommitStepRequest>,
@@ -79,12 +79,12 @@ impl Fake {
         Self { address, shared, _server: stop.drop_guard() }
     }
 
-    /// Cancelled as the plan says.
+    /// Cancelled according to the plan.
     pub(crate) fn stop_learners(&self) -> CancellationToken {
         self.shared.state.lock().unwrap().stop.clone()
     }
 
-    /// What was away is there again, and so are learners.
+    /// The coordinator returns, and so do learners.
     pub(crate) fn come_back(&self) {
         let mut state = self.shared.state.lock().unwrap();
         state.plan.gone_at = None;
@@ -107,7 +107,7 @@ impl Fake {
         self.shared.state.lock().unwrap().versions.clone()
     }
 
-    /// How often the world came together.
+    /// Number of rendezvous.
     pub(crate) fn generation(&self) -> u64 {
         *self.shared.generation.borrow()
     }

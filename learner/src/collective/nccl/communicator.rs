@@ -1,8 +1,8 @@
-//! One communicator of NCCL.
+//! An NCCL communicator.
 //!
-//! It is made so that no call blocks (`blocking = 0`): a call says at once that it is under way, and whoever waits decides
-//! how long. A blocking call could only be ended from another thread, which NCCL allows for some states of a communicator
-//! and not for others; here the thread that waits is the one that gives up.
+//! The communicator is non-blocking (`blocking = 0`): a call returns while its operation is in progress, and the
+//! caller chooses the timeout. A blocking call could only be ended from another thread, which NCCL allows for some
+//! states of a communicator and not for others; here the waiting thread aborts.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -15,28 +15,29 @@ use tch::{Kind, Tensor};
 use super::library::{HostStreamQuery, ID_BYTES, Library, Memory};
 use super::{Error, settled};
 
-/// How long a communicator may take for its orderly end.
+/// Timeout of an orderly close.
 const CLOSING: Duration = Duration::from_secs(5);
-/// Pause between two looks at a closing communicator.
+/// Interval between polls of a closing communicator.
 const PAUSE: Duration = Duration::from_millis(1);
-/// NCCL's mark of a field that is left to it.
+/// NCCL's value for an unset field.
 const UNSET: c_int = c_int::MIN;
 
 /// A communicator and the memory that it works on.
 #[derive(Debug)]
 pub(super) struct Communicator {
-    /// Null once it is over.
+    /// Null once closed or aborted.
     raw: sys::ncclComm_t,
     memory: Memory,
 }
 
 #[allow(unsafe_code, reason = "a raw pointer is not Send by itself")]
-// SAFETY: NCCL's communicators are not bound to a thread; the methods take care that one thread at a time calls.
+// SAFETY: NCCL's communicators are not bound to a thread; the methods let one thread at a time call.
 unsafe impl Send for Communicator {}
 
 #[allow(unsafe_code, reason = "calls of NCCL and the CUDA driver")]
 impl Communicator {
-    /// Begins to make this rank's part of the communicator that `id` names. It is there once [`Self::finished`] says so.
+    /// Starts to create this rank's part of the communicator with the id `id`. It is usable once [`Self::finished`]
+    /// returns true.
     pub(super) fn begin(
         library: &Library,
         memory: Memory,
@@ -70,13 +71,13 @@ impl Communicator {
         let result = unsafe {
             sys::ncclCommInitRankConfig(&raw mut raw, world_size as c_int, id, rank as c_int, &raw mut config)
         };
-        // From here on it is ended, whatever becomes of it.
+        // From here on the communicator is always destroyed.
         let communicator = Self { raw, memory };
         settled("ncclCommInitRankConfig", result)?;
         Ok(communicator)
     }
 
-    /// Whether all that was begun is done. Never waits.
+    /// Returns whether all started operations are complete. Never blocks.
     pub(super) fn finished(&self) -> Result<bool, Error> {
         let raw = self.live()?;
         let mut state = sys::ncclResult_t::ncclSuccess;
@@ -86,7 +87,7 @@ impl Communicator {
         Ok(settled("a call before", state)? && self.memory.stream_is_idle()?)
     }
 
-    /// Begins to replace a flat float32 tensor by its sum over all ranks. It must live until that is over.
+    /// Starts to replace a flat float32 tensor by its sum over all ranks. The tensor must outlive the operation.
     pub(super) fn all_reduce(&self, tensor: &Tensor) -> Result<(), Error> {
         let (raw, data, count) = (self.live()?, self.data(tensor, Kind::Float)?, tensor.numel());
         let (number, sum) = (sys::ncclDataType_t::ncclFloat32, sys::ncclRedOp_t::ncclSum);
@@ -95,7 +96,7 @@ impl Communicator {
         settled("ncclAllReduce", result).map(drop)
     }
 
-    /// Begins to replace a flat float32 tensor by rank 0's. It must live until that is over.
+    /// Starts to replace a flat float32 tensor by rank 0's tensor. The tensor must outlive the operation.
     pub(super) fn broadcast(&self, tensor: &Tensor) -> Result<(), Error> {
         let (raw, data, count) = (self.live()?, self.data(tensor, Kind::Float)?, tensor.numel());
         let number = sys::ncclDataType_t::ncclFloat32;
@@ -104,7 +105,7 @@ impl Communicator {
         settled("ncclBroadcast", result).map(drop)
     }
 
-    /// Begins to fill `all` with every rank's float64 `own`, in the order of ranks. Both must live until that is over.
+    /// Starts to fill `all` with every rank's float64 `own`, in the order of ranks. Both must outlive the operation.
     pub(super) fn all_gather(&self, own: &Tensor, all: &Tensor) -> Result<(), Error> {
         let (raw, count) = (self.live()?, own.numel());
         let (own, all) = (self.data(own, Kind::Double)?, self.data(all, Kind::Double)?);
@@ -114,7 +115,7 @@ impl Communicator {
         settled("ncclAllGather", result).map(drop)
     }
 
-    /// Gives up whatever is under way, at once.
+    /// Aborts all operations immediately.
     pub(super) fn abort(&mut self) {
         let raw = std::mem::replace(&mut self.raw, ptr::null_mut());
         if !raw.is_null() {
@@ -126,7 +127,7 @@ impl Communicator {
         }
     }
 
-    /// Ends the communicator in good order, or gives it up where that takes too long. Nothing may be under way.
+    /// Closes the communicator, or aborts it on timeout. No operation may be in progress.
     pub(super) fn close(&mut self) {
         let Ok(raw) = self.live() else { return };
         // SAFETY: the communicator is live.
@@ -151,7 +152,7 @@ impl Communicator {
         if self.raw.is_null() { Err(Error::Over) } else { Ok(self.raw) }
     }
 
-    /// The memory of a tensor that NCCL can work on.
+    /// Returns the memory of a tensor that NCCL supports.
     fn data(&self, tensor: &Tensor, kind: Kind) -> Result<*mut c_void, Error> {
         let device = tensor.device();
         let belongs = match &self.memory {
@@ -172,7 +173,7 @@ impl Drop for Communicator {
 }
 
 impl Memory {
-    /// Whether the work that libtorch and NCCL have put on the default stream is done.
+    /// Returns whether the work of libtorch and NCCL on the default stream is complete.
     #[allow(unsafe_code, reason = "calls of the CUDA driver or of the library in its place")]
     fn stream_is_idle(&self) -> Result<bool, Error> {
         let result = match self {

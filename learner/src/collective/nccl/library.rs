@@ -1,7 +1,7 @@
 //! Finding NCCL at run time.
 //!
-//! cudarc looks for `libnccl.so` as the dynamic linker does: `LD_LIBRARY_PATH` first, then the folders that this program
-//! names (PyTorch's NCCL is one of them). What cannot be used is an error here, before anything relies on it.
+//! cudarc searches `libnccl.so` like the dynamic linker: `LD_LIBRARY_PATH` first, then the folders that this program
+//! names (PyTorch's NCCL is one of them). An unusable library is an error here, before first use.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tch::Device;
 
 use super::Error;
 
-/// The oldest version with what is used here: communicators that do not block and can be given up while they are made.
+/// The oldest supported version: non-blocking communicators that can be aborted during creation.
 const OLDEST: c_int = 2_18_00;
 
-/// All functions of NCCL that are called.
+/// All NCCL functions that are called.
 const FUNCTIONS: [&str; 11] = [
     "ncclGetVersion",
     "ncclGetUniqueId",
@@ -30,31 +30,31 @@ const FUNCTIONS: [&str; 11] = [
     "ncclGetErrorString",
 ];
 
-/// The one thing by which a library says that it works on host memory, which NVIDIA's never does: a function in the place
-/// of `cuStreamQuery` for its stream. Only the stand-in of the tests has it.
+/// A function by which a library declares that it works on host memory; NVIDIA's library does not have it. It
+/// replaces `cuStreamQuery` for the library's stream. Only the stand-in of the tests has it.
 const HOST_STREAM_QUERY: &str = "podium_host_stream_query";
 
 /// Takes a stream and returns a `CUresult`.
 pub(super) type HostStreamQuery = unsafe extern "C" fn(*mut c_void) -> c_int;
 
-/// NCCL is there and can be used.
+/// A usable NCCL library.
 #[derive(Debug, Clone, Copy)]
 pub struct Library {
     host: Option<HostStreamQuery>,
     version: c_int,
 }
 
-/// Where the tensors of a rank lie.
+/// Location of a rank's tensors.
 #[derive(Debug, Clone)]
 pub(super) enum Memory {
-    /// On this GPU. The context is current on the thread that asked for it.
+    /// On this GPU. The context is current on the thread that requested it.
     Gpu(Arc<CudaContext>),
-    /// In host memory, with a library that takes it.
+    /// In host memory, with a library that supports it.
     Host(HostStreamQuery),
 }
 
 impl Library {
-    /// Looks for NCCL.
+    /// Looks for an NCCL library.
     pub fn find() -> Result<Self, Error> {
         #[allow(unsafe_code, reason = "loading a library runs its initialisers")]
         // SAFETY: NCCL's initialisers may run at any time.
@@ -86,12 +86,12 @@ impl Library {
         Ok(Self { host, version })
     }
 
-    /// As NCCL counts: 22809 is 2.28.9.
+    /// NCCL's version number: 22809 is 2.28.9.
     pub const fn version(&self) -> i32 {
         self.version
     }
 
-    /// Whether the library can work on tensors of this device.
+    /// Checks that the library supports tensors of this device.
     pub fn serves(&self, device: Device) -> Result<(), Error> {
         match (device, self.host) {
             (Device::Cuda(_), None) | (Device::Cpu, Some(_)) => Ok(()),
@@ -100,7 +100,7 @@ impl Library {
         }
     }
 
-    /// Makes a device's memory known to NCCL on this thread, which is the one to call it from.
+    /// Registers a device's memory with NCCL on this thread, which must make all later calls.
     pub(super) fn memory(&self, device: Device) -> Result<Memory, Error> {
         self.serves(device)?;
         match (device, self.host) {
@@ -112,7 +112,7 @@ impl Library {
         }
     }
 
-    /// A new unique id, for one communicator.
+    /// Returns a new unique id for one communicator.
     pub fn unique_id(&self) -> Result<Vec<u8>, Error> {
         let mut id = sys::ncclUniqueId { internal: [0; ID_BYTES] };
         #[allow(unsafe_code, reason = "a call of NCCL")]

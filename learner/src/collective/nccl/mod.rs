@@ -1,7 +1,8 @@
-//! The collective over NCCL: one process a GPU.
+//! The collective over NCCL: one process per GPU.
 //!
-//! NCCL moves the numbers; the star of connections between ranks says who is missing, which NCCL cannot. Each operation is
-//! begun, watched until it is done, and given up at its deadline; a communicator that failed once is never used again.
+//! NCCL transfers the numbers. The star of connections between ranks identifies a missing rank, which NCCL does not.
+//! Each operation is started, polled until it completes, and aborted at its deadline; a failed communicator is never
+//! reused.
 
 mod communicator;
 mod library;
@@ -17,27 +18,27 @@ use super::wire::{self, Kind};
 use communicator::Communicator;
 pub use library::Library;
 
-/// Pause between two looks at an operation.
+/// Interval between polls of an operation.
 const PAUSE: Duration = Duration::from_micros(50);
-/// Pause between two looks at the connections.
+/// Interval between checks of the connections.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What NCCL cannot do.
+/// The failures of NCCL.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no NCCL.
+    /// NCCL was not found.
     #[error(
         "NCCL was not found: looked for {} in LD_LIBRARY_PATH ({path:?}), beside libtorch and in the system's folders; \
          set-up installs it where there is an NVIDIA driver",
         looked_for.join(", ")
     )]
     NotFound {
-        /// Names of files.
+        /// The searched file names.
         looked_for: Vec<String>,
-        /// `LD_LIBRARY_PATH`.
+        /// Value of `LD_LIBRARY_PATH`.
         path: String,
     },
-    /// What was found lacks a function.
+    /// The library lacks a function.
     #[error("the libnccl.so that was found has no {name}: expected NVIDIA's NCCL, 2.18 or newer")]
     Incomplete {
         /// The function.
@@ -48,76 +49,76 @@ pub enum Error {
     Old {
         /// Its version.
         version: i32,
-        /// The oldest that will do.
+        /// The oldest supported version.
         oldest: i32,
     },
-    /// Tensors that are not on a GPU.
+    /// The tensors are not on a GPU.
     #[error("NCCL works on GPUs, and this rank computes on {device:?}")]
     NoGpu {
         /// The rank's device.
         device: Device,
     },
-    /// Tensors that are on a GPU, and a library in the place of NCCL.
+    /// The tensors are on a GPU, but the library is a replacement for host memory.
     #[error("the libnccl.so that was found works on host memory alone, and this rank computes on {device:?}")]
     HostOnly {
         /// The rank's device.
         device: Device,
     },
-    /// The driver does not give the GPU.
+    /// The driver refuses the GPU.
     #[error("cannot use {device:?} with NCCL")]
     Driver {
         /// The GPU.
         device: Device,
-        /// Why.
+        /// The cause.
         source: cudarc::driver::DriverError,
     },
-    /// Not a unique id.
+    /// The unique id has a wrong length.
     #[error("NCCL's unique id has {length} bytes: expected 128")]
     Id {
         /// Its length.
         length: usize,
     },
-    /// NCCL refuses or reports an error.
-    #[error("{call} ended with {code:?} ({text})")]
+    /// An NCCL call failed.
+    #[error("{call} failed with {code:?} ({text})")]
     Call {
         /// The function.
         call: &'static str,
         /// NCCL's name of the error.
         code: ncclResult_t,
-        /// What NCCL says of it.
+        /// NCCL's description of the error.
         text: String,
     },
-    /// The stream has an error.
+    /// The stream reports an error.
     #[error("the CUDA stream has error {code}")]
     Stream {
         /// A `CUresult`.
         code: i32,
     },
-    /// A tensor that NCCL cannot work on.
+    /// A tensor that NCCL does not support.
     #[error(
         "a tensor of {kind:?} on {device:?}, or one with gaps: expected {expected:?} on the rank's device"
     )]
     Tensor {
-        /// Where it lies.
+        /// The tensor's device.
         device: Device,
-        /// Its numbers.
+        /// The tensor's number type.
         kind: Number,
-        /// The numbers that were expected.
+        /// The expected number type.
         expected: Number,
     },
-    /// The communicator failed before.
-    #[error("the communicator is given up")]
+    /// The communicator failed earlier.
+    #[error("the communicator was aborted")]
     Over,
 }
 
 impl Error {
-    /// Whether it only says that something is wrong with another rank.
+    /// Whether the error only reports a failure of another rank.
     pub(super) const fn is_of_another_rank(&self) -> bool {
         matches!(self, Self::Call { code: ncclResult_t::ncclRemoteError, .. })
     }
 }
 
-/// A world whose sums go through NCCL.
+/// A rank group that sums over NCCL.
 #[derive(Debug)]
 pub struct Nccl {
     star: Star,
@@ -126,8 +127,8 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Makes the communicator of a world whose ranks have come together. `id`: what rank 0's library gave for it. To be
-    /// called, like everything after it, on the thread that computes on `device`.
+    /// Creates the communicator of a connected rank group. `id`: the unique id from rank 0's library. Call it and all
+    /// later methods on the thread that computes on `device`.
     pub fn set_up(
         mut star: Star,
         library: &Library,
@@ -143,15 +144,15 @@ impl Nccl {
             .and_then(|memory| Communicator::begin(library, memory, id, rank, world_size));
         match begun {
             Ok(communicator) => {
-                let mut world = Self { star, communicator, device };
-                world.complete(&operation, Ok(()))?;
-                Ok(world)
+                let mut collective = Self { star, communicator, device };
+                collective.complete(&operation, Ok(()))?;
+                Ok(collective)
             }
             Err(source) => Err(star.fail(&operation, operation.nccl(source))),
         }
     }
 
-    /// Runs an operation of so many bytes. What `begin` hands to NCCL has to outlive this call.
+    /// Runs an operation on the given number of bytes. Tensors that `begin` passes to NCCL must outlive this call.
     fn run(
         &mut self,
         kind: Kind,
@@ -167,7 +168,7 @@ impl Nccl {
         self.complete(&operation.renewed(), begun)
     }
 
-    /// Waits for what was begun; gives it up, on all ranks, where it fails.
+    /// Waits for a started operation; aborts it on all ranks if it fails.
     fn complete(&mut self, operation: &Operation, begun: Result<(), Error>) -> Result<(), super::Error> {
         let outcome = begun.map_err(|source| operation.nccl(source)).and_then(|()| self.wait(operation));
         outcome.map_err(|error| {
@@ -194,7 +195,7 @@ impl Nccl {
 
 impl Drop for Nccl {
     fn drop(&mut self) {
-        // With a rank gone the orderly end would only be waited for.
+        // If a rank is gone, an orderly close would only time out.
         if self.star.is_whole() {
             self.communicator.close();
         }
@@ -221,7 +222,7 @@ impl Collective for Nccl {
     }
 
     fn all_gather(&mut self, numbers: &[f64]) -> Result<Vec<Vec<f64>>, super::Error> {
-        // NCCL has nothing to do for no numbers, and so would not wait for the other ranks.
+        // NCCL returns at once for zero numbers and would not wait for the other ranks.
         let own =
             Tensor::from_slice(if numbers.is_empty() { &[0.0] } else { numbers }).to_device(self.device);
         let count = own.numel();
@@ -243,7 +244,7 @@ impl Operation {
     }
 }
 
-/// What a call's result means: `true` if what it began is done, `false` if it is under way.
+/// Interprets a call's result: `true` if its operation is complete, `false` if it is in progress.
 fn settled(call: &'static str, result: ncclResult_t) -> Result<bool, Error> {
     match result {
         ncclResult_t::ncclSuccess => Ok(true),
@@ -262,10 +263,10 @@ fn text(code: ncclResult_t) -> String {
     text.map_or_else(|| "no text".to_owned(), |text| text.to_string_lossy().into_owned())
 }
 
-/// Leaves out the one way of summing whose order may change from call to call: in the switches between GPUs (`NVLink`
-/// SHARP). The environment's own wish wins.
+/// Disables the only summation whose order may change between calls: in the switches between GPUs (`NVLink` SHARP). A
+/// value in the environment takes precedence.
 ///
-/// To be called first thing in `main`, while there is one thread.
+/// Call it first in `main`, while there is one thread.
 #[allow(unsafe_code, reason = "NCCL is configured by its environment")]
 pub fn keep_sums_repeatable() {
     const NVLS: &str = "NCCL_NVLS_ENABLE";

@@ -4,7 +4,7 @@ use crate::testing::hello;
 const LONG: Duration = Duration::from_secs(30);
 
 #[test]
-fn who_does_not_belong_is_refused() {
+fn foreign_clients_are_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::scope(|scope| {
@@ -23,10 +23,12 @@ fn who_does_not_belong_is_refused() {
                 .contains("collective is nccl: expected tcp")
         );
         assert!(refused(&hello(1, 4)).contains("world size is 4: expected 3"));
-        assert!(refused(&Hello { generation: 0, ..hello(1, 3) }).contains("generation is 0: expected 1"));
+        assert!(
+            refused(&Hello { generation: 0, ..hello(1, 3) }).contains("rendezvous epoch is 0: expected 1")
+        );
         assert!(refused(&hello(3, 3)).contains("rank is 3: expected 1 to 2"));
         let _one = Star::connect(&address, &hello(1, 3), LONG).unwrap();
-        assert!(refused(&hello(1, 3)).contains("rank 1 is there already"));
+        assert!(refused(&hello(1, 3)).contains("rank 1 is already connected"));
         let _two = Star::connect(&address, &hello(2, 3), LONG).unwrap();
         leader.join().unwrap().unwrap();
     });
@@ -37,7 +39,7 @@ fn absent_ranks_are_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let error = Star::gather(&listener, &hello(0, 3), Duration::from_millis(50)).unwrap_err().to_string();
-    assert!(error.contains("ranks [1, 2] did not come to the collective within 50 ms"), "{error}");
+    assert!(error.contains("ranks [1, 2] did not connect to the collective within 50 ms"), "{error}");
     drop(listener);
     let error = Star::connect(&address, &hello(1, 3), Duration::from_millis(50)).unwrap_err().to_string();
     assert!(error.contains(&address), "{error}");

@@ -6,14 +6,14 @@ use crate::testing::stars;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Runs `part` on every rank of a world and returns what they return, in the order of ranks.
-fn world<T: Send>(size: u32, deadline: Duration, part: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
+/// Runs `part` on every rank of a group and returns the results in the order of ranks.
+fn group<T: Send>(size: u32, deadline: Duration, part: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
     stars(size, deadline, |star| part(&mut Tcp::new(star)))
 }
 
 #[test]
 fn sums_copies_and_numbers_reach_every_rank() {
-    let results = world(3, LONG, |collective| {
+    let results = group(3, LONG, |collective| {
         let rank = collective.rank() as f32;
         let mut sum = Tensor::from_slice(&[1.0, rank, 1e-8 * (rank + 1.0)]);
         collective.all_reduce_sum(&mut sum).unwrap();
@@ -34,7 +34,7 @@ fn sums_copies_and_numbers_reach_every_rank() {
 #[test]
 fn a_large_sum_is_the_same_bits_every_time() {
     let sum = || {
-        world(2, LONG, |collective| {
+        group(2, LONG, |collective| {
             let numbers: Vec<f32> =
                 (0..1_000_000).map(|n| ((n * 7 + collective.rank()) as f32).sin()).collect();
             let mut sum = Tensor::from_slice(&numbers);
@@ -48,11 +48,11 @@ fn a_large_sum_is_the_same_bits_every_time() {
 }
 
 #[test]
-fn the_missing_rank_is_named_to_everybody() {
-    let results = world(3, Duration::from_millis(300), |collective| {
+fn every_rank_learns_which_rank_is_missing() {
+    let results = group(3, Duration::from_millis(300), |collective| {
         collective.barrier().unwrap();
         if collective.rank() == 2 {
-            // Alive and silent, until the others have given up.
+            // Alive and silent, until the other ranks have failed.
             let mut byte = [0];
             let _ = wire::read_all(&collective.star.peers[0], &mut byte, Instant::now() + LONG);
             return String::new();
@@ -65,8 +65,8 @@ fn the_missing_rank_is_named_to_everybody() {
 }
 
 #[test]
-fn a_rank_that_left_is_named_at_once() {
-    let results = world(2, LONG, |collective| match collective.rank() {
+fn a_disconnected_rank_is_named_immediately() {
+    let results = group(2, LONG, |collective| match collective.rank() {
         0 => collective.barrier().unwrap_err().to_string(),
         _ => String::new(),
     });
@@ -75,7 +75,7 @@ fn a_rank_that_left_is_named_at_once() {
 
 #[test]
 fn ranks_at_different_operations_are_told_apart() {
-    let results = world(2, LONG, |collective| match collective.rank() {
+    let results = group(2, LONG, |collective| match collective.rank() {
         0 => collective.all_gather(&[1.0]).unwrap_err().to_string(),
         _ => collective.all_gather(&[1.0, 2.0]).unwrap_err().to_string(),
     });

@@ -32,14 +32,14 @@ fn unusable(result: Result<Vec<Metrics>, Error>) -> Vec<(u32, String)> {
 }
 
 #[test]
-fn a_gap_over_the_bound_is_seen_before_anything_changes() {
+fn a_gap_over_the_bound_is_detected_before_any_change() {
     let file = run_file(&["learner.max_logprob_gap_nats=0.5", "learner.groups_per_micro_batch=2"]);
     let mut bounded = updater(&file);
     let good = own_step(&bounded, 0);
     let change = |distance: f32| {
         let mut share = good.clone();
         share.groups[3].completions[1].logprobs[4] -= distance;
-        // Nothing is trained on these, whatever they are.
+        // Groups of another version are exempt from the bound.
         share.groups[4].policy_version = PolicyVersion(7);
         share.groups[4].completions[0].logprobs[0] -= 3.0;
         share
@@ -53,7 +53,7 @@ fn a_gap_over_the_bound_is_seen_before_anything_changes() {
     );
     assert!(numbers(&bounded) == before);
     assert_eq!(bounded.next_step(), Step(0));
-    // Within the bound, and without one, it is a step like any other.
+    // Within the bound, and without one, the step is unchanged.
     let mut unbounded =
         updater(&run_file(&["learner.max_logprob_gap_nats=0.0", "learner.groups_per_micro_batch=2"]));
     let expected = unbounded.update(&change(0.49), &mut Alone).unwrap();
@@ -80,7 +80,7 @@ fn the_bound_looks_through_an_adapters_dropout() {
 }
 
 #[test]
-fn all_ranks_hear_of_one_ranks_group() {
+fn all_ranks_learn_of_one_ranks_group() {
     let file = run_file(&["learner.max_logprob_gap_nats=0.5"]);
     let found = stars(3, Duration::from_secs(30), |star| {
         let mut collective = Tcp::new(star);
@@ -115,7 +115,7 @@ fn a_group_without_a_finite_gradient_is_found_among_the_others() {
     spoil(&mut bad, 3..4);
     let found = unusable(updater.update(&bad, &mut Alone));
     assert_eq!(found, [(3, "its gradient is infinite or not a number".to_owned())]);
-    // Where that is so for every group, it is not the groups' fault.
+    // If it applies to every group, the groups are not at fault.
     let mut all_bad = good.clone();
     spoil(&mut all_bad, 0..5);
     let error = updater.update(&all_bad, &mut Alone).unwrap_err();
@@ -125,7 +125,7 @@ fn a_group_without_a_finite_gradient_is_found_among_the_others() {
 }
 
 #[test]
-fn groups_that_do_not_fit_are_told_apart_before_the_step() {
+fn groups_that_do_not_fit_are_detected_before_the_step() {
     let updater = updater(&run_file(&["rollout.group_size=3"]));
     let mut share = step(2);
     assert_eq!(updater.unusable(&share), []);
@@ -136,7 +136,7 @@ fn groups_that_do_not_fit_are_told_apart_before_the_step() {
     share.groups[4].id.attempt = 3;
     share.groups[4].rank_credits[0] = vec![RankCredit { tokens: 0..1, reward: 1.0 }];
     let found = updater.unusable(&share);
-    let causes = ["token id 17", "64 positions", "policy version 1", "expected 3", "other credits"];
+    let causes = ["token id 17", "limit is 64", "policy version 1", "expected 3", "other credits"];
     assert_eq!(found.len(), causes.len());
     for (index, (found, cause)) in found.iter().zip(causes).enumerate() {
         assert!(found.index as usize == index && found.cause.contains(cause), "{found:?}: {cause}");
