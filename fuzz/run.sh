@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs each for SECONDS_EACH seconds (20), from the seeds and what earlier runs found.
-# Needs neither a nightly compiler nor cargo-fuzz; g++ builds libFuzzer. An input that fails is left in artifacts/.
+# Builds the fuzz targets and runs each for SECONDS_EACH seconds (20), from the seeds and the corpus of earlier runs.
+# Requires neither a nightly compiler nor cargo-fuzz; g++ builds libFuzzer. A failing input is written to artifacts/.
 #
 #     fuzz/run.sh [SECONDS_EACH] [TARGET...]
 set -euo pipefail
@@ -10,8 +10,8 @@ seconds=${1:-20}
 targets=("${@:2}")
 [ ${#targets[@]} -gt 0 ] || targets=(header config adapter tokenizer completion)
 
-# What libFuzzer learns from. Naming the machine keeps it out of build scripts and macros, which run without
-# libFuzzer.
+# Coverage instrumentation for libFuzzer. Naming the target keeps it out of build scripts and macros, which run
+# without libFuzzer.
 machine=$(rustc -vV | sed -n 's/^host: //p')
 coverage=(-Cpasses=sancov-module)
 for argument in level=4 inline-8bit-counters pc-table trace-compares; do

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Podium's speed, memory and numbers beside Transformers' and TRL's, on this machine: docs/design/benchmarks.md.
+"""Compares Podium's speed, memory and log-probabilities with Transformers and TRL on this machine: docs/design/benchmarks.md.
 
     make benchmark ARGS="--device cuda --shapes 0.6B,1.7B,4B"
 
-Needs Podium's programs (built, or unpacked somewhere: --programs) and a Python with torch, transformers, peft and trl
+Requires Podium's programs (built, or unpacked: --programs) and a Python with torch, transformers, peft and trl
 (--python); both compute with that Python's libtorch. Writes benchmark.json and prints rows for docs/design/benchmarks.md. The exit
 code says whether every measurement succeeded.
 """
@@ -41,23 +41,23 @@ def arguments():
     add = parser.add_argument
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     at_least_one = positive
-    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto: a GPU where there is one")
-    add("--shapes", help=f"of {', '.join(SHAPES)}, by commas; by default 0.6B,1.7B,4B on a GPU, else 30M")
-    add("--dtype", choices=("float32", "bfloat16"), help="by default bfloat16 on a GPU, else float32, which is all there is")
-    add("--prompts", type=at_least_one, default=4, help="prompts of a step and of a sampled batch")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto: a GPU if there is one")
+    add("--shapes", help=f"comma-separated list of {', '.join(SHAPES)}; default: 0.6B,1.7B,4B on a GPU, else 30M")
+    add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32, the only type on CPUs")
+    add("--prompts", type=at_least_one, default=4, help="number of prompts per step and per sampled batch")
     add("--prompt-tokens", type=at_least_one, default=400)
-    add("--completions", type=at_least_one, default=8, help="completions a prompt, at least 2")
+    add("--completions", type=at_least_one, default=8, help="completions per prompt, at least 2")
     add("--new-tokens", type=at_least_one, default=64, help="tokens of every completion")
-    add("--micro-batch-prompts", type=at_least_one, help="prompts that are trained on at once; all of a step by default")
+    add("--micro-batch-prompts", type=at_least_one, help="prompts per micro-batch of training; default: all of a step")
     add("--recompute", action="store_true", help="activation checkpointing, in Podium and in TRL")
-    add("--only", default="sampling,step,logprobs", help="what is measured, by commas; by default all: %(default)s")
-    add("--rounds", type=at_least_one, default=2, help="how often Podium and its peer take turns")
-    add("--batches", type=at_least_one, default=3, help="batches that are counted in a round")
-    add("--steps", type=at_least_one, default=3, help="steps that are counted in a round")
-    add("--threads", type=at_least_one, default=2, help="threads of every process that computes")
+    add("--only", default="sampling,step,logprobs", help="comma-separated list of measurements; default: all: %(default)s")
+    add("--rounds", type=at_least_one, default=2, help="number of alternations between Podium and its peer")
+    add("--batches", type=at_least_one, default=3, help="number of measured batches per round")
+    add("--steps", type=at_least_one, default=3, help="number of measured steps per round")
+    add("--threads", type=at_least_one, default=2, help="number of threads of every computing process")
     add("--programs", type=Path, default=target / "release", help="folder of Podium's programs")
     add("--python", type=Path, default=ROOT / ".venv-oracle/bin/python", help="a Python with torch, transformers, peft and trl")
-    add("--out", type=Path, help="folder to write; by default a new one in runs/")
+    add("--out", type=Path, help="output folder; default: a new one in runs/")
     add("--keep", action="store_true", help="keep checkpoints and runs")
     return parser.parse_args()
 
@@ -81,12 +81,12 @@ def device_of(wanted):
     if not gpus.startswith("GPU"):
         if wanted == "auto":
             return "cpu"
-        fail(f"device {wanted} is not there: nvidia-smi finds no GPU on this machine")
+        fail(f"device {wanted} does not exist: nvidia-smi finds no GPU on this machine")
     return wanted if ":" in wanted else "cuda:0"
 
 
 def physical_gpu(device):
-    """The GPU by nvidia-smi's name, which CUDA_VISIBLE_DEVICES does not change; none for a CPU."""
+    """The GPU's id for nvidia-smi, which CUDA_VISIBLE_DEVICES does not change; None for a CPU."""
     if device == "cpu":
         return None
     index = int(device[5:])
@@ -95,24 +95,24 @@ def physical_gpu(device):
         return str(index)
     names = [name.strip() for name in visible.split(",") if name.strip()]
     if index >= len(names):
-        fail(f"device {device} is not there: CUDA_VISIBLE_DEVICES is {visible!r}")
+        fail(f"device {device} does not exist: CUDA_VISIBLE_DEVICES is {visible!r}")
     return names[index]
 
 
 def environment(python, out):
-    """Where the programs find libtorch and NCCL: in the packages of the Python, and nowhere else."""
+    """The environment in which programs find libtorch and NCCL only in the packages of the Python."""
     find = "import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec('torch').origin).parent)"
     try:
         torch = Path(subprocess.check_output([python, "-c", find], text=True).strip())
     except (OSError, subprocess.CalledProcessError) as error:
-        fail(f"{python} is not a Python with torch ({error}): `make oracle` makes one, --python names another")
+        fail(f"{python} is not a Python with torch ({error}): run `make oracle` to create one, or name another with --python")
     pinned = ROOT / "deploy/setup/versions.env"
     version = (torch / "version.py").read_text().split("__version__ = '")[1].split("'")[0].split("+")[0]
     wanted = next(line[6:] for line in pinned.read_text().splitlines() if line.startswith("TORCH="))
     if version != wanted:
         fail(f"{python} has torch {version}: expected {wanted}, which Podium is built with")
     folders = [torch / "lib", *sorted(torch.parent.glob("nvidia/*/lib"))]
-    # NCCL is asked for by the name that the package leaves out.
+    # NCCL is loaded by a name that the package lacks.
     nccl = next(torch.parent.glob("nvidia/nccl/lib/libnccl.so.2"), None)
     if nccl:
         links = out / "lib"
@@ -124,7 +124,7 @@ def environment(python, out):
 
 
 def machine():
-    """What there is to know of where this was measured."""
+    """Properties of the measuring machine."""
     def first(path, key):
         try:
             lines = Path(path).read_text().splitlines()
@@ -142,7 +142,7 @@ def git_commit():
 
 
 def main():
-    # Whoever ends it early gets what was measured until then, and no process is left behind.
+    # If interrupted, the benchmark writes the measurements taken so far and leaves no process behind.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     flags = arguments()
@@ -162,7 +162,7 @@ def main():
     programs = flags.programs.resolve()
     missing = [name for name in PROGRAMS if not (programs / name).is_file()]
     if missing:
-        fail(f"{programs} has no {', '.join(missing)}: `make build` builds them, --programs names another folder")
+        fail(f"{programs} has no {', '.join(missing)}: run `make build`, or name another folder with --programs")
     workloads = [
         Workload(shape=name, device=device, dtype=flags.dtype or ("bfloat16" if on_gpu else "float32"),
                  threads=flags.threads, prompts=flags.prompts, prompt_tokens=flags.prompt_tokens,
@@ -180,7 +180,7 @@ def main():
     if out.exists() and any(out.iterdir()):
         fail(f"{out} is not empty")
     (out / "logs").mkdir(parents=True)
-    # The interpreter of a virtual environment is known by its path, links and all.
+    # The interpreter of a virtual environment is identified by its path, including links.
     python = flags.python.absolute()
     bench = measure.Bench(programs, python, environment(python, out), physical_gpu(device), out)
     report = {"date": f"{began:%Y-%m-%d}", "machine": machine(), "device": device, "shapes": {}, "failures": [],
@@ -207,7 +207,7 @@ def main():
     report["machine"]["load_after"] = os.getloadavg()
     write(out, report)
     print(page.markdown(report))
-    say(f"all figures are in {out / 'benchmark.json'}")
+    say(f"wrote all measurements to {out / 'benchmark.json'}")
     unequal = "nccl" in report and not report["nccl"]["equal"]
     return 1 if report["failures"] or unequal else 0
 

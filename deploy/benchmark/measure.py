@@ -1,4 +1,4 @@
-"""The measurements of one shape: Podium and its peers in turns, each in a process of its own."""
+"""The measurements of one shape: Podium and its peers alternate, each in its own process."""
 
 import contextlib
 import json
@@ -9,18 +9,18 @@ import workload as workloads
 
 
 class Bench:
-    """Where the programs are and what they run in."""
+    """Locations of the programs and their environment."""
 
     def __init__(self, programs, python, environment, gpu, folder):
         self.programs, self.python, self.environment = programs, python, environment
         self.gpu, self.folder, self.count = gpu, folder, 0
 
     def podium(self, program, *arguments):
-        """Runs one of Podium's programs: its output and peak memory."""
+        """Runs one of Podium's programs; returns its output and peak memory."""
         return self.run([self.programs / program, *arguments])
 
     def peer(self, command, workload_file, *arguments):
-        """Runs a command of peers.py: what it found, with its peak memory."""
+        """Runs a command of peers.py; returns its result with its peak memory."""
         script = workloads.Path(__file__).with_name("peers.py")
         output, memory = self.run([self.python, script, command, "--workload", workload_file, *arguments])
         return json.loads(output.splitlines()[-1]) | memory
@@ -37,7 +37,7 @@ def rows(path):
 
 
 def shape(bench, workload, only, rounds, found, failures, say):
-    """Puts the figures of one shape that `only` names into `found`, as they come, and what failed, with its reason, into
+    """Takes the measurements of one shape that `only` names: adds results to `found` and failures with their cause to
     `failures`."""
     folder = bench.folder / workload.shape
     folder.mkdir()

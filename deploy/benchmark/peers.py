@@ -1,4 +1,4 @@
-"""The programs that Podium is measured beside: Transformers' generate, TRL's GRPO step, PEFT's adapters.
+"""The programs that Podium is compared with: Transformers' generate, TRL's GRPO step, PEFT's adapters.
 
 Run by benchmark.py in the Python that has torch, transformers, peft and trl, one process a measurement. Every command
 reads the workload from a file and prints one JSON object on the last line.
@@ -19,24 +19,25 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
-# The tokens before the words. The second ends a text for TRL, which asks for such a token and is told not to sample it.
+# The tokens before the words. The second ends a text for TRL, which requires such a token and is configured not to
+# sample it.
 SPECIAL = ("<unknown>", "<end>", "<padding>")
 
 
 def synchronize(workload):
-    """Until the device has done what it was given."""
+    """Waits until the device is idle."""
     if workload["device"] != "cpu":
         torch.cuda.synchronize(workload["device"])
 
 
 def lora(workload):
-    """The adapter in PEFT's words."""
+    """The adapter's configuration in PEFT."""
     return LoraConfig(r=workload["lora_rank"], lora_alpha=workload["lora_alpha"], lora_dropout=0.0,
                       target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def load(workload, checkpoint, dtype=None):
-    """The policy with its adapter, as it is sampled and scored."""
+    """The policy with its adapter, for sampling and scoring."""
     model = load_model(workload, checkpoint, dtype)
     return PeftModel.from_pretrained(model, checkpoint / "adapter", autocast_adapter_dtype=False).eval()
 
@@ -54,7 +55,7 @@ def rows(path):
 
 
 def checkpoint(workload, arguments):
-    """Writes model/ (random weights, one word a token, an end token that no logit belongs to) and adapter/ (nowhere zero)."""
+    """Writes model/ (random weights, one word per token, an end token without a logit) and adapter/ (nowhere zero)."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     torch.manual_seed(0)
@@ -71,7 +72,7 @@ def checkpoint(workload, arguments):
     with torch.device(workload["device"]):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, workload["dtype"]))
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    # Podium requires a token that ends completions. This one is never sampled: all completions have their full length.
+    # Podium requires an end token. This one is never sampled: all completions have their full length.
     model.generation_config.eos_token_id = words
     model.save_pretrained(arguments.out / "model")
     adapted = get_peft_model(model, lora(workload), autocast_adapter_dtype=False)
@@ -83,7 +84,7 @@ def checkpoint(workload, arguments):
 
 
 def generate(workload, arguments):
-    """Seconds of each counted batch of completions; the first batch warms up."""
+    """Seconds of each measured batch of completions; the first batch warms up."""
     model = load(workload, arguments.checkpoint)
     prompts = [row["prompt_ids"] for row in rows(arguments.prompts)]
     new, seconds = workload["new_tokens"], []
@@ -98,7 +99,7 @@ def generate(workload, arguments):
                                   max_new_tokens=new, pad_token_id=SPECIAL.index("<padding>"))
         synchronize(workload)
         seconds.append(time.perf_counter() - began)
-        assert made.shape == (len(batch), batch.shape[1] + new), f"{tuple(made.shape)} is not what was asked for"
+        assert made.shape == (len(batch), batch.shape[1] + new), f"{tuple(made.shape)} is an unexpected shape"
     tokens = workload["prompts"] * workload["completions"] * new
     return {"seconds": seconds[1:], "completion_tokens": tokens}
 
@@ -118,7 +119,7 @@ def score(workload, arguments):
 
 
 def step(workload, arguments):
-    """Seconds of each counted GRPO step, and of the sampling in it; the first step warms up."""
+    """Seconds of each measured GRPO step, and of the sampling in it; the first step warms up."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -137,7 +138,7 @@ def step(workload, arguments):
     sampling = [0.0]
 
     class Trainer(GRPOTrainer):
-        """Notes how long sampling takes."""
+        """Records the duration of sampling."""
 
         def _generate_single_turn(self, *rest, **named):
             began = time.perf_counter()
@@ -147,7 +148,7 @@ def step(workload, arguments):
             return made
 
     class Clock(TrainerCallback):
-        """Notes how long steps take, from the end of one to the end of the next."""
+        """Records the duration of steps, from the end of one to the end of the next."""
 
         def __init__(self):
             self.last, self.seconds, self.sampling = None, [], []
@@ -192,7 +193,7 @@ def step(workload, arguments):
 
 
 def about(workload, arguments):
-    """Versions, and the device where it is a GPU."""
+    """Versions, and the device if it is a GPU."""
     from importlib.metadata import version
 
     versions = {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
@@ -200,7 +201,7 @@ def about(workload, arguments):
     if device == "cpu":
         return {"versions": versions}
     if not torch.cuda.is_available():
-        raise SystemExit(f"device {device} is not there: PyTorch finds no GPU that it can use")
+        raise SystemExit(f"device {device} does not exist: PyTorch finds no usable GPU")
     gpu = torch.cuda.get_device_properties(device)
     return {"versions": versions | {"cuda": torch.version.cuda},
             "gpu": {"name": gpu.name, "memory_bytes": gpu.total_memory}}

@@ -1,4 +1,4 @@
-"""One process a measurement: run to its end, with the peak of its memory.
+"""Runs one process per measurement and records its peak memory.
 
 Resident memory is read from /proc, the sum over a process and all it started of what each had at its peak. A GPU's memory
 is read from nvidia-smi, the most that was in use above what was before. Allocators of libtorch and PyTorch keep what they
@@ -17,11 +17,11 @@ ENDS_WITHIN_S = 60
 
 
 class Failed(Exception):
-    """A process did not end well; says which, and its last lines."""
+    """A process failed; the message has its command and its last lines."""
 
 
 def run(command, log, environment, gpu=None, timeout_s=7200):
-    """What the command wrote to its standard output, and its peak memory in bytes. `log` gets what it said."""
+    """The command's standard output and its peak memory in bytes. `log` receives its standard error."""
     with log.open("w") as errors, Memory(gpu) as memory:
         try:
             process = subprocess.Popen(
@@ -35,16 +35,16 @@ def run(command, log, environment, gpu=None, timeout_s=7200):
         except BaseException as error:
             end(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise Failed(f"{name(command)} did not end within {timeout_s} s; it said in {log}") from error
+                raise Failed(f"{name(command)} did not end within {timeout_s} s; see {log}") from error
             raise
     if process.returncode != 0:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-LINES_SHOWN:])
-        raise Failed(f"{name(command)} ended with {process.returncode}; the end of {log}:\n{last}")
+        raise Failed(f"{name(command)} failed with exit code {process.returncode}; the end of {log}:\n{last}")
     return output, memory.peaks()
 
 
 def end(process):
-    """Asks it and what it started to end, and makes them after a while."""
+    """Terminates the process and its descendants; kills them after a timeout."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(ENDS_WITHIN_S)
@@ -54,12 +54,12 @@ def end(process):
 
 
 def name(command):
-    """The command in a few words."""
+    """A short name of the command."""
     return " ".join(Path(str(word)).name for word in command[:3])
 
 
 class Memory:
-    """Looks at the memory of a process and its descendants until it is left."""
+    """Polls the memory of a process and its descendants inside a `with` block."""
 
     def __init__(self, gpu):
         self.resident, self.gpu, self.pid = {}, gpu, None
@@ -74,7 +74,7 @@ class Memory:
                 self.smi = subprocess.Popen([*command, f"--loop-ms={int(INTERVAL_S * 1000)}"],
                                             stdout=subprocess.PIPE, text=True)
             except (OSError, ValueError, subprocess.CalledProcessError) as error:
-                raise Failed(f"nvidia-smi does not say how much memory is in use: {error}") from error
+                raise Failed(f"nvidia-smi does not report the used memory: {error}") from error
             threading.Thread(target=self.follow_gpu, daemon=True).start()
         return self
 
@@ -87,7 +87,7 @@ class Memory:
             self.thread.join()
 
     def watch(self, pid):
-        """Begins with the process of this id."""
+        """Starts with the process of this id."""
         self.pid = pid
         self.thread = threading.Thread(target=self.follow_processes)
         self.thread.start()
@@ -114,7 +114,7 @@ class Memory:
 
 
 def descendants(pid):
-    """The processes that it and they started, as far as they live."""
+    """The process's living descendants."""
     try:
         children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir()
                     for child in (task / "children").read_text().split()]
@@ -124,7 +124,7 @@ def descendants(pid):
 
 
 def peak_resident(pid):
-    """The most memory that it had so far, in bytes; 0 if it is over."""
+    """Its peak memory so far, in bytes; 0 if it has ended."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""What is measured: shapes of policies, sizes of a step, and the files that all programs read.
+"""The workload: shapes of policies, sizes of a step, and the input files of all programs.
 
 Prompts are random words, one token each, so that every prompt has exactly `prompt_tokens` tokens for Podium and its peers
 alike. Needs nothing but Python's standard library.
@@ -10,9 +10,10 @@ import random
 from pathlib import Path
 
 CANDIDATES = 10
-# Before the words there are three special tokens: see peers.py.
+# Three special tokens precede the words: see peers.py.
 FIRST_WORD = 3
-# Of Podium's run: the first holds start-up, beside the second the start is evaluated, with the last the run ends.
+# Of Podium's run: the first step includes start-up, the second runs beside the evaluation of the start, the last one
+# ends the run.
 UNCOUNTED_STEPS = 3
 
 # Qwen3's dense shapes; all tie their embeddings. `30M` and `tiny` are for machines without a GPU.
@@ -55,7 +56,7 @@ class Workload:
 
     @property
     def words(self):
-        """Number of words, those that are not drawn included."""
+        """Number of words, including those that are never sampled."""
         return SHAPES[self.shape]["vocab_size"]
 
     @property
@@ -64,7 +65,7 @@ class Workload:
         return self.prompts * self.completions
 
     def problem(self):
-        """Why this cannot be measured, if so."""
+        """The reason why this workload is invalid, or None."""
         least = CANDIDATES + 1
         most = self.words - FIRST_WORD - CANDIDATES
         if not least <= self.prompt_tokens <= most:
@@ -74,12 +75,12 @@ class Workload:
         return None
 
     def write(self, path):
-        """For the peers: everything, and the shape's numbers."""
+        """Writes the workload for the peers, with the shape's configuration."""
         path.write_text(json.dumps(dataclasses.asdict(self) | {"config": SHAPES[self.shape]}))
 
 
 def write_prompts(workload, path):
-    """Prompts of one batch to warm up with and `batches` counted ones, as rows with `prompt_ids`."""
+    """Writes prompts of one warm-up batch and `batches` measured ones, as rows with `prompt_ids`."""
     draw = random.Random(1)
     with path.open("w") as file:
         for _ in range(workload.prompts * (1 + workload.batches)):
@@ -88,7 +89,7 @@ def write_prompts(workload, path):
 
 
 def write_run(workload, folder, model):
-    """A data set whose prompts are random words, and the run file of Podium's steps. Returns the run file."""
+    """Writes a data set with prompts of random words, and the run file of Podium's steps. Returns the run file."""
     data = folder / "data"
     data.mkdir(parents=True)
     draw = random.Random(2)

@@ -3,7 +3,7 @@
 #
 #   build.sh cpu|cuda [TAG]       TAG: default podium:cpu or podium:cuda
 #
-# PODIUM_CONTAINER_TOOL names the program; docker or podman, whichever is there, otherwise.
+# PODIUM_CONTAINER_TOOL sets the program; default: docker or podman, whichever is installed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 case ${1:-} in
     cpu | cuda) flavour=$1 ;;
     *)
-        echo "build.sh: ${1:-nothing} is no kind of image: expected cpu or cuda" >&2
+        echo "build.sh: the kind of image is ${1:-missing}: expected cpu or cuda" >&2
         exit 2
         ;;
 esac
@@ -20,6 +20,6 @@ tool=${PODIUM_CONTAINER_TOOL:-}
 for candidate in docker podman; do
     [ -n "$tool" ] || ! command -v "$candidate" >/dev/null || tool=$candidate
 done
-[ -n "$tool" ] || { echo "build.sh: neither docker nor podman is there" >&2; exit 1; }
+[ -n "$tool" ] || { echo "build.sh: neither docker nor podman is installed" >&2; exit 1; }
 exec "$tool" build --file "$here/Containerfile.$flavour" --build-arg "RUST=$RUST" --build-arg "DEBIAN=$DEBIAN" \
     --tag "${2:-podium:$flavour}" "$here/../.."

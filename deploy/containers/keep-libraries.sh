@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Leaves of a Python environment what Podium's programs load: libtorch's and NVIDIA's libraries, in their places.
+# Reduces a Python environment to the libraries that Podium's programs load: libtorch's and NVIDIA's, in their places.
 #
 #   keep-libraries.sh .venv
 set -euo pipefail
@@ -7,7 +7,7 @@ set -euo pipefail
 venv=${1:?expected the folder of a Python environment}
 torch=$(cd -P "$venv/libtorch" && pwd)
 packages=$(dirname "$torch")
-[ -e "$torch/lib/libtorch_cpu.so" ] || { echo "$venv/libtorch holds no libtorch" >&2; exit 1; }
+[ -e "$torch/lib/libtorch_cpu.so" ] || { echo "$venv/libtorch contains no libtorch" >&2; exit 1; }
 find "$packages" -mindepth 1 -maxdepth 1 ! -name torch ! -name nvidia -exec rm -rf {} +
 find "$torch" -mindepth 1 -maxdepth 1 ! -name lib -exec rm -rf {} +
 find "$packages" -type f ! -name '*.so' ! -name '*.so.*' -delete

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renders base and overlays and holds them against the schemas of Kubernetes, without a cluster. kubectl has to be there; the
-# schemas come with a Python package, in .venv-kubernetes: a download of 12 MB the first time, and none after it.
+# Renders base and overlays and validates them against the schemas of Kubernetes, without a cluster. Requires kubectl;
+# the schemas are part of a Python package, installed in .venv-kubernetes: a download of 12 MB the first time only.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -21,5 +21,5 @@ for folder in base cpu autoscaled; do
     for version in $KUBERNETES_VERSIONS; do
         "$venv/bin/kubernetes-validate" --quiet --strict --kubernetes-version "$version" "$rendered/$folder.yaml"
     done
-    echo "$folder: $(grep -c '^kind:' "$rendered/$folder.yaml") objects as Kubernetes $KUBERNETES_VERSIONS want them"
+    echo "$folder: $(grep -c '^kind:' "$rendered/$folder.yaml") objects are valid for Kubernetes $KUBERNETES_VERSIONS"
 done

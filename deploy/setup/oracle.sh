@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv-oracle, the Python environment with the reference programs (Transformers, PEFT, TRL) that `make parity`
-# compares with. Safe to run again at any time: a complete environment is left alone.
+# Creates .venv-oracle, the Python environment with the reference programs (Transformers, PEFT, TRL) for `make
+# parity`. Safe to run again at any time: a complete environment is unchanged.
 #
 #   PODIUM_SHARED=DIR   the folder with oracle/requirements.txt, seen from the repository; ../shared unless set
 #   PODIUM_PYTHON=F     the Python that the environment is made with
@@ -21,7 +21,7 @@ fail() {
     exit 1
 }
 
-# What .venv-oracle holds, written last, so that an interrupted installation is taken up again.
+# The content of .venv-oracle's stamp, written last, so that an interrupted installation is resumed.
 wanted() {
     printf 'python %s\n' "$("$venv/bin/python" -c 'import platform; print(platform.python_version())')"
     cat "$requirements"
@@ -29,9 +29,9 @@ wanted() {
 
 [ -f "$requirements" ] ||
     fail "$requirements is missing (seen from $PWD)." \
-        "Name the folder that has oracle/requirements.txt with PODIUM_SHARED=DIR."
+        "Set PODIUM_SHARED=DIR to the folder with oracle/requirements.txt."
 grep -qx "torch==$TORCH" "$requirements" ||
-    fail "$requirements does not ask for torch==$TORCH, which Podium is built with."
+    fail "$requirements does not require torch==$TORCH, which Podium is built with."
 
 if [ -x "$venv/bin/python" ] && wanted 2>/dev/null | cmp -s - "$stamp"; then
     exit 0
@@ -43,12 +43,12 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         fail "$python is not Python $PYTHON_MINIMUM or newer with the venv module." \
             "Debian, Ubuntu: apt-get install python3 python3-venv" \
             "or name another with PODIUM_PYTHON=/path/to/python3"
-    say "making $venv with $("$python" --version)"
+    say "creating $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
 fi
 say "installing the reference programs into $venv: 2.9 GB to download, 5.2 GB on disk"
 "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar on -r "$requirements" ||
-    fail "they could not be installed (pip's reason is above). Run this again once the cause is gone."
+    fail "the installation failed (see pip's error above). Fix the cause and run this again."
 "$venv/bin/python" -c 'import peft, transformers, trl' ||
-    fail "they were installed but cannot be imported (Python's reason is above)." "Remove $PWD/$venv and run this again."
+    fail "the installed packages cannot be imported (see Python's error above)." "Remove $PWD/$venv and run this again."
 wanted >"$stamp"

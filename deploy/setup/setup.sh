@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts libtorch where cargo finds it (.venv/libtorch) and fetches the crates. Safe to run again at any time: what is
-# there is left alone, and nothing is downloaded twice.
+# Installs libtorch for cargo (.venv/libtorch) and downloads the crates. Safe to run again at any time: existing files
+# are unchanged, and nothing is downloaded twice.
 #
 #   LIBTORCH=DIR      use this libtorch; nothing is installed
 #   PODIUM_CUDA=1|0   install torch with or without its CUDA libraries, instead of looking for an NVIDIA driver
@@ -24,7 +24,7 @@ fail() {
     exit 1
 }
 
-# The version of the libtorch in folder $1; nothing where there is none.
+# Prints the version of the libtorch in folder $1; nothing if there is none.
 torch_version() {
     if [ -f "$1/version.py" ]; then
         sed -n "s/^__version__ = '\([^']*\)'.*/\1/p" "$1/version.py"
@@ -33,19 +33,19 @@ torch_version() {
     fi
 }
 
-# Ends with an error unless folder $1, which $2 names, is a libtorch of the pinned version.
+# Fails unless folder $1, which $2 names, is a libtorch of the pinned version.
 require_torch() {
     local version
     version=$(torch_version "$1")
     if [ -z "$version" ] || [ ! -e "$1/lib/libtorch_cpu.so" ]; then
-        fail "$2 holds no libtorch: $1/lib/libtorch_cpu.so and $1/version.py are expected."
+        fail "$2 contains no libtorch: expected $1/lib/libtorch_cpu.so and $1/version.py."
     fi
     [ "${version%%+*}" = "$TORCH" ] ||
-        fail "$2 holds torch $version, Podium needs torch $TORCH." \
-            "Leave it (deactivate, unset LIBTORCH) and set-up installs its own, or install torch==$TORCH there."
+        fail "$2 contains torch $version: Podium requires torch $TORCH." \
+            "To install Podium's own, run deactivate and unset LIBTORCH, or install torch==$TORCH there."
 }
 
-# The torch folder of the Python environment $1; nothing where it has none.
+# Prints the torch folder of the Python environment $1; nothing if it has none.
 torch_of() {
     local folder
     for folder in "$1"/lib/python3*/site-packages/torch; do
@@ -74,7 +74,7 @@ require_tools() {
         "Fedora: dnf install gcc-c++"
 }
 
-# A Python that torch installs into.
+# Prints a Python for the installation of torch.
 find_python() {
     local minor=${PYTHON_MINIMUM#3.} candidate seen=""
     for candidate in "${PODIUM_PYTHON:-}" python3 python3.{14,13,12,11,10} python; do
@@ -106,7 +106,8 @@ wants_cuda() {
     esac
 }
 
-# torch in .venv, with or without CUDA. The stamp is written last, so an interrupted installation is taken up again.
+# Installs torch in .venv, with or without CUDA. The stamp is written last, so that an interrupted installation is
+# resumed.
 install_torch() {
     local flavour=$1 python
     case $(cat "$stamp" 2>/dev/null) in
@@ -115,7 +116,7 @@ install_torch() {
     esac
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         python=$(find_python)
-        say "making .venv with $("$python" --version)"
+        say "creating .venv with $("$python" --version)"
         "$python" -m venv --clear "$venv"
     fi
     local packages size
@@ -126,22 +127,22 @@ install_torch() {
         size="0.6 GB to download, 1.3 GB on disk"
         packages=(--no-deps "torch==$TORCH" "nvidia-cuda-runtime==$CUDA_RUNTIME" "nvidia-cuda-cupti==$CUDA_CUPTI")
     fi
-    say "installing torch $TORCH ($flavour) into .venv: $size unless it is there"
+    say "installing torch $TORCH ($flavour) into .venv: $size unless cached"
     "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar on "${packages[@]}" ||
-        fail "torch $TORCH could not be installed (pip's reason is above)." \
-            "Run this again once the cause is gone, or point LIBTORCH at a torch $TORCH that you have."
+        fail "the installation of torch $TORCH failed (see pip's error above)." \
+            "Fix the cause and run this again, or set LIBTORCH to an installed torch $TORCH."
     printf '%s %s\n' "$TORCH" "$flavour" >"$stamp"
 }
 
-# NCCL is looked up as libnccl.so, which its package does not ship. $1: a torch folder.
+# NCCL is loaded as libnccl.so, which its package does not contain. $1: a torch folder.
 link_nccl() {
     local folder=${1%/torch}/nvidia/nccl/lib
     if [ -e "$folder/libnccl.so.2" ] && [ ! -e "$folder/libnccl.so" ]; then
-        ln -s libnccl.so.2 "$folder/libnccl.so" || say "$folder/libnccl.so could not be made; NCCL will not be found"
+        ln -s libnccl.so.2 "$folder/libnccl.so" || say "$folder/libnccl.so could not be created; NCCL will not be found"
     fi
 }
 
-# Leaves a libtorch in .venv/libtorch, unless LIBTORCH names one.
+# Links a libtorch to .venv/libtorch, unless LIBTORCH is set.
 provide_torch() {
     if [ -n "${LIBTORCH:-}" ]; then
         require_torch "$LIBTORCH" "LIBTORCH ($LIBTORCH)"
@@ -167,7 +168,7 @@ provide_torch() {
     link_nccl "$(cd -P "$link" && pwd)"
 }
 
-# Every crate that building or testing needs, so that neither needs the network afterwards.
+# Downloads every crate for building and testing, which then require no network.
 fetch_crates() {
     local lock_stamp=$venv/.podium-crates
     mkdir -p "$venv"

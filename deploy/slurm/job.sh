@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The batch script of submit.sh and workers.sh, which give its arguments. Every process of the run is a job step of its own,
-# so that one that dies is started again alone.
+# The batch script of submit.sh and workers.sh, which pass its arguments. Every process of the run is a separate job
+# step, so that a dead process is restarted alone.
 #
-# Slurm sends SIGUSR1 some time before the time limit, to this script: learner ranks then finish their step and write a
-# checkpoint, workers and coordinator leave after them, and the job goes back into the queue. `scontrol requeue` and `scancel`
-# send SIGTERM to everything at once, to which all processes answer the same way, in any order. In either case the next start
+# Slurm sends SIGUSR1 to this script some time before the time limit: learner ranks then finish their step and write a
+# checkpoint, workers and coordinator shut down after them, and the job is requeued. `scontrol requeue` and `scancel`
+# send SIGTERM to all processes at once, which they handle the same way, in any order. In both cases the next start
 # continues with the step after the last one.
 set -euo pipefail
 
@@ -19,52 +19,52 @@ while [ $# -gt 0 ]; do
         --gpus-per-node) gpus=$2 ;;
         --cpus-per-process) cpus=$2 ;;
         *)
-            printf 'job.sh: %s is no argument\n' "$1" >&2
+            printf 'job.sh: unknown argument %s\n' "$1" >&2
             exit 2
             ;;
     esac
     shift 2
 done
 
-# Exit code of a process that was asked to leave before the run was over.
+# Exit code of a process that shut down before the end of the run.
 STOPPED=75
-# A process that dies so often within a minute is given up.
+# Maximum number of consecutive deaths within a minute.
 MOST_DEATHS=5
-# How long workers of a job of their own wait for the run to be prepared.
+# Timeout of a separate workers' job for the preparation of the run.
 PREPARED_WITHIN_SECONDS=1800
-# How long workers and ranks may take to leave once the coordinator has.
-FAREWELL_SECONDS=60
+# Time limit for the shutdown of workers and ranks after the coordinator's.
+SHUTDOWN_SECONDS=60
 
 say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"; }
 finished() { [ -e "$run_dir/finished.json" ]; }
 
-# What steps inherit of the job's own request: each says itself what it takes.
+# Steps do not inherit the job's own request: each sets its resources.
 unset SLURM_GPUS_PER_NODE SLURM_NTASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_NTASKS SLURM_NPROCS
 
 stopping="" hopeless=""
-# Ends the stages before GRPO, while they are made: they know no early warning.
+# Terminates the stages before GRPO, which do not handle SIGUSR1.
 prepare=""
 trap 'stopping=${stopping:-early}; [ -z "$prepare" ] || kill -TERM "$prepare" 2>/dev/null || true' USR1
 trap 'stopping=now' TERM
-# From `keep`: a step without which the run cannot go on was given up.
+# From `keep`: a required step failed permanently.
 trap 'hopeless=yes' USR2
 
-# Waits until process $1 has ended, signals or not, and returns its exit code.
+# Waits until process $1 has ended, despite signals, and returns its exit code.
 await() {
     local code
     while :; do
         code=0
         wait "$1" || code=$?
         if ! kill -0 "$1" 2>/dev/null; then
-            # A signal may have come just before the end: the second wait tells how the process ended.
+            # A signal may have arrived just before the end: the second wait returns the exit code.
             [ "$code" -le 128 ] || { code=0; wait "$1" 2>/dev/null || code=$?; }
             return "$code"
         fi
     done
 }
 
-# Runs step $1 on the job's node $2 (from 0), and again when it dies. $3: options of srun, separated by spaces. Then the command.
-# SIGUSR1 reaches the command. SIGTERM does so without this, from Slurm itself.
+# Runs step $1 on the job's node $2 (from 0), and restarts it when it dies. $3: options of srun, separated by spaces.
+# Then the command. SIGUSR1 is forwarded to the command. Slurm itself sends SIGTERM to it.
 keep() {
     local name=$1 node=$2 code deaths=0 began child=""
     local -a options
@@ -82,29 +82,29 @@ keep() {
         await "$child" || code=$?
         child=""
         if [ "$code" -eq 0 ] || [ "$code" -eq "$STOPPED" ] || [ -n "$stopping" ] || finished; then
-            say "$name left ($code)"
+            say "$name exited ($code)"
             return "$code"
         fi
         [ $((SECONDS - began)) -lt 60 ] || deaths=0
         deaths=$((deaths + 1))
         if [ "$deaths" -ge "$MOST_DEATHS" ]; then
-            say "$name died $deaths times in a row ($code) and is given up; its log is $run_dir/logs/$name.log"
+            say "$name died $deaths times in a row ($code) and is not restarted; its log is $run_dir/logs/$name.log"
             [[ $name == worker-* ]] || kill -USR2 $$
             return "$code"
         fi
-        say "$name died ($code) and is started again; its log is $run_dir/logs/$name.log"
+        say "$name died ($code) and is restarted; its log is $run_dir/logs/$name.log"
         sleep "$deaths" &
         await $! || true
     done
     return "$STOPPED"
 }
 
-# The node of the $1th process (from 0): with GPUs each node is filled in turn, without they are dealt out.
+# Prints the node of the $1th process (from 0): nodes with GPUs are filled in turn, others round robin.
 node_of() {
     if [ "$gpus" -gt 0 ]; then echo $(($1 / gpus)); else echo $(($1 % SLURM_JOB_NUM_NODES)); fi
 }
 
-# Waits for the processes $2…, at most $1 seconds, and says whether they have ended.
+# Waits for the processes $2…, at most $1 seconds; succeeds if they have ended.
 gone_within() {
     local until=$((SECONDS + $1)) process
     shift
@@ -116,7 +116,7 @@ gone_within() {
     done
 }
 
-# Passes the early warning on to the processes and waits until they have left. Slurm ends what does not.
+# Forwards SIGUSR1 to the processes and waits until they have shut down. Slurm kills the rest.
 stop() {
     [ $# -gt 0 ] || return 0
     kill -USR1 "$@" 2>/dev/null || true
@@ -137,15 +137,15 @@ mkdir -p "$run_dir/logs"
 
 if [ "$ranks" -gt 0 ]; then
     say "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}: nodes $SLURM_JOB_NODELIST"
-    # Stages before GRPO that the run file names are part of it, and may need GPUs.
+    # Stages before GRPO in the run file belong to the preparation and may require GPUs.
     # shellcheck disable=SC2086 # several options
     srun $whole_node --nodes=1 --ntasks=1 --mem=0 --job-name=prepare --input=none \
         "$bin_dir/podium" train "$run_file" --out "$run_dir" --prepare-only &
     prepare=$! code=0
     await "$prepare" || code=$?
     if [ "$stopping" = early ] && [ "$code" -ne 0 ]; then
-        say "the time is nearly up in the stages before GRPO: the job goes back into the queue, and the stage begins anew"
-        scontrol requeue "$SLURM_JOB_ID" || say "it could not be requeued: submit.sh with the same --run-dir continues it"
+        say "the time limit is near in the stages before GRPO: the job is requeued, and the stage restarts"
+        scontrol requeue "$SLURM_JOB_ID" || say "the job could not be requeued: to continue, run submit.sh with the same --run-dir"
         exit "$STOPPED"
     fi
     [ "$code" -eq 0 ] || exit "$code"
@@ -162,7 +162,7 @@ else
     while [ ! -e "$run_dir/run.toml" ]; do
         [ -z "$stopping" ] || exit 0
         if [ "$SECONDS" -ge "$until" ]; then
-            say "$run_dir/run.toml did not appear within $PREPARED_WITHIN_SECONDS s: is the run's own job running?"
+            say "$run_dir/run.toml did not appear within $PREPARED_WITHIN_SECONDS s: check that the run's main job is running"
             exit 1
         fi
         sleep 1
@@ -185,7 +185,7 @@ for ((worker = 1; worker <= workers; worker++)); do
     process=$((process + 1))
 done
 
-# Whether there is nothing left to wait for: the coordinator has left or, where there is none, every worker has.
+# Succeeds if there is nothing left to wait for: the coordinator has exited or, without one, every worker has.
 over() {
     [ -z "$hopeless" ] || return 0
     local one
@@ -199,12 +199,12 @@ while [ -z "$stopping" ] && ! over; do
 done
 
 if [ -z "$stopping" ] && finished; then
-    # They hear of the end from the coordinator.
-    gone_within "$FAREWELL_SECONDS" "${learners[@]}" "${samplers[@]}" $coordinator || true
+    # The coordinator notifies them of the end.
+    gone_within "$SHUTDOWN_SECONDS" "${learners[@]}" "${samplers[@]}" $coordinator || true
 fi
 stop "${learners[@]}"
 stop "${samplers[@]}"
-# shellcheck disable=SC2086 # it may be none
+# shellcheck disable=SC2086 # it may be empty
 stop $coordinator
 [ "$ranks" -gt 0 ] || exit 0
 if finished; then
@@ -213,12 +213,12 @@ if finished; then
 fi
 case $stopping in
     early)
-        say "the time is nearly up: the run is checkpointed and goes back into the queue"
-        scontrol requeue "$SLURM_JOB_ID" || say "it could not be requeued: submit.sh with the same --run-dir continues it"
+        say "the time limit is near: the run is checkpointed and requeued"
+        scontrol requeue "$SLURM_JOB_ID" || say "the job could not be requeued: to continue, run submit.sh with the same --run-dir"
         ;;
-    now) say "stopped: submit.sh with the same --run-dir, or a requeue, continues the run" ;;
+    now) say "stopped: to continue the run, run submit.sh with the same --run-dir, or requeue the job" ;;
     *)
-        say "the run cannot go on; the logs are in $run_dir/logs"
+        say "the run cannot continue; see the logs in $run_dir/logs"
         exit 1
         ;;
 esac

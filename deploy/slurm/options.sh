@@ -1,19 +1,19 @@
-# What submit.sh and workers.sh share: messages, checks of what was typed, resources. Sourced, not run.
+# Shared parts of submit.sh and workers.sh: messages, checks of options, resources. Sourced, not run.
 # shellcheck shell=bash
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 fail() {
-    say "$1; --help says more"
+    say "$1; see --help"
     exit 2
 }
 
-# The comment at the top of the script that was started.
+# Prints the comment at the top of the calling script.
 usage() {
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p;}' "$0"
     exit 0
 }
 
-# Ends with an error unless $2, given for option $1, is a whole number of at least $3.
+# Fails unless $2, the value of option $1, is a whole number of at least $3.
 require_number() {
     [ -n "$2" ] || fail "$1 is missing"
     if ! [[ $2 =~ ^[0-9]+$ ]] || [ "$2" -lt "$3" ]; then
@@ -25,20 +25,20 @@ require_programs() {
     local folder=$1 program
     shift
     for program in "$@"; do
-        [ -x "$folder/$program" ] || fail "$folder/$program is missing: \`make build\` builds it, --bin-dir names another folder"
+        [ -x "$folder/$program" ] || fail "$folder/$program is missing: run \`make build\`, or name another folder with --bin-dir"
     done
 }
 
 require_command() {
-    command -v "$1" >/dev/null || fail "$1 is missing: this has to run where jobs of the cluster are submitted"
+    command -v "$1" >/dev/null || fail "$1 is missing: run this script on a submit host of the cluster"
 }
 
 absolute() { realpath -m -- "$1"; }
 
-# Adds the resources of $3 processes of $4 cores on $1 nodes of $2 GPUs to the options of sbatch. One task a node more is for
-# the coordinator, which computes little.
+# Adds the resources of $3 processes of $4 cores on $1 nodes of $2 GPUs to the options of sbatch. One more task per
+# node is for the coordinator, which needs little CPU.
 resources() {
-    # With GPUs nodes are filled in turn, so that the first has the most.
+    # Nodes with GPUs are filled in turn, so that the first has the most processes.
     local most=$((($3 + $1 - 1) / $1))
     [ "$2" -eq 0 ] || most=$(($3 < $2 ? $3 : $2))
     options+=(--nodes="$1" --ntasks-per-node=$((most + 1)) --cpus-per-task="$4")

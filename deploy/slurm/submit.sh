@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Submits a run as one Slurm job: coordinator, learner ranks and rollout workers are job steps of it.
+# Submits a run as one Slurm job with coordinator, learner ranks and rollout workers as job steps.
 #
 #   submit.sh --run-file F --nodes N --gpus-per-node G --workers W --ranks R [--run-dir D] [--time T]
 #             [--cpus-per-process C] [--warn-seconds S] [--bin-dir B] [-- options of sbatch]
 #
 #   --run-file F          the run file
 #   --nodes N             nodes of the job
-#   --gpus-per-node G     GPUs of each node; 0 for a run on CPUs. Ranks and workers get one each
+#   --gpus-per-node G     GPUs of each node; 0 for a run on CPUs. Each rank and worker uses one
 #   --workers W           rollout workers in this job; workers.sh adds more at any time
 #   --ranks R             learner ranks
-#   --run-dir D           the run's folder, seen by all nodes under this path; default runs/NAME, NAME as F's
-#   --time T              time limit, as sbatch takes it. Before it the run is checkpointed and the job requeued
+#   --run-dir D           the run folder, visible to all nodes under this path; default: runs/NAME, NAME from F
+#   --time T              time limit in sbatch's format. Before it the run is checkpointed and the job requeued
 #   --cpus-per-process C  cores of each rank and worker, default 1
-#   --warn-seconds S      how long before the time limit processes are told to stop, default 180; a step has to fit into it
+#   --warn-seconds S      time of the shutdown before the time limit, default 180; must exceed the time of a step
 #   --bin-dir B           folder of podium and the services, default target/release of this repository
 #
 # The same command with the same --run-dir continues a run. Prints the job's id.
@@ -48,12 +48,12 @@ while [ $# -gt 0 ]; do
             break
             ;;
         -h | --help) usage ;;
-        *) fail "$1 is no option of this script; options of sbatch come after --" ;;
+        *) fail "unknown option $1; put options of sbatch after --" ;;
     esac
 done
 
 [ -n "$run_file" ] || fail "--run-file is missing"
-[ -f "$run_file" ] || fail "--run-file is $run_file, which is no file"
+[ -f "$run_file" ] || fail "--run-file is $run_file: expected an existing file"
 require_number --nodes "$nodes" 1
 require_number --gpus-per-node "$gpus" 0
 require_number --workers "$workers" 0
@@ -61,7 +61,7 @@ require_number --ranks "$ranks" 1
 require_number --cpus-per-process "$cpus" 1
 require_number --warn-seconds "$warn" 1
 [ "$gpus" -eq 0 ] || [ $((ranks + workers)) -le $((nodes * gpus)) ] ||
-    fail "$ranks ranks and $workers workers need a GPU each: $nodes nodes of $gpus GPUs have $((nodes * gpus))"
+    fail "$ranks ranks and $workers workers require a GPU each: $nodes nodes of $gpus GPUs have $((nodes * gpus))"
 require_programs "$bin_dir" podium podium-coordinator podium-learner podium-rollout-worker
 require_command sbatch
 "$bin_dir/podium" check-config "$run_file" >&2

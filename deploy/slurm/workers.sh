@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Submits more rollout workers of a run as a Slurm job of its own. It can be submitted and cancelled (scancel) at any time,
-# as often as one likes: that changes how fast the run is, and in synchronous mode nothing else.
+# Submits additional rollout workers of a run as a separate Slurm job, which can be submitted and cancelled (scancel)
+# at any time and any number of times. The number of workers changes the speed of the run and, in synchronous mode,
+# nothing else.
 #
 #   workers.sh --run-dir D --workers W [--nodes N] [--gpus-per-node G] [--time T] [--cpus-per-process C] [--bin-dir B]
 #              [-- options of sbatch]
 #
-#   --run-dir D           the run's folder, seen by all nodes under this path
+#   --run-dir D           the run folder, visible to all nodes under this path
 #   --workers W           rollout workers in this job
 #   --nodes N             nodes of the job, default 1
-#   --gpus-per-node G     GPUs of each node, default 0; workers get one each
-#   --time T              time limit, as sbatch takes it
+#   --gpus-per-node G     GPUs of each node, default 0; each worker uses one
+#   --time T              time limit in sbatch's format
 #   --cpus-per-process C  cores of each worker, default 1
 #   --bin-dir B           folder of the services, default target/release of this repository
 #
@@ -42,18 +43,18 @@ while [ $# -gt 0 ]; do
             break
             ;;
         -h | --help) usage ;;
-        *) fail "$1 is no option of this script; options of sbatch come after --" ;;
+        *) fail "unknown option $1; put options of sbatch after --" ;;
     esac
 done
 
 [ -n "$run_dir" ] || fail "--run-dir is missing"
-[ -d "$run_dir" ] || fail "--run-dir is $run_dir, which is no folder: submit.sh makes it"
+[ -d "$run_dir" ] || fail "--run-dir is $run_dir: expected an existing folder; submit.sh creates it"
 require_number --workers "$workers" 1
 require_number --nodes "$nodes" 1
 require_number --gpus-per-node "$gpus" 0
 require_number --cpus-per-process "$cpus" 1
 [ "$gpus" -eq 0 ] || [ "$workers" -le $((nodes * gpus)) ] ||
-    fail "$workers workers need a GPU each: $nodes nodes of $gpus GPUs have $((nodes * gpus))"
+    fail "$workers workers require a GPU each: $nodes nodes of $gpus GPUs have $((nodes * gpus))"
 require_programs "$bin_dir" podium-rollout-worker
 require_command sbatch
 

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Starts, stops and shows the processes of a run on plain hosts, over ssh. Hosts need no folder in common.
+# Starts, stops and shows the processes of a run on bare-metal hosts, over ssh. Hosts need no shared folder.
 #
 #   launch.sh COMMAND --hosts FILE --run-dir D [--run-file F] [--bin-dir B] [--env NAME=VALUE]… [--dry-run]
 #
-#   start     makes the run's folder ready on the coordinator's host, copies its run file to the others, and starts what does
-#             not run yet. The same command continues a run, and starts again what died
-#   stop      learner ranks (they finish their step and write a checkpoint), then workers, then the coordinator
-#   status    what runs where, and how far the run is
-#   logs      the last lines of every log
+#   start     prepares the run folder on the coordinator's host, copies its run file to the others, and starts the
+#             processes that do not run. To continue a run or restart dead processes, run the same command again
+#   stop      stops learner ranks (which finish their step and write a checkpoint), then workers, then the coordinator
+#   status    prints the state of every process and the progress of the run
+#   logs      prints the last lines of every log
 #
-#   --hosts FILE       who does what where; hosts.example explains it
-#   --run-dir D        the run's folder on every host: an absolute path
+#   --hosts FILE       roles and hosts of the processes; see hosts.example
+#   --run-dir D        the run folder on every host: an absolute path
 #   --run-file F       the run file on the coordinator's host (for start)
 #   --bin-dir B        folder of podium and the services on every host; default /opt/podium/bin
-#   --env NAME=VALUE   in the environment of every process, such as NCCL_SOCKET_IFNAME=eth1; can be repeated
-#   --dry-run          show the commands that would run, and run none
+#   --env NAME=VALUE   environment of every process, for example NCCL_SOCKET_IFNAME=eth1; can be repeated
+#   --dry-run          print the commands without running them
 #
-# PODIUM_SSH is used in the place of `ssh -o BatchMode=yes`: HOST and one command for a POSIX shell follow it.
+# PODIUM_SSH replaces `ssh -o BatchMode=yes`: it is followed by HOST and one command for a POSIX shell.
 set -euo pipefail
-# Nothing that is read here names files.
+# No input is expanded as a file name pattern.
 set -f
 
 say() { printf 'launch.sh: %s\n' "$*" >&2; }
@@ -55,21 +55,21 @@ while [ $# -gt 0 ]; do
             sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p;}' "$0"
             exit 0
             ;;
-        *) fail "$1 is neither a command nor an option; --help says more" ;;
+        *) fail "$1 is neither a command nor an option; see --help" ;;
     esac
 done
-[ -n "$command" ] || fail "a command is missing: start, stop, status or logs"
-[ -f "$hosts" ] || fail "--hosts is ${hosts:-missing}: expected a file; hosts.example explains it"
+[ -n "$command" ] || fail "a command is missing: expected start, stop, status or logs"
+[ -f "$hosts" ] || fail "--hosts is ${hosts:-missing}: expected a file; see hosts.example"
 [[ $run_dir == /* ]] || fail "--run-dir is ${run_dir:-missing}: expected an absolute path"
 for setting in ${environment[@]+"${environment[@]}"}; do
     [[ $setting =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || fail "--env is $setting: expected NAME=VALUE"
 done
 read -ra ssh <<<"${PODIUM_SSH:-ssh -o BatchMode=yes}"
 
-# One entry a process, in the order of the file.
+# One entry per process, in the order of the file.
 names=() roles=() places=() devices=() coordinator="" port="" metrics=0 ranks=0 workers=0
 
-# Adds a process of role $1 on host $2 that computes on $3.
+# Adds a process of role $1 on host $2 with device $3.
 add() {
     roles+=("$1") places+=("$2") devices+=("$3")
     case $1 in
@@ -92,7 +92,7 @@ read_hosts() {
         read -r role host settings <<<"${line%%#*}" || true
         [ -n "$role" ] || continue
         [[ $host =~ ^[A-Za-z0-9_][A-Za-z0-9_.:@%-]*$ ]] ||
-            fail "$hosts, line $number: ${host:-nothing} is no host: expected a name, an alias or user@host"
+            fail "$hosts, line $number: the host is ${host:-missing}: expected a name, an alias or user@host"
         count=1 device=auto
         for setting in $settings; do
             case $role:$setting in
@@ -100,7 +100,7 @@ read_hosts() {
                 coordinator:metrics=*) metrics=${setting#*=} ;;
                 learner:device=* | worker:device=*) device=${setting#*=} ;;
                 worker:count=*) count=${setting#*=} ;;
-                *) fail "$hosts, line $number: $setting is no setting of a $role" ;;
+                *) fail "$hosts, line $number: unknown setting $setting of a $role" ;;
             esac
         done
         [[ $count =~ ^[1-9][0-9]*$ ]] || fail "$hosts, line $number: count is $count: expected a whole number, at least 1"
@@ -110,11 +110,11 @@ read_hosts() {
                 coordinator=$host
                 ;;
             learner | worker) ;;
-            *) fail "$hosts, line $number: $role is no role: expected coordinator, learner or worker" ;;
+            *) fail "$hosts, line $number: the role is $role: expected coordinator, learner or worker" ;;
         esac
         for ((i = 0; i < count; i++)); do add "$role" "$host" "$device"; done
     done <"$hosts"
-    [ -n "$coordinator" ] || fail "$hosts names no coordinator"
+    [ -n "$coordinator" ] || fail "$hosts: the coordinator is missing"
     if ! [[ $port =~ ^[0-9]+$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
         fail "$hosts: the coordinator's port is ${port:-missing}: expected port=1 to port=65535"
     fi
@@ -123,14 +123,14 @@ read_hosts() {
     fi
 }
 
-# The words as one command of a POSIX shell.
+# Quotes the words as one command of a POSIX shell.
 quoted() {
     local word text=""
     for word in "$@"; do text+=" '${word//\'/\'\\\'\'}'"; done
     printf '%s' "${text# }"
 }
 
-# Runs the shell command $2 on host $1; standard input goes along.
+# Runs the shell command $2 on host $1, with this script's standard input.
 on() {
     if [ -n "$dry_run" ]; then
         printf '%s$ %s\n' "$1" "$2"
@@ -139,10 +139,10 @@ on() {
     fi
 }
 
-# The part of a host's name that others reach it by: without a user.
+# Prints the address of a host for other hosts: the name without a user.
 reached_by() { printf '%s' "${1##*@}"; }
 
-# What process $1 (its index) runs.
+# Prints the command of process $1 (its index).
 program() {
     local host
     host=$(reached_by "${places[$1]}")
@@ -164,7 +164,7 @@ program() {
     esac
 }
 
-# Shell that succeeds where the process whose file is $1 runs: its number may be another's by now.
+# Prints shell code that succeeds if the process of file $1 runs: its id may belong to another process by now.
 runs() {
     printf '%s' "pid=\$(cat $(quoted "$1") 2>/dev/null) && grep -qaF -- $(quoted "$run_dir/run.toml") \"/proc/\$pid/cmdline\" 2>/dev/null"
 }
@@ -173,13 +173,13 @@ start_process() {
     local name=${names[$1]} pid_file log
     pid_file=$run_dir/pids/$name log=$(quoted "$run_dir/logs/$name.log")
     local line
-    line="if $(runs "$pid_file"); then echo $name runs already; else"
+    line="if $(runs "$pid_file"); then echo $name already runs; else"
     line+=" env$([ ${#environment[@]} -eq 0 ] || printf ' %s' "$(quoted "${environment[@]}")")"
-    line+=" setsid nohup $(program "$1") </dev/null >>$log 2>&1 & echo \$! >$(quoted "$pid_file"); echo $name is started; fi"
+    line+=" setsid nohup $(program "$1") </dev/null >>$log 2>&1 & echo \$! >$(quoted "$pid_file"); echo started $name; fi"
     on "${places[$1]}" "$line"
 }
 
-# Asks processes of role $1 to leave and waits for them.
+# Sends SIGTERM to the processes of role $1 and waits for them.
 stop_role() {
     local i pid_file
     for i in "${!names[@]}"; do
@@ -191,11 +191,11 @@ stop_role() {
         [ "${roles[$i]}" = "$1" ] || continue
         pid_file=$run_dir/pids/${names[$i]}
         on "${places[$i]}" "n=0; while $(runs "$pid_file") && [ \$n -lt 3000 ]; do sleep 0.2; n=\$((n + 1)); done;
-if $(runs "$pid_file"); then echo ${names[$i]} does not leave; exit 1; else echo ${names[$i]} has left; fi"
+if $(runs "$pid_file"); then echo ${names[$i]} did not stop; exit 1; else echo ${names[$i]} stopped; fi"
     done
 }
 
-# Every host once.
+# Prints every host once.
 each_host() { printf '%s\n' "${places[@]}" | sort -u; }
 
 start() {
@@ -203,7 +203,7 @@ start() {
     local folders host i text="the run file"
     folders=$(quoted mkdir -p "$run_dir/logs" "$run_dir/pids")
     on "$coordinator" "$(quoted "$bin_dir/podium" check-config "$run_file")"
-    # A folder in which the run goes on is in use, and ready.
+    # The folder of a running run is in use, and ready.
     on "$coordinator" "$folders && if ! { $(runs "$run_dir/pids/coordinator"); }; then $(quoted "$bin_dir/podium" train \
         "$run_file" --out "$run_dir" --prepare-only); fi"
     [ -n "$dry_run" ] || text=$(on "$coordinator" "$(quoted cat "$run_dir/run.toml")")
@@ -220,10 +220,10 @@ start() {
 }
 
 status() {
-    local i pid_file who
+    local i pid_file name
     for i in "${!names[@]}"; do
-        pid_file=$run_dir/pids/${names[$i]} who="${names[$i]} on ${places[$i]}"
-        on "${places[$i]}" "if $(runs "$pid_file"); then echo $who runs as \$pid; else echo $who does not run; fi"
+        pid_file=$run_dir/pids/${names[$i]} name="${names[$i]} on ${places[$i]}"
+        on "${places[$i]}" "if $(runs "$pid_file"); then echo $name runs with pid \$pid; else echo $name does not run; fi"
     done
     on "$coordinator" "$(quoted "$bin_dir/podium" status --out "$run_dir")"
 }

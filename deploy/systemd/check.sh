@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lets systemd check the units, where it is installed; the programs that they start need not be.
+# Verifies the units with systemd; the programs that they start need not be installed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -9,7 +9,7 @@ trap 'rm -rf "$units"' EXIT
 for unit in "$here"/*.service; do
     sed 's#/opt/podium/bin/[a-z-]*#/bin/true#' "$unit" >"$units/$(basename "$unit")"
 done
-# It says what is wrong and may still succeed.
+# It may succeed despite warnings.
 said=$(systemd-analyze verify "$units"/*.service 2>&1) || { echo "$said" >&2; exit 1; }
 [ -z "$said" ] || { echo "$said" >&2; exit 1; }
-echo "$(find "$units" -name '*.service' | wc -l) units are fine"
+echo "$(find "$units" -name '*.service' | wc -l) units are valid"

@@ -1,4 +1,4 @@
-//! `adapter_config.json`: what is accepted is read back as written, and fits a model or is refused.
+//! `adapter_config.json`: an accepted file is read back as written, and fits a model or is refused.
 #![no_main]
 
 use std::path::Path;
@@ -14,12 +14,12 @@ const MODEL: &str = r#"{
 }"#;
 
 static CONFIG: LazyLock<Config> =
-    LazyLock::new(|| Config::parse(MODEL, Path::new("config.json")).expect("the model above is one"));
+    LazyLock::new(|| Config::parse(MODEL, Path::new("config.json")).expect("the model above is valid"));
 
 fuzz_target!(|text: &str| {
     let path = Path::new("adapter_config.json");
     let Ok(adapter) = AdapterConfig::parse(text, path) else { return };
-    let again = AdapterConfig::parse(&adapter.to_json(), path).expect("what was written is read");
+    let again = AdapterConfig::parse(&adapter.to_json(), path).expect("a written file is valid");
     assert_eq!(again, adapter);
     assert!(adapter.scale() > 0.0);
     if let Ok(list) = parameters(&CONFIG, &adapter) {

@@ -1,6 +1,7 @@
-//! Completions: any text is read, graded and credited by the rules of docs/guides/rewards.md, however long it is.
+//! Completions: any text of any length is parsed, graded and credited by the rules of docs/guides/rewards.md.
 //!
-//! Of the first byte, three bits say how answers should look, and the others how often the text is repeated.
+//! Three bits of the first byte select the expected format of answers, the others the number of repetitions of the
+//! text.
 #![no_main]
 
 use std::path::Path;
@@ -12,10 +13,10 @@ use podium_recsys::reward::{Extremes, ItemCredit, Name, Term};
 use podium_recsys::synthetic::{self, World};
 use podium_recsys::task::{Case, Task};
 
-/// As long as a completion can be.
+/// Maximum length of a completion.
 const LONGEST: usize = 100_000;
 
-/// Tasks by layout, by whether thinking is required, and by what items earn.
+/// Tasks by layout, by required reasoning, and by the rewards of items.
 static TASKS: LazyLock<Vec<(Task, Case, Extremes)>> = LazyLock::new(|| (0..8).map(task).collect());
 
 fn task(kind: u8) -> (Task, Case, Extremes) {
@@ -32,8 +33,8 @@ fn task(kind: u8) -> (Task, Case, Extremes) {
             Term { weight: 0.1, ..Term::new(Name::FormIfImproved) },
         ]);
     }
-    let dataset = synthetic::generate(&world).expect("the world is a possible one");
-    let task = Task::new(dataset, &options, 1, Path::new("")).expect("the options fit together");
+    let dataset = synthetic::generate(&world).expect("the world is valid");
+    let task = Task::new(dataset, &options, 1, Path::new("")).expect("the options are consistent");
     let case = task.training_case(0, 0).expect("there is a user");
     let extremes = task.rewards().extremes();
     (task, case, extremes)
@@ -70,7 +71,7 @@ fn check(task: &Task, case: &Case, extremes: &Extremes, text: &str, parsed: &Par
         assert!(parsed.ranking.iter().all(|listed| listed.standing == Standing::Candidate));
         assert!(total >= extremes.worst_well_formed.1 - 1e-9);
         if task.answer().layout == Layout::Ids {
-            // The answer is its items and white space.
+            // The answer consists of its items and white space.
             let answer = text.rsplit("</think>").next().unwrap_or_default();
             let items: String = parsed.ranking.iter().map(|listed| listed.item.to_string()).collect();
             assert_eq!(answer.split_whitespace().collect::<String>(), items);

@@ -1,4 +1,4 @@
-//! `config.json`: what is accepted has a list of parameters whose sizes can be computed, and is read back as written.
+//! `config.json`: an accepted file has a list of parameters with computable sizes, and is read back as written.
 #![no_main]
 
 use std::path::Path;
@@ -15,6 +15,6 @@ fuzz_target!(|text: &str| {
     });
     sizes.into_iter().try_fold(0_i64, i64::checked_add).expect("bytes of all parameters");
     let written = config.to_json("float32");
-    let again = Config::parse(&written, path).expect("what was written is read");
+    let again = Config::parse(&written, path).expect("a written file is valid");
     assert_eq!(again.to_json("float32"), written);
 });

@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What is believed lies in the file, and no two tensors share a byte.
+/// Accepted tensors are inside the file, and no two share a byte.
 fn check(file: &[u8]) {
     let Ok(entries) = header::parse(file) else { return };
     let mut places: Vec<_> = entries.values().map(|entry| entry.range).collect();

@@ -1,4 +1,4 @@
-//! The files of a tokenizer, one after another with a zero byte between them; an empty one is not there.
+//! The files of a tokenizer, separated by zero bytes; an empty part is a missing file.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ const FILES: [&str; 6] = [
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for the files"));
 
-/// Leaves panics in libraries to the crate, which turns them into errors; all others end the run.
+/// Leaves panics in libraries to the crate, which converts them to errors; all others abort.
 static PANICS: LazyLock<()> = LazyLock::new(|| {
     let end = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
