@@ -1,11 +1,11 @@
-//! Trains the embedded policy in several ways for the same number of steps, and prints how well each ranks afterwards:
-//! the table of docs/design/comparison.md.
+//! Trains the embedded policy with several methods for the same number of steps, and prints the ranking metrics of
+//! each: the table of docs/design/comparison.md.
 //!
 //! ```text
 //! cargo run --release -p podium-tests --example comparison -- --steps 120 --seeds 0,1,2 [--out DIR] [VARIANT …]
 //! ```
 //!
-//! The runs stay in the output folder, and a run that is complete is not done again.
+//! The runs stay in the output folder, and complete runs are not repeated.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use anyhow::{Context, Result, bail, ensure};
 use podium_tests::{path_text, rows};
 use serde_json::Value;
 
-/// A way to train: its name, and the keys that differ from the demo's.
+/// A training method: its name, and the keys that differ from the demo's.
 type Variant = (&'static str, &'static [&'static str]);
 
-/// The released code's reward, which the check of rewards refuses.
+/// The reward of the released code, which the reward check refuses.
 const PAPER: &str = "reward.terms=[{name=\"paper\"}]";
 const UNCHECKED: &str = "reward.check=warn";
 const NDCG: &str = "reward.terms=[{name=\"form\",weight=0.1},{name=\"ndcg\",k=3,weight=1.0}]";
@@ -68,7 +68,7 @@ struct Figure {
 fn main() -> Result<()> {
     let request = request(std::env::args().skip(1))?;
     let mut lines = vec![
-        "| way | NDCG@3 | HR@1 | HR@3 | in form | NDCG@3 by seed |".to_owned(),
+        "| method | NDCG@3 | HR@1 | HR@3 | well-formed | NDCG@3 by seed |".to_owned(),
         "|---|---|---|---|---|---|".to_owned(),
     ];
     for &number in &request.chosen {
@@ -101,10 +101,10 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request> {
             "--out" => request.out = value()?.into(),
             number => {
                 let number: usize =
-                    number.parse().with_context(|| format!("{number} is no variant's number"))?;
+                    number.parse().with_context(|| format!("invalid variant number {number}"))?;
                 ensure!(
                     number < VARIANTS.len(),
-                    "there is no variant {number}: expected 0 to {}",
+                    "unknown variant {number}: expected 0 to {}",
                     VARIANTS.len() - 1
                 );
                 request.chosen.push(number);
@@ -117,7 +117,7 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request> {
     Ok(request)
 }
 
-/// The evaluation of the last version of a run, which is trained unless it is there.
+/// Returns the evaluation of the last version of a run, which is trained unless it exists.
 fn train(folder: &Path, keys: &[&str], seed: u64, steps: u64) -> Result<Value> {
     if let Some(end) = last_evaluation(folder, steps) {
         return Ok(end);
@@ -181,8 +181,8 @@ fn figure(end: &Value, metric: &str) -> Result<Figure> {
     Ok(Figure { mean: number("mean")?, half: (number("high")? - number("low")?) / 2.0 })
 }
 
-/// The mean over seeds. Every seed is evaluated on the same users, so that its interval is not narrower than theirs;
-/// what seeds differ by is added to it (1.96 standard errors of their mean).
+/// Returns the mean over seeds. All seeds are evaluated on the same users, so that the interval is not narrower than
+/// theirs; the variance between seeds is added (1.96 standard errors of their mean).
 fn average(figures: &[Figure]) -> Figure {
     let count = figures.len() as f64;
     let mean = figures.iter().map(|figure| figure.mean).sum::<f64>() / count;

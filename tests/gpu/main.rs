@@ -1,4 +1,4 @@
-//! What needs a GPU (`make gpu`). Without one these tests fail: they are asked for by name.
+//! Tests that require a GPU (`make gpu`). Without one they fail, since they are requested explicitly.
 
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Process, Run, Weights, rows};
@@ -6,8 +6,8 @@ use podium_tests::{Process, Run, Weights, rows};
 const SETTINGS: [&str; 4] =
     ["run.steps=3", "run.seed=2", "rollout.prompts_per_step=16", "evaluation.users=32"];
 
-/// A run whose learner computes on `device`; its worker samples on the CPU, so that all runs train on the same groups at
-/// first.
+/// Runs a training whose learner computes on `device`; its worker samples on the CPU, so that all runs start with the
+/// same groups.
 fn train(device: &str, settings: &[&str]) -> Result<Run> {
     let run = Run::embedded(&[&SETTINGS[..], settings].concat())?;
     let mut coordinator = run.coordinator("coordinator")?;
@@ -35,17 +35,14 @@ fn a_gpu_trains_like_a_cpu() -> Result<()> {
         );
     }
     let distance = Weights::read(&gpu.out(), 1)?.distance(&Weights::read(&cpu.out(), 1)?)?;
-    ensure!(distance <= 1e-4, "after a step the weights differ by {distance:e} of their norm");
+    ensure!(distance <= 1e-4, "after one step the weights differ by {distance:e} of their norm");
     Ok(())
 }
 
 #[test]
 fn nccl_with_one_rank_changes_nothing() -> Result<()> {
     let (with, without) = (train("cuda", &["network.collective='nccl'"])?, train("cuda", &[])?);
-    ensure!(
-        with.weights_hash(3)? == without.weights_hash(3)?,
-        "a sum over one rank is not the number itself"
-    );
+    ensure!(with.weights_hash(3)? == without.weights_hash(3)?, "a sum over one rank changes the number");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Hosts that share this machine: network namespaces with an address each, on one bridge.
+//! Simulated hosts on this machine: network namespaces with one address each, on one bridge.
 
 use std::process::Command;
 use std::thread;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use podium_tests::Process;
 
-/// Namespaces that go when it is dropped, with all their interfaces.
+/// Network namespaces, deleted on drop with all their interfaces.
 pub(crate) struct Hosts {
     prefix: String,
     count: u8,
@@ -15,7 +15,7 @@ pub(crate) struct Hosts {
 
 fn ip(arguments: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(arguments).output().context(
-        "cannot run ip: these tests need iproute2 (Debian, Ubuntu: apt-get install iproute2) and root",
+        "cannot run ip: these tests require iproute2 (Debian, Ubuntu: apt-get install iproute2) and root",
     )?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), said.trim());
@@ -23,8 +23,8 @@ fn ip(arguments: &[&str]) -> Result<()> {
 }
 
 impl Hosts {
-    /// `count` hosts on a switch that is a namespace as well: nothing is seen from outside. `name` tells tests apart that run
-    /// at the same time.
+    /// Creates `count` hosts on a switch that is a namespace as well, so that they are isolated. `name` distinguishes
+    /// concurrent tests.
     pub(crate) fn new(name: &str, count: u8) -> Result<Self> {
         let hosts = Self { prefix: format!("podium-{name}-{}", std::process::id()), count };
         let switch = hosts.switch();
@@ -53,7 +53,7 @@ impl Hosts {
         format!("{}-{host}", self.prefix)
     }
 
-    /// The host's address; the same in every test, since no two see each other.
+    /// The host's address; the same in every test, since tests are isolated from each other.
     pub(crate) fn address(host: u8) -> String {
         format!("10.77.0.{}", host + 1)
     }
@@ -66,16 +66,16 @@ impl Hosts {
         command
     }
 
-    /// Cuts a host's link, or joins it again.
+    /// Disconnects a host's link, or connects it again.
     pub(crate) fn link(&self, host: u8, up: bool) -> Result<()> {
         let state = if up { "up" } else { "down" };
         ip(&["-n", &self.switch(), "link", "set", &format!("port{host}"), state])
     }
 
-    /// Does something as a process of a host would: connections that `work` makes leave from there.
+    /// Runs `work` in a host's network: its connections start there.
     pub(crate) fn on<T: Send>(&self, host: u8, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = format!("/run/netns/{}", self.namespace(host));
-        // A namespace is a thread's: this one enters it and ends.
+        // A namespace belongs to a thread: this one enters it and ends.
         let enter_and_work = || {
             let namespace = std::fs::File::open(&path).with_context(|| path.clone())?;
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
@@ -89,7 +89,7 @@ impl Drop for Hosts {
     fn drop(&mut self) {
         let hosts = (0..self.count).map(|host| self.namespace(host));
         for namespace in hosts.chain([self.switch()]) {
-            // One that was not made yet is not there to go.
+            // A namespace that was not created yet cannot be deleted.
             let _ = ip(&["netns", "del", &namespace]);
         }
     }

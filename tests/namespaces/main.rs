@@ -1,5 +1,6 @@
-//! A run over hosts with own addresses (`make namespaces`; needs root): network namespaces on one bridge, a coordinator,
-//! two learner ranks and three workers. Without root these tests fail: they are asked for by name.
+//! A run over hosts with their own addresses (`make namespaces`; requires root): network namespaces on one bridge, a
+//! coordinator, two learner ranks and three workers. Without root these tests fail, since they are requested
+//! explicitly.
 
 mod hosts;
 
@@ -22,15 +23,15 @@ const SETTINGS: [&str; 5] = [
     "network.lease_deadline_ms=4000",
 ];
 
-/// How long the link of a worker is cut.
+/// Duration of the disconnection of a worker's link.
 const CUT: Duration = Duration::from_secs(20);
 
-/// The hosts: coordinator, rank 0 and a worker; rank 1 and a worker; the worker whose link is cut.
+/// The hosts: coordinator, rank 0 and a worker; rank 1 and a worker; the worker with the disconnected link.
 const FIRST: u8 = 0;
 const SECOND: u8 = 1;
 const THIRD: u8 = 2;
 
-/// The weights that one host ends with.
+/// Returns the hash of the final weights of a run on one host.
 fn on_one_host() -> Result<String> {
     let run = Run::embedded(&SETTINGS)?;
     let mut processes = vec![run.coordinator("coordinator")?];
@@ -44,7 +45,7 @@ fn on_one_host() -> Result<String> {
     run.weights_hash(STEPS)
 }
 
-/// A run and the hosts that it is spread over.
+/// A run and its hosts.
 struct Network {
     run: Run,
     hosts: Hosts,
@@ -61,10 +62,10 @@ impl Network {
     fn rank(&self, host: u8, rank: &str) -> Result<Process> {
         let (out, state) = (self.run.out(), self.run.folder().join("learner"));
         let places = ["--coordinator-from", path_text(&out), "--state", path_text(&state), "--device", "cpu"];
-        let world = ["--rank", rank, "--world-size", "2", "--collective-listen", "0.0.0.0:0"];
+        let group = ["--rank", rank, "--world-size", "2", "--collective-listen", "0.0.0.0:0"];
         let address = ["--collective-advertise", &Hosts::address(host)];
         let arguments =
-            [&["train", "--run-file", self.run.run_file()][..], &places, &world, &address].concat();
+            [&["train", "--run-file", self.run.run_file()][..], &places, &group, &address].concat();
         let command = self.hosts.command(host, "podium-learner", &arguments);
         Process::start(&format!("learner-{rank}"), command, self.run.folder())
     }
@@ -88,12 +89,12 @@ impl Network {
 }
 
 #[test]
-fn hosts_train_as_one_and_a_cut_link_heals() -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root");
+fn hosts_train_like_one_and_a_disconnected_link_recovers() -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "network namespaces require root");
     let expected = on_one_host()?;
 
     let network = Network { hosts: Hosts::new("run", 3)?, run: Run::embedded(&SETTINGS)? };
-    // Whoever is first waits for the coordinator to announce itself.
+    // Early processes wait for the coordinator's announcement.
     let mut learners = [network.rank(FIRST, "0")?, network.rank(SECOND, "1")?];
     let mut others = [network.worker(FIRST, "first")?, network.worker(SECOND, "second")?];
     let mut third = network.worker(THIRD, "third")?;
@@ -106,8 +107,8 @@ fn hosts_train_as_one_and_a_cut_link_heals() -> Result<()> {
     network.hosts.link(THIRD, false)?;
     let during =
         network.wait_until("steps without the third host", |status| status.step >= before.step + 2)?;
-    ensure!(during.step + 2 < STEPS, "step {} is too late to say anything about the healing", during.step);
-    // Only the third host is left to finish the run, once its link is there again.
+    ensure!(during.step + 2 < STEPS, "step {} is too late to observe the recovery", during.step);
+    // Only the third host remains to finish the run, once its link is connected again.
     for worker in &mut others {
         worker.signal(Signal::SIGTERM)?;
         worker.wait_for_success()?;
@@ -117,6 +118,6 @@ fn hosts_train_as_one_and_a_cut_link_heals() -> Result<()> {
     for process in learners.iter_mut().chain([&mut third, &mut coordinator]) {
         process.wait_for_success()?;
     }
-    ensure!(network.run.weights_hash(STEPS)? == expected, "three hosts left other weights than one");
+    ensure!(network.run.weights_hash(STEPS)? == expected, "three hosts end with other weights than one");
     Ok(())
 }

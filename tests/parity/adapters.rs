@@ -1,4 +1,4 @@
-//! Adapters on their way between Podium and PEFT, and models with an adapter worked in.
+//! Transfer of adapters between Podium and PEFT, and merged models.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::comparison::{Comparison, mean_difference};
 use crate::podium;
 use crate::reference::{self, Checkpoint, Sequence, Subject, sequences};
 
-/// Files that make a folder's texts into tokens.
+/// Files of a folder's tokenizer.
 const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
-/// Log-probabilities that differ by this much in the mean come from different weights.
+/// Minimum mean difference of log-probabilities that indicates different weights.
 const NOTICEABLE: f64 = 1e-2;
 
-/// The tokenizer of the embedded data set, which fine-tuning runs on.
+/// The tokenizer of the embedded data set, which fine-tuning uses.
 fn embedded_tokenizer() -> Result<(tempfile::TempDir, u32)> {
     let folder = tempfile::tempdir()?;
     podium::run("podium-curator", &["embedded", "--out", path_text(folder.path())])?;
@@ -24,7 +24,7 @@ fn embedded_tokenizer() -> Result<(tempfile::TempDir, u32)> {
     Ok((folder, vocabulary.try_into()?))
 }
 
-/// A checkpoint with the embedded data set's vocabulary and tokenizer.
+/// Creates a checkpoint with the embedded data set's vocabulary and tokenizer.
 fn make(family: &str, seed: usize, tokenizer: &Path, vocabulary: u32) -> Result<Checkpoint> {
     let (seed, vocabulary) = (seed.to_string(), vocabulary.to_string());
     let flags = ["--family", family, "--seed", &seed, "--vocab", &vocabulary, "--hidden", "96"];
@@ -35,7 +35,7 @@ fn make(family: &str, seed: usize, tokenizer: &Path, vocabulary: u32) -> Result<
     Ok(checkpoint)
 }
 
-/// Compares what Podium and the reference say of an adapter, and returns the former.
+/// Compares the scores of Podium and of the reference with an adapter, and returns Podium's.
 fn compare(
     case: &str,
     adapted: Subject,
@@ -66,7 +66,7 @@ fn adapters_trained_here_score_alike_in_peft() -> Result<()> {
         let case = format!("{family} {}", changes.join(" "));
         let found = compare(&case, adapted, &sequences, &mut comparison)?;
         let change = mean_difference(&found, &podium::score(base, &sequences, 1.0, "float32")?);
-        ensure!(change > NOTICEABLE, "{case}: log-probabilities changed by no more than {change:.1e}");
+        ensure!(change > NOTICEABLE, "{case}: log-probabilities changed by only {change:.1e}");
     }
     comparison.finish()
 }
@@ -83,7 +83,7 @@ fn adapters_of_peft_train_on_here() -> Result<()> {
         let started = Subject { model: &model, adapter: Some(&start) };
         let before = podium::score(started, &sequences, 1.0, "float32")?;
 
-        // Steps too small to see: what comes back is the adapter that was given.
+        // Negligible steps: the resulting adapter is the initial one.
         let still = tempfile::tempdir()?;
         podium::fine_tune(&model, still.path(), &[&from_start, "sft.learning_rate=1e-12"])?;
         let kept = Subject { adapter: Some(still.path()), ..started };
@@ -95,12 +95,12 @@ fn adapters_of_peft_train_on_here() -> Result<()> {
         let trained = Subject { adapter: Some(out.path()), ..started };
         let after = compare(family, trained, &sequences, &mut comparison)?;
         let change = mean_difference(&after, &before);
-        ensure!(change > NOTICEABLE, "{family}: log-probabilities changed by no more than {change:.1e}");
+        ensure!(change > NOTICEABLE, "{family}: log-probabilities changed by only {change:.1e}");
     }
     comparison.finish()
 }
 
-/// A merge to try: flags of the checkpoint, and how large a file may become.
+/// A test case of merging: flags of the checkpoint, and maximum size of a file.
 struct Merge {
     family: &'static str,
     flags: &'static [&'static str],
@@ -149,10 +149,13 @@ fn merged_models_score_like_base_and_adapter() -> Result<()> {
     comparison.finish()
 }
 
-/// The tokenizer is there as it was, and the weights are in one file or in several with an index.
+/// Checks that the tokenizer is unchanged, and the weights are in one file or in several with an index.
 fn check_files(model: &Path, merged: &Path, shard_bytes: u64) -> Result<()> {
     for name in TOKENIZER_FILES {
-        ensure!(fs::read(model.join(name))? == fs::read(merged.join(name))?, "{name} is not the base's");
+        ensure!(
+            fs::read(model.join(name))? == fs::read(merged.join(name))?,
+            "{name} differs from the base's"
+        );
     }
     let mut sizes = Vec::new();
     for entry in fs::read_dir(merged)? {

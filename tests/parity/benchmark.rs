@@ -1,4 +1,5 @@
-//! The benchmark (`deploy/benchmark`) at its smallest: every measurement is taken, and both sides compute the same.
+//! The benchmark (`deploy/benchmark`) at its smallest size: every measurement is taken, and both sides compute the
+//! same.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +14,7 @@ use crate::reference::{interpreter, repository};
 fn the_benchmark_measures_what_it_compares() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("out");
-    let programs = binary("podium").parent().context("a program lies in a folder")?.to_owned();
+    let programs = binary("podium").parent().context("a program is in a folder")?.to_owned();
     let python = interpreter()?;
     let mut command = Command::new(&python);
     let script = repository().join("deploy/benchmark/benchmark.py");

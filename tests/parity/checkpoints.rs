@@ -1,4 +1,4 @@
-//! Checkpoints and adapters that Transformers and PEFT write: Podium scores, continues and samples as they do.
+//! Checkpoints and adapters of Transformers and PEFT: Podium scores, continues and samples the same.
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -7,18 +7,18 @@ use crate::comparison::Comparison;
 use crate::podium;
 use crate::reference::{self, Checkpoint, Sequence, Subject, sequences};
 
-/// Words of the checkpoints made here.
+/// Vocabulary size of the checkpoints.
 const VOCABULARY: u32 = 512;
-/// Tokens of a greedy continuation.
+/// Number of tokens of a greedy continuation.
 const GREEDY_TOKENS: usize = 32;
-/// Heads: shared by two queries, by all, and by none, two of them of sizes that no power of two is.
+/// Key heads: shared by two queries, by all, and by none; two of the head sizes are not powers of two.
 const HEADS: [(&str, &[&str]); 3] = [
     ("4/2x32", &["--heads", "4", "--kv-heads", "2", "--head-dim", "32"]),
     ("4/1x24", &["--heads", "4", "--kv-heads", "1", "--head-dim", "24"]),
     ("3/3x40", &["--heads", "3", "--kv-heads", "3", "--head-dim", "40"]),
 ];
 
-/// Compares everything that can be said of a checkpoint with and without its adapter.
+/// Compares all results of a checkpoint with and without its adapter.
 fn compare(case: &str, checkpoint: &Checkpoint, comparison: &mut Comparison) -> Result<()> {
     let (model, adapter) = (checkpoint.model(), checkpoint.adapter());
     let base = Subject { model: &model, adapter: None };
@@ -99,7 +99,7 @@ fn llama_checkpoints_score_alike() -> Result<()> {
     compare_family("llama", 2, "Llama")
 }
 
-/// `config.json` as releases from before Transformers 5 have it.
+/// `config.json` in the style of releases before Transformers 5.
 fn in_old_style(config: &mut Map<String, Value>) {
     for key in ["rope_parameters", "layer_types", "transformers_version"] {
         config.shift_remove(key);
@@ -190,7 +190,7 @@ fn every_key_of_the_rotary_embedding_counts_alike() -> Result<()> {
 fn released_configurations_score_alike() -> Result<()> {
     let mut comparison = Comparison::new("As released");
     for (seed, family) in ["qwen3", "qwen2", "llama"].into_iter().enumerate() {
-        // Releases of Qwen2 and Llama leave the head size to hidden / heads, which is 32 here.
+        // Releases of Qwen2 and Llama default the head size to hidden / heads, which is 32 here.
         let heads = ["--heads", "3", "--kv-heads", "1", "--head-dim", "32"];
         let checkpoint = make(family, 40 + seed, &heads, &["--dtype", "bfloat16"])?;
         checkpoint.edit_config(|config| {

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 
-/// Largest difference of a log-probability in float32.
+/// Maximum difference of a log-probability in float32.
 const LOGPROB_LIMIT: f64 = 1e-4;
-/// Mean difference of log-probabilities between bfloat16 arithmetic and float32.
+/// Maximum mean difference of log-probabilities between bfloat16 arithmetic and float32.
 const BFLOAT16_LIMIT: f64 = 0.02;
 
-/// What one test compares. [`Self::finish`] prints all differences before it fails.
+/// The comparisons of one test. [`Self::finish`] prints all differences before it fails.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     title: &'static str,
@@ -18,7 +18,7 @@ pub(crate) struct Comparison {
 
 #[derive(Debug)]
 struct Difference {
-    /// The row of the table, where not the case itself.
+    /// The row of the table, if it is not the case itself.
     row: Option<String>,
     case: String,
     what: &'static str,
@@ -26,7 +26,7 @@ struct Difference {
     limit: f64,
 }
 
-/// Where a number stands in the table, and what it is a case of.
+/// Position of a number in the table, and its case.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) row: &'a str,
@@ -39,7 +39,7 @@ impl Difference {
         self.row.as_deref().unwrap_or(&self.case)
     }
 
-    /// False for a difference that is no number.
+    /// False for a difference that is NaN.
     fn is_small(&self) -> bool {
         self.value <= self.limit
     }
@@ -50,7 +50,7 @@ impl Comparison {
         Self { title, differences: Vec::new() }
     }
 
-    /// Float32 log-probabilities: none may be off.
+    /// Compares float32 log-probabilities: all must be within the limit.
     pub(crate) fn logprobs(
         &mut self,
         case: &str,
@@ -62,7 +62,7 @@ impl Comparison {
         self.add(case, what, largest.unwrap_or(f64::NAN), LOGPROB_LIMIT);
     }
 
-    /// Log-probabilities where bfloat16 has rounded: they may be off a little in the mean.
+    /// Compares log-probabilities with bfloat16 rounding: the mean must be within the limit.
     pub(crate) fn rounded_logprobs(
         &mut self,
         case: &str,
@@ -73,7 +73,7 @@ impl Comparison {
         self.add(case, what, mean_difference(found, expected), BFLOAT16_LIMIT);
     }
 
-    /// Token ids: all the same. The difference is how many are not.
+    /// Compares token ids: all must be equal. The difference is the number of unequal ones.
     pub(crate) fn tokens(
         &mut self,
         case: &str,
@@ -85,13 +85,13 @@ impl Comparison {
         self.add(case, what, unequal as f64, 0.0);
     }
 
-    /// A number that may be off by a share of itself, or of `floor` where that is larger. Cases of a row go together in
-    /// the table.
+    /// Compares a number that may differ by a fraction of itself, or of `floor` if that is larger. The table combines
+    /// the cases of a row.
     pub(crate) fn relative(&mut self, place: Place<'_>, found: f64, expected: f64, floor: f64, limit: f64) {
         self.distance(place, (found - expected).abs() / expected.abs().max(floor), limit);
     }
 
-    /// A difference that somebody else has measured.
+    /// Adds a difference measured elsewhere.
     pub(crate) fn distance(&mut self, place: Place<'_>, value: f64, limit: f64) {
         let Place { row, case, what } = place;
         let (row, case) = (Some(row.to_owned()), case.to_owned());
@@ -102,7 +102,8 @@ impl Comparison {
         self.differences.push(Difference { row: None, case: case.to_owned(), what, value, limit });
     }
 
-    /// Prints a row for each case, or for those that share one, and the largest difference of each column. Fails if one is over its limit.
+    /// Prints a row for each case, or for those that share one, and the largest difference of each column. Fails if a
+    /// difference exceeds its limit.
     pub(crate) fn finish(self) -> Result<()> {
         eprintln!("\n{}", self.table());
         let large = self.differences.iter().filter(|difference| !difference.is_small());
@@ -153,7 +154,7 @@ impl Comparison {
     }
 }
 
-/// The mean difference between log-probabilities.
+/// Returns the mean difference between log-probabilities.
 pub(crate) fn mean_difference(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
     let differences = differences(found, expected);
     differences.iter().sum::<f64>() / differences.len() as f64
@@ -164,18 +165,18 @@ fn differences(found: &[Vec<f64>], expected: &[Vec<f64>]) -> Vec<f64> {
     pairs
         .map(|pair| match pair {
             (Some(found), Some(expected)) => (found - expected).abs(),
-            // Nothing to compare with, which no limit allows.
+            // A missing counterpart exceeds every limit.
             _ => f64::NAN,
         })
         .collect()
 }
 
-/// The larger number; what is no number counts as the largest.
+/// Returns the larger number; NaN counts as the largest.
 fn larger(one: f64, other: f64) -> f64 {
     if one.is_nan() || one >= other { one } else { other }
 }
 
-/// Values side by side, with nothing where only the other side has one.
+/// Pairs of values; `None` if one side has no counterpart.
 fn pairs<T: Copy>(found: &[Vec<T>], expected: &[Vec<T>]) -> Vec<(Option<T>, Option<T>)> {
     let rows = 0..found.len().max(expected.len());
     let pairs = rows.flat_map(|row| {

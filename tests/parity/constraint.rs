@@ -1,4 +1,4 @@
-//! Constrained answers in the tokens of Qwen3: the tokenizer's own tokens are allowed, and whatever is sampled is
+//! Constrained answers in the tokens of Qwen3: the tokenizer's own tokens are allowed, and all samples are
 //! well-formed.
 
 use std::fs;
@@ -20,7 +20,7 @@ const ROUNDS: u64 = 40;
 /// All titles of MovieLens-100K.
 fn catalogue(tokenizer: &Tokenizer) -> Result<Catalogue> {
     let bytes = fs::read(shared("data/movielens-100k")?.join("u.item"))?;
-    // Latin-1: every byte is the character of that number.
+    // Latin-1: every byte is the code point of its character.
     let text: String = bytes.into_iter().map(char::from).collect();
     let items = text.lines().map(|line| {
         let mut fields = line.split('|');
@@ -62,7 +62,7 @@ fn qwen3_spells_answers_within_the_constraint() -> Result<()> {
                 ensure!(allowed.contains(token), "token {position} of {written:?} is not allowed");
             }
         }
-        let end = completions.allowed(0, &own).context("the answer goes on")?;
+        let end = completions.allowed(0, &own).context("the answer continues")?;
         ensure!(*end == *tokenizer.stop_token_ids(), "after {written:?}: {end:?}");
 
         let mut sampled = thinking.clone();

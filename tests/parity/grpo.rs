@@ -1,9 +1,8 @@
-//! GRPO updates beside TRL's: every loss with every way to scale, level of ratios, KL term and number of passes; further
+//! GRPO updates compared with TRL's: every loss with every scaling, ratio level, KL term and number of passes; other
 //! options one by one.
 //!
-//! Not compared, since TRL has no word for it: completions without a token (its trainer looks at the last one), credit
-//! and ratios by rank, a reference that follows where an adapter is trained (it refuses), and a share of truncated
-//! completions that is not read off their last tokens.
+//! Not compared, since TRL does not support it: completions without a token (its trainer reads the last one), credit
+//! and ratios by rank, a moving reference with an adapter, and truncation that is not derived from the last token.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -14,13 +13,13 @@ use crate::updates::{Case, compare};
 const VOCABULARY: u32 = 128;
 const FAMILIES: [&str; 3] = ["qwen3", "qwen2", "llama"];
 const LOSSES: [&str; 7] = ["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo"];
-/// End of text, in the tokenizer of the checkpoints.
+/// End-of-text token of the checkpoints' tokenizer.
 const END: u32 = 1;
 
-/// Tokens of the completions of each group; a third is truncated.
+/// Number of tokens of the completions of each group; a third is truncated.
 const LENGTHS: [[u32; 4]; 6] =
     [[3, 7, 1, 5], [6, 2, 9, 4], [4, 4, 2, 8], [1, 5, 6, 3], [8, 3, 5, 2], [2, 6, 4, 7]];
-/// The third group has no variance, and one completion of the fifth no reward.
+/// The third group has no variance, and one completion of the fifth has no reward.
 const REWARDS: [[f64; 4]; 6] = [
     [1.0, 0.0, 0.25, 0.5],
     [0.0, 0.0, 1.0, 0.0],
@@ -34,7 +33,7 @@ fn token(number: u32) -> u32 {
     3 + (number * number * 7 + number * 13) % (VOCABULARY - 3)
 }
 
-/// Six groups of four, three steps of two.
+/// Six groups of four, three steps of two groups.
 fn groups() -> Vec<Value> {
     let group = |index: u32| {
         let completion = |sample: u32| {
@@ -79,7 +78,7 @@ fn groups_with_terms() -> Vec<Value> {
     groups
 }
 
-/// The same with log-probabilities of a policy that is not the one in training.
+/// The same with log-probabilities of a policy other than the one in training.
 fn groups_with_logprobs() -> Vec<Value> {
     with(groups(), |sample, completion| {
         let length = completion["ids"].as_array().map_or(0, Vec::len);
@@ -108,7 +107,7 @@ fn every_loss_updates_as_in_trl() -> Result<()> {
             for level in ["token", "sequence"] {
                 for beta in [0.0, 0.1] {
                     for passes in [1, 2] {
-                        // Families take turns; each loss meets all of them many times.
+                        // Families alternate; each loss is tested with all of them many times.
                         let family = cases.len() % FAMILIES.len();
                         cases.push(Case {
                             row: loss.to_owned(),
@@ -125,7 +124,7 @@ fn every_loss_updates_as_in_trl() -> Result<()> {
                                 ("importance_sampling_level", json!(level)),
                                 ("beta", json!(beta)),
                                 ("num_iterations", json!(passes)),
-                                // Narrow, so that a second pass has something to clip.
+                                // Narrow, so that a second pass clips some ratios.
                                 ("epsilon", json!(0.05)),
                             ],
                             correction: None,

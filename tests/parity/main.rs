@@ -1,9 +1,8 @@
-//! Parity with Transformers, PEFT and TRL, which run beside the tests: checkpoints, adapters and tokenizers that they
-//! make, what goes back to them, and updates by GRPO.
+//! Parity with Transformers, PEFT and TRL, which run beside the tests: their checkpoints, adapters and tokenizers in
+//! Podium, Podium's results in them, and GRPO updates.
 //!
-//! `make parity` prepares what this needs: the Python environment `.venv-oracle`, and the folder `shared` beside the
-//! repository (or where `PODIUM_SHARED` says) with the reference's scripts, the tokenizer of Qwen3 and texts to try it
-//! on.
+//! `make parity` prepares the requirements: the Python environment `.venv-oracle`, and the folder `shared` beside the
+//! repository (or that of `PODIUM_SHARED`) with the reference's scripts, the tokenizer of Qwen3 and test texts.
 
 mod adapters;
 mod benchmark;

@@ -22,10 +22,10 @@ GREEDY_TOKENS = 32
 FLAGS = {
     "qwen3": ["--layers", 2, "--heads", 4, "--kv-heads", 2, "--head-dim", 6],
     "qwen2": ["--layers", 2, "--heads", 3, "--kv-heads", 3, "--head-dim", 8, "--untied"],
-    # From 20 adapted layers on PEFT writes target_modules as suffixes, below as full paths.
+    # From 20 adapted layers on PEFT writes target_modules as suffixes, below that as full paths.
     "llama": ["--layers", 3, "--heads", 4, "--kv-heads", 1, "--head-dim", 10, "--dtype", "bfloat16"],
 }
-# Rotary scaling that short sequences feel.
+# Rotary scaling that affects short sequences.
 LLAMA_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -43,7 +43,7 @@ def edit(path, change):
 
 
 def amplify(path):
-    """Four times the weights, so that the layers of so narrow a model outweigh its embedding."""
+    """Multiplies the weights by four, so that the layers of such a narrow model outweigh its embedding."""
     grown = {name: tensor * (1 if "norm" in name or "bias" in name else 4) for name, tensor in load_file(path).items()}
     save_file(grown, path, metadata={"format": "pt"})
 
@@ -61,7 +61,7 @@ def sequences():
 
 
 def scored(oracle, model, adapter, scratch):
-    """What the reference says of the sequences, one object each."""
+    """The reference's results for the sequences, one object each."""
     source, target = scratch / "sequences.jsonl", scratch / "scored.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in sequences()))
     arguments = ["--model", model, "--input", source, "--output", target]
@@ -96,10 +96,10 @@ def write(oracle, family, seed, out, scratch):
         *FLAGS[family]
     )
     amplify(out / "model.safetensors")
-    # No end token: the reference would never choose it within the greedy tokens asked for.
+    # No end token: the reference would never choose it within the requested greedy tokens.
     rope = {"rope_parameters": LLAMA_ROPE} if family == "llama" else {}
     edit(out / "config.json", lambda config: config.update(eos_token_id=None, **rope))
-    # PEFT writes a set, in another order each time.
+    # PEFT writes a set, in varying order.
     edit(adapter / "adapter_config.json", lambda config: config["target_modules"].sort())
     for unused in ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "adapter/README.md"]:
         (out / unused).unlink()

@@ -1,6 +1,7 @@
-//! MovieLens 100K from its raw files: what is imported, and what random, popularity and item-kNN make of it.
+//! MovieLens 100K from its raw files: the import, and the metrics of random, popularity and item-kNN.
 //!
-//! The data are in the folder `shared` beside the repository, or where `PODIUM_SHARED` says; they are no part of it.
+//! The data are in the folder `shared` beside the repository, or in that of `PODIUM_SHARED`; they are not part of the
+//! repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use podium_tests::{binary, path_text};
 use serde_json::Value;
 
-/// What others measured with interactions at the same time in the order of item numbers, and five draws of candidates:
-/// metric, negatives, and its values for the three rankers.
+/// Published metrics with interactions at the same time in the order of item numbers, and five candidate samples:
+/// metric, negatives, and the values of the three rankers.
 const PUBLISHED: [(&str, &str, [f64; 3]); 5] = [
     ("HR@1", "9", [0.100, 0.288, 0.444]),
     ("NDCG@3", "9", [0.213, 0.487, 0.638]),
@@ -19,14 +20,14 @@ const PUBLISHED: [(&str, &str, [f64; 3]); 5] = [
     ("HR@10", "99", [0.100, 0.316, 0.515]),
     ("NDCG@10", "99", [0.045, 0.166, 0.291]),
 ];
-/// An independent computation of HR@1 and NDCG@3 among nine negatives, with 40 draws: the order of interactions at the
-/// same time, and the values of popularity and of item-kNN.
+/// An independent computation of HR@1 and NDCG@3 among nine negatives, with 40 candidate samples: the order of
+/// interactions at the same time, and the values of popularity and of item-kNN.
 const ORDERS: [(&str, [[f64; 2]; 2]); 3] = [
     ("random", [[0.357, 0.559], [0.519, 0.700]]),
     ("item", [[0.292, 0.487], [0.453, 0.645]]),
     ("file", [[0.366, 0.564], [0.528, 0.707]]),
 ];
-/// Targets at the same time as the item before.
+/// Number of targets at the same time as the previous item.
 const TIED_TARGETS: u64 = 415;
 const TOLERANCE: f64 = 0.01;
 
@@ -35,14 +36,14 @@ fn shared() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from)
 }
 
-/// Runs the curator and returns what it says.
+/// Runs the curator and returns its output.
 fn curator(arguments: &[&str]) -> Result<String> {
     let output = Command::new(binary("podium-curator")).args(arguments).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Imports the raw files, with one-sentence summaries as captions, into `<folder>/movielens`. `order` is that of
+/// Imports the raw files, with one-sentence summaries as captions, into `<folder>/movielens`. `order` is the order of
 /// interactions at the same time.
 fn import(folder: &Path, order: &str) -> Result<PathBuf> {
     let data = folder.join("movielens");
@@ -72,8 +73,8 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
         assert_eq!(statistics[name], expected, "{name}");
     }
 
-    // Five draws leave a standard deviation of about 0.005 in a figure of ours and in the published one; forty, as here,
-    // leave next to none in ours.
+    // Five candidate samples have a standard deviation of about 0.005 in our metrics and in the published ones; with
+    // forty, as here, ours is negligible.
     let draws = ["--negatives", "9,99", "--draws", "40"];
     let files = ["--data", path_text(&data), "--json", path_text(&figures)];
     curator(&[&["baselines"], &draws[..], &files].concat())?;
@@ -93,7 +94,8 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
     Ok(())
 }
 
-/// The order of interactions at the same time decides which target is held out of 415 users, and moves every ranker.
+/// The order of interactions at the same time decides which target is held out for 415 users, and changes every
+/// ranker's metrics.
 #[test]
 fn each_order_of_interactions_at_the_same_time_has_its_metrics() -> Result<()> {
     for (order, expected) in ORDERS {
@@ -142,14 +144,14 @@ fn prompts_fit_their_budget_in_tokens_of_a_real_tokenizer() -> Result<()> {
     };
     let free = prompts(&[])?;
     ensure!(free.contains("in tokens"), "{free}");
-    ensure!(longest(&free)?.iter().all(|&tokens| tokens > BUDGET), "the budget asks for nothing: {free}");
+    ensure!(longest(&free)?.iter().all(|&tokens| tokens > BUDGET), "the budget has no effect: {free}");
 
     let budget = format!("prompt.max_tokens={BUDGET}");
     let held = prompts(&["--set", &budget, "--show", "1"])?;
     ensure!(longest(&held)?.iter().all(|&tokens| (BUDGET / 2..=BUDGET).contains(&tokens)), "{held}");
     ensure!(!held.contains("captions shortened        0\n"), "{held}");
     ensure!(held.matches("over the budget           0").count() == 2, "{held}");
-    // Whatever is shortened, ten candidates and the instruction are there.
+    // Despite shortening, ten candidates and the instruction are present.
     for prompt in held.split("── user ").skip(1) {
         let (_, candidates) =
             prompt.split_once("One of these candidates comes next:").context("no candidates")?;

@@ -1,4 +1,4 @@
-//! What Podium says: its commands as a user types them.
+//! Podium's results: its commands, run like a user would.
 
 use std::path::Path;
 
@@ -15,13 +15,13 @@ pub(crate) struct Completions {
     pub(crate) logprobs: Vec<Vec<f64>>,
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub(crate) fn run(binary: &str, arguments: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     Process::spawn("command", binary, arguments, folder.path())?.wait_for_success()
 }
 
-/// Log-probabilities of the completions, for each sequence.
+/// Log-probabilities of the completions of each sequence.
 pub(crate) fn score(
     subject: Subject,
     sequences: &[Sequence],
@@ -38,7 +38,7 @@ pub(crate) fn score(
     Ok(rows.into_iter().map(|row| row.logprobs).collect())
 }
 
-/// Completes each sequence's prompt once.
+/// Samples one completion for each sequence's prompt.
 pub(crate) fn generate(subject: Subject, sequences: &[Sequence], options: &[&str]) -> Result<Completions> {
     #[derive(Deserialize)]
     struct Row {
@@ -59,7 +59,7 @@ pub(crate) fn generate(subject: Subject, sequences: &[Sequence], options: &[&str
     Ok(Completions { ids, logprobs })
 }
 
-/// The output rows of a command that reads and writes JSON Lines.
+/// Returns the output rows of a command that reads and writes JSON Lines.
 fn through_files<Row: for<'a> Deserialize<'a>>(
     binary: &str,
     command: &str,
@@ -75,7 +75,7 @@ fn through_files<Row: for<'a> Deserialize<'a>>(
     rows(&output)?.into_iter().map(|row| Ok(serde_json::from_value(row)?)).collect()
 }
 
-/// Writes the model with the adapter worked into it, in files of at most `shard_bytes`.
+/// Writes the model with the merged adapter, in files of at most `shard_bytes`.
 pub(crate) fn merge(model: &Path, adapter: &Path, out: &Path, shard_bytes: u64) -> Result<()> {
     let subject = Subject { model, adapter: Some(adapter) };
     let shard_bytes = shard_bytes.to_string();
@@ -83,7 +83,7 @@ pub(crate) fn merge(model: &Path, adapter: &Path, out: &Path, shard_bytes: u64) 
     run("podium-learner", &[&["merge"][..], &subject.flags()[..], &options].concat())
 }
 
-/// Three steps of fine-tuning on the embedded data set, with changes to the run file.
+/// Fine-tunes for three steps on the embedded data set, with changes to the run file.
 pub(crate) fn fine_tune(model: &Path, out: &Path, changes: &[&str]) -> Result<()> {
     let run_file = repository().join("deploy/configs/embedded-sft.toml");
     let small = [

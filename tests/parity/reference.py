@@ -22,14 +22,14 @@ def run(script, *arguments):
     """Runs a script as `python script arguments...` would; raises what the script raises."""
     import torch
 
-    torch.set_num_threads(1)  # the models are tiny, and tests run side by side
+    torch.set_num_threads(1)  # the models are tiny, and tests run in parallel
     before = sys.argv
     sys.argv = [str(script), *map(str, arguments)]
     try:
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
         if end.code not in (None, 0):
-            raise RuntimeError(f"{script} ended with {end.code}") from end
+            raise RuntimeError(f"{script} failed with exit code {end.code}") from end
     finally:
         sys.argv = before
 

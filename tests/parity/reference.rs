@@ -1,4 +1,4 @@
-//! What Transformers and PEFT say, through the scripts of the shared folder in one Python process.
+//! The results of Transformers and PEFT, by the scripts of the shared folder in one Python process.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,7 +19,7 @@ pub(crate) struct Sequence {
 }
 
 /// Prompts of 1 to 100 tokens below `vocabulary`, two of them with several completions. Tokens start at 3, since
-/// Transformers' generation does not look at padding (token 2) in a prompt.
+/// Transformers' generation ignores padding (token 2) in a prompt.
 pub(crate) fn sequences(vocabulary: u32) -> Vec<Sequence> {
     let token = |number: u32| 3 + (number * number * 7 + number * 3) % (vocabulary - 3);
     let tokens = |start: u32, count: u32| (start..start + count).map(token).collect();
@@ -40,22 +40,22 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The flags that name it to the reference and to Podium alike.
+    /// Its flags, the same for the reference and for Podium.
     pub(crate) fn flags(&self) -> Vec<&'a str> {
         let adapter = self.adapter.into_iter().flat_map(|folder| ["--adapter", path_text(folder)]);
         ["--model", path_text(self.model)].into_iter().chain(adapter).collect()
     }
 }
 
-/// A random-weight model and a random adapter for it, in a folder that lives as long as this.
+/// A random-weight model and a random adapter for it, in a temporary folder.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     folder: tempfile::TempDir,
 }
 
 impl Checkpoint {
-    /// By the reference's `make_checkpoint.py` with these flags, but without the end token, which the reference would
-    /// not choose within the greedy tokens that it is asked for.
+    /// Created by the reference's `make_checkpoint.py` with these flags, but without the end token, which the
+    /// reference would not choose within the requested greedy tokens.
     pub(crate) fn make(flags: &[&str]) -> Result<Self> {
         let checkpoint = Self { folder: tempfile::tempdir()? };
         let (model, adapter) = (checkpoint.model(), checkpoint.adapter());
@@ -87,12 +87,12 @@ fn edit_json(path: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Resul
     Ok(fs::write(path, serde_json::to_vec(&content)?)?)
 }
 
-/// What the reference says, sequence by sequence.
+/// The reference's results for each sequence.
 #[derive(Debug)]
 pub(crate) struct Scores {
     /// Log-probability of each token of the completion.
     pub(crate) logprobs: Vec<Vec<f64>>,
-    /// The most probable continuation of the prompt; nothing where none was asked for.
+    /// The most probable continuation of the prompt; empty unless requested.
     pub(crate) greedy: Vec<Vec<u32>>,
 }
 
@@ -130,27 +130,27 @@ pub(crate) fn write_rows(path: &Path, rows: &[impl Serialize]) -> Result<()> {
 
 /// The repository's root.
 pub(crate) fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
 }
 
-/// The Python that has the reference programs.
+/// The Python with the reference programs.
 pub(crate) fn interpreter() -> Result<PathBuf> {
     let interpreter = repository().join(".venv-oracle/bin/python");
     ensure!(
         interpreter.exists(),
-        "{} is missing: deploy/setup/oracle.sh makes it, and `make parity` calls that",
+        "{} is missing: run deploy/setup/oracle.sh, or `make parity`",
         interpreter.display()
     );
     Ok(interpreter)
 }
 
-/// A file or folder of what the project's builders share.
+/// A file or folder of the shared folder.
 pub(crate) fn shared(name: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("PODIUM_SHARED").unwrap_or_else(|| "../shared".into());
     let path = repository().join(folder).join(name);
     ensure!(
         path.exists(),
-        "{} is missing: name the folder that has oracle/, qwen3-tokenizer/ and data/ with PODIUM_SHARED",
+        "{} is missing: set PODIUM_SHARED to the folder with oracle/, qwen3-tokenizer/ and data/",
         path.display()
     );
     Ok(path)
@@ -163,7 +163,7 @@ fn script(name: &str) -> Result<PathBuf> {
 /// Runs a Python script, one at a time.
 pub(crate) fn run(script: &Path, arguments: &[&str]) -> Result<()> {
     static PYTHON: Mutex<Option<Python>> = Mutex::new(None);
-    // A test that panics leaves no job half done.
+    // A panicking test leaves no unfinished job.
     let mut python = PYTHON.lock().unwrap_or_else(PoisonError::into_inner);
     if python.is_none() {
         *python = Some(Python::start()?);
@@ -176,7 +176,7 @@ pub(crate) fn run(script: &Path, arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// `reference.py`, which ends when its standard input does.
+/// `reference.py`, which exits at the end of its standard input.
 struct Python {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -195,12 +195,12 @@ impl Python {
         Ok(Self { input, output: BufReader::new(output), process })
     }
 
-    /// What went wrong with the job, if anything.
+    /// Returns the job's error, if any.
     fn answer(&mut self, job: &str) -> Result<Option<String>> {
         writeln!(self.input, "{job}")?;
         let mut answer = String::new();
         if self.output.read_line(&mut answer)? == 0 {
-            bail!("reference.py ended with {} at {job}", self.process.wait()?);
+            bail!("reference.py exited with {} at {job}", self.process.wait()?);
         }
         Ok(serde_json::from_str(&answer)?)
     }

@@ -1,4 +1,4 @@
-"""Writes what Transformers makes of conversations and of the completions after them.
+"""Renders and tokenizes conversations and their completions with Transformers.
 
     python rendering.py --tokenizer DIR --input in.jsonl --output out.jsonl
 

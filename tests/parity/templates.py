@@ -1,4 +1,4 @@
-"""Writes what Transformers makes of conversations by all chat templates of the installed trl package.
+"""Renders conversations by all chat templates of the installed trl package with Transformers.
 
     python templates.py --copy DIR
     python templates.py --folders DIR --chats F.jsonl
@@ -89,7 +89,7 @@ def rendered(tokenizer, messages, variables):
 
 
 def dayless(tokenizer, messages, variables):
-    """What a template renders that does not know the day."""
+    """The rendered text without strftime_now."""
     known = chat_template_utils._compile_jinja_template(tokenizer.chat_template).environment.globals
     strftime_now = known.pop("strftime_now")
     try:

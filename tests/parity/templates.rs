@@ -12,18 +12,18 @@ use serde_json::{Map, Value, json};
 
 use crate::reference::{self, repository};
 
-/// What Transformers makes of a conversation; nothing where the template raises.
+/// The text of a conversation by Transformers; `None` if the template raises.
 #[derive(Deserialize)]
 struct Chat {
     template: String,
     messages: Vec<Message>,
     variables: Map<String, Value>,
     text: Option<String>,
-    /// The same where the template does not know the day.
+    /// The text without strftime_now.
     dayless: Option<String>,
 }
 
-/// A tokenizer of one word, with the special tokens that templates ask for.
+/// Writes a tokenizer of one word, with the special tokens that templates use.
 fn write_tokenizer(folder: &std::path::Path) -> Result<()> {
     let model = json!({ "type": "WordLevel", "vocab": { "a": 0 }, "unk_token": "a" });
     let tokenizer = json!({ "version": "1.0", "added_tokens": [], "model": model });
@@ -35,7 +35,7 @@ fn write_tokenizer(folder: &std::path::Path) -> Result<()> {
     Ok(fs::write(folder.join("tokenizer_config.json"), tokens.to_string())?)
 }
 
-/// The table of docs/guides/models.md: template and what becomes of its conversations.
+/// The table of docs/guides/models.md: template and result of its conversations.
 fn documented() -> Result<BTreeSet<(String, String)>> {
     let page = fs::read_to_string(repository().join("docs/guides/models.md"))?;
     let rows = page.lines().filter_map(|line| {

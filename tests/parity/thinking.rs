@@ -1,5 +1,5 @@
-//! Chat templates that leave the think block to the completion, open it, or close it: fine-tuning, GRPO steps, evaluation
-//! and likelihood with the ids that Transformers renders, and with well-formed answers.
+//! Chat templates that leave the think block to the completion, open it, or close it: fine-tuning, GRPO steps,
+//! evaluation and likelihood with the ids that Transformers renders, and with well-formed answers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 use crate::podium;
 use crate::reference::{self, Sequence, Subject, repository, shared};
 
-/// Demonstrations whose loss is compared.
+/// Number of demonstrations whose loss is compared.
 const DEMONSTRATIONS: usize = 4;
-/// What a loss may be off by, relative to itself.
+/// Maximum relative error of a loss.
 const LIMIT: f64 = 1e-4;
 
-/// Where a template leaves the think block.
+/// State of the think block at the end of a template's prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Template {
     Plain,
@@ -35,7 +35,7 @@ enum Template {
 impl Template {
     const ALL: [Self; 3] = [Self::Plain, Self::Opened, Self::Closed];
 
-    /// What it adds to the end of a prompt.
+    /// The text that it appends to a prompt.
     const fn added(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -45,9 +45,9 @@ impl Template {
     }
 }
 
-/// How large a trial of a model is.
+/// Size of a test with a model.
 struct Size<'a> {
-    /// Settings of fine-tuning, before which the policy knows nothing of the task.
+    /// Settings of fine-tuning, which starts from a policy without knowledge of the task.
     fine_tuning: &'a [&'a str],
     /// Settings of GRPO.
     grpo: &'a [&'a str],
@@ -96,7 +96,7 @@ fn task(file: &RunFile, chat: &Arc<Chat>) -> Result<Task> {
     Ok(task.ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?))))
 }
 
-/// What Transformers makes of prompts, completions and sampled ids.
+/// Returns Transformers' results for prompts, completions and sampled ids.
 fn rendered(tokenizer: &Path, input: &[Value]) -> Result<Vec<Value>> {
     let folder = tempfile::tempdir()?;
     let (source, target) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
@@ -134,7 +134,7 @@ fn compare_fine_tuning(model: &Path, template: Template, size: &Size<'_>) -> Res
     let file = RunFile::load(Path::new(prepared.run_file()), &[])?;
     let chat = Arc::new(Chat::load(folder.path(), Variables::prompt(None, &file.model.template_variables))?);
 
-    // The loss of fine-tuning is the mean log-probability of Transformers on the ids that Transformers renders.
+    // The loss of fine-tuning is the mean log-probability by Transformers on the ids that Transformers renders.
     let task = task(&file, &chat)?;
     let mut shown = Vec::new();
     for index in task.training_order(0).into_iter().take(DEMONSTRATIONS) {
@@ -173,14 +173,14 @@ fn compare_fine_tuning(model: &Path, template: Template, size: &Size<'_>) -> Res
     Ok(())
 }
 
-/// Shares of completions, over all steps and evaluations of a run.
+/// Fractions of completions, over all steps and evaluations of a run.
 #[derive(Debug, Default, Clone, Copy)]
 struct Shares {
-    /// Of well-formed completions.
+    /// Well-formed completions.
     well_formed: f64,
-    /// Of those that list what they may not, which a constraint excludes.
+    /// Completions that list forbidden items, which a constraint excludes.
     mislisted: f64,
-    /// Of those that are read as if the prompt ended otherwise.
+    /// Completions that are parsed as if the prompt ended differently.
     misread: f64,
 }
 
@@ -204,7 +204,7 @@ impl Shares {
     }
 }
 
-/// Runs GRPO steps and compares what they recorded with Transformers.
+/// Runs GRPO steps and compares their records with Transformers.
 fn grpo(template: Template, policy: &Path, settings: &[&str]) -> Result<Shares> {
     let run = Run::embedded(settings)?;
     let mut processes = vec![run.coordinator("coordinator")?, run.learner("learner", 0, 1)?];
@@ -214,7 +214,10 @@ fn grpo(template: Template, policy: &Path, settings: &[&str]) -> Result<Shares> 
     let steps = rows(&run.out().join("metrics.jsonl"))?;
     for step in &steps {
         let gap = step["sampling/sampling_logp_difference/max"].as_f64();
-        ensure!(gap.is_some_and(|gap| gap < 1e-3), "{template:?}: recomputed otherwise: {step}");
+        ensure!(
+            gap.is_some_and(|gap| gap < 1e-3),
+            "{template:?}: recomputed log-probabilities differ: {step}"
+        );
     }
     let evaluations = rows(&run.out().join("evaluations.jsonl"))?;
     for evaluation in &evaluations {
@@ -255,7 +258,7 @@ fn compare_records(template: Template, policy: &Path, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Tries a model with every template.
+/// Tests a model with every template.
 fn try_model(name: &str, model: &Path, size: &Size<'_>) -> Result<()> {
     for template in Template::ALL {
         compare_fine_tuning(model, template, size)?;
@@ -275,13 +278,14 @@ fn try_model(name: &str, model: &Path, size: &Size<'_>) -> Result<()> {
         let constrained = grpo(template, &tuned, &constrained)?;
         let free = grpo(template, &tuned, &settings)?;
         eprintln!("  {template:?}: {constrained:?}, {free:?}");
-        // Reasoning is free, and may leave no room for the answer: the constraint is on what is listed after it.
+        // Reasoning is unconstrained, and may leave no tokens for the answer: the constraint applies to the list
+        // after it.
         ensure!(constrained.mislisted < 1e-9, "{name}, {template:?}: {constrained:?}");
         ensure!(constrained.well_formed > 0.1, "{name}, {template:?}: no answer follows reasoning");
         let closed = template != Template::Closed || (constrained.well_formed - 1.0).abs() < 1e-9;
         ensure!(closed, "{name}: an answer after a closed block is malformed");
         let misread = constrained.misread + free.misread;
-        ensure!(misread < 1e-9, "{name}, {template:?}: {misread} are read from elsewhere");
+        ensure!(misread < 1e-9, "{name}, {template:?}: a fraction of {misread} is misparsed");
     }
     Ok(())
 }
@@ -306,11 +310,11 @@ fn qwen3_templates_open_and_close_the_think_block() -> Result<()> {
     try_model("Qwen3's tokenizer", &model, &Size { fine_tuning: &fine_tuning, grpo: &grpo })
 }
 
-/// Needs SmolLM2-135M-Instruct in the folder that `PODIUM_SMOLLM2` names: `make thinking` makes it and runs this.
+/// Requires SmolLM2-135M-Instruct in the folder `PODIUM_SMOLLM2`: `make thinking` downloads it and runs this.
 #[test]
 fn smollm2_thinks_by_any_template() -> Result<()> {
     let model = std::env::var_os("PODIUM_SMOLLM2").map(PathBuf::from);
-    let model = model.context("PODIUM_SMOLLM2 names no folder: run `make thinking`")?;
+    let model = model.context("PODIUM_SMOLLM2 is not set: run `make thinking`")?;
     let fine_tuning = [
         "sft.steps=12",
         "sft.batch_size=8",
@@ -324,7 +328,7 @@ fn smollm2_thinks_by_any_template() -> Result<()> {
 }
 
 #[test]
-fn prompt_and_completion_are_what_transformers_renders_of_the_whole_conversation() -> Result<()> {
+fn prompt_and_completion_match_transformers_rendering_of_the_conversation() -> Result<()> {
     let qwen3 = shared("qwen3-tokenizer")?;
     let reasoning = "crimson\ndesert";
     let answer = "[ITEM_4] A title\n[ITEM_2] Another";
@@ -345,7 +349,7 @@ fn prompt_and_completion_are_what_transformers_renders_of_the_whole_conversation
         let chat = Chat::load(folder.path(), Variables::prompt(None, &BTreeMap::new()))?;
         let start = ThinkingStart::of(&chat.generation_prompt(question.messages())?);
         let written = completion::after(start, completion, Layout::Titled)?;
-        // Qwen3's own template renders the answer of the assistant with its think block.
+        // Qwen3's own template renders the assistant's answer with its think block.
         let variables = json!({ "add_generation_prompt": false });
         let row = json!({ "messages": conversation, "variables": variables, "completion": "", "ids": [] });
         let expected = rendered(&qwen3, &[row])?.remove(0);

@@ -1,4 +1,4 @@
-"""Writes what Transformers' tokenizer makes of many texts and conversations.
+"""Tokenizes many texts and conversations with Transformers.
 
     python tokenization.py --tokenizer DIR --movielens DIR --texts F.jsonl --chats F.jsonl
 

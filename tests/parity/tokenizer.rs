@@ -10,18 +10,18 @@ use serde_json::{Map, Value};
 
 use crate::reference::{self, repository, shared};
 
-/// What Transformers makes of a text.
+/// A text's tokens by Transformers.
 #[derive(Deserialize)]
 struct Encoded {
     text: String,
     ids: Vec<u32>,
     decoded: String,
     without_special: String,
-    /// Of the first half of the ids.
+    /// Text of the first half of the ids.
     half: String,
 }
 
-/// What Transformers makes of a conversation.
+/// A conversation's text and tokens by Transformers.
 #[derive(Deserialize)]
 struct Chat {
     messages: Vec<Message>,
@@ -30,7 +30,7 @@ struct Chat {
     ids: Vec<u32>,
 }
 
-/// The first characters of a text that may be long.
+/// The beginning of a text that may be long.
 fn beginning(text: &str) -> String {
     format!("{:?} ({} bytes)", text.chars().take(80).collect::<String>(), text.len())
 }

@@ -27,7 +27,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 class Rows(TrainerCallback):
-    """Writes what TRL logs after every optimizer step."""
+    """Writes TRL's log of every optimizer step."""
 
     def __init__(self, file):
         self.file = file
@@ -39,20 +39,20 @@ class Rows(TrainerCallback):
 
 
 class NoVllm:
-    """Stands where TRL keeps vLLM, which corrections need switched on: completions are recorded ones."""
+    """Replaces TRL's vLLM client, which corrections require: completions are recorded."""
 
     def sync_weights(self):
         pass
 
 
 class Replayed:
-    """Hands recorded completions to a trainer, and their rewards."""
+    """Passes recorded completions and their rewards to a trainer."""
 
     def __init__(self, groups):
         self.groups = groups
 
     def completions(self, prompts):
-        """The completion of each prompt, which names a group and comes once for each of its completions."""
+        """The completion of each prompt; a prompt is a group's index, repeated for each of its completions."""
         turns = {}
         for prompt in prompts:
             group = self.groups[int(prompt)]

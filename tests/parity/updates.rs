@@ -1,4 +1,4 @@
-//! Updates on recorded groups by Podium and by TRL: the same files, the same settings, side by side.
+//! Updates on recorded groups by Podium and by TRL: the same files and settings, compared.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use crate::comparison::{Comparison, Place};
 use crate::podium;
 use crate::reference::{self, Checkpoint, repository};
 
-/// Groups that make a step.
+/// Number of groups per step.
 const GROUPS_PER_STEP: usize = 2;
-/// What loss, figures, gradient norm and weights may be off by, relative to themselves.
+/// Maximum relative error of loss, metrics, gradient norm and weights.
 const LIMIT: f64 = 1e-4;
 
 /// A configuration to compare.
@@ -23,12 +23,12 @@ const LIMIT: f64 = 1e-4;
 pub(crate) struct Case<'a> {
     /// Its row of the table.
     pub(crate) row: String,
-    /// What tells it from the others of its row.
+    /// Distinguishes it from the others of its row.
     pub(crate) name: String,
     pub(crate) checkpoint: &'a Checkpoint,
     /// Whether the checkpoint's adapter is trained, or all of the model.
     pub(crate) adapter: bool,
-    /// Rows as both sides read them.
+    /// Rows for both sides.
     pub(crate) groups: &'a [Value],
     /// By TRL's names.
     pub(crate) settings: Vec<(&'static str, Value)>,
@@ -36,13 +36,13 @@ pub(crate) struct Case<'a> {
     pub(crate) correction: Option<&'static str>,
 }
 
-/// What both sides left behind.
+/// Output folders of both sides.
 struct Folders {
     podium: PathBuf,
     trl: PathBuf,
 }
 
-/// Trains every case on both sides and compares figures and weights.
+/// Trains every case on both sides and compares metrics and weights.
 pub(crate) fn compare(title: &'static str, cases: &[Case<'_>]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let folders: Vec<Folders> = (0..cases.len())
@@ -100,7 +100,7 @@ fn job(case: &Case<'_>, groups: &Path, out: &Path) -> Value {
     })
 }
 
-/// `podium-learner replay` as a user types it.
+/// Runs `podium-learner replay` like a user would.
 fn replay(case: &Case<'_>, groups: &Path, out: &Path) -> Result<()> {
     let (model, adapter) = (case.checkpoint.model(), case.checkpoint.adapter());
     let per_step = GROUPS_PER_STEP.to_string();
@@ -120,8 +120,8 @@ fn replay(case: &Case<'_>, groups: &Path, out: &Path) -> Result<()> {
     podium::run("podium-learner", &arguments)
 }
 
-/// Figures with their column, and what a difference is relative to where they are nearly 0: advantages that cancel leave
-/// of a loss, and policies that hardly differ of a divergence, no more than the rounding of float32.
+/// Metrics with their column, and the magnitude that a difference is relative to if they are nearly 0: the loss of
+/// cancelling advantages and the divergence of nearly equal policies consist of float32 rounding.
 const FIGURES: [(&str, &str, f64); 22] = [
     ("loss", "loss", 1e-2),
     ("policy_loss", "loss", 1e-2),
@@ -161,7 +161,7 @@ fn compare_figures(case: &Case<'_>, folders: &Folders, comparison: &mut Comparis
         for (name, what, floor) in FIGURES {
             let Some(expected) = expected[name].as_f64() else { continue };
             let name_in_full = format!("{}, step {}, {name}", case.name, step + 1);
-            // TRL repeats with every pass what it knew at the step's start.
+            // TRL repeats the values of the step's start with every pass.
             let later_pass = name.starts_with("sampling/") && found[name].is_null();
             let number = found[name].as_f64();
             ensure!(later_pass || number.is_some(), "{name_in_full} is missing");
@@ -178,7 +178,7 @@ fn compare_weights(case: &Case<'_>, folders: &Folders, comparison: &mut Comparis
     let name = if case.adapter { "adapter/adapter_model.safetensors" } else { "model/model.safetensors" };
     let [found, expected] = [&folders.podium, &folders.trl].map(|folder| tensors(&folder.join(name)));
     let (found, expected) = (found?, expected?);
-    ensure!(found.keys().eq(expected.keys()), "{}: the tensors have other names", case.name);
+    ensure!(found.keys().eq(expected.keys()), "{}: the names of the tensors differ", case.name);
     for (name, expected) in &expected {
         let distance = norm(found[name].iter().zip(expected).map(|(found, expected)| found - expected));
         let case_in_full = format!("{}, {name}", case.name);
@@ -192,7 +192,7 @@ fn norm(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.map(|number| number * number).sum::<f64>().sqrt()
 }
 
-/// The tensors of a float32 file, by name.
+/// Returns the tensors of a float32 file, by name.
 fn tensors(path: &Path) -> Result<BTreeMap<String, Vec<f64>>> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let tensors = SafeTensors::deserialize(&bytes)?;

@@ -1,4 +1,4 @@
-//! The shipped configuration of Prometheus against real runs: needs `prometheus` and `promtool` on the path.
+//! The shipped configuration of Prometheus with real runs; requires `prometheus` and `promtool` on the path.
 
 mod server;
 
@@ -13,23 +13,23 @@ use podium_tests::{PATIENCE, Run, path_text};
 
 use crate::server::{MISSING, Prometheus, SCRAPE_INTERVAL, shipped};
 
-/// A run that would go on for hours, small steps at a time.
+/// A run of many small steps that would take hours.
 const ENDLESS: [&str; 9] = [
     "run.steps=100000",
     "rollout.prompts_per_step=16",
     "rollout.prompts_per_lease=4",
     "evaluation.users=16",
-    // The watch needs five steps in a window.
+    // The watch requires five steps in a window.
     "evaluation.every_steps=5",
     "watch.window=2",
-    // Two evaluations of a few users each would set it off by chance.
+    // Two evaluations of a few users each would trigger it by chance.
     "watch.min_reward_gain=1",
     "network.heartbeat_interval_ms=200",
     "network.lease_deadline_ms=2000",
 ];
 
 #[test]
-fn rules_hold_together_and_every_alert_goes_off() -> Result<()> {
+fn rules_are_valid_and_every_alert_fires() -> Result<()> {
     let promtool = |arguments: &[&str], folder: &Path| -> Result<()> {
         let mut command = Command::new("promtool");
         let output = command.args(arguments).current_dir(folder).output().context(MISSING)?;
@@ -43,7 +43,7 @@ fn rules_hold_together_and_every_alert_goes_off() -> Result<()> {
 }
 
 #[tokio::test]
-async fn whoever_joins_is_scraped_and_every_panel_has_data() -> Result<()> {
+async fn joining_workers_are_scraped_and_every_panel_has_data() -> Result<()> {
     let run = Run::embedded(&ENDLESS)?;
     let coordinator = run.coordinator("coordinator")?;
     let prometheus = Prometheus::start(&run.metrics_address()?, run.folder())?;
@@ -98,8 +98,8 @@ async fn whoever_joins_is_scraped_and_every_panel_has_data() -> Result<()> {
 }
 
 #[tokio::test]
-async fn alerts_go_off_in_a_run_that_misbehaves() -> Result<()> {
-    // Two tokens are too few for an answer: all are malformed.
+async fn alerts_fire_in_a_faulty_run() -> Result<()> {
+    // Two tokens are too few for an answer: all answers are malformed.
     let overrides = [&ENDLESS[..], &["rollout.max_new_tokens=2", "reward.check=warn"]].concat();
     let run = Run::embedded(&overrides)?;
     let coordinator = run.coordinator("coordinator")?;
@@ -113,7 +113,7 @@ async fn alerts_go_off_in_a_run_that_misbehaves() -> Result<()> {
     prometheus.wait_for("both workers to be scraped", || Ok(prometheus.healthy()?.len() == 4))?;
     victim.signal(Signal::SIGKILL)?;
     firing("PodiumWorkerLost")?;
-    // It neither works nor answers.
+    // The learner neither works nor answers.
     learner.signal(Signal::SIGSTOP)?;
     firing("PodiumProcessDown")?;
     firing("PodiumRunStalled")?;
@@ -124,7 +124,7 @@ async fn alerts_go_off_in_a_run_that_misbehaves() -> Result<()> {
     Ok(())
 }
 
-/// Where the shipped files are copied to.
+/// Copies a shipped file with changes.
 fn copy(from: &Path, to: &Path, change: impl Fn(String) -> String) -> Result<()> {
     let text = std::fs::read_to_string(from).with_context(|| path_text(from).to_owned())?;
     Ok(std::fs::write(to, change(text))?)

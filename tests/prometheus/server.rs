@@ -1,4 +1,4 @@
-//! A Prometheus with the shipped configuration, in which addresses and intervals are replaced and nothing else.
+//! A Prometheus with the shipped configuration, in which only addresses and intervals are replaced.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use crate::copy;
 
-pub(crate) const MISSING: &str = "prometheus and promtool are needed: on Debian `apt-get install prometheus`, elsewhere https://prometheus.io/download";
+pub(crate) const MISSING: &str = "prometheus and promtool are required: on Debian `apt-get install prometheus`, elsewhere https://prometheus.io/download";
 
-/// Of the runs here; the shipped one is 15 s.
+/// Scrape interval of these tests; the shipped one is 15 s.
 pub(crate) const SCRAPE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is replaced in the shipped files, and by what. Each must be there.
+/// Replacements in the shipped files. Each original must occur.
 const INTERVALS: [(&str, &str); 4] = [
     ("scrape_interval: 15s", "scrape_interval: 10s"),
     ("scrape_timeout: 10s", "scrape_timeout: 5s"),
@@ -39,7 +39,8 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that discovers at `coordinator`, with its files in `folder`, and waits until it is ready.
+    /// Starts a server that discovers processes at `coordinator`, with its files in `folder`, and waits until it is
+    /// ready.
     pub(crate) fn start(coordinator: &str, folder: &Path) -> Result<Self> {
         let (from, to) = (shipped(), folder.join("prometheus"));
         fs::create_dir_all(to.join("rules"))?;
@@ -49,7 +50,7 @@ impl Prometheus {
         })?;
         copy(&from.join("rules/recording.yml"), &to.join("rules/recording.yml"), |text| text)?;
         copy(&from.join("rules/alerts.yml"), &to.join("rules/alerts.yml"), |text| replace(text, WAITS))?;
-        // It does not say which port it got; nobody else takes this one meanwhile.
+        // Prometheus does not report a port chosen by the system, so the test chooses a free one.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let mut command = Command::new("prometheus");
         let (config, data) = (to.join("prometheus.yml"), to.join("data"));
@@ -61,7 +62,7 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    /// Waits until something holds.
+    /// Waits until `holds` returns true.
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
         let start = Instant::now();
         while !holds()? {
@@ -78,12 +79,12 @@ impl Prometheus {
         Ok(answer["data"].clone())
     }
 
-    /// Names of the processes that it knows.
+    /// Names of the discovered processes.
     pub(crate) fn targets(&self) -> Result<BTreeSet<String>> {
         self.processes(|_| true)
     }
 
-    /// Names of the processes that it has scraped.
+    /// Names of the scraped processes.
     pub(crate) fn healthy(&self) -> Result<BTreeSet<String>> {
         self.processes(|target| target["health"] == "up")
     }
@@ -99,9 +100,9 @@ impl Prometheus {
             .collect()
     }
 
-    /// What a dashboard's query returns now: its numbers, but for those that are none.
+    /// Returns the present finite results of a dashboard's query.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<f64>> {
-        // Grafana takes four scrape intervals.
+        // Grafana uses four scrape intervals.
         let rate = format!("{}s", 4 * SCRAPE_INTERVAL.as_secs());
         let query = query.replace("$__rate_interval", &rate).replace("$run", "demo");
         let data = self.ask(&format!("/api/v1/query?query={}", encoded(&query)))?;
@@ -110,7 +111,7 @@ impl Prometheus {
         Ok(results.iter().filter_map(number).filter(|number| number.is_finite()).collect())
     }
 
-    /// Names of the alerts that are firing.
+    /// Names of the firing alerts.
     pub(crate) fn firing(&self) -> Result<Vec<String>> {
         let data = self.ask("/api/v1/alerts")?;
         let alerts = data["alerts"].as_array().context("no alerts")?;
@@ -127,7 +128,7 @@ fn replace<'a>(mut text: String, pairs: impl IntoIterator<Item = (&'a str, &'a s
     text
 }
 
-/// A text as part of a URL.
+/// Encodes a text as part of a URL.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

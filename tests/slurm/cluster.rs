@@ -1,6 +1,7 @@
-//! A Slurm cluster of three nodes on this machine, in a folder and on ports of its own.
+//! A Slurm cluster of three nodes on this machine, in its own folder and on its own ports.
 //!
-//! All its processes, with those of its jobs, live in one PID namespace: they end with it, whatever becomes of the test.
+//! All its processes, including those of its jobs, live in one PID namespace: they end with it, even if the test is
+//! killed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,12 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use podium_tests::{PATIENCE, Process, path_text};
 
-/// What has to be installed, and what brings it.
+/// The required programs, and their installation.
 const PROGRAMS: [&str; 5] = ["slurmctld", "slurmd", "munged", "sbatch", "srun"];
 const REMEDY: &str = "install Slurm and munge (Debian, Ubuntu: apt-get install slurm-wlm munge)";
-/// Where daemons are that a user's PATH may lack.
+/// Folders of daemons that a user's PATH may lack.
 const SYSTEM_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
-/// Cores that each node claims to have: enough for all processes of a test, however few there are.
+/// Cores that each node declares: enough for all processes of a test, independent of the real number.
 const CORES: u32 = 8;
 
 pub(crate) struct Cluster {
@@ -32,7 +33,7 @@ fn search_path() -> String {
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    // All are held until the last one is found, so that no two are the same.
+    // All listeners are held until the last port is found, so that the ports differ.
     let listeners = (0..count).map(|_| Ok(TcpListener::bind("127.0.0.1:0")?)).collect::<Result<Vec<_>>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
@@ -40,7 +41,7 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
 impl Cluster {
     /// Starts munge, the controller and three nodes, and waits until the nodes are idle.
     pub(crate) fn start() -> Result<Self> {
-        ensure!(nix::unistd::geteuid().is_root(), "a Slurm cluster of this machine needs root");
+        ensure!(nix::unistd::geteuid().is_root(), "a Slurm cluster on this machine requires root");
         let path = search_path();
         for program in PROGRAMS {
             let there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
@@ -48,7 +49,7 @@ impl Cluster {
         }
         let mut cluster = Self { folder: tempfile::tempdir()?, daemons: None };
         cluster.configure()?;
-        // The shell is the first process of the namespace: with it go all others.
+        // The shell is the first process of the namespace: when it ends, all others end.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--mount", "--mount-proc", "--fork"]);
         command.args(["--kill-child", "bash", "-euc", include_str!("daemons.sh"), "daemons"]);
@@ -98,30 +99,30 @@ impl Cluster {
         self.folder.path().join("slurm.conf")
     }
 
-    /// A command that speaks to this cluster.
+    /// Returns a command that uses this cluster.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env("SLURM_CONF", self.configuration()).env("PATH", search_path());
         command
     }
 
-    /// Runs a command and returns what it says.
+    /// Runs a command and returns its output.
     pub(crate) fn run(command: &mut Command) -> Result<String> {
         let Output { status, stdout, stderr } =
             command.output().with_context(|| format!("cannot start {command:?}"))?;
         let said = String::from_utf8_lossy(&stderr);
-        ensure!(status.success(), "{command:?} ended with {status}: {}", said.trim());
+        ensure!(status.success(), "{command:?} failed with {status}: {}", said.trim());
         Ok(String::from_utf8(stdout)?.trim().to_owned())
     }
 
-    /// A field of what Slurm knows of a job.
+    /// Returns a field of Slurm's record of a job.
     pub(crate) fn job(&self, job: &str, field: &str) -> Result<String> {
         let shown = Self::run(self.command("scontrol").args(["--oneliner", "show", "job", job]))?;
         let value = shown.split(' ').find_map(|word| word.strip_prefix(field)?.strip_prefix('='));
         Ok(value.with_context(|| format!("job {job} has no {field}: {shown}"))?.to_owned())
     }
 
-    /// Waits until `holds`.
+    /// Waits until `holds` returns true.
     pub(crate) fn wait(&self, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
         let start = Instant::now();
         while !holds()? {

@@ -1,5 +1,5 @@
-//! The scripts in deploy/slurm on a real Slurm (`make slurm`; needs root, slurm-wlm and munge). Where these are missing the
-//! tests fail: they are asked for by name.
+//! The scripts in deploy/slurm on a real Slurm (`make slurm`; requires root, slurm-wlm and munge). Without these the
+//! tests fail, since they are requested explicitly.
 
 mod cluster;
 
@@ -23,7 +23,7 @@ fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)
 }
 
-/// The weights that two ranks and two workers of one host end with, without Slurm.
+/// Returns the hash of the final weights of a run with two ranks and two workers on one host, without Slurm.
 fn on_one_host() -> Result<String> {
     let folder = tempfile::tempdir()?;
     let (out, file) = (folder.path().join("run"), deploy("configs/embedded.toml"));
@@ -34,9 +34,9 @@ fn on_one_host() -> Result<String> {
     weights_hash(&out, STEPS)
 }
 
-/// A run as a job, and workers as jobs beside it.
+/// A run as a job, with additional workers as separate jobs.
 struct Jobs {
-    // The cluster ends before the run's folder goes.
+    // The cluster is dropped before the run's folder.
     cluster: Cluster,
     run: Run,
 }
@@ -44,7 +44,7 @@ struct Jobs {
 impl Jobs {
     fn script(&self, script: &str, arguments: &[&str]) -> Result<String> {
         let programs = binary("podium");
-        let programs = programs.parent().expect("it lies in a folder");
+        let programs = programs.parent().expect("it is in a folder");
         let mut command = self.cluster.command(deploy("slurm").join(script));
         command.args(arguments).args(["--bin-dir", path_text(programs)]).envs(SETTINGS);
         Cluster::run(&mut command)
@@ -71,7 +71,7 @@ impl Jobs {
         self.run.wait_until(&what, |status| status.workers.len() == count).await.map(drop)
     }
 
-    /// Waits until the job runs again and has taken steps since `step`.
+    /// Waits until the job has restarted and taken steps since `step`.
     async fn wait_for_start(&self, job: &str, starts: &str, step: u64) -> Result<()> {
         self.cluster.wait("another start of the job", || {
             Ok(self.cluster.job(job, "Restarts")? == starts
@@ -86,7 +86,7 @@ impl Jobs {
 }
 
 #[tokio::test]
-async fn jobs_come_and_go_and_leave_the_weights_of_one_host() -> Result<()> {
+async fn requeued_and_cancelled_jobs_end_with_the_weights_of_one_host() -> Result<()> {
     let jobs = Jobs { cluster: Cluster::start()?, run: Run::to_come()? };
     let main = jobs.submit()?;
     jobs.cluster.wait("the coordinator", || Ok(jobs.run.address().is_ok()))?;
@@ -99,12 +99,12 @@ async fn jobs_come_and_go_and_leave_the_weights_of_one_host() -> Result<()> {
     let lasting = [jobs.more_workers()?, jobs.more_workers()?];
     jobs.wait_for_workers(3).await?;
 
-    // Slurm takes the nodes back: everything of the job gets SIGTERM at once.
+    // Slurm reclaims the nodes: all processes of the job receive SIGTERM at once.
     let step = jobs.step().await?;
     ensure!(step + 4 < STEPS, "step {step} is too late for two requeues");
     jobs.say("scontrol", &["requeue", &main])?;
     jobs.wait_for_start(&main, "1", step).await?;
-    // What Slurm does some time before the time limit: SIGUSR1 to the batch script, which requeues the job.
+    // Before the time limit Slurm sends SIGUSR1 to the batch script, which requeues the job.
     let step = jobs.step().await?;
     jobs.say("scancel", &["--batch", "--signal=USR1", &main])?;
     jobs.wait_for_start(&main, "2", step).await?;
@@ -118,6 +118,6 @@ async fn jobs_come_and_go_and_leave_the_weights_of_one_host() -> Result<()> {
     }
     let steps = rows(&jobs.run.out().join("metrics.jsonl"))?;
     ensure!(steps.len() as u64 == STEPS, "{} steps are reported, not {STEPS}", steps.len());
-    ensure!(jobs.run.weights_hash(STEPS)? == on_one_host()?, "the jobs left other weights than one host");
+    ensure!(jobs.run.weights_hash(STEPS)? == on_one_host()?, "the jobs end with other weights than one host");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The Markdown pages of the repository: links, anchors, and commands that readers are invited to run.
+//! The Markdown pages of the repository: links, anchors, and runnable commands.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// What the tests check of one page.
+/// The tested parts of one page.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Ids of the headings, as mdBook and GitHub make them.
@@ -16,7 +16,7 @@ pub struct Page {
     pub links: Vec<String>,
     /// Code blocks that begin with ```` ```sh run ````.
     pub commands: Vec<String>,
-    /// How many headings have the same text.
+    /// Number of headings by text.
     ids: BTreeMap<String, usize>,
 }
 
@@ -49,7 +49,8 @@ impl Page {
         page
     }
 
-    /// Adds a heading's id: lower case, white space as hyphens, no punctuation, numbered from the second one on.
+    /// Adds a heading's id: lower case, hyphens for white space, no punctuation, numbered from the second occurrence
+    /// on.
     fn add_anchor(&mut self, heading: &str) {
         let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' '));
         let id: String = kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect();
@@ -64,7 +65,7 @@ pub fn repository() -> PathBuf {
     normal(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
 }
 
-/// A path without `.` and `..`, by its text alone.
+/// Normalises a path without `.` and `..`, without file system access.
 fn normal(path: &Path) -> PathBuf {
     let mut result = PathBuf::new();
     for component in path.components() {
@@ -87,7 +88,7 @@ pub fn pages() -> Result<BTreeMap<PathBuf, Page>> {
     existing.map(|path| Ok((path.clone(), Page::parse(&expanded(&path)?)))).collect()
 }
 
-/// A page's text with each `{{#include file}}` and `{{#include file:anchor}}` on a line of its own replaced.
+/// Returns a page's text with each `{{#include file}}` and `{{#include file:anchor}}` on its own line replaced.
 fn expanded(path: &Path) -> Result<String> {
     let text = read(path)?;
     let mut result = String::new();
@@ -102,7 +103,7 @@ fn expanded(path: &Path) -> Result<String> {
     Ok(result)
 }
 
-/// The lines of a file between `ANCHOR: name` and `ANCHOR_END: name`; all of them where no name is given.
+/// Returns the lines of a file between `ANCHOR: name` and `ANCHOR_END: name`; all lines without a name.
 fn part(path: &Path, anchor: &str) -> Result<String> {
     let text = read(path)?;
     if anchor.is_empty() {
@@ -121,7 +122,7 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(repository().join(path)).with_context(|| path.display().to_string())
 }
 
-/// The file that a page's relative link leads to, by path from the root.
+/// Returns the file that a page's relative link refers to, by path from the root.
 pub fn resolved(page: &Path, link: &str) -> PathBuf {
     normal(&page.parent().unwrap_or(Path::new("")).join(link))
 }

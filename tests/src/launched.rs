@@ -1,4 +1,4 @@
-//! Runs that the `podium` command starts, for tests that disturb them.
+//! Runs started by the `podium` command, for tests that disturb them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::{Process, Run, binary, path_text, weights_hash};
 /// A run of the embedded demo under one `podium` process.
 #[derive(Debug)]
 pub struct Launched {
-    /// Its folder, and questions to its coordinator.
+    /// Its folder, and queries to its coordinator.
     pub run: Run,
     settings: Vec<String>,
 }
 
 impl Launched {
-    /// A run that has not been started.
+    /// Creates a run without starting it.
     pub fn new(settings: &[&str]) -> Result<Self> {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         Ok(Self { run: Run::to_come()?, settings })
     }
 
-    /// The arguments of `podium` that start or continue it.
+    /// Returns `podium`'s arguments that start or continue it.
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments =
             vec!["demo".to_owned(), "--out".to_owned(), path_text(&self.run.out()).to_owned()];
@@ -35,7 +35,7 @@ impl Launched {
         arguments
     }
 
-    /// A command that starts or continues it; `podium` is another copy of the program than the built one, if named.
+    /// Returns a command that starts or continues it; `podium`: another copy of the program than the built one.
     pub fn command(&self, podium: Option<&Path>) -> Command {
         let mut command = Command::new(podium.map_or_else(|| binary("podium"), Path::to_owned));
         command.args(self.arguments());
@@ -47,7 +47,7 @@ impl Launched {
         Process::start(name, self.command(None), self.run.folder())
     }
 
-    /// Waits until so many steps are committed.
+    /// Waits until `step` steps are committed.
     pub async fn reach(&self, step: u64) -> Result<()> {
         self.run.wait_until("a step", |status| status.step >= step).await.map(drop)
     }
@@ -66,21 +66,21 @@ impl Launched {
     }
 }
 
-/// The weights of an undisturbed run.
+/// Returns the hash of the weights of an undisturbed run.
 pub fn undisturbed(settings: &[&str], version: u64) -> Result<String> {
     let launched = Launched::new(settings)?;
     launched.start("undisturbed")?.wait_for_success()?;
     weights_hash(&launched.run.out(), version)
 }
 
-/// What `podium` with these arguments exits with and says on both outputs.
+/// Returns the exit code of `podium` with these arguments, and both its outputs.
 pub fn podium<A: AsRef<OsStr>>(arguments: &[A]) -> Result<(Option<i32>, String)> {
     let output = Command::new(binary("podium")).args(arguments).output()?;
     let text = [output.stdout, output.stderr].concat();
     Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// What `podium status` says of a run.
+/// Returns the output of `podium status` for a run.
 pub fn status(run: &Run) -> Result<(Option<i32>, String)> {
     podium(&["status", "--out", path_text(&run.out())])
 }

@@ -1,4 +1,4 @@
-//! Runs of the real binaries for black-box tests: spawn, kill, restart, compare.
+//! Starts the real binaries for black-box tests: spawn, kill, restart, compare.
 //!
 //! The binaries are the release ones beside the test executable; `make test` builds them first.
 
@@ -23,13 +23,13 @@ use podium_transfer::{Coordinator, Limits, Place};
 use safetensors::{Dtype, SafeTensors};
 use tokio_util::sync::CancellationToken;
 
-/// Everything in these tests is small: what takes longer than this hangs.
+/// Timeout of every wait: everything in these tests is small.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The release binary of that name.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has an executable");
-    let folder = test.parent().and_then(Path::parent).expect("test executables lie in target/release/deps");
+    let folder = test.parent().and_then(Path::parent).expect("test executables are in target/release/deps");
     let path = folder.join(name);
     assert!(
         path.is_file(),
@@ -39,7 +39,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A process of a run that dies with its owner.
+/// A process of a run that is killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -53,7 +53,7 @@ impl Process {
         Self::start(name, Self::prepare(binary_name, arguments), folder)
     }
 
-    /// A command to start a binary by, for those that need more than arguments.
+    /// Returns a command for a binary, to be extended by more than arguments.
     pub fn prepare(binary_name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary(binary_name));
         command.args(arguments);
@@ -79,7 +79,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the end, at most [`PATIENCE`].
+    /// Waits for the exit, at most [`PATIENCE`].
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let start = Instant::now();
         loop {
@@ -93,38 +93,38 @@ impl Process {
         }
     }
 
-    /// Waits for the end and requires success.
+    /// Waits for the exit and requires success.
     pub fn wait_for_success(&mut self) -> Result<()> {
         let status = self.wait()?;
-        ensure!(status.success(), "{} ended with {status}; its output:\n{}", self.name, self.output());
+        ensure!(status.success(), "{} failed with {status}; its output:\n{}", self.name, self.output());
         Ok(())
     }
 
-    /// Waits for the end and requires this exit code.
+    /// Waits for the exit and requires this exit code.
     pub fn wait_for_code(&mut self, code: i32) -> Result<()> {
         let status = self.wait()?;
         ensure!(
             status.code() == Some(code),
-            "{} ended with {status} and not with {code}; its output:\n{}",
+            "{} exited with {status}, expected {code}; its output:\n{}",
             self.name,
             self.output()
         );
         Ok(())
     }
 
-    /// Waits for the end, requires failure, and returns what was said.
+    /// Waits for the exit, requires failure, and returns the output.
     pub fn wait_for_failure(&mut self) -> Result<String> {
         let status = self.wait()?;
         ensure!(
             !status.success(),
-            "{} ended well but should not have; its output:\n{}",
+            "{} succeeded, expected a failure; its output:\n{}",
             self.name,
             self.output()
         );
         Ok(self.output())
     }
 
-    /// What the process has written so far, standard output and standard error.
+    /// Returns the output so far, standard output and standard error.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -132,7 +132,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended long ago.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -159,7 +159,7 @@ impl Run {
         Ok(Self { run_file: out.join("run.toml"), folder })
     }
 
-    /// A run that somebody else starts, in [`Self::out`].
+    /// A run that is started elsewhere, in [`Self::out`].
     pub fn to_come() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         Ok(Self { run_file: folder.path().join("run/run.toml"), folder })
@@ -170,7 +170,7 @@ impl Run {
         self.folder.path().join("run")
     }
 
-    /// Where the processes' own folders and output go.
+    /// Folder of the processes' own folders and outputs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -185,9 +185,9 @@ impl Run {
         self.coordinator_with(name, &[])
     }
 
-    /// The same with further arguments.
+    /// The same with additional arguments.
     pub fn coordinator_with(&self, name: &str, arguments: &[&str]) -> Result<Process> {
-        // A restart would otherwise be taken for running by the file that the process before it left.
+        // Otherwise a restart would count as running because of the previous process's file.
         let announced = self.out().join(ANNOUNCEMENT);
         let before = fs::metadata(&announced).and_then(|file| file.modified()).ok();
         let out = self.out();
@@ -196,7 +196,7 @@ impl Run {
         let start = Instant::now();
         while fs::metadata(&announced).and_then(|file| file.modified()).ok() == before {
             if let Some(status) = process.child.try_wait()? {
-                bail!("the coordinator ended with {status}:\n{}", process.output());
+                bail!("the coordinator exited with {status}:\n{}", process.output());
             }
             ensure!(start.elapsed() < PATIENCE, "the coordinator does not serve:\n{}", process.output());
             std::thread::sleep(Duration::from_millis(20));
@@ -204,17 +204,17 @@ impl Run {
         Ok(process)
     }
 
-    /// Where the coordinator listens, host:port.
+    /// The coordinator's address, host:port.
     pub fn address(&self) -> Result<String> {
         self.announced("address")
     }
 
-    /// Where the coordinator serves its metrics, host:port.
+    /// The address of the coordinator's metrics, host:port.
     pub fn metrics_address(&self) -> Result<String> {
         self.announced("metrics_address")
     }
 
-    /// The coordinator's process, as it announced itself.
+    /// The id of the coordinator's process, from its announcement.
     pub fn coordinator_pid(&self) -> Result<u32> {
         let pid = self.announcement()?["pid"].as_u64();
         Ok(pid.with_context(|| format!("{ANNOUNCEMENT} has no pid"))?.try_into()?)
@@ -235,7 +235,7 @@ impl Run {
         self.worker_of(name, ["--coordinator-from", path_text(&self.out())])
     }
 
-    /// Starts a rollout worker that takes `address`, host:port, for the coordinator's.
+    /// Starts a rollout worker with the coordinator's address, host:port.
     pub fn worker_at(&self, name: &str, address: &str) -> Result<Process> {
         self.worker_of(name, ["--coordinator", address])
     }
@@ -281,7 +281,7 @@ impl Run {
         Ok(Coordinator::at(place, limits, CancellationToken::new())?)
     }
 
-    /// The run's status now.
+    /// Returns the run's present status.
     pub async fn status(&self) -> Result<v1::RunStatus> {
         let coordinator = self.client()?;
         let status = coordinator.call("ask for the status", || {
@@ -314,7 +314,8 @@ impl Run {
     }
 }
 
-/// The policy that the demo starts from, with a chat template that ends prompts so instead of its own, if one is given.
+/// Returns a copy of the demo's initial policy, with a chat template that ends prompts with `generation_prompt`, if
+/// given.
 pub fn embedded_start(generation_prompt: Option<&str>) -> Result<tempfile::TempDir> {
     let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launcher/embedded/start");
     let folder = tempfile::tempdir()?;
@@ -345,7 +346,7 @@ pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
 pub struct Weights(BTreeMap<String, Vec<f32>>);
 
 impl Weights {
-    /// Those of a policy version in a run folder.
+    /// Reads the weights of a policy version in a run folder.
     pub fn read(out: &Path, version: u64) -> Result<Self> {
         let bytes = fs::read(out.join("policy").join(version.to_string()).join("model.safetensors"))?;
         let tensors = SafeTensors::deserialize(&bytes)?;
@@ -359,12 +360,12 @@ impl Weights {
         Ok(Self(weights))
     }
 
-    /// How far others are away, relative to their norm: ‖a − b‖ / ‖b‖ over all weights.
+    /// Returns the relative distance ‖a − b‖ / ‖b‖ over all weights.
     pub fn distance(&self, others: &Self) -> Result<f64> {
         let (mut difference, mut norm) = (0.0, 0.0);
-        ensure!(self.0.keys().eq(others.0.keys()), "the policies have other tensors");
+        ensure!(self.0.keys().eq(others.0.keys()), "the names of the tensors differ");
         for (a, b) in self.0.values().zip(others.0.values()) {
-            ensure!(a.len() == b.len(), "the policies have tensors of other sizes");
+            ensure!(a.len() == b.len(), "the sizes of the tensors differ");
             for (a, b) in a.iter().zip(b) {
                 difference += (f64::from(*a) - f64::from(*b)).powi(2);
                 norm += f64::from(*b).powi(2);
@@ -380,7 +381,7 @@ pub fn rows(path: &Path) -> Result<Vec<serde_json::Value>> {
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// A path as text; test folders are plain.
+/// A path as text; test folders have plain names.
 pub fn path_text(path: &Path) -> &str {
     path.to_str().expect("test folders have names in UTF-8")
 }

@@ -1,5 +1,5 @@
-//! A coordinator towards a worker: passes every call on to the real one, and may change submissions on their way. So a
-//! real worker becomes a broken one.
+//! A relay between a worker and the real coordinator: forwards every call, and may change submissions, so that a real
+//! worker behaves like a broken one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-/// What becomes of a submission.
+/// A change of a submission.
 type Change = Arc<dyn Fn(&mut v1::SubmitRequest) + Send + Sync>;
 
 /// A relay that serves until it is dropped.
@@ -25,7 +25,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Serves on a port of the system's choice and passes calls on to the coordinator at `address`.
+    /// Serves on a port chosen by the system and forwards calls to the coordinator at `address`.
     pub async fn start(
         address: &str,
         change: impl Fn(&mut v1::SubmitRequest) + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! Reading what processes expose: pages over HTTP, and Prometheus' text form of metrics.
+//! Reads the endpoints of processes: pages over HTTP, and metrics in Prometheus' text format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -7,37 +7,38 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// An endpoint answers at once, or something is wrong.
+/// Timeout of an endpoint.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The body of `http://<address><path>`.
+/// Returns the body of `http://<address><path>`.
 pub fn get(address: &str, path: &str) -> Result<String> {
-    let socket = address.to_socket_addrs()?.next().with_context(|| format!("{address} is no address"))?;
+    let socket =
+        address.to_socket_addrs()?.next().with_context(|| format!("{address} is not a valid address"))?;
     let mut stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is no answer of HTTP")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not an HTTP response")?;
     ensure!(head.lines().next().is_some_and(|line| line.contains(" 200 ")), "{address}{path}: {head}");
     Ok(body.to_owned())
 }
 
-/// One number, with its labels.
+/// One value with its labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// The metric; of a histogram with `_bucket`, `_sum` or `_count`.
+    /// The metric's name; for a histogram with `_bucket`, `_sum` or `_count`.
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// The number.
+    /// The value.
     pub value: f64,
 }
 
-/// What a process exposes.
+/// The metrics of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Scrape {
-    /// The numbers.
+    /// The values.
     pub samples: Vec<Sample>,
     /// Metrics and their types: `counter`, `gauge`, `histogram`.
     pub types: BTreeMap<String, String>,
@@ -46,7 +47,7 @@ pub struct Scrape {
 }
 
 impl Scrape {
-    /// Asks a process.
+    /// Reads the metrics of a process.
     pub fn of(address: &str) -> Result<Self> {
         Self::parse(&get(address, "/metrics")?)
     }
@@ -61,13 +62,13 @@ impl Scrape {
                 let (name, _) = rest.split_once(' ').with_context(|| line.to_owned())?;
                 scrape.helped.insert(name.to_owned());
             } else {
-                scrape.samples.push(sample(line).with_context(|| format!("no sample: {line}"))?);
+                scrape.samples.push(sample(line).with_context(|| format!("invalid sample: {line}"))?);
             }
         }
         Ok(scrape)
     }
 
-    /// The sum of a metric over all samples that have these labels; 0 where there is none.
+    /// Returns the sum of a metric over all samples with these labels; 0 without samples.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |sample: &&Sample| {
             sample.name == name
@@ -79,7 +80,7 @@ impl Scrape {
     }
 }
 
-/// `name{label="value",…} number`. No label of Podium's holds a quote.
+/// Parses `name{label="value",…} number`. Podium's labels contain no quotes.
 fn sample(line: &str) -> Option<Sample> {
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));

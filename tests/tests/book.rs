@@ -1,4 +1,4 @@
-//! The book in docs/: links and anchors lead somewhere, the summary is complete, runnable commands run.
+//! The book in docs/: links and anchors are valid, the summary is complete, runnable commands run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use podium_tests::book::{Page, pages, repository, resolved};
 const SUMMARY: &str = "docs/SUMMARY.md";
 
 #[test]
-fn links_and_anchors_lead_somewhere() -> Result<()> {
+fn links_and_anchors_are_valid() -> Result<()> {
     let pages = pages()?;
     let mut broken = Vec::new();
     for (path, page) in &pages {
@@ -54,7 +54,7 @@ fn the_summary_lists_every_page_once() -> Result<()> {
     Ok(())
 }
 
-/// A folder that looks like the repository after `make build`, whose new files are its own.
+/// Creates a copy of the repository after `make build` whose new files are separate.
 fn checkout() -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     for entry in fs::read_dir(repository())? {
@@ -65,7 +65,7 @@ fn checkout() -> Result<tempfile::TempDir> {
     }
     fs::create_dir(folder.path().join("target"))?;
     let release = binary("podium");
-    symlink(release.parent().expect("a binary lies in a folder"), folder.path().join("target/release"))?;
+    symlink(release.parent().expect("a binary is in a folder"), folder.path().join("target/release"))?;
     Ok(folder)
 }
 
@@ -95,7 +95,7 @@ fn runnable_commands_run() -> Result<()> {
 }
 
 #[test]
-fn pages_are_read_as_mdbook_reads_them() {
+fn pages_are_parsed_like_mdbook() {
     let page = Page::parse(
         "# A `name_of`: the *first*\n\n## Two\n\n## Two\n\n[x](a.md#b) ![y](c.png) `[no](link)`\n\n\
          ```sh run\ntrue\n```\n\n```sh\nfalse\n```\n\n[z]\n\n[z]: d.md\n",
@@ -106,7 +106,7 @@ fn pages_are_read_as_mdbook_reads_them() {
 }
 
 #[test]
-fn the_page_of_commands_is_what_the_programs_print() -> Result<()> {
+fn the_page_of_commands_matches_the_programs_help() -> Result<()> {
     let page = fs::read_to_string(repository().join("docs/reference/commands.md"))?;
     ensure!(
         page == podium_tests::commands::page()?,
@@ -116,7 +116,7 @@ fn the_page_of_commands_is_what_the_programs_print() -> Result<()> {
 }
 
 #[test]
-fn the_walk_through_the_algorithm_names_what_exists() -> Result<()> {
+fn the_walk_through_the_algorithm_names_existing_items() -> Result<()> {
     let page = fs::read_to_string(repository().join("docs/design/algorithm.md"))?;
     let mut missing = Vec::new();
     let mut found = 0;

@@ -17,10 +17,10 @@ fn demo(folder: &Path, workers: u32) -> Result<String> {
 }
 
 #[tokio::test]
-async fn workers_may_be_few_many_or_killed() -> Result<()> {
+async fn the_number_and_deaths_of_workers_change_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let alone = demo(folder.path(), 1)?;
-    ensure!(alone == demo(folder.path(), 3)?, "three workers leave other weights than one");
+    ensure!(alone == demo(folder.path(), 3)?, "three workers end with other weights than one");
 
     // The same run started by hand: one of two workers is killed half-way, another joins.
     let as_the_demo = ["rollout.constrain_answers=true", "run.portable=true"];
@@ -38,8 +38,8 @@ async fn workers_may_be_few_many_or_killed() -> Result<()> {
     for process in [&mut learner, &mut steady, &mut late, &mut coordinator] {
         process.wait_for_success()?;
     }
-    ensure!(run.weights_hash(8)? == alone, "a killed and a late worker left other weights");
-    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 8, "one row of metrics a step");
+    ensure!(run.weights_hash(8)? == alone, "a killed and a late worker changed the weights");
+    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 8, "one row of metrics per step");
     Ok(())
 }
 
@@ -78,7 +78,7 @@ fn portable_runs_leave_the_same_weights_whatever_code_the_processor_would_choose
 }
 
 #[tokio::test]
-async fn coordinator_and_learner_may_be_killed() -> Result<()> {
+async fn deaths_of_coordinator_and_learner_change_nothing() -> Result<()> {
     let settings = [
         "run.steps=6",
         "run.seed=9",
@@ -117,12 +117,12 @@ async fn coordinator_and_learner_may_be_killed() -> Result<()> {
     check_recording(&disturbed)
 }
 
-/// The recorded groups are those of every step, once each, and lead to the same weights again.
+/// Checks that the recorded groups are those of every step, once each, and reproduce the weights.
 fn check_recording(run: &Run) -> Result<()> {
     let groups = run.out().join("groups.jsonl");
     let names = rows(&groups)?.into_iter().map(|row| (row["step"].as_u64(), row["index"].as_u64()));
     let expected = (0..6).flat_map(|step| (0..16).map(move |index| (Some(step), Some(index))));
-    ensure!(names.eq(expected), "groups are missing, doubled or out of order");
+    ensure!(names.eq(expected), "groups are missing, duplicated or out of order");
     let (model, run_file) = (run.out().join("policy/0"), run.out().join("run.toml"));
     let out = run.folder().join("replayed");
     let places = ["--model", path_text(&model), "--groups", path_text(&groups), "--out", path_text(&out)];
@@ -131,7 +131,7 @@ fn check_recording(run: &Run) -> Result<()> {
     Process::spawn("replay", "podium-learner", &arguments, run.folder())?.wait_for_success()?;
     let [replayed, trained] = [out.join("model"), run.out().join("policy/6")]
         .map(|folder| fs::read(folder.join("model.safetensors")));
-    ensure!(replayed? == trained?, "the replay left other weights than the run");
-    ensure!(rows(&out.join("metrics.jsonl"))?.len() == 6, "one row of metrics an optimizer step");
+    ensure!(replayed? == trained?, "the replay ends with other weights than the run");
+    ensure!(rows(&out.join("metrics.jsonl"))?.len() == 6, "one row of metrics per optimizer step");
     Ok(())
 }

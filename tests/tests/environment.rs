@@ -1,6 +1,6 @@
-//! Odd surroundings of the processes: variables and paths that are no text, outputs that are gone, closed terminals, full
-//! disks, low limits, files that killed processes left. Each is named and does no harm; wherever the run goes on, it ends
-//! with the weights of an undisturbed run.
+//! Unusual environments of the processes: variables and paths that are not UTF-8, closed outputs, closed terminals,
+//! full disks, low limits, files of killed processes. Each is reported and does no harm; wherever the run continues,
+//! it ends with the weights of an undisturbed run.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -27,7 +27,7 @@ const SETTINGS: [&str; 6] = [
     "learner.checkpoint_every_steps=100",
 ];
 const STOPPED: i32 = podium_service::shutdown::STOPPED as i32;
-/// Commands of every program that end by themselves.
+/// Commands of every program that exit on their own.
 const PROGRAMS: [(&str, &[&str]); 5] = [
     ("podium", &["check-config", "nowhere.toml"]),
     ("podium-coordinator", &["--run-file", "nowhere.toml", "--out", "nowhere"]),
@@ -36,17 +36,17 @@ const PROGRAMS: [(&str, &[&str]); 5] = [
     ("podium-curator", &["prompts", "nowhere.toml"]),
 ];
 
-/// The weights that every run here ends with, whatever happens to it.
+/// The hash of the final weights of every run here.
 fn expected() -> &'static str {
     static EXPECTED: OnceLock<String> = OnceLock::new();
     EXPECTED.get_or_init(|| undisturbed(&SETTINGS, STEPS).expect("an undisturbed run ends"))
 }
 
-fn no_text() -> OsString {
+fn not_utf8() -> OsString {
     OsString::from_vec(b"caf\xe9".to_vec())
 }
 
-/// What a process said on both outputs.
+/// Returns both outputs of a process.
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
@@ -61,17 +61,17 @@ fn wait_for(what: &str, holds: impl Fn() -> bool) -> Result<()> {
 }
 
 #[test]
-fn variables_that_are_no_text_do_no_harm() -> Result<()> {
+fn variables_that_are_not_utf8_do_no_harm() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
     let mut command = launched.command(None);
-    command.env("PLACE", no_text()).env(no_text(), "x");
+    command.env("PLACE", not_utf8()).env(not_utf8(), "x");
     Process::start("podium", command, launched.run.folder())?.wait_for_success()?;
     launched.check_weights(STEPS, expected())?;
 
     let folder = tempfile::tempdir()?;
     for (program, arguments) in PROGRAMS {
         let mut command = Process::prepare(program, arguments);
-        let output = command.env("PLACE", no_text()).env(no_text(), "x").current_dir(&folder).output()?;
+        let output = command.env("PLACE", not_utf8()).env(not_utf8(), "x").current_dir(&folder).output()?;
         let said = said(&output);
         ensure!(!output.status.success() && said.contains("nowhere"), "{program}: {said}");
         ensure!(!said.contains("panicked"), "{program}: {said}");
@@ -79,7 +79,7 @@ fn variables_that_are_no_text_do_no_harm() -> Result<()> {
     let file = folder.path().join("run.toml");
     fs::write(&file, "")?;
     let mut command = Process::prepare("podium", &["check-config", path_text(&file)]);
-    let output = command.env("PODIUM_RUN__NAME", no_text()).output()?;
+    let output = command.env("PODIUM_RUN__NAME", not_utf8()).output()?;
     let said = said(&output);
     let named = said.contains("PODIUM_RUN__NAME") && said.contains("not UTF-8");
     ensure!(output.status.code() == Some(1) && named, "{said}");
@@ -87,9 +87,9 @@ fn variables_that_are_no_text_do_no_harm() -> Result<()> {
 }
 
 #[test]
-fn folders_that_are_no_text_are_refused_where_the_run_file_has_to_name_them() -> Result<()> {
+fn folders_that_are_not_utf8_are_refused_if_the_run_file_must_name_them() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let out = folder.path().join(no_text());
+    let out = folder.path().join(not_utf8());
     let refused = |arguments: &[&OsStr]| -> Result<()> {
         let output = Command::new(binary("podium")).args(arguments).current_dir(&folder).output()?;
         let said = said(&output);
@@ -103,14 +103,14 @@ fn folders_that_are_no_text_are_refused_where_the_run_file_has_to_name_them() ->
     let policy = ["evaluate", "run.toml", "--policy"].map(text);
     refused(&[&policy[..], &[out.as_os_str()]].concat())?;
     refused(&[&policy[..], &[text("."), text("--out"), out.as_os_str()]].concat())?;
-    let odd = folder.path().join(no_text()).join("run.toml");
-    fs::create_dir_all(folder.path().join(no_text()))?;
+    let odd = folder.path().join(not_utf8()).join("run.toml");
+    fs::create_dir_all(folder.path().join(not_utf8()))?;
     fs::write(&odd, "[data]\ndir = \"data\"\n")?;
     refused(&[text("train"), odd.as_os_str(), text("--out"), text("fine")])?;
 
-    // The services' own folders stand in no file.
+    // The services' own folders are named in no file.
     let run = Run::embedded(&SETTINGS)?;
-    let out = run.folder().join(no_text());
+    let out = run.folder().join(not_utf8());
     let mut command = Process::prepare("podium-coordinator", &["--run-file", run.run_file(), "--out"]);
     let log = command.arg(&out).stderr(Stdio::piped()).stdin(Stdio::null()).spawn()?;
     wait_for("the coordinator to serve", || out.join("coordinator.json").exists())?;
@@ -120,22 +120,22 @@ fn folders_that_are_no_text_are_refused_where_the_run_file_has_to_name_them() ->
     Ok(())
 }
 
-/// Starts a command whose outputs are read for one line and then closed.
+/// Starts a command, reads one line of its outputs, and closes them.
 fn with_one_line_read(mut command: Command) -> Result<std::process::Child> {
     let (reader, writer) = std::io::pipe()?;
     let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
     drop(command);
     let mut line = String::new();
     BufReader::new(reader).read_line(&mut line)?;
-    ensure!(!line.is_empty(), "there was no line");
+    ensure!(!line.is_empty(), "there is no line");
     Ok(child)
 }
 
 #[test]
-fn a_run_goes_on_without_its_outputs() -> Result<()> {
+fn a_run_continues_without_its_outputs() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
     let status = with_one_line_read(launched.command(None))?.wait()?;
-    ensure!(status.code() == Some(0), "podium ended with {status}");
+    ensure!(status.code() == Some(0), "podium exited with {status}");
     launched.check_weights(STEPS, expected())?;
 
     // Every service logs to standard error.
@@ -149,11 +149,11 @@ fn a_run_goes_on_without_its_outputs() -> Result<()> {
     let children = commands.into_iter().map(with_one_line_read).collect::<Result<Vec<_>>>()?;
     for mut child in children.into_iter().rev() {
         let status = child.wait()?;
-        ensure!(status.code() == Some(0), "a service ended with {status}");
+        ensure!(status.code() == Some(0), "a service exited with {status}");
     }
     ensure!(run.weights_hash(STEPS)? == expected(), "the weights differ from those of an undisturbed run");
 
-    // Output that nobody reads is no failure; output that cannot be written is one.
+    // Unread output is not a failure; output that cannot be written is one.
     let told = |output: Stdio| -> Result<(Option<i32>, String)> {
         let mut command = Process::prepare("podium", &["status", "--out", path_text(&launched.run.out())]);
         let child = command.stdout(output).stderr(Stdio::piped()).spawn()?;
@@ -171,7 +171,7 @@ fn a_run_goes_on_without_its_outputs() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_closed_terminal_leaves_a_checkpoint() -> Result<()> {
+async fn a_closed_terminal_causes_a_checkpoint() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
     // The process that runs the tests may ignore SIGHUP.
     let mut command = Command::new("env");
@@ -182,11 +182,11 @@ async fn a_closed_terminal_leaves_a_checkpoint() -> Result<()> {
     podium.wait_for_code(STOPPED)?;
     ensure!(podium.output().contains("stopped by SIGHUP after step"), "{}", podium.output());
     let checkpoints = launched.run.out().join("learner/rank-0/checkpoints");
-    ensure!(fs::read_dir(checkpoints)?.count() > 0, "the learner left no checkpoint");
+    ensure!(fs::read_dir(checkpoints)?.count() > 0, "the learner wrote no checkpoint");
     let (code, said) = status(&launched.run)?;
     ensure!(code == Some(0) && said.contains("not running (stopped by SIGTERM)"), "{code:?}: {said}");
 
-    // As nohup does it.
+    // Like nohup.
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(binary("podium")).args(launched.arguments());
     let mut podium = Process::start("nohup", shell, launched.run.folder())?;
@@ -196,21 +196,21 @@ async fn a_closed_terminal_leaves_a_checkpoint() -> Result<()> {
     launched.check_weights(STEPS, expected())
 }
 
-/// A command under a limit of the size of files, which can be raised; the weights do not fit.
+/// Returns a command with a limit of the file size, which can be raised; the weights exceed it.
 fn on_a_small_disk(program: &str) -> Command {
     let mut command = Command::new("prlimit");
     command.arg("--fsize=400000:unlimited").arg(binary(program));
     command
 }
 
-/// Sets the largest size of a file that a process may write.
-fn set_room(process: &Process, bytes: &str) -> Result<()> {
+/// Sets a process's maximum file size.
+fn set_disk_limit(process: &Process, bytes: &str) -> Result<()> {
     let arguments = [format!("--pid={}", process.id()), format!("--fsize={bytes}:unlimited")];
     ensure!(Command::new("prlimit").args(arguments).status()?.success(), "prlimit failed");
     Ok(())
 }
 
-/// Whether a file of weights on its way into `folder` has used all the room there is.
+/// Whether a partial file of weights in `folder` has reached the maximum size.
 fn is_stuck(folder: &Path) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let weights = entries.map(|entry| entry.path().join("model.safetensors"));
@@ -222,7 +222,7 @@ fn is_stuck(folder: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_waited_out() -> Result<()> {
+async fn processes_wait_while_a_disk_is_full() -> Result<()> {
     let run = Run::embedded(&[&SETTINGS[..], &["network.reconnect_for_ms=1000"]].concat())?;
     let mut coordinator = run.coordinator("coordinator")?;
     let (out, cache, state) = (run.out(), run.folder().join("worker"), run.folder().join("learner"));
@@ -236,27 +236,27 @@ async fn a_full_disk_is_waited_out() -> Result<()> {
     wait_for("the worker's disk to be full", || is_stuck(&cache))?;
     wait_for("the learner's disk to be full", || is_stuck(&state.join("rank-0/policy")))?;
     for process in [&worker, &learner] {
-        set_room(process, "unlimited")?;
+        set_disk_limit(process, "unlimited")?;
     }
     run.wait_until("a step", |status| status.step >= 1).await?;
 
-    // The coordinator's disk, for longer than a coordinator that is away is waited for.
-    set_room(&coordinator, "4096")?;
+    // The coordinator's disk, for longer than the limit for an unreachable coordinator.
+    set_disk_limit(&coordinator, "4096")?;
     let full = |status: &podium_proto::v1::RunStatus| {
         status.warnings.iter().any(|warning| warning.contains("no space is left for"))
     };
     let stuck = run.wait_until("the full disk to be named", full).await?;
     let (began, longer) = (Instant::now(), Duration::from_secs(3));
     let still = run.wait_until("a while", |_| began.elapsed() > longer).await?;
-    ensure!(still.step <= stuck.step + 1 && still.step < STEPS, "the run went on without room");
-    set_room(&coordinator, "unlimited")?;
+    ensure!(still.step <= stuck.step + 1 && still.step < STEPS, "the run continued without disk space");
+    set_disk_limit(&coordinator, "unlimited")?;
 
-    // The learner's, in the middle of the run.
-    set_room(&learner, "4096")?;
+    // The learner's disk, in the middle of the run.
+    set_disk_limit(&learner, "4096")?;
     wait_for("the learner to wait for disk space", || {
         learner.output().contains("waiting for free disk space")
     })?;
-    set_room(&learner, "unlimited")?;
+    set_disk_limit(&learner, "unlimited")?;
     for process in [&mut worker, &mut learner, &mut coordinator] {
         process.wait_for_success()?;
     }
@@ -265,7 +265,7 @@ async fn a_full_disk_is_waited_out() -> Result<()> {
 }
 
 #[test]
-fn limits_of_the_host_are_named() -> Result<()> {
+fn limits_of_the_host_are_reported() -> Result<()> {
     let folder = tempfile::tempdir()?;
     for (program, arguments) in PROGRAMS {
         let limited = |limit: &str| -> Result<String> {
@@ -279,7 +279,7 @@ fn limits_of_the_host_are_named() -> Result<()> {
         let raised = limited("20:4096")?;
         ensure!(raised.contains("nowhere") && !raised.contains("limit of open files"), "{program}: {raised}");
     }
-    // A write beyond the largest size of a file fails like one to a full disk, instead of ending the process by SIGXFSZ.
+    // A write beyond the maximum file size fails like one to a full disk, instead of killing the process by SIGXFSZ.
     let mut command = Command::new("prlimit");
     command.arg("--fsize=4096:4096").arg(binary("podium-curator")).args(["embedded", "--out", "data"]);
     let output = command.current_dir(&folder).output()?;
@@ -289,7 +289,7 @@ fn limits_of_the_host_are_named() -> Result<()> {
 }
 
 #[test]
-fn what_killed_processes_left_is_removed() -> Result<()> {
+fn files_of_killed_processes_are_removed() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
     let out = launched.run.out();
     let mut dead = Command::new("true").spawn()?;
@@ -303,7 +303,7 @@ fn what_killed_processes_left_is_removed() -> Result<()> {
         fs::write(left(place, &tmp), "half of a ro")?;
         fs::write(left(place, &part), "half of a ma")?;
     }
-    // This process lives: what it writes stays.
+    // This process is alive: its file stays.
     let own = left("", &format!(".own.{}.tmp", std::process::id()));
     fs::write(&own, "")?;
     let mut podium = launched.start("podium")?;
@@ -315,7 +315,7 @@ fn what_killed_processes_left_is_removed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_damaged_announcement_is_written_anew() -> Result<()> {
+async fn a_damaged_announcement_is_rewritten() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
     let out = launched.run.out();
     let file = out.join("coordinator.json");
@@ -331,7 +331,7 @@ async fn a_damaged_announcement_is_written_anew() -> Result<()> {
     fs::remove_file(&file)?;
     wait_for("the announcement to be written again", readable)?;
 
-    // One that starts again without the port of before is found at its new one.
+    // A coordinator that restarts without its previous port is found at the new one.
     launched.signal_coordinator(Signal::SIGSTOP)?;
     let pid = launched.run.coordinator_pid()?;
     fs::write(&file, "garbage")?;
@@ -339,7 +339,7 @@ async fn a_damaged_announcement_is_written_anew() -> Result<()> {
     podium.wait_for_success()?;
     launched.check_weights(STEPS, expected())?;
 
-    // Without a coordinator that could write it anew it is named.
+    // Without a running coordinator the damage is reported.
     fs::remove_file(out.join("finished.json"))?;
     fs::write(&file, "garbage")?;
     let (code, said) = status(&launched.run)?;

@@ -1,5 +1,5 @@
-//! `podium evaluate` over the real services: figures are what the recorded lists say, nothing is asked twice, and another
-//! policy or other data are never taken for the same.
+//! `podium evaluate` over the real services: metrics follow from the recorded lists, no prompt is answered twice, and
+//! results of another policy or other data are never reused.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,14 +53,14 @@ impl Place {
         Process::spawn("evaluate", "podium", &arguments, self.folder.path())
     }
 
-    /// Evaluates, and returns what was said and the folder of the results.
+    /// Evaluates, and returns the output and the folder of the results.
     fn evaluate(&self, policy: &Path, out: &str, more: &[&str]) -> Result<(String, PathBuf)> {
         let mut process = self.start(policy, out, more)?;
         process.wait_for_success()?;
         let said = process.output();
         let line = said.lines().find_map(|line| line.strip_prefix("evaluation "));
-        let file = PathBuf::from(line.context("no evaluation is named")?.trim());
-        Ok((said, file.parent().context("the file lies nowhere")?.to_owned()))
+        let file = PathBuf::from(line.context("no evaluation is printed")?.trim());
+        Ok((said, file.parent().context("the file has no folder")?.to_owned()))
     }
 
     fn start_policy(&self) -> PathBuf {
@@ -68,7 +68,7 @@ impl Place {
     }
 }
 
-/// The answers of all parts by name.
+/// Returns the answers' files of all parts by name.
 fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(out.join("parts"))? {
@@ -85,12 +85,12 @@ fn figures(results: &Path) -> Result<Vec<Value>> {
     Ok(evaluation["figures"].as_array().context("no figures")?.clone())
 }
 
-/// What a ranker made of one list.
+/// Returns a ranker's result for one list.
 fn ranker<'a>(list: &'a Value, policy: &str, ranking: &str) -> Option<&'a Value> {
     list["rankers"].as_array()?.iter().find(|one| one["policy"] == policy && one["ranking"] == ranking)
 }
 
-/// Each user's mean over the draws that have the value, and the mean over those users.
+/// Returns the mean over users of each user's mean over the samples that have the value.
 fn mean(values: impl Iterator<Item = (u64, f64)>) -> (f64, usize) {
     let mut users: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for (user, value) in values {
@@ -100,7 +100,7 @@ fn mean(values: impl Iterator<Item = (u64, f64)>) -> (f64, usize) {
     (means.sum::<f64>() / users.len() as f64, users.len())
 }
 
-/// A figure computed anew from the lists; `None` for those that need more than the lists.
+/// Recomputes a metric from the lists; `None` if the lists are not sufficient.
 fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
     let (policy, ranking) = (figure["policy"].as_str()?, figure["ranking"].as_str()?);
     if policy == "best possible" {
@@ -161,7 +161,7 @@ fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
 }
 
 #[test]
-fn figures_are_what_the_lists_say_and_a_policy_is_no_better_than_itself() -> Result<()> {
+fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
     let place = Place::new()?;
     let start = place.start_policy();
     let more = ["--against", path_text(&start), "--negatives", "9,19", "--draws", "2"];
@@ -183,11 +183,14 @@ fn figures_are_what_the_lists_say_and_a_policy_is_no_better_than_itself() -> Res
             checked += 1;
         }
     }
-    ensure!(checked > 200, "only {checked} figures were recomputed");
+    ensure!(checked > 200, "only {checked} metrics were recomputed");
 
     let has = |wanted: &dyn Fn(&Value) -> bool| figures.iter().any(wanted);
     let cut = |figure: &Value, metric: &str, k: u64| figure["metric"] == metric && figure["k"] == k;
-    ensure!(!has(&|figure| figure["negatives"] == 9 && cut(figure, "HR", 10)), "a certain hit is no figure");
+    ensure!(
+        !has(&|figure| figure["negatives"] == 9 && cut(figure, "HR", 10)),
+        "a certain hit is not reported"
+    );
     ensure!(has(&|figure| figure["negatives"] == 19 && cut(figure, "HR", 10)), "no HR@10 of 20");
     let generated = |figure: &Value| figure["ranking"] == "generated";
     ensure!(!has(&|figure| generated(figure) && cut(figure, "NDCG", 5)), "a list of three has no NDCG@5");
@@ -206,7 +209,7 @@ fn figures_are_what_the_lists_say_and_a_policy_is_no_better_than_itself() -> Res
     let mut itself = 0;
     for figure in figures.iter().filter(|figure| figure["against"] == "demo/start (2)") {
         let nothing = ["estimate", "low", "high"].iter().all(|name| figure[*name] == 0.0);
-        ensure!(nothing && figure["p_value"] == 1.0, "better than itself: {figure}");
+        ensure!(nothing && figure["p_value"] == 1.0, "a policy differs from itself: {figure}");
         itself += 1;
     }
     ensure!(itself > 20, "only {itself} comparisons with itself");
@@ -216,12 +219,12 @@ fn figures_are_what_the_lists_say_and_a_policy_is_no_better_than_itself() -> Res
             && figure["against"] == "item-kNN"
             && cut(figure, "HR", 1)
     });
-    // The embedded policy was never shown twenty candidates.
+    // The embedded policy was not trained on twenty candidates.
     let knn = knn.context("no comparison with item-kNN")?;
     ensure!(knn["high"].as_f64() < Some(0.0) && knn["p_value"].as_f64() < Some(0.01), "{knn}");
 
     let csv = fs::read_to_string(results.join("figures.csv"))?;
-    ensure!(csv.lines().count() == figures.len() + 1, "a row for each figure and a header");
+    ensure!(csv.lines().count() == figures.len() + 1, "a row for each metric and a header");
     for (line, figure) in csv.lines().skip(1).zip(&figures) {
         let estimate: f64 = line.split(',').nth(7).context("a short row")?.parse()?;
         ensure!(Some(estimate) == figure["estimate"].as_f64(), "{line} is not {figure}");
@@ -234,14 +237,14 @@ fn figures_are_what_the_lists_say_and_a_policy_is_no_better_than_itself() -> Res
 }
 
 #[test]
-fn a_key_is_all_that_results_depend_on() -> Result<()> {
+fn results_depend_only_on_their_key() -> Result<()> {
     let place = Place::new()?;
     let start = place.start_policy();
     let short = ["--draws", "1", "--reversed", "0", "--rankings", "generated"];
     let (_, results) = place.evaluate(&start, "out", &short)?;
     let lists = fs::read(results.join("lists.jsonl"))?;
 
-    // The same policy by another name.
+    // The same policy under another name.
     let renamed = place.path("demo/renamed");
     copy(&start, &renamed)?;
     let (said, other) = place.evaluate(&renamed, "out", &short)?;
@@ -251,15 +254,15 @@ fn a_key_is_all_that_results_depend_on() -> Result<()> {
 
     let (said, again) = place.evaluate(&start, "out", &short)?;
     ensure!(said.contains("1 of 1 parts") && again == results, "{said}");
-    ensure!(fs::read(again.join("lists.jsonl"))? == lists, "read otherwise the second time");
+    ensure!(fs::read(again.join("lists.jsonl"))? == lists, "the second result differs");
 
-    // One more draw: the first is there.
+    // One more sample: the first is reused.
     let (said, more) =
         place.evaluate(&start, "out", &["--draws", "2", "--reversed", "0", "--rankings", "generated"])?;
     ensure!(said.contains("1 of 2 parts are there from before") && more != results, "{said}");
-    ensure!(fs::read(results.join("lists.jsonl"))? == lists, "earlier results stay");
+    ensure!(fs::read(results.join("lists.jsonl"))? == lists, "earlier results are unchanged");
 
-    // Another byte in the policy, other data, another setting.
+    // A changed byte of the policy, other data, another setting.
     let config = renamed.join("tokenizer_config.json");
     fs::write(&config, fs::read_to_string(&config)? + "\n")?;
     let mut known = parts(&place.path("out"))?.len();
@@ -269,13 +272,16 @@ fn a_key_is_all_that_results_depend_on() -> Result<()> {
     let (_, data) = place.evaluate(&start, "out", &world)?;
     let length: Vec<&str> = short.into_iter().chain(["--set", "rollout.max_new_tokens=15"]).collect();
     let (_, setting) = place.evaluate(&start, "out", &length)?;
-    ensure!(data != results && setting != results && data != setting, "other questions have the same key");
+    ensure!(
+        data != results && setting != results && data != setting,
+        "different evaluations have the same key"
+    );
     known += 3;
     ensure!(parts(&place.path("out"))?.len() == known, "one part for each of the three");
 
-    // Answers that do not belong to the data are no answers.
+    // Answers that do not belong to the data are refused.
     let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
-    let part = Path::new(evaluation["parts"][0]["answers"].as_str().context("no part is named")?);
+    let part = Path::new(evaluation["parts"][0]["answers"].as_str().context("no part is listed")?);
     let text = fs::read_to_string(part)?;
     fs::write(part, text.split_once('\n').context("a part without lines")?.1)?;
     let said = place.start(&start, "out", &short)?.wait_for_failure()?;
@@ -284,7 +290,7 @@ fn a_key_is_all_that_results_depend_on() -> Result<()> {
 }
 
 #[test]
-fn a_killed_evaluation_goes_on_with_what_is_finished() -> Result<()> {
+fn a_killed_evaluation_resumes_after_the_finished_parts() -> Result<()> {
     let place = Place::new()?;
     let start = place.start_policy();
     let arguments = ["--negatives", "9", "--draws", "3", "--reversed", "0"];
@@ -302,17 +308,17 @@ fn a_killed_evaluation_goes_on_with_what_is_finished() -> Result<()> {
         .into_values()
         .map(|path| Ok((path.clone(), fs::metadata(path)?.ino())))
         .collect::<Result<_>>()?;
-    ensure!(finished.len() < 3, "it was over before it was killed");
+    ensure!(finished.len() < 3, "it finished before it was killed");
 
     let (said, results) = place.evaluate(&start, "killed", &arguments)?;
     let kept = format!("{} of 3 parts are there from before", finished.len());
     ensure!(said.contains(&kept), "expected {kept:?} in {said}");
     for (path, inode) in finished {
-        ensure!(fs::metadata(&path)?.ino() == inode, "{} was asked again", path.display());
+        ensure!(fs::metadata(&path)?.ino() == inode, "{} was answered again", path.display());
     }
     let lists = |results: &Path| fs::read_to_string(results.join("lists.jsonl"));
-    ensure!(lists(&results)? == lists(&undisturbed)?, "other answers after the interruption");
-    ensure!(results.file_name() == undisturbed.file_name(), "another key after the interruption");
+    ensure!(lists(&results)? == lists(&undisturbed)?, "the answers changed after the interruption");
+    ensure!(results.file_name() == undisturbed.file_name(), "the key changed after the interruption");
     Ok(())
 }
 

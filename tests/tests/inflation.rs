@@ -1,10 +1,10 @@
-//! A reward that pays for form alone trips the inflation watch.
+//! A reward for the format alone triggers the inflation watch.
 
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Process, path_text, rows};
 
 #[test]
-fn a_reward_for_form_alone_is_found_out() -> Result<()> {
+fn a_reward_for_the_format_alone_triggers_the_watch() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("form");
     let arguments = [
@@ -36,7 +36,7 @@ fn a_reward_for_form_alone_is_found_out() -> Result<()> {
     ensure!(found["watch/inflated"] == 1 && found["watch/from_version"] == 0, "{found}");
     let finished: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("finished.json"))?)?;
     let best = finished["best"]["policy_version"].as_u64().context("no best version")?;
-    ensure!(best < 30, "version {best} is called the best");
-    ensure!(out.join(format!("policy/{best}/model.safetensors")).is_file(), "the best policy is gone");
+    ensure!(best < 30, "the best version is {best}");
+    ensure!(out.join(format!("policy/{best}/model.safetensors")).is_file(), "the best policy is missing");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A run that trains an adapter: versions are the adapter alone, crashes change nothing, and what comes out merges.
+//! A run that trains an adapter: versions consist of the adapter, crashes change nothing, and the result can be
+//! merged.
 
 use std::fs;
 
@@ -50,7 +51,7 @@ async fn adapters_are_trained_through_crashes_and_merged() -> Result<()> {
     }
     ensure!(
         disturbed.weights_hash(5)? == undisturbed.weights_hash(5)?,
-        "the killed learner left another adapter"
+        "the adapter of the killed learner differs"
     );
 
     let policy = |version: u64| undisturbed.out().join("policy").join(version.to_string());
@@ -64,6 +65,6 @@ async fn adapters_are_trained_through_crashes_and_merged() -> Result<()> {
         ensure!(merged.join(name).is_file(), "the merged folder has no {name}");
     }
     let refused = merge()?.wait_for_failure()?;
-    ensure!(refused.contains("merged"), "a folder that holds a model was written again: {refused}");
+    ensure!(refused.contains("merged"), "a folder with a model was overwritten: {refused}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Workers join and leave, again and again, in one run under load: every group is used once, and the counts add up.
+//! Workers join and leave repeatedly in one run under load: every group is used once, and the counts add up.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,22 +14,22 @@ use podium_tests::{PATIENCE, Process, Run, rows};
 
 const STEPS: u64 = 36;
 const PROMPTS: u64 = 32;
-/// Workers that join and leave.
+/// Number of workers that join and leave.
 const GUESTS: usize = 20;
 
-/// A worker that is there for a while.
+/// A temporary worker.
 struct Guest {
     process: Process,
     id: String,
 }
 
-/// How a guest goes.
+/// The way in which a guest disappears.
 enum Way {
-    /// As it should: told to, with its lease handed in.
+    /// Graceful: receives SIGTERM and submits its lease.
     Told,
-    /// At once and without a word: its lease expires.
+    /// Killed without notice: its lease expires.
     Killed,
-    /// Told to after it was silent for so long that its lease went to another: it hands the same groups in again.
+    /// SIGTERM after it was silent for so long that its lease was reassigned: it submits the same groups again.
     Late,
 }
 
@@ -61,8 +61,8 @@ async fn join(run: &Run, name: &str, known: &mut BTreeSet<String>) -> Result<Gue
 }
 
 async fn leave(run: &Run, mut guest: Guest, way: Way) -> Result<()> {
-    // It may just have handed in what it had.
-    run.wait_until("a lease to leave with", |status| holds_a_lease(status, &guest.id)).await?;
+    // It may just have submitted its lease.
+    run.wait_until("a lease to shut down with", |status| holds_a_lease(status, &guest.id)).await?;
     match way {
         Way::Told => {
             guest.process.signal(Signal::SIGTERM)?;
@@ -83,8 +83,8 @@ async fn leave(run: &Run, mut guest: Guest, way: Way) -> Result<()> {
     }
 }
 
-/// What the coordinator exposes once the run is complete. It would be gone at once then, were it not for a witness: a
-/// worker that never asks for work and does not leave.
+/// Returns the coordinator's metrics at the end of the run. It would exit at once, were it not for a witness: a
+/// worker that never requests a lease and does not shut down.
 async fn last_scrape(run: &Run) -> Result<Scrape> {
     let (start, address, coordinator) = (Instant::now(), run.metrics_address()?, run.client()?);
     let worker_id = uuid::Uuid::new_v4().to_string();
@@ -116,7 +116,7 @@ async fn last_scrape(run: &Run) -> Result<Scrape> {
 }
 
 #[tokio::test]
-async fn the_counts_add_up_though_workers_come_and_go() -> Result<()> {
+async fn the_counts_add_up_while_workers_join_and_leave() -> Result<()> {
     let run = Run::embedded(&[
         &format!("run.steps={STEPS}"),
         &format!("rollout.prompts_per_step={PROMPTS}"),
@@ -133,7 +133,7 @@ async fn the_counts_add_up_though_workers_come_and_go() -> Result<()> {
     let mut known = BTreeSet::new();
     let mut before: Option<Guest> = None;
     for number in 0..GUESTS {
-        // The next one comes before the one before it goes: there is always somebody to work.
+        // The next guest joins before the previous one leaves, so that there is always a worker.
         let guest = join(&run, &format!("guest-{number}"), &mut known).await?;
         if let Some(before) = before.replace(guest) {
             leave(&run, before, Way::of(number)).await?;
@@ -153,17 +153,20 @@ async fn the_counts_add_up_though_workers_come_and_go() -> Result<()> {
     let count = |what: &str| scrape.sum(&format!("podium_coordinator_groups{what}_total"), &[]);
     let outcome = |name| scrape.sum("podium_coordinator_groups_total", &[("outcome", name)]);
     let [accepted, repeated, refused, failed] = ["accepted", "repeated", "refused", "failed"].map(outcome);
-    let (handed_in, used, discarded) = (count("_handed_in"), count("_used"), count("_discarded"));
+    let (submitted, used, discarded) = (count("_handed_in"), count("_used"), count("_discarded"));
     let told = format!(
-        "handed in {handed_in}: accepted {accepted}, repeated {repeated}, refused {refused}, failed {failed}; used {used}, \
+        "submitted {submitted}: accepted {accepted}, repeated {repeated}, refused {refused}, failed {failed}; used {used}, \
          discarded {discarded}"
     );
-    eprintln!("{told}; {steps_then} steps while guests came and went");
+    eprintln!("{told}; {steps_then} steps while guests joined and left");
     let same = |a: f64, b: f64| (a - b).abs() < 0.5;
-    ensure!(same(handed_in, accepted + repeated + refused + failed), "{told}");
+    ensure!(same(submitted, accepted + repeated + refused + failed), "{told}");
     ensure!(same(used, (STEPS * PROMPTS) as f64), "{told}");
     ensure!(same(accepted + count("_recovered"), used + discarded), "{told}");
-    ensure!(scrape.sum("podium_coordinator_groups_waiting", &[]) == 0.0, "groups wait after the end: {told}");
+    ensure!(
+        scrape.sum("podium_coordinator_groups_waiting", &[]) == 0.0,
+        "groups are waiting after the end: {told}"
+    );
     ensure!(
         scrape.sum("podium_coordinator_workers_lost_total", &[]) >= 9.0,
         "killed and silent workers count"
@@ -171,11 +174,11 @@ async fn the_counts_add_up_though_workers_come_and_go() -> Result<()> {
     let recorded = rows(&run.out().join("groups.jsonl"))?;
     let names = recorded.iter().map(|row| (row["step"].as_u64(), row["index"].as_u64()));
     let expected = (0..STEPS).flat_map(|step| (0..PROMPTS).map(move |index| (Some(step), Some(index))));
-    ensure!(names.eq(expected), "groups are missing, doubled or out of order");
+    ensure!(names.eq(expected), "groups are missing, duplicated or out of order");
     let reported: f64 = rows(&run.out().join("metrics.jsonl"))?
         .iter()
         .filter_map(|row| row["groups/discarded"].as_f64())
         .sum();
-    ensure!(same(reported, discarded), "metrics.jsonl says that {reported} groups were discarded: {told}");
+    ensure!(same(reported, discarded), "metrics.jsonl reports {reported} discarded groups: {told}");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What processes declare, what docs/reference/metrics.md says, and what rules and dashboards name is the same.
+//! The metrics that processes declare, docs/reference/metrics.md documents, and rules and dashboards use are the
+//! same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +18,7 @@ struct Documented {
     labels: BTreeSet<String>,
 }
 
-/// Headings of docs/reference/metrics.md, and the roles whose metrics they hold.
+/// Headings of docs/reference/metrics.md, and the roles of their metrics.
 const HEADINGS: [(&str, &[&str]); 4] = [
     ("## Coordinator", &["coordinator"]),
     ("## Rollout workers", &["worker"]),
@@ -33,12 +34,12 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(repository().join(path)).with_context(|| path.to_owned())
 }
 
-/// The words in backticks.
+/// Returns the words in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The metrics of each role, by docs/reference/metrics.md.
+/// Returns the documented metrics of each role, from docs/reference/metrics.md.
 fn documented() -> Result<BTreeMap<&'static str, BTreeMap<String, Documented>>> {
     let (text, mut roles) = (read("docs/reference/metrics.md")?, &[][..]);
     let mut all: BTreeMap<&str, BTreeMap<String, Documented>> = BTreeMap::new();
@@ -60,7 +61,7 @@ fn documented() -> Result<BTreeMap<&'static str, BTreeMap<String, Documented>>> 
     Ok(all)
 }
 
-/// Role and address of every process that the coordinator lists.
+/// Returns role and address of every process that the coordinator lists.
 fn targets(coordinator: &str) -> Result<Vec<(String, String)>> {
     let listed: Vec<Value> = serde_json::from_str(&get(coordinator, "/targets")?)?;
     let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
@@ -68,7 +69,7 @@ fn targets(coordinator: &str) -> Result<Vec<(String, String)>> {
 }
 
 #[tokio::test]
-async fn processes_declare_what_is_documented() -> Result<()> {
+async fn processes_declare_the_documented_metrics() -> Result<()> {
     let run = Run::embedded(&["run.steps=3", "rollout.prompts_per_step=8", "evaluation.users=8"])?;
     let mut processes = vec![run.coordinator("coordinator")?];
     processes.extend([run.learner("learner", 0, 1)?, run.worker("worker")?]);
@@ -76,7 +77,7 @@ async fn processes_declare_what_is_documented() -> Result<()> {
     let documented = documented()?;
     let targets = targets(&run.metrics_address()?)?;
     let roles: BTreeSet<&str> = targets.iter().map(|(role, _)| role.as_str()).collect();
-    ensure!(roles.iter().eq(documented.keys()), "listed are {roles:?}");
+    ensure!(roles.iter().eq(documented.keys()), "the listed roles are {roles:?}");
     for (role, address) in &targets {
         let declared: BTreeMap<String, Value> = serde_json::from_str(&get(address, "/metrics/declared")?)?;
         let (known, scrape) = (&documented[role.as_str()], Scrape::of(address)?);
@@ -103,31 +104,31 @@ async fn processes_declare_what_is_documented() -> Result<()> {
     for process in processes.iter_mut().rev() {
         process.wait_for_success()?;
     }
-    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 3, "one row of metrics a step");
+    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 3, "one row of metrics per step");
     Ok(())
 }
 
-/// The metric that a series belongs to.
+/// Returns the metric of a series.
 fn stem<'a>(name: &'a str, known: &BTreeMap<String, Documented>) -> &'a str {
     let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|end| name.strip_suffix(end));
     let is_histogram = |stem: &&str| known.get(*stem).is_some_and(|known| known.kind == "histogram");
     parts.into_iter().find(is_histogram).unwrap_or(name)
 }
 
-/// The names in an expression that are Podium's: metrics (`podium_…`) and recorded series (`podium:…`).
+/// Returns Podium's names in an expression: metrics (`podium_…`) and recorded series (`podium:…`).
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
     words.filter(|word| word.starts_with("podium_") || word.starts_with("podium:"))
 }
 
-/// The values of a key in a file of rules: `alert`, `record`.
+/// Returns the values of a key in a file of rules: `alert`, `record`.
 fn values<'a>(rules: &'a str, key: &str) -> BTreeSet<&'a str> {
     let lines = rules.lines().filter_map(|line| line.trim().strip_prefix("- ")?.split_once(": "));
     lines.filter(|(found, _)| *found == key).map(|(_, value)| value).collect()
 }
 
 #[test]
-fn rules_and_dashboards_name_what_exists() -> Result<()> {
+fn rules_and_dashboards_use_existing_metrics() -> Result<()> {
     let known: BTreeMap<String, Documented> = documented()?.into_values().flatten().collect();
     let (recording, alerts) =
         (read("deploy/prometheus/rules/recording.yml")?, read("deploy/prometheus/rules/alerts.yml")?);
@@ -141,13 +142,13 @@ fn rules_and_dashboards_name_what_exists() -> Result<()> {
     for (place, text) in &sources {
         for name in names(text) {
             let exists = recorded.contains(name) || known.contains_key(stem(name, &known));
-            ensure!(exists, "{place} names {name}, which nobody exposes or records");
+            ensure!(exists, "{place} names {name}, which is neither exposed nor recorded");
         }
     }
-    ensure!(recorded.len() > 5, "recording.yml was not understood: {recorded:?}");
+    ensure!(recorded.len() > 5, "recording.yml could not be parsed: {recorded:?}");
     let used = |name: &str| sources.iter().filter(|(_, text)| names(text).any(|one| one == name)).count() > 1;
     let unused: Vec<&str> = recorded.iter().copied().filter(|name| !used(name)).collect();
-    ensure!(unused.is_empty(), "recorded for nobody: {unused:?}");
+    ensure!(unused.is_empty(), "unused recorded series: {unused:?}");
     Ok(())
 }
 
@@ -155,26 +156,26 @@ fn rules_and_dashboards_name_what_exists() -> Result<()> {
 fn every_alert_is_tested_and_listed() -> Result<()> {
     let alerts = read("deploy/prometheus/rules/alerts.yml")?;
     let alerts = values(&alerts, "alert");
-    ensure!(alerts.len() > 5, "alerts.yml was not understood: {alerts:?}");
+    ensure!(alerts.len() > 5, "alerts.yml could not be parsed: {alerts:?}");
     let (tests, page) = (read("deploy/prometheus/tests/alerts.yml")?, read("deploy/prometheus/README.md")?);
     for alert in &alerts {
         let fired = tests.contains(&format!("labels: 'ALERTS{{alertname=\"{alert}\""));
-        ensure!(fired, "no test in deploy/prometheus/tests/alerts.yml sets {alert} off");
+        ensure!(fired, "no test in deploy/prometheus/tests/alerts.yml fires {alert}");
     }
     let listed: BTreeSet<&str> = page
         .lines()
         .filter(|line| line.starts_with("| `Podium"))
         .filter_map(|line| quoted(line).next())
         .collect();
-    ensure!(listed == alerts, "deploy/prometheus/README.md lists {listed:?}, there are {alerts:?}");
+    ensure!(listed == alerts, "deploy/prometheus/README.md lists {listed:?}, expected {alerts:?}");
     Ok(())
 }
 
 #[test]
-fn dashboards_are_as_generated() -> Result<()> {
+fn dashboards_are_up_to_date() -> Result<()> {
     for dashboard in ALL {
         let path = format!("deploy/grafana/dashboards/{}.json", dashboard.name);
-        ensure!(read(&path)? == dashboard.file(), "{path} is not as it would be written: `make dashboards`");
+        ensure!(read(&path)? == dashboard.file(), "{path} is outdated: run `make dashboards`");
     }
     let files = fs::read_dir(repository().join("deploy/grafana/dashboards"))?.count();
     ensure!(files == ALL.len(), "{files} files for {} dashboards", ALL.len());

@@ -1,4 +1,4 @@
-//! Runs whose ranks sum over NCCL, with the stand-in of the tests in NCCL's place.
+//! Runs whose ranks sum over NCCL, with the tests' stand-in for NCCL.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use podium_tests::{Process, Run, Weights, path_text};
 const SETTINGS: [&str; 4] =
     ["run.seed=4", "rollout.prompts_per_step=16", "evaluation.users=32", "learner.checkpoint_every_steps=2"];
 
-/// `podium demo` with so many ranks; the weights after three steps.
+/// Runs `podium demo` with `ranks` ranks; returns the weights after three steps.
 fn demo(folder: &Path, ranks: &str, extra: &[&str]) -> Result<Weights> {
     let out = folder.join(format!("ranks-{ranks}"));
     let mut arguments = vec!["demo", "--steps", "3", "--learner-ranks", ranks, "--workers", "1"];
@@ -24,12 +24,12 @@ fn demo(folder: &Path, ranks: &str, extra: &[&str]) -> Result<Weights> {
 }
 
 #[test]
-fn four_ranks_over_nccl_leave_the_weights_of_one() -> Result<()> {
+fn four_ranks_over_nccl_train_like_one() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let four = demo(folder.path(), "4", &["--collective", "nccl"])?;
     let one = demo(folder.path(), "1", &[])?;
     let distance = four.distance(&one)?;
-    ensure!(distance > 0.0, "four ranks add in another order: were there four?");
+    ensure!(distance > 0.0, "four ranks add in another order, so the weights must differ");
     ensure!(distance <= 1e-6, "the weights of four ranks and one differ by {distance:e} of their norm");
     Ok(())
 }
@@ -56,7 +56,7 @@ impl Ranks {
 }
 
 #[tokio::test]
-async fn a_rank_that_is_killed_is_named_and_the_run_ends_with_the_same_weights() -> Result<()> {
+async fn a_killed_rank_is_named_and_the_run_ends_with_the_same_weights() -> Result<()> {
     let undisturbed = Ranks::new()?;
     let mut coordinator = undisturbed.run.coordinator("coordinator")?;
     let mut others = vec![undisturbed.run.worker("worker")?];
@@ -92,14 +92,14 @@ async fn a_rank_that_is_killed_is_named_and_the_run_ends_with_the_same_weights()
 }
 
 #[test]
-fn nccl_that_is_demanded_and_not_there_is_said_at_once() -> Result<()> {
+fn a_missing_required_nccl_is_an_immediate_error() -> Result<()> {
     let run = Run::embedded(&[&SETTINGS[..], &["network.collective='nccl'"]].concat())?;
     let _coordinator = run.coordinator("coordinator")?;
     let mut command = run.learner_command(0, 2, "cpu")?;
-    // A folder without the stand-in, for machines that have a real NCCL as for those that have none.
+    // A folder without the stand-in, for machines with and without a real NCCL.
     command.env("LD_LIBRARY_PATH", run.folder());
     let output = Process::start("rank", command, run.folder())?.wait_for_failure()?;
-    let cause = output.lines().last().context("nothing was said")?;
+    let cause = output.lines().last().context("there is no output")?;
     ensure!(cause.contains("network.collective is nccl"), "{output}");
     ensure!(cause.contains("libnccl.so") || cause.contains("works on GPUs"), "{output}");
     Ok(())

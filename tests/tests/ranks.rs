@@ -1,5 +1,5 @@
-//! Learner ranks over tcp: the same update as one rank, however the groups are cut into micro-batches, and the same bits on
-//! every repetition.
+//! Learner ranks over TCP: the same update as one rank, for every cut of the groups into micro-batches, and the same
+//! bits on every repetition.
 
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Run, Weights, rows};
@@ -21,7 +21,7 @@ fn train(world_size: u32, groups_per_micro_batch: u32) -> Result<Run> {
     Ok(run)
 }
 
-/// The gradient norm of each step; the first is taken before any update could differ.
+/// Returns the gradient norm of each step; the first precedes any update that could differ.
 fn gradient_norms(run: &Run) -> Result<Vec<f64>> {
     let rows = rows(&run.out().join("metrics.jsonl"))?;
     rows.iter().map(|row| row["grad_norm"].as_f64().context("a row without grad_norm")).collect()
@@ -48,6 +48,9 @@ fn ranks_and_micro_batches_change_nothing() -> Result<()> {
 #[test]
 fn two_ranks_repeat_to_the_bit() -> Result<()> {
     let (first, again) = (train(2, 6)?, train(2, 6)?);
-    ensure!(first.weights_hash(3)? == again.weights_hash(3)?, "two ranks left other bits the second time");
+    ensure!(
+        first.weights_hash(3)? == again.weights_hash(3)?,
+        "two ranks end with other bits the second time"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What cannot work is said once, with place and remedy, and the rest of the run goes on.
+//! Faults are reported once, with location and remedy, and the rest of the run continues.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn says(output: &str, parts: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn a_wrong_key_is_answered_with_the_right_one() -> Result<()> {
+fn a_wrong_key_is_refused_with_a_suggestion() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("run.toml");
     fs::write(&file, "[rollout]\ngruop_size = 4\n")?;
@@ -25,7 +25,7 @@ fn a_wrong_key_is_answered_with_the_right_one() -> Result<()> {
 }
 
 #[test]
-fn an_unreadable_line_is_named() -> Result<()> {
+fn an_invalid_line_is_named() -> Result<()> {
     let run = Run::embedded(&["run.steps=1"])?;
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("shop");
@@ -51,7 +51,7 @@ fn a_port_in_use_is_named_with_a_remedy() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_worker_of_another_run_is_refused_and_the_run_goes_on() -> Result<()> {
+async fn a_worker_of_another_run_is_refused_and_the_run_continues() -> Result<()> {
     let run = Run::embedded(&["run.steps=1", "rollout.prompts_per_step=8", "evaluation.users=16"])?;
     let other = Run::embedded(&["run.steps=1", "run.seed=77"])?;
     let mut coordinator = run.coordinator("coordinator")?;
@@ -60,7 +60,7 @@ async fn a_worker_of_another_run_is_refused_and_the_run_goes_on() -> Result<()> 
     let mut stranger = Process::spawn("stranger", "podium-rollout-worker", &arguments, other.folder())?;
     says(
         &stranger.wait_for_failure()?,
-        &["belongs to a run with hash", "start it with the coordinator's run file"],
+        &["belongs to a run with hash", "start the worker with the coordinator's run file"],
     )?;
 
     let (mut worker, mut learner) = (run.worker("worker")?, run.learner("learner", 0, 1)?);
@@ -70,7 +70,7 @@ async fn a_worker_of_another_run_is_refused_and_the_run_goes_on() -> Result<()> 
     Ok(())
 }
 
-/// A copy of a policy whose files name no token that ends a completion.
+/// Copies a policy without its end-of-turn token.
 fn without_end(start: &Path, folder: &Path) -> Result<()> {
     fs::create_dir(folder)?;
     for entry in fs::read_dir(start)? {
@@ -89,7 +89,7 @@ fn without_end(start: &Path, folder: &Path) -> Result<()> {
 }
 
 #[test]
-fn a_policy_whose_completions_cannot_end_is_refused_by_every_command() -> Result<()> {
+fn a_policy_without_an_end_token_is_refused_by_every_command() -> Result<()> {
     let run = Run::embedded(&["run.steps=1"])?;
     let start = RunFile::load(Path::new(run.run_file()), &[])?.model.path.context("the run has a start")?;
     let folder = tempfile::tempdir()?;

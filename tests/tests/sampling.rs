@@ -1,4 +1,4 @@
-//! How a run samples: dynamic sampling changes nothing about repeatability, asynchronous mode keeps its bound.
+//! Sampling modes of a run: dynamic sampling is repeatable, asynchronous mode respects its bound.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -13,7 +13,7 @@ const SMALL: [&str; 5] = [
     "evaluation.users=64",
 ];
 
-/// A small run of the embedded demo with one more setting.
+/// A small run of the embedded demo with one additional setting.
 fn small(setting: &str) -> Result<Run> {
     Run::embedded(&[&SMALL[..], &[setting, "learner.checkpoint_every_steps=2"]].concat())
 }
@@ -30,25 +30,25 @@ fn undisturbed(run: &Run, workers: u32) -> Result<()> {
     finish(processes)
 }
 
-/// A figure of every step.
+/// Returns a metric of every step.
 fn figures(run: &Run, name: &str) -> Result<Vec<f64>> {
     let rows = rows(&run.out().join("metrics.jsonl"))?;
     rows.iter().map(|row| row[name].as_f64().with_context(|| format!("{name} in {row}"))).collect()
 }
 
 #[tokio::test]
-async fn dynamic_sampling_is_as_repeatable_as_any_other() -> Result<()> {
+async fn dynamic_sampling_is_repeatable() -> Result<()> {
     let setting = "rollout.refill_attempts=2";
     let alone = small(setting)?;
     undisturbed(&alone, 1)?;
     let weights = alone.weights_hash(6)?;
     let discarded = figures(&alone, "groups/discarded")?;
     ensure!(discarded.iter().sum::<f64>() > 0.0, "no group had equal rewards: nothing was tested");
-    ensure!(discarded.iter().all(|&groups| groups <= 32.0), "{discarded:?}: at most twice 16 a step");
+    ensure!(discarded.iter().all(|&groups| groups <= 32.0), "{discarded:?}: at most twice 16 per step");
 
     let many = small(setting)?;
     undisturbed(&many, 3)?;
-    ensure!(many.weights_hash(6)? == weights, "three workers leave other weights than one");
+    ensure!(many.weights_hash(6)? == weights, "three workers end with other weights than one");
 
     let disturbed = small(setting)?;
     let coordinator = disturbed.coordinator("coordinator")?;
@@ -70,13 +70,13 @@ async fn dynamic_sampling_is_as_repeatable_as_any_other() -> Result<()> {
     drop(coordinator);
     let again = disturbed.coordinator("coordinator again")?;
     finish(vec![again, learner, steady, disturbed.worker("late")?])?;
-    ensure!(disturbed.weights_hash(6)? == weights, "killed processes left other weights");
+    ensure!(disturbed.weights_hash(6)? == weights, "killed processes changed the weights");
     ensure!(figures(&disturbed, "groups/discarded")? == discarded, "the same groups were replaced");
     Ok(())
 }
 
 #[tokio::test]
-async fn asynchronous_mode_keeps_its_bound_with_a_slow_and_a_fast_worker() -> Result<()> {
+async fn asynchronous_mode_respects_its_bound_with_a_slow_and_a_fast_worker() -> Result<()> {
     let run = small("rollout.max_policy_lag=2")?;
     let (coordinator, learner) = (run.coordinator("coordinator")?, run.learner("learner", 0, 1)?);
     let slow = run.worker("slow")?;
@@ -84,7 +84,7 @@ async fn asynchronous_mode_keeps_its_bound_with_a_slow_and_a_fast_worker() -> Re
     let fast = run.worker("fast")?;
     let done = |status: &RunStatus| status.workers.iter().map(|worker| worker.groups_done).sum::<u64>();
     let nearly_over = |status: &RunStatus| status.step >= 4;
-    // The slow one stands still, at whatever it does, for as long as the other takes to hand in some more groups.
+    // The slow worker is stopped until the other has submitted some more groups.
     for _ in 0..3 {
         slow.signal(Signal::SIGSTOP)?;
         let before = done(&run.status().await?);

@@ -1,9 +1,10 @@
-//! Fine-tuning and rollouts read the same prompts, token for token, and fine-tuning learns completions alone.
+//! Fine-tuning and rollouts use the same prompts, token for token, and fine-tuning trains on completions alone.
 //!
-//! Two faults of the method's released code cannot happen here: the chat template was missing in one of the stages (4), and
-//! the loss of fine-tuning was on the prompt too (9). A step of fine-tuning says its loss; the log-probabilities of the
-//! same completions after the prompts that a rollout worker recorded have to give it. This holds for chat templates that
-//! leave the think block to the completion, and for those that open or close it in the prompt.
+//! Two faults of the method's released code are excluded here: the chat template was missing in one of the stages
+//! (4), and the loss of fine-tuning included the prompt (9). A step of fine-tuning reports its loss; the
+//! log-probabilities of the same completions after the prompts that a rollout worker recorded must yield it. This
+//! applies to chat templates that leave the think block to the completion, and to those that open or close it in the
+//! prompt.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ use podium_tests::{Process, Run, embedded_start, path_text, rows};
 use podium_tokenizer::{Chat, Variables};
 use serde_json::{Value, json};
 
-/// Prompts of the step, and demonstrations of the batch.
+/// Number of prompts per step, and of demonstrations per batch.
 const PROMPTS: usize = 4;
 
 #[test]
@@ -28,7 +29,7 @@ fn fault_04_and_09_one_template_and_a_loss_on_completions_alone() -> Result<()> 
 }
 
 #[test]
-fn completions_after_an_opened_think_block_go_on_in_it() -> Result<()> {
+fn completions_continue_an_opened_think_block() -> Result<()> {
     let completion = compare(Some("assistant\n<think>"), &[])?;
     ensure!(!completion.contains("<think>") && completion.contains("</think>"), "{completion}");
     Ok(())
@@ -41,8 +42,8 @@ fn completions_after_a_closed_think_block_are_the_answer() -> Result<()> {
     Ok(())
 }
 
-/// Compares the loss of fine-tuning with the log-probabilities of what it learns after recorded prompts. Returns one of the
-/// completions that are imitated.
+/// Compares the loss of fine-tuning with the log-probabilities of its targets after recorded prompts. Returns one of
+/// the target completions.
 fn compare(generation_prompt: Option<&str>, settings: &[&str]) -> Result<String> {
     let folder = embedded_start(generation_prompt)?;
     let policy = format!("model.path={}", path_text(folder.path()));
@@ -62,9 +63,9 @@ fn compare(generation_prompt: Option<&str>, settings: &[&str]) -> Result<String>
     let groups = rows(&run.out().join("groups.jsonl"))?;
     ensure!(groups.len() == PROMPTS, "{} groups", groups.len());
 
-    // Both go through the training users of the first epoch in the same order, with the same candidates.
+    // Both iterate over the training users of the first epoch in the same order, with the same candidates.
     let file = RunFile::load(Path::new(run.run_file()), &[])?;
-    let start = file.model.path.clone().context("the run starts from nothing")?;
+    let start = file.model.path.clone().context("the run has no initial policy")?;
     let chat = Arc::new(Chat::load(&start, Variables::prompt(None, &file.model.template_variables))?);
     let (tokenizer, ends) = (chat.tokenizer(), chat.clone());
     let end_of_turn = tokenizer.end_of_turn_id().context("no end of turn")?;
@@ -75,7 +76,7 @@ fn compare(generation_prompt: Option<&str>, settings: &[&str]) -> Result<String>
         let shown = demonstrate(&task, &file.demonstration, index, 0)?.context("nothing to imitate")?;
         ensure!(
             group["prompt_ids"] == json!(chat.encode(shown.prompt.messages())?),
-            "another prompt: {group}"
+            "the prompt differs: {group}"
         );
         let mut completion = tokenizer.encode(&shown.completion)?;
         imitated = shown.completion;

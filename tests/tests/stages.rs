@@ -1,4 +1,4 @@
-//! `podium train` goes from a model to a ranking policy by stages, and does none of them twice.
+//! `podium train` runs the stages from a model to a ranking policy, and repeats none of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ rollout_device = "cpu"
 learner_device = "cpu"
 "#;
 
-/// A folder with a run file and what it names: the embedded start, and rows to imitate.
+/// A folder with a run file and its inputs: the embedded initial policy, and training rows.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -97,12 +97,12 @@ impl Folder {
 }
 
 #[test]
-fn stages_lead_from_a_model_to_a_policy_once() -> Result<()> {
+fn stages_train_a_policy_and_run_once() -> Result<()> {
     let folder = Folder::new()?;
     folder.train("stages alone", &["--prepare-only"])?.wait_for_success()?;
     let made = |name: &str| folder.path("run/stages").join(name);
-    ensure!(made("sft/adapter_model.safetensors").is_file(), "fine-tuning left no adapter");
-    ensure!(made("merged/model.safetensors").is_file(), "merging left no model");
+    ensure!(made("sft/adapter_model.safetensors").is_file(), "fine-tuning wrote no adapter");
+    ensure!(made("merged/model.safetensors").is_file(), "merging wrote no model");
     let merged = fs::metadata(made("merged/model.safetensors"))?.modified()?;
 
     let mut all = folder.train("all", &[])?;
@@ -111,9 +111,9 @@ fn stages_lead_from_a_model_to_a_policy_once() -> Result<()> {
         ensure!(all.output().contains(line), "{line:?} is not in:\n{}", all.output());
     }
     ensure!(fs::metadata(made("merged/model.safetensors"))?.modified()? == merged, "merged twice");
-    // GRPO trains an adapter of its own, on top of what was merged.
+    // GRPO trains its own adapter on top of the merged model.
     let base = fs::read(folder.path("run/policy/0/model.safetensors"))?;
-    ensure!(base == fs::read(made("merged/model.safetensors"))?, "GRPO started from something else");
+    ensure!(base == fs::read(made("merged/model.safetensors"))?, "GRPO started from another model");
     ensure!(folder.path("run/policy/1/adapter_model.safetensors").is_file(), "GRPO trained nothing");
 
     let mut again = folder.train("again", &[])?;
@@ -123,7 +123,7 @@ fn stages_lead_from_a_model_to_a_policy_once() -> Result<()> {
 }
 
 #[test]
-fn stages_can_be_added_and_none_is_taken_for_one_of_other_files() -> Result<()> {
+fn stages_can_be_added_and_are_bound_to_their_inputs() -> Result<()> {
     let folder = Folder::new()?;
     let fine_tuned =
         folder.train("sft alone", &["--set", "run.stages=[\"sft\"]"]).and_then(|mut train| {
@@ -146,7 +146,7 @@ fn stages_can_be_added_and_none_is_taken_for_one_of_other_files() -> Result<()> 
     fs::write(folder.path("start/config.json"), config)?;
     folder.write_rows(1..13)?;
     refused(["stages/sft", "sft.rows"])?;
-    // Whoever makes one stage anew is told of those that came of the old one.
+    // If one stage is repeated, later stages of its old result are refused.
     fs::remove_dir_all(folder.path("run/stages/sft"))?;
     refused(["stages/merged", "adapter adapter_model.safetensors"])?;
     fs::remove_dir_all(folder.path("run/stages/merged"))?;
@@ -156,7 +156,7 @@ fn stages_can_be_added_and_none_is_taken_for_one_of_other_files() -> Result<()> 
 }
 
 #[test]
-fn a_run_keeps_the_template_that_it_was_started_with() -> Result<()> {
+fn a_run_retains_its_template() -> Result<()> {
     let folder = Folder::new()?;
     fs::write(folder.path("own.jinja"), "{{ history | length }} of {{ candidates | length }}")?;
     let own = ["--prepare-only", "--set", "prompt.template=own.jinja"];
@@ -172,7 +172,7 @@ fn a_run_keeps_the_template_that_it_was_started_with() -> Result<()> {
 }
 
 #[test]
-fn an_adapter_is_found_from_the_run_file_on() -> Result<()> {
+fn an_adapter_path_is_relative_to_the_run_file() -> Result<()> {
     let folder = Folder::new()?;
     folder.train("first", &["--prepare-only", "--set", "run.stages=[\"sft\"]"])?.wait_for_success()?;
     fs::rename(folder.path("run/stages/sft"), folder.path("adapter"))?;
@@ -182,14 +182,14 @@ fn an_adapter_is_found_from_the_run_file_on() -> Result<()> {
     let version = |number: u64| folder.path(&format!("run/policy/{number}/adapter_model.safetensors"));
     ensure!(
         fs::read(version(0))? == fs::read(folder.path("adapter/adapter_model.safetensors"))?,
-        "another start"
+        "the initial adapter differs"
     );
     ensure!(version(1).is_file(), "nothing was trained");
     Ok(())
 }
 
 #[test]
-fn an_interrupted_stage_leaves_nothing_that_looks_done() -> Result<()> {
+fn an_interrupted_stage_does_not_count_as_done() -> Result<()> {
     let folder = Folder::new()?;
     let mut train = folder.train("long", &["--set", "sft.steps=1000000"])?;
     let start = Instant::now();
@@ -199,7 +199,7 @@ fn an_interrupted_stage_leaves_nothing_that_looks_done() -> Result<()> {
     }
     train.signal(Signal::SIGTERM)?;
     train.wait_for_code(podium_service::shutdown::STOPPED.into())?;
-    ensure!(!folder.path("run/stages/sft").exists(), "half a stage is taken for a whole one");
+    ensure!(!folder.path("run/stages/sft").exists(), "a partial stage counts as done");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! `podium status` and the progress of a run tell the truth: who does not answer, who is silent, who makes no progress, and
-//! why a run ends.
+//! `podium status` and the progress of a run report the true state: an unresponsive coordinator, a silent rank, a
+//! stalled lease, and the reason of the end of a run.
 
 use std::fs;
 use std::net::TcpStream;
@@ -26,7 +26,7 @@ const SOON: [&str; 2] = ["network.heartbeat_interval_ms=200", "network.lease_dea
 const STOPPED: i32 = podium_service::shutdown::STOPPED as i32;
 const UNAVAILABLE: i32 = 69;
 
-/// The weights that every run here ends with, whatever happens to it.
+/// The hash of the final weights of every run here.
 fn expected() -> &'static str {
     static EXPECTED: OnceLock<String> = OnceLock::new();
     EXPECTED.get_or_init(|| undisturbed(&SETTINGS, STEPS).expect("an undisturbed run ends"))
@@ -39,7 +39,7 @@ fn says(output: &str, parts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `podium status` exits with a code, and returns what it says.
+/// Waits until `podium status` exits with a code, and returns its output.
 fn wait_for_status(run: &Run, code: i32) -> Result<String> {
     let start = Instant::now();
     loop {
@@ -93,7 +93,7 @@ async fn a_coordinator_without_descriptors_does_not_answer() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_is_not_running() -> Result<()> {
+async fn an_unused_address_means_not_running() -> Result<()> {
     let run = Run::embedded(&SETTINGS)?;
     let mut coordinator = run.coordinator("coordinator")?;
     coordinator.signal(Signal::SIGKILL)?;
@@ -112,7 +112,7 @@ async fn nobody_at_the_address_is_not_running() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_rank_that_is_stopped_or_dead_is_named() -> Result<()> {
+async fn a_stopped_or_dead_rank_is_named() -> Result<()> {
     let settings = [&SETTINGS[..], &SOON].concat();
     let together = |run: &Run, rank: u32| run.learner(&format!("rank-{rank}"), rank, 2);
     let quiet = Run::embedded(&settings)?;
@@ -149,7 +149,7 @@ async fn a_rank_that_is_stopped_or_dead_is_named() -> Result<()> {
     Ok(())
 }
 
-/// A worker that takes a lease and keeps it alive, but samples nothing.
+/// A worker that takes a lease and extends it, but samples nothing.
 struct Idler {
     coordinator: podium_transfer::Coordinator,
     id: String,
@@ -189,7 +189,7 @@ impl Idler {
         Ok(())
     }
 
-    /// Keeps the lease alive. Never returns without an error.
+    /// Extends the lease. Returns only on an error.
     async fn idle(&self) -> Result<v1::RunStatus> {
         loop {
             self.beat().await?;
@@ -216,7 +216,7 @@ async fn a_lease_without_progress_is_named() -> Result<()> {
     let oldest = named.oldest_lease.context("no lease is held")?;
     ensure!(oldest.worker_id == idler.id && oldest.stalled && oldest.work == "step 0", "{oldest:?}");
     says(&status(&run)?.1, &["oldest      lease of step 0, held by worker", "far longer than others"])?;
-    // Without further heartbeats the lease goes to the other worker.
+    // Without further heartbeats the lease is assigned to the other worker.
     for process in [&mut worker, &mut learner, &mut coordinator] {
         process.wait_for_success()?;
     }
@@ -225,7 +225,7 @@ async fn a_lease_without_progress_is_named() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_drain_says_who_asked_and_why() -> Result<()> {
+async fn a_drain_reports_its_requester_and_reason() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
     let mut podium = launched.start("podium")?;
     launched.reach(1).await?;
@@ -245,9 +245,9 @@ async fn a_drain_says_who_asked_and_why() -> Result<()> {
 }
 
 #[test]
-fn a_coordinator_that_is_killed_before_it_serves_is_started_again() -> Result<()> {
+fn a_coordinator_killed_before_it_serves_is_restarted() -> Result<()> {
     let launched = Launched::new(&SETTINGS)?;
-    // The programs of this copy are the built ones, but for a coordinator that is killed at its first start.
+    // This folder has the built programs, except for a coordinator that is killed at its first start.
     let programs = launched.run.folder().join("programs");
     fs::create_dir(&programs)?;
     for name in ["podium-rollout-worker", "podium-learner"] {

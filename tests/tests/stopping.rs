@@ -1,4 +1,4 @@
-//! Processes that are asked to stop leave a run that goes on from the very step, also on other hosts.
+//! A run whose processes shut down resumes from the exact step, also on other hosts.
 
 use std::fs;
 
@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use podium_tests::{Process, Run, rows};
 
-/// Exit code of who was asked to leave before the run was over.
+/// Exit code of a process that shut down before the end of the run.
 const STOPPED: i32 = podium_service::shutdown::STOPPED as i32;
 
 const STEPS: u64 = 8;
 
-/// No checkpoint is due before the end: what a run goes on from was written because it was asked to stop.
+/// No checkpoint is due before the end: the run resumes from the one written during the shutdown.
 const SETTINGS: [&str; 5] = [
     "run.steps=8",
     "run.seed=11",
@@ -24,7 +24,7 @@ fn ranks(run: &Run, name: &str) -> Result<Vec<Process>> {
     (0..2).map(|rank| run.learner(&format!("{name}-{rank}"), rank, 2)).collect()
 }
 
-/// The step that the newest checkpoint continues with.
+/// Returns the step that the newest checkpoint continues with.
 fn newest_checkpoint(run: &Run) -> Result<u64> {
     let folder = run.folder().join("learner/rank-0/checkpoints");
     let names = fs::read_dir(&folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -37,7 +37,7 @@ fn committed(run: &Run) -> Result<u64> {
 }
 
 #[tokio::test]
-async fn a_run_that_is_stopped_goes_on_where_it_was() -> Result<()> {
+async fn a_stopped_run_resumes_at_the_same_step() -> Result<()> {
     let undisturbed = Run::embedded(&SETTINGS)?;
     let mut coordinator = undisturbed.coordinator("coordinator")?;
     let (mut learners, mut worker) = (ranks(&undisturbed, "learner")?, undisturbed.worker("worker")?);
@@ -45,7 +45,7 @@ async fn a_run_that_is_stopped_goes_on_where_it_was() -> Result<()> {
         process.wait_for_success()?;
     }
 
-    // Everybody is told at once, as a batch system does when it takes the hosts back; one worker stays.
+    // All processes except one worker are stopped at once, as by a batch system that reclaims the hosts.
     let run = Run::embedded(&SETTINGS)?;
     let mut coordinator = run.coordinator("coordinator")?;
     let mut learners = ranks(&run, "learner")?;
@@ -67,7 +67,7 @@ async fn a_run_that_is_stopped_goes_on_where_it_was() -> Result<()> {
     ensure!((2..STEPS).contains(&told), "the run was not stopped half-way but after {told} steps");
     ensure!(kept == told || kept == told + 1, "step {told} was committed, and the checkpoint is of {kept}");
 
-    // The coordinator comes back under another address, and a warning is followed by the end of the allocation.
+    // The coordinator restarts at another address, and then the warning and the end of an allocation follow.
     let elsewhere = ["--listen", "127.0.0.2:0"];
     let mut coordinator = run.coordinator_with("coordinator again", &elsewhere)?;
     let mut learners = ranks(&run, "learner again")?;
@@ -76,8 +76,8 @@ async fn a_run_that_is_stopped_goes_on_where_it_was() -> Result<()> {
         learners[0].signal(signal)?;
     }
     learners[0].wait_for_code(STOPPED)?;
-    ensure!(newest_checkpoint(&run)? > kept, "rank 0 left without a checkpoint");
-    // The other rank stays and waits for it.
+    ensure!(newest_checkpoint(&run)? > kept, "rank 0 shut down without a checkpoint");
+    // The other rank remains and waits for it.
     learners[0] = run.learner("learner 0 at last", 0, 2)?;
     for process in learners.iter_mut().chain([&mut steady, &mut coordinator]) {
         process.wait_for_success()?;

@@ -1,5 +1,5 @@
-//! Chat templates that open or close the think block in the prompt: runs go on from there, or are refused before they
-//! start; a run without a single well-formed completion says so.
+//! Chat templates that open or close the think block in the prompt: runs continue from that state, or are refused
+//! before they start; a run without a single well-formed completion prints a warning.
 
 use std::fs;
 
@@ -9,9 +9,9 @@ use serde_json::Value;
 
 const STEPS: usize = 4;
 
-/// What a small run from the embedded start, or from another chat template, recorded.
+/// Records of a small run with the embedded initial policy, or with another chat template.
 struct Recorded {
-    /// Shares of well-formed completions, by step.
+    /// Fractions of well-formed completions, by step.
     well_formed: Vec<f64>,
     evaluations: Vec<Value>,
     samples: Vec<Value>,
@@ -31,7 +31,7 @@ fn train(generation_prompt: Option<&str>, settings: &[&str]) -> Result<Recorded>
     let figures = |name: &str| -> Result<Vec<f64>> {
         steps.iter().map(|row| row[name].as_f64().with_context(|| format!("{name} in {row}"))).collect()
     };
-    ensure!(figures("grad_norm")?.iter().all(|&norm| norm > 0.0), "nothing was learned");
+    ensure!(figures("grad_norm")?.iter().all(|&norm| norm > 0.0), "a gradient is zero");
     let gaps = figures("sampling/sampling_logp_difference/max")?;
     ensure!(gaps.iter().all(|&gap| gap < 1e-4), "log-probabilities differ: {gaps:?}");
     let reward = figures("reward")?.iter().sum::<f64>() / STEPS as f64;
@@ -65,7 +65,7 @@ fn a_template_that_opens_the_think_block_trains_as_well_as_one_that_does_not() -
 }
 
 #[test]
-fn answers_are_constrained_from_where_the_prompt_leaves_them() -> Result<()> {
+fn constrained_answers_continue_the_think_block_of_the_prompt() -> Result<()> {
     let constrained = "rollout.constrain_answers=true";
     for (generation_prompt, settings) in [
         ("assistant\n<think>", &[constrained][..]),
@@ -86,7 +86,7 @@ fn answers_are_constrained_from_where_the_prompt_leaves_them() -> Result<()> {
 }
 
 #[test]
-fn thinking_that_is_required_and_closed_is_refused_everywhere() -> Result<()> {
+fn required_but_closed_thinking_is_refused_everywhere() -> Result<()> {
     let run = Run::embedded(&["model.enable_thinking=false"])?;
     let out = run.out();
     let coordinator = ["--run-file", run.run_file(), "--out", path_text(&out)];
@@ -107,7 +107,7 @@ fn thinking_that_is_required_and_closed_is_refused_everywhere() -> Result<()> {
 }
 
 #[test]
-fn a_start_without_a_well_formed_completion_is_told_once() -> Result<()> {
+fn a_start_without_well_formed_completions_is_reported_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("run");
     let arguments = ["demo", "--out", path_text(&out), "--steps", "3", "--workers", "1"];

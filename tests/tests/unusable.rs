@@ -1,5 +1,5 @@
-//! Results that cannot be used, over real processes: refused by name or set aside with their cause, sampled again, and the
-//! run ends in the bits of an undisturbed one.
+//! Unusable results, over real processes: refused by name or set aside with their cause, sampled again, and the run
+//! ends with the bits of an undisturbed one.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ fn finish<'a>(processes: impl IntoIterator<Item = &'a mut Process>) -> Result<()
     processes.into_iter().try_for_each(Process::wait_for_success)
 }
 
-/// The final weights of a run in which nothing goes wrong.
+/// Returns the hash of the final weights of an undisturbed run.
 fn undisturbed(world_size: u32, settings: &[&str]) -> Result<String> {
     let run = Run::embedded(settings)?;
     let mut coordinator = run.coordinator("coordinator")?;
@@ -48,10 +48,10 @@ fn group(request: &mut v1::SubmitRequest) -> Option<&mut v1::TaskResult> {
         .find(|result| matches!(result.purpose, Some(v1::task_result::Purpose::Training(_))))
 }
 
-/// A change that makes a training group one that cannot be used.
+/// A change that makes a training group unusable.
 type Fault = fn(&mut v1::TaskResult);
 
-/// Faults that are seen as soon as they are submitted, and what the worker is told.
+/// Faults that are detected at submission, and the parts of the error.
 const FAULTS: [(Fault, &[&str]); 6] = [
     (|group| group.completions[1].token_ids[0] = 256, &["completion 1", "token id 256", "below 256"]),
     (|group| group.prompt_ids[3] ^= 1, &["differs at position 3", "the same ids"]),
@@ -65,7 +65,7 @@ const FAULTS: [(Fault, &[&str]); 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_broken_worker_submits_is_refused_by_name_and_changes_nothing() -> Result<()> {
+async fn results_of_a_broken_worker_are_refused_by_name_and_change_nothing() -> Result<()> {
     let run = Run::embedded(&SETTINGS)?;
     let mut coordinator = run.coordinator("coordinator")?;
     let mut learner = run.learner("learner", 0, 1)?;
@@ -75,7 +75,7 @@ async fn what_a_broken_worker_submits_is_refused_by_name_and_changes_nothing() -
         let mut broken = run.worker_at(&format!("broken-{number}"), relay.address())?;
         let output = broken.wait_for_failure()?;
         for part in told.iter().chain(&["group 0.0", "results of worker", "offence 1 of 3"]) {
-            ensure!(output.contains(part), "{part:?} is not in what fault {number} led to:\n{output}");
+            ensure!(output.contains(part), "{part:?} is not in the output for fault {number}:\n{output}");
         }
         let status = run.status().await?;
         ensure!(status.groups_ready == 0, "groups of a broken worker were stored");
@@ -102,7 +102,8 @@ async fn log_probabilities_out_of_bounds_are_not_trained_on() -> Result<()> {
         let run = Run::embedded(&settings)?;
         let mut coordinator = run.coordinator("coordinator")?;
         let mut ranks = ranks(&run, world_size)?;
-        // The groups of the first lease, of all ranks: of some a token is just over the bound of 5 nats, of others far.
+        // The groups of the first lease, for all ranks: in some a token is just over the bound of 5 nats, in others
+        // far.
         let first = AtomicBool::new(true);
         let change = move |request: &mut v1::SubmitRequest| {
             if group(request).is_some() && first.swap(false, Ordering::Relaxed) {
@@ -144,7 +145,7 @@ async fn bad_groups_in_an_older_store_are_sampled_again() -> Result<()> {
     coordinator.signal(Signal::SIGTERM)?;
     coordinator.wait()?;
 
-    // As coordinators stored them that did not check.
+    // As stored by coordinators without checks.
     let hash = RunFile::load(Path::new(run.run_file()), &[])?.hash();
     let store = Store::open(&run.out(), &hash)?;
     let mut groups = store.groups(Step(0))?;
@@ -175,7 +176,7 @@ async fn bad_groups_in_an_older_store_are_sampled_again() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_with_none_but_broken_workers_ends_and_names_them() -> Result<()> {
+async fn a_run_with_only_broken_workers_ends_and_names_them() -> Result<()> {
     let run = Run::embedded(&SETTINGS)?;
     let mut coordinator = run.coordinator("coordinator")?;
     let mut learner = run.learner("learner", 0, 1)?;

@@ -1,4 +1,5 @@
-//! Writes the Grafana dashboards anew: `cargo run --release -p podium-dashboards --example write`, in the repository root.
+//! Regenerates the Grafana dashboards: `cargo run --release -p podium-dashboards --example write`, in the repository
+//! root.
 
 use anyhow::Result;
 use podium_dashboards::ALL;

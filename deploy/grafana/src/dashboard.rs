@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 /// Columns of Grafana's grid.
 const COLUMNS: usize = 24;
 
-/// How a panel shows its numbers.
+/// Display of a panel's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// The last number, large.
+    /// The last value, large.
     Number,
     /// Lines over time.
     Lines,
@@ -23,16 +23,16 @@ impl Form {
     }
 }
 
-/// A query, and what its line is called.
+/// A query, and the label of its line.
 pub(crate) type Query = (&'static str, &'static str);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Panel {
     pub(crate) form: Form,
     pub(crate) title: &'static str,
-    /// Of Grafana: `s`, `bytes`, `percentunit`, `short`, ….
+    /// Grafana's unit: `s`, `bytes`, `percentunit`, `short`, ….
     pub(crate) unit: &'static str,
-    /// What it means when it looks odd.
+    /// Explanation of the panel.
     pub(crate) description: &'static str,
     pub(crate) queries: &'static [Query],
 }
@@ -40,20 +40,20 @@ pub(crate) struct Panel {
 /// One dashboard.
 #[derive(Debug, Clone, Copy)]
 pub struct Dashboard {
-    /// Its file's name without the ending, and its identifier.
+    /// File name without the extension, and identifier.
     pub name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) panels: &'static [Panel],
 }
 
 impl Dashboard {
-    /// Title of the panel and query, for every query.
+    /// Returns the panel's title and the query, for every query.
     pub fn queries(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let queries = |panel: &'static Panel| panel.queries.iter().map(|(query, _)| (panel.title, *query));
         self.panels.iter().flat_map(queries)
     }
 
-    /// The file.
+    /// Returns the content of the dashboard's file.
     pub fn file(&self) -> String {
         format!("{:#}\n", self.json())
     }

@@ -1,4 +1,4 @@
-//! One rank's part of a communicator: a thread that talks with the hub, one operation after another.
+//! One rank's part of a communicator: a thread that exchanges operations with the hub, one after another.
 
 use std::ffi::c_int;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use crate::fault::{self, Fault, What};
 use crate::frame::{self, Operation};
 use crate::{hub, result};
 
-/// Operations of all communicators of this process that are not over: what is on its only stream.
+/// Number of unfinished operations of all communicators of this process, which are on its only stream.
 static ON_STREAM: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the stream is idle.
@@ -21,13 +21,13 @@ pub(crate) fn stream_is_idle() -> bool {
     ON_STREAM.load(Ordering::SeqCst) == 0
 }
 
-/// What the thread is asked for.
+/// Requests to the thread.
 enum Job {
     Run(Work),
     Finalize,
 }
 
-/// Memory of the caller's, who lets it live and leaves it alone until the operation is over.
+/// Memory of the caller, which must stay valid and unused until the operation is over.
 pub(crate) struct Work {
     pub(crate) operation: Operation,
     pub(crate) send: *const u8,
@@ -35,14 +35,14 @@ pub(crate) struct Work {
 }
 
 #[allow(unsafe_code, reason = "raw pointers are not Send by themselves")]
-// SAFETY: the pointers are to memory that only this work touches until it is over, as NCCL's interface demands.
+// SAFETY: only this work accesses the memory until it is over, as NCCL's interface requires.
 unsafe impl Send for Work {}
 
-/// What the caller and the thread share.
+/// State shared by the caller and the thread.
 struct Shared {
     state: Mutex<c_int>,
     socket: Mutex<Option<UnixStream>>,
-    /// Operations of this communicator on the stream.
+    /// Number of operations of this communicator on the stream.
     pending: AtomicUsize,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Communicator {
 }
 
 impl Communicator {
-    /// Begins to join the other ranks.
+    /// Starts to join the other ranks.
     pub(crate) fn begin(id: Vec<u8>, rank: usize, size: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(result::IN_PROGRESS),
@@ -95,7 +95,7 @@ impl Communicator {
         *Shared::lock(&self.shared.state)
     }
 
-    /// Puts an operation on the stream.
+    /// Enqueues an operation on the stream.
     pub(crate) fn enqueue(&self, work: Work) -> c_int {
         if self.state() != result::SUCCESS {
             return result::INVALID_USAGE;
@@ -105,7 +105,7 @@ impl Communicator {
         self.ask(Job::Run(work))
     }
 
-    /// Begins the orderly end.
+    /// Starts an orderly close.
     pub(crate) fn finalize(&self) -> c_int {
         if self.state() != result::SUCCESS {
             return result::INVALID_USAGE;
@@ -123,7 +123,7 @@ impl Communicator {
 }
 
 impl Drop for Communicator {
-    /// Ends what is under way. Afterwards no memory of the caller's is touched any more.
+    /// Aborts all operations. Afterwards the caller's memory is not accessed any more.
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(socket) = &*Shared::lock(&self.shared.socket) {
@@ -138,7 +138,7 @@ impl Drop for Communicator {
     }
 }
 
-/// Says who this is and waits until all are there.
+/// Identifies this rank to the hub and waits until all ranks have joined.
 fn join(shared: &Shared, id: &[u8], rank: usize, size: usize) -> Result<UnixStream, c_int> {
     let unreachable = |_: io::Error| result::SYSTEM_ERROR;
     let mut stream =
@@ -154,13 +154,13 @@ fn join(shared: &Shared, id: &[u8], rank: usize, size: usize) -> Result<UnixStre
     }
 }
 
-/// Does what is asked for, until something goes wrong or nobody asks any more.
+/// Processes requests until an error, or until the sender is dropped.
 fn serve(shared: &Shared, mut stream: UnixStream, rank: usize, size: usize, jobs: &Receiver<Job>) {
     let fault = fault::of_rank(rank);
     shared.set(result::SUCCESS);
     let mut number = 0;
     for job in jobs {
-        // Begun: what becomes of it shows later.
+        // Started: its result shows later.
         shared.set(result::SUCCESS);
         let Job::Run(work) = job else { continue };
         let goes_wrong = |fault: Fault| (fault.operation == number).then_some(fault.what);
@@ -173,7 +173,7 @@ fn serve(shared: &Shared, mut stream: UnixStream, rank: usize, size: usize, jobs
         number += 1;
         match outcome {
             Ok(()) => shared.over(),
-            // It stays on the stream, as with NCCL.
+            // The operation stays on the stream, as with NCCL.
             Err(code) => return shared.set(code),
         }
     }
@@ -184,7 +184,7 @@ fn run(stream: &mut UnixStream, work: &Work, rank: usize, size: usize) -> Result
     let Work { operation, send, receive } = work;
     let bytes = operation.bytes();
     let silent = operation.kind == frame::BROADCAST && operation.root != rank as u64;
-    // SAFETY: the caller gave memory of this size and leaves it alone until the operation is over.
+    // SAFETY: the caller passes memory of this size and does not use it until the operation is over.
     let own = unsafe { std::slice::from_raw_parts(*send, if silent { 0 } else { bytes }) };
     let talk =
         operation.write(stream).and_then(|()| stream.write_all(own)).and_then(|()| frame::read_word(stream));
@@ -194,12 +194,12 @@ fn run(stream: &mut UnixStream, work: &Work, rank: usize, size: usize) -> Result
         Err(_) => return Err(result::REMOTE_ERROR),
     }
     let answer = if operation.kind == frame::ALL_GATHER { bytes * size } else { bytes };
-    // SAFETY: as above; `own` is not used any more, so that it may be the same memory.
+    // SAFETY: as above; `own` is not used any more, so that both may be the same memory.
     let all = unsafe { std::slice::from_raw_parts_mut(*receive, answer) };
     stream.read_exact(all).map_err(|_| result::REMOTE_ERROR)
 }
 
-/// Stops this process until somebody wakes or kills it.
+/// Stops this process until it is continued or killed.
 fn freeze() {
     let own = std::process::id().to_string();
     drop(std::process::Command::new("kill").args(["-STOP", &own]).status());

@@ -1,30 +1,31 @@
-//! Things that go wrong on request: `PODIUM_NCCL_STAND_IN_FAULT="<rank> <operation> <what>"`.
+//! Injected faults: `PODIUM_NCCL_STAND_IN_FAULT="<rank> <operation> <what>"`.
 //!
-//! Operations of a communicator are counted from 0. `what` is `error` (it ends with an internal error), `stall` (it never
-//! ends) or `freeze` (the whole process stops, as by SIGSTOP). Only a rank's first communicator is concerned, so that a world that comes together again works.
+//! Operations of a communicator are counted from 0. `what` is `error` (the operation fails with an internal error),
+//! `stall` (it never ends) or `freeze` (the whole process stops, as by SIGSTOP). Only a rank's first communicator is
+//! affected, so that the next rendezvous succeeds.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What goes wrong.
+/// Kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// The operation ends with an internal error.
+    /// The operation fails with an internal error.
     Error,
-    /// It never ends.
+    /// The operation never ends.
     Stall,
-    /// The process stops in its midst.
+    /// The process stops during the operation.
     Freeze,
 }
 
-/// An operation that goes wrong.
+/// A faulty operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// Of this rank.
+    /// The rank.
     pub rank: usize,
-    /// From 0.
+    /// Number of the operation, from 0.
     pub operation: usize,
-    /// In this way.
+    /// Kind of the fault.
     pub what: What,
 }
 
@@ -46,7 +47,7 @@ impl FromStr for Fault {
     }
 }
 
-/// The fault that the environment asks for, where it concerns this rank; once a process.
+/// Returns the fault of the environment if it affects this rank; once per process.
 pub(crate) fn of_rank(rank: usize) -> Option<Fault> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let text = std::env::var("PODIUM_NCCL_STAND_IN_FAULT").ok()?;

@@ -1,18 +1,18 @@
-//! What ranks and the hub say to each other: numbers in the machine's order, then bytes.
+//! Messages between ranks and the hub: numbers in the machine's byte order, then bytes.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// What an operation is. Ranks that mean the same operation say the same.
+/// Type and size of an operation. Ranks in the same operation send equal values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Operation {
     /// [`ALL_REDUCE`], [`BROADCAST`] or [`ALL_GATHER`].
     pub(crate) kind: u64,
-    /// Numbers of one rank.
+    /// Number of elements of one rank.
     pub(crate) count: u64,
     /// NCCL's number type: [`FLOAT32`] or [`FLOAT64`].
     pub(crate) datatype: u64,
-    /// Of a broadcast.
+    /// Root rank of a broadcast.
     pub(crate) root: u64,
 }
 
@@ -24,7 +24,7 @@ pub(crate) const FLOAT32: u64 = 7;
 pub(crate) const FLOAT64: u64 = 8;
 
 impl Operation {
-    /// Bytes of one rank's numbers.
+    /// Size of one rank's elements in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.count as usize * if self.datatype == FLOAT64 { 8 } else { 4 }
     }

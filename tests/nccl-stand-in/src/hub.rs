@@ -1,6 +1,6 @@
-//! Where the ranks of a communicator meet: a thread of the process that made its id.
+//! The hub of a communicator's ranks: a thread of the process that created its id.
 //!
-//! It reads every rank's part of an operation in the order of ranks, computes the result once, and gives it to all.
+//! It reads every rank's part of an operation in the order of ranks, computes the result once, and sends it to all.
 
 use std::ffi::c_int;
 use std::io::{self, Read, Write};
@@ -10,23 +10,23 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use crate::frame::{self, Operation};
 use crate::result;
 
-/// The address that an id stands for: a name in Linux's abstract namespace, which vanishes with its process.
+/// The address of an id: a name in Linux's abstract namespace, which vanishes with its process.
 pub(crate) fn address(id: &[u8]) -> io::Result<SocketAddr> {
     let end = id.iter().position(|&byte| byte == 0).unwrap_or(id.len());
     SocketAddr::from_abstract_name(&id[..end])
 }
 
-/// Starts a hub for the communicator of that id.
+/// Starts a hub for the communicator of an id.
 pub(crate) fn start(id: &[u8]) -> io::Result<()> {
     let listener = UnixListener::bind_addr(&address(id)?)?;
     let serve = move || {
-        // A hub whose ranks are gone has nobody to tell.
+        // A hub without ranks has no recipient for the error.
         drop(gather(&listener).and_then(|mut ranks| while_together(&mut ranks)));
     };
     std::thread::Builder::new().name("nccl-hub".into()).spawn(serve).map(drop)
 }
 
-/// Waits for all ranks; who does not belong is told so.
+/// Waits for all ranks; foreign connections are refused.
 fn gather(listener: &UnixListener) -> io::Result<Vec<UnixStream>> {
     let mut ranks: Vec<Option<UnixStream>> = Vec::new();
     while ranks.is_empty() || ranks.iter().any(Option::is_none) {
@@ -41,7 +41,7 @@ fn gather(listener: &UnixListener) -> io::Result<Vec<UnixStream>> {
         if size as usize == ranks.len() && free {
             ranks[rank as usize] = Some(stream);
         } else {
-            // A rank that is there already, or none of this world.
+            // A rank that is already connected, or belongs to another group.
             drop(frame::write_word(&mut stream, result::INVALID_USAGE as u64));
         }
     }
@@ -52,12 +52,12 @@ fn gather(listener: &UnixListener) -> io::Result<Vec<UnixStream>> {
 
 fn tell(ranks: &mut [UnixStream], code: c_int) {
     for rank in ranks {
-        // A rank that is gone is found out when its part is read.
+        // A disconnected rank is detected when its part is read.
         drop(frame::write_word(rank, code as u64));
     }
 }
 
-/// Runs operations until a rank is gone.
+/// Runs operations until a rank disconnects.
 fn while_together(ranks: &mut [UnixStream]) -> io::Result<()> {
     loop {
         let parts = match read(ranks) {
@@ -82,7 +82,7 @@ fn while_together(ranks: &mut [UnixStream]) -> io::Result<()> {
 /// A rank's part of an operation.
 type Part = (Operation, Vec<u8>);
 
-/// Every rank's part, in their order; nothing where they do not mean the same operation.
+/// Reads every rank's part, in their order; `None` if they are in different operations.
 fn read(ranks: &mut [UnixStream]) -> io::Result<Option<Vec<Part>>> {
     let mut parts: Vec<Part> = Vec::with_capacity(ranks.len());
     for (rank, stream) in ranks.iter_mut().enumerate() {
@@ -114,7 +114,7 @@ fn compute(parts: &[Part]) -> Vec<u8> {
     }
 }
 
-/// Adds the others to the first, number by number.
+/// Adds the other ranks' numbers to the first, element by element.
 fn sum<'a, const WIDTH: usize>(
     first: &[u8],
     others: impl Iterator<Item = &'a [u8]>,

@@ -1,16 +1,16 @@
-//! Puts the stand-in where programs look for NCCL.
+//! Installs the stand-in where programs search NCCL.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-/// Links the stand-in into `folder` as libnccl.so and returns the `LD_LIBRARY_PATH` under which a program finds it there.
-/// For test executables: cargo puts the library beside them.
+/// Links the stand-in into `folder` as libnccl.so and returns the `LD_LIBRARY_PATH` with which a program finds it.
+/// For test executables: cargo writes the library beside them.
 pub fn install(folder: &Path) -> io::Result<OsString> {
     let test = env::current_exe()?;
     let library = test.with_file_name("libpodium_nccl_stand_in.so");
     if !library.is_file() {
-        let missing = format!("{} is not there: the stand-in is not built", library.display());
+        let missing = format!("{} is missing: build the stand-in first", library.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, missing));
     }
     let link = folder.join("libnccl.so");

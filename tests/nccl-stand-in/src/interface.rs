@@ -1,4 +1,4 @@
-//! NCCL's C interface, as far as Podium calls it. What each function does is in NVIDIA's documentation.
+//! The part of NCCL's C interface that Podium calls. NVIDIA's documentation describes the functions.
 #![allow(unsafe_code, reason = "a C interface")]
 #![allow(non_snake_case, reason = "NCCL's names")]
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "NVIDIA documents these functions")]
@@ -10,7 +10,7 @@ use crate::communicator::{self, Communicator, Work};
 use crate::frame::{self, Operation};
 use crate::{hub, result};
 
-/// The version whose interface this is: 2.28.9.
+/// The version of this interface: 2.28.9.
 const VERSION: c_int = 2_28_09;
 const MAGIC: c_uint = 0xcafe_beef;
 const SUM: c_int = 0;
@@ -34,7 +34,7 @@ pub struct Config {
     blocking: c_int,
 }
 
-/// Podium's mark of a library that works on host memory: stands in the place of `cuStreamQuery` for the null stream.
+/// Marks a library that works on host memory: replaces `cuStreamQuery` for the null stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn podium_host_stream_query(stream: *mut c_void) -> c_int {
     if !stream.is_null() {
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn ncclGetVersion(version: *mut c_int) -> c_int {
     if version.is_null() {
         return result::INVALID_ARGUMENT;
     }
-    // SAFETY: the caller gives the place of an int.
+    // SAFETY: the caller passes a pointer to an int.
     unsafe { version.write(VERSION) };
     result::SUCCESS
 }
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn ncclGetUniqueId(id: *mut UniqueId) -> c_int {
     if hub::start(name.as_bytes()).is_err() {
         return result::SYSTEM_ERROR;
     }
-    // SAFETY: the caller gives the place of an id.
+    // SAFETY: the caller passes a pointer to an id.
     unsafe { id.write(UniqueId { internal }) };
     result::SUCCESS
 }
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn ncclCommInitRankConfig(
     if place.is_null() || config.is_null() || size < 1 || !(0..size).contains(&rank) {
         return result::INVALID_ARGUMENT;
     }
-    // SAFETY: the caller gives a configuration, which begins with these fields in every version.
+    // SAFETY: the caller passes a configuration, which starts with these fields in every version.
     let config = unsafe { config.read() };
     if config.magic != MAGIC || config.size < size_of::<Config>() || config.blocking != 0 {
         return result::INVALID_ARGUMENT;
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn ncclCommInitRankConfig(
     let id = id.internal.iter().map(|&byte| byte as u8).collect();
     match Communicator::begin(id, rank as usize, size as usize) {
         Ok(communicator) => {
-            // SAFETY: the caller gives the place of a communicator.
+            // SAFETY: the caller passes a pointer to a communicator.
             unsafe { place.write(Box::into_raw(Box::new(communicator)).cast()) };
             result::IN_PROGRESS
         }
@@ -99,15 +99,15 @@ pub unsafe extern "C" fn ncclCommInitRankConfig(
     }
 }
 
-/// The communicator of a handle.
+/// Returns the communicator of a handle.
 unsafe fn of<'a>(handle: *mut c_void) -> Option<&'a Communicator> {
-    // SAFETY: the caller gives a handle that ncclCommInitRankConfig made and that is not destroyed.
+    // SAFETY: the caller passes a handle from ncclCommInitRankConfig that is not destroyed.
     unsafe { handle.cast::<Communicator>().as_ref() }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommGetAsyncError(handle: *mut c_void, state: *mut c_int) -> c_int {
-    // SAFETY: the caller gives a live handle and the place of a result.
+    // SAFETY: the caller passes a live handle and a pointer to a result.
     match unsafe { (of(handle), state.as_mut()) } {
         (Some(communicator), Some(state)) => {
             *state = communicator.state();
@@ -119,7 +119,7 @@ pub unsafe extern "C" fn ncclCommGetAsyncError(handle: *mut c_void, state: *mut 
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommFinalize(handle: *mut c_void) -> c_int {
-    // SAFETY: the caller gives a live handle.
+    // SAFETY: the caller passes a live handle.
     unsafe { of(handle) }.map_or(result::INVALID_ARGUMENT, Communicator::finalize)
 }
 
@@ -128,18 +128,18 @@ pub unsafe extern "C" fn ncclCommDestroy(handle: *mut c_void) -> c_int {
     if handle.is_null() {
         return result::INVALID_ARGUMENT;
     }
-    // SAFETY: the caller gives a live handle and never uses it again.
+    // SAFETY: the caller passes a live handle and never uses it again.
     drop(unsafe { Box::from_raw(handle.cast::<Communicator>()) });
     result::SUCCESS
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommAbort(handle: *mut c_void) -> c_int {
-    // SAFETY: as for ncclCommDestroy: both end what is under way.
+    // SAFETY: as for ncclCommDestroy: both abort all operations.
     unsafe { ncclCommDestroy(handle) }
 }
 
-/// Puts an operation on the stream.
+/// Enqueues an operation on the stream.
 unsafe fn enqueue(
     handle: *mut c_void,
     stream: *mut c_void,
@@ -148,7 +148,7 @@ unsafe fn enqueue(
     receive: *mut c_void,
 ) -> c_int {
     let known = matches!(operation.datatype, frame::FLOAT32 | frame::FLOAT64);
-    // SAFETY: the caller gives a live handle.
+    // SAFETY: the caller passes a live handle.
     match unsafe { of(handle) } {
         Some(communicator)
             if known
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn ncclAllReduce(
     }
     let operation =
         Operation { kind: frame::ALL_REDUCE, count: count as u64, datatype: datatype as u64, root: 0 };
-    // SAFETY: passed on.
+    // SAFETY: forwarded.
     unsafe { enqueue(handle, stream, operation, send, receive) }
 }
 
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn ncclBroadcast(
         datatype: datatype as u64,
         root: root as u64,
     };
-    // SAFETY: passed on.
+    // SAFETY: forwarded.
     unsafe { enqueue(handle, stream, operation, send, receive) }
 }
 
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn ncclAllGather(
 ) -> c_int {
     let operation =
         Operation { kind: frame::ALL_GATHER, count: count as u64, datatype: datatype as u64, root: 0 };
-    // SAFETY: passed on.
+    // SAFETY: forwarded.
     unsafe { enqueue(handle, stream, operation, send, receive) }
 }
 

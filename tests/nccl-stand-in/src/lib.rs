@@ -1,14 +1,15 @@
-//! A stand-in for NVIDIA's NCCL in tests: those functions of its C interface that Podium calls, between processes of one
-//! machine, on host memory.
+//! A stand-in for NVIDIA's NCCL in tests: the functions of its C interface that Podium calls, between processes of
+//! one machine, on host memory.
 //!
-//! It keeps NCCL's manners: communicators do not block, operations run behind the caller's back on a stream, what goes wrong
-//! shows in `ncclCommGetAsyncError`, an operation that failed stays on the stream until the communicator is aborted. It has
-//! one function more than NCCL, `podium_host_stream_query`, which is how Podium knows that it takes host memory. It is
-//! stricter than NCCL in one thing: operations that do not fit together are an error instead of a hang.
+//! It behaves like NCCL: communicators do not block, operations run asynchronously on a stream, errors are reported
+//! by `ncclCommGetAsyncError`, and a failed operation stays on the stream until the communicator is aborted. It has
+//! one additional function, `podium_host_stream_query`, by which Podium detects that it supports host memory. It is
+//! stricter than NCCL in one respect: mismatched operations are an error instead of a hang.
 //!
-//! The environment variable `PODIUM_NCCL_STAND_IN_FAULT` makes an operation of one rank go wrong; see [`fault`].
+//! The environment variable `PODIUM_NCCL_STAND_IN_FAULT` injects a fault into an operation of one rank; see
+//! [`fault`].
 //!
-//! It must stay in tests: it is slow, and proves nothing about GPUs.
+//! For tests only: it is slow, and verifies nothing about GPUs.
 
 mod communicator;
 pub mod fault;
@@ -17,7 +18,7 @@ mod hub;
 pub mod install;
 pub mod interface;
 
-/// NCCL's results, as its header numbers them.
+/// NCCL's result codes, as in its header.
 pub(crate) mod result {
     use std::ffi::c_int;
 

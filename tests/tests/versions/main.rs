@@ -1,5 +1,5 @@
-//! Policy versions that go wrong: published by somebody else, removed or damaged on disk. The run makes them again, and
-//! synchronous runs end in the bits of an undisturbed one.
+//! Faulty policy versions: published by a foreign process, removed or damaged on disk. The run recomputes them, and
+//! synchronous runs end with the bits of an undisturbed one.
 
 mod stray;
 
@@ -31,7 +31,7 @@ fn prepared(changes: &[&str]) -> Result<Run> {
     Run::embedded(&[&SETTINGS[..], changes].concat())
 }
 
-/// What an undisturbed run leaves: the hash of its last weights, and its evaluations.
+/// Results of an undisturbed run: the hash of its last weights, and its evaluations.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
     weights: String,
@@ -58,7 +58,7 @@ fn undisturbed(ranks: u32) -> Result<Left> {
     Left::of(&run)
 }
 
-/// What an undisturbed run of one rank leaves.
+/// Returns the results of an undisturbed run with one rank.
 async fn expected() -> Result<&'static Left> {
     static LEFT: OnceCell<Left> = OnceCell::const_new();
     LEFT.get_or_try_init(|| async { undisturbed(1) }).await
@@ -72,7 +72,7 @@ async fn committed(run: &Run) -> Result<u64> {
     Ok(run.status().await?.step)
 }
 
-/// The step that the newest checkpoint continues with.
+/// Returns the step that the newest checkpoint continues with.
 fn newest_checkpoint(run: &Run) -> Result<Option<u64>> {
     let folder = run.folder().join("learner/rank-0/checkpoints");
     let names = fs::read_dir(&folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -80,11 +80,10 @@ fn newest_checkpoint(run: &Run) -> Result<Option<u64>> {
     Ok(names.iter().filter_map(|name| name.parse().ok()).max())
 }
 
-/// Runs a learner until it leaves with a step that it has taken and neither published nor committed: it has a checkpoint
-/// of it alone.
+/// Runs a learner until it shuts down with an unpublished, uncommitted step, of which only the checkpoint exists.
 async fn learner_with_an_unpublished_step(run: &Run, after: u64) -> Result<u64> {
     loop {
-        // One that has just committed a step takes the next one as soon as it is sampled.
+        // A learner that has just committed a step takes the next one as soon as it is sampled.
         let after = after.max(committed(run).await? + 1);
         let mut command = run.learner_command(0, 1, "cpu")?;
         command.args(["--leave-within-seconds", "0"]);
@@ -96,18 +95,18 @@ async fn learner_with_an_unpublished_step(run: &Run, after: u64) -> Result<u64> 
         learner.signal(Signal::SIGTERM)?;
         learner.wait()?;
         let step = committed(run).await?;
-        ensure!(step < STEPS, "the run was over before the learner left");
+        ensure!(step < STEPS, "the run was over before the learner shut down");
         if newest_checkpoint(run)? == Some(step + 1) {
             return Ok(step);
         }
     }
 }
 
-/// Removes everything that lies in the folder of policies.
+/// Removes the content of the folder of policies.
 fn remove_policies(run: &Run) -> Result<()> {
     for entry in fs::read_dir(run.out().join("policy"))? {
         let path = entry?.path();
-        // One that is being replaced may be gone by now.
+        // A folder that is being replaced may be gone already.
         let _ = fs::remove_dir_all(path);
     }
     Ok(())
@@ -131,14 +130,14 @@ async fn a_stray_publisher_is_superseded_by_the_learner() -> Result<()> {
     run.wait_until("the next step", |status| status.step > step).await?;
     let superseded =
         Scrape::of(&run.metrics_address()?)?.sum("podium_coordinator_policies_superseded_total", &[]);
-    ensure!(superseded > 0.0, "the learner went on with the stray's version {}", step + 1);
+    ensure!(superseded > 0.0, "the learner continued with the stray's version {}", step + 1);
     finish([&mut learner, &mut worker, &mut coordinator])?;
-    ensure!(Left::of(&run)? == *expected().await?, "the run ended otherwise than an undisturbed one");
+    ensure!(Left::of(&run)? == *expected().await?, "the results differ from those of an undisturbed run");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_stray_version_sampled_ahead_of_the_learner_is_sampled_again() -> Result<()> {
+async fn groups_of_a_stray_version_are_sampled_again() -> Result<()> {
     let run = prepared(&["rollout.max_policy_lag=1", "learner.checkpoint_every_steps=1"])?;
     let mut coordinator = run.coordinator("coordinator")?;
     let (mut learner, mut worker) = (run.learner("learner", 0, 1)?, run.worker("worker")?);
@@ -154,7 +153,7 @@ async fn what_a_stray_version_sampled_ahead_of_the_learner_is_sampled_again() ->
     learner.signal(Signal::SIGCONT)?;
     run.wait_until("the next step", |status| status.step > step).await?;
     let dropped = Scrape::of(&metrics)?.sum("podium_coordinator_groups_dropped_total", &[]);
-    ensure!(dropped > 0.0, "groups of the stray's version were kept");
+    ensure!(dropped > 0.0, "groups of the stray's version were retained");
     finish([&mut learner, &mut worker, &mut coordinator])?;
     for row in rows(&run.out().join("metrics.jsonl"))? {
         let gap = row["sampling/sampling_logp_difference/max"].as_f64().context("no gap")?;
@@ -168,7 +167,7 @@ async fn what_a_stray_version_sampled_ahead_of_the_learner_is_sampled_again() ->
 }
 
 #[tokio::test]
-async fn a_checkpoint_beside_a_foreign_version_is_held_against_it() -> Result<()> {
+async fn a_checkpoint_takes_precedence_over_a_foreign_version() -> Result<()> {
     let run = prepared(&[])?;
     let mut coordinator = run.coordinator("coordinator")?;
     let mut worker = run.worker("worker")?;
@@ -176,7 +175,7 @@ async fn a_checkpoint_beside_a_foreign_version_is_held_against_it() -> Result<()
     Stray::join(&run).await?.publish(step + 1).await?;
     let mut learner = run.learner("learner again", 0, 1)?;
     finish([&mut learner, &mut worker, &mut coordinator])?;
-    ensure!(Left::of(&run)? == *expected().await?, "the run ended otherwise than an undisturbed one");
+    ensure!(Left::of(&run)? == *expected().await?, "the results differ from those of an undisturbed run");
     Ok(())
 }
 
@@ -194,7 +193,7 @@ async fn a_committed_foreign_version_is_refused_by_name_and_can_be_dropped() -> 
     let foreign = step + 1;
     let refused = run.learner("learner refused", 0, 1)?.wait_for_failure()?;
     let told = format!("drop-version --out RUN --version {foreign}");
-    ensure!(refused.contains(&told), "the learner did not say how to go on:\n{refused}");
+    ensure!(refused.contains(&told), "the learner's error names no remedy:\n{refused}");
     let (out, version) = (run.out(), foreign.to_string());
     let arguments = ["drop-version", "--out", path_text(&out), "--version", &version];
     let drop_version = |name: &str| Process::spawn(name, "podium", &arguments, run.folder());
@@ -203,26 +202,26 @@ async fn a_committed_foreign_version_is_refused_by_name_and_can_be_dropped() -> 
     coordinator.signal(Signal::SIGTERM)?;
     coordinator.wait()?;
     drop_version("drop")?.wait_for_success()?;
-    ensure!(!run.out().join("policy").join(&version).exists(), "the version's folder is still there");
+    ensure!(!run.out().join("policy").join(&version).exists(), "the version's folder still exists");
 
     let mut coordinator = run.coordinator("coordinator again")?;
     let mut learner = run.learner("learner again", 0, 1)?;
     finish([&mut learner, &mut worker, &mut coordinator])?;
-    ensure!(Left::of(&run)? == *expected().await?, "the run ended otherwise than an undisturbed one");
+    ensure!(Left::of(&run)? == *expected().await?, "the results differ from those of an undisturbed run");
     let reported: Vec<_> =
         rows(&run.out().join("metrics.jsonl"))?.iter().map(|row| row["step"].as_u64()).collect();
-    ensure!(reported.into_iter().eq((1..=STEPS).map(Some)), "a step is missing or doubled");
+    ensure!(reported.into_iter().eq((1..=STEPS).map(Some)), "a step is missing or duplicated");
     Ok(())
 }
 
 #[tokio::test]
-async fn removed_policies_are_made_again_by_repeating_steps() -> Result<()> {
+async fn removed_policies_are_recomputed_by_repeating_steps() -> Result<()> {
     let expected = undisturbed(2)?;
     let run = prepared(&["learner.checkpoint_every_steps=100"])?;
     let mut coordinator = run.coordinator("coordinator")?;
     let mut learners = [run.learner("learner-0", 0, 2)?, run.learner("learner-1", 1, 2)?];
     let worker = run.worker("worker")?;
-    // Evaluations come after training: that of version 2 waits while the learner goes past it.
+    // Evaluations have lower priority than training: that of version 2 waits while the learner continues.
     let sampled = |status: &RunStatus| status.step >= 2 && status.groups_ready == status.groups_wanted;
     let status = run.wait_until("a full step", sampled).await?;
     kill(worker)?;
@@ -234,13 +233,13 @@ async fn removed_policies_are_made_again_by_repeating_steps() -> Result<()> {
     remove_policies(&run)?;
     let mut worker = run.worker("another worker")?;
     finish(learners.iter_mut().chain([&mut worker, &mut coordinator]))?;
-    ensure!(Left::of(&run)? == expected, "the run ended otherwise than an undisturbed one");
+    ensure!(Left::of(&run)? == expected, "the results differ from those of an undisturbed run");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_removed_policy_that_nobody_can_make_again_is_not_evaluated() -> Result<()> {
-    // So many held-out users that their turn does not come before the learner has gone far past version 2.
+async fn a_removed_policy_that_cannot_be_recomputed_is_not_evaluated() -> Result<()> {
+    // There are so many held-out users that their evaluation starts after the learner has passed version 2.
     let run = prepared(&["learner.checkpoint_every_steps=1", "evaluation.users=240"])?;
     let mut coordinator = run.coordinator("coordinator")?;
     let (mut learner, worker) = (run.learner("learner", 0, 1)?, run.worker("worker")?);
@@ -266,22 +265,22 @@ async fn a_removed_policy_that_nobody_can_make_again_is_not_evaluated() -> Resul
     ensure!(finished["not_evaluated"]["2"].is_string(), "finished.json does not name version 2: {finished}");
     let version = |row: &Value| row["policy_version"].as_u64();
     let evaluated: Vec<_> = rows(&run.out().join("evaluations.jsonl"))?.iter().map(version).collect();
-    ensure!(evaluated == [0, 4, 6, 7].map(Some), "evaluated were {evaluated:?}");
+    ensure!(evaluated == [0, 4, 6, 7].map(Some), "the evaluated versions are {evaluated:?}");
     Ok(())
 }
 
-/// Waits until a file holds these bytes.
+/// Waits until a file has this content.
 async fn restored(path: &Path, bytes: &[u8]) -> Result<()> {
     let start = Instant::now();
     while fs::read(path).ok().as_deref() != Some(bytes) {
-        ensure!(start.elapsed() < PATIENCE, "{} was not made again", path.display());
+        ensure!(start.elapsed() < PATIENCE, "{} was not recomputed", path.display());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn damaged_files_of_the_policy_in_use_are_made_again() -> Result<()> {
+async fn damaged_files_of_the_policy_in_use_are_recomputed() -> Result<()> {
     type Damage = fn(&Path, &[u8]) -> std::io::Result<()>;
     let damages: [Damage; 3] = [
         |path, bytes| fs::write(path, &bytes[..bytes.len() / 2]),
@@ -301,7 +300,7 @@ async fn damaged_files_of_the_policy_in_use_are_made_again() -> Result<()> {
         let step = number as u64 + 1;
         run.wait_until("another step", |status| status.step >= step).await?;
         kill(worker)?;
-        // Without a worker the step stays as it is, and the policy that samples it in use.
+        // Without a worker the step stays unchanged, and its policy in use.
         let waits = |status: &RunStatus| status.groups_ready < status.groups_wanted;
         let status = run.wait_until("a step to sample", waits).await?;
         let weights: PathBuf = run.out().join(format!("policy/{}/model.safetensors", status.step));
@@ -311,6 +310,6 @@ async fn damaged_files_of_the_policy_in_use_are_made_again() -> Result<()> {
     }
     let mut worker = run.worker("last worker")?;
     finish([&mut learner, &mut worker, &mut coordinator])?;
-    ensure!(Left::of(&run)? == *expected().await?, "the run ended otherwise than an undisturbed one");
+    ensure!(Left::of(&run)? == *expected().await?, "the results differ from those of an undisturbed run");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A process that takes part as rank 0 of the learner though it should not: a second learner, another build, a mistake.
+//! A foreign process that joins as rank 0 of the learner: a second learner, another build, a mistake.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use podium_transfer::connection::Error;
 use podium_transfer::{Coordinator, fetch, manifest, publish};
 use uuid::Uuid;
 
-/// It publishes policies that nobody trained.
+/// A process that publishes untrained policies.
 pub(crate) struct Stray {
     coordinator: Coordinator,
     folder: tempfile::TempDir,
@@ -21,7 +21,7 @@ pub(crate) struct Stray {
 }
 
 impl Stray {
-    /// Takes the place of rank 0, as a learner process of the same run and build does that starts now.
+    /// Replaces rank 0, like a newly started learner process of the same run and build.
     pub(crate) async fn join(run: &Run) -> Result<Self> {
         let file = RunFile::load(Path::new(run.run_file()), &[])?;
         let stray =
@@ -57,7 +57,7 @@ impl Stray {
         answer.await
     }
 
-    /// Publishes a version with the weights of version 0, changed beyond recognition.
+    /// Publishes a version with the weights of version 0, strongly changed.
     pub(crate) async fn publish(&self, version: u64) -> Result<()> {
         let (start, folder) =
             fetch::fetch(&self.coordinator, Some(PolicyVersion::START), self.folder.path()).await?;
@@ -72,11 +72,11 @@ impl Stray {
         let manifest = manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint)?;
         let repeated = publish(&self.coordinator, &self.id.to_string(), &manifest, &folder).await?;
         anyhow::ensure!(!repeated, "version {version} was there with these weights");
-        // Changed as they are, they would be taken for a damaged copy of version 0 the next time.
+        // An existing folder would be taken for a damaged copy of version 0 the next time.
         Ok(fs::remove_dir_all(&folder)?)
     }
 
-    /// Commits the step that made the version which it published.
+    /// Commits the step of the version that it published.
     pub(crate) async fn commit(&self, step: u64) -> Result<()> {
         let request = v1::CommitStepRequest {
             learner_id: self.id.to_string(),

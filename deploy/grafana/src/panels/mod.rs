@@ -1,4 +1,4 @@
-//! What the dashboards show.
+//! The panels of the dashboards.
 
 mod quality;
 mod throughput;

@@ -1,4 +1,4 @@
-//! Whether the recommender gets better.
+//! Panels about the recommender's quality.
 
 use super::{lines, number};
 use crate::dashboard::Dashboard;
@@ -16,7 +16,7 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
         number(
             "Newest version",
             "short",
-            "Published.",
+            "The newest published version.",
             &[(r#"podium_coordinator_policy_version{run="$run"}"#, "version")],
         ),
         number(
@@ -26,9 +26,9 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             &[(r#"podium_coordinator_reward_inflated{run="$run"}"#, "inflated")],
         ),
         number(
-            "Evaluation under way",
+            "Evaluation in progress",
             "short",
-            "Held-out prompts answered, of those wanted.",
+            "Answered held-out prompts, of the requested ones.",
             &[
                 (r#"podium_coordinator_evaluation_prompts_ready{run="$run"}"#, "ready"),
                 (r#"podium_coordinator_evaluation_prompts_wanted{run="$run"}"#, "wanted"),
@@ -37,13 +37,13 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
         lines(
             "Held-out hit rate",
             "short",
-            "Share of users whose next item is among the first K.",
+            "Fraction of users whose next item is among the first K.",
             &[(r#"podium_coordinator_evaluation_figure{run="$run", name=~"HR@[0-9]+"}"#, "{{name}}")],
         ),
         lines(
             "Held-out NDCG",
             "short",
-            "With the ends of the 95 % intervals.",
+            "With the bounds of the 95 % intervals.",
             &[
                 (r#"podium_coordinator_evaluation_figure{run="$run", name=~"NDCG@[0-9]+"}"#, "{{name}}"),
                 (
@@ -55,7 +55,7 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
         lines(
             "Training reward and held-out reward",
             "short",
-            "Training groups are sampled at the training temperature, evaluations as the run file says.",
+            "Training groups are sampled at the training temperature, evaluations as set in the run file.",
             &[
                 (r#"podium_coordinator_step_figure{run="$run", name="reward"}"#, "training"),
                 (r#"podium_coordinator_evaluation_figure{run="$run", name="reward"}"#, "held-out"),
@@ -64,14 +64,14 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
         lines(
             "Inflation watch",
             "short",
-            "Gains since the window began, in parts of what can be gained; docs/guides/inflation-watch.md.",
+            "Gains since the start of the window, as fractions of the possible gain; see docs/guides/inflation-watch.md.",
             &[
                 (r#"podium_coordinator_evaluation_figure{run="$run", name="watch/reward_gain"}"#, "reward"),
                 (r#"podium_coordinator_evaluation_figure{run="$run", name="watch/ranking_gain"}"#, "ranking"),
             ],
         ),
         lines(
-            "Form of held-out answers",
+            "Format of held-out answers",
             "percentunit",
             "",
             &[
@@ -85,7 +85,7 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
         lines(
             "Copying the prompt's order",
             "short",
-            "Shares and correlation that rise mean that position decides.",
+            "Rising fractions and correlation indicate that the policy ranks by position.",
             &[
                 (
                     r#"podium_coordinator_evaluation_figure{run="$run", name="ranking/copied_order"}"#,
@@ -106,9 +106,9 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             ],
         ),
         lines(
-            "Place of what is ranked first",
+            "Prompt position of the first-ranked item",
             "short",
-            "In the prompt's list of candidates, from 1; even choice is the middle.",
+            "In the prompt's list of candidates, from 1; the mean of a uniform choice is the middle.",
             &[
                 (
                     r#"podium_coordinator_evaluation_figure{run="$run", name="ranking/first_position"}"#,
@@ -118,7 +118,7 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             ],
         ),
         lines(
-            "Popularity of what is ranked first",
+            "Popularity of the first-ranked item",
             "percentunit",
             "1: the most popular item of the catalogue.",
             &[
@@ -133,9 +133,9 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             ],
         ),
         lines(
-            "Held-out answers handed in",
+            "Submitted held-out answers",
             "short",
-            "A second, by what became of them.",
+            "Per second, by outcome.",
             &[(
                 r#"sum by (outcome) (rate(podium_coordinator_evaluation_answers_total{run="$run"}[$__rate_interval]))"#,
                 "{{outcome}}",

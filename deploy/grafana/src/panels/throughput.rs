@@ -1,4 +1,4 @@
-//! What a run achieves, and what of.
+//! Panels about throughput and resources.
 
 use super::{lines, number};
 use crate::dashboard::Dashboard;
@@ -10,31 +10,31 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
         number(
             "Mean step",
             "s",
-            "Over the whole life of the coordinator's process.",
+            "Over the lifetime of the coordinator's process.",
             &[(r#"podium:step_seconds:mean{run="$run"}"#, "step")],
         ),
         number(
             "Tokens sampled",
             "short",
-            "A second, all workers.",
+            "Per second, all workers.",
             &[(r#"podium:sampled_tokens:rate5m{run="$run"}"#, "tokens/s")],
         ),
         number(
-            "Further workers that would pay",
+            "Recommended additional workers",
             "short",
-            "Negative: so many fewer would do. docs/reference/metrics.md has the formula.",
+            "Negative: surplus workers. The formula is in docs/reference/metrics.md.",
             &[(r#"podium_coordinator_more_workers{run="$run"}"#, "workers")],
         ),
         number(
-            "Room on the disk",
+            "Free disk space",
             "percentunit",
-            "Where the run folder is.",
+            "On the disk of the run folder.",
             &[(r#"podium:disk_free:ratio{run="$run"}"#, "free")],
         ),
         lines(
-            "Who waits for whom",
+            "Idle time",
             "percentunit",
-            "Idle shares over about ten steps: whoever idles less is the bottleneck.",
+            "Idle fractions over about ten steps: the side that idles less is the bottleneck.",
             &[
                 (r#"podium_coordinator_worker_idle_ratio{run="$run"}"#, "workers"),
                 (r#"podium_coordinator_learner_idle_ratio{run="$run"}"#, "learner"),
@@ -43,13 +43,13 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
         lines(
             "Bottleneck",
             "short",
-            "1 for the bottleneck; neither where the shares are close.",
+            "1 for the bottleneck; neither if the fractions are close.",
             &[(r#"podium_coordinator_bottleneck{run="$run"}"#, "{{side}}")],
         ),
         lines(
-            "Where a step's time goes",
+            "Time per step",
             "s",
-            "Means. Waiting is for groups.",
+            "Means. Ranks wait for groups.",
             &[
                 (
                     r#"rate(podium_coordinator_step_seconds_sum{run="$run"}[$__rate_interval]) / rate(podium_coordinator_step_seconds_count{run="$run"}[$__rate_interval])"#,
@@ -72,31 +72,31 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
         lines(
             "Tokens",
             "short",
-            "A second, over five minutes.",
+            "Per second, over five minutes.",
             &[
                 (r#"podium:sampled_tokens:rate5m{run="$run"}"#, "sampled"),
                 (r#"podium:trained_tokens:rate5m{run="$run"}"#, "trained on"),
             ],
         ),
         lines(
-            "Groups handed in",
+            "Submitted groups",
             "short",
-            "A second, by what became of them.",
+            "Per second, by outcome.",
             &[(
                 r#"sum by (outcome) (rate(podium_coordinator_groups_total{run="$run"}[$__rate_interval]))"#,
                 "{{outcome}}",
             )],
         ),
         lines(
-            "Groups sampled for nothing",
+            "Wasted groups",
             "percentunit",
-            "Repeated, refused, failed or replaced, of all handed in.",
+            "Repeated, refused, failed or replaced groups, of all submitted ones.",
             &[(r#"podium:groups_lost:ratio_rate5m{run="$run"}"#, "share")],
         ),
         lines(
             "Memory",
             "bytes",
-            "Of the host; GPUs have their own.",
+            "Host memory, without GPU memory.",
             &[(r#"podium_process_resident_memory_bytes{run="$run"}"#, "{{process}}")],
         ),
         lines(
@@ -118,7 +118,7 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
             )],
         ),
         lines(
-            "Policy versions on their way",
+            "Transfer of policy versions",
             "Bps",
             "Through the coordinator.",
             &[(
@@ -129,13 +129,13 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
         lines(
             "Open files and connections",
             "short",
-            "A number that only rises is a leak.",
+            "A steadily rising number indicates a leak.",
             &[(r#"podium_process_open_files{run="$run"}"#, "{{process}}")],
         ),
         lines(
             "Disk",
             "bytes",
-            "Where the run folder is.",
+            "On the disk of the run folder.",
             &[
                 (r#"podium_coordinator_disk_free_bytes{run="$run"}"#, "free"),
                 (r#"podium_coordinator_disk_size_bytes{run="$run"}"#, "size"),

@@ -1,4 +1,4 @@
-//! Whether training is sound.
+//! Panels about the health of training.
 
 use super::{lines, number};
 use crate::dashboard::Dashboard;
@@ -10,40 +10,40 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         number(
             "Steps",
             "percentunit",
-            "Steps committed, of all of the run.",
+            "Committed steps, of all steps of the run.",
             &[(r#"podium_coordinator_step{run="$run"} / podium_coordinator_steps{run="$run"}"#, "done")],
         ),
         number(
             "Since the last step",
             "s",
-            "An alert rings at ten times the mean step.",
+            "An alert fires at ten times the mean step.",
             &[(r#"podium:since_commit_seconds{run="$run"}"#, "since")],
         ),
         number(
             "Workers",
             "short",
-            "Registered and not silent.",
+            "Registered workers with heartbeats.",
             &[(r#"podium_coordinator_workers{run="$run"}"#, "workers")],
         ),
         number(
             "Learner ranks",
             "short",
-            "Joined.",
+            "Joined ranks.",
             &[(r#"podium_coordinator_learner_ranks{run="$run"}"#, "ranks")],
         ),
         lines(
             "Reward",
             "short",
-            "Of the step's groups; read it together with the held-out ranking.",
+            "Of the step's groups; compare it with the held-out ranking.",
             &[
                 (r#"podium_coordinator_step_figure{run="$run", name="reward"}"#, "mean"),
                 (r#"podium_coordinator_step_figure{run="$run", name="reward_std"}"#, "spread within groups"),
             ],
         ),
         lines(
-            "Groups without a lesson",
+            "Zero-variance groups",
             "percentunit",
-            "Groups whose rewards are all equal move the policy nowhere.",
+            "Groups with equal rewards contribute no gradient.",
             &[
                 (
                     r#"podium_coordinator_step_figure{run="$run", name="frac_reward_zero_std"}"#,
@@ -60,7 +60,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         lines(
             "KL and entropy",
             "short",
-            "In nats. Entropy near 0: the policy samples the same answer again and again.",
+            "In nats. Entropy near 0: the policy samples the same answer repeatedly.",
             &[
                 (r#"podium_learner_kl_nats{run="$run", process="learner-0"}"#, "KL from the reference"),
                 (r#"podium_learner_entropy_nats{run="$run", process="learner-0"}"#, "entropy"),
@@ -69,7 +69,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         lines(
             "Loss and gradient",
             "short",
-            "GRPO's loss is near 0 by construction; jumps of the norm matter.",
+            "GRPO's loss is near 0 by construction; watch for jumps of the norm.",
             &[
                 (r#"podium_learner_loss{run="$run", process="learner-0"}"#, "loss"),
                 (r#"podium_learner_grad_norm{run="$run", process="learner-0"}"#, "norm of the gradient"),
@@ -78,7 +78,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         lines(
             "Log-probability gap",
             "short",
-            "Recomputed against behaviour, in nats. In synchronous mode anything but rounding is a fault.",
+            "Recomputed against behaviour, in nats. In synchronous mode any difference beyond rounding is a fault.",
             &[
                 (r#"podium_learner_logprob_gap_mean_nats{run="$run", process="learner-0"}"#, "mean"),
                 (r#"podium_learner_logprob_gap_max_nats{run="$run", process="learner-0"}"#, "largest"),
@@ -87,7 +87,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         lines(
             "Completions",
             "percentunit",
-            "Cut off: ended by rollout.max_new_tokens.",
+            "Cut off: truncated at rollout.max_new_tokens.",
             &[
                 (
                     r#"podium_coordinator_step_figure{run="$run", name="completions/well_formed"}"#,
@@ -108,7 +108,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         lines(
             "Age of groups",
             "short",
-            "Versions between the oldest group of a step and the step.",
+            "Number of versions between the oldest group of a step and the step.",
             &[
                 (
                     r#"podium_coordinator_step_figure{run="$run", name="groups/policy_lag/max"}"#,
@@ -120,17 +120,17 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
         lines(
             "Learning rate",
             "sci",
-            "As the schedule has it.",
+            "According to the schedule.",
             &[(r#"podium_learner_learning_rate{run="$run", process="learner-0"}"#, "step size")],
         ),
         lines(
-            "Trouble",
+            "Failures",
             "short",
             "Counts since the process started.",
             &[
                 (
                     r#"sum by (failure) (podium_coordinator_rank_failures_total{run="$run"})"#,
-                    "rank ended: {{failure}}",
+                    "rank failed: {{failure}}",
                 ),
                 (r#"sum(podium_learner_rejoins_total{run="$run"})"#, "ranks joined again"),
                 (r#"sum(podium_learner_out_of_memory_total{run="$run"})"#, "out of memory"),

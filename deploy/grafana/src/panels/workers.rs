@@ -1,4 +1,4 @@
-//! Each worker, and all of them.
+//! Panels about the workers.
 
 use super::{lines, number};
 use crate::dashboard::Dashboard;
@@ -10,19 +10,19 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         number(
             "Workers",
             "short",
-            "Registered and not silent.",
+            "Registered workers with heartbeats.",
             &[(r#"podium_coordinator_workers{run="$run"}"#, "workers")],
         ),
         number(
             "Lost",
             "short",
-            "Fell silent without leaving, since the coordinator started.",
+            "Workers without heartbeats that did not shut down, since the coordinator's start.",
             &[(r#"podium_coordinator_workers_lost_total{run="$run"}"#, "lost")],
         ),
         number(
             "Groups of this step",
             "short",
-            "There, and wanted.",
+            "Accepted and requested groups.",
             &[
                 (r#"podium_coordinator_groups_ready{run="$run"}"#, "ready"),
                 (r#"podium_coordinator_groups_wanted{run="$run"}"#, "wanted"),
@@ -31,13 +31,13 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         number(
             "Groups waiting",
             "short",
-            "Accepted for steps that are not committed.",
+            "Accepted groups of uncommitted steps.",
             &[(r#"podium_coordinator_groups_waiting{run="$run"}"#, "groups")],
         ),
         lines(
             "Tokens sampled",
             "short",
-            "A second, by worker.",
+            "Per second, by worker.",
             &[(
                 r#"rate(podium_rollout_completion_tokens_total{run="$run"}[$__rate_interval])"#,
                 "{{process}}",
@@ -46,11 +46,11 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         lines(
             "Idle",
             "percentunit",
-            "Share of the time without sampling, over about ten leases.",
+            "Fraction of time without sampling, over about ten leases.",
             &[(r#"podium_rollout_idle_ratio{run="$run"}"#, "{{process}}")],
         ),
         lines(
-            "A lease's time",
+            "Time per lease",
             "s",
             "Means over all workers.",
             &[
@@ -71,7 +71,7 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         lines(
             "New policy versions",
             "s",
-            "Mean time to get one.",
+            "Mean time to download and load a version.",
             &[
                 (
                     r#"sum(rate(podium_rollout_policy_fetch_seconds_sum{run="$run"}[$__rate_interval])) / sum(rate(podium_rollout_policy_fetch_seconds_count{run="$run"}[$__rate_interval]))"#,
@@ -86,7 +86,7 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         lines(
             "Policy versions",
             "short",
-            "With which each worker sampled last; evaluations sample with older ones than training.",
+            "The version of each worker's last lease; evaluations use older versions than training.",
             &[
                 (r#"podium_rollout_policy_version{run="$run"}"#, "{{process}}"),
                 (r#"podium_coordinator_policy_version{run="$run"}"#, "newest"),
@@ -95,7 +95,7 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         lines(
             "Leases",
             "short",
-            "A second.",
+            "Per second.",
             &[
                 (
                     r#"sum by (event) (rate(podium_coordinator_leases_total{run="$run"}[$__rate_interval]))"#,
@@ -110,7 +110,7 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         lines(
             "Results",
             "short",
-            "Groups and held-out answers a second, by the coordinator's answer.",
+            "Groups and held-out answers per second, by the coordinator's answer.",
             &[(
                 r#"sum by (outcome) (rate(podium_rollout_results_total{run="$run"}[$__rate_interval]))"#,
                 "{{outcome}}",
@@ -119,7 +119,7 @@ pub(crate) const WORKERS: Dashboard = Dashboard {
         lines(
             "Prompt tokens",
             "short",
-            "Computed a second, each prompt once for all of its completions.",
+            "Computed per second, each prompt once for all of its completions.",
             &[(r#"sum(rate(podium_rollout_prompt_tokens_total{run="$run"}[$__rate_interval]))"#, "tokens/s")],
         ),
     ],
