@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic and durable writes of files.
 
 use std::error::Error as StdError;
 use std::ffi::OsString;
@@ -9,26 +9,26 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// How names of temporary files end, after the id of the process that writes.
+/// Suffix of temporary files' names, after the id of the writing process.
 const TEMPORARY: &str = ".tmp";
 
-/// A file that could not be written or read.
+/// A failed write or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Writing failed; the file that was there before, if any, is untouched.
+    /// Writing failed; the previous file, if any, is unchanged.
     #[error("cannot write {}: {source}{}", path.display(), remedy(source))]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// Reading failed.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -46,20 +46,20 @@ fn remedy(source: &io::Error) -> &'static str {
     }
 }
 
-/// Whether an error, or one of its causes, says that a file system, a quota or a file has no room left. The same write
-/// succeeds once there is some.
+/// Whether an error, or one of its causes, reports that a file system, a quota or a file is full. The same write
+/// succeeds once there is free space.
 pub fn is_full(error: &(dyn StdError + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| is_full_kind(error.kind())))
 }
 
-/// Whether a kind of error says so.
+/// Whether a kind of error reports it.
 pub const fn is_full_kind(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-/// Removes the temporary files that killed writers left in a folder and the folders below it, and logs and returns their
-/// number. Files of processes that are alive on this host stay. To be called by the owner of the folder when it starts.
+/// Removes the temporary files of killed writers in a folder and its subfolders, logs their number and returns it.
+/// Files of running processes of this host are retained. The owner of the folder calls it at its start.
 pub fn remove_leftovers(folder: &Path) -> Result<usize, Error> {
     let removed = remove_leftovers_in(folder)?;
     if removed > 0 {
@@ -76,7 +76,7 @@ fn remove_leftovers_in(folder: &Path) -> Result<usize, Error> {
     };
     let mut removed = 0;
     for entry in entries {
-        // An entry that goes away meanwhile is none.
+        // An entry that disappears meanwhile is skipped.
         let Ok((kind, entry)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else { continue };
         if kind.is_dir() {
             removed += remove_leftovers_in(&entry.path())?;
@@ -89,11 +89,11 @@ fn remove_leftovers_in(folder: &Path) -> Result<usize, Error> {
     Ok(removed)
 }
 
-/// How names of temporary files may end: those of this module, and those of model files on their way.
+/// Suffixes of temporary files: those of this module, and those of partial model files.
 const LEFTOVERS: [&str; 2] = [TEMPORARY, ".part"];
 
-/// Whether a name is that of a temporary file whose writer does not live on this host. At start-up this process has
-/// written none, so that one with its id is of an earlier process.
+/// Whether a name is that of a temporary file whose writer does not run on this host. At its start this process has
+/// written none, so that a file with its id is from an earlier process.
 fn is_leftover(name: &str) -> bool {
     let stem = LEFTOVERS.iter().find_map(|end| name.strip_prefix('.')?.strip_suffix(end));
     let writer = stem.and_then(|stem| stem.rsplit_once('.')?.1.parse::<u32>().ok());
@@ -102,14 +102,14 @@ fn is_leftover(name: &str) -> bool {
     alive(std::process::id()) && (writer == std::process::id() || !alive(writer))
 }
 
-/// Writes `bytes` to `path`: a temporary file beside it, fsync, rename, fsync of the folder.
+/// Writes `bytes` to `path`: a temporary file in the same folder, fsync, rename, fsync of the folder.
 ///
-/// A crash at any moment leaves the old content or the new one.
+/// After a crash at any time the file has the old content or the new one.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// The same for content that is produced while it is written.
+/// The same for content that is generated during the write.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
@@ -124,21 +124,21 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -
         })
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(source) = result {
-        // The write's own error is the one to report; a file that cannot be removed either does no harm.
+        // The write's own error is reported; a temporary file that cannot be removed is harmless.
         let _ = fs::remove_file(&temporary);
         return Err(failed(source));
     }
     path.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Makes a folder's entries durable: what was created or renamed in it stays after a crash.
+/// Makes a folder's entries durable: created and renamed entries survive a crash.
 pub fn sync_folder(folder: &Path) -> Result<(), Error> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let synced = File::open(folder).and_then(|handle| handle.sync_all());
     synced.map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 pub fn create_folder(folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole() {
+    fn a_file_is_replaced_atomically() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         write(&path, b"old").unwrap();
@@ -173,11 +173,11 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         write(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
     #[test]
-    fn a_full_disk_is_named_with_its_remedy() {
+    fn a_full_disk_is_reported_with_its_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let error =
             write_with(&folder.path().join("x"), |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_found_among_causes() {
+    fn a_full_disk_is_detected_among_causes() {
         let folder = tempfile::tempdir().unwrap();
         for (kind, full) in [
             (io::ErrorKind::StorageFull, true),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_files_of_the_dead_are_removed() {
+    fn temporary_files_of_dead_processes_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join("below");
         fs::create_dir(&below).unwrap();

@@ -1,44 +1,44 @@
-//! JSON Lines files of rows that commands read and write back with more in them.
+//! JSON Lines files whose rows commands read, extend and write.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-/// Why a file of rows cannot be read.
+/// The reasons why a file of rows cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A line is not a row.
     #[error("{}:{line}: expected {expected}", path.display())]
     Row {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What a row looks like.
+        /// The expected row.
         expected: &'static str,
-        /// What the parser stumbled over.
+        /// The parser's error.
         source: serde_json::Error,
     },
 }
 
-/// A row and where it stands.
+/// A row and its line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row<T> {
-    /// Counted from 1.
+    /// Line number, from 1.
     pub line: usize,
     /// Its content.
     pub value: T,
 }
 
-/// All rows of a file; blank lines are passed over. `expected` says in errors what a row looks like.
+/// Returns all rows of a file; skips blank lines. `expected` describes a row in errors.
 pub fn read<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<Vec<Row<T>>, Error> {
     let text =
         std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_know_their_lines_and_bad_ones_are_named() {
+    fn rows_have_line_numbers_and_invalid_ones_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, "[1]\n\n[2, 3]\n").unwrap();

@@ -1,8 +1,8 @@
 //! Files on disk: durable writes, checksums, and JSON Lines.
 //!
-//! This crate knows nothing of networks, metrics or terminals, so that a crate that only writes files stays light.
+//! This crate does not depend on networks, metrics or terminals, so that crates that only write files stay small.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod durable;

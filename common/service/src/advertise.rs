@@ -1,22 +1,22 @@
-//! Under which address other hosts reach what listens here.
+//! The address under which other hosts reach a listener of this process.
 
 use std::net::SocketAddr;
 
-/// What cannot be an address that others are told.
+/// An address that cannot be advertised.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{found:?} cannot be told to other hosts: expected HOST or HOST:PORT, an IPv6 address in brackets")]
+#[error("the advertised address is {found:?}: expected HOST or HOST:PORT, an IPv6 address in brackets")]
 pub struct Error {
-    /// What was given.
+    /// The given address.
     pub found: String,
 }
 
-/// The host:port that others are told of a listener that is bound to `bound`.
+/// Returns the advertised host:port of a listener that is bound to `bound`.
 ///
-/// `advertise`: HOST or HOST:PORT as somebody decided; without a port (or with port 0) it is the bound one. Without it, a
-/// listener on all interfaces is told by this host's name, any other by the address that it is bound to.
+/// `advertise`: the configured HOST or HOST:PORT; without a port (or with port 0) the bound port is used. Without it,
+/// a listener on all interfaces is advertised under this host's name, any other under its bound address.
 ///
 /// # Errors
-/// If `advertise` is no HOST or HOST:PORT.
+/// Fails if `advertise` is not HOST or HOST:PORT.
 pub fn address(bound: SocketAddr, advertise: Option<&str>) -> Result<String, Error> {
     let Some(advertise) = advertise else {
         let name = host_name();
@@ -27,7 +27,7 @@ pub fn address(bound: SocketAddr, advertise: Option<&str>) -> Result<String, Err
         });
     };
     let broken = || Error { found: advertise.to_owned() };
-    // The colons of an IPv6 address are within its brackets.
+    // The colons of an IPv6 address are inside its brackets.
     let port_from = advertise.rfind(']').map_or(0, |bracket| bracket + 1);
     let (host, port) = match advertise[port_from..].find(':') {
         None => (advertise, 0),
@@ -41,7 +41,7 @@ pub fn address(bound: SocketAddr, advertise: Option<&str>) -> Result<String, Err
     if whole { Ok(format!("{host}:{port}")) } else { Err(broken()) }
 }
 
-/// This host's name. Empty where the system does not say.
+/// Returns this host's name; empty if the system does not report it.
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_advertised_has_a_host_and_a_port() {
+    fn advertised_addresses_have_a_host_and_a_port() {
         for (advertise, expected) in [
             ("node7", "node7:4100"),
             ("node7:0", "node7:4100"),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_all_interfaces_is_told_by_the_hosts_name() {
+    fn a_listener_on_all_interfaces_is_advertised_by_the_hosts_name() {
         assert_eq!(told("127.0.0.1:7", None).as_deref(), Some("127.0.0.1:7"));
         let told = told("0.0.0.0:7", None).unwrap();
         assert!(told.ends_with(":7") && !told.starts_with("0.0.0.0"), "{told}");

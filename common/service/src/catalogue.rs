@@ -1,4 +1,4 @@
-//! Every metric that a process has declared, also those that it has not recorded yet: what `/metrics/declared` shows.
+//! Every declared metric of a process, including those without values: the content of `/metrics/declared`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ impl Catalogue {
     }
 }
 
-/// A recorder that also keeps the catalogue.
+/// A recorder that also maintains the catalogue.
 pub(crate) struct Listing<R> {
     pub(crate) inner: R,
     pub(crate) catalogue: Catalogue,

@@ -1,7 +1,7 @@
-//! What every process of a run needs and no domain knows of: start-up, output, logs, progress, the metrics endpoint,
+//! Domain-independent parts of every process of a run: start-up, output, logs, progress, the metrics endpoint,
 //! shutdown, and advertised addresses.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod advertise;

@@ -1,16 +1,16 @@
-//! Logs: lines on standard error, filtered by `PODIUM_LOG` (as `info,podium_learner=debug`; `info` if unset).
+//! Logs: lines on standard error, filtered by `PODIUM_LOG` (for example `info,podium_learner=debug`; default `info`).
 
 use std::error::Error;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// The variable that filters logs.
+/// Environment variable with the log filter.
 pub const FILTER_VARIABLE: &str = "PODIUM_LOG";
 
-/// Starts logging for this process. Call once, first thing in `main`.
+/// Starts logging for this process. Call it once, first in `main`.
 ///
-/// `PODIUM_LOG_FORMAT=json` gives one JSON object a line. A filter that cannot be read is reported and replaced.
+/// `PODIUM_LOG_FORMAT=json` selects one JSON object per line. An invalid filter is reported and replaced.
 pub fn start() {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE);
     let unreadable = match &filter {
@@ -18,8 +18,8 @@ pub fn start() {
         _ => None,
     };
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    // A log that cannot be written (a closed pipe, a full disk) is no reason to end: by default the failure would be printed,
-    // and printing panics.
+    // A log that cannot be written (a closed pipe, a full disk) must not end the process: by default the failure
+    // would be printed, and printing panics.
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .log_internal_errors(false)
@@ -30,11 +30,11 @@ pub fn start() {
         builder.with_ansi(std::io::stderr().is_terminal()).init();
     }
     if let Some(error) = unreadable {
-        tracing::warn!("{FILTER_VARIABLE} cannot be read ({error}): logging at info");
+        tracing::warn!("{FILTER_VARIABLE} is invalid ({error}): logging at info");
     }
 }
 
-/// An error and its causes in one line; a cause that the text before it already gives is not said twice.
+/// Returns an error and its causes in one line; a cause that the preceding text contains is not repeated.
 pub fn describe(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (**error).source());
     causes.map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_said_once() {
+    fn causes_are_not_repeated() {
         let source = || std::io::Error::other("no disk");
         for failure in
             [Failure::Said(source()), Failure::Unsaid(source()), Failure::Twice { source: source() }]

@@ -1,5 +1,5 @@
-//! The HTTP endpoint of a process: `/metrics` for Prometheus, `/metrics/declared` with all that it may show, `/healthz` for
-//! whoever restarts processes, and pages that the process adds.
+//! The HTTP endpoint of a process: `/metrics` for Prometheus, `/metrics/declared` with all declared metrics,
+//! `/healthz` for process supervisors, and additional pages of the process.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use tokio_util::sync::CancellationToken;
 use crate::catalogue::{Catalogue, Listing};
 use crate::usage;
 
-/// Why there is no endpoint.
+/// The reasons why the endpoint cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The address is unavailable.
     #[error(
         "cannot serve metrics on {address}: {source}; choose another address with --metrics-listen (port 0 lets the system choose)"
     )]
     Listen {
-        /// Which address.
+        /// The address.
         address: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A recorder is installed already, or a bucket list is empty.
     #[error("cannot record metrics: {0}")]
     Recorder(#[from] metrics_exporter_prometheus::BuildError),
-    /// What others are to be told is no address.
+    /// The advertised address is invalid.
     #[error("--metrics-advertise is {found:?}: expected HOST or HOST:PORT, an IPv6 address in brackets")]
     Advertise {
-        /// What it was.
+        /// The given address.
         found: String,
     },
 }
@@ -44,19 +44,19 @@ pub enum Error {
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
-/// Makes a page. It is told the host, without a port, under which the request reached this process, where that is known.
+/// Renders a page. The argument is the host, without a port, of the request's Host header, if known.
 pub type Render = Arc<dyn Fn(Option<&str>) -> String + Send + Sync>;
 
-/// A page in JSON, made anew for each request.
+/// A JSON page, rendered for each request.
 #[derive(Clone)]
 pub struct Page {
-    /// Where it is: `/targets`.
+    /// Its path, such as `/targets`.
     pub path: &'static str,
-    /// Makes it.
+    /// Renders it.
     pub render: Render,
 }
 
-/// A running endpoint. `/healthz` answers 503 until [`Endpoint::set_ready`] says otherwise.
+/// A running endpoint. `/healthz` answers 503 until [`Endpoint::set_ready`] sets it ready.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     address: SocketAddr,
@@ -70,15 +70,14 @@ struct Served {
 }
 
 impl Endpoint {
-    /// Installs the process's metrics recorder and serves it on `address`, with `pages` beside it, until `stop` is
-    /// cancelled.
+    /// Installs the process's metrics recorder and serves it on `address`, with `pages`, until `stop` is cancelled.
     pub async fn start(address: &str, pages: Vec<Page>, stop: CancellationToken) -> Result<Self, Error> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
         let catalogue = Catalogue::default();
-        // A second recorder in one process is a mistake of the program, which the first one outlives.
+        // A second recorder in one process is a bug; the first one stays active.
         metrics::set_global_recorder(Listing { inner: recorder, catalogue: catalogue.clone() }).ok();
         usage::describe();
         let failed = |source| Error::Listen { address: address.to_owned(), source };
@@ -104,18 +103,18 @@ impl Endpoint {
         Ok(Self { address: bound, ready })
     }
 
-    /// Where it listens.
+    /// The bound address.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What others are told of where it listens: `advertise` (host, or host:port) where it is given, else the address
-    /// itself. An unspecified host (`0.0.0.0`, `[::]`) in it means: the host that this process is seen at.
+    /// Returns the advertised address: `advertise` (host, or host:port) if given, else the bound address. An
+    /// unspecified host (`0.0.0.0`, `[::]`) in it stands for the host under which the coordinator sees this process.
     pub fn announced(&self, advertise: Option<&str>) -> Result<String, Error> {
         announced(self.address, advertise)
     }
 
-    /// Says whether the process can do its work.
+    /// Sets whether the process is ready.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
@@ -155,15 +154,15 @@ fn announced(address: SocketAddr, advertise: Option<&str>) -> Result<String, Err
     }
 }
 
-/// Host (in brackets, if it is so) and port; `None` without a port.
+/// Splits host (with its brackets, if any) and port; `None` without a port.
 fn split(address: &str) -> Option<(&str, &str)> {
     address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
 }
 
-/// Where an endpoint can be scraped whose process announced `announced` and is seen at the address `peer`.
+/// Returns the scrape address of a process that announced `announced` and connects from the address `peer`.
 ///
-/// An unspecified host becomes the peer's address; it stays where the peer is this very host, which has other names for
-/// others. `None` where nothing was announced, or where it can be reached on the peer's own host alone.
+/// An unspecified host is replaced by the peer's address, unless the peer is this host, which has other names for
+/// other hosts. `None` if nothing was announced, or if the address is reachable only on the peer's own host.
 pub fn reachable(announced: &str, peer: Option<IpAddr>) -> Option<String> {
     let Ok(address) = announced.parse::<SocketAddr>() else {
         return split(announced).filter(|(host, _)| !host.is_empty()).map(|_| announced.to_owned());
@@ -177,7 +176,7 @@ pub fn reachable(announced: &str, peer: Option<IpAddr>) -> Option<String> {
     (elsewhere.is_none() || !address.ip().is_loopback()).then(|| announced.to_owned())
 }
 
-/// An address whose unspecified host, if it has one, is replaced by `host`.
+/// Replaces an address's unspecified host, if any, by `host`.
 pub fn at_host(address: &str, host: &str) -> String {
     match address.parse::<SocketAddr>() {
         Ok(socket) if socket.ip().is_unspecified() => format!("{host}:{}", socket.port()),
@@ -190,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_advertised_has_a_host_and_a_port() {
+    fn advertised_addresses_have_a_host_and_a_port() {
         let told = |advertise| announced("0.0.0.0:9100".parse().unwrap(), advertise).ok();
         assert_eq!(told(None).as_deref(), Some("0.0.0.0:9100"));
         assert_eq!(told(Some("gpu-7")).as_deref(), Some("gpu-7:9100"));
@@ -203,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_scraped_where_it_is_seen() {
+    fn a_process_is_scraped_at_its_peer_address() {
         let at = |announced, peer: &str| reachable(announced, peer.parse().ok());
         assert_eq!(at("0.0.0.0:9", "10.0.0.2").as_deref(), Some("10.0.0.2:9"));
         assert_eq!(at("[::]:9", "::ffff:10.0.0.2").as_deref(), Some("10.0.0.2:9"));
         assert_eq!(at("[::]:9", "fd00::2").as_deref(), Some("[fd00::2]:9"));
         assert_eq!(at("10.1.0.2:9", "10.0.0.2").as_deref(), Some("10.1.0.2:9"));
         assert_eq!(at("gpu-7:9", "10.0.0.2").as_deref(), Some("gpu-7:9"));
-        assert_eq!(at("127.0.0.1:9", "10.0.0.2"), None, "nobody else can reach it");
+        assert_eq!(at("127.0.0.1:9", "10.0.0.2"), None, "no other host can reach it");
         assert_eq!(at("127.0.0.1:9", "127.0.0.1").as_deref(), Some("127.0.0.1:9"));
         assert_eq!(at("0.0.0.0:9", "127.0.0.1").as_deref(), Some("0.0.0.0:9"));
         assert_eq!(
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_asked_for_has_no_port() {
+    fn the_requested_host_has_no_port() {
         let asked = |host: &str| {
             let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
             asked_host(&headers).map(str::to_owned)

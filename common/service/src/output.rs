@@ -1,18 +1,18 @@
-//! Standard output and standard error of a command, either of which may be gone.
+//! Standard output and standard error of a command, either of which may be closed.
 //!
-//! `println!` and `eprintln!` panic when the reader of a pipe has ended (`podium status | head`) or a terminal is closed,
-//! which would end a run. Every program of Podium prints through this module instead:
+//! `println!` and `eprintln!` panic when the reader of a pipe has exited (`podium status | head`) or a terminal is
+//! closed, which would end a run. Every program of Podium prints through this module instead:
 //!
 //! - standard error never fails: text that cannot be written is dropped, and the work goes on;
-//! - standard output drops text once its reader has gone, and the command ends as it would have ended; any other failure
-//!   (a full disk) is kept until [`finish`], which reports it and makes the command fail.
+//! - standard output drops text once its reader has exited, and the command's exit code is unchanged; any other
+//!   failure (a full disk) is stored until [`finish`], which reports it and makes the command fail.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-/// The first failure of standard output that is not the end of its reader.
+/// The first failure of standard output other than a closed reader.
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Writes a line to standard output, with the arguments of `format!`.
@@ -45,11 +45,11 @@ pub fn write(text: Arguments<'_>) {
 
 /// Writes text to standard error.
 pub fn write_notice(text: Arguments<'_>) {
-    // There is nobody left to tell.
+    // A failure on standard error cannot be reported.
     let _ = io::stderr().lock().write_fmt(text);
 }
 
-/// The exit code of a command that would end with `code`: a failure where standard output could not be written.
+/// Returns the exit code of a command that would exit with `code`: a failure if standard output could not be written.
 pub fn finish(code: ExitCode) -> ExitCode {
     match FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         None => code,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
+    fn a_closed_reader_is_ignored_and_a_full_disk_is_a_failure() {
         write_to(&mut Broken(ErrorKind::BrokenPipe), format_args!("text")).unwrap();
         let full = write_to(&mut Broken(ErrorKind::StorageFull), format_args!("text")).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::StorageFull);

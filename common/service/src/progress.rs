@@ -1,11 +1,11 @@
-//! How far a command has come: a bar on a terminal, lines elsewhere.
+//! Progress of a command: a bar on a terminal, lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Time between lines where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// The progress of one command, shown on standard error.
@@ -19,18 +19,18 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing of `total` steps is done yet.
+    /// Starts with none of `total` steps done.
     pub fn new(what: &'static str, total: u64) -> Self {
         let style = "{prefix} {bar:32} {pos}/{len}  {msg}  {elapsed} (left: {eta})";
         let bar = std::io::stderr().is_terminal().then(|| {
-            // A template that cannot be read is a mistake of the program, and no reason not to show a plain bar.
+            // An invalid template is a bug; a plain bar is shown instead.
             let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(total).with_style(style).with_prefix(what)
         });
         Self { what, total, bar, start: Instant::now(), last_line: None }
     }
 
-    /// `done` steps are done; `figures` say how the last one went.
+    /// Shows that `done` steps are done; `figures` returns metrics of the last one.
     pub fn show(&mut self, done: u64, figures: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
             bar.set_message(figures());
@@ -48,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// Leaves what was shown last on the terminal.
+    /// Leaves the last state on the terminal.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();

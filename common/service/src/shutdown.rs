@@ -6,24 +6,24 @@ use std::sync::OnceLock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of a process that was stopped before the run was over: started again, it continues from there. It is
-/// `EX_TEMPFAIL` of sysexits.h, which launchers take for "try again".
+/// Exit code of a process that was stopped before the end of the run: restarted, it resumes. It is `EX_TEMPFAIL` of
+/// sysexits.h, which launchers interpret as "try again".
 pub const STOPPED: u8 = 75;
 
-/// Exit code after a second SIGINT: what a shell expects.
+/// Exit code after a second SIGINT, as expected by shells.
 const INTERRUPTED: i32 = 130;
 
 /// The first of the signals that this process received.
 static RECEIVED: OnceLock<&str> = OnceLock::new();
 
-/// A token that is cancelled by the first SIGTERM, SIGINT, SIGUSR1 (which Slurm can send some time before a time limit) or
-/// SIGHUP (a terminal that is closed). A second SIGINT ends the process at once. The others may be repeated, which changes
-/// nothing: a batch system signals a process and also its parent, which passes the signal on.
+/// Returns a token that is cancelled by the first SIGTERM, SIGINT, SIGUSR1 (which Slurm can send before a time limit)
+/// or SIGHUP (a closed terminal). A second SIGINT ends the process immediately. The others may be repeated without
+/// effect: a batch system signals a process and also its parent, which forwards the signal.
 ///
-/// SIGHUP is left alone where the process was started with SIGHUP ignored, as `nohup` does.
+/// SIGHUP is not handled if the process was started with SIGHUP ignored, as by `nohup`.
 ///
 /// # Errors
-/// If the system lets no signal handler be set.
+/// Fails if a signal handler cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut early = signal(SignalKind::user_defined1())?;
@@ -41,13 +41,13 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             };
             RECEIVED.get_or_init(|| name);
             if interrupted && interrupts {
-                tracing::warn!("{name} again: ending at once");
+                tracing::warn!("{name} again: exiting immediately");
                 std::process::exit(INTERRUPTED);
             }
             interrupted |= interrupts;
             if !cancelled.is_cancelled() {
                 tracing::info!(
-                    "{name}: shutting down after the work in progress; a second SIGINT ends at once"
+                    "{name}: shutting down after the work in progress; a second SIGINT exits immediately"
                 );
                 cancelled.cancel();
             }
@@ -56,7 +56,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// The first signal that asked this process to shut down: `SIGTERM`.
+/// Returns the first signal that requested a shutdown, such as `SIGTERM`.
 pub fn received() -> Option<&'static str> {
     RECEIVED.get().copied()
 }
@@ -68,7 +68,7 @@ async fn received_by(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether this process inherited SIGHUP as ignored. A handler that an earlier call set is none.
+/// Whether this process inherited SIGHUP as ignored. A handler installed by an earlier call does not count.
 fn hang_up_is_ignored() -> bool {
     ignores(&fs::read_to_string("/proc/self/status").unwrap_or_default(), SignalKind::hangup())
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ignored_hang_up_is_seen() {
+    fn an_ignored_hang_up_is_detected() {
         let status = "Name:\tpodium\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\nSigCgt:\t0\n";
         assert!(ignores(status, SignalKind::hangup()));
         assert!(!ignores(status, SignalKind::terminate()));

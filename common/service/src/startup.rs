@@ -1,8 +1,7 @@
-//! Start-up of a process: checks of its host that otherwise end in a panic later, and the runtime.
+//! Start-up of a process: checks of its host that would otherwise lead to a panic later, and the runtime.
 //!
-//! [`check`] is called first thing in every `main`. It refuses by name to start with a clock before 1970 or with too few
-//! open files, raises the limit of open files, and makes a write beyond the limit of a file's size fail instead of ending
-//! the process.
+//! Every `main` calls [`check`] first. It refuses to start with a clock before 1970 or with too few open files,
+//! raises the limit of open files, and makes a write beyond the file size limit fail instead of killing the process.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,26 +9,26 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::runtime::{Builder, Runtime};
 
-/// Open files that a process needs at least: its files, a handful of connections, and what libraries open.
+/// Minimum number of open files of a process: its files, a few connections, and those of libraries.
 const LEAST_OPEN_FILES: u64 = 64;
-/// Open files beyond which the limit is not raised: no process of Podium needs more.
+/// The limit is not raised beyond this number: no process of Podium needs more.
 const MOST_OPEN_FILES: u64 = 65_536;
 
-/// Why a process cannot start on this host.
+/// The reasons why a process cannot start on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Dates before 1970 cannot be written into HTTP answers and identifiers.
     #[error("the clock of this host is {} s before 1970-01-01: set it (date, timedatectl, NTP) and start again", before.as_secs())]
     Clock {
-        /// How long before.
+        /// Time before 1970.
         before: Duration,
     },
-    /// The limit of open files is too low, and so is the limit up to which it can be raised.
+    /// The limit of open files is too low and cannot be raised enough.
     #[error(
         "the limit of open files is {limit} (ulimit -Hn): expected at least {LEAST_OPEN_FILES}; raise it and start again"
     )]
     OpenFiles {
-        /// The highest limit that this process may have.
+        /// The highest limit for this process.
         limit: u64,
     },
     /// The system refused threads or descriptors.
@@ -37,7 +36,7 @@ pub enum Error {
     Runtime(#[source] std::io::Error),
 }
 
-/// Prepares this process, or says why it cannot run here.
+/// Prepares this process, or fails if it cannot run on this host.
 pub fn check() -> Result<(), Error> {
     check_clock(SystemTime::now())?;
     ignore_file_size_signal();
@@ -49,13 +48,13 @@ pub fn check() -> Result<(), Error> {
 pub enum Threads {
     /// Everything runs on the thread that calls `block_on`.
     One,
-    /// So many threads beside the calling one.
+    /// This many threads besides the calling one.
     Some(usize),
-    /// One a core.
+    /// One per core.
     EveryCore,
 }
 
-/// A tokio runtime; unlike `#[tokio::main]` it does not panic where the system refuses one.
+/// Creates a tokio runtime; unlike `#[tokio::main]` it does not panic if the system refuses threads.
 pub fn runtime(threads: Threads) -> Result<Runtime, Error> {
     let mut builder = match threads {
         Threads::One => Builder::new_current_thread(),
@@ -74,17 +73,17 @@ fn check_clock(now: SystemTime) -> Result<(), Error> {
     }
 }
 
-/// Without this, SIGXFSZ ends a process that writes beyond `ulimit -f`; with it the write fails with EFBIG, like that of a
-/// full disk.
+/// Without this, SIGXFSZ kills a process that writes beyond `ulimit -f`; with it the write fails with EFBIG, like a
+/// write to a full disk.
 fn ignore_file_size_signal() {
-    // SAFETY: ignoring a signal installs no handler that could run in a state where it must not.
+    // SAFETY: ignoring a signal installs no handler that could run in an unsafe state.
     #[allow(unsafe_code, reason = "std offers no way to ignore a signal")]
     // It cannot fail for a signal that may be ignored.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 fn raise_open_files() -> Result<(), Error> {
-    // A system that does not say has no limit to raise.
+    // Without a reported limit there is none to raise.
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
     let wanted = hard.min(MOST_OPEN_FILES);
     if wanted < LEAST_OPEN_FILES {

@@ -1,4 +1,4 @@
-//! What this process uses of its host, read from /proc when somebody asks; where there is none, the metrics are absent.
+//! Resource usage of this process, read from /proc on request; without /proc the metrics are absent.
 
 use std::fs;
 
@@ -8,16 +8,16 @@ const MEMORY: &str = "podium_process_resident_memory_bytes";
 const CPU: &str = "podium_process_cpu_milliseconds_total";
 const OPEN_FILES: &str = "podium_process_open_files";
 
-/// Milliseconds of the unit that the kernel shows processor time in, the same on every architecture.
+/// Milliseconds per unit of the kernel's processor times, the same on every architecture.
 const MILLISECONDS_PER_TICK: u64 = 10;
 
 pub(crate) fn describe() {
-    describe_gauge!(MEMORY, Unit::Bytes, "Memory of this process that is in use, without that of GPUs");
-    describe_counter!(CPU, "Time that the threads of this process have computed, in milliseconds");
-    describe_gauge!(OPEN_FILES, "Files and connections that this process has open");
+    describe_gauge!(MEMORY, Unit::Bytes, "Resident memory of this process, without GPU memory");
+    describe_counter!(CPU, "CPU time of this process's threads, in milliseconds");
+    describe_gauge!(OPEN_FILES, "Open files and connections of this process");
 }
 
-/// Sets the metrics to what holds now.
+/// Sets the metrics to the present values.
 pub(crate) fn measure() {
     let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     if let Some(bytes) = resident_bytes(&read("status")) {
@@ -37,7 +37,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Time in user and in kernel mode. The program's name comes before, in parentheses, and may hold anything.
+/// Time in user and in kernel mode. The program's name precedes it in parentheses and may contain any text.
 fn cpu_milliseconds(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
