@@ -1,4 +1,5 @@
-//! Lists the files of the embedded start, so that the program carries them. Without any, the start is trained instead.
+//! Lists the files of the embedded initial policy, which the program includes. Without any, the policy is trained
+//! instead.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What can be typed. Flags become overrides of the run file; nothing is decided here.
+//! The command line. Flags become overrides of the run file; no decisions are made here.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train on the embedded data set: several processes on this machine, about five minutes on two cores
     Demo(RunFlags),
-    /// Train as a run file says; continues where an earlier start of the same run stopped
+    /// Train according to a run file; resumes an earlier start of the same run
     Train {
         /// The run file
         #[arg(value_name = "RUN.toml")]
@@ -31,9 +31,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         flags: RunFlags,
     },
-    /// Rank for the held-out users of a run file: a policy beside others and beside rankers without one
+    /// Rank for the held-out users of a run file: a policy, compared with others and with baselines
     Evaluate {
-        /// The run file: its data, prompts, answers and sampling count
+        /// The run file with data, prompts, answers and sampling
         #[arg(value_name = "RUN.toml")]
         run_file: PathBuf,
         #[command(flatten)]
@@ -41,7 +41,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         flags: RunFlags,
     },
-    /// Show how far a run is
+    /// Show the progress of a run
     Status(StatusFlags),
     /// Check run files without starting anything
     CheckConfig {
@@ -52,8 +52,8 @@ pub(crate) enum Command {
         #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
         assignments: Vec<Override>,
     },
-    /// Drop a policy version of a stopped run, the versions after it, and all that was sampled from them; the run makes them
-    /// again when it is started the next time
+    /// Drop a policy version of a stopped run, later versions, and everything that was sampled from them; the run
+    /// recomputes them at its next start
     DropVersion {
         /// Folder of the run
         #[arg(long, value_name = "DIR")]
@@ -62,7 +62,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         version: u64,
     },
-    /// Write report.html anew from what a run recorded
+    /// Regenerate report.html from the records of a run
     Report {
         /// Folder of the run
         #[arg(value_name = "DIR")]
@@ -86,23 +86,19 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "N", help = "Optimizer steps [run.steps]")]
     #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     steps: Option<i64>,
-    #[arg(
-        long,
-        value_name = "auto|nccl|tcp",
-        help = "What learner ranks sum gradients with [network.collective]"
-    )]
+    #[arg(long, value_name = "auto|nccl|tcp", help = "How learner ranks sum gradients [network.collective]")]
     #[arg(value_parser = ["auto", "nccl", "tcp"])]
     collective: Option<String>,
     /// Folder of the run [default: a folder in runs/]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Make the folder ready, with run.toml and the policy to start from, and start nothing
+    /// Prepare the folder with run.toml and the initial policy, without starting the run
     #[arg(long)]
     pub(crate) prepare_only: bool,
 }
 
 impl RunFlags {
-    /// The flags as overrides. A flag of its own wins over `--set` of the same key.
+    /// Returns the flags as overrides. A dedicated flag takes precedence over `--set` of the same key.
     pub(crate) fn overrides(&self) -> Vec<Override> {
         let mut overrides = self.assignments.clone();
         let named = [
@@ -120,36 +116,36 @@ impl RunFlags {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EvaluateFlags {
-    /// Folder of the policy, in Hugging Face layout or PEFT's
+    /// Folder of the policy, in Hugging Face or PEFT layout
     #[arg(long, value_name = "DIR")]
     pub(crate) policy: PathBuf,
-    /// Folder of a policy to compare it with, user by user; may be repeated
+    /// Folder of a policy to compare with, user by user; may be repeated
     #[arg(long, value_name = "DIR")]
     pub(crate) against: Vec<PathBuf>,
-    /// Negatives beside each target; several numbers make several tables [default: the run file's]
+    /// Number of negatives per target; several numbers produce several tables [default: the run file's]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) negatives: Vec<u32>,
-    /// Candidate lists a user
+    /// Number of candidate lists per user
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) draws: u32,
-    /// Draws that are asked once more with their lists the other way round, to see what the order does
+    /// Number of these lists that are also evaluated in reverse order, to measure the effect of the order
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) reversed: u32,
-    /// What ranks: the answers, and the likelihood of each candidate
+    /// Rankings to evaluate: the generated answers, and the likelihood of each candidate
     #[arg(long, value_name = "RANKING,…", value_delimiter = ',', value_enum)]
     #[arg(default_values_t = [Ranking::Generated, Ranking::Likelihood])]
     pub(crate) rankings: Vec<Ranking>,
-    /// Where HR, NDCG and MRR are cut
+    /// Cutoffs of HR, NDCG and MRR
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) at: Vec<u32>,
 }
 
-/// How a policy's ranking comes about.
+/// Kind of a policy's ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Ranking {
-    /// What its answers list
+    /// The items that its answers list
     Generated,
     /// All candidates by the log-probability of being listed next
     Likelihood,
@@ -157,11 +153,7 @@ pub(crate) enum Ranking {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusFlags {
-    #[arg(
-        long,
-        value_name = "auto|nccl|tcp",
-        help = "What learner ranks sum gradients with [network.collective]"
-    )]
+    #[arg(long, value_name = "auto|nccl|tcp", help = "How learner ranks sum gradients [network.collective]")]
     #[arg(value_parser = ["auto", "nccl", "tcp"])]
     collective: Option<String>,
     /// Folder of the run [default: the newest in runs/]
@@ -170,7 +162,7 @@ pub(crate) struct StatusFlags {
     /// Address of the run's coordinator, host:port
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) coordinator: Option<String>,
-    /// Go on showing it until the run is over
+    /// Update the status until the run is over
     #[arg(long)]
     pub(crate) watch: bool,
 }
@@ -225,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_assignment_is_refused() {
+    fn invalid_assignments_are_refused() {
         assert!(Cli::try_parse_from(["podium", "demo", "--set", "seed"]).is_err());
         assert!(Cli::try_parse_from(["podium", "demo", "--seed", "-1"]).is_err());
     }

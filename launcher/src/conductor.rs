@@ -1,5 +1,5 @@
-//! Conducts a run on this machine: the coordinator first, then workers and learner ranks, until the run is over, is
-//! interrupted or cannot go on.
+//! Runs all services on this machine: the coordinator first, then workers and learner ranks, until the run is over,
+//! is interrupted or fails.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::run_folder::{self, Announcement, RunFolder};
 use crate::services::{Programs, Services};
 use crate::status_stream::{self, StatusStream, Update};
 
-/// How long the coordinator may take to serve: it may have to generate a data set or import a large policy.
+/// Time limit of the coordinator's start: it may have to generate a data set or import a large policy.
 const START_DEADLINE: Duration = Duration::from_secs(300);
-/// How often its announcement is looked for.
+/// Interval between checks for its announcement.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a coordinator that runs may stay silent before that is named.
+/// Time after which a silent running coordinator is reported.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How long workers and ranks may take to leave once the coordinator has told them that the run is over.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// Time limit for the exit of workers and ranks after the end of the run.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -37,26 +37,26 @@ pub(crate) enum Error {
     Status(#[from] status_stream::Error),
     #[error("the coordinator did not serve within {} s; its log is {}", START_DEADLINE.as_secs(), log.display())]
     NotServing { log: PathBuf },
-    #[error("the coordinator left before the run was over; its log is {}", log.display())]
+    #[error("the coordinator exited before the end of the run; its log is {}", log.display())]
     LeftEarly { log: PathBuf },
 }
 
-/// How a run that could be conducted ended.
+/// Outcome of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Finished,
-    /// By a signal, with so many steps committed.
+    /// A signal ended it, with this many committed steps.
     Interrupted {
         step: u64,
     },
-    /// By a request to the coordinator, with so many steps committed.
+    /// A request to the coordinator ended it, with this many committed steps.
     Drained {
         step: u64,
         reason: String,
     },
 }
 
-/// Runs all services of `run` until it is over. The folder is locked and holds the run file.
+/// Runs all services of `run` until it is over. The folder is locked and contains the run file.
 pub(crate) async fn conduct(
     programs: &Programs,
     run: &RunFile,
@@ -65,7 +65,7 @@ pub(crate) async fn conduct(
     stop: &CancellationToken,
 ) -> Result<Outcome, Error> {
     let (sender, mut events) = mpsc::channel(64);
-    let mut stage = Stage {
+    let mut stage = Supervisor {
         services: Services { programs, run, folder },
         coordinator: Fleet::new(Policy::default(), sender.clone()),
         others: Fleet::new(Policy::default(), sender),
@@ -75,31 +75,31 @@ pub(crate) async fn conduct(
         silent: false,
     };
     let outcome = tokio::select! {
-        outcome = stage.play(&mut events) => outcome,
+        outcome = stage.run(&mut events) => outcome,
         () = stop.cancelled() => Ok(Outcome::Interrupted { step: stage.step }),
     };
     if let Ok(Outcome::Interrupted { .. }) = outcome {
         let signal = shutdown::received().map(|name| format!("{name}: ")).unwrap_or_default();
-        stage.progress.say(&format!("{signal}stopping all services; another Ctrl-C ends them at once"));
+        stage.progress.say(&format!("{signal}stopping all services; another Ctrl-C kills them immediately"));
     }
     stage.clear(matches!(outcome, Ok(Outcome::Finished))).await;
     outcome
 }
 
-struct Stage<'a> {
+struct Supervisor<'a> {
     services: Services<'a>,
     coordinator: Fleet,
     others: Fleet,
     progress: &'a mut Progress,
     step: u64,
-    /// Why the run ends before all its steps are made, once somebody has asked for that.
+    /// The reason of an early end of the run, once requested.
     ending: Option<String>,
-    /// Whether the coordinator has been named for not answering.
+    /// Whether the coordinator has been reported as silent.
     silent: bool,
 }
 
-impl Stage<'_> {
-    async fn play(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<Outcome, Error> {
+impl Supervisor<'_> {
+    async fn run(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<Outcome, Error> {
         self.coordinator.start(self.services.coordinator());
         let log = self.services.folder.log("coordinator");
         let announced = match tokio::time::timeout(START_DEADLINE, self.announcement(events)).await {
@@ -130,8 +130,8 @@ impl Stage<'_> {
         }
     }
 
-    /// Where the coordinator that was just started serves. One that ends by itself before that is not started again: its
-    /// log says why, and another start would end the same way. One that is killed is started again like every service.
+    /// Waits for the announcement of a started coordinator. If it exits before, it is not restarted: its log contains
+    /// the cause, and a restart would end the same way. A killed coordinator is restarted like every service.
     async fn announcement(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<Announcement, Error> {
         let mut own_pid = None;
         let mut unreadable = None;
@@ -153,7 +153,7 @@ impl Stage<'_> {
                     return Err(Error::LeftEarly { log: self.services.folder.log("coordinator") });
                 }
                 _ = look.tick() => {
-                    // What an earlier process, or somebody else, left there is replaced once the coordinator serves.
+                    // An earlier or foreign announcement is replaced once the coordinator serves.
                     let announced = self.services.folder.announcement().unwrap_or_else(|error| {
                         if unreadable.is_none() {
                             self.progress.say(&format!("waiting for the coordinator: {error}"));
@@ -172,12 +172,12 @@ impl Stage<'_> {
     fn show(&mut self, update: Update) {
         let status = match update {
             Update::Status(status) => status,
-            // A coordinator that died is started again. One that lives and does not answer is named.
+            // A dead coordinator is restarted. A running one that does not answer is reported.
             Update::Away(time) => {
                 if time >= SILENCE && !std::mem::replace(&mut self.silent, true) {
                     let log = self.services.folder.log("coordinator");
                     self.progress.say(&format!(
-                        "warning: the coordinator has not answered for {} s; {} may say why",
+                        "warning: the coordinator has not answered for {} s; see its log {}",
                         time.as_secs(),
                         log.display()
                     ));
@@ -195,23 +195,23 @@ impl Stage<'_> {
         if self.progress.show(&status)
             && let Err(error) = report::write(self.services.folder)
         {
-            self.progress.say(&format!("no report for now: {error}"));
+            self.progress.say(&format!("cannot write the report: {error}"));
         }
     }
 
     fn tell(&self, event: &Event) {
         if let Event::Died { death, restart_after } = event {
             let (name, how, after) = (&death.name, &death.how, restart_after.as_secs_f64());
-            self.progress.say(&format!("{name} died ({how}) and is started again in {after:.1} s"));
+            self.progress.say(&format!("{name} died ({how}) and is restarted in {after:.1} s"));
             if let Some(line) = processes::last_line(&death.log) {
-                self.progress.say(&format!("  it said last: {line}"));
+                self.progress.say(&format!("  last line of its log: {line}"));
             }
         }
     }
 
-    /// Workers and ranks go first: leaving, they still have something to tell the coordinator.
+    /// Stops workers and ranks first: during their shutdown they still report to the coordinator.
     async fn clear(self, run_over: bool) {
-        self.others.stop(if run_over { FAREWELL } else { Duration::ZERO }).await;
+        self.others.stop(if run_over { SHUTDOWN_TIMEOUT } else { Duration::ZERO }).await;
         self.coordinator.stop(Duration::ZERO).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What the program carries: the run file of `podium demo` and, where it shipped, the policy that the demo starts from.
+//! Embedded files: the run file of `podium demo` and, if included, the initial policy of the demo.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ pub(crate) const RUN_FILE: &str = include_str!("../../deploy/configs/embedded.to
 /// Its name in messages.
 pub(crate) const RUN_FILE_NAME: &str = "the demo's run file";
 
-/// The shape of a policy for the embedded data set.
+/// The configuration of a policy for the embedded data set.
 pub(crate) const POLICY_CONFIG: &str = include_str!("../embedded/config.json");
 
-/// The policy to start from, file by file; empty in a build without one.
+/// The files of the initial policy; empty in a build without it.
 static START: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/start.rs"));
 
-/// Whether the program carries a start that answers this run's prompts.
+/// Whether the embedded initial policy supports this run's prompts.
 pub(crate) fn start_fits(run: &RunFile) -> bool {
     let Ok(embedded) = toml::from_str::<RunFile>(RUN_FILE) else { return false };
     !START.is_empty()
@@ -29,7 +29,7 @@ pub(crate) fn start_fits(run: &RunFile) -> bool {
         && run.sft == embedded.sft
 }
 
-/// Writes the start that the program carries into `folder`.
+/// Writes the embedded initial policy into `folder`.
 pub(crate) fn write_start(folder: &Path) -> Result<(), durable::Error> {
     durable::create_folder(folder)?;
     START.iter().try_for_each(|(name, bytes)| durable::write(&folder.join(name), bytes))
@@ -40,20 +40,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_run_file_is_one() {
+    fn the_embedded_run_file_is_valid() {
         let run = RunFile::parse(RUN_FILE, RUN_FILE_NAME, &[]).unwrap();
         assert_eq!(run.data.dir, None, "the embedded data set has no folder");
         assert_eq!(run.model.path, None, "the embedded start has no folder");
     }
 
     #[test]
-    fn another_world_needs_another_start() {
+    fn another_world_needs_another_initial_policy() {
         let overrides = ["world.looks=3".parse().unwrap()];
         assert!(!start_fits(&RunFile::parse(RUN_FILE, RUN_FILE_NAME, &overrides).unwrap()));
     }
 
     #[test]
-    fn what_the_program_carries_is_a_policy() {
+    fn the_embedded_files_are_a_policy() {
         let folder = tempfile::tempdir().unwrap();
         write_start(folder.path()).unwrap();
         for name in START.iter().map(|(name, _)| name) {

@@ -1,9 +1,9 @@
 //! `podium`: starts the processes of a run on this machine, shows progress, evaluates, prints status, writes reports.
 //!
-//! Holds nothing of the training itself: what a run is lies in its run file, how far it is the coordinator knows. The
-//! runtime has one thread, which starts every process (see [`processes`]).
+//! Contains no training logic: the run file defines a run, and the coordinator tracks its progress. The runtime has
+//! one thread, which starts every process (see [`processes`]).
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod cli;

@@ -1,7 +1,7 @@
-//! The services of a run as processes of this machine: started, restarted when they die, stopped.
+//! The services of a run as processes of this machine: start, restart after death, stop.
 //!
-//! Knows nothing of what a service does. Services die with this process, however it ends. They are started from the
-//! thread that runs the program's one-threaded runtime: the kernel ties a child's fate to the thread that made it.
+//! Independent of the services' functions. Services die with this process in every case. They are started from the
+//! thread of the program's single-threaded runtime: the kernel binds a child's fate to the thread that created it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -20,36 +20,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::restart::{History, Policy, Verdict};
 
-/// How long a service that was asked to leave may take, before it is killed.
+/// Time limit of a service's shutdown, after which it is killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// Lines of its log that are shown when a service is given up.
+/// Number of log lines that are shown when a service fails permanently.
 const LAST_LINES: usize = 12;
-/// How much of a log's end is read to find them.
+/// Number of bytes at the end of a log that are searched for them.
 const TAIL_BYTES: u64 = 16 << 10;
 
 /// A service to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
-    /// For people and for the log's name: `worker-1`.
+    /// Name in messages and of the log: `worker-1`.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// Takes standard output and error; appended to.
+    /// Receives standard output and error; appended to.
     pub(crate) log: PathBuf,
 }
 
-/// A service that ended otherwise than by leaving.
+/// A service that exited other than by a shutdown.
 #[derive(Debug, Clone)]
 pub(crate) struct Death {
     pub(crate) name: String,
     /// "exit code 1", "SIGKILL"
     pub(crate) how: String,
-    /// Whether a signal ended it, so that it could not report a cause of its own.
+    /// Whether a signal killed it, so that it could not report a cause of its own.
     pub(crate) by_signal: bool,
     pub(crate) log: PathBuf,
 }
 
-/// What became of a service.
+/// An event of a service.
 #[derive(Debug)]
 pub(crate) enum Event {
     Started { pid: u32 },
@@ -79,7 +79,7 @@ impl Error {
     }
 }
 
-/// Services that are watched over together.
+/// A supervised set of services.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     policy: Policy,
@@ -97,7 +97,7 @@ impl Fleet {
         self.services.spawn(watch_over(service, self.policy, self.leave.clone(), self.events.clone()));
     }
 
-    /// Waits until a service has left (`Ok`) or is given up. Never returns once none is left.
+    /// Waits until a service has exited (`Ok`) or failed permanently. Never returns once none is left.
     pub(crate) async fn next_end(&mut self) -> Result<(), Error> {
         match self.services.join_next().await {
             Some(ended) => ended.expect("a service's watch neither panics nor is cancelled"),
@@ -105,7 +105,7 @@ impl Fleet {
         }
     }
 
-    /// Waits at most `patience` for the services to leave by themselves, then asks them to, then kills them.
+    /// Waits at most `patience` for the services to exit, then sends SIGTERM, then kills them.
     pub(crate) async fn stop(mut self, patience: Duration) {
         let all_left = async { while self.services.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, all_left).await.is_err() {
@@ -125,7 +125,7 @@ async fn watch_over(
     let mut history = History::new(policy);
     loop {
         let mut child = spawn(&service)?;
-        // Nobody listens to events any more while everything is being stopped.
+        // The receiver of events may be gone during a shutdown.
         let _ = events.send(Event::Started { pid: child.id().unwrap_or(0) }).await;
         let status = tokio::select! {
             status = child.wait() => status.map_err(|source| Error::Wait { name: service.name.clone(), source })?,
@@ -155,10 +155,10 @@ async fn watch_over(
     }
 }
 
-/// Asks a process to leave and kills it if it does not.
+/// Sends SIGTERM to a process and kills it after a timeout.
 pub(crate) async fn end(child: &mut Child) {
     if let Some(pid) = child.id() {
-        // It may have ended meanwhile: then there is nobody to tell, and the wait below returns at once.
+        // It may have exited meanwhile: then the signal fails, and the wait below returns at once.
         let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
     }
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
@@ -174,12 +174,13 @@ fn spawn(service: &Service) -> Result<Child, Error> {
     command.spawn().map_err(|source| Error::Start { program: service.program.clone(), source })
 }
 
-/// A program that dies with this one, hears nothing of the terminal, and takes its run file as it is.
+/// Returns a command for a program that dies with this one, is detached from the terminal, and reads its run file
+/// unchanged.
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    // Ctrl-C reaches this process alone, which then asks every service to leave, once.
+    // Only this process receives Ctrl-C; it then stops every service once.
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    // The resolved run file holds what these variables say, and flags that win over them.
+    // The resolved run file contains these variables' values, and flags that take precedence over them.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("PODIUM_") && text.contains("__") {
@@ -190,7 +191,7 @@ pub(crate) fn command(program: &Path) -> Command {
     let die_with_parent = move || {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != parent {
-            // This program ended before the kernel was told.
+            // This program exited before the parent-death signal was set.
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(())
@@ -213,7 +214,7 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The last line of a service's log, if it can be read.
+/// Returns the last line of a service's log, if it can be read.
 pub(crate) fn last_line(log: &Path) -> Option<String> {
     Some(last_lines(log).ok()?.lines().last()?.trim().to_owned())
 }
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_dies_is_started_again_and_may_then_leave() {
+    async fn a_dead_service_is_restarted_and_may_then_exit() {
         let folder = tempfile::tempdir().unwrap();
         let (mut fleet, mut heard) = fleet();
         let script = format!("cd {} && if mkdir once; then kill -9 $$; fi", folder.path().display());
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_goes_on_dying_is_given_up_with_its_last_words() {
+    async fn a_repeatedly_dying_service_fails_with_its_last_log_lines() {
         let folder = tempfile::tempdir().unwrap();
         let (mut fleet, _heard) = fleet();
         fleet.start(shell(folder.path(), "echo the disk is full; exit 3"));
@@ -275,26 +276,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_lets_a_service_leave_in_good_order() {
+    async fn stopping_shuts_a_service_down_gracefully() {
         let folder = tempfile::tempdir().unwrap();
         let (mut fleet, mut heard) = fleet();
         let ready = folder.path().join("ready");
         let status = std::process::Command::new("mkfifo").arg(&ready).status().unwrap();
         assert!(status.success());
         let script = format!(
-            "trap 'echo left in good order; exit 0' TERM; echo > {}; while true; do sleep 0.01; done",
+            "trap 'echo shut down gracefully; exit 0' TERM; echo > {}; while true; do sleep 0.01; done",
             ready.display()
         );
         fleet.start(shell(folder.path(), &script));
         assert!(matches!(heard.recv().await, Some(Event::Started { .. })));
-        // Returns once the script has written, that is, once it listens to the signal.
+        // Returns once the script has written, that is, once it handles the signal.
         tokio::task::spawn_blocking(move || std::fs::read(ready).unwrap()).await.unwrap();
         fleet.stop(Duration::ZERO).await;
-        assert!(last_lines(&folder.path().join("service.log")).unwrap().contains("left in good order"));
+        assert!(last_lines(&folder.path().join("service.log")).unwrap().contains("shut down gracefully"));
     }
 
     #[tokio::test]
-    async fn a_program_that_is_missing_is_named() {
+    async fn a_missing_program_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let (mut fleet, _heard) = fleet();
         fleet.start(Service { program: "/nowhere/podium-x".into(), ..shell(folder.path(), "") });

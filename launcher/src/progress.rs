@@ -1,5 +1,5 @@
-//! Progress of a run on standard error: bars where it is a terminal, plain lines where it is not, and in both cases a
-//! line of figures for each step and each evaluation.
+//! Progress of a run on standard error: bars on a terminal, plain lines elsewhere, and in both cases a line of
+//! metrics for each step and each evaluation.
 
 use podium_service::notice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,16 +12,16 @@ use podium_proto::v1::{RunPhase, RunStatus};
 
 use podium_evaluation::results;
 
-/// How long the first worker may take.
+/// Time limit for the first worker.
 const SETTLING: Duration = Duration::from_secs(15);
 
-/// Shows statuses as they come.
+/// Shows received statuses.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bars: Option<Bars>,
-    /// When watching began to see steps, and how many there were then: what the time left is reckoned from.
+    /// Time and number of steps of the first observed status: the basis of the remaining time.
     first_seen: Option<(Instant, u64)>,
-    /// Whether a worker has been seen, or should have been: until then its absence is no news.
+    /// Whether a worker has been seen, or should have been: before that its absence is not reported.
     settled: bool,
     told_step: u64,
     told_evaluation: Option<u64>,
@@ -54,7 +54,7 @@ impl Progress {
     /// Prints a line, above the bars if there are any.
     pub(crate) fn say(&self, line: &str) {
         match &self.bars {
-            // A terminal that went away is no reason to stop a run.
+            // A closed terminal must not stop a run.
             Some(bars) => drop(bars.all.println(line)),
             None => notice!("{line}"),
         }
@@ -91,7 +91,7 @@ impl Progress {
         evaluated
     }
 
-    /// Takes the bars away; what was said stays.
+    /// Removes the bars; printed lines remain.
     pub(crate) fn finish(self) {
         if let Some(bars) = self.bars {
             drop(bars.all.clear());
@@ -131,21 +131,21 @@ impl Bars {
     }
 }
 
-/// A bar that is empty, without a count, while nothing is wanted.
+/// Updates a bar; it is empty, without a count, while `wanted` is 0.
 fn fill(bar: &ProgressBar, ready: u32, wanted: u32, what: &str) {
     bar.set_length(wanted.max(1).into());
     bar.set_position(ready.into());
     bar.set_message(if wanted > 0 { format!("{ready:>4}/{wanted:<4} {what}") } else { String::new() });
 }
 
-/// The figures of the step that was committed last.
+/// The metrics of the last committed step.
 pub(crate) fn step_line(status: &RunStatus) -> String {
     let width = status.steps.to_string().len();
     let mut line = format!("step {:>width$}/{}", status.step, status.steps);
     for (name, label, decimals) in [
         ("reward", "reward", 3),
         ("reward_std", "±", 3),
-        ("completions/well_formed", "in form", 2),
+        ("completions/well_formed", "well-formed", 2),
         ("kl", "KL", 4),
         ("entropy", "entropy", 3),
         ("completions/mean_length", "length", 1),
@@ -162,7 +162,7 @@ pub(crate) fn step_line(status: &RunStatus) -> String {
     line
 }
 
-/// The figures of the latest evaluation.
+/// The metrics of the latest evaluation.
 pub(crate) fn evaluation_line(status: &RunStatus) -> String {
     let version = status.last_evaluation_version.unwrap_or_default();
     let mut line = format!("     held-out, version {version}:");
@@ -183,7 +183,7 @@ fn bounds(figures: &BTreeMap<String, f64>, metric: &str) -> String {
     }
 }
 
-/// What the run is doing, in a word.
+/// The run's phase, in a word.
 pub(crate) fn phase(status: &RunStatus) -> &'static str {
     match status.phase() {
         RunPhase::Unspecified | RunPhase::Starting => "starting",
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_is_that_of_the_steps_seen() {
+    fn the_remaining_time_is_estimated_from_observed_steps() {
         assert_eq!(time_left(Duration::from_secs(9), 0, 5), None);
         assert_eq!(time_left(Duration::from_secs(9), 3, 50), Some(Duration::from_secs(150)));
         assert_eq!(clock(Duration::from_secs(245)), "4:05");

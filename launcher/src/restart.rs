@@ -1,12 +1,12 @@
-//! When a service that died is started again. Pure: times come in, verdicts go out.
+//! Restart policy of dead services. Pure: times in, verdicts out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often a service may die before it is given up.
+/// Limits of restarts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
-    /// So many deaths within `window` are answered by a restart.
+    /// Maximum number of restarts within `window`.
     pub(crate) restarts: usize,
     pub(crate) window: Duration,
     /// Pause before the first restart; it doubles with every death within `window`.
@@ -19,12 +19,12 @@ impl Default for Policy {
     }
 }
 
-/// What to do about a death.
+/// Reaction to a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Start it again after this pause.
+    /// Restart it after this pause.
     Restart { after: Duration },
-    /// Leave it. So often did it die within the window.
+    /// Do not restart it after this many deaths within the window.
     GiveUp { deaths: usize },
 }
 
@@ -40,7 +40,7 @@ impl History {
         Self { policy, deaths: VecDeque::new() }
     }
 
-    /// Takes note of a death at time `now`, counted from any fixed moment.
+    /// Records a death at time `now`, measured from any fixed time.
     pub(crate) fn died(&mut self, now: Duration) -> Verdict {
         self.deaths.push_back(now);
         while self.deaths.front().is_some_and(|&death| now.saturating_sub(death) > self.policy.window) {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_until_the_service_is_given_up() {
+    fn pauses_grow_until_restarts_end() {
         let mut history = history();
         assert_eq!(history.died(SECOND), Verdict::Restart { after: SECOND });
         assert_eq!(history.died(2 * SECOND), Verdict::Restart { after: 2 * SECOND });
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn old_deaths_are_forgiven() {
+    fn old_deaths_do_not_count() {
         let mut history = history();
         for hour in 1..100 {
             assert_eq!(history.died(3600 * hour * SECOND), Verdict::Restart { after: SECOND });

@@ -1,4 +1,4 @@
-//! The folder of a run: where things lie, whose run it is, and that one launcher at a time works in it.
+//! The folder of a run: its layout, the run that it belongs to, and the lock for one launcher at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -10,7 +10,7 @@ use podium_service::{advertise, notice};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Differing keys that a refusal names.
+/// Maximum number of differing keys in an error.
 const SHOWN_DIFFERENCES: usize = 6;
 
 #[derive(Debug, thiserror::Error)]
@@ -19,17 +19,17 @@ pub(crate) enum Error {
     File(#[from] durable::Error),
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is no run file: {source}", path.display())]
+    #[error("{} is not a run file: {source}", path.display())]
     Stored { path: PathBuf, source: Box<toml::de::Error> },
     #[error(
-        "{} announces no coordinator ({source}): a running coordinator writes it anew within a second; otherwise start the run again",
+        "{} is not a valid announcement of a coordinator ({source}): a running coordinator rewrites it within a second; otherwise start the run again",
         path.display()
     )]
     Announcement { path: PathBuf, source: serde_json::Error },
-    #[error("another podium works in {}: wait for it, stop it, or choose another folder with --out", out.display())]
+    #[error("another podium process uses {}: wait for it, stop it, or choose another folder with --out", out.display())]
     InUse { out: PathBuf },
     #[error(
-        "{} holds another run, which differs in {}; continue that one, or choose another folder with --out",
+        "{} contains another run, which differs in {}; continue that run, or choose another folder with --out",
         out.display(), differences.join(", ")
     )]
     OtherRun { out: PathBuf, differences: Vec<String> },
@@ -41,12 +41,12 @@ pub(crate) struct RunFolder {
     out: PathBuf,
 }
 
-/// What the coordinator says of itself once it serves.
+/// A coordinator's announcement.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Announcement {
-    /// How other hosts reach it.
+    /// Its address for other hosts.
     pub(crate) address: String,
-    /// What it is bound to on its own host.
+    /// Its bound address on its own host.
     pub(crate) listen: String,
     pub(crate) pid: u32,
     /// Its host's name.
@@ -54,19 +54,20 @@ pub(crate) struct Announcement {
     pub(crate) host: String,
     #[serde(default)]
     pub(crate) run_id: String,
-    /// Why it ended, where it could say so.
+    /// Why it ended, if it could report that.
     #[serde(default)]
     pub(crate) ended: Option<String>,
 }
 
 impl Announcement {
-    /// Whether the process is known to have ended: it says so, or it was on this host and is there no more.
+    /// Whether the process has ended: according to its announcement, or because it does not exist on this host any
+    /// more.
     pub(crate) fn is_over(&self) -> bool {
         let gone = || !Path::new("/proc").join(self.pid.to_string()).exists();
         self.ended.is_some() || (self.is_here() && gone())
     }
 
-    /// An address that can be connected to from this host.
+    /// An address that this host can connect to.
     pub(crate) fn reachable(&self) -> String {
         if self.is_here() { self.reachable_here() } else { self.address.clone() }
     }
@@ -75,7 +76,7 @@ impl Announcement {
         !self.host.is_empty() && self.host == advertise::host_name()
     }
 
-    /// An address that can be connected to from its own host: on all interfaces means on the loopback one, too.
+    /// An address that its own host can connect to: the loopback address for a listener on all interfaces.
     pub(crate) fn reachable_here(&self) -> String {
         match self.listen.parse::<std::net::SocketAddr>() {
             Ok(socket) if socket.ip().is_unspecified() => {
@@ -87,7 +88,7 @@ impl Announcement {
     }
 }
 
-/// Held for as long as a launcher works in the folder; the system lets go of it when the process ends.
+/// Held while a launcher uses the folder; the system releases it when the process exits.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -110,7 +111,7 @@ impl RunFolder {
         self.out.join("logs").join(format!("{service}.log"))
     }
 
-    /// Where a worker keeps the policy versions it fetched. Of no use once the run is over.
+    /// A worker's folder for downloaded policy versions. Not needed after the run.
     pub(crate) fn worker_cache(&self) -> PathBuf {
         self.out.join("cache")
     }
@@ -123,12 +124,12 @@ impl RunFolder {
         self.out.join("start")
     }
 
-    /// What a stage before GRPO made.
+    /// Output folder of a stage before GRPO.
     pub(crate) fn stage(&self, name: &str) -> PathBuf {
         self.out.join("stages").join(name)
     }
 
-    /// The template of prompts, where it is a file of the user's own.
+    /// The template of prompts, if it is a user's file.
     pub(crate) fn template(&self) -> PathBuf {
         self.out.join("prompt.jinja")
     }
@@ -146,12 +147,12 @@ impl RunFolder {
         self.run_file().exists()
     }
 
-    /// Whether the run here came to its end.
+    /// Whether the run here is finished.
     pub(crate) fn is_finished(&self) -> bool {
         self.out.join("finished.json").exists()
     }
 
-    /// Makes the folder if need be and keeps other launchers out of it.
+    /// Creates the folder if necessary and excludes other launchers.
     pub(crate) fn lock(&self) -> Result<Lock, Error> {
         durable::create_folder(&self.out.join("logs"))?;
         let path = self.out.join(".lock");
@@ -173,7 +174,7 @@ impl RunFolder {
         }
     }
 
-    /// The run that was started here, if one was. Environment variables of today have no say in it.
+    /// Returns the run that was started here, if any. Present environment variables are ignored.
     pub(crate) fn stored(&self) -> Result<Option<RunFile>, Error> {
         let path = self.run_file();
         match fs::read_to_string(&path) {
@@ -185,7 +186,7 @@ impl RunFolder {
         }
     }
 
-    /// Refuses to go on with `run` where another run was started.
+    /// Refuses to continue with `run` if another run was started here.
     pub(crate) fn require_same_run(&self, run: &RunFile) -> Result<(), Error> {
         match self.stored()? {
             Some(stored) if stored.hash() != run.hash() => {
@@ -200,7 +201,7 @@ impl RunFolder {
         Ok(durable::write(&self.run_file(), run.to_toml().as_bytes())?)
     }
 
-    /// What the coordinator announced last, if it ever did.
+    /// Returns the coordinator's last announcement, if any.
     pub(crate) fn announcement(&self) -> Result<Option<Announcement>, Error> {
         let path = self.out.join("coordinator.json");
         match fs::read(&path) {
@@ -223,7 +224,7 @@ pub(crate) fn first_free(wanted: &Path, is_free: impl Fn(&RunFolder) -> bool) ->
         .expect("numbers do not end")
 }
 
-/// Keys that change results and differ, as "grpo.beta (0.1 there, 0 here)".
+/// Returns the differing keys that affect results, as "grpo.beta (0.1 there, 0 here)".
 fn differences(there: &RunFile, here: &RunFile) -> Vec<String> {
     let value = |run: &RunFile| serde_json::to_value(run).expect("a run file is plain data");
     let mut found = Vec::new();
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_takes_its_own_run_again_and_refuses_others_by_name() {
+    fn a_folder_accepts_its_own_run_and_refuses_others_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(folder.path());
         folder.require_same_run(&run(&[])).unwrap();
@@ -282,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_announces_where_it_is_and_that_it_ended() {
+    fn an_announcement_has_the_coordinators_address_and_end() {
         let folder = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(folder.path());
         assert!(folder.announcement().unwrap().is_none());
         let announce = |text: &str| fs::write(folder.path().join("coordinator.json"), text).unwrap();
         announce("{\"addr");
         let error = folder.announcement().unwrap_err().to_string();
-        assert!(error.contains("coordinator.json announces no coordinator"), "{error}");
+        assert!(error.contains("coordinator.json is not a valid announcement"), "{error}");
         let announced = |listen: &str, pid: u32, more: &str| {
             announce(&format!(
                 "{{\"address\": \"trainer:1\", \"listen\": \"{listen}\", \"pid\": {pid}{more}}}"

@@ -1,4 +1,4 @@
-//! Which services a run consists of, with which arguments. Says nothing of how or where they are started.
+//! The services of a run, with their arguments. Independent of how and where they are started.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use crate::run_folder::{Announcement, RunFolder};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot tell where this program lies: {0}")]
+    #[error("cannot determine the location of this program: {0}")]
     Self_(#[source] std::io::Error),
-    #[error("{} is missing: it belongs beside podium; `make build` builds both", path.display())]
+    #[error("{} is missing: expected it beside podium; `make build` builds both", path.display())]
     Missing { path: PathBuf },
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// The programs beside this one.
+    /// Finds the programs beside this one.
     pub(crate) fn find() -> Result<Self, Error> {
         let own = std::env::current_exe().and_then(std::fs::canonicalize).map_err(Error::Self_)?;
         let folder = own.parent().unwrap_or(Path::new("/"));
@@ -55,7 +55,7 @@ impl Services<'_> {
         self.service("coordinator".into(), &self.programs.coordinator, arguments)
     }
 
-    /// Workers and, if there is anything to train, learner ranks of the coordinator that announced itself.
+    /// Returns the workers and, if there are steps, the learner ranks of the announced coordinator.
     pub(crate) fn others(&self, announced: &Announcement) -> Vec<Service> {
         let place = self.place(announced);
         let mut services: Vec<Service> =
@@ -66,13 +66,13 @@ impl Services<'_> {
         services
     }
 
-    /// Where this program finds the coordinator.
+    /// The coordinator's address for this program.
     pub(crate) fn address(&self, announced: &Announcement) -> String {
         self.run.network.coordinator.clone().unwrap_or_else(|| announced.reachable_here())
     }
 
-    /// How services find the coordinator: where the announcement is good for processes of this host, they follow it, since
-    /// a coordinator that is started again may get another port.
+    /// Returns the flags by which services find the coordinator: if the announcement is valid for processes of this
+    /// host, they follow it, since a restarted coordinator may get another port.
     fn place(&self, announced: &Announcement) -> Vec<OsString> {
         if self.run.network.coordinator.is_none() && announced.address == announced.listen {
             path("--coordinator-from", self.folder.path())
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_for_other_hosts_or_of_the_run_file_stays() {
+    fn an_address_for_other_hosts_or_of_the_run_file_is_passed() {
         let elsewhere = lines(&["launch.workers=1"], "trainer:1");
         assert!(elsewhere[1].contains("--coordinator 127.0.0.1:1 "), "{}", elsewhere[1]);
         let named = lines(&["launch.workers=1", "network.coordinator=proxy:7"], "127.0.0.1:1");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn without_steps_nobody_learns() {
+    fn without_steps_there_are_no_learner_ranks() {
         assert_eq!(lines(&["run.steps=0"], "127.0.0.1:1").len(), 3);
     }
 }

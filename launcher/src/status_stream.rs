@@ -1,4 +1,4 @@
-//! A run's status as its coordinator tells it, through restarts of the coordinator.
+//! A run's status, streamed from its coordinator, across restarts of the coordinator.
 
 use std::error::Error as StdError;
 use std::io;
@@ -15,27 +15,27 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::run_folder::RunFolder;
 
-/// Shortest time between two statuses.
+/// Minimum interval between two statuses.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Pause before the coordinator is tried again.
+/// Interval between retries.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long a connection or a question may take.
+/// Timeout of a connection or a query.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{address:?} is no address of a coordinator: {source}")]
+    #[error("the coordinator's address is {address:?}: expected host:port ({source})")]
     Address { address: String, source: tonic::transport::Error },
     #[error("no coordinator answers at {address}: {}", logs::describe(source))]
     Unreachable { address: String, source: tonic::transport::Error },
     #[error("no answer from {address} within {} s", PATIENCE.as_secs())]
     Late { address: String },
-    #[error("the process at {address} does not tell its status: {}", source.message())]
+    #[error("the process at {address} does not report its status: {}", source.message())]
     Refused { address: String, source: Box<tonic::Status> },
 }
 
 impl Error {
-    /// Whether nobody listens at the address, as opposed to a process that does not answer.
+    /// Whether no process listens at the address, as opposed to one that does not answer.
     pub(crate) fn is_nobody(&self) -> bool {
         let Self::Unreachable { source, .. } = self else { return false };
         let first: &(dyn StdError + 'static) = source;
@@ -47,7 +47,7 @@ impl Error {
     }
 }
 
-/// Asks once.
+/// Queries the status once.
 pub(crate) async fn get(address: &str) -> Result<RunStatus, Error> {
     let late = || Error::Late { address: address.to_owned() };
     let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
@@ -60,15 +60,15 @@ pub(crate) async fn get(address: &str) -> Result<RunStatus, Error> {
     Ok(timeout(PATIENCE, ask).await.map_err(|_| late())??.into_inner())
 }
 
-/// What a stream brings.
+/// An item of the stream.
 #[derive(Debug)]
 pub(crate) enum Update {
     Status(Box<RunStatus>),
-    /// The coordinator has not answered for so long.
+    /// The coordinator has not answered for this time.
     Away(Duration),
 }
 
-/// Statuses as they come. Ends when it is dropped, not when the coordinator does.
+/// A stream of statuses. It ends when dropped, not with the coordinator.
 #[derive(Debug)]
 pub(crate) struct StatusStream {
     updates: mpsc::Receiver<Update>,
@@ -76,7 +76,8 @@ pub(crate) struct StatusStream {
 }
 
 impl StatusStream {
-    /// Statuses of the coordinator at `address`, or later where it announces itself in the folder to `follow`.
+    /// Opens a stream from the coordinator at `address`, or later from the address that it announces in the folder
+    /// `follow`.
     pub(crate) fn open(address: &str, follow: Option<RunFolder>) -> Result<Self, Error> {
         let channel = endpoint(address)?.connect_lazy();
         let (sender, updates) = mpsc::channel(8);
@@ -98,7 +99,7 @@ impl Drop for StatusStream {
     }
 }
 
-/// Where statuses come from.
+/// The source of statuses.
 struct Source {
     address: String,
     channel: Channel,
@@ -110,7 +111,7 @@ impl Source {
         let mut last_heard = Instant::now();
         loop {
             let request = WatchRequest { interval_ms: INTERVAL.as_millis() as u64 };
-            // An error means that the coordinator is away at present; whoever runs it knows whether it comes back.
+            // An error means that the coordinator is unreachable now; the caller decides whether to wait.
             if let Ok(Ok(answer)) = timeout(PATIENCE, client(self.channel.clone()).watch(request)).await {
                 let mut stream = answer.into_inner();
                 while let Ok(Some(status)) = stream.message().await {
@@ -128,7 +129,7 @@ impl Source {
         }
     }
 
-    /// Follows a coordinator that was started again under another address.
+    /// Follows a coordinator that restarted at another address.
     fn look(&mut self) {
         let announced = self.follow.as_ref().and_then(|folder| folder.announcement().ok().flatten());
         let Some(address) = announced.map(|announced| announced.reachable_here()) else { return };
@@ -147,7 +148,7 @@ fn client(channel: Channel) -> StatusClient<Channel> {
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
     let endpoint = endpoint.map_err(|source| Error::Address { address: address.to_owned(), source })?;
-    // A stream of a coordinator that hangs would otherwise just bring nothing, like that of one with nothing new.
+    // A stream of a hanging coordinator would otherwise be silent, like one without news.
     Ok(endpoint
         .connect_timeout(PATIENCE)
         .http2_keep_alive_interval(PATIENCE)
@@ -164,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// A coordinator that tells one status and then ends the stream; its run has a name of so many letters.
+    /// A coordinator that reports one status and then ends the stream; its run's name has this many letters.
     struct Brief(usize);
 
     #[tonic::async_trait]
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_ends_is_opened_again() {
+    async fn an_ended_stream_is_reopened() {
         let (address, _server) = brief(0).await;
         assert_eq!(get(&address).await.unwrap().step, 3);
         let mut stream = StatusStream::open(&address, None).unwrap();
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_coordinator_that_is_not_there_is_named() {
+    async fn a_missing_coordinator_is_reported() {
         let (address, server) = brief(0).await;
         server.abort();
         assert!(server.await.unwrap_err().is_cancelled());
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_coordinator_that_answers_too_much_or_not_at_all_is_there() {
+    async fn an_oversized_or_missing_answer_still_means_a_coordinator() {
         let (address, _server) = brief(DEFAULT_MAX_MESSAGE_BYTES).await;
         let error = get(&address).await.unwrap_err();
         assert!(!error.is_nobody() && error.to_string().contains("message length too large"), "{error}");

@@ -1,5 +1,5 @@
-//! `podium check-config`: reads run files as a run would, with the tokenizer and the chat template of the policy where they
-//! are at hand, and says what their rewards pay at most and at least.
+//! `podium check-config`: reads run files like a run, with the tokenizer and the chat template of the policy if
+//! available, and prints the range of their rewards.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use podium_recsys::{synthetic, task};
 use podium_service::{logs, notice, output_line};
 use podium_tokenizer::{Chat, Variables, word_level};
 
-/// Why a run cannot start with the policy's tokenizer and chat template.
+/// The reasons why a run cannot start with the policy's tokenizer and chat template.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
@@ -19,11 +19,11 @@ enum Error {
     Task(#[from] task::Error),
     #[error(transparent)]
     World(#[from] synthetic::Error),
-    #[error("cannot make a temporary folder: {0}")]
+    #[error("cannot create a temporary folder: {0}")]
     Folder(std::io::Error),
 }
 
-/// Says of each file, with `overrides` on top, whether a run could start from it.
+/// Reports for each file, with `overrides`, whether a run could start from it.
 pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
@@ -38,7 +38,7 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
                 if let Ok(rewards) = run.rewards() {
                     output_line!("    reward: {}", rewards.extremes());
                     for violation in rewards.violations() {
-                        output_line!("    warning: the reward pays for the wrong thing: {violation}");
+                        output_line!("    warning: the reward is misaligned: {violation}");
                     }
                 }
                 if let Some(note) = note {
@@ -46,7 +46,7 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
                 }
             }
             Err(message) => {
-                // Most messages name the file already.
+                // Most messages include the file's name.
                 let name = file.display().to_string();
                 let place = if message.contains(&name) { String::new() } else { format!("{name}: ") };
                 notice!("error: {place}{message}");
@@ -57,10 +57,10 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
     code
 }
 
-/// Refuses a policy whose prompts cannot be rendered or whose completions cannot end, and a chat template that closes the
-/// think block where thinking is required. Returns what there is to know of the template.
+/// Refuses a policy whose prompts cannot be rendered or whose completions cannot end, and a chat template that closes
+/// the think block although thinking is required. Returns a note about the template.
 fn check_template(run: &RunFile) -> Result<Option<String>, Error> {
-    // Holds the embedded tokenizer for as long as it is read.
+    // Holds the embedded tokenizer while it is read.
     let embedded;
     let folder = match (&run.model.path, &run.data.dir) {
         (Some(folder), _) if folder.join("tokenizer.json").exists() => folder.as_path(),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_closes_the_think_block_is_refused_where_thinking_is_required() {
+    fn a_template_that_closes_the_think_block_is_refused_if_thinking_is_required() {
         assert_eq!(checked(&[]), Ok(None));
         let refused = checked(&["model.enable_thinking=false"]).unwrap_err();
         assert!(

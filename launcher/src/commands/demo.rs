@@ -1,4 +1,4 @@
-//! `podium demo`: trains on the embedded data set from the embedded start.
+//! `podium demo`: trains on the embedded data set from the embedded initial policy.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use crate::cli::RunFlags;
 use crate::embedded::{RUN_FILE, RUN_FILE_NAME};
 use crate::run_folder::{RunFolder, first_free};
 
-/// Without `--out` a demo that did not finish is continued, and one that did is left as it is.
+/// Without `--out` an unfinished demo is continued, and a finished one is unchanged.
 pub(crate) async fn demo(flags: &RunFlags) -> Result<ExitCode, Error> {
     let run = RunFile::parse(RUN_FILE, RUN_FILE_NAME, &flags.overrides())?;
     let can_take = |folder: &RunFolder| {
@@ -20,6 +20,6 @@ pub(crate) async fn demo(flags: &RunFlags) -> Result<ExitCode, Error> {
         Some(out) => RunFolder::new(out),
         None => first_free(&PathBuf::from(format!("runs/demo-{}", run.run.seed)), can_take),
     };
-    // The embedded run file names no files.
+    // The embedded run file contains no paths.
     run::run(run, &PathBuf::new(), &folder, flags.prepare_only).await
 }

@@ -1,4 +1,4 @@
-//! `podium drop-version`: drops a policy version of a run that stands still.
+//! `podium drop-version`: drops a policy version of a stopped run.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -7,14 +7,14 @@ use super::Error;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
-/// Has the coordinator's program, which owns the run's database, drop `version` of the run in `out`.
+/// Drops `version` of the run in `out` by the coordinator's program, which owns the run's database.
 pub(crate) fn drop_version(out: PathBuf, version: u64) -> Result<ExitCode, Error> {
     let folder = RunFolder::new(out);
     if !folder.is_used() {
         return Err(Error::NoRun { out: folder.path().to_owned() });
     }
     let programs = Programs::find()?;
-    // Nobody starts the run meanwhile.
+    // Prevents a start of the run meanwhile.
     let _lock = folder.lock()?;
     let mut command = Command::new(&programs.coordinator);
     command.arg("drop-version").arg("--out").arg(folder.path()).args(["--version", &version.to_string()]);

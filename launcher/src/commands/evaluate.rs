@@ -1,7 +1,7 @@
-//! `podium evaluate`: policies asked about the held-out users by the services of a run, and what the answers come to.
+//! `podium evaluate`: evaluates policies on the held-out users with the services of a run, and computes metrics.
 //!
-//! Each part is a run without steps, so that prompts, parser, constraint and sampling are those of training. A part
-//! whose answers are kept from an earlier call is not asked again, and one that was interrupted goes on.
+//! Each part is a run without steps, so that prompts, parser, constraint and sampling are those of training. Stored
+//! answers of a part are reused, and an interrupted part is resumed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::conductor::Outcome;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
-/// Evaluates, and writes what it came to into a folder named by all that it depends on.
+/// Evaluates, and writes the results into a folder whose name is the key of all inputs.
 pub(crate) async fn evaluate(
     run_file: &Path,
     flags: &EvaluateFlags,
@@ -35,7 +35,7 @@ pub(crate) async fn evaluate(
         return Err(Error::Used { out });
     }
     let _lock = folder.lock()?;
-    // Parts lie below it, and their run files name their paths.
+    // Parts are subfolders, and their run files contain its path.
     stages::absolute(out.clone())?;
     let programs = Programs::find()?;
     let Some(policies) = policies(flags, &run, &folder, &programs).await? else {
@@ -50,7 +50,7 @@ pub(crate) async fn evaluate(
         return prepare(&plan, base).await;
     }
     if !ask(&plan, base).await? {
-        notice!("stopped; the same command goes on from there");
+        notice!("stopped; to continue, run the same command again");
         return Ok(ExitCode::from(super::STOPPED));
     }
     let results = out.join(plan.key());
@@ -94,7 +94,7 @@ fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
     }
 }
 
-/// The policy and those it is compared with; `None` if a signal came in between.
+/// Returns the policy and those it is compared with; `None` if a signal arrived.
 async fn policies(
     flags: &EvaluateFlags,
     run: &RunFile,
@@ -108,7 +108,7 @@ async fn policies(
         let place = stages::absolute(policy.clone())?;
         Policy::place(&place, &mut own)?;
         if own.model.path.is_none() {
-            // An adapter of the start that the program carries.
+            // An adapter of the embedded initial policy.
             let stop = shutdown::on_signal().map_err(Error::Signals)?;
             if !start::provide(&mut own, &Stages { programs, folder, stop: &stop }).await? {
                 return Ok(None);
@@ -119,7 +119,7 @@ async fn policies(
     Ok(Some(policies))
 }
 
-/// Makes the folders of all parts that are still to be asked ready, and says where their run files are.
+/// Prepares the folders of all unfinished parts and prints the paths of their run files.
 async fn prepare(plan: &Plan, base: &Path) -> Result<ExitCode, Error> {
     for part in plan.parts.iter().filter(|part| !plan.is_done(part)) {
         let folder = RunFolder::new(plan.work(part));
@@ -131,12 +131,12 @@ async fn prepare(plan: &Plan, base: &Path) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks what has not been asked yet; `false` if a signal came in between.
+/// Runs all unfinished parts; returns `false` if a signal arrived.
 async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
     let all = plan.parts.len();
     let kept = plan.parts.iter().filter(|part| plan.is_done(part)).count();
     if kept > 0 {
-        notice!("{kept} of {all} parts are there from before and are not asked again");
+        notice!("reusing {kept} of {all} parts of an earlier evaluation");
     }
     for (number, part) in (1..).zip(&plan.parts) {
         let folder = RunFolder::new(plan.work(part));
@@ -155,7 +155,7 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
             Outcome::Finished => {}
             Outcome::Interrupted { .. } => return Ok(false),
             Outcome::Drained { reason, .. } => {
-                notice!("the coordinator ended early: {reason}");
+                notice!("the coordinator stopped early: {reason}");
                 return Ok(false);
             }
         }
@@ -165,7 +165,7 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Removes the run of a part whose answers are kept: it holds copies of the policy.
+/// Removes the run of a part with stored answers: it holds copies of the policy.
 fn clear(folder: &RunFolder) -> Result<(), Error> {
     match fs::remove_dir_all(folder.path()) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! One module for each thing that can be typed.
+//! One module for each command.
 
 mod check_config;
 mod demo;
@@ -26,12 +26,12 @@ use podium_service::shutdown;
 
 use crate::{conductor, processes, run_folder, services, status_stream};
 
-/// Exit code of a command that ended before the run was over, by a signal or a drain: the same command continues.
+/// Exit code of a command that a signal or a drain ended before the end of the run: the same command resumes it.
 const STOPPED: u8 = shutdown::STOPPED;
-/// Exit code of a command whose coordinator does not answer: `EX_UNAVAILABLE` of sysexits.h.
+/// Exit code if the coordinator does not answer: `EX_UNAVAILABLE` of sysexits.h.
 const UNAVAILABLE: u8 = 69;
 
-/// Why a command failed.
+/// The failures of commands.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -58,20 +58,20 @@ pub(crate) enum Error {
     Write(#[from] podium_files::durable::Error),
     #[error("cannot start {}: {source}", program.display())]
     Start { program: PathBuf, source: std::io::Error },
-    #[error("cannot listen to signals: {0}")]
+    #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
     #[error("cannot read {what} {}: {source}", path.display())]
     Read { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
-        "model.path is not set, and the embedded start answers prompts of the embedded data set alone: \
-         name a policy's folder in the run file's [model] section or with --set model.path=DIR (from the run file's folder on)"
+        "model.path is not set, and the embedded initial policy only supports the embedded data set: \
+         set model.path in the run file or with --set model.path=DIR (relative to the run file's folder)"
     )]
     NoStart,
-    #[error("podium-learner {stage} ended with {how}; its messages are above")]
+    #[error("podium-learner {stage} failed with {how}; see its messages above")]
     Stage { stage: String, how: String },
     #[error(
-        "{} was made from other files than there are now ({}): choose another folder with --out, or remove this one to \
-         make it anew", stage.display(), differing.join(", ")
+        "{} was created from other files than the present ones ({}): choose another folder with --out, or remove this one to \
+         recreate it", stage.display(), differing.join(", ")
     )]
     OtherFiles { stage: PathBuf, differing: Vec<String> },
     #[error(
@@ -79,23 +79,23 @@ pub(crate) enum Error {
          folder with --out", template.display(), out.display()
     )]
     OtherTemplate { template: PathBuf, out: PathBuf },
-    #[error("{} holds a run: choose another folder with --out", out.display())]
+    #[error("{} contains a run: choose another folder with --out", out.display())]
     Used { out: PathBuf },
-    #[error("{} holds no run: expected run.toml there", out.display())]
+    #[error("{} contains no run: expected run.toml", out.display())]
     NoRun { out: PathBuf },
-    #[error("no run in runs/: name one with --out DIR or --coordinator ADDRESS")]
+    #[error("runs/ contains no run: name one with --out DIR or --coordinator ADDRESS")]
     NoRuns,
     #[error("the coordinator at {address} has not answered for {seconds} s")]
     Away { address: String, seconds: u64 },
     #[error(
-        "the coordinator of {} (process {pid} on {host:?}) does not answer: {source}; {} may say why", out.display(),
+        "the coordinator of {} (process {pid} on {host:?}) does not answer: {source}; see its log {}", out.display(),
         log.display()
     )]
     NoAnswer { out: PathBuf, pid: u32, host: String, source: Box<status_stream::Error>, log: PathBuf },
 }
 
 impl Error {
-    /// What a process exits with after this error.
+    /// The exit code of a process after this error.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Away { .. } | Self::NoAnswer { .. } | Self::Status(_) => ExitCode::from(UNAVAILABLE),

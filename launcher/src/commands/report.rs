@@ -1,4 +1,4 @@
-//! `podium report`: writes report.html anew.
+//! `podium report`: regenerates report.html.
 
 use podium_service::output_line;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::Error;
 use crate::run_folder::RunFolder;
 
-/// From what the run in `out` recorded so far.
+/// Writes the report of the run in `out` from its present records.
 pub(crate) fn report(out: PathBuf) -> Result<ExitCode, Error> {
     let folder = RunFolder::new(out);
     if !folder.is_used() {

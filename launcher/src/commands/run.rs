@@ -1,4 +1,4 @@
-//! What demo, train and evaluate share: from a run file and a folder to a run that is over.
+//! Shared part of demo, train and evaluate: from a run file and a folder to a finished run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,28 +19,28 @@ use crate::report;
 use crate::run_folder::{Lock, RunFolder};
 use crate::services::Programs;
 
-/// A folder in which a run can start or go on.
+/// A folder in which a run can start or resume.
 pub(super) struct Ready {
     programs: Programs,
     run: RunFile,
     folder: RunFolder,
     stop: CancellationToken,
-    /// Other launchers stay out for as long as this is held.
+    /// Excludes other launchers while held.
     _lock: Lock,
 }
 
-/// What became of making a folder ready.
+/// Result of preparing a folder.
 pub(super) enum Preparation {
     Ready(Box<Ready>),
-    /// The stages ask for no GRPO, and what they ask for is done: the policy lies there.
+    /// The stages do not include GRPO and are done: the policy is in this folder.
     Made(PathBuf),
-    /// The run in it is over.
+    /// The run of the folder is over.
     Finished,
-    /// A signal came in between.
+    /// A signal arrived.
     Interrupted,
 }
 
-/// Trains, then prints the table. A run that is finished already is only shown.
+/// Trains, then prints the table. A finished run is only shown.
 pub(super) async fn run(
     run: RunFile,
     base: &Path,
@@ -74,7 +74,7 @@ pub(super) async fn run(
         Outcome::Interrupted { step } => {
             let out = folder.path().display();
             notice!(
-                "stopped{} after step {step} of {steps}; the same command with --out {out} continues from there",
+                "stopped{} after step {step} of {steps}; to continue, run the same command with --out {out}",
                 shutdown::received().map(|signal| format!(" by {signal}")).unwrap_or_default()
             );
             Ok(ExitCode::from(super::STOPPED))
@@ -82,18 +82,18 @@ pub(super) async fn run(
         Outcome::Drained { step, reason } => {
             let out = folder.path().display();
             notice!(
-                "the run ended early, after step {step} of {steps} ({reason}); the same command with --out {out} continues it"
+                "the run ended early, after step {step} of {steps} ({reason}); to continue, run the same command with --out {out}"
             );
             Ok(ExitCode::from(super::STOPPED))
         }
     }
 }
 
-/// Locks the folder and puts into it what the services read: the resolved run file and, where need be, the start.
+/// Locks the folder and writes the services' inputs: the resolved run file and, if necessary, the initial policy.
 pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -> Result<Preparation, Error> {
     let programs = Programs::find()?;
     let lock = folder.lock()?;
-    let template = bring_along(&mut run, base, folder)?;
+    let template = copy_inputs(&mut run, base, folder)?;
     folder.require_same_run(&run)?;
     if folder.is_finished() {
         return Ok(Preparation::Finished);
@@ -118,7 +118,7 @@ pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -
 }
 
 impl Ready {
-    /// Runs all services until the run is over or a signal comes, and writes the report.
+    /// Runs all services until the run is over or a signal arrives, and writes the report.
     pub(super) async fn perform(self) -> Result<Outcome, Error> {
         let Self { programs, run, folder, stop, _lock } = &self;
         let mut progress = Progress::start();
@@ -127,7 +127,7 @@ impl Ready {
         progress.finish();
         let outcome = outcome?;
         if outcome == Outcome::Finished {
-            // Policy versions are kept in policy/; what workers fetched of them is of no more use.
+            // Policy versions are stored in policy/; the workers' copies are not needed any more.
             let _ = fs::remove_dir_all(folder.worker_cache());
         }
         report::write(folder)?;
@@ -147,9 +147,9 @@ fn headline(run: &RunFile, folder: &RunFolder) -> String {
     format!("{name}: {} steps with seed {} by {workers} and {ranks}, in {out}", run.run.steps, run.run.seed)
 }
 
-/// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned, has
-/// to come along. A run goes on with the template that it was started with.
-fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Option<Vec<u8>>, Error> {
+/// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned,
+/// is copied. A resumed run uses the template of its first start.
+fn copy_inputs(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Option<Vec<u8>>, Error> {
     let places = [&mut run.data.dir, &mut run.model.path, &mut run.lora.adapter, &mut run.sft.rows];
     for place in places.into_iter().flatten() {
         *place = stages::absolute(place.clone())?;
@@ -169,7 +169,7 @@ fn bring_along(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Opt
     Ok(Some(text))
 }
 
-/// Where the last policy is, and the best one where that is another.
+/// Prints the folder of the last policy, and that of the best one if it differs.
 fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
     let results = Results::read(folder.path())?;
     let last = results.evaluations.last();
@@ -184,13 +184,13 @@ fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The folder of a policy version, or what became of it.
+/// Returns the folder of a policy version, or a note that it was removed.
 fn policy_line(folder: &RunFolder, version: u64) -> String {
     let path = folder.policy(version);
     if path.is_dir() {
         return path.display().to_string();
     }
-    format!("version {version}, which is not there any more: {} was removed", path.display())
+    format!("version {version} is not available: {} was removed", path.display())
 }
 
 pub(super) fn print_table(folder: &RunFolder) -> Result<(), Error> {
@@ -212,12 +212,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_folder_that_was_removed_is_not_named_as_if_it_were_there() {
+    fn a_removed_policy_folder_is_reported_as_removed() {
         let out = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(out.path());
         fs::create_dir_all(folder.policy(3)).unwrap();
         assert_eq!(policy_line(&folder, 3), folder.policy(3).display().to_string());
         let gone = policy_line(&folder, 4);
-        assert!(gone.contains("version 4, which is not there any more"), "{gone}");
+        assert!(gone.contains("version 4 is not available"), "{gone}");
     }
 }

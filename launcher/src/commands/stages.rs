@@ -1,6 +1,6 @@
-//! The stages before GRPO: fine-tuning, and merging the adapter that it trained. What is done is not done again.
+//! The stages before GRPO: fine-tuning, and merging of the trained adapter. Finished stages are not repeated.
 //!
-//! A stage's folder appears when the stage is over, whole; what an interrupted one left is thrown away.
+//! A stage's folder appears complete at the end of the stage; the rest of an interrupted stage is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -19,14 +19,13 @@ use crate::processes;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
-/// What a stage was made from, in its folder.
+/// File with the inputs of a stage, in its folder.
 const RECORD_FILE: &str = "made-from";
 
-/// The files that a stage is made from, by what they are and their names, with their checksums. The rest is in the run
-/// hash.
+/// Input files of a stage, by role and name, with their checksums. Other inputs are part of the run hash.
 pub(super) type Ingredients = BTreeMap<String, String>;
 
-/// Does what is left of the stages before GRPO in the run's folder.
+/// Runs the remaining stages before GRPO in the run's folder.
 pub(super) struct Stages<'a> {
     pub(super) programs: &'a Programs,
     pub(super) folder: &'a RunFolder,
@@ -34,7 +33,7 @@ pub(super) struct Stages<'a> {
 }
 
 impl Stages<'_> {
-    /// Leaves in `run` what GRPO starts from. `false`: a signal came in between.
+    /// Sets the inputs of GRPO in `run`. Returns `false` if a signal arrived.
     pub(super) async fn perform(&self, run: &mut RunFile) -> Result<bool, Error> {
         let stages = run.run.stages.clone();
         if stages.contains(&Stage::Sft) {
@@ -67,7 +66,7 @@ impl Stages<'_> {
         Ok(true)
     }
 
-    /// The files that fine-tuning reads.
+    /// Returns the input files of fine-tuning.
     fn of_fine_tuning(&self, run: &RunFile) -> Result<Ingredients, Error> {
         let mut found = Ingredients::new();
         for (what, folder) in [("model", &run.model.path), ("adapter", &run.lora.adapter)] {
@@ -84,7 +83,7 @@ impl Stages<'_> {
                 let name = run.data.name.clone().unwrap_or_else(own);
                 found.extend(named("data", checksums::demonstrations(dir, &name)?));
             }
-            // The embedded data set is made of [world].
+            // The embedded data set is generated from [world].
             (None, None) => {}
         }
         let template = run.prompt.template_file().map(|_| checksums::file(&self.folder.template()));
@@ -112,17 +111,17 @@ impl Stages<'_> {
     ) -> Result<bool, Error> {
         self.folder.store(run)?;
         let arguments = ["merge".into(), "--model".into(), model.into(), "--adapter".into(), adapter.into()];
-        notice!("merge: working the adapter into {}", model.display());
+        notice!("merge: merging the adapter into {}", model.display());
         self.make("merge", arguments.into(), out, ingredients).await
     }
 
-    /// The flags of a command that reads the run file.
+    /// Returns the flags of a command that reads the run file.
     pub(super) fn of_run(&self, run: &RunFile) -> [OsString; 4] {
         let device = &run.launch.learner_device;
         ["--run-file".into(), self.folder.run_file().into(), "--device".into(), device.into()]
     }
 
-    /// Runs the learner, which writes into a folder that becomes `out` when all of it is there.
+    /// Runs the learner, whose output folder is renamed to `out` when it is complete.
     pub(super) async fn make(
         &self,
         name: &str,
@@ -161,13 +160,13 @@ impl Stages<'_> {
     }
 }
 
-/// Whether a stage was made before, from the same files.
+/// Whether a stage is done, with the same input files.
 fn is_made(stage: &str, out: &Path, ingredients: &Ingredients) -> Result<bool, Error> {
     let path = out.join(RECORD_FILE);
     let recorded = match fs::read(&path) {
         Ok(text) => serde_json::from_slice::<Ingredients>(&text).unwrap_or_default(),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !out.exists() => return Ok(false),
-        Err(source) => return Err(Error::Read { what: "what a stage was made from", path, source }),
+        Err(source) => return Err(Error::Read { what: "the inputs of a stage", path, source }),
     };
     let names: BTreeSet<&String> = recorded.keys().chain(ingredients.keys()).collect();
     let differing: Vec<String> =
@@ -175,7 +174,7 @@ fn is_made(stage: &str, out: &Path, ingredients: &Ingredients) -> Result<bool, E
     if !differing.is_empty() {
         return Err(Error::OtherFiles { stage: out.to_owned(), differing });
     }
-    notice!("{stage}: done before, in {}", out.display());
+    notice!("{stage}: already done, in {}", out.display());
     Ok(true)
 }
 
@@ -183,7 +182,7 @@ fn named(what: &str, files: Checksums) -> Ingredients {
     files.into_iter().map(|(name, sum)| (format!("{what} {name}"), sum)).collect()
 }
 
-/// A path as the run file, which services read from another folder, can hold it.
+/// Converts a path for the run file, which services read from another folder.
 pub(super) fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
     let path = std::path::absolute(&path).map_err(|source| Error::Read { what: "the path", path, source })?;
     podium_config::require_text(&path)?;

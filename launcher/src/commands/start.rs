@@ -1,4 +1,4 @@
-//! The policy that a run on the embedded data set starts from, where its run file names none.
+//! The initial policy of a run on the embedded data set, if its run file names none.
 
 use std::ffi::OsString;
 
@@ -11,9 +11,9 @@ use super::stages::{self, Ingredients, Stages};
 use crate::embedded;
 use crate::run_folder::RunFolder;
 
-/// Leaves the start in the run's folder and its path in `run`. `false`: a signal came in between.
+/// Provides the initial policy in the run's folder and sets its path in `run`. Returns `false` if a signal arrived.
 ///
-/// The program carries the start of the demo's own run file; for another world one is trained.
+/// The program includes the initial policy of the demo's own run file; for another world one is trained.
 pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bool, Error> {
     if run.data.dir.is_some() {
         return Err(Error::NoStart);
@@ -23,7 +23,7 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
         embedded::write_start(&start)?;
     } else if !start.exists() {
         stages.folder.store(run)?;
-        notice!("training the policy to start from: {} steps of supervised fine-tuning", run.sft.steps);
+        notice!("training the initial policy: {} steps of supervised fine-tuning", run.sft.steps);
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         arguments.extend(random_embedded(run, stages.folder)?);
         arguments.extend(stages.of_run(run));
@@ -35,7 +35,7 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
     Ok(true)
 }
 
-/// What tells the learner to start from random weights in the shape of the embedded policy.
+/// Returns the learner's flags for random weights in the configuration of the embedded policy.
 pub(super) fn random_embedded(run: &RunFile, folder: &RunFolder) -> Result<Vec<OsString>, Error> {
     if run.data.dir.is_some() {
         return Err(Error::NoStart);

@@ -1,4 +1,4 @@
-//! `podium status`: asks a run's coordinator, or reads the run's folder where it no longer runs.
+//! `podium status`: queries a run's coordinator, or reads the run's folder if it does not run any more.
 
 use podium_evaluation::results::Results;
 use podium_service::{output, output_line};
@@ -16,7 +16,7 @@ use crate::progress::{self, Progress};
 use crate::run_folder::RunFolder;
 use crate::status_stream::{self, StatusStream, Update};
 
-/// How long a coordinator may be out of reach while it is watched.
+/// Time after which an unreachable coordinator ends `--watch`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
@@ -42,7 +42,7 @@ pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
     };
     let address = announced.reachable();
     match status_stream::get(&address).await {
-        // The port may be another run's by now.
+        // The port may belong to another run by now.
         Ok(status) if announced.run_id.is_empty() || announced.run_id == status.run_id => {
             show(flags, &address, &status).await?;
         }
@@ -86,7 +86,7 @@ async fn watch(address: &str) -> Result<(), Error> {
                     break Ok(());
                 }
             }
-            // A coordinator leaves soon after the run is over; its last word may not have got through.
+            // A coordinator exits soon after the end of the run; its last status may be lost.
             Update::Away(_) if matches!(last_phase, RunPhase::Evaluating | RunPhase::Draining) => {
                 break Ok(());
             }
@@ -100,7 +100,7 @@ async fn watch(address: &str) -> Result<(), Error> {
     result
 }
 
-/// What the folder of a run tells whose coordinator cannot be asked.
+/// Prints the recorded state of a run whose coordinator does not answer.
 fn recorded(folder: &RunFolder, state: &str) -> Result<(), Error> {
     let results = Results::read(folder.path())?;
     let steps = folder.stored()?.map_or(0, |run| run.run.steps);
@@ -109,7 +109,7 @@ fn recorded(folder: &RunFolder, state: &str) -> Result<(), Error> {
     run::print_table(folder)
 }
 
-/// The run in `runs` that a coordinator was started for last.
+/// Returns the run in `runs` with the most recent start.
 fn newest(runs: &Path) -> Option<RunFolder> {
     let entries = fs::read_dir(runs).ok()?.filter_map(Result::ok);
     let with_time = entries.filter_map(|entry| {
@@ -183,8 +183,8 @@ fn scaling_line(scaling: &Scaling) -> String {
     let (now, then) = (scaling.step_seconds, scaling.step_seconds_then);
     let advice = match scaling.more_workers {
         0 => "the number of workers is right".to_owned(),
-        more @ 1.. => format!("{more} more would pay: a step in {then:.1} s instead of {now:.1} s"),
-        fewer => format!("{} fewer would do: a step in {then:.1} s instead of {now:.1} s", -fewer),
+        more @ 1.. => format!("recommended: {more} more, for a step in {then:.1} s instead of {now:.1} s"),
+        fewer => format!("recommended: {} fewer, for a step in {then:.1} s instead of {now:.1} s", -fewer),
     };
     format!("workers idle {idle}, learner idle {training}: {waits}; {advice}")
 }
@@ -269,8 +269,8 @@ mod tests {
             "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
              ends early  drained at the request of 10.0.0.7: maintenance\n\
              sampled     5 of 32 prompts of this step\n\
-             scaling     workers idle 20 %, learner idle 80 %: workers are the bottleneck; 2 more would pay: a step in \
-             12.0 s instead of 20.0 s\n\
+             scaling     workers idle 20 %, learner idle 80 %: workers are the bottleneck; recommended: 2 more, for a \
+             step in 12.0 s instead of 20.0 s\n\
              worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n\
              rank        0: joined, heard 0.4 s ago\n\
              rank        1: silent, heard 16.0 s ago\n\
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_run_is_the_one_started_last() {
+    fn the_newest_run_is_the_most_recently_started() {
         let runs = tempfile::tempdir().unwrap();
         assert!(newest(runs.path()).is_none());
         fs::create_dir(runs.path().join("empty")).unwrap();
