@@ -1,4 +1,4 @@
-//! Checksums of the files that results are made from. What lies in a folder is told by its content, and not by its place.
+//! Checksums of the input files of results. Files are identified by content, not by location.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use podium_files::durable::{self, hex};
 
-/// Endings of the files that make a model or an adapter.
+/// Extensions of the files of a model or an adapter.
 const POLICY_FILES: [&str; 3] = ["json", "jinja", "safetensors"];
-/// Endings of the files of a data set that prompts, candidates and baselines are made of, after its name.
+/// Suffixes of the data set's files for prompts, candidates and baselines, after its name.
 const DATA_FILES: [&str; 3] = ["_titles.csv", "_captions.json", "_negatives.tsv"];
-/// Those that demonstrations are made of, too.
+/// Suffixes of additional files for demonstrations.
 const REASONING_FILES: [&str; 2] = ["_reasoning.json", "_deepseek_cot.json"];
 
 /// Checksums by file name.
@@ -33,24 +33,24 @@ pub enum Error {
     File(#[from] durable::Error),
 }
 
-/// The files that make the model or adapter in a folder.
+/// Returns the checksums of the model or adapter in a folder.
 pub fn policy(folder: &Path) -> Result<Checksums, Error> {
     files(folder, |name| {
         Path::new(name).extension().is_some_and(|ending| POLICY_FILES.iter().any(|known| ending == *known))
     })
 }
 
-/// The files that prompts, candidates and baselines of the data set `name` are made of.
+/// Returns the checksums of the files for prompts, candidates and baselines of the data set `name`.
 pub fn data(folder: &Path, name: &str) -> Result<Checksums, Error> {
     files(folder, |file| is_data(file, name, &DATA_FILES))
 }
 
-/// The files that demonstrations of the data set `name` are made of.
+/// Returns the checksums of the files for demonstrations of the data set `name`.
 pub fn demonstrations(folder: &Path, name: &str) -> Result<Checksums, Error> {
     files(folder, |file| is_data(file, name, &DATA_FILES) || is_data(file, name, &REASONING_FILES))
 }
 
-/// The checksum of a file: SHA-256 in hexadecimal.
+/// Returns the checksum of a file: SHA-256 in hexadecimal.
 pub fn file(path: &Path) -> Result<String, Error> {
     Ok(hex(&durable::sha256(path)?))
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_its_files_and_a_data_set_is_what_is_read_of_it() {
+    fn checksums_cover_the_files_that_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();

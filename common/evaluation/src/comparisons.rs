@@ -1,4 +1,4 @@
-//! Paired differences: the policy less those it is compared with, and every policy less the rankers without one.
+//! Paired differences: the policy minus the compared policies, and every policy minus the baselines.
 
 use podium_recsys::ranking::Metric;
 
@@ -26,7 +26,7 @@ pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
 fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, figures: &mut Vec<Figure>) {
     let (ranks, others) = (one.ranks(), other.ranks());
     for metric in one.metrics(&plan.asked.at) {
-        // A list that ends before the other's has no MRR to be held against it; MRR@K has.
+        // The MRR of a shorter list is not comparable; MRR@K is.
         if metric == Metric::ReciprocalRank && one.listed != other.listed {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Why an evaluation has no metrics.
+//! The errors of evaluations.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A folder contains neither a model nor an adapter.
-    #[error("{} holds no policy: expected config.json or adapter_config.json there", path.display())]
+    #[error("{} contains no policy: expected config.json or adapter_config.json", path.display())]
     NoPolicy {
         /// The folder.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum Error {
     Answers(#[from] crate::results::Error),
     /// A file of recorded answers does not match the held-out users.
     #[error(
-        "{} does not hold the answers of the {expected} held-out users of the data set in their order: remove it and \
+        "{} does not contain the answers of the {expected} held-out users of the data set in their order: remove it and \
          evaluate again", path.display()
     )]
     Damaged {
@@ -51,15 +51,15 @@ pub enum Error {
     },
     /// Two policies answered different candidate lists, which makes them incomparable.
     #[error(
-        "two policies were asked about other candidates at {negatives} negatives in draw {draw}: this is a fault of podium"
+        "two policies answered different candidate lists with {negatives} negatives in sample {draw}: this is a bug in podium"
     )]
     OtherCandidates {
         /// Number of negatives of the differing lists.
         negatives: usize,
-        /// Index of the draw.
+        /// Index of the candidate sample.
         draw: u64,
     },
     /// The data set has no held-out users.
-    #[error("the data set has no held-out user to ask")]
+    #[error("the data set has no held-out users")]
     NoUsers,
 }

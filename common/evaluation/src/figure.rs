@@ -1,29 +1,29 @@
-//! One figure of an evaluation: a row of figures.csv, and what tables and pictures are made of.
+//! One metric of an evaluation: a row of figures.csv, and the input of tables and charts.
 
 use podium_recsys::ranking::{Comparison, Estimate, Metric};
 use serde::Serialize;
 
 use crate::ranked::Ranking;
 
-/// The users of a figure that is about all of them.
+/// The slice of a metric over all users.
 pub(crate) const ALL: &str = "all";
 
-/// An estimate with all that says what it is of.
+/// An estimate with its description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
-    /// Whose: a policy, or a ranker without one.
+    /// The policy or baseline.
     pub policy: String,
-    /// Less whose, for a paired difference.
+    /// The subtracted policy or baseline, for a paired difference.
     pub against: Option<String>,
     /// Number of negatives in each candidate list.
     pub negatives: usize,
     /// How the ranking was produced.
     pub ranking: Ranking,
-    /// Of which users.
+    /// The slice of users.
     pub slice: String,
-    /// Name of the metric without its cut: `HR`, `NDCG`, `MRR`, or a probe of docs/guides/evaluation.md.
+    /// Name of the metric without its cutoff: `HR`, `NDCG`, `MRR`, or a probe of docs/guides/evaluation.md.
     pub metric: String,
-    /// Where a metric is cut, or the place of a share of places.
+    /// Cutoff of a metric, or the position of a fraction of positions.
     pub k: Option<usize>,
     /// Mean over users.
     pub estimate: f64,
@@ -31,14 +31,14 @@ pub struct Figure {
     pub low: Option<f64>,
     /// Upper end of the 95 % interval.
     pub high: Option<f64>,
-    /// Over how many users.
+    /// Number of users.
     pub n: usize,
     /// Two-sided p-value of a comparison.
     pub p_value: Option<f64>,
 }
 
 impl Figure {
-    /// An estimate of all users.
+    /// Creates an estimate over all users.
     pub(crate) fn new(
         (policy, ranking): (&str, Ranking),
         negatives: usize,
@@ -62,12 +62,12 @@ impl Figure {
         }
     }
 
-    /// The same as a difference from `against`.
+    /// Converts the estimate to a difference from `against`.
     pub(crate) fn compared(self, against: &str, comparison: &Comparison) -> Self {
         Self { against: Some(against.to_owned()), p_value: Some(comparison.p_value), ..self }
     }
 
-    /// The same without an interval.
+    /// Removes the interval.
     pub(crate) fn plain(self) -> Self {
         Self { low: None, high: None, ..self }
     }
@@ -77,7 +77,7 @@ impl Figure {
         self.k.map_or_else(|| self.metric.clone(), |k| format!("{}@{k}", self.metric))
     }
 
-    /// Its interval as "0.412 [0.371, 0.452]", as far as it has one.
+    /// Formats the estimate as "0.412 [0.371, 0.452]", with the interval if it has one.
     pub fn text(&self) -> String {
         let sign =
             |value: f64| if self.against.is_some() { format!("{value:+.3}") } else { format!("{value:.3}") };
@@ -88,7 +88,7 @@ impl Figure {
     }
 }
 
-/// A metric as name and cut.
+/// A metric as name and cutoff.
 pub(crate) fn name_and_cut(metric: Metric) -> (&'static str, Option<usize>) {
     match metric {
         Metric::Hit(k) => ("HR", Some(k)),
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_says_what_it_is() {
+    fn a_metric_is_formatted_with_its_interval() {
         for metric in [Metric::Hit(3), Metric::Ndcg(5), Metric::ReciprocalRankAt(5), Metric::ReciprocalRank] {
             let (name, k) = name_and_cut(metric);
             let estimate = Estimate { mean: 0.25, low: 0.125, high: 0.5, count: 9 };

@@ -1,4 +1,4 @@
-//! From the answers of all parts to figures.
+//! Computes metrics from the answers of all parts.
 
 use podium_recsys::candidates::Negatives;
 use podium_recsys::ranking::probes::user_means;
@@ -12,46 +12,46 @@ use crate::plan::Plan;
 use crate::ranked::{Answers, Ranked, Ranking};
 use crate::{comparisons, probes};
 
-/// Slices of each kind.
+/// Number of slices of each kind.
 const SLICES: usize = 3;
 
-/// What an evaluation came to.
+/// The results of an evaluation.
 #[derive(Debug)]
 pub struct Evaluation {
     /// The parts whose answers were read.
     pub plan: Plan,
-    /// By number of negatives, as asked.
+    /// Tables by number of negatives, in the requested order.
     pub tables: Vec<Table>,
     /// All metrics, in the order of figures.csv.
     pub figures: Vec<Figure>,
 }
 
-/// The rankers at one number of negatives.
+/// The rankers with one number of negatives.
 #[derive(Debug)]
 pub struct Table {
     /// Number of negatives in each candidate list.
     pub negatives: usize,
-    /// By policy.
+    /// Answers by policy.
     pub(crate) answers: Vec<Answers>,
-    /// Policies in both rankings, then those without one.
+    /// Policies in both rankings, then the baselines.
     pub(crate) ranked: Vec<Ranked>,
 }
 
-/// Some of the users.
+/// A group of users.
 struct Group {
     name: String,
     members: Vec<usize>,
 }
 
 impl Evaluation {
-    /// Reads the answers of all parts and computes every figure.
+    /// Reads the answers of all parts and computes every metric.
     pub fn of(plan: Plan) -> Result<Self, Error> {
         let negatives = &plan.asked.negatives;
         let tables =
             negatives.iter().map(|&negatives| table(&plan, negatives)).collect::<Result<Vec<_>, _>>()?;
         let mut evaluation = Self { figures: Vec::new(), tables, plan };
         let groups = evaluation.groups();
-        // The oracle takes negatives for drawn evenly.
+        // The oracle assumes uniformly sampled negatives.
         let even = evaluation.plan.run.candidates.negatives == Negatives::Uniform;
         let data = evaluation.plan.run.data.dir.as_deref().filter(|_| even);
         let oracle = data.map(Oracle::open).transpose()?.flatten();
@@ -67,7 +67,7 @@ impl Evaluation {
         Ok(evaluation)
     }
 
-    /// Slices by how often the target was taken in training, and by how many interactions came before it.
+    /// Slices by the target's number of training interactions, and by the length of the history.
     fn groups(&self) -> Vec<Group> {
         let users = self.plan.users();
         let catalogue = &self.plan.dataset.catalogue;
@@ -84,12 +84,12 @@ impl Evaluation {
         kinds.into_iter().flat_map(cut).collect()
     }
 
-    /// The figures that satisfy a condition.
+    /// Returns the metrics that satisfy a condition.
     pub fn find(&self, wanted: impl Fn(&Figure) -> bool) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(move |figure| wanted(figure))
     }
 
-    /// Everything but the single users, as evaluation.json holds it.
+    /// Returns the content of evaluation.json: everything except the individual users.
     pub fn to_json(&self) -> Value {
         let Plan { asked, policies, data, run, .. } = &self.plan;
         json!({
@@ -114,8 +114,8 @@ impl Evaluation {
                 "answers": self.plan.answers(part),
             })).collect::<Vec<_>>(),
             "ties": "in the order of the candidate list, which is random",
-            "intervals": "95 %, percentile bootstrap over users, each with the mean over the draws",
-            "p_values": "two-sided randomisation test over users; of places: against even places",
+            "intervals": "95 %, percentile bootstrap over users, each with the mean over the candidate samples",
+            "p_values": "two-sided randomisation test over users; of positions: against uniform positions",
             "figures": self.figures,
         })
     }
@@ -150,7 +150,7 @@ fn table(plan: &Plan, negatives: usize) -> Result<Table, Error> {
     Ok(Table { negatives, answers, ranked })
 }
 
-/// All policies answer the same questions; anything else would make comparisons worthless.
+/// Checks that all policies answered the same lists, since comparisons would otherwise be invalid.
 fn check_same_candidates(answers: &[Answers], negatives: usize) -> Result<(), Error> {
     for pair in answers.windows(2) {
         for (draw, (one, other)) in (0..).zip(pair[0].draws.iter().zip(&pair[1].draws)) {
@@ -178,7 +178,7 @@ fn metrics(plan: &Plan, negatives: usize, ranked: &Ranked, groups: &[Group], fig
     }
 }
 
-/// What nobody can do better than on average, where the data set's probabilities are known.
+/// Adds the best possible expected values, if the data set's probabilities are known.
 fn best_possible(plan: &Plan, table: &Table, oracle: Option<&Oracle>, figures: &mut Vec<Figure>) {
     let (Some(oracle), Some(answers)) = (oracle, table.answers.first()) else { return };
     let best: Vec<Vec<Best>> = answers
@@ -210,7 +210,7 @@ mod tests {
     use crate::ranked::tests::answer;
 
     #[test]
-    fn other_candidates_are_no_comparison() {
+    fn different_candidates_are_an_error() {
         let answers = |candidates: [u64; 4]| {
             let mut one = answer(1, Form::WellFormed, &[0]);
             one.candidates = candidates.map(ItemId).into();

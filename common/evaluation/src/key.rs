@@ -1,17 +1,17 @@
-//! What answers depend on, and the names that are made of it.
+//! The inputs of answers, and the names derived from them.
 //!
-//! A setting that nothing is known of counts as one that matters: whoever adds a key to the run file need not think of
-//! this list, and a result is rather computed twice than taken for another.
+//! Unknown settings count as relevant: a new key of the run file is safe without an entry in this list, because a
+//! result is rather computed twice than confused with another.
 
 use podium_config::RunFile;
 use podium_files::durable::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Sections that greedy or sampled held-out answers do not depend on.
+/// Sections that do not affect greedy or sampled held-out answers.
 const SECTIONS: [&str; 8] =
     ["grpo", "learner", "sft", "demonstration", "watch", "reward", "network", "launch"];
-/// Single keys likewise. What lies in a folder is named by its content, and not by its place.
+/// Single keys that do not affect them. Folders are identified by content, not by location.
 const KEYS: [(&str, &str); 18] = [
     ("run", "name"),
     ("run", "steps"),
@@ -38,7 +38,7 @@ pub(crate) fn digest(value: &Value) -> String {
     hex(&Sha256::digest(value.to_string()))
 }
 
-/// The settings of a run that its held-out answers may depend on.
+/// Returns the settings of a run that may affect its held-out answers.
 pub(crate) fn settings(run: &RunFile) -> Value {
     let mut value = serde_json::to_value(run).expect("a run file is plain data");
     let Some(sections) = value.as_object_mut() else { return value };
@@ -50,7 +50,7 @@ pub(crate) fn settings(run: &RunFile) -> Value {
             section.shift_remove(key);
         }
     }
-    // Devices round differently. Where a name leaves it open, it is the same on the same machine.
+    // Devices round differently. A name such as auto is the same device on the same machine.
     sections.insert("device".into(), json!(run.launch.rollout_device));
     value
 }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_depend_on_is_told_from_what_they_do_not() {
+    fn relevant_and_irrelevant_settings_are_distinguished() {
         let usual = settings_with(&[]);
         for other in [
             "candidates.count=20",

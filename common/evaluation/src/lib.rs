@@ -1,10 +1,10 @@
-//! An evaluation of policies: which parts it consists of, and what their answers come to.
+//! An evaluation of policies: its parts, and the metrics of their answers.
 //!
-//! A part is one evaluation by the services of a run: one policy, one number of negatives, one draw of candidate lists,
-//! in the order drawn or reversed. Its answers are kept under a name that says all they depend on, so that a part is
-//! never asked twice and never taken for another. Figures are computed anew from the answers each time.
+//! A part is one evaluation by the services of a run: one policy, one number of negatives, one candidate sample, in
+//! sampled or reversed order. Its answers are stored under a name derived from all their inputs, so that a part is
+//! never repeated and never confused with another. Metrics are recomputed from the answers each time.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod checksums;

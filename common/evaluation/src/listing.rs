@@ -1,4 +1,4 @@
-//! The files for whoever computes on: figures.csv, a row a figure, and lists.jsonl, a line a list of candidates.
+//! Files for further analysis: figures.csv, one row per metric, and lists.jsonl, one line per candidate list.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use crate::figure::Figure;
 use crate::figures::{Evaluation, Table};
 use crate::ranked::{Answers, Ranking};
 
-/// The figures as CSV, with a header.
+/// Writes the metrics as CSV, with a header.
 pub fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(file);
     for figure in figures {
@@ -18,8 +18,7 @@ pub fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
     writer.flush()
 }
 
-/// One line for each list that was asked about: whose, which candidates in which order, and what every ranker made of
-/// it.
+/// Writes one line for each evaluated list: its user, its candidates in order, and every ranker's result.
 pub fn lists(evaluation: &Evaluation, mut file: impl Write) -> io::Result<()> {
     for table in &evaluation.tables {
         for reversed in [false, true] {
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_is_a_row() {
+    fn a_metric_is_a_row() {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
         let figure = Figure::new(("runs/a, \"b\"", Ranking::Generated), 99, "HR", Some(1), estimate);
         let mut file = Vec::new();

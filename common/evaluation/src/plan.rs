@@ -1,4 +1,4 @@
-//! The parts of an evaluation: which there are, what each is called, and where its answers are.
+//! The parts of an evaluation: their settings, names and answers' files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,27 +13,27 @@ use crate::error::Error;
 use crate::key;
 use crate::results;
 
-/// Hexadecimal digits of a digest in the name of a file.
+/// Number of hexadecimal digits of a digest in the name of a file.
 const DIGITS: usize = 16;
 
-/// What an evaluation asks.
+/// The settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// In the order of the tables.
+    /// Numbers of negatives, in the order of the tables.
     pub negatives: Vec<usize>,
     /// Number of candidate samples for each user.
     pub draws: u64,
-    /// So many of the draws are asked in reverse, too.
+    /// Number of candidate samples that are also evaluated in reverse order.
     pub reversed: u64,
     /// Whether the generated lists are evaluated.
     pub generated: bool,
     /// Whether candidates are also ranked by likelihood.
     pub likelihood: bool,
-    /// Cuts of the metrics.
+    /// Cutoffs of the metrics.
     pub at: Vec<usize>,
 }
 
-/// The programs that answer: their content is part of what answers depend on.
+/// The answering programs, whose content affects answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Programs<'a> {
     /// Path of `podium-coordinator`.
@@ -42,12 +42,12 @@ pub struct Programs<'a> {
     pub worker: &'a Path,
 }
 
-/// A policy that is evaluated.
+/// An evaluated policy.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// For people: the end of its path.
+    /// Display name: the end of its path.
     pub name: String,
-    /// Where the policy was read from.
+    /// Folder of the policy.
     pub folder: PathBuf,
     /// Its files with their checksums.
     content: Value,
@@ -58,7 +58,7 @@ pub struct Policy {
 /// One evaluation by the services of a run.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// Which policy, in order.
+    /// Index of the policy.
     pub policy: usize,
     /// Number of negatives in each candidate list.
     pub negatives: usize,
@@ -66,26 +66,26 @@ pub struct Part {
     pub draw: u64,
     /// Whether the candidates are listed in reverse order.
     pub reversed: bool,
-    /// What its services read.
+    /// The run file of its services.
     pub run: RunFile,
-    /// Everything that its answers depend on.
+    /// All inputs of its answers.
     key: Value,
-    /// What its files are called.
+    /// Name of its files.
     name: String,
 }
 
-/// All parts, and what they share.
+/// All parts, and their common settings.
 #[derive(Debug)]
 pub struct Plan {
-    /// What the evaluation measures.
+    /// The settings.
     pub asked: Asked,
     /// The evaluated policy first, then those it is compared with.
     pub policies: Vec<Policy>,
     /// The data set whose held-out users are evaluated.
     pub dataset: Dataset,
-    /// Everything that has to do with the data, for people.
+    /// Description of the data, for display.
     pub data: Value,
-    /// The run file with the data set in its place.
+    /// The run file with the data set's folder.
     pub run: RunFile,
     /// One part for each policy, number of negatives, draw and order.
     pub parts: Vec<Part>,
@@ -93,7 +93,7 @@ pub struct Plan {
 }
 
 impl Policy {
-    /// The policy in `folder`: a model, an adapter of the run file's model, or both. Leaves its places in `run`.
+    /// Sets the policy in `folder` in `run`: a model, an adapter of the run file's model, or both.
     pub fn place(folder: &Path, run: &mut RunFile) -> Result<(), Error> {
         let (is_adapter, is_model) =
             (folder.join("adapter_config.json").is_file(), folder.join("config.json").is_file());
@@ -107,7 +107,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The policy in `folder` whose places are in `run`.
+    /// Creates the policy in `folder`, whose paths are set in `run`.
     pub fn new(folder: &Path, run: &RunFile) -> Result<Self, Error> {
         Ok(Self {
             name: String::new(),
@@ -119,15 +119,15 @@ impl Policy {
     }
 }
 
-/// The files of model and adapter, with their checksums.
+/// Returns the files of model and adapter, with their checksums.
 fn content(run: &RunFile) -> Result<Value, Error> {
     let files = |place: &Option<PathBuf>| place.as_deref().map(checksums::policy).transpose();
     Ok(json!({"model": files(&run.model.path)?, "adapter": files(&run.lora.adapter)?}))
 }
 
 impl Plan {
-    /// The parts of what is asked of `policies` about the data set of `run`, which was read from `run_file` with
-    /// `overrides`; results go under `out`.
+    /// Plans the evaluation of `policies` on the data set of `run`, which was read from `run_file` with `overrides`;
+    /// results are written below `out`.
     pub fn new(
         (run_file, overrides): (&Path, &[Override]),
         mut run: RunFile,
@@ -186,7 +186,7 @@ impl Plan {
         if plan.users().is_empty() { Err(Error::NoUsers) } else { Ok(plan) }
     }
 
-    /// The held-out users that are asked, in the order of the file.
+    /// Returns the evaluated held-out users, in the order of the file.
     pub fn users(&self) -> &[User] {
         let test = &self.dataset.test;
         match self.run.evaluation.users as usize {
@@ -195,7 +195,7 @@ impl Plan {
         }
     }
 
-    /// What all results depend on: the parts and how figures are computed.
+    /// Returns the key of all results: the parts and the settings of the metrics.
     pub fn key(&self) -> String {
         let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
         let asked = &self.asked;
@@ -210,22 +210,22 @@ impl Plan {
             .to_owned()
     }
 
-    /// Where the answers of a part are kept.
+    /// Returns the file with the answers of a part.
     pub fn answers(&self, part: &Part) -> PathBuf {
         self.out.join("parts").join(format!("{}.jsonl", part.name))
     }
 
-    /// The folder of the run that makes a part.
+    /// Returns the run folder of a part.
     pub fn work(&self, part: &Part) -> PathBuf {
         self.out.join("work").join(&part.name)
     }
 
-    /// Whether a part's answers are there.
+    /// Whether a part's answers are stored.
     pub fn is_done(&self, part: &Part) -> bool {
         self.answers(part).is_file()
     }
 
-    /// Keeps what a part's run recorded, and beside it what its name is made of.
+    /// Stores the answers of a part's run, with the inputs of its name.
     pub fn keep(&self, part: &Part) -> Result<(), Error> {
         let recorded = self.work(part).join("answers").join("0.jsonl");
         let bytes = std::fs::read(&recorded).map_err(|source| Error::Read { path: recorded, source })?;
@@ -235,7 +235,7 @@ impl Plan {
         Ok(durable::write(&kept, &bytes)?)
     }
 
-    /// The answers of a part, one a user.
+    /// Reads the answers of a part, one per user.
     pub fn read(&self, part: &Part) -> Result<Vec<RankedAnswer>, Error> {
         let path = self.answers(part);
         let answers: Vec<RankedAnswer> = results::rows(&path)?;
@@ -259,7 +259,7 @@ impl Part {
     }
 }
 
-/// The run file of one part, checked.
+/// Creates the checked run file of one part.
 fn load(
     run_file: &Path,
     overrides: &[Override],
@@ -278,14 +278,14 @@ fn load(
         Override::new("evaluation.likelihood", asked.likelihood),
         Override::new("run.steps", 0),
         Override::new("run.record_groups", false),
-        // Nobody is trained, and a reward may be made for another number of candidates.
+        // No policy is trained, and the reward may be designed for another number of candidates.
         Override::new("reward.check", "warn"),
     ]);
     Ok(RunFile::load(run_file, &overrides)?)
 }
 
-/// Names for people: the last two parts of each path, more of them where two would be the same, and a number where the
-/// paths themselves are.
+/// Returns display names: the last two components of each path, more of them for equal names, and a number for equal
+/// paths.
 fn names(policies: &[Policy]) -> Vec<String> {
     let tail = |policy: &Policy, length: usize| -> String {
         let parts: Vec<String> =
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_are_named_apart() {
+    fn policies_have_distinct_names() {
         let policy = |folder: &str| Policy {
             name: String::new(),
             folder: folder.into(),

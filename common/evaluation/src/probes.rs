@@ -1,4 +1,4 @@
-//! The figures that show what a ranker goes by: the form of answers, the places and the popularity of first choices.
+//! Metrics of a ranker's behaviour: the format of answers, the positions and the popularity of first choices.
 //!
 //! docs/guides/evaluation.md defines them under these names.
 
@@ -36,7 +36,7 @@ pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
     }
 }
 
-/// Shares of the shapes of answers: all that were met, and the well-formed ones in any case.
+/// Adds the fractions of answer formats: all occurring ones, and always the well-formed one.
 fn forms(plan: &Plan, who: (&str, Ranking), negatives: usize, answers: &Answers, figures: &mut Vec<Figure>) {
     let seed = plan.run.candidates.evaluation_seed;
     let mut add = |name: &str, measure: &dyn Fn(&RankedAnswer) -> f64| {
@@ -70,7 +70,7 @@ impl Adds<'_> {
         self.figure(metric, None, Estimate { mean, low: mean, high: mean, count }).plain()
     }
 
-    /// Where in the prompt's list first choices are.
+    /// Adds the prompt positions of first choices.
     fn places(&self, figures: &mut Vec<Figure>) {
         let place = |placed: &Placed| placed.first.map(|first| first.place);
         let draws: Vec<Vec<Option<usize>>> =
@@ -83,7 +83,7 @@ impl Adds<'_> {
         figures.push(self.plain("first_at_distance_by_chance", found.distance_by_chance, users));
     }
 
-    /// How often the first choice stays the same when the list is shown the other way round.
+    /// Adds the frequency with which the first choice is unchanged in the reversed list.
     fn other_way_round(&self, figures: &mut Vec<Figure>) {
         let both = |(one, other): (&Placed, &Placed)| Some([f64::from(one.first?.item == other.first?.item)]);
         let pairs: Vec<Vec<Option<[f64; 1]>>> = self
@@ -98,7 +98,7 @@ impl Adds<'_> {
         figures.extend(estimate.map(|estimate| self.figure("same_first_reversed", None, estimate)));
     }
 
-    /// How popular first choices are beside the targets of the same users.
+    /// Adds the popularity of first choices and of the same users' targets.
     fn popularity(&self, plan: &Plan, popularity: &Percentiles, figures: &mut Vec<Figure>) {
         let users = plan.users();
         let both = |(placed, user): (&Placed, &podium_recsys::User)| {

@@ -1,4 +1,4 @@
-//! What a ranker made of every list that was asked about.
+//! The rankings of a ranker for every evaluated list.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use podium_recsys::ranking::{Baseline, Draws, Metric, RankedAnswer};
 use podium_recsys::{Dataset, User};
 use serde::Serialize;
 
-/// How a ranking came about.
+/// Kind of a ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ranking {
-    /// What a policy's answers list.
+    /// The items that a policy's answers list.
     Generated,
-    /// All candidates by how probable a policy finds it to list them next.
+    /// All candidates by the policy's probability of listing them next.
     Likelihood,
-    /// Without a policy.
+    /// A baseline without a policy.
     Baseline,
 }
 
@@ -30,40 +30,39 @@ impl fmt::Display for Ranking {
     }
 }
 
-/// A ranker with what it made of the lists of one number of negatives.
+/// A ranker with its rankings for one number of negatives.
 #[derive(Debug, Clone)]
 pub(crate) struct Ranked {
-    /// The policy's name, or the ranker's.
+    /// Name of the policy or baseline.
     pub(crate) policy: String,
     pub(crate) ranking: Ranking,
-    /// How many candidates it lists.
+    /// Number of listed candidates.
     pub(crate) listed: usize,
     pub(crate) candidates: usize,
-    /// By draw and user.
+    /// By candidate sample and user.
     pub(crate) draws: Vec<Vec<Placed>>,
-    /// Likewise for the lists the other way round, of the first draws; empty for rankers without a policy, which do
-    /// not look at the order.
+    /// The same for reversed lists, of the first candidate samples; empty for baselines, which ignore the order.
     pub(crate) reversed: Vec<Vec<Placed>>,
 }
 
-/// A policy's answers at one number of negatives.
+/// A policy's answers for one number of negatives.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
-    /// By draw and user.
+    /// By candidate sample and user.
     pub(crate) draws: Vec<Vec<RankedAnswer>>,
-    /// Likewise for reversed lists.
+    /// The same for reversed lists.
     pub(crate) reversed: Vec<Vec<RankedAnswer>>,
 }
 
 impl Ranked {
-    /// What a policy's answers list, `listed` items each.
+    /// Creates the ranking by a policy's answers, with `listed` items each.
     pub(crate) fn generated(policy: &str, answers: &Answers, listed: usize) -> Self {
         let placed =
             |answer: &RankedAnswer| Placed::of(answer.generated(), answer.target, &answer.candidates);
         Self::of(policy, Ranking::Generated, answers, listed, placed)
     }
 
-    /// A policy's candidates by likelihood.
+    /// Creates the ranking by likelihood.
     pub(crate) fn by_likelihood(policy: &str, answers: &Answers) -> Self {
         let placed = |answer: &RankedAnswer| {
             Placed::of(answer.by_likelihood().as_deref(), answer.target, &answer.candidates)
@@ -91,7 +90,7 @@ impl Ranked {
         }
     }
 
-    /// A ranker without a policy over the very lists that `answers` are about.
+    /// Creates a baseline's ranking of the lists in `answers`.
     pub(crate) fn baseline(baseline: Baseline, dataset: &Dataset, users: &[User], answers: &Answers) -> Self {
         let asked: Vec<(&User, &RankedAnswer)> =
             answers.draws.iter().flat_map(|draw| users.iter().zip(draw)).collect();
@@ -118,13 +117,13 @@ impl Ranked {
         }
     }
 
-    /// Where it ranks the targets.
+    /// Returns the ranks of the targets.
     pub(crate) fn ranks(&self) -> Draws {
         let ranks = self.draws.iter().map(|draw| draw.iter().map(|placed| placed.rank).collect()).collect();
         Draws::new(self.candidates, ranks)
     }
 
-    /// The metrics that say something of what it lists, cut at each of `at`: none beyond the end of the list.
+    /// Returns the applicable metrics, with each cutoff of `at` up to the end of the list.
     pub(crate) fn metrics(&self, at: &[usize]) -> Vec<Metric> {
         let within = |metric: &Metric| match *metric {
             Metric::Hit(k) | Metric::Ndcg(k) | Metric::ReciprocalRankAt(k) => k <= self.listed,
@@ -155,7 +154,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// An answer about four candidates, the first of which is the target.
+    /// An answer for four candidates, the first of which is the target.
     pub(crate) fn answer(user: u64, form: Form, listed: &[u64]) -> RankedAnswer {
         RankedAnswer {
             user: UserId(user),

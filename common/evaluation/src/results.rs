@@ -1,6 +1,6 @@
-//! What a run recorded, read back from its folder: the rows and figures that tables and the report show.
+//! Reads the records of a run from its folder: the rows and values for tables and the report.
 //!
-//! A row that is being written at the moment is left for the next time.
+//! A row that is still being written is skipped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,12 +20,12 @@ pub enum Error {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A row is not what was expected.
+    /// A row is invalid.
     #[error("{} line {line}: {source}", path.display())]
     Row {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
         /// The parser's error.
         source: serde_json::Error,
@@ -43,7 +43,7 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// What reward and held-out ranking gained over the watch's window, with 99 % intervals.
+/// Gains of reward and held-out ranking over the watch's window, with 99 % intervals.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Watch {
     /// The policy version at the start of the window.
@@ -61,13 +61,13 @@ pub struct Evaluation {
     pub policy_version: u64,
     /// Number of held-out users.
     pub users: u64,
-    /// Share of well-formed answers.
+    /// Fraction of well-formed answers.
     #[serde(default, rename = "completions/well_formed")]
     pub well_formed: Option<f64>,
     /// Mean length of completions, in tokens.
     #[serde(default)]
     pub mean_length: Option<f64>,
-    /// Paired difference from the start, by metric.
+    /// Paired difference from the initial policy, by metric.
     #[serde(default)]
     pub change_from_start: Option<BTreeMap<String, Estimate>>,
     #[serde(flatten)]
@@ -75,22 +75,22 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// A metric such as `HR@1`.
+    /// Returns a metric such as `HR@1`.
     pub fn metric(&self, name: &str) -> Option<Estimate> {
         Estimate::deserialize(self.rest.get(name)?).ok()
     }
 
-    /// Hit rates and NDCG, in this order: HR@1 first, NDCG last.
+    /// Returns the names of hit rates and NDCG, in this order: HR@1 first, NDCG last.
     pub fn headline_metrics(&self) -> Vec<String> {
         self.rest.keys().filter(|name| is_headline(name)).cloned().collect()
     }
 
-    /// A figure that is one number.
+    /// Returns a metric without an interval.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.rest.get(name)?.as_f64()
     }
 
-    /// What the inflation watch compared, once its window was full.
+    /// Returns the comparison of the inflation watch, once its window was full.
     pub fn watch(&self) -> Option<Watch> {
         Some(Watch {
             from_version: self.rest.get("watch/from_version")?.as_u64()?,
@@ -99,58 +99,58 @@ impl Evaluation {
         })
     }
 
-    /// Whether the reward rises and the ranking does not follow.
+    /// Whether the reward rises without the ranking.
     pub fn is_inflated(&self) -> bool {
         self.number("watch/inflated") == Some(1.0)
     }
 
-    /// The same metrics of the ranking by likelihood, where there is one.
+    /// Returns the same metrics of the ranking by likelihood, if there is one.
     pub fn likelihood_metrics(&self) -> Vec<String> {
         let names = self.headline_metrics().into_iter().map(|name| format!("likelihood/{name}"));
         names.filter(|name| self.rest.contains_key(name)).collect()
     }
 
-    /// Hit rates and NDCG of users with a warm target and of those with a cold one, side by side; none where all users are
-    /// of one kind.
+    /// Returns hit rates and NDCG of users with a warm target and of those with a cold one, in pairs; empty if all
+    /// users are of one kind.
     pub fn metrics_of_parts(&self) -> Vec<String> {
         let names =
             self.headline_metrics().into_iter().flat_map(|name| PARTS.map(|part| format!("{part}/{name}")));
         names.filter(|name| self.rest.contains_key(name)).collect()
     }
 
-    /// How many users have a warm and a cold target.
+    /// Returns the numbers of users with a warm and a cold target.
     pub fn users_of_parts(&self) -> Option<(u64, u64)> {
         let [warm, cold] = PARTS.map(|part| self.rest.get(&format!("{part}/users"))?.as_u64());
         warm.zip(cold)
     }
 
-    /// The paired difference of a metric from the first evaluation.
+    /// Returns the paired difference of a metric from the first evaluation.
     pub fn change(&self, name: &str) -> Option<Estimate> {
         self.change_from_start.as_ref()?.get(name).copied()
     }
 }
 
-/// Held-out users by whether a training interaction touches their target.
+/// Held-out users by whether their target occurs in training interactions.
 const PARTS: [&str; 2] = ["warm", "cold"];
 
-/// Whether a metric is one of those that tables show.
+/// Whether tables show a metric.
 pub fn is_headline(name: &str) -> bool {
     (name.starts_with("HR@") || name.starts_with("NDCG@")) && !name.contains('/')
 }
 
-/// baselines.json: what no training and perfect knowledge reach, by metric.
+/// baselines.json: values without training and with perfect knowledge, by metric.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Baselines {
     /// A random ranking.
     pub random: BTreeMap<String, f64>,
-    /// The most popular items first.
+    /// Ranking by popularity.
     pub popularity: BTreeMap<String, f64>,
     /// Item-kNN.
     pub item_knn: BTreeMap<String, f64>,
-    /// The expected values of the best ranking, where the data set's probabilities are known.
+    /// The expected values of the best ranking, if the data set's probabilities are known.
     pub best_possible: Option<BTreeMap<String, f64>>,
-    /// The least and the most that an answer can earn.
+    /// The smallest and the largest reward of an answer.
     pub reward_range: Option<(f64, f64)>,
 }
 
@@ -161,10 +161,10 @@ impl Baselines {
     }
 }
 
-/// A row of metrics.jsonl: figures by name.
+/// A row of metrics.jsonl: values by name.
 pub type Step = BTreeMap<String, f64>;
 
-/// Everything that tables and the report show.
+/// The input of tables and the report.
 #[derive(Debug, Default)]
 pub struct Results {
     /// By step.
@@ -176,14 +176,14 @@ pub struct Results {
 }
 
 impl Results {
-    /// The evaluation with the highest `metric`; of equals the earliest.
+    /// Returns the evaluation with the highest `metric`; the earliest of equal ones.
     pub fn best(&self, metric: &str) -> Option<&Evaluation> {
         let known = |row: &'_ &Evaluation| row.metric(metric).is_some();
         let mean = |row: &Evaluation| row.metric(metric).map_or(0.0, |value| value.mean);
         self.evaluations.iter().filter(known).rev().max_by(|one, other| mean(one).total_cmp(&mean(other)))
     }
 
-    /// Reads a run folder; what is not there yet is empty.
+    /// Reads a run folder; missing files are empty.
     pub fn read(out: &Path) -> Result<Self, Error> {
         let mut evaluations: Vec<Evaluation> = rows(&out.join("evaluations.jsonl"))?;
         evaluations.sort_by_key(|evaluation| evaluation.policy_version);
@@ -199,7 +199,7 @@ fn figures(row: BTreeMap<String, serde_json::Value>) -> Step {
     row.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
 }
 
-/// The complete lines of a file of JSON lines; none where there is no file.
+/// Returns the complete lines of a JSON Lines file; none without a file.
 pub fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
     let Some(text) = read(path)? else { return Ok(Vec::new()) };
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -213,7 +213,7 @@ pub fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
     complete.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
 }
 
-/// A file that is one JSON value, if it is there.
+/// Reads a file with one JSON value, if it exists.
 pub fn document<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let parse = |text: String| {
         let failed =
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_read_up_to_the_one_being_written() {
+    fn rows_are_read_except_an_incomplete_one() {
         let folder = tempfile::tempdir().unwrap();
         let rows = "{\"policy_version\":2,\"step\":2,\"users\":9,\"HR@1\":{\"mean\":0.5,\"low\":0.4,\"high\":0.6}}\n\
                     {\"policy_version\":0,\"step\":0,\"users\":9}\n{\"policy_ver";
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_row_is_named_by_its_line() {
+    fn an_invalid_row_is_named_by_its_line() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("metrics.jsonl"), "{}\n{\n").unwrap();
         let message = Results::read(folder.path()).unwrap_err().to_string();

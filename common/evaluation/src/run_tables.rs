@@ -1,27 +1,26 @@
-//! The tables that a run ends with: start, end, random, most popular, item-kNN, best possible.
+//! The tables at the end of a run: start, end, random, most popular, item-kNN, best possible.
 
 use std::fmt::Write as _;
 
 use crate::results::{Estimate, Results};
 
-/// The table of the first and the latest evaluation; nothing where there was none.
+/// Returns the table of the first and the latest evaluation; `None` without evaluations.
 pub fn ranking(results: &Results) -> Option<String> {
     table(results, &results.evaluations.last()?.headline_metrics())
 }
 
-/// The same for the users whose target a training interaction touches, beside the others; nothing where all are of one
-/// kind.
+/// Returns the same for users with a warm target and for those with a cold one; `None` if all are of one kind.
 pub fn ranking_of_parts(results: &Results) -> Option<String> {
     let last = results.evaluations.last()?;
     let (warm, cold) = last.users_of_parts()?;
     let table = table(results, &last.metrics_of_parts())?;
     Some(format!(
-        "{table}\nwarm: the {warm} users whose target a training interaction touches; cold: the {cold} others, whose target \
+        "{table}\nwarm: the {warm} users whose target occurs in training interactions; cold: the {cold} others, whose target \
          is known by its caption alone"
     ))
 }
 
-/// The same for the ranking by likelihood; nothing where there was none.
+/// Returns the same for the ranking by likelihood; `None` without one.
 pub fn ranking_by_likelihood(results: &Results) -> Option<String> {
     let metrics = results.evaluations.last()?.likelihood_metrics();
     if metrics.is_empty() { None } else { table(results, &metrics) }
@@ -81,7 +80,7 @@ pub fn signed_interval(estimate: Estimate) -> String {
     format!("{:+.3} [{:+.3}, {:+.3}]", estimate.mean, estimate.low, estimate.high)
 }
 
-/// Columns as wide as their widest cell, a rule under the first row and around.
+/// Lays out columns as wide as their widest cell, with a rule below the first row and around the table.
 pub fn laid_out(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_start_end_random_and_best() {
+    fn the_table_shows_start_end_random_and_best() {
         let results = Results {
             steps: Vec::new(),
             evaluations: vec![evaluation(0, 0.3), evaluation(60, 0.45)],
@@ -145,7 +144,7 @@ best possible            0.561                     –
     }
 
     #[test]
-    fn the_best_policy_has_a_row_where_it_is_not_the_last() {
+    fn the_best_policy_has_a_row_if_it_is_not_the_last() {
         let evaluations =
             vec![evaluation(0, 0.3), evaluation(20, 0.5), evaluation(40, 0.5), evaluation(60, 0.4)];
         let table = ranking(&Results { evaluations, ..Results::default() }).unwrap();

@@ -1,4 +1,4 @@
-//! The figures as tables for a terminal.
+//! Tables of metrics for a terminal.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::figures::Evaluation;
 use crate::ranked::Ranking;
 use crate::run_tables::laid_out;
 
-/// Everything that is worth a look without opening a file.
+/// Returns the most important tables.
 pub fn tables(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut text = String::new();
@@ -32,7 +32,7 @@ pub fn tables(evaluation: &Evaluation) -> String {
     text
 }
 
-/// All rankers by the cuts of one kind of metric.
+/// Returns the table of all rankers by the cutoffs of one kind of metric.
 fn metrics(figures: &[&Figure], kind: &str) -> String {
     let shown: Vec<&&Figure> = figures
         .iter()
@@ -60,7 +60,7 @@ fn metrics(figures: &[&Figure], kind: &str) -> String {
     laid_out(&rows)
 }
 
-/// Paired differences of a policy: the first cut of HR and the widest of NDCG.
+/// Returns the paired differences of a policy: the first cutoff of HR and the largest of NDCG.
 fn comparisons(figures: &[&Figure], policy: &str) -> String {
     let compared: Vec<&&Figure> =
         figures.iter().filter(|figure| figure.against.is_some() && figure.policy == policy).collect();
@@ -85,17 +85,17 @@ fn comparisons(figures: &[&Figure], policy: &str) -> String {
     if rows.len() > 1 { laid_out(&rows) } else { String::new() }
 }
 
-/// What the probes of position and popularity say, and the form of answers.
+/// Returns the probes of position and popularity, and the format of answers.
 fn probes(figures: &[&Figure]) -> String {
     let all: Vec<&&Figure> =
         figures.iter().filter(|figure| figure.against.is_none() && figure.slice == ALL).collect();
     let columns = [
-        ("in form", "well_formed"),
-        ("places off even", "first_at_distance"),
+        ("well-formed", "well_formed"),
+        ("position bias", "first_at_distance"),
         ("same first, reversed", "same_first_reversed"),
         ("popularity of first", "first_popularity"),
         ("of target", "target_popularity"),
-        ("items ever first", "catalogue_first"),
+        ("distinct first items", "catalogue_first"),
     ];
     let mut rows = vec![
         std::iter::once("").chain(columns.map(|(title, _)| title)).map(str::to_owned).collect::<Vec<_>>(),
@@ -112,7 +112,7 @@ fn probes(figures: &[&Figure]) -> String {
             )
         };
         let cells = columns.map(cell);
-        // The best that is possible is a mean, which puts nothing first.
+        // The best possible value is a mean without a first choice.
         if cells.iter().any(|cell| cell != "–") {
             rows.push(std::iter::once(label(who)).chain(cells).collect());
         }
@@ -129,7 +129,7 @@ fn label((policy, ranking): (&str, Ranking)) -> String {
     if ranking == Ranking::Baseline { policy.to_owned() } else { format!("{policy}, {ranking}") }
 }
 
-/// Policies and rankings in the order in which they come.
+/// Returns policies and rankings in the order of their first occurrence.
 fn rankers<'a>(figures: &[&&'a Figure]) -> Vec<(&'a str, Ranking)> {
     let mut found = Vec::new();
     for figure in figures {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_too_short_has_a_dash() {
+    fn a_list_shorter_than_the_cutoff_has_a_dash() {
         let figures = [
             figure("p", Ranking::Generated, "HR", Some(1)),
             figure("random", Ranking::Baseline, "HR", Some(1)),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_shows_the_widest_cut_that_there_is() {
+    fn a_comparison_shows_the_largest_cutoff() {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
         let comparison = Comparison { difference: estimate, p_value: 0.01, wins: 1, losses: 0 };
         let figures: Vec<Figure> =

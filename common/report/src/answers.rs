@@ -1,4 +1,4 @@
-//! What the answers look like beyond their reward: curves of training beside those of held-out evaluations.
+//! Properties of answers besides their reward: curves of training and of held-out evaluations.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use crate::series::{Series, SeriesChart};
 use podium_evaluation::results::Results;
 
-/// Figures with a curve of their own: name, title, note, and what chance gives.
+/// Metrics with their own curve: name, title, note, and the value by chance.
 const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
     (
         "ranking/copied_order",
         "Copied order",
-        "share of well-formed answers that list the first candidates as the prompt shows them",
+        "fraction of well-formed answers that copy the order of the prompt's first candidates",
         None,
     ),
     (
@@ -21,10 +21,10 @@ const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
         Some(0.0),
     ),
 ];
-/// Defects that are shown, the most frequent first.
+/// Number of shown defects, the most frequent first.
 const DEFECTS: usize = 6;
 
-/// The section; nothing where no figure is known. `candidates` is how many a prompt lists.
+/// Returns the section; empty without metrics. `candidates`: number of candidates per prompt.
 pub(crate) fn render(results: &Results, candidates: usize) -> String {
     let mut charts = String::new();
     let groups = ["all_hit", "all_miss", "all_malformed"].map(|name| Series {
@@ -32,19 +32,19 @@ pub(crate) fn render(results: &Results, candidates: usize) -> String {
         points: training(results, &format!("groups/frac_{name}")),
         marked: false,
     });
-    let note = "share of a step's groups in which every answer ranks the target first, none lists it, none can be read";
-    charts += &chart("Groups without contrast", note, groups.into(), None);
+    let note = "fraction of a step's groups in which all answers rank the target first, none lists it, or none is well-formed";
+    charts += &chart("Homogeneous groups", note, groups.into(), None);
     charts += &defects(results);
     for (kind, title, note) in [
         (
             "target_popularity",
             "Reward by popularity of the target",
-            "mean over prompts whose target is in the tail, the middle or the head of the catalogue",
+            "mean over prompts with a target in the tail, the middle or the head of the catalogue",
         ),
         (
             "history",
             "Reward by length of the history",
-            "mean over prompts of users with short, middling and long histories",
+            "mean over prompts with short, medium and long histories",
         ),
         ("captions", "Reward by captions", "mean over prompts in which no, some or all items have a caption"),
     ] {
@@ -54,9 +54,9 @@ pub(crate) fn render(results: &Results, candidates: usize) -> String {
         charts += &chart(title, note, both(results, name), chance.map(|chance| ("by chance", chance)));
     }
     let middle = f64::midpoint(1.0, candidates as f64);
-    let note = "mean place in the prompt's candidate list of the item that is ranked first";
+    let note = "mean position of the first-ranked item in the prompt's candidate list";
     charts += &chart(
-        "Position of the first",
+        "Position of the first-ranked item",
         note,
         both(results, "ranking/first_position"),
         Some(("by chance", middle)),
@@ -67,14 +67,14 @@ pub(crate) fn render(results: &Results, candidates: usize) -> String {
         points: held_out(results, "ranking/target_popularity"),
         marked: true,
     });
-    let note = "mean popularity (0 the least popular item, 1 the most) of the item that is ranked first";
-    charts += &chart("Popularity of the first", note, popularity, None);
+    let note = "mean popularity (0 the least popular item, 1 the most) of the first-ranked item";
+    charts += &chart("Popularity of the first-ranked item", note, popularity, None);
     if charts.is_empty() {
         return charts;
     }
     format!(
-        "<h2>What the answers look like</h2><p class=\"about\">Short cuts show here before they show in the ranking: \
-         answers copied from the prompt's order, or one place or the popular items preferred.</p>\
+        "<h2>Properties of the answers</h2><p class=\"about\">Shortcuts appear here before they appear in the ranking: \
+         answers that copy the prompt's order, or prefer one position or popular items.</p>\
          <div class=\"charts\">{charts}</div>\n"
     )
 }
@@ -96,7 +96,7 @@ fn held_out(results: &Results, name: &str) -> Vec<(f64, f64)> {
     results.evaluations.iter().filter_map(point).collect()
 }
 
-/// Training and held-out answers.
+/// Series of training and held-out answers.
 fn both(results: &Results, name: &str) -> Vec<Series> {
     vec![
         Series { label: "training".into(), points: training(results, name), marked: false },
@@ -104,7 +104,7 @@ fn both(results: &Results, name: &str) -> Vec<Series> {
     ]
 }
 
-/// A series for each figure whose name begins with `prefix`, called by the rest of the name.
+/// A series for each metric whose name begins with `prefix`, labelled by the rest of the name.
 fn by_value(results: &Results, prefix: &str) -> Vec<Series> {
     let names: BTreeSet<&str> = results
         .steps
@@ -127,9 +127,9 @@ fn defects(results: &Results) -> String {
     series.sort_by(|one, other| total(other).total_cmp(&total(one)));
     let left_out = series.len().saturating_sub(DEFECTS);
     series.truncate(DEFECTS);
-    let mut note = "share of the step's completions with each defect".to_owned();
+    let mut note = "fraction of the step's completions with each defect".to_owned();
     if left_out > 0 {
-        let _ = write!(note, "; {left_out} rarer ones are left out");
+        let _ = write!(note, "; {left_out} rarer defects are not shown");
     }
     chart("Malformed answers", &note, series, None)
 }
@@ -164,7 +164,7 @@ mod tests {
         {
             assert!(html.contains(part), "{part} in {html}");
         }
-        for part in ["empty", "history", "Popularity of the first"] {
+        for part in ["empty", "history", "Popularity of the first-ranked item"] {
             assert!(!html.contains(part), "{part} in {html}");
         }
         assert_eq!(render(&Results::default(), 10), "");

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG. What the pointer shows is in a data attribute, read by hover.js.
+//! Line charts as inline SVG. hover.js reads the hover texts from a data attribute.
 
 use std::fmt::Write as _;
 
@@ -13,10 +13,10 @@ pub(crate) const LEFT: f64 = 46.0;
 pub(crate) const RIGHT: f64 = 14.0;
 pub(crate) const TOP: f64 = 12.0;
 pub(crate) const BOTTOM: f64 = 26.0;
-/// From so many points on, single points are drawn faint and their running mean strong.
+/// From this number of points on, single points are drawn faint and their running mean strong.
 pub(crate) const SMOOTH_FROM: usize = 24;
 
-/// A measured value, with a band around it where one is known.
+/// A measured value, with a band if known.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Point {
     pub(crate) x: f64,
@@ -24,7 +24,7 @@ pub(crate) struct Point {
     pub(crate) band: Option<(f64, f64)>,
 }
 
-/// A line across the chart to compare with.
+/// A horizontal reference line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reference {
     pub(crate) label: &'static str,
@@ -35,18 +35,18 @@ pub(crate) struct Reference {
 #[derive(Debug)]
 pub(crate) struct Chart<'a> {
     pub(crate) title: &'a str,
-    /// What it is and what the band is, in a line.
+    /// One-line description of the quantity and its band.
     pub(crate) note: &'a str,
-    /// What is counted along the horizontal axis: "step", "policy version".
+    /// Quantity of the horizontal axis: "step", "policy version".
     pub(crate) along: &'a str,
     pub(crate) points: Vec<Point>,
     pub(crate) references: Vec<Reference>,
-    /// Few points with a meaning of their own: all are marked, none is smoothed.
+    /// Whether to mark all points and smooth none, for a few significant points.
     pub(crate) marked: bool,
 }
 
 impl Chart<'_> {
-    /// The chart as a figure; nothing where no point is known.
+    /// Renders the chart; empty without points.
     pub(crate) fn render(&self) -> String {
         let Some((x, y)) = self.scales() else { return String::new() };
         let mut svg = String::new();
@@ -142,7 +142,7 @@ impl Chart<'_> {
     }
 }
 
-/// A dashed line across, with its label.
+/// Draws a dashed horizontal line with its label.
 pub(crate) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
     let (height, right) = (y.at(value), WIDTH - RIGHT);
     let _ = write!(
@@ -153,12 +153,12 @@ pub(crate) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
     );
 }
 
-/// Marked values of both axes.
+/// Draws the ticks of both axes.
 pub(crate) fn grid(svg: &mut String, x: &Scale, y: &Scale) {
     grid_of(svg, x, y, (WIDTH, HEIGHT));
 }
 
-/// The same in a picture of another width and height.
+/// The same for a picture of another width and height.
 pub(crate) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (f64, f64)) {
     let ticks = y.ticks(6);
     let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
@@ -178,7 +178,7 @@ pub(crate) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (
     }
 }
 
-/// Straight lines from point to point.
+/// Returns straight lines between points.
 pub(crate) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
     let mut path = String::new();
     for (at, value) in points {
@@ -187,7 +187,7 @@ pub(crate) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scal
     path
 }
 
-/// Each point's mean with up to `window` neighbours on both sides.
+/// Returns each point's mean with up to `window` neighbours on both sides.
 pub(crate) fn running_mean(points: &[(f64, f64)], window: usize) -> impl Iterator<Item = (f64, f64)> {
     points.iter().enumerate().map(move |(index, point)| {
         let near = &points[index.saturating_sub(window)..points.len().min(index + window + 1)];
@@ -226,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn one_point_and_none_are_charts_too() {
+    fn charts_of_one_point_and_of_none_are_rendered() {
         assert!(chart(&[0.5]).render().contains("class=\"whisker\""));
         assert_eq!(chart(&[]).render(), "");
     }
 
     #[test]
-    fn the_running_mean_is_over_the_neighbours_there_are() {
+    fn the_running_mean_uses_the_existing_neighbours() {
         let points = [(0.0, 0.0), (1.0, 3.0), (2.0, 0.0), (3.0, 3.0)];
         let means: Vec<f64> = running_mean(&points, 1).map(|(_, mean)| mean).collect();
         assert_eq!(means, [1.5, 1.0, 2.0, 1.5]);

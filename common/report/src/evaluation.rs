@@ -1,4 +1,4 @@
-//! The page of an evaluation: where policies stand, how they differ, whom they serve, what they go by.
+//! The page of an evaluation: metrics of policies, their differences, user slices, and probes.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::series::{Series, SeriesChart};
 use crate::standing::{self, Row};
 use podium_evaluation::{Evaluation, Figure, Ranking};
 
-/// The figures of one number of negatives.
+/// The metrics of one number of negatives.
 struct Section<'a> {
     negatives: usize,
     figures: Vec<&'a Figure>,
@@ -15,7 +15,7 @@ struct Section<'a> {
 
 type Who<'a> = (&'a str, Ranking);
 
-/// The whole page.
+/// Renders the page.
 pub(crate) fn render(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut main = String::new();
@@ -28,29 +28,29 @@ pub(crate) fn render(evaluation: &Evaluation) -> String {
     });
     let _ = write!(
         main,
-        "<h2>What was evaluated</h2><details class=\"card\"><summary>policies<small>key {}</small></summary>\
+        "<h2>Evaluated policies</h2><details class=\"card\"><summary>policies<small>key {}</small></summary>\
          <div class=\"scroll\"><table>{}</table></div></details>",
         plan.key(),
         folders.collect::<String>(),
     );
     let header = format!(
         "<header><div class=\"brand\">Podium</div><h1>{}</h1><p class=\"lead\">{} held-out users, {} candidate lists each, \
-         and {} of them the other way round. All rankers rank the very same lists. Intervals of 95 % and p-values are over \
+         and {} of them also in reverse order. All rankers rank the same lists. 95 % intervals and p-values are over \
          users.</p></header>\n",
         Escaped(&plan.dataset.name),
         plan.users().len(),
         plan.asked.draws,
         plan.asked.reversed.min(plan.asked.draws),
     );
-    let footer = "Everything shown is in figures.csv and evaluation.json beside this page, every single list in \
-                  lists.jsonl; docs/guides/evaluation.md says what each figure means.";
+    let footer = "All values are in figures.csv and evaluation.json in the same folder, the individual lists in \
+                  lists.jsonl; docs/guides/evaluation.md defines the metrics.";
     html::document(&format!("Evaluation on {}", plan.dataset.name), &header, &main, footer)
 }
 
 impl<'a> Section<'a> {
     fn render(&self) -> String {
         let mut html = format!(
-            "<h2>{} negatives</h2><p class=\"about\">One item that the user went on to, among {} candidates.</p>",
+            "<h2>{} negatives</h2><p class=\"about\">The user's next item among {} candidates.</p>",
             self.negatives,
             self.negatives + 1
         );
@@ -62,7 +62,7 @@ impl<'a> Section<'a> {
         html
     }
 
-    /// HR@1 and the widest NDCG that every ranker has, one picture each.
+    /// Renders HR@1 and the largest NDCG that every ranker has, one picture each.
     fn standings(&self, html: &mut String) {
         html.push_str("<div class=\"standings\">");
         for name in ["HR@1".to_owned()].into_iter().chain(self.widest_ndcg()) {
@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
         self.figures.iter().filter(is_shown).map(row).collect()
     }
 
-    /// The widest NDCG that all rankers have.
+    /// Returns the largest NDCG that all rankers have.
     fn widest_ndcg(&self) -> Option<String> {
         let rankers = self.rankers();
         let mut cuts: Vec<usize> =
@@ -101,7 +101,7 @@ impl<'a> Section<'a> {
         Some(format!("NDCG@{k}"))
     }
 
-    /// Figures of all users that are no difference.
+    /// Returns the metrics of all users, without differences.
     fn plain(&self) -> impl Iterator<Item = &'a Figure> {
         self.figures.iter().copied().filter(|figure| figure.against.is_none() && figure.slice == "all")
     }
@@ -149,7 +149,7 @@ impl<'a> Section<'a> {
         table(html, "All metrics", &format!("<tr>{header}</tr>{rows}"), true);
     }
 
-    /// The first policy's at a glance, everybody's behind a fold.
+    /// Renders the first policy's main differences, and all others in a collapsed table.
     fn comparisons(&self, html: &mut String) {
         let all: Vec<&Figure> =
             self.figures.iter().copied().filter(|figure| figure.against.is_some()).collect();
@@ -173,7 +173,7 @@ impl<'a> Section<'a> {
         table(html, "All paired differences", &format!("{header}{everything}"), false);
     }
 
-    /// The widest NDCG of every slice.
+    /// Renders the largest NDCG of every slice.
     fn slices(&self, html: &mut String) {
         let Some(name) = self.widest_ndcg() else { return };
         let mut slices: Vec<&str> = Vec::new();
@@ -184,7 +184,7 @@ impl<'a> Section<'a> {
         }
         let _ = write!(
             html,
-            "<h3>Whom it serves</h3><p class=\"about\">{name} by how often training users took the target, and by the length \
+            "<h3>User slices</h3><p class=\"about\">{name} by the target's number of training interactions, and by the length \
              of the user's history.</p><div class=\"standings\">"
         );
         for slice in slices {
@@ -195,9 +195,9 @@ impl<'a> Section<'a> {
 
     fn probes(&self, html: &mut String) {
         html.push_str(
-            "<h3>What it goes by</h3><p class=\"about\">Lists are shuffled: whoever does not look at the order puts every \
-             place first equally often, and makes the same choice when a list is the other way round. Popularity is the \
-             share of the catalogue that is taken less often.</p><div class=\"charts\">",
+            "<h3>Position and popularity bias</h3><p class=\"about\">Lists are shuffled: a ranker that ignores the order \
+             chooses every position equally often, and makes the same choice in the reversed list. Popularity is the \
+             fraction of the catalogue with fewer interactions.</p><div class=\"charts\">",
         );
         let places = |who: &Who<'_>| Series {
             label: label(*who),
@@ -211,10 +211,10 @@ impl<'a> Section<'a> {
             marked: self.negatives < 24,
         };
         let chart = SeriesChart {
-            title: "Place of the first choice",
-            note: "share of first choices by their place in the prompt's list",
+            title: "Position of the first choice",
+            note: "fraction of first choices by position in the prompt's list",
             series: self.rankers().iter().map(places).collect(),
-            reference: Some(("even", 1.0 / (self.negatives + 1) as f64)),
+            reference: Some(("uniform", 1.0 / (self.negatives + 1) as f64)),
         };
         html.push_str(&chart.render());
         html.push_str("</div>");
@@ -232,12 +232,12 @@ impl<'a> Section<'a> {
                 value(figure),
             );
         }
-        let header = "<tr><th></th><th>figure</th><th>value</th><th>p</th></tr>";
-        table(html, "Form, places and popularity", &format!("{header}{rows}"), false);
+        let header = "<tr><th></th><th>metric</th><th>value</th><th>p</th></tr>";
+        table(html, "Format, positions and popularity", &format!("{header}{rows}"), false);
     }
 }
 
-/// A row of a table of differences.
+/// A row of the table of differences.
 fn difference(figure: &Figure) -> String {
     let direction = match (figure.low, figure.high) {
         (Some(low), _) if low > 0.0 => " up",

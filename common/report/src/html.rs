@@ -1,8 +1,8 @@
-//! Text in HTML, and the frame of a page that needs no other file.
+//! HTML text, and the frame of a self-contained page.
 
 use std::fmt::{Display, Formatter, Result, Write};
 
-/// Shows text with everything escaped that means something in HTML, inside and outside of attributes.
+/// Displays text with all special characters of HTML escaped, for content and attributes.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: Display> Display for Escaped<T> {
@@ -21,7 +21,7 @@ impl<T: Display> Display for Escaped<T> {
     }
 }
 
-/// A page of its own: style and script are in it.
+/// Returns a self-contained page with style and script.
 pub(crate) fn document(title: &str, header: &str, main: &str, footer: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_gets_through() {
+    fn special_characters_are_escaped() {
         assert_eq!(Escaped("<b a='\"'>&").to_string(), "&lt;b a=&#39;&quot;&#39;&gt;&amp;");
     }
 }

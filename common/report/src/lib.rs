@@ -1,8 +1,8 @@
-//! report.html: what a run did, or an evaluation found, made for looking. One file that needs no other and no network.
+//! report.html: the results of a run or an evaluation in one self-contained file without network access.
 //!
-//! Of a run, its folder is read and nothing else; what is not there yet is left out.
+//! The report of a run reads only its folder; missing parts are omitted.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod answers;
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_shows_what_a_folder_holds_and_needs_nothing_else() {
+    fn a_report_shows_the_folders_content_and_is_self_contained() {
         let folder = tempfile::tempdir().unwrap();
         let (folder, report) = (folder.path(), folder.path().join("report.html"));
         let write = || write(&RunFile::default(), folder, false, &report).unwrap();

@@ -1,4 +1,4 @@
-//! The page: headline, standing, curves, samples, run file.
+//! The page of a run: headline, standings, curves, samples, run file.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use crate::{answers, standing, watch};
 use podium_evaluation::results::{Estimate, Evaluation, Results};
 use podium_evaluation::run_tables::{interval, signed_interval};
 
-/// Everything that the page shows.
+/// The input of the page.
 #[derive(Debug)]
 pub(crate) struct Page<'a> {
     pub(crate) run: &'a RunFile,
@@ -21,26 +21,22 @@ pub(crate) struct Page<'a> {
     pub(crate) finished: bool,
 }
 
-/// A curve over the steps of the run: its name in metrics.jsonl, its title and what it is.
+/// A curve over the steps of the run: its name in metrics.jsonl, its title and its description.
 const CURVES: [(&str, &str, &str); 10] = [
     ("reward", "Reward", "mean over the step's completions; band: one standard deviation within a group"),
-    ("completions/well_formed", "Answers in form", "share of the step's completions that can be read"),
-    ("kl", "KL to the reference", "nats a token, between the policy and the one it started from"),
-    ("entropy", "Entropy", "nats a token: how undecided sampling is"),
+    ("completions/well_formed", "Well-formed answers", "fraction of the step's completions"),
+    ("kl", "KL to the reference", "nats per token, between the policy and its reference"),
+    ("entropy", "Entropy", "nats per token, of the sampling distribution"),
     ("completions/mean_length", "Completion length", "tokens, mean over the step"),
-    ("completions/clipped_ratio", "Completions cut off", "share that met rollout.max_new_tokens"),
+    ("completions/clipped_ratio", "Completions cut off", "fraction truncated at rollout.max_new_tokens"),
     ("grad_norm", "Gradient norm", "before clipping"),
-    (
-        "frac_reward_zero_std",
-        "Groups without a lesson",
-        "share of groups whose completions all earn the same",
-    ),
+    ("frac_reward_zero_std", "Zero-variance groups", "fraction of groups with equal rewards"),
     (
         "sampling/sampling_logp_difference/mean",
         "Log-probability gap",
-        "mean between worker and learner, nats a token",
+        "mean between worker and learner, nats per token",
     ),
-    ("step_time", "Seconds a step", "from one commit to the next"),
+    ("step_time", "Seconds per step", "from one commit to the next"),
 ];
 
 impl Page<'_> {
@@ -57,7 +53,7 @@ impl Page<'_> {
             &self.run.run.name,
             &self.header(),
             &main,
-            "Everything shown is in the run's folder: metrics.jsonl, evaluations.jsonl, samples.jsonl, baselines.json, \
+            "All values are in the run folder: metrics.jsonl, evaluations.jsonl, samples.jsonl, baselines.json, \
              run.toml.",
         )
     }
@@ -74,7 +70,7 @@ impl Page<'_> {
             "Evaluation of one policy, without training.".to_owned()
         } else {
             format!(
-                "{} steps of GRPO with seed {}: {} prompts a step, {} completions a prompt.",
+                "{} steps of GRPO with seed {}: {} prompts per step, {} completions per prompt.",
                 run.steps, run.seed, rollout.prompts_per_step, rollout.group_size
             )
         };
@@ -105,7 +101,7 @@ impl Page<'_> {
                 now.mean_length.map_or(String::new(), |length| format!("{length:.1} tokens on average"));
             let _ = write!(
                 html,
-                "<section class=\"tile\"><h3>Answers in form</h3><div class=\"value\">{:.1} %</div>{}<p>{from}{length}</p></section>",
+                "<section class=\"tile\"><h3>Well-formed answers</h3><div class=\"value\">{:.1} %</div>{}<p>{from}{length}</p></section>",
                 share * 100.0,
                 meter(share),
             );
@@ -113,14 +109,14 @@ impl Page<'_> {
         html.push_str("</div>\n");
     }
 
-    /// How much of the way from random to the best possible is done, where the best possible is known.
+    /// Fraction of the distance from random to the best possible value, if the latter is known.
     fn reached_tile(&self, metric: &str, now: &Evaluation) -> Option<String> {
         let (random, best) =
             (self.results.baselines.random.get(metric)?, self.results.baselines.best(metric)?);
         let share = (now.metric(metric)?.mean - random) / (best - random);
         Some(format!(
-            "<section class=\"tile\"><h3>Of what is possible</h3><div class=\"value\">{:.0} %</div>{}\
-             <p>of the way from random ({random:.3}) to the best possible {metric} ({best:.3})</p></section>",
+            "<section class=\"tile\"><h3>Progress to the best possible</h3><div class=\"value\">{:.0} %</div>{}\
+             <p>of the distance from random ({random:.3}) to the best possible {metric} ({best:.3})</p></section>",
             share * 100.0,
             meter(share),
         ))
@@ -130,7 +126,7 @@ impl Page<'_> {
         let Some(last) = self.results.evaluations.last() else { return };
         let _ = write!(
             html,
-            "<h2>Where the policy stands</h2><p class=\"about\">Over {} held-out users that training never saw, with \
+            "<h2>Held-out ranking</h2><p class=\"about\">Over {} held-out users that are not in training, with \
              95 % intervals.</p><div class=\"standings\">",
             last.users,
         );
@@ -147,7 +143,7 @@ impl Page<'_> {
         for metric in metrics {
             let _ = write!(html, "<th>{}</th>", Escaped(metric));
         }
-        html.push_str("<th>in form</th><th>tokens</th></tr>");
+        html.push_str("<th>well-formed</th><th>tokens</th></tr>");
         let cell = |value: Option<String>| value.unwrap_or_else(|| "–".into());
         for row in &self.results.evaluations {
             let _ = write!(html, "<tr><td>{}</td>", row.policy_version);
@@ -176,7 +172,7 @@ impl Page<'_> {
         if !charts.is_empty() {
             let _ = writeln!(
                 html,
-                "<h2>Over the run</h2><p class=\"about\">Point at a curve to read it.</p>\
+                "<h2>Training curves</h2><p class=\"about\">Point at a curve to see its values.</p>\
                  <div class=\"charts\">{charts}</div>"
             );
         }

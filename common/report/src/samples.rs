@@ -1,4 +1,4 @@
-//! Sampled completions with their rewards: the same held-out users before and after, and groups as training saw them.
+//! Sampled completions with their rewards: the same held-out users before and after training, and training groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,13 +8,13 @@ use serde::Deserialize;
 use crate::html::Escaped;
 use crate::scale::figure;
 
-/// Held-out users that are shown before and after.
+/// Number of held-out users shown before and after.
 const PAIRS: usize = 6;
-/// Training steps of which groups are shown, from the first to the latest.
+/// Number of training steps with shown groups, from the first to the latest.
 const STEPS: usize = 5;
-/// Groups that are shown of a step.
+/// Number of shown groups per step.
 const GROUPS: usize = 3;
-/// Letters of a malformed completion that are shown.
+/// Number of shown characters of a malformed completion.
 const RAW_LETTERS: usize = 600;
 
 /// A row of samples.jsonl.
@@ -28,7 +28,7 @@ pub(crate) struct Sample {
     history: Vec<Item>,
     candidates: Vec<Item>,
     target: u64,
-    /// What the prompt has of the think block: `absent`, `opened` or `closed`.
+    /// State of the think block at the end of the prompt: `absent`, `opened` or `closed`.
     #[serde(default)]
     thinking_start: String,
     completions: Vec<Completion>,
@@ -62,7 +62,7 @@ struct Completion {
     tokens: u64,
 }
 
-/// The section; nothing where no completion was kept.
+/// Returns the section; empty without recorded completions.
 pub(crate) fn render(samples: &[Sample]) -> String {
     let rewards =
         samples.iter().flat_map(|sample| &sample.completions).filter_map(|completion| completion.reward);
@@ -79,8 +79,8 @@ fn pairs(html: &mut String, samples: &[Sample], best: f64) {
     let (Some(&first), Some(&last)) = (versions.first(), versions.last()) else { return };
     let of = |version: u64| evaluated().filter(move |sample| sample.policy_version == version);
     html.push_str(
-        "<h2>The same users, before and after</h2><p class=\"about\">Held-out users that training never \
-        saw. The item they went on to is marked among the candidates; the policy does not see the mark.</p>",
+        "<h2>The same users, before and after</h2><p class=\"about\">Held-out users that are not in \
+        training. Their next item is marked among the candidates; the policy does not see the mark.</p>",
     );
     for sample in of(last).take(PAIRS) {
         let before = of(first).find(|other| other.index == sample.index).filter(|_| first != last);
@@ -109,8 +109,8 @@ fn groups(html: &mut String, samples: &[Sample], best: f64) {
         return;
     }
     html.push_str(
-        "<h2>Groups, as training saw them</h2><p class=\"about\">Several completions of one prompt. What \
-        each earns above or below the group's mean is what moves the policy.</p>",
+        "<h2>Training groups</h2><p class=\"about\">Several completions of one prompt. The \
+        difference of each reward from the group's mean determines the gradient.</p>",
     );
     for step in spread(&steps, STEPS) {
         let of_step = || trained().filter(move |sample| sample.step == step);
@@ -144,7 +144,7 @@ fn group(html: &mut String, sample: &Sample, best: f64) {
     html.push_str("<div class=\"answers\">");
     for completion in &sample.completions {
         let against =
-            completion.reward.map_or(String::new(), |reward| format!("{:+.2} to the mean", reward - mean));
+            completion.reward.map_or(String::new(), |reward| format!("{:+.2} from the mean", reward - mean));
         answer(html, sample, completion, best, &against);
     }
     html.push_str("</div></article>\n");
@@ -167,7 +167,7 @@ fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64
     let (class, verdict) = match completion.rank {
         _ if !well_formed => ("malformed", completion.form.replace('_', " ")),
         Some(1) => ("hit", "hit".into()),
-        Some(rank) => ("listed", format!("in place {rank}")),
+        Some(rank) => ("listed", format!("rank {rank}")),
         None => ("miss", "missed".into()),
     };
     let terms: Vec<String> =
@@ -199,7 +199,7 @@ fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64
     html.push_str("</section>");
 }
 
-/// An item by its title, its caption in small type; where the pointer is, its number and the whole caption.
+/// An item by its title, with its caption in small type; the tooltip has its number and the full caption.
 fn chip(html: &mut String, class: &str, item: &Item) {
     let caption = item.caption.as_deref().unwrap_or_default();
     let _ = write!(
@@ -216,7 +216,7 @@ fn name(item: &Item) -> String {
     item.title.clone().unwrap_or_else(|| format!("item {}", item.id))
 }
 
-/// The think tags of the prompt, which the text of a completion goes on from.
+/// The think tags of the prompt, which precede the text of a completion.
 fn given(thinking_start: &str) -> &'static str {
     match thinking_start {
         "opened" => "<span class=\"given\" title=\"written by the chat template\">&lt;think&gt;</span>",
@@ -227,13 +227,13 @@ fn given(thinking_start: &str) -> &'static str {
     }
 }
 
-/// What stands in the think block of a well-formed completion, whether the completion opens it or the prompt.
+/// The content of the think block of a well-formed completion, opened by the completion or the prompt.
 fn thinking(text: &str) -> &str {
     let inside = text.split_once("</think>").map_or("", |(before, _)| before);
     inside.split_once("<think>").map_or(inside, |(_, after)| after).trim()
 }
 
-/// At most `wanted` of the values, the first and the last among them.
+/// At most `wanted` of the values, including the first and the last.
 fn spread(values: &[u64], wanted: usize) -> Vec<u64> {
     if values.len() <= wanted {
         return values.to_vec();
@@ -268,7 +268,7 @@ mod tests {
             "no thinking",
             "&lt;b&gt;junk",
             "likes &lt;ones&gt;",
-            "in place 2",
+            "rank 2",
             "version 9",
             "<li class=\"target\">One &amp; only</li>",
             "One &amp; only<small>",
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn thinking_is_shown_where_the_prompt_opens_the_block() {
+    fn thinking_is_shown_if_the_prompt_opens_the_block() {
         let after = |start: &str, text: &str, form: &str| {
             let sample = sample("evaluation", 0, text, form, None);
             render(&[Sample { thinking_start: start.to_owned(), ..sample }])
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn groups_are_shown_by_step() {
         let html = render(&[sample("training", 0, "<think>a</think>", "well_formed", Some(1))]);
-        assert!(html.contains("Step 1<small>") && html.contains("+0.00 to the mean"), "{html}");
+        assert!(html.contains("Step 1<small>") && html.contains("+0.00 from the mean"), "{html}");
         assert_eq!(render(&[]), "");
     }
 

@@ -1,11 +1,11 @@
-//! Axes: where a value lies, which values are marked, how they are written.
+//! Axes: positions, ticks and labels of values.
 
 /// A linear axis from values to pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Scale {
     /// The values at both ends.
     pub(crate) values: (f64, f64),
-    /// The pixels at both ends; may fall, as for a vertical axis.
+    /// The pixels at both ends; decreasing for a vertical axis.
     pub(crate) pixels: (f64, f64),
 }
 
@@ -15,7 +15,7 @@ impl Scale {
         self.pixels.0 + share * (self.pixels.1 - self.pixels.0)
     }
 
-    /// Round values along the axis, about `wanted` of them.
+    /// Returns about `wanted` round values along the axis.
     pub(crate) fn ticks(&self, wanted: usize) -> Vec<f64> {
         let step = round_step((self.values.1 - self.values.0) / wanted.max(1) as f64);
         let first = (self.values.0 / step).ceil() as i64;
@@ -24,7 +24,7 @@ impl Scale {
     }
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that is not below `step`.
+/// The smallest of 1, 2, 5 times a power of ten that is at least `step`.
 fn round_step(step: f64) -> f64 {
     let power = 10_f64.powf(step.log10().floor());
     [1.0, 2.0, 5.0, 10.0]
@@ -34,24 +34,24 @@ fn round_step(step: f64) -> f64 {
         .unwrap_or(step)
 }
 
-/// The ends of an axis that shows all `values` with a little room; `None` where there are none.
+/// Returns the ends of an axis for all `values` with a margin; `None` without values.
 pub(crate) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let ends = values.filter(|value| value.is_finite()).fold(None, |ends: Option<(f64, f64)>, value| {
         Some(ends.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
     });
     let (low, high) = ends?;
     let room = if high > low { (high - low) * 0.08 } else { high.abs().max(1e-6) * 0.5 };
-    // A quantity that is never negative is not shown below zero.
+    // A non-negative quantity is not shown below zero.
     Some((if low >= 0.0 { (low - room).max(0.0) } else { low - room }, high + room))
 }
 
-/// A tick's value with as many decimals as neighbours differ by.
+/// Formats a tick with enough decimals to distinguish neighbours.
 pub(crate) fn tick_label(value: f64, step: f64) -> String {
     let decimals = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
     if value != 0.0 && value.abs() < 1e-4 { format!("{value:.0e}") } else { format!("{value:.decimals$}") }
 }
 
-/// A value for people: three significant digits or so.
+/// Formats a value with about three significant digits.
 pub(crate) fn figure(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude != 0.0 && magnitude < 1e-3 {

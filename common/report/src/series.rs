@@ -1,4 +1,4 @@
-//! Several quantities over the run in one chart, told apart by colour, with a legend.
+//! Several quantities over the run in one chart, distinguished by colour, with a legend.
 
 use std::fmt::Write as _;
 
@@ -12,24 +12,24 @@ use crate::scale::{self, Scale};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Series {
     pub(crate) label: String,
-    /// Where and how much, by place.
+    /// Position and value.
     pub(crate) points: Vec<(f64, f64)>,
-    /// Few points with a meaning of their own: all are marked, none is smoothed.
+    /// Whether to mark all points and smooth none, for a few significant points.
     pub(crate) marked: bool,
 }
 
-/// Quantities of one kind over the same places.
+/// Quantities of one kind over the same positions.
 #[derive(Debug)]
 pub(crate) struct SeriesChart<'a> {
     pub(crate) title: &'a str,
     pub(crate) note: &'a str,
     pub(crate) series: Vec<Series>,
-    /// A line across to compare with.
+    /// A horizontal reference line.
     pub(crate) reference: Option<(&'a str, f64)>,
 }
 
 impl SeriesChart<'_> {
-    /// The chart as a figure; nothing where no point is known.
+    /// Renders the chart; empty without points.
     pub(crate) fn render(&self) -> String {
         let shown: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
         let points = || shown.iter().flat_map(|series| &series.points);
@@ -86,7 +86,7 @@ fn draw(svg: &mut String, series: &Series, color: usize, x: &Scale, y: &Scale) {
     }
 }
 
-/// What the pointer shows: at each place of the longest series the values of all that have one there.
+/// Hover texts: at each position of the longest series the values of all series that have one there.
 fn hover(series: &[&Series], x: &Scale, y: &Scale) -> serde_json::Value {
     let Some(longest) = series.iter().rev().max_by_key(|series| series.points.len()) else {
         return serde_json::Value::Null;

@@ -1,4 +1,4 @@
-//! Where the policy stands between random and the best possible: one row each, on one axis, with intervals.
+//! Metrics of the policy between random and the best possible: one row each, on one axis, with intervals.
 
 use std::fmt::Write as _;
 
@@ -8,30 +8,30 @@ use podium_evaluation::results::{Estimate, Results};
 
 const WIDTH: f64 = 560.0;
 const ROW: f64 = 30.0;
-/// The least room for names.
+/// Minimum width of the names.
 const LEFT: f64 = 128.0;
-/// The most.
+/// Maximum width of the names.
 const MOST_LEFT: f64 = 300.0;
-/// Of a letter of a name.
+/// Width of a letter of a name.
 const LETTER: f64 = 7.0;
 const RIGHT: f64 = 84.0;
 const BOTTOM: f64 = 24.0;
 
-/// One of those who are compared.
+/// One compared policy or baseline.
 pub(crate) struct Row {
     pub(crate) who: String,
     pub(crate) mean: f64,
     pub(crate) interval: Option<(f64, f64)>,
-    /// Classes of its dot: "quiet", "solid".
+    /// CSS classes of its dot: "quiet", "solid".
     pub(crate) dot: &'static str,
 }
 
-/// The rows of one metric as a figure; nothing before the first evaluation.
+/// Renders the rows of one metric; empty before the first evaluation.
 pub(crate) fn render(results: &Results, metric: &str) -> String {
     picture(metric, &rows(results, metric))
 }
 
-/// Rows on one axis from 0 as a figure; nothing without any.
+/// Renders rows on one axis from 0; empty without rows.
 pub(crate) fn picture(title: &str, rows: &[Row]) -> String {
     let highs = rows.iter().map(|row| row.interval.map_or(row.mean, |(_, high)| high));
     let Some((_, most)) = scale::range(highs) else { return String::new() };

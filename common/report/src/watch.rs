@@ -1,7 +1,6 @@
-//! Reward and held-out ranking in one picture, with what the inflation watch says of them.
+//! Reward and held-out ranking in one picture, with the verdict of the inflation watch.
 //!
-//! Both are shares and have one axis: the reward of the range from the least to the most that can be earned, NDCG of its
-//! own from 0 to 1.
+//! Both are fractions on one axis: the reward as a fraction of its range, NDCG from 0 to 1.
 
 use std::fmt::Write as _;
 
@@ -18,7 +17,7 @@ const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 14.0;
 
-/// The section; nothing before there are steps and two evaluations.
+/// Returns the section; empty before there are steps and two evaluations.
 pub(crate) fn render(results: &Results) -> String {
     let Some(metric) = results.evaluations.last().and_then(|last| last.headline_metrics().pop()) else {
         return String::new();
@@ -32,8 +31,8 @@ pub(crate) fn render(results: &Results) -> String {
         return String::new();
     }
     format!(
-        "<h2>Does the ranking follow the reward?</h2><p class=\"about\">The reward of training, as a share \
-         of the range from the least to the most that can be earned, beside the held-out {name}. A reward that rises while the ranking does not is inflated.</p>\
+        "<h2>Reward and ranking</h2><p class=\"about\">The training reward, as a fraction \
+         of its range, and the held-out {name}. A reward that rises without the ranking is inflated.</p>\
          {verdict}{picture}",
         name = Escaped(&metric),
         verdict = verdict(results, &metric),
@@ -68,7 +67,7 @@ fn verdict(results: &Results, metric: &str) -> String {
         (None, Some(_)) => {
             (" good", "Not inflated: the ranking follows the reward, or the reward does not rise.".to_owned())
         }
-        (None, None) => ("", "Too few evaluations to tell.".to_owned()),
+        (None, None) => ("", "Too few evaluations for a verdict.".to_owned()),
     };
     let best = results.best(metric).map_or(String::new(), |best| {
         let value = best.metric(metric).map_or(String::new(), interval);
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_is_that_of_the_last_evaluation() {
+    fn the_verdict_belongs_to_the_last_evaluation() {
         let bad = render(&results(&[30, 40]));
         for part in
             ["finding bad", "inflated since version 30", "+0.200 [+0.160, +0.240]", "Best policy: version 0"]
