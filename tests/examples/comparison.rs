@@ -35,8 +35,8 @@ const VARIANTS: [Variant; 6] = [
     ),
 ];
 
-/// What every variant shares: a quick run, evaluated at its ends, without constrained answers unless the variant sets them,
-/// in a catalogue that does not renew itself.
+/// Settings that all variants share: a quick run, evaluated at its start and end, without constrained answers unless the
+/// variant sets them, in a fixed catalogue.
 const SHARED: [&str; 9] = [
     "evaluation.every_steps=0",
     "learner.checkpoint_every_steps=1000",

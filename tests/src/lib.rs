@@ -146,8 +146,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// The run of `podium demo` with `overrides`, without constrained answers, so that malformed completions occur, and with
-    /// the processor's own code paths, which are faster.
+    /// Creates the run of `podium demo` with `overrides`, without constrained answers, so that malformed completions occur,
+    /// and with the processor's own code paths, which are faster.
     pub fn embedded(overrides: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("run");

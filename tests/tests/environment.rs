@@ -344,7 +344,7 @@ async fn a_damaged_announcement_is_rewritten() -> Result<()> {
     fs::write(&file, "garbage")?;
     let (code, said) = status(&launched.run)?;
     ensure!(
-        code == Some(1) && said.contains("coordinator.json announces no coordinator"),
+        code == Some(1) && said.contains("coordinator.json is not a valid announcement"),
         "{code:?}: {said}"
     );
     Ok(())

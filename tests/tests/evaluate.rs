@@ -230,7 +230,7 @@ fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
         ensure!(Some(estimate) == figure["estimate"].as_f64(), "{line} is not {figure}");
     }
     let page = fs::read_to_string(results.join("report.html"))?;
-    for part in ["9 negatives", "19 negatives", "item-kNN", "Place of the first choice", "<svg"] {
+    for part in ["9 negatives", "19 negatives", "item-kNN", "Position of the first choice", "<svg"] {
         ensure!(page.contains(part), "the page lacks {part}");
     }
     Ok(())
@@ -248,18 +248,18 @@ fn results_depend_only_on_their_key() -> Result<()> {
     let renamed = place.path("demo/renamed");
     copy(&start, &renamed)?;
     let (said, other) = place.evaluate(&renamed, "out", &short)?;
-    ensure!(said.contains("1 of 1 parts are there from before"), "{said}");
+    ensure!(said.contains("reusing 1 of 1 parts"), "{said}");
     ensure!(parts(&place.path("out"))?.len() == 1, "the same answers under two names");
     ensure!(other != results, "results name the policies");
 
     let (said, again) = place.evaluate(&start, "out", &short)?;
-    ensure!(said.contains("1 of 1 parts") && again == results, "{said}");
+    ensure!(said.contains("reusing 1 of 1 parts") && again == results, "{said}");
     ensure!(fs::read(again.join("lists.jsonl"))? == lists, "the second result differs");
 
     // One more sample: the first is reused.
     let (said, more) =
         place.evaluate(&start, "out", &["--draws", "2", "--reversed", "0", "--rankings", "generated"])?;
-    ensure!(said.contains("1 of 2 parts are there from before") && more != results, "{said}");
+    ensure!(said.contains("reusing 1 of 2 parts") && more != results, "{said}");
     ensure!(fs::read(results.join("lists.jsonl"))? == lists, "earlier results are unchanged");
 
     // A changed byte of the policy, other data, another setting.
@@ -311,7 +311,7 @@ fn a_killed_evaluation_resumes_after_the_finished_parts() -> Result<()> {
     ensure!(finished.len() < 3, "it finished before it was killed");
 
     let (said, results) = place.evaluate(&start, "killed", &arguments)?;
-    let kept = format!("{} of 3 parts are there from before", finished.len());
+    let kept = format!("reusing {} of 3 parts", finished.len());
     ensure!(said.contains(&kept), "expected {kept:?} in {said}");
     for (path, inode) in finished {
         ensure!(fs::metadata(&path)?.ino() == inode, "{} was answered again", path.display());

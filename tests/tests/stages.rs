@@ -107,7 +107,7 @@ fn stages_train_a_policy_and_run_once() -> Result<()> {
 
     let mut all = folder.train("all", &[])?;
     all.wait_for_success()?;
-    for line in ["sft: done before", "merge: done before"] {
+    for line in ["sft: already done", "merge: already done"] {
         ensure!(all.output().contains(line), "{line:?} is not in:\n{}", all.output());
     }
     ensure!(fs::metadata(made("merged/model.safetensors"))?.modified()? == merged, "merged twice");
@@ -133,7 +133,7 @@ fn stages_can_be_added_and_are_bound_to_their_inputs() -> Result<()> {
     ensure!(fine_tuned.contains("policy") && fine_tuned.contains("stages/sft"), "{fine_tuned}");
     let mut more = folder.train("more", &["--prepare-only"])?;
     more.wait_for_success()?;
-    ensure!(more.output().contains("sft: done before"), "{}", more.output());
+    ensure!(more.output().contains("sft: already done"), "{}", more.output());
 
     let refused = |names: [&str; 2]| -> Result<()> {
         let message = folder.train("refused", &["--prepare-only"])?.wait_for_failure()?;

@@ -237,7 +237,7 @@ async fn a_drain_reports_its_requester_and_reason() -> Result<()> {
     drained.await?;
     podium.wait_for_code(STOPPED)?;
     let why = "drained at the request of a client at 127.0.0.1: maintenance";
-    says(&podium.output(), &[why, "continues it"])?;
+    says(&podium.output(), &[why, "to continue"])?;
     let (code, said) = status(&launched.run)?;
     ensure!(code == Some(0) && said.contains(&format!("not running ({why})")), "{code:?}: {said}");
     launched.start("again")?.wait_for_success()?;
@@ -267,6 +267,6 @@ fn a_coordinator_killed_before_it_serves_is_restarted() -> Result<()> {
     let mut podium = Process::start("podium", command, launched.run.folder())?;
     podium.wait_for_success()?;
     ensure!(once.exists(), "the coordinator was not killed");
-    says(&podium.output(), &["coordinator died (SIGKILL) and is started again"])?;
+    says(&podium.output(), &["coordinator died (SIGKILL) and is restarted"])?;
     launched.check_weights(STEPS, expected())
 }
