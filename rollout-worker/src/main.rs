@@ -108,7 +108,7 @@ fn start(options: &WorkOptions) -> anyhow::Result<()> {
     if run_file.run.portable {
         portable::pin()?;
     }
-    // One thread for the session and one for what reads and checksums files, so that heartbeats never wait.
+    // One thread for the session and one for reading and checksumming files, so that heartbeats are never delayed.
     let runtime = startup::runtime(Threads::Some(2))?;
     let result = runtime.block_on(work(options, &run_file));
     // Remaining jobs (a file being read) are not needed any more.

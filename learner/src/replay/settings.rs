@@ -29,9 +29,9 @@ const ELSEWHERE: [(&str, &str); 12] = [
 /// The settings of a replay.
 #[derive(Debug)]
 pub struct Settings {
-    /// The run file that they come down to.
+    /// The resulting run file.
     pub file: RunFile,
-    /// Completions a group, where somebody said it; rows say it otherwise.
+    /// Completions per group, if set explicitly; otherwise defined by the rows.
     pub(super) group_size: Option<usize>,
 }
 
