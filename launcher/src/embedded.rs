@@ -21,12 +21,18 @@ pub(crate) fn start_fits(run: &RunFile) -> bool {
     let Ok(embedded) = toml::from_str::<RunFile>(RUN_FILE) else { return false };
     !START.is_empty()
         && run.data == embedded.data
-        && run.world == embedded.world
+        && items(run) == items(&embedded)
         && run.prompt == embedded.prompt
         && run.answer == embedded.answer
-        && run.candidates == embedded.candidates
+        && run.candidates.count == embedded.candidates.count
         && run.demonstration == embedded.demonstration
         && run.sft == embedded.sft
+}
+
+/// Returns all of a run's world that its prompts depend on: which items there are, and how many a history has.
+const fn items(run: &RunFile) -> [u64; 5] {
+    let world = &run.world;
+    [world.seed, world.looks as u64, world.themes as u64, world.items_per_pair as u64, world.history as u64]
 }
 
 /// Writes the embedded initial policy into `folder`.
@@ -48,8 +54,11 @@ mod tests {
 
     #[test]
     fn another_world_needs_another_initial_policy() {
-        let overrides = ["world.looks=3".parse().unwrap()];
-        assert!(!start_fits(&RunFile::parse(RUN_FILE, RUN_FILE_NAME, &overrides).unwrap()));
+        let fits = |change: &str| {
+            start_fits(&RunFile::parse(RUN_FILE, RUN_FILE_NAME, &[change.parse().unwrap()]).unwrap())
+        };
+        assert!(!fits("world.looks=3"));
+        assert_eq!(fits("world.p_switch=0.5"), !START.is_empty(), "users differ, items do not");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use podium_tests::{path_text, rows};
+use podium_tests::{DEFAULTS, STATIC_WORLD, path_text, rows};
 use serde_json::Value;
 
 /// A training method: its name, and the keys that differ from the demo's.
@@ -37,17 +37,7 @@ const VARIANTS: [Variant; 6] = [
 
 /// Settings that all variants share: a quick run, evaluated at its start and end, without constrained answers unless the
 /// variant sets them, in a fixed catalogue.
-const SHARED: [&str; 9] = [
-    "evaluation.every_steps=0",
-    "learner.checkpoint_every_steps=1000",
-    "run.portable=false",
-    "rollout.constrain_answers=false",
-    "candidates.untouched_in_training=true",
-    "world.new_items_per_pair=0",
-    "world.popularity_skew=1.0",
-    "world.p_switch=0.25",
-    "world.p_look=0.85",
-];
+const SHARED: [&str; 2] = ["evaluation.every_steps=0", "learner.checkpoint_every_steps=1000"];
 
 const METRICS: [&str; 3] = ["NDCG@3", "HR@1", "HR@3"];
 
@@ -133,7 +123,7 @@ fn train(folder: &Path, keys: &[&str], seed: u64, steps: u64) -> Result<Value> {
         "--steps",
         &steps.to_string(),
     ]);
-    for key in SHARED.iter().chain(keys) {
+    for key in DEFAULTS.iter().chain(&STATIC_WORLD).chain(&SHARED).chain(keys) {
         command.args(["--set", key]);
     }
     let output = command.output()?;

@@ -19,7 +19,7 @@ struct Chat {
     messages: Vec<Message>,
     variables: Map<String, Value>,
     text: Option<String>,
-    /// The text without strftime_now.
+    /// The text without `strftime_now`.
     dayless: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Process, Run, binary, path_text, weights_hash};
+use crate::{DEFAULTS, Process, Run, binary, path_text, weights_hash};
 
 /// A run of the embedded demo under one `podium` process.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub struct Launched {
 }
 
 impl Launched {
-    /// Creates a run without starting it.
+    /// Creates a run with [`DEFAULTS`] and `settings` without starting it.
     pub fn new(settings: &[&str]) -> Result<Self> {
-        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let settings = DEFAULTS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
         Ok(Self { run: Run::to_come()?, settings })
     }
 

@@ -138,6 +138,19 @@ impl Drop for Process {
     }
 }
 
+/// Settings of the runs of tests where a test does not set them: without constrained answers, so that malformed completions
+/// occur, and with the processor's own code paths, which are faster.
+pub const DEFAULTS: [&str; 2] = ["rollout.constrain_answers=false", "run.portable=false"];
+
+/// Settings of a world whose catalogue does not renew itself.
+pub const STATIC_WORLD: [&str; 5] = [
+    "candidates.untouched_in_training=true",
+    "world.new_items_per_pair=0",
+    "world.popularity_skew=1.0",
+    "world.p_switch=0.25",
+    "world.p_look=0.85",
+];
+
 /// A run whose processes a test starts one by one.
 #[derive(Debug)]
 pub struct Run {
@@ -146,13 +159,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Creates the run of `podium demo` with `overrides`, without constrained answers, so that malformed completions occur,
-    /// and with the processor's own code paths, which are faster.
+    /// Creates the run of `podium demo` with [`DEFAULTS`] and `overrides`.
     pub fn embedded(overrides: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("run");
         let mut arguments = vec!["demo", "--prepare-only", "--out", path_text(&out)];
-        for change in [&["rollout.constrain_answers=false", "run.portable=false"], overrides].concat() {
+        for change in [&DEFAULTS, overrides].concat() {
             arguments.extend(["--set", change]);
         }
         Process::spawn("prepare", "podium", &arguments, folder.path())?.wait_for_success()?;

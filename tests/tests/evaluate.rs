@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use podium_recsys::ranking::Metric;
-use podium_tests::{PATIENCE, Process, path_text, rows};
+use podium_tests::{DEFAULTS, PATIENCE, Process, STATIC_WORLD, path_text, rows};
 use serde_json::Value;
 
 const USERS: usize = 24;
@@ -24,7 +24,9 @@ impl Place {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("demo");
-        let arguments = ["demo", "--prepare-only", "--out", path_text(&out)];
+        let settings = DEFAULTS.iter().chain(&STATIC_WORLD).flat_map(|setting| ["--set", setting]);
+        let arguments: Vec<&str> =
+            ["demo", "--prepare-only", "--out", path_text(&out)].into_iter().chain(settings).collect();
         Process::spawn("prepare", "podium", &arguments, folder.path())?.wait_for_success()?;
         Ok(Self { folder })
     }
