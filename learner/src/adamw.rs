@@ -146,7 +146,9 @@ impl Slot {
         let correction = |beta: f64| 1.0 - beta.powf(steps as f64);
         let _ = self.first_moment.lerp_(gradient, 1.0 - options.beta1);
         let _ = self.second_moment.lerp_(&gradient.square(), 1.0 - options.beta2);
-        let mut denominator = self.second_moment.sqrt();
+        // On a CPU `sqrt` is MKL's, whose last digit depends on the processor; these two are exact everywhere.
+        let mut denominator = self.second_moment.rsqrt();
+        let _ = denominator.reciprocal_();
         let _ = denominator.g_div_scalar_(correction(options.beta2).sqrt());
         let _ = denominator.g_add_scalar_(options.epsilon);
         let mut change = &self.first_moment / denominator;
