@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podium_files::durable;
-use podium_service::{advertise, shutdown};
+use podium_service::{advertise, logs, shutdown};
+use podium_transfer::place;
 use serde_json::{Value, json};
 
-use crate::actor::Outcome;
-use crate::run::ADDRESS_FILE;
+use crate::actor::ExitReason;
 
 /// How often a running coordinator looks whether its announcement is still there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ impl Announcement {
             "host": advertise::host_name(),
             "run_id": run_id,
         });
-        Self { path: out.join(ADDRESS_FILE), content }
+        Self { path: out.join(place::ANNOUNCEMENT), content }
     }
 
     /// Writes it; `ended`: why the coordinator serves no longer.
@@ -78,12 +78,12 @@ impl Announcement {
     }
 
     /// Adds why the coordinator ended.
-    pub(crate) fn end<E: std::fmt::Display>(&self, outcome: &Result<Outcome, E>) {
+    pub(crate) fn end<E: std::error::Error + 'static>(&self, outcome: &Result<ExitReason, E>) {
         let why = match outcome {
-            Ok(Outcome::Complete) => "the run is complete".to_owned(),
-            Ok(Outcome::Drained { reason }) => reason.clone(),
-            Ok(Outcome::Stopped) => format!("stopped by {}", shutdown::received().unwrap_or("its owner")),
-            Err(error) => error.to_string(),
+            Ok(ExitReason::Complete) => "the run is complete".to_owned(),
+            Ok(ExitReason::Drained { reason }) => reason.clone(),
+            Ok(ExitReason::Stopped) => format!("stopped by {}", shutdown::received().unwrap_or("its owner")),
+            Err(error) => logs::describe(error),
         };
         // Another coordinator may have taken the folder over.
         if self.found() != Found::Another
@@ -114,7 +114,7 @@ impl Announcement {
 
 /// The port that the coordinator before this one listened on. `None` where it left no announcement that can be read.
 pub(crate) fn port_of_before(out: &Path) -> Option<String> {
-    let path = out.join(ADDRESS_FILE);
+    let path = out.join(place::ANNOUNCEMENT);
     let bytes = fs::read(&path).ok()?;
     match serde_json::from_slice::<Value>(&bytes) {
         Ok(before) => Some(before["listen"].as_str()?.rsplit_once(':')?.1.to_owned()),

@@ -4,9 +4,8 @@ mod border;
 
 use podium_config::RunFile;
 use podium_config::sections::{LikelihoodLength, LikelihoodReasoning};
-use podium_grpo::advantage::has_zero_variance;
 use podium_grpo::options::Credit;
-use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit, Step};
+use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit};
 use podium_proto::convert::{Slot, SlotResult};
 use podium_proto::v1;
 use podium_recsys::ItemId;
@@ -15,9 +14,9 @@ use podium_recsys::reward::ItemReward;
 use podium_recsys::task::{Case, Grade, Task};
 
 use crate::curriculum::Curriculum;
-use crate::machine::{Filled, Work};
-use crate::store::Results;
-pub use border::{Border, Error, OpenError};
+use crate::machine::Work;
+use crate::results::Results;
+pub use border::{Border, Error};
 
 /// How a run samples: carried by leases, and what results are checked against.
 #[derive(Debug, Clone, Copy)]
@@ -137,17 +136,6 @@ fn rank_credits(task: &Task, case: &Case, completion: &Completion) -> Vec<RankCr
     credit.collect()
 }
 
-/// The slot that a scored group fills, and whether dynamic sampling would rather have another group there.
-pub fn filled(group: &v1::ScoredGroup) -> Filled {
-    let v1::ScoredGroup { step, index, attempt, rewards, .. } = group;
-    let slot = Slot::Training(GroupId { step: Step(*step), index: *index, attempt: *attempt });
-    let totals: Vec<Option<f64>> = rewards.iter().map(|reward| reward.total).collect();
-    // Credit by rank compares item with item, and may see a difference where the totals are equal.
-    let items = |reward: &v1::Reward| reward.ranks.iter().map(|rank| rank.reward).collect::<Vec<f64>>();
-    let same_items = rewards.windows(2).all(|pair| items(&pair[0]) == items(&pair[1]));
-    Filled { slot, zero_variance: same_items && has_zero_variance(&totals) }
-}
-
 /// What a completion says and earns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
@@ -168,29 +156,4 @@ impl From<Reading> for Answer {
 pub fn read(task: &Task, case: &Case, text: &str) -> Reading {
     let ranking = task.parse(case, text).ranking.iter().map(|listed| listed.item).collect();
     Reading { grade: task.grade(case, text), ranking }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn zero_variance(rewards: [(f64, &[f64]); 2]) -> bool {
-        let item = |&reward: &f64| v1::RankReward { first_token: 0, end_token: 1, reward };
-        let reward = |(total, items): (f64, &[f64])| v1::Reward {
-            total: Some(total),
-            terms: vec![],
-            ranks: items.iter().map(item).collect(),
-        };
-        let group = v1::ScoredGroup { rewards: rewards.map(reward).into(), ..Default::default() };
-        filled(&group).zero_variance
-    }
-
-    #[test]
-    fn a_group_is_replaced_only_if_nothing_in_it_differs() {
-        assert!(zero_variance([(1.0, &[]), (1.0, &[])]));
-        assert!(!zero_variance([(1.0, &[]), (0.5, &[])]));
-        assert!(zero_variance([(1.0, &[0.5, 0.5]), (1.0, &[0.5, 0.5])]));
-        assert!(!zero_variance([(1.0, &[1.0, 0.0]), (1.0, &[0.0, 1.0])]), "items differ where totals do not");
-        assert!(!zero_variance([(1.0, &[1.0]), (1.0, &[1.0, 0.0])]));
-    }
 }

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod metrics;
 pub mod policies;
 pub mod reports;
+pub mod results;
 pub mod run;
 pub mod scaling;
 pub mod service;

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
 use podium_coordinator::discovery::Discovery;
 use podium_coordinator::dropping;
-use podium_coordinator::run::{self, Options, Outcome, Running};
+use podium_coordinator::run::{self, ExitReason, Options, Running};
 use podium_coordinator::store::versions::Dropped;
 use podium_grpo::PolicyVersion;
 use podium_service::metrics_server::Endpoint;
@@ -83,14 +83,14 @@ fn main() -> ExitCode {
     logs::start();
     let work = || match (cli.command, cli.run) {
         (Some(Command::DropVersion { out, version }), _) => {
-            drop_version(&out, PolicyVersion(version)).map(|()| Outcome::Complete)
+            drop_version(&out, PolicyVersion(version)).map(|()| ExitReason::Complete)
         }
         (None, Some(arguments)) => startup::runtime(Threads::EveryCore)?.block_on(coordinate(arguments)),
         (None, None) => Err(anyhow::anyhow!("--run-file and --out are missing; --help says more")),
     };
     match startup::check().map_err(anyhow::Error::from).and_then(|()| work()) {
-        Ok(Outcome::Complete | Outcome::Drained { .. }) => ExitCode::SUCCESS,
-        Ok(Outcome::Stopped) => ExitCode::from(shutdown::STOPPED),
+        Ok(ExitReason::Complete | ExitReason::Drained { .. }) => ExitCode::SUCCESS,
+        Ok(ExitReason::Stopped) => ExitCode::from(shutdown::STOPPED),
         Err(error) => {
             tracing::error!("{}", logs::describe(error.as_ref()));
             ExitCode::FAILURE
@@ -109,7 +109,7 @@ fn drop_version(out: &Path, version: PolicyVersion) -> Result<()> {
     Ok(())
 }
 
-async fn coordinate(arguments: Arguments) -> Result<Outcome> {
+async fn coordinate(arguments: Arguments) -> Result<ExitReason> {
     let Arguments { run_file, out, listen, advertise, metrics_listen, metrics_advertise, overrides } =
         arguments;
     let stop = shutdown::on_signal()?;
@@ -126,15 +126,15 @@ async fn coordinate(arguments: Arguments) -> Result<Outcome> {
     );
     let options =
         Options { file, base, out, listen, advertise, metrics_address: Some(metrics.address()), discovery };
-    let Some(running) = start(options, &stop).await? else { return Ok(Outcome::Stopped) };
+    let Some(running) = start(options, &stop).await? else { return Ok(ExitReason::Stopped) };
     metrics.set_ready(true);
     let outcome = running.finished().await?;
     match &outcome {
-        Outcome::Complete => tracing::info!("the run is complete"),
-        Outcome::Drained { reason } => {
+        ExitReason::Complete => tracing::info!("the run is complete"),
+        ExitReason::Drained { reason } => {
             tracing::info!("the run ended early ({reason}); a start with the same --out continues it");
         }
-        Outcome::Stopped => {
+        ExitReason::Stopped => {
             let signal = shutdown::received().unwrap_or("its owner");
             tracing::info!("stopped by {signal}; a start with the same --out continues the run");
         }

@@ -345,14 +345,14 @@ pub fn refused(code: tonic::Code) {
     counter!(REFUSED, "code" => format!("{code:?}")).increment(1);
 }
 
-/// Sets the gauges that show where the run stands.
-pub fn standing(machine: &Machine, now: Millis) {
+/// Sets the gauges of the run's state.
+pub fn run_state(machine: &Machine, now: Millis) {
     let (sampling, evaluating) = (machine.sampling(), machine.evaluating());
     gauge!(WORKERS).set(machine.workers(now).count() as f64);
-    gauge!(RANKS).set(machine.world().joined());
+    gauge!(RANKS).set(machine.rank_group().joined());
     gauge!(STEP).set(machine.committed().0 as f64);
     gauge!(STEPS).set(machine.last_version().0 as f64);
-    gauge!(MAX_POLICY_LAG).set(machine.plan().max_policy_lag as f64);
+    gauge!(MAX_POLICY_LAG).set(machine.schedule().max_policy_lag as f64);
     gauge!(POLICY_VERSION).set(machine.latest().0 as f64);
     gauge!(GROUPS_READY).set(sampling.ready);
     gauge!(GROUPS_WANTED).set(sampling.wanted);

@@ -16,13 +16,13 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::{self, Parts, blocking};
+use crate::actor::{self, Clock, Parts, Records, blocking};
 use crate::announcement::{self, Announcement};
 use crate::curriculum::{self, Curriculum};
 use crate::discovery::Discovery;
-use crate::grading::{self, Border, Sampling};
+use crate::grading::{Border, Sampling};
 use crate::identity::Identity;
-use crate::machine::{Machine, Plan, Recovered};
+use crate::machine::{Machine, Recovered, Schedule};
 use crate::policies::{self, Policies, Start};
 use crate::reports::answers::Answers;
 use crate::reports::recording::Recording;
@@ -31,7 +31,7 @@ use crate::reports::watch::Watch;
 use crate::service::{self, Context};
 use crate::store::{self, Store};
 
-pub use crate::actor::Outcome;
+pub use crate::actor::ExitReason;
 
 /// Where a running coordinator can be reached, under the output folder.
 pub const ADDRESS_FILE: &str = podium_transfer::place::ANNOUNCEMENT;
@@ -64,9 +64,9 @@ pub enum Error {
     /// The policy's tokenizer or chat template, which measure and end prompts, cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
-    /// Submitted results cannot be checked against the policy.
-    #[error("cannot check results against the policy to start from: {0}")]
-    Border(#[from] grading::OpenError),
+    /// The configuration of the policy, against which results are checked, cannot be used.
+    #[error("cannot check results against the policy to start from")]
+    Config(#[from] podium_checkpoint::config::Error),
     /// The embedded data set cannot be made.
     #[error("cannot make the embedded data set: {0}")]
     World(#[from] synthetic::Error),
@@ -120,7 +120,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
-    supervisor: JoinHandle<Result<Outcome, Error>>,
+    supervisor: JoinHandle<Result<ExitReason, Error>>,
 }
 
 impl Running {
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// Waits until the run is over and everybody has left, or until it was stopped.
-    pub async fn finished(self) -> Result<Outcome, Error> {
+    pub async fn finished(self) -> Result<ExitReason, Error> {
         self.supervisor.await?
     }
 }
@@ -150,17 +150,16 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         }
         bound => bound?,
     };
-    let (prepared, border) = {
+    let Prepared { parts, machine, curriculum, border } = {
         let (file, out) = (file.clone(), out.clone());
         blocking(move || prepare(&file, &base, out, discovery)).await?
     };
-    let (curriculum, policies, store) =
-        (prepared.curriculum.clone(), prepared.policies.clone(), prepared.store.clone());
-    let identity = prepared.identity.clone();
+    let (policies, store) = (parts.policies.clone(), parts.store.clone());
+    let identity = parts.identity.clone();
     let dropped_versions = store.dropped_versions()?;
     let run_id = identity.run_id.to_string();
     let (actor_stop, server_stop) = (CancellationToken::new(), stop.child_token());
-    let (handle, actor) = actor::start(prepared, actor_stop.clone());
+    let (handle, actor) = actor::start(parts, machine, actor_stop.clone());
     let context = Arc::new(Context {
         sampling: Sampling::of(&file),
         border,
@@ -194,11 +193,11 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
 
 /// The server stops before the actor: calls that are under way get their answers.
 async fn supervise(
-    mut actor: JoinHandle<Outcome>,
+    mut actor: JoinHandle<ExitReason>,
     mut server: JoinHandle<Result<(), tonic::transport::Error>>,
     actor_stop: CancellationToken,
     server_stop: CancellationToken,
-) -> Result<Outcome, Error> {
+) -> Result<ExitReason, Error> {
     tokio::select! {
         outcome = &mut actor => {
             server_stop.cancel();
@@ -214,12 +213,15 @@ async fn supervise(
     }
 }
 
-fn prepare(
-    file: &RunFile,
-    base: &Path,
-    out: PathBuf,
-    discovery: Discovery,
-) -> Result<(Parts, Border), Error> {
+/// What a coordinator works with.
+struct Prepared {
+    parts: Parts,
+    machine: Machine,
+    curriculum: Arc<Curriculum>,
+    border: Border,
+}
+
+fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> Result<Prepared, Error> {
     let run_hash = file.hash();
     durable::remove_leftovers(&out)?;
     let store = Store::open(&out, &run_hash)?;
@@ -228,9 +230,12 @@ fn prepare(
     let oracle = data.dir.as_deref().map(Oracle::open).transpose()?.flatten();
     let start = Start { model: file.model.path.clone(), adapter: file.lora.adapter.clone() };
     let policies = Policies::open(&out.join("policy"), &run_hash, start, &store)?;
-    let config = policies.file(PolicyVersion::START, "config.json")?;
-    let border = Border::open(file, config.parent().unwrap_or(Path::new("")))?;
-    let task = rendered(Task::new(dataset, &file.task(), file.run.seed, base)?, file, &policies)?;
+    let folder = policies.folder(PolicyVersion::START)?;
+    let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
+    let chat = Arc::new(Chat::load(&folder, variables)?);
+    chat.tokenizer().check_for_training()?;
+    let border = Border::open(file, &folder, chat.clone())?;
+    let task = rendered(Task::new(dataset, &file.task(), file.run.seed, base)?, &chat);
     task.check_thinking()?;
     tracing::info!("the reward is {}", task.rewards().extremes());
     for violation in task.rewards().violations() {
@@ -238,14 +243,14 @@ fn prepare(
             "the reward pays for the wrong thing: {violation}; reward.check = \"warn\" lets it through"
         );
     }
-    let plan = Plan::of(file, task.dataset().test.len());
+    let schedule = Schedule::of(file, task.dataset().test.len());
     let curriculum = Curriculum::new(task, file.rollout.prompts_per_step, file.rollout.refill_attempts)?
         .evaluating(file.evaluation.draw, file.evaluation.reversed);
     if let Some(warning) = age_warning(file) {
         tracing::warn!("{warning}");
     }
-    let baselines =
-        Baselines::of(&curriculum, plan.evaluation_prompts, file.evaluation.likelihood, oracle.as_ref())?;
+    let users = schedule.evaluation_prompts;
+    let baselines = Baselines::of(&curriculum, users, file.evaluation.likelihood, oracle.as_ref())?;
     let identity = Identity {
         run_id: store.run_id()?,
         run_name: file.run.name.clone(),
@@ -254,29 +259,35 @@ fn prepare(
     };
     let watch = Watch::new(&file.watch, curriculum.task());
     let ended_by = watch.findings(&store.evaluations()?).ended_by;
-    let machine = Machine::restore(plan, Recovered { ended_by, ..store.recover()? });
+    let machine = Machine::restore(schedule, Recovered { ended_by, ..store.recover()? });
     if machine.committed().0 > 0 || machine.latest() > PolicyVersion::START {
         tracing::info!("continuing: {} of {} steps are done", machine.committed().0, file.run.steps);
     }
     let recording = |curriculum: &Curriculum| {
         let weights = curriculum.task().rewards().weights();
-        Recording::open(out.join("groups.jsonl"), weights, machine.committed()).map(Arc::new)
+        Recording::open(out.join("groups.jsonl"), weights, machine.committed())
     };
     let recording = file.run.record_groups.then(|| recording(&curriculum)).transpose()?;
-    let parts = Parts {
+    let (store, curriculum) = (Arc::new(store), Arc::new(curriculum));
+    let closer = Records {
+        store: store.clone(),
+        curriculum: curriculum.clone(),
+        watch: watch.clone(),
         recording,
         answers: file.evaluation.record_answers.then(|| Answers::new(&out)),
+    };
+    let parts = Parts {
         identity,
-        machine,
-        store: Arc::new(store),
-        curriculum: Arc::new(curriculum),
+        store,
         policies: Arc::new(policies),
+        closer: Arc::new(closer),
         watch,
         baselines,
         discovery,
+        clock: Clock::monotonic(),
         out,
     };
-    Ok((parts, border))
+    Ok(Prepared { parts, machine, curriculum, border })
 }
 
 /// What to know before groups of older versions are trained on as if their age were drift.
@@ -291,16 +302,11 @@ fn age_warning(file: &RunFile) -> Option<String> {
 }
 
 /// The task with the policy's own tokenizer and chat template, which count the tokens of prompts and may open or close the
-/// think block. Refuses a policy whose prompts cannot be rendered or whose completions cannot end, before anything is
-/// leased.
-fn rendered(task: Task, file: &RunFile, policies: &Policies) -> Result<Task, Error> {
-    let path = policies.file(PolicyVersion::START, "tokenizer.json")?;
-    let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
-    let chat = Arc::new(Chat::load(path.parent().unwrap_or(Path::new("")), variables)?);
-    chat.tokenizer().check_for_training()?;
-    let ends = chat.clone();
+/// think block.
+fn rendered(task: Task, chat: &Arc<Chat>) -> Task {
+    let (ends, lengths) = (chat.clone(), chat.clone());
     let task = task.ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?)));
-    Ok(task.measured_with(Arc::new(move |prompt| Ok(chat.length(prompt.messages())?))))
+    task.measured_with(Arc::new(move |prompt| Ok(lengths.length(prompt.messages())?)))
 }
 
 /// The folder of the data set; the embedded one is made where the run file names none.

@@ -1,4 +1,4 @@
-//! What people are told of processes that are there and do not work: ranks that stay silent, leases that make no progress.
+//! Warnings about processes that make no progress: silent ranks, and leases that are held too long.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,13 @@ use crate::machine::{OldLease, RankHealth, Work};
 use crate::metrics;
 
 impl State {
-    /// Looks for concerns; logs those that are new, and those that are gone.
-    pub(super) fn look_for_concerns(&mut self) {
+    /// Updates the warnings; logs the new ones, and those that no longer hold.
+    pub(super) fn update_concerns(&mut self) {
         let now = self.now();
-        let (ranks, leases) = (self.parts.machine.rank_health(now), self.parts.machine.old_leases(now));
+        let (ranks, leases) = (self.run.machine().rank_health(now), self.run.machine().old_leases(now));
         let silent = ranks.iter().filter(|rank| rank.silent).count();
         metrics::concerns(silent, leases.first().map_or(0, |lease| lease.age.0));
-        let deadline = self.parts.machine.plan().lease_deadline.0;
+        let deadline = self.run.machine().schedule().lease_deadline.0;
         let silent = ranks.iter().filter(|rank| rank.silent).map(|rank| silence(rank, deadline));
         let stalled = leases.iter().filter(|lease| lease.stalled).map(|lease| self.stall(lease));
         let found: BTreeSet<String> = silent.chain(stalled).collect();
@@ -24,7 +24,7 @@ impl State {
             tracing::warn!("{new}");
         }
         for gone in self.concerns.difference(&found) {
-            tracing::info!("no longer: {gone}");
+            tracing::info!("resolved: {gone}");
         }
         self.concerns = found;
     }
@@ -36,11 +36,11 @@ impl State {
             joined: rank.joined,
             silent: rank.silent,
         };
-        self.parts.machine.rank_health(self.now()).into_iter().map(status).collect()
+        self.run.machine().rank_health(self.now()).into_iter().map(status).collect()
     }
 
     pub(super) fn oldest_lease(&self) -> Option<v1::LeaseStatus> {
-        let oldest = self.parts.machine.old_leases(self.now()).into_iter().next()?;
+        let oldest = self.run.machine().old_leases(self.now()).into_iter().next()?;
         Some(v1::LeaseStatus {
             worker_id: oldest.worker.to_string(),
             host: self.host(oldest.worker),

@@ -1,60 +1,34 @@
-//! How the run moves on: results into slots, batches out, steps committed.
+//! The progress of the run: results into slots, batches to ranks, commits of steps.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use podium_grpo::Step;
-use podium_proto::convert::Slot;
 
-use super::closing::{self, Finished};
+use super::closer::{FinishedStep, add_metrics};
+use super::closes::Closed;
+use super::command::{BatchRequest, StepReport, Submission};
+use super::error::{Error, blocking};
 use super::state::State;
-use super::{BatchAnswer, BatchWanted, Commit, Counts, Error, Submission, blocking};
-use crate::grading::filled;
-use crate::machine::{Action, Event, Filled, Verdict};
+use crate::machine::BatchReply;
+use crate::machine::sequencer::{self, Commit, Counts, Reply};
 use crate::metrics;
 use crate::reports::forms::Source;
 use crate::reports::step;
-use crate::store::Results;
+use crate::store::StepRecord;
 
 impl State {
+    /// Stores results that are wanted.
     pub(super) async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
         let Submission { worker, lease, version, content, results } = submission;
-        self.parts.machine.check_worker(worker)?;
         // Results of a content that was superseded meanwhile are those of another policy.
-        let current = self.parts.policies.content(version) == Some(content);
-        let mut counts = [Counts::default(); 2];
-        let mut slots = BTreeMap::new();
-        let mut wanted = |Filled { slot, zero_variance }: Filled, training: bool| {
-            let counts = &mut counts[usize::from(training)];
-            match self.parts.machine.verdict_under(slot, version, lease) {
-                // A message may name a slot twice.
-                Verdict::Wanted if current && slots.insert(slot, zero_variance).is_none() => {
-                    counts.accepted += 1;
-                    return true;
-                }
-                _ if !current => counts.refused += 1,
-                Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
-                Verdict::Refused => counts.refused += 1,
-            }
-            false
-        };
-        let Results { mut groups, mut answers } = results;
-        groups.retain(|group| wanted(filled(group), true));
-        let answered =
-            |version, index| Filled { slot: Slot::Evaluation { version, index }, zero_variance: false };
-        answers.retain(|&(version, index, _)| wanted(answered(version, index), false));
-        let (completions, tokens) = closing::volume(&groups);
-        let kept = Results { groups, answers };
-        if !kept.is_empty() {
-            let (store, sampled_by) = (self.parts.store.clone(), self.sampled_by(worker));
-            self.write(move || Ok(store.put_results(&kept, &sampled_by)?)).await?;
-        }
-        let filled = slots.into_iter().map(|(slot, zero_variance)| Filled { slot, zero_variance }).collect();
-        self.step(Event::Scored { worker, lease, filled }).await;
-        let [evaluation, training] = counts;
+        let is_current = self.parts.policies.content(version) == Some(content);
+        let worker = self.sampled_by(worker);
+        let submission = sequencer::Submission { worker, lease, version, is_current, results };
+        let submitted = self.run.submit(self.now(), submission).await?;
+        let (training, evaluation) = (submitted.training, submitted.evaluation);
         metrics::submitted(true, training.accepted, training.repeated, training.refused);
         metrics::submitted(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
-        metrics::completions(completions, tokens);
+        metrics::completions(submitted.volume.0, submitted.volume.1);
         Ok(Counts {
             accepted: training.accepted + evaluation.accepted,
             repeated: training.repeated + evaluation.repeated,
@@ -62,79 +36,104 @@ impl State {
         })
     }
 
-    pub(super) async fn batch(&mut self, wanted: BatchWanted) -> Result<BatchAnswer, Error> {
-        let BatchWanted { rank, learner, step, lost } = wanted;
-        self.met_somebody = true;
-        self.lose_versions(learner, lost).await?;
-        if let Some(missed) = self.parts.machine.missed_commit(rank, learner, step) {
-            tracing::info!("{missed} was finished before its report was lost: it is committed now");
-            self.close_step(missed, None).await?;
-        }
-        let answer = self.step(Event::BatchWanted { rank, learner, step }).await;
-        if rank == 0 {
-            self.learner_waits = !matches!(answer, Some(Action::ServeBatch));
-        }
-        match answer {
-            Some(Action::ServeBatch) => {
-                Ok(BatchAnswer::Ready { world_size: self.parts.machine.world().size() })
+    /// Answers a rank that requests its share of a step. `None`: not before the step before it is closed.
+    pub(super) async fn batch(&mut self, request: BatchRequest) -> Result<Option<BatchReply>, Error> {
+        let BatchRequest { rank, learner, step, lost } = request;
+        self.has_peers = true;
+        self.abandon_versions(learner, lost).await?;
+        match self.run.request_batch(self.now(), rank, learner, step).await? {
+            Reply::Close(missed) => {
+                tracing::info!("{missed} was finished before its report was lost: it is committed now");
+                self.close_step(missed, None);
+                Ok(None)
             }
-            Some(Action::Rejoin) => Ok(BatchAnswer::Rejoin),
-            Some(Action::Republish { version, first_step }) => {
-                Ok(BatchAnswer::Republish { version, first_step })
+            Reply::Wait => Ok(None),
+            Reply::Ready(reply) => {
+                if rank == 0 {
+                    self.learner_waits = !matches!(reply, BatchReply::Ready { .. });
+                }
+                Ok(Some(reply))
             }
-            Some(Action::Leave { reason }) => Ok(BatchAnswer::Over(reason)),
-            Some(Action::Refuse(error)) => Err(error.into()),
-            _ => Ok(BatchAnswer::NotReady),
         }
     }
 
-    pub(super) async fn commit(&mut self, commit: Commit) -> Result<bool, Error> {
-        let Commit { learner, step, figures, checkpoint } = commit;
-        let (rank, fresh) = self.parts.machine.check_commit(learner, step)?;
-        if fresh {
-            self.rank_trouble.clear();
-            self.close_step(step, Some(figures)).await?;
-        } else if rank == 0 {
-            let store = self.parts.store.clone();
-            let late = self.write(move || closing::add_report(&store, step, &figures)).await?;
-            self.reports_behind |= late.is_some();
+    /// Commits a step; `true` if the run is over for the rank. `None`: not before the step is closed.
+    pub(super) async fn commit(&mut self, report: &mut StepReport) -> Result<Option<bool>, Error> {
+        let StepReport { learner, step, ref mut metrics, checkpoint } = *report;
+        match self.run.commit(self.now(), Commit { learner, step, checkpoint }).await? {
+            Reply::Close(step) => {
+                self.rank_trouble.clear();
+                self.close_step(step, Some(std::mem::take(metrics)));
+                Ok(None)
+            }
+            Reply::Wait => Ok(None),
+            Reply::Ready(over) => {
+                if self.run.machine().rank_of(learner) == Some(0) && !metrics.is_empty() {
+                    let (store, metrics) = (self.parts.store.clone(), std::mem::take(metrics));
+                    let began = Instant::now();
+                    let added = blocking(move || add_metrics(&store, step, &metrics)).await;
+                    self.run.storage_mut().note_write(began, &added);
+                    self.reports_behind |= added?.is_some();
+                }
+                Ok(Some(over))
+            }
         }
-        if let Some(step) = checkpoint {
-            let store = self.parts.store.clone();
-            self.write(move || Ok(store.put_checkpoint(rank, step)?)).await?;
-            self.step(Event::CheckpointKept { rank, step }).await;
-        }
-        let last = step.next().0 >= self.parts.machine.last_version().0;
-        let machine = &self.parts.machine;
-        // A version that nobody else can make again is asked for before rank 0 leaves.
-        let stays = rank == 0 && machine.to_republish(step.next()).is_some();
-        let over = (last && !stays) || machine.over().is_some();
-        if over {
-            self.step(Event::RankTold { rank }).await;
-        }
-        Ok(over)
     }
 
-    async fn close_step(&mut self, step: Step, figures: Option<BTreeMap<String, f64>>) -> Result<(), Error> {
-        let (store, curriculum) = (self.parts.store.clone(), self.parts.curriculum.clone());
+    /// Begins to close a step.
+    fn close_step(&mut self, step: Step, metrics: Option<std::collections::BTreeMap<String, f64>>) {
+        let (closer, policies) = (self.parts.closer.clone(), self.parts.policies.clone());
+        let (schedule, latest) = (self.run.machine().schedule().clone(), self.run.machine().latest());
         let seconds = self.last_commit.elapsed().as_secs_f64();
-        let plan = self.parts.machine.plan().clone();
-        let finished = Finished { step, figures, seconds, steps: plan.steps };
-        let recording = self.parts.recording.clone();
-        let close = move || closing::close_step(&store, &curriculum, recording.as_deref(), finished);
-        let record = self.write(close).await?;
+        let finished = FinishedStep { step, metrics, seconds, steps: schedule.steps };
+        let began = Instant::now();
+        self.closes.start_step(move || {
+            let closed = closer.close_step(finished);
+            // Which folders are needed after the commit is known before it: the version of the step is published.
+            let result = closed.map(|record| (record, policies.prune(&schedule, latest).err()));
+            Closed::Step { step, began, seconds, result }
+        });
+    }
+
+    /// Takes a job that has ended, and the commands that waited for it.
+    pub(super) async fn closed(&mut self, closed: Closed) {
+        match closed {
+            Closed::Step { step, began, seconds, result } => {
+                self.run.storage_mut().note_write(began, &result);
+                match result {
+                    Ok((record, pruned)) => {
+                        self.step_closed(step, seconds, &record).await;
+                        self.note(pruned.as_ref());
+                        for command in self.closes.take_parked() {
+                            self.handle(command).await;
+                        }
+                    }
+                    Err(error) => {
+                        self.run.close_failed();
+                        let error = std::sync::Arc::new(error);
+                        for command in self.closes.take_parked() {
+                            command.fail(step, error.clone());
+                        }
+                    }
+                }
+            }
+            Closed::Evaluation { version, began, result } => {
+                self.run.storage_mut().note_write(began, &result);
+                self.evaluation_closed(version, result).await;
+            }
+        }
+    }
+
+    async fn step_closed(&mut self, step: Step, seconds: f64, record: &StepRecord) {
         self.last_commit = Instant::now();
-        self.step(Event::StepCommitted { step }).await;
+        self.run.step_closed(self.now()).await;
         self.forms.note(Source::Step(step.0), &record.row, &record.samples);
         self.last_step = step::numbers(&record.row);
-        metrics::step_committed(plan.prompts_per_step, seconds, &self.last_step);
-        self.weigh_load();
-        let added = self.reports.add_step(&record);
+        let groups = self.run.machine().schedule().prompts_per_step;
+        metrics::step_committed(groups, seconds, &self.last_step);
+        self.update_advice();
+        let added = self.reports.add_step(record);
         self.reports_behind |= added.is_err();
-        self.note(added.err());
-        let (policies, latest) = (self.parts.policies.clone(), self.parts.machine.latest());
-        let pruned: Result<(), Error> = blocking(move || Ok(policies.prune(&plan, latest)?)).await;
-        self.note(pruned.err());
-        Ok(())
+        self.note(added.err().as_ref());
     }
 }

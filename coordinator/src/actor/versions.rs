@@ -1,43 +1,37 @@
-//! Policy versions on their way in, and what is done about those whose folders are removed or damaged.
+//! Publishing policy versions, and inspecting the folders of those that are needed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
-use podium_transfer::{Content, Manifest};
+use podium_service::logs::describe;
+use podium_transfer::Manifest;
 use uuid::Uuid;
 
+use super::command::Offer;
+use super::error::{Error, blocking};
 use super::state::State;
-use super::{Error, blocking};
-use crate::machine::Event;
+use crate::machine::sequencer::Reply;
 use crate::metrics;
 use crate::policies::{self, Compared, Policies};
 
 /// Time between two inspections of the folders that are needed.
 const BETWEEN_INSPECTIONS: Duration = Duration::from_secs(1);
 
-/// What becomes of a version that a learner offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offer {
-    /// It is the first of its number.
-    New,
-    /// It replaces another content, which was not committed.
-    Superseding(Content),
-    /// It was published, and its folder should be there.
-    Kept,
-    /// It was published, and is needed no longer.
-    Unneeded,
-}
-
 impl State {
-    /// What becomes of a version. Refused unless rank 0 of the current rank group offers it.
-    pub(super) fn offer(&self, learner: Uuid, manifest: &Manifest) -> Result<Offer, Error> {
-        let (version, machine) = (manifest.version, &self.parts.machine);
-        machine.check_publisher(learner)?;
+    /// What becomes of a version. Refused unless rank 0 of the current rank group offers it; `None`: not before the step
+    /// that is being closed is closed.
+    pub(super) fn offer(&self, learner: Uuid, manifest: &Manifest) -> Result<Option<Offer>, Error> {
+        if self.run.check_publisher(learner)? != Reply::Ready(()) {
+            return Ok(None);
+        }
+        let (version, machine) = (manifest.version, self.run.machine());
         let offer = match self.parts.policies.compare(manifest)? {
-            Compared::Same if machine.plan().keeps(version, machine.latest()) => return Ok(Offer::Kept),
-            Compared::Same => return Ok(Offer::Unneeded),
+            Compared::Same if machine.schedule().keeps(version, machine.latest()) => {
+                return Ok(Some(Offer::Published));
+            }
+            Compared::Same => return Ok(Some(Offer::Unneeded)),
             Compared::Other(published) if !machine.may_supersede(version) => {
                 let found = manifest.content();
                 return Err(policies::Error::NotDeterministic { version, published, found }.into());
@@ -46,54 +40,48 @@ impl State {
             Compared::New => Offer::New,
         };
         machine.check_publish(version)?;
-        Ok(offer)
+        Ok(Some(offer))
     }
 
-    /// Notes a version whose folder was written.
-    pub(super) async fn published(&mut self, learner: Uuid, manifest: Manifest) -> Result<(), Error> {
+    /// Publishes a version whose folder is complete. `None`: not before the step that is being closed is closed.
+    pub(super) async fn publish(&mut self, learner: Uuid, manifest: &Manifest) -> Result<Option<()>, Error> {
         let version = manifest.version;
-        let kept = self.keep_published(learner, manifest).await;
-        if kept.is_err() {
+        let published = self.store_published(learner, manifest).await;
+        if published.is_err() {
             // Its folder was replaced, and is not what the store says.
             self.parts.policies.distrust(version);
         }
-        kept
+        published
     }
 
-    async fn keep_published(&mut self, learner: Uuid, manifest: Manifest) -> Result<(), Error> {
+    async fn store_published(&mut self, learner: Uuid, manifest: &Manifest) -> Result<Option<()>, Error> {
         let version = manifest.version;
-        // Asked again: another process may have become rank 0 since the offer.
-        let offer = self.offer(learner, &manifest)?;
-        let (store, message) = (self.parts.store.clone(), v1::PolicyManifest::from(&manifest));
-        let content = manifest.content();
+        // Checked again: another process may have become rank 0 since the offer.
+        let Some(offer) = self.offer(learner, manifest)? else { return Ok(None) };
+        let (message, content) = (v1::PolicyManifest::from(manifest), manifest.content());
         if let Offer::Superseding(before) = offer {
-            self.write(move || Ok(store.supersede_policy(&message)?)).await?;
-            self.parts.policies.add(manifest);
-            let waiting = self.parts.machine.waiting_groups();
-            self.step(Event::VersionSuperseded { version }).await;
-            let dropped = waiting - self.parts.machine.waiting_groups();
+            let dropped = self.run.supersede(self.now(), message).await?;
             metrics::superseded(dropped);
             tracing::warn!(
                 "{version} was published before with content {before} and is superseded by content {content} of the current rank 0: \
                  {dropped} groups of its step and later ones are sampled again"
             );
         } else {
-            self.write(move || Ok(store.put_policy(&message)?)).await?;
-            self.parts.policies.add(manifest);
-            self.step(Event::VersionPublished { version }).await;
+            self.run.publish(self.now(), message).await?;
         }
+        self.parts.policies.add(manifest.clone());
         if self.missing.remove(&version).is_some() {
             tracing::info!("{version} was published again");
         }
-        Ok(())
+        Ok(Some(()))
     }
 
-    /// Finds out at the start which needed versions are not there.
-    pub(super) async fn look_at_versions(&mut self) {
-        let needed = self.parts.machine.needed_versions();
+    /// Finds the needed versions that are missing at the start.
+    pub(super) async fn check_versions(&mut self) {
+        let needed = self.run.machine().needed_versions();
         let policies = self.parts.policies.clone();
         let look = move || {
-            let missing = |version| policies.look(version).err().map(|error| (version, error.to_string()));
+            let missing = |version| policies.look(version).err().map(|error| (version, describe(&error)));
             Ok::<_, Error>(needed.into_iter().filter_map(missing).collect())
         };
         if let Ok(missing) = blocking(look).await {
@@ -101,7 +89,7 @@ impl State {
         }
     }
 
-    /// Has the needed versions inspected from time to time, and takes what was found.
+    /// Inspects the needed versions from time to time, on a thread of its own.
     pub(super) async fn inspect_versions(&mut self) {
         match self.inspection.take_if(|inspection| inspection.is_finished()) {
             Some(inspection) => match inspection.await {
@@ -111,7 +99,7 @@ impl State {
             },
             None if self.inspection.is_none() && self.inspected.elapsed() >= BETWEEN_INSPECTIONS => {
                 self.inspected = Instant::now();
-                let (policies, needed) = (self.parts.policies.clone(), self.parts.machine.needed_versions());
+                let (policies, needed) = (self.parts.policies.clone(), self.run.machine().needed_versions());
                 let inspect = move || {
                     let missing = |version| problem(&policies, version).map(|problem| (version, problem));
                     needed.into_iter().filter_map(missing).collect()
@@ -123,7 +111,7 @@ impl State {
     }
 
     async fn take_inspection(&mut self, mut missing: BTreeMap<PolicyVersion, String>) {
-        let needed = self.parts.machine.needed_versions();
+        let needed = self.run.machine().needed_versions();
         missing.retain(|version, _| needed.contains(version));
         for (version, problem) in &missing {
             if !self.missing.contains_key(version) {
@@ -138,17 +126,18 @@ impl State {
         metrics::policies_missing(missing.len());
         let versions = missing.keys().copied().collect();
         self.missing = missing;
-        self.step(Event::VersionsInspected { missing: versions }).await;
+        let now = self.now();
+        self.run.apply(|machine| machine.versions_inspected(now, versions)).await;
     }
 
-    /// Gives up the evaluation of versions that rank 0 cannot make again.
-    pub(super) async fn lose_versions(
+    /// Abandons the evaluation of versions that rank 0 cannot make again.
+    pub(super) async fn abandon_versions(
         &mut self,
         learner: Uuid,
         versions: Vec<PolicyVersion>,
     ) -> Result<(), Error> {
         for version in versions {
-            let machine = &self.parts.machine;
+            let machine = self.run.machine();
             if machine.rank_of(learner) != Some(0) || !machine.awaits_evaluation(version) {
                 continue;
             }
@@ -156,13 +145,11 @@ impl State {
             let Some(problem) = blocking(move || Ok::<_, Error>(problem(&policies, version))).await? else {
                 continue;
             };
-            let (store, reason) = (self.parts.store.clone(), problem.clone());
-            self.write(move || Ok(store.lose_evaluation(version, &reason)?)).await?;
+            self.run.abandon_evaluation(self.now(), version, problem.clone()).await?;
             tracing::error!(
                 "{problem}; the learner's checkpoint is newer, so that it cannot be made again: it is not evaluated, and the run goes on"
             );
-            self.lost.insert(version, problem);
-            self.step(Event::EvaluationLost { version }).await;
+            self.abandoned.insert(version, problem);
         }
         Ok(())
     }
@@ -171,13 +158,13 @@ impl State {
     pub(super) fn version_warnings(&self) -> impl Iterator<Item = String> {
         let missing =
             self.missing.iter().map(|(version, problem)| format!("{problem}; {}", self.remedy(*version)));
-        let lost = self.lost.iter();
-        missing.chain(lost.map(|(version, problem)| format!("{version} was not evaluated: {problem}")))
+        let abandoned = self.abandoned.iter();
+        missing.chain(abandoned.map(|(version, problem)| format!("{version} was not evaluated: {problem}")))
     }
 
     /// Who makes a missing version again.
     fn remedy(&self, version: PolicyVersion) -> String {
-        let machine = &self.parts.machine;
+        let machine = self.run.machine();
         if version == PolicyVersion::START {
             "it is copied from model.path again as soon as that is possible".to_owned()
         } else if machine.ranks().any(|(rank, _)| rank == 0) {
@@ -194,5 +181,5 @@ fn problem(policies: &Policies, version: PolicyVersion) -> Option<String> {
         Err(_) if version == PolicyVersion::START => policies.rebuild_start(),
         inspected => inspected,
     };
-    inspected.err().map(|error| error.to_string())
+    inspected.err().map(|error| describe(&error))
 }

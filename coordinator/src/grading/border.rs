@@ -5,13 +5,14 @@
 //! log-probabilities are right is seen by the learner, which recomputes them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use podium_checkpoint::{Config, config};
 use podium_config::RunFile;
 use podium_grpo::Completion;
 use podium_proto::convert::{Slot, SlotResult};
 use podium_recsys::task::{self, Case};
-use podium_tokenizer::{Message, Tokenizer, Variables};
+use podium_tokenizer::Chat;
 
 use super::Sampling;
 use crate::curriculum::Curriculum;
@@ -65,7 +66,7 @@ pub enum Error {
         source: task::Error,
     },
     /// The slot's prompt cannot be rendered.
-    #[error("cannot render the prompt of {slot}: {source}")]
+    #[error("cannot render the prompt of {slot}")]
     Render {
         /// The slot.
         slot: Slot,
@@ -147,31 +148,19 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Border {
     sampling: Sampling,
-    tokenizer: Tokenizer,
-    variables: Variables,
+    chat: Arc<Chat>,
     vocab_size: u32,
     max_positions: usize,
 }
 
-/// Why a policy's folder gives no border.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// `config.json` cannot be used.
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    /// The tokenizer cannot be used.
-    #[error(transparent)]
-    Tokenizer(#[from] podium_tokenizer::Error),
-}
-
 impl Border {
-    /// The border of a run whose policy version 0 lies in `folder`. All versions share its configuration and tokenizer.
-    pub fn open(file: &RunFile, folder: &Path) -> Result<Self, OpenError> {
+    /// The border of a run whose policy version 0 lies in `folder`, with its tokenizer and chat template. All versions share
+    /// its configuration and tokenizer.
+    pub fn open(file: &RunFile, folder: &Path, chat: Arc<Chat>) -> Result<Self, config::Error> {
         let config = Config::load(folder)?;
         Ok(Self {
             sampling: Sampling::of(file),
-            tokenizer: Tokenizer::load(folder)?,
-            variables: Variables::prompt(file.model.enable_thinking, &file.model.template_variables),
+            chat,
             // Both were checked to be positive and far below these types' limits.
             vocab_size: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
             max_positions: usize::try_from(config.max_position_embeddings).unwrap_or(usize::MAX),
@@ -252,9 +241,7 @@ impl Border {
 
     fn check_prompt(&self, case: &Case, result: &SlotResult) -> Result<(), Error> {
         let slot = result.slot;
-        let messages: Vec<Message> =
-            case.prompt.messages().map(|(role, content)| Message::new(role, content)).collect();
-        let rendered = self.tokenizer.encode_chat(&messages, &self.variables);
+        let rendered = self.chat.encode(case.prompt.messages());
         let rendered = rendered.map_err(|source| Error::Render { slot, source })?;
         let found = &result.prompt_ids;
         if *found == rendered {

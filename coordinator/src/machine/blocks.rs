@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SlotState {
     Empty,
     /// Filled with equal rewards: emptied again once the attempt is complete.
     Discarded,
@@ -17,25 +17,25 @@ enum State {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    /// The attempt that it is at. All places of a block that are not settled are at the same one.
+struct Entry {
+    /// The attempt that it is at. All entries of a block that are not settled are at the same one.
     attempt: u32,
-    state: State,
+    state: SlotState,
 }
 
 /// Slots, and which of them are filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocks {
-    places: Vec<Place>,
+    entries: Vec<Entry>,
     per_block: u32,
     /// Attempts after the first.
     most_refills: u32,
     settled: u32,
 }
 
-/// Where a slot stands, seen from one attempt at it.
+/// The state of one attempt at a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(super) enum AttemptState {
     /// This attempt waits for a result.
     Wanted,
     /// This attempt has its result.
@@ -46,7 +46,7 @@ pub(super) enum Stand {
 
 /// What filling a slot leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum AfterFill {
     /// The attempt goes on, or the result was not wanted.
     Nothing,
     /// Every slot of the block is filled for good.
@@ -59,13 +59,13 @@ impl Blocks {
     /// `slots` empty slots in blocks of `per_block`, the last of which may be smaller, with at most `most_refills`
     /// attempts after the first.
     pub(super) fn new(slots: u32, per_block: u32, most_refills: u32) -> Self {
-        let place = Place { attempt: 0, state: State::Empty };
-        Self { places: vec![place; slots as usize], per_block: per_block.max(1), most_refills, settled: 0 }
+        let entry = Entry { attempt: 0, state: SlotState::Empty };
+        Self { entries: vec![entry; slots as usize], per_block: per_block.max(1), most_refills, settled: 0 }
     }
 
     /// Number of slots.
     pub(super) fn len(&self) -> u32 {
-        self.places.len() as u32
+        self.entries.len() as u32
     }
 
     /// Number of slots that are filled for good.
@@ -75,8 +75,8 @@ impl Blocks {
 
     /// Results that were taken: of all slots, and of the attempts at them that others came after.
     pub(super) fn taken(&self) -> u64 {
-        let taken = |place: &Place| u64::from(place.attempt) + u64::from(place.state != State::Empty);
-        self.places.iter().map(taken).sum()
+        let taken = |entry: &Entry| u64::from(entry.attempt) + u64::from(entry.state != SlotState::Empty);
+        self.entries.iter().map(taken).sum()
     }
 
     /// Whether every slot is filled for good.
@@ -84,35 +84,35 @@ impl Blocks {
         self.settled == self.len()
     }
 
-    /// Where an attempt at a slot stands.
-    pub(super) fn stand(&self, index: u32, attempt: u32) -> Stand {
-        match self.places.get(index as usize) {
-            Some(place) if attempt < place.attempt => Stand::Filled,
-            Some(place) if attempt == place.attempt => match place.state {
-                State::Empty => Stand::Wanted,
-                State::Discarded | State::Settled => Stand::Filled,
+    /// The state of an attempt at a slot.
+    pub(super) fn attempt_state(&self, index: u32, attempt: u32) -> AttemptState {
+        match self.entries.get(index as usize) {
+            Some(entry) if attempt < entry.attempt => AttemptState::Filled,
+            Some(entry) if attempt == entry.attempt => match entry.state {
+                SlotState::Empty => AttemptState::Wanted,
+                SlotState::Discarded | SlotState::Settled => AttemptState::Filled,
             },
-            _ => Stand::Closed,
+            _ => AttemptState::Closed,
         }
     }
 
     /// Fills a slot with the result of an attempt; `zero_variance`: all its rewards are equal. What is not wanted changes
     /// nothing.
-    pub(super) fn fill(&mut self, index: u32, attempt: u32, zero_variance: bool) -> After {
-        if self.stand(index, attempt) != Stand::Wanted {
-            return After::Nothing;
+    pub(super) fn fill(&mut self, index: u32, attempt: u32, zero_variance: bool) -> AfterFill {
+        if self.attempt_state(index, attempt) != AttemptState::Wanted {
+            return AfterFill::Nothing;
         }
         let again = zero_variance && attempt < self.most_refills;
-        self.places[index as usize].state = if again { State::Discarded } else { State::Settled };
+        self.entries[index as usize].state = if again { SlotState::Discarded } else { SlotState::Settled };
         self.settled += u32::from(!again);
         let block = self.block_mut(self.block_of(index));
-        if block.iter().any(|place| place.state == State::Empty) {
-            return After::Nothing;
+        if block.iter().any(|entry| entry.state == SlotState::Empty) {
+            return AfterFill::Nothing;
         }
-        let mut after = After::BlockDone;
-        for place in block.iter_mut().filter(|place| place.state == State::Discarded) {
-            *place = Place { attempt: place.attempt + 1, state: State::Empty };
-            after = After::NextAttempt;
+        let mut after = AfterFill::BlockDone;
+        for entry in block.iter_mut().filter(|entry| entry.state == SlotState::Discarded) {
+            *entry = Entry { attempt: entry.attempt + 1, state: SlotState::Empty };
+            after = AfterFill::NextAttempt;
         }
         after
     }
@@ -121,18 +121,18 @@ impl Blocks {
     /// attempt: later attempts in the block followed from the result, and their batches may differ without it. Returns the
     /// slots whose results go, each with the last attempt that is still known to have ended in equal rewards.
     pub(super) fn reopen(&mut self, index: u32, attempt: u32) -> Vec<(u32, Option<u32>)> {
-        let is_settled = |place: &Place| place.attempt == attempt && place.state == State::Settled;
-        if !self.places.get(index as usize).is_some_and(is_settled) {
+        let is_settled = |entry: &Entry| entry.attempt == attempt && entry.state == SlotState::Settled;
+        if !self.entries.get(index as usize).is_some_and(is_settled) {
             return Vec::new();
         }
         let mut reopened = vec![(index, attempt.checked_sub(1))];
-        self.places[index as usize].state = State::Empty;
+        self.entries[index as usize].state = SlotState::Empty;
         self.settled -= 1;
         for other in self.range(self.block_of(index)) {
-            let place = &mut self.places[other as usize];
-            if place.attempt > attempt {
-                self.settled -= u32::from(place.state == State::Settled);
-                *place = Place { attempt, state: State::Discarded };
+            let entry = &mut self.entries[other as usize];
+            if entry.attempt > attempt {
+                self.settled -= u32::from(entry.state == SlotState::Settled);
+                *entry = Entry { attempt, state: SlotState::Discarded };
                 reopened.push((other, Some(attempt)));
             }
         }
@@ -147,16 +147,16 @@ impl Blocks {
     /// The attempt that a block is at, and the slots that take part in it, in order.
     pub(super) fn batch(&self, block: u32) -> (u32, Vec<u32>) {
         let Range { start, end } = self.range(block);
-        let attempt_of = |index: u32| self.places[index as usize].attempt;
+        let attempt_of = |index: u32| self.entries[index as usize].attempt;
         let attempt = (start..end).map(attempt_of).max().unwrap_or(0);
         (attempt, (start..end).filter(|&index| attempt_of(index) == attempt).collect())
     }
 
     /// The blocks with an empty slot, in order.
     pub(super) fn unfinished(&self) -> impl Iterator<Item = u32> {
-        let empty = |place: &Place| place.state == State::Empty;
-        let blocks = self.places.chunks(self.per_block as usize).zip(0..);
-        blocks.filter(move |(places, _)| places.iter().any(empty)).map(|(_, block)| block)
+        let empty = |entry: &Entry| entry.state == SlotState::Empty;
+        let blocks = self.entries.chunks(self.per_block as usize).zip(0..);
+        blocks.filter(move |(entries, _)| entries.iter().any(empty)).map(|(_, block)| block)
     }
 
     fn range(&self, block: u32) -> Range<u32> {
@@ -164,9 +164,9 @@ impl Blocks {
         start..start.saturating_add(self.per_block).min(self.len())
     }
 
-    fn block_mut(&mut self, block: u32) -> &mut [Place] {
+    fn block_mut(&mut self, block: u32) -> &mut [Entry] {
         let Range { start, end } = self.range(block);
-        &mut self.places[start as usize..end as usize]
+        &mut self.entries[start as usize..end as usize]
     }
 }
 
@@ -181,14 +181,14 @@ mod tests {
         assert_eq!(blocks.unfinished().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(
             blocks.fill(4, 0, true),
-            After::BlockDone,
+            AfterFill::BlockDone,
             "without refills a group of equal rewards is kept"
         );
-        assert_eq!(blocks.fill(4, 0, false), After::Nothing);
-        assert_eq!(blocks.fill(7, 0, false), After::Nothing);
+        assert_eq!(blocks.fill(4, 0, false), AfterFill::Nothing);
+        assert_eq!(blocks.fill(7, 0, false), AfterFill::Nothing);
         assert_eq!(blocks.settled(), 1);
         assert_eq!(blocks.unfinished().collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(blocks.stand(5, 0), Stand::Closed);
+        assert_eq!(blocks.attempt_state(5, 0), AttemptState::Closed);
         (0..4).for_each(|index| _ = blocks.fill(index, 0, false));
         assert!(blocks.is_full());
     }
@@ -196,24 +196,33 @@ mod tests {
     #[test]
     fn a_blocks_equal_rewards_make_up_its_next_attempt() {
         let mut blocks = Blocks::new(4, 3, 2);
-        assert_eq!(blocks.fill(0, 0, true), After::Nothing);
-        assert_eq!(blocks.fill(1, 0, false), After::Nothing);
+        assert_eq!(blocks.fill(0, 0, true), AfterFill::Nothing);
+        assert_eq!(blocks.fill(1, 0, false), AfterFill::Nothing);
         assert_eq!(
             blocks.batch(0),
             (0, vec![0, 1, 2]),
             "an attempt's batch stays as it is until it is complete"
         );
-        assert_eq!((blocks.stand(0, 0), blocks.stand(0, 1)), (Stand::Filled, Stand::Closed));
-        assert_eq!(blocks.fill(2, 0, true), After::NextAttempt);
+        assert_eq!(
+            (blocks.attempt_state(0, 0), blocks.attempt_state(0, 1)),
+            (AttemptState::Filled, AttemptState::Closed)
+        );
+        assert_eq!(blocks.fill(2, 0, true), AfterFill::NextAttempt);
         assert_eq!((blocks.batch(0), blocks.settled()), ((1, vec![0, 2]), 1));
-        assert_eq!((blocks.stand(0, 0), blocks.stand(0, 1)), (Stand::Filled, Stand::Wanted));
-        assert_eq!((blocks.stand(1, 0), blocks.stand(1, 1)), (Stand::Filled, Stand::Closed));
-        assert_eq!(blocks.fill(0, 0, false), After::Nothing, "a late result of an earlier attempt");
-        assert_eq!(blocks.fill(2, 1, false), After::Nothing);
-        assert_eq!(blocks.fill(0, 1, true), After::NextAttempt);
+        assert_eq!(
+            (blocks.attempt_state(0, 0), blocks.attempt_state(0, 1)),
+            (AttemptState::Filled, AttemptState::Wanted)
+        );
+        assert_eq!(
+            (blocks.attempt_state(1, 0), blocks.attempt_state(1, 1)),
+            (AttemptState::Filled, AttemptState::Closed)
+        );
+        assert_eq!(blocks.fill(0, 0, false), AfterFill::Nothing, "a late result of an earlier attempt");
+        assert_eq!(blocks.fill(2, 1, false), AfterFill::Nothing);
+        assert_eq!(blocks.fill(0, 1, true), AfterFill::NextAttempt);
         assert_eq!(blocks.batch(0), (2, vec![0]));
-        assert_eq!(blocks.fill(0, 2, true), After::BlockDone, "the last attempt is kept");
-        assert_eq!((blocks.settled(), blocks.stand(0, 3)), (3, Stand::Closed));
+        assert_eq!(blocks.fill(0, 2, true), AfterFill::BlockDone, "the last attempt is kept");
+        assert_eq!((blocks.settled(), blocks.attempt_state(0, 3)), (3, AttemptState::Closed));
         assert_eq!(blocks.taken(), 6, "three, two and one of three attempts");
         assert_eq!(blocks.unfinished().collect::<Vec<_>>(), [1]);
     }
@@ -237,9 +246,12 @@ mod tests {
 
         assert_eq!(blocks.reopen(2, 1), [(2, Some(0)), (0, Some(1)), (3, Some(1))]);
         assert_eq!(blocks.batch(0), (1, vec![0, 2, 3]), "the batch is as it was");
-        assert_eq!((blocks.stand(2, 1), blocks.stand(0, 1)), (Stand::Wanted, Stand::Filled));
-        assert_eq!((blocks.settled(), blocks.stand(0, 2)), (1, Stand::Closed));
-        assert_eq!(blocks.fill(2, 1, true), After::NextAttempt, "the new result may decide otherwise");
+        assert_eq!(
+            (blocks.attempt_state(2, 1), blocks.attempt_state(0, 1)),
+            (AttemptState::Wanted, AttemptState::Filled)
+        );
+        assert_eq!((blocks.settled(), blocks.attempt_state(0, 2)), (1, AttemptState::Closed));
+        assert_eq!(blocks.fill(2, 1, true), AfterFill::NextAttempt, "the new result may decide otherwise");
         assert_eq!(blocks.batch(0), (2, vec![0, 2, 3]));
         for index in [0, 2, 3] {
             blocks.fill(index, 2, true);

@@ -1,17 +1,17 @@
-//! Where a run ends: with all its steps, or before, where what the evaluations found says so.
+//! The end of a run: after all its steps, or earlier where an evaluation ends it.
 //!
-//! Evaluations overlap with training, and are judged in order of version. One that ends the run ends it with the version
-//! that is evaluated next, and no step after that version is opened before the judgement is there. So the last step is a
-//! function of the results alone, not of how long an evaluation took beside the steps.
+//! Evaluations overlap with training, and are closed in order of version. An evaluation that ends the run ends it with the
+//! version that is evaluated next, and no step after that version opens before the evaluation is closed. So the last step
+//! is a function of the results alone, not of the time that an evaluation takes.
 
 use podium_grpo::PolicyVersion;
 
-use super::{Action, Machine};
+use super::{Effect, Machine, Millis, Transition};
 
 impl Machine {
     /// The version that the run ends with: as many steps are made.
     pub fn last_version(&self) -> PolicyVersion {
-        self.ended.as_ref().map_or(self.plan.last_version(), |(version, _)| *version)
+        self.ended.as_ref().map_or(self.schedule.last_version(), |(version, _)| *version)
     }
 
     /// Why the run ends before all its steps are made, if an evaluation said so.
@@ -19,45 +19,66 @@ impl Machine {
         self.ended.as_ref().map(|(_, reason)| reason.as_str())
     }
 
-    /// The evaluation that is to be judged next; `None` once all are.
-    pub const fn to_judge(&self) -> Option<PolicyVersion> {
-        self.to_judge
+    /// The first evaluation that is not closed; `None` once all are.
+    pub const fn next_evaluation(&self) -> Option<PolicyVersion> {
+        self.next_evaluation
+    }
+
+    /// The evaluation to close now: all its answers are stored, and all evaluations before it are closed.
+    pub fn evaluation_to_close(&self) -> Option<PolicyVersion> {
+        self.next_evaluation.filter(|version| self.evaluated.contains(version))
     }
 
     /// The first step that must not be opened yet, if ever.
     pub(super) fn opens_before(&self) -> u64 {
-        let may_end = self.to_judge.filter(|_| self.plan.evaluations_may_end);
-        let awaited = may_end.and_then(|version| self.plan.evaluated_after(version));
+        let may_end = self.next_evaluation.filter(|_| self.schedule.evaluations_may_end);
+        let awaited = may_end.and_then(|version| self.schedule.evaluated_after(version));
         awaited.map_or(self.last_version(), |version| version.min(self.last_version())).0
     }
 
-    /// Takes up what the store knows of judgements.
-    pub(super) fn restore_judgements(&mut self, ended_by: Option<(PolicyVersion, String)>) {
+    /// Restores which evaluations are closed.
+    pub(super) fn restore_evaluations(&mut self, ended_by: Option<(PolicyVersion, String)>) {
         let first = PolicyVersion::START;
-        self.to_judge = self.plan.evaluates(first).then_some(first);
-        while let Some(version) = self.to_judge.filter(|version| self.evaluated.contains(version)) {
-            self.to_judge = self.plan.evaluated_after(version);
+        self.next_evaluation = self.schedule.evaluates(first).then_some(first);
+        while let Some(version) = self.evaluation_to_close() {
+            self.next_evaluation = self.schedule.evaluated_after(version);
         }
         if let Some((version, reason)) = ended_by {
             self.end_after(version, reason);
         }
     }
 
-    pub(super) fn judge(&mut self, version: PolicyVersion, end: Option<String>, actions: &mut Vec<Action>) {
-        if self.to_judge != Some(version) {
-            return;
+    /// Takes an evaluation whose record is stored. `end`: why the run ends with the version that is evaluated after it.
+    pub(super) fn evaluation_closed(
+        &mut self,
+        now: Millis,
+        version: PolicyVersion,
+        end: Option<String>,
+    ) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            if machine.evaluation_to_close() != Some(version) {
+                return;
+            }
+            machine.next_evaluation = machine.schedule.evaluated_after(version);
+            if let Some(reason) = end {
+                machine.end_after(version, reason);
+            }
+            machine.skip_abandoned();
+            machine.open_steps();
+            effects.push(Effect::Wake);
+        })
+    }
+
+    /// Passes over evaluations that are abandoned: there is nothing to close.
+    pub(super) fn skip_abandoned(&mut self) {
+        while let Some(version) = self.next_evaluation.filter(|version| self.abandoned.contains(version)) {
+            self.next_evaluation = self.schedule.evaluated_after(version);
         }
-        self.to_judge = self.plan.evaluated_after(version);
-        if let Some(reason) = end {
-            self.end_after(version, reason);
-        }
-        self.open_steps();
-        actions.push(Action::Wake);
     }
 
     fn end_after(&mut self, version: PolicyVersion, reason: String) {
-        let early = |last: &PolicyVersion| *last < self.plan.last_version();
-        if let Some(last) = self.plan.evaluated_after(version).filter(early) {
+        let early = |last: &PolicyVersion| *last < self.schedule.last_version();
+        if let Some(last) = self.schedule.evaluated_after(version).filter(early) {
             self.ended.get_or_insert((last, reason));
         }
     }

@@ -1,5 +1,5 @@
-//! Which ranks are silent, and which leases make no progress. Says it and changes nothing: a rank may be restarted, a worker
-//! may be slow, and both are people's to decide.
+//! Silent ranks, and leases without progress. This only reports: whether to restart a rank or to stop a worker is the
+//! user's decision.
 
 use uuid::Uuid;
 
@@ -46,20 +46,20 @@ impl Machine {
     /// The ranks that the learner is to have, but for those that were told to leave. Time runs from 0, the start of this
     /// process.
     pub fn rank_health(&self, now: Millis) -> Vec<RankHealth> {
-        let ranks = (0..self.world.size()).filter(|rank| !self.ranks_told.contains(rank));
+        let ranks = (0..self.ranks.size()).filter(|rank| !self.dismissed.contains(rank));
         let health = |rank| {
             let last = self.ranks_heard.get(&rank).copied();
             let unheard = Millis(now.0.saturating_sub(last.unwrap_or_default().0));
-            let silent = unheard >= self.plan.lease_deadline && !self.complete;
-            RankHealth { rank, unheard, heard: last.is_some(), joined: self.world.is_here(rank), silent }
+            let silent = unheard >= self.schedule.lease_deadline && !self.complete;
+            RankHealth { rank, unheard, heard: last.is_some(), joined: self.ranks.has_joined(rank), silent }
         };
         ranks.map(health).collect()
     }
 
     /// The leases that are held, the oldest first.
     pub fn old_leases(&self, now: Millis) -> Vec<OldLease> {
-        let deadlines = |count: u64| self.plan.lease_deadline.0.saturating_mul(count);
-        let lease = |(id, held): (LeaseId, &super::Held)| {
+        let deadlines = |count: u64| self.schedule.lease_deadline.0.saturating_mul(count);
+        let lease = |(id, held): (LeaseId, &super::leases::Held)| {
             let bound = match self.leases.longest(held.work) {
                 Some(longest) => longest.0.saturating_mul(TIMES_AS_LONG).max(deadlines(DEADLINES)),
                 None => deadlines(DEADLINES_OF_THE_FIRST),
@@ -74,11 +74,14 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Event, Filled, Join, Lease, Plan, Recovered};
+    use podium_grpo::Step;
+
+    use super::super::{Join, Lease, LeaseReply, Recovered, Schedule};
     use super::*;
+    use crate::results::Filled;
 
     fn machine() -> Machine {
-        let plan = Plan {
+        let schedule = Schedule {
             steps: 9,
             prompts_per_step: 4,
             prompts_per_lease: 1,
@@ -90,7 +93,7 @@ mod tests {
             evaluations_may_end: false,
             lease_deadline: Millis(100),
         };
-        Machine::restore(plan, Recovered::default())
+        Machine::restore(schedule, Recovered::default())
     }
 
     const LEARNER: [Uuid; 2] = [Uuid::from_u128(10), Uuid::from_u128(11)];
@@ -105,23 +108,17 @@ mod tests {
         assert!(machine.rank_health(Millis(1_000)).is_empty());
         let join =
             |rank: u32| Join { learner: LEARNER[rank as usize], rank, world_size: 2, ..Join::default() };
-        machine.step(Millis(150), Event::RankJoined(join(0)));
+        machine.join(Millis(150), join(0));
         assert_eq!(silent(&machine, 150), [1], "it has not come since the start");
-        machine.step(Millis(160), Event::RankJoined(join(1)));
+        machine.join(Millis(160), join(1));
         assert_eq!(silent(&machine, 240), [0_u32; 0]);
-        machine.step(Millis(245), Event::RankAlive { learner: LEARNER[0] });
+        machine.rank_alive(Millis(245), LEARNER[0]);
         assert_eq!(silent(&machine, 260), [1]);
-        machine.step(
-            Millis(270),
-            Event::BatchWanted { rank: 1, learner: LEARNER[1], step: podium_grpo::Step(0) },
-        );
+        machine.request_batch(Millis(270), 1, LEARNER[1], Step(0));
         assert_eq!(silent(&machine, 300), [0_u32; 0]);
-        machine.step(Millis(900), Event::DrainWanted { reason: "enough".into() });
-        machine.step(
-            Millis(900),
-            Event::BatchWanted { rank: 0, learner: LEARNER[0], step: podium_grpo::Step(0) },
-        );
-        assert_eq!(silent(&machine, 1_000), [1], "a rank that was told to leave is missed by nobody");
+        machine.drain(Millis(900), "enough".into());
+        machine.request_batch(Millis(900), 0, LEARNER[0], Step(0));
+        assert_eq!(silent(&machine, 1_000), [1], "a rank that knows that the run is over may be silent");
     }
 
     #[test]
@@ -129,15 +126,15 @@ mod tests {
         let mut machine = machine();
         let [idler, worker] = [1, 2].map(Uuid::from_u128);
         let lease = |machine: &mut Machine, now: u64, worker: Uuid| -> Lease {
-            machine.step(Millis(now), Event::WorkerRegistered { worker });
-            match machine.step(Millis(now), Event::LeaseWanted { worker }).into_iter().next() {
-                Some(Action::Grant(lease)) => lease,
+            machine.register_worker(Millis(now), worker);
+            match machine.request_lease(Millis(now), worker).reply {
+                Ok(LeaseReply::Granted(lease)) => lease,
                 other => panic!("no lease but {other:?}"),
             }
         };
         let kept = lease(&mut machine, 0, idler);
         let beat = |machine: &mut Machine, now: u64| {
-            machine.step(Millis(now), Event::Heartbeat { worker: idler, leases: vec![kept.id] });
+            machine.heartbeat(Millis(now), idler, &[kept.id]);
         };
         (1..=400).for_each(|beats| beat(&mut machine, beats * 10));
         let stalled =
@@ -145,8 +142,8 @@ mod tests {
         assert!(!stalled(&machine, 3_999) && stalled(&machine, 4_000), "without others to compare it with");
 
         let done = lease(&mut machine, 4_000, worker);
-        let filled = done.slots.iter().map(|&slot| Filled { slot, zero_variance: false }).collect();
-        machine.step(Millis(4_060), Event::Scored { worker, lease: Some(done.id), filled });
+        let filled: Vec<_> = done.slots.iter().map(|&slot| Filled { slot, zero_variance: false }).collect();
+        machine.results_stored(Millis(4_060), (worker, Some(done.id)), &filled);
         let late = lease(&mut machine, 4_060, worker);
         beat(&mut machine, 4_060);
         let oldest = machine.old_leases(Millis(4_100));

@@ -1,10 +1,10 @@
-//! Who works on which block until when.
+//! The leases: which worker holds which block until when.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::{Millis, Work};
+use super::schedule::{Millis, Work};
 
 /// A lease's number, unique while the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +13,7 @@ pub struct LeaseId(pub u64);
 /// Leases of one kind of work whose time is remembered.
 const REMEMBERED: usize = 32;
 
-/// A block in somebody's hands.
+/// A lease that a worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) worker: Uuid,
@@ -53,14 +53,14 @@ impl Leases {
     /// Notes that a lease is submitted.
     pub(super) fn submitted(&mut self, id: LeaseId, now: Millis) {
         let Some(held) = self.held.get(&id) else { return };
-        let took = &mut self.took[kind(held.work)];
+        let took = &mut self.took[index_of(held.work)];
         took.truncate(REMEMBERED - 1);
         took.push_front(Millis(now.0.saturating_sub(held.granted.0)));
     }
 
     /// The longest time that one of the last leases of such work took; `None` before the first.
     pub(super) fn longest(&self, work: Work) -> Option<Millis> {
-        self.took[kind(work)].iter().max().copied()
+        self.took[index_of(work)].iter().max().copied()
     }
 
     /// Takes a lease back.
@@ -114,8 +114,8 @@ impl Leases {
         self.held.get(&id).is_some_and(|held| held.worker == worker)
     }
 
-    /// Notes a heartbeat: leases that it names live until `deadline`. Returns those that it has not named `most` times
-    /// in a row: their worker never heard of them, since the answer that gave them was lost.
+    /// Takes a heartbeat: leases that it names live until `deadline`. Returns those that it has not named `most` times in a
+    /// row: they never reached their worker, since the reply that granted them was lost.
     pub(super) fn beat(
         &mut self,
         worker: Uuid,
@@ -143,7 +143,7 @@ impl Leases {
     }
 }
 
-const fn kind(work: Work) -> usize {
+const fn index_of(work: Work) -> usize {
     match work {
         Work::Training(_) => 0,
         Work::Evaluation(_) => 1,

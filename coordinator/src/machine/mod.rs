@@ -1,32 +1,32 @@
-//! The run as a state machine: time and events in, actions out.
+//! The run as a state machine: which slots exist and who fills them, which ranks make up the learner, when a step is
+//! complete, what is evaluated, and when the run is over.
 //!
-//! Decides which slots exist and who fills them, until when, in what order work is handed out, when a step is complete,
-//! which ranks make up the learner, what is evaluated and when the run is over. It does nothing itself: no clock, no
-//! files, no network, no tokio. What must survive a crash is written by whoever drives it *before* the event that says
-//! so ([`Event::Scored`], [`Event::StepCommitted`], [`Event::VersionPublished`]); [`Machine::restore`] starts from that.
+//! The machine has no clock, files, network or tokio. Each method takes the time and what happened, and returns a
+//! [`Transition`]: the reply to the caller and the effects to perform. Methods about data that must survive a crash
+//! (`results_stored`, `step_committed`, `version_published`, …) are visible to [`sequencer`] alone, which stores the data
+//! first; [`Machine::restore`] rebuilds the machine from the store.
 //!
-//! In synchronous mode the batches depend on nothing but the [`Plan`] and the results: step `s` opens once version `s` is
-//! there, every block has one content, a slot is filled once, and which slots dynamic sampling fills again follows from
-//! their block alone. In asynchronous mode step `s` opens up to `max_policy_lag` steps before its turn, and which
-//! version samples a block depends on when it is handed out; that the version is at most so old does not.
+//! In synchronous mode the batches depend on the [`Schedule`] and the results alone: step `s` opens once version `s` is
+//! published, every block has one content, a slot is filled once, and which slots dynamic sampling fills again follows
+//! from their block. In asynchronous mode step `s` opens up to `max_policy_lag` steps before its turn, and the version that
+//! samples a block depends on the time of the lease; the bound on its age holds in any case.
 
 mod blocks;
 mod checks;
 mod ending;
 mod error;
-mod events;
 mod health;
 mod leases;
-mod plan;
+mod rank_group;
 mod ranks;
 mod reopening;
 mod report;
+mod schedule;
+pub mod sequencer;
+mod transition;
 mod versions;
 mod workers;
-mod world;
 
-#[cfg(test)]
-mod pace;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -37,71 +37,78 @@ use std::collections::{BTreeMap, BTreeSet};
 use podium_grpo::{PolicyVersion, Step};
 use uuid::Uuid;
 
+use crate::results::Filled;
 use blocks::Blocks;
 pub use error::Error;
-pub use events::{Action, Event, Filled, Lease, Verdict};
 pub use health::{OldLease, RankHealth};
 pub use leases::LeaseId;
-use leases::{Held, Leases};
-pub use plan::{Millis, Plan, Work};
+use leases::Leases;
+pub use rank_group::{Join, RankGroup, Rendezvous};
 pub use reopening::Reopening;
 pub use report::{Phase, Progress};
-pub use workers::MOST_OFFENCES;
-pub use world::{Join, Standing, World};
+pub use schedule::{Millis, Schedule, Work};
+pub use transition::{BatchReply, Effect, Lease, LeaseReply, Transition, Verdict};
+pub use workers::MAX_OFFENCES;
 
 /// What a restart finds in the store.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
-    /// Steps committed.
+    /// Number of committed steps.
     pub committed: u64,
-    /// The newest version that is there; version 0 is from the start.
+    /// The newest published version; version 0 exists from the start.
     pub latest: u64,
-    /// Every slot whose result is kept, of its last attempt.
+    /// Every slot that has a result, at its last attempt.
     pub filled: Vec<Filled>,
-    /// Slots of the step being made that were reopened, by index.
+    /// Slots of the current step that were reopened, by index.
     pub reopened: Vec<u32>,
-    /// Versions whose evaluation is complete.
+    /// Versions whose evaluation is closed.
     pub evaluated: Vec<PolicyVersion>,
-    /// The evaluation that ended the run, and why, if one did.
+    /// Versions whose evaluation is abandoned.
+    pub abandoned: Vec<PolicyVersion>,
+    /// The evaluation that ended the run, and the reason.
     pub ended_by: Option<(PolicyVersion, String)>,
-    /// The step that each rank's last reported checkpoint continues with.
+    /// The step that the last reported checkpoint of each rank continues with.
     pub checkpoints: BTreeMap<u32, Step>,
-    /// The first step whose groups are kept.
+    /// The first step whose groups are stored.
     pub kept_from: u64,
-    /// The ranks.
-    pub world: World,
+    /// The learner's ranks.
+    pub ranks: RankGroup,
 }
 
 #[derive(Debug)]
 struct Worker {
     last_seen: Millis,
     slots_done: u64,
-    /// Times that results of it could not be used.
+    /// Number of times that results of it could not be used.
     offences: u32,
 }
 
-/// The run.
+/// The state of a run.
 #[derive(Debug)]
 pub struct Machine {
-    plan: Plan,
+    schedule: Schedule,
     committed: Step,
     latest: PolicyVersion,
-    /// Work that is not done; `free_block` says what of it comes first.
+    /// Unfinished work; `free_block` chooses what is leased first.
     open: BTreeMap<Work, Blocks>,
+    /// Versions whose evaluation needs no more answers: answered, closed or abandoned.
     evaluated: BTreeSet<PolicyVersion>,
-    /// The first evaluation that has not been judged; `None` once all are.
-    to_judge: Option<PolicyVersion>,
-    /// The version with which an evaluation ended the run, and why.
+    /// Versions whose evaluation is abandoned: it is never closed.
+    abandoned: BTreeSet<PolicyVersion>,
+    /// The first evaluation that is not closed; `None` once all are.
+    next_evaluation: Option<PolicyVersion>,
+    /// The version with which an evaluation ended the run, and the reason.
     ended: Option<(PolicyVersion, String)>,
     leases: Leases,
     workers: BTreeMap<Uuid, Worker>,
-    world: World,
-    ranks_told: BTreeSet<u32>,
-    /// When each rank was last heard by this process.
+    ranks: RankGroup,
+    /// Ranks that know that the run is over.
+    dismissed: BTreeSet<u32>,
+    /// When this process last heard each rank.
     ranks_heard: BTreeMap<u32, Millis>,
     checkpoints: BTreeMap<u32, Step>,
     kept_from: Step,
-    /// How often slots of the step being made were reopened since this process started; 0: only by one before it.
+    /// How often slots of the current step were reopened since this process started; 0: by an earlier process.
     reopened: BTreeMap<u32, u32>,
     /// Needed versions that cannot be served.
     missing: BTreeSet<PolicyVersion>,
@@ -110,21 +117,23 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine of a run that stands where `recovered` says; of a new run with the default.
-    pub fn restore(plan: Plan, recovered: Recovered) -> Self {
+    /// Returns the machine of a run in the recovered state; of a new run with the default.
+    pub fn restore(schedule: Schedule, recovered: Recovered) -> Self {
+        let abandoned: BTreeSet<PolicyVersion> = recovered.abandoned.into_iter().collect();
         let mut machine = Self {
-            plan,
+            schedule,
             committed: Step(recovered.committed),
-            // The newest may have been dropped: then it is needed, and missing.
+            // The newest version may have been dropped: then it is needed, and missing.
             latest: PolicyVersion(recovered.latest.max(recovered.committed)),
             open: BTreeMap::new(),
-            evaluated: recovered.evaluated.into_iter().collect(),
-            to_judge: None,
+            evaluated: recovered.evaluated.into_iter().chain(abandoned.iter().copied()).collect(),
+            abandoned,
+            next_evaluation: None,
             ended: None,
             leases: Leases::default(),
             workers: BTreeMap::new(),
-            world: recovered.world,
-            ranks_told: BTreeSet::new(),
+            ranks: recovered.ranks,
+            dismissed: BTreeSet::new(),
             ranks_heard: BTreeMap::new(),
             checkpoints: recovered.checkpoints,
             kept_from: Step(recovered.kept_from),
@@ -133,7 +142,7 @@ impl Machine {
             draining: None,
             complete: false,
         };
-        machine.restore_judgements(recovered.ended_by);
+        machine.restore_evaluations(recovered.ended_by);
         machine.open_steps();
         for version in (0..=machine.committed.0).map(PolicyVersion) {
             machine.open_evaluation(version);
@@ -142,67 +151,35 @@ impl Machine {
         machine
     }
 
-    /// Takes one event and says what is to be done, the answer first.
-    pub fn step(&mut self, now: Millis, event: Event) -> Vec<Action> {
-        self.touch(now, &event);
-        let expired = self.expire(now);
-        let mut actions = Vec::new();
-        match event {
-            Event::WorkerRegistered { worker } => {
-                self.workers.entry(worker).or_insert(Worker { last_seen: now, slots_done: 0, offences: 0 });
-            }
-            Event::WorkerLeft { worker } => self.remove_worker(worker, &mut actions),
-            Event::Heartbeat { worker, leases } => self.heartbeat(now, worker, &leases, &mut actions),
-            Event::LeaseWanted { worker } => actions.push(self.lease(now, worker)),
-            Event::Scored { worker, lease, filled } => self.fill(now, (worker, lease), &filled, &mut actions),
-            Event::Offended { worker, lease } => self.offend(worker, lease, &mut actions),
-            Event::RankJoined(join) => self.join(join, &mut actions),
-            Event::BatchWanted { rank, learner, step } => actions.push(self.batch(rank, learner, step)),
-            Event::Reopened { step, slots } => self.reopen(step, &slots, &mut actions),
-            Event::VersionPublished { version } => self.published(version, &mut actions),
-            Event::VersionSuperseded { version } => self.supersede(version, &mut actions),
-            Event::VersionsInspected { missing } => self.inspected(missing, &mut actions),
-            Event::EvaluationLost { version } => self.lose_evaluation(version, &mut actions),
-            Event::StepCommitted { step } => self.commit(step, &mut actions),
-            Event::CheckpointKept { rank, step } => self.keep_checkpoint(rank, step, &mut actions),
-            Event::EvaluationJudged { version, end } => self.judge(version, end, &mut actions),
-            Event::RankTold { rank } => {
-                self.ranks_told.insert(rank);
-            }
-            Event::DrainWanted { reason } => {
-                self.draining.get_or_insert(reason);
-                actions.push(Action::Wake);
-            }
-            Event::Tick | Event::RankAlive { .. } => {}
-        }
-        actions.extend(expired);
-        self.settle(&mut actions);
-        actions
+    /// Lets time pass: expires leases and loses silent workers.
+    pub fn tick(&mut self, now: Millis) -> Transition<()> {
+        self.transition(now, |_, _| ())
     }
 
-    fn touch(&mut self, now: Millis, event: &Event) {
-        if let Event::WorkerRegistered { worker }
-        | Event::Heartbeat { worker, .. }
-        | Event::LeaseWanted { worker }
-        | Event::Scored { worker, .. }
-        | Event::Offended { worker, lease: Some(_) } = event
-            && let Some(worker) = self.workers.get_mut(worker)
-        {
-            worker.last_seen = now;
-        }
-        let rank = match event {
-            Event::RankJoined(join) => Some(join.rank),
-            Event::BatchWanted { learner, .. } | Event::RankAlive { learner } => self.rank_of(*learner),
-            _ => None,
-        };
-        if let Some(rank) = rank {
-            self.ranks_heard.insert(rank, now);
-        }
+    /// Ends the run early; `reason` is for workers and ranks.
+    pub fn drain(&mut self, now: Millis, reason: String) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            machine.draining.get_or_insert(reason);
+            effects.push(Effect::Wake);
+        })
+    }
+
+    /// Makes a change, with what follows from the time before it and from the new state after it.
+    fn transition<T>(
+        &mut self,
+        now: Millis,
+        change: impl FnOnce(&mut Self, &mut Vec<Effect>) -> T,
+    ) -> Transition<T> {
+        let mut effects = Vec::new();
+        self.expire(now, &mut effects);
+        let reply = change(self, &mut effects);
+        self.settle(&mut effects);
+        Transition { reply, effects }
     }
 
     /// Fills what was filled before a restart, attempt by attempt: one that another came after had equal rewards.
     fn fill_again(&mut self, filled: &[Filled]) {
-        for attempt in 0..=self.plan.refill_attempts {
+        for attempt in 0..=self.schedule.refill_attempts {
             for &Filled { slot, zero_variance } in filled {
                 let (work, index, last) = Work::of(slot);
                 if let Some(blocks) = self.open.get_mut(&work).filter(|_| attempt <= last) {
@@ -212,42 +189,40 @@ impl Machine {
         }
     }
 
-    /// Opens the step being made, and in asynchronous mode those that a version which is there may sample already; none
-    /// that an evaluation may still rule out.
+    /// Opens the current step, and in asynchronous mode the later ones that a published version may sample, up to the first
+    /// step that an evaluation may still rule out.
     fn open_steps(&mut self) {
-        let end = self.committed.next().0.saturating_add(self.plan.max_policy_lag);
+        let end = self.committed.next().0.saturating_add(self.schedule.max_policy_lag);
         for step in self.committed.0..end.min(self.opens_before()) {
             self.open_work(Work::Training(Step(step)));
         }
     }
 
     fn open_evaluation(&mut self, version: PolicyVersion) {
-        if self.plan.evaluates(version) && !self.evaluated.contains(&version) {
+        if self.schedule.evaluates(version) && !self.evaluated.contains(&version) {
             self.open_work(Work::Evaluation(version));
         }
     }
 
     fn open_work(&mut self, work: Work) {
-        let blocks = self.plan.blocks(work);
+        let blocks = self.schedule.blocks(work);
         self.open.entry(work).or_insert(blocks);
     }
 
-    /// What follows from the state rather than from an event.
-    fn settle(&mut self, actions: &mut Vec<Action>) {
-        let answered = |(work, blocks): (&Work, &Blocks)| match work {
-            Work::Evaluation(version) if blocks.is_full() => Some(*version),
-            _ => None,
-        };
-        let answered: Vec<PolicyVersion> = self.open.iter().filter_map(answered).collect();
-        for version in answered {
-            self.open.remove(&Work::Evaluation(version));
-            self.evaluated.insert(version);
-            actions.push(Action::EvaluationComplete(version));
-        }
+    /// Derives what follows from the state: answered evaluations, and the end of the run.
+    fn settle(&mut self, effects: &mut Vec<Effect>) {
+        let evaluated = &mut self.evaluated;
+        self.open.retain(|work, blocks| match work {
+            Work::Evaluation(version) if blocks.is_full() => {
+                evaluated.insert(*version);
+                false
+            }
+            _ => true,
+        });
         let trained = self.committed.0 >= self.last_version().0;
         if !self.complete && trained && self.open.is_empty() {
             self.complete = true;
-            actions.extend([Action::RunComplete, Action::Wake]);
+            effects.extend([Effect::RunComplete, Effect::Wake]);
         }
     }
 }

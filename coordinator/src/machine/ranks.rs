@@ -1,80 +1,118 @@
-//! The learner's side: ranks that join, steps that are served and committed, checkpoints that let groups go.
+//! The learner's ranks: joining, batches, commits and checkpoints.
 
 use podium_grpo::Step;
 use uuid::Uuid;
 
-use super::{Action, Blocks, Error, Join, Machine, Work};
+use super::blocks::Blocks;
+use super::{BatchReply, Effect, Error, Join, Machine, Millis, Rendezvous, Transition, Work};
 
 impl Machine {
-    pub(super) fn join(&mut self, join: Join, actions: &mut Vec<Action>) {
-        let (rank, before) = (join.rank, (self.world.generation(), self.world.is_complete()));
-        match self.world.join(join) {
-            Ok(standing) => {
-                let after = (standing.generation, standing.complete);
-                actions.push(Action::Standing(standing));
-                if after.0 != before.0 {
-                    actions.push(Action::KeepWorld);
-                }
-                // Not at every join: ranks that wait for each other would wake each other without end.
-                if after != before {
-                    actions.push(Action::Wake);
-                }
-                self.ranks_told.remove(&rank);
+    /// Takes a rank into the rank group, or reports to one that has joined whether all ranks have.
+    pub fn join(&mut self, now: Millis, join: Join) -> Transition<Result<Rendezvous, Error>> {
+        self.ranks_heard.insert(join.rank, now);
+        self.transition(now, |machine, effects| {
+            let (rank, before) = (join.rank, (machine.ranks.epoch(), machine.ranks.is_complete()));
+            let rendezvous = machine.ranks.join(join)?;
+            let after = (rendezvous.epoch, rendezvous.complete);
+            if after.0 != before.0 {
+                effects.push(Effect::StoreRankGroup);
             }
-            Err(error) => actions.push(Action::Refuse(error)),
+            // Not at every join: ranks that wait for each other would wake each other without end.
+            if after != before {
+                effects.push(Effect::Wake);
+            }
+            machine.dismissed.remove(&rank);
+            Ok(rendezvous)
+        })
+    }
+
+    /// Answers a rank that requests its share of `step`.
+    pub fn request_batch(
+        &mut self,
+        now: Millis,
+        rank: u32,
+        learner: Uuid,
+        step: Step,
+    ) -> Transition<Result<BatchReply, Error>> {
+        self.hear_learner(now, learner);
+        self.transition(now, |machine, _| machine.batch(rank, learner, step))
+    }
+
+    /// Notes that a rank is alive.
+    pub fn rank_alive(&mut self, now: Millis, learner: Uuid) -> Transition<()> {
+        self.hear_learner(now, learner);
+        self.transition(now, |_, _| ())
+    }
+
+    /// Notes that a rank was told that the run is over.
+    pub fn dismiss_rank(&mut self, now: Millis, rank: u32) -> Transition<()> {
+        self.transition(now, |machine, _| {
+            machine.dismissed.insert(rank);
+        })
+    }
+
+    /// Commits a step whose record is stored; [`Machine::check_commit`] allowed it.
+    pub(super) fn step_committed(&mut self, now: Millis, step: Step) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            if step != machine.committed {
+                return;
+            }
+            machine.open.remove(&Work::Training(step));
+            machine.reopened.clear();
+            machine.committed = step.next();
+            machine.latest = machine.latest.max(step.produces());
+            machine.open_steps();
+            machine.open_evaluation(step.produces());
+            effects.push(Effect::Wake);
+        })
+    }
+
+    /// Takes the stored note that a checkpoint of a rank covers every step before `step`.
+    pub(super) fn checkpoint_stored(&mut self, now: Millis, rank: u32, step: Step) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            let kept = machine.checkpoints.entry(rank).or_insert(step);
+            *kept = step.max(*kept);
+            let ranks = 0..machine.ranks.size();
+            let covered = ranks.map(|rank| machine.checkpoints.get(&rank).copied().unwrap_or(Step(0))).min();
+            // No checkpoint covers the groups of the current step yet.
+            let before = covered.unwrap_or(Step(0)).min(machine.committed);
+            if before > machine.kept_from {
+                machine.kept_from = before;
+                effects.push(Effect::DropGroups { before });
+            }
+        })
+    }
+
+    fn hear_learner(&mut self, now: Millis, learner: Uuid) {
+        if let Some(rank) = self.rank_of(learner) {
+            self.ranks_heard.insert(rank, now);
         }
     }
 
-    pub(super) fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Action {
-        let asked = rank == 0 && self.draining.is_none();
-        let republish = asked.then(|| self.to_republish(step)).flatten();
+    fn batch(&mut self, rank: u32, learner: Uuid, step: Step) -> Result<BatchReply, Error> {
+        let may_republish = rank == 0 && self.draining.is_none();
+        let republish = may_republish.then(|| self.to_republish(step)).flatten();
         if self.draining.is_some() || (step.0 >= self.last_version().0 && republish.is_none()) {
-            self.ranks_told.insert(rank);
+            self.dismissed.insert(rank);
             let reason = self.draining.as_deref().or(self.ended()).unwrap_or("all steps are done").to_owned();
-            return Action::Leave { reason };
+            return Ok(BatchReply::RunOver(reason));
         }
-        if !self.world.ask(rank, learner) {
-            return Action::Rejoin;
+        if !self.ranks.request(rank, learner) {
+            return Ok(BatchReply::Rejoin);
         }
         if step < self.kept_from {
-            return Action::Refuse(Error::StepGone { step, kept_from: self.kept_from });
+            return Err(Error::StepGone { step, kept_from: self.kept_from });
         }
         // A rank other than 0 may be a step ahead of rank 0's commit.
         if step > self.committed.next() {
-            return Action::Refuse(Error::StepAhead { step, committed: self.committed });
+            return Err(Error::StepAhead { step, committed: self.committed });
         }
         if let Some(version) = republish {
-            return Action::Republish { version, first_step: self.kept_from };
+            return Ok(BatchReply::Republish { version, first_step: self.kept_from });
         }
-        // A later step may be full already, but its turn comes with the commit of the one before.
+        // A later step may be full already, but its turn comes with the commit of the step before it.
         let full = || self.open.get(&Work::Training(step)).is_some_and(Blocks::is_full);
-        let there = step < self.committed || (step == self.committed && full());
-        if there { Action::ServeBatch } else { Action::Wait }
-    }
-
-    pub(super) fn commit(&mut self, step: Step, actions: &mut Vec<Action>) {
-        if step != self.committed {
-            return;
-        }
-        self.open.remove(&Work::Training(step));
-        self.reopened.clear();
-        self.committed = step.next();
-        self.latest = self.latest.max(step.produces());
-        self.open_steps();
-        self.open_evaluation(step.produces());
-        actions.push(Action::Wake);
-    }
-
-    pub(super) fn keep_checkpoint(&mut self, rank: u32, step: Step, actions: &mut Vec<Action>) {
-        let kept = self.checkpoints.entry(rank).or_insert(step);
-        *kept = step.max(*kept);
-        let ranks = 0..self.world.size();
-        let common = ranks.map(|rank| self.checkpoints.get(&rank).copied().unwrap_or(Step(0))).min();
-        // Groups of the step being made are not covered by anything yet.
-        let before = common.unwrap_or(Step(0)).min(self.committed);
-        if before > self.kept_from {
-            self.kept_from = before;
-            actions.push(Action::DropGroups { before });
-        }
+        let ready = step < self.committed || (step == self.committed && full());
+        Ok(if ready { BatchReply::Ready { world_size: self.ranks.size() } } else { BatchReply::NotReady })
     }
 }

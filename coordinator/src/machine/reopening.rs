@@ -4,13 +4,13 @@ use podium_grpo::Step;
 use uuid::Uuid;
 
 use super::blocks::Blocks;
-use super::{Action, Error, Machine, Work};
+use super::{Effect, Error, Machine, Millis, Transition, Work};
 
 /// What reopening slots of a step removes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reopening {
-    /// The slots to be sampled again, by index, and the attempt whose result is removed. Slots whose attempt has no result
-    /// any more are left out.
+    /// The slots to sample again, by index, and the attempt whose result is removed; without slots whose attempt has no
+    /// result any more.
     pub slots: Vec<(u32, u32)>,
     /// Every slot whose result is removed, with the last attempt that is still known to have ended in equal rewards:
     /// `slots`, and those whose later attempts followed from them.
@@ -18,10 +18,10 @@ pub struct Reopening {
 }
 
 impl Machine {
-    /// What reopening slots of a step removes, by index and attempt. Asked before anything is removed from the store.
-    /// `learner`: the process that asks for it.
+    /// Returns what reopening slots of a step, by index and attempt, removes. Changes nothing. `learner` is the process that
+    /// requests it.
     pub fn reopening(&self, learner: Uuid, step: Step, slots: &[(u32, u32)]) -> Result<Reopening, Error> {
-        self.world().rank_of(learner).ok_or(Error::UnknownLearner { learner })?;
+        self.ranks.rank_of(learner).ok_or(Error::UnknownLearner { learner })?;
         let committed = self.committed();
         if step < committed {
             return Err(Error::StepCommitted { step, committed });
@@ -33,19 +33,22 @@ impl Machine {
         Ok(blocks.as_mut().map(|blocks| reopening(blocks, slots)).unwrap_or_default())
     }
 
-    pub(super) fn reopen(&mut self, step: Step, slots: &[(u32, u32)], actions: &mut Vec<Action>) {
-        let work = Work::Training(step);
-        let Some(blocks) = self.open.get_mut(&work) else { return };
-        let reopened = reopening(blocks, slots);
-        for &(index, _) in &reopened.slots {
-            *self.reopened.entry(index).or_insert(0) += 1;
-            // A lease may be of an attempt that the block is no longer at.
-            let block = blocks.block_of(index);
-            self.leases.remove_block(work, block);
-        }
-        if !reopened.slots.is_empty() {
-            actions.push(Action::Wake);
-        }
+    /// Empties slots, by index and attempt, whose results are removed from the store.
+    pub(super) fn slots_reopened(&mut self, now: Millis, step: Step, slots: &[(u32, u32)]) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            let work = Work::Training(step);
+            let Some(blocks) = machine.open.get_mut(&work) else { return };
+            let reopened = reopening(blocks, slots);
+            for &(index, _) in &reopened.slots {
+                *machine.reopened.entry(index).or_insert(0) += 1;
+                // A lease may be of an attempt that the block is no longer at.
+                let block = blocks.block_of(index);
+                machine.leases.remove_block(work, block);
+            }
+            if !reopened.slots.is_empty() {
+                effects.push(Effect::Wake);
+            }
+        })
     }
 
     /// Whether a slot of a block was ever reopened, also by a process before this one.

@@ -1,11 +1,12 @@
-//! What the machine says about itself.
+//! The state of the run, for status, metrics and logs.
 
 use podium_grpo::{PolicyVersion, Step};
 use uuid::Uuid;
 
-use super::{Blocks, Machine, Millis, Plan, Work, World};
+use super::blocks::Blocks;
+use super::{Machine, Millis, RankGroup, Schedule, Work};
 
-/// How far a run is.
+/// The phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Waits for the first worker and all ranks.
@@ -30,9 +31,9 @@ pub struct Progress {
 }
 
 impl Machine {
-    /// The run's plan.
-    pub const fn plan(&self) -> &Plan {
-        &self.plan
+    /// The run's schedule.
+    pub const fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// The step being made: as many are committed.
@@ -45,9 +46,9 @@ impl Machine {
         self.latest
     }
 
-    /// The ranks.
-    pub const fn world(&self) -> &World {
-        &self.world
+    /// The learner's ranks.
+    pub const fn rank_group(&self) -> &RankGroup {
+        &self.ranks
     }
 
     /// Whether a worker is registered.
@@ -55,13 +56,13 @@ impl Machine {
         self.workers.contains_key(&worker)
     }
 
-    /// Why everybody should leave, if they should.
+    /// Why workers and ranks should shut down, if they should.
     pub fn over(&self) -> Option<String> {
         let complete = self.complete.then(|| self.ended().unwrap_or("the run is complete").to_owned());
         complete.or_else(|| self.draining.clone())
     }
 
-    /// Why the run ends before all its steps are made, if it does: somebody asked for it, or an evaluation found a reason.
+    /// Why the run ends before all its steps are made, if it does: it is drained, or an evaluation ended it.
     pub fn ending(&self) -> Option<&str> {
         self.draining.as_deref().or(self.ended())
     }
@@ -71,12 +72,12 @@ impl Machine {
         self.complete
     }
 
-    /// Whether no worker and no rank is left that has not been told that the run is over.
-    pub fn everyone_left(&self) -> bool {
-        self.workers.is_empty() && (0..self.world.size()).all(|rank| self.ranks_told.contains(&rank))
+    /// Whether every worker has disconnected and every rank knows that the run is over.
+    pub fn all_disconnected(&self) -> bool {
+        self.workers.is_empty() && (0..self.ranks.size()).all(|rank| self.dismissed.contains(&rank))
     }
 
-    /// How far the run is.
+    /// The phase of the run.
     pub fn phase(&self) -> Phase {
         let nothing_yet = self.committed == Step(0) && self.sampling().ready == 0;
         if self.complete {
@@ -85,7 +86,7 @@ impl Machine {
             Phase::Draining
         } else if self.committed.0 >= self.last_version().0 {
             Phase::Evaluating
-        } else if nothing_yet && (self.workers.is_empty() || !self.world.is_complete()) {
+        } else if nothing_yet && (self.workers.is_empty() || !self.ranks.is_complete()) {
             Phase::Starting
         } else {
             Phase::Training
@@ -103,15 +104,15 @@ impl Machine {
         progress(self.open.iter().find_map(evaluation))
     }
 
-    /// The ranks that have joined and have not been told to leave, and where their metrics can be scraped. One that died
-    /// stays until another takes its place: the run waits for it.
+    /// The ranks that have joined and do not know that the run is over, and the addresses of their metrics. A rank that died
+    /// stays until another process takes its place: the run waits for it.
     pub fn ranks(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.world.metrics_addresses().filter(|(rank, _)| !self.ranks_told.contains(rank))
+        self.ranks.metrics_addresses().filter(|(rank, _)| !self.dismissed.contains(rank))
     }
 
     /// The rank of a process, if it has one.
     pub fn rank_of(&self, learner: Uuid) -> Option<u32> {
-        self.world.rank_of(learner)
+        self.ranks.rank_of(learner)
     }
 
     /// Number of registered workers.
@@ -130,7 +131,7 @@ impl Machine {
         training.map(|(_, blocks)| blocks.taken()).sum()
     }
 
-    /// The workers: who, time since they spoke, leases, slots filled.
+    /// The workers: id, time since they were heard, leases held, slots filled.
     pub fn workers(&self, now: Millis) -> impl Iterator<Item = (Uuid, Millis, u32, u64)> {
         self.workers.iter().map(move |(&id, worker)| {
             let silent = Millis(now.0.saturating_sub(worker.last_seen.0));

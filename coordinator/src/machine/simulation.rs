@@ -1,22 +1,35 @@
-//! A whole run in one thread and on a simulated clock: workers that crash, ranks that restart, a coordinator that
-//! forgets everything but its store, calls whose request or answer is lost, repeated late or out of order, results that
-//! dynamic sampling does not keep, results that no rank can train on, and leases that take as long as their completions.
+//! A whole run in one thread and on a simulated clock: workers that crash, ranks that restart, a coordinator that crashes
+//! between any two writes and transitions, writes that fail, calls whose request or reply is lost, repeated late or out of
+//! order, results that dynamic sampling replaces, results that no rank can train on, leases that take as long as their
+//! completions, and closes of steps and evaluations that take long.
+//!
+//! The coordinator is the [`Sequencer`] that the actor drives, over a simulated disk.
 
+mod closing;
 mod content;
+mod disk;
 mod ranks;
 mod runs;
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use podium_grpo::rng::Stream;
 use podium_proto::convert::Slot;
 
+use super::blocks::AttemptState;
+use super::sequencer::{Sequencer, Submission};
 use super::*;
-use content::{Content, Disk, content, prompt};
+use crate::results::{Results, SampledBy};
+use closing::Closing;
+use content::{Content, content, prompt};
+use disk::{Disk, Fault};
 
-const MOST_TURNS: u32 = 200_000;
+const MAX_TURNS: u32 = 200_000;
 const CHECKPOINT_EVERY: u64 = 2;
 
-fn plan() -> Plan {
-    Plan {
+fn schedule() -> Schedule {
+    Schedule {
         steps: 7,
         prompts_per_step: 7,
         prompts_per_lease: 3,
@@ -30,8 +43,9 @@ fn plan() -> Plan {
     }
 }
 
+/// Results on their way to the coordinator.
 #[derive(Clone)]
-struct Results {
+struct Sampled {
     worker: Uuid,
     lease: Lease,
 }
@@ -40,10 +54,10 @@ struct Results {
 struct Rank {
     id: Uuid,
     checkpoints: Vec<u64>,
-    /// Generation joined and the step that comes next in it; none before joining.
-    in_world: Option<(u64, u64)>,
+    /// The rendezvous epoch that it joined and the step that comes next in it; none before joining.
+    joined: Option<(u64, u64)>,
     has_batch: bool,
-    /// Trained, and to be published and committed.
+    /// The step that it has trained and has to publish and commit.
     finishing: Option<u64>,
 }
 
@@ -57,46 +71,50 @@ struct Worker {
 }
 
 struct Simulation {
-    plan: Plan,
+    schedule: Schedule,
     /// The evaluation that ends the run, if one does.
     ends: Option<PolicyVersion>,
-    /// Evaluations that are answered and not closed.
-    answered: BTreeSet<PolicyVersion>,
     chance: Stream,
     /// Of so many results one is unusable; 0: none is.
     unusable_one_in: u64,
     set_aside: u32,
     restarts: u64,
     now: u64,
-    disk: Disk,
-    machine: Machine,
+    run: Sequencer<Disk>,
+    closing: Closing,
     workers: Vec<Worker>,
     ranks: Vec<Rank>,
-    late: Vec<Results>,
+    late: Vec<Sampled>,
     /// What was trained, by step; a step trained again has to be the same.
     trained: BTreeMap<u64, Vec<Content>>,
-    commits: Vec<u64>,
     processes: u128,
 }
 
+/// The output of a future that waits for nothing.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("the simulated disk replies at once"),
+    }
+}
+
 impl Simulation {
-    fn new(plan: Plan, seed: u64, workers: u64, ranks: usize) -> Self {
+    fn new(schedule: Schedule, seed: u64, workers: u64, ranks: usize) -> Self {
+        let machine = Machine::restore(schedule.clone(), Recovered::default());
         let mut simulation = Self {
-            machine: Machine::restore(plan.clone(), Recovered::default()),
-            plan,
+            schedule,
             ends: None,
-            answered: BTreeSet::new(),
             chance: Stream::new(seed, "simulation", &[]),
             unusable_one_in: 0,
             set_aside: 0,
             restarts: 0,
             now: 0,
-            disk: Disk::default(),
+            run: Sequencer::new(machine, Disk::new(seed)),
+            closing: Closing::default(),
             workers: Vec::new(),
             ranks: Vec::new(),
             late: Vec::new(),
             trained: BTreeMap::new(),
-            commits: Vec::new(),
             processes: 0,
         };
         for pace in 1..=workers {
@@ -119,86 +137,98 @@ impl Simulation {
         self.chance.below(one_in) == 0
     }
 
-    /// One call: `None` if the request or the answer is lost.
-    fn call(&mut self, event: Event) -> Option<Action> {
+    /// A call that reaches the coordinator: `None` if a write fails or the coordinator crashes before it replies.
+    fn ask<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut Sequencer<Disk>, Millis) -> Result<T, Fault>,
+    ) -> Option<Result<T, Error>> {
+        let reply = ready(call(&mut self.run, Millis(self.now)));
+        let (_, failures) = self.run.take_effects();
+        let has_failed = !failures.is_empty() || matches!(reply, Err(Fault::Failed));
+        if has_failed || self.happens(16) {
+            self.assert_durable();
+        }
+        if self.run.storage().has_crashed() {
+            self.coordinator_restarts();
+            return None;
+        }
+        match reply {
+            Ok(reply) => Some(Ok(reply)),
+            Err(Fault::Refused(error)) => Some(Err(error)),
+            Err(Fault::Failed) => None,
+        }
+    }
+
+    /// The same over a network that loses requests and replies.
+    fn call<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut Sequencer<Disk>, Millis) -> Result<T, Fault>,
+    ) -> Option<Result<T, Error>> {
         if self.happens(12) {
             return None;
         }
-        let answer = self.event(event);
-        if self.happens(12) { None } else { answer }
+        let reply = self.ask(call);
+        if self.happens(12) { None } else { reply }
     }
 
-    fn event(&mut self, event: Event) -> Option<Action> {
-        let actions = self.machine.step(Millis(self.now), event);
-        for action in &actions {
-            match action {
-                Action::KeepWorld => self.disk.recovered.world = self.machine.world().clone(),
-                Action::EvaluationComplete(version) => drop(self.answered.insert(*version)),
-                Action::DropGroups { before } => {
-                    self.disk.recovered.kept_from = before.0;
-                    let gone = |work: Work| matches!(work, Work::Training(step) if step < *before);
-                    self.disk.contents.retain(|(work, _), _| !gone(*work));
-                }
-                _ => {}
+    /// Durable before told: the machine knows nothing that a restart would not find on disk.
+    fn assert_durable(&mut self) {
+        let restored = Machine::restore(self.schedule.clone(), self.run.storage().recover());
+        let machine = self.run.machine();
+        assert!(machine.committed <= restored.committed, "a step is committed that is not stored");
+        assert!(machine.latest <= restored.latest, "a version is published that is not stored");
+        let to_close = |machine: &Machine| machine.next_evaluation.map_or(u64::MAX, |version| version.0);
+        assert!(to_close(machine) <= to_close(&restored), "an evaluation is closed that is not stored");
+        for version in &machine.evaluated {
+            let is_answered = restored.open.get(&Work::Evaluation(*version)).is_some_and(Blocks::is_full);
+            assert!(
+                is_answered || restored.evaluated.contains(version),
+                "answers to {version} are not stored"
+            );
+        }
+        for (&work, blocks) in &machine.open {
+            let is_done = matches!(work, Work::Training(step) if step < restored.committed);
+            let Some(stored) = restored.open.get(&work).filter(|_| !is_done) else { continue };
+            for (index, attempt) in (0..blocks.len()).flat_map(|index| [(index, 0), (index, 1), (index, 2)]) {
+                let is_filled =
+                    |blocks: &Blocks| blocks.attempt_state(index, attempt) == AttemptState::Filled;
+                // A crash may come after the results of a slot are removed, and before its machine is told.
+                let is_reopened = restored.was_reopened(work, blocks.block_of(index));
+                let slot = work.slot(index, attempt);
+                assert!(!is_filled(blocks) || is_filled(stored) || is_reopened, "{slot} is not stored");
             }
         }
-        actions.into_iter().next()
     }
 
     fn coordinator_restarts(&mut self) {
-        let mut recovered = self.disk.recovered.clone();
-        recovered.filled = self.disk.contents.values().map(Content::filled).collect();
-        // As a file would bring it back.
-        recovered.world = serde_json::from_str(&serde_json::to_string(&recovered.world).unwrap()).unwrap();
-        let step = self.disk.recovered.committed;
-        recovered.reopened = self.disk.reopened.range((step, 0)..(step + 1, 0)).map(|slot| slot.1).collect();
-        self.machine = Machine::restore(self.plan.clone(), recovered);
+        let disk = self.run.storage().restarted();
+        let mut machine = Machine::restore(self.schedule.clone(), disk.recover());
         self.restarts += 1;
-        self.machine.leases.number_from(self.restarts * 1_000_000);
-        self.answered.clear();
+        machine.leases.number_from(self.restarts * 1_000_000);
+        self.run = Sequencer::new(machine, disk);
+        self.closing = Closing::default();
     }
 
-    /// Closes the evaluation whose turn it is, as the actor does between other things.
-    fn close_evaluation(&mut self) {
-        let Some(version) = self.machine.to_judge().filter(|version| self.answered.remove(version)) else {
-            return;
-        };
-        let reason = "nothing gets better".to_owned();
-        let end = self.ends.filter(|ends| *ends == version).map(|_| reason.clone());
-        self.disk.recovered.evaluated.push(version);
-        if end.is_some() {
-            self.disk.recovered.ended_by = Some((version, reason));
-        }
-        // Not if the coordinator dies in between: it is restored with what the disk says.
-        if self.happens(4) {
-            self.coordinator_restarts();
-        } else {
-            self.event(Event::EvaluationJudged { version, end });
-        }
-    }
-
-    fn submit(&mut self, results: Results) {
-        let Results { worker, lease } = results;
-        let wanted = |slot: &&Slot| {
-            self.machine.verdict_under(**slot, lease.version, Some(lease.id)) == Verdict::Wanted
-        };
-        let wanted: Vec<Slot> = lease.slots.iter().filter(wanted).copied().collect();
-        let mut filled = Vec::new();
-        for &slot in &wanted {
-            let (work, index, attempt) = Work::of(slot);
+    fn submit(&mut self, sampled: Sampled) {
+        let Sampled { worker, lease } = sampled;
+        let mut results = Results::default();
+        for &slot in &lease.slots {
             let mut content = content(&lease, slot);
-            let may_be_unusable = self.unusable_one_in > 0 && matches!(work, Work::Training(_));
+            let may_be_unusable = self.unusable_one_in > 0 && matches!(slot, Slot::Training(_));
             if may_be_unusable && self.happens(self.unusable_one_in) {
                 content = Content { bits: 0, unusable: true, ..content };
             }
-            filled.push(content.filled());
-            let before = self.disk.contents.insert((work, index), content);
-            let replaced = before.map(|before| before.slot);
-            let expected = attempt.checked_sub(1).map(|attempt| work.slot(index, attempt));
-            assert_eq!(replaced, expected, "{slot:?} was filled twice, or out of turn");
-            assert!(replaced.is_none_or(|slot| prompt(slot).1), "{replaced:?} was to be kept");
+            match slot {
+                Slot::Training(_) => results.groups.push(content.group()),
+                Slot::Evaluation { version, index } => {
+                    results.answers.push((version, index, content.answer()));
+                }
+            }
         }
-        self.event(Event::Scored { worker, lease: Some(lease.id), filled });
+        let (version, id) = (lease.version, Some(lease.id));
+        let worker = SampledBy { worker, name: String::new() };
+        let submission = Submission { worker, lease: id, version, is_current: true, results };
+        self.ask(async |run, now| run.submit(now, submission).await);
     }
 
     fn worker_turn(&mut self, which: usize) {
@@ -211,28 +241,37 @@ impl Simulation {
             return;
         }
         let Some(lease) = lease else {
-            match self.call(Event::LeaseWanted { worker: id }) {
-                Some(Action::Grant(lease)) => {
+            let request = async |run: &mut Sequencer<Disk>, now| {
+                Ok(run.apply(|machine| machine.request_lease(now, id)).await?)
+            };
+            match self.call(request) {
+                Some(Ok(LeaseReply::Granted(lease))) => {
                     let tokens: u64 = lease.slots.iter().map(|&slot| prompt(slot).0).sum();
                     self.workers[which].busy_until = self.now + tokens * pace;
                     self.workers[which].lease = Some(lease);
                 }
-                Some(Action::Refuse(_)) => drop(self.call(Event::WorkerRegistered { worker: id })),
+                Some(Err(_)) => {
+                    self.call(async |run, now| {
+                        run.apply(|machine| machine.register_worker(now, id)).await;
+                        Ok(())
+                    });
+                }
                 _ => {}
             }
             return;
         };
         if self.now < busy_until || self.happens(3) {
-            let beat = Event::Heartbeat { worker: id, leases: vec![lease.id] };
-            self.call(beat);
+            self.call(async |run, now| {
+                Ok(run.apply(|machine| machine.heartbeat(now, id, &[lease.id])).await?)
+            });
             return;
         }
-        let results = Results { worker: id, lease };
+        let sampled = Sampled { worker: id, lease };
         if self.happens(4) {
-            self.late.push(results.clone());
+            self.late.push(sampled.clone());
         }
         if !self.happens(6) {
-            self.submit(results);
+            self.submit(sampled);
         }
         self.workers[which].lease = None;
     }
@@ -245,18 +284,17 @@ impl Simulation {
 
     /// The same, and how many groups were set aside.
     fn run_counting(mut self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>, u32) {
-        for _ in 0..MOST_TURNS {
-            if self.machine.is_complete() {
-                let steps: Vec<u64> = (0..self.machine.last_version().0).collect();
-                assert_eq!(self.commits, steps, "every step is committed once, in order");
-                let answers = self.disk.contents.into_values();
-                let answers = answers.filter(|content| matches!(content.slot, Slot::Evaluation { .. }));
-                return (self.trained, answers.collect(), self.set_aside);
+        for _ in 0..MAX_TURNS {
+            if self.run.machine().is_complete() {
+                let steps: Vec<u64> = (0..self.run.machine().last_version().0).collect();
+                let disk = self.run.storage();
+                assert_eq!(disk.commits(), steps, "every step is committed once, in order");
+                return (self.trained, disk.answers(), self.set_aside);
             }
             self.now += self.chance.below(40);
             match self.chance.below(40) {
                 0 => self.coordinator_restarts(),
-                15 => self.close_evaluation(),
+                15..=17 => self.closing_turn(),
                 1..=4 if !self.late.is_empty() => {
                     let which = self.chance.below(self.late.len() as u64) as usize;
                     let results = self.late.swap_remove(which);
@@ -272,6 +310,7 @@ impl Simulation {
                 }
             }
         }
-        panic!("the run is stuck at step {} in {:?}", self.machine.committed().0, self.machine.phase());
+        let machine = self.run.machine();
+        panic!("the run is stuck at step {} in {:?}", machine.committed().0, machine.phase());
     }
 }

@@ -2,6 +2,7 @@
 
 mod properties;
 mod reopening;
+mod simulation_clock;
 mod versions;
 
 use podium_proto::convert::Slot;
@@ -12,8 +13,8 @@ const WORKER: Uuid = Uuid::from_u128(1);
 const OTHER: Uuid = Uuid::from_u128(2);
 const LEARNER: Uuid = Uuid::from_u128(9);
 
-fn plan() -> Plan {
-    Plan {
+fn schedule() -> Schedule {
+    Schedule {
         steps: 2,
         prompts_per_step: 5,
         prompts_per_lease: 2,
@@ -28,16 +29,16 @@ fn plan() -> Plan {
 }
 
 fn machine() -> Machine {
-    let mut machine = Machine::restore(plan(), Recovered::default());
+    let mut machine = Machine::restore(schedule(), Recovered::default());
     for worker in [WORKER, OTHER] {
-        machine.step(Millis(0), Event::WorkerRegistered { worker });
+        machine.register_worker(Millis(0), worker);
     }
     machine
 }
 
 fn lease(machine: &mut Machine, now: u64, worker: Uuid) -> Option<Lease> {
-    match machine.step(Millis(now), Event::LeaseWanted { worker }).into_iter().find(|a| *a != Action::Wake) {
-        Some(Action::Grant(lease)) => Some(lease),
+    match machine.request_lease(Millis(now), worker).reply {
+        Ok(LeaseReply::Granted(lease)) => Some(lease),
         _ => None,
     }
 }
@@ -46,19 +47,29 @@ fn filled(slots: &[Slot], zero_variance: bool) -> Vec<Filled> {
     slots.iter().map(|&slot| Filled { slot, zero_variance }).collect()
 }
 
-fn submit(machine: &mut Machine, now: u64, worker: Uuid, lease: &Lease) -> Vec<Action> {
+fn submit(machine: &mut Machine, now: u64, worker: Uuid, lease: &Lease) -> Vec<Effect> {
     let filled = filled(&lease.slots, false);
-    machine.step(Millis(now), Event::Scored { worker, lease: Some(lease.id), filled })
+    machine.results_stored(Millis(now), (worker, Some(lease.id)), &filled).effects
 }
 
-fn join(machine: &mut Machine) -> Vec<Action> {
+fn beat(machine: &mut Machine, now: u64, worker: Uuid, leases: &[LeaseId]) -> Result<Vec<LeaseId>, Error> {
+    machine.heartbeat(Millis(now), worker, leases).reply
+}
+
+fn join(machine: &mut Machine) -> Vec<Effect> {
     let join = Join { learner: LEARNER, rank: 0, world_size: 1, ..Join::default() };
-    machine.step(Millis(0), Event::RankJoined(join))
+    machine.join(Millis(0), join).effects
 }
 
-fn batch(machine: &mut Machine, step: u64) -> Action {
-    let event = Event::BatchWanted { rank: 0, learner: LEARNER, step: Step(step) };
-    machine.step(Millis(0), event).remove(0)
+fn batch(machine: &mut Machine, step: u64) -> Result<BatchReply, Error> {
+    machine.request_batch(Millis(0), 0, LEARNER, Step(step)).reply
+}
+
+const READY: Result<BatchReply, Error> = Ok(BatchReply::Ready { world_size: 1 });
+const NOT_READY: Result<BatchReply, Error> = Ok(BatchReply::NotReady);
+
+fn over(reason: &str) -> BatchReply {
+    BatchReply::RunOver(reason.to_owned())
 }
 
 /// Works off everything there is to lease.
@@ -81,24 +92,22 @@ fn blocks_are_fixed_and_training_comes_first() {
 }
 
 #[test]
-fn a_silent_workers_lease_goes_to_somebody_else_with_the_same_content() {
+fn the_lease_of_a_silent_worker_goes_to_another_one_with_the_same_content() {
     let mut machine = machine();
     let first = lease(&mut machine, 0, WORKER).unwrap();
     assert_ne!(lease(&mut machine, 99, OTHER).unwrap().slots, first.slots);
-    machine.step(Millis(99), Event::Heartbeat { worker: OTHER, leases: vec![] });
-    machine.step(Millis(99), Event::WorkerRegistered { worker: Uuid::from_u128(3) });
+    machine.heartbeat(Millis(99), OTHER, &[]);
+    machine.register_worker(Millis(99), Uuid::from_u128(3));
     let again = lease(&mut machine, 100, Uuid::from_u128(3)).unwrap();
     assert_eq!((again.work, &again.slots), (first.work, &first.slots));
     assert_ne!(again.id, first.id);
-    let lost = machine.step(Millis(100), Event::Heartbeat { worker: WORKER, leases: vec![first.id] });
-    assert!(lost.contains(&Action::Refuse(Error::UnknownWorker { worker: WORKER })));
+    assert_eq!(beat(&mut machine, 100, WORKER, &[first.id]), Err(Error::UnknownWorker { worker: WORKER }));
     // The late result still counts, and the other worker's lease is void.
     let slot = first.slots[0];
     assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Wanted);
     submit(&mut machine, 101, WORKER, &first);
     assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Repeated);
-    let beat = Event::Heartbeat { worker: Uuid::from_u128(3), leases: vec![again.id] };
-    assert_eq!(machine.step(Millis(101), beat)[0], Action::Lost(vec![again.id]));
+    assert_eq!(beat(&mut machine, 101, Uuid::from_u128(3), &[again.id]), Ok(vec![again.id]));
 }
 
 #[test]
@@ -108,23 +117,24 @@ fn heartbeats_keep_a_lease_and_free_one_whose_answer_was_lost() {
     let never_heard_of = lease(&mut machine, 0, WORKER).unwrap();
     assert_eq!(lease(&mut machine, 0, WORKER), None, "two are enough for one worker");
     let mut beat = |now| {
-        machine.step(Millis(now), Event::WorkerRegistered { worker: OTHER });
-        machine.step(Millis(now), Event::Heartbeat { worker: WORKER, leases: vec![first.id] })
+        machine.register_worker(Millis(now), OTHER);
+        let Transition { reply, effects } = machine.heartbeat(Millis(now), WORKER, &[first.id]);
+        (reply, effects)
     };
-    assert_eq!(beat(60), [Action::Lost(vec![])]);
-    assert_eq!(beat(90), [Action::Lost(vec![]), Action::LeaseExpired(never_heard_of.id), Action::Wake]);
-    assert_eq!(beat(180), [Action::Lost(vec![])]);
+    assert_eq!(beat(60), (Ok(vec![]), vec![]));
+    assert_eq!(beat(90), (Ok(vec![]), vec![Effect::LeaseExpired(never_heard_of.id), Effect::Wake]));
+    assert_eq!(beat(180), (Ok(vec![]), vec![]));
     assert_eq!(lease(&mut machine, 181, OTHER).unwrap().slots, never_heard_of.slots);
-    assert_eq!(machine.step(Millis(182), Event::Tick), []);
+    assert_eq!(machine.tick(Millis(182)).effects, []);
     submit(&mut machine, 183, WORKER, &first);
     assert_eq!(machine.verdict(first.slots[0], PolicyVersion(0)), Verdict::Repeated);
 }
 
 #[test]
-fn a_leaving_workers_lease_is_free_at_once() {
+fn the_lease_of_a_worker_that_disconnects_is_free_at_once() {
     let mut machine = machine();
     let first = lease(&mut machine, 0, WORKER).unwrap();
-    assert!(machine.step(Millis(1), Event::WorkerLeft { worker: WORKER }).contains(&Action::Wake));
+    assert!(machine.disconnect_worker(Millis(1), WORKER).effects.contains(&Effect::Wake));
     assert_eq!(lease(&mut machine, 1, OTHER).unwrap().slots, first.slots);
 }
 
@@ -141,23 +151,18 @@ fn results_of_another_version_or_place_are_refused() {
 
 #[test]
 fn groups_of_equal_rewards_are_sampled_again_within_their_block() {
-    let plan = Plan { refill_attempts: 1, evaluation_prompts: 0, ..plan() };
-    let mut machine = Machine::restore(plan, Recovered::default());
+    let schedule = Schedule { refill_attempts: 1, evaluation_prompts: 0, ..schedule() };
+    let mut machine = Machine::restore(schedule, Recovered::default());
     for worker in [WORKER, OTHER] {
-        machine.step(Millis(0), Event::WorkerRegistered { worker });
+        machine.register_worker(Millis(0), worker);
     }
     let slot = |index, attempt| Work::Training(Step(0)).slot(index, attempt);
     let first = lease(&mut machine, 0, WORKER).unwrap();
     assert_eq!(first.slots, [slot(0, 0), slot(1, 0)]);
-    let equal = |lease: &Lease| Event::Scored {
-        worker: WORKER,
-        lease: Some(lease.id),
-        filled: filled(&lease.slots, true),
+    let equal = |machine: &mut Machine, lease: &Lease| {
+        machine.results_stored(Millis(0), (WORKER, Some(lease.id)), &filled(&lease.slots, true)).effects
     };
-    assert!(
-        machine.step(Millis(0), equal(&first)).contains(&Action::Wake),
-        "those who wait can have the next attempt"
-    );
+    assert!(equal(&mut machine, &first).contains(&Effect::Wake), "those who wait can have the next attempt");
     assert_eq!(machine.sampling(), Progress { ready: 0, wanted: 5 });
     let again = lease(&mut machine, 0, OTHER).unwrap();
     assert_eq!(again.slots, [slot(0, 1), slot(1, 1)]);
@@ -165,10 +170,9 @@ fn groups_of_equal_rewards_are_sampled_again_within_their_block() {
     assert_eq!(machine.verdict(slot(2, 1), PolicyVersion(0)), Verdict::Refused, "not begun");
     assert_eq!(machine.verdict(slot(0, 2), PolicyVersion(0)), Verdict::Refused, "never to be");
     // The first attempt comes once more: nothing happens, least of all to the lease on the second one.
-    machine.step(Millis(0), equal(&first));
-    let beat = Event::Heartbeat { worker: OTHER, leases: vec![again.id] };
-    assert_eq!(machine.step(Millis(0), beat), [Action::Lost(vec![])]);
-    machine.step(Millis(0), equal(&again));
+    equal(&mut machine, &first);
+    assert_eq!(beat(&mut machine, 0, OTHER, &[again.id]), Ok(vec![]));
+    equal(&mut machine, &again);
     assert_eq!(machine.sampling(), Progress { ready: 2, wanted: 5 }, "the last attempt is kept");
     let rest: Vec<Slot> = work_off(&mut machine).concat();
     assert_eq!(rest, [slot(2, 0), slot(3, 0), slot(4, 0)]);
@@ -176,9 +180,9 @@ fn groups_of_equal_rewards_are_sampled_again_within_their_block() {
 
 #[test]
 fn steps_ahead_are_sampled_within_the_bound_while_the_learner_works() {
-    let plan = Plan { max_policy_lag: 1, steps: 4, ..plan() };
-    let mut machine = Machine::restore(plan, Recovered::default());
-    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    let schedule = Schedule { max_policy_lag: 1, steps: 4, ..schedule() };
+    let mut machine = Machine::restore(schedule, Recovered::default());
+    machine.register_worker(Millis(0), WORKER);
     join(&mut machine);
     let mut works = Vec::new();
     while let Some(lease) = lease(&mut machine, 0, WORKER) {
@@ -190,11 +194,11 @@ fn steps_ahead_are_sampled_within_the_bound_while_the_learner_works() {
     // The learner waits for step 0, people for the evaluation, nobody for step 1; step 2 would be two versions behind.
     let (now, ahead) = (Work::Training(Step(0)), Work::Training(Step(1)));
     assert_eq!(works, [now, Work::Evaluation(PolicyVersion(0)), ahead]);
-    assert_eq!(batch(&mut machine, 0), Action::ServeBatch);
-    assert_eq!(batch(&mut machine, 1), Action::Wait, "full, and not its turn");
-    machine.step(Millis(0), Event::VersionPublished { version: PolicyVersion(1) });
-    machine.step(Millis(0), Event::StepCommitted { step: Step(0) });
-    assert_eq!(batch(&mut machine, 1), Action::ServeBatch);
+    assert_eq!(batch(&mut machine, 0), READY);
+    assert_eq!(batch(&mut machine, 1), NOT_READY, "full, and not its turn");
+    machine.version_published(Millis(0), PolicyVersion(1));
+    machine.step_committed(Millis(0), Step(0));
+    assert_eq!(batch(&mut machine, 1), READY);
     let next = lease(&mut machine, 0, WORKER).unwrap();
     assert_eq!((next.work, next.version), (Work::Training(Step(2)), PolicyVersion(1)));
     let verdict =
@@ -210,110 +214,116 @@ fn steps_ahead_are_sampled_within_the_bound_while_the_learner_works() {
 fn a_run_from_start_to_end() {
     let mut machine = machine();
     assert_eq!(machine.phase(), Phase::Starting);
-    assert_eq!(batch(&mut machine, 0), Action::Rejoin);
-    assert!(join(&mut machine).contains(&Action::KeepWorld));
-    assert_eq!(batch(&mut machine, 0), Action::Wait);
+    assert_eq!(batch(&mut machine, 0), Ok(BatchReply::Rejoin));
+    assert!(join(&mut machine).contains(&Effect::StoreRankGroup));
+    assert_eq!(batch(&mut machine, 0), NOT_READY);
     assert_eq!(
         machine.check_commit(LEARNER, Step(0)),
         Err(Error::NotSampled { step: Step(0), ready: 0, wanted: 5 })
     );
     for step in 0..2 {
         work_off(&mut machine);
-        assert_eq!(batch(&mut machine, step), Action::ServeBatch);
+        assert_eq!(batch(&mut machine, step), READY);
         let version = Step(step).produces();
         assert!(matches!(machine.check_commit(LEARNER, Step(step)), Err(Error::NotPublished { .. })));
         assert!(machine.check_publish(PolicyVersion(step + 2)).is_err());
         machine.check_publish(version).unwrap();
-        machine.step(Millis(0), Event::VersionPublished { version });
+        machine.version_published(Millis(0), version);
         assert_eq!(machine.missed_commit(0, LEARNER, Step(step + 1)), Some(Step(step)));
         assert_eq!(machine.check_commit(LEARNER, Step(step)), Ok((0, true)));
-        machine.step(Millis(0), Event::StepCommitted { step: Step(step) });
+        machine.step_committed(Millis(0), Step(step));
         assert_eq!(machine.check_commit(LEARNER, Step(step)), Ok((0, false)));
     }
-    assert!(matches!(batch(&mut machine, 2), Action::Leave { .. }));
+    assert_eq!(batch(&mut machine, 2), Ok(over("all steps are done")));
     assert_eq!(machine.phase(), Phase::Evaluating);
     let last = lease(&mut machine, 0, WORKER).unwrap();
     submit(&mut machine, 0, WORKER, &last);
     let last = lease(&mut machine, 0, WORKER).unwrap();
-    let actions = submit(&mut machine, 0, WORKER, &last);
-    assert!(actions.contains(&Action::EvaluationComplete(PolicyVersion(2))));
-    assert!(actions.contains(&Action::RunComplete));
-    assert!(!machine.everyone_left());
+    let effects = submit(&mut machine, 0, WORKER, &last);
+    assert_eq!(effects, [Effect::Wake, Effect::RunComplete, Effect::Wake]);
+    assert_eq!(machine.evaluation_to_close(), Some(PolicyVersion(0)));
+    machine.evaluation_closed(Millis(0), PolicyVersion(0), None);
+    assert_eq!(machine.evaluation_to_close(), Some(PolicyVersion(2)));
+    assert!(!machine.all_disconnected());
     for worker in [WORKER, OTHER] {
-        let answer = machine.step(Millis(0), Event::LeaseWanted { worker });
-        assert!(matches!(answer[0], Action::Leave { .. }));
-        machine.step(Millis(0), Event::WorkerLeft { worker });
+        let reply = machine.request_lease(Millis(0), worker).reply;
+        assert_eq!(reply, Ok(LeaseReply::RunOver("the run is complete".to_owned())));
+        machine.disconnect_worker(Millis(0), worker);
     }
-    assert!(machine.everyone_left());
+    assert!(machine.all_disconnected());
 }
 
 #[test]
 fn groups_go_once_every_rank_has_a_checkpoint_after_them() {
-    let mut machine = Machine::restore(plan(), Recovered { committed: 1, latest: 1, ..Recovered::default() });
+    let mut machine =
+        Machine::restore(schedule(), Recovered { committed: 1, latest: 1, ..Recovered::default() });
     for (rank, process) in [(0, 5), (1, 6)] {
         let learner = Uuid::from_u128(process);
         let join = Join { learner, rank, world_size: 2, ..Join::default() };
-        machine.step(Millis(0), Event::RankJoined(join));
+        machine.join(Millis(0), join);
     }
-    let mut keep = |rank| machine.step(Millis(0), Event::CheckpointKept { rank, step: Step(1) });
+    let mut keep = |rank| machine.checkpoint_stored(Millis(0), rank, Step(1)).effects;
     assert_eq!(keep(0), []);
-    assert_eq!(keep(1), [Action::DropGroups { before: Step(1) }]);
-    let event = Event::BatchWanted { rank: 0, learner: Uuid::from_u128(5), step: Step(0) };
-    assert!(matches!(machine.step(Millis(0), event)[0], Action::Refuse(Error::StepGone { .. })));
+    assert_eq!(keep(1), [Effect::DropGroups { before: Step(1) }]);
+    let reply = machine.request_batch(Millis(0), 0, Uuid::from_u128(5), Step(0)).reply;
+    assert!(matches!(reply, Err(Error::StepGone { .. })));
 }
 
 #[test]
-fn a_drain_sends_everybody_home() {
+fn a_drain_shuts_workers_and_ranks_down() {
     let mut machine = machine();
     join(&mut machine);
-    machine.step(Millis(0), Event::DrainWanted { reason: "enough".into() });
+    machine.drain(Millis(0), "enough".into());
     assert_eq!(machine.phase(), Phase::Draining);
-    assert_eq!(batch(&mut machine, 0), Action::Leave { reason: "enough".into() });
-    let answer = machine.step(Millis(0), Event::LeaseWanted { worker: WORKER });
-    assert_eq!(answer, [Action::Leave { reason: "enough".into() }]);
+    assert_eq!(batch(&mut machine, 0), Ok(over("enough")));
+    let reply = machine.request_lease(Millis(0), WORKER).reply;
+    assert_eq!(reply, Ok(LeaseReply::RunOver("enough".to_owned())));
 }
 
 /// Makes the step that is due, if it is open.
 fn train(machine: &mut Machine) -> bool {
     work_off(machine);
     let step = machine.committed();
-    if batch(machine, step.0) != Action::ServeBatch {
+    if batch(machine, step.0) != READY {
         return false;
     }
-    machine.step(Millis(0), Event::VersionPublished { version: step.produces() });
-    machine.step(Millis(0), Event::StepCommitted { step });
+    machine.version_published(Millis(0), step.produces());
+    machine.step_committed(Millis(0), step);
     true
 }
 
-fn judge(machine: &mut Machine, version: u64, end: Option<&str>) -> Vec<Action> {
+fn close(machine: &mut Machine, version: u64, end: Option<&str>) -> Vec<Effect> {
     let end = end.map(str::to_owned);
-    machine.step(Millis(0), Event::EvaluationJudged { version: PolicyVersion(version), end })
+    machine.evaluation_closed(Millis(0), PolicyVersion(version), end).effects
 }
 
 #[test]
-fn training_waits_for_a_judgement_that_may_end_the_run() {
-    let plan = Plan { steps: 9, evaluate_every_steps: 2, evaluations_may_end: true, ..plan() };
-    let mut machine = Machine::restore(plan.clone(), Recovered::default());
-    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+fn training_waits_for_an_evaluation_that_may_end_the_run() {
+    let schedule = Schedule { steps: 9, evaluate_every_steps: 2, evaluations_may_end: true, ..schedule() };
+    let mut machine = Machine::restore(schedule.clone(), Recovered::default());
+    machine.register_worker(Millis(0), WORKER);
     join(&mut machine);
     assert!(train(&mut machine) && train(&mut machine));
-    assert!(!train(&mut machine), "version 0 has not been judged, and may end the run with version 2");
-    assert_eq!(machine.to_judge(), Some(PolicyVersion(0)));
-    assert_eq!(judge(&mut machine, 2, Some("too early")), [], "versions are judged in order");
-    assert!(judge(&mut machine, 0, None).contains(&Action::Wake));
+    assert!(
+        !train(&mut machine),
+        "the evaluation of version 0 is not closed, and may end the run with version 2"
+    );
+    assert_eq!(machine.next_evaluation(), Some(PolicyVersion(0)));
+    assert_eq!(close(&mut machine, 2, Some("too early")), [], "evaluations are closed in order");
+    assert!(close(&mut machine, 0, None).contains(&Effect::Wake));
     assert!(train(&mut machine) && train(&mut machine) && !train(&mut machine));
-    judge(&mut machine, 2, Some("enough"));
+    close(&mut machine, 2, Some("enough"));
     assert_eq!(machine.last_version(), PolicyVersion(4));
-    assert_eq!(batch(&mut machine, 4), Action::Leave { reason: "enough".into() });
+    assert_eq!(batch(&mut machine, 4), Ok(over("enough")));
     assert!(machine.is_complete(), "version 4 was evaluated while training waited");
     assert_eq!(machine.over().as_deref(), Some("enough"));
 
     let ended_by = Some((PolicyVersion(2), "enough".to_owned()));
     let evaluated = vec![PolicyVersion(0), PolicyVersion(2)];
     let recovered = Recovered { committed: 4, latest: 4, evaluated, ended_by, ..Recovered::default() };
-    let mut restored = Machine::restore(plan, recovered);
+    let mut restored = Machine::restore(schedule, recovered);
     assert_eq!((restored.last_version(), restored.phase()), (PolicyVersion(4), Phase::Evaluating));
-    restored.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    restored.register_worker(Millis(0), WORKER);
     let is_last = |slot: &Slot| matches!(slot, Slot::Evaluation { version: PolicyVersion(4), .. });
     assert!(work_off(&mut restored).iter().flatten().all(is_last));
     assert!(restored.is_complete());
@@ -321,9 +331,9 @@ fn training_waits_for_a_judgement_that_may_end_the_run() {
 
 #[test]
 fn a_run_that_no_evaluation_may_end_waits_for_none() {
-    let plan = Plan { steps: 9, evaluate_every_steps: 2, ..plan() };
-    let mut machine = Machine::restore(plan, Recovered::default());
-    machine.step(Millis(0), Event::WorkerRegistered { worker: WORKER });
+    let schedule = Schedule { steps: 9, evaluate_every_steps: 2, ..schedule() };
+    let mut machine = Machine::restore(schedule, Recovered::default());
+    machine.register_worker(Millis(0), WORKER);
     join(&mut machine);
     assert!((0..9).all(|_| train(&mut machine)));
 }

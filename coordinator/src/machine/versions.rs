@@ -1,6 +1,6 @@
-//! Policy versions: which of them are needed, which of those cannot be served, and which rank 0 is to publish again.
+//! Policy versions: which are needed, which of those cannot be served, and which rank 0 has to publish again.
 //!
-//! A version that is needed and missing gets no leases. Rank 0 is asked for it before it gets its next batch, since its
+//! A version that is needed and missing gets no leases. Rank 0 has to publish it before it gets its next batch, since its
 //! checkpoint may move past the version with the next step.
 
 use std::collections::BTreeSet;
@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use podium_grpo::{PolicyVersion, Step};
 use uuid::Uuid;
 
-use super::{Action, Error, Machine, Work};
+use super::{Effect, Error, Machine, Millis, Transition, Work};
 
 impl Machine {
     /// Refuses a process that is not rank 0 of the current rank group.
     pub fn check_publisher(&self, learner: Uuid) -> Result<(), Error> {
-        match self.world.rank_of(learner) {
+        match self.ranks.rank_of(learner) {
             Some(0) => Ok(()),
             Some(rank) => Err(Error::NotLeader { rank }),
             None => Err(Error::UnknownLearner { learner }),
@@ -63,46 +63,65 @@ impl Machine {
         }
     }
 
-    /// Takes the result of an inspection of all needed versions.
-    pub(super) fn inspected(&mut self, mut missing: BTreeSet<PolicyVersion>, actions: &mut Vec<Action>) {
-        let needed = self.needed_versions();
-        missing.retain(|version| needed.contains(version));
-        if missing != self.missing {
-            self.missing = missing;
-            actions.push(Action::Wake);
-        }
+    /// Takes an inspection of all needed versions: those that cannot be served.
+    pub fn versions_inspected(
+        &mut self,
+        now: Millis,
+        mut missing: BTreeSet<PolicyVersion>,
+    ) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            let needed = machine.needed_versions();
+            missing.retain(|version| needed.contains(version));
+            if missing != machine.missing {
+                machine.missing = missing;
+                effects.push(Effect::Wake);
+            }
+        })
     }
 
-    pub(super) fn published(&mut self, version: PolicyVersion, actions: &mut Vec<Action>) {
+    /// Takes a version whose folder is complete and whose manifest is stored.
+    pub(super) fn version_published(&mut self, now: Millis, version: PolicyVersion) -> Transition<()> {
+        self.transition(now, |machine, effects| machine.publish(version, effects))
+    }
+
+    /// Takes a version whose stored content was replaced, and opens anew what the old content may have sampled; the store
+    /// holds none of it any more.
+    pub(super) fn version_superseded(&mut self, now: Millis, version: PolicyVersion) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            let sampled = |work: &Work| match work {
+                Work::Training(step) => step.0 >= version.0,
+                Work::Evaluation(evaluated) => *evaluated == version,
+            };
+            let void: Vec<Work> = machine.open.keys().copied().filter(sampled).collect();
+            for work in void {
+                machine.leases.remove_work(work);
+                machine.open.insert(work, machine.schedule.blocks(work));
+            }
+            machine.publish(version, effects);
+            effects.push(Effect::Wake);
+        })
+    }
+
+    /// Abandons the evaluation of a version that cannot be made again; the store says so.
+    pub(super) fn evaluation_abandoned(&mut self, now: Millis, version: PolicyVersion) -> Transition<()> {
+        self.transition(now, |machine, effects| {
+            let work = Work::Evaluation(version);
+            if machine.open.remove(&work).is_some() {
+                machine.leases.remove_work(work);
+                machine.missing.remove(&version);
+                machine.evaluated.insert(version);
+                machine.abandoned.insert(version);
+                machine.skip_abandoned();
+                machine.open_steps();
+                effects.push(Effect::Wake);
+            }
+        })
+    }
+
+    fn publish(&mut self, version: PolicyVersion, effects: &mut Vec<Effect>) {
         self.latest = self.latest.max(version);
         if self.missing.remove(&version) {
-            actions.push(Action::Wake);
-        }
-    }
-
-    /// Opens anew what the superseded content of a version may have sampled.
-    pub(super) fn supersede(&mut self, version: PolicyVersion, actions: &mut Vec<Action>) {
-        let sampled = |work: &Work| match work {
-            Work::Training(step) => step.0 >= version.0,
-            Work::Evaluation(evaluated) => *evaluated == version,
-        };
-        let void: Vec<Work> = self.open.keys().copied().filter(sampled).collect();
-        for work in void {
-            self.leases.remove_work(work);
-            self.open.insert(work, self.plan.blocks(work));
-        }
-        self.published(version, actions);
-        actions.push(Action::Wake);
-    }
-
-    /// Gives up the evaluation of a version that nobody can make again.
-    pub(super) fn lose_evaluation(&mut self, version: PolicyVersion, actions: &mut Vec<Action>) {
-        let work = Work::Evaluation(version);
-        if self.open.remove(&work).is_some() {
-            self.leases.remove_work(work);
-            self.missing.remove(&version);
-            self.evaluated.insert(version);
-            actions.extend([Action::EvaluationLost(version), Action::Wake]);
+            effects.push(Effect::Wake);
         }
     }
 }

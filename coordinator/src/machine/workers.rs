@@ -1,116 +1,153 @@
-//! The workers' side: who holds which block until when, and what comes back.
+//! The workers: registration, leases, and results.
 
 use uuid::Uuid;
 
-use super::blocks::{After, Blocks};
-use super::{Action, Error, Filled, Held, Lease, LeaseId, Machine, Millis, Work, Worker};
+use super::blocks::{AfterFill, Blocks};
+use super::leases::Held;
+use super::{Effect, Error, Lease, LeaseId, LeaseReply, Machine, Millis, Transition, Work, Worker};
+use crate::results::Filled;
 
-/// Leases that a worker holds at once: one to sample, and one that it is handing in.
-const MOST_LEASES: usize = 2;
+/// Leases that a worker holds at once at most: one to sample, and one whose results it submits.
+const MAX_LEASES: usize = 2;
 
-/// A worker whose results could not be used so many times gets no more work.
-pub const MOST_OFFENCES: u32 = 3;
+/// A worker whose results could not be used so many times gets no more leases.
+pub const MAX_OFFENCES: u32 = 3;
 
-/// A lease that so many heartbeats of its worker in a row do not name never reached it.
-const UNHEARD_AFTER: u32 = 2;
+/// A lease never reached its worker if so many heartbeats in a row do not name it.
+const UNMENTIONED_LIMIT: u32 = 2;
 
 impl Machine {
-    pub(super) fn expire(&mut self, now: Millis) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for id in self.leases.expired(now) {
-            self.leases.remove(id);
-            actions.extend([Action::LeaseExpired(id), Action::Wake]);
-        }
-        let silent = |worker: &Worker| worker.last_seen + self.plan.lease_deadline <= now;
-        let lost: Vec<Uuid> =
-            self.workers.iter().filter(|(_, worker)| silent(worker)).map(|(id, _)| *id).collect();
-        for worker in lost {
-            self.remove_worker(worker, &mut actions);
-            actions.push(Action::WorkerLost(worker));
-        }
-        actions
+    /// Registers a worker of this run; again after it was lost.
+    pub fn register_worker(&mut self, now: Millis, worker: Uuid) -> Transition<()> {
+        self.hear_worker(now, worker);
+        self.transition(now, |machine, _| {
+            machine.workers.entry(worker).or_insert(Worker { last_seen: now, slots_done: 0, offences: 0 });
+        })
     }
 
-    pub(super) fn remove_worker(&mut self, worker: Uuid, actions: &mut Vec<Action>) {
-        self.workers.remove(&worker);
-        let held: Vec<LeaseId> = self.leases.of_worker(worker).collect();
-        for id in held {
-            self.leases.remove(id);
-            actions.push(Action::Wake);
-        }
+    /// Removes a worker that disconnects, and frees its leases.
+    pub fn disconnect_worker(&mut self, now: Millis, worker: Uuid) -> Transition<()> {
+        self.transition(now, |machine, effects| machine.remove_worker(worker, effects))
     }
 
-    pub(super) fn heartbeat(
+    /// Renews the leases that a worker names, and returns those that are not its any more.
+    pub fn heartbeat(
         &mut self,
         now: Millis,
         worker: Uuid,
-        leases: &[LeaseId],
-        actions: &mut Vec<Action>,
-    ) {
-        if !self.workers.contains_key(&worker) {
-            actions.push(Action::Refuse(Error::UnknownWorker { worker }));
-            return;
-        }
-        let lost = leases.iter().filter(|&&lease| !self.leases.belongs(lease, worker)).copied().collect();
-        actions.push(Action::Lost(lost));
-        let deadline = now + self.plan.lease_deadline;
-        for id in self.leases.beat(worker, leases, deadline, UNHEARD_AFTER) {
-            self.leases.remove(id);
-            actions.extend([Action::LeaseExpired(id), Action::Wake]);
-        }
+        named: &[LeaseId],
+    ) -> Transition<Result<Vec<LeaseId>, Error>> {
+        self.hear_worker(now, worker);
+        self.transition(now, |machine, effects| {
+            if !machine.workers.contains_key(&worker) {
+                return Err(Error::UnknownWorker { worker });
+            }
+            let deadline = now + machine.schedule.lease_deadline;
+            for id in machine.leases.beat(worker, named, deadline, UNMENTIONED_LIMIT) {
+                machine.leases.remove(id);
+                effects.extend([Effect::LeaseExpired(id), Effect::Wake]);
+            }
+            Ok(named.iter().copied().filter(|&id| !machine.leases.belongs(id, worker)).collect())
+        })
     }
 
-    /// Counts an offence of a worker and frees the lease that it was made under; all of its leases with the last offence
-    /// that it may make.
-    pub(super) fn offend(&mut self, worker: Uuid, lease: Option<LeaseId>, actions: &mut Vec<Action>) {
-        let Some(offender) = self.workers.get_mut(&worker) else { return };
-        offender.offences += 1;
-        let expelled = offender.offences >= MOST_OFFENCES;
-        let freed: Vec<LeaseId> =
-            self.leases.of_worker(worker).filter(|id| expelled || lease == Some(*id)).collect();
-        for id in freed {
-            self.leases.remove(id);
-            actions.push(Action::Wake);
+    /// Leases the most urgent free block to a worker.
+    pub fn request_lease(&mut self, now: Millis, worker: Uuid) -> Transition<Result<LeaseReply, Error>> {
+        self.hear_worker(now, worker);
+        self.transition(now, |machine, _| machine.lease(now, worker))
+    }
+
+    /// Counts an offence of a worker whose results cannot be used, and frees the lease that they were submitted under, or
+    /// all leases of a worker that gets no more. Returns the offences of a registered worker so far.
+    pub fn record_offence(&mut self, now: Millis, worker: Uuid, lease: Option<LeaseId>) -> Transition<u32> {
+        if lease.is_some() {
+            self.hear_worker(now, worker);
         }
+        self.transition(now, |machine, effects| {
+            let Some(offender) = machine.workers.get_mut(&worker) else { return 0 };
+            offender.offences += 1;
+            let offences = offender.offences;
+            let is_freed = |id: &LeaseId| offences >= MAX_OFFENCES || lease == Some(*id);
+            let freed: Vec<LeaseId> = machine.leases.of_worker(worker).filter(is_freed).collect();
+            for id in freed {
+                machine.leases.remove(id);
+                effects.push(Effect::Wake);
+            }
+            offences
+        })
     }
 
-    /// Times that results of a registered worker could not be used.
-    pub fn offences(&self, worker: Uuid) -> u32 {
-        self.workers.get(&worker).map_or(0, |worker| worker.offences)
+    /// Takes results that are stored; [`Machine::verdict_under`] wanted them.
+    pub(super) fn results_stored(
+        &mut self,
+        now: Millis,
+        (worker, lease): (Uuid, Option<LeaseId>),
+        filled: &[Filled],
+    ) -> Transition<()> {
+        self.hear_worker(now, worker);
+        self.transition(now, |machine, effects| machine.fill(now, (worker, lease), filled, effects))
     }
 
-    /// Whether results of a worker are taken.
+    /// Checks that a worker is registered and may submit results.
     pub fn check_worker(&self, worker: Uuid) -> Result<(), Error> {
         match self.workers.get(&worker).ok_or(Error::UnknownWorker { worker })?.offences {
-            offences if offences >= MOST_OFFENCES => Err(Error::Expelled { worker, offences }),
+            offences if offences >= MAX_OFFENCES => Err(Error::Expelled { worker, offences }),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn lease(&mut self, now: Millis, worker: Uuid) -> Action {
+    /// Expires leases that were not renewed, and loses workers that were not heard.
+    pub(super) fn expire(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        for id in self.leases.expired(now) {
+            self.leases.remove(id);
+            effects.extend([Effect::LeaseExpired(id), Effect::Wake]);
+        }
+        let silent = |worker: &Worker| worker.last_seen + self.schedule.lease_deadline <= now;
+        let lost: Vec<Uuid> =
+            self.workers.iter().filter(|(_, worker)| silent(worker)).map(|(id, _)| *id).collect();
+        for worker in lost {
+            self.remove_worker(worker, effects);
+            effects.push(Effect::WorkerLost(worker));
+        }
+    }
+
+    fn hear_worker(&mut self, now: Millis, worker: Uuid) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.last_seen = now;
+        }
+    }
+
+    fn remove_worker(&mut self, worker: Uuid, effects: &mut Vec<Effect>) {
+        self.workers.remove(&worker);
+        let held: Vec<LeaseId> = self.leases.of_worker(worker).collect();
+        for id in held {
+            self.leases.remove(id);
+            effects.push(Effect::Wake);
+        }
+    }
+
+    fn lease(&mut self, now: Millis, worker: Uuid) -> Result<LeaseReply, Error> {
         if !self.workers.contains_key(&worker) {
-            return Action::Refuse(Error::UnknownWorker { worker });
+            return Err(Error::UnknownWorker { worker });
         }
         if let Some(reason) = self.over() {
-            return Action::Leave { reason };
+            return Ok(LeaseReply::RunOver(reason));
         }
-        if let Err(error) = self.check_worker(worker) {
-            return Action::Refuse(error);
+        self.check_worker(worker)?;
+        if self.leases.of_worker(worker).count() >= MAX_LEASES {
+            return Ok(LeaseReply::Idle);
         }
-        if self.leases.of_worker(worker).count() >= MOST_LEASES {
-            return Action::Wait;
-        }
-        let Some((work, block)) = self.free_block() else { return Action::Wait };
-        let deadline = now + self.plan.lease_deadline;
+        let Some((work, block)) = self.free_block() else { return Ok(LeaseReply::Idle) };
+        let deadline = now + self.schedule.lease_deadline;
         let id = self.leases.grant(Held { worker, work, block, granted: now, deadline, unmentioned: 0 });
         let (attempt, indices) = self.open.get(&work).map(|blocks| blocks.batch(block)).unwrap_or_default();
         let slots = indices.into_iter().map(|index| work.slot(index, attempt)).collect();
         let version = self.sampled_by(work);
-        Action::Grant(Lease { id, work, version, slots, deadline: self.plan.lease_deadline })
+        Ok(LeaseReply::Granted(Lease { id, work, version, slots, deadline: self.schedule.lease_deadline }))
     }
 
     fn free_block(&self) -> Option<(Work, u32)> {
-        // The learner waits for the step being made, people for evaluations, and nobody yet for the steps after it.
+        // The learner waits for the current step, people for evaluations, and nobody yet for later steps.
         let urgency = |work: &Work| match work {
             Work::Training(step) if *step == self.committed => 0,
             Work::Evaluation(_) => 1,
@@ -125,12 +162,12 @@ impl Machine {
         })
     }
 
-    pub(super) fn fill(
+    fn fill(
         &mut self,
         now: Millis,
         (worker, lease): (Uuid, Option<LeaseId>),
         filled: &[Filled],
-        actions: &mut Vec<Action>,
+        effects: &mut Vec<Effect>,
     ) {
         if let Some(lease) = lease.filter(|&lease| self.leases.belongs(lease, worker)) {
             self.leases.submitted(lease, now);
@@ -139,21 +176,21 @@ impl Machine {
             let (work, index, attempt) = Work::of(slot);
             let Some(blocks) = self.open.get_mut(&work) else { continue };
             let after = blocks.fill(index, attempt, zero_variance);
-            if after == After::Nothing {
+            if after == AfterFill::Nothing {
                 continue;
             }
             self.leases.remove_block(work, blocks.block_of(index));
-            if after == After::NextAttempt || blocks.is_full() {
-                actions.push(Action::Wake);
+            if after == AfterFill::NextAttempt || blocks.is_full() {
+                effects.push(Effect::Wake);
             }
         }
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.slots_done += filled.len() as u64;
         }
-        // Handed in with slots missing: somebody else may try.
+        // Submitted with slots missing: another worker may sample them.
         if let Some(lease) = lease.filter(|&lease| self.leases.belongs(lease, worker)) {
             self.leases.remove(lease);
-            actions.push(Action::Wake);
+            effects.push(Effect::Wake);
         }
     }
 }

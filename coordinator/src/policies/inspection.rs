@@ -44,7 +44,7 @@ impl Policies {
         if inspected().get(&version) == Some(&found) {
             return Ok(());
         }
-        let verified = manifest.verify(&self.folder(version));
+        let verified = manifest.verify(&self.path(version));
         verified.map_err(|source| Error::Unusable { version, source })?;
         inspected().insert(version, found);
         Ok(())
@@ -62,7 +62,7 @@ impl Policies {
         let version = manifest.version;
         let no_file = || Error::NoFile { version, name: name.to_owned() };
         let file = manifest.file(name).ok_or_else(no_file)?;
-        let path = self.folder(version).join(&file.name);
+        let path = self.path(version).join(&file.name);
         let unusable = |source: manifest::Error| {
             self.distrust(version);
             Error::Unusable { version, source }
@@ -97,7 +97,7 @@ impl Policies {
     }
 
     fn stamps(&self, manifest: &Manifest) -> Result<Vec<Stamp>, Error> {
-        let (version, folder) = (manifest.version, self.folder(manifest.version));
+        let (version, folder) = (manifest.version, self.path(manifest.version));
         if !folder.is_dir() {
             return Err(Error::Gone { version, folder });
         }

@@ -21,7 +21,7 @@ use podium_transfer::Content;
 use podium_transfer::manifest::{self, Manifest};
 use podium_transfer::receive::{self, Receiver};
 
-use crate::machine::Plan;
+use crate::machine::Schedule;
 use crate::store::{self, Store};
 use inspection::Inspected;
 pub use start::Start;
@@ -251,11 +251,9 @@ impl Policies {
         known.get(&version).cloned().ok_or(Error::NotThere(version))
     }
 
-    /// Where a file of a version lies.
-    pub fn file(&self, version: PolicyVersion, name: &str) -> Result<PathBuf, Error> {
-        let manifest = self.manifest(Some(version))?;
-        let file = manifest.file(name).ok_or_else(|| Error::NoFile { version, name: name.to_owned() })?;
-        Ok(self.folder(version).join(&file.name))
+    /// The folder of a version that can be served.
+    pub fn folder(&self, version: PolicyVersion) -> Result<PathBuf, Error> {
+        Ok(self.path(self.manifest(Some(version))?.version))
     }
 
     /// How a version that a learner offers compares with what was published. Refuses one of another run or model.
@@ -280,7 +278,7 @@ impl Policies {
     pub fn receiver(&self, manifest: &Manifest) -> Result<Receiver, Error> {
         let prefix = format!(".{}-", manifest.version.0);
         self.remove_folders(|name| name.starts_with(&prefix))?;
-        Ok(Receiver::new(manifest.clone(), &self.folder(manifest.version))?)
+        Ok(Receiver::new(manifest.clone(), &self.path(manifest.version))?)
     }
 
     /// Notes a version whose folder was just written and whose manifest is stored.
@@ -289,14 +287,14 @@ impl Policies {
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(manifest.version, manifest);
     }
 
-    /// Removes the folders that the plan does not keep.
-    pub fn prune(&self, plan: &Plan, latest: PolicyVersion) -> Result<(), Error> {
+    /// Removes the folders that the schedule does not keep.
+    pub fn prune(&self, schedule: &Schedule, latest: PolicyVersion) -> Result<(), Error> {
         self.remove_folders(|name| {
-            name.parse().is_ok_and(|version| !plan.keeps(PolicyVersion(version), latest))
+            name.parse().is_ok_and(|version| !schedule.keeps(PolicyVersion(version), latest))
         })
     }
 
-    fn folder(&self, version: PolicyVersion) -> PathBuf {
+    fn path(&self, version: PolicyVersion) -> PathBuf {
         self.root.join(version.0.to_string())
     }
 

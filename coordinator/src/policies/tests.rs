@@ -13,9 +13,9 @@ fn from(model: &Path) -> Start {
     Start { model: Some(model.to_owned()), adapter: None }
 }
 
-fn plan() -> Plan {
+fn schedule() -> Schedule {
     let file = podium_config::RunFile::parse("[evaluation]\nevery_steps = 4", "run.toml", &[]).unwrap();
-    Plan::of(&file, 10)
+    Schedule::of(&file, 10)
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn declared_tokens_and_further_templates_belong_to_the_policy() {
     let root = out.path().join("policy");
     let policies = Policies::open(&root, "cafe", from(start.path()), &store).unwrap();
     for name in declared {
-        let path = policies.file(PolicyVersion::START, name).unwrap();
+        let path = policies.folder(PolicyVersion::START).unwrap().join(name);
         assert_eq!(fs::read_to_string(path).unwrap(), name);
     }
 }
@@ -161,7 +161,7 @@ fn old_versions_go_unless_they_are_evaluated() {
     let root = out.path().join("policy");
     let policies = Policies::open(&root, "cafe", from(start.path()), &store).unwrap();
     (1..=7).for_each(|version| fs::create_dir(root.join(version.to_string())).unwrap());
-    policies.prune(&plan(), PolicyVersion(7)).unwrap();
+    policies.prune(&schedule(), PolicyVersion(7)).unwrap();
     let mut left: Vec<String> =
         fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();

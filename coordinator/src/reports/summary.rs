@@ -138,17 +138,17 @@ impl Baselines {
     }
 }
 
-/// What a run came to.
+/// The results of a complete run.
 #[derive(Debug)]
-pub struct Outcome<'a> {
+pub struct Finished<'a> {
     /// Steps made.
     pub steps: u64,
     /// Why the run ended before all its steps, if it did.
     pub ended: Option<&'a str>,
     /// All evaluations.
     pub evaluations: &'a BTreeMap<PolicyVersion, EvaluationRecord>,
-    /// Versions that were not evaluated, with the reason of each.
-    pub lost: &'a BTreeMap<PolicyVersion, String>,
+    /// Versions whose evaluation is abandoned, with the reason of each.
+    pub abandoned: &'a BTreeMap<PolicyVersion, String>,
     /// What the evaluations come to.
     pub findings: &'a Findings,
 }
@@ -157,10 +157,10 @@ pub struct Outcome<'a> {
 pub fn write_finished(
     folder: &Path,
     run: &Identity,
-    outcome: &Outcome<'_>,
+    finished: &Finished<'_>,
     baselines: &Baselines,
 ) -> Result<(), durable::Error> {
-    let Outcome { steps, ended, evaluations, lost, findings } = *outcome;
+    let Finished { steps, ended, evaluations, abandoned, findings } = *finished;
     let best = findings.best.and_then(|(version, _)| evaluations.get(&version));
     let mut summary = json!({
         "run_id": run.run_id.to_string(),
@@ -171,7 +171,7 @@ pub fn write_finished(
         "best": best.map(|record| &record.row),
         "best_by": findings.best_by,
         "ended_early": ended,
-        "not_evaluated": lost,
+        "not_evaluated": abandoned,
         "warning": findings.warning,
     });
     if let (Some(summary), Value::Object(baselines)) = (summary.as_object_mut(), baselines.to_json()) {

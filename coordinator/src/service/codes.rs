@@ -6,13 +6,14 @@
 use std::io::ErrorKind;
 
 use podium_files::durable;
+use podium_service::logs::describe;
 use podium_transfer::{manifest, receive};
 use tonic::{Code, Status};
 
 use crate::{actor, identity, machine, policies, store};
 
 /// An error that a caller is answered with.
-pub(super) trait Refusal: std::error::Error {
+pub(super) trait Refusal: std::error::Error + 'static {
     fn code(&self) -> Code;
 }
 
@@ -20,13 +21,14 @@ pub(super) trait Refusal: std::error::Error {
 pub(super) fn refuse(error: &impl Refusal) -> Status {
     let code = error.code();
     crate::metrics::refused(code);
+    let message = describe(error);
     match code {
-        // Ordinary after a restart: the caller comes again.
-        Code::NotFound => tracing::info!("refused: {error}"),
-        Code::Internal | Code::DataLoss | Code::ResourceExhausted => tracing::error!("failed: {error}"),
-        _ => tracing::warn!("refused ({code:?}): {error}"),
+        // Ordinary after a restart: the caller registers or joins again.
+        Code::NotFound => tracing::info!("refused: {message}"),
+        Code::Internal | Code::DataLoss | Code::ResourceExhausted => tracing::error!("failed: {message}"),
+        _ => tracing::warn!("refused ({code:?}): {message}"),
     }
-    Status::new(code, error.to_string())
+    Status::new(code, message)
 }
 
 impl Refusal for machine::Error {
@@ -115,6 +117,7 @@ impl Refusal for actor::Error {
             Self::Store(error) => error.code(),
             Self::Policy(error) => error.code(),
             Self::Report(error) => error.code(),
+            Self::Close { source, .. } => source.code(),
             Self::Spent { .. } => Code::FailedPrecondition,
             Self::Task(_) | Self::Group(_) => Code::Internal,
             Self::Stopping | Self::Busy { .. } => Code::Unavailable,

@@ -13,8 +13,9 @@ use tonic::{Request, Response, Status};
 
 use super::codes::{OrRefuse, refuse};
 use super::{Context, over, scraped_at};
-use crate::actor::{BatchAnswer, BatchWanted, Commit, Report, Unusable};
-use crate::machine::{self, Join};
+use crate::actor::{BatchRequest, StepReport};
+use crate::machine::sequencer::{Report, Unusable};
+use crate::machine::{self, BatchReply, Join};
 use crate::store::Store;
 
 /// Parts that wait for the network at most.
@@ -59,18 +60,22 @@ impl Learner for Service {
         };
         let reason: String = request.reason.chars().take(LONGEST_REASON).collect();
         let deadline = self.0.deadline(request.wait_ms);
-        let standing = self
+        let rendezvous = self
             .0
-            .poll(deadline, || self.0.handle.join(join.clone(), reason.clone()), |standing| standing.complete)
+            .poll(
+                deadline,
+                || self.0.handle.join(join.clone(), reason.clone()),
+                |rendezvous| rendezvous.complete,
+            )
             .await
             .or_refuse()?;
         Ok(Response::new(v1::JoinResponse {
             run_id: identity.run_id.to_string(),
-            complete: standing.complete,
-            collective_address: standing.address,
-            generation: standing.generation,
-            nccl_id: standing.nccl_id,
-            ranks_without_nccl: standing.without_nccl,
+            complete: rendezvous.complete,
+            collective_address: rendezvous.address,
+            generation: rendezvous.epoch,
+            nccl_id: rendezvous.nccl_id,
+            ranks_without_nccl: rendezvous.ranks_without_nccl,
             dropped_versions: self.0.dropped_versions.clone(),
         }))
     }
@@ -83,27 +88,27 @@ impl Learner for Service {
         let learner = uuid("NextBatchRequest.learner_id", &request.learner_id).or_refuse()?;
         let (rank, step) = (request.rank, Step(request.step));
         let lost = request.lost_versions.into_iter().map(PolicyVersion).collect();
-        let wanted = BatchWanted { rank, learner, step, lost };
+        let batch = BatchRequest { rank, learner, step, lost };
         let deadline = self.0.deadline(request.wait_ms);
         let handle = &self.0.handle;
-        let answer = self
+        let reply = self
             .0
-            .poll(deadline, || handle.batch(wanted.clone()), |answer| *answer != BatchAnswer::NotReady)
+            .poll(deadline, || handle.batch(batch.clone()), |reply| *reply != BatchReply::NotReady)
             .await
             .or_refuse()?;
         let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
-        let single = match answer {
-            BatchAnswer::Ready { world_size } => {
+        let single = match reply {
+            BatchReply::Ready { world_size } => {
                 let store = self.0.store.clone();
                 tokio::task::spawn_blocking(move || send_share(&store, step, rank, world_size, &sender));
                 return Ok(Response::new(ReceiverStream::new(receiver)));
             }
-            BatchAnswer::NotReady => Part::NotReady(v1::Idle {}),
-            BatchAnswer::Rejoin => Part::Rejoin(v1::Rejoin {}),
-            BatchAnswer::Republish { version, first_step } => {
+            BatchReply::NotReady => Part::NotReady(v1::Idle {}),
+            BatchReply::Rejoin => Part::Rejoin(v1::Rejoin {}),
+            BatchReply::Republish { version, first_step } => {
                 Part::Republish(v1::Republish { policy_version: version.0, first_step: first_step.0 })
             }
-            BatchAnswer::Over(reason) => Part::RunOver(over(reason)),
+            BatchReply::RunOver(reason) => Part::RunOver(over(reason)),
         };
         // The channel is empty and its other end is here.
         drop(sender.try_send(Ok(v1::BatchPart { part: Some(single) })));
@@ -129,8 +134,8 @@ impl Learner for Service {
         if let Some(checkpoint) = checkpoint.filter(|&checkpoint| checkpoint.0 > step.0.saturating_add(1)) {
             return Err(machine::Error::StepAhead { step: checkpoint, committed: step }).or_refuse();
         }
-        let commit = Commit { learner, step, figures: request.metrics, checkpoint };
-        let run_over = self.0.handle.commit(commit).await.or_refuse()?;
+        let report = StepReport { learner, step, metrics: request.metrics, checkpoint };
+        let run_over = self.0.handle.commit(report).await.or_refuse()?;
         Ok(Response::new(v1::CommitStepResponse { run_over }))
     }
 

@@ -90,7 +90,7 @@ impl Policy for Service {
             while parts.next().await.transpose()?.is_some() {}
         } else {
             self.take_in(&manifest, parts).await?;
-            self.0.handle.published(learner, manifest).await.or_refuse()?;
+            self.0.handle.publish(learner, manifest).await.or_refuse()?;
         }
         Ok(Response::new(v1::PublishResponse { repeated_version }))
     }
@@ -109,7 +109,7 @@ impl Service {
         match self.0.handle.offer(learner, manifest.clone()).await.or_refuse()? {
             Offer::New | Offer::Superseding(_) => Ok(true),
             Offer::Unneeded => Ok(false),
-            Offer::Kept => {
+            Offer::Published => {
                 let policies = self.0.policies.clone();
                 blocking(move || Ok::<_, actor::Error>(policies.inspect(version).is_err())).await.or_refuse()
             }

@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 use super::codes::{OrRefuse, Refusal};
 use super::{Context, over, scraped_at};
-use crate::actor::{self, Counts, LeaseAnswer, Offender, Profile, Submission, blocking};
+use crate::actor::{self, Offender, Profile, Submission, blocking};
 use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
-use crate::machine::{Lease, LeaseId};
+use crate::machine::sequencer::Counts;
+use crate::machine::{self, Lease, LeaseId, LeaseReply};
 use crate::{metrics, policies};
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -100,7 +101,8 @@ impl Service {
         let results = match graded {
             Ok(results) => results,
             Err(fault) => {
-                let offender = self.0.handle.offended(worker, lease, fault.to_string()).await.or_refuse()?;
+                let offender =
+                    self.0.handle.record_offence(worker, lease, fault.to_string()).await.or_refuse()?;
                 return Err(Offence { offender, fault }).or_refuse();
             }
         };
@@ -160,15 +162,15 @@ impl Rollout for Service {
         let request = request.into_inner();
         let worker = uuid("LeaseRequest.worker_id", &request.worker_id).or_refuse()?;
         let deadline = self.0.deadline(request.wait_ms);
-        let answer = self
+        let reply = self
             .0
-            .poll(deadline, || self.0.handle.lease(worker), |answer| *answer != LeaseAnswer::Idle)
+            .poll(deadline, || self.0.handle.lease(worker), |reply| *reply != LeaseReply::Idle)
             .await
             .or_refuse()?;
-        let answer = match answer {
-            LeaseAnswer::Lease(lease) => Answer::Lease(self.message(lease).await.or_refuse()?),
-            LeaseAnswer::Idle => Answer::Idle(v1::Idle {}),
-            LeaseAnswer::Over(reason) => Answer::RunOver(over(reason)),
+        let answer = match reply {
+            LeaseReply::Granted(lease) => Answer::Lease(self.message(lease).await.or_refuse()?),
+            LeaseReply::Idle => Answer::Idle(v1::Idle {}),
+            LeaseReply::RunOver(reason) => Answer::RunOver(over(reason)),
         };
         Ok(Response::new(v1::LeaseResponse { answer: Some(answer) }))
     }
@@ -217,7 +219,7 @@ impl Rollout for Service {
                 lost.extend(gone.into_iter().map(|lease| self.lease_name(lease)));
                 Ok(Response::new(v1::HeartbeatResponse { lost_lease_ids: lost, known: true }))
             }
-            Err(actor::Error::Machine(_)) => {
+            Err(actor::Error::Machine(machine::Error::UnknownWorker { .. })) => {
                 lost.extend(leases.into_iter().map(|lease| self.lease_name(lease)));
                 Ok(Response::new(v1::HeartbeatResponse { lost_lease_ids: lost, known: false }))
             }
@@ -227,7 +229,7 @@ impl Rollout for Service {
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
         let worker = uuid("LeaveRequest.worker_id", &request.into_inner().worker_id).or_refuse()?;
-        self.0.handle.leave(worker).await.or_refuse()?;
+        self.0.handle.disconnect(worker).await.or_refuse()?;
         Ok(Response::new(v1::LeaveResponse {}))
     }
 }

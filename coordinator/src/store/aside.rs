@@ -5,7 +5,8 @@ use podium_proto::v1;
 use prost::Message;
 use redb::{ReadableTable, TableDefinition};
 
-use super::{Error, GROUPS, SampledBy, SetAside, Store, json};
+use super::{Error, GROUPS, Store, json};
+use crate::results::{SampledBy, SetAside};
 
 /// (step, index): [`SampledBy`] of the group in [`GROUPS`]; none for groups of before there was this table.
 pub(super) const SAMPLED_BY: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("sampled_by");

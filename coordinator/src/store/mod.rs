@@ -22,11 +22,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::grading::filled;
-use crate::machine::{Filled, Recovered, World};
+use crate::machine::{RankGroup, Recovered};
+use crate::results::{Filled, Results, SampledBy, filled};
 use aside::{SAMPLED_BY, SET_ASIDE};
 use database::Database;
-pub use records::{EvaluationRecord, Results, Row, SampledBy, SetAside, StepRecord};
+pub use records::{EvaluationRecord, Row, StepRecord};
 
 /// The file's name under the output folder.
 pub const FILE_NAME: &str = "coordinator.redb";
@@ -310,9 +310,9 @@ impl Store {
         decoded.map_err(|source| self.damaged("a policy manifest", source))
     }
 
-    /// Keeps the learner's ranks.
-    pub fn put_world(&self, world: &World) -> Result<(), Error> {
-        let bytes = json(world);
+    /// Stores the learner's rank group.
+    pub fn put_rank_group(&self, ranks: &RankGroup) -> Result<(), Error> {
+        let bytes = json(ranks);
         self.database.write(|transaction| {
             transaction.open_table(META)?.insert("world", bytes.as_slice())?;
             Ok(())
@@ -321,7 +321,7 @@ impl Store {
 
     /// Where the run stands.
     pub fn recover(&self) -> Result<Recovered, Error> {
-        let (mut recovered, groups, world) = self.database.read(|transaction| {
+        let (mut recovered, groups, ranks) = self.database.read(|transaction| {
             let mut recovered = Recovered::default();
             if let Some((step, _)) = transaction.open_table(STEPS)?.last()? {
                 recovered.committed = step.value() + 1;
@@ -357,12 +357,12 @@ impl Store {
             }
             Ok((recovered, groups, meta.get("world")?.map(|bytes| bytes.value().to_vec())))
         })?;
-        recovered.evaluated.extend(self.lost_evaluations()?.into_keys());
+        recovered.abandoned = self.lost_evaluations()?.into_keys().collect();
         for group in groups {
             recovered.filled.push(filled(&self.group(&group)?));
         }
-        if let Some(world) = world {
-            recovered.world = self.read_json("the learner's ranks", &world)?;
+        if let Some(ranks) = ranks {
+            recovered.ranks = self.read_json("the learner's ranks", &ranks)?;
         }
         Ok(recovered)
     }

@@ -7,6 +7,7 @@ use redb::backends::InMemoryBackend;
 use serde_json::json;
 
 use super::*;
+use crate::results::SetAside;
 
 fn group(step: u64, index: u32) -> v1::ScoredGroup {
     v1::ScoredGroup { step, index, policy_version: step, prompt_ids: vec![1, 2], ..Default::default() }
@@ -211,7 +212,11 @@ fn a_dropped_version_takes_all_with_it_that_it_may_have_sampled() {
     assert!(refused(7).contains("there is no policy version 7 to drop: the newest is policy version 5"));
     assert!(refused(1).contains("versions from 2 on"), "{}", refused(1));
     store.lose_evaluation(PolicyVersion(5), "gone").unwrap();
-    assert_eq!(store.recover().unwrap().evaluated, [0, 4, 5].map(PolicyVersion));
+    let recovered = store.recover().unwrap();
+    assert_eq!(
+        (recovered.evaluated, recovered.abandoned),
+        ([0, 4].map(PolicyVersion).into(), vec![PolicyVersion(5)])
+    );
 
     let dropped = store.drop_version(PolicyVersion(3)).unwrap();
     assert_eq!(dropped, versions::Dropped { steps: (Step(5), Step(2)), groups: 6, evaluations: 1 });
@@ -219,7 +224,11 @@ fn a_dropped_version_takes_all_with_it_that_it_may_have_sampled() {
     let store = Store::open_existing(folder.path()).unwrap();
     let recovered = store.recover().unwrap();
     assert_eq!((recovered.committed, recovered.latest, recovered.kept_from), (2, 2, 2));
-    assert_eq!(recovered.evaluated, [PolicyVersion(0)], "the one that was given up is made again, too");
+    assert_eq!(
+        (recovered.evaluated, recovered.abandoned),
+        (vec![PolicyVersion(0)], vec![]),
+        "the abandoned one is repeated"
+    );
     assert_eq!(recovered.checkpoints, [(0, Step(3)), (1, Step(2))].into());
     assert_eq!(recovered.filled.len(), 2, "the step that makes the version can be repeated");
     assert_eq!(store.dropped_versions().unwrap(), [3]);

@@ -109,7 +109,7 @@ impl Store {
         let mut lost = self.lost_evaluations()?;
         lost.retain(|version, _| version.0 < from);
         // The ranks have to join again: their checkpoints of later steps are void.
-        let world = recovered.world.dissolved();
+        let ranks = recovered.ranks.dissolved();
         let (groups, evaluations) = self.database.write(|transaction| {
             transaction.open_table(STEPS)?.retain_in(committed.., |_, _| false)?;
             transaction.open_table(POLICIES)?.retain_in(from.., |_, _| false)?;
@@ -127,7 +127,7 @@ impl Store {
             let mut meta = transaction.open_table(META)?;
             meta.insert(DROPPED, json(&dropped).as_slice())?;
             meta.insert(LOST, json(&lost).as_slice())?;
-            meta.insert("world", json(&world).as_slice())?;
+            meta.insert("world", json(&ranks).as_slice())?;
             Ok((groups, evaluations))
         })?;
         let before = Step(recovered.committed);

@@ -1,7 +1,7 @@
 //! Groups that a rank cannot train on are set aside with their cause and sampled again.
 
-use crate::fakes::{Learner, Place, call, registration, submission};
-use podium_coordinator::run::Outcome;
+use crate::fakes::{Fixture, Learner, call, registration, submission};
+use podium_coordinator::run::ExitReason;
 use podium_grpo::Step;
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
@@ -11,9 +11,9 @@ use podium_transfer::connection::Error;
 use uuid::Uuid;
 
 /// A worker that registers, fills what is open, and leaves.
-async fn fill(place: &Place, coordinator: &Coordinator) -> Uuid {
+async fn fill(fixture: &Fixture, coordinator: &Coordinator) -> Uuid {
     let worker = Uuid::new_v4();
-    call!(coordinator, rollout.register, registration(&place.file, worker)).await.unwrap();
+    call!(coordinator, rollout.register, registration(&fixture.file, worker)).await.unwrap();
     let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 0 };
     while let Some(Answer::Lease(lease)) = call!(coordinator, rollout.lease, want).await.unwrap().answer {
         let submission = submission(worker, lease);
@@ -48,12 +48,12 @@ async fn status(coordinator: &Coordinator) -> v1::RunStatus {
 
 #[tokio::test]
 async fn a_group_that_is_set_aside_is_sampled_again_also_after_a_restart() {
-    let place = Place::new(&[]);
-    let (running, stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
-    let first = fill(&place, &coordinator).await;
-    let learner = Learner::new(place.file.clone(), coordinator.clone());
-    let stranger = Learner::new(place.file.clone(), coordinator.clone());
+    let fixture = Fixture::new(&[]);
+    let (running, stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
+    let first = fill(&fixture, &coordinator).await;
+    let learner = Learner::new(fixture.file.clone(), coordinator.clone());
+    let stranger = Learner::new(fixture.file.clone(), coordinator.clone());
     learner.join(0).await;
     let batch = learner.batch(0).await;
     let unknown = set_aside(&stranger, Uuid::new_v4(), 0, &[(1, "mine")]).await.unwrap_err();
@@ -70,11 +70,11 @@ async fn a_group_that_is_set_aside_is_sampled_again_also_after_a_restart() {
         assert_eq!(told.warnings.iter().filter(named).count(), 1, "{cause} in {:?}", told.warnings);
     }
     stop.cancel();
-    assert_eq!(running.finished().await.unwrap(), Outcome::Stopped);
+    assert_eq!(running.finished().await.unwrap(), ExitReason::Stopped);
 
-    let (running, _stop) = place.start("out").await;
+    let (running, _stop) = fixture.start("out").await;
     assert_eq!(status(&coordinator).await.groups_ready, 3, "the slots are open after a restart");
-    fill(&place, &coordinator).await;
+    fill(&fixture, &coordinator).await;
     set_aside(&learner, report, 0, &groups).await.unwrap();
     assert_eq!(status(&coordinator).await.groups_ready, 5, "a report that is repeated changes nothing");
     assert_eq!(learner.batch(0).await, batch, "the groups are what they would have been");
@@ -87,14 +87,14 @@ async fn a_group_that_is_set_aside_is_sampled_again_also_after_a_restart() {
 
 #[tokio::test]
 async fn a_slot_that_is_set_aside_again_and_again_ends_the_run_with_workers_and_causes() {
-    let place = Place::new(&[]);
-    let (running, _stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
-    let learner = Learner::new(place.file.clone(), coordinator.clone());
+    let fixture = Fixture::new(&[]);
+    let (running, _stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
+    let learner = Learner::new(fixture.file.clone(), coordinator.clone());
     learner.join(0).await;
     let mut workers = Vec::new();
     for round in 1..=6 {
-        workers.push(fill(&place, &coordinator).await);
+        workers.push(fill(&fixture, &coordinator).await);
         learner.batch(0).await;
         let cause = format!("cause {round}");
         let answer = set_aside(&learner, Uuid::new_v4(), 0, &[(2, &cause)]).await;
@@ -111,17 +111,17 @@ async fn a_slot_that_is_set_aside_again_and_again_ends_the_run_with_workers_and_
     }
     let Part::RunOver(over) = learner.batch(0).await.remove(0) else { panic!("the run goes on") };
     assert!(over.reason.contains("group 0.2 was set aside 6 times"), "{}", over.reason);
-    assert!(matches!(running.finished().await.unwrap(), Outcome::Drained { .. }));
+    assert!(matches!(running.finished().await.unwrap(), ExitReason::Drained { .. }));
 
     // Once the workers are right, the same command goes on.
-    let (running, stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
+    let (running, stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
     assert_eq!(status(&coordinator).await.groups_ready, 4);
-    fill(&place, &coordinator).await;
+    fill(&fixture, &coordinator).await;
     assert_eq!(status(&coordinator).await.groups_ready, 5);
     stop.cancel();
     running.finished().await.unwrap();
-    let store = podium_coordinator::store::Store::open(&place.path("out"), &place.file.hash()).unwrap();
+    let store = podium_coordinator::store::Store::open(&fixture.path("out"), &fixture.file.hash()).unwrap();
     let causes: Vec<String> = store.aside(Step(0)).unwrap().into_iter().map(|aside| aside.cause).collect();
     assert_eq!(causes, ["cause 1", "cause 2", "cause 3", "cause 4", "cause 5", "cause 6"]);
 }

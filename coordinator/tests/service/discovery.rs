@@ -6,51 +6,51 @@ use podium_proto::v1;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::fakes::{Learner, Place, call, registration};
+use crate::fakes::{Fixture, Learner, call, registration};
 
 /// The processes that are listed, and where.
-fn listed(place: &Place) -> Vec<(String, String)> {
-    let groups: Vec<Value> = serde_json::from_str(&place.discovery.render(Some("trainer"))).unwrap();
+fn listed(fixture: &Fixture) -> Vec<(String, String)> {
+    let groups: Vec<Value> = serde_json::from_str(&fixture.discovery.render(Some("trainer"))).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     groups.iter().map(|group| (text(&group["labels"]["process"]), text(&group["targets"][0]))).collect()
 }
 
 #[tokio::test]
 async fn whoever_takes_part_is_listed_and_whoever_left_is_not() {
-    let place = Place::new(&["network.lease_deadline_ms=400"]);
-    let (running, stop) = place.start("run").await;
-    let coordinator = place.connect(running.address());
+    let fixture = Fixture::new(&["network.lease_deadline_ms=400"]);
+    let (running, stop) = fixture.start("run").await;
+    let coordinator = fixture.connect(running.address());
     let register = |worker: Uuid, metrics_address: &str| v1::RegisterRequest {
         capabilities: Some(v1::Capabilities {
             metrics_address: metrics_address.into(),
             ..v1::Capabilities::default()
         }),
-        ..registration(&place.file, worker)
+        ..registration(&fixture.file, worker)
     };
     let names = [0x1111_1111_u128, 0x2222_2222, 0x3333_3333].map(|name| Uuid::from_u128(name << 96));
     for (worker, address) in names.into_iter().zip(["0.0.0.0:1111", "gpu-7:9", ""]) {
         call!(coordinator, rollout.register, register(worker, address)).await.unwrap();
     }
-    Learner::new(place.file.clone(), coordinator.clone()).join_scraped_at("127.0.0.1:4").await;
+    Learner::new(fixture.file.clone(), coordinator.clone()).join_scraped_at("127.0.0.1:4").await;
     let entry = |process: &str, address: &str| (process.to_owned(), address.to_owned());
     let expected = [
         entry("worker-11111111", "trainer:1111"),
         entry("worker-22222222", "gpu-7:9"),
         entry("learner-0", "127.0.0.1:4"),
     ];
-    assert_eq!(listed(&place), expected, "a process without an endpoint is not listed");
+    assert_eq!(listed(&fixture), expected, "a process without an endpoint is not listed");
 
     call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: names[0].to_string() }).await.unwrap();
-    assert_eq!(listed(&place), expected[1..]);
+    assert_eq!(listed(&fixture), expected[1..]);
     // The other one falls silent.
-    while listed(&place).len() > 1 {
+    while listed(&fixture).len() > 1 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(listed(&place), expected[2..]);
+    assert_eq!(listed(&fixture), expected[2..]);
     stop.cancel();
     running.finished().await.unwrap();
-    let (again, stop) = place.start("run").await;
-    assert_eq!(listed(&place), expected[2..], "a restart knows the ranks, which need not join again");
+    let (again, stop) = fixture.start("run").await;
+    assert_eq!(listed(&fixture), expected[2..], "a restart knows the ranks, which need not join again");
     stop.cancel();
     again.finished().await.unwrap();
 }

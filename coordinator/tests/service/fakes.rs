@@ -53,13 +53,13 @@ max_message_bytes = 70000
 "#;
 
 /// A folder for one test: the policy to start from, and where runs go.
-pub(crate) struct Place {
+pub(crate) struct Fixture {
     folder: tempfile::TempDir,
     pub(crate) file: RunFile,
     pub(crate) discovery: Discovery,
 }
 
-impl Place {
+impl Fixture {
     pub(crate) fn new(overrides: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let start = folder.path().join("start");

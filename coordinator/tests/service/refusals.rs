@@ -1,6 +1,6 @@
 //! What does not belong to a run gets one clear answer, and the run goes on.
 
-use crate::fakes::{Place, call, registration, submission};
+use crate::fakes::{Fixture, call, registration, submission};
 use podium_coordinator::run;
 use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
@@ -18,15 +18,15 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> (Code, String) {
 
 #[tokio::test]
 async fn strangers_and_nonsense_are_refused_by_name() {
-    let place = Place::new(&[]);
-    let (running, stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
+    let fixture = Fixture::new(&[]);
+    let (running, stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
     let worker = Uuid::new_v4();
 
-    let stranger = v1::RegisterRequest { run_hash: "beef".into(), ..registration(&place.file, worker) };
+    let stranger = v1::RegisterRequest { run_hash: "beef".into(), ..registration(&fixture.file, worker) };
     let (code, message) = refusal(call!(coordinator, rollout.register, stranger).await);
     assert_eq!(code, Code::FailedPrecondition);
-    assert!(message.contains("beef") && message.contains(&place.file.hash()), "{message}");
+    assert!(message.contains("beef") && message.contains(&fixture.file.hash()), "{message}");
 
     let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 0 };
     let (code, message) = refusal(call!(coordinator, rollout.lease, want).await);
@@ -34,7 +34,7 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     let beat = v1::HeartbeatRequest { worker_id: worker.to_string(), lease_ids: vec![] };
     assert!(!call!(coordinator, rollout.heartbeat, beat).await.unwrap().known);
 
-    call!(coordinator, rollout.register, registration(&place.file, worker)).await.unwrap();
+    call!(coordinator, rollout.register, registration(&fixture.file, worker)).await.unwrap();
     let lease = || async {
         match call!(coordinator, rollout.lease, want).await.unwrap().answer {
             Some(Answer::Lease(lease)) => lease,
@@ -119,14 +119,14 @@ const FAULTS: [Fault; 11] = [
 
 #[tokio::test]
 async fn results_that_cannot_be_used_are_refused_by_name_and_sampled_again() {
-    let place = Place::new(&[]);
-    let (running, stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
+    let fixture = Fixture::new(&[]);
+    let (running, stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
     let register = || async {
         let worker = Uuid::new_v4();
         let capabilities = v1::Capabilities { host: "rack7".into(), ..v1::Capabilities::default() };
         let register =
-            v1::RegisterRequest { capabilities: Some(capabilities), ..registration(&place.file, worker) };
+            v1::RegisterRequest { capabilities: Some(capabilities), ..registration(&fixture.file, worker) };
         call!(coordinator, rollout.register, register).await.unwrap();
         worker
     };
@@ -178,25 +178,25 @@ async fn results_that_cannot_be_used_are_refused_by_name_and_sampled_again() {
 
 #[tokio::test]
 async fn an_address_or_a_folder_that_is_taken_is_named_with_the_remedy() {
-    let place = Place::new(&[]);
-    let (running, stop) = place.start("out").await;
-    let mut options = place.options("second");
+    let fixture = Fixture::new(&[]);
+    let (running, stop) = fixture.start("out").await;
+    let mut options = fixture.options("second");
     options.listen = Some(running.address().to_string());
     let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains(&running.address().to_string()) && error.contains("--listen"), "{error}");
-    let mut options = place.options("out");
+    let mut options = fixture.options("out");
     options.listen = Some("127.0.0.1:0".into());
-    std::fs::remove_file(place.path("out").join(run::ADDRESS_FILE)).unwrap();
+    std::fs::remove_file(fixture.path("out").join(run::ADDRESS_FILE)).unwrap();
     let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("in use by another coordinator"), "{error}");
     stop.cancel();
     running.finished().await.unwrap();
 
-    let mut options = place.options("out");
+    let mut options = fixture.options("out");
     options.file.run.seed += 1;
     let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
-    assert!(error.contains(&place.file.hash()) && error.contains("--out"), "{error}");
-    let mut options = place.options("third");
+    assert!(error.contains(&fixture.file.hash()) && error.contains("--out"), "{error}");
+    let mut options = fixture.options("third");
     options.file.model.path = None;
     let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("model.path"), "{error}");
@@ -204,8 +204,8 @@ async fn an_address_or_a_folder_that_is_taken_is_named_with_the_remedy() {
 
 #[tokio::test]
 async fn health_and_the_status_stream_answer() {
-    let place = Place::new(&["run.steps=0", "evaluation.users=1"]);
-    let (running, _stop) = place.start("out").await;
+    let fixture = Fixture::new(&["run.steps=0", "evaluation.users=1"]);
+    let (running, _stop) = fixture.start("out").await;
     let url = format!("http://{}", running.address());
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
@@ -213,18 +213,18 @@ async fn health_and_the_status_stream_answer() {
     let answer = health.check(tonic_health::pb::HealthCheckRequest { service }).await.unwrap();
     assert_eq!(answer.into_inner().status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
 
-    let coordinator = place.connect(running.address());
+    let coordinator = fixture.connect(running.address());
     let mut stream =
         coordinator.status().watch(v1::WatchRequest { interval_ms: 1 }).await.unwrap().into_inner();
     let first = stream.message().await.unwrap().unwrap();
     assert_eq!((first.phase(), first.evaluation_wanted), (v1::RunPhase::Evaluating, 1));
     // Without steps the run is an evaluation of its start, and waits for no rank.
-    crate::fakes::work(place.file.clone(), coordinator, 1).await;
+    crate::fakes::work(fixture.file.clone(), coordinator, 1).await;
     let mut last = first;
     while let Ok(Some(status)) = stream.message().await {
         last = status;
     }
     assert_eq!(last.phase(), v1::RunPhase::Finished);
-    assert_eq!(running.finished().await.unwrap(), run::Outcome::Complete);
-    assert_eq!(place.rows("out", "evaluations.jsonl").len(), 1);
+    assert_eq!(running.finished().await.unwrap(), run::ExitReason::Complete);
+    assert_eq!(fixture.rows("out", "evaluations.jsonl").len(), 1);
 }

@@ -1,23 +1,23 @@
 //! Whole runs over the real service: what comes out does not depend on workers, restarts or repetition.
 
-use crate::fakes::{Batches, Learner, Place, call, work};
-use podium_coordinator::run::Outcome;
+use crate::fakes::{Batches, Fixture, Learner, call, work};
+use podium_coordinator::run::ExitReason;
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// An undisturbed run.
-async fn plain(place: &Place, out: &str, workers: u32) -> Batches {
-    let (running, _stop) = place.start(out).await;
-    let coordinator = place.connect(running.address());
+async fn plain(fixture: &Fixture, out: &str, workers: u32) -> Batches {
+    let (running, _stop) = fixture.start(out).await;
+    let coordinator = fixture.connect(running.address());
     let workers: Vec<_> =
-        (1..=workers).map(|n| tokio::spawn(work(place.file.clone(), coordinator.clone(), n))).collect();
-    let batches = Learner::new(place.file.clone(), coordinator).train(0, watch::channel(0).0).await;
+        (1..=workers).map(|n| tokio::spawn(work(fixture.file.clone(), coordinator.clone(), n))).collect();
+    let batches = Learner::new(fixture.file.clone(), coordinator).train(0, watch::channel(0).0).await;
     for worker in workers {
         worker.await.unwrap();
     }
-    assert_eq!(running.finished().await.unwrap(), Outcome::Complete);
+    assert_eq!(running.finished().await.unwrap(), ExitReason::Complete);
     batches
 }
 
@@ -40,42 +40,42 @@ async fn nor_does_it_with_dynamic_sampling() {
 
 /// A run with and without a restart; some groups of both are of attempt `most`, and none of a later one.
 async fn restart_in_the_middle(overrides: &[&str], most: u32) {
-    let place = Place::new(overrides);
-    let expected = plain(&place, "plain", 1).await;
+    let fixture = Fixture::new(overrides);
+    let expected = plain(&fixture, "plain", 1).await;
     let attempts = || expected.values().flat_map(|(groups, _)| groups).map(|group| group.attempt);
     assert_eq!(attempts().max(), Some(most));
 
-    let (running, stop) = place.start("restarted").await;
+    let (running, stop) = fixture.start("restarted").await;
     let address = running.address();
-    let coordinator = place.connect(address);
-    let workers = [1, 2].map(|times| tokio::spawn(work(place.file.clone(), coordinator.clone(), times)));
+    let coordinator = fixture.connect(address);
+    let workers = [1, 2].map(|times| tokio::spawn(work(fixture.file.clone(), coordinator.clone(), times)));
     let (progress, mut reached) = watch::channel(0);
-    let learner = Learner::new(place.file.clone(), coordinator.clone());
+    let learner = Learner::new(fixture.file.clone(), coordinator.clone());
     let training = tokio::spawn(async move { learner.train(0, progress).await });
     reached.wait_for(|step| *step >= 1).await.unwrap();
     stop.cancel();
-    assert_eq!(running.finished().await.unwrap(), Outcome::Stopped);
-    let (running, _stop) = place.start("restarted").await;
+    assert_eq!(running.finished().await.unwrap(), ExitReason::Stopped);
+    let (running, _stop) = fixture.start("restarted").await;
     assert_eq!(running.address(), address, "workers find it where it was");
     assert_eq!(training.await.unwrap(), expected);
     for worker in workers {
         worker.await.unwrap();
     }
-    assert_eq!(running.finished().await.unwrap(), Outcome::Complete);
+    assert_eq!(running.finished().await.unwrap(), ExitReason::Complete);
 
     for report in ["metrics.jsonl", "evaluations.jsonl"] {
-        let rows = |out| without_times(place.rows(out, report));
+        let rows = |out| without_times(fixture.rows(out, report));
         assert_eq!(rows("restarted"), rows("plain"), "{report}");
     }
     let discarded: Option<u64> =
-        place.rows("plain", "metrics.jsonl").iter().map(|row| row["groups/discarded"].as_u64()).sum();
+        fixture.rows("plain", "metrics.jsonl").iter().map(|row| row["groups/discarded"].as_u64()).sum();
     assert_eq!(Some(attempts().map(u64::from).sum()), discarded, "each replaced group is counted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_say_what_happened() {
-    let place = Place::new(&[]);
-    let batches = plain(&place, "out", 3).await;
+    let fixture = Fixture::new(&[]);
+    let batches = plain(&fixture, "out", 3).await;
     assert_eq!(batches.len(), 3);
     for (step, (groups, rewards)) in &batches {
         assert_eq!(rewards.len(), 5);
@@ -83,7 +83,7 @@ async fn reports_say_what_happened() {
             groups.iter().map(|group| (group.step, group.index, group.policy_version)).collect();
         assert_eq!(ids, (0..5).map(|index| (*step, index, *step)).collect::<Vec<_>>());
     }
-    let rows = place.rows("out", "metrics.jsonl");
+    let rows = fixture.rows("out", "metrics.jsonl");
     let steps: Vec<_> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 3]);
     assert_eq!(rows[2]["loss"], 2);
@@ -103,7 +103,7 @@ async fn reports_say_what_happened() {
         "samples list from the first and the second candidate on"
     );
 
-    let evaluations = place.rows("out", "evaluations.jsonl");
+    let evaluations = fixture.rows("out", "evaluations.jsonl");
     let versions: Vec<_> = evaluations.iter().map(|row| row["policy_version"].as_u64().unwrap()).collect();
     assert_eq!(versions, [0, 2, 3]);
     assert_eq!(evaluations[0]["users"], 3);
@@ -112,33 +112,33 @@ async fn reports_say_what_happened() {
     assert_eq!(evaluations[2]["change_from_start"]["HR@1"], json!({"mean": 0.0, "low": 0.0, "high": 0.0}));
 
     let read = |name| -> Value {
-        serde_json::from_slice(&std::fs::read(place.path("out").join(name)).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(fixture.path("out").join(name)).unwrap()).unwrap()
     };
     let finished = read("finished.json");
     assert_eq!(finished["end"], evaluations[2]);
     assert_eq!((&finished["best_by"], &finished["ended_early"]), (&json!("NDCG@3"), &Value::Null));
     assert!((finished["random"]["HR@1"].as_f64().unwrap() - 0.1).abs() < 1e-9);
     assert!(read("baselines.json")["best_possible"]["HR@1"].as_f64().unwrap() > 0.1);
-    let samples = place.rows("out", "samples.jsonl");
+    let samples = fixture.rows("out", "samples.jsonl");
     assert_eq!(samples.iter().filter(|row| row["purpose"] == "evaluation").count(), 9);
     let first = &samples[0];
     assert_eq!(first["candidates"].as_array().unwrap().len(), 10);
     assert_eq!(first["completions"][0]["ranking"][0], first["candidates"][0]["id"]);
     for version in [0, 2, 3] {
-        assert!(place.path("out").join(format!("policy/{version}/model.safetensors")).is_file());
+        assert!(fixture.path("out").join(format!("policy/{version}/model.safetensors")).is_file());
     }
 
     // A start on a complete run has nothing to do, and leaves everything as it is.
-    let (again, _stop) = place.start("out").await;
-    assert_eq!(again.finished().await.unwrap(), Outcome::Complete);
-    assert_eq!(place.rows("out", "metrics.jsonl"), rows);
+    let (again, _stop) = fixture.start("out").await;
+    assert_eq!(again.finished().await.unwrap(), ExitReason::Complete);
+    assert_eq!(fixture.rows("out", "metrics.jsonl"), rows);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn items_are_credited_where_the_run_file_says_so() {
     for (changes, items) in [(&[][..], 0), (&["grpo.credit=rank"], 3)] {
-        let place = Place::new(changes);
-        for (groups, step_rewards) in plain(&place, "out", 1).await.into_values() {
+        let fixture = Fixture::new(changes);
+        for (groups, step_rewards) in plain(&fixture, "out", 1).await.into_values() {
             for (group, rewards) in groups.iter().zip(step_rewards) {
                 assert_eq!(group.rewards, rewards.rewards, "every rank knows all of it");
                 for reward in &group.rewards {
@@ -155,41 +155,42 @@ async fn items_are_credited_where_the_run_file_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_a_new_best_ends_at_a_step_that_the_results_decide() {
-    let place = Place::new(&["run.steps=9", "evaluation.every_steps=2", "watch.stop_after_evaluations=1"]);
+    let fixture =
+        Fixture::new(&["run.steps=9", "evaluation.every_steps=2", "watch.stop_after_evaluations=1"]);
     // The answers never change: version 2 is no better than version 0, so version 4 is the last.
     for (out, workers) in [("one", 1), ("three", 3)] {
-        assert_eq!(plain(&place, out, workers).await.len(), 4);
+        assert_eq!(plain(&fixture, out, workers).await.len(), 4);
         let steps: Vec<_> =
-            place.rows(out, "metrics.jsonl").iter().map(|row| row["step"].as_u64().unwrap()).collect();
+            fixture.rows(out, "metrics.jsonl").iter().map(|row| row["step"].as_u64().unwrap()).collect();
         assert_eq!(steps, [1, 2, 3, 4]);
-        let evaluations = place.rows(out, "evaluations.jsonl");
+        let evaluations = fixture.rows(out, "evaluations.jsonl");
         let versions: Vec<_> =
             evaluations.iter().map(|row| row["policy_version"].as_u64().unwrap()).collect();
         assert_eq!(versions, [0, 2, 4]);
         let finished: Value =
-            serde_json::from_slice(&std::fs::read(place.path(out).join("finished.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(fixture.path(out).join("finished.json")).unwrap()).unwrap();
         assert_eq!((&finished["steps"], &finished["best"]["policy_version"]), (&json!(4), &json!(0)));
         let reason = finished["ended_early"].as_str().unwrap();
         assert!(reason.contains("version 0 for 1 evaluations, as of version 2"), "{reason}");
     }
-    let (again, _stop) = place.start("one").await;
-    assert_eq!(again.finished().await.unwrap(), Outcome::Complete, "nothing is left to do");
+    let (again, _stop) = fixture.start("one").await;
+    assert_eq!(again.finished().await.unwrap(), ExitReason::Complete, "nothing is left to do");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_versions() {
-    let place = Place::new(&[]);
-    let (running, _stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
-    let worker = tokio::spawn(work(place.file.clone(), coordinator.clone(), 1));
-    let first = Learner::new(place.file.clone(), coordinator.clone());
+    let fixture = Fixture::new(&[]);
+    let (running, _stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
+    let worker = tokio::spawn(work(fixture.file.clone(), coordinator.clone(), 1));
+    let first = Learner::new(fixture.file.clone(), coordinator.clone());
     first.join(0).await;
     let batch = first.batch(0).await;
     assert!(first.commit(0).await.unwrap_err().to_string().contains("publish policy version 1 first"));
     assert!(!first.publish(1, "one").await.unwrap());
 
     // It dies after its checkpoint, before its commit; another process takes over from there, and from the start.
-    let second = Learner::new(place.file.clone(), coordinator.clone());
+    let second = Learner::new(fixture.file.clone(), coordinator.clone());
     second.join(0).await;
     assert!(matches!(first.batch(0).await[0], Part::Rejoin(_)));
     assert_eq!(second.batch(0).await, batch);
@@ -212,17 +213,17 @@ async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_version
     worker.await.unwrap();
     assert!(matches!(second.batch(1).await[0], Part::RunOver(_)));
     let reason = "drained at the request of a client at 127.0.0.1: enough".to_owned();
-    assert_eq!(running.finished().await.unwrap(), Outcome::Drained { reason });
-    let row = &place.rows("out", "metrics.jsonl")[0];
+    assert_eq!(running.finished().await.unwrap(), ExitReason::Drained { reason });
+    let row = &fixture.rows("out", "metrics.jsonl")[0];
     assert_eq!((&row["step"], &row["loss"]), (&json!(1), &json!(0)), "the late report is in the row");
 }
 
 #[tokio::test]
 async fn people_are_told_why_a_rank_ended() {
-    let place = Place::new(&[]);
-    let (running, stop) = place.start("run").await;
-    let coordinator = place.connect(running.address());
-    let learner = Learner::new(place.file.clone(), coordinator.clone());
+    let fixture = Fixture::new(&[]);
+    let (running, stop) = fixture.start("run").await;
+    let coordinator = fixture.connect(running.address());
+    let learner = Learner::new(fixture.file.clone(), coordinator.clone());
     learner.join(0).await;
     let fail = v1::FailRequest {
         learner_id: learner.id.to_string(),

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::fakes::{Learner, Place, call, work, work_off};
-use podium_coordinator::run::Outcome;
+use crate::fakes::{Fixture, Learner, call, work, work_off};
+use podium_coordinator::run::ExitReason;
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
 use serde_json::Value;
@@ -15,19 +15,19 @@ fn asks_for(parts: &[Part], version: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_version_is_asked_for_and_one_that_nobody_can_make_is_not_evaluated() {
-    let place = Place::new(&["evaluation.every_steps=1"]);
-    let (running, _stop) = place.start("out").await;
-    let coordinator = place.connect(running.address());
-    let learner = Learner::new(place.file.clone(), coordinator.clone());
+    let fixture = Fixture::new(&["evaluation.every_steps=1"]);
+    let (running, _stop) = fixture.start("out").await;
+    let coordinator = fixture.connect(running.address());
+    let learner = Learner::new(fixture.file.clone(), coordinator.clone());
     learner.join(0).await;
     for step in 0..2 {
         // The leases of a step come before those of evaluations.
-        work_off(&place.file, &coordinator, 3).await;
+        work_off(&fixture.file, &coordinator, 3).await;
         assert!(matches!(learner.batch(step).await[0], Part::Header(_)));
         let (version, weights) = (step + 1, format!("made by step {step}"));
         learner.publish(version, &weights).await.unwrap();
         learner.commit(step).await.unwrap();
-        let folder = place.path("out").join(format!("policy/{version}"));
+        let folder = fixture.path("out").join(format!("policy/{version}"));
         fs::remove_dir_all(&folder).unwrap();
         assert!(asks_for(&learner.batch(version).await, version), "there is nothing else to do");
         let status = call!(coordinator, status.get, v1::StatusRequest {}).await.unwrap();
@@ -37,17 +37,17 @@ async fn a_removed_version_is_asked_for_and_one_that_nobody_can_make_is_not_eval
         assert!(folder.join("model.safetensors").is_file());
     }
     // Version 1 waits for its evaluation, and the learner says that it cannot make it any more.
-    fs::remove_dir_all(place.path("out").join("policy/1")).unwrap();
+    fs::remove_dir_all(fixture.path("out").join("policy/1")).unwrap();
     assert!(asks_for(&learner.batch(2).await, 1));
-    let worker = tokio::spawn(work(place.file.clone(), coordinator.clone(), 1));
+    let worker = tokio::spawn(work(fixture.file.clone(), coordinator.clone(), 1));
     assert!(matches!(learner.batch_without(2, &[1]).await[0], Part::Header(_)));
     learner.train(2, watch::channel(0).0).await;
     worker.await.unwrap();
-    assert_eq!(running.finished().await.unwrap(), Outcome::Complete);
-    let rows = place.rows("out", "evaluations.jsonl");
+    assert_eq!(running.finished().await.unwrap(), ExitReason::Complete);
+    let rows = fixture.rows("out", "evaluations.jsonl");
     let evaluated: Vec<_> = rows.iter().map(|row| row["policy_version"].as_u64().unwrap()).collect();
     assert_eq!(evaluated, [0, 2, 3]);
     let finished: Value =
-        serde_json::from_slice(&fs::read(place.path("out").join("finished.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(fixture.path("out").join("finished.json")).unwrap()).unwrap();
     assert!(finished["not_evaluated"]["1"].as_str().unwrap().contains("not on disk"));
 }

@@ -1,41 +1,70 @@
-//! What workers compute in the simulation, and what the coordinator's store keeps of it.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! What workers compute in the simulation.
 
 use podium_grpo::rng::Stream;
-use podium_grpo::{GroupId, PolicyVersion};
+use podium_grpo::{GroupId, PolicyVersion, Step};
 use podium_proto::convert::Slot;
+use podium_proto::v1;
 
-use crate::machine::{Filled, Lease, Recovered, Work};
-
-/// What the coordinator's store holds.
-#[derive(Default)]
-pub(super) struct Disk {
-    pub(super) recovered: Recovered,
-    /// Slots that were reopened, by step and index.
-    pub(super) reopened: BTreeSet<(u64, u32)>,
-    pub(super) contents: BTreeMap<(Work, u32), Content>,
-}
+use crate::machine::Lease;
 
 /// What a worker computes for a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) slot: Slot,
     pub(super) version: PolicyVersion,
-    /// It depends on the version and on the whole batch that the lease names.
+    /// Depends on the version and on the whole batch that the lease names.
     pub(super) bits: u64,
-    /// No rank can train on it. What it earns is as wrong as the rest: dynamic sampling keeps it.
+    /// No rank can train on it. Its rewards are as wrong as the rest: dynamic sampling keeps it.
     pub(super) unusable: bool,
 }
 
 impl Content {
-    /// What is left of a slot whose later attempts were removed: that this one ended in equal rewards.
-    pub(super) fn stub(slot: Slot) -> Self {
-        Self { slot, version: PolicyVersion(0), bits: 0, unusable: false }
+    /// The content as a group.
+    pub(super) fn group(&self) -> v1::ScoredGroup {
+        let Slot::Training(GroupId { step, index, attempt }) = self.slot else {
+            unreachable!("a group is of a training slot")
+        };
+        let has_equal_rewards = prompt(self.slot).1 && !self.unusable;
+        let reward = |total| v1::Reward { total: Some(total), ..v1::Reward::default() };
+        v1::ScoredGroup {
+            step: step.0,
+            index,
+            attempt,
+            policy_version: self.version.0,
+            prompt_ids: vec![(self.bits >> 32) as u32, self.bits as u32, u32::from(self.unusable)],
+            rewards: vec![reward(0.0), reward(f64::from(u8::from(!has_equal_rewards)))],
+            ..v1::ScoredGroup::default()
+        }
     }
 
-    pub(super) fn filled(&self) -> Filled {
-        Filled { slot: self.slot, zero_variance: prompt(self.slot).1 && !self.unusable }
+    /// The content of a group.
+    pub(super) fn of_group(group: &v1::ScoredGroup) -> Self {
+        let [high, low, unusable] = group.prompt_ids[..] else { unreachable!("{group:?}") };
+        Self {
+            slot: Slot::Training(GroupId {
+                step: Step(group.step),
+                index: group.index,
+                attempt: group.attempt,
+            }),
+            version: PolicyVersion(group.policy_version),
+            bits: u64::from(high) << 32 | u64::from(low),
+            unusable: unusable != 0,
+        }
+    }
+
+    /// The content as an answer to a held-out prompt.
+    pub(super) fn answer(&self) -> v1::Completion {
+        v1::Completion {
+            token_ids: vec![(self.bits >> 32) as u32, self.bits as u32],
+            ..v1::Completion::default()
+        }
+    }
+
+    /// The content of an answer.
+    pub(super) fn of_answer(version: PolicyVersion, index: u32, answer: &v1::Completion) -> Self {
+        let [high, low] = answer.token_ids[..] else { unreachable!("{answer:?}") };
+        let bits = u64::from(high) << 32 | u64::from(low);
+        Self { slot: Slot::Evaluation { version, index }, version, bits, unusable: false }
     }
 }
 

@@ -1,13 +1,13 @@
 //! The learner's side of the simulation.
 
 use super::*;
+use crate::machine::sequencer::{Commit, Reply, Report, Unusable};
 
 impl Simulation {
     pub(super) fn rank_turn(&mut self, which: usize) {
         if self.happens(30) {
             let id = self.process();
-            let checkpoints = std::mem::take(&mut self.ranks[which].checkpoints);
-            self.ranks[which] = Rank { id, checkpoints, ..Rank::default() };
+            self.restart_rank(which, id);
             return;
         }
         if let Some(step) = self.ranks[which].finishing {
@@ -15,38 +15,26 @@ impl Simulation {
             return;
         }
         let learner = self.ranks[which].id;
-        let Some((generation, next)) = self.ranks[which].in_world else {
+        let Some((epoch, next)) = self.ranks[which].joined else {
             self.join(which);
             return;
         };
-        let batch = Event::BatchWanted { rank: which as u32, learner, step: Step(next) };
         if !self.ranks[which].has_batch {
-            if let Some(missed) = self.machine.missed_commit(which as u32, learner, Step(next)) {
-                self.commit(missed.0);
-            }
-            match self.call(batch) {
-                Some(Action::ServeBatch) => self.ranks[which].has_batch = true,
-                Some(Action::Rejoin) => self.ranks[which].in_world = None,
-                Some(Action::Refuse(error)) => panic!("rank {which} was refused: {error}"),
-                _ => {}
-            }
+            self.request_batch(which, next);
             return;
         }
-        // The collective: all ranks of the generation have their shares, or one is missing.
-        if self.ranks.iter().any(|rank| rank.in_world.is_none_or(|(other, _)| other != generation)) {
-            self.ranks[which] = Rank {
-                id: learner,
-                checkpoints: std::mem::take(&mut self.ranks[which].checkpoints),
-                ..Rank::default()
-            };
-        } else if self.ranks.iter().all(|rank| rank.has_batch && rank.in_world == Some((generation, next))) {
-            let group = |index| self.disk.contents[&(Work::Training(Step(next)), index)].clone();
-            let batch: Vec<Content> = (0..self.plan.prompts_per_step).map(group).collect();
+        // The collective: all ranks of the epoch have their shares, or one is missing.
+        if self.ranks.iter().any(|rank| rank.joined.is_none_or(|(other, _)| other != epoch)) {
+            self.restart_rank(which, learner);
+        } else if self.ranks.iter().all(|rank| rank.has_batch && rank.joined == Some((epoch, next))) {
+            let disk = self.run.storage();
+            let indices = 0..self.schedule.prompts_per_step;
+            let batch: Vec<Content> = indices.map(|index| disk.group(next, index)).collect();
             if batch.iter().any(|group| group.unusable) {
                 self.set_aside(next, &batch);
                 return;
             }
-            assert!(batch.iter().all(|group| self.plan.allows(Step(next), group.version)), "{batch:?}");
+            assert!(batch.iter().all(|group| self.schedule.allows(Step(next), group.version)), "{batch:?}");
             assert_eq!(self.trained.entry(next).or_insert_with(|| batch.clone()), &batch);
             for rank in &mut self.ranks {
                 rank.has_batch = false;
@@ -55,33 +43,43 @@ impl Simulation {
         }
     }
 
-    /// All ranks agree that groups of a step are unusable. Each reports its own, some twice, and asks for the step again.
+    fn restart_rank(&mut self, which: usize, id: Uuid) {
+        let checkpoints = std::mem::take(&mut self.ranks[which].checkpoints);
+        self.ranks[which] = Rank { id, checkpoints, ..Rank::default() };
+    }
+
+    fn request_batch(&mut self, which: usize, next: u64) {
+        let (rank, learner) = (which as u32, self.ranks[which].id);
+        let request =
+            async |run: &mut Sequencer<Disk>, now| run.request_batch(now, rank, learner, Step(next)).await;
+        // The coordinator closes a step also if the rank does not hear of it.
+        match self.call(request) {
+            Some(Ok(Reply::Ready(BatchReply::Ready { .. }))) => self.ranks[which].has_batch = true,
+            Some(Ok(Reply::Ready(BatchReply::Rejoin))) => self.ranks[which].joined = None,
+            Some(Err(error)) => panic!("rank {which} was refused: {error}"),
+            _ => {}
+        }
+        self.begin_close();
+    }
+
+    /// All ranks agree that groups of a step are unusable. Each reports its own, some twice, and requests the step again.
     fn set_aside(&mut self, step: u64, batch: &[Content]) {
         let world_size = self.ranks.len() as u32;
         for rank in 0..self.ranks.len() {
             let of_rank = |slot: &(u32, u32)| slot.0 % world_size == rank as u32;
             let unusable = batch.iter().filter(|group| group.unusable).map(|group| Work::of(group.slot));
-            let slots: Vec<(u32, u32)> =
-                unusable.map(|(_, index, attempt)| (index, attempt)).filter(of_rank).collect();
-            let learner = self.ranks[rank].id;
+            let slots = unusable.map(|(_, index, attempt)| (index, attempt)).filter(of_rank);
+            let group = |(index, attempt)| Unusable { index, attempt, cause: "not finite".into() };
+            let groups: Vec<Unusable> = slots.map(group).collect();
             self.ranks[rank].has_batch = false;
+            let (learner, id) = (self.ranks[rank].id, self.process());
+            let report = Report { learner, id, step: Step(step), groups };
             for _ in 0..=u64::from(self.happens(2)) {
-                let reopening = self.machine.reopening(learner, Step(step), &slots).unwrap();
-                let work = Work::Training(Step(step));
-                for &(index, last) in &reopening.removed {
-                    self.disk.contents.remove(&(work, index));
-                    if let Some(attempt) = last {
-                        let stub = Content::stub(work.slot(index, attempt));
-                        self.disk.contents.insert((work, index), stub);
-                    }
-                }
-                self.set_aside += reopening.slots.len() as u32;
-                self.disk.reopened.extend(reopening.slots.iter().map(|slot| (step, slot.0)));
-                // Not if the coordinator dies in between: it is restored with what the disk says.
-                if self.happens(4) {
-                    self.coordinator_restarts();
-                } else {
-                    self.event(Event::Reopened { step: Step(step), slots: reopening.slots });
+                let report = report.clone();
+                let reply = self.ask(async |run, now| run.set_aside(now, report).await);
+                if let Some(reply) = reply {
+                    let Ok(Reply::Ready(aside)) = reply else { panic!("rank {rank} was refused: {reply:?}") };
+                    self.set_aside += aside.new.len() as u32;
                 }
             }
         }
@@ -93,30 +91,30 @@ impl Simulation {
         let world_size = self.ranks.len() as u32;
         let address = if which == 0 { learner.to_string() } else { String::new() };
         let join = Join { learner, rank: which as u32, world_size, address, next_step, ..Join::default() };
-        if let Some(Action::Standing(Standing { complete: true, generation, .. })) =
-            self.call(Event::RankJoined(join))
-        {
+        let reply = self.call(async |run, now| Ok(run.apply(|machine| machine.join(now, join)).await?));
+        if let Some(Ok(Rendezvous { complete: true, epoch, .. })) = reply {
             let newest = |rank: &Rank| rank.checkpoints[rank.checkpoints.len() - 1];
-            // The ranks agree through the collective; those that have the generation already said where they start.
-            let agreed = self.ranks.iter().filter_map(|rank| rank.in_world).find(|(g, _)| *g == generation);
+            // The ranks agree through the collective; those of the epoch that are there already say where they start. One
+            // that has trained a step in it is past the rendezvous: the collective fails.
+            let agreed = self.ranks.iter().find(|rank| rank.joined.is_some_and(|(other, _)| other == epoch));
+            if agreed.is_some_and(|rank| rank.finishing.is_some()) {
+                return;
+            }
+            let agreed = agreed.and_then(|rank| rank.joined);
             let start =
                 agreed.map_or_else(|| self.ranks.iter().map(newest).min().unwrap(), |(_, start)| start);
-            self.ranks[which].in_world = Some((generation, start));
+            self.ranks[which].joined = Some((epoch, start));
         }
     }
 
     fn finish(&mut self, which: usize, step: u64) {
-        if which == 0 {
-            let version = Step(step).produces();
-            if self.machine.check_publish(version).is_err() || self.happens(10) {
-                return;
-            }
-            self.disk.recovered.latest = self.disk.recovered.latest.max(version.0);
-            self.event(Event::VersionPublished { version });
+        let learner = self.ranks[which].id;
+        if which == 0 && !self.publish(learner, Step(step).produces()) {
+            return;
         }
-        let checkpoint = (step + 1).is_multiple_of(CHECKPOINT_EVERY) || step + 1 == self.plan.steps;
+        let is_due = (step + 1).is_multiple_of(CHECKPOINT_EVERY) || step + 1 == self.schedule.steps;
         let rank = &mut self.ranks[which];
-        if checkpoint && rank.checkpoints.last() != Some(&(step + 1)) {
+        if is_due && rank.checkpoints.last() != Some(&(step + 1)) {
             rank.checkpoints.retain(|&kept| kept < step + 1);
             rank.checkpoints.push(step + 1);
             let older = rank.checkpoints.len().saturating_sub(2);
@@ -126,32 +124,42 @@ impl Simulation {
             // Died between checkpoint and commit, or the request was lost.
             return;
         }
-        match self.machine.check_commit(self.ranks[which].id, Step(step)) {
-            Ok((_, fresh)) => {
-                if fresh {
-                    self.commit(step);
-                }
-                if checkpoint {
-                    let kept = self.disk.recovered.checkpoints.entry(which as u32).or_insert(Step(0));
-                    *kept = (*kept).max(Step(step + 1));
-                    self.event(Event::CheckpointKept { rank: which as u32, step: Step(step + 1) });
-                }
+        let commit = Commit { learner, step: Step(step), checkpoint: is_due.then_some(Step(step + 1)) };
+        match self.ask(async |run, now| run.commit(now, commit).await) {
+            Some(Ok(Reply::Ready(_))) => {
+                assert!(which > 0 || self.run.storage().commits().contains(&step), "told before durable");
                 let rank = &mut self.ranks[which];
                 rank.finishing = None;
-                rank.in_world = rank.in_world.map(|(generation, _)| (generation, step + 1));
+                rank.joined = rank.joined.map(|(epoch, _)| (epoch, step + 1));
             }
-            Err(Error::UnknownLearner { .. }) => {
-                self.ranks[which].finishing = None;
-                self.ranks[which].in_world = None;
-            }
-            Err(Error::StepAhead { .. }) => {}
-            Err(error) => panic!("rank {which} could not commit: {error}"),
+            Some(Err(Error::UnknownLearner { .. })) => self.forget(which),
+            // A rank other than 0 may be ahead of the commit of rank 0.
+            Some(Ok(Reply::Close(_) | Reply::Wait) | Err(Error::StepAhead { .. })) | None => {}
+            Some(Err(error)) => panic!("rank {which} could not commit: {error}"),
         }
+        self.begin_close();
     }
 
-    fn commit(&mut self, step: u64) {
-        self.commits.push(step);
-        self.disk.recovered.committed = step + 1;
-        self.event(Event::StepCommitted { step: Step(step) });
+    /// Publishes a version; `false` if the rank has to try again.
+    fn publish(&mut self, learner: Uuid, version: PolicyVersion) -> bool {
+        match self.run.check_publisher(learner) {
+            Ok(Reply::Ready(())) => {}
+            Ok(_) => return false,
+            Err(_) => {
+                self.forget(0);
+                return false;
+            }
+        }
+        if self.run.machine().check_publish(version).is_err() || self.happens(10) {
+            return false;
+        }
+        let manifest = podium_proto::v1::PolicyManifest { policy_version: version.0, ..Default::default() };
+        self.ask(async |run, now| run.publish(now, manifest).await).is_some()
+    }
+
+    /// The coordinator does not know the rank: it has to join again.
+    fn forget(&mut self, which: usize) {
+        self.ranks[which].finishing = None;
+        self.ranks[which].joined = None;
     }
 }

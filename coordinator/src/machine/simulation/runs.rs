@@ -13,25 +13,27 @@ fn slots(trained: &BTreeMap<u64, Vec<Content>>) -> Vec<Slot> {
 
 #[test]
 fn every_schedule_gives_the_same_batches_and_gets_to_the_end() {
-    let expected = Simulation::new(plan(), 0, 1, 1).run();
+    let expected = Simulation::new(schedule(), 0, 1, 1).run();
     assert_eq!(expected.0.len(), 7);
     assert_eq!(expected.1.len(), 5 * 4, "versions 0, 3, 6 and 7 are evaluated");
     let attempts: BTreeSet<u32> = slots(&expected.0).into_iter().map(|slot| Work::of(slot).2).collect();
     assert_eq!(attempts, [0, 1, 2].into(), "groups of equal rewards were replaced");
     for seed in 1..=150 {
         let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-        assert_eq!(Simulation::new(plan(), seed, workers, ranks).run(), expected, "seed {seed}");
+        assert_eq!(Simulation::new(schedule(), seed, workers, ranks).run(), expected, "seed {seed}");
     }
 }
 
 #[test]
 fn groups_that_no_rank_can_train_on_are_sampled_again_and_change_nothing() {
-    let expected = Simulation::new(plan(), 0, 1, 1).run();
+    let expected = Simulation::new(schedule(), 0, 1, 1).run();
     let mut all_set_aside = 0;
     for seed in 1..=150 {
         let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-        let simulation =
-            Simulation { unusable_one_in: 2 + seed % 20, ..Simulation::new(plan(), seed, workers, ranks) };
+        let simulation = Simulation {
+            unusable_one_in: 2 + seed % 20,
+            ..Simulation::new(schedule(), seed, workers, ranks)
+        };
         let (trained, answers, set_aside) = simulation.run_counting();
         assert_eq!((trained, answers), expected, "seed {seed}");
         all_set_aside += set_aside;
@@ -39,8 +41,9 @@ fn groups_that_no_rank_can_train_on_are_sampled_again_and_change_nothing() {
     assert!(all_set_aside > 1_000, "{all_set_aside} groups were set aside");
     // Ahead of the learner the versions may differ, the slots and their attempts may not.
     for seed in 1..=40 {
-        let plan = Plan { max_policy_lag: 2, ..plan() };
-        let simulation = Simulation { unusable_one_in: 5, ..Simulation::new(plan, seed, 1 + seed % 5, 2) };
+        let schedule = Schedule { max_policy_lag: 2, ..schedule() };
+        let simulation =
+            Simulation { unusable_one_in: 5, ..Simulation::new(schedule, seed, 1 + seed % 5, 2) };
         let (trained, answers, _) = simulation.run_counting();
         assert_eq!(slots(&trained), slots(&expected.0), "seed {seed}");
         assert_eq!(answers, expected.1, "an evaluation is of one version");
@@ -49,13 +52,13 @@ fn groups_that_no_rank_can_train_on_are_sampled_again_and_change_nothing() {
 
 #[test]
 fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_how_long_it_took() {
-    let synchronous = Simulation::new(plan(), 0, 1, 1).run();
+    let synchronous = Simulation::new(schedule(), 0, 1, 1).run();
     for max_policy_lag in 1..=3 {
-        let plan = Plan { max_policy_lag, ..plan() };
+        let schedule = Schedule { max_policy_lag, ..schedule() };
         let mut seen = BTreeSet::new();
         for seed in 1..=60 {
             let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-            let (trained, answers) = Simulation::new(plan.clone(), seed, workers, ranks).run();
+            let (trained, answers) = Simulation::new(schedule.clone(), seed, workers, ranks).run();
             // The same prompts whoever was slow, so the same lengths: no long completion lost its place to a short one.
             assert_eq!(slots(&trained), slots(&synchronous.0), "seed {seed}");
             assert_eq!(answers, synchronous.1, "an evaluation is of one version");
@@ -68,9 +71,9 @@ fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_h
 #[test]
 fn an_evaluation_that_ends_the_run_ends_every_schedule_at_the_same_step() {
     let simulation = |seed: u64, max_policy_lag| {
-        let plan = Plan { evaluations_may_end: true, max_policy_lag, ..plan() };
+        let schedule = Schedule { evaluations_may_end: true, max_policy_lag, ..schedule() };
         let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
-        Simulation { ends: Some(PolicyVersion(0)), ..Simulation::new(plan, seed, workers, ranks) }
+        Simulation { ends: Some(PolicyVersion(0)), ..Simulation::new(schedule, seed, workers, ranks) }
     };
     let expected = simulation(0, 0).run();
     assert_eq!(expected.0.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);

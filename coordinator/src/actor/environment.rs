@@ -1,4 +1,4 @@
-//! What is around the run: which processes can be scraped, who waits for whom, how much room the disk has.
+//! The environment of the run: processes to scrape, load of workers and learner, space on the disk.
 
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use crate::scaling::{Advice, Shape};
 use super::state::State;
 
 impl State {
-    /// Brings the list of processes to scrape up to date.
+    /// Updates the list of processes to scrape.
     pub(super) fn list_processes(&self) {
-        let machine = &self.parts.machine;
+        let machine = self.run.machine();
         let workers = self.profiles.iter().filter(|(worker, _)| machine.knows(**worker));
         let workers = workers.map(|(worker, profile)| {
             let name: String = worker.simple().to_string().chars().take(8).collect();
@@ -28,49 +28,49 @@ impl State {
         self.parts.discovery.set_others(&self.parts.identity.run_name, there.map(target).collect());
     }
 
-    /// Notes who has worked and who has waited since it was last noted. To be called before anything changes.
+    /// Notes the load since the last call. To be called before anything changes.
     pub(super) fn note_load(&mut self) {
         let now = Instant::now();
         let seconds = now.duration_since(self.load_noted).as_secs_f64();
         self.load_noted = now;
-        let machine = &self.parts.machine;
+        let machine = self.run.machine();
         if machine.phase() == Phase::Training {
-            let learner = machine.world().is_complete().then_some(self.learner_waits);
+            let learner = machine.rank_group().is_complete().then_some(self.learner_waits);
             self.load.pass(seconds, machine.busy_workers(), machine.worker_count(), learner);
         }
     }
 
-    /// Draws the conclusions from a step that was committed.
-    pub(super) fn weigh_load(&mut self) {
+    /// Advises on the number of workers after a committed step.
+    pub(super) fn update_advice(&mut self) {
         self.load.step_done();
         self.advice = self.load.advice(self.shape());
         if let Some(advice) = &self.advice {
-            metrics::scaling(advice, self.parts.machine.worker_count());
+            metrics::scaling(advice, self.run.machine().worker_count());
         }
     }
 
     fn shape(&self) -> Shape {
-        let machine = &self.parts.machine;
-        let plan = machine.plan();
+        let machine = self.run.machine();
+        let schedule = machine.schedule();
         Shape {
             workers: machine.worker_count(),
-            ranks: machine.world().size(),
-            blocks: plan.prompts_per_step.div_ceil(plan.prompts_per_lease.max(1)),
-            max_policy_lag: plan.max_policy_lag,
+            ranks: machine.rank_group().size(),
+            blocks: schedule.prompts_per_step.div_ceil(schedule.prompts_per_lease.max(1)),
+            max_policy_lag: schedule.max_policy_lag,
         }
     }
 
-    /// What was concluded last, and how many workers there are now.
+    /// The last advice, and the number of workers now.
     pub(super) fn advice(&self) -> Option<(Advice, u32)> {
-        Some((self.advice?, self.parts.machine.worker_count()))
+        Some((self.advice?, self.run.machine().worker_count()))
     }
 
-    /// Sets the gauges of what changes by itself.
-    pub(super) fn look_around(&self) {
-        metrics::standing(&self.parts.machine, self.now());
-        // Ranks leave without saying so.
+    /// Sets the gauges that change with time.
+    pub(super) fn update_gauges(&self) {
+        metrics::run_state(self.run.machine(), self.now());
+        // Ranks shut down without notice.
         self.list_processes();
-        // A disk that does not say is no reason to stop.
+        // Without these two gauges where the file system does not report them.
         if let Ok(disk) = nix::sys::statvfs::statvfs(&self.parts.out) {
             let unit = disk.fragment_size();
             metrics::disk(unit.saturating_mul(disk.blocks_available()), unit.saturating_mul(disk.blocks()));

@@ -1,4 +1,4 @@
-//! How long workers wait for the learner, and the learner for workers, on a simulated clock on which nothing goes wrong.
+//! The times that workers wait for the learner and the learner for workers, on a simulated clock without failures.
 
 use super::*;
 
@@ -9,7 +9,7 @@ const STEP: u64 = 20;
 
 /// The length of a run, and the share of it that workers wait.
 fn run(max_policy_lag: u64) -> (u64, f64) {
-    let plan = Plan {
+    let schedule = Schedule {
         steps: 20,
         prompts_per_step: 8,
         prompts_per_lease: 2,
@@ -21,38 +21,40 @@ fn run(max_policy_lag: u64) -> (u64, f64) {
         evaluations_may_end: false,
         lease_deadline: Millis(1_000),
     };
-    let mut machine = Machine::restore(plan, Recovered::default());
+    let mut machine = Machine::restore(schedule, Recovered::default());
     let id = |worker: usize| Uuid::from_u128(worker as u128);
-    let mut step = |now, event| machine.step(Millis(now), event).into_iter().next();
     for worker in 0..WORKERS {
-        step(0, Event::WorkerRegistered { worker: id(worker) });
+        machine.register_worker(Millis(0), id(worker));
     }
     let learner = id(WORKERS);
-    step(0, Event::RankJoined(Join { learner, rank: 0, world_size: 1, ..Join::default() }));
+    machine.join(Millis(0), Join { learner, rank: 0, world_size: 1, ..Join::default() }).reply.unwrap();
     let (mut sampling, mut waited): ([Option<(u64, Lease)>; WORKERS], u64) = Default::default();
     let (mut training, mut next) = (None, Step(0));
-    for now in 0.. {
+    for now in 0_u64.. {
         if training == Some(now) {
-            step(now, Event::VersionPublished { version: next.produces() });
-            step(now, Event::StepCommitted { step: next });
+            machine.version_published(Millis(now), next.produces());
+            machine.step_committed(Millis(now), next);
             (training, next) = (None, next.next());
         }
         for (worker, sampling) in sampling.iter_mut().enumerate() {
             if let Some((_, lease)) = sampling.take_if(|(until, _)| *until == now) {
-                let filled = lease.slots.iter().map(|&slot| Filled { slot, zero_variance: false }).collect();
-                step(now, Event::Scored { worker: id(worker), lease: Some(lease.id), filled });
+                machine.results_stored(
+                    Millis(now),
+                    (id(worker), Some(lease.id)),
+                    &filled(&lease.slots, false),
+                );
             }
         }
         if training.is_none() {
-            match step(now, Event::BatchWanted { rank: 0, learner, step: next }) {
-                Some(Action::ServeBatch) => training = Some(now + STEP),
-                Some(Action::Leave { .. }) => return (now, waited as f64 / (now * WORKERS as u64) as f64),
+            match machine.request_batch(Millis(now), 0, learner, next).reply.unwrap() {
+                BatchReply::Ready { .. } => training = Some(now + STEP),
+                BatchReply::RunOver(_) => return (now, waited as f64 / (now * WORKERS as u64) as f64),
                 _ => {}
             }
         }
         for (worker, sampling) in sampling.iter_mut().enumerate().filter(|(_, sampling)| sampling.is_none()) {
-            match step(now, Event::LeaseWanted { worker: id(worker) }) {
-                Some(Action::Grant(lease)) => *sampling = Some((now + BLOCK, lease)),
+            match machine.request_lease(Millis(now), id(worker)).reply.unwrap() {
+                LeaseReply::Granted(lease) => *sampling = Some((now + BLOCK, lease)),
                 _ => waited += 1,
             }
         }
@@ -61,7 +63,7 @@ fn run(max_policy_lag: u64) -> (u64, f64) {
 }
 
 #[test]
-fn one_step_ahead_nobody_waits_for_the_learner() {
+fn one_step_ahead_workers_do_not_wait_for_the_learner() {
     // Four blocks over two workers take as long as a step of the learner: each waits for the other half of the time.
     assert_eq!(run(0), (20 * (2 * BLOCK + STEP), 0.5));
     let (length, waited) = run(1);

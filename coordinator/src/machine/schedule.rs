@@ -1,4 +1,4 @@
-//! What a run consists of, before anything has happened.
+//! The schedule of a run: its steps, blocks and evaluations.
 
 use std::ops::Add;
 
@@ -6,7 +6,7 @@ use podium_config::RunFile;
 use podium_grpo::{GroupId, PolicyVersion, Step};
 use podium_proto::convert::Slot;
 
-use super::Blocks;
+use super::blocks::Blocks;
 
 /// Milliseconds on a clock that only goes forward; where it starts does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -20,9 +20,9 @@ impl Add for Millis {
     }
 }
 
-/// The numbers that decide which work there is and how it is cut.
+/// The numbers that decide which work a run has and how it is cut into blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct Schedule {
     /// Optimizer steps.
     pub steps: u64,
     /// Groups a step.
@@ -39,10 +39,11 @@ pub struct Plan {
     pub evaluation_prompts: u32,
     /// Held-out prompts an evaluation lease.
     pub evaluation_prompts_per_lease: u32,
-    /// Whether what an evaluation finds may end the run: training then stays less than two evaluations ahead of the
-    /// last one that was judged.
+    /// Whether an evaluation may end the run: training then stays less than two evaluations ahead of the last one that is
+    /// closed.
     pub evaluations_may_end: bool,
-    /// After this long without a word a lease goes to somebody else, and a worker counts as lost.
+    /// A lease that is not renewed for this long goes to another worker, and a worker that is not heard for this long is
+    /// lost.
     pub lease_deadline: Millis,
 }
 
@@ -55,8 +56,8 @@ pub enum Work {
     Evaluation(PolicyVersion),
 }
 
-impl Plan {
-    /// The plan of a run file over a data set with `held_out` users.
+impl Schedule {
+    /// The schedule of a run file over a data set with `held_out` users.
     pub fn of(file: &RunFile, held_out: usize) -> Self {
         let held_out = u32::try_from(held_out).unwrap_or(u32::MAX);
         let users = match file.evaluation.users {

@@ -1,0 +1,159 @@
+//! Records of steps and evaluations: computed from what the store holds, and stored. All of it blocks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use podium_grpo::{Group, PolicyVersion, Step};
+use podium_proto::convert::{Slot, TryFromMessage};
+use podium_proto::v1;
+use podium_recsys::diagnostics::Answer;
+use serde_json::Value;
+
+use super::error::Error;
+use crate::curriculum::Curriculum;
+use crate::grading;
+use crate::machine::Work;
+use crate::reports::answers::{Answered, Answers};
+use crate::reports::parts::parts;
+use crate::reports::recording::Recording;
+use crate::reports::watch::{Findings, Watch};
+use crate::reports::{evaluation, likelihood, samples, step};
+use crate::store::{EvaluationRecord, Row, StepRecord, Store};
+
+/// A step that rank 0 has finished.
+#[derive(Debug)]
+pub struct FinishedStep {
+    /// The step.
+    pub step: Step,
+    /// The metrics that rank 0 reported; none where its report was lost.
+    pub metrics: Option<BTreeMap<String, f64>>,
+    /// Seconds since the step before it.
+    pub seconds: f64,
+    /// Steps of the run.
+    pub steps: u64,
+}
+
+/// Makes and stores the records of steps and evaluations. A call may take long; it can be repeated after a crash at any
+/// point, and the record is durable once it returns.
+pub trait Closer: fmt::Debug + Send + Sync {
+    /// Closes a step whose groups are all stored.
+    fn close_step(&self, finished: FinishedStep) -> Result<StepRecord, Error>;
+
+    /// Closes an evaluation whose answers are all stored. Evaluations are closed in order of version.
+    fn close_evaluation(&self, version: PolicyVersion) -> Result<(EvaluationRecord, Findings), Error>;
+}
+
+/// Makes records from the stored groups and answers.
+#[derive(Debug)]
+pub struct Records {
+    /// Where groups, answers and records are stored.
+    pub store: Arc<Store>,
+    /// The prompts of slots.
+    pub curriculum: Arc<Curriculum>,
+    /// Compares the ranking with the reward.
+    pub watch: Watch,
+    /// Where the groups of steps are recorded, if they are.
+    pub recording: Option<Recording>,
+    /// Where held-out answers are recorded, if they are.
+    pub answers: Option<Answers>,
+}
+
+impl Closer for Records {
+    fn close_step(&self, finished: FinishedStep) -> Result<StepRecord, Error> {
+        let FinishedStep { step, metrics, seconds, steps } = finished;
+        let Self { store, curriculum, .. } = self;
+        let tokens_before = match step.0.checked_sub(1) {
+            Some(before) => store.step(Step(before))?.map_or(0, |record| tokens(&record.row)),
+            None => 0,
+        };
+        let work = Work::Training(step);
+        let (mut groups, mut answers, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        for message in store.groups(step)? {
+            let slot = work.slot(message.index, message.attempt);
+            let case = curriculum.case(slot)?;
+            if samples::keeps_step(step.0, steps) && kept.len() < samples::KEPT {
+                let version = PolicyVersion(message.policy_version);
+                kept.push(samples::row(curriculum.task(), slot, version, &case, &message.completions));
+            }
+            let read =
+                |one: &v1::Completion| Answer::from(grading::read(curriculum.task(), &case, &one.text));
+            let answered: Vec<Answer> = message.completions.iter().map(read).collect();
+            answers.push((case, answered));
+            groups.push(Group::try_from_message(message)?);
+        }
+        let diagnosed = curriculum.diagnostics().figures(&answers);
+        let known =
+            step::StepFigures { step, groups: &groups, diagnosed: &diagnosed, tokens_before, seconds };
+        let row = step::row(&known, &metrics.clone().unwrap_or_default());
+        if row.get("reward").is_some_and(Value::is_null) {
+            tracing::warn!("no completion of step {} has a reward: nothing is learned from it", step.0 + 1);
+        }
+        let record = StepRecord { reported: metrics.is_some(), row, samples: kept };
+        if let Some(recording) = &self.recording {
+            recording.add(step, &groups)?;
+        }
+        store.put_step(step, &record)?;
+        Ok(record)
+    }
+
+    fn close_evaluation(&self, version: PolicyVersion) -> Result<(EvaluationRecord, Findings), Error> {
+        let Self { store, curriculum, watch, .. } = self;
+        let task = curriculum.task();
+        let mut answers = Vec::new();
+        let mut kept = Vec::new();
+        for (index, answer) in store.answers(version)? {
+            let slot = Slot::Evaluation { version, index };
+            let case = curriculum.case(slot)?;
+            if kept.len() < samples::KEPT {
+                kept.push(samples::row(task, slot, version, &case, std::slice::from_ref(&answer)));
+            }
+            let reading = grading::read(task, &case, &answer.text);
+            answers.push(Answered { case, answer, reading });
+        }
+        if let Some(recorded) = &self.answers {
+            recorded.write(version, &answers)?;
+        }
+        let mut evaluations = store.evaluations()?;
+        let start = evaluations.get(&PolicyVersion::START).map(|record| evaluation::Start {
+            ranks: &record.ranks,
+            likelihood_ranks: record.likelihood_ranks.as_deref(),
+        });
+        let metrics = evaluation::metrics(task.answer().list_length);
+        let parts = parts(answers.iter().map(|answered| answered.case.target), &task.dataset().catalogue);
+        let mut row = evaluation::row(version, &answers, start, &metrics, &parts, task.seed());
+        let (ranks, likelihood_ranks) = (evaluation::ranks(&answers), likelihood::ranks(&answers));
+        let answers: Vec<_> =
+            answers.into_iter().map(|one| (one.case, vec![Answer::from(one.reading)])).collect();
+        row.extend(
+            curriculum.diagnostics().figures(&answers).into_iter().map(|(name, value)| (name, value.into())),
+        );
+        evaluations.insert(version, EvaluationRecord { row, ranks, likelihood_ranks, samples: kept });
+        watch.note(store, &mut evaluations, version)?;
+        let findings = watch.findings(&evaluations);
+        let record = evaluations.remove(&version).unwrap_or_default();
+        store.put_evaluation(version, &record)?;
+        Ok((record, findings))
+    }
+}
+
+/// Adds the metrics of a step that was committed without any; `None` if it had some.
+pub(super) fn add_metrics(
+    store: &Store,
+    step: Step,
+    metrics: &BTreeMap<String, f64>,
+) -> Result<Option<StepRecord>, Error> {
+    match store.step(step)? {
+        Some(mut record) if !record.reported && !metrics.is_empty() => {
+            step::add_report(&mut record.row, metrics);
+            record.reported = true;
+            store.put_step(step, &record)?;
+            Ok(Some(record))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn tokens(row: &Row) -> u64 {
+    row.get("num_tokens").and_then(serde_json::Value::as_u64).unwrap_or(0)
+}

@@ -1,0 +1,343 @@
+//! The order in which data becomes durable, the machine takes it, and callers get their replies.
+//!
+//! The [`Sequencer`] owns the machine and its [`Storage`], and is the only code that tells the machine about stored data:
+//! it writes first, then makes the transition, then returns the reply. A crash between any two of these leaves a store
+//! that [`Machine::restore`] continues from. The coordinator's actor and the simulation both drive the run through it.
+//!
+//! Closing a step or an evaluation takes long, so the sequencer does not wait for it. [`Reply::Close`] asks the caller to
+//! make the step's record, store it, and report that to [`Sequencer::step_closed`]. Until then calls that depend on
+//! whether the step is committed get [`Reply::Wait`]; all others are served.
+
+mod storage;
+
+use std::collections::BTreeMap;
+
+use podium_grpo::{PolicyVersion, Step};
+use podium_proto::v1;
+use uuid::Uuid;
+
+use super::{BatchReply, Effect, Error, LeaseId, Machine, Millis, Reopening, Transition, Verdict, Work};
+use crate::results::{Filled, Results, SampledBy, SetAside};
+pub use storage::{Storage, Write};
+
+/// The run: its machine and its storage, kept in step.
+#[derive(Debug)]
+pub struct Sequencer<S: Storage> {
+    machine: Machine,
+    storage: S,
+    /// The step whose record is being made and stored.
+    closing: Option<Step>,
+    effects: Vec<Effect>,
+    failures: Vec<S::Error>,
+}
+
+/// A reply that may depend on closing a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply<T> {
+    /// The reply.
+    Ready(T),
+    /// Close this step, report that by [`Sequencer::step_closed`] or [`Sequencer::close_failed`], and repeat the call.
+    Close(Step),
+    /// Repeat the call once the step that is being closed is closed.
+    Wait,
+}
+
+/// Results that a worker submits, checked and scored.
+#[derive(Debug)]
+pub struct Submission {
+    /// The worker.
+    pub worker: SampledBy,
+    /// The lease, if this process granted it.
+    pub lease: Option<LeaseId>,
+    /// The version that sampled the results.
+    pub version: PolicyVersion,
+    /// Whether the version still has the content that sampled them.
+    pub is_current: bool,
+    /// The results.
+    pub results: Results,
+}
+
+/// What became of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// They filled a slot.
+    pub accepted: u32,
+    /// Their slots were filled already.
+    pub repeated: u32,
+    /// Their slots wait for another version, or do not exist.
+    pub refused: u32,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Submitted {
+    /// Results of training slots.
+    pub training: Counts,
+    /// Results of evaluation slots.
+    pub evaluation: Counts,
+    /// Accepted training completions, and their tokens.
+    pub volume: (usize, usize),
+}
+
+/// A finished step, as a rank commits it.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit {
+    /// The process of the rank.
+    pub learner: Uuid,
+    /// The step.
+    pub step: Step,
+    /// The step that a checkpoint of this rank now continues with.
+    pub checkpoint: Option<Step>,
+}
+
+/// Groups that a rank cannot train on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The process of the rank.
+    pub learner: Uuid,
+    /// Chosen by the process: a report that is repeated changes nothing.
+    pub id: Uuid,
+    /// The step of the groups.
+    pub step: Step,
+    /// The groups.
+    pub groups: Vec<Unusable>,
+}
+
+/// A group that a rank cannot train on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// Position in the step's batch.
+    pub index: u32,
+    /// The attempt at that position.
+    pub attempt: u32,
+    /// The cause.
+    pub cause: String,
+}
+
+/// The groups of a step that were set aside: by earlier reports, and by this one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Aside {
+    /// By earlier reports.
+    pub before: Vec<SetAside>,
+    /// By this report; none if it is a repeated one.
+    pub new: Vec<SetAside>,
+}
+
+impl<S: Storage> Sequencer<S> {
+    /// Returns the sequencer of a machine that was restored from this storage.
+    pub const fn new(machine: Machine, storage: S) -> Self {
+        Self { machine, storage, closing: None, effects: Vec::new(), failures: Vec::new() }
+    }
+
+    /// The machine.
+    pub const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The storage.
+    pub const fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// The storage, for what is no write of the sequencer.
+    pub const fn storage_mut(&mut self) -> &mut S {
+        &mut self.storage
+    }
+
+    /// The step that is being closed.
+    pub const fn closing(&self) -> Option<Step> {
+        self.closing
+    }
+
+    /// Takes the effects that are left for the caller, and the errors of those that write: what they would have stored is
+    /// found again after a restart.
+    pub fn take_effects(&mut self) -> (Vec<Effect>, Vec<S::Error>) {
+        (std::mem::take(&mut self.effects), std::mem::take(&mut self.failures))
+    }
+
+    /// Makes a transition about which nothing has to be stored first.
+    pub async fn apply<T>(&mut self, transition: impl FnOnce(&mut Machine) -> Transition<T>) -> T {
+        let Transition { reply, effects } = transition(&mut self.machine);
+        for effect in effects {
+            let written = match effect {
+                Effect::StoreRankGroup => {
+                    let ranks = self.machine.rank_group().clone();
+                    self.storage.write(Write::RankGroup(ranks)).await
+                }
+                Effect::DropGroups { before } => self.storage.write(Write::DroppedGroups { before }).await,
+                Effect::Wake | Effect::LeaseExpired(_) | Effect::WorkerLost(_) | Effect::RunComplete => {
+                    Ok(())
+                }
+            };
+            self.failures.extend(written.err());
+            self.effects.push(effect);
+        }
+        reply
+    }
+
+    /// Stores the results that are wanted, and fills their slots.
+    pub async fn submit(&mut self, now: Millis, submission: Submission) -> Result<Submitted, S::Error> {
+        let Submission { worker, lease, version, is_current, mut results } = submission;
+        let id = worker.worker;
+        self.machine.check_worker(id)?;
+        let mut submitted = Submitted::default();
+        let mut wanted = BTreeMap::new();
+        results.retain(|Filled { slot, zero_variance }| {
+            let counts = match Work::of(slot).0 {
+                Work::Training(_) => &mut submitted.training,
+                Work::Evaluation(_) => &mut submitted.evaluation,
+            };
+            match self.machine.verdict_under(slot, version, lease) {
+                // A message may name a slot twice.
+                Verdict::Wanted if is_current && wanted.insert(slot, zero_variance).is_none() => {
+                    counts.accepted += 1;
+                    return true;
+                }
+                _ if !is_current => counts.refused += 1,
+                Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
+                Verdict::Refused => counts.refused += 1,
+            }
+            false
+        });
+        submitted.volume = results.volume();
+        if !results.is_empty() {
+            self.storage.write(Write::Results { results, worker }).await?;
+        }
+        let filled: Vec<Filled> =
+            wanted.into_iter().map(|(slot, zero_variance)| Filled { slot, zero_variance }).collect();
+        self.apply(|machine| machine.results_stored(now, (id, lease), &filled)).await;
+        Ok(submitted)
+    }
+
+    /// Answers a rank that requests its share of a step. The step before it is closed first where its commit was lost.
+    pub async fn request_batch(
+        &mut self,
+        now: Millis,
+        rank: u32,
+        learner: Uuid,
+        step: Step,
+    ) -> Result<Reply<BatchReply>, S::Error> {
+        if let Some(missed) = self.machine.missed_commit(rank, learner, step) {
+            return Ok(self.close(missed));
+        }
+        let reply = self.apply(|machine| machine.request_batch(now, rank, learner, step)).await?;
+        Ok(Reply::Ready(reply))
+    }
+
+    /// Commits a step and stores what a checkpoint covers. Ready with whether the run is over for the rank.
+    pub async fn commit(&mut self, now: Millis, commit: Commit) -> Result<Reply<bool>, S::Error> {
+        let Commit { learner, step, checkpoint } = commit;
+        let (rank, advances) = self.machine.check_commit(learner, step)?;
+        if advances {
+            return Ok(self.close(step));
+        }
+        if let Some(step) = checkpoint {
+            self.storage.write(Write::Checkpoint { rank, step }).await?;
+            self.apply(|machine| machine.checkpoint_stored(now, rank, step)).await;
+        }
+        let machine = &self.machine;
+        let is_last = step.next().0 >= machine.last_version().0;
+        // Rank 0 publishes a version that no other process can make before it shuts down.
+        let must_republish = rank == 0 && machine.to_republish(step.next()).is_some();
+        let over = (is_last && !must_republish) || machine.over().is_some();
+        if over {
+            self.apply(|machine| machine.dismiss_rank(now, rank)).await;
+        }
+        Ok(Reply::Ready(over))
+    }
+
+    fn close<T>(&mut self, step: Step) -> Reply<T> {
+        match self.closing.replace(step) {
+            Some(_) => Reply::Wait,
+            None => Reply::Close(step),
+        }
+    }
+
+    /// Commits the step that was being closed: its record is stored.
+    pub async fn step_closed(&mut self, now: Millis) {
+        if let Some(step) = self.closing.take() {
+            self.apply(|machine| machine.step_committed(now, step)).await;
+        }
+    }
+
+    /// Gives up closing the step: its record is not stored. The next call that depends on it begins again.
+    pub const fn close_failed(&mut self) {
+        self.closing = None;
+    }
+
+    /// Takes a closed evaluation: its record is stored. `end`: why it ends the run, if it does.
+    pub async fn evaluation_closed(&mut self, now: Millis, version: PolicyVersion, end: Option<String>) {
+        self.apply(|machine| machine.evaluation_closed(now, version, end)).await;
+    }
+
+    /// Removes groups from the store that a rank cannot train on, stores why, and reopens their slots.
+    pub async fn set_aside(&mut self, now: Millis, report: Report) -> Result<Reply<Aside>, S::Error> {
+        if self.closing.is_some() {
+            return Ok(Reply::Wait);
+        }
+        let Report { learner, id, step, groups } = report;
+        let before = self.storage.set_aside(step).await?;
+        if before.iter().any(|aside| aside.report == id) {
+            return Ok(Reply::Ready(Aside { before, new: Vec::new() }));
+        }
+        let named: Vec<(u32, u32)> = groups.iter().map(|group| (group.index, group.attempt)).collect();
+        let Reopening { slots, removed } = self.machine.reopening(learner, step, &named)?;
+        let mut new = Vec::new();
+        for &(index, attempt) in &slots {
+            let (worker, version) = self.storage.sampled_by(step, index).await?;
+            let group = groups.iter().find(|group| (group.index, group.attempt) == (index, attempt));
+            new.push(SetAside {
+                report: id,
+                step: step.0,
+                index,
+                attempt,
+                policy_version: version.map(|version| version.0),
+                worker,
+                cause: group.map(|group| group.cause.clone()).unwrap_or_default(),
+            });
+        }
+        self.storage.write(Write::SetAside { removed, records: new.clone() }).await?;
+        self.apply(|machine| machine.slots_reopened(now, step, &slots)).await;
+        Ok(Reply::Ready(Aside { before, new }))
+    }
+
+    /// Checks that a process may publish versions now. Which content a version may have depends on the commit of the step
+    /// that is being closed.
+    pub fn check_publisher(&self, learner: Uuid) -> Result<Reply<()>, Error> {
+        if self.closing.is_some() {
+            return Ok(Reply::Wait);
+        }
+        self.machine.check_publisher(learner)?;
+        Ok(Reply::Ready(()))
+    }
+
+    /// Stores the manifest of a version whose folder is complete, and publishes the version.
+    pub async fn publish(&mut self, now: Millis, manifest: v1::PolicyManifest) -> Result<(), S::Error> {
+        let version = PolicyVersion(manifest.policy_version);
+        self.storage.write(Write::Published(manifest)).await?;
+        self.apply(|machine| machine.version_published(now, version)).await;
+        Ok(())
+    }
+
+    /// Stores the manifest of a version that replaces a published one, removes what that one may have sampled, and opens
+    /// it anew. Returns the number of removed groups.
+    pub async fn supersede(&mut self, now: Millis, manifest: v1::PolicyManifest) -> Result<u64, S::Error> {
+        let version = PolicyVersion(manifest.policy_version);
+        self.storage.write(Write::Superseded(manifest)).await?;
+        let before = self.machine.waiting_groups();
+        self.apply(|machine| machine.version_superseded(now, version)).await;
+        Ok(before.saturating_sub(self.machine.waiting_groups()))
+    }
+
+    /// Stores that the evaluation of a version is abandoned, and abandons it.
+    pub async fn abandon_evaluation(
+        &mut self,
+        now: Millis,
+        version: PolicyVersion,
+        reason: String,
+    ) -> Result<(), S::Error> {
+        self.storage.write(Write::AbandonedEvaluation { version, reason }).await?;
+        self.apply(|machine| machine.evaluation_abandoned(now, version)).await;
+        Ok(())
+    }
+}
