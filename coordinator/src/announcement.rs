@@ -1,4 +1,4 @@
-//! What the coordinator announces of itself in the output folder: where it is reached, which process it is, why it ended.
+//! coordinator.json in the output folder: the coordinator's address, its process, and why it exited.
 
 use std::convert::Infallible;
 use std::fs;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::actor::ExitReason;
 
-/// How often a running coordinator looks whether its announcement is still there.
+/// Time between two checks that the announcement is still there.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Whose announcement is in the file.
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(500);
 enum Found {
     Own,
     Another,
-    /// Nobody's.
+    /// No announcement.
     Nothing,
 }
 

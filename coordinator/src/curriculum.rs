@@ -1,4 +1,4 @@
-//! Which prompt a slot stands for. A function of run file, data and slot, whoever asks and when.
+//! The prompt of each slot: a function of run file, data and slot alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use podium_recsys::completion::{self, Layout};
 use podium_recsys::diagnostics::Diagnostics;
 use podium_recsys::task::{self, Case, Task};
 
-/// Orders of epochs kept at hand: the one in use, and its neighbour while a step spans both.
+/// Cached orders of epochs: the one in use, and its neighbour while a step spans both.
 const ORDERS_KEPT: usize = 2;
 
 /// Why there is no curriculum.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody to train on.
+    /// There is no training user.
     #[error("the data set has no training user with enough interactions: see data.min_interactions")]
     NoTrainingUsers,
 }
@@ -59,12 +59,12 @@ impl Curriculum {
         &self.task
     }
 
-    /// What is told of answers to its prompts.
+    /// The diagnostics of answers to its prompts.
     pub const fn diagnostics(&self) -> &Diagnostics {
         &self.diagnostics
     }
 
-    /// The case that a slot stands for: training cases in the order of their epoch, held-out users as they are. A further
+    /// Returns the case of a slot: training cases in the order of their epoch, held-out users as they are. A further
     /// attempt at a training slot has another case, with candidates of the same epoch.
     pub fn case(&self, slot: Slot) -> Result<Case, task::Error> {
         match slot {

@@ -1,7 +1,6 @@
-//! Which processes of the run can be scraped now, for Prometheus' discovery over HTTP (`GET /targets`).
+//! The processes of the run that can be scraped, for Prometheus' discovery over HTTP (`GET /targets`).
 //!
-//! Whoever owns the machine says who takes part; whoever is asked renders what was said last, so that a scrape waits
-//! for nothing.
+//! The actor updates the list; a request renders the current one, so that a scrape never waits.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -34,12 +33,12 @@ struct Known {
 pub struct Discovery(Arc<RwLock<Known>>);
 
 impl Discovery {
-    /// Says where this process itself can be scraped.
+    /// Sets the address of this process.
     pub fn set_own(&self, address: String) {
         self.change(|known| known.own = Some(address));
     }
 
-    /// Says who takes part in the run besides this process.
+    /// Sets the other processes of the run.
     pub fn set_others(&self, run: &str, others: Vec<Target>) {
         self.change(|known| {
             run.clone_into(&mut known.run);
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_has_everybody_under_an_address_that_the_asker_can_reach() {
+    fn the_list_has_every_process_under_an_address_that_the_client_can_reach() {
         let discovery = Discovery::default();
         assert_eq!(discovery.render(None), "[]");
         let target = |address: &str, process: &str| Target {

@@ -1,7 +1,7 @@
-//! Dropping a policy version from a run that stands still, with everything that was sampled from it.
+//! Dropping a policy version from a stopped run, with everything that was sampled from it.
 //!
-//! The store goes first, in one transaction: folders without a manifest are nobody's policy, so that a crash in between
-//! leaves nothing behind but space that is used.
+//! The store is changed first, in one transaction. A crash after it leaves folders without a manifest, which belong to no
+//! version and only use space.
 
 use std::fs;
 use std::path::{Path, PathBuf};

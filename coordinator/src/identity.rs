@@ -1,9 +1,9 @@
-//! Which run this is, and who may take part in it.
+//! The identity of the run, and the check of processes that join it.
 
 use podium_proto::PROTOCOL_VERSION;
 use uuid::Uuid;
 
-/// What tells a run from every other.
+/// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Chosen when the output folder was made.
@@ -16,7 +16,7 @@ pub struct Identity {
     pub model_fingerprint: String,
 }
 
-/// Somebody who does not belong to the run.
+/// Why a process does not belong to the run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Another protocol.
@@ -48,7 +48,7 @@ pub enum Error {
 }
 
 impl Identity {
-    /// Checks what a process says of itself. One that has no policy yet leaves the fingerprint empty.
+    /// Checks the identity that a process reports. A process without a policy leaves the fingerprint empty.
     pub fn check(&self, protocol: u32, run_hash: &str, model_fingerprint: &str) -> Result<(), Error> {
         let shown = |text: &str| text.chars().take(80).collect::<String>();
         if protocol != PROTOCOL_VERSION {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_are_told_what_differs() {
+    fn the_error_names_what_differs() {
         let identity = Identity {
             run_id: Uuid::nil(),
             run_name: "demo".into(),

@@ -1,9 +1,9 @@
-//! The coordinator of a run: owns the data order, leases prompts to workers, checks and scores what comes back, keeps
-//! every group until a checkpoint covers it, hands learner ranks their shares, stores policy versions, schedules
-//! evaluation and answers questions about the run.
+//! The coordinator of a run: owns the data order, leases prompts to workers, checks and scores their results, stores every
+//! group until a checkpoint covers it, sends learner ranks their shares, stores policy versions, schedules evaluations and
+//! reports the status of the run.
 //!
-//! [`machine`] holds the rules and does nothing; [`actor`] does what it says; [`service`] speaks gRPC; [`store`],
-//! [`policies`] and [`reports`] are the run's files. There is no libtorch here, and nothing is computed with a model.
+//! [`machine`] holds the rules without I/O, and the order in which data is stored; [`actor`] runs it; [`service`] speaks
+//! gRPC; [`store`], [`policies`] and [`reports`] are the run's files. There is no libtorch here, and no model is computed.
 
 // Printing macros panic where the output is gone: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

@@ -75,8 +75,8 @@ struct Arguments {
     overrides: Vec<Override>,
 }
 
-/// How long to wait before the disk is tried again.
-const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Time until a full disk is tried again.
+const WAIT_FOR_SPACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -142,21 +142,21 @@ async fn coordinate(arguments: Arguments) -> Result<ExitReason> {
     Ok(outcome)
 }
 
-/// Starts the coordinator; where the disk is full, as soon as there is room. `None`: it was stopped before.
+/// Starts the coordinator; where the disk is full, as soon as it has space. `None`: it was stopped before.
 async fn start(options: Options, stop: &CancellationToken) -> Result<Option<Running>> {
     let mut named = false;
     loop {
         match run::start(options.clone(), stop.clone()).await {
             Err(error) if error.is_full() => {
                 if !std::mem::replace(&mut named, true) {
-                    tracing::error!("{error}: waiting for room");
+                    tracing::error!("{}: waiting for space on the disk", logs::describe(&error));
                 }
             }
             started => return Ok(Some(started?)),
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            () = tokio::time::sleep(WAIT_FOR_ROOM) => {}
+            () = tokio::time::sleep(WAIT_FOR_SPACE) => {}
         }
     }
 }

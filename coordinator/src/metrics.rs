@@ -55,7 +55,7 @@ const SILENT_RANKS: &str = "podium_coordinator_silent_ranks";
 const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
-/// Figures of a step that are also gauges; the rest is in metrics.jsonl.
+/// Metrics of a step that are also gauges; the rest is in metrics.jsonl.
 const STEP_FIGURES: [&str; 18] = [
     "reward",
     "reward_std",
@@ -79,10 +79,10 @@ const STEP_FIGURES: [&str; 18] = [
 
 /// Declares every metric. Call once the recorder is installed.
 pub fn describe() {
-    describe_counter!(GROUPS_HANDED_IN, "Groups of training steps that workers handed in.");
+    describe_counter!(GROUPS_HANDED_IN, "Groups of training steps that workers submitted.");
     describe_counter!(
         GROUPS,
-        "Groups handed in by workers, by what became of them: accepted, repeated, refused, failed."
+        "Groups submitted by workers, by outcome: accepted, repeated, refused, failed."
     );
     describe_counter!(
         GROUPS_RECOVERED,
@@ -95,7 +95,7 @@ pub fn describe() {
         GROUPS_SET_ASIDE,
         "Accepted groups that a learner could not train on, and those that followed from them."
     );
-    describe_counter!(ANSWERS, "Held-out answers handed in, by what became of them.");
+    describe_counter!(ANSWERS, "Held-out answers submitted, by outcome.");
     describe_counter!(LEASES, "Leases granted, and those that expired.");
     describe_counter!(COMPLETIONS, "Accepted training completions.");
     describe_counter!(COMPLETION_TOKENS, "Tokens of accepted training completions.");
@@ -103,7 +103,7 @@ pub fn describe() {
         WORKERS,
         "Rollout workers that are registered and have spoken within the lease deadline."
     );
-    describe_counter!(WORKERS_LOST, "Workers that fell silent without leaving.");
+    describe_counter!(WORKERS_LOST, "Workers that were not heard within the lease deadline.");
     describe_counter!(
         OFFENCES,
         "Times that results of a worker could not be used, by when that was seen: submit, train."
@@ -124,10 +124,10 @@ pub fn describe() {
     describe_gauge!(EVALUATION_READY, "Answers of the evaluation under way that are there.");
     describe_gauge!(EVALUATION_WANTED, "Prompts of the evaluation under way.");
     describe_gauge!(FINISHED, "1 once all steps and evaluations are done.");
-    describe_gauge!(STEP_FIGURE, "Figures of the last committed step, by name as in metrics.jsonl.");
+    describe_gauge!(STEP_FIGURE, "Metrics of the last committed step, by name as in metrics.jsonl.");
     describe_gauge!(
         EVALUATION_FIGURE,
-        "Figures of the last complete evaluation, by name and end of the interval."
+        "Metrics of the last complete evaluation, by name and end of the interval."
     );
     describe_gauge!(INFLATED, "1 while the reward rises and the held-out ranking does not follow.");
     describe_gauge!(BEST_VERSION, "The policy version with the best held-out NDCG so far.");
@@ -142,10 +142,13 @@ pub fn describe() {
         LEARNER_IDLE,
         "Share of its time that the learner waits for groups, over about ten steps."
     );
-    describe_gauge!(BOTTLENECK, "1 for whoever makes the others wait: workers, learner.");
-    describe_gauge!(MORE_WORKERS, "Further workers that would pay; negative: so many too many.");
-    describe_gauge!(DISK_FREE, Unit::Bytes, "Room that is left where the output folder is.");
-    describe_gauge!(DISK_SIZE, Unit::Bytes, "Size of the file system where the output folder is.");
+    describe_gauge!(BOTTLENECK, "1 for the side that makes the other wait: workers, learner.");
+    describe_gauge!(
+        MORE_WORKERS,
+        "Additional workers that would increase throughput per process; negative: workers too many."
+    );
+    describe_gauge!(DISK_FREE, Unit::Bytes, "Free space of the file system of the output folder.");
+    describe_gauge!(DISK_SIZE, Unit::Bytes, "Size of the file system of the output folder.");
     describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time of a durable write of results or of a step.");
     describe_counter!(STORE_ERRORS, "Writes that failed: see the log for the remedy.");
     describe_gauge!(
@@ -200,7 +203,7 @@ pub fn handed_in(groups: u64) {
     counter!(GROUPS_HANDED_IN).increment(groups);
 }
 
-/// Counts groups that arrived and could neither be kept nor told apart from others, since something failed.
+/// Counts groups that were submitted and whose storage or grading failed.
 pub fn failed(groups: u64) {
     counter!(GROUPS, "outcome" => "failed").increment(groups);
 }
@@ -224,17 +227,17 @@ pub fn completions(count: usize, tokens: usize) {
     counter!(COMPLETION_TOKENS).increment(tokens as u64);
 }
 
-/// Counts a lease that was given out.
+/// Counts a granted lease.
 pub fn lease_granted() {
     counter!(LEASES, "event" => "granted").increment(1);
 }
 
-/// Counts a lease that was not kept alive.
+/// Counts a lease that was not renewed in time.
 pub fn lease_expired() {
     counter!(LEASES, "event" => "expired").increment(1);
 }
 
-/// Counts a worker that fell silent.
+/// Counts a lost worker.
 pub fn worker_lost() {
     counter!(WORKERS_LOST).increment(1);
 }

@@ -41,7 +41,8 @@ pub const ADDRESS_FILE: &str = podium_transfer::place::ANNOUNCEMENT;
 pub enum Error {
     /// The address is in use, or none of this host's.
     #[error(
-        "cannot listen on {address}: {source}; stop whoever uses it, or choose another with --listen (port 0 lets the system choose)"
+        "cannot listen on {address}; stop the process that uses it, or choose another address with --listen (port 0 lets the \
+         system choose)"
     )]
     Listen {
         /// The address.
@@ -49,8 +50,8 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The address that others are to be told is none.
-    #[error("--advertise: {0}")]
+    /// The address to advertise is invalid.
+    #[error("--advertise cannot be used")]
     Advertise(#[from] advertise::Error),
     /// The output folder cannot be used.
     #[error(transparent)]
@@ -67,8 +68,8 @@ pub enum Error {
     /// The configuration of the policy, against which results are checked, cannot be used.
     #[error("cannot check results against the policy to start from")]
     Config(#[from] podium_checkpoint::config::Error),
-    /// The embedded data set cannot be made.
-    #[error("cannot make the embedded data set: {0}")]
+    /// The embedded data set cannot be written.
+    #[error("cannot make the embedded data set")]
     World(#[from] synthetic::Error),
     /// The data set cannot be read.
     #[error(transparent)]
@@ -83,10 +84,10 @@ pub enum Error {
     #[error(transparent)]
     Actor(#[from] actor::Error),
     /// The server ended.
-    #[error("the server failed: {0}")]
+    #[error("the server failed")]
     Server(#[from] tonic::transport::Error),
-    /// A part of the coordinator panicked.
-    #[error("a part of the coordinator ended unexpectedly: {0}")]
+    /// A task of the coordinator panicked.
+    #[error("a task of the coordinator ended unexpectedly")]
     Ended(#[from] tokio::task::JoinError),
 }
 
@@ -112,7 +113,7 @@ pub struct Options {
     pub advertise: Option<String>,
     /// Where this process's metrics are.
     pub metrics_address: Option<SocketAddr>,
-    /// The list of processes to scrape, to be kept up to date.
+    /// The list of processes to scrape; the coordinator updates it.
     pub discovery: Discovery,
 }
 
@@ -129,7 +130,7 @@ impl Running {
         self.address
     }
 
-    /// Waits until the run is over and everybody has left, or until it was stopped.
+    /// Waits until the run is over and all workers and ranks have disconnected, or until it is stopped.
     pub async fn finished(self) -> Result<ExitReason, Error> {
         self.supervisor.await?
     }
@@ -142,7 +143,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     durable::create_folder(&out)?;
     let named = listen.as_deref().unwrap_or(&file.network.listen);
     let listener = match bind(&listen_address(&out, named)).await {
-        // The port of before is somebody else's now; whoever follows coordinator.json finds the new one.
+        // Another process uses the earlier port; processes that follow coordinator.json find the new one.
         Err(Error::Listen { address, source })
             if address != named && source.kind() == std::io::ErrorKind::AddrInUse =>
         {
@@ -290,7 +291,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
     Ok(Prepared { parts, machine, curriculum, border })
 }
 
-/// What to know before groups of older versions are trained on as if their age were drift.
+/// The warning about a run that trains on groups of older versions as if their age were drift.
 fn age_warning(file: &RunFile) -> Option<String> {
     let lag = file.rollout.max_policy_lag;
     (lag > 0 && !file.grpo.renews_old()).then(|| {

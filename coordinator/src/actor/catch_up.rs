@@ -78,7 +78,7 @@ impl State {
             let (steps, evaluations) =
                 blocking(move || Ok::<_, Error>((store.steps()?, store.evaluations()?))).await?;
             let store = self.parts.store.clone();
-            self.abandoned = blocking(move || Ok::<_, Error>(store.lost_evaluations()?)).await?;
+            self.abandoned = blocking(move || Ok::<_, Error>(store.abandoned_evaluations()?)).await?;
             if let Some(last) = steps.last() {
                 self.last_step = step::numbers(&last.row);
             }

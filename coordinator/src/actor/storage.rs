@@ -74,7 +74,7 @@ fn perform(store: &Store, write: &Write) -> Result<(), store::Error> {
         Write::SetAside { removed, records } => store.set_aside(removed, records),
         Write::Published(manifest) => store.put_policy(manifest),
         Write::Superseded(manifest) => store.supersede_policy(manifest),
-        Write::AbandonedEvaluation { version, reason } => store.lose_evaluation(*version, reason),
+        Write::AbandonedEvaluation { version, reason } => store.abandon_evaluation(*version, reason),
         Write::RankGroup(ranks) => store.put_rank_group(ranks),
         Write::DroppedGroups { before } => store.drop_groups(*before),
     }

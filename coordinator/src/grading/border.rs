@@ -57,7 +57,7 @@ pub enum Error {
         /// Candidates to be scored.
         expected: usize,
     },
-    /// The slot stands for no prompt.
+    /// The slot has no prompt.
     #[error("there is no prompt for {slot}")]
     Case {
         /// The slot.
@@ -144,7 +144,7 @@ pub enum Error {
     },
 }
 
-/// Checks submitted results.
+/// The checks of submitted results.
 #[derive(Debug)]
 pub struct Border {
     sampling: Sampling,
@@ -172,7 +172,7 @@ impl Border {
         &self.sampling
     }
 
-    /// Checks a result, and returns the case that its slot stands for.
+    /// Checks a result, and returns the case of its slot.
     ///
     /// The prompt is rendered anew for each result rather than kept from the lease: about a millisecond beside seconds of
     /// sampling, on a blocking thread, and results may come long after their lease, or after a restart.

@@ -1,6 +1,6 @@
 //! The slots of one piece of work, cut into the fixed blocks that leases are made of.
 //!
-//! Which slots share a block follows from their indices alone, so that whoever computes a block computes the same batch.
+//! Which slots share a block follows from their indices alone, so that every worker computes the same batch of a block.
 //! With dynamic sampling a block is worked on in attempts: once every slot of an attempt is filled, those whose rewards
 //! are all equal are emptied again and make up the next attempt. So an attempt's batch follows from earlier results of
 //! the same block, and from nothing else.

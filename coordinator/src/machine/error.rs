@@ -34,12 +34,12 @@ pub enum Error {
         /// The rank.
         rank: u32,
     },
-    /// A rank that its own world does not have.
-    #[error("rank {rank} of a world of {world_size}: expected a rank from 0 to one below the world's size")]
+    /// A rank outside its own rank group.
+    #[error("rank {rank} of {world_size} ranks: expected a rank from 0 to one below --world-size")]
     Rank {
         /// The rank.
         rank: u32,
-        /// Its world's size.
+        /// The number of ranks that it expects.
         world_size: u32,
     },
     /// Ranks that do not agree.
@@ -66,12 +66,12 @@ pub enum Error {
         /// That of the others.
         expected: String,
     },
-    /// A step that nobody should ask for any more.
+    /// A step whose groups are deleted.
     #[error("the groups of step {} are gone: all ranks had reported checkpoints that continue with step {}; start the rank with the --state folder that holds its checkpoint", step.0, kept_from.0)]
     StepGone {
         /// The step asked for.
         step: Step,
-        /// The first that is kept.
+        /// The first step whose groups are stored.
         kept_from: Step,
     },
     /// A step that comes after the next one.

@@ -43,8 +43,7 @@ pub struct OldLease {
 }
 
 impl Machine {
-    /// The ranks that the learner is to have, but for those that were told to leave. Time runs from 0, the start of this
-    /// process.
+    /// The ranks of the learner, without those that know that the run is over. Time starts at 0 with this process.
     pub fn rank_health(&self, now: Millis) -> Vec<RankHealth> {
         let ranks = (0..self.ranks.size()).filter(|rank| !self.dismissed.contains(rank));
         let health = |rank| {

@@ -83,7 +83,7 @@ impl Leases {
         self.held.retain(|_, held| held.work != work);
     }
 
-    /// Whether somebody works on a block.
+    /// Whether a worker holds a lease on a block.
     pub(super) fn is_leased(&self, work: Work, block: u32) -> bool {
         self.blocks.contains_key(&(work, block))
     }

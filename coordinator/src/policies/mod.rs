@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
+use podium_service::logs::describe;
 use podium_transfer::Content;
 use podium_transfer::manifest::{self, Manifest};
 use podium_transfer::receive::{self, Receiver};
@@ -26,14 +27,14 @@ use crate::store::{self, Store};
 use inspection::Inspected;
 pub use start::Start;
 
-/// Why a version cannot be had or taken.
+/// Why a version cannot be served or published.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody said what to start from.
+    /// The run file names no policy to start from.
     #[error("model.path is not set: name the folder of the policy to start from, in Hugging Face layout")]
     NoStart,
     /// The start cannot be used.
-    #[error("cannot start from the policy in {}: {source}", folder.display())]
+    #[error("cannot start from the policy in {}", folder.display())]
     Start {
         /// model.path
         folder: PathBuf,
@@ -53,7 +54,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// A file cannot be copied.
-    #[error("cannot copy {}: {source}", path.display())]
+    #[error("cannot copy {}", path.display())]
     Copy {
         /// Which.
         path: PathBuf,
@@ -67,7 +68,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// Version 0 is missing or damaged, and there is nothing to make it from.
-    #[error("{damage}; it cannot be made again: {source}")]
+    #[error("{}; it cannot be made again", describe(damage))]
     StartGone {
         /// What is wrong with it.
         damage: Box<Error>,
@@ -77,7 +78,7 @@ pub enum Error {
     /// A version that never was, or was dropped.
     #[error("there is no {0}")]
     NotThere(PolicyVersion),
-    /// A version whose folder is gone: it is no longer needed, or somebody removed it.
+    /// A version whose folder is missing: it is no longer needed, or it was removed.
     #[error("{version} is not on disk: there is no folder {}", folder.display())]
     Gone {
         /// The version.
@@ -86,7 +87,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// A version whose folder does not hold what was published.
-    #[error("{version} cannot be served: {source}")]
+    #[error("{version} cannot be served")]
     Unusable {
         /// The version.
         version: PolicyVersion,
@@ -127,7 +128,7 @@ pub enum Error {
     },
     /// The same step led to another policy, and later steps may build upon the one that was published.
     #[error(
-        "{version} was published before with other content ({published}; this learner made {found}), and its step is committed. The same build on          the same kind of device with the same number of threads makes the same content. To go on with this learner, stop          the run and drop the published version with everything that was sampled from it: podium drop-version --out RUN --version {}",
+        "{version} was published before with other content ({published}; this learner made {found}), and its step is committed. The same build on the same kind of device with the same number of threads makes the same content. To go on with this learner, stop the run and drop the published version with everything that was sampled from it: podium drop-version --out RUN --version {}",
         version.0
     )]
     NotDeterministic {
@@ -138,7 +139,7 @@ pub enum Error {
         /// What was offered now.
         found: Content,
     },
-    /// Files could not be taken in.
+    /// Files could not be received.
     #[error(transparent)]
     Receive(#[from] receive::Error),
     /// Files could not be written or read.
@@ -216,7 +217,7 @@ impl Policies {
         Ok(policies)
     }
 
-    /// What architecture and tokenizer of every version are.
+    /// The fingerprint of the architecture and tokenizer of all versions.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -232,7 +233,7 @@ impl Policies {
         };
         match self.look(version) {
             Err(error) if version == PolicyVersion::START => {
-                tracing::error!("{error}");
+                tracing::error!("{}", describe(&error));
                 self.rebuild_start()?;
                 self.look(version)
             }

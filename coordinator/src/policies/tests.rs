@@ -58,7 +58,7 @@ fn an_adapter_to_go_on_with_is_part_of_the_start() {
     let store = Store::open(out.path(), "cafe").unwrap();
     let root = out.path().join("policy");
     let both = || Start { adapter: Some(adapter.path().to_owned()), ..from(start.path()) };
-    let missing = Policies::open(&root, "cafe", both(), &store).unwrap_err().to_string();
+    let missing = describe(&Policies::open(&root, "cafe", both(), &store).unwrap_err());
     assert!(missing.contains("adapter_config.json"), "{missing}");
     for name in ADAPTER {
         fs::write(adapter.path().join(name), name).unwrap();
@@ -107,7 +107,7 @@ fn a_folder_that_was_removed_or_changed_is_named() {
     let (start, out) = (start(), tempfile::tempdir().unwrap());
     let (policies, folder) = with_a_version(start.path(), out.path());
     let version = PolicyVersion(1);
-    let problem = || policies.inspect(version).unwrap_err().to_string();
+    let problem = || describe(&policies.inspect(version).unwrap_err());
     policies.inspect(version).unwrap();
     let weights = folder.join("model.safetensors");
     fs::write(&weights, "wEights").unwrap();
@@ -145,7 +145,7 @@ fn the_start_is_copied_again_where_it_is_lost_and_only_if_it_is_the_same() {
 
     fs::write(start.path().join("model.safetensors"), "other weights").unwrap();
     fs::remove_dir_all(root.join("0")).unwrap();
-    let error = policies.manifest(Some(PolicyVersion::START)).unwrap_err().to_string();
+    let error = describe(&policies.manifest(Some(PolicyVersion::START)).unwrap_err());
     assert!(error.contains("policy version 0 is not on disk"), "{error}");
     assert!(error.contains("differs from the one that this run began with"), "{error}");
     drop(policies);

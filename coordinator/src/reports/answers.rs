@@ -1,7 +1,8 @@
-//! `answers/<version>.jsonl`: what every held-out answer of an evaluation ranks, for whoever computes figures anew.
+//! `answers/<version>.jsonl`: the ranking of every held-out answer of an evaluation, from which metrics can be computed
+//! again.
 //!
-//! Like the groups of steps, the answers leave the store once their evaluation is closed. So a version's file is whole
-//! and safe on disk before that, and closing it again after a crash writes the same file.
+//! The store deletes the answers once their evaluation is closed. So the file of a version is complete and durable before
+//! that, and closing the evaluation again after a crash writes the same file.
 
 use std::path::{Path, PathBuf};
 

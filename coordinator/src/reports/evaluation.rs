@@ -1,4 +1,4 @@
-//! What an evaluation found: ranking metrics over held-out users with 95 % intervals.
+//! The row of an evaluation: ranking metrics over held-out users with 95 % intervals.
 
 use std::collections::BTreeMap;
 
@@ -90,7 +90,7 @@ pub fn row(
     row
 }
 
-/// The figures of a row as numbers, for status answers: `HR@1`, `HR@1/low`, `HR@1/high`, …
+/// The metrics of a row as numbers, for status answers: `HR@1`, `HR@1/low`, `HR@1/high`, …
 pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
     let mut numbers = BTreeMap::new();
     for (name, value) in row {

@@ -1,7 +1,7 @@
 //! The files of a run that people and the launcher read.
 //!
 //! The store is the truth; these are its views. `metrics.jsonl`, `evaluations.jsonl` and `samples.jsonl` grow by whole
-//! lines and are written anew at every start, so that a crash leaves no double and no torn line. A view that could not
+//! lines and are written anew at every start, so that a crash leaves no repeated and no torn line. A view that could not
 //! be written does not stop the run: it is caught up with as soon as it can be.
 
 pub mod answers;

@@ -1,4 +1,4 @@
-//! Rows of samples.jsonl: a few prompts with everything that was answered, for people to look at.
+//! Rows of samples.jsonl: a few prompts with all their completions, for people to read.
 
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 use crate::grading::{self, Reading};
 use crate::store::Row;
 
-/// Cases kept of a step, and of an evaluation.
+/// Cases that are recorded of a step, and of an evaluation.
 pub const KEPT: usize = 8;
 
-/// Training steps between those of which cases are kept.
+/// Training steps between those of which cases are recorded.
 const EVERY_STEPS: u64 = 10;
 
-/// Whether cases of a training step are kept.
+/// Whether cases of a training step are recorded.
 pub const fn keeps_step(step: u64, steps: u64) -> bool {
     step.is_multiple_of(EVERY_STEPS) || step + 1 == steps
 }

@@ -1,6 +1,6 @@
 //! What the inflation watch says of each evaluation, and which policy is the best so far.
 //!
-//! Everything is read off the records that the store keeps, so that a restart finds what was known before.
+//! Everything is computed from the stored records, so that a restart finds the same.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The one table from errors to gRPC codes.
 //!
-//! Callers try again after `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, register or join again after `NOT_FOUND`,
-//! and give up after the others.
+//! Callers retry after `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, register or join again after `NOT_FOUND`, and fail
+//! after the others.
 
 use std::io::ErrorKind;
 
@@ -12,12 +12,12 @@ use tonic::{Code, Status};
 
 use crate::{actor, identity, machine, policies, store};
 
-/// An error that a caller is answered with.
+/// An error that a caller receives.
 pub(super) trait Refusal: std::error::Error + 'static {
     fn code(&self) -> Code;
 }
 
-/// The answer that an error becomes. It is logged here, where it leaves the process.
+/// Converts an error into a gRPC status, and logs it: here it leaves the process.
 pub(super) fn refuse(error: &impl Refusal) -> Status {
     let code = error.code();
     crate::metrics::refused(code);

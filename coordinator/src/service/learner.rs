@@ -18,20 +18,20 @@ use crate::machine::sequencer::{Report, Unusable};
 use crate::machine::{self, BatchReply, Join};
 use crate::store::Store;
 
-/// Parts that wait for the network at most.
+/// Parts that wait for the network, at most.
 const PARTS_AHEAD: usize = 8;
 
-/// Figures that a rank may report of a step.
-const MOST_FIGURES: usize = 1_000;
+/// Metrics that a rank may report about a step.
+const MAX_METRICS: usize = 1_000;
 
 /// Bytes of an NCCL unique id.
 const NCCL_ID_BYTES: usize = 128;
 
-/// Characters of a code version that are kept.
-const LONGEST_VERSION: usize = 80;
+/// Characters of a code version at most; the rest is cut off.
+const MAX_VERSION: usize = 80;
 
-/// Characters of a rank's reason to join again that are kept.
-const LONGEST_REASON: usize = 500;
+/// Characters of a rank's reason at most; the rest is cut off.
+const MAX_REASON: usize = 500;
 
 pub(super) struct Service(pub(super) Arc<Context>);
 
@@ -53,12 +53,12 @@ impl Learner for Service {
             world_size: request.world_size,
             address: request.collective_address,
             next_step: request.next_step,
-            code_version: request.code_version.chars().take(LONGEST_VERSION).collect(),
+            code_version: request.code_version.chars().take(MAX_VERSION).collect(),
             metrics_address: scraped_at("a rank", &request.metrics_address, peer),
             nccl: request.nccl,
             nccl_id: nccl_id(request.nccl_id).or_refuse()?,
         };
-        let reason: String = request.reason.chars().take(LONGEST_REASON).collect();
+        let reason: String = request.reason.chars().take(MAX_REASON).collect();
         let deadline = self.0.deadline(request.wait_ms);
         let rendezvous = self
             .0
@@ -122,10 +122,10 @@ impl Learner for Service {
         let request = request.into_inner();
         let learner = uuid("CommitStepRequest.learner_id", &request.learner_id).or_refuse()?;
         let step = Step(request.step);
-        if request.metrics.len() > MOST_FIGURES {
+        if request.metrics.len() > MAX_METRICS {
             return Err(convert::Error::Invalid {
                 field: "CommitStepRequest.metrics",
-                value: format!("{} figures", request.metrics.len()),
+                value: format!("{} metrics", request.metrics.len()),
                 expected: "at most 1000",
             })
             .or_refuse();
@@ -147,7 +147,7 @@ impl Learner for Service {
         let groups = request.groups.into_iter().map(|group| Unusable {
             index: group.index,
             attempt: group.attempt,
-            cause: group.cause.chars().take(LONGEST_REASON).collect(),
+            cause: group.cause.chars().take(MAX_REASON).collect(),
         });
         let report = Report {
             learner: uuid("SetAsideRequest.learner_id", &request.learner_id).or_refuse()?,
@@ -163,7 +163,7 @@ impl Learner for Service {
         let request = request.into_inner();
         let learner = uuid("FailRequest.learner_id", &request.learner_id).or_refuse()?;
         let kind = failure_name(request.failure());
-        let reason = request.reason.chars().take(LONGEST_REASON).collect();
+        let reason = request.reason.chars().take(MAX_REASON).collect();
         self.0.handle.fail(learner, kind, reason).await.or_refuse()?;
         Ok(Response::new(v1::FailResponse {}))
     }
@@ -197,7 +197,7 @@ fn nccl_id(id: Vec<u8>) -> Result<Vec<u8>, convert::Error> {
     })
 }
 
-/// Sends a rank's share: the header, then every group whose index is the rank's modulo the world's size.
+/// Sends a rank's share: the header, then every group whose index is the rank's modulo the number of ranks.
 fn send_share(store: &Store, step: Step, rank: u32, world_size: u32, parts: &Parts) {
     let send = |part| parts.blocking_send(Ok(v1::BatchPart { part: Some(part) })).is_ok();
     let groups = match store.groups(step) {

@@ -1,4 +1,4 @@
-//! The gRPC side: messages are checked, the actor is asked, answers are put into messages. No rule of the run is here.
+//! The gRPC services: they check messages, call the actor, and convert its replies. No rule of the run is here.
 
 mod codes;
 mod incoming;
@@ -35,8 +35,8 @@ use crate::store::Store;
 /// How long open calls have to end once the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
-/// Characters of an announced address that are kept.
-const LONGEST_ADDRESS: usize = 260;
+/// Characters of an announced address at most; the rest is cut off.
+const MAX_ADDRESS: usize = 260;
 
 /// What the services work with.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct Context {
     pub store: Arc<Store>,
     /// Limits and deadlines.
     pub network: Network,
-    /// Half of every lease's identifier: tells this process's leases from those of one before it.
+    /// Half of the identifier of every lease: it distinguishes the leases of this process from those of an earlier one.
     pub incarnation: u64,
     /// Policy versions that were dropped, in order.
     pub dropped_versions: Vec<u64>,
@@ -68,12 +68,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// When a call that may wait `wait_ms` has to answer: at most half of what the caller gives an answer as a whole.
+    /// The deadline of a reply that may wait `wait_ms`: at most half of the caller's request timeout.
     fn deadline(&self, wait_ms: u64) -> Instant {
         Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
     }
 
-    /// Asks until there is an answer that `is_final`, the deadline has come, or the server stops.
+    /// Asks until an answer `is_final`, the deadline has passed, or the server stops.
     async fn poll<T, F>(
         &self,
         deadline: Instant,
@@ -132,7 +132,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), t
     tokio::select! {
         result = served => result,
         () = async { stop.cancelled().await; tokio::time::sleep(LAST_CALLS).await } => {
-            tracing::warn!("calls are still open after {} s: leaving without them", LAST_CALLS.as_secs());
+            tracing::warn!("calls are still open after {} s: shutting down without them", LAST_CALLS.as_secs());
             Ok(())
         }
     }
@@ -144,7 +144,7 @@ fn over(reason: String) -> v1::RunOver {
 
 /// Where the metrics can be scraped of a process at `peer` that announced `announced`; empty if nowhere.
 fn scraped_at(who: &str, announced: &str, peer: Option<IpAddr>) -> String {
-    let announced: String = announced.chars().take(LONGEST_ADDRESS).collect();
+    let announced: String = announced.chars().take(MAX_ADDRESS).collect();
     let address = metrics_server::reachable(&announced, peer);
     if address.is_none() && !announced.is_empty() {
         let peer = peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string());

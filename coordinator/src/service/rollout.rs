@@ -7,6 +7,7 @@ use podium_proto::convert::{self, Slot, SlotResult, uuid};
 use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
 use podium_proto::v1::rollout_server::Rollout;
+use podium_service::logs::describe;
 use podium_transfer::Content;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
@@ -25,24 +26,24 @@ pub(super) struct Service(pub(super) Arc<Context>);
 /// What is wrong with submitted results.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
-    /// A message does not hold together.
-    #[error("{slot}: {source}")]
+    /// A message is invalid.
+    #[error("{slot}")]
     Message {
         /// The slot that it is of.
         slot: Slot,
         source: convert::Error,
     },
-    /// A message does not say which slot it is of.
+    /// A message does not name its slot.
     #[error(transparent)]
     Slot(convert::Error),
-    /// It is not what was asked for.
+    /// The results do not match the request.
     #[error(transparent)]
     Grading(#[from] grading::Error),
 }
 
 /// Results that cannot be used, and the worker that submitted them.
 #[derive(Debug, thiserror::Error)]
-#[error("{offender}: {fault}")]
+#[error("{offender}: {}", describe(fault))]
 struct Offence {
     offender: Offender,
     fault: Fault,
@@ -54,7 +55,7 @@ impl Refusal for Offence {
     }
 }
 
-/// The results of messages whose form is right.
+/// The results of valid messages.
 fn checked(messages: Vec<v1::TaskResult>) -> Result<Vec<SlotResult>, Fault> {
     let result = |message: v1::TaskResult| {
         let slot = Slot::try_from(&message).map_err(Fault::Slot)?;
@@ -72,7 +73,7 @@ impl Service {
         Uuid::from_u64_pair(self.0.incarnation, id.0).to_string()
     }
 
-    /// The lease of that name, if this process gave it out.
+    /// The lease of that name, if this process granted it.
     fn lease_id(
         &self,
         field: &'static str,
@@ -102,7 +103,7 @@ impl Service {
             Ok(results) => results,
             Err(fault) => {
                 let offender =
-                    self.0.handle.record_offence(worker, lease, fault.to_string()).await.or_refuse()?;
+                    self.0.handle.record_offence(worker, lease, describe(&fault)).await.or_refuse()?;
                 return Err(Offence { offender, fault }).or_refuse();
             }
         };

@@ -1,4 +1,4 @@
-//! The service for people and launchers.
+//! The status service, for users and the launcher.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Characters of a reason to drain that are kept.
-const LONGEST_REASON: usize = 200;
+/// Characters of a reason to drain at most; the rest is cut off.
+const MAX_REASON: usize = 200;
 
 pub(super) struct Service(pub(super) Arc<Context>);
 
@@ -63,7 +63,7 @@ impl status_server::Status for Service {
         let peer = request
             .remote_addr()
             .map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string());
-        let reason: String = request.into_inner().reason.chars().take(LONGEST_REASON).collect();
+        let reason: String = request.into_inner().reason.chars().take(MAX_REASON).collect();
         let reason = if reason.trim().is_empty() { "no reason given" } else { reason.trim() };
         let reason = format!("drained at the request of a client at {peer}: {reason}");
         self.0.handle.drain(reason).await.or_refuse()?;

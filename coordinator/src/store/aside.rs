@@ -1,4 +1,4 @@
-//! Groups that a learner cannot train on: why, who sampled them, and what is left of their slots.
+//! Groups that a learner cannot train on: the cause, the worker that sampled them, and the attempts before them.
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::v1;
@@ -14,7 +14,7 @@ pub(super) const SAMPLED_BY: TableDefinition<'_, (u64, u32), &[u8]> = TableDefin
 pub(super) const SET_ASIDE: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("set_aside");
 
 impl Store {
-    /// Keeps why groups were set aside, and removes the results of slots (by index), each back to the last attempt that is
+    /// Stores why groups are set aside, and removes the results of slots, by index, each back to the last attempt that is
     /// known to have ended in equal rewards.
     pub fn set_aside(&self, removed: &[(u32, Option<u32>)], records: &[SetAside]) -> Result<(), Error> {
         let Some(step) = records.first().map(|record| record.step) else { return Ok(()) };

@@ -1,7 +1,7 @@
-//! What a run must not lose, in an embedded database under the output folder.
+//! The data that a run must not lose, in an embedded database under the output folder.
 //!
-//! Every write is durable when its function returns, so whoever acknowledges something to a worker or a rank writes it
-//! here first. The store knows nothing of the run's rules: those are the machine's. All functions block on the disk.
+//! Every write is durable when its function returns; [`crate::machine::sequencer`] writes here before a worker or a rank
+//! gets its reply. The store knows nothing of the run's rules: those are the machine's. All functions block on the disk.
 
 mod aside;
 mod database;
@@ -35,8 +35,8 @@ pub const FILE_NAME: &str = "coordinator.redb";
 const FORMAT: &str = "2";
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// (step, index): `ScoredGroup` of the slot's last attempt. That there was an attempt before it says that the rewards of
-/// that one were all equal, and nothing else of it is needed.
+/// (step, index): `ScoredGroup` of the slot's last attempt. The rewards of the attempts before it were all equal, and
+/// nothing else of them is needed.
 const GROUPS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("groups");
 /// (policy version, index): `Completion`.
 const ANSWERS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("answers");
@@ -47,15 +47,15 @@ const CHECKPOINTS: TableDefinition<'_, u32, u64> = TableDefinition::new("checkpo
 /// policy version: `PolicyManifest`.
 const POLICIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("policies");
 
-/// Why something could not be kept or read.
+/// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No space is left. The same call succeeds once there is some.
-    #[error("no space is left for {}: free some, and the run goes on by itself", path.display())]
+    #[error("no space is left for {}: free some, and the run continues", path.display())]
     Full {
         /// The database.
         path: PathBuf,
-        /// The system's words.
+        /// The error of the system.
         source: Box<redb::Error>,
     },
     /// Another process has the database open.
@@ -65,7 +65,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The database failed.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     Database {
         /// The database.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum Error {
         found: String,
     },
     /// An entry is not what it should be.
-    #[error("{}: {what} cannot be read: {source}; the file is damaged", path.display())]
+    #[error("{} is damaged: {what} cannot be read", path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -172,7 +172,7 @@ impl Store {
         })
     }
 
-    /// Keeps the results of slots, and the worker that sampled them.
+    /// Stores the results of slots, and the worker that sampled them.
     pub fn put_results(&self, results: &Results, worker: &SampledBy) -> Result<(), Error> {
         let worker = json(worker);
         self.database.write(|transaction| {
@@ -190,7 +190,7 @@ impl Store {
         })
     }
 
-    /// The groups of a step that are there, by index.
+    /// The stored groups of a step, by index.
     pub fn groups(&self, step: Step) -> Result<Vec<v1::ScoredGroup>, Error> {
         let groups = self.database.read(|transaction| {
             let table = transaction.open_table(GROUPS)?;
@@ -200,7 +200,7 @@ impl Store {
         groups.iter().map(|bytes| self.group(bytes)).collect()
     }
 
-    /// The answers of an evaluation that is under way, by index.
+    /// The stored answers of an evaluation that is not closed, by index.
     pub fn answers(&self, version: PolicyVersion) -> Result<BTreeMap<u32, v1::Completion>, Error> {
         let answers = self.database.read(|transaction| {
             let table = transaction.open_table(ANSWERS)?;
@@ -216,7 +216,7 @@ impl Store {
         decoded.map_err(|source| self.damaged("an answer", source))
     }
 
-    /// Keeps a committed step's record, or replaces it.
+    /// Stores the record of a committed step, or replaces it.
     pub fn put_step(&self, step: Step, record: &StepRecord) -> Result<(), Error> {
         let bytes = json(record);
         self.database.write(|transaction| {
@@ -244,7 +244,7 @@ impl Store {
         rows.iter().map(|bytes| self.read_json("a step's record", bytes)).collect()
     }
 
-    /// Keeps a complete evaluation; its answers go.
+    /// Stores the record of an evaluation, and removes its answers.
     pub fn put_evaluation(&self, version: PolicyVersion, record: &EvaluationRecord) -> Result<(), Error> {
         let bytes = json(record);
         self.database.write(|transaction| {
@@ -269,7 +269,7 @@ impl Store {
         records.into_iter().map(read).collect()
     }
 
-    /// Keeps what a rank's newest checkpoint continues with.
+    /// Stores the step that the newest checkpoint of a rank continues with.
     pub fn put_checkpoint(&self, rank: u32, step: Step) -> Result<(), Error> {
         self.database.write(|transaction| {
             let mut table = transaction.open_table(CHECKPOINTS)?;
@@ -289,7 +289,7 @@ impl Store {
         })
     }
 
-    /// Keeps the manifest of a version whose folder is complete.
+    /// Stores the manifest of a version whose folder is complete.
     pub fn put_policy(&self, manifest: &v1::PolicyManifest) -> Result<(), Error> {
         self.database.write(|transaction| {
             let bytes = manifest.encode_to_vec();
@@ -298,7 +298,7 @@ impl Store {
         })
     }
 
-    /// The manifests of all versions that were ever there.
+    /// The manifests of all versions that were published.
     pub fn policies(&self) -> Result<Vec<v1::PolicyManifest>, Error> {
         let manifests = self.database.read(|transaction| {
             let table = transaction.open_table(POLICIES)?;
@@ -319,7 +319,7 @@ impl Store {
         })
     }
 
-    /// Where the run stands.
+    /// The state of the run, for [`crate::machine::Machine::restore`].
     pub fn recover(&self) -> Result<Recovered, Error> {
         let (mut recovered, groups, ranks) = self.database.read(|transaction| {
             let mut recovered = Recovered::default();
@@ -357,7 +357,7 @@ impl Store {
             }
             Ok((recovered, groups, meta.get("world")?.map(|bytes| bytes.value().to_vec())))
         })?;
-        recovered.abandoned = self.lost_evaluations()?.into_keys().collect();
+        recovered.abandoned = self.abandoned_evaluations()?.into_keys().collect();
         for group in groups {
             recovered.filled.push(filled(&self.group(&group)?));
         }

@@ -1,4 +1,4 @@
-//! What the store keeps of steps and evaluations.
+//! The records of steps and evaluations.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ pub type Row = Map<String, Value>;
 /// A committed step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// Whether rank 0 reported its figures: it may have died between its checkpoint and its report.
+    /// Whether rank 0 reported its metrics: it may have died between its checkpoint and its report.
     pub reported: bool,
     /// The step's row of metrics.jsonl.
     pub row: Row,

@@ -211,7 +211,7 @@ fn a_dropped_version_takes_all_with_it_that_it_may_have_sampled() {
     assert!(refused(0).contains("began with"));
     assert!(refused(7).contains("there is no policy version 7 to drop: the newest is policy version 5"));
     assert!(refused(1).contains("versions from 2 on"), "{}", refused(1));
-    store.lose_evaluation(PolicyVersion(5), "gone").unwrap();
+    store.abandon_evaluation(PolicyVersion(5), "gone").unwrap();
     let recovered = store.recover().unwrap();
     assert_eq!(
         (recovered.evaluated, recovered.abandoned),

@@ -1,6 +1,6 @@
-//! What becomes of the store when the content of a policy version turns out to be wrong, or cannot be had any more.
+//! Replacing or dropping policy versions, and abandoning their evaluations.
 //!
-//! Everything that a version may have sampled goes in the transaction that replaces or drops it.
+//! The transaction that replaces or drops a version removes everything that the version may have sampled.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,8 +16,8 @@ use super::{ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES
 
 /// Key of the versions that were dropped, in order.
 const DROPPED: &str = "dropped_versions";
-/// Key of the evaluations that were given up, with the reason of each.
-const LOST: &str = "lost_evaluations";
+/// Key of the abandoned evaluations, with the reason of each.
+const ABANDONED: &str = "lost_evaluations";
 
 /// Why a version cannot be dropped.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum Error {
         /// The newest.
         newest: PolicyVersion,
     },
-    /// Nobody can make it again.
+    /// No process can make it again.
     #[error(
         "{version} cannot be dropped: the groups of the steps before step {} are deleted, since the learner's checkpoints cover them, \
          so that the version could not be made again; versions from {} on can be dropped", first.0, first.0
@@ -74,7 +74,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Replaces a published version that is not committed; the groups and answers that it may have sampled go.
+    /// Replaces a published version that is not committed, and removes the groups and answers that it may have sampled.
     pub fn supersede_policy(&self, manifest: &v1::PolicyManifest) -> Result<(), super::Error> {
         let version = manifest.policy_version;
         self.database.write(|transaction| {
@@ -106,8 +106,8 @@ impl Store {
         let committed = if recovered.kept_from < from { from - 1 } else { from };
         let mut dropped = self.dropped_versions()?;
         dropped.push(from);
-        let mut lost = self.lost_evaluations()?;
-        lost.retain(|version, _| version.0 < from);
+        let mut abandoned = self.abandoned_evaluations()?;
+        abandoned.retain(|version, _| version.0 < from);
         // The ranks have to join again: their checkpoints of later steps are void.
         let ranks = recovered.ranks.dissolved();
         let (groups, evaluations) = self.database.write(|transaction| {
@@ -126,7 +126,7 @@ impl Store {
             }
             let mut meta = transaction.open_table(META)?;
             meta.insert(DROPPED, json(&dropped).as_slice())?;
-            meta.insert(LOST, json(&lost).as_slice())?;
+            meta.insert(ABANDONED, json(&abandoned).as_slice())?;
             meta.insert("world", json(&ranks).as_slice())?;
             Ok((groups, evaluations))
         })?;
@@ -140,22 +140,22 @@ impl Store {
         bytes.map_or_else(|| Ok(Vec::new()), |bytes| self.read_json("the list of dropped versions", &bytes))
     }
 
-    /// Notes that the evaluation of a version is given up; its answers go.
-    pub fn lose_evaluation(&self, version: PolicyVersion, reason: &str) -> Result<(), super::Error> {
-        let mut lost = self.lost_evaluations()?;
-        lost.insert(version, reason.to_owned());
+    /// Stores that the evaluation of a version is abandoned, and removes its answers.
+    pub fn abandon_evaluation(&self, version: PolicyVersion, reason: &str) -> Result<(), super::Error> {
+        let mut abandoned = self.abandoned_evaluations()?;
+        abandoned.insert(version, reason.to_owned());
         self.database.write(|transaction| {
             let mut answers = transaction.open_table(ANSWERS)?;
             answers.retain_in((version.0, 0)..=(version.0, u32::MAX), |_, _| false)?;
-            transaction.open_table(META)?.insert(LOST, json(&lost).as_slice())?;
+            transaction.open_table(META)?.insert(ABANDONED, json(&abandoned).as_slice())?;
             Ok(())
         })
     }
 
-    /// The evaluations that were given up, with the reason of each.
-    pub fn lost_evaluations(&self) -> Result<BTreeMap<PolicyVersion, String>, super::Error> {
-        let Some(bytes) = self.meta(LOST)? else { return Ok(BTreeMap::new()) };
-        self.read_json("the list of evaluations that were given up", &bytes)
+    /// The abandoned evaluations, with the reason of each.
+    pub fn abandoned_evaluations(&self) -> Result<BTreeMap<PolicyVersion, String>, super::Error> {
+        let Some(bytes) = self.meta(ABANDONED)? else { return Ok(BTreeMap::new()) };
+        self.read_json("the list of abandoned evaluations", &bytes)
     }
 }
 
