@@ -1,9 +1,8 @@
 //! From submitted results to what is stored: they are checked, and training completions are scored.
 
 mod border;
+mod sampling;
 
-use podium_config::RunFile;
-use podium_config::sections::{LikelihoodLength, LikelihoodReasoning};
 use podium_grpo::options::Credit;
 use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit};
 use podium_proto::convert::{Slot, SlotResult};
@@ -14,55 +13,9 @@ use podium_recsys::reward::ItemReward;
 use podium_recsys::task::{Case, Grade, Task};
 
 use crate::curriculum::Curriculum;
-use crate::machine::Work;
 use crate::results::Results;
 pub use border::{Border, Error};
-
-/// How a run samples: carried by leases, and what results are checked against.
-#[derive(Debug, Clone, Copy)]
-pub struct Sampling {
-    training: v1::Sampling,
-    evaluation: v1::Sampling,
-    credit: Credit,
-}
-
-impl Sampling {
-    /// The sampling that a run file asks for.
-    pub fn of(file: &RunFile) -> Self {
-        let rollout = &file.rollout;
-        let training = v1::Sampling {
-            group_size: rollout.group_size,
-            temperature: rollout.temperature,
-            top_p: rollout.top_p,
-            top_k: rollout.top_k,
-            max_new_tokens: rollout.max_new_tokens,
-            seed: file.run.seed,
-            constrain_answers: rollout.constrain_answers,
-            likelihood: None,
-        };
-        // The whole distribution, or its mode: a filter made for training would flatter the figures.
-        let evaluation = v1::Sampling {
-            group_size: 1,
-            temperature: file.evaluation.temperature,
-            likelihood: file.evaluation.likelihood.then_some(v1::Likelihood {
-                without_reasoning: file.evaluation.likelihood_reasoning == LikelihoodReasoning::None,
-                per_token: file.evaluation.likelihood_length == LikelihoodLength::Mean,
-            }),
-            top_p: 1.0,
-            top_k: 0,
-            ..training
-        };
-        Self { training, evaluation, credit: file.grpo.credit }
-    }
-
-    /// The sampling of a piece of work.
-    pub const fn for_work(&self, work: Work) -> v1::Sampling {
-        match work {
-            Work::Training(_) => self.training,
-            Work::Evaluation(_) => self.evaluation,
-        }
-    }
-}
+pub use sampling::Sampling;
 
 /// Checks results and scores those of training slots under the version that sampled them.
 pub fn grade(
@@ -77,7 +30,9 @@ pub fn grade(
         match result.slot {
             Slot::Training(id) => {
                 let task = curriculum.task();
-                results.groups.push(score(task, border.sampling().credit, id, version, &case, result).into());
+                results
+                    .groups
+                    .push(score(task, border.sampling().credit(), id, version, &case, result).into());
             }
             Slot::Evaluation { version, index } => {
                 // Log-probabilities of held-out answers are nobody's input.

@@ -14,7 +14,7 @@ use podium_proto::convert::{Slot, SlotResult};
 use podium_recsys::task::{self, Case};
 use podium_tokenizer::Chat;
 
-use super::Sampling;
+use super::sampling::Sampling;
 use crate::curriculum::Curriculum;
 use crate::machine::Work;
 

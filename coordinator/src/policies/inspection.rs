@@ -8,25 +8,12 @@ use std::sync::PoisonError;
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
-use podium_transfer::{Content, Manifest, manifest, receive};
+use podium_transfer::{Manifest, manifest, receive};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Policies};
-
-/// How a file looks to the file system: changes with its content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    changed: (i64, i64),
-    modified: (i64, i64),
-}
-
-/// A version as it was when its checksums were compared last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Inspected {
-    content: Content,
-    stamps: Vec<Stamp>,
-}
+use super::Policies;
+use super::error::Error;
+use super::stamps::{Inspected, Stamp};
 
 impl Policies {
     /// Checks that a version's folder holds all its files, at their lengths. Reads no content.

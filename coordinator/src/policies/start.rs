@@ -1,14 +1,13 @@
 //! Version 0: the policy that a run begins with, copied from `model.path` and `lora.adapter`.
 
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::{fs, io};
 
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_transfer::manifest::{self, Manifest};
 
-use super::{Error, Policies};
+use super::error::Error;
 
 /// Extension of the files that hold weights.
 const WEIGHTS: &str = "safetensors";
@@ -33,7 +32,7 @@ impl Start {
     }
 
     /// Copies the start into a hidden folder under `root`, and describes it.
-    fn copy(&self, root: &Path, run_hash: &str) -> Result<(Manifest, PathBuf), Error> {
+    pub(super) fn copy(&self, root: &Path, run_hash: &str) -> Result<(Manifest, PathBuf), Error> {
         let Self { model: Some(start), adapter } = self else { return Err(Error::NoStart) };
         let unreadable = |source| Error::Start {
             folder: start.to_owned(),
@@ -77,30 +76,8 @@ impl Start {
     }
 }
 
-impl Policies {
-    /// Makes version 0 again from the start, where it is missing or damaged. Refused where that would be another policy.
-    pub fn rebuild_start(&self) -> Result<(), Error> {
-        let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
-        let Err(damage) = self.inspect(PolicyVersion::START) else { return Ok(()) };
-        let again = || {
-            let known = self.known(PolicyVersion::START)?;
-            let (manifest, partial) = self.start.copy(&self.root, &self.run_hash)?;
-            if manifest.files != known.files {
-                let folder = self.start.model.clone().unwrap_or_default();
-                return Err(Error::OtherContent { folder });
-            }
-            give_name(&partial, &self.root)?;
-            self.trust(&known);
-            Ok(())
-        };
-        again().map_err(|source| Error::StartGone { damage: Box::new(damage), source: Box::new(source) })?;
-        tracing::warn!("policy version 0 was missing or damaged: it is copied from model.path again");
-        Ok(())
-    }
-}
-
 /// Makes a whole folder version 0.
-fn give_name(partial: &Path, root: &Path) -> Result<(), Error> {
+pub(super) fn give_name(partial: &Path, root: &Path) -> Result<(), Error> {
     let target = root.join("0");
     let failed = |source| durable::Error::Write { path: target.clone(), source };
     if target.is_dir() {

@@ -12,7 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::codes::{OrRefuse, refuse};
-use super::{Context, over, scraped_at};
+use super::context::{Context, over, scraped_at};
+
 use crate::actor::{BatchRequest, StepReport};
 use crate::machine::sequencer::{Report, Unusable};
 use crate::machine::{self, BatchReply, Join};

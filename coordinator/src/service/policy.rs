@@ -15,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::Context;
 use super::codes::{OrRefuse, refuse};
+use super::context::Context;
 use crate::actor::{self, Offer, blocking};
 use crate::{metrics, policies};
 

@@ -13,7 +13,8 @@ use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::codes::{OrRefuse, Refusal};
-use super::{Context, over, scraped_at};
+use super::context::{Context, over, scraped_at};
+
 use crate::actor::{self, Offender, Profile, Submission, blocking};
 use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Context;
 use super::codes::OrRefuse;
+use super::context::Context;
 
 /// The shortest time between two looks at the run.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);

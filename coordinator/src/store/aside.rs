@@ -3,15 +3,12 @@
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::v1;
 use prost::Message;
-use redb::{ReadableTable, TableDefinition};
+use redb::ReadableTable;
 
-use super::{Error, GROUPS, Store, json};
+use super::error::Error;
+use super::tables::{GROUPS, SAMPLED_BY, SET_ASIDE};
+use super::{Store, json};
 use crate::results::{SampledBy, SetAside};
-
-/// (step, index): [`SampledBy`] of the group in [`GROUPS`]; none for groups of before there was this table.
-pub(super) const SAMPLED_BY: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("sampled_by");
-/// (step, index, number from 0): [`SetAside`].
-pub(super) const SET_ASIDE: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("set_aside");
 
 impl Store {
     /// Stores why groups are set aside, and removes the results of slots, by index, each back to the last attempt that is

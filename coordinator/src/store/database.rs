@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use super::Error;
+use super::error::Error;
 
 type Opener = Box<dyn Fn() -> Result<redb::Database, DatabaseError> + Send + Sync>;
 

@@ -5,108 +5,34 @@
 
 mod aside;
 mod database;
+mod error;
 mod records;
+mod tables;
 #[cfg(test)]
 mod tests;
 pub mod versions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
 use podium_proto::v1;
 use prost::Message;
-use redb::{ReadableTable, TableDefinition};
+use redb::ReadableTable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::machine::{RankGroup, Recovered};
 use crate::results::{Filled, Results, SampledBy, filled};
-use aside::{SAMPLED_BY, SET_ASIDE};
 use database::Database;
+pub use error::Error;
 pub use records::{EvaluationRecord, Row, StepRecord};
-
-/// The file's name under the output folder.
-pub const FILE_NAME: &str = "coordinator.redb";
-
-/// Raised whenever an older coordinator could misread the file.
-const FORMAT: &str = "2";
-
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// (step, index): `ScoredGroup` of the slot's last attempt. The rewards of the attempts before it were all equal, and
-/// nothing else of them is needed.
-const GROUPS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("groups");
-/// (policy version, index): `Completion`.
-const ANSWERS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("answers");
-const STEPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("steps");
-const EVALUATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("evaluations");
-/// rank: the step its checkpoint continues with.
-const CHECKPOINTS: TableDefinition<'_, u32, u64> = TableDefinition::new("checkpoints");
-/// policy version: `PolicyManifest`.
-const POLICIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("policies");
-
-/// Why something could not be stored or read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No space is left. The same call succeeds once there is some.
-    #[error("no space is left for {}: free some, and the run continues", path.display())]
-    Full {
-        /// The database.
-        path: PathBuf,
-        /// The error of the system.
-        source: Box<redb::Error>,
-    },
-    /// Another process has the database open.
-    #[error("{} is in use by another coordinator: stop it, or choose another folder with --out", path.display())]
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
-    /// The database failed.
-    #[error("cannot use {}", path.display())]
-    Database {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        source: Box<redb::Error>,
-    },
-    /// The folder is another run's.
-    #[error("{} belongs to the run with hash {found}, this run file has hash {expected}: choose another folder with --out, or the run file that the folder was made with", folder.display())]
-    OtherRun {
-        /// The output folder.
-        folder: PathBuf,
-        /// The hash it was made with.
-        found: String,
-        /// The hash of the run file at hand.
-        expected: String,
-    },
-    /// The folder holds no run.
-    #[error("{} holds no run: there is no {FILE_NAME}", folder.display())]
-    NoRun {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The database was written by a build that stores things differently.
-    #[error("{} has format {found}, this build reads format {FORMAT}: continue with the build that began the run, or choose another folder with --out", path.display())]
-    Format {
-        /// The database.
-        path: PathBuf,
-        /// Its format.
-        found: String,
-    },
-    /// An entry is not what it should be.
-    #[error("{} is damaged: {what} cannot be read", path.display())]
-    Damaged {
-        /// The database.
-        path: PathBuf,
-        /// Which entry.
-        what: &'static str,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
+pub use tables::FILE_NAME;
+use tables::{
+    ANSWERS, CHECKPOINTS, EVALUATIONS, FORMAT, GROUPS, META, POLICIES, SAMPLED_BY, SET_ASIDE, STEPS,
+};
 
 /// The run's database.
 #[derive(Debug)]

@@ -10,9 +10,11 @@ use podium_proto::v1;
 use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 
-use super::aside::{SAMPLED_BY, SET_ASIDE};
 use super::database::Database;
-use super::{ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES, STEPS, Store, json};
+use super::tables::{
+    ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES, SAMPLED_BY, SET_ASIDE, STEPS,
+};
+use super::{Store, json};
 
 /// Key of the versions that were dropped, in order.
 const DROPPED: &str = "dropped_versions";

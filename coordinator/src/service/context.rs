@@ -1,0 +1,102 @@
+//! What the services share.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podium_config::Network;
+use podium_proto::v1;
+use podium_service::metrics_server;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::actor::Handle;
+use crate::curriculum::Curriculum;
+use crate::grading::{Border, Sampling};
+use crate::identity::Identity;
+use crate::policies::Policies;
+use crate::store::Store;
+
+/// Characters of an announced address at most; the rest is cut off.
+const MAX_ADDRESS: usize = 260;
+
+/// What the services work with.
+#[derive(Debug)]
+pub struct Context {
+    /// Which run this is.
+    pub identity: Identity,
+    /// The way to the actor.
+    pub handle: Handle,
+    /// Prompts and scores.
+    pub curriculum: Arc<Curriculum>,
+    /// How completions are sampled.
+    pub sampling: Sampling,
+    /// What submitted results are checked against.
+    pub border: Border,
+    /// The policy versions.
+    pub policies: Arc<Policies>,
+    /// Groups, read only.
+    pub store: Arc<Store>,
+    /// Limits and deadlines.
+    pub network: Network,
+    /// Half of the identifier of every lease: it distinguishes the leases of this process from those of an earlier one.
+    pub incarnation: u64,
+    /// Policy versions that were dropped, in order.
+    pub dropped_versions: Vec<u64>,
+    /// One version at a time is taken in.
+    pub publishing: Mutex<()>,
+    /// Cancelled when the server stops: long polls end.
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    /// The deadline of a reply that may wait `wait_ms`: at most half of the caller's request timeout.
+    pub(super) fn deadline(&self, wait_ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
+    }
+
+    /// Asks until an answer `is_final`, the deadline has passed, or the server stops.
+    pub(super) async fn poll<T, F>(
+        &self,
+        deadline: Instant,
+        mut ask: impl FnMut() -> F,
+        is_final: impl Fn(&T) -> bool,
+    ) -> Result<T, crate::actor::Error>
+    where
+        F: Future<Output = Result<T, crate::actor::Error>>,
+    {
+        let mut changes = self.handle.changes();
+        loop {
+            changes.mark_unchanged();
+            let answer = ask().await?;
+            if is_final(&answer) {
+                return Ok(answer);
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return Ok(answer) },
+                () = tokio::time::sleep_until(deadline) => return Ok(answer),
+                () = self.stop.cancelled() => return Ok(answer),
+            }
+        }
+    }
+}
+
+pub(super) fn over(reason: String) -> v1::RunOver {
+    v1::RunOver { reason }
+}
+
+/// Where the metrics can be scraped of a process at `peer` that announced `announced`; empty if nowhere.
+pub(super) fn scraped_at(who: &str, announced: &str, peer: Option<IpAddr>) -> String {
+    let announced: String = announced.chars().take(MAX_ADDRESS).collect();
+    let address = metrics_server::reachable(&announced, peer);
+    if address.is_none() && !announced.is_empty() {
+        let peer = peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string());
+        tracing::info!(
+            "the metrics of {who} at {peer} are not listed for scraping: {announced:?} cannot be reached from here; \
+             --metrics-listen 0.0.0.0:PORT lets it be reached, --metrics-advertise HOST names it"
+        );
+    }
+    address.unwrap_or_default()
+}
