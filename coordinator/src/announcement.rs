@@ -1,15 +1,13 @@
 //! coordinator.json in the output folder: the coordinator's address, its process, and why it exited.
 
 use std::convert::Infallible;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podium_files::durable;
 use podium_service::{advertise, logs, shutdown};
-use podium_transfer::place;
-use serde_json::{Value, json};
+use podium_transfer::{self as transfer, announcement};
 
 use crate::actor::ExitReason;
 
@@ -29,7 +27,7 @@ enum Found {
 #[derive(Debug)]
 pub(crate) struct Announcement {
     path: PathBuf,
-    content: Value,
+    content: transfer::Announcement,
 }
 
 impl Announcement {
@@ -41,20 +39,22 @@ impl Announcement {
         metrics_address: Option<SocketAddr>,
         run_id: &str,
     ) -> Self {
-        let content = json!({
-            "address": advertised,
-            "listen": listen.to_string(),
-            "metrics_address": metrics_address.map(|address| address.to_string()),
-            "pid": std::process::id(),
-            "host": advertise::host_name(),
-            "run_id": run_id,
-        });
-        Self { path: out.join(place::ANNOUNCEMENT), content }
+        let content = transfer::Announcement {
+            address: advertised.to_owned(),
+            listen: listen.to_string(),
+            metrics_address: metrics_address.map(|address| address.to_string()),
+            pid: std::process::id(),
+            host: advertise::host_name(),
+            run_id: run_id.to_owned(),
+            ended: None,
+        };
+        Self { path: out.join(announcement::FILE), content }
     }
 
     /// Writes it; `ended`: why the coordinator serves no longer.
     pub(crate) fn write(&self, ended: Option<&str>) -> Result<(), durable::Error> {
-        durable::write(&self.path, self.text(ended).as_bytes())
+        let ended = ended.map(str::to_owned);
+        transfer::Announcement { ended, ..self.content.clone() }.write(&self.path)
     }
 
     /// Writes it anew whenever it was removed or damaged.
@@ -95,34 +95,22 @@ impl Announcement {
 
     /// Whose announcement is in the file.
     fn found(&self) -> Found {
-        let found = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        match found {
-            Some(found) if found == self.content => Found::Own,
-            Some(found) if ["address", "listen"].iter().all(|key| found[key].is_string()) => Found::Another,
-            _ => Found::Nothing,
+        match transfer::Announcement::read(&self.path) {
+            Ok(found) if found == self.content => Found::Own,
+            Ok(_) => Found::Another,
+            Err(_) => Found::Nothing,
         }
-    }
-
-    fn text(&self, ended: Option<&str>) -> String {
-        let mut content = self.content.clone();
-        if let Some(ended) = ended {
-            content["ended"] = ended.into();
-        }
-        format!("{content:#}\n")
     }
 }
 
 /// The port that the coordinator before this one listened on. `None` where it left no announcement that can be read.
 pub(crate) fn port_of_before(out: &Path) -> Option<String> {
-    let path = out.join(place::ANNOUNCEMENT);
-    let bytes = fs::read(&path).ok()?;
-    match serde_json::from_slice::<Value>(&bytes) {
-        Ok(before) => Some(before["listen"].as_str()?.rsplit_once(':')?.1.to_owned()),
+    match transfer::Announcement::read(&out.join(announcement::FILE)) {
+        Ok(before) => Some(before.listen.rsplit_once(':')?.1.to_owned()),
         Err(error) => {
-            tracing::warn!(
-                "{} announces no coordinator ({error}): this one takes a new port",
-                path.display()
-            );
+            if !error.is_missing() {
+                tracing::warn!("this coordinator takes a new port: {error}");
+            }
             None
         }
     }

@@ -7,15 +7,13 @@ use podium_grpo::options::Credit;
 use podium_grpo::{Completion, Group, GroupId, PolicyVersion, RankCredit};
 use podium_proto::convert::{Slot, SlotResult};
 use podium_proto::v1;
-use podium_recsys::ItemId;
-use podium_recsys::diagnostics::Answer;
 use podium_recsys::reward::ItemReward;
-use podium_recsys::task::{Case, Grade, Task};
+use podium_recsys::task::{Case, Task};
 
 use crate::curriculum::Curriculum;
 use crate::results::Results;
 pub use border::{Border, Error};
-pub use sampling::Sampling;
+pub use sampling::SamplingByWork;
 
 /// Checks results and scores those of training slots under the version that sampled them.
 pub fn grade(
@@ -59,29 +57,32 @@ fn score(
     result: SlotResult,
 ) -> Group {
     let SlotResult { prompt_ids, completions, .. } = result;
-    let scores: Vec<_> =
-        completions.iter().map(|completion| task.grade(case, &completion.text).score).collect();
-    let rank_credits = completions.iter().map(|completion| match credit {
-        Credit::Completion => vec![],
-        Credit::Rank => rank_credits(task, case, completion),
-    });
+    let (mut rewards, mut term_rewards, mut rank_credits) = (Vec::new(), Vec::new(), Vec::new());
+    for completion in &completions {
+        let grade = task.grade(case, &completion.text);
+        rewards.push(Some(grade.score.total));
+        term_rewards.push(grade.score.parts);
+        rank_credits.push(match credit {
+            Credit::Completion => vec![],
+            Credit::Rank => credit_by_rank(grade.item_rewards, completion),
+        });
+    }
     Group {
         id,
         policy_version: version,
         prompt_ids,
-        rank_credits: rank_credits.collect(),
+        rank_credits,
         completions,
         reward_terms: task.rewards().names().to_vec(),
-        rewards: scores.iter().map(|score| Some(score.total)).collect(),
-        term_rewards: scores.into_iter().map(|score| score.parts).collect(),
+        rewards,
+        term_rewards,
     }
 }
 
-/// What each listed item of a completion earns, with the tokens that write it.
-fn rank_credits(task: &Task, case: &Case, completion: &Completion) -> Vec<RankCredit> {
+/// The rewards of a completion's listed items, with the tokens that write each.
+fn credit_by_rank(items: Vec<ItemReward>, completion: &Completion) -> Vec<RankCredit> {
     let mut taken = 0;
-    let items = task.item_rewards(case, &completion.text).into_iter();
-    let credit = items.map(|ItemReward { span, reward }| {
+    let credit = items.into_iter().map(|ItemReward { span, reward }| {
         // A token that ends one item and begins the next is the first one's.
         let tokens = completion.tokens_of(&span);
         let start = tokens.start.max(taken);
@@ -89,26 +90,4 @@ fn rank_credits(task: &Task, case: &Case, completion: &Completion) -> Vec<RankCr
         RankCredit { tokens: start..taken, reward }
     });
     credit.collect()
-}
-
-/// What a completion says and earns.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
-    /// Its shape, where it ranks the target, and its score.
-    pub grade: Grade,
-    /// The items that it lists, best first.
-    pub ranking: Vec<ItemId>,
-}
-
-impl From<Reading> for Answer {
-    fn from(Reading { grade, ranking }: Reading) -> Self {
-        let Grade { outcome, score } = grade;
-        Self { form: outcome.form, rank: outcome.scored_rank(), ranking, reward: score.total }
-    }
-}
-
-/// Reads a completion the way it was graded.
-pub fn read(task: &Task, case: &Case, text: &str) -> Reading {
-    let ranking = task.parse(case, text).ranking.iter().map(|listed| listed.item).collect();
-    Reading { grade: task.grade(case, text), ranking }
 }

@@ -20,7 +20,7 @@ use crate::actor::{self, Clock, Parts, Records, blocking};
 use crate::announcement::{self, Announcement};
 use crate::curriculum::{self, Curriculum};
 use crate::discovery::Discovery;
-use crate::grading::{Border, Sampling};
+use crate::grading::{Border, SamplingByWork};
 use crate::identity::Identity;
 use crate::machine::{Machine, Recovered, Schedule};
 use crate::policies::{self, Policies, Start};
@@ -32,9 +32,6 @@ use crate::service::{self, Context};
 use crate::store::{self, Store};
 
 pub use crate::actor::ExitReason;
-
-/// Where a running coordinator can be reached, under the output folder.
-pub const ADDRESS_FILE: &str = podium_transfer::place::ANNOUNCEMENT;
 
 /// Why a coordinator could not start, or ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +159,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let (actor_stop, server_stop) = (CancellationToken::new(), stop.child_token());
     let (handle, actor) = actor::start(parts, machine, actor_stop.clone());
     let context = Arc::new(Context {
-        sampling: Sampling::of(&file),
+        sampling: SamplingByWork::of(&file),
         border,
         network: file.network.clone(),
         incarnation: uuid::Uuid::new_v4().as_u64_pair().0,

@@ -9,21 +9,10 @@
 set -euo pipefail
 
 run_file="" run_dir="" bin_dir="" ranks=0 workers=0 gpus=0 cpus=1
-while [ $# -gt 0 ]; do
-    case $1 in
-        --run-file) run_file=$2 ;;
-        --run-dir) run_dir=$2 ;;
-        --bin-dir) bin_dir=$2 ;;
-        --ranks) ranks=$2 ;;
-        --workers) workers=$2 ;;
-        --gpus-per-node) gpus=$2 ;;
-        --cpus-per-process) cpus=$2 ;;
-        *)
-            printf 'job.sh: unknown argument %s\n' "$1" >&2
-            exit 2
-            ;;
-    esac
-    shift 2
+# submit.sh and workers.sh read and check the options: here they are NAME=VALUE. Slurm runs a copy of this file alone, so that
+# it cannot source options.sh.
+for argument; do
+    printf -v "${argument%%=*}" '%s' "${argument#*=}"
 done
 
 # Exit code of a process that shut down before the end of the run.

@@ -1,5 +1,5 @@
-# Shared parts of submit.sh and workers.sh: messages, checks of options, resources. Sourced, not run.
-# shellcheck shell=bash
+# What submit.sh and workers.sh share: messages, options, checks of options, resources. Sourced, not run.
+# shellcheck shell=bash disable=SC2034
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 fail() {
@@ -13,7 +13,30 @@ usage() {
     exit 0
 }
 
-# Fails unless $2, the value of option $1, is a whole number of at least $3.
+# Reads options into variables. $1: pairs of option and variable, "--nodes nodes", one a line; the rest: the arguments. What
+# follows -- is left in the array `sbatch_options`.
+read_options() {
+    local known=$1 variable
+    shift
+    sbatch_options=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --)
+                shift
+                sbatch_options=("$@")
+                return
+                ;;
+            -h | --help) usage ;;
+        esac
+        variable=$(awk -v option="$1" '$1 == option { print $2 }' <<<"$known")
+        [ -n "$variable" ] || fail "$1 is no option of this script; options of sbatch come after --"
+        [ $# -ge 2 ] || fail "$1 has no value"
+        printf -v "$variable" '%s' "$2"
+        shift 2
+    done
+}
+
+# Ends with an error unless $2, given for option $1, is a whole number of at least $3.
 require_number() {
     [ -n "$2" ] || fail "$1 is missing"
     if ! [[ $2 =~ ^[0-9]+$ ]] || [ "$2" -lt "$3" ]; then

@@ -24,33 +24,16 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 run_file="" nodes="" gpus="" workers="" ranks="" run_dir="" time="" cpus=1 warn=180
 bin_dir=$here/../../target/release
-while [ $# -gt 0 ]; do
-    case $1 in
-        --run-file | --nodes | --gpus-per-node | --workers | --ranks | --run-dir | --time | --cpus-per-process | \
-            --warn-seconds | --bin-dir)
-            [ $# -ge 2 ] || fail "$1 has no value"
-            case $1 in
-                --run-file) run_file=$2 ;;
-                --nodes) nodes=$2 ;;
-                --gpus-per-node) gpus=$2 ;;
-                --workers) workers=$2 ;;
-                --ranks) ranks=$2 ;;
-                --run-dir) run_dir=$2 ;;
-                --time) time=$2 ;;
-                --cpus-per-process) cpus=$2 ;;
-                --warn-seconds) warn=$2 ;;
-                --bin-dir) bin_dir=$2 ;;
-            esac
-            shift 2
-            ;;
-        --)
-            shift
-            break
-            ;;
-        -h | --help) usage ;;
-        *) fail "unknown option $1; put options of sbatch after --" ;;
-    esac
-done
+read_options "--run-file run_file
+--nodes nodes
+--gpus-per-node gpus
+--workers workers
+--ranks ranks
+--run-dir run_dir
+--time time
+--cpus-per-process cpus
+--warn-seconds warn
+--bin-dir bin_dir" "$@"
 
 [ -n "$run_file" ] || fail "--run-file is missing"
 [ -f "$run_file" ] || fail "--run-file is $run_file: expected an existing file"
@@ -76,8 +59,8 @@ options=(
 )
 resources "$nodes" "$gpus" $((ranks + workers)) "$cpus"
 [ -z "$time" ] || options+=(--time="$time")
-job=$(sbatch "${options[@]}" "$@" "$here/job.sh" \
-    --run-file "$(absolute "$run_file")" --run-dir "$run_dir" --bin-dir "$(absolute "$bin_dir")" \
-    --ranks "$ranks" --workers "$workers" --gpus-per-node "$gpus" --cpus-per-process "$cpus")
+job=$(sbatch "${options[@]}" "${sbatch_options[@]}" "$here/job.sh" \
+    run_file="$(absolute "$run_file")" run_dir="$run_dir" bin_dir="$(absolute "$bin_dir")" \
+    ranks="$ranks" workers="$workers" gpus="$gpus" cpus="$cpus")
 say "job ${job%%;*}: $ranks ranks and $workers workers on $nodes nodes; logs in $run_dir/logs"
 printf '%s\n' "${job%%;*}"

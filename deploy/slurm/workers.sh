@@ -23,29 +23,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 run_dir="" workers="" nodes=1 gpus=0 time="" cpus=1
 bin_dir=$here/../../target/release
-while [ $# -gt 0 ]; do
-    case $1 in
-        --run-dir | --workers | --nodes | --gpus-per-node | --time | --cpus-per-process | --bin-dir)
-            [ $# -ge 2 ] || fail "$1 has no value"
-            case $1 in
-                --run-dir) run_dir=$2 ;;
-                --workers) workers=$2 ;;
-                --nodes) nodes=$2 ;;
-                --gpus-per-node) gpus=$2 ;;
-                --time) time=$2 ;;
-                --cpus-per-process) cpus=$2 ;;
-                --bin-dir) bin_dir=$2 ;;
-            esac
-            shift 2
-            ;;
-        --)
-            shift
-            break
-            ;;
-        -h | --help) usage ;;
-        *) fail "unknown option $1; put options of sbatch after --" ;;
-    esac
-done
+read_options "--run-dir run_dir
+--workers workers
+--nodes nodes
+--gpus-per-node gpus
+--time time
+--cpus-per-process cpus
+--bin-dir bin_dir" "$@"
 
 [ -n "$run_dir" ] || fail "--run-dir is missing"
 [ -d "$run_dir" ] || fail "--run-dir is $run_dir: expected an existing folder; submit.sh creates it"
@@ -66,8 +50,8 @@ options=(
 )
 resources "$nodes" "$gpus" "$workers" "$cpus"
 [ -z "$time" ] || options+=(--time="$time")
-job=$(sbatch "${options[@]}" "$@" "$here/job.sh" \
-    --run-dir "$run_dir" --bin-dir "$(absolute "$bin_dir")" \
-    --ranks 0 --workers "$workers" --gpus-per-node "$gpus" --cpus-per-process "$cpus")
+job=$(sbatch "${options[@]}" "${sbatch_options[@]}" "$here/job.sh" \
+    run_dir="$run_dir" bin_dir="$(absolute "$bin_dir")" \
+    workers="$workers" gpus="$gpus" cpus="$cpus")
 say "job ${job%%;*}: $workers workers on $nodes nodes; logs in $run_dir/logs"
 printf '%s\n' "${job%%;*}"

@@ -153,9 +153,6 @@ pub(crate) enum Ranking {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusFlags {
-    #[arg(long, value_name = "auto|nccl|tcp", help = "How learner ranks sum gradients [network.collective]")]
-    #[arg(value_parser = ["auto", "nccl", "tcp"])]
-    collective: Option<String>,
     /// Folder of the run [default: the newest in runs/]
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
     pub(crate) out: Option<PathBuf>,
@@ -217,7 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn invalid_assignments_are_refused() {
+    fn flags_of_runs_are_not_flags_of_status() {
+        Cli::try_parse_from(["podium", "status", "--watch"]).unwrap();
+        assert!(Cli::try_parse_from(["podium", "status", "--collective", "tcp"]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_assignment_is_refused() {
         assert!(Cli::try_parse_from(["podium", "demo", "--set", "seed"]).is_err());
         assert!(Cli::try_parse_from(["podium", "demo", "--seed", "-1"]).is_err());
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use podium_config::RunFile;
 use podium_proto::v1::RunPhase;
 use podium_service::shutdown;
+use podium_transfer::Announcement;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use crate::processes::{self, Event, Fleet};
 use crate::progress::Progress;
 use crate::report;
 use crate::restart::Policy;
-use crate::run_folder::{self, Announcement, RunFolder};
+use crate::run_folder::{self, RunFolder};
 use crate::services::{Programs, Services};
 use crate::status_stream::{self, StatusStream, Update};
 

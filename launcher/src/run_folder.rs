@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
 use podium_files::durable;
-use podium_service::{advertise, notice};
-use serde::Deserialize;
+use podium_service::notice;
+use podium_transfer::announcement::{self, Announcement};
 use serde_json::Value;
 
 /// Maximum number of differing keys in an error.
@@ -21,12 +21,9 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not a run file: {source}", path.display())]
     Stored { path: PathBuf, source: Box<toml::de::Error> },
-    #[error(
-        "{} is not a valid announcement of a coordinator ({source}): a running coordinator rewrites it within a second; otherwise start the run again",
-        path.display()
-    )]
-    Announcement { path: PathBuf, source: serde_json::Error },
-    #[error("another podium process uses {}: wait for it, stop it, or choose another folder with --out", out.display())]
+    #[error(transparent)]
+    Announcement(#[from] announcement::Error),
+    #[error("another podium works in {}: wait for it, stop it, or choose another folder with --out", out.display())]
     InUse { out: PathBuf },
     #[error(
         "{} contains another run, which differs in {}; continue that run, or choose another folder with --out",
@@ -41,54 +38,7 @@ pub(crate) struct RunFolder {
     out: PathBuf,
 }
 
-/// A coordinator's announcement.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Announcement {
-    /// Its address for other hosts.
-    pub(crate) address: String,
-    /// Its bound address on its own host.
-    pub(crate) listen: String,
-    pub(crate) pid: u32,
-    /// Its host's name.
-    #[serde(default)]
-    pub(crate) host: String,
-    #[serde(default)]
-    pub(crate) run_id: String,
-    /// Why it ended, if it could report that.
-    #[serde(default)]
-    pub(crate) ended: Option<String>,
-}
-
-impl Announcement {
-    /// Whether the process has ended: according to its announcement, or because it does not exist on this host any
-    /// more.
-    pub(crate) fn is_over(&self) -> bool {
-        let gone = || !Path::new("/proc").join(self.pid.to_string()).exists();
-        self.ended.is_some() || (self.is_here() && gone())
-    }
-
-    /// An address that this host can connect to.
-    pub(crate) fn reachable(&self) -> String {
-        if self.is_here() { self.reachable_here() } else { self.address.clone() }
-    }
-
-    fn is_here(&self) -> bool {
-        !self.host.is_empty() && self.host == advertise::host_name()
-    }
-
-    /// An address that its own host can connect to: the loopback address for a listener on all interfaces.
-    pub(crate) fn reachable_here(&self) -> String {
-        match self.listen.parse::<std::net::SocketAddr>() {
-            Ok(socket) if socket.ip().is_unspecified() => {
-                let host = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-                format!("{host}:{}", socket.port())
-            }
-            _ => self.listen.clone(),
-        }
-    }
-}
-
-/// Held while a launcher uses the folder; the system releases it when the process exits.
+/// Held for as long as a launcher works in the folder; the system lets go of it when the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -203,13 +153,9 @@ impl RunFolder {
 
     /// Returns the coordinator's last announcement, if any.
     pub(crate) fn announcement(&self) -> Result<Option<Announcement>, Error> {
-        let path = self.out.join("coordinator.json");
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|source| Error::Announcement { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Read { path, source }),
+        match Announcement::read(&self.out.join(announcement::FILE)) {
+            Err(error) if error.is_missing() => Ok(None),
+            announced => Ok(Some(announced?)),
         }
     }
 }
@@ -280,35 +226,6 @@ mod tests {
             message.contains("run.seed (0 there, 3 here)") && message.contains("grpo.beta (0.5 there"),
             "{message}"
         );
-    }
-
-    #[test]
-    fn an_announcement_has_the_coordinators_address_and_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = RunFolder::new(folder.path());
-        assert!(folder.announcement().unwrap().is_none());
-        let announce = |text: &str| fs::write(folder.path().join("coordinator.json"), text).unwrap();
-        announce("{\"addr");
-        let error = folder.announcement().unwrap_err().to_string();
-        assert!(error.contains("coordinator.json is not a valid announcement"), "{error}");
-        let announced = |listen: &str, pid: u32, more: &str| {
-            announce(&format!(
-                "{{\"address\": \"trainer:1\", \"listen\": \"{listen}\", \"pid\": {pid}{more}}}"
-            ));
-            folder.announcement().unwrap().unwrap()
-        };
-        let here = format!(", \"host\": \"{}\"", advertise::host_name());
-        assert!(!announced("10.0.0.7:1", std::process::id(), &here).is_over());
-        assert!(announced("10.0.0.7:1", u32::MAX, &here).is_over());
-        assert!(!announced("10.0.0.7:1", u32::MAX, ", \"host\": \"elsewhere.invalid\"").is_over());
-        assert!(announced("10.0.0.7:1", std::process::id(), ", \"ended\": \"SIGTERM\"").is_over());
-        for (listen, expected) in [
-            ("0.0.0.0:4100", "127.0.0.1:4100"),
-            ("[::]:4100", "[::1]:4100"),
-            ("10.0.0.7:4100", "10.0.0.7:4100"),
-        ] {
-            assert_eq!(announced(listen, 1, "").reachable_here(), expected);
-        }
     }
 
     #[test]

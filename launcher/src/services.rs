@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
+use podium_transfer::Announcement;
 
 use crate::processes::Service;
-use crate::run_folder::{Announcement, RunFolder};
+use crate::run_folder::RunFolder;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -130,6 +131,7 @@ mod tests {
         let announced = Announcement {
             address: address.into(),
             listen: "127.0.0.1:1".into(),
+            metrics_address: None,
             pid: 1,
             host: String::new(),
             run_id: String::new(),

@@ -4,7 +4,7 @@
 //! manifest last, and renamed once all of it is safe on disk; the last two are retained. A folder that differs from
 //! its checksums is skipped, and a checkpoint of another run is an error.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +114,7 @@ impl Checkpoints {
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-                remove_folder(&path)?;
+                durable::remove_folder(&path)?;
             }
         }
         Ok(Self { folder: folder.to_owned(), run_hash: run_hash.to_owned(), seed, dropped: Vec::new() })
@@ -150,7 +150,7 @@ impl Checkpoints {
                     "{} is removed because it builds upon policy version {version}, which was dropped from the run",
                     path.display()
                 );
-                remove_folder(&path)?;
+                durable::remove_folder(&path)?;
             }
         }
         self.dropped = dropped;
@@ -171,15 +171,12 @@ impl Checkpoints {
             return Ok(());
         }
         let hidden = self.folder.join(format!(".{:08}.{UNFINISHED}", next_step.0));
-        remove_folder(&hidden)?;
+        durable::remove_folder(&hidden)?;
         durable::create_folder(&hidden)?;
         let path = hidden.join(STATE_FILE);
         let state: Vec<(&str, Tensor)> =
             state.iter().map(|(name, tensor)| (name.as_str(), tensor.contiguous())).collect();
         Tensor::write_safetensors(&state, &path).map_err(|source| not_written(&path, source))?;
-        File::open(&path)
-            .and_then(|file| file.sync_all())
-            .map_err(|source| durable::Error::Write { path: path.clone(), source })?;
         let manifest = Manifest {
             format: FORMAT,
             run_hash: self.run_hash.clone(),
@@ -193,15 +190,15 @@ impl Checkpoints {
             &hidden.join(MANIFEST_FILE),
             format!("{:#}\n", serde_json::json!(manifest)).as_bytes(),
         )?;
-        remove_folder(&target)?;
-        fs::rename(&hidden, &target).map_err(|source| durable::Error::Write { path: target, source })?;
-        Ok(durable::sync_folder(&self.folder)?)
+        Ok(durable::publish_folder(&hidden, &target)?)
     }
 
     /// Removes all checkpoints except the newest [`RETAINED`].
     pub fn prune(&self) -> Result<(), Error> {
         let old = self.list()?;
-        Ok(old[..old.len().saturating_sub(RETAINED)].iter().try_for_each(|path| remove_folder(path))?)
+        Ok(old[..old.len().saturating_sub(RETAINED)]
+            .iter()
+            .try_for_each(|path| durable::remove_folder(path))?)
     }
 
     fn path(&self, next_step: Step) -> PathBuf {
@@ -274,16 +271,6 @@ fn not_written(path: &Path, source: tch::TchError) -> Error {
     match full.into_iter().find(|kind| text.contains(&format!("{kind:?}"))) {
         Some(kind) => durable::Error::Write { path: path.to_owned(), source: kind.into() }.into(),
         None => Error::Tensors { path: path.to_owned(), source },
-    }
-}
-
-/// Removes a folder with all that is in it, if it is there.
-pub(crate) fn remove_folder(folder: &Path) -> Result<(), durable::Error> {
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(durable::Error::Write { path: folder.to_owned(), source })
-        }
-        _ => Ok(()),
     }
 }
 

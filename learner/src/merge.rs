@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use podium_checkpoint::new_folder;
+use podium_files::durable::{self, new_folder};
 use podium_model::{checkpoint, merge};
 use podium_service::progress::Progress;
 
@@ -16,6 +16,9 @@ pub enum Error {
     /// The tokenizer's files cannot be copied.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
+    /// The folder cannot be written.
+    #[error(transparent)]
+    Write(#[from] durable::Error),
     /// The configuration cannot be copied.
     #[error("cannot copy {}", path.display())]
     Copy {

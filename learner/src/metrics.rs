@@ -1,9 +1,10 @@
 //! The Prometheus metrics of a learner.
 
+use std::collections::BTreeMap;
+
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::batch::Share;
-use crate::update::Metrics;
 
 const TOKENS: &str = "podium_learner_tokens_total";
 const OUT_OF_MEMORY: &str = "podium_learner_out_of_memory_total";
@@ -52,8 +53,8 @@ pub fn describe() {
     }
 }
 
-/// Records an applied step.
-pub(crate) fn stepped(share: &Share, figures: &Metrics) {
+/// Records a step that was taken.
+pub(crate) fn stepped(share: &Share, figures: &BTreeMap<String, f64>) {
     for (figure, name, _) in GAUGES {
         if let Some(value) = figures.get(figure) {
             gauge!(name).set(*value);

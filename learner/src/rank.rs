@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use podium_config::{DataType, RunFile};
 use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
-use podium_model::{LoadOptions, Policy, Precision, device};
+use podium_model::{LoadOptions, Policy, device};
 use tch::Device;
 
 use crate::batch::Share;
@@ -277,16 +277,8 @@ where
 
 /// Creates the updater of a run's first step from the folder of version 0.
 fn from_start(start: &Path, file: &RunFile, device: Device) -> Result<Updater, Error> {
-    let policy = Policy::load(start, LoadOptions { device, precision: precision(file.model.dtype, device) })?;
+    let policy = Policy::load(start, LoadOptions::new(device, file.model.dtype == DataType::Bfloat16))?;
     Ok(Updater::new(lora::prepare(policy, file)?, file))
-}
-
-/// The number type a policy computes in on a device.
-pub fn precision(dtype: DataType, device: Device) -> Precision {
-    match dtype {
-        DataType::Bfloat16 if device != Device::Cpu => Precision::Bfloat16,
-        DataType::Bfloat16 | DataType::Float32 => Precision::Float32,
-    }
 }
 
 #[cfg(test)]

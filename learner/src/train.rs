@@ -4,8 +4,7 @@
 //! writes the new policy version, a checkpoint if one is due, and the commit. A restarted rank continues from rank
 //! 0's newest checkpoint; later steps are repeated on the same groups, to the same bits.
 //!
-//! On SIGTERM a rank finishes its current step; rank 0 then writes a checkpoint, so that no step is repeated. Reports
-//! that do not reach the coordinator are sent when the run resumes.
+//! On SIGTERM a rank finishes its step and rank 0 writes a checkpoint. Undelivered reports are sent when the run resumes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::batch::Share;
-use crate::checkpoint;
 use crate::collective::choice::{Agreed, Offer};
 use crate::collective::nccl::Nccl;
 use crate::collective::star::{Hello, Star};
@@ -125,7 +123,7 @@ async fn train(
     let alive = tokio::spawn(alive::report(coordinator.clone(), identity.learner_id, every));
     let gate = Gate::open(options)?;
     let outgoing = state.join("outgoing");
-    checkpoint::remove_folder(&outgoing)?;
+    durable::remove_folder(&outgoing)?;
     let weights = reward_weights(file);
     let learner = Learner {
         session: Session::new(coordinator, closing.clone(), identity.clone(), weights),

@@ -16,8 +16,9 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::{Lease, Outcome};
-use crate::policy_cache::{self, PolicyCache, Source};
+use crate::policy_cache::{self, PolicyCache};
 use crate::sampler::{self, Sampler};
+use crate::source::Source;
 use crate::{metrics, session};
 
 /// Number of queued jobs. One lease is sampled at a time, so a longer queue is not needed.

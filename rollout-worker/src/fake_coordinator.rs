@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use crate::policy_cache::Source;
+use crate::source::Source;
 
 /// Longer than any wait of a test.
 pub(crate) const LONG: Duration = Duration::from_secs(60);

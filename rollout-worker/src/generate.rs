@@ -7,15 +7,16 @@ use clap::Args;
 use podium_config::DataType;
 use podium_files::{durable, json_lines};
 use podium_grpo::rng::Stream;
-use podium_grpo::{Completion, GroupId, PolicyVersion, Step};
+use podium_grpo::{Completion, GroupId, PolicyVersion, Sampling, Step};
 use podium_proto::convert::Slot;
 use podium_service::progress::Progress;
 use podium_tokenizer::{Message, Variables};
 use serde_json::{Map, Value, json};
 
-use crate::lease::{Cost, Sampling, stream};
-use crate::policy_cache::{Place, Source};
+use crate::lease::{Cost, stream};
+use crate::policy_cache::Place;
 use crate::sampler::{self, Batch, Completed, Sampler};
+use crate::source::Source;
 
 /// Samples completions for the rows of a JSON Lines file.
 #[derive(Debug, Args)]
@@ -139,19 +140,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
 
     let mut progress = Progress::new("generate", rows.len() as u64);
-    let mut done = 0;
-    let mut tokens = 0;
-    let (mut output, mut timings) = (String::new(), String::new());
+    let (mut done, mut tokens, mut output, mut timings) = (0, 0, String::new(), String::new());
     for (number, rows) in rows.chunks_mut(options.batch_size).enumerate() {
         let completed = complete(&sampler, options, rows, number * options.batch_size)?;
         // Always present, since nothing stops it.
         let Some(Completed { groups, cost }) = completed else { break };
-        timings.push_str(&timing(&cost).to_string());
-        timings.push('\n');
+        timings.extend([timing(&cost).to_string(), "\n".to_owned()]);
         for (row, group) in rows.iter_mut().zip(groups) {
             tokens += group.iter().map(Completion::len).sum::<usize>();
-            let group = group.iter().map(to_json).collect();
-            row.value.insert("completions".into(), Value::Array(group));
+            row.value.insert("completions".into(), group.iter().map(to_json).collect());
             output.push_str(&Value::Object(std::mem::take(&mut row.value)).to_string());
             output.push('\n');
         }
@@ -220,25 +217,23 @@ fn complete(
         let ids = match &row.prompt {
             Prompt::Ids(ids) => ids.clone(),
             Prompt::Messages(messages) => {
-                let ids = sampler.prompt(messages, || format!("line {}", row.line))?;
-                let start = sampler.thinking_start(messages, || format!("line {}", row.line))?;
-                row.value.insert("prompt_ids".into(), json!(ids));
+                let what = || format!("line {}", row.line);
+                let prompt = sampler.prompt(messages, what)?;
+                let start = sampler.thinking_start(&prompt, messages, what)?;
+                row.value.insert("prompt_ids".into(), json!(prompt.ids));
                 row.value.insert("thinking_start".into(), json!(start.name()));
-                ids
+                prompt.ids
             }
         };
         prompts.push(ids);
     }
     let sampling = Sampling {
-        group_size: options.group_size,
         temperature: options.temperature,
         top_p: options.top_p,
         top_k: options.top_k,
         greedy: options.greedy,
         max_new_tokens: options.max_new_tokens,
-        seed: options.seed,
-        constrain_answers: false,
-        likelihood: None,
+        stop_token_ids: Vec::new(),
     };
     let streams: Vec<Vec<Stream>> = (first..first + prompts.len())
         .map(|row| {
@@ -246,9 +241,14 @@ fn complete(
             (0..options.group_size).map(|sample| stream(options.seed, slot, sample)).collect()
         })
         .collect();
-    let ignore_stop = options.ignore_stop;
-    let batch =
-        Batch { prompts: &prompts, streams: &streams, sampling: &sampling, answers: &[], ignore_stop };
+    let batch = Batch {
+        prompts: &prompts,
+        streams: &streams,
+        group_size: options.group_size,
+        sampling: &sampling,
+        answers: &[],
+        ignore_stop: options.ignore_stop,
+    };
     Ok(sampler.complete(&batch, &|| false)?)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use podium_constraint::{Answer, Reasoning};
 use podium_grpo::rng::Stream;
-use podium_grpo::{GroupId, PolicyVersion};
+use podium_grpo::{GroupId, PolicyVersion, Sampling, sampling};
 use podium_proto::convert::{self, Error, Slot, SlotResult};
 use podium_proto::v1;
 use podium_recsys::completion::{Layout, ThinkingStart};
@@ -12,7 +12,7 @@ use podium_tokenizer::Message;
 use podium_transfer::Content;
 use uuid::Uuid;
 
-use crate::policy_cache::Source;
+use crate::source::Source;
 
 /// Prompts to sample as one batch under one policy version.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +23,23 @@ pub(crate) struct Lease {
     pub(crate) source: Source,
     /// At least one prompt.
     pub(crate) tasks: Vec<Task>,
-    /// The sampling parameters.
+    /// Completions a prompt, at least 1.
+    pub(crate) group_size: usize,
+    /// How they are sampled. The stop tokens are the tokenizer's.
     pub(crate) sampling: Sampling,
+    /// The run's seed.
+    pub(crate) seed: u64,
+    /// Whether answers list nothing but choices.
+    pub(crate) constrain_answers: bool,
+    /// How choices are scored as the next listed item, where they are.
+    pub(crate) likelihood: Option<v1::Likelihood>,
+}
+
+impl Lease {
+    /// Whether each task needs its choices.
+    pub(crate) const fn needs_choices(&self) -> bool {
+        self.constrain_answers || self.likelihood.is_some()
+    }
 }
 
 /// One prompt and the slot of its completions.
@@ -34,7 +49,7 @@ pub(crate) struct Task {
     pub(crate) slot: Slot,
     /// At least one message.
     pub(crate) messages: Vec<Message>,
-    /// The items that the answer may list; present if [`Sampling`] requires it.
+    /// What the answer may list; there where the lease asks for something that needs it.
     pub(crate) choices: Option<Choices>,
 }
 
@@ -70,30 +85,7 @@ impl Choices {
     }
 }
 
-/// The sampling parameters.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Sampling {
-    /// Completions per prompt, at least 1.
-    pub(crate) group_size: usize,
-    /// 0: greedy.
-    pub(crate) temperature: f64,
-    /// In (0, 1]; 1: no filter.
-    pub(crate) top_p: f64,
-    /// 0: no filter.
-    pub(crate) top_k: usize,
-    /// Always take the most probable token, with log-probabilities at `temperature`.
-    pub(crate) greedy: bool,
-    /// At least 1.
-    pub(crate) max_new_tokens: usize,
-    /// The run's seed.
-    pub(crate) seed: u64,
-    /// Whether answers may list only choices.
-    pub(crate) constrain_answers: bool,
-    /// Scoring of choices as the next listed item, if requested.
-    pub(crate) likelihood: Option<v1::Likelihood>,
-}
-
-/// A lease's completions and their cost.
+/// A lease's completions and what they cost.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outcome {
     /// The version that was sampled from.
@@ -146,15 +138,28 @@ impl TryFrom<v1::Lease> for Lease {
     fn try_from(message: v1::Lease) -> Result<Self, Error> {
         let id = convert::uuid("Lease.lease_id", &message.lease_id)?;
         let version = PolicyVersion(message.policy_version);
-        let sampling: Sampling =
-            message.sampling.ok_or(Error::Missing { field: "Lease.sampling" })?.try_into()?;
+        let message_sampling = message.sampling.ok_or(Error::Missing { field: "Lease.sampling" })?;
+        let v1::Sampling { group_size, seed, constrain_answers, likelihood, .. } = message_sampling;
+        if group_size == 0 {
+            return Err(invalid("Sampling.group_size", &group_size, "at least 1"));
+        }
         let tasks = message.tasks.into_iter().map(Task::try_from).collect::<Result<Vec<_>, _>>()?;
         if tasks.is_empty() {
             return Err(Error::Missing { field: "Lease.tasks" });
         }
-        for task in &tasks {
-            let needed = sampling.constrain_answers || sampling.likelihood.is_some();
-            if needed && task.choices.is_none() {
+        let content = Some(Content::read("Lease.policy_content", &message.policy_content)?);
+        let lease = Self {
+            id,
+            source: Source { version, content },
+            tasks,
+            group_size: group_size as usize,
+            sampling: sampling(message_sampling)?,
+            seed,
+            constrain_answers,
+            likelihood,
+        };
+        for task in &lease.tasks {
+            if lease.needs_choices() && task.choices.is_none() {
                 return Err(Error::Missing { field: "Task.choices" });
             }
             match task.slot {
@@ -168,8 +173,7 @@ impl TryFrom<v1::Lease> for Lease {
                 _ => {}
             }
         }
-        let content = Some(Content::read("Lease.policy_content", &message.policy_content)?);
-        Ok(Self { id, source: Source { version, content }, tasks, sampling })
+        Ok(lease)
     }
 }
 
@@ -201,43 +205,26 @@ impl TryFrom<v1::Choices> for Choices {
     }
 }
 
-impl TryFrom<v1::Sampling> for Sampling {
-    type Error = Error;
-
-    fn try_from(message: v1::Sampling) -> Result<Self, Error> {
-        let v1::Sampling {
-            group_size,
-            temperature,
-            top_p,
-            top_k,
-            max_new_tokens,
-            seed,
-            constrain_answers,
-            likelihood,
-        } = message;
-        if group_size == 0 {
-            return Err(invalid("Sampling.group_size", &group_size, "at least 1"));
+/// Reads sampling parameters and checks their ranges.
+fn sampling(message: v1::Sampling) -> Result<Sampling, Error> {
+    let v1::Sampling { temperature, top_p, top_k, max_new_tokens, .. } = message;
+    let sampling = Sampling {
+        temperature,
+        top_p,
+        top_k: top_k as usize,
+        greedy: temperature == 0.0,
+        max_new_tokens: max_new_tokens as usize,
+        stop_token_ids: Vec::new(),
+    };
+    match sampling.check() {
+        Ok(()) => Ok(sampling),
+        Err(sampling::Error::Temperature(found)) => {
+            Err(invalid("Sampling.temperature", &found, "a finite number of at least 0"))
         }
-        if !(temperature.is_finite() && temperature >= 0.0) {
-            return Err(invalid("Sampling.temperature", &temperature, "a finite number of at least 0"));
+        Err(sampling::Error::TopP(found)) => {
+            Err(invalid("Sampling.top_p", &found, "a number above 0, at most 1"))
         }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(invalid("Sampling.top_p", &top_p, "a number above 0, at most 1"));
-        }
-        if max_new_tokens == 0 {
-            return Err(invalid("Sampling.max_new_tokens", &max_new_tokens, "at least 1"));
-        }
-        Ok(Self {
-            group_size: group_size as usize,
-            temperature,
-            top_p,
-            top_k: top_k as usize,
-            greedy: temperature == 0.0,
-            max_new_tokens: max_new_tokens as usize,
-            seed,
-            constrain_answers,
-            likelihood,
-        })
+        Err(sampling::Error::MaxNewTokens) => Err(invalid("Sampling.max_new_tokens", &0, "at least 1")),
     }
 }
 
@@ -250,11 +237,6 @@ impl Outcome {
             policy_version: self.source.version.0,
             policy_content: self.source.content.map(Content::to_bytes).unwrap_or_default(),
             results: self.results.into_iter().map(v1::TaskResult::from).collect(),
-            stats: Some(v1::WorkStats {
-                sampling_seconds: self.cost.sampling().as_secs_f64(),
-                prompt_tokens: self.cost.prompt_tokens,
-                completion_tokens: self.cost.completion_tokens,
-            }),
         }
     }
 }
@@ -290,7 +272,6 @@ pub(crate) mod tests {
             lease_id: Uuid::from_u128(u128::from(step) + 1).to_string(),
             policy_version: step,
             policy_content: vec![step as u8; 32],
-            deadline_ms: 10_000,
             tasks: prompts.iter().enumerate().map(task).collect(),
             sampling: Some(v1::Sampling {
                 group_size: 4,

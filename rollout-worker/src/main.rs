@@ -14,6 +14,7 @@ mod policy_cache;
 mod sampler;
 mod scheduler;
 mod session;
+mod source;
 #[cfg(test)]
 mod tiny;
 
@@ -143,12 +144,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
         worker_id: Uuid::new_v4(),
         run_hash,
         model_fingerprint: manifest::fingerprint(&folder)?,
-        capabilities: v1::Capabilities {
-            memory_bytes: if device == "cpu" { host_memory_bytes() } else { 0 },
-            device,
-            host: advertise::host_name(),
-            metrics_address,
-        },
+        capabilities: v1::Capabilities { device, host: advertise::host_name(), metrics_address },
     };
     endpoint.set_ready(true);
     let grace = Duration::from_secs(options.leave_within_seconds);
@@ -157,13 +153,6 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
         Ending::ShutDown => tracing::info!("shut down on request"),
     }
     Ok(())
-}
-
-/// Memory of this host in bytes; 0 if the system does not report it.
-fn host_memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
-    kibibytes.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 #[cfg(test)]

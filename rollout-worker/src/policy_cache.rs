@@ -4,7 +4,6 @@
 //! another policy can supersede it under the same number. Versions that consist of an adapter share the model of
 //! version 0, which is retained as long as they are in use.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use podium_proto::v1;
 use podium_transfer::{Content, Coordinator, Manifest, connection, fetch};
 
 use crate::metrics;
+use crate::source::Source;
 
 /// Number of retained versions: the current and the previous one, since leases of two versions can alternate.
 const RETAINED: usize = 2;
@@ -72,31 +72,6 @@ impl Error {
             Self::Fetch { source: fetch::Error::Connection(error), .. } => error.is_not_found(),
             Self::Superseded { .. } => true,
             _ => false,
-        }
-    }
-}
-
-/// A policy version by number and content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Source {
-    /// Its number.
-    pub(crate) version: PolicyVersion,
-    /// Its content; `None` for a local folder.
-    pub(crate) content: Option<Content>,
-}
-
-impl Source {
-    /// The version that a manifest describes.
-    fn of(manifest: &Manifest) -> Self {
-        Self { version: manifest.version, content: Some(manifest.content()) }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.content {
-            Some(content) => write!(f, "{} with content {content}", self.version),
-            None => write!(f, "{}", self.version),
         }
     }
 }

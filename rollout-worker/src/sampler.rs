@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use podium_config::DataType;
 use podium_constraint::{Answer, Completions, Constraint, Vocabulary};
-use podium_grpo::group::Allowed;
 use podium_grpo::rng::Stream;
-use podium_grpo::{Completion, FinishReason};
-use podium_model::{Finish, LoadOptions, Policy, Precision, checkpoint, device, generate};
+use podium_grpo::{Completion, Sampling};
+use podium_model::{LoadOptions, Policy, checkpoint, device, generate};
 use podium_proto::convert::SlotResult;
 use podium_recsys::completion::ThinkingStart;
 use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
-use crate::lease::{Choices, Cost, Lease, Outcome, Sampling, Task, stream};
-use crate::policy_cache::{Place, Source};
+use crate::lease::{Choices, Cost, Lease, Outcome, Task, stream};
+use crate::policy_cache::Place;
+use crate::source::Source;
 
 /// The reasons why sampling failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,15 +103,7 @@ pub(crate) enum Error {
     Generate(#[from] generate::Error),
 }
 
-/// The number type of a policy on `device`: CPUs always compute in float32.
-pub(crate) fn precision(device: Device, wanted: DataType) -> Precision {
-    match (device, wanted) {
-        (Device::Cpu, _) | (_, DataType::Float32) => Precision::Float32,
-        (_, DataType::Bfloat16) => Precision::Bfloat16,
-    }
-}
-
-/// State of the sampling thread.
+/// The state of the thread that samples.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     options: LoadOptions,
@@ -139,13 +131,23 @@ impl Loaded {
     }
 }
 
-/// Prompts sampled as one batch.
+/// A conversation as the chat template renders it.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    text: String,
+    /// Its token ids.
+    pub(crate) ids: Vec<u32>,
+}
+
+/// Prompts that are sampled as one batch.
 pub(crate) struct Batch<'a> {
     /// Token ids, at least one each.
     pub(crate) prompts: &'a [Vec<u32>],
     /// For each prompt the random streams of its completions.
     pub(crate) streams: &'a [Vec<Stream>],
-    /// The sampling parameters.
+    /// Completions a prompt.
+    pub(crate) group_size: usize,
+    /// How they are sampled. The stop tokens are the tokenizer's.
     pub(crate) sampling: &'a Sampling,
     /// For each prompt the constraint of its completions; empty without constraints.
     pub(crate) answers: &'a [Answer],
@@ -172,7 +174,7 @@ impl Sampler {
         let failed = |source| Error::Device { name: device.to_owned(), source };
         device::set_threads(threads).map_err(failed)?;
         let device = device::parse(device).map_err(failed)?;
-        let options = LoadOptions { device, precision: precision(device, dtype) };
+        let options = LoadOptions::new(device, dtype == DataType::Bfloat16);
         Ok(Self { options, variables, loaded: None })
     }
 
@@ -227,27 +229,36 @@ impl Sampler {
         if source != lease.source {
             return Err(Error::Version { wanted: lease.source, loaded: source });
         }
-        let prompts = lease.tasks.iter().map(|task| self.prompt(&task.messages, || task.slot.to_string()));
-        let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-        let Sampling { group_size, seed, .. } = lease.sampling;
-        let streams = |slot| (0..group_size).map(|sample| stream(seed, slot, sample)).collect();
+        let (mut prompts, mut starts) = (Vec::new(), Vec::new());
+        for task in &lease.tasks {
+            let what = || task.slot.to_string();
+            let prompt = self.prompt(&task.messages, what)?;
+            if lease.needs_choices() {
+                starts.push(self.thinking_start(&prompt, &task.messages, what)?);
+            }
+            prompts.push(prompt.ids);
+        }
+        let streams = |slot| (0..lease.group_size).map(|sample| stream(lease.seed, slot, sample)).collect();
         let streams: Vec<Vec<Stream>> = lease.tasks.iter().map(|task| streams(task.slot)).collect();
         let mut answers = Vec::new();
-        if lease.sampling.constrain_answers {
-            for task in &lease.tasks {
+        if lease.constrain_answers {
+            for (task, start) in lease.tasks.iter().zip(&starts) {
                 let choices = task.choices.as_ref();
-                answers.extend(choices.map(|choices| self.answer(choices, task)).transpose()?);
+                answers.extend(choices.map(|choices| self.answer(choices, *start, task)).transpose()?);
             }
         }
         let batch = Batch {
             prompts: &prompts,
             streams: &streams,
+            group_size: lease.group_size,
             sampling: &lease.sampling,
             answers: &answers,
             ignore_stop: false,
         };
         let Some(Completed { groups, cost }) = self.complete(&batch, stop)? else { return Ok(None) };
-        let Some(scores) = self.choice_logprobs(lease, &prompts, &groups, stop)? else { return Ok(None) };
+        let Some(scores) = self.choice_logprobs(lease, (&prompts, &starts), &groups, stop)? else {
+            return Ok(None);
+        };
         let results = lease.tasks.iter().zip(prompts).zip(groups.into_iter().zip(scores)).map(
             |((task, prompt_ids), (completions, choice_logprobs))| SlotResult {
                 slot: task.slot,
@@ -259,9 +270,8 @@ impl Sampler {
         Ok(Some(Outcome { source, results: results.collect(), cost }))
     }
 
-    /// Returns the constraint for answers to a task that list `choices`, on the level of tokens.
-    fn answer(&self, choices: &Choices, task: &Task) -> Result<Answer, Error> {
-        let start = self.thinking_start(&task.messages, || task.slot.to_string())?;
+    /// The answers to a task that list `choices`, as tokens spell them.
+    fn answer(&self, choices: &Choices, start: ThinkingStart, task: &Task) -> Result<Answer, Error> {
         let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
         let items = choices.items.iter().map(|item| tokenizer.normalized(item));
         let items = items.collect::<Result<_, _>>().map_err(Error::Vocabulary)?;
@@ -269,28 +279,29 @@ impl Sampler {
         spelled.answer(start).map_err(|source| Error::Choices { what: task.slot.to_string(), source })
     }
 
-    /// Returns the state of the think block at the end of a conversation's prompt; `what` names it in errors.
-    pub(crate) fn thinking_start(
-        &self,
-        messages: &[Message],
-        what: impl FnOnce() -> String,
-    ) -> Result<ThinkingStart, Error> {
-        let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
-        let prompt = tokenizer.generation_prompt(messages, &self.variables);
-        let prompt = prompt.map_err(|source| Error::Prompt { what: what(), source })?;
-        Ok(ThinkingStart::of(&prompt))
-    }
-
-    /// Returns the token ids of a conversation's prompt; `what` names it in errors.
+    /// Renders a conversation that the policy is to continue; `what` names it in errors.
     pub(crate) fn prompt(
         &self,
         messages: &[Message],
         what: impl FnOnce() -> String,
-    ) -> Result<Vec<u32>, Error> {
+    ) -> Result<Prompt, Error> {
         let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
-        tokenizer
-            .encode_chat(messages, &self.variables)
-            .map_err(|source| Error::Prompt { what: what(), source })
+        let rendered = tokenizer.render(messages, &self.variables);
+        let prompt = rendered.and_then(|text| Ok(Prompt { ids: tokenizer.encode(&text)?, text }));
+        prompt.map_err(|source| Error::Prompt { what: what(), source })
+    }
+
+    /// How far the think block is at the end of the prompt that `messages` were rendered as; `what` names it in errors.
+    pub(crate) fn thinking_start(
+        &self,
+        prompt: &Prompt,
+        messages: &[Message],
+        what: impl FnOnce() -> String,
+    ) -> Result<ThinkingStart, Error> {
+        let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
+        let end = tokenizer.generation_prompt_of(&prompt.text, messages, &self.variables);
+        let end = end.map_err(|source| Error::Prompt { what: what(), source })?;
+        Ok(ThinkingStart::of(&end))
     }
 
     /// Samples completions of token ids; returns `None` if `stop` returned true before the end.
@@ -301,7 +312,7 @@ impl Sampler {
     ) -> Result<Option<Completed>, Error> {
         let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
         let Loaded { policy, tokenizer, .. } = loaded;
-        let group_size = batch.sampling.group_size;
+        let group_size = batch.group_size;
         let mut restricted = Vec::with_capacity(batch.answers.len());
         for answer in batch.answers {
             let constraint = Constraint::new(loaded.vocabulary()?, answer.clone());
@@ -309,14 +320,8 @@ impl Sampler {
         }
         let mut allowed =
             |prompt: usize, sample, ids: &[u32]| restricted.get_mut(prompt)?.allowed(sample, ids);
-        let sampling = podium_model::Sampling {
-            temperature: batch.sampling.temperature,
-            top_p: batch.sampling.top_p,
-            top_k: batch.sampling.top_k,
-            greedy: batch.sampling.greedy,
-            max_new_tokens: batch.sampling.max_new_tokens,
-            stop_token_ids: if batch.ignore_stop { Vec::new() } else { tokenizer.stop_token_ids().to_vec() },
-        };
+        let stop_token_ids = if batch.ignore_stop { Vec::new() } else { tokenizer.stop_token_ids().to_vec() };
+        let sampling = Sampling { stop_token_ids, ..batch.sampling.clone() };
         let uniform = |prompt: usize, sample: usize, position: usize| {
             batch.streams[prompt][sample].clone().at(position as u64).uniform()
         };
@@ -350,11 +355,8 @@ impl Sampler {
                 token_ids: sampled.token_ids,
                 logprobs: sampled.logprobs,
                 sampled_logprobs: sampled.sampled_logprobs,
-                allowed: sampled.allowed.iter().map(allowed_of).collect(),
-                finish_reason: match sampled.finish {
-                    Finish::Stop => FinishReason::Stop,
-                    Finish::Length => FinishReason::Length,
-                },
+                allowed: sampled.allowed,
+                finish_reason: sampled.finish_reason,
             })
         };
         let groups = generated.groups.into_iter();
@@ -368,11 +370,7 @@ impl Sampler {
     }
 }
 
-fn allowed_of(allowed: &podium_model::Allowed) -> Allowed {
-    Allowed { position: allowed.position as u32, token_ids: allowed.token_ids.to_vec() }
-}
-
-/// Separates prefill from decoding by the steps that sampling reports.
+/// Tells prefill from decoding by the steps that sampling announces.
 #[derive(Default)]
 struct Steps {
     begun: Cell<u32>,

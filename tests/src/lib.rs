@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podium_proto::v1;
-use podium_transfer::place::ANNOUNCEMENT;
+use podium_transfer::announcement::{self, Announcement};
 use podium_transfer::{Coordinator, Limits, Place};
 use safetensors::{Dtype, SafeTensors};
 use tokio_util::sync::CancellationToken;
@@ -199,8 +199,8 @@ impl Run {
 
     /// The same with additional arguments.
     pub fn coordinator_with(&self, name: &str, arguments: &[&str]) -> Result<Process> {
-        // Otherwise a restart would count as running because of the previous process's file.
-        let announced = self.out().join(ANNOUNCEMENT);
+        // A restart would otherwise be taken for running by the file that the process before it left.
+        let announced = self.out().join(announcement::FILE);
         let before = fs::metadata(&announced).and_then(|file| file.modified()).ok();
         let out = self.out();
         let arguments = [&["--run-file", self.run_file(), "--out", path_text(&out)], arguments].concat();
@@ -218,28 +218,21 @@ impl Run {
 
     /// The coordinator's address, host:port.
     pub fn address(&self) -> Result<String> {
-        self.announced("address")
+        Ok(self.announcement()?.address)
     }
 
     /// The address of the coordinator's metrics, host:port.
     pub fn metrics_address(&self) -> Result<String> {
-        self.announced("metrics_address")
+        self.announcement()?.metrics_address.context("the coordinator announced no metrics address")
     }
 
     /// The id of the coordinator's process, from its announcement.
     pub fn coordinator_pid(&self) -> Result<u32> {
-        let pid = self.announcement()?["pid"].as_u64();
-        Ok(pid.with_context(|| format!("{ANNOUNCEMENT} has no pid"))?.try_into()?)
+        Ok(self.announcement()?.pid)
     }
 
-    fn announced(&self, key: &str) -> Result<String> {
-        let announced = self.announcement()?;
-        let address = announced[key].as_str();
-        Ok(address.with_context(|| format!("{ANNOUNCEMENT} has no {key}"))?.to_owned())
-    }
-
-    fn announcement(&self) -> Result<serde_json::Value> {
-        Ok(serde_json::from_slice(&fs::read(self.out().join(ANNOUNCEMENT))?)?)
+    fn announcement(&self) -> Result<Announcement> {
+        Ok(Announcement::read(&self.out().join(announcement::FILE))?)
     }
 
     /// Starts a rollout worker, which finds the coordinator by the run folder.
@@ -289,7 +282,7 @@ impl Run {
     /// A client of the run's coordinator.
     pub fn client(&self) -> Result<Coordinator> {
         let limits = Limits::of(&podium_config::Network::default());
-        let place = Place::Announced(self.out().join(ANNOUNCEMENT));
+        let place = Place::Announced(self.out().join(announcement::FILE));
         Ok(Coordinator::at(place, limits, CancellationToken::new())?)
     }
 

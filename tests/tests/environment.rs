@@ -297,20 +297,19 @@ fn files_of_killed_processes_are_removed() -> Result<()> {
     dead.wait()?;
     let places = ["", "policy", "cache/worker-1", "learner/rank-0/outgoing", "learner/rank-0/policy", "data"];
     let left = |place: &str, name: &str| out.join(place).join(name);
-    let (tmp, part) = (format!(".metrics.jsonl.{id}.tmp"), format!(".model.safetensors.{id}.part"));
+    let tmp = format!(".metrics.jsonl.{id}.tmp");
     for place in places {
         fs::create_dir_all(out.join(place))?;
         fs::write(left(place, &tmp), "half of a ro")?;
-        fs::write(left(place, &part), "half of a ma")?;
     }
     // This process is alive: its file stays.
     let own = left("", &format!(".own.{}.tmp", std::process::id()));
     fs::write(&own, "")?;
     let mut podium = launched.start("podium")?;
     podium.wait_for_success()?;
-    let gone = |place: &&str| !left(place, &tmp).exists() && !left(place, &part).exists();
+    let gone = |place: &&str| !left(place, &tmp).exists();
     ensure!(places.iter().all(gone) && own.exists(), "{}", podium.output());
-    ensure!(podium.output().contains("removed 12 temporary files"), "{}", podium.output());
+    ensure!(podium.output().contains("removed 6 temporary files"), "{}", podium.output());
     launched.check_weights(STEPS, expected())
 }
 

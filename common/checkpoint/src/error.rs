@@ -1,57 +1,14 @@
 //! The errors of model and adapter files.
 
-use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use podium_files::durable;
+
+use crate::field_error::FieldError;
 use crate::{config, header, lfs};
 
-/// A configuration value that is unusable.
-#[derive(Debug, thiserror::Error)]
-pub enum FieldError {
-    /// The value selects an unsupported feature.
-    #[error("{what} is {found}, which is not supported (supported: {supported})")]
-    Unsupported {
-        /// The key in the file.
-        what: String,
-        /// Its value.
-        found: String,
-        /// The supported values.
-        supported: &'static str,
-    },
-    /// The value is invalid.
-    #[error("{what} is {found}, expected {expected}")]
-    Invalid {
-        /// The key in the file.
-        what: String,
-        /// Its value.
-        found: String,
-        /// The valid values.
-        expected: String,
-    },
-}
-
-impl FieldError {
-    pub(crate) fn unsupported(what: &str, found: impl Display, supported: &'static str) -> Self {
-        Self::Unsupported { what: what.to_owned(), found: beginning(found), supported }
-    }
-
-    pub(crate) fn invalid(what: &str, found: impl Display, expected: &str) -> Self {
-        Self::Invalid { what: what.to_owned(), found: beginning(found), expected: expected.to_owned() }
-    }
-}
-
-/// The beginning of a value, for messages.
-fn beginning(value: impl Display) -> String {
-    let mut text = value.to_string();
-    if let Some((end, _)) = text.char_indices().nth(100) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-/// The reasons why weights cannot be read or written.
+/// Why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder's configuration is unusable.
@@ -70,7 +27,10 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A file is a pointer to a file that was not downloaded.
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] durable::Error),
+    /// A file stands for another one that was not downloaded.
     #[error(transparent)]
     Pointer(#[from] lfs::Pointer),
     /// The folder has weights in an unsupported format.

@@ -7,6 +7,7 @@
 pub mod adapter;
 pub mod config;
 mod error;
+mod field_error;
 mod fields;
 pub mod header;
 pub mod lfs;
@@ -14,13 +15,16 @@ pub mod parameters;
 mod read;
 mod redundant;
 pub mod rope;
+mod view;
 mod write;
 
 pub use config::{Config, Family};
-pub use error::{Error, FieldError};
+pub use error::Error;
+pub use field_error::FieldError;
 pub use header::{Dtype, TensorInfo};
-pub use read::{Checkpoint, TensorView};
-pub use write::{new_folder, replace, write, write_file};
+pub use read::Checkpoint;
+pub use view::TensorView;
+pub use write::{write, write_file};
 
 /// File name of weights in one file.
 pub const ONE_FILE: &str = "model.safetensors";

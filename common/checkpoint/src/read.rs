@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 use serde::Deserialize;
 
 use crate::config::Config;
 use crate::header::{self, Dtype, Entry, TensorInfo};
 use crate::parameters::{self, Parameter};
+use crate::view::TensorView;
 use crate::{Error, INDEX, ONE_FILE, lfs, redundant};
 
 /// The files of a checkpoint with all tensors in the expected shapes.
@@ -118,49 +118,7 @@ fn info(name: &str, entry: &Entry) -> TensorInfo {
     TensorInfo { name: name.to_owned(), dtype: entry.dtype, shape }
 }
 
-/// A tensor in its file. Dropping the view releases the memory of its pages, so that only one of several tensors read
-/// in order is resident.
-#[derive(Debug)]
-pub struct TensorView<'a> {
-    info: TensorInfo,
-    map: &'a Mmap,
-    range: Range<usize>,
-}
-
-impl TensorView<'_> {
-    /// Type of its numbers.
-    pub fn dtype(&self) -> Dtype {
-        self.info.dtype
-    }
-
-    /// Its shape.
-    pub fn shape(&self) -> &[i64] {
-        &self.info.shape
-    }
-
-    /// Its numbers, little-endian, the last dimension innermost. Not aligned.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map[self.range.clone()]
-    }
-}
-
-impl Drop for TensorView<'_> {
-    fn drop(&mut self) {
-        #[allow(
-            unsafe_code,
-            reason = "the operating system retains pages of a mapped file until advised otherwise"
-        )]
-        // SAFETY: the mapping is shared and read-only, so that a released page that is accessed again, here or by
-        // another view, is read from the file again and holds the same bytes.
-        let advised = unsafe {
-            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len())
-        };
-        // Ignored advice only costs memory.
-        let _ = advised;
-    }
-}
-
-/// Whether all numbers are finite. Infinity and NaN have an exponent of all ones.
+/// Whether none of the numbers is infinite or not a number, which are those whose exponent is all ones.
 fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
     fn all<const N: usize>(bytes: &[u8], finite: impl Fn([u8; N]) -> bool) -> bool {
         // No early exit within a block, so that it compiles to vector instructions.

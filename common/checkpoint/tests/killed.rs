@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use podium_checkpoint::{Checkpoint, Config, Dtype, Error, TensorInfo, new_folder, parameters, write};
+use podium_checkpoint::{Checkpoint, Config, Dtype, Error, TensorInfo, parameters, write};
+use podium_files::durable::new_folder;
 
 /// Environment variable that turns `writer_process` into the writer, with its folder.
 const FOLDER: &str = "PODIUM_TEST_WEIGHTS_FOLDER";

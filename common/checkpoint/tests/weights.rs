@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use podium_checkpoint::{Checkpoint, Config, Dtype, Error, TensorInfo, header, parameters};
-use podium_checkpoint::{INDEX, ONE_FILE, new_folder, replace, write, write_file};
+use podium_checkpoint::{INDEX, ONE_FILE, write, write_file};
+use podium_files::durable::{self, new_folder};
 use serde_json::json;
 
 const NORM: &str = "model.norm.weight";
@@ -355,23 +356,14 @@ fn a_failed_write_preserves_the_previous_weights() {
 }
 
 #[test]
-fn a_new_folder_replaces_a_missing_or_empty_one() {
+fn a_sharded_checkpoint_is_written_into_a_new_folder() {
     let (parent, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     let out = parent.path().join("merged");
-    // Left by a killed process.
-    fs::create_dir(parent.path().join(".merged.part")).unwrap();
-    fs::write(parent.path().join(".merged.part/stale"), "").unwrap();
-    let fill = |folder: &Path| {
-        replace(&folder.join("config.json"), config.to_json("float32").as_bytes())?;
+    let fill = |folder: &Path| -> Result<(), Error> {
+        durable::write(&folder.join("config.json"), config.to_json("float32").as_bytes())?;
         write(folder, &infos(&config, Dtype::F32), 2000, numbers)
     };
-    fs::create_dir(&out).unwrap();
     new_folder(&out, fill).unwrap();
     assert_whole(&out, &config, Dtype::F32);
-    assert!(!out.join("stale").exists());
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
-
-    let again = new_folder(&out, |_| -> Result<(), Error> { panic!("before any work") });
-    assert!(matches!(again, Err(Error::File { action: "write", path, .. }) if path == out));
-    assert_whole(&out, &config, Dtype::F32);
 }

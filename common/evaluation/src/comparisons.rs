@@ -3,9 +3,8 @@
 use podium_recsys::ranking::Metric;
 
 use crate::figure::{Figure, name_and_cut};
-use crate::figures::Table;
 use crate::plan::Plan;
-use crate::ranked::{Ranked, Ranking};
+use crate::ranked::{Ranked, Ranking, Table};
 
 /// Adds the comparisons of one table.
 pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::figure::{Figure, name_and_cut};
 use crate::plan::Plan;
-use crate::ranked::{Answers, Ranked, Ranking};
+use crate::ranked::{Answers, Ranked, Ranking, Table};
 use crate::{comparisons, probes};
 
 /// Number of slices of each kind.
@@ -26,18 +26,7 @@ pub struct Evaluation {
     pub figures: Vec<Figure>,
 }
 
-/// The rankers with one number of negatives.
-#[derive(Debug)]
-pub struct Table {
-    /// Number of negatives in each candidate list.
-    pub negatives: usize,
-    /// Answers by policy.
-    pub(crate) answers: Vec<Answers>,
-    /// Policies in both rankings, then the baselines.
-    pub(crate) ranked: Vec<Ranked>,
-}
-
-/// A group of users.
+/// Some of the users.
 struct Group {
     name: String,
     members: Vec<usize>,

@@ -23,8 +23,8 @@ mod tables;
 
 pub use error::Error;
 pub use figure::Figure;
-pub use figures::{Evaluation, Table};
+pub use figures::Evaluation;
 pub use listing::{csv, lists};
 pub use plan::{Asked, Part, Plan, Policy, Programs};
-pub use ranked::Ranking;
+pub use ranked::{Ranking, Table};
 pub use tables::tables;

@@ -6,8 +6,8 @@ use podium_recsys::ranking::probes::Placed;
 use serde_json::{Value, json};
 
 use crate::figure::Figure;
-use crate::figures::{Evaluation, Table};
-use crate::ranked::{Answers, Ranking};
+use crate::figures::Evaluation;
+use crate::ranked::{Answers, Ranking, Table};
 
 /// Writes the metrics as CSV, with a header.
 pub fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {

@@ -8,9 +8,8 @@ use podium_recsys::ranking::probes::{Placed, coverage, places, user_means};
 use podium_recsys::ranking::{Estimate, RankedAnswer, compare, estimate_values};
 
 use crate::figure::Figure;
-use crate::figures::Table;
 use crate::plan::Plan;
-use crate::ranked::{Answers, Ranked, Ranking};
+use crate::ranked::{Answers, Ranked, Ranking, Table};
 
 /// Adds the probes of one table.
 pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {

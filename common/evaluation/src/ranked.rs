@@ -54,6 +54,17 @@ pub(crate) struct Answers {
     pub(crate) reversed: Vec<Vec<RankedAnswer>>,
 }
 
+/// The rankers at one number of negatives.
+#[derive(Debug)]
+pub struct Table {
+    /// Number of negatives in each candidate list.
+    pub negatives: usize,
+    /// By policy.
+    pub(crate) answers: Vec<Answers>,
+    /// Policies in both rankings, then those without one.
+    pub(crate) ranked: Vec<Ranked>,
+}
+
 impl Ranked {
     /// Creates the ranking by a policy's answers, with `listed` items each.
     pub(crate) fn generated(policy: &str, answers: &Answers, listed: usize) -> Self {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use comfy_table::{LineStyle, Table, TableStyle};
+
 use crate::results::{Estimate, Results};
 
 /// Returns the table of the first and the latest evaluation; `None` without evaluations.
@@ -38,7 +40,9 @@ fn table(results: &Results, metrics: &[String]) -> Option<String> {
         rows.push(row(&format!("version {}", end.policy_version), &|name| interval(end.metric(name))));
     } else {
         rows.push(row("start", &|name| interval(start.metric(name))));
-        let best = metrics.last().and_then(|ndcg| results.best(ndcg)).map(|best| best.policy_version);
+        // Every table names the same version.
+        let ndcg = end.headline_metrics().pop();
+        let best = ndcg.and_then(|ndcg| results.best(&ndcg)).map(|best| best.policy_version);
         let is_best = if best == Some(end.policy_version) { ", best" } else { "" };
         let name = format!("end (version {}{is_best})", end.policy_version);
         rows.push(row(&name, &|name| interval(end.metric(name))));
@@ -80,22 +84,20 @@ pub fn signed_interval(estimate: Estimate) -> String {
     format!("{:+.3} [{:+.3}, {:+.3}]", estimate.mean, estimate.low, estimate.high)
 }
 
-/// Lays out columns as wide as their widest cell, with a rule below the first row and around the table.
+/// Lays out rows, the first of which is the header: columns as wide as their widest cell, a rule under the header and
+/// around.
 pub fn laid_out(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let rule = "─".repeat(widths.iter().sum::<usize>() + 3 * (widths.len() - 1));
-    let mut text = format!("{rule}\n");
-    for (index, row) in rows.iter().enumerate() {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
-        let _ = writeln!(text, "{}", cells.join("   ").trim_end());
-        if index == 0 {
-            let _ = writeln!(text, "{rule}");
-        }
+    const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().top_border(RULE).header_separator(RULE).bottom_border(RULE));
+    if let Some((header, rows)) = rows.split_first() {
+        table.set_header(header).add_rows(rows);
     }
-    let _ = writeln!(text, "{rule}");
-    text
+    let last = table.column_count().saturating_sub(1);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if index == last { 0 } else { 2 }));
+    }
+    table.trim_fmt() + "\n"
 }
 
 #[cfg(test)]
@@ -170,6 +172,17 @@ best possible            0.561                     –
         assert!(table.contains("item-kNN    0.700                  0.000"), "{table}");
         assert!(table.contains("the 250 users") && table.contains("the 350 others"), "{table}");
         assert!(!ranking(&results).unwrap().contains("warm"));
+        let row = |version, all, cold| {
+            let row = serde_json::json!({"policy_version": version, "users": 600, "HR@1": estimate(all),
+                "warm/users": 250, "cold/users": 350, "warm/HR@1": estimate(all), "cold/HR@1": estimate(cold)});
+            serde_json::from_value(row).unwrap()
+        };
+        let evaluations = vec![row(0, 0.1, 0.1), row(20, 0.5, 0.3), row(40, 0.4, 0.6)];
+        let table = ranking_of_parts(&Results { evaluations, ..Results::default() }).unwrap();
+        assert!(
+            table.contains("best (version 20)"),
+            "the best of all users, not of those with a cold target: {table}"
+        );
         let results = Results { evaluations: vec![evaluation(0, 0.3)], ..Results::default() };
         assert!(ranking_of_parts(&results).is_none());
     }

@@ -1,4 +1,14 @@
-//! Atomic and durable writes of files.
+//! Files and folders that are replaced whole or not at all.
+//!
+//! Everything of Podium that renames comes here: [`replace`] puts a new file into the place of another, [`publish_folder`]
+//! a folder. Both write aside, fsync, rename and fsync the parent, so that a crash at any time leaves the old content or
+//! the new one. What a killed process leaves aside is hidden and carries its process id; [`remove_leftovers`] removes it.
+
+#[cfg(test)]
+mod killed;
+mod leftovers;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error as StdError;
 use std::ffi::OsString;
@@ -7,9 +17,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use sha2::{Digest, Sha256};
 
-/// Suffix of temporary files' names, after the id of the writing process.
+pub use leftovers::remove_leftovers;
+
+/// How names of temporary files and folders end, after the id of the process that writes.
 const TEMPORARY: &str = ".tmp";
 
 /// A failed write or read.
@@ -58,77 +71,99 @@ pub const fn is_full_kind(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-/// Removes the temporary files of killed writers in a folder and its subfolders, logs their number and returns it.
-/// Files of running processes of this host are retained. The owner of the folder calls it at its start.
-pub fn remove_leftovers(folder: &Path) -> Result<usize, Error> {
-    let removed = remove_leftovers_in(folder)?;
-    if removed > 0 {
-        tracing::info!("removed {removed} temporary files of killed processes from {}", folder.display());
-    }
-    Ok(removed)
-}
-
-fn remove_leftovers_in(folder: &Path) -> Result<usize, Error> {
-    let failed = |source| Error::Read { path: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(failed)?,
-    };
-    let mut removed = 0;
-    for entry in entries {
-        // An entry that disappears meanwhile is skipped.
-        let Ok((kind, entry)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else { continue };
-        if kind.is_dir() {
-            removed += remove_leftovers_in(&entry.path())?;
-        } else if kind.is_file() && is_leftover(&entry.file_name().to_string_lossy()) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-/// Suffixes of temporary files: those of this module, and those of partial model files.
-const LEFTOVERS: [&str; 2] = [TEMPORARY, ".part"];
-
-/// Whether a name is that of a temporary file whose writer does not run on this host. At its start this process has
-/// written none, so that a file with its id is from an earlier process.
-fn is_leftover(name: &str) -> bool {
-    let stem = LEFTOVERS.iter().find_map(|end| name.strip_prefix('.')?.strip_suffix(end));
-    let writer = stem.and_then(|stem| stem.rsplit_once('.')?.1.parse::<u32>().ok());
-    let Some(writer) = writer else { return false };
-    let alive = |id: u32| Path::new("/proc").join(id.to_string()).exists();
-    alive(std::process::id()) && (writer == std::process::id() || !alive(writer))
-}
-
-/// Writes `bytes` to `path`: a temporary file in the same folder, fsync, rename, fsync of the folder.
-///
-/// After a crash at any time the file has the old content or the new one.
+/// Writes `bytes` to `path`, as [`replace`] does.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// The same for content that is generated during the write.
+/// Writes a file whose content is produced while it is written, as [`replace`] does.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+    replace(path, |file| fill(file).map_err(|source| Error::Write { path: path.to_owned(), source }))
+}
+
+/// Replaces the file `path`, or makes it: `fill` writes a temporary file beside it, which is synced and renamed; then the
+/// folder is synced. A crash at any time leaves the old file or the new one.
+///
+/// # Errors
+/// Those of `fill`, and [`Error::Write`]. The old file is untouched, and no temporary file is left.
+pub fn replace<E: From<Error>>(path: &Path, fill: impl FnOnce(&mut File) -> Result<(), E>) -> Result<(), E> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
-    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}{TEMPORARY}", std::process::id()));
-    let temporary = path.with_file_name(hidden);
-    let result = File::create(&temporary)
-        .and_then(|mut file| {
-            fill(&mut file)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    if let Err(source) = result {
-        // The write's own error is reported; a temporary file that cannot be removed is harmless.
+    let temporary = aside(path)?;
+    let write = || -> Result<(), E> {
+        let mut file = File::create(&temporary).map_err(failed)?;
+        step();
+        fill(&mut file)?;
+        step();
+        file.sync_all().map_err(failed)?;
+        step();
+        Ok(fs::rename(&temporary, path).map_err(failed)?)
+    };
+    write().inspect_err(|_| {
+        // The disk may be full: make room for others. The first error is the one to report.
         let _ = fs::remove_file(&temporary);
-        return Err(failed(source));
+    })?;
+    step();
+    Ok(sync_folder(parent(path))?)
+}
+
+/// Makes the folder `target`, which is absent or empty, with all that `fill` puts into it: a temporary folder beside it is
+/// filled and published by [`publish_folder`]. A crash at any time leaves no folder or the whole one.
+///
+/// # Errors
+/// Those of `fill`, and [`Error::Write`]; of the kind `DirectoryNotEmpty` if `target` holds anything. No temporary folder is
+/// left.
+pub fn new_folder<E: From<Error>>(target: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    let require_empty = || {
+        let occupied = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+        let source = io::ErrorKind::DirectoryNotEmpty.into();
+        if occupied { Err(Error::Write { path: target.to_owned(), source }) } else { Ok(()) }
+    };
+    // Checked again afterwards, but refused before the work.
+    require_empty()?;
+    let staging = aside(target)?;
+    leftovers::remove_beside(target)?;
+    remove_folder(&staging)?;
+    let make = || -> Result<(), E> {
+        create_folder(&staging)?;
+        step();
+        fill(&staging)?;
+        step();
+        require_empty()?;
+        Ok(publish_folder(&staging, target)?)
+    };
+    make().inspect_err(|_| {
+        let _ = remove_folder(&staging);
+    })
+}
+
+/// Publishes the complete folder `staging` as `target`, in the same parent folder: everything in it is synced, it takes the
+/// name in one step, and the parent is synced. A folder that had the name is removed. A crash at any time leaves the
+/// old folder or the new one under the name.
+///
+/// On file systems that cannot exchange two names (some network file systems), a folder that had the name is removed
+/// first: a crash in between leaves none, and `staging` is complete.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: target.to_owned(), source };
+    sync_tree(staging)?;
+    step();
+    let replaced = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+    let exchange = RenameFlags::RENAME_EXCHANGE;
+    if replaced && renameat2(AT_FDCWD, staging, AT_FDCWD, target, exchange).is_ok() {
+        step();
+        sync_folder(parent(target))?;
+        step();
+        // It holds the old content by now.
+        return remove_folder(staging);
     }
-    path.parent().map_or(Ok(()), sync_folder)
+    if replaced {
+        remove_folder(target)?;
+    }
+    fs::rename(staging, target).map_err(failed)?;
+    step();
+    sync_folder(parent(target))
 }
 
 /// Makes a folder's entries durable: created and renamed entries survive a crash.
@@ -138,7 +173,49 @@ pub fn sync_folder(folder: &Path) -> Result<(), Error> {
     synced.map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
 
-/// Creates a folder and its parents.
+/// Makes a folder, the folders below it and all their files durable.
+fn sync_tree(folder: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() { sync_tree(&path)? } else { sync_folder(&path)? }
+    }
+    sync_folder(folder)
+}
+
+/// A hidden name beside `path`, and so on the same file system, that names this process.
+fn aside(path: &Path) -> Result<PathBuf, Error> {
+    let nameless = || Error::Write { path: path.to_owned(), source: io::ErrorKind::InvalidFilename.into() };
+    let mut hidden = OsString::from(".");
+    hidden.push(path.file_name().ok_or_else(nameless)?);
+    hidden.push(format!(".{}{TEMPORARY}", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A point between two operations, at which tests end the process.
+#[cfg(test)]
+fn step() {
+    killed::step();
+}
+
+#[cfg(not(test))]
+const fn step() {}
+
+/// Removes a folder with all that is in it, if it is there.
+pub fn remove_folder(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Write { path: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder and those above it.
 pub fn create_folder(folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
@@ -158,73 +235,4 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_atomically() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.json");
-        write(&path, b"old").unwrap();
-        write_with(&path, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        write(&path, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file remains");
-    }
-
-    #[test]
-    fn a_full_disk_is_reported_with_its_remedy() {
-        let folder = tempfile::tempdir().unwrap();
-        let error =
-            write_with(&folder.path().join("x"), |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
-        assert!(error.to_string().contains("free space"));
-    }
-
-    #[test]
-    fn a_full_disk_is_detected_among_causes() {
-        let folder = tempfile::tempdir().unwrap();
-        for (kind, full) in [
-            (io::ErrorKind::StorageFull, true),
-            (io::ErrorKind::FileTooLarge, true),
-            (io::ErrorKind::PermissionDenied, false),
-        ] {
-            let error = write_with(&folder.path().join("x"), |_| Err(kind.into())).unwrap_err();
-            assert_eq!(is_full(&error), full, "{error}");
-        }
-    }
-
-    #[test]
-    fn temporary_files_of_dead_processes_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let below = folder.path().join("below");
-        fs::create_dir(&below).unwrap();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let dead = child.id();
-        child.wait().unwrap();
-        let (dead, alive) =
-            (format!(".a.json.{dead}.tmp"), format!(".a.json.{}.tmp", std::os::unix::process::parent_id()));
-        let names = [dead.as_str(), &alive, ".a.json.x.tmp", "a.json.1.tmp", ".lock"];
-        for name in names {
-            fs::write(folder.path().join(name), "").unwrap();
-        }
-        fs::write(below.join(&dead), "").unwrap();
-        assert_eq!(remove_leftovers(folder.path()).unwrap(), 2);
-        assert_eq!(remove_leftovers(folder.path()).unwrap(), 0);
-        assert!(
-            names[1..].iter().all(|name| folder.path().join(name).exists()) && !below.join(&dead).exists()
-        );
-        assert_eq!(remove_leftovers(&folder.path().join("nowhere")).unwrap(), 0);
-    }
-
-    #[test]
-    fn checksums_are_sha256() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("abc");
-        write(&path, b"abc").unwrap();
-        assert_eq!(hex(&sha256(&path).unwrap())[..16], *"ba7816bf8f01cfea");
-    }
 }

@@ -12,7 +12,9 @@ pub mod options;
 pub mod plan;
 pub mod recorded;
 pub mod rng;
+pub mod sampling;
 
 pub use group::{Completion, FinishReason, Group, GroupRewards, RankCredit};
 pub use ids::{GroupId, PolicyVersion, Step};
 pub use options::Options;
+pub use sampling::Sampling;

@@ -5,12 +5,13 @@ use std::path::Path;
 use podium_checkpoint::adapter::{self, AdapterConfig};
 use podium_checkpoint::parameters::{Initial, Parameter};
 use podium_checkpoint::{FieldError, config as model_config};
+use podium_files::durable;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, Error};
 use crate::config::Config;
 use crate::lora::Lora;
-use crate::policy::LoadOptions;
+use crate::options::LoadOptions;
 use crate::random;
 
 /// Whether the folder holds a PEFT adapter, with or without a model.
@@ -81,8 +82,8 @@ impl Adapter {
         options: LoadOptions,
     ) -> Result<(), Error> {
         let config = AdapterConfig { base_model, ..self.config.clone() };
-        checkpoint::create(folder)?;
-        podium_checkpoint::replace(&folder.join(adapter::CONFIG), config.to_json().as_bytes())?;
+        durable::create_folder(folder)?;
+        durable::write(&folder.join(adapter::CONFIG), config.to_json().as_bytes())?;
         checkpoint::write_file(&folder.join(adapter::WEIGHTS), &self.parameters, options.precision)
     }
 

@@ -1,17 +1,17 @@
 //! Weights of model folders as tensors. `podium_checkpoint` reads and writes the files.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use podium_checkpoint::parameters::{self, Parameter};
 use podium_checkpoint::{Checkpoint, TensorView};
+use podium_files::durable;
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub use podium_checkpoint::{Dtype, Error, TensorInfo};
 
 use crate::config::Config;
-use crate::policy::{LoadOptions, Precision};
+use crate::options::{LoadOptions, Precision};
 
 /// The parameters of the model in the folder, in model order.
 pub(crate) fn read(
@@ -56,9 +56,9 @@ pub(crate) fn write(
     tensors: &[(String, Tensor)],
     precision: Precision,
 ) -> Result<(), Error> {
-    create(folder)?;
+    durable::create_folder(folder)?;
     let config = config.to_json(precision.name());
-    podium_checkpoint::replace(&folder.join("config.json"), config.as_bytes())?;
+    durable::write(&folder.join("config.json"), config.as_bytes())?;
     write_file(&folder.join(podium_checkpoint::ONE_FILE), tensors, precision)
 }
 
@@ -76,13 +76,7 @@ pub(crate) fn write_file(
     podium_checkpoint::write_file(path, &infos, |info| Ok(bytes(by_name[&info.name])))
 }
 
-/// Creates a folder unless it exists.
-pub(crate) fn create(folder: &Path) -> Result<(), Error> {
-    let failed = |source| Error::File { action: "create", path: folder.to_owned(), source };
-    fs::create_dir_all(folder).map_err(failed)
-}
-
-/// Copies a tensor of a file to the CPU.
+/// A copy of a tensor of a file, on the CPU.
 pub(crate) fn tensor(view: &TensorView) -> Tensor {
     Tensor::from_data_size(view.bytes(), view.shape(), kind(view.dtype()))
 }

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use podium_grpo::group::Allowed;
+use podium_grpo::{FinishReason, Sampling, sampling};
 use tch::{Tensor, no_grad};
 
 use crate::cache::Cache;
 use crate::packed::{self, GroupTokens, Packed};
 use crate::policy::Policy;
-use crate::sampler::{self, Next, Sampling, sample_next};
+use crate::sampler::{Next, sample_next};
 
 /// The reasons why sampling fails.
 #[derive(Debug, thiserror::Error)]
@@ -18,10 +20,10 @@ pub enum Error {
     /// The prompts do not fit the policy.
     #[error("cannot sample completions for these prompts")]
     Prompts(#[from] packed::Error),
-    /// The sampling parameters are out of range.
+    /// A sampling parameter is out of range.
     #[error("invalid sampling parameters")]
-    Sampling(#[from] sampler::Error),
-    /// The group size is 0.
+    Sampling(#[from] sampling::Error),
+    /// A group has at least one completion.
     #[error("group size is 0, expected at least 1")]
     GroupSize,
     /// The caller stopped the sampling.
@@ -56,25 +58,7 @@ pub enum Error {
     },
 }
 
-/// The reason why a completion ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// A stop token, which is the last token.
-    Stop,
-    /// The length limit.
-    Length,
-}
-
-/// The set that a token was sampled from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allowed {
-    /// Position of the sampled token in the completion.
-    pub position: usize,
-    /// Token ids in ascending order.
-    pub token_ids: Arc<[u32]>,
-}
-
-/// Returns the allowed next tokens of a completion, from (prompt, sample, its token ids): ascending; `None`: all.
+/// Which tokens may follow those that a completion has, from (prompt, sample, its token ids): ascending; `None`: all.
 pub type AllowedNext<'a> = dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>> + 'a;
 
 /// A completion.
@@ -90,8 +74,8 @@ pub struct Sampled {
     pub sampled_logprobs: Option<Vec<f32>>,
     /// The tokens with restricted sampling.
     pub allowed: Vec<Allowed>,
-    /// The reason why it ended.
-    pub finish: Finish,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
 }
 
 /// Completions with their cost.
@@ -182,7 +166,7 @@ struct Row {
     logprobs: Vec<f32>,
     sampled_logprobs: Vec<f32>,
     allowed: Vec<Allowed>,
-    finish: Option<Finish>,
+    finish_reason: Option<FinishReason>,
 }
 
 /// The state of one call of [`generate`].
@@ -214,7 +198,7 @@ impl<'a> Decoding<'a> {
             logprobs: Vec::new(),
             sampled_logprobs: Vec::new(),
             allowed: Vec::new(),
-            finish: None,
+            finish_reason: None,
         };
         let count = prompts.len() * group_size;
         Self {
@@ -246,13 +230,13 @@ impl<'a> Decoding<'a> {
         let next = next.collect::<Result<Vec<_>, _>>()?;
         let number = |lane: &usize| {
             let row = &self.rows[*lane];
-            if row.finish.is_some() { 0.0 } else { uniform(row.prompt, row.sample, position) }
+            if row.finish_reason.is_some() { 0.0 } else { uniform(row.prompt, row.sample, position) }
         };
         let numbers: Vec<_> = self.lanes.iter().map(number).collect();
         let drawn = sample_next(logits, self.sampling, &numbers, &next);
         for (lane, row) in self.lanes.iter().enumerate() {
             let row = &mut self.rows[*row];
-            if row.finish.is_some() {
+            if row.finish_reason.is_some() {
                 continue;
             }
             let (token, logprob) = (drawn.token_ids[lane], drawn.logprobs[lane]);
@@ -260,21 +244,21 @@ impl<'a> Decoding<'a> {
                 return Err(Error::NotFinite { prompt: row.prompt, sample: row.sample, position });
             }
             if let Next::One(token_ids) = &next[lane] {
-                row.allowed.push(Allowed { position, token_ids: token_ids.clone() });
+                row.allowed.push(Allowed { position: position as u32, token_ids: token_ids.to_vec() });
             }
             row.token_ids.push(token);
             row.logprobs.push(logprob);
             row.sampled_logprobs.extend(drawn.sampled_logprobs.as_ref().map(|logprobs| logprobs[lane]));
             if self.sampling.stop_token_ids.contains(&token) {
-                row.finish = Some(Finish::Stop);
+                row.finish_reason = Some(FinishReason::Stop);
             }
         }
         Ok(())
     }
 
-    /// Returns the allowed next tokens of a completion.
+    /// What the next token of a completion may be.
     fn next(&self, row: &Row, allowed: &mut AllowedNext<'_>) -> Result<Next, Error> {
-        if row.finish.is_some() {
+        if row.finish_reason.is_some() {
             return Ok(Next::None);
         }
         let &Row { prompt, sample, .. } = row;
@@ -289,7 +273,7 @@ impl<'a> Decoding<'a> {
     }
 
     fn is_finished(&self) -> bool {
-        self.rows.iter().all(|row| row.finish.is_some())
+        self.rows.iter().all(|row| row.finish_reason.is_some())
     }
 
     /// Drops prompts without unfinished completions, and the same number of finished lanes of every prompt, if that
@@ -298,7 +282,7 @@ impl<'a> Decoding<'a> {
         let groups = self.lanes.chunks(self.lanes_per_prompt).enumerate();
         let unfinished: Vec<(usize, Vec<usize>)> = groups
             .map(|(prompt, rows)| {
-                let lanes = (0..rows.len()).filter(|lane| self.rows[rows[*lane]].finish.is_none());
+                let lanes = (0..rows.len()).filter(|lane| self.rows[rows[*lane]].finish_reason.is_none());
                 (prompt, lanes.map(|lane| prompt * self.lanes_per_prompt + lane).collect())
             })
             .filter(|(_, lanes): &(usize, Vec<usize>)| !lanes.is_empty())
@@ -347,7 +331,7 @@ impl<'a> Decoding<'a> {
                 logprobs: row.logprobs,
                 sampled_logprobs: truncated.then_some(row.sampled_logprobs),
                 allowed: row.allowed,
-                finish: row.finish.unwrap_or(Finish::Length),
+                finish_reason: row.finish_reason.unwrap_or(FinishReason::Length),
             });
         }
         Generated { groups, prefill_tokens, decode_rows: self.decode_rows }

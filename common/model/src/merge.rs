@@ -8,7 +8,7 @@ use tch::Kind;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Error, bytes, kind, tensor};
 use crate::config::Config;
-use crate::policy::LoadOptions;
+use crate::options::LoadOptions;
 
 /// Writes the weights of `model` with the changes of the PEFT adapter in `adapter` into the folder `out`: every
 /// parameter is computed in float32 and written in the type of the model's file, in shards of at most `shard_bytes`

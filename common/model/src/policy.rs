@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use podium_checkpoint::FieldError;
 use podium_checkpoint::adapter::AdapterConfig;
 use podium_checkpoint::parameters::{self, Initial};
-use podium_checkpoint::{Dtype, FieldError};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::adapter::{Adapter, is_adapter};
@@ -13,58 +13,9 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::layers::{self, Linear, Mlp, RmsNorm, Rows, Weights};
 use crate::lora::Dropout;
+use crate::options::{LoadOptions, Precision};
 use crate::random;
 use crate::rope::Frequencies;
-
-/// The number type of a policy. Norms, softmax and log-probabilities are float32 in both cases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Faster on a CPU without bfloat16 units.
-    #[default]
-    Float32,
-    /// Half the memory, and several times faster on GPUs.
-    Bfloat16,
-}
-
-impl Precision {
-    pub(crate) fn kind(self) -> Kind {
-        match self {
-            Self::Float32 => Kind::Float,
-            Self::Bfloat16 => Kind::BFloat16,
-        }
-    }
-
-    /// The number type of files.
-    pub(crate) fn dtype(self) -> Dtype {
-        match self {
-            Self::Float32 => Dtype::F32,
-            Self::Bfloat16 => Dtype::BF16,
-        }
-    }
-
-    /// The name in `config.json`.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Float32 => "float32",
-            Self::Bfloat16 => "bfloat16",
-        }
-    }
-}
-
-/// Device and number type of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// Device of all its tensors.
-    pub device: Device,
-    /// Type of its weights and activations.
-    pub precision: Precision,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self { device: Device::Cpu, precision: Precision::Float32 }
-    }
-}
 
 #[derive(Debug)]
 struct Block {

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use podium_grpo::Sampling;
 use tch::{Kind, Tensor};
 
 use crate::allowed::AllowedRows;
@@ -16,106 +17,30 @@ use crate::allowed::AllowedRows;
 /// it.
 const FIRST_CANDIDATES: i64 = 256;
 
-/// The sampling parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divisor of the logits. 0 is greedy, with log-probabilities at temperature 1.
-    pub temperature: f64,
-    /// Sample from the smallest set of most likely tokens that has this probability; 1 is all tokens.
-    pub top_p: f64,
-    /// Sample from this many most likely tokens; 0 is all tokens. Applied before `top_p`.
-    pub top_k: usize,
-    /// Always the most likely token, the lowest id among equals.
-    pub greedy: bool,
-    /// Longest completion, in tokens.
-    pub max_new_tokens: usize,
-    /// Tokens that end a completion and are part of it.
-    pub stop_token_ids: Vec<u32>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            greedy: false,
-            max_new_tokens: 128,
-            stop_token_ids: Vec::new(),
+/// The lowest logit of each row that may be sampled, \[rows, 1\]; none: all may. `log_normaliser`: \[rows, 1\].
+fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> Option<Tensor> {
+    let vocab_size = logits.size()[1];
+    let best = |count: i64| logits.topk(count, -1, true, true).0;
+    if sampling.top_k > 0 {
+        let candidates = best(vocab_size.min(sampling.top_k as i64));
+        if sampling.top_p < 1.0 {
+            let normaliser = candidates.logsumexp(-1, true);
+            return Some(nucleus(&candidates, &probabilities(&candidates, &normaliser), sampling.top_p));
         }
+        return Some(candidates.narrow(1, candidates.size()[1] - 1, 1));
     }
-}
-
-/// The reasons why sampling parameters are invalid.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum Error {
-    /// The temperature is negative or not finite.
-    #[error("temperature is {0}, expected a finite number that is not negative")]
-    Temperature(f64),
-    /// `top_p` is not in (0, 1].
-    #[error("top_p is {0}, expected more than 0 and at most 1")]
-    TopP(f64),
-    /// The length limit is 0.
-    #[error("max_new_tokens is 0, expected at least 1")]
-    MaxNewTokens,
-}
-
-impl Sampling {
-    /// Checks the ranges of the numbers.
-    pub fn check(&self) -> Result<(), Error> {
-        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return Err(Error::Temperature(self.temperature));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Err(Error::TopP(self.top_p));
-        }
-        if self.max_new_tokens == 0 {
-            return Err(Error::MaxNewTokens);
-        }
-        Ok(())
+    if sampling.top_p >= 1.0 {
+        return None;
     }
-
-    /// Whether each token is the most likely one.
-    pub fn is_greedy(&self) -> bool {
-        self.greedy || self.temperature == 0.0
+    let candidates = best(vocab_size.min(FIRST_CANDIDATES));
+    let mass = probabilities(&candidates, log_normaliser);
+    let least = mass.sum_dim_intlist(-1, false, None).min().double_value(&[]);
+    if least >= sampling.top_p || candidates.size()[1] == vocab_size {
+        return Some(nucleus(&candidates, &mass, sampling.top_p));
     }
-
-    /// Whether tokens are sampled from less than the full distribution, so that they have a second log-probability.
-    pub fn is_truncated(&self) -> bool {
-        !self.is_greedy() && (self.top_p < 1.0 || self.top_k > 0)
-    }
-
-    /// The divisor of the logits for log-probabilities, with which the learner recomputes them.
-    pub fn scoring_temperature(&self) -> f64 {
-        if self.temperature == 0.0 { 1.0 } else { self.temperature }
-    }
-
-    /// Returns the lowest logit of each row that may be sampled, \[rows, 1\]; `None` if all may. `log_normaliser`:
-    /// \[rows, 1\].
-    fn threshold(&self, logits: &Tensor, log_normaliser: &Tensor) -> Option<Tensor> {
-        let vocab_size = logits.size()[1];
-        let best = |count: i64| logits.topk(count, -1, true, true).0;
-        if self.top_k > 0 {
-            let candidates = best(vocab_size.min(self.top_k as i64));
-            if self.top_p < 1.0 {
-                let normaliser = candidates.logsumexp(-1, true);
-                return Some(nucleus(&candidates, &probabilities(&candidates, &normaliser), self.top_p));
-            }
-            return Some(candidates.narrow(1, candidates.size()[1] - 1, 1));
-        }
-        if self.top_p >= 1.0 {
-            return None;
-        }
-        let candidates = best(vocab_size.min(FIRST_CANDIDATES));
-        let mass = probabilities(&candidates, log_normaliser);
-        let least = mass.sum_dim_intlist(-1, false, None).min().double_value(&[]);
-        if least >= self.top_p || candidates.size()[1] == vocab_size {
-            return Some(nucleus(&candidates, &mass, self.top_p));
-        }
-        let candidates = logits.sort(-1, true).0;
-        let mass = probabilities(&candidates, log_normaliser);
-        Some(nucleus(&candidates, &mass, self.top_p))
-    }
+    let candidates = logits.sort(-1, true).0;
+    let mass = probabilities(&candidates, log_normaliser);
+    Some(nucleus(&candidates, &mass, sampling.top_p))
 }
 
 /// Float64 probabilities of logits.
@@ -211,7 +136,7 @@ pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> S
         logits.argmax(-1, true)
     } else {
         let mut mass = logprobs.exp().to_kind(Kind::Double);
-        if let Some(threshold) = sampling.threshold(logits, &logits.logsumexp(-1, true)) {
+        if let Some(threshold) = threshold(sampling, logits, &logits.logsumexp(-1, true)) {
             mass *= logits.ge_tensor(&threshold);
         }
         let cumulative = mass.cumsum_(-1, None);

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use podium_model::{Entropy, GroupTokens, LoadOptions, Packed, Policy, Sampling, device, generate};
+use podium_grpo::Sampling;
+use podium_model::{Entropy, GroupTokens, LoadOptions, Packed, Policy, device, generate};
 use serde::Deserialize;
 
 /// Largest allowed difference of a log-probability.

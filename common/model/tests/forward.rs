@@ -3,9 +3,10 @@
 
 mod naive;
 
+use podium_grpo::Sampling;
 use podium_model::{
-    Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, Precision, Sampling, TrainingOptions,
-    generate, packed,
+    Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, Precision, TrainingOptions, generate,
+    packed,
 };
 use proptest::prelude::*;
 use tch::{Kind, Tensor};

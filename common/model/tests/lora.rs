@@ -7,9 +7,10 @@ mod naive;
 use std::fs;
 
 use podium_checkpoint::adapter::{AdapterConfig, Targets};
+use podium_grpo::Sampling;
 use podium_model::{
-    AdapterDropout, Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, Sampling,
-    TrainingOptions, generate, merge,
+    AdapterDropout, Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, TrainingOptions,
+    generate, merge,
 };
 use tch::{Kind, Tensor, no_grad};
 

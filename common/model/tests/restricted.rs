@@ -6,10 +6,11 @@ mod naive;
 
 use std::sync::Arc;
 
+use podium_grpo::{FinishReason, Sampling};
 use podium_model::generate::Error;
 use podium_model::{
-    Config, Entropy, Family, Finish, Generated, GroupTokens, Packed, Policy, Sampling, TrainingOptions,
-    generate, generate_restricted, packed,
+    Config, Entropy, Family, Generated, GroupTokens, Packed, Policy, TrainingOptions, generate,
+    generate_restricted, packed,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -49,8 +50,9 @@ fn pack(generated: &Generated) -> Packed {
         })
         .collect();
     let completions = generated.groups.iter().flatten().enumerate();
-    let sets = completions
-        .flat_map(|(index, one)| one.allowed.iter().map(move |set| (index, set.position, &*set.token_ids)));
+    let sets = completions.flat_map(|(index, one)| {
+        one.allowed.iter().map(move |set| (index, set.position as usize, &*set.token_ids))
+    });
     Packed::new(&groups).unwrap().restricted(sets).unwrap()
 }
 
@@ -63,7 +65,7 @@ fn renormalised(policy: &Policy, generated: &Generated, temperature: f64) -> (Te
             let all = naive::distributions(policy, &sequence[..sequence.len() - 1], temperature);
             for (position, token) in one.token_ids.iter().enumerate() {
                 let row = all.get((prompt.len() - 1 + position) as i64);
-                let set = one.allowed.iter().find(|set| set.position == position);
+                let set = one.allowed.iter().find(|set| set.position as usize == position);
                 let (row, place) = match set {
                     Some(set) => {
                         let ids: Vec<_> = set.token_ids.iter().map(|id| i64::from(*id)).collect();
@@ -97,9 +99,9 @@ fn scoring_reproduces_the_log_probabilities_of_sampling() {
         let generated = sampled(&policy, &sampling);
         assert_eq!(generated, sampled(&policy, &sampling));
         for one in generated.groups.iter().flatten() {
-            assert_eq!(one.finish, Finish::Stop);
+            assert_eq!(one.finish_reason, FinishReason::Stop);
             for set in &one.allowed {
-                assert!(set.token_ids.contains(&one.token_ids[set.position]));
+                assert!(set.token_ids.contains(&one.token_ids[set.position as usize]));
             }
         }
         let all: Vec<_> = generated.groups.iter().flatten().collect();

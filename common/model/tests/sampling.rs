@@ -5,8 +5,9 @@ mod naive;
 
 use std::cell::{Cell, RefCell};
 
+use podium_grpo::{FinishReason, Sampling, sampling};
 use podium_model::generate::Error;
-use podium_model::{Config, Family, Finish, Generated, Policy, Sampled, Sampling, generate, packed, sampler};
+use podium_model::{Config, Family, Generated, Policy, Sampled, generate, packed};
 use tch::{Tensor, no_grad};
 
 fn policy() -> Policy {
@@ -155,15 +156,15 @@ fn stop_tokens_end_completions_and_are_kept() {
     let all: Vec<_> = generated.groups.iter().flatten().collect();
     for one in &all {
         let stops = one.token_ids.iter().filter(|token| sampling.stop_token_ids.contains(token)).count();
-        match one.finish {
-            Finish::Stop => {
+        match one.finish_reason {
+            FinishReason::Stop => {
                 assert!(stops == 1 && sampling.stop_token_ids.contains(one.token_ids.last().unwrap()));
             }
-            Finish::Length => assert!(stops == 0 && one.token_ids.len() == 40),
+            FinishReason::Length => assert!(stops == 0 && one.token_ids.len() == 40),
         }
         assert_eq!(one.token_ids.len(), one.logprobs.len());
     }
-    assert!(all.iter().any(|one| one.finish == Finish::Stop));
+    assert!(all.iter().any(|one| one.finish_reason == FinishReason::Stop));
     // Finished completions were dropped: with all lanes to the end it would be 24 rows for each step.
     let steps = all.iter().map(|one| one.token_ids.len()).max().unwrap() - 1;
     assert!(generated.decode_rows < 24 * steps, "{} rows in {steps} steps", generated.decode_rows);
@@ -237,9 +238,9 @@ fn invalid_sampling_inputs_are_refused() {
         Error::Prompts(packed::Error::TooLong { length: 263, .. })
     ));
     for (sampling, expected) in [
-        (Sampling { temperature: -1.0, ..default() }, sampler::Error::Temperature(-1.0)),
-        (Sampling { top_p: 0.0, ..default() }, sampler::Error::TopP(0.0)),
-        (Sampling { max_new_tokens: 0, ..default() }, sampler::Error::MaxNewTokens),
+        (Sampling { temperature: -1.0, ..default() }, sampling::Error::Temperature(-1.0)),
+        (Sampling { top_p: 0.0, ..default() }, sampling::Error::TopP(0.0)),
+        (Sampling { max_new_tokens: 0, ..default() }, sampling::Error::MaxNewTokens),
     ] {
         assert!(matches!(refused(&prompts(), 1, sampling), Error::Sampling(error) if error == expected));
     }

@@ -108,13 +108,17 @@ pub struct Case {
     pub thinking_start: ThinkingStart,
 }
 
-/// The evaluation of a completion.
+/// A completion, read once: its format, its ranking and its rewards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grade {
-    /// Its properties, including format and rank of the target.
+    /// Its format, and where it ranks the target.
     pub outcome: Outcome,
     /// Its reward.
     pub score: Score,
+    /// The items that it lists, best first.
+    pub ranking: Vec<ItemId>,
+    /// The reward of each listed item, best rank first, for credit by rank.
+    pub item_rewards: Vec<ItemReward>,
 }
 
 impl Task {
@@ -265,7 +269,7 @@ impl Task {
         )
     }
 
-    /// Parses `completion` and computes its reward.
+    /// Parses `completion` and scores it: all that is recorded or trained on of its text comes from here.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
         let parsed = self.parse(case, completion);
         let question = Question {
@@ -275,13 +279,12 @@ impl Task {
             popularity: &self.popularity,
         };
         let outcome = self.rewards.outcome(&parsed, completion, &question);
-        Grade { outcome, score: self.rewards.score(&outcome) }
-    }
-
-    /// Returns the reward of each listed item of `completion`, best rank first, for credit by rank.
-    pub fn item_rewards(&self, case: &Case, completion: &str) -> Vec<ItemReward> {
-        let parsed = self.parse(case, completion);
-        self.rewards.items(&parsed, case.target)
+        Grade {
+            score: self.rewards.score(&outcome),
+            ranking: parsed.ranking.iter().map(|listed| listed.item).collect(),
+            item_rewards: self.rewards.items(&parsed, case.target),
+            outcome,
+        }
     }
 }
 

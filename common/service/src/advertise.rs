@@ -1,6 +1,6 @@
 //! The address under which other hosts reach a listener of this process.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 /// An address that cannot be advertised.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -10,35 +10,45 @@ pub struct Error {
     pub found: String,
 }
 
-/// Returns the advertised host:port of a listener that is bound to `bound`.
+/// Returns the host:port at which other hosts reach a listener that is bound to `bound`.
 ///
-/// `advertise`: the configured HOST or HOST:PORT; without a port (or with port 0) the bound port is used. Without it,
-/// a listener on all interfaces is advertised under this host's name, any other under its bound address.
+/// `advertise`: HOST or HOST:PORT by configuration, see [`named`]. Without it, a listener on all interfaces is reached by
+/// this host's name, any other by the address that it is bound to.
 ///
 /// # Errors
-/// Fails if `advertise` is not HOST or HOST:PORT.
+/// If `advertise` is not HOST or HOST:PORT.
 pub fn address(bound: SocketAddr, advertise: Option<&str>) -> Result<String, Error> {
-    let Some(advertise) = advertise else {
-        let name = host_name();
-        return Ok(if bound.ip().is_unspecified() && !name.is_empty() {
-            format!("{name}:{}", bound.port())
-        } else {
-            bound.to_string()
-        });
-    };
+    if let Some(advertise) = advertise {
+        return named(bound, advertise);
+    }
+    let name = host_name();
+    Ok(if bound.ip().is_unspecified() && !name.is_empty() {
+        format!("{name}:{}", bound.port())
+    } else {
+        bound.to_string()
+    })
+}
+
+/// Reads HOST or HOST:PORT; without a port, or with port 0, the port is the one of `bound`.
+///
+/// # Errors
+/// If `advertise` is not HOST or HOST:PORT.
+pub fn named(bound: SocketAddr, advertise: &str) -> Result<String, Error> {
     let broken = || Error { found: advertise.to_owned() };
-    // The colons of an IPv6 address are inside its brackets.
-    let port_from = advertise.rfind(']').map_or(0, |bracket| bracket + 1);
-    let (host, port) = match advertise[port_from..].find(':') {
+    let (host, port) = match split(advertise) {
+        Some((host, port)) => (host, port.parse().map_err(|_| broken())?),
         None => (advertise, 0),
-        Some(colon) => {
-            let colon = port_from + colon;
-            (&advertise[..colon], advertise[colon + 1..].parse().map_err(|_| broken())?)
-        }
     };
-    let whole = !host.is_empty() && !host.contains(char::is_whitespace) && !host.contains('/');
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/:[]@".contains(c));
+    let is_host = in_brackets.map_or(plain, |host| host.parse::<Ipv6Addr>().is_ok());
     let port = if port == 0 { bound.port() } else { port };
-    if whole { Ok(format!("{host}:{port}")) } else { Err(broken()) }
+    if is_host { Ok(format!("{host}:{port}")) } else { Err(broken()) }
+}
+
+/// Splits an address into host, in brackets where it is an IPv6 address, and port; `None` without a port.
+pub fn split(address: &str) -> Option<(&str, &str)> {
+    address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
 }
 
 /// Returns this host's name; empty if the system does not report it.
@@ -67,7 +77,9 @@ mod tests {
         ] {
             assert_eq!(told("0.0.0.0:4100", Some(advertise)).as_deref(), Some(expected));
         }
-        for broken in ["", ":9", "node7:", "node7:port", "node7:70000", "fd00::7", "a b", "http://node7"] {
+        for broken in
+            ["", ":9", "node7:", "node7:port", "node7:70000", "fd00::7", "a b", "http://node7", "[x]:1"]
+        {
             assert_eq!(told("0.0.0.0:4100", Some(broken)), None, "{broken:?}");
         }
     }

@@ -14,4 +14,3 @@ pub mod portable;
 pub mod progress;
 pub mod shutdown;
 pub mod startup;
-mod usage;

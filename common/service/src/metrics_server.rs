@@ -10,11 +10,12 @@ use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::advertise::{self, split};
 use crate::catalogue::{Catalogue, Listing};
-use crate::usage;
 
 /// The reasons why the endpoint cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +33,9 @@ pub enum Error {
     /// A recorder is installed already, or a bucket list is empty.
     #[error("cannot record metrics: {0}")]
     Recorder(#[from] metrics_exporter_prometheus::BuildError),
-    /// The advertised address is invalid.
-    #[error("--metrics-advertise is {found:?}: expected HOST or HOST:PORT, an IPv6 address in brackets")]
-    Advertise {
-        /// The given address.
-        found: String,
-    },
+    /// `--metrics-advertise` is not an address.
+    #[error("--metrics-advertise: {0}")]
+    Advertise(#[from] advertise::Error),
 }
 
 /// Buckets of every histogram whose name ends in `_seconds`.
@@ -66,6 +64,8 @@ pub struct Endpoint {
 #[derive(Clone)]
 struct Served {
     handle: PrometheusHandle,
+    /// What this process uses of its host.
+    usage: Collector,
     ready: Arc<AtomicBool>,
 }
 
@@ -79,7 +79,8 @@ impl Endpoint {
         let catalogue = Catalogue::default();
         // A second recorder in one process is a bug; the first one stays active.
         metrics::set_global_recorder(Listing { inner: recorder, catalogue: catalogue.clone() }).ok();
-        usage::describe();
+        let usage = Collector::new("podium_");
+        usage.describe();
         let failed = |source| Error::Listen { address: address.to_owned(), source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
@@ -93,7 +94,7 @@ impl Endpoint {
             };
             router = router.route(path, get(answer));
         }
-        let router = router.with_state(Served { handle, ready: ready.clone() });
+        let router = router.with_state(Served { handle, usage, ready: ready.clone() });
         tokio::spawn(async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
             if let Err(error) = served.await {
@@ -111,7 +112,10 @@ impl Endpoint {
     /// Returns the advertised address: `advertise` (host, or host:port) if given, else the bound address. An
     /// unspecified host (`0.0.0.0`, `[::]`) in it stands for the host under which the coordinator sees this process.
     pub fn announced(&self, advertise: Option<&str>) -> Result<String, Error> {
-        announced(self.address, advertise)
+        match advertise {
+            Some(advertise) => Ok(advertise::named(self.address, advertise)?),
+            None => Ok(self.address.to_string()),
+        }
     }
 
     /// Sets whether the process is ready.
@@ -121,7 +125,7 @@ impl Endpoint {
 }
 
 async fn scrape(State(served): State<Served>) -> String {
-    usage::measure();
+    served.usage.collect();
     served.handle.render()
 }
 
@@ -139,27 +143,7 @@ fn asked_host(headers: &HeaderMap) -> Option<&str> {
     (!host.is_empty()).then_some(host)
 }
 
-fn announced(address: SocketAddr, advertise: Option<&str>) -> Result<String, Error> {
-    let Some(advertise) = advertise else { return Ok(address.to_string()) };
-    let (host, port) = match split(advertise) {
-        Some((host, port)) => (host, port.parse().ok()),
-        None => (advertise, Some(address.port())),
-    };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/:[]@".contains(c));
-    let named = bare.map_or(plain, |bare| bare.parse::<std::net::Ipv6Addr>().is_ok());
-    match port {
-        Some(port) if named && port != 0 => Ok(format!("{host}:{port}")),
-        _ => Err(Error::Advertise { found: advertise.to_owned() }),
-    }
-}
-
-/// Splits host (with its brackets, if any) and port; `None` without a port.
-fn split(address: &str) -> Option<(&str, &str)> {
-    address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
-}
-
-/// Returns the scrape address of a process that announced `announced` and connects from the address `peer`.
+/// Where an endpoint can be scraped whose process announced `announced` and is seen at the address `peer`.
 ///
 /// An unspecified host is replaced by the peer's address, unless the peer is this host, which has other names for
 /// other hosts. `None` if nothing was announced, or if the address is reachable only on the peer's own host.
@@ -189,20 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advertised_addresses_have_a_host_and_a_port() {
-        let told = |advertise| announced("0.0.0.0:9100".parse().unwrap(), advertise).ok();
-        assert_eq!(told(None).as_deref(), Some("0.0.0.0:9100"));
-        assert_eq!(told(Some("gpu-7")).as_deref(), Some("gpu-7:9100"));
-        assert_eq!(told(Some("gpu-7:80")).as_deref(), Some("gpu-7:80"));
-        assert_eq!(told(Some("[fd00::1]")).as_deref(), Some("[fd00::1]:9100"));
-        assert_eq!(told(Some("[fd00::1]:80")).as_deref(), Some("[fd00::1]:80"));
-        for wrong in ["", ":80", "gpu-7:x", "gpu-7:0", "http://gpu-7", "fd00::1", "gpu 7", "[x]:1"] {
-            assert_eq!(told(Some(wrong)), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_process_is_scraped_at_its_peer_address() {
+    fn a_process_is_scraped_where_it_is_seen() {
         let at = |announced, peer: &str| reachable(announced, peer.parse().ok());
         assert_eq!(at("0.0.0.0:9", "10.0.0.2").as_deref(), Some("10.0.0.2:9"));
         assert_eq!(at("[::]:9", "::ffff:10.0.0.2").as_deref(), Some("10.0.0.2:9"));

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::Error;
-use crate::files::{Config, TOKENIZER_CONFIG, read_config, wrong};
+use crate::configuration::{Config, TOKENIZER_CONFIG, read_config, wrong};
+use crate::error::Error;
 
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 const ADDED_TOKENS: &str = "added_tokens.json";

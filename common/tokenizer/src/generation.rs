@@ -12,7 +12,17 @@ impl Tokenizer {
     /// It is the text that `add_generation_prompt` appends to the rendered messages. If the template ignores the
     /// variable, or renders the messages differently without it, it is the text after the content of the last message.
     pub fn generation_prompt(&self, messages: &[Message], variables: &Variables) -> Result<String, Error> {
-        let prompt = self.render(messages, variables)?;
+        self.generation_prompt_of(&self.render(messages, variables)?, messages, variables)
+    }
+
+    /// Returns the generation prompt of `messages` that were rendered as `prompt` with the same variables: see
+    /// [`Self::generation_prompt`].
+    pub fn generation_prompt_of(
+        &self,
+        prompt: &str,
+        messages: &[Message],
+        variables: &Variables,
+    ) -> Result<String, Error> {
         let without = Variables { add_generation_prompt: false, ..variables.clone() };
         // A template may reject a conversation that ends with the user.
         if let Ok(conversation) = self.render(messages, &without)

@@ -4,11 +4,13 @@
 //! on the date, and the crate does not depend on libtorch.
 
 mod chat;
+mod configuration;
 mod declarations;
 mod diagnosis;
 mod ends;
 mod error;
 mod files;
+mod folder;
 mod generation;
 mod guard;
 mod template;
@@ -24,7 +26,7 @@ pub use error::Error;
 pub use files::{copy_files, tokenizer_files};
 pub use template::{Message, Variables};
 
-use files::Folder;
+use folder::Folder;
 use guard::guarded;
 use template::ChatTemplate;
 use templates::Choice;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::Error;
-use crate::files::{Config, TOKENIZER_CONFIG, wrong};
+use crate::configuration::{Config, TOKENIZER_CONFIG, wrong};
+use crate::error::Error;
 
 pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use podium_files::durable;
 use serde_json::{Map, Value, json};
 
+use crate::configuration::{GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::Error;
-use crate::files::{GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 
 /// Tokens that are split off before words, and whether decoding omits them.
 const ADDED: [(&str, bool); 5] = [

@@ -8,6 +8,7 @@ use podium_proto::v1::{
     learner_client::LearnerClient, policy_client::PolicyClient, rollout_client::RolloutClient,
     status_client::StatusClient,
 };
+use podium_service::advertise;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -108,10 +109,8 @@ struct Line {
 impl Line {
     fn to(address: &str) -> Result<Self, Error> {
         let broken = || Error::Address { address: address.to_owned() };
-        if !address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        {
+        let split = advertise::split(address);
+        if !split.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
             return Err(broken());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| broken())?;

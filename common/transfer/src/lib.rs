@@ -7,6 +7,7 @@
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod announcement;
 pub mod connection;
 pub mod fetch;
 pub mod manifest;
@@ -14,6 +15,7 @@ pub mod place;
 pub mod publish;
 pub mod receive;
 
+pub use announcement::Announcement;
 pub use connection::{Coordinator, Limits};
 pub use fetch::fetch;
 pub use manifest::{Content, Manifest};

@@ -6,48 +6,21 @@
 use std::path::{Path, PathBuf};
 
 use podium_config::Network;
-use serde::Deserialize;
 
-/// Name of the coordinator's announcement file in the run folder.
-pub const ANNOUNCEMENT: &str = "coordinator.json";
-/// Environment variable with the coordinator's host:port, used without a flag.
+use crate::announcement::{self, Announcement};
+
+/// Names the coordinator, host:port, where no flag does.
 pub const VARIABLE: &str = "PODIUM_COORDINATOR";
 /// Environment variable with the run folder, used without a flag and an address.
 pub const FOLDER_VARIABLE: &str = "PODIUM_COORDINATOR_FROM";
 
-/// The reasons why no address is known.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no announcement, or the folder is not visible from this host.
-    #[error("no coordinator has announced itself in {}: {source}", path.display())]
-    Absent {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The file is malformed.
-    #[error("{} is not a valid announcement of a coordinator: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
-}
-
-/// Source of the coordinator's address.
+/// Where to look for the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// This address, host:port.
     Named(String),
     /// This announcement file.
     Announced(PathBuf),
-}
-
-#[derive(Debug, Deserialize)]
-struct Announcement {
-    address: String,
 }
 
 impl Place {
@@ -69,22 +42,18 @@ impl Place {
                 return Self::Named((*address).to_owned());
             }
             if let Some(folder) = folder {
-                return Self::Announced(folder.join(ANNOUNCEMENT));
+                return Self::Announced(folder.join(announcement::FILE));
             }
         }
         Self::Named(network.coordinator.as_ref().unwrap_or(&network.listen).clone())
     }
 
-    /// Returns the present address.
-    pub(crate) async fn look(&self) -> Result<String, Error> {
-        let path = match self {
-            Self::Named(address) => return Ok(address.clone()),
-            Self::Announced(path) => path,
-        };
-        let bytes =
-            tokio::fs::read(path).await.map_err(|source| Error::Absent { path: path.clone(), source })?;
-        let read = serde_json::from_slice::<Announcement>(&bytes);
-        Ok(read.map_err(|source| Error::Unreadable { path: path.clone(), source })?.address)
+    /// The address as it is known now.
+    pub(crate) async fn look(&self) -> Result<String, announcement::Error> {
+        match self {
+            Self::Named(address) => Ok(address.clone()),
+            Self::Announced(path) => Ok(Announcement::read_async(path).await?.address),
+        }
     }
 }
 
@@ -95,7 +64,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_environment_and_that_over_the_run_file() {
         let folder = Path::new("run");
-        let announced = Place::Announced(folder.join(ANNOUNCEMENT));
+        let announced = Place::Announced(folder.join(announcement::FILE));
         let named = |address: &str| Place::Named(address.to_owned());
         let network = Network { coordinator: Some("file:1".into()), ..Network::default() };
         let first = |flags, environment| Place::first(&[flags, environment], &network);

@@ -123,21 +123,12 @@ impl Receiver {
         Ok(())
     }
 
-    /// Checks all files, makes them durable and renames the folder.
+    /// Checks all files and publishes the folder.
     pub fn finish(self) -> Result<(), Error> {
         for file in &self.manifest.files {
             self.complete(&file.name)?;
-            let path = self.partial.join(&file.name);
-            let synced = fs::File::open(&path).and_then(|file| file.sync_all());
-            synced.map_err(|source| durable::Error::Write { path, source })?;
         }
-        durable::sync_folder(&self.partial)?;
-        let failed = |source| durable::Error::Write { path: self.target.clone(), source };
-        if self.target.is_dir() {
-            fs::remove_dir_all(&self.target).map_err(failed)?;
-        }
-        fs::rename(&self.partial, &self.target).map_err(failed)?;
-        Ok(durable::sync_folder(self.target.parent().unwrap_or(Path::new(".")))?)
+        Ok(durable::publish_folder(&self.partial, &self.target)?)
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, Error> {

@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use podium_grpo::{Group, PolicyVersion, Step};
 use podium_proto::convert::{Slot, TryFromMessage};
-use podium_proto::v1;
 use podium_recsys::diagnostics::Answer;
 use serde_json::Value;
 
 use super::error::Error;
 use crate::curriculum::Curriculum;
-use crate::grading;
 use crate::machine::Work;
 use crate::reports::answers::{Answered, Answers};
 use crate::reports::parts::parts;
@@ -72,14 +70,14 @@ impl Closer for Records {
         for message in store.groups(step)? {
             let slot = work.slot(message.index, message.attempt);
             let case = curriculum.case(slot)?;
+            let task = curriculum.task();
+            let grades: Vec<_> =
+                message.completions.iter().map(|completion| task.grade(&case, &completion.text)).collect();
             if samples::keeps_step(step.0, steps) && kept.len() < samples::KEPT {
                 let version = PolicyVersion(message.policy_version);
-                kept.push(samples::row(curriculum.task(), slot, version, &case, &message.completions));
+                kept.push(samples::row(task, slot, version, &case, &message.completions, &grades));
             }
-            let read =
-                |one: &v1::Completion| Answer::from(grading::read(curriculum.task(), &case, &one.text));
-            let answered: Vec<Answer> = message.completions.iter().map(read).collect();
-            answers.push((case, answered));
+            answers.push((case, grades.into_iter().map(Answer::from).collect()));
             groups.push(Group::try_from_message(message)?);
         }
         let diagnosed = curriculum.diagnostics().figures(&answers);
@@ -105,11 +103,12 @@ impl Closer for Records {
         for (index, answer) in store.answers(version)? {
             let slot = Slot::Evaluation { version, index };
             let case = curriculum.case(slot)?;
+            let grade = task.grade(&case, &answer.text);
             if kept.len() < samples::KEPT {
-                kept.push(samples::row(task, slot, version, &case, std::slice::from_ref(&answer)));
+                let (answers, grades) = (std::slice::from_ref(&answer), std::slice::from_ref(&grade));
+                kept.push(samples::row(task, slot, version, &case, answers, grades));
             }
-            let reading = grading::read(task, &case, &answer.text);
-            answers.push(Answered { case, answer, reading });
+            answers.push(Answered { case, answer, grade });
         }
         if let Some(recorded) = &self.answers {
             recorded.write(version, &answers)?;
@@ -124,7 +123,7 @@ impl Closer for Records {
         let mut row = evaluation::row(version, &answers, start, &metrics, &parts, task.seed());
         let (ranks, likelihood_ranks) = (evaluation::ranks(&answers), likelihood::ranks(&answers));
         let answers: Vec<_> =
-            answers.into_iter().map(|one| (one.case, vec![Answer::from(one.reading)])).collect();
+            answers.into_iter().map(|one| (one.case, vec![Answer::from(one.grade)])).collect();
         row.extend(
             curriculum.diagnostics().figures(&answers).into_iter().map(|(name, value)| (name, value.into())),
         );

@@ -14,7 +14,7 @@ use podium_proto::convert::{Slot, SlotResult};
 use podium_recsys::task::{self, Case};
 use podium_tokenizer::Chat;
 
-use super::sampling::Sampling;
+use super::sampling::SamplingByWork;
 use crate::curriculum::Curriculum;
 use crate::machine::Work;
 
@@ -147,7 +147,7 @@ pub enum Error {
 /// The checks of submitted results.
 #[derive(Debug)]
 pub struct Border {
-    sampling: Sampling,
+    sampling: SamplingByWork,
     chat: Arc<Chat>,
     vocab_size: u32,
     max_positions: usize,
@@ -159,7 +159,7 @@ impl Border {
     pub fn open(file: &RunFile, folder: &Path, chat: Arc<Chat>) -> Result<Self, config::Error> {
         let config = Config::load(folder)?;
         Ok(Self {
-            sampling: Sampling::of(file),
+            sampling: SamplingByWork::of(file),
             chat,
             // Both were checked to be positive and far below these types' limits.
             vocab_size: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
@@ -168,7 +168,7 @@ impl Border {
     }
 
     /// How the run samples.
-    pub(super) const fn sampling(&self) -> &Sampling {
+    pub(super) const fn sampling(&self) -> &SamplingByWork {
         &self.sampling
     }
 

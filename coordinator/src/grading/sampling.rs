@@ -9,13 +9,13 @@ use crate::machine::Work;
 
 /// How a run samples: carried by leases, and what results are checked against.
 #[derive(Debug, Clone, Copy)]
-pub struct Sampling {
+pub struct SamplingByWork {
     training: v1::Sampling,
     evaluation: v1::Sampling,
     credit: Credit,
 }
 
-impl Sampling {
+impl SamplingByWork {
     /// The sampling that a run file asks for.
     pub fn of(file: &RunFile) -> Self {
         let rollout = &file.rollout;

@@ -2,11 +2,11 @@
 
 use std::sync::PoisonError;
 
+use podium_files::durable;
 use podium_grpo::PolicyVersion;
 
 use super::Policies;
 use super::error::Error;
-use super::start::give_name;
 
 impl Policies {
     /// Makes version 0 again from the start, where it is missing or damaged. Refused where that would be another policy.
@@ -20,7 +20,7 @@ impl Policies {
                 let folder = self.start.model.clone().unwrap_or_default();
                 return Err(Error::OtherContent { folder });
             }
-            give_name(&partial, &self.root)?;
+            durable::publish_folder(&partial, &self.root.join("0"))?;
             self.trust(&known);
             Ok(())
         };

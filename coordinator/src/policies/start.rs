@@ -27,7 +27,7 @@ impl Start {
     /// Copies the start to version 0 under `root`.
     pub(super) fn import(&self, root: &Path, run_hash: &str) -> Result<Manifest, Error> {
         let (manifest, partial) = self.copy(root, run_hash)?;
-        give_name(&partial, root)?;
+        durable::publish_folder(&partial, &root.join("0"))?;
         Ok(manifest)
     }
 
@@ -39,10 +39,7 @@ impl Start {
             source: manifest::Error::Folder { folder: start.to_owned(), source },
         };
         let partial = root.join(".0-import.partial");
-        if partial.is_dir() {
-            fs::remove_dir_all(&partial)
-                .map_err(|source| durable::Error::Write { path: partial.clone(), source })?;
-        }
+        durable::remove_folder(&partial)?;
         durable::create_folder(&partial)?;
         let mut has_weights = false;
         for entry in fs::read_dir(start).map_err(unreadable)? {
@@ -59,7 +56,6 @@ impl Start {
             if let Some((folder, _)) = name.split_once('/') {
                 durable::create_folder(&partial.join(folder))?;
                 copy_file(&start.join(&name), &partial.join(&name))?;
-                durable::sync_folder(&partial.join(folder))?;
             }
         }
         for (folder, name) in adapter.iter().flat_map(|folder| ADAPTER.map(|name| (folder, name))) {
@@ -71,20 +67,8 @@ impl Start {
         let described = manifest::fingerprint(&partial)
             .and_then(|print| manifest::describe(&partial, PolicyVersion::START, run_hash, &print));
         let manifest = described.map_err(|source| Error::Start { folder: start.to_owned(), source })?;
-        durable::sync_folder(&partial)?;
         Ok((manifest, partial))
     }
-}
-
-/// Makes a whole folder version 0.
-pub(super) fn give_name(partial: &Path, root: &Path) -> Result<(), Error> {
-    let target = root.join("0");
-    let failed = |source| durable::Error::Write { path: target.clone(), source };
-    if target.is_dir() {
-        fs::remove_dir_all(&target).map_err(failed)?;
-    }
-    fs::rename(partial, &target).map_err(failed)?;
-    Ok(durable::sync_folder(root)?)
 }
 
 /// Whether a file of a policy folder belongs to the policy, rather than to whoever made it.

@@ -10,9 +10,7 @@ use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
 use podium_recsys::ranking::RankedAnswer;
-use podium_recsys::task::Case;
-
-use crate::grading::Reading;
+use podium_recsys::task::{Case, Grade};
 
 /// One held-out user's answer, read.
 #[derive(Debug)]
@@ -22,7 +20,7 @@ pub struct Answered {
     /// The answer as it came.
     pub answer: v1::Completion,
     /// What it says and earns.
-    pub reading: Reading,
+    pub grade: Grade,
 }
 
 /// Where the answers of evaluations are recorded.
@@ -50,13 +48,13 @@ impl Answers {
     }
 }
 
-fn ranked(Answered { case, answer, reading }: &Answered) -> RankedAnswer {
+fn ranked(Answered { case, answer, grade }: &Answered) -> RankedAnswer {
     RankedAnswer {
         user: case.user,
         target: case.target,
         candidates: case.candidates.clone(),
-        form: reading.grade.outcome.form,
-        listed: reading.ranking.clone(),
+        form: grade.outcome.form,
+        listed: grade.ranking.clone(),
         tokens: answer.token_ids.len(),
         cut_off: answer.finish_reason() == v1::FinishReason::Length,
         logprobs: answer

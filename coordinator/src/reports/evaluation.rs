@@ -23,7 +23,7 @@ pub fn metrics(list_length: usize) -> Vec<Metric> {
 
 /// Where each answer ranks its target; `None` where it does not, or is malformed.
 pub fn ranks(answers: &[Answered]) -> Ranks {
-    answers.iter().map(|answered| answered.reading.grade.outcome.scored_rank()).collect()
+    answers.iter().map(|answered| answered.grade.outcome.scored_rank()).collect()
 }
 
 /// The ranks under version 0.
@@ -80,7 +80,7 @@ pub fn row(
     let share = |count: usize| count as f64 / answers.len().max(1) as f64;
     let average =
         |value: fn(&Answered) -> f64| answers.iter().map(value).sum::<f64>() / answers.len().max(1) as f64;
-    row.insert("reward".into(), json!(average(|a| a.reading.grade.score.total)));
+    row.insert("reward".into(), json!(average(|a| a.grade.score.total)));
     row.insert("mean_length".into(), json!(average(|a| a.answer.token_ids.len() as f64)));
     let truncated = |a: &&Answered| a.answer.finish_reason() == v1::FinishReason::Length;
     row.insert("clipped_ratio".into(), json!(share(answers.iter().filter(truncated).count())));

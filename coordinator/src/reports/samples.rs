@@ -4,10 +4,9 @@ use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
 use podium_proto::v1;
 use podium_recsys::ItemId;
-use podium_recsys::task::{Case, Task};
+use podium_recsys::task::{Case, Grade, Task};
 use serde_json::{Map, Value, json};
 
-use crate::grading::{self, Reading};
 use crate::store::Row;
 
 /// Cases that are recorded of a step, and of an evaluation.
@@ -21,13 +20,14 @@ pub const fn keeps_step(step: u64, steps: u64) -> bool {
     step.is_multiple_of(EVERY_STEPS) || step + 1 == steps
 }
 
-/// The row of one prompt and the completions that a policy version sampled for it.
+/// The row of one prompt and the completions that a policy version sampled for it, with their grades.
 pub fn row(
     task: &Task,
     slot: Slot,
     version: PolicyVersion,
     case: &Case,
     completions: &[v1::Completion],
+    grades: &[Grade],
 ) -> Row {
     let (purpose, step, index, attempt) = match slot {
         Slot::Training(id) => ("training", id.step.0, id.index, id.attempt),
@@ -39,6 +39,7 @@ pub fn row(
         json!({"id": id.0, "title": title, "caption": caption})
     };
     let items = |ids: &[ItemId]| ids.iter().map(item).collect::<Vec<Value>>();
+    let graded = completions.iter().zip(grades).map(|(one, grade)| completion(task, one, grade));
     let value = json!({
         "purpose": purpose,
         "policy_version": version.0,
@@ -52,7 +53,7 @@ pub fn row(
         "history": items(&case.history),
         "candidates": items(&case.candidates),
         "target": case.target.0,
-        "completions": completions.iter().map(|one| completion(task, case, one)).collect::<Vec<Value>>(),
+        "completions": graded.collect::<Vec<Value>>(),
     });
     match value {
         Value::Object(row) => row,
@@ -60,8 +61,7 @@ pub fn row(
     }
 }
 
-fn completion(task: &Task, case: &Case, completion: &v1::Completion) -> Value {
-    let Reading { grade, ranking } = grading::read(task, case, &completion.text);
+fn completion(task: &Task, completion: &v1::Completion, grade: &Grade) -> Value {
     let terms: Map<String, Value> = task
         .rewards()
         .names()
@@ -75,7 +75,7 @@ fn completion(task: &Task, case: &Case, completion: &v1::Completion) -> Value {
         "terms": terms,
         "form": grade.outcome.form.name(),
         "rank": grade.outcome.scored_rank(),
-        "ranking": ranking,
+        "ranking": grade.ranking,
         "tokens": completion.token_ids.len(),
     })
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actor::Handle;
 use crate::curriculum::Curriculum;
-use crate::grading::{Border, Sampling};
+use crate::grading::{Border, SamplingByWork};
 use crate::identity::Identity;
 use crate::policies::Policies;
 use crate::store::Store;
@@ -32,7 +32,7 @@ pub struct Context {
     /// Prompts and scores.
     pub curriculum: Arc<Curriculum>,
     /// How completions are sampled.
-    pub sampling: Sampling,
+    pub sampling: SamplingByWork,
     /// What submitted results are checked against.
     pub border: Border,
     /// The policy versions.

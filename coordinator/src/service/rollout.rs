@@ -129,7 +129,6 @@ impl Service {
             lease_id: self.lease_name(lease.id),
             policy_version: lease.version.0,
             policy_content: content.ok_or(missing)?.to_bytes(),
-            deadline_ms: lease.deadline.0,
             tasks: tasks.await?,
             sampling: Some(sampling),
         })

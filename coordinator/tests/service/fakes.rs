@@ -181,7 +181,6 @@ pub(crate) fn submission(worker: Uuid, lease: v1::Lease) -> v1::SubmitRequest {
         policy_version: lease.policy_version,
         policy_content: lease.policy_content,
         results: lease.tasks.iter().map(|task| answer(task, samples)).collect(),
-        stats: None,
     }
 }
 

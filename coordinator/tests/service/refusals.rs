@@ -186,7 +186,7 @@ async fn an_address_or_a_folder_that_is_taken_is_named_with_the_remedy() {
     assert!(error.contains(&running.address().to_string()) && error.contains("--listen"), "{error}");
     let mut options = fixture.options("out");
     options.listen = Some("127.0.0.1:0".into());
-    std::fs::remove_file(fixture.path("out").join(run::ADDRESS_FILE)).unwrap();
+    std::fs::remove_file(fixture.path("out").join(podium_transfer::announcement::FILE)).unwrap();
     let error = run::start(options, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("in use by another coordinator"), "{error}");
     stop.cancel();

@@ -3,6 +3,7 @@
 mod confidence;
 mod judge;
 mod report;
+mod row;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::reasoning::{Modality, file, steps};
 use crate::session::{self, Failure, Outcome, Question, Session};
 use crate::source;
 use confidence::Scores;
+use row::Row;
 
 /// Suffix of the file of scores.
 pub(crate) const ASSESSMENT: &str = "assessment.json";
@@ -57,20 +59,6 @@ pub(crate) struct Assessment {
     rankings: u64,
     /// One row per user, in the order of the training file.
     pub(crate) rows: Vec<Row>,
-}
-
-/// Scores of one reasoning.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Row {
-    /// The user.
-    pub(crate) user_id: UserId,
-    /// The scores.
-    #[serde(flatten)]
-    pub(crate) score: Scores,
-    /// Rank of the target in each ranking; null if it was not listed.
-    ranks: Vec<Option<usize>>,
-    /// The assessed reasoning.
-    pub(crate) reasoning: String,
 }
 
 impl Assessment {

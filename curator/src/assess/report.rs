@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Row;
+use super::row::Row;
 
 /// Formats quantiles of the three scores, and the number of rows that reach each threshold.
 pub(super) fn distribution(rows: &[Row]) -> String {

@@ -3,12 +3,9 @@
 //! The candidate lists are those of a policy's evaluation with the same options, so that results are comparable.
 //! Results are grouped by the number of negatives, and metrics that are always 1 are omitted.
 
+mod arguments;
 mod report;
 
-use std::path::PathBuf;
-
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, ValueEnum};
 use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
@@ -17,58 +14,11 @@ use podium_recsys::ranking::knn::Question;
 use podium_recsys::ranking::{Baseline, Draws, rank_of};
 use podium_recsys::{ItemId, User};
 
+pub(crate) use arguments::Arguments;
+use arguments::Drawn;
 use report::Report;
 
-/// Arguments of the command.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// The folder of the data set.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Prefix of the files in the folder. Default: the name of the folder.
-    #[arg(long)]
-    name: Option<String>,
-    /// Minimum number of interactions of a user; users with fewer are excluded.
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    min_interactions: usize,
-    /// Number of negatives per target; several numbers produce several tables.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [9, 99], value_parser = up_to(1_000_000))]
-    negatives: Vec<usize>,
-    /// Distribution of negatives among the items outside the user's whole history.
-    #[arg(long, value_enum, default_value = "uniform")]
-    drawn: Drawn,
-    /// Candidate samples per user.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    draws: u64,
-    /// Cutoffs of HR, NDCG and MRR.
-    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
-    at: Vec<usize>,
-    /// Evaluate a random sample of at most this many held-out users.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    users: usize,
-    /// Seed of candidate lists, intervals and sampled users, like `candidates.evaluation_seed` of a run file.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Also write the metrics to this file, including slices.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-fn up_to(most: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(..=most)
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Drawn {
-    /// All items are equally likely.
-    Uniform,
-    /// In proportion to 1 + an item's training interactions.
-    Popularity,
-    /// From the data set's negatives file.
-    Supplied,
-}
-
-/// An error of the command.
+/// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The data set cannot be read.

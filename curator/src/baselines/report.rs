@@ -7,7 +7,7 @@ use podium_recsys::ranking::{Baseline, Comparison, Draws, Estimate, Metric, slic
 use podium_recsys::{Dataset, User};
 use serde::Serialize;
 
-use super::Arguments;
+use super::arguments::Arguments;
 
 /// Number of slices of each kind.
 const SLICES: usize = 3;

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::arrange::SameTime;
 use super::collector::Reading;
-use super::encoding::{Choice, Encoding};
+use super::encoding::Encoding;
+use super::encoding_choice::Choice;
 use super::split::Kind;
 use crate::flags;
 

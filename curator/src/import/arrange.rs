@@ -1,6 +1,5 @@
 //! Converts rows in file order into each user's interactions, oldest first.
 
-use std::fmt;
 use std::ops::Range;
 
 use clap::ValueEnum;
@@ -9,7 +8,8 @@ use podium_recsys::dataset::Place;
 use serde::Serialize;
 
 use super::collector::{Interaction, Log};
-use super::rows::{Error, Problem, Skipped};
+use super::rows::{Earlier, Error, Problem};
+use super::skipped::Skipped;
 
 /// Order of interactions of one user at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
@@ -205,21 +205,6 @@ fn ranges(interactions: &[Interaction], users: usize) -> Vec<Range<usize>> {
         start += chunk.len();
     }
     ranges
-}
-
-/// An earlier row that is repeated.
-#[derive(Debug)]
-pub(crate) struct Earlier {
-    place: Place,
-    /// Its file, if it is a different one.
-    file: Option<String>,
-}
-
-impl fmt::Display for Earlier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)?;
-        self.file.iter().try_for_each(|file| write!(f, " of {file}"))
-    }
 }
 
 impl<'a> Rows<'a> {

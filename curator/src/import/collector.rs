@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use podium_recsys::dataset::Place;
 use serde::Serialize;
 
-use super::encoding::{Choice, Encoding};
+use super::encoding::Encoding;
+use super::encoding_choice::Choice;
 use super::ids::Ids;
 use super::input::{Input, inputs};
-use super::rows::{Error, Problem, Skipped, excerpt};
+use super::rows::{Error, Problem, excerpt};
+use super::skipped::Skipped;
 use super::times::{Kind, Times};
 
 /// Maximum length of a title, which limits the size of prompts.

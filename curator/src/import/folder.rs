@@ -24,7 +24,6 @@ use super::statistics::Statistics;
 pub(crate) struct Target {
     folder: PathBuf,
     name: String,
-    stage: PathBuf,
 }
 
 /// Content of the data folder.
@@ -66,8 +65,7 @@ impl Target {
         };
         let own = place.file_name().ok_or_else(|| Error::Nameless(folder.to_owned()))?;
         let own = own.to_string_lossy().into_owned();
-        let stage = place.with_file_name(format!(".{own}.{}.tmp", std::process::id()));
-        Ok(Self { folder: place, name: name.unwrap_or(own), stage })
+        Ok(Self { folder: place, name: name.unwrap_or(own) })
     }
 
     /// Returns the data set's name.
@@ -77,42 +75,35 @@ impl Target {
 
     /// Writes and checks the files and moves them into place.
     pub(crate) fn write(&self, content: Content, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
-        let result = self.stage(content, statistics, kind).and_then(|()| {
-            fs::rename(&self.stage, &self.folder).map_err(|source| Error::Io {
-                action: "move the finished files to",
-                path: self.folder.clone(),
-                source,
-            })
-        });
-        if result.is_err() {
-            // Report the original error; a remaining hidden folder is harmless.
-            let _ = fs::remove_dir_all(&self.stage);
-        }
-        result?;
-        Ok(durable::sync_folder(self.folder.parent().unwrap_or(Path::new("")))?)
+        durable::new_folder(&self.folder, |stage| self.stage(stage, content, statistics, kind))
     }
 
-    fn stage(&self, content: Content, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
-        make_empty(&self.stage)?;
-        content.write(&self.stage, &self.name)?;
-        // Free memory before reading back.
+    fn stage(
+        &self,
+        stage: &Path,
+        content: Content,
+        statistics: &Statistics,
+        kind: Kind,
+    ) -> Result<(), Error> {
+        content.write(stage, &self.name)?;
+        // What was in memory makes room for what is read back.
         drop(content);
-        let file = &self.stage.join("stats.json");
+        let file = &stage.join("stats.json");
         let text = serde_json::to_string_pretty(statistics)
             .map_err(io::Error::from)
             .map_err(|source| Error::Io { action: "write", path: file.clone(), source })?;
         durable::write(file, format!("{text}\n").as_bytes())?;
-        self.read_back(statistics, kind)
+        self.read_back(stage, statistics, kind)
     }
 
-    fn read_back(&self, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
+    fn read_back(&self, stage: &Path, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
         let options = dataset::Options {
             name: Some(self.name.clone()),
             min_interactions: 2,
             split: kind.in_run_file(),
             ..dataset::Options::default()
         };
-        let dataset = Dataset::load(&self.stage, &options)?;
+        let dataset = Dataset::load(stage, &options)?;
         for (what, written, read) in [
             ("items", statistics.items, dataset.catalogue.len()),
             ("training users", statistics.split.train_users, dataset.train.len()),
@@ -136,16 +127,6 @@ fn named(name: &str) -> Result<String, Error> {
 fn is_mount_point(folder: &Path) -> io::Result<bool> {
     let parent = folder.parent().unwrap_or(folder);
     Ok(fs::metadata(folder)?.dev() != fs::metadata(parent)?.dev())
-}
-
-/// Creates an empty folder; a killed import may have left a folder with the same process id.
-fn make_empty(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Io { action: "remove", path: folder.to_owned(), source })
-        }
-        _ => Ok(durable::create_folder(folder)?),
-    }
 }
 
 impl Content {
@@ -222,18 +203,6 @@ mod tests {
             assert!(matches!(named(name), Err(Error::Name(_))), "{name:?}");
         }
         assert_eq!(named("movies 1.0").unwrap(), "movies 1.0");
-    }
-
-    #[test]
-    fn files_of_a_killed_import_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let stage = folder.path().join(".out.1.tmp");
-        fs::create_dir(&stage).unwrap();
-        fs::write(stage.join("out_captions.json"), "{}").unwrap();
-        for _ in 0..2 {
-            make_empty(&stage).unwrap();
-            assert_eq!(fs::read_dir(&stage).unwrap().count(), 0);
-        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use flate2::CrcReader;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::rows::Error;
+use super::rows::{Error, excerpt};
 
 const BUFFER_BYTES: usize = 1 << 18;
 /// Value that Hive writes for a missing column value.
@@ -155,6 +155,13 @@ fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
         deflated,
         crc: entry.crc32(),
     })
+}
+
+impl Error {
+    /// The file is of no known layout: `found` is its line number `line`.
+    pub(crate) fn layout(input: &Input, line: u64, found: &str, expected: &'static str) -> Self {
+        Self::Layout { file: input.path.clone(), line, found: excerpt(found), expected }
+    }
 }
 
 impl Input {

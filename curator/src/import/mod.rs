@@ -9,6 +9,7 @@ mod arguments;
 mod arrange;
 mod collector;
 mod encoding;
+mod encoding_choice;
 mod folder;
 mod header;
 mod ids;
@@ -18,10 +19,12 @@ mod microlens;
 mod movielens;
 mod parquet;
 mod rows;
+mod skipped;
 mod split;
 mod statistics;
 mod table;
 mod times;
+mod unit;
 
 pub(crate) use arguments::Arguments;
 

@@ -1,18 +1,13 @@
 //! Defects of rows in external files and their handling.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use podium_files::durable;
-use podium_recsys::dataset::{self, BadRows, Place};
+use podium_recsys::dataset::{self, Place};
 
-use super::arrange::Earlier;
 use super::encoding::Encoding;
-use super::input::Input;
-use super::times::Unit;
-
-/// Number of locations per kind of bad row in a report.
-const PLACES_NAMED: usize = 5;
+use super::unit::Unit;
 
 /// An error of an import. Existing files are unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -220,14 +215,7 @@ pub(crate) enum Error {
     Dataset(#[from] dataset::Error),
 }
 
-impl Error {
-    /// Creates the error for a file of unknown layout with the text `found` in `line`.
-    pub(crate) fn layout(input: &Input, line: u64, found: &str, expected: &'static str) -> Self {
-        Self::Layout { file: input.path.clone(), line, found: excerpt(found), expected }
-    }
-}
-
-/// Describes the decoding of a row in another encoding.
+/// What a row that is not in its file's encoding may be.
 fn reading_as(reads_as: Option<&(Encoding, String)>) -> String {
     reads_as.map_or(String::new(), |(encoding, text)| {
         format!("; in {encoding} it reads {text:?} (--fallback-encoding {encoding} reads such rows so)")
@@ -326,35 +314,18 @@ impl Problem {
     }
 }
 
-/// Skipped rows, by file and kind of problem.
+/// An earlier row that another one repeats.
 #[derive(Debug)]
-pub(crate) struct Skipped {
-    allowed: bool,
-    rows: BTreeMap<String, BadRows>,
+pub(crate) struct Earlier {
+    pub(crate) place: Place,
+    /// Its file, if it is another one.
+    pub(crate) file: Option<String>,
 }
 
-impl Skipped {
-    /// Creates an empty record. Unless skipping is `allowed`, the first bad row is an error.
-    pub(crate) const fn new(allowed: bool) -> Self {
-        Self { allowed, rows: BTreeMap::new() }
-    }
-
-    /// Rejects the row at `place` of `input`, or counts it as skipped.
-    pub(crate) fn bad(&mut self, input: &Input, place: Place, problem: Problem) -> Result<(), Error> {
-        if !self.allowed {
-            return Err(Error::Row { file: input.path.clone(), place, problem });
-        }
-        let rows = self.rows.entry(format!("{}: {}", input.name, problem.kind())).or_default();
-        rows.count += 1;
-        if rows.first.len() < PLACES_NAMED {
-            rows.first.push(place);
-        }
-        Ok(())
-    }
-
-    /// Returns all skipped rows.
-    pub(crate) fn into_rows(self) -> BTreeMap<String, BadRows> {
-        self.rows
+impl fmt::Display for Earlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.fmt(f)?;
+        self.file.iter().try_for_each(|file| write!(f, " of {file}"))
     }
 }
 

@@ -133,7 +133,7 @@ mod tests {
     use super::super::arrange::{Minimum, Rows, SameTime, arrange};
     use super::super::collector::{Interaction, Log};
     use super::super::input::Input;
-    use super::super::rows::Skipped;
+    use super::super::skipped::Skipped;
     use super::*;
 
     const NUMBERS: [u64; 4] = [7, 3, 5, 9];

@@ -1,8 +1,10 @@
 //! Timestamps of one import: whole numbers of one unit, or dates.
 
-use std::fmt;
+use jiff::civil::Date;
+use jiff::tz::Offset;
 
 use super::rows::{Problem, excerpt};
+use super::unit::Unit;
 
 /// Kind of a file's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,44 +15,7 @@ pub(crate) enum Kind {
     Date,
 }
 
-/// Most likely unit of a whole number since 1970, by its magnitude.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// From 1973 to 5138.
-    Seconds,
-    /// From 1973 to 5138.
-    Milliseconds,
-    /// From 1973 to 5138.
-    Microseconds,
-    /// From 1973.
-    Nanoseconds,
-}
-
-impl Unit {
-    /// Returns the unit of `time`; `None` for small numbers, whose unit is unknown.
-    const fn of(time: i64) -> Option<Self> {
-        match time.unsigned_abs() {
-            0..100_000_000 => None,
-            100_000_000..100_000_000_000 => Some(Self::Seconds),
-            100_000_000_000..100_000_000_000_000 => Some(Self::Milliseconds),
-            100_000_000_000_000..100_000_000_000_000_000 => Some(Self::Microseconds),
-            _ => Some(Self::Nanoseconds),
-        }
-    }
-}
-
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Seconds => "seconds",
-            Self::Milliseconds => "milliseconds",
-            Self::Microseconds => "microseconds",
-            Self::Nanoseconds => "nanoseconds",
-        })
-    }
-}
-
-/// Parses the timestamps of one import, which must be of one kind and one unit.
+/// Reads the timestamps of one import, which are all of one kind and one unit.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     kind: Option<Kind>,
@@ -102,18 +67,16 @@ pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
 }
 
 fn date(text: &str) -> Option<i64> {
-    const DAY: i64 = 86_400_000_000_000;
     let bytes = text.as_bytes();
     if !text.is_ascii() || bytes.len() < 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
     let (year, month, day) =
         (digits(&text[..4], 0, 9_999)?, digits(&text[5..7], 1, 12)?, digits(&text[8..10], 1, 31)?);
-    if day > days_of_month(year, month) {
-        return None;
-    }
+    let date = Date::new(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?).ok()?;
+    let midnight = Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
     // Years from 1678 to 2261 fit.
-    let midnight = days_since_1970(year, month, day).checked_mul(DAY)?;
+    let midnight = i64::try_from(midnight.as_nanosecond()).ok()?;
     let Some(clock) = text[10..].strip_prefix(['T', ' ']) else {
         return text[10..].is_empty().then_some(midnight);
     };
@@ -158,26 +121,6 @@ fn zone(text: &str) -> Option<i64> {
 fn digits(text: &str, least: i64, most: i64) -> Option<i64> {
     let plain = !text.is_empty() && text.len() <= 4 && text.bytes().all(|digit| digit.is_ascii_digit());
     text.parse().ok().filter(|number| plain && (least..=most).contains(number))
-}
-
-/// Returns the number of days in a month of the Gregorian calendar.
-const fn days_of_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Returns days from 1970-01-01 in the Gregorian calendar. Years start in March, so that the leap day comes last.
-const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]

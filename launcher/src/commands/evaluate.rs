@@ -3,7 +3,6 @@
 //! Each part is a run without steps, so that prompts, parser, constraint and sampling are those of training. Stored
 //! answers of a part are reused, and an interrupted part is resumed.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -142,7 +141,8 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
         let folder = RunFolder::new(plan.work(part));
         // A policy that is compared with itself has the same parts twice.
         if plan.is_done(part) {
-            clear(&folder)?;
+            // The run holds copies of the policy.
+            durable::remove_folder(folder.path())?;
             continue;
         }
         notice!("part {number} of {all}: {}", part.describe(&plan.policies));
@@ -160,17 +160,8 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
             }
         }
         plan.keep(part)?;
-        clear(&folder)?;
+        // The run holds copies of the policy.
+        durable::remove_folder(folder.path())?;
     }
     Ok(true)
-}
-
-/// Removes the run of a part with stored answers: it holds copies of the policy.
-fn clear(folder: &RunFolder) -> Result<(), Error> {
-    match fs::remove_dir_all(folder.path()) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(durable::Error::Write { path: folder.path().to_owned(), source }.into())
-        }
-        _ => Ok(()),
-    }
 }

@@ -14,7 +14,8 @@ use podium_files::durable;
 use podium_service::notice;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, start};
+use super::Error;
+use crate::embedded;
 use crate::processes;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
@@ -94,7 +95,7 @@ impl Stages<'_> {
     async fn fine_tune(&self, run: &RunFile, out: &Path, ingredients: &Ingredients) -> Result<bool, Error> {
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         if run.model.path.is_none() {
-            arguments.extend(start::random_embedded(run, self.folder)?);
+            arguments.extend(random_embedded(run, self.folder)?);
         }
         self.folder.store(run)?;
         notice!("sft: {} steps of supervised fine-tuning", run.sft.steps);
@@ -130,11 +131,7 @@ impl Stages<'_> {
         ingredients: &Ingredients,
     ) -> Result<bool, Error> {
         let partial = out.with_extension("partial");
-        let failed = |source| durable::Error::Write { path: partial.clone(), source };
-        match fs::remove_dir_all(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
-            _ => {}
-        }
+        durable::remove_folder(&partial)?;
         if let Some(parent) = out.parent() {
             durable::create_folder(parent)?;
         }
@@ -155,7 +152,7 @@ impl Stages<'_> {
         }
         let text = serde_json::to_string(ingredients).expect("checksums are plain data");
         durable::write(&partial.join(RECORD_FILE), text.as_bytes())?;
-        fs::rename(&partial, out).map_err(|source| durable::Error::Write { path: out.to_owned(), source })?;
+        durable::publish_folder(&partial, out)?;
         Ok(true)
     }
 }
@@ -187,4 +184,15 @@ pub(super) fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
     let path = std::path::absolute(&path).map_err(|source| Error::Read { what: "the path", path, source })?;
     podium_config::require_text(&path)?;
     Ok(path)
+}
+
+/// What tells the learner to start from random weights in the shape of the embedded policy.
+pub(super) fn random_embedded(run: &RunFile, folder: &RunFolder) -> Result<Vec<OsString>, Error> {
+    if run.data.dir.is_some() {
+        return Err(Error::NoStart);
+    }
+    let config = folder.path().join("start-config.json");
+    durable::write(&config, embedded::POLICY_CONFIG.as_bytes())?;
+    let seed = run.sft.init_seed.unwrap_or(run.run.seed);
+    Ok(vec!["--model-config".into(), config.into(), "--init-seed".into(), seed.to_string().into()])
 }

@@ -3,13 +3,11 @@
 use std::ffi::OsString;
 
 use podium_config::RunFile;
-use podium_files::durable;
 use podium_service::notice;
 
 use super::Error;
 use super::stages::{self, Ingredients, Stages};
 use crate::embedded;
-use crate::run_folder::RunFolder;
 
 /// Provides the initial policy in the run's folder and sets its path in `run`. Returns `false` if a signal arrived.
 ///
@@ -25,7 +23,7 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
         stages.folder.store(run)?;
         notice!("training the initial policy: {} steps of supervised fine-tuning", run.sft.steps);
         let mut arguments: Vec<OsString> = vec!["sft".into()];
-        arguments.extend(random_embedded(run, stages.folder)?);
+        arguments.extend(stages::random_embedded(run, stages.folder)?);
         arguments.extend(stages.of_run(run));
         if !stages.make("sft", arguments, &start, &Ingredients::new()).await? {
             return Ok(false);
@@ -33,15 +31,4 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
     }
     run.model.path = Some(stages::absolute(start)?);
     Ok(true)
-}
-
-/// Returns the learner's flags for random weights in the configuration of the embedded policy.
-pub(super) fn random_embedded(run: &RunFile, folder: &RunFolder) -> Result<Vec<OsString>, Error> {
-    if run.data.dir.is_some() {
-        return Err(Error::NoStart);
-    }
-    let config = folder.path().join("start-config.json");
-    durable::write(&config, embedded::POLICY_CONFIG.as_bytes())?;
-    let seed = run.sft.init_seed.unwrap_or(run.run.seed);
-    Ok(vec!["--model-config".into(), config.into(), "--init-seed".into(), seed.to_string().into()])
 }

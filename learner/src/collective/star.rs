@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::error::Error;
 use super::wire::{self, Header, Kind};
 
 /// Interval between polls of the listener, or between attempts to connect.

@@ -9,7 +9,7 @@ use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::Error;
+use super::error::Error;
 use super::star::{GRACE, Operation, Star};
 use super::wire::{self, Header, Kind};
 

@@ -11,7 +11,6 @@ use podium_grpo::{Completion, Group, GroupId, Options, Step};
 use podium_model::{Config, GroupTokens, Packed, packed};
 use podium_tokenizer::Tokenizer;
 
-use super::place;
 use crate::batch::Share;
 
 const EXPECTED: &str = "an object with prompt_ids and completions, each with ids and reward";
@@ -282,4 +281,9 @@ fn stop_token_ids(
         }
         Err(_) => Ok(None),
     }
+}
+
+/// What is said of a file in an error.
+pub(super) fn place(path: &Path, line: usize) -> String {
+    format!("{}:{line}", path.display())
 }

@@ -10,8 +10,9 @@ mod summary;
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use podium_config::DataType;
 use podium_files::durable;
 use podium_model::{LoadOptions, Policy, checkpoint, device};
 use podium_service::progress::Progress;
@@ -19,7 +20,7 @@ use tch::Device;
 
 use crate::collective::Alone;
 use crate::lora;
-use crate::rank::{self, precision};
+use crate::rank;
 use crate::update::{self, Metrics, Updater};
 use groups::Recording;
 use settings::Settings;
@@ -87,7 +88,7 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     if file.grpo.max_completion_length.is_none() && options.run_file.is_none() {
         file.grpo.max_completion_length = Some(recording.longest());
     }
-    let load = LoadOptions { device: options.device, precision: precision(file.model.dtype, options.device) };
+    let load = LoadOptions::new(options.device, file.model.dtype == DataType::Bfloat16);
     let mut policy = Policy::load(&options.model, load)?;
     policy = match &options.adapter {
         Some(adapter) => policy.with_adapter(adapter)?,
@@ -126,11 +127,6 @@ fn save(policy: &Policy, options: &Options) -> Result<PathBuf, Error> {
     let folder = options.out.join(name);
     rank::save_policy::<Error>(policy, &options.model, Some(options.model.display().to_string()), &folder)?;
     Ok(folder)
-}
-
-/// Location of a row in error messages.
-fn place(path: &Path, line: usize) -> String {
-    format!("{}:{line}", path.display())
 }
 
 #[cfg(test)]

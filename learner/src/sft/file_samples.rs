@@ -9,7 +9,7 @@ use podium_recsys::completion::{self, ThinkingIsOver};
 use podium_recsys::mixed::{self, Malformed};
 use podium_recsys::task;
 
-use super::samples::{Encoder, Sample};
+use super::encoder::{Encoder, Sample};
 
 /// Maximum number of reported rows that are too long.
 const NAMED: usize = 5;

@@ -8,6 +8,7 @@
 //! `[sft]` of the run file defines step sizes, batches and the curriculum; `[learner]` defines the other optimizer
 //! settings and libtorch's threads.
 
+mod encoder;
 mod file_samples;
 mod samples;
 mod start;
@@ -24,8 +25,9 @@ use podium_service::progress::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+pub use encoder::Sample;
 pub use file_samples::Error as FileError;
-pub use samples::{Error as SamplesError, Sample, Samples};
+pub use samples::{Error as SamplesError, Samples};
 pub use start::{Error as StartError, Start};
 
 use crate::adamw::{self, AdamW};

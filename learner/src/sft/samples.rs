@@ -5,14 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use podium_config::RunFile;
-use podium_recsys::completion::ThinkingStart;
 use podium_recsys::dataset::{self, Dataset};
 use podium_recsys::demonstration::{self, demonstrate};
-use podium_recsys::prompt::Prompt;
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Task};
-use podium_tokenizer::{Chat, Variables};
 
+use super::encoder::{self, Encoder, Sample};
 use super::file_samples::{self, FileSamples};
 
 /// The reasons why there are no demonstrations.
@@ -30,11 +28,9 @@ pub enum Error {
     /// The tokenizer cannot be read, or cannot encode a demonstration.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
-    /// The tokenizer has no end-of-turn token.
-    #[error(
-        "the tokenizer has no end-of-turn token: expected an eos_token_id in generation_config.json or config.json"
-    )]
-    NoEndOfTurn,
+    /// The tokenizer cannot encode demonstrations.
+    #[error(transparent)]
+    Encoder(#[from] encoder::Error),
     /// The training file cannot be used.
     #[error(transparent)]
     File(#[from] file_samples::Error),
@@ -49,15 +45,6 @@ pub enum Error {
     },
 }
 
-/// A demonstration as token ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// The rendered prompt, up to the start of the completion.
-    pub prompt: Vec<u32>,
-    /// The target completion, including the end-of-turn token.
-    pub completion: Vec<u32>,
-}
-
 /// Demonstrations in training order, without end.
 #[derive(Debug)]
 pub struct Samples {
@@ -70,13 +57,6 @@ pub struct Samples {
 enum Origin {
     Dataset(Box<DatasetSamples>),
     File(FileSamples),
-}
-
-/// Converts texts into token ids, as in rollouts.
-#[derive(Debug)]
-pub(super) struct Encoder {
-    chat: Arc<Chat>,
-    end_of_turn: u32,
 }
 
 /// The demonstrations of a data set's training users.
@@ -185,32 +165,5 @@ impl DatasetSamples {
                 return Ok(encoder.encode(&demonstration.prompt, &demonstration.completion)?);
             }
         }
-    }
-}
-
-impl Encoder {
-    fn load(file: &RunFile, tokenizer: &Path) -> Result<Self, Error> {
-        let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
-        let chat = Arc::new(Chat::load(tokenizer, variables)?);
-        chat.tokenizer().check_for_training()?;
-        let end_of_turn = chat.tokenizer().end_of_turn_id().ok_or(Error::NoEndOfTurn)?;
-        Ok(Self { chat, end_of_turn })
-    }
-
-    /// State of the think block at the end of the chat template's prompt.
-    pub(super) fn thinking_start(&self, prompt: &Prompt) -> Result<ThinkingStart, podium_tokenizer::Error> {
-        Ok(ThinkingStart::of(&self.chat.generation_prompt(prompt.messages())?))
-    }
-
-    /// Encodes a prompt and its target completion, with the end-of-turn token at the end.
-    pub(super) fn encode(
-        &self,
-        prompt: &Prompt,
-        completion: &str,
-    ) -> Result<Sample, podium_tokenizer::Error> {
-        let prompt = self.chat.encode(prompt.messages())?;
-        let mut completion = self.chat.tokenizer().encode(completion)?;
-        completion.push(self.end_of_turn);
-        Ok(Sample { prompt, completion })
     }
 }

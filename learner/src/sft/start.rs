@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use podium_config::RunFile;
+use podium_config::{DataType, RunFile};
 use podium_files::durable;
 use podium_model::{Config, LoadOptions, Policy};
 use podium_recsys::synthetic;
@@ -11,7 +11,6 @@ use podium_tokenizer::word_level;
 use tch::Device;
 
 use crate::lora;
-use crate::rank::precision;
 
 /// The reasons why there is no initial policy.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +113,7 @@ impl Start {
 impl Weights {
     /// Loads the policy with the adapter of the run file, checked against the tokenizer's number of tokens.
     pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
-        let options = LoadOptions { device, precision: precision(file.model.dtype, device) };
+        let options = LoadOptions::new(device, file.model.dtype == DataType::Bfloat16);
         let policy = match self {
             Self::Folder(folder) => Policy::load(&folder, options)?,
             Self::Random { config, seed } => Policy::random(&config, seed, options)?,

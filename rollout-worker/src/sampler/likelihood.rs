@@ -32,22 +32,22 @@ impl Sampler {
     pub(super) fn choice_logprobs(
         &self,
         lease: &Lease,
-        prompts: &[Vec<u32>],
+        (prompts, starts): (&[Vec<u32>], &[ThinkingStart]),
         groups: &[Vec<Completion>],
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Vec<Vec<f64>>>>, Error> {
-        let Some(likelihood) = lease.sampling.likelihood else {
+        let Some(likelihood) = lease.likelihood else {
             return Ok(Some(vec![Vec::new(); groups.len()]));
         };
         let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
         let mut questions = Vec::new();
-        for ((task, prompt), group) in lease.tasks.iter().zip(prompts).zip(groups) {
+        let prompts = prompts.iter().zip(starts);
+        for ((task, (prompt, start)), group) in lease.tasks.iter().zip(prompts).zip(groups) {
             let Some(choices) = &task.choices else { continue };
-            let start = self.thinking_start(&task.messages, || task.slot.to_string())?;
             for completion in group {
                 let completion = (!likelihood.without_reasoning).then_some(completion);
                 questions
-                    .push(self.question(choices, (prompt, start), completion, || task.slot.to_string())?);
+                    .push(self.question(choices, (prompt, *start), completion, || task.slot.to_string())?);
             }
         }
         let mut logprobs = Vec::with_capacity(questions.len());

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use podium_grpo::FinishReason;
 use podium_proto::v1;
 
 use super::*;

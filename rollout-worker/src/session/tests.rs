@@ -45,7 +45,7 @@ impl Sample for FakeDevice {
         let results = lease.tasks.iter().map(|task| SlotResult {
             slot: task.slot,
             prompt_ids: vec![1],
-            completions: vec![completion.clone(); lease.sampling.group_size],
+            completions: vec![completion.clone(); lease.group_size],
             choice_logprobs: vec![],
         });
         Ok(Some(Outcome { source: lease.source, results: results.collect(), cost: Cost::default() }))

@@ -5,12 +5,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{CONFIG, Targets};
+use super::targets::Targets;
 use crate::config::Error;
 use crate::fields::{Fields, is_off};
 use crate::{FieldError, lfs};
 
-/// Configuration of an adapter.
+/// What the adapter is.
+pub const CONFIG: &str = "adapter_config.json";
+
+/// What an adapter is, apart from its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     /// Inner dimension of the update B·A.

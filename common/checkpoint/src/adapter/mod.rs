@@ -4,20 +4,22 @@
 //! Variants that the model code would compute wrongly are refused by name.
 
 mod config;
+mod modules;
 mod targets;
 
 use std::path::Path;
 
-pub use config::AdapterConfig;
-pub use targets::{LINEAR, Module, Targets};
+pub use config::{AdapterConfig, CONFIG};
+pub use modules::Module;
+pub use targets::{LINEAR, Targets};
+
+use podium_files::durable;
 
 use crate::config::Config;
 use crate::parameters::{Initial, Parameter};
-use crate::{Checkpoint, Error, FieldError, TensorInfo, config as model_config, replace, write_file};
+use crate::{Checkpoint, Error, FieldError, TensorInfo, config as model_config, write_file};
 
-/// File name of an adapter's configuration.
-pub const CONFIG: &str = "adapter_config.json";
-/// File name of an adapter's weights.
+/// Its weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// File name of the weights in old versions of PEFT.
 const PICKLE: &str = "adapter_model.bin";
@@ -64,13 +66,13 @@ pub fn open(folder: &Path, config: &Config, adapter: &AdapterConfig) -> Result<C
     Checkpoint::open_files(folder, vec![weights], &list, |_| false)
 }
 
-/// Writes an adapter into an existing folder: its configuration and, last, its weights, like [`write_file`].
-pub fn write<E: From<Error>>(
+/// Writes an adapter into a folder that is there: its configuration and, last, its weights, as [`write_file`] does.
+pub fn write(
     folder: &Path,
     adapter: &AdapterConfig,
     tensors: &[TensorInfo],
-    bytes: impl FnMut(&TensorInfo) -> Result<Vec<u8>, E>,
-) -> Result<(), E> {
-    replace(&folder.join(CONFIG), adapter.to_json().as_bytes())?;
+    bytes: impl FnMut(&TensorInfo) -> Result<Vec<u8>, Error>,
+) -> Result<(), Error> {
+    durable::write(&folder.join(CONFIG), adapter.to_json().as_bytes())?;
     write_file(&folder.join(WEIGHTS), tensors, bytes)
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::Family;
+use super::family::Family;
 use crate::FieldError;
 use crate::fields::{Fields, is_number, is_off};
 

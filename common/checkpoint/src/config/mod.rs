@@ -4,11 +4,14 @@
 //! former, which both load. Refuses unsupported settings by name. Allocates no tensors.
 
 mod arithmetic;
+mod family;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+
+pub use family::Family;
 
 use crate::FieldError;
 use crate::fields::Fields;
@@ -47,45 +50,7 @@ pub enum Error {
     },
 }
 
-/// The supported architectures. They differ in biases and in the norms on queries and keys, not in structure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Qwen3: norms on queries and keys.
-    Qwen3,
-    /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
-    Qwen2,
-    /// Llama: neither.
-    Llama,
-}
-
-impl Family {
-    fn from_model_type(model_type: &str) -> Option<Self> {
-        match model_type {
-            "qwen3" => Some(Self::Qwen3),
-            "qwen2" => Some(Self::Qwen2),
-            "llama" => Some(Self::Llama),
-            _ => None,
-        }
-    }
-
-    fn model_type(self) -> &'static str {
-        match self {
-            Self::Qwen3 => "qwen3",
-            Self::Qwen2 => "qwen2",
-            Self::Llama => "llama",
-        }
-    }
-
-    fn architecture(self) -> &'static str {
-        match self {
-            Self::Qwen3 => "Qwen3ForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Llama => "LlamaForCausalLM",
-        }
-    }
-}
-
-/// Configuration of a policy.
+/// The shape of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The architecture.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::User;
+use super::user::User;
 use crate::ids::ItemId;
 
 /// An item with its texts and popularity.

@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::catalogue::Catalogue;
-use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows};
-use super::{User, texts};
+use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows, excerpt};
+use super::texts;
+use super::user::User;
 use crate::ids::{ItemId, UserId};
 
 /// Maximum length of a line; longer lines are rejected to bound memory.
@@ -121,14 +122,5 @@ impl Files<'_> {
     fn item(&self, text: &str) -> Result<ItemId, Problem> {
         let id: ItemId = text.parse().map_err(|_| Problem::ItemId(excerpt(text)))?;
         if self.catalogue.contains(id) { Ok(id) } else { Err(Problem::UnknownItem(id)) }
-    }
-}
-
-/// Returns the beginning of a text, for an error message.
-pub(super) fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 40;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }

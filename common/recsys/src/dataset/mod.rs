@@ -19,6 +19,7 @@ mod interactions;
 mod reasoning;
 mod rows;
 mod texts;
+mod user;
 pub mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, Item};
 pub use rows::{BadRows, Error, Place, Problem, Report, RowPolicy};
+pub use user::User;
 
 use crate::ids::{ItemId, UserId};
 
@@ -87,33 +89,6 @@ pub enum Split {
     /// A user may be in both files, as in leave-one-out: the user's training row is then a prefix of the row in the
     /// test file, without its target.
     Times,
-}
-
-/// The interactions of a user, oldest first. There are at least two: history and target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// The user's id.
-    pub id: UserId,
-    /// All items that the user interacted with; the last one is the target.
-    pub items: Vec<ItemId>,
-}
-
-impl User {
-    /// Returns the item to be predicted.
-    pub fn target(&self) -> ItemId {
-        *self.items.last().expect("a user has at least two items")
-    }
-
-    /// Returns the last `at_most` items before the target, oldest first.
-    pub fn history(&self, at_most: usize) -> &[ItemId] {
-        self.history_of(self.items.len() - 1, at_most)
-    }
-
-    /// Returns the last `at_most` items before the item at `position`, oldest first.
-    pub fn history_of(&self, position: usize, at_most: usize) -> &[ItemId] {
-        let before = &self.items[..position];
-        &before[before.len().saturating_sub(at_most)..]
-    }
 }
 
 /// A catalogue and the users of its training and test files.
@@ -218,12 +193,7 @@ impl Dataset {
         Ok((reasoning::read(file, &users, policy, &mut report)?, report))
     }
 
-    /// Writes the data set into the folder `dir`. The output is deterministic.
-    pub fn write(&self, dir: &Path) -> Result<(), Error> {
-        write::folder(self, dir)
-    }
-
-    /// Returns the history of `user` that a prompt shows, oldest first.
+    /// The items that a prompt shows of `user` before their last one, oldest first.
     pub fn history<'a>(&self, user: &'a User) -> &'a [ItemId] {
         user.history(self.max_history)
     }

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::interactions::excerpt;
-use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows};
+use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows, excerpt};
 use super::texts;
 use crate::ids::UserId;
 

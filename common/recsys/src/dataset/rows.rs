@@ -266,3 +266,12 @@ impl Rows<'_> {
         }
     }
 }
+
+/// The beginning of a text that may be very long, for an error message.
+pub(super) fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 40;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

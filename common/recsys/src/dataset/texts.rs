@@ -10,8 +10,7 @@ use serde_json::{Map, Value};
 
 use super::catalogue::{Catalogue, Item};
 use super::delimited::{self, Bad, Fields, Line, Records};
-use super::interactions::excerpt;
-use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows};
+use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows, excerpt};
 use crate::ids::ItemId;
 
 /// Reads the titles file: a header, then rows of item id and title.

@@ -1,62 +1,66 @@
 //! Writes data sets: whole ones, and the parts for writers of data sets that do not fit into memory.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
+use podium_files::durable;
 use serde_json::{Map, Value, json};
 
+use super::Dataset;
 use super::rows::Error;
-use super::{Dataset, User};
+use super::user::User;
 use crate::ids::{ItemId, UserId};
 
-/// Writes all files of `dataset` into `dir`, creating it if necessary.
-pub(super) fn folder(dataset: &Dataset, dir: &Path) -> Result<(), Error> {
-    fs::create_dir_all(dir).map_err(|source| Error::Io {
-        action: "make",
-        path: dir.to_path_buf(),
-        source,
-    })?;
-    let name = &dataset.name;
-    for (file_name, users) in [("train.tsv", &dataset.train), ("test.tsv", &dataset.test)] {
-        let mut rows = Vec::new();
-        for user in users {
-            row(&mut rows, user.id, user.items.iter().copied()).expect("writing to a Vec cannot fail");
+impl Dataset {
+    /// Writes the data set into the folder `dir`, byte for byte the same each time.
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+        fs::create_dir_all(dir).map_err(|source| Error::Io {
+            action: "make",
+            path: dir.to_path_buf(),
+            source,
+        })?;
+        let name = &self.name;
+        for (file_name, users) in [("train.tsv", &self.train), ("test.tsv", &self.test)] {
+            let mut rows = Vec::new();
+            for user in users {
+                row(&mut rows, user.id, user.items.iter().copied()).expect("a Vec takes all that is written");
+            }
+            file(&dir.join(file_name), &rows)?;
         }
-        file(&dir.join(file_name), &rows)?;
-    }
 
-    let items = dataset.catalogue.items();
-    let titles_file = dir.join(format!("{name}_titles.csv"));
-    let rows = titles(items.iter().map(|item| (item.id, item.title.as_str())))
-        .map_err(|source| Error::Csv { file: titles_file.clone(), source })?;
-    file(&titles_file, &rows)?;
+        let items = self.catalogue.items();
+        let titles_file = dir.join(format!("{name}_titles.csv"));
+        let rows = titles(items.iter().map(|item| (item.id, item.title.as_str())))
+            .map_err(|source| Error::Csv { file: titles_file.clone(), source })?;
+        file(&titles_file, &rows)?;
 
-    let described =
-        items.iter().filter_map(|item| Some((item.id, item.title.as_str(), item.caption.as_deref()?)));
-    if let Some(text) = captions(described) {
-        file(&dir.join(format!("{name}_captions.json")), text.as_bytes())?;
-    }
-
-    if !dataset.negatives.is_empty() {
-        let mut rows = Vec::new();
-        for (&user, items) in &dataset.negatives {
-            row(&mut rows, user, items.iter().copied()).expect("writing to a Vec cannot fail");
+        let described =
+            items.iter().filter_map(|item| Some((item.id, item.title.as_str(), item.caption.as_deref()?)));
+        if let Some(text) = captions(described) {
+            file(&dir.join(format!("{name}_captions.json")), text.as_bytes())?;
         }
-        file(&dir.join(format!("{name}_negatives.tsv")), &rows)?;
-    }
 
-    let reasoning: Vec<Value> = (0..)
-        .zip(&dataset.train)
-        .filter_map(|(line, user): (u64, &User)| {
-            let text = dataset.reasoning.get(&user.id)?;
-            Some(json!({ "line_idx": line, "user_id": user.id, "reasoning": text }))
-        })
-        .collect();
-    if !reasoning.is_empty() {
-        file(&dir.join(format!("{name}_reasoning.json")), pretty(&Value::Array(reasoning)).as_bytes())?;
+        if !self.negatives.is_empty() {
+            let mut rows = Vec::new();
+            for (&user, items) in &self.negatives {
+                row(&mut rows, user, items.iter().copied()).expect("a Vec takes all that is written");
+            }
+            file(&dir.join(format!("{name}_negatives.tsv")), &rows)?;
+        }
+
+        let reasoning: Vec<Value> = (0..)
+            .zip(&self.train)
+            .filter_map(|(line, user): (u64, &User)| {
+                let text = self.reasoning.get(&user.id)?;
+                Some(json!({ "line_idx": line, "user_id": user.id, "reasoning": text }))
+            })
+            .collect();
+        if !reasoning.is_empty() {
+            file(&dir.join(format!("{name}_reasoning.json")), pretty(&Value::Array(reasoning)).as_bytes())?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Writes a user's line of `train.tsv` or `test.tsv`, oldest item first.
@@ -93,16 +97,10 @@ pub(crate) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Writes a file atomically: after a failure it is either the old or the complete new one.
+/// Replaces a file durably.
 pub(crate) fn file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    let unfinished = Path::new(&unfinished);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(unfinished, path)
-    };
-    write().map_err(|source| Error::Io { action: "write", path: path.to_path_buf(), source })
+    durable::write(path, bytes).map_err(|error| {
+        let (durable::Error::Write { path, source } | durable::Error::Read { path, source }) = error;
+        Error::Io { action: "write", path, source }
+    })
 }

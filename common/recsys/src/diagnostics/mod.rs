@@ -29,7 +29,7 @@ pub use percentiles::Percentiles;
 use crate::completion::Form;
 use crate::dataset::Dataset;
 use crate::ids::ItemId;
-use crate::task::Case;
+use crate::task::{Case, Grade};
 use kinds::Kinds;
 
 /// An answer to a case.
@@ -45,7 +45,14 @@ pub struct Answer {
     pub reward: f64,
 }
 
-/// Data set statistics that the metrics depend on.
+impl From<Grade> for Answer {
+    fn from(grade: Grade) -> Self {
+        let Grade { outcome, score, ranking, .. } = grade;
+        Self { form: outcome.form, rank: outcome.scored_rank(), ranking, reward: score.total }
+    }
+}
+
+/// Knows what of a data set the figures need.
 #[derive(Debug)]
 pub struct Diagnostics {
     popularity: Percentiles,

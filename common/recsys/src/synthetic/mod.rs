@@ -36,7 +36,7 @@ use crate::completion::{self, Layout};
 use crate::dataset::write::{file, pretty};
 use crate::dataset::{self, Dataset, Report, TrainingTargets, User};
 use crate::ids::{ItemId, UserId};
-use crate::{demonstration, prompt, task};
+use crate::{prompt, task};
 use universe::{Era, LOOKS, THEMES, Universe};
 
 /// File with the description of the world beside its data, which [`Oracle::open`] reads.
@@ -270,11 +270,6 @@ pub fn task_options() -> task::Options {
         answer: completion::Options { layout: Layout::Ids, ..completion::Options::default() },
         ..task::Options::default()
     }
-}
-
-/// Returns the demonstrations of the embedded policy: the teacher's reasoning and the ranking that follows from it.
-pub fn demonstration_options() -> demonstration::Options {
-    demonstration::Options { reasoning_share: 1.0, ranking: demonstration::Ranking::ByReasoning }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Least-squares lines and means with 99 % intervals.
 
-use super::Gain;
+use super::gain::Gain;
 
 /// The normal distribution's 99.5 % quantile.
 const Z: f64 = 2.575_829_303_548_901;

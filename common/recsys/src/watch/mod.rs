@@ -26,10 +26,13 @@
 //! insensitive rather than wrong. The module depends neither on files nor on the order in which evaluations arrive: its
 //! results are functions of the recorded rewards and ranks.
 
+mod gain;
 mod line;
 mod progress;
 #[cfg(test)]
 mod tests;
+
+pub use gain::Gain;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,18 +143,7 @@ pub struct Rewarded {
     pub reward: f64,
 }
 
-/// Rise of a line over the window, with its 99 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Gain {
-    /// The rise.
-    pub mean: f64,
-    /// Lower limit of the interval.
-    pub low: f64,
-    /// Upper limit of the interval.
-    pub high: f64,
-}
-
-/// Result of the watch for a window.
+/// What the watch says of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
     /// The window's first version.

@@ -77,7 +77,8 @@ async fn an_announced_coordinator_is_awaited_and_followed() {
     let file = folder.path().join("coordinator.json");
     let place = Place::Announced(file.clone());
     let announce = |address| {
-        std::fs::write(&file, serde_json::json!({"address": address}).to_string()).unwrap();
+        let content = serde_json::json!({"address": address, "listen": address, "pid": 1});
+        std::fs::write(&file, content.to_string()).unwrap();
     };
     let never = Coordinator::at(place.clone(), limits(300), CancellationToken::new()).unwrap();
     let error = never.call("ask", || async { Ok(Response::new(())) }).await.unwrap_err().to_string();

@@ -6,15 +6,7 @@ use parquet::record::Field;
 use super::super::collector::rating;
 use super::super::rows::{Problem, excerpt};
 use super::super::times::{Kind, Times};
-use super::nanos::{Exact, Nanos};
-
-/// Returns the values of a list, or the single value of another column.
-pub(super) fn elements(field: &Field) -> Vec<&Field> {
-    match field {
-        Field::ListInternal(list) => list.elements().iter().collect(),
-        field => vec![field],
-    }
-}
+use super::nanos::{Exact, Nanos, elements};
 
 /// Returns the id of a user or an item.
 pub(super) fn id(field: &Field, what: &'static str) -> Result<String, Problem> {

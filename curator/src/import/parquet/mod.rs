@@ -22,8 +22,8 @@ use super::input::Input;
 use super::lines::Meter;
 use super::rows::{Error, Problem};
 use super::times::Times;
-use fields::{elements, id, number, prose, time};
-use nanos::Nanos;
+use fields::{id, number, prose, time};
+use nanos::{Nanos, elements};
 
 /// Reads a table of interactions. If the item is a list, time and rating are lists as well: a row contains several of
 /// the user's interactions.

@@ -86,7 +86,7 @@ impl Nanos {
         self.row.clear();
         let Some(field) = place.and_then(|place| fields.get(place)) else { return };
         if let Source::Int96(times) = &mut self.source {
-            let stored = super::fields::elements(field).into_iter().filter(|field| is_stored(field)).count();
+            let stored = elements(field).into_iter().filter(|field| is_stored(field)).count();
             self.row.extend(times.drain(..stored.min(times.len())));
         }
     }
@@ -100,6 +100,14 @@ impl Nanos {
             (Source::Plain, Field::Long(nanos)) => Exact::Nanos(*nanos),
             _ => Exact::InField,
         }
+    }
+}
+
+/// The values of a list, or the one value of another column.
+pub(super) fn elements(field: &Field) -> Vec<&Field> {
+    match field {
+        Field::ListInternal(list) => list.elements().iter().collect(),
+        field => vec![field],
     }
 }
 

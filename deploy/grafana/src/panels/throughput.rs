@@ -103,10 +103,7 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
             "Processors",
             "short",
             "Processors in use.",
-            &[(
-                r#"rate(podium_process_cpu_milliseconds_total{run="$run"}[$__rate_interval]) / 1000"#,
-                "{{process}}",
-            )],
+            &[(r#"rate(podium_process_cpu_seconds_total{run="$run"}[$__rate_interval])"#, "{{process}}")],
         ),
         lines(
             "Store",
@@ -129,8 +126,8 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
         lines(
             "Open files and connections",
             "short",
-            "A steadily rising number indicates a leak.",
-            &[(r#"podium_process_open_files{run="$run"}"#, "{{process}}")],
+            "A number that only rises is a leak.",
+            &[(r#"podium_process_open_fds{run="$run"}"#, "{{process}}")],
         ),
         lines(
             "Disk",

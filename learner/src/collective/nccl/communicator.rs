@@ -12,8 +12,8 @@ use cudarc::driver::sys::CUresult;
 use cudarc::nccl::sys;
 use tch::{Kind, Tensor};
 
+use super::error::{Error, settled};
 use super::library::{HostStreamQuery, ID_BYTES, Library, Memory};
-use super::{Error, settled};
 
 /// Timeout of an orderly close.
 const CLOSING: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use cudarc::driver::CudaContext;
 use cudarc::nccl::sys;
 use tch::Device;
 
-use super::Error;
+use super::error::{Error, settled};
 
 /// The oldest supported version: non-blocking communicators that can be aborted during creation.
 const OLDEST: c_int = 2_18_00;
@@ -118,7 +118,7 @@ impl Library {
         #[allow(unsafe_code, reason = "a call of NCCL")]
         // SAFETY: NCCL writes the id into memory of the right size.
         let result = unsafe { sys::ncclGetUniqueId(&raw mut id) };
-        super::settled("ncclGetUniqueId", result)?;
+        settled("ncclGetUniqueId", result)?;
         Ok(id.internal.map(|byte| byte as u8).to_vec())
     }
 }

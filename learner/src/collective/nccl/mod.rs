@@ -5,17 +5,18 @@
 //! reused.
 
 mod communicator;
+mod error;
 mod library;
 
 use std::time::{Duration, Instant};
 
-use cudarc::nccl::sys::{self, ncclResult_t};
 use tch::{Device, Kind as Number, Tensor};
 
 use super::Collective;
 use super::star::{Operation, Star};
 use super::wire::{self, Kind};
 use communicator::Communicator;
+pub use error::Error;
 pub use library::Library;
 
 /// Interval between polls of an operation.
@@ -23,102 +24,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// Interval between checks of the connections.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The failures of NCCL.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// NCCL was not found.
-    #[error(
-        "NCCL was not found: looked for {} in LD_LIBRARY_PATH ({path:?}), beside libtorch and in the system's folders; \
-         set-up installs it where there is an NVIDIA driver",
-        looked_for.join(", ")
-    )]
-    NotFound {
-        /// The searched file names.
-        looked_for: Vec<String>,
-        /// Value of `LD_LIBRARY_PATH`.
-        path: String,
-    },
-    /// The library lacks a function.
-    #[error("the libnccl.so that was found has no {name}: expected NVIDIA's NCCL, 2.18 or newer")]
-    Incomplete {
-        /// The function.
-        name: &'static str,
-    },
-    /// The library is too old.
-    #[error("NCCL has version {version}: expected {oldest} or newer")]
-    Old {
-        /// Its version.
-        version: i32,
-        /// The oldest supported version.
-        oldest: i32,
-    },
-    /// The tensors are not on a GPU.
-    #[error("NCCL works on GPUs, and this rank computes on {device:?}")]
-    NoGpu {
-        /// The rank's device.
-        device: Device,
-    },
-    /// The tensors are on a GPU, but the library is a replacement for host memory.
-    #[error("the libnccl.so that was found works on host memory alone, and this rank computes on {device:?}")]
-    HostOnly {
-        /// The rank's device.
-        device: Device,
-    },
-    /// The driver refuses the GPU.
-    #[error("cannot use {device:?} with NCCL")]
-    Driver {
-        /// The GPU.
-        device: Device,
-        /// The cause.
-        source: cudarc::driver::DriverError,
-    },
-    /// The unique id has a wrong length.
-    #[error("NCCL's unique id has {length} bytes: expected 128")]
-    Id {
-        /// Its length.
-        length: usize,
-    },
-    /// An NCCL call failed.
-    #[error("{call} failed with {code:?} ({text})")]
-    Call {
-        /// The function.
-        call: &'static str,
-        /// NCCL's name of the error.
-        code: ncclResult_t,
-        /// NCCL's description of the error.
-        text: String,
-    },
-    /// The stream reports an error.
-    #[error("the CUDA stream has error {code}")]
-    Stream {
-        /// A `CUresult`.
-        code: i32,
-    },
-    /// A tensor that NCCL does not support.
-    #[error(
-        "a tensor of {kind:?} on {device:?}, or one with gaps: expected {expected:?} on the rank's device"
-    )]
-    Tensor {
-        /// The tensor's device.
-        device: Device,
-        /// The tensor's number type.
-        kind: Number,
-        /// The expected number type.
-        expected: Number,
-    },
-    /// The communicator failed earlier.
-    #[error("the communicator was aborted")]
-    Over,
-}
-
-impl Error {
-    /// Whether the error only reports a failure of another rank.
-    pub(super) const fn is_of_another_rank(&self) -> bool {
-        matches!(self, Self::Call { code: ncclResult_t::ncclRemoteError, .. })
-    }
-}
-
-/// A rank group that sums over NCCL.
+/// A world whose sums go through NCCL.
 #[derive(Debug)]
 pub struct Nccl {
     star: Star,
@@ -244,27 +150,8 @@ impl Operation {
     }
 }
 
-/// Interprets a call's result: `true` if its operation is complete, `false` if it is in progress.
-fn settled(call: &'static str, result: ncclResult_t) -> Result<bool, Error> {
-    match result {
-        ncclResult_t::ncclSuccess => Ok(true),
-        ncclResult_t::ncclInProgress => Ok(false),
-        code => Err(Error::Call { call, code, text: text(code) }),
-    }
-}
-
-#[allow(unsafe_code, reason = "a call of NCCL")]
-fn text(code: ncclResult_t) -> String {
-    // SAFETY: NCCL returns a text that lives as long as the library, or null.
-    let text = unsafe {
-        let text = sys::ncclGetErrorString(code);
-        (!text.is_null()).then(|| std::ffi::CStr::from_ptr(text))
-    };
-    text.map_or_else(|| "no text".to_owned(), |text| text.to_string_lossy().into_owned())
-}
-
-/// Disables the only summation whose order may change between calls: in the switches between GPUs (`NVLink` SHARP). A
-/// value in the environment takes precedence.
+/// Leaves out the one way of summing whose order may change from call to call: in the switches between GPUs (`NVLink`
+/// SHARP). The environment's own wish wins.
 ///
 /// Call it first in `main`, while there is one thread.
 #[allow(unsafe_code, reason = "NCCL is configured by its environment")]

@@ -49,7 +49,8 @@ fn scores(sampler: &Sampler, lease: &Lease, completions: &[&[u32]]) -> Vec<Vec<V
     let prompts = [vec![2, 4, 5, 6, 3, 4], vec![2, 4, 7, 8, 9, 10, 3, 4]];
     let group: Vec<Completion> = completions.iter().map(|ids| completion(ids)).collect();
     let groups = [group.clone(), group];
-    sampler.choice_logprobs(lease, &prompts, &groups, &|| false).unwrap().unwrap()
+    let starts = [ThinkingStart::Absent; 2];
+    sampler.choice_logprobs(lease, (&prompts, &starts), &groups, &|| false).unwrap().unwrap()
 }
 
 /// Log-probability of the last tokens of a sequence, by a separate plain forward.
@@ -105,7 +106,8 @@ fn choices_continue_the_think_block_of_the_prompt() {
         let sampler = after(end);
         let lease = lease(likelihood, &["a b", "c"], after_thinking);
         let questions = lease.tasks.iter().map(|task| {
-            let start = sampler.thinking_start(&task.messages, String::new).unwrap();
+            let rendered = sampler.prompt(&task.messages, String::new).unwrap();
+            let start = sampler.thinking_start(&rendered, &task.messages, String::new).unwrap();
             let choices = task.choices.as_ref().unwrap();
             sampler.question(choices, (&prompt, start), Some(&self::completion(completion)), String::new)
         });

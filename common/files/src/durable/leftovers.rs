@@ -1,0 +1,62 @@
+//! What killed writers left aside.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::{Error, TEMPORARY, parent, remove_folder};
+
+/// Removes the temporary files and folders that killed writers left in a folder and the folders below it, and logs and
+/// returns their number. Those of processes that are alive on this host stay. For the owner of the folder, when it starts.
+pub fn remove_leftovers(folder: &Path) -> Result<usize, Error> {
+    let removed = remove_in(folder, true, &is_leftover)?;
+    if removed > 0 {
+        tracing::info!("removed {removed} temporary files of killed processes from {}", folder.display());
+    }
+    Ok(removed)
+}
+
+/// Removes what killed writers of `target` left beside it.
+pub(super) fn remove_beside(target: &Path) -> Result<(), Error> {
+    let own = target.file_name().unwrap_or_default().to_string_lossy();
+    let of_target = |name: &str| writer(name).is_some_and(|(written, _)| written == own) && is_leftover(name);
+    remove_in(parent(target), false, &of_target).map(|_| ())
+}
+
+fn remove_in(folder: &Path, below: bool, goes: &dyn Fn(&str) -> bool) -> Result<usize, Error> {
+    let failed = |source| Error::Read { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed)?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        // An entry that goes away meanwhile is none.
+        let Ok((kind, entry)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else { continue };
+        let (path, leftover) = (entry.path(), goes(&entry.file_name().to_string_lossy()));
+        if kind.is_dir() && leftover {
+            remove_folder(&path)?;
+            removed += 1;
+        } else if kind.is_dir() && below {
+            removed += remove_in(&path, below, goes)?;
+        } else if kind.is_file() && leftover {
+            fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// What a temporary name stands for, and the id of the process that writes it.
+fn writer(name: &str) -> Option<(&str, u32)> {
+    let (written, id) = name.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    Some((written, id.parse().ok()?))
+}
+
+/// Whether a name is that of a temporary file whose writer does not live on this host. At start-up this process has
+/// written none, so that one with its id is of an earlier process.
+fn is_leftover(name: &str) -> bool {
+    let Some((_, writer)) = writer(name) else { return false };
+    let alive = |id: u32| Path::new("/proc").join(id.to_string()).exists();
+    alive(std::process::id()) && (writer == std::process::id() || !alive(writer))
+}

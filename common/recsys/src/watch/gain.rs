@@ -1,0 +1,12 @@
+//! The rise of a line over the window.
+
+/// How much a line rises over the window, with its 99 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gain {
+    /// The rise.
+    pub mean: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}

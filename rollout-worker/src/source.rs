@@ -1,0 +1,31 @@
+//! Identity of a policy version.
+
+use std::fmt;
+
+use podium_grpo::PolicyVersion;
+use podium_transfer::{Content, Manifest};
+
+/// A policy version by number and content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Its number.
+    pub(crate) version: PolicyVersion,
+    /// Its content; `None` for a folder that belongs to no coordinator.
+    pub(crate) content: Option<Content>,
+}
+
+impl Source {
+    /// The version that a manifest describes.
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        Self { version: manifest.version, content: Some(manifest.content()) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.content {
+            Some(content) => write!(f, "{} with content {content}", self.version),
+            None => write!(f, "{}", self.version),
+        }
+    }
+}
