@@ -315,7 +315,7 @@ pub(crate) mod tests {
             let items = vec!["a".into(), "a b".into()];
             lease.tasks[1].choices = Some(v1::Choices { items, count: 1, ..v1::Choices::default() });
         });
-        assert!(no_list.contains("Task.choices is item \"a\" is the beginning of another"), "{no_list}");
+        assert!(no_list.contains("Task.choices is item \"a\" is a prefix of another"), "{no_list}");
         let of_another_version = refused(|lease| {
             let slot = v1::EvaluationSlot { policy_version: 2, index: 0 };
             lease.tasks[0].purpose = Some(v1::task::Purpose::Evaluation(slot));

@@ -112,11 +112,11 @@ fn a_failed_save_preserves_the_previous_version() {
     // A folder blocks the destination of the temporary file.
     let target = folder.path().join("elsewhere");
     fs::create_dir_all(target.join("model.safetensors/occupied")).unwrap();
-    assert!(matches!(policy.save(&target), Err(Error::File { action: "write", .. })));
+    assert!(matches!(policy.save(&target), Err(Error::Write(_))));
     assert!(
         !fs::read_dir(&target)
             .unwrap()
-            .any(|entry| { entry.unwrap().file_name().to_string_lossy().ends_with(".part") })
+            .any(|entry| { entry.unwrap().file_name().to_string_lossy().ends_with(".tmp") })
     );
     assert_same(&load(folder.path()).unwrap(), &policy);
 }

@@ -12,11 +12,11 @@ pub enum Error {
     Missing {
         /// The missing rank.
         rank: u32,
-        /// What it was waited for.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// How long it was waited for.
+        /// The deadline.
         deadline: Duration,
     },
     /// The connection to a rank broke.
@@ -24,59 +24,59 @@ pub enum Error {
     Connection {
         /// The rank.
         rank: u32,
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Another rank found that the operation failed, and said why.
+    /// Another rank reported that the operation failed.
     #[error("rank {rank} gave up {operation} {number}: {reason}")]
     Abandoned {
         /// The other rank.
         rank: u32,
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// What it said.
+        /// The reason that it reported.
         reason: String,
     },
-    /// All ranks took part and answer, but there is no result.
+    /// All ranks took part and are alive, but the operation has no result.
     #[error(
-        "all ranks came to {operation} {number} and still answer, but it did not finish within {} ms \
+        "all ranks entered {operation} {number} and are alive, but it did not finish within {} ms \
          (network.collective_timeout_ms)",
         deadline.as_millis()
     )]
     Stalled {
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// How long it was waited for.
+        /// The deadline.
         deadline: Duration,
     },
     /// NCCL reports an error.
     #[error("{operation} {number} failed: {source}")]
     Nccl {
-        /// What was under way.
+        /// The operation.
         operation: &'static str,
-        /// Operations are counted from 0.
+        /// Number of the operation, from 0.
         number: u64,
-        /// What NCCL says.
+        /// NCCL's error.
         source: nccl::Error,
     },
-    /// Ranks are at different operations, or at the same one with different sizes.
+    /// Ranks are at different operations, or at the same operation with different sizes.
     #[error(
         "rank {rank} is at {found}, this rank at {expected}: the ranks do not run the same program on the same model"
     )]
     Diverged {
         /// The other rank.
         rank: u32,
-        /// Where it is.
+        /// The other rank's operation.
         found: String,
-        /// Where this one is.
+        /// This rank's operation.
         expected: String,
     },
 }
