@@ -8,16 +8,16 @@ use podium_files::durable;
 use crate::field_error::FieldError;
 use crate::{config, header, lfs};
 
-/// Why weights cannot be read or written.
+/// The reasons why weights cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder's configuration is unusable.
+    /// The folder's configuration is invalid.
     #[error(transparent)]
     Config(#[from] config::Error),
     /// An adapter does not fit the model.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("cannot {action} {path}")]
     File {
         /// The failed action.
@@ -30,7 +30,7 @@ pub enum Error {
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] durable::Error),
-    /// A file stands for another one that was not downloaded.
+    /// A file is a Git LFS pointer to a file that was not downloaded.
     #[error(transparent)]
     Pointer(#[from] lfs::Pointer),
     /// The folder has weights in an unsupported format.
@@ -52,7 +52,7 @@ pub enum Error {
         /// The error.
         source: header::Error,
     },
-    /// The index of a sharded checkpoint is unusable.
+    /// The index of a sharded checkpoint is invalid.
     #[error("{path} is not an index of safetensors files")]
     Index {
         /// The file.
@@ -74,14 +74,14 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A parameter of the model is in none of the files.
+    /// None of the files contains a parameter of the model.
     #[error("tensor {tensor} is missing from {path}, expected shape {expected:?}")]
     Missing {
         /// The folder.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its shape by the configuration.
+        /// Its shape according to the configuration.
         expected: Vec<i64>,
     },
     /// A tensor is not a parameter of the model.
@@ -92,7 +92,7 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor is in two files.
+    /// Two files contain the same tensor.
     #[error("tensor {tensor} is in {path} and in another file of the checkpoint")]
     Twice {
         /// The second file.
@@ -109,7 +109,7 @@ pub enum Error {
         tensor: String,
         /// Its shape.
         found: Vec<u64>,
-        /// Its shape by the configuration.
+        /// Its shape according to the configuration.
         expected: Vec<i64>,
     },
     /// A redundant tensor differs from the configuration or the tensor it follows from.
@@ -130,7 +130,8 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// An adapter is only available in Python's own format, which can run programs when it is read.
+    /// An adapter is only available in Python's pickle format, which can run programs when it is
+    /// read.
     #[error(
         "{path} is a pickle file, which can run programs when it is read: expected adapter_model.safetensors beside it; \
          convert it with PEFT: PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(OUT)"

@@ -1,28 +1,28 @@
-//! Values of configuration keys that cannot be used.
+//! Errors of values in configuration files.
 
 use std::fmt::Display;
 
-/// A value in a configuration that cannot be used.
+/// A configuration value that is invalid or unsupported.
 #[derive(Debug, thiserror::Error)]
 pub enum FieldError {
-    /// It asks for something that is not done here.
+    /// The value requires an unsupported feature.
     #[error("{what} is {found}, which is not supported (supported: {supported})")]
     Unsupported {
         /// The key in the file.
         what: String,
         /// Its value.
         found: String,
-        /// What would be accepted.
+        /// The supported values.
         supported: &'static str,
     },
-    /// It makes no sense.
+    /// The value is invalid.
     #[error("{what} is {found}, expected {expected}")]
     Invalid {
         /// The key in the file.
         what: String,
         /// Its value.
         found: String,
-        /// What would be accepted.
+        /// The accepted values.
         expected: String,
     },
 }
@@ -37,7 +37,7 @@ impl FieldError {
     }
 }
 
-/// As much of a value as a person reads.
+/// Returns the beginning of a value, short enough for a message.
 fn beginning(value: impl Display) -> String {
     let mut text = value.to_string();
     if let Some((end, _)) = text.char_indices().nth(100) {

@@ -1,4 +1,5 @@
-//! Reads memory-mapped weights: all files are checked first, then tensors are read and released one after another.
+//! Reads memory-mapped weights. All files are checked first; then tensors are read and released one
+//! after another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -48,8 +49,8 @@ impl Checkpoint {
         }
     }
 
-    /// Opens files of one folder that together hold the tensors of the list, each once, and no others except those
-    /// that `redundant` names.
+    /// Opens files of one folder that together contain each listed tensor exactly once. Only
+    /// tensors of `redundant` may be present in addition.
     pub fn open_files(
         folder: &Path,
         files: Vec<PathBuf>,
@@ -91,7 +92,7 @@ impl Checkpoint {
         }
     }
 
-    /// Returns type and shape of a tensor of the checkpoint's list.
+    /// Returns the type and shape of a tensor of the checkpoint's list.
     pub fn info(&self, name: &str) -> TensorInfo {
         info(name, &self.entries[name].1)
     }
@@ -118,7 +119,7 @@ fn info(name: &str, entry: &Entry) -> TensorInfo {
     TensorInfo { name: name.to_owned(), dtype: entry.dtype, shape }
 }
 
-/// Whether none of the numbers is infinite or not a number, which are those whose exponent is all ones.
+/// Returns whether all numbers are finite. The exponent of infinity and NaN is all ones.
 fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
     fn all<const N: usize>(bytes: &[u8], finite: impl Fn([u8; N]) -> bool) -> bool {
         // No early exit within a block, so that it compiles to vector instructions.

@@ -6,8 +6,8 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::header::{Dtype, TensorInfo};
 
-/// A tensor as it lies in its file. Dropping the view gives the memory of its pages back, so that reading one tensor
-/// after another keeps no more than one of them resident.
+/// A tensor in its memory-mapped file. Dropping the view releases the memory of its pages, so that
+/// a reader of one tensor after another has at most one of them in memory.
 #[derive(Debug)]
 pub struct TensorView<'a> {
     pub(crate) info: TensorInfo,
@@ -16,17 +16,18 @@ pub struct TensorView<'a> {
 }
 
 impl TensorView<'_> {
-    /// Type of its numbers.
+    /// Returns the type of its numbers.
     pub fn dtype(&self) -> Dtype {
         self.info.dtype
     }
 
-    /// Its shape.
+    /// Returns its shape.
     pub fn shape(&self) -> &[i64] {
         &self.info.shape
     }
 
-    /// Its numbers, little-endian, the last dimension innermost. Not aligned.
+    /// Returns its numbers, little-endian, with the last dimension innermost. The bytes are not
+    /// aligned.
     pub fn bytes(&self) -> &[u8] {
         &self.map[self.range.clone()]
     }
@@ -35,12 +36,12 @@ impl TensorView<'_> {
 impl Drop for TensorView<'_> {
     fn drop(&mut self) {
         #[allow(unsafe_code, reason = "the operating system keeps pages of a mapped file until it is told")]
-        // SAFETY: the mapping is shared and read-only, so that a page that is looked at again, here or by another view,
-        // is read from the file again and holds the same bytes.
+        // SAFETY: the mapping is shared and read-only. A page that is accessed again, here or by
+        // another view, is read from the file again and holds the same bytes.
         let advised = unsafe {
             self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len())
         };
-        // Advice that is not taken costs memory and nothing else.
+        // If the system ignores the advice, only memory is lost.
         let _ = advised;
     }
 }

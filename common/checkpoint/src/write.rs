@@ -9,12 +9,13 @@ use serde_json::{Map, json};
 use crate::header::{self, TensorInfo};
 use crate::{Error, INDEX, ONE_FILE};
 
-/// Writes weights into a folder: `model.safetensors`, or, if they exceed `shard_bytes`, shards of at most that size
-/// (a larger tensor gets its own shard) and their index.
+/// Writes weights into a folder: `model.safetensors`, or, if they exceed `shard_bytes`, shards of
+/// at most that size and their index. A larger tensor gets its own shard.
 ///
-/// `bytes` gives the numbers of a tensor, little-endian; it is asked for one at a time, in an order of the writer's.
-/// One file replaces the weights that the folder held before; several cannot do so at once, and are refused there:
-/// [`durable::new_folder`] is the place for them.
+/// `bytes` returns the numbers of a tensor, little-endian. It is called for one tensor at a time,
+/// in an order that the writer chooses. A single file replaces the folder's previous weights.
+/// Several files cannot be replaced atomically, so a folder with weights is refused; use
+/// [`durable::new_folder`] for shards.
 pub fn write(
     folder: &Path,
     tensors: &[TensorInfo],
@@ -40,7 +41,8 @@ pub fn write(
     Ok(durable::write(&folder.join(INDEX), format!("{index:#}\n").as_bytes())?)
 }
 
-/// Writes one safetensors file. `bytes` gives the numbers of a tensor, little-endian, and is asked for one at a time.
+/// Writes one safetensors file. `bytes` returns the numbers of a tensor, little-endian, and is
+/// called for one tensor at a time.
 pub fn write_file(
     path: &Path,
     tensors: &[TensorInfo],
@@ -59,7 +61,7 @@ pub fn write_file(
     })
 }
 
-/// Splits consecutive tensors into files; at least one file.
+/// Splits consecutive tensors into files; returns at least one file.
 fn shards(tensors: &[TensorInfo], shard_bytes: u64) -> Vec<&[TensorInfo]> {
     let (mut shards, mut begin, mut size) = (Vec::new(), 0, 0);
     for (index, tensor) in tensors.iter().enumerate() {

@@ -1,8 +1,9 @@
-//! Files and folders that are replaced whole or not at all.
+//! Atomic and durable replacement of files and folders.
 //!
-//! Everything of Podium that renames comes here: [`replace`] puts a new file into the place of another, [`publish_folder`]
-//! a folder. Both write aside, fsync, rename and fsync the parent, so that a crash at any time leaves the old content or
-//! the new one. What a killed process leaves aside is hidden and carries its process id; [`remove_leftovers`] removes it.
+//! All renames in Podium use this module: [`replace`] replaces a file, [`publish_folder`] a folder.
+//! Both write to a temporary name, fsync, rename, and fsync the parent folder, so that a crash at
+//! any time leaves the old content or the new content. The temporary files of a killed process are
+//! hidden, and their names contain its process id; [`remove_leftovers`] removes them.
 
 #[cfg(test)]
 mod killed;
@@ -22,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 pub use leftovers::remove_leftovers;
 
-/// How names of temporary files and folders end, after the id of the process that writes.
+/// Suffix of temporary files and folders, after the id of the writing process.
 const TEMPORARY: &str = ".tmp";
 
 /// A failed write or read.
@@ -59,14 +60,14 @@ fn remedy(source: &io::Error) -> &'static str {
     }
 }
 
-/// Whether an error, or one of its causes, reports that a file system, a quota or a file is full. The same write
-/// succeeds once there is free space.
+/// Returns whether an error, or one of its causes, reports a full file system, an exhausted quota
+/// or a file at its maximum size. The same write succeeds once there is free space.
 pub fn is_full(error: &(dyn StdError + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| is_full_kind(error.kind())))
 }
 
-/// Whether a kind of error reports it.
+/// Returns whether errors of this kind report exhausted space.
 pub const fn is_full_kind(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
@@ -76,16 +77,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// Writes a file whose content is produced while it is written, as [`replace`] does.
+/// Writes a file with content that `fill` produces, as [`replace`] does.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     replace(path, |file| fill(file).map_err(|source| Error::Write { path: path.to_owned(), source }))
 }
 
-/// Replaces the file `path`, or makes it: `fill` writes a temporary file beside it, which is synced and renamed; then the
-/// folder is synced. A crash at any time leaves the old file or the new one.
+/// Replaces or creates the file `path`: `fill` writes a temporary file beside it, which is synced
+/// and renamed; then the folder is synced. A crash at any time leaves the old file or the new one.
 ///
 /// # Errors
-/// Those of `fill`, and [`Error::Write`]. The old file is untouched, and no temporary file is left.
+///
+/// Errors of `fill`, and [`Error::Write`]. The old file is unchanged, and the temporary file is
+/// removed.
 pub fn replace<E: From<Error>>(path: &Path, fill: impl FnOnce(&mut File) -> Result<(), E>) -> Result<(), E> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let temporary = aside(path)?;
@@ -99,26 +102,28 @@ pub fn replace<E: From<Error>>(path: &Path, fill: impl FnOnce(&mut File) -> Resu
         Ok(fs::rename(&temporary, path).map_err(failed)?)
     };
     write().inspect_err(|_| {
-        // The disk may be full: make room for others. The first error is the one to report.
+        // The disk may be full, so the space is freed. The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     })?;
     step();
     Ok(sync_folder(parent(path))?)
 }
 
-/// Makes the folder `target`, which is absent or empty, with all that `fill` puts into it: a temporary folder beside it is
-/// filled and published by [`publish_folder`]. A crash at any time leaves no folder or the whole one.
+/// Creates the folder `target`, which must be absent or empty: `fill` fills a temporary folder
+/// beside it, which [`publish_folder`] publishes. A crash at any time leaves no folder or the
+/// complete one.
 ///
 /// # Errors
-/// Those of `fill`, and [`Error::Write`]; of the kind `DirectoryNotEmpty` if `target` holds anything. No temporary folder is
-/// left.
+///
+/// Errors of `fill`, and [`Error::Write`], whose kind is `DirectoryNotEmpty` if `target` is not
+/// empty. The temporary folder is removed.
 pub fn new_folder<E: From<Error>>(target: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     let require_empty = || {
         let occupied = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
         let source = io::ErrorKind::DirectoryNotEmpty.into();
         if occupied { Err(Error::Write { path: target.to_owned(), source }) } else { Ok(()) }
     };
-    // Checked again afterwards, but refused before the work.
+    // Checked before the work to fail early, and again after it.
     require_empty()?;
     let staging = aside(target)?;
     leftovers::remove_beside(target)?;
@@ -136,14 +141,15 @@ pub fn new_folder<E: From<Error>>(target: &Path, fill: impl FnOnce(&Path) -> Res
     })
 }
 
-/// Publishes the complete folder `staging` as `target`, in the same parent folder: everything in it is synced, it takes the
-/// name in one step, and the parent is synced. A folder that had the name is removed. A crash at any time leaves the
-/// old folder or the new one under the name.
+/// Publishes the complete folder `staging` as `target` in the same parent folder. Syncs everything
+/// in it, gives it the name in one step, and syncs the parent. A previous folder of that name is
+/// removed. A crash at any time leaves the old folder or the new one under the name.
 ///
-/// On file systems that cannot exchange two names (some network file systems), a folder that had the name is removed
-/// first: a crash in between leaves none, and `staging` is complete.
+/// Some network file systems cannot exchange two names. There a previous folder is removed first: a
+/// crash in between leaves no folder of that name, and `staging` is complete.
 ///
 /// # Errors
+///
 /// [`Error::Write`].
 pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
     let failed = |source| Error::Write { path: target.to_owned(), source };
@@ -155,7 +161,7 @@ pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
         step();
         sync_folder(parent(target))?;
         step();
-        // It holds the old content by now.
+        // After the exchange, `staging` holds the old content.
         return remove_folder(staging);
     }
     if replaced {
@@ -183,7 +189,8 @@ fn sync_tree(folder: &Path) -> Result<(), Error> {
     sync_folder(folder)
 }
 
-/// A hidden name beside `path`, and so on the same file system, that names this process.
+/// Returns a hidden name beside `path`, on the same file system, that contains the id of this
+/// process.
 fn aside(path: &Path) -> Result<PathBuf, Error> {
     let nameless = || Error::Write { path: path.to_owned(), source: io::ErrorKind::InvalidFilename.into() };
     let mut hidden = OsString::from(".");
@@ -196,7 +203,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A point between two operations, at which tests end the process.
+/// A point between two operations at which tests end the process.
 #[cfg(test)]
 fn step() {
     killed::step();
@@ -205,7 +212,7 @@ fn step() {
 #[cfg(not(test))]
 const fn step() {}
 
-/// Removes a folder with all that is in it, if it is there.
+/// Removes a folder and its content, if it exists.
 pub fn remove_folder(folder: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -215,12 +222,12 @@ pub fn remove_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parent folders.
 pub fn create_folder(folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
 
-/// SHA-256 of a file's content.
+/// Returns the SHA-256 of a file's content.
 pub fn sha256(path: &Path) -> Result<[u8; 32], Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut digest = Sha256::new();
@@ -228,7 +235,7 @@ pub fn sha256(path: &Path) -> Result<[u8; 32], Error> {
     Ok(digest.finalize().into())
 }
 
-/// Bytes as lower-case hexadecimal text.
+/// Returns bytes as lower-case hexadecimal text.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -37,7 +37,7 @@ pub struct Completion {
     /// Positions at which sampling was restricted to a set of tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<Allowed>,
-    /// Why sampling ended.
+    /// Reason for the end of sampling.
     pub finish_reason: FinishReason,
 }
 
@@ -51,12 +51,12 @@ pub struct Allowed {
 }
 
 impl Completion {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     pub const fn len(&self) -> usize {
         self.token_ids.len()
     }
 
-    /// Whether the completion has no tokens.
+    /// Returns whether the completion has no tokens.
     pub const fn is_empty(&self) -> bool {
         self.token_ids.is_empty()
     }

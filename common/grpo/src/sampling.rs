@@ -1,4 +1,4 @@
-//! How tokens are sampled: the one set of parameters that leases carry, workers apply and log-probabilities refer to.
+//! Sampling parameters. Leases include them, workers apply them, and log-probabilities refer to them.
 
 /// Sampling parameters of a completion.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +33,13 @@ impl Default for Sampling {
 /// A sampling parameter outside its range.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Error {
-    /// The temperature divides logits.
+    /// The temperature is not finite or is negative.
     #[error("temperature is {0}, expected a finite number that is not negative")]
     Temperature(f64),
-    /// A probability.
+    /// `top_p` is not a probability above 0.
     #[error("top_p is {0}, expected more than 0 and at most 1")]
     TopP(f64),
-    /// A completion has at least one token.
+    /// The maximum number of tokens is 0.
     #[error("max_new_tokens is 0, expected at least 1")]
     MaxNewTokens,
 }
@@ -59,17 +59,19 @@ impl Sampling {
         Ok(())
     }
 
-    /// Whether each token is the most likely one.
+    /// Returns whether sampling always selects the most likely token.
     pub fn is_greedy(&self) -> bool {
         self.greedy || self.temperature == 0.0
     }
 
-    /// Whether tokens come from less than the full distribution, which is when they have a second log-probability.
+    /// Returns whether tokens are sampled from a truncated distribution; they then have a second
+    /// log-probability.
     pub fn is_truncated(&self) -> bool {
         !self.is_greedy() && (self.top_p < 1.0 || self.top_k > 0)
     }
 
-    /// Returns the divisor of the logits for log-probabilities, with which the learner recomputes them.
+    /// Returns the divisor of the logits for log-probabilities. The learner recomputes them with the same
+    /// divisor.
     pub fn scoring_temperature(&self) -> f64 {
         if self.temperature == 0.0 { 1.0 } else { self.temperature }
     }

@@ -13,7 +13,7 @@ pub use podium_checkpoint::{Dtype, Error, TensorInfo};
 use crate::config::Config;
 use crate::options::{LoadOptions, Precision};
 
-/// The parameters of the model in the folder, in model order.
+/// Reads the parameters of the model in the folder, in model order.
 pub(crate) fn read(
     folder: &Path,
     config: &Config,
@@ -22,7 +22,7 @@ pub(crate) fn read(
     read_all(&Checkpoint::open(folder, config)?, &parameters::list(config), options)
 }
 
-/// Reads the tensors of a checkpoint in the order of the list that it was opened with.
+/// Reads the tensors of a checkpoint in the order of its list.
 pub(crate) fn read_all(
     checkpoint: &Checkpoint,
     list: &[Parameter],
@@ -35,12 +35,13 @@ pub(crate) fn read_all(
     list.iter().map(read).collect()
 }
 
-/// Copies the weights of the folder into `tensors`, those of a policy with this configuration.
+/// Copies the weights of the folder into `tensors`, the tensors of a policy with this
+/// configuration.
 pub(crate) fn assign(folder: &Path, config: &Config, tensors: &[(String, Tensor)]) -> Result<(), Error> {
     assign_all(&Checkpoint::open_version(folder, config)?, tensors)
 }
 
-/// Copies the weights of a checkpoint into `tensors`, those of its list.
+/// Copies the weights of a checkpoint into `tensors`, in the order of its list.
 pub(crate) fn assign_all(checkpoint: &Checkpoint, tensors: &[(String, Tensor)]) -> Result<(), Error> {
     for (name, old) in tensors {
         let new = tensor(&checkpoint.tensor(name)?);
@@ -49,7 +50,7 @@ pub(crate) fn assign_all(checkpoint: &Checkpoint, tensors: &[(String, Tensor)]) 
     Ok(())
 }
 
-/// Writes the configuration and, last, the weights.
+/// Writes the configuration and then the weights.
 pub(crate) fn write(
     folder: &Path,
     config: &Config,
@@ -76,7 +77,7 @@ pub(crate) fn write_file(
     podium_checkpoint::write_file(path, &infos, |info| Ok(bytes(by_name[&info.name])))
 }
 
-/// A copy of a tensor of a file, on the CPU.
+/// Returns a copy of a tensor of a file, on the CPU.
 pub(crate) fn tensor(view: &TensorView) -> Tensor {
     Tensor::from_data_size(view.bytes(), view.shape(), kind(view.dtype()))
 }

@@ -1,7 +1,8 @@
-//! Samples groups of completions for prompts; each prompt's forward is computed once.
+//! Samples groups of completions for prompts. The forward of each prompt is computed once.
 //!
-//! The result is a function of the weights, the batch and the uniform numbers. Every completion gets one token per
-//! step; finished completions are dropped when that at least halves the work, which depends on the batch alone.
+//! The result is a function of the weights, the batch and the uniform numbers. Every unfinished
+//! completion gets one token per step. Finished completions are dropped when that at least halves
+//! the work, which depends on the batch alone.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub enum Error {
     /// A sampling parameter is out of range.
     #[error("invalid sampling parameters")]
     Sampling(#[from] sampling::Error),
-    /// A group has at least one completion.
+    /// The group size is 0.
     #[error("group size is 0, expected at least 1")]
     GroupSize,
     /// The caller stopped the sampling.
@@ -58,7 +59,8 @@ pub enum Error {
     },
 }
 
-/// Which tokens may follow those that a completion has, from (prompt, sample, its token ids): ascending; `None`: all.
+/// Returns the tokens that may follow a completion, ascending, from (prompt, sample, token ids so
+/// far); `None` allows all.
 pub type AllowedNext<'a> = dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>> + 'a;
 
 /// A completion.
@@ -72,13 +74,13 @@ pub struct Sampled {
     /// Log-probability of each token under the truncated distribution that it was sampled from, if `top_p` or `top_k`
     /// truncate.
     pub sampled_logprobs: Option<Vec<f32>>,
-    /// The tokens with restricted sampling.
+    /// Positions and tokens of restricted sampling.
     pub allowed: Vec<Allowed>,
-    /// Why it ended.
+    /// The reason why it ended.
     pub finish_reason: FinishReason,
 }
 
-/// Completions with their cost.
+/// Completions, and the work that they took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The completions of each prompt.
@@ -145,7 +147,8 @@ pub fn generate_restricted(
     })
 }
 
-/// Computes the prompts. Returns their keys and values, and the logits after each prompt, \[prompts, vocabulary\].
+/// Computes the prompts. Returns their keys and values, and the logits after each prompt,
+/// \[prompts, vocabulary\].
 fn prefill(policy: &Policy, batch: &Packed, group_size: usize, sampling: &Sampling) -> (Cache, Tensor) {
     let device = policy.device();
     let mut arrangement = batch.arrangement(policy.config(), policy.precision().kind(), device);
@@ -175,8 +178,8 @@ struct Decoding<'a> {
     sampling: &'a Sampling,
     prompt_lengths: Vec<usize>,
     rows: Vec<Row>,
-    /// The row that each lane of the cache computes, the same number of lanes for each remaining prompt. The result
-    /// of a lane with a finished row is unused.
+    /// The row that each lane of the cache computes; every remaining prompt has the same number of
+    /// lanes. The result of a lane with a finished row is unused.
     lanes: Vec<usize>,
     lanes_per_prompt: usize,
     cache: Cache,
@@ -256,7 +259,7 @@ impl<'a> Decoding<'a> {
         Ok(())
     }
 
-    /// What the next token of a completion may be.
+    /// Returns the tokens that may follow a completion.
     fn next(&self, row: &Row, allowed: &mut AllowedNext<'_>) -> Result<Next, Error> {
         if row.finish_reason.is_some() {
             return Ok(Next::None);
@@ -307,7 +310,8 @@ impl<'a> Decoding<'a> {
         self.lanes_per_prompt = lanes_per_prompt;
     }
 
-    /// Computes the token at `position` of every lane. Returns the logits of the next, \[lanes, vocabulary\].
+    /// Computes the token at `position` of every lane. Returns the logits of the next token,
+    /// \[lanes, vocabulary\].
     fn step(&mut self, position: usize) -> Tensor {
         let lane_numbers = |number: &dyn Fn(&Row) -> i64| {
             let numbers: Vec<_> = self.lanes.iter().map(|row| number(&self.rows[*row])).collect();

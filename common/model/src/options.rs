@@ -3,13 +3,13 @@
 use podium_checkpoint::Dtype;
 use tch::{Device, Kind};
 
-/// The arithmetic of a policy. Norms, softmax and log-probabilities are float32 in either case.
+/// The arithmetic of a policy. Norms, softmax and log-probabilities are always float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// The faster choice on a CPU without bfloat16 units.
     #[default]
     Float32,
-    /// Half the memory, and on GPUs a multiple of the speed.
+    /// Half the memory, and several times faster on GPUs.
     Bfloat16,
 }
 
@@ -21,7 +21,7 @@ impl Precision {
         }
     }
 
-    /// As a number type of files.
+    /// Returns the number type in files.
     pub(crate) fn dtype(self) -> Dtype {
         match self {
             Self::Float32 => Dtype::F32,
@@ -29,7 +29,7 @@ impl Precision {
         }
     }
 
-    /// As `config.json` names it.
+    /// Returns the name in `config.json`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Float32 => "float32",
@@ -48,8 +48,8 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Returns the options of a policy on `device` that is to compute in bfloat16 or in float32. A CPU always computes in
-    /// float32.
+    /// Returns the options of a policy on `device`, in bfloat16 if `bfloat16` is set, else in
+    /// float32. A CPU always computes in float32.
     pub fn new(device: Device, bfloat16: bool) -> Self {
         let reduced = bfloat16 && device != Device::Cpu;
         Self { device, precision: if reduced { Precision::Bfloat16 } else { Precision::Float32 } }

@@ -98,20 +98,20 @@ impl Policy {
         Ok(Self::assemble(config.clone(), options, parameters, None))
     }
 
-    /// Replaces the policy's adapter by a new one, which changes nothing until it is trained.
+    /// Replaces the policy's adapter by a new one, which has no effect until it is trained.
     pub fn with_new_adapter(self, config: AdapterConfig, seed: u64) -> Result<Self, FieldError> {
         let adapter = Adapter::fresh(config, &self.config, seed, self.options)?;
         Ok(Self::assemble(self.config, self.options, self.parameters, Some(adapter)))
     }
 
-    /// Replaces the policy's adapter by that of a PEFT folder.
+    /// Replaces the policy's adapter by the adapter of a PEFT folder.
     pub fn with_adapter(self, folder: &Path) -> Result<Self, checkpoint::Error> {
         let adapter = Adapter::load(folder, &self.config, self.options)?;
         Ok(Self::assemble(self.config, self.options, self.parameters, Some(adapter)))
     }
 
-    /// Returns a fixed copy of the present policy that is unaffected by training. Frozen weights are shared; an
-    /// adapter that changes nothing is omitted.
+    /// Returns a fixed copy of the current policy that training does not affect. Frozen weights are
+    /// shared; an adapter without effect is omitted.
     #[must_use]
     pub fn reference(&self) -> Self {
         let mut reference = self.copy_of_trained();
@@ -121,7 +121,7 @@ impl Policy {
         reference
     }
 
-    /// Returns a copy of the present policy with its own memory for all trainable weights.
+    /// Returns a copy of the current policy with its own memory for all trainable weights.
     #[must_use]
     pub fn copy_of_trained(&self) -> Self {
         let share = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.shallow_clone());
@@ -134,7 +134,7 @@ impl Policy {
         Self::assemble(self.config.clone(), self.options, parameters, adapter)
     }
 
-    /// `parameters` are those of [`parameters::list`], in that order.
+    /// Assembles the policy from `parameters`, in the order of [`parameters::list`].
     fn assemble(
         config: Config,
         options: LoadOptions,
@@ -155,15 +155,15 @@ impl Policy {
         }
     }
 
-    /// Writes `config.json` and `model.safetensors` into the folder, which is created if necessary; for a policy with
-    /// an adapter this is the base model. The bytes are a function of the weights and the configuration. Each file is
-    /// written atomically, the weights last.
+    /// Writes `config.json` and `model.safetensors` into the folder, which is created if necessary.
+    /// A policy with an adapter writes its base model. The bytes are a function of the weights and
+    /// the configuration. Each file is written atomically, the weights last.
     pub fn save(&self, folder: &Path) -> Result<(), checkpoint::Error> {
         checkpoint::write(folder, &self.config, &self.parameters, self.options.precision)
     }
 
-    /// Writes the trainable weights: the adapter in PEFT's format, which names `base_model` as the base model, or,
-    /// without an adapter, the model like [`Self::save`].
+    /// Writes the trainable weights. With an adapter, writes it in PEFT's format with `base_model`
+    /// as the base model; without one, writes the model like [`Self::save`].
     pub fn save_trained(&self, folder: &Path, base_model: Option<String>) -> Result<(), checkpoint::Error> {
         match &self.adapter {
             Some(adapter) => adapter.save(folder, base_model, self.options),
@@ -195,38 +195,40 @@ impl Policy {
         Ok(())
     }
 
-    /// The policy's configuration.
+    /// Returns the policy's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The device of all its tensors.
+    /// Returns the device of all its tensors.
     pub fn device(&self) -> Device {
         self.options.device
     }
 
-    /// Type of weights and activations.
+    /// Returns the type of weights and activations.
     pub fn precision(&self) -> Precision {
         self.options.precision
     }
 
-    /// The adapter's configuration, if the policy has an adapter.
+    /// Returns the adapter's configuration, if the policy has an adapter.
     pub fn adapter(&self) -> Option<&AdapterConfig> {
         self.adapter.as_ref().map(Adapter::config)
     }
 
-    /// The model's parameters by their Hugging Face names, in model order. The tensors share memory with the policy.
+    /// Returns the model's parameters by their Hugging Face names, in model order. The tensors
+    /// share memory with the policy.
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
     }
 
-    /// The trainable parameters, in model order: the adapter's by PEFT's names, or all of the model's without an
-    /// adapter.
+    /// Returns the trainable parameters in model order: the adapter's by PEFT's names, or all of
+    /// the model's without an adapter.
     pub fn trainable(&self) -> &[(String, Tensor)] {
         self.adapter.as_ref().map_or(&self.parameters, Adapter::parameters)
     }
 
-    /// Whether backward computes gradients for [`Self::trainable`]. Off in a new policy.
+    /// Sets whether backward computes gradients for [`Self::trainable`]. A new policy computes
+    /// none.
     pub fn set_training(&mut self, training: bool) {
         for (_, tensor) in self.trainable_mut() {
             *tensor = tensor.set_requires_grad(training);
@@ -244,12 +246,12 @@ impl Policy {
         self.adapter.as_mut().map_or(&mut self.parameters, Adapter::parameters_mut)
     }
 
-    /// \[rows\] to \[rows, hidden\].
+    /// Embeds tokens: \[rows\] to \[rows, hidden\].
     pub(crate) fn embed(&self, tokens: &Tensor) -> Tensor {
         Tensor::embedding(&self.embedding, tokens, -1, false, false)
     }
 
-    /// Returns the data that the layers need of rows at these positions, \[rows\].
+    /// Returns the data that the layers need for rows at these positions, \[rows\].
     pub(crate) fn rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
         Rows { rotation: self.frequencies.rotation(positions, self.options.precision.kind()), dropout }
     }
@@ -258,7 +260,7 @@ impl Policy {
         self.blocks.len()
     }
 
-    /// One block, \[rows, hidden\] to \[rows, hidden\].
+    /// Computes one block, \[rows, hidden\] to \[rows, hidden\].
     pub(crate) fn block(
         &self,
         layer: usize,
@@ -269,17 +271,18 @@ impl Policy {
         self.blocks[layer].forward(x, rows, layer, arrangement)
     }
 
-    /// The norm after the last block.
+    /// Computes the norm after the last block.
     pub(crate) fn final_norm(&self, x: &Tensor) -> Tensor {
         self.norm.forward(x)
     }
 
-    /// Embedding and all blocks, without the final norm: \[rows\] to \[rows, hidden\].
+    /// Computes the embedding and all blocks, without the final norm: \[rows\] to \[rows, hidden\].
     pub(crate) fn trunk(&self, tokens: &Tensor, rows: &Rows, arrangement: &mut dyn Arrangement) -> Tensor {
         (0..self.layers()).fold(self.embed(tokens), |x, layer| self.block(layer, &x, rows, arrangement))
     }
 
-    /// Float32 logits over the temperature: \[rows, hidden\] (normed) to \[rows, vocabulary\].
+    /// Returns float32 logits divided by the temperature: \[rows, hidden\] (normed) to \[rows,
+    /// vocabulary\].
     pub(crate) fn logits(&self, hidden: &Tensor, temperature: f64) -> Tensor {
         let logits = self.head.forward(hidden, None).to_kind(Kind::Float);
         // A temperature of 1 is the common case, and a pass over all logits is expensive.

@@ -1,10 +1,9 @@
 //! Samples one token for each row of logits, from one uniform number per row.
 //!
+//! The token is found by inverting the cumulative distribution over the token ids in ascending
+//! order, in float64. It is independent of the order of a sort and of the other rows of the batch.
+//! Filters are thresholds on the logits: tokens with equal logits are retained or dropped together.
 //! For a row that is restricted to a set of tokens, all of this applies within the set.
-//!
-//! A token is the inverse of the cumulative distribution over token ids in their order, in float64: independent of
-//! the order of a sort and of the other rows of the batch. Filters are thresholds on the logits, so that tokens of
-//! equal logit are retained or dropped together.
 
 use std::sync::Arc;
 
@@ -17,7 +16,8 @@ use crate::allowed::AllowedRows;
 /// it.
 const FIRST_CANDIDATES: i64 = 256;
 
-/// The lowest logit of each row that may be sampled, \[rows, 1\]; none: all may. `log_normaliser`: \[rows, 1\].
+/// Returns the lowest logit of each row that may be sampled, \[rows, 1\]; `None` if all may.
+/// `log_normaliser`: \[rows, 1\].
 fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> Option<Tensor> {
     let vocab_size = logits.size()[1];
     let best = |count: i64| logits.topk(count, -1, true, true).0;
@@ -43,12 +43,13 @@ fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> O
     Some(nucleus(&candidates, &mass, sampling.top_p))
 }
 
-/// Float64 probabilities of logits.
+/// Returns the float64 probabilities of logits.
 fn probabilities(logits: &Tensor, log_normaliser: &Tensor) -> Tensor {
     (logits - log_normaliser).exp().to_kind(Kind::Double)
 }
 
-/// Returns the lowest of the descending `candidates` that is needed to reach `top_p`, \[rows, 1\].
+/// Returns the lowest of the descending `candidates` that is necessary to reach `top_p`, \[rows,
+/// 1\].
 fn nucleus(candidates: &Tensor, mass: &Tensor, top_p: f64) -> Tensor {
     let before = mass.cumsum(-1, None) - mass;
     let needed = before.lt(top_p).sum_dim_intlist(-1, true, Kind::Int64).clamp_min(1);
@@ -59,9 +60,9 @@ fn nucleus(candidates: &Tensor, mass: &Tensor, top_p: f64) -> Tensor {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SampledRows {
     pub(crate) token_ids: Vec<u32>,
-    /// Under the full distribution; not finite if the logits were not.
+    /// Log-probabilities under the full distribution; not finite if the logits are not.
     pub(crate) logprobs: Vec<f32>,
-    /// Under the truncated distribution, if there is one.
+    /// Log-probabilities under the truncated distribution, if there is one.
     pub(crate) sampled_logprobs: Option<Vec<f32>>,
 }
 
@@ -70,13 +71,14 @@ pub(crate) struct SampledRows {
 pub(crate) enum Next {
     /// Any token.
     Any,
-    /// One of these, ascending, at least one.
+    /// One of these tokens, ascending, at least one.
     One(Arc<[u32]>),
     /// The row needs no token.
     None,
 }
 
-/// Samples a token for each row like [`sample`], from the row's allowed tokens. Rows that need none get token 0.
+/// Samples a token for each row like [`sample`], from the row's allowed tokens. Rows that need no
+/// token get token 0.
 pub(crate) fn sample_next(
     logits: &Tensor,
     sampling: &Sampling,
@@ -145,15 +147,15 @@ pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> S
         if sampling.is_truncated() {
             truncated_mass = Some(total);
         }
-        // The first token whose cumulative mass exceeds the target; that token has mass itself. The bound is for rows
-        // with NaN.
+        // Selects the first token whose cumulative mass exceeds the target; that token has a
+        // positive mass. The clamp is for rows with NaN.
         target.searchsorted(&cumulative, false, true, "right", None::<Tensor>).clamp_max(vocab_size - 1)
     };
     let logprobs = logprobs.gather(-1, &tokens, false).to_kind(Kind::Double);
     let mut columns = vec![tokens.to_kind(Kind::Double), logprobs.shallow_clone()];
     columns.extend(truncated_mass.map(|mass| logprobs - mass.log()));
 
-    // One transfer per step.
+    // One transfer to the CPU per step.
     let columns = Tensor::cat(&columns, 1).transpose(0, 1).contiguous().to_device(tch::Device::Cpu);
     let numbers = Vec::<f64>::try_from(columns.view(-1)).expect("a vector of doubles");
     let column = |index: usize| numbers[index * rows..(index + 1) * rows].iter();

@@ -155,8 +155,9 @@ impl Task {
         self
     }
 
-    /// Rejects a chat template that closes the think block if reasoning is required, checked with the prompt of the
-    /// first training case. Other errors of that case are reported when it is used.
+    /// Checks that the chat template leaves the think block open if reasoning is required, using
+    /// the prompt of the first training case. Other errors of that case are reported when the case
+    /// is used.
     pub fn check_thinking(&self) -> Result<(), Error> {
         match self.training_case(0, 0) {
             Err(error @ Error::ThinkingIsOver) => Err(error),
@@ -164,12 +165,12 @@ impl Task {
         }
     }
 
-    /// The data set.
+    /// Returns the data set.
     pub const fn dataset(&self) -> &Dataset {
         &self.dataset
     }
 
-    /// The reward.
+    /// Returns the reward.
     pub const fn rewards(&self) -> &Rewards {
         &self.rewards
     }
@@ -179,7 +180,7 @@ impl Task {
         &self.answer
     }
 
-    /// The seed of the run.
+    /// Returns the seed of the run.
     pub const fn seed(&self) -> u64 {
         self.seed
     }
@@ -269,7 +270,8 @@ impl Task {
         )
     }
 
-    /// Parses `completion` and scores it: all that is recorded or trained on of its text comes from here.
+    /// Parses `completion` and scores it. Records and training use no other source for the format,
+    /// ranking and reward of a completion's text.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
         let parsed = self.parse(case, completion);
         let question = Question {

@@ -12,10 +12,11 @@ pub struct Error {
 
 /// Returns the host:port at which other hosts reach a listener that is bound to `bound`.
 ///
-/// `advertise`: HOST or HOST:PORT by configuration, see [`named`]. Without it, a listener on all interfaces is reached by
-/// this host's name, any other by the address that it is bound to.
+/// `advertise` is HOST or HOST:PORT from the configuration, see [`named`]. Without it, the host is
+/// this host's name for a listener on all interfaces, and the bound address for any other listener.
 ///
 /// # Errors
+///
 /// If `advertise` is not HOST or HOST:PORT.
 pub fn address(bound: SocketAddr, advertise: Option<&str>) -> Result<String, Error> {
     if let Some(advertise) = advertise {
@@ -29,9 +30,10 @@ pub fn address(bound: SocketAddr, advertise: Option<&str>) -> Result<String, Err
     })
 }
 
-/// Reads HOST or HOST:PORT; without a port, or with port 0, the port is the one of `bound`.
+/// Parses HOST or HOST:PORT. Without a port, or with port 0, the port is that of `bound`.
 ///
 /// # Errors
+///
 /// If `advertise` is not HOST or HOST:PORT.
 pub fn named(bound: SocketAddr, advertise: &str) -> Result<String, Error> {
     let broken = || Error { found: advertise.to_owned() };
@@ -46,7 +48,8 @@ pub fn named(bound: SocketAddr, advertise: &str) -> Result<String, Error> {
     if is_host { Ok(format!("{host}:{port}")) } else { Err(broken()) }
 }
 
-/// Splits an address into host, in brackets where it is an IPv6 address, and port; `None` without a port.
+/// Splits an address into host and port; `None` without a port. The host of an IPv6 address is in
+/// brackets.
 pub fn split(address: &str) -> Option<(&str, &str)> {
     address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
 }

@@ -64,7 +64,7 @@ pub struct Endpoint {
 #[derive(Clone)]
 struct Served {
     handle: PrometheusHandle,
-    /// What this process uses of its host.
+    /// Measures this process's use of its host.
     usage: Collector,
     ready: Arc<AtomicBool>,
 }
@@ -104,7 +104,7 @@ impl Endpoint {
         Ok(Self { address: bound, ready })
     }
 
-    /// The bound address.
+    /// Returns the bound address.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -143,10 +143,12 @@ fn asked_host(headers: &HeaderMap) -> Option<&str> {
     (!host.is_empty()).then_some(host)
 }
 
-/// Where an endpoint can be scraped whose process announced `announced` and is seen at the address `peer`.
+/// Returns the address at which to scrape an endpoint whose process announced `announced` and is
+/// connected from `peer`.
 ///
-/// An unspecified host is replaced by the peer's address, unless the peer is this host, which has other names for
-/// other hosts. `None` if nothing was announced, or if the address is reachable only on the peer's own host.
+/// An unspecified host is replaced by the peer's address, unless the peer is on this host, which
+/// has other names for other hosts. Returns `None` if nothing was announced, or if the address is
+/// reachable only on the peer's own host.
 pub fn reachable(announced: &str, peer: Option<IpAddr>) -> Option<String> {
     let Ok(address) = announced.parse::<SocketAddr>() else {
         return split(announced).filter(|(host, _)| !host.is_empty()).map(|_| announced.to_owned());

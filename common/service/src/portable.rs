@@ -14,7 +14,7 @@ use std::{env, io, process};
 const PINNED: [(&str, &str); 3] =
     [("MKL_CBWR", "COMPATIBLE"), ("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")];
 
-/// Why the code paths cannot be pinned.
+/// The reasons why the code paths cannot be pinned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The processor lacks the instructions of the pinned code.
@@ -23,16 +23,17 @@ pub enum Error {
          run.portable = false"
     )]
     Processor,
-    /// The process cannot be started again.
+    /// The process cannot be restarted.
     #[error("run.portable is true, and this program cannot be started again with {} set: {source}", names())]
     Start {
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Replaces this process by one with code paths that are the same on every x86-64 processor with AVX2 and FMA; returns if
-/// they are pinned already. Call it before the first computation: the libraries read the variables once.
+/// Restarts this process with code paths that are the same on every x86-64 processor with AVX2 and
+/// FMA. Returns if they are pinned already. Must be called before the first computation, because
+/// the libraries read the variables once.
 pub fn pin() -> Result<(), Error> {
     if !has_the_instructions() {
         return Err(Error::Processor);

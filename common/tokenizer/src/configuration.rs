@@ -1,4 +1,4 @@
-//! The names of a tokenizer's files, and JSON configurations as they are in their files.
+//! Names of a tokenizer's files, and access to JSON configurations.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,10 +14,10 @@ pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 pub(crate) const MODEL_CONFIG: &str = "config.json";
 
-/// A configuration as it is in its file.
+/// The keys of a configuration file.
 pub(crate) type Config = Map<String, Value>;
 
-/// The bytes of a file, none where there is none.
+/// Returns the bytes of a file; `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -26,7 +26,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// The keys of a JSON object, none where there is no file.
+/// Returns the keys of a JSON object; empty if the file does not exist.
 pub(crate) fn read_config(path: &Path) -> Result<Config, Error> {
     let Some(bytes) = read(path)? else { return Ok(Config::new()) };
     lfs::refuse(&bytes, path)?;
@@ -34,7 +34,7 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Error> {
     parsed.map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// The refusal of a value that a key of a file has.
+/// Returns the error for an invalid value of a key in a file.
 pub(crate) fn wrong(path: &Path, key: &str, value: &Value, expected: &'static str) -> Error {
     let value: String = value.to_string().chars().take(200).collect();
     Error::Value { path: path.to_owned(), key: key.into(), value: value.into(), expected }

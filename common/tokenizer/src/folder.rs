@@ -1,4 +1,4 @@
-//! A model folder's tokenizer files, read.
+//! Reads the tokenizer files of a model folder.
 
 use std::fs;
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::declarations::Declarations;
 use crate::error::Error;
 use crate::templates::{Choice, choose};
 
-/// What the files say.
+/// Content of the files.
 pub(crate) struct Folder {
     pub(crate) tokenizer: Vec<u8>,
     /// The file of the chat template, and the template.
     pub(crate) chat_template: Choice<(std::path::PathBuf, String)>,
     pub(crate) declarations: Declarations,
-    /// Whether special tokens that are written out in a text are text like any other.
+    /// Whether special tokens in a text are split like any other text.
     pub(crate) split_special_tokens: bool,
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) padding_ids: Vec<u32>,
@@ -43,7 +43,7 @@ impl Folder {
         for name in [GENERATION_CONFIG, MODEL_CONFIG] {
             let path = folder.join(name);
             stop_token_ids.extend(end_tokens(&path)?);
-            // Some folders have -1 here for none.
+            // Some folders use -1 for no padding token.
             let padding = read_config(&path)?.get("pad_token_id").and_then(Value::as_u64);
             padding_ids.extend(padding.and_then(|id| u32::try_from(id).ok()));
         }
@@ -58,7 +58,7 @@ impl Folder {
     }
 }
 
-/// `eos_token_id` of a configuration: one or several.
+/// Returns the `eos_token_id` of a configuration, which has one token or several.
 fn end_tokens(path: &Path) -> Result<Vec<u32>, Error> {
     let key = "eos_token_id";
     let config = read_config(path)?;

@@ -1,5 +1,5 @@
-//! Writes tokenizers with one token for each word and each item, as files of Hugging Face tokenizers, for small policies
-//! that are trained from random weights.
+//! Writes tokenizers with one token for each word and each item, as Hugging Face tokenizer files. Small
+//! policies that are trained from random weights use them.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub const PADDING: u32 = 0;
 const UNKNOWN: &str = "<unk>";
 /// Words of the chat template and of the prompts `compact` and `ids`.
 const WORDS: [&str; 5] = ["system", "user", "assistant", "history", "candidates"];
-/// Like Qwen3's, without tools.
+/// Qwen3's template without tools.
 const CHAT_TEMPLATE: &str = include_str!("../templates/chatml.jinja");
 
 /// Returns all tokens: those of chats and prompts, then `words`. A token's id is its index. White space separates words
@@ -34,8 +34,8 @@ pub fn tokens(words: impl IntoIterator<Item = String>) -> Vec<String> {
     added.chain([UNKNOWN]).chain(WORDS).map(str::to_owned).chain(words).collect()
 }
 
-/// Writes `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of [`tokens`] into the folder `dir`,
-/// which is created if it is missing. The same tokens give the same bytes.
+/// Writes `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of [`tokens`] into the
+/// folder `dir`, which is created if necessary. The bytes are a function of the tokens.
 pub fn write(tokens: Vec<String>, dir: &Path) -> Result<(), Error> {
     let vocabulary: Map<String, Value> =
         (0..).zip(tokens).map(|(id, token): (u64, String)| (token, json!(id))).collect();

@@ -1,4 +1,4 @@
-//! The tokenizer of the embedded policy, as the tokenizers library reads it.
+//! Reads the tokenizer of the embedded policy with the tokenizers library.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! `coordinator.json` in the run's folder: where the coordinator is reached, which process it is, why it ended. The
-//! coordinator writes it, every other process reads it, all of them through [`Announcement`].
+//! `coordinator.json` in the run's folder: the coordinator's address, its process, and the reason why it
+//! ended. The coordinator writes the file and the other processes read it, all through [`Announcement`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 /// Name of the file in the run's folder.
 pub const FILE: &str = "coordinator.json";
 
-/// Why there is no announcement.
+/// The reasons why there is no announcement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read: no coordinator has written it, or the folder cannot be seen from this host.
+    /// The file cannot be read: no coordinator has written it, or the folder is not visible from this host.
     #[error("no coordinator has announced itself in {}: {source}", path.display())]
     Absent {
         /// The file.
         path: PathBuf,
-        /// Why it cannot be read.
+        /// The cause.
         source: io::Error,
     },
     /// The content is not an announcement.
@@ -32,13 +32,13 @@ pub enum Error {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The parser's error.
         source: serde_json::Error,
     },
 }
 
 impl Error {
-    /// Whether the file does not exist.
+    /// Returns whether the file does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Absent { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -47,11 +47,11 @@ impl Error {
 /// The announcement of a coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// host:port by which other hosts reach it.
+    /// host:port at which other hosts reach it.
     pub address: String,
-    /// What it is bound to on its own host.
+    /// The address that it is bound to on its own host.
     pub listen: String,
-    /// What its metrics endpoint is bound to.
+    /// The address that its metrics endpoint is bound to.
     #[serde(default)]
     pub metrics_address: Option<String>,
     /// Its process id.
@@ -62,7 +62,7 @@ pub struct Announcement {
     /// The run that it serves.
     #[serde(default)]
     pub run_id: String,
-    /// Why it ended, where it could still write that.
+    /// The reason why it ended, if it could still write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }
@@ -91,7 +91,8 @@ impl Announcement {
         })
     }
 
-    /// Whether the process is known to have ended: it says so, or it was on this host and no longer exists.
+    /// Returns whether the process is known to have ended: the announcement says so, or the process was on
+    /// this host and no longer exists.
     pub fn is_over(&self) -> bool {
         let gone = || !Path::new("/proc").join(self.pid.to_string()).exists();
         self.ended.is_some() || (self.is_here() && gone())
@@ -106,8 +107,8 @@ impl Announcement {
         !self.host.is_empty() && self.host == advertise::host_name()
     }
 
-    /// Returns an address that the coordinator's own host can connect to: the loopback device where it listens on all
-    /// interfaces.
+    /// Returns an address that the coordinator's own host can connect to: the loopback address if the
+    /// coordinator listens on all interfaces.
     pub fn reachable_here(&self) -> String {
         match self.listen.parse::<SocketAddr>() {
             Ok(socket) if socket.ip().is_unspecified() => {

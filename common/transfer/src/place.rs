@@ -1,6 +1,6 @@
 //! The address of a run's coordinator: given, or announced by a file in the run folder.
 //!
-//! The file is read again whenever the coordinator cannot be reached, so that running processes find a coordinator
+//! The file is read again whenever the coordinator cannot be reached, so running processes find a coordinator
 //! that restarts on another host.
 
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use podium_config::Network;
 
 use crate::announcement::{self, Announcement};
 
-/// Names the coordinator, host:port, where no flag does.
+/// Environment variable with the coordinator's host:port, used without a flag.
 pub const VARIABLE: &str = "PODIUM_COORDINATOR";
 /// Environment variable with the run folder, used without a flag and an address.
 pub const FOLDER_VARIABLE: &str = "PODIUM_COORDINATOR_FROM";
 
-/// Where to look for the coordinator.
+/// Source of the coordinator's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// This address, host:port.
@@ -48,7 +48,7 @@ impl Place {
         Self::Named(network.coordinator.as_ref().unwrap_or(&network.listen).clone())
     }
 
-    /// The address as it is known now.
+    /// Returns the address that is currently known.
     pub(crate) async fn look(&self) -> Result<String, announcement::Error> {
         match self {
             Self::Named(address) => Ok(address.clone()),

@@ -58,7 +58,8 @@ const PARTIAL: &str = ".partial";
 #[derive(Debug)]
 pub struct Receiver {
     manifest: Manifest,
-    /// The temporary folder; hidden, and named for the content, so that only the same version is continued.
+    /// The temporary folder. It is hidden and named after the content, so that only a transfer of the same
+    /// version continues in it.
     partial: PathBuf,
     target: PathBuf,
 }
@@ -76,7 +77,7 @@ impl Receiver {
         Ok(Self { manifest, partial, target: target.to_owned() })
     }
 
-    /// Number of received bytes of a file.
+    /// Returns the number of received bytes of a file.
     pub fn received(&self, name: &str) -> Result<u64, Error> {
         let path = self.path(name)?;
         match fs::metadata(&path) {
@@ -108,7 +109,7 @@ impl Receiver {
             .map_err(|source| durable::Error::Write { path, source }.into())
     }
 
-    /// Checks a complete file. A damaged file is removed, to be sent again.
+    /// Checks a complete file. A damaged file is removed, so that it is sent again.
     pub fn complete(&self, name: &str) -> Result<(), Error> {
         let path = self.path(name)?;
         let file = self.manifest.file(name).ok_or_else(|| self.unexpected(name))?;
@@ -143,7 +144,7 @@ impl Receiver {
     }
 }
 
-/// The chunks of a file from `offset_bytes` on, read lazily.
+/// Returns the chunks of a file from `offset_bytes` on, read lazily.
 pub fn chunks(
     path: &Path,
     offset_bytes: u64,

@@ -10,10 +10,10 @@ use crate::FieldError;
 use crate::config::Config;
 use crate::parameters::{self, EMBEDDING, HEAD, Parameter};
 
-/// What PEFT may name and the model code does not adapt.
+/// Modules that PEFT may name but that the model code does not adapt.
 const FIXED: [&str; 2] = [EMBEDDING, HEAD];
 
-/// Longest program of a pattern, in bytes: far more than any list of names needs.
+/// Maximum size of a compiled pattern, in bytes; far more than any list of names needs.
 const LONGEST_PATTERN: usize = 1 << 20;
 
 /// A linear layer.
@@ -21,14 +21,14 @@ const LONGEST_PATTERN: usize = 1 << 20;
 pub struct Module {
     /// Its name, such as `model.layers.0.self_attn.q_proj`.
     pub name: String,
-    /// Width of what goes in.
+    /// Width of its input.
     pub inputs: i64,
-    /// Width of what comes out.
+    /// Width of its output.
     pub outputs: i64,
 }
 
 impl AdapterConfig {
-    /// The linear layers that the adapter changes in a model of this shape, in model order.
+    /// Returns the linear layers that the adapter changes in a model of this shape, in model order.
     pub fn modules(&self, config: &Config) -> Result<Vec<Module>, FieldError> {
         let matcher = Matcher::new(&self.targets)?;
         for fixed in FIXED.iter().filter_map(|parameter| parameter.strip_suffix(".weight")) {
@@ -55,7 +55,7 @@ impl AdapterConfig {
     }
 }
 
-/// [`Targets`] ready for use.
+/// [`Targets`], compiled for matching.
 enum Matcher<'a> {
     Pattern(&'a str, Regex),
     Names(&'a BTreeSet<String>),
@@ -67,7 +67,8 @@ impl<'a> Matcher<'a> {
             Targets::Names(names) => Ok(Self::Names(names)),
             Targets::Pattern(pattern) => {
                 let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(LONGEST_PATTERN).build();
-                // By itself first: `a)|(b` is no pattern, but would be one between parentheses.
+                // The pattern is first compiled alone: `a)|(b` is invalid, but would be valid
+                // between parentheses.
                 let compiled = compile(pattern).and_then(|_| compile(&format!(r"\A(?:{pattern})\z")));
                 let compiled = compiled.map_err(|_| {
                     FieldError::unsupported(
@@ -88,7 +89,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// The targets that mean this module.
+    /// Returns the targets that match this module.
     fn matches(&self, module: &str) -> Vec<&'a str> {
         match self {
             Self::Pattern(pattern, compiled) => {
@@ -106,7 +107,7 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// The linear layers of all blocks, in model order.
+/// Returns the linear layers of all blocks, in model order.
 fn linear_layers(config: &Config) -> Vec<Module> {
     let layer = |parameter: Parameter| match (parameter.name.strip_suffix(".weight"), &parameter.shape[..]) {
         (Some(name), [outputs, inputs]) if !FIXED.contains(&parameter.name.as_str()) => {

@@ -7,7 +7,7 @@ pub enum Family {
     Qwen3,
     /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
     Qwen2,
-    /// Llama: neither.
+    /// Llama: neither biases nor these norms.
     Llama,
 }
 

@@ -1,4 +1,5 @@
-//! A writer that is killed at every step leaves the old content or the new one, and nothing that stays.
+//! Tests that a writer killed at any step leaves the old content or the new one, and no permanent
+//! leftovers.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,15 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// Tell `writer_process` that it is one: what it writes, where, and at which step it dies.
+/// Parameters of `writer_process`: the operation, the folder, and the step at which the process dies.
 const VARIABLES: [&str; 3] = ["PODIUM_TEST_WRITE", "PODIUM_TEST_FOLDER", "PODIUM_TEST_DIES_AT"];
 const OLD: &[u8] = b"old content";
 const NEW: &[u8] = b"new content, which is longer";
 
-/// Steps until the process dies; no process but the writer counts down to 0.
+/// Steps until the process dies; only the writer process counts down to 0.
 static LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Ends the process as `kill -9` does, if it is to die here.
+/// Ends the process as `kill -9` does, if this is the step at which it dies.
 pub(super) fn step() {
     if LEFT.fetch_sub(1, Ordering::Relaxed) == 0 {
         let own = nix::unistd::Pid::this();
@@ -22,7 +23,7 @@ pub(super) fn step() {
     }
 }
 
-/// Writes half of a file, dies if it is to, and writes the rest.
+/// Writes half of a file, dies if this is the step at which it dies, and writes the rest.
 fn in_halves(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     file.write_all(first)?;
@@ -55,8 +56,8 @@ fn writer_process() {
     .unwrap();
 }
 
-/// Runs a writer for every step at which it can die, on what `prepare` makes. `look` returns whether the target is new; it
-/// fails the test where it is neither old nor new.
+/// Runs a writer for every step at which it can die, on the files that `prepare` creates. `look` returns
+/// whether the target is new; it fails the test if the target is neither old nor new.
 fn dies_everywhere(what: &str, prepare: impl Fn(&Path), look: impl Fn(&Path) -> bool) {
     let mut found_new = Vec::new();
     for dies_at in 0.. {

@@ -1,4 +1,4 @@
-//! What killed writers left aside.
+//! Removal of the temporary files of killed writers.
 
 use std::fs;
 use std::io;
@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::{Error, TEMPORARY, parent, remove_folder};
 
-/// Removes the temporary files and folders that killed writers left in a folder and the folders below it, and logs and
-/// returns their number. Those of processes that are alive on this host stay. For the owner of the folder, when it starts.
+/// Removes the temporary files and folders of killed writers in a folder and its subfolders, and logs and
+/// returns their number. Those of processes that are alive on this host are retained. The owner of the folder
+/// calls it at start-up.
 pub fn remove_leftovers(folder: &Path) -> Result<usize, Error> {
     let removed = remove_in(folder, true, &is_leftover)?;
     if removed > 0 {
@@ -16,7 +17,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<usize, Error> {
     Ok(removed)
 }
 
-/// Removes what killed writers of `target` left beside it.
+/// Removes the temporary files of killed writers of `target`.
 pub(super) fn remove_beside(target: &Path) -> Result<(), Error> {
     let own = target.file_name().unwrap_or_default().to_string_lossy();
     let of_target = |name: &str| writer(name).is_some_and(|(written, _)| written == own) && is_leftover(name);
@@ -31,7 +32,7 @@ fn remove_in(folder: &Path, below: bool, goes: &dyn Fn(&str) -> bool) -> Result<
     };
     let mut removed = 0;
     for entry in entries {
-        // An entry that goes away meanwhile is none.
+        // An entry that is removed meanwhile is ignored.
         let Ok((kind, entry)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else { continue };
         let (path, leftover) = (entry.path(), goes(&entry.file_name().to_string_lossy()));
         if kind.is_dir() && leftover {
@@ -47,14 +48,14 @@ fn remove_in(folder: &Path, below: bool, goes: &dyn Fn(&str) -> bool) -> Result<
     Ok(removed)
 }
 
-/// What a temporary name stands for, and the id of the process that writes it.
+/// Returns the target of a temporary name and the id of the process that writes it.
 fn writer(name: &str) -> Option<(&str, u32)> {
     let (written, id) = name.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
     Some((written, id.parse().ok()?))
 }
 
-/// Whether a name is that of a temporary file whose writer does not live on this host. At start-up this process has
-/// written none, so that one with its id is of an earlier process.
+/// Returns whether a name belongs to a temporary file whose writer is not alive on this host. At start-up
+/// this process has not written any, so one with its id belongs to an earlier process.
 fn is_leftover(name: &str) -> bool {
     let Some((_, writer)) = writer(name) else { return false };
     let alive = |id: u32| Path::new("/proc").join(id.to_string()).exists();

@@ -1,4 +1,4 @@
-//! Writes data sets: whole ones, and the parts for writers of data sets that do not fit into memory.
+//! Writes complete data sets, and parts of data sets that do not fit into memory.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use super::user::User;
 use crate::ids::{ItemId, UserId};
 
 impl Dataset {
-    /// Writes the data set into the folder `dir`, byte for byte the same each time.
+    /// Writes the data set into the folder `dir`. The bytes are a function of the data set.
     pub fn write(&self, dir: &Path) -> Result<(), Error> {
         fs::create_dir_all(dir).map_err(|source| Error::Io {
             action: "make",

@@ -52,7 +52,7 @@ impl From<Grade> for Answer {
     }
 }
 
-/// Knows what of a data set the figures need.
+/// The parts of a data set that the metrics need.
 #[derive(Debug)]
 pub struct Diagnostics {
     popularity: Percentiles,
@@ -117,7 +117,8 @@ fn places(candidates: &[ItemId], ranking: &[ItemId]) -> Vec<usize> {
     ranking.iter().filter_map(|item| candidates.iter().position(|candidate| candidate == item)).collect()
 }
 
-/// Kendall's τ between the order of `places` and the ascending order (Kendall 1938); `None` for fewer than two.
+/// Returns Kendall's τ between the order of `places` and the ascending order (Kendall 1938); `None`
+/// for fewer than two.
 fn kendall(places: &[usize]) -> Option<f64> {
     let pairs = || {
         let later = |(index, place)| places[index + 1..].iter().map(move |other| (place, other));

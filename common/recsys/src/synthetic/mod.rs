@@ -1,21 +1,21 @@
-//! The embedded data set: a small synthetic world in which the best possible ranking is known.
+//! The embedded data set: a small synthetic world with a known best possible ranking.
 //!
-//! Every item has a look and a theme, which its caption names; its id and title do not reveal them. A user has a
-//! constant favourite look and a current theme that drifts: before each interaction after the first it changes, with
-//! probability `p_switch`, to another theme. The next item has the favourite look with probability `p_look` and the
-//! current theme with probability `p_theme`, otherwise another one at random. Among the items of that look and theme
-//! that are new to the user, each is sampled in proportion to its weight; a look and theme without new items is sampled
-//! again.
+//! Every item has a look and a theme. Its caption names them; its id and title do not reveal them. A user has
+//! a constant favourite look and a current theme that drifts: before each interaction after the first, the
+//! theme changes to another one with probability `p_switch`. The next item has the favourite look with
+//! probability `p_look` and the current theme with probability `p_theme`, otherwise another one at random.
+//! Among the items of that look and theme that are new to the user, each is sampled in proportion to its
+//! weight. A look and theme without new items is sampled again.
 //!
-//! The catalogue renews itself: `new_items_per_pair` of the items of each look and theme appear after the last training
-//! interaction. Training users interact only with old items, some far more often than others (`popularity_skew`).
-//! Held-out users also interact with new items (`new_share`), and prefer those old items that were the least popular:
-//! popularity is misleading.
+//! The catalogue renews itself: `new_items_per_pair` of the items of each look and theme appear after the
+//! last training interaction. Training users interact only with old items, some far more often than others
+//! (`popularity_skew`). Held-out users also interact with new items (`new_share`), and prefer the old items
+//! that were least popular in training, so popularity is misleading.
 //!
-//! This determines the beliefs of an ideal observer of held-out users exactly ([`Oracle`]). The reasoning in the
-//! training data comes from a teacher that uses too old a part of the history: a policy fine-tuned on it gives
-//! well-formed answers and ranks better than chance, and reinforcement learning can improve on it. Everything is a
-//! function of [`World`].
+//! This determines exactly the beliefs of an ideal observer of held-out users ([`Oracle`]). The reasoning in
+//! the training data comes from a teacher that relies too much on the older part of the history. A policy
+//! fine-tuned on it gives well-formed answers and ranks better than chance, and reinforcement learning can
+//! improve on it. Everything is a function of [`World`].
 
 mod oracle;
 mod teacher;

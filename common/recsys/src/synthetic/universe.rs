@@ -239,7 +239,7 @@ fn draw(probabilities: &[f64], stream: &mut Stream) -> usize {
             return place;
         }
         point -= probability;
-        // Rounding may leave a point beyond the sum.
+        // Rounding may leave the sampled point beyond the sum.
         last = place;
     }
     last

@@ -1,10 +1,11 @@
-//! The words of the embedded policy's tokenizer: looks, themes and items.
+//! The words of the embedded policy's tokenizer: names of looks, themes and items.
 
 use super::universe::{LOOKS, THEMES};
 use super::{Error, World};
 use crate::ids::ItemId;
 
-/// Returns every word that prompts and completions about `world` contain, items included, in the order of their tokens.
+/// Returns all words of prompts and completions about `world`, including the items, in the order of
+/// their tokens.
 pub fn words(world: &World) -> Result<Vec<String>, Error> {
     world.check()?;
     let looks = LOOKS.iter().take(world.looks);

@@ -1,6 +1,6 @@
-//! The rise of a line over the window.
+//! The rise of a watched metric over the window.
 
-/// How much a line rises over the window, with its 99 % interval.
+/// The rise of a metric over the window, with its 99 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gain {
     /// The rise.
