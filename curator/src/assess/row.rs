@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use super::confidence::Scores;
 
-/// The scores of one reasoning.
+/// The scores of one reasoning text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// Whom it is about.
+    /// The user.
     pub(crate) user_id: UserId,
     /// The scores.
     #[serde(flatten)]
     pub(crate) score: Scores,
-    /// Where the judge ranked the target, each time; null where it was not listed.
+    /// The rank of the target in each of the judge's answers; null if it was not listed.
     pub(super) ranks: Vec<Option<usize>>,
-    /// What was judged.
+    /// The reasoning text that was judged.
     pub(crate) reasoning: String,
 }

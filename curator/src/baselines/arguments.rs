@@ -1,4 +1,4 @@
-//! What to measure.
+//! Command-line options of the baselines.
 
 use std::path::PathBuf;
 

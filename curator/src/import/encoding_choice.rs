@@ -10,15 +10,15 @@ use super::encoding::{Encoding, fill, is_utf16};
 use super::input::{Input, reading};
 use super::rows::Error;
 
-/// UTF-16 without a byte order mark is recognized in this many bytes.
+/// Number of bytes that are examined to detect UTF-16 without a byte order mark.
 const HEAD_BYTES: usize = 1 << 16;
 
-/// The encoding that the user says a file has.
+/// The user's choice of a file's encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Told from the file.
+    /// Detected from the file.
     Auto,
-    /// This one.
+    /// This encoding.
     Named(Encoding),
 }
 
@@ -31,12 +31,12 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// The encoding of `input`, which is read through where the user leaves it open.
+    /// Returns the encoding of `input`, which is read completely if the encoding must be detected.
     pub(crate) fn of(self, input: &Input) -> Result<Encoding, Error> {
         match self {
             Self::Auto => detect(input.open()?).map_err(reading(&input.path)),
             Self::Named(encoding) if is_utf16(encoding.table) => {
-                // The byte order mark knows better which of the two UTF-16 is.
+                // The byte order mark determines which of the two UTF-16 encodings it is.
                 let mut head = [0; 2];
                 fill(&mut input.open()?, &mut head).map_err(reading(&input.path))?;
                 Ok(encoding_rs::Encoding::for_bom(&head).map_or(encoding, |(table, _)| table.into()))
@@ -46,8 +46,9 @@ impl Choice {
     }
 }
 
-/// A letter of an older encoding followed by ASCII is never UTF-8, so that nearly all letters of a file in one are
-/// impossible in UTF-8; in a UTF-8 file only damaged ones are. A detector tells older encodings apart.
+/// Detects the encoding of a file. In older encodings a letter followed by ASCII is invalid UTF-8,
+/// so nearly all letters of such a file are invalid UTF-8; in a UTF-8 file only damaged letters
+/// are. A detector distinguishes the older encodings.
 fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
     let mut head = Vec::new();
     content.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
@@ -63,7 +64,7 @@ fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        // A piece of a very long line is as good as a line: at most one letter is cut.
+        // A piece of a very long line serves as a line: at most one letter is cut.
         if io::Read::take(&mut content, 1 << 20).read_until(b'\n', &mut line)? == 0 {
             break;
         }
@@ -85,8 +86,9 @@ fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
     Ok(Encoding { table, latin1: table == WINDOWS_1252 && !beyond_latin1 })
 }
 
-/// Tables hold ASCII (digits, delimiters, line ends), half of whose bytes in UTF-16 are zero: all on one side, and one of
-/// them in a line end.
+/// Detects UTF-16 without a byte order mark. Tables contain ASCII (digits, delimiters, line ends),
+/// half of whose bytes in UTF-16 are zero: all at odd or all at even positions, and one of them in
+/// a line end.
 fn utf16_without_mark(head: &[u8]) -> Option<&'static encoding_rs::Encoding> {
     let zeros = |side: usize| head.iter().skip(side).step_by(2).filter(|&&byte| byte == 0).count();
     let (first, second) = (zeros(0), zeros(1));

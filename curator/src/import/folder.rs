@@ -86,7 +86,7 @@ impl Target {
         kind: Kind,
     ) -> Result<(), Error> {
         content.write(stage, &self.name)?;
-        // What was in memory makes room for what is read back.
+        // Frees the memory before the files are read back.
         drop(content);
         let file = &stage.join("stats.json");
         let text = serde_json::to_string_pretty(statistics)
@@ -123,7 +123,7 @@ fn named(name: &str) -> Result<String, Error> {
     if bad { Err(Error::Name(name.to_owned())) } else { Ok(name.to_owned()) }
 }
 
-/// Whether a folder is on another file system than its parent.
+/// Returns whether a folder is on another file system than its parent.
 fn is_mount_point(folder: &Path) -> io::Result<bool> {
     let parent = folder.parent().unwrap_or(folder);
     Ok(fs::metadata(folder)?.dev() != fs::metadata(parent)?.dev())

@@ -1,4 +1,4 @@
-//! Rows that were left out.
+//! Rows that were skipped.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use podium_recsys::dataset::{BadRows, Place};
 use super::input::Input;
 use super::rows::{Error, Problem};
 
-/// How many places of each kind of bad row are named.
+/// Number of positions that are listed for each kind of bad row.
 const PLACES_NAMED: usize = 5;
 
-/// Rows that were left out, by file and kind of problem.
+/// Skipped rows by file and kind of problem.
 #[derive(Debug)]
 pub(crate) struct Skipped {
     allowed: bool,
@@ -18,12 +18,13 @@ pub(crate) struct Skipped {
 }
 
 impl Skipped {
-    /// Nothing was left out yet. Where it is not `allowed`, the first bad row is an error.
+    /// Creates an empty record. Unless bad rows are `allowed`, the first one is an error.
     pub(crate) const fn new(allowed: bool) -> Self {
         Self { allowed, rows: BTreeMap::new() }
     }
 
-    /// Refuses the row at `place` of `input`, or counts it as skipped.
+    /// Counts the row at `place` of `input` as skipped, or returns an error if bad rows are not
+    /// allowed.
     pub(crate) fn bad(&mut self, input: &Input, place: Place, problem: Problem) -> Result<(), Error> {
         if !self.allowed {
             return Err(Error::Row { file: input.path.clone(), place, problem });
@@ -36,7 +37,7 @@ impl Skipped {
         Ok(())
     }
 
-    /// All of them.
+    /// Returns all skipped rows.
     pub(crate) fn into_rows(self) -> BTreeMap<String, BadRows> {
         self.rows
     }

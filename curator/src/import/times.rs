@@ -54,8 +54,8 @@ impl Times {
     }
 }
 
-/// Parses a whole number (also as `978300760.0`), or a date: `2024-05-31`, `2024-05-31 18:00:00.25`,
-/// `2024-05-31T18:00:00Z`, `…+02:00`.
+/// Parses a whole number (also as `978300760.0`), or a date: `2024-05-31`, `2024-05-31
+/// 18:00:00.25`, `2024-05-31T18:00:00Z`, `…+02:00`.
 pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.bytes().all(|digit| digit == b'0')
@@ -75,7 +75,7 @@ fn date(text: &str) -> Option<i64> {
         (digits(&text[..4], 0, 9_999)?, digits(&text[5..7], 1, 12)?, digits(&text[8..10], 1, 31)?);
     let date = Date::new(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?).ok()?;
     let midnight = Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
-    // Years from 1678 to 2261 fit.
+    // Nanoseconds since 1970 fit for years from 1678 to 2261.
     let midnight = i64::try_from(midnight.as_nanosecond()).ok()?;
     let Some(clock) = text[10..].strip_prefix(['T', ' ']) else {
         return text[10..].is_empty().then_some(midnight);
@@ -96,7 +96,7 @@ fn time_of_day(clock: &str) -> Option<i64> {
         Some(text) => text.split_once('.').unwrap_or((text, "0")),
         None => ("00", "0"),
     };
-    // A leap second is the sixtieth.
+    // A leap second is second 60.
     let seconds = digits(seconds, 0, 60)?;
     if fraction.is_empty() || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
@@ -179,7 +179,7 @@ mod tests {
             for (other, time) in units.into_iter().enumerate() {
                 assert_eq!(times.read(&time.to_string()).is_ok(), place == other, "{time} after {first}");
             }
-            // Too small for a unit, and slightly later.
+            // The first number is too small for a unit; the second one is slightly later.
             assert!(times.read("0").is_ok() && times.read(&(first + 1).to_string()).is_ok());
         }
         let mut times = Times::default();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a whole number most likely counts since 1970, by its size.
+/// The most likely unit of a whole number that counts time since 1970, by its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// From 1973 to 5138.
@@ -16,7 +16,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// The unit of `time`; none for numbers so small that they may count anything.
+    /// Returns the unit of `time`; `None` for numbers that are too small to have a clear unit.
     pub(crate) const fn of(time: i64) -> Option<Self> {
         match time.unsigned_abs() {
             0..100_000_000 => None,
