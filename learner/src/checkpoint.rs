@@ -1,8 +1,9 @@
-//! Checkpoints: all state that the next step depends on, written atomically.
+//! Checkpoints: the complete state that the next step depends on, written atomically.
 //!
-//! A checkpoint is a folder named for the step that it continues with. It is written under a hidden name, the
-//! manifest last, and renamed once all of it is safe on disk; the last two are retained. A folder that differs from
-//! its checksums is skipped, and a checkpoint of another run is an error.
+//! A checkpoint is a folder whose name contains the step that continues from it. It is written
+//! under a hidden name, with the manifest last, and renamed once all files are durable. The last
+//! two checkpoints are retained. A folder that does not match its checksums is skipped; a
+//! checkpoint of another run is an error.
 
 use std::fs;
 use std::io;
@@ -137,8 +138,8 @@ impl Checkpoints {
         if path.is_dir() { self.read(&path) } else { Ok(None) }
     }
 
-    /// Removes the checkpoints that build upon a policy version which was dropped after they were written. `dropped`:
-    /// all dropped versions of the run, in order.
+    /// Removes the checkpoints that depend on a policy version that was dropped after they were
+    /// written. `dropped`: all dropped versions of the run, in order.
     pub fn forget(&mut self, dropped: Vec<u64>) -> Result<(), Error> {
         for path in self.list()? {
             let Some(manifest) = manifest(&path).filter(|manifest| manifest.run_hash == self.run_hash) else {
@@ -157,7 +158,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Writes the state before `next_step`, and removes checkpoints that it makes superfluous.
+    /// Writes the state before `next_step`, and removes superseded checkpoints.
     pub fn write(&self, next_step: Step, metrics: &Metrics, state: &[(String, Tensor)]) -> Result<(), Error> {
         self.keep(next_step, metrics, state)?;
         self.prune()
@@ -264,7 +265,8 @@ impl Checkpoint {
     }
 }
 
-/// Converts an error of writing tensors. The library reports a full disk in its text alone.
+/// Converts an error of writing tensors. libtorch reports a full disk only in the text of its
+/// error.
 fn not_written(path: &Path, source: tch::TchError) -> Error {
     let text = format!("{source:?}");
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];

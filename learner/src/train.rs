@@ -1,10 +1,12 @@
 //! The training loop of one learner rank (`podium-learner train`).
 //!
-//! For each step: receives the rank's share of groups and takes one update together with the other ranks; then rank 0
-//! writes the new policy version, a checkpoint if one is due, and the commit. A restarted rank continues from rank
-//! 0's newest checkpoint; later steps are repeated on the same groups, to the same bits.
+//! For each step the rank receives its share of groups and takes one update together with the other
+//! ranks. Rank 0 then writes the new policy version, a checkpoint if one is due, and the commit. A
+//! restarted rank continues from rank 0's newest checkpoint; later steps are repeated on the same
+//! groups and produce the same bits.
 //!
-//! On SIGTERM a rank finishes its step and rank 0 writes a checkpoint. Undelivered reports are sent when the run resumes.
+//! On SIGTERM a rank finishes its step and rank 0 writes a checkpoint. Unsent reports are sent when
+//! the run resumes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -355,8 +357,8 @@ impl Learner<'_> {
         }
     }
 
-    /// Takes one step and reports it; returns `true` if it ends the run. `unusable`: groups that were separated from
-    /// the share.
+    /// Takes one step and reports it; returns `true` if it ends the run. `unusable`: groups that
+    /// were removed from the share.
     async fn step(&self, step: Step, share: Share, unusable: Vec<Unusable>) -> Result<bool, Error> {
         let leader = self.identity.rank == 0;
         let metrics = self

@@ -137,22 +137,22 @@ impl Updater {
         }
     }
 
-    /// The present policy.
+    /// Returns the current policy.
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The step that comes next.
+    /// Returns the next step.
     pub const fn next_step(&self) -> Step {
         self.next
     }
 
-    /// Whether the weights are still those of version 0.
+    /// Returns whether the weights are still those of version 0.
     pub const fn is_at_start(&self) -> bool {
         self.optimizer.steps() == 0
     }
 
-    /// Whether the last started step is fully applied, or has changed nothing yet.
+    /// Returns whether the last started step is fully applied, or has changed nothing yet.
     pub fn is_between_steps(&self) -> bool {
         self.optimizer.steps() == self.next.0 * u64::from(self.file.grpo.num_iterations)
     }
@@ -165,7 +165,8 @@ impl Updater {
         state
     }
 
-    /// Completes a restore. Call it after overwriting the tensors of [`Self::state`] with those before step `next`.
+    /// Completes a restore. Must be called after overwriting the tensors of [`Self::state`] with those before
+    /// step `next`.
     pub fn restored(&mut self, next: Step) {
         self.optimizer.restored(next.0 * u64::from(self.file.grpo.num_iterations));
         self.reference.iter_mut().for_each(Reference::restored);
@@ -199,7 +200,7 @@ impl Updater {
         Ok(metrics)
     }
 
-    /// Passes over the step's groups as often as the run file sets.
+    /// Passes over the step's groups as often as the run file specifies.
     fn passes(
         &mut self,
         share: &Share,
@@ -213,7 +214,7 @@ impl Updater {
         passes.map(|pass| self.pass(pass, share, size, &mut in_hand, collective)).collect()
     }
 
-    /// The size of the step that the share is a part of.
+    /// Returns the size of the step that the share belongs to.
     fn size(&self, share: &Share, collective: &mut dyn Collective) -> Result<StepSize, collective::Error> {
         let options = &self.file.grpo;
         let tokens = if options.mask_truncated_completions {
@@ -226,7 +227,7 @@ impl Updater {
         Ok(StepSize { completions: share.completions_in_step(), tokens, longest })
     }
 
-    /// Goes once over the step's groups.
+    /// Passes once over the step's groups.
     fn pass(
         &mut self,
         pass: u32,
@@ -296,7 +297,7 @@ impl Updater {
         }
     }
 
-    /// Adds a micro-batch's gradient to the parameters'.
+    /// Adds a micro-batch's gradient to the gradients of the parameters.
     fn accumulate<'a>(
         &self,
         one: &mut InHand<'a>,
@@ -344,7 +345,7 @@ impl Updater {
     }
 }
 
-/// Packs the groups as one batch, with the sets of tokens that each token was sampled from.
+/// Packs the groups as one batch, with the set of tokens that each token was sampled from.
 fn packed(groups: &[&Group]) -> Result<Packed, podium_model::packed::Error> {
     let packed = Packed::new(&groups.iter().map(|group| tokens(group)).collect::<Vec<_>>())?;
     let completions = groups.iter().flat_map(|group| &group.completions).enumerate();

@@ -11,26 +11,26 @@ use podium_tokenizer::{Chat, Variables};
 /// The reasons why texts cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The tokenizer cannot be read, or cannot train a policy.
+    /// The tokenizer cannot be read or cannot be used to train a policy.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
-    /// A completion has to end with something.
+    /// The tokenizer has no token to end a completion.
     #[error(
         "the tokenizer has no end-of-turn token: expected an eos_token_id in generation_config.json or config.json"
     )]
     NoEndOfTurn,
 }
 
-/// A demonstration as the policy reads and writes it.
+/// A demonstration as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The rendered prompt, up to where the policy writes.
+    /// The rendered prompt, up to the beginning of the completion.
     pub prompt: Vec<u32>,
-    /// What it should write, the end-of-turn token included.
+    /// The completion, including the end-of-turn token.
     pub completion: Vec<u32>,
 }
 
-/// Turns texts into token ids, as rollouts do.
+/// Converts texts into token ids, as rollouts do.
 #[derive(Debug)]
 pub(super) struct Encoder {
     pub(super) chat: Arc<Chat>,
@@ -38,7 +38,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// The chat of the tokenizer in a folder, with the settings of the run file.
+    /// Loads the chat of the tokenizer in a folder, with the settings of the run file.
     pub(super) fn load(file: &RunFile, tokenizer: &Path) -> Result<Self, Error> {
         let variables = Variables::prompt(file.model.enable_thinking, &file.model.template_variables);
         let chat = Arc::new(Chat::load(tokenizer, variables)?);
@@ -47,12 +47,12 @@ impl Encoder {
         Ok(Self { chat, end_of_turn })
     }
 
-    /// How far the think block is where the chat template ends a prompt.
+    /// Returns the state of the think block at the end of the rendered prompt.
     pub(super) fn thinking_start(&self, prompt: &Prompt) -> Result<ThinkingStart, podium_tokenizer::Error> {
         Ok(ThinkingStart::of(&self.chat.generation_prompt(prompt.messages())?))
     }
 
-    /// A prompt and what the policy is to write after it, with the end-of-turn token at the end.
+    /// Encodes a prompt and its completion, which ends with the end-of-turn token.
     pub(super) fn encode(
         &self,
         prompt: &Prompt,

@@ -1,24 +1,24 @@
-//! Failures of NCCL.
+//! Errors of NCCL.
 
 use cudarc::nccl::sys::{self, ncclResult_t};
 use tch::{Device, Kind as Number};
 
-/// What NCCL cannot do.
+/// The reasons why NCCL cannot be used or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no NCCL.
+    /// NCCL was not found.
     #[error(
         "NCCL was not found: looked for {} in LD_LIBRARY_PATH ({path:?}), beside libtorch and in the system's folders; \
          set-up installs it where there is an NVIDIA driver",
         looked_for.join(", ")
     )]
     NotFound {
-        /// Names of files.
+        /// Names of the files that were searched for.
         looked_for: Vec<String>,
         /// `LD_LIBRARY_PATH`.
         path: String,
     },
-    /// What was found lacks a function.
+    /// The library lacks a function.
     #[error("the libnccl.so that was found has no {name}: expected NVIDIA's NCCL, 2.18 or newer")]
     Incomplete {
         /// The function.
@@ -29,76 +29,77 @@ pub enum Error {
     Old {
         /// Its version.
         version: i32,
-        /// The oldest that will do.
+        /// The oldest supported version.
         oldest: i32,
     },
-    /// Tensors that are not on a GPU.
+    /// The tensors are not on a GPU.
     #[error("NCCL works on GPUs, and this rank computes on {device:?}")]
     NoGpu {
         /// The rank's device.
         device: Device,
     },
-    /// Tensors that are on a GPU, and a library in the place of NCCL.
+    /// The tensors are on a GPU, and the library is a substitute for NCCL on the CPU.
     #[error("the libnccl.so that was found works on host memory alone, and this rank computes on {device:?}")]
     HostOnly {
         /// The rank's device.
         device: Device,
     },
-    /// The driver does not give the GPU.
+    /// The driver cannot open the GPU.
     #[error("cannot use {device:?} with NCCL")]
     Driver {
         /// The GPU.
         device: Device,
-        /// Why.
+        /// The driver's error.
         source: cudarc::driver::DriverError,
     },
-    /// Not a unique id.
+    /// The unique id is invalid.
     #[error("NCCL's unique id has {length} bytes: expected 128")]
     Id {
         /// Its length.
         length: usize,
     },
-    /// NCCL refuses or reports an error.
+    /// An NCCL call failed.
     #[error("{call} ended with {code:?} ({text})")]
     Call {
         /// The function.
         call: &'static str,
         /// NCCL's name of the error.
         code: ncclResult_t,
-        /// What NCCL says of it.
+        /// NCCL's description of the error.
         text: String,
     },
     /// The stream has an error.
     #[error("the CUDA stream has error {code}")]
     Stream {
-        /// A `CUresult`.
+        /// The error as a `CUresult`.
         code: i32,
     },
-    /// A tensor that NCCL cannot work on.
+    /// NCCL cannot process the tensor.
     #[error(
         "a tensor of {kind:?} on {device:?}, or one with gaps: expected {expected:?} on the rank's device"
     )]
     Tensor {
-        /// Where it lies.
+        /// Device of the tensor.
         device: Device,
-        /// Its numbers.
+        /// Type of its numbers.
         kind: Number,
-        /// The numbers that were expected.
+        /// Expected type of the numbers.
         expected: Number,
     },
-    /// The communicator failed before.
+    /// The communicator failed earlier.
     #[error("the communicator is given up")]
     Over,
 }
 
 impl Error {
-    /// Whether it only says that something is wrong with another rank.
+    /// Returns whether the error only reports a failure of another rank.
     pub(in crate::collective) const fn is_of_another_rank(&self) -> bool {
         matches!(self, Self::Call { code: ncclResult_t::ncclRemoteError, .. })
     }
 }
 
-/// What a call's result means: `true` if what it began is done, `false` if it is under way.
+/// Interprets the result of a call: returns `true` if the operation is complete, `false` if it is
+/// in progress.
 pub(super) fn settled(call: &'static str, result: ncclResult_t) -> Result<bool, Error> {
     match result {
         ncclResult_t::ncclSuccess => Ok(true),
@@ -109,7 +110,7 @@ pub(super) fn settled(call: &'static str, result: ncclResult_t) -> Result<bool, 
 
 #[allow(unsafe_code, reason = "a call of NCCL")]
 fn text(code: ncclResult_t) -> String {
-    // SAFETY: NCCL returns a text that lives as long as the library, or null.
+    // SAFETY: NCCL returns null or a text that lives as long as the library.
     let text = unsafe {
         let text = sys::ncclGetErrorString(code);
         (!text.is_null()).then(|| std::ffi::CStr::from_ptr(text))
