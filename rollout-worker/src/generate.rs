@@ -120,7 +120,7 @@ pub(crate) enum Error {
     Write(#[from] durable::Error),
 }
 
-/// Reads, samples and writes. The output appears complete at the end.
+/// Reads the rows, samples, and writes the output, which appears complete at the end.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     for (flag, value) in [("group-size", options.group_size), ("batch-size", options.batch_size)] {
         if value == 0 {
@@ -143,7 +143,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let (mut done, mut tokens, mut output, mut timings) = (0, 0, String::new(), String::new());
     for (number, rows) in rows.chunks_mut(options.batch_size).enumerate() {
         let completed = complete(&sampler, options, rows, number * options.batch_size)?;
-        // Always present, since nothing stops it.
+        // Always present, because no caller stops the sampling.
         let Some(Completed { groups, cost }) = completed else { break };
         timings.extend([timing(&cost).to_string(), "\n".to_owned()]);
         for (row, group) in rows.iter_mut().zip(groups) {

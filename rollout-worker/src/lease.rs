@@ -23,20 +23,20 @@ pub(crate) struct Lease {
     pub(crate) source: Source,
     /// At least one prompt.
     pub(crate) tasks: Vec<Task>,
-    /// Completions a prompt, at least 1.
+    /// Number of completions per prompt, at least 1.
     pub(crate) group_size: usize,
-    /// How they are sampled. The stop tokens are the tokenizer's.
+    /// Sampling parameters, with the tokenizer's stop tokens.
     pub(crate) sampling: Sampling,
     /// The run's seed.
     pub(crate) seed: u64,
-    /// Whether answers list nothing but choices.
+    /// Whether answers may list only choices.
     pub(crate) constrain_answers: bool,
-    /// How choices are scored as the next listed item, where they are.
+    /// The scoring of choices as the next listed item, if the lease requests it.
     pub(crate) likelihood: Option<v1::Likelihood>,
 }
 
 impl Lease {
-    /// Whether each task needs its choices.
+    /// Returns whether each task needs its choices.
     pub(crate) const fn needs_choices(&self) -> bool {
         self.constrain_answers || self.likelihood.is_some()
     }
@@ -49,7 +49,7 @@ pub(crate) struct Task {
     pub(crate) slot: Slot,
     /// At least one message.
     pub(crate) messages: Vec<Message>,
-    /// What the answer may list; there where the lease asks for something that needs it.
+    /// The items that the answer may list; present if the lease requires them.
     pub(crate) choices: Option<Choices>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Choices {
     pub(crate) count: usize,
     /// Whether each item is on its own line.
     pub(crate) lines: bool,
-    /// Whether the answer has to follow reasoning.
+    /// Whether the answer must follow reasoning.
     pub(crate) after_thinking: bool,
 }
 
@@ -79,16 +79,16 @@ impl Choices {
         Answer::new(self.items.iter().map(String::as_str), self.count, self.lines, reasoning)
     }
 
-    /// The separators of listed items.
+    /// Returns the separators of listed items.
     pub(crate) const fn layout(&self) -> Layout {
         if self.lines { Layout::Titled } else { Layout::Ids }
     }
 }
 
-/// A lease's completions and what they cost.
+/// A lease's completions and their cost.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outcome {
-    /// The version that was sampled from.
+    /// The version that sampled them.
     pub(crate) source: Source,
     /// One for each task, in the lease's order.
     pub(crate) results: Vec<SlotResult>,
@@ -110,15 +110,17 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// The total time on the device.
+    /// Returns the total time on the device.
     pub(crate) fn sampling(&self) -> Duration {
         self.prefill + self.decode
     }
 }
 
-/// Returns the random numbers of one completion: a function of its purpose, independent of the worker and the time.
+/// Returns the random numbers of one completion: a function of its purpose, independent of the worker and the
+/// time.
 ///
-/// For evaluations they do not depend on the version, so that two versions are compared on the same random numbers.
+/// For evaluations they are independent of the version, so that two versions are compared on the same random
+/// numbers.
 pub(crate) fn stream(seed: u64, slot: Slot, sample: usize) -> Stream {
     let sample = sample as u64;
     match slot {
@@ -205,7 +207,7 @@ impl TryFrom<v1::Choices> for Choices {
     }
 }
 
-/// Reads sampling parameters and checks their ranges.
+/// Parses sampling parameters and checks their ranges.
 fn sampling(message: v1::Sampling) -> Result<Sampling, Error> {
     let v1::Sampling { temperature, top_p, top_k, max_new_tokens, .. } = message;
     let sampling = Sampling {
@@ -229,7 +231,7 @@ fn sampling(message: v1::Sampling) -> Result<Sampling, Error> {
 }
 
 impl Outcome {
-    /// The message that submits it.
+    /// Returns the message that submits the outcome.
     pub(crate) fn into_request(self, worker_id: Uuid, lease_id: Uuid) -> v1::SubmitRequest {
         v1::SubmitRequest {
             worker_id: worker_id.to_string(),
@@ -251,13 +253,13 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The version of such a lease of a step.
+    /// Returns the version of a training lease of a step.
     pub(crate) fn source(step: u64) -> Source {
         let content = Some(Content::read("content", &[step as u8; 32]).unwrap());
         Source { version: PolicyVersion(step), content }
     }
 
-    /// A lease of `prompts` training prompts of a step.
+    /// Returns a lease of `prompts` training prompts of a step.
     pub(crate) fn training(step: u64, prompts: &[&str]) -> v1::Lease {
         let task = |(index, prompt): (usize, &&str)| v1::Task {
             purpose: Some(v1::task::Purpose::Training(v1::TrainingSlot {

@@ -1,7 +1,8 @@
 //! The policy and its tokenizer: converts messages or token ids to completions.
 //!
-//! The sampler lives on one thread, which owns every tensor, and is independent of the coordinator: the caller passes
-//! the version and its folder. Keys and values do not outlive a call, and so not a version.
+//! The sampler lives on one thread, which owns every tensor. It is independent of the coordinator: the caller
+//! passes the version and its folder. Keys and values are dropped at the end of a call, so they never outlive
+//! a version.
 
 mod likelihood;
 
@@ -131,7 +132,7 @@ impl Loaded {
     }
 }
 
-/// A conversation as the chat template renders it.
+/// A conversation, rendered by the chat template.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     text: String,
@@ -139,15 +140,15 @@ pub(crate) struct Prompt {
     pub(crate) ids: Vec<u32>,
 }
 
-/// Prompts that are sampled as one batch.
+/// Prompts to sample as one batch.
 pub(crate) struct Batch<'a> {
     /// Token ids, at least one each.
     pub(crate) prompts: &'a [Vec<u32>],
     /// For each prompt the random streams of its completions.
     pub(crate) streams: &'a [Vec<Stream>],
-    /// Completions a prompt.
+    /// Number of completions per prompt.
     pub(crate) group_size: usize,
-    /// How they are sampled. The stop tokens are the tokenizer's.
+    /// Sampling parameters, with the tokenizer's stop tokens.
     pub(crate) sampling: &'a Sampling,
     /// For each prompt the constraint of its completions; empty without constraints.
     pub(crate) answers: &'a [Answer],
@@ -163,8 +164,8 @@ pub(crate) struct Completed {
 }
 
 impl Sampler {
-    /// Creates the sampler of the calling thread, with `threads` libtorch threads on the device `name`. `variables`:
-    /// those of the chat template.
+    /// Creates the sampler of the calling thread, with `threads` libtorch threads on the device `name`.
+    /// `variables`: the variables of the chat template.
     pub(crate) fn new(
         device: &str,
         dtype: DataType,
@@ -178,7 +179,7 @@ impl Sampler {
         Ok(Self { options, variables, loaded: None })
     }
 
-    /// `cpu`, `cuda:0`, …
+    /// Returns the device's name: `cpu`, `cuda:0`, …
     pub(crate) fn device_name(&self) -> String {
         match self.options.device {
             Device::Cuda(index) => format!("cuda:{index}"),
@@ -186,21 +187,21 @@ impl Sampler {
         }
     }
 
-    /// The loaded version.
+    /// Returns the loaded version.
     pub(crate) fn source(&self) -> Option<Source> {
         self.loaded.as_ref().map(|loaded| loaded.source)
     }
 
     /// Loads the version `source` from `place`.
     ///
-    /// The versions of a run share architecture and tokenizer, so that later loads only assign weights.
+    /// The versions of a run share architecture and tokenizer, so later loads only assign weights.
     pub(crate) fn load(&mut self, source: Source, place: &Place) -> Result<(), Error> {
         if self.source() == Some(source) {
             return Ok(());
         }
         let Place { version: folder, model } = place;
         let failed = |source| Error::Policy { folder: folder.to_owned(), source: Box::new(source) };
-        // Taken out, since partially assigned weights must not be used if this fails.
+        // Taken out, because partially assigned weights must not be used if the assignment fails.
         let loaded = if let Some(mut loaded) = self.loaded.take() {
             loaded.policy.assign_from(folder).map_err(failed)?;
             Loaded { source, ..loaded }
@@ -270,7 +271,7 @@ impl Sampler {
         Ok(Some(Outcome { source, results: results.collect(), cost }))
     }
 
-    /// The answers to a task that list `choices`, as tokens spell them.
+    /// Returns the answers to a task that list `choices`, spelled as tokens.
     fn answer(&self, choices: &Choices, start: ThinkingStart, task: &Task) -> Result<Answer, Error> {
         let tokenizer = &self.loaded.as_ref().ok_or(Error::Empty)?.tokenizer;
         let items = choices.items.iter().map(|item| tokenizer.normalized(item));
@@ -279,7 +280,7 @@ impl Sampler {
         spelled.answer(start).map_err(|source| Error::Choices { what: task.slot.to_string(), source })
     }
 
-    /// Renders a conversation that the policy is to continue; `what` names it in errors.
+    /// Renders a conversation for the policy to continue; `what` names it in errors.
     pub(crate) fn prompt(
         &self,
         messages: &[Message],
@@ -291,7 +292,8 @@ impl Sampler {
         prompt.map_err(|source| Error::Prompt { what: what(), source })
     }
 
-    /// How far the think block is at the end of the prompt that `messages` were rendered as; `what` names it in errors.
+    /// Returns the state of the think block at the end of the prompt that `messages` were rendered as; `what`
+    /// names the prompt in errors.
     pub(crate) fn thinking_start(
         &self,
         prompt: &Prompt,
@@ -370,7 +372,7 @@ impl Sampler {
     }
 }
 
-/// Tells prefill from decoding by the steps that sampling announces.
+/// Distinguishes prefill from decoding by the steps that sampling announces.
 #[derive(Default)]
 struct Steps {
     begun: Cell<u32>,
@@ -386,8 +388,8 @@ impl Steps {
         }
     }
 
-    /// Returns the time until every completion had its first token, if any continued after it. Selecting a token
-    /// waits for the device, so that this is also correct on a GPU.
+    /// Returns the time until every completion had its first token, if any continued after it. Selecting a
+    /// token waits for the device, so the time is also correct on a GPU.
     fn prefill(&self, began: Instant) -> Option<Duration> {
         self.second.get().map(|second| second - began)
     }

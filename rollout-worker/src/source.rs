@@ -10,12 +10,12 @@ use podium_transfer::{Content, Manifest};
 pub(crate) struct Source {
     /// Its number.
     pub(crate) version: PolicyVersion,
-    /// Its content; `None` for a folder that belongs to no coordinator.
+    /// Its content; `None` for a folder that does not belong to a coordinator.
     pub(crate) content: Option<Content>,
 }
 
 impl Source {
-    /// The version that a manifest describes.
+    /// Returns the version that a manifest describes.
     pub(crate) fn of(manifest: &Manifest) -> Self {
         Self { version: manifest.version, content: Some(manifest.content()) }
     }
