@@ -16,7 +16,7 @@ pub(crate) const POLICY_CONFIG: &str = include_str!("../embedded/config.json");
 /// The files of the initial policy; empty in a build without it.
 static START: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/start.rs"));
 
-/// Whether the embedded initial policy supports this run's prompts.
+/// Returns whether the embedded initial policy supports this run's prompts.
 pub(crate) fn start_fits(run: &RunFile) -> bool {
     let Ok(embedded) = toml::from_str::<RunFile>(RUN_FILE) else { return false };
     !START.is_empty()
@@ -29,7 +29,8 @@ pub(crate) fn start_fits(run: &RunFile) -> bool {
         && run.sft == embedded.sft
 }
 
-/// Returns all of a run's world that its prompts depend on: which items there are, and how many a history has.
+/// Returns the values of a run's world that its prompts depend on: which items exist, and the number of items
+/// in a history.
 const fn items(run: &RunFile) -> [u64; 5] {
     let world = &run.world;
     [world.seed, world.looks as u64, world.themes as u64, world.items_per_pair as u64, world.history as u64]

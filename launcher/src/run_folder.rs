@@ -38,7 +38,7 @@ pub(crate) struct RunFolder {
     out: PathBuf,
 }
 
-/// Held for as long as a launcher works in the folder; the system lets go of it when the process ends.
+/// Held while a launcher works in the folder; the system releases it when the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -92,12 +92,12 @@ impl RunFolder {
         self.out.join("report.html")
     }
 
-    /// Whether a run was started here.
+    /// Returns whether a run was started here.
     pub(crate) fn is_used(&self) -> bool {
         self.run_file().exists()
     }
 
-    /// Whether the run here is finished.
+    /// Returns whether the run here is finished.
     pub(crate) fn is_finished(&self) -> bool {
         self.out.join("finished.json").exists()
     }
@@ -124,7 +124,7 @@ impl RunFolder {
         }
     }
 
-    /// Returns the run that was started here, if any. Present environment variables are ignored.
+    /// Returns the run that was started here, if any. Current environment variables are ignored.
     pub(crate) fn stored(&self) -> Result<Option<RunFile>, Error> {
         let path = self.run_file();
         match fs::read_to_string(&path) {
@@ -160,7 +160,7 @@ impl RunFolder {
     }
 }
 
-/// The first of `wanted`, `wanted-2`, `wanted-3`… that `is_free`.
+/// Returns the first of `wanted`, `wanted-2`, `wanted-3`… that satisfies `is_free`.
 pub(crate) fn first_free(wanted: &Path, is_free: impl Fn(&RunFolder) -> bool) -> RunFolder {
     let numbered = (2..).map(|number| PathBuf::from(format!("{}-{number}", wanted.display())));
     std::iter::once(wanted.to_owned())

@@ -10,7 +10,8 @@ use crate::cli::RunFlags;
 use crate::embedded::{RUN_FILE, RUN_FILE_NAME};
 use crate::run_folder::{RunFolder, first_free};
 
-/// Without `--out` an unfinished demo is continued, and a finished one is unchanged.
+/// Runs the demo. Without `--out` an unfinished demo is continued, and a finished one is left
+/// unchanged.
 pub(crate) async fn demo(flags: &RunFlags) -> Result<ExitCode, Error> {
     let run = RunFile::parse(RUN_FILE, RUN_FILE_NAME, &flags.overrides())?;
     let can_take = |folder: &RunFolder| {

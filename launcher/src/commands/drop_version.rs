@@ -7,14 +7,15 @@ use super::Error;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
-/// Drops `version` of the run in `out` by the coordinator's program, which owns the run's database.
+/// Drops `version` of the run in `out` with the coordinator's program, which owns the run's
+/// database.
 pub(crate) fn drop_version(out: PathBuf, version: u64) -> Result<ExitCode, Error> {
     let folder = RunFolder::new(out);
     if !folder.is_used() {
         return Err(Error::NoRun { out: folder.path().to_owned() });
     }
     let programs = Programs::find()?;
-    // Prevents a start of the run meanwhile.
+    // Prevents a concurrent start of the run.
     let _lock = folder.lock()?;
     let mut command = Command::new(&programs.coordinator);
     command.arg("drop-version").arg("--out").arg(folder.path()).args(["--version", &version.to_string()]);

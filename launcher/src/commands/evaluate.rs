@@ -1,7 +1,8 @@
-//! `podium evaluate`: evaluates policies on the held-out users with the services of a run, and computes metrics.
+//! `podium evaluate`: evaluates policies on the held-out users with the services of a run, and
+//! computes metrics.
 //!
-//! Each part is a run without steps, so that prompts, parser, constraint and sampling are those of training. Stored
-//! answers of a part are reused, and an interrupted part is resumed.
+//! Each part is a run without steps, so it uses the prompts, parser, constraint and sampling of
+//! training. Stored answers of a part are reused, and an interrupted part is resumed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,7 +94,7 @@ fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
     }
 }
 
-/// Returns the policy and those it is compared with; `None` if a signal arrived.
+/// Returns the policy and the policies to compare it with; `None` if a signal arrived.
 async fn policies(
     flags: &EvaluateFlags,
     run: &RunFile,

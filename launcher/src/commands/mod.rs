@@ -31,7 +31,7 @@ const STOPPED: u8 = shutdown::STOPPED;
 /// Exit code if the coordinator does not answer: `EX_UNAVAILABLE` of sysexits.h.
 const UNAVAILABLE: u8 = 69;
 
-/// The failures of commands.
+/// The errors of commands.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -95,7 +95,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The exit code of a process after this error.
+    /// Returns the exit code of a process after this error.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Away { .. } | Self::NoAnswer { .. } | Self::Status(_) => ExitCode::from(UNAVAILABLE),

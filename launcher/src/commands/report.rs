@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::Error;
 use crate::run_folder::RunFolder;
 
-/// Writes the report of the run in `out` from its present records.
+/// Writes the report of the run in `out` from its current records.
 pub(crate) fn report(out: PathBuf) -> Result<ExitCode, Error> {
     let folder = RunFolder::new(out);
     if !folder.is_used() {

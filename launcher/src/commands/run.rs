@@ -1,4 +1,4 @@
-//! Shared part of demo, train and evaluate: from a run file and a folder to a finished run.
+//! Shared part of `demo`, `train` and `evaluate`: from a run file and a folder to a finished run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(super) struct Ready {
 /// Result of preparing a folder.
 pub(super) enum Preparation {
     Ready(Box<Ready>),
-    /// The stages do not include GRPO and are done: the policy is in this folder.
+    /// The stages do not include GRPO and are done; the policy is in this folder.
     Made(PathBuf),
     /// The run of the folder is over.
     Finished,
@@ -40,7 +40,7 @@ pub(super) enum Preparation {
     Interrupted,
 }
 
-/// Trains, then prints the table. A finished run is only shown.
+/// Trains, and then prints the results table. For a finished run it only prints the table.
 pub(super) async fn run(
     run: RunFile,
     base: &Path,

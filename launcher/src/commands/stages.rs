@@ -1,6 +1,7 @@
-//! The stages before GRPO: fine-tuning, and merging of the trained adapter. Finished stages are not repeated.
+//! The stages before GRPO: fine-tuning, and merging of the trained adapter. Finished stages are not
+//! repeated.
 //!
-//! A stage's folder appears complete at the end of the stage; the rest of an interrupted stage is removed.
+//! A stage's folder appears only when the stage is complete; an interrupted stage is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -157,7 +158,7 @@ impl Stages<'_> {
     }
 }
 
-/// Whether a stage is done, with the same input files.
+/// Returns whether a stage is done with the same input files.
 fn is_made(stage: &str, out: &Path, ingredients: &Ingredients) -> Result<bool, Error> {
     let path = out.join(RECORD_FILE);
     let recorded = match fs::read(&path) {
@@ -186,7 +187,8 @@ pub(super) fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// What tells the learner to start from random weights in the shape of the embedded policy.
+/// Returns the arguments that make the learner start from random weights in the shape of the
+/// embedded policy.
 pub(super) fn random_embedded(run: &RunFile, folder: &RunFolder) -> Result<Vec<OsString>, Error> {
     if run.data.dir.is_some() {
         return Err(Error::NoStart);

@@ -1,4 +1,4 @@
-//! The initial policy of a run on the embedded data set, if its run file names none.
+//! The initial policy of a run on the embedded data set whose run file names no policy.
 
 use std::ffi::OsString;
 
@@ -9,9 +9,11 @@ use super::Error;
 use super::stages::{self, Ingredients, Stages};
 use crate::embedded;
 
-/// Provides the initial policy in the run's folder and sets its path in `run`. Returns `false` if a signal arrived.
+/// Provides the initial policy in the run's folder and sets its path in `run`. Returns `false` if a
+/// signal arrived.
 ///
-/// The program includes the initial policy of the demo's own run file; for another world one is trained.
+/// The program includes the initial policy of the demo's own run file; for another world it trains
+/// one.
 pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bool, Error> {
     if run.data.dir.is_some() {
         return Err(Error::NoStart);

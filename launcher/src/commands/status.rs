@@ -1,4 +1,5 @@
-//! `podium status`: queries a run's coordinator, or reads the run's folder if it does not run any more.
+//! `podium status`: queries a run's coordinator, or reads the run's folder if the coordinator has
+//! exited.
 
 use podium_evaluation::results::Results;
 use podium_service::{output, output_line};
@@ -42,7 +43,7 @@ pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
     };
     let address = announced.reachable();
     match status_stream::get(&address).await {
-        // The port may belong to another run by now.
+        // Another run may use the port by now.
         Ok(status) if announced.run_id.is_empty() || announced.run_id == status.run_id => {
             show(flags, &address, &status).await?;
         }

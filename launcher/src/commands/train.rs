@@ -9,7 +9,7 @@ use super::{Error, run};
 use crate::cli::RunFlags;
 use crate::run_folder::RunFolder;
 
-/// Resumes an earlier start of the same run in the same folder.
+/// Trains, or resumes an earlier start of the same run in the same folder.
 pub(crate) async fn train(run_file: &Path, flags: &RunFlags) -> Result<ExitCode, Error> {
     let run = RunFile::load(run_file, &flags.overrides())?;
     let out = flags.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&run.run.name));
