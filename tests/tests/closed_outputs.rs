@@ -1,4 +1,5 @@
-//! Commands whose reader has gone (`podium status | head`) end as they would have ended, and never panic.
+//! Commands whose reader has closed the pipe (`podium status | head`) end with their usual exit
+//! code and do not panic.
 
 use std::io::pipe;
 use std::process::Stdio;
@@ -6,8 +7,8 @@ use std::process::Stdio;
 use anyhow::{Result, ensure};
 use podium_tests::{Process, Run, path_text};
 
-/// Runs a command with closed outputs, which has to end with `code`: a panic ends with 101 or, in a release build that
-/// aborts, with a signal.
+/// Runs a command with closed outputs and requires the exit code `code`. A panic ends with 101 or,
+/// in a release build that aborts, with a signal.
 fn ends_without_reader(program: &str, arguments: &[&str], code: i32) -> Result<()> {
     for both in [false, true] {
         let (reader, writer) = pipe()?;
