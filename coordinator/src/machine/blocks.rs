@@ -1,9 +1,9 @@
-//! The slots of one piece of work, cut into the fixed blocks that leases are made of.
+//! The slots of one piece of work, divided into fixed blocks. A lease consists of slots of one block.
 //!
-//! Which slots share a block follows from their indices alone, so that every worker computes the same batch of a block.
-//! With dynamic sampling a block is worked on in attempts: once every slot of an attempt is filled, those whose rewards
-//! are all equal are emptied again and make up the next attempt. So an attempt's batch follows from earlier results of
-//! the same block, and from nothing else.
+//! The slots of a block depend on their indices alone, so every worker computes the same batch of a block.
+//! With dynamic sampling a block has several attempts. Once every slot of an attempt is filled, the slots
+//! with equal rewards are emptied again and form the next attempt. The batch of an attempt therefore depends
+//! only on earlier results of the same block.
 
 use std::ops::Range;
 
@@ -12,23 +12,23 @@ enum SlotState {
     Empty,
     /// Filled with equal rewards: emptied again once the attempt is complete.
     Discarded,
-    /// Filled for good.
+    /// Filled permanently.
     Settled,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
-    /// The attempt that it is at. All entries of a block that are not settled are at the same one.
+    /// Its current attempt. All unsettled entries of a block have the same one.
     attempt: u32,
     state: SlotState,
 }
 
-/// Slots, and which of them are filled.
+/// Slots, and their states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocks {
     entries: Vec<Entry>,
     per_block: u32,
-    /// Attempts after the first.
+    /// Maximum number of attempts after the first.
     most_refills: u32,
     settled: u32,
 }
@@ -40,51 +40,51 @@ pub(super) enum AttemptState {
     Wanted,
     /// This attempt has its result.
     Filled,
-    /// This attempt has not begun, and may never begin; or there is no such slot.
+    /// This attempt has not begun and may never begin, or the slot does not exist.
     Closed,
 }
 
-/// What filling a slot leads to.
+/// The consequence of filling a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterFill {
-    /// The attempt goes on, or the result was not wanted.
+    /// The attempt continues, or the result was not wanted.
     Nothing,
-    /// Every slot of the block is filled for good.
+    /// Every slot of the block is filled permanently.
     BlockDone,
     /// The attempt is complete, and the block's next one can begin.
     NextAttempt,
 }
 
 impl Blocks {
-    /// `slots` empty slots in blocks of `per_block`, the last of which may be smaller, with at most `most_refills`
-    /// attempts after the first.
+    /// Creates `slots` empty slots in blocks of `per_block`, with at most `most_refills` attempts after the
+    /// first. The last block may be smaller.
     pub(super) fn new(slots: u32, per_block: u32, most_refills: u32) -> Self {
         let entry = Entry { attempt: 0, state: SlotState::Empty };
         Self { entries: vec![entry; slots as usize], per_block: per_block.max(1), most_refills, settled: 0 }
     }
 
-    /// Number of slots.
+    /// Returns the number of slots.
     pub(super) fn len(&self) -> u32 {
         self.entries.len() as u32
     }
 
-    /// Number of slots that are filled for good.
+    /// Returns the number of slots that are filled permanently.
     pub(super) const fn settled(&self) -> u32 {
         self.settled
     }
 
-    /// Results that were taken: of all slots, and of the attempts at them that others came after.
+    /// Returns the number of accepted results, including those of replaced attempts.
     pub(super) fn taken(&self) -> u64 {
         let taken = |entry: &Entry| u64::from(entry.attempt) + u64::from(entry.state != SlotState::Empty);
         self.entries.iter().map(taken).sum()
     }
 
-    /// Whether every slot is filled for good.
+    /// Returns whether every slot is filled permanently.
     pub(super) fn is_full(&self) -> bool {
         self.settled == self.len()
     }
 
-    /// The state of an attempt at a slot.
+    /// Returns the state of an attempt at a slot.
     pub(super) fn attempt_state(&self, index: u32, attempt: u32) -> AttemptState {
         match self.entries.get(index as usize) {
             Some(entry) if attempt < entry.attempt => AttemptState::Filled,
@@ -96,8 +96,8 @@ impl Blocks {
         }
     }
 
-    /// Fills a slot with the result of an attempt; `zero_variance`: all its rewards are equal. What is not wanted changes
-    /// nothing.
+    /// Fills a slot with the result of an attempt; `zero_variance`: all its rewards are equal. An unwanted
+    /// result changes nothing.
     pub(super) fn fill(&mut self, index: u32, attempt: u32, zero_variance: bool) -> AfterFill {
         if self.attempt_state(index, attempt) != AttemptState::Wanted {
             return AfterFill::Nothing;
@@ -117,9 +117,10 @@ impl Blocks {
         after
     }
 
-    /// Empties a slot whose result of an attempt was settled, so that it is sampled again. Its block goes back to that
-    /// attempt: later attempts in the block followed from the result, and their batches may differ without it. Returns the
-    /// slots whose results go, each with the last attempt that is still known to have ended in equal rewards.
+    /// Empties a slot whose result of an attempt was settled, so that it is sampled again. Its block returns
+    /// to that attempt: later attempts in the block depended on the result, and their batches may differ
+    /// without it. Returns the slots whose results are removed, each with the last attempt that is still
+    /// known to have ended in equal rewards.
     pub(super) fn reopen(&mut self, index: u32, attempt: u32) -> Vec<(u32, Option<u32>)> {
         let is_settled = |entry: &Entry| entry.attempt == attempt && entry.state == SlotState::Settled;
         if !self.entries.get(index as usize).is_some_and(is_settled) {
@@ -139,12 +140,12 @@ impl Blocks {
         reopened
     }
 
-    /// The block that a slot is in.
+    /// Returns the block that contains a slot.
     pub(super) const fn block_of(&self, index: u32) -> u32 {
         index / self.per_block
     }
 
-    /// The attempt that a block is at, and the slots that take part in it, in order.
+    /// Returns the current attempt of a block, and the slots that take part in it, in order.
     pub(super) fn batch(&self, block: u32) -> (u32, Vec<u32>) {
         let Range { start, end } = self.range(block);
         let attempt_of = |index: u32| self.entries[index as usize].attempt;
@@ -152,7 +153,7 @@ impl Blocks {
         (attempt, (start..end).filter(|&index| attempt_of(index) == attempt).collect())
     }
 
-    /// The blocks with an empty slot, in order.
+    /// Returns the blocks with an empty slot, in order.
     pub(super) fn unfinished(&self) -> impl Iterator<Item = u32> {
         let empty = |entry: &Entry| entry.state == SlotState::Empty;
         let blocks = self.entries.chunks(self.per_block as usize).zip(0..);

@@ -1,4 +1,4 @@
-//! Checks before something is stored, so that the store holds only what the machine accepts.
+//! Checks before data is stored, so that the store contains only data that the machine accepts.
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
@@ -8,7 +8,7 @@ use super::blocks::{AttemptState, Blocks};
 use super::{Error, LeaseId, Machine, Verdict, Work};
 
 impl Machine {
-    /// Returns what becomes of a result for `slot` that `version` sampled.
+    /// Returns the verdict on a result for `slot` that `version` sampled.
     pub fn verdict(&self, slot: Slot, version: PolicyVersion) -> Verdict {
         let (work, index, attempt) = Work::of(slot);
         let schedule = &self.schedule;
@@ -30,8 +30,9 @@ impl Machine {
         }
     }
 
-    /// The same for a result that is submitted under a lease. Once slots of a block were reopened, its later attempts may have
-    /// other batches than before: only results under a lease that is held on the block are accepted.
+    /// Returns the verdict on a result that is submitted under a lease. After slots of a block were reopened,
+    /// its later attempts may have other batches than before, so only results under a current lease on the
+    /// block are accepted.
     pub fn verdict_under(&self, slot: Slot, version: PolicyVersion, lease: Option<LeaseId>) -> Verdict {
         let (work, index, _) = Work::of(slot);
         let verdict = self.verdict(slot, version);
@@ -50,8 +51,8 @@ impl Machine {
         }
     }
 
-    /// Returns the rank that commits `step`, and whether its commit advances the run: a repeated one does not, nor does one
-    /// of a rank other than 0.
+    /// Returns the rank that commits `step`, and whether its commit advances the run. A repeated commit and a
+    /// commit of a rank other than 0 do not advance it.
     pub fn check_commit(&self, learner: Uuid, step: Step) -> Result<(u32, bool), Error> {
         let rank = self.ranks.rank_of(learner).ok_or(Error::UnknownLearner { learner })?;
         if step > self.committed {
@@ -72,15 +73,15 @@ impl Machine {
         Ok((rank, true))
     }
 
-    /// The step whose commit was lost, where rank 0 already requests the step after it: rank 0 wrote its checkpoint and
-    /// died before it could commit.
+    /// Returns the step whose commit was lost, if rank 0 already requests the step after it. Rank 0 then
+    /// wrote its checkpoint and died before the commit.
     pub fn missed_commit(&self, rank: u32, learner: Uuid, step: Step) -> Option<Step> {
         let missed = self.committed;
         let fresh = self.check_commit(learner, missed).is_ok_and(|(_, fresh)| fresh);
         (rank == 0 && step == missed.next() && fresh).then_some(missed)
     }
 
-    /// Checks that a version may be published now: at most the one that the current step produces.
+    /// Checks that a version may be published now: at most the version that the current step produces.
     pub fn check_publish(&self, version: PolicyVersion) -> Result<(), Error> {
         if version <= self.committed.produces() && version <= self.last_version() {
             Ok(())

@@ -1,35 +1,36 @@
-//! The end of a run: after all its steps, or earlier where an evaluation ends it.
+//! The end of a run: after all its steps, or earlier if an evaluation ends it.
 //!
-//! Evaluations overlap with training, and are closed in order of version. An evaluation that ends the run ends it with the
-//! version that is evaluated next, and no step after that version opens before the evaluation is closed. So the last step
-//! is a function of the results alone, not of the time that an evaluation takes.
+//! Evaluations overlap with training, and are closed in order of version. If an evaluation ends the run, the
+//! run ends with the next evaluated version, and no step after that version opens before the evaluation is
+//! closed. The last step is therefore a function of the results alone, not of the duration of an evaluation.
 
 use podium_grpo::PolicyVersion;
 
 use super::{Effect, Machine, Millis, Transition};
 
 impl Machine {
-    /// The version that the run ends with: as many steps are made.
+    /// Returns the version that the run ends with, which is also its number of steps.
     pub fn last_version(&self) -> PolicyVersion {
         self.ended.as_ref().map_or(self.schedule.last_version(), |(version, _)| *version)
     }
 
-    /// Why the run ends before all its steps are made, if an evaluation said so.
+    /// Returns the reason why an evaluation ends the run before all its steps, if one does.
     pub fn ended(&self) -> Option<&str> {
         self.ended.as_ref().map(|(_, reason)| reason.as_str())
     }
 
-    /// The first evaluation that is not closed; `None` once all are.
+    /// Returns the first evaluation that is not closed; `None` once all are closed.
     pub const fn next_evaluation(&self) -> Option<PolicyVersion> {
         self.next_evaluation
     }
 
-    /// The evaluation to close now: all its answers are stored, and all evaluations before it are closed.
+    /// Returns the evaluation to close now: all its answers are stored, and all earlier evaluations are
+    /// closed.
     pub fn evaluation_to_close(&self) -> Option<PolicyVersion> {
         self.next_evaluation.filter(|version| self.evaluated.contains(version))
     }
 
-    /// The first step that must not be opened yet, if ever.
+    /// Returns the first step that must not be opened yet, if any.
     pub(super) fn opens_before(&self) -> u64 {
         let may_end = self.next_evaluation.filter(|_| self.schedule.evaluations_may_end);
         let awaited = may_end.and_then(|version| self.schedule.evaluated_after(version));
@@ -48,7 +49,8 @@ impl Machine {
         }
     }
 
-    /// Takes an evaluation whose record is stored. `end`: why the run ends with the version that is evaluated after it.
+    /// Accepts an evaluation whose record is stored. `end`: the reason why the run ends with the next
+    /// evaluated version.
     pub(super) fn evaluation_closed(
         &mut self,
         now: Millis,
@@ -69,7 +71,7 @@ impl Machine {
         })
     }
 
-    /// Passes over evaluations that are abandoned: there is nothing to close.
+    /// Skips abandoned evaluations, which are never closed.
     pub(super) fn skip_abandoned(&mut self) {
         while let Some(version) = self.next_evaluation.filter(|version| self.abandoned.contains(version)) {
             self.next_evaluation = self.schedule.evaluated_after(version);

@@ -1,49 +1,51 @@
-//! Silent ranks, and leases without progress. This only reports: whether to restart a rank or to stop a worker is the
-//! user's decision.
+//! Detects silent ranks and leases without progress. The module only reports them: the user decides whether
+//! to restart a rank or stop a worker.
 
 use uuid::Uuid;
 
 use super::{LeaseId, Machine, Millis, Work};
 
-/// A lease is stalled that is held so many times as long as the longest of the last leases of its kind…
+/// A lease is stalled if it is held this many times as long as the longest of the last leases of its kind, and at
+/// least [`DEADLINES`].
 const TIMES_AS_LONG: u64 = 5;
-/// …and for so many lease deadlines,
+/// Minimum age of a stalled lease, in lease deadlines.
 const DEADLINES: u64 = 2;
-/// or for so many, where no lease of its kind was submitted yet.
+/// If no lease of its kind was submitted yet, a lease is stalled after this many lease deadlines.
 const DEADLINES_OF_THE_FIRST: u64 = 40;
 
-/// Whether a rank is there.
+/// The health of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RankHealth {
-    /// Which.
+    /// The rank.
     pub rank: u32,
-    /// Time since it was last heard; since this process started where it never was.
+    /// Time since its last call, or since this process started if there was none.
     pub unheard: Millis,
-    /// Whether this process has heard it at all.
+    /// Whether the rank has called this process.
     pub heard: bool,
-    /// Whether it has joined the ranks that come together, or are together.
+    /// Whether it has joined the rank group that is forming or complete.
     pub joined: bool,
-    /// Whether it has not been heard for a lease's deadline.
+    /// Whether it has not called for a lease deadline.
     pub silent: bool,
 }
 
 /// A lease and its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OldLease {
-    /// Which.
+    /// The lease.
     pub id: LeaseId,
     /// Its holder.
     pub worker: Uuid,
-    /// Of what.
+    /// The work of the lease.
     pub work: Work,
     /// Time since it was granted.
     pub age: Millis,
-    /// Whether it is held far longer than others were.
+    /// Whether it is held far longer than earlier leases were.
     pub stalled: bool,
 }
 
 impl Machine {
-    /// The ranks of the learner, without those that know that the run is over. Time starts at 0 with this process.
+    /// Returns the health of the learner's ranks, without ranks that know that the run is over. Time starts
+    /// at 0 with this process.
     pub fn rank_health(&self, now: Millis) -> Vec<RankHealth> {
         let ranks = (0..self.ranks.size()).filter(|rank| !self.dismissed.contains(rank));
         let health = |rank| {
@@ -55,7 +57,7 @@ impl Machine {
         ranks.map(health).collect()
     }
 
-    /// The leases that are held, the oldest first.
+    /// Returns the current leases, the oldest first.
     pub fn old_leases(&self, now: Millis) -> Vec<OldLease> {
         let deadlines = |count: u64| self.schedule.lease_deadline.0.saturating_mul(count);
         let lease = |(id, held): (LeaseId, &super::leases::Held)| {
@@ -66,7 +68,7 @@ impl Machine {
             let age = Millis(now.0.saturating_sub(held.granted.0));
             OldLease { id, worker: held.worker, work: held.work, age, stalled: age.0 >= bound }
         };
-        // Numbers ascend with time.
+        // Lease numbers ascend with time.
         self.leases.by_age().map(lease).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The leases: which worker holds which block until when.
+//! The leases: worker, block and deadline of each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use super::schedule::{Millis, Work};
 
-/// A lease's number, unique while the process lives.
+/// A lease's number, unique during the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
-/// Leases of one kind of work whose time is remembered.
+/// Number of recent leases of one kind of work whose duration is stored.
 const REMEMBERED: usize = 32;
 
 /// A lease that a worker holds.
@@ -21,22 +21,22 @@ pub(super) struct Held {
     pub(super) block: u32,
     pub(super) granted: Millis,
     pub(super) deadline: Millis,
-    /// Heartbeats of the worker since, that did not name it.
+    /// Number of consecutive heartbeats of the worker that did not report it.
     pub(super) unmentioned: u32,
 }
 
-/// All leases. A block is in at most one of them.
+/// All leases. A block has at most one.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     held: BTreeMap<LeaseId, Held>,
     blocks: BTreeMap<(Work, u32), LeaseId>,
     next: u64,
-    /// How long the last leases took that were submitted: of training, and of evaluation.
+    /// Durations of the last submitted leases: of training, and of evaluation.
     took: [VecDeque<Millis>; 2],
 }
 
 impl Leases {
-    /// Gives a block to a worker.
+    /// Leases a block to a worker.
     pub(super) fn grant(&mut self, held: Held) -> LeaseId {
         let id = LeaseId(self.next);
         self.next += 1;
@@ -45,12 +45,12 @@ impl Leases {
         id
     }
 
-    /// All leases, by age.
+    /// Returns all leases, by age.
     pub(super) fn by_age(&self) -> impl Iterator<Item = (LeaseId, &Held)> {
         self.held.iter().map(|(id, held)| (*id, held))
     }
 
-    /// Notes that a lease is submitted.
+    /// Records that a lease is submitted.
     pub(super) fn submitted(&mut self, id: LeaseId, now: Millis) {
         let Some(held) = self.held.get(&id) else { return };
         let took = &mut self.took[index_of(held.work)];
@@ -58,64 +58,65 @@ impl Leases {
         took.push_front(Millis(now.0.saturating_sub(held.granted.0)));
     }
 
-    /// The longest time that one of the last leases of such work took; `None` before the first.
+    /// Returns the longest duration of the recent leases of such work; `None` before the first.
     pub(super) fn longest(&self, work: Work) -> Option<Millis> {
         self.took[index_of(work)].iter().max().copied()
     }
 
-    /// Takes a lease back.
+    /// Removes a lease.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Held> {
         let held = self.held.remove(&id)?;
         self.blocks.remove(&(held.work, held.block));
         Some(held)
     }
 
-    /// Takes back whatever lease there is on a block.
+    /// Removes the lease on a block, if any.
     pub(super) fn remove_block(&mut self, work: Work, block: u32) {
         if let Some(id) = self.blocks.remove(&(work, block)) {
             self.held.remove(&id);
         }
     }
 
-    /// Takes back all leases of a piece of work.
+    /// Removes all leases of a piece of work.
     pub(super) fn remove_work(&mut self, work: Work) {
         self.blocks.retain(|(leased, _), _| *leased != work);
         self.held.retain(|_, held| held.work != work);
     }
 
-    /// Whether a worker holds a lease on a block.
+    /// Returns whether a worker holds a lease on a block.
     pub(super) fn is_leased(&self, work: Work, block: u32) -> bool {
         self.blocks.contains_key(&(work, block))
     }
 
-    /// Whether a lease is on a block.
+    /// Returns whether a lease is on a block.
     pub(super) fn is_on(&self, id: LeaseId, work: Work, block: u32) -> bool {
         self.blocks.get(&(work, block)) == Some(&id)
     }
 
-    /// The leases of a process that is started again have other numbers.
+    /// Sets the first lease number, so that a restarted process uses other numbers.
     #[cfg(test)]
     pub(super) const fn number_from(&mut self, next: u64) {
         self.next = next;
     }
 
-    /// The leases that a worker holds.
+    /// Returns the leases that a worker holds.
     pub(super) fn of_worker(&self, worker: Uuid) -> impl Iterator<Item = LeaseId> {
         self.held.iter().filter(move |(_, held)| held.worker == worker).map(|(id, _)| *id)
     }
 
-    /// Number of workers that hold a lease.
+    /// Returns the number of workers that hold a lease.
     pub(super) fn holders(&self) -> u32 {
         self.held.values().map(|held| held.worker).collect::<BTreeSet<_>>().len() as u32
     }
 
-    /// Whether a lease is a worker's.
+    /// Returns whether a worker holds a lease.
     pub(super) fn belongs(&self, id: LeaseId, worker: Uuid) -> bool {
         self.held.get(&id).is_some_and(|held| held.worker == worker)
     }
 
-    /// Takes a heartbeat: leases that it names live until `deadline`. Returns those that it has not named `most` times in a
-    /// row: they never reached their worker, since the reply that granted them was lost.
+    /// Handles a heartbeat: extends the reported leases to `deadline`. Returns leases that were missing in
+    /// `most` consecutive heartbeats: they never reached their worker, because the reply that granted them
+    /// was lost.
     pub(super) fn beat(
         &mut self,
         worker: Uuid,
@@ -137,7 +138,7 @@ impl Leases {
         unheard
     }
 
-    /// The leases whose deadline has come.
+    /// Returns the leases whose deadline has passed.
     pub(super) fn expired(&self, now: Millis) -> Vec<LeaseId> {
         self.held.iter().filter(|(_, held)| held.deadline <= now).map(|(id, _)| *id).collect()
     }

@@ -1,15 +1,16 @@
-//! The run as a state machine: which slots exist and who fills them, which ranks make up the learner, when a step is
-//! complete, what is evaluated, and when the run is over.
+//! The run as a state machine: slots and their results, the learner's ranks, complete steps, evaluations, and
+//! the end of the run.
 //!
-//! The machine has no clock, files, network or tokio. Each method takes the time and what happened, and returns a
-//! [`Transition`]: the reply to the caller and the effects to perform. Methods about data that must survive a crash
-//! (`results_stored`, `step_committed`, `version_published`, …) are visible to [`sequencer`] alone, which stores the data
-//! first; [`Machine::restore`] rebuilds the machine from the store.
+//! The machine has no clock, files, network or tokio. Each method receives the time and an event, and returns
+//! a [`Transition`]: the reply to the caller and the effects to perform. Methods about data that must survive
+//! a crash (`results_stored`, `step_committed`, `version_published`, …) are visible only to [`sequencer`],
+//! which stores the data first. [`Machine::restore`] rebuilds the machine from the store.
 //!
-//! In synchronous mode the batches depend on the [`Schedule`] and the results alone: step `s` opens once version `s` is
-//! published, every block has one content, a slot is filled once, and which slots dynamic sampling fills again follows
-//! from their block. In asynchronous mode step `s` opens up to `max_policy_lag` steps before its turn, and the version that
-//! samples a block depends on the time of the lease; the bound on its age holds in any case.
+//! In synchronous mode the batches depend only on the [`Schedule`] and the results. Step `s` opens once
+//! version `s` is published, every block has one content, and a slot is filled once; the slots that dynamic
+//! sampling fills again depend only on their block. In asynchronous mode step `s` opens up to
+//! `max_policy_lag` steps early, and the version that samples a block depends on the time of the lease. The
+//! bound on its age always holds.
 
 mod blocks;
 mod checks;
@@ -50,14 +51,14 @@ pub use schedule::{Millis, Schedule, Work};
 pub use transition::{BatchReply, Effect, Lease, LeaseReply, Transition, Verdict};
 pub use workers::MAX_OFFENCES;
 
-/// What a restart finds in the store.
+/// The state that a restart finds in the store.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
     /// Number of committed steps.
     pub committed: u64,
     /// The newest published version; version 0 exists from the start.
     pub latest: u64,
-    /// Every slot that has a result, at its last attempt.
+    /// Every slot that has a result, with its last attempt.
     pub filled: Vec<Filled>,
     /// Slots of the current step that were reopened, by index.
     pub reopened: Vec<u32>,
@@ -79,7 +80,7 @@ pub struct Recovered {
 struct Worker {
     last_seen: Millis,
     slots_done: u64,
-    /// Number of times that results of it could not be used.
+    /// Number of submissions of unusable results.
     offences: u32,
 }
 
@@ -89,13 +90,13 @@ pub struct Machine {
     schedule: Schedule,
     committed: Step,
     latest: PolicyVersion,
-    /// Unfinished work; `free_block` chooses what is leased first.
+    /// Unfinished work; `free_block` selects the block to lease first.
     open: BTreeMap<Work, Blocks>,
     /// Versions whose evaluation needs no more answers: answered, closed or abandoned.
     evaluated: BTreeSet<PolicyVersion>,
-    /// Versions whose evaluation is abandoned: it is never closed.
+    /// Versions whose evaluation is abandoned and never closed.
     abandoned: BTreeSet<PolicyVersion>,
-    /// The first evaluation that is not closed; `None` once all are.
+    /// The first evaluation that is not closed; `None` once all are closed.
     next_evaluation: Option<PolicyVersion>,
     /// The version with which an evaluation ended the run, and the reason.
     ended: Option<(PolicyVersion, String)>,
@@ -104,11 +105,12 @@ pub struct Machine {
     ranks: RankGroup,
     /// Ranks that know that the run is over.
     dismissed: BTreeSet<u32>,
-    /// When this process last heard each rank.
+    /// Time of the last call of each rank to this process.
     ranks_heard: BTreeMap<u32, Millis>,
     checkpoints: BTreeMap<u32, Step>,
     kept_from: Step,
-    /// How often slots of the current step were reopened since this process started; 0: by an earlier process.
+    /// How often slots of the current step were reopened since this process started; 0 for slots that an
+    /// earlier process reopened.
     reopened: BTreeMap<u32, u32>,
     /// Needed versions that cannot be served.
     missing: BTreeSet<PolicyVersion>,
@@ -117,13 +119,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Returns the machine of a run in the recovered state; of a new run with the default.
+    /// Returns the machine of a run in the recovered state. The default is the state of a new run.
     pub fn restore(schedule: Schedule, recovered: Recovered) -> Self {
         let abandoned: BTreeSet<PolicyVersion> = recovered.abandoned.into_iter().collect();
         let mut machine = Self {
             schedule,
             committed: Step(recovered.committed),
-            // The newest version may have been dropped: then it is needed, and missing.
+            // The newest version may have been dropped; it is then needed and missing.
             latest: PolicyVersion(recovered.latest.max(recovered.committed)),
             open: BTreeMap::new(),
             evaluated: recovered.evaluated.into_iter().chain(abandoned.iter().copied()).collect(),
@@ -151,12 +153,12 @@ impl Machine {
         machine
     }
 
-    /// Lets time pass: expires leases and loses silent workers.
+    /// Advances the time: expires leases and removes silent workers.
     pub fn tick(&mut self, now: Millis) -> Transition<()> {
         self.transition(now, |_, _| ())
     }
 
-    /// Ends the run early; `reason` is for workers and ranks.
+    /// Ends the run early; workers and ranks receive `reason`.
     pub fn drain(&mut self, now: Millis, reason: String) -> Transition<()> {
         self.transition(now, |machine, effects| {
             machine.draining.get_or_insert(reason);
@@ -164,7 +166,7 @@ impl Machine {
         })
     }
 
-    /// Makes a change, with what follows from the time before it and from the new state after it.
+    /// Expires leases and workers, makes a change, and derives the consequences of the new state.
     fn transition<T>(
         &mut self,
         now: Millis,
@@ -177,7 +179,8 @@ impl Machine {
         Transition { reply, effects }
     }
 
-    /// Fills what was filled before a restart, attempt by attempt: one that another came after had equal rewards.
+    /// Fills the slots that were filled before a restart, attempt by attempt: an attempt before the last one
+    /// had equal rewards.
     fn fill_again(&mut self, filled: &[Filled]) {
         for attempt in 0..=self.schedule.refill_attempts {
             for &Filled { slot, zero_variance } in filled {
@@ -189,8 +192,8 @@ impl Machine {
         }
     }
 
-    /// Opens the current step, and in asynchronous mode the later ones that a published version may sample, up to the first
-    /// step that an evaluation may still rule out.
+    /// Opens the current step. In asynchronous mode also opens the later steps that a published version may
+    /// sample, up to the first step that an evaluation may still exclude.
     fn open_steps(&mut self) {
         let end = self.committed.next().0.saturating_add(self.schedule.max_policy_lag);
         for step in self.committed.0..end.min(self.opens_before()) {
@@ -209,7 +212,7 @@ impl Machine {
         self.open.entry(work).or_insert(blocks);
     }
 
-    /// Derives what follows from the state: answered evaluations, and the end of the run.
+    /// Derives the consequences of the state: answered evaluations, and the end of the run.
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         let evaluated = &mut self.evaluated;
         self.open.retain(|work, blocks| match work {

@@ -1,4 +1,4 @@
-//! The rank group: which processes have joined as which ranks, and the rendezvous of all of them.
+//! The rank group: the processes that have joined as ranks, and their rendezvous.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::error::Error;
 
-/// What a rank reports when it joins.
+/// The data that a rank reports when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Join {
     /// The id of its process.
     pub learner: Uuid,
     /// Its rank, from 0.
     pub rank: u32,
-    /// How many ranks it expects.
+    /// Number of ranks that it expects.
     pub world_size: u32,
     /// The address of its collective; empty for ranks other than 0.
     pub address: String,
@@ -26,7 +26,7 @@ pub struct Join {
     pub metrics_address: String,
     /// Whether it can take part in an NCCL communicator.
     pub nccl: bool,
-    /// Rank 0's unique id of a new communicator; empty for others and where it has none.
+    /// Rank 0's unique id of a new communicator; empty for other ranks and without NCCL.
     pub nccl_id: Vec<u8>,
 }
 
@@ -39,7 +39,7 @@ pub struct Rendezvous {
     pub address: String,
     /// The rendezvous epoch: the number of rendezvous so far.
     pub epoch: u64,
-    /// Rank 0's unique id, where every rank can take part in NCCL; empty otherwise.
+    /// Rank 0's unique id if every rank can take part in NCCL; empty otherwise.
     pub nccl_id: Vec<u8>,
     /// The ranks that cannot take part in NCCL.
     pub ranks_without_nccl: Vec<u32>,
@@ -64,7 +64,8 @@ struct Member {
     requested: bool,
 }
 
-/// The learner's ranks. Stored, so that a restart of the coordinator does not send the ranks back to their checkpoints.
+/// The learner's ranks. They are stored, so that a restarted coordinator does not force the ranks back to
+/// their checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RankGroup {
     /// Number of ranks; 0 until the first one has joined.
@@ -77,13 +78,14 @@ pub struct RankGroup {
     #[serde(rename = "generation")]
     epoch: u64,
     complete: bool,
-    /// Whether this process has heard a rank: until then a new launch may have another size or code version.
+    /// Whether a rank has called this process. Until then a new launch may have another size or code version.
     #[serde(skip)]
     heard: bool,
 }
 
 impl RankGroup {
-    /// Takes a rank in. A rank that restarts breaks up a complete group, so that all ranks continue from one checkpoint.
+    /// Adds a rank. A rank that restarts breaks up a complete group, so that all ranks continue from one
+    /// checkpoint.
     pub(super) fn join(&mut self, join: Join) -> Result<Rendezvous, Error> {
         let Join {
             learner,
@@ -153,13 +155,13 @@ impl RankGroup {
         Rendezvous { complete: self.complete, address, epoch: self.epoch, nccl_id, ranks_without_nccl }
     }
 
-    /// The group without its ranks: all of them have to join again.
+    /// Returns the group without its ranks; all of them must join again.
     #[must_use]
     pub fn dissolved(&self) -> Self {
         Self { epoch: self.epoch, ..Self::default() }
     }
 
-    /// Notes that a rank requests a batch; `false` if it has to join (again) first.
+    /// Records that a rank requests a batch; returns `false` if it must join (again) first.
     pub(super) fn request(&mut self, rank: u32, learner: Uuid) -> bool {
         let complete = self.complete;
         match self.members.get_mut(&rank) {
@@ -172,37 +174,37 @@ impl RankGroup {
         }
     }
 
-    /// The rank of a process, also of one that has to join again.
+    /// Returns the rank of a process, also if it must join again.
     pub(super) fn rank_of(&self, learner: Uuid) -> Option<u32> {
         self.members.iter().find(|(_, member)| member.learner == learner).map(|(rank, _)| *rank)
     }
 
-    /// The ranks that have joined at least once, and the addresses of their metrics.
+    /// Returns the ranks that have joined at least once, with the addresses of their metrics.
     pub(super) fn metrics_addresses(&self) -> impl Iterator<Item = (u32, &str)> {
         self.members.iter().map(|(&rank, member)| (rank, member.metrics_address.as_str()))
     }
 
-    /// Whether a rank has joined the group that is forming or complete.
+    /// Returns whether a rank has joined the group that is forming or complete.
     pub(super) fn has_joined(&self, rank: u32) -> bool {
         self.members.get(&rank).is_some_and(|member| member.joined)
     }
 
-    /// Number of ranks; 0 until the first one has joined.
+    /// Returns the number of ranks; 0 until the first one has joined.
     pub const fn size(&self) -> u32 {
         self.size
     }
 
-    /// The rendezvous epoch.
+    /// Returns the rendezvous epoch.
     pub(super) const fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Ranks that have joined.
+    /// Returns the number of ranks that have joined.
     pub fn joined(&self) -> u32 {
         self.members.values().filter(|member| member.joined).count() as u32
     }
 
-    /// Whether all ranks have joined.
+    /// Returns whether all ranks have joined.
     pub const fn is_complete(&self) -> bool {
         self.complete
     }

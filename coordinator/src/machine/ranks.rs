@@ -7,7 +7,7 @@ use super::blocks::Blocks;
 use super::{BatchReply, Effect, Error, Join, Machine, Millis, Rendezvous, Transition, Work};
 
 impl Machine {
-    /// Takes a rank into the rank group, or reports to one that has joined whether all ranks have.
+    /// Adds a rank to the rank group, or reports to a rank that has joined whether all ranks have.
     pub fn join(&mut self, now: Millis, join: Join) -> Transition<Result<Rendezvous, Error>> {
         self.ranks_heard.insert(join.rank, now);
         self.transition(now, |machine, effects| {
@@ -17,7 +17,7 @@ impl Machine {
             if after.0 != before.0 {
                 effects.push(Effect::StoreRankGroup);
             }
-            // Not at every join: ranks that wait for each other would wake each other without end.
+            // Not at every join: ranks that wait for each other would wake each other endlessly.
             if after != before {
                 effects.push(Effect::Wake);
             }
@@ -38,20 +38,20 @@ impl Machine {
         self.transition(now, |machine, _| machine.batch(rank, learner, step))
     }
 
-    /// Notes that a rank is alive.
+    /// Records that a rank is alive.
     pub fn rank_alive(&mut self, now: Millis, learner: Uuid) -> Transition<()> {
         self.hear_learner(now, learner);
         self.transition(now, |_, _| ())
     }
 
-    /// Notes that a rank was told that the run is over.
+    /// Records that a rank was notified of the end of the run.
     pub fn dismiss_rank(&mut self, now: Millis, rank: u32) -> Transition<()> {
         self.transition(now, |machine, _| {
             machine.dismissed.insert(rank);
         })
     }
 
-    /// Commits a step whose record is stored; [`Machine::check_commit`] allowed it.
+    /// Commits a step whose record is stored. [`Machine::check_commit`] allowed it.
     pub(super) fn step_committed(&mut self, now: Millis, step: Step) -> Transition<()> {
         self.transition(now, |machine, effects| {
             if step != machine.committed {
@@ -67,7 +67,7 @@ impl Machine {
         })
     }
 
-    /// Takes the stored note that a checkpoint of a rank covers every step before `step`.
+    /// Accepts the stored fact that a checkpoint of a rank covers every step before `step`.
     pub(super) fn checkpoint_stored(&mut self, now: Millis, rank: u32, step: Step) -> Transition<()> {
         self.transition(now, |machine, effects| {
             let kept = machine.checkpoints.entry(rank).or_insert(step);
@@ -110,7 +110,7 @@ impl Machine {
         if let Some(version) = republish {
             return Ok(BatchReply::Republish { version, first_step: self.kept_from });
         }
-        // A later step may be full already, but its turn comes with the commit of the step before it.
+        // A later step may be full already, but it is not due before the commit of the step before it.
         let full = || self.open.get(&Work::Training(step)).is_some_and(Blocks::is_full);
         let ready = step < self.committed || (step == self.committed && full());
         Ok(if ready { BatchReply::Ready { world_size: self.ranks.size() } } else { BatchReply::NotReady })

@@ -1,4 +1,4 @@
-//! Slots that are sampled again, since a learner cannot train on their results.
+//! Slots that are sampled again because a learner cannot train on their results.
 
 use podium_grpo::Step;
 use uuid::Uuid;
@@ -6,20 +6,20 @@ use uuid::Uuid;
 use super::blocks::Blocks;
 use super::{Effect, Error, Machine, Millis, Transition, Work};
 
-/// What reopening slots of a step removes.
+/// The results that reopening slots of a step removes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reopening {
-    /// The slots to sample again, by index, and the attempt whose result is removed; without slots whose attempt has no
-    /// result any more.
+    /// The slots to sample again, by index, and the attempt whose result is removed. Slots whose attempt has
+    /// no result any more are omitted.
     pub slots: Vec<(u32, u32)>,
-    /// Every slot whose result is removed, with the last attempt that is still known to have ended in equal rewards:
-    /// `slots`, and those whose later attempts followed from them.
+    /// Every slot whose result is removed, with the last attempt that is still known to have ended in equal
+    /// rewards: `slots`, and slots whose later attempts depended on them.
     pub removed: Vec<(u32, Option<u32>)>,
 }
 
 impl Machine {
-    /// Returns what reopening slots of a step, by index and attempt, removes. Changes nothing. `learner` is the process that
-    /// requests it.
+    /// Returns the results that reopening slots of a step, by index and attempt, removes. Changes nothing.
+    /// `learner`: the process that requests it.
     pub fn reopening(&self, learner: Uuid, step: Step, slots: &[(u32, u32)]) -> Result<Reopening, Error> {
         self.ranks.rank_of(learner).ok_or(Error::UnknownLearner { learner })?;
         let committed = self.committed();
@@ -33,7 +33,7 @@ impl Machine {
         Ok(blocks.as_mut().map(|blocks| reopening(blocks, slots)).unwrap_or_default())
     }
 
-    /// Empties slots, by index and attempt, whose results are removed from the store.
+    /// Empties slots, by index and attempt, whose results were removed from the store.
     pub(super) fn slots_reopened(&mut self, now: Millis, step: Step, slots: &[(u32, u32)]) -> Transition<()> {
         self.transition(now, |machine, effects| {
             let work = Work::Training(step);
@@ -41,7 +41,7 @@ impl Machine {
             let reopened = reopening(blocks, slots);
             for &(index, _) in &reopened.slots {
                 *machine.reopened.entry(index).or_insert(0) += 1;
-                // A lease may be of an attempt that the block is no longer at.
+                // The lease may belong to an earlier attempt of the block.
                 let block = blocks.block_of(index);
                 machine.leases.remove_block(work, block);
             }
@@ -51,7 +51,7 @@ impl Machine {
         })
     }
 
-    /// Whether a slot of a block was ever reopened, also by a process before this one.
+    /// Returns whether a slot of a block was ever reopened, also by an earlier process.
     pub(super) fn was_reopened(&self, work: Work, block: u32) -> bool {
         let Some(blocks) = self.open.get(&work).filter(|_| work == Work::Training(self.committed())) else {
             return false;
@@ -59,7 +59,7 @@ impl Machine {
         self.reopened.keys().any(|&index| blocks.block_of(index) == block)
     }
 
-    /// How often a slot of the step being made was reopened since this process started.
+    /// Returns how often a slot of the current step was reopened since this process started.
     pub fn reopened(&self, index: u32) -> u32 {
         self.reopened.get(&index).copied().unwrap_or(0)
     }
@@ -73,7 +73,7 @@ fn reopening(blocks: &mut Blocks, slots: &[(u32, u32)]) -> Reopening {
             continue;
         }
         reopening.slots.push((index, attempt));
-        // What a slot is taken back to later counts.
+        // If a slot is reset several times, the last reset counts.
         reopening.removed.retain(|(before, _)| removed.iter().all(|(now, _)| now != before));
         reopening.removed.extend(removed);
     }

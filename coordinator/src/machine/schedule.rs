@@ -8,7 +8,7 @@ use podium_proto::convert::Slot;
 
 use super::blocks::Blocks;
 
-/// Milliseconds on a clock that only goes forward; where it starts does not matter.
+/// Milliseconds on a monotonic clock with an arbitrary origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Millis(pub u64);
 
@@ -20,30 +20,29 @@ impl Add for Millis {
     }
 }
 
-/// The numbers that decide which work a run has and how it is cut into blocks.
+/// The numbers that determine the work of a run and its division into blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// Groups a step.
+    /// Number of groups per step.
     pub prompts_per_step: u32,
-    /// Groups a training lease.
+    /// Number of groups per training lease.
     pub prompts_per_lease: u32,
-    /// How often a group of equal rewards is replaced by one of another prompt.
+    /// Maximum number of times that a group with equal rewards is replaced by a group of another prompt.
     pub refill_attempts: u32,
-    /// How many versions older than its step a group may be; 0: synchronous.
+    /// Maximum age of a group in versions, relative to its step; 0: synchronous.
     pub max_policy_lag: u64,
-    /// Steps between evaluations; 0 for the first and the last version only.
+    /// Number of steps between evaluations; 0 for the first and the last version only.
     pub evaluate_every_steps: u64,
-    /// Held-out prompts of an evaluation; 0 for no evaluation at all.
+    /// Number of held-out prompts per evaluation; 0 for no evaluations.
     pub evaluation_prompts: u32,
-    /// Held-out prompts an evaluation lease.
+    /// Number of held-out prompts per evaluation lease.
     pub evaluation_prompts_per_lease: u32,
-    /// Whether an evaluation may end the run: training then stays less than two evaluations ahead of the last one that is
-    /// closed.
+    /// Whether an evaluation may end the run. Training then stays less than two evaluations ahead of the last
+    /// closed one.
     pub evaluations_may_end: bool,
-    /// A lease that is not renewed for this long goes to another worker, and a worker that is not heard for this long is
-    /// lost.
+    /// Time after which a lease that is not renewed goes to another worker, and a silent worker is lost.
     pub lease_deadline: Millis,
 }
 
@@ -52,12 +51,12 @@ pub struct Schedule {
 pub enum Work {
     /// The groups of a training step.
     Training(Step),
-    /// The held-out prompts under a version.
+    /// The held-out prompts under a policy version.
     Evaluation(PolicyVersion),
 }
 
 impl Schedule {
-    /// The schedule of a run file over a data set with `held_out` users.
+    /// Returns the schedule of a run file over a data set with `held_out` users.
     pub fn of(file: &RunFile, held_out: usize) -> Self {
         let held_out = u32::try_from(held_out).unwrap_or(u32::MAX);
         let users = match file.evaluation.users {
@@ -78,19 +77,19 @@ impl Schedule {
         }
     }
 
-    /// The version that the last step produces.
+    /// Returns the version that the last step produces.
     pub const fn last_version(&self) -> PolicyVersion {
         PolicyVersion(self.steps)
     }
 
-    /// Whether a version is evaluated: the first, the last, and every n-th between them.
+    /// Returns whether a version is evaluated: the first, the last, and every n-th between them.
     pub const fn evaluates(&self, version: PolicyVersion) -> bool {
         let PolicyVersion(v) = version;
         let regular = self.evaluate_every_steps > 0 && v.is_multiple_of(self.evaluate_every_steps);
         self.evaluation_prompts > 0 && v <= self.steps && (v == 0 || v == self.steps || regular)
     }
 
-    /// The version that is evaluated after this one; `None` after the last.
+    /// Returns the next evaluated version after this one; `None` after the last.
     pub fn evaluated_after(&self, version: PolicyVersion) -> Option<PolicyVersion> {
         let PolicyVersion(v) = version;
         let regular = v.checked_div(self.evaluate_every_steps).map(|done| done + 1);
@@ -98,19 +97,20 @@ impl Schedule {
         (self.evaluation_prompts > 0 && v < self.steps).then(|| PolicyVersion(regular.min(self.steps)))
     }
 
-    /// Whether a version may sample groups of a step: none from after it, and none that is too old.
+    /// Returns whether a version may sample groups of a step: not a later version, and not one that is too
+    /// old.
     pub const fn allows(&self, step: Step, version: PolicyVersion) -> bool {
         version.0 <= step.0 && version.0.saturating_add(self.max_policy_lag) >= step.0
     }
 
-    /// Whether a version's folder is kept when `latest` is the newest: the start, what is evaluated, the newest, and
-    /// those that a lease of the step before it may name.
+    /// Returns whether a version's folder is retained when `latest` is the newest. Retained are version 0,
+    /// evaluated versions, the newest version, and versions that a lease of the step before it may use.
     pub const fn keeps(&self, version: PolicyVersion, latest: PolicyVersion) -> bool {
         let wanted = version.0.saturating_add(self.max_policy_lag).saturating_add(1) >= latest.0;
         version.0 == 0 || self.evaluates(version) || wanted
     }
 
-    /// How many slots a piece of work has.
+    /// Returns the number of slots of a piece of work.
     pub(super) const fn slots(&self, work: Work) -> u32 {
         match work {
             Work::Training(_) => self.prompts_per_step,
@@ -118,7 +118,7 @@ impl Schedule {
         }
     }
 
-    /// How often a slot of a piece of work may be sampled again.
+    /// Returns the maximum number of times that a slot of a piece of work is sampled again.
     pub(super) const fn refills(&self, work: Work) -> u32 {
         match work {
             Work::Training(_) => self.refill_attempts,
@@ -126,7 +126,7 @@ impl Schedule {
         }
     }
 
-    /// The slots of a piece of work, none of them filled.
+    /// Returns the empty slots of a piece of work.
     pub(super) fn blocks(&self, work: Work) -> Blocks {
         let per_lease = match work {
             Work::Training(_) => self.prompts_per_lease,
@@ -137,7 +137,7 @@ impl Schedule {
 }
 
 impl Work {
-    /// Its slot of that index, at an attempt; held-out prompts have one only.
+    /// Returns its slot with that index and attempt; held-out prompts have a single attempt.
     pub const fn slot(self, index: u32, attempt: u32) -> Slot {
         match self {
             Self::Training(step) => Slot::Training(GroupId { step, index, attempt }),
@@ -145,7 +145,7 @@ impl Work {
         }
     }
 
-    /// Which work a slot belongs to, at which index, and the attempt at it.
+    /// Returns the work of a slot, its index, and its attempt.
     pub const fn of(slot: Slot) -> (Self, u32, u32) {
         match slot {
             Slot::Training(GroupId { step, index, attempt }) => (Self::Training(step), index, attempt),

@@ -1,7 +1,9 @@
-//! A whole run in one thread and on a simulated clock: workers that crash, ranks that restart, a coordinator that crashes
-//! between any two writes and transitions, writes that fail, calls whose request or reply is lost, repeated late or out of
-//! order, results that dynamic sampling replaces, results that no rank can train on, leases that take as long as their
-//! completions, and closes of steps and evaluations that take long.
+//! Simulates a whole run in one thread with a simulated clock.
+//!
+//! Workers crash, ranks restart, and the coordinator crashes between any two writes and transitions. Writes
+//! fail. Requests and replies are lost, and calls are repeated late or out of order. Dynamic sampling
+//! replaces results, and no rank can train on some results. Leases take as long as their completions. Closes
+//! of steps and evaluations take long.
 //!
 //! The coordinator is the [`Sequencer`] that the actor drives, over a simulated disk.
 
@@ -43,7 +45,7 @@ fn schedule() -> Schedule {
     }
 }
 
-/// Results on their way to the coordinator.
+/// Results that a worker submits.
 #[derive(Clone)]
 struct Sampled {
     worker: Uuid,
@@ -54,28 +56,28 @@ struct Sampled {
 struct Rank {
     id: Uuid,
     checkpoints: Vec<u64>,
-    /// The rendezvous epoch that it joined and the step that comes next in it; none before joining.
+    /// The rendezvous epoch that it joined and the next step in it; none before joining.
     joined: Option<(u64, u64)>,
     has_batch: bool,
-    /// The step that it has trained and has to publish and commit.
+    /// The trained step that it has yet to publish and commit.
     finishing: Option<u64>,
 }
 
 struct Worker {
     id: Uuid,
     lease: Option<Lease>,
-    /// When its lease is sampled.
+    /// Time at which its lease is sampled.
     busy_until: u64,
-    /// Time that it takes for a token.
+    /// Time per token.
     pace: u64,
 }
 
 struct Simulation {
     schedule: Schedule,
-    /// The evaluation that ends the run, if one does.
+    /// The evaluation that ends the run, if any.
     ends: Option<PolicyVersion>,
     chance: Stream,
-    /// Of so many results one is unusable; 0: none is.
+    /// One in this many results is unusable; 0: none.
     unusable_one_in: u64,
     set_aside: u32,
     restarts: u64,
@@ -85,12 +87,12 @@ struct Simulation {
     workers: Vec<Worker>,
     ranks: Vec<Rank>,
     late: Vec<Sampled>,
-    /// What was trained, by step; a step trained again has to be the same.
+    /// Trained contents by step; a repeated step must have the same content.
     trained: BTreeMap<u64, Vec<Content>>,
     processes: u128,
 }
 
-/// The output of a future that waits for nothing.
+/// Returns the output of a future that does not wait.
 fn ready<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -137,7 +139,8 @@ impl Simulation {
         self.chance.below(one_in) == 0
     }
 
-    /// A call that reaches the coordinator: `None` if a write fails or the coordinator crashes before it replies.
+    /// Makes a call that reaches the coordinator; `None` if a write fails or the coordinator crashes before
+    /// it replies.
     fn ask<T>(
         &mut self,
         call: impl AsyncFnOnce(&mut Sequencer<Disk>, Millis) -> Result<T, Fault>,
@@ -159,7 +162,7 @@ impl Simulation {
         }
     }
 
-    /// The same over a network that loses requests and replies.
+    /// Makes a call over a network that loses requests and replies.
     fn call<T>(
         &mut self,
         call: impl AsyncFnOnce(&mut Sequencer<Disk>, Millis) -> Result<T, Fault>,
@@ -171,7 +174,7 @@ impl Simulation {
         if self.happens(12) { None } else { reply }
     }
 
-    /// Durable before told: the machine knows nothing that a restart would not find on disk.
+    /// Checks that the machine's state is durable: a restart finds the same state on disk.
     fn assert_durable(&mut self) {
         let restored = Machine::restore(self.schedule.clone(), self.run.storage().recover());
         let machine = self.run.machine();
@@ -192,7 +195,8 @@ impl Simulation {
             for (index, attempt) in (0..blocks.len()).flat_map(|index| [(index, 0), (index, 1), (index, 2)]) {
                 let is_filled =
                     |blocks: &Blocks| blocks.attempt_state(index, attempt) == AttemptState::Filled;
-                // A crash may come after the results of a slot are removed, and before its machine is told.
+                // A crash may occur after the results of a slot are removed and before the machine is
+                // notified.
                 let is_reopened = restored.was_reopened(work, blocks.block_of(index));
                 let slot = work.slot(index, attempt);
                 assert!(!is_filled(blocks) || is_filled(stored) || is_reopened, "{slot} is not stored");
@@ -235,7 +239,7 @@ impl Simulation {
         let Worker { id, ref lease, busy_until, pace } = self.workers[which];
         let lease = lease.clone();
         if self.happens(25) {
-            // SIGKILL; another process takes its place.
+            // SIGKILL: another process replaces it.
             let id = self.process();
             self.workers[which] = Worker { id, lease: None, busy_until: 0, pace };
             return;
@@ -276,13 +280,13 @@ impl Simulation {
         self.workers[which].lease = None;
     }
 
-    /// Runs to the end: what was trained, by step, and every answer to a held-out prompt.
+    /// Runs to the end. Returns the trained contents by step, and all answers to held-out prompts.
     fn run(self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>) {
         let (trained, answers, _) = self.run_counting();
         (trained, answers)
     }
 
-    /// The same, and how many groups were set aside.
+    /// Like [`Self::run`], and also returns the number of groups that were set aside.
     fn run_counting(mut self) -> (BTreeMap<u64, Vec<Content>>, Vec<Content>, u32) {
         for _ in 0..MAX_TURNS {
             if self.run.machine().is_complete() {

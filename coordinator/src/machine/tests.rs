@@ -1,4 +1,4 @@
-//! Rules of the machine, one at a time.
+//! Tests of single rules of the machine.
 
 mod properties;
 mod reopening;
@@ -72,7 +72,7 @@ fn over(reason: &str) -> BatchReply {
     BatchReply::RunOver(reason.to_owned())
 }
 
-/// Works off everything there is to lease.
+/// Samples all work that can be leased.
 fn work_off(machine: &mut Machine) -> Vec<Vec<Slot>> {
     let mut done = Vec::new();
     while let Some(lease) = lease(machine, 0, WORKER) {
@@ -102,7 +102,7 @@ fn the_lease_of_a_silent_worker_goes_to_another_one_with_the_same_content() {
     assert_eq!((again.work, &again.slots), (first.work, &first.slots));
     assert_ne!(again.id, first.id);
     assert_eq!(beat(&mut machine, 100, WORKER, &[first.id]), Err(Error::UnknownWorker { worker: WORKER }));
-    // The late result still counts, and the other worker's lease is void.
+    // The late result is accepted, and the other worker's lease is void.
     let slot = first.slots[0];
     assert_eq!(machine.verdict(slot, PolicyVersion(0)), Verdict::Wanted);
     submit(&mut machine, 101, WORKER, &first);
@@ -169,7 +169,8 @@ fn groups_of_equal_rewards_are_sampled_again_within_their_block() {
     assert_eq!(machine.verdict(slot(0, 0), PolicyVersion(0)), Verdict::Repeated);
     assert_eq!(machine.verdict(slot(2, 1), PolicyVersion(0)), Verdict::Refused, "not begun");
     assert_eq!(machine.verdict(slot(0, 2), PolicyVersion(0)), Verdict::Refused, "never to be");
-    // The first attempt comes once more: nothing happens, least of all to the lease on the second one.
+    // A repeated result of the first attempt changes nothing, and does not affect the lease on the second
+    // attempt.
     equal(&mut machine, &first);
     assert_eq!(beat(&mut machine, 0, OTHER, &[again.id]), Ok(vec![]));
     equal(&mut machine, &again);
@@ -191,7 +192,8 @@ fn steps_ahead_are_sampled_within_the_bound_while_the_learner_works() {
         works.push(lease.work);
     }
     works.dedup();
-    // The learner waits for step 0, people for the evaluation, nobody for step 1; step 2 would be two versions behind.
+    // The learner waits for step 0, a user for the evaluation, and nothing for step 1; step 2 would be two
+    // versions behind.
     let (now, ahead) = (Work::Training(Step(0)), Work::Training(Step(1)));
     assert_eq!(works, [now, Work::Evaluation(PolicyVersion(0)), ahead]);
     assert_eq!(batch(&mut machine, 0), READY);
@@ -280,7 +282,7 @@ fn a_drain_shuts_workers_and_ranks_down() {
     assert_eq!(reply, Ok(LeaseReply::RunOver("enough".to_owned())));
 }
 
-/// Makes the step that is due, if it is open.
+/// Makes the next step, if it is open.
 fn train(machine: &mut Machine) -> bool {
     work_off(machine);
     let step = machine.committed();

@@ -1,4 +1,4 @@
-//! What a call to the machine returns, and the types of its replies.
+//! Results of calls to the machine, and the types of its replies.
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::Slot;
@@ -10,20 +10,20 @@ use super::schedule::{Millis, Work};
 /// The reply to the caller of a transition, and the effects that the driver performs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition<T> {
-    /// What the caller asked for.
+    /// The reply to the caller.
     pub reply: T,
-    /// What the driver does, in this order.
+    /// Effects for the driver to perform, in this order.
     pub effects: Vec<Effect>,
 }
 
-/// What the driver of the machine does after a transition.
+/// An action that the driver of the machine performs after a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Tell callers that wait for work, a batch or a rank to ask again.
+    /// Notify callers that wait for work, a batch or a rank to ask again.
     Wake,
     /// Report a lease that was not renewed in time.
     LeaseExpired(LeaseId),
-    /// Report a worker that was not heard within the lease deadline.
+    /// Report a worker that was silent for the lease deadline.
     WorkerLost(Uuid),
     /// Store the rank group: all ranks have joined.
     StoreRankGroup,
@@ -45,7 +45,7 @@ pub struct Lease {
     pub work: Work,
     /// The version that samples the slots.
     pub version: PolicyVersion,
-    /// The slots, all at one attempt. They are one batch on every worker.
+    /// The slots, all with the same attempt. They are one batch on every worker.
     pub slots: Vec<Slot>,
     /// Time until the lease expires unless the worker submits results or renews it by a heartbeat.
     pub deadline: Millis,
@@ -72,9 +72,9 @@ pub enum BatchReply {
     },
     /// Groups are missing; ask again after [`Effect::Wake`].
     NotReady,
-    /// The rank has to join first.
+    /// The rank must join first.
     Rejoin,
-    /// Rank 0 has to publish a version again first.
+    /// Rank 0 must first publish a version again.
     Republish {
         /// The version.
         version: PolicyVersion,
@@ -85,13 +85,13 @@ pub enum BatchReply {
     RunOver(String),
 }
 
-/// What becomes of a result.
+/// The outcome of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It fills an empty slot.
     Wanted,
-    /// That attempt at the slot has its result already.
+    /// This attempt at the slot already has its result.
     Repeated,
-    /// The slot does not exist, that attempt at it has not begun, or the version may not sample it.
+    /// The slot does not exist, its attempt has not begun, or the version may not sample it.
     Refused,
 }

@@ -1,7 +1,7 @@
-//! Policy versions: which are needed, which of those cannot be served, and which rank 0 has to publish again.
+//! Policy versions: those that are needed, those that are missing, and those that rank 0 must publish again.
 //!
-//! A version that is needed and missing gets no leases. Rank 0 has to publish it before it gets its next batch, since its
-//! checkpoint may move past the version with the next step.
+//! A needed version that is missing gets no leases. Rank 0 must publish it before it gets its next batch,
+//! because its checkpoint may move past the version with the next step.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Effect, Error, Machine, Millis, Transition, Work};
 
 impl Machine {
-    /// Refuses a process that is not rank 0 of the current rank group.
+    /// Checks that a process is rank 0 of the current rank group.
     pub fn check_publisher(&self, learner: Uuid) -> Result<(), Error> {
         match self.ranks.rank_of(learner) {
             Some(0) => Ok(()),
@@ -20,13 +20,13 @@ impl Machine {
         }
     }
 
-    /// Whether rank 0 may replace the content of a version: of the one after the last committed step, on which nothing is
-    /// built that was trained.
+    /// Returns whether rank 0 may replace the content of a version. It may replace only the version after the
+    /// last committed step, because no training depends on it yet.
     pub fn may_supersede(&self, version: PolicyVersion) -> bool {
         version == self.committed.produces()
     }
 
-    /// The versions that a worker or rank may fetch now.
+    /// Returns the versions that a worker or rank may fetch now.
     pub fn needed_versions(&self) -> BTreeSet<PolicyVersion> {
         if self.complete {
             return BTreeSet::new();
@@ -36,22 +36,23 @@ impl Machine {
         sampled.chain([PolicyVersion::START, self.latest]).collect()
     }
 
-    /// Whether a version is to be evaluated and is not.
+    /// Returns whether a version's evaluation is scheduled and not done.
     pub fn awaits_evaluation(&self, version: PolicyVersion) -> bool {
         self.open.contains_key(&Work::Evaluation(version))
     }
 
-    /// The version that samples a piece of work if it is leased now.
+    /// Returns the version that samples a piece of work if it is leased now.
     pub(super) fn sampled_by(&self, work: Work) -> PolicyVersion {
         match work {
-            // The newest there is, unless the step's own product is: the learner is about to repeat or commit the step.
+            // The newest version, unless the step itself produced it: the learner is then about to repeat or
+            // commit the step.
             Work::Training(step) => self.latest.min(PolicyVersion(step.0)),
             Work::Evaluation(version) => version,
         }
     }
 
-    /// The version that rank 0, which is about to make `step`, should publish again first: the one that it holds, else the
-    /// oldest.
+    /// Returns the version that rank 0 should publish again before it makes `step`: the version that it
+    /// holds, else the oldest.
     pub fn to_republish(&self, step: Step) -> Option<PolicyVersion> {
         let held = PolicyVersion(step.0);
         let needed = self.needed_versions();
@@ -63,7 +64,7 @@ impl Machine {
         }
     }
 
-    /// Takes an inspection of all needed versions: those that cannot be served.
+    /// Accepts the result of an inspection of all needed versions: those that cannot be served.
     pub fn versions_inspected(
         &mut self,
         now: Millis,
@@ -79,13 +80,13 @@ impl Machine {
         })
     }
 
-    /// Takes a version whose folder is complete and whose manifest is stored.
+    /// Accepts a version whose folder is complete and whose manifest is stored.
     pub(super) fn version_published(&mut self, now: Millis, version: PolicyVersion) -> Transition<()> {
         self.transition(now, |machine, effects| machine.publish(version, effects))
     }
 
-    /// Takes a version whose stored content was replaced, and opens anew what the old content may have sampled; the store
-    /// holds none of it any more.
+    /// Accepts a version whose stored content was replaced, and reopens the work that the old content may
+    /// have sampled. The store no longer holds its results.
     pub(super) fn version_superseded(&mut self, now: Millis, version: PolicyVersion) -> Transition<()> {
         self.transition(now, |machine, effects| {
             let sampled = |work: &Work| match work {
@@ -102,7 +103,7 @@ impl Machine {
         })
     }
 
-    /// Abandons the evaluation of a version that cannot be made again; the store says so.
+    /// Abandons the evaluation of a version that cannot be produced again; the store records it.
     pub(super) fn evaluation_abandoned(&mut self, now: Millis, version: PolicyVersion) -> Transition<()> {
         self.transition(now, |machine, effects| {
             let work = Work::Evaluation(version);

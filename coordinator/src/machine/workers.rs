@@ -7,17 +7,17 @@ use super::leases::Held;
 use super::{Effect, Error, Lease, LeaseId, LeaseReply, Machine, Millis, Transition, Work, Worker};
 use crate::results::Filled;
 
-/// Leases that a worker holds at once at most: one to sample, and one whose results it submits.
+/// Maximum number of leases per worker: one to sample, and one whose results are being submitted.
 const MAX_LEASES: usize = 2;
 
-/// A worker whose results could not be used so many times gets no more leases.
+/// A worker with this many unusable submissions gets no more leases.
 pub const MAX_OFFENCES: u32 = 3;
 
-/// A lease never reached its worker if so many heartbeats in a row do not name it.
+/// A lease that this many consecutive heartbeats omit never reached its worker.
 const UNMENTIONED_LIMIT: u32 = 2;
 
 impl Machine {
-    /// Registers a worker of this run; again after it was lost.
+    /// Registers a worker of this run, also after the worker was lost.
     pub fn register_worker(&mut self, now: Millis, worker: Uuid) -> Transition<()> {
         self.hear_worker(now, worker);
         self.transition(now, |machine, _| {
@@ -30,7 +30,7 @@ impl Machine {
         self.transition(now, |machine, effects| machine.remove_worker(worker, effects))
     }
 
-    /// Renews the leases that a worker names, and returns those that are not its any more.
+    /// Renews the leases that a worker reports, and returns those that it no longer holds.
     pub fn heartbeat(
         &mut self,
         now: Millis,
@@ -57,8 +57,9 @@ impl Machine {
         self.transition(now, |machine, _| machine.lease(now, worker))
     }
 
-    /// Counts an offence of a worker whose results cannot be used, and frees the lease that they were submitted under, or
-    /// all leases of a worker that gets no more. Returns the offences of a registered worker so far.
+    /// Counts an offence of a worker whose results are unusable. Frees the lease that they were submitted
+    /// under, or all leases of a worker that gets no more. Returns the number of offences of a registered
+    /// worker.
     pub fn record_offence(&mut self, now: Millis, worker: Uuid, lease: Option<LeaseId>) -> Transition<u32> {
         if lease.is_some() {
             self.hear_worker(now, worker);
@@ -77,7 +78,7 @@ impl Machine {
         })
     }
 
-    /// Takes results that are stored; [`Machine::verdict_under`] wanted them.
+    /// Accepts stored results that [`Machine::verdict_under`] wanted.
     pub(super) fn results_stored(
         &mut self,
         now: Millis,
@@ -96,7 +97,7 @@ impl Machine {
         }
     }
 
-    /// Expires leases that were not renewed, and loses workers that were not heard.
+    /// Expires leases that were not renewed, and removes workers that have not called.
     pub(super) fn expire(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         for id in self.leases.expired(now) {
             self.leases.remove(id);
@@ -147,7 +148,8 @@ impl Machine {
     }
 
     fn free_block(&self) -> Option<(Work, u32)> {
-        // The learner waits for the current step, people for evaluations, and nobody yet for later steps.
+        // The learner waits for the current step and users for evaluations; nothing waits for later steps
+        // yet.
         let urgency = |work: &Work| match work {
             Work::Training(step) if *step == self.committed => 0,
             Work::Evaluation(_) => 1,
@@ -187,7 +189,7 @@ impl Machine {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.slots_done += filled.len() as u64;
         }
-        // Submitted with slots missing: another worker may sample them.
+        // The worker submitted without some slots, so another worker may sample them.
         if let Some(lease) = lease.filter(|&lease| self.leases.belongs(lease, worker)) {
             self.leases.remove(lease);
             effects.push(Effect::Wake);

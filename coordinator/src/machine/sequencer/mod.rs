@@ -1,12 +1,13 @@
-//! The order in which data becomes durable, the machine takes it, and callers get their replies.
+//! The order in which data becomes durable, the machine receives it, and callers get their replies.
 //!
-//! The [`Sequencer`] owns the machine and its [`Storage`], and is the only code that tells the machine about stored data:
-//! it writes first, then makes the transition, then returns the reply. A crash between any two of these leaves a store
-//! that [`Machine::restore`] continues from. The coordinator's actor and the simulation both drive the run through it.
+//! The [`Sequencer`] owns the machine and its [`Storage`]. It is the only code that notifies the machine of
+//! stored data: it writes first, then makes the transition, then returns the reply. A crash between any two
+//! of these leaves a store that [`Machine::restore`] continues from. The coordinator's actor and the
+//! simulation both drive the run through it.
 //!
-//! Closing a step or an evaluation takes long, so the sequencer does not wait for it. [`Reply::Close`] asks the caller to
-//! make the step's record, store it, and report that to [`Sequencer::step_closed`]. Until then calls that depend on
-//! whether the step is committed get [`Reply::Wait`]; all others are served.
+//! Closing a step or an evaluation takes long, so the sequencer does not wait for it. [`Reply::Close`] asks
+//! the caller to create and store the record of a step and to report that to [`Sequencer::step_closed`].
+//! Until then calls that depend on the commit of the step get [`Reply::Wait`]; all other calls are served.
 
 mod storage;
 
@@ -20,12 +21,12 @@ use super::{BatchReply, Effect, Error, LeaseId, Machine, Millis, Reopening, Tran
 use crate::results::{Filled, Results, SampledBy, SetAside};
 pub use storage::{Storage, Write};
 
-/// The run: its machine and its storage, kept in step.
+/// The run: its machine and its storage, in agreement.
 #[derive(Debug)]
 pub struct Sequencer<S: Storage> {
     machine: Machine,
     storage: S,
-    /// The step whose record is being made and stored.
+    /// The step whose record is being created and stored.
     closing: Option<Step>,
     effects: Vec<Effect>,
     failures: Vec<S::Error>,
@@ -34,15 +35,16 @@ pub struct Sequencer<S: Storage> {
 /// A reply that may depend on closing a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply<T> {
-    /// The reply.
+    /// The reply of the call.
     Ready(T),
-    /// Close this step, report that by [`Sequencer::step_closed`] or [`Sequencer::close_failed`], and repeat the call.
+    /// Close this step, report it by [`Sequencer::step_closed`] or [`Sequencer::close_failed`], and repeat
+    /// the call.
     Close(Step),
-    /// Repeat the call once the step that is being closed is closed.
+    /// Repeat the call after the current close of a step.
     Wait,
 }
 
-/// Results that a worker submits, checked and scored.
+/// Checked and scored results that a worker submits.
 #[derive(Debug)]
 pub struct Submission {
     /// The worker.
@@ -51,42 +53,42 @@ pub struct Submission {
     pub lease: Option<LeaseId>,
     /// The version that sampled the results.
     pub version: PolicyVersion,
-    /// Whether the version still has the content that sampled them.
+    /// Whether the version still has the content that sampled the results.
     pub is_current: bool,
     /// The results.
     pub results: Results,
 }
 
-/// What became of results.
+/// Numbers of results by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// They filled a slot.
+    /// Results that filled a slot.
     pub accepted: u32,
-    /// Their slots were filled already.
+    /// Results whose slots were filled already.
     pub repeated: u32,
-    /// Their slots wait for another version, or do not exist.
+    /// Results whose slots wait for another version or do not exist.
     pub refused: u32,
 }
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Submitted {
     /// Results of training slots.
     pub training: Counts,
     /// Results of evaluation slots.
     pub evaluation: Counts,
-    /// Accepted training completions, and their tokens.
+    /// Number of accepted training completions, and of their tokens.
     pub volume: (usize, usize),
 }
 
-/// A finished step, as a rank commits it.
+/// A finished step that a rank commits.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit {
     /// The process of the rank.
     pub learner: Uuid,
     /// The step.
     pub step: Step,
-    /// The step that a checkpoint of this rank now continues with.
+    /// The step that this rank's checkpoint now continues with.
     pub checkpoint: Option<Step>,
 }
 
@@ -95,7 +97,7 @@ pub struct Commit {
 pub struct Report {
     /// The process of the rank.
     pub learner: Uuid,
-    /// Chosen by the process: a report that is repeated changes nothing.
+    /// Id of the report, chosen by the process; a repeated report changes nothing.
     pub id: Uuid,
     /// The step of the groups.
     pub step: Step,
@@ -114,12 +116,12 @@ pub struct Unusable {
     pub cause: String,
 }
 
-/// The groups of a step that were set aside: by earlier reports, and by this one.
+/// The groups of a step that were set aside, by earlier reports and by this one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Aside {
-    /// By earlier reports.
+    /// Groups of earlier reports.
     pub before: Vec<SetAside>,
-    /// By this report; none if it is a repeated one.
+    /// Groups of this report; empty if it is a repeated one.
     pub new: Vec<SetAside>,
 }
 
@@ -129,33 +131,33 @@ impl<S: Storage> Sequencer<S> {
         Self { machine, storage, closing: None, effects: Vec::new(), failures: Vec::new() }
     }
 
-    /// The machine.
+    /// Returns the machine.
     pub const fn machine(&self) -> &Machine {
         &self.machine
     }
 
-    /// The storage.
+    /// Returns the storage.
     pub const fn storage(&self) -> &S {
         &self.storage
     }
 
-    /// The storage, for what is no write of the sequencer.
+    /// Returns the storage for operations other than the sequencer's writes.
     pub const fn storage_mut(&mut self) -> &mut S {
         &mut self.storage
     }
 
-    /// The step that is being closed.
+    /// Returns the step that is being closed.
     pub const fn closing(&self) -> Option<Step> {
         self.closing
     }
 
-    /// Takes the effects that are left for the caller, and the errors of those that write: what they would have stored is
-    /// found again after a restart.
+    /// Takes the effects that remain for the caller, and the errors of effects that write. A restart finds
+    /// the data of a failed write again.
     pub fn take_effects(&mut self) -> (Vec<Effect>, Vec<S::Error>) {
         (std::mem::take(&mut self.effects), std::mem::take(&mut self.failures))
     }
 
-    /// Makes a transition about which nothing has to be stored first.
+    /// Makes a transition that requires no write before it.
     pub async fn apply<T>(&mut self, transition: impl FnOnce(&mut Machine) -> Transition<T>) -> T {
         let Transition { reply, effects } = transition(&mut self.machine);
         for effect in effects {
@@ -175,7 +177,7 @@ impl<S: Storage> Sequencer<S> {
         reply
     }
 
-    /// Stores the results that are wanted, and fills their slots.
+    /// Stores the wanted results and fills their slots.
     pub async fn submit(&mut self, now: Millis, submission: Submission) -> Result<Submitted, S::Error> {
         let Submission { worker, lease, version, is_current, mut results } = submission;
         let id = worker.worker;
@@ -188,7 +190,7 @@ impl<S: Storage> Sequencer<S> {
                 Work::Evaluation(_) => &mut submitted.evaluation,
             };
             match self.machine.verdict_under(slot, version, lease) {
-                // A message may name a slot twice.
+                // A message may contain a slot twice.
                 Verdict::Wanted if is_current && wanted.insert(slot, zero_variance).is_none() => {
                     counts.accepted += 1;
                     return true;
@@ -209,7 +211,8 @@ impl<S: Storage> Sequencer<S> {
         Ok(submitted)
     }
 
-    /// Answers a rank that requests its share of a step. The step before it is closed first where its commit was lost.
+    /// Answers a rank that requests its share of a step. If the commit of the previous step was lost, that
+    /// step is closed first.
     pub async fn request_batch(
         &mut self,
         now: Millis,
@@ -224,7 +227,8 @@ impl<S: Storage> Sequencer<S> {
         Ok(Reply::Ready(reply))
     }
 
-    /// Commits a step and stores what a checkpoint covers. Ready with whether the run is over for the rank.
+    /// Commits a step and stores the coverage of a checkpoint. The reply is whether the run is over for the
+    /// rank.
     pub async fn commit(&mut self, now: Millis, commit: Commit) -> Result<Reply<bool>, S::Error> {
         let Commit { learner, step, checkpoint } = commit;
         let (rank, advances) = self.machine.check_commit(learner, step)?;
@@ -237,7 +241,7 @@ impl<S: Storage> Sequencer<S> {
         }
         let machine = &self.machine;
         let is_last = step.next().0 >= machine.last_version().0;
-        // Rank 0 publishes a version that no other process can make before it shuts down.
+        // Before rank 0 shuts down, it publishes a version that no other process can produce.
         let must_republish = rank == 0 && machine.to_republish(step.next()).is_some();
         let over = (is_last && !must_republish) || machine.over().is_some();
         if over {
@@ -253,24 +257,26 @@ impl<S: Storage> Sequencer<S> {
         }
     }
 
-    /// Commits the step that was being closed: its record is stored.
+    /// Commits the step that was being closed, after its record was stored.
     pub async fn step_closed(&mut self, now: Millis) {
         if let Some(step) = self.closing.take() {
             self.apply(|machine| machine.step_committed(now, step)).await;
         }
     }
 
-    /// Gives up closing the step: its record is not stored. The next call that depends on it begins again.
+    /// Gives up closing the step, because its record was not stored. The next call that depends on it starts
+    /// again.
     pub const fn close_failed(&mut self) {
         self.closing = None;
     }
 
-    /// Takes a closed evaluation: its record is stored. `end`: why it ends the run, if it does.
+    /// Accepts a closed evaluation, whose record is stored. `end`: the reason why it ends the run, if it
+    /// does.
     pub async fn evaluation_closed(&mut self, now: Millis, version: PolicyVersion, end: Option<String>) {
         self.apply(|machine| machine.evaluation_closed(now, version, end)).await;
     }
 
-    /// Removes groups from the store that a rank cannot train on, stores why, and reopens their slots.
+    /// Removes groups that a rank cannot train on from the store, stores the causes, and reopens their slots.
     pub async fn set_aside(&mut self, now: Millis, report: Report) -> Result<Reply<Aside>, S::Error> {
         if self.closing.is_some() {
             return Ok(Reply::Wait);
@@ -301,8 +307,8 @@ impl<S: Storage> Sequencer<S> {
         Ok(Reply::Ready(Aside { before, new }))
     }
 
-    /// Checks that a process may publish versions now. Which content a version may have depends on the commit of the step
-    /// that is being closed.
+    /// Checks that a process may publish versions now. The permitted content of a version depends on the
+    /// commit of the step that is being closed.
     pub fn check_publisher(&self, learner: Uuid) -> Result<Reply<()>, Error> {
         if self.closing.is_some() {
             return Ok(Reply::Wait);
@@ -319,8 +325,8 @@ impl<S: Storage> Sequencer<S> {
         Ok(())
     }
 
-    /// Stores the manifest of a version that replaces a published one, removes what that one may have sampled, and opens
-    /// it anew. Returns the number of removed groups.
+    /// Stores the manifest of a version that replaces a published one, removes the results that the old
+    /// content may have sampled, and reopens their work. Returns the number of removed groups.
     pub async fn supersede(&mut self, now: Millis, manifest: v1::PolicyManifest) -> Result<u64, S::Error> {
         let version = PolicyVersion(manifest.policy_version);
         self.storage.write(Write::Superseded(manifest)).await?;

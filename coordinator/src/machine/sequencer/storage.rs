@@ -9,44 +9,44 @@ use crate::machine::error::Error;
 use crate::machine::rank_group::RankGroup;
 use crate::results::{Results, SampledBy, SetAside};
 
-/// A write: all of it is durable once it succeeds, and none of it after an error.
+/// An atomic write: durable after success, without effect after an error.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Results of slots, and the worker that sampled them.
+    /// Stores results of slots and the worker that sampled them.
     Results {
         /// The results.
         results: Results,
         /// The worker.
         worker: SampledBy,
     },
-    /// A checkpoint of a rank continues with a step.
+    /// Stores the step that a rank's checkpoint continues with.
     Checkpoint {
         /// The rank.
         rank: u32,
         /// The step.
         step: Step,
     },
-    /// Groups are set aside.
+    /// Sets groups aside.
     SetAside {
         /// The slots whose results are removed, by index, with the last attempt that ended in equal rewards.
         removed: Vec<(u32, Option<u32>)>,
-        /// Why.
+        /// The records of the groups, with the causes.
         records: Vec<SetAside>,
     },
-    /// A version is published.
+    /// Publishes a version.
     Published(v1::PolicyManifest),
-    /// A version replaces a published one; the results that the old content may have sampled are removed.
+    /// Replaces a published version and removes the results that the old content may have sampled.
     Superseded(v1::PolicyManifest),
-    /// The evaluation of a version is abandoned; its answers are removed.
+    /// Abandons the evaluation of a version and removes its answers.
     AbandonedEvaluation {
         /// The version.
         version: PolicyVersion,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// All ranks have joined.
+    /// Stores a complete rank group.
     RankGroup(RankGroup),
-    /// The groups of the steps before this one are removed.
+    /// Removes the groups of the steps before this one.
     DroppedGroups {
         /// The first step to retain.
         before: Step,
@@ -55,16 +55,16 @@ pub enum Write {
 
 /// Durable storage.
 pub trait Storage {
-    /// Why something could not be written or read, or was refused by the machine.
+    /// The error of a failed write or read, or of the machine.
     type Error: From<Error>;
 
-    /// Writes; durable on return.
+    /// Performs a write, which is durable on return.
     fn write(&mut self, write: Write) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Reads the groups of a step that were set aside, by index, then in order of time.
     fn set_aside(&mut self, step: Step) -> impl Future<Output = Result<Vec<SetAside>, Self::Error>> + Send;
 
-    /// Reads which worker and which version sampled the group of a slot, as far as that is known.
+    /// Reads the worker and the version that sampled the group of a slot, if known.
     fn sampled_by(
         &mut self,
         step: Step,

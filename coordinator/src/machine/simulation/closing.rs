@@ -1,8 +1,8 @@
-//! Closing steps and evaluations in the simulation, beside everything else.
+//! Closes steps and evaluations in the simulation, concurrently with all other events.
 
 use super::*;
 
-/// What the coordinator's process is closing, and whether the record is stored.
+/// The closes of the coordinator's process, and whether their records are stored.
 #[derive(Default)]
 pub(super) struct Closing {
     step: Option<(Step, bool)>,
@@ -10,13 +10,13 @@ pub(super) struct Closing {
 }
 
 impl Simulation {
-    /// Begins to close the step that the sequencer has to close, unless it is being closed.
+    /// Starts to close the step that the sequencer must close, unless its close is in progress.
     pub(super) fn begin_close(&mut self) {
         let step = self.run.closing();
         self.closing.step = self.closing.step.or(step.map(|step| (step, false)));
     }
 
-    /// Something of what is being closed makes progress.
+    /// Advances one of the closes.
     pub(super) fn closing_turn(&mut self) {
         if self.happens(2) {
             self.step_turn();

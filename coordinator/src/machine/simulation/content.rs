@@ -1,4 +1,4 @@
-//! What workers compute in the simulation.
+//! Results of workers in the simulation.
 
 use podium_grpo::rng::Stream;
 use podium_grpo::{GroupId, PolicyVersion, Step};
@@ -7,19 +7,19 @@ use podium_proto::v1;
 
 use crate::machine::Lease;
 
-/// What a worker computes for a slot.
+/// The result of a worker for a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) slot: Slot,
     pub(super) version: PolicyVersion,
-    /// Depends on the version and on the whole batch that the lease names.
+    /// Depends on the version and on the whole batch of the lease.
     pub(super) bits: u64,
-    /// No rank can train on it. Its rewards are as wrong as the rest: dynamic sampling keeps it.
+    /// No rank can train on it. Its rewards are wrong, too, so dynamic sampling retains it.
     pub(super) unusable: bool,
 }
 
 impl Content {
-    /// The content as a group.
+    /// Returns the content as a group.
     pub(super) fn group(&self) -> v1::ScoredGroup {
         let Slot::Training(GroupId { step, index, attempt }) = self.slot else {
             unreachable!("a group is of a training slot")
@@ -37,7 +37,7 @@ impl Content {
         }
     }
 
-    /// The content of a group.
+    /// Returns the content of a group.
     pub(super) fn of_group(group: &v1::ScoredGroup) -> Self {
         let [high, low, unusable] = group.prompt_ids[..] else { unreachable!("{group:?}") };
         Self {
@@ -52,7 +52,7 @@ impl Content {
         }
     }
 
-    /// The content as an answer to a held-out prompt.
+    /// Returns the content as an answer to a held-out prompt.
     pub(super) fn answer(&self) -> v1::Completion {
         v1::Completion {
             token_ids: vec![(self.bits >> 32) as u32, self.bits as u32],
@@ -60,7 +60,7 @@ impl Content {
         }
     }
 
-    /// The content of an answer.
+    /// Returns the content of an answer.
     pub(super) fn of_answer(version: PolicyVersion, index: u32, answer: &v1::Completion) -> Self {
         let [high, low] = answer.token_ids[..] else { unreachable!("{answer:?}") };
         let bits = u64::from(high) << 32 | u64::from(low);
@@ -79,7 +79,8 @@ pub(super) fn content(lease: &Lease, slot: Slot) -> Content {
     Content { slot, version: lease.version, bits, unusable: false }
 }
 
-/// What a prompt's completions are like under any version: their tokens, and whether all earn the same.
+/// Returns the properties of a prompt's completions under any version: the number of tokens, and whether all
+/// rewards are equal.
 pub(super) fn prompt(slot: Slot) -> (u64, bool) {
     let Slot::Training(GroupId { step, index, attempt }) = slot else { return (5, false) };
     let mut stream = Stream::new(1, "prompt", &[step.0, index.into(), attempt.into()]);

@@ -1,4 +1,5 @@
-//! The simulated disk of the coordinator: writes fail, and the coordinator crashes right before or after a write.
+//! The coordinator's simulated disk. Writes fail, and the coordinator crashes directly before or after a
+//! write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +13,10 @@ use crate::machine::sequencer::{Storage, Write};
 use crate::machine::{Error, Recovered};
 use crate::results::{Filled, Results, SampledBy, SetAside, filled};
 
-/// Why a call to the coordinator has no reply.
+/// The reasons why a call to the coordinator has no reply.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The machine refuses it.
+    /// The machine refuses the call.
     Refused(Error),
     /// A write failed.
     Failed,
@@ -27,7 +28,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// What the coordinator's store holds.
+/// Content of the coordinator's store.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     recovered: Recovered,
@@ -54,17 +55,17 @@ impl Disk {
         }
     }
 
-    /// Whether the coordinator crashed at a write.
+    /// Returns whether the coordinator crashed at a write.
     pub(super) const fn has_crashed(&self) -> bool {
         self.has_crashed
     }
 
-    /// The disk as another process finds it.
+    /// Returns the disk as another process finds it.
     pub(super) fn restarted(&self) -> Self {
         Self { has_crashed: false, ..self.clone() }
     }
 
-    /// What a restart finds.
+    /// Returns the state that a restart finds.
     pub(super) fn recover(&self) -> Recovered {
         let mut recovered = self.recovered.clone();
         let step = recovered.committed;
@@ -78,24 +79,24 @@ impl Disk {
         let reopened: BTreeSet<u32> =
             self.aside.iter().filter(|aside| aside.step == step).map(|aside| aside.index).collect();
         recovered.reopened = reopened.into_iter().collect();
-        // As a file would restore it.
+        // Restored as from a file.
         let ranks = serde_json::to_string(&recovered.ranks).unwrap();
         recovered.ranks = serde_json::from_str(&ranks).unwrap();
         recovered
     }
 
-    /// The group of a slot.
+    /// Returns the group of a slot.
     pub(super) fn group(&self, step: u64, index: u32) -> Content {
         Content::of_group(&self.groups[&(step, index)])
     }
 
-    /// All answers to held-out prompts.
+    /// Returns all answers to held-out prompts.
     pub(super) fn answers(&self) -> Vec<Content> {
         let content = |(&(version, index), answer)| Content::of_answer(PolicyVersion(version), index, answer);
         self.answers.iter().map(content).collect()
     }
 
-    /// The committed steps, in order of time.
+    /// Returns the committed steps, in order of time.
     pub(super) fn commits(&self) -> &[u64] {
         &self.commits
     }
@@ -122,7 +123,8 @@ impl Disk {
         })
     }
 
-    /// Makes a change unless it fails or the coordinator crashes before it. `may_fail`: without a crash.
+    /// Makes a change, unless it fails or the coordinator crashes before it. `may_fail`: whether it may fail
+    /// without a crash.
     fn attempt(&mut self, may_fail: bool, change: impl FnOnce(&mut Self)) -> Result<(), Fault> {
         let fate = self.faults.below(60);
         if self.has_crashed || (fate == 2 && may_fail) {
@@ -174,7 +176,8 @@ impl Storage for Disk {
     type Error = Fault;
 
     async fn write(&mut self, write: Write) -> Result<(), Fault> {
-        // Without its rank group a later process may repeat a rendezvous epoch, which the simulated ranks cannot tell apart.
+        // Without its rank group a later process may repeat a rendezvous epoch, which the simulated ranks
+        // cannot distinguish.
         let may_fail = !matches!(write, Write::RankGroup(_));
         self.attempt(may_fail, |disk| match write {
             Write::Results { results, worker } => disk.put_results(results, &worker),

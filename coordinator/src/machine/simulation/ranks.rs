@@ -1,4 +1,4 @@
-//! The learner's side of the simulation.
+//! The learner in the simulation.
 
 use super::*;
 use crate::machine::sequencer::{Commit, Reply, Report, Unusable};
@@ -23,7 +23,7 @@ impl Simulation {
             self.request_batch(which, next);
             return;
         }
-        // The collective: all ranks of the epoch have their shares, or one is missing.
+        // The collective: either all ranks of the epoch have their shares, or one is missing.
         if self.ranks.iter().any(|rank| rank.joined.is_none_or(|(other, _)| other != epoch)) {
             self.restart_rank(which, learner);
         } else if self.ranks.iter().all(|rank| rank.has_batch && rank.joined == Some((epoch, next))) {
@@ -52,7 +52,7 @@ impl Simulation {
         let (rank, learner) = (which as u32, self.ranks[which].id);
         let request =
             async |run: &mut Sequencer<Disk>, now| run.request_batch(now, rank, learner, Step(next)).await;
-        // The coordinator closes a step also if the rank does not hear of it.
+        // The coordinator also closes a step if the reply does not reach the rank.
         match self.call(request) {
             Some(Ok(Reply::Ready(BatchReply::Ready { .. }))) => self.ranks[which].has_batch = true,
             Some(Ok(Reply::Ready(BatchReply::Rejoin))) => self.ranks[which].joined = None,
@@ -62,7 +62,8 @@ impl Simulation {
         self.begin_close();
     }
 
-    /// All ranks agree that groups of a step are unusable. Each reports its own, some twice, and requests the step again.
+    /// All ranks agree that groups of a step are unusable. Each reports its own groups, some twice, and
+    /// requests the step again.
     fn set_aside(&mut self, step: u64, batch: &[Content]) {
         let world_size = self.ranks.len() as u32;
         for rank in 0..self.ranks.len() {
@@ -94,8 +95,9 @@ impl Simulation {
         let reply = self.call(async |run, now| Ok(run.apply(|machine| machine.join(now, join)).await?));
         if let Some(Ok(Rendezvous { complete: true, epoch, .. })) = reply {
             let newest = |rank: &Rank| rank.checkpoints[rank.checkpoints.len() - 1];
-            // The ranks agree through the collective; those of the epoch that are there already say where they start. One
-            // that has trained a step in it is past the rendezvous: the collective fails.
+            // The ranks agree through the collective. Ranks of the epoch that have arrived determine the
+            // first step. A rank that has trained a step in it is past the rendezvous, so the collective
+            // fails.
             let agreed = self.ranks.iter().find(|rank| rank.joined.is_some_and(|(other, _)| other == epoch));
             if agreed.is_some_and(|rank| rank.finishing.is_some()) {
                 return;
@@ -121,7 +123,7 @@ impl Simulation {
             rank.checkpoints.drain(..older);
         }
         if self.happens(8) {
-            // Died between checkpoint and commit, or the request was lost.
+            // The rank died between checkpoint and commit, or the request was lost.
             return;
         }
         let commit = Commit { learner, step: Step(step), checkpoint: is_due.then_some(Step(step + 1)) };
@@ -133,14 +135,14 @@ impl Simulation {
                 rank.joined = rank.joined.map(|(epoch, _)| (epoch, step + 1));
             }
             Some(Err(Error::UnknownLearner { .. })) => self.forget(which),
-            // A rank other than 0 may be ahead of the commit of rank 0.
+            // A rank other than 0 may be ahead of rank 0's commit.
             Some(Ok(Reply::Close(_) | Reply::Wait) | Err(Error::StepAhead { .. })) | None => {}
             Some(Err(error)) => panic!("rank {which} could not commit: {error}"),
         }
         self.begin_close();
     }
 
-    /// Publishes a version; `false` if the rank has to try again.
+    /// Publishes a version; returns `false` if the rank must try again.
     fn publish(&mut self, learner: Uuid, version: PolicyVersion) -> bool {
         match self.run.check_publisher(learner) {
             Ok(Reply::Ready(())) => {}
@@ -157,7 +159,7 @@ impl Simulation {
         self.ask(async |run, now| run.publish(now, manifest).await).is_some()
     }
 
-    /// The coordinator does not know the rank: it has to join again.
+    /// Resets a rank that the coordinator does not know: it must join again.
     fn forget(&mut self, which: usize) {
         self.ranks[which].finishing = None;
         self.ranks[which].joined = None;

@@ -1,8 +1,8 @@
-//! Whole runs under many schedules, and what may not depend on them.
+//! Whole runs under many schedules, and the results that must not depend on the schedule.
 
 use super::*;
 
-/// How old the groups of a run were, and over how many tokens they went.
+/// Returns the age of each group of a run, in versions.
 fn lags(trained: &BTreeMap<u64, Vec<Content>>) -> impl Iterator<Item = u64> {
     trained.iter().flat_map(|(step, groups)| groups.iter().map(move |group| step - group.version.0))
 }
@@ -39,7 +39,7 @@ fn groups_that_no_rank_can_train_on_are_sampled_again_and_change_nothing() {
         all_set_aside += set_aside;
     }
     assert!(all_set_aside > 1_000, "{all_set_aside} groups were set aside");
-    // Ahead of the learner the versions may differ, the slots and their attempts may not.
+    // In asynchronous mode the versions may differ, but the slots and their attempts may not.
     for seed in 1..=40 {
         let schedule = Schedule { max_policy_lag: 2, ..schedule() };
         let simulation =
@@ -59,7 +59,8 @@ fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_h
         for seed in 1..=60 {
             let (workers, ranks) = (1 + seed % 5, 1 + seed as usize % 3);
             let (trained, answers) = Simulation::new(schedule.clone(), seed, workers, ranks).run();
-            // The same prompts whoever was slow, so the same lengths: no long completion lost its place to a short one.
+            // The prompts are the same for all worker speeds, and so are the lengths: no short completion
+            // replaced a long one.
             assert_eq!(slots(&trained), slots(&synchronous.0), "seed {seed}");
             assert_eq!(answers, synchronous.1, "an evaluation is of one version");
             seen.extend(lags(&trained));
@@ -80,7 +81,7 @@ fn an_evaluation_that_ends_the_run_ends_every_schedule_at_the_same_step() {
     assert_eq!(expected.1.len(), 5 * 2, "versions 0 and 3 are evaluated");
     for seed in 1..=60 {
         assert_eq!(simulation(seed, 0).run(), expected, "seed {seed}");
-        // Ahead of the learner the versions that sample may differ, the steps do not.
+        // In asynchronous mode the sampling versions may differ, but the steps may not.
         let (trained, answers) = simulation(seed, 2).run();
         assert_eq!(slots(&trained), slots(&expected.0), "seed {seed}");
         assert_eq!(answers, expected.1, "seed {seed}");

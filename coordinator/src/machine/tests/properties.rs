@@ -1,4 +1,4 @@
-//! Properties over arbitrary calls.
+//! Properties of arbitrary sequences of calls.
 
 use podium_proto::convert::Slot;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Results that cannot be used: slots that are sampled again, and workers that get no more work.
+//! Unusable results: slots that are sampled again, and workers that get no more work.
 
 use super::*;
 
@@ -47,7 +47,8 @@ fn a_late_result_of_before_a_block_was_taken_back_is_refused() {
         let filled: Vec<_> = filled.map(|(&slot, zero_variance)| Filled { slot, zero_variance }).collect();
         machine.results_stored(Millis(0), (WORKER, Some(lease.id)), &filled);
     };
-    // The first of two groups is wrong: only the second has equal rewards, and is alone in the next attempt.
+    // The first of two groups is unusable. Only the second has equal rewards, and it is alone in the next
+    // attempt.
     let first = lease(&mut machine, 0, WORKER).unwrap();
     scored(&mut machine, &first, [false, true]);
     let alone = lease(&mut machine, 0, WORKER).unwrap();
@@ -60,14 +61,14 @@ fn a_late_result_of_before_a_block_was_taken_back_is_refused() {
     let again = lease(&mut machine, 0, WORKER).unwrap();
     assert_eq!(again.slots, [slot(0, 0), slot(1, 0)]);
     scored(&mut machine, &again, [true, true]);
-    // The result that was sampled alone comes once more; the attempt has both slots now.
+    // The result that was sampled alone is submitted again; the attempt now has both slots.
     let version = PolicyVersion(0);
     assert_eq!(machine.verdict_under(slot(1, 1), version, Some(alone.id)), Verdict::Refused);
     assert_eq!(machine.verdict_under(slot(1, 1), version, None), Verdict::Refused);
     let both = lease(&mut machine, 0, WORKER).unwrap();
     assert_eq!(both.slots, [slot(0, 1), slot(1, 1)]);
     assert_eq!(machine.verdict_under(slot(1, 1), version, Some(both.id)), Verdict::Wanted);
-    // Also after a restart.
+    // The same holds after a restart.
     let filled = [0, 1].map(|index| Filled { slot: slot(index, 0), zero_variance: true }).to_vec();
     let recovered = Recovered { filled, reopened: vec![0], ..Recovered::default() };
     let restored = Machine::restore(schedule, recovered);

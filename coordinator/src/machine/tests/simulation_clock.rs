@@ -1,13 +1,13 @@
-//! The times that workers wait for the learner and the learner for workers, on a simulated clock without failures.
+//! Waiting times of workers and learner, on a simulated clock without failures.
 
 use super::*;
 
 const WORKERS: usize = 2;
-/// Time that a worker takes for a block, and the learner for a step of four.
+/// Time of a worker for a block, and of the learner for a step of four blocks.
 const BLOCK: u64 = 10;
 const STEP: u64 = 20;
 
-/// The length of a run, and the share of it that workers wait.
+/// Returns the length of a run, and the fraction of it that workers wait.
 fn run(max_policy_lag: u64) -> (u64, f64) {
     let schedule = Schedule {
         steps: 20,
@@ -64,7 +64,7 @@ fn run(max_policy_lag: u64) -> (u64, f64) {
 
 #[test]
 fn one_step_ahead_workers_do_not_wait_for_the_learner() {
-    // Four blocks over two workers take as long as a step of the learner: each waits for the other half of the time.
+    // Four blocks on two workers take as long as a step of the learner: each side waits half of the time.
     assert_eq!(run(0), (20 * (2 * BLOCK + STEP), 0.5));
     let (length, waited) = run(1);
     assert_eq!(length, 2 * BLOCK + 20 * STEP, "but for the first step's groups, sampling is hidden");

@@ -1,4 +1,4 @@
-//! Rules for policy versions: who publishes them, and what follows when one is superseded or missing.
+//! Rules for policy versions: publication, replacement, and missing versions.
 
 use super::*;
 
@@ -81,7 +81,7 @@ fn rank_0_publishes_a_missing_last_version_before_it_leaves() {
     assert!(matches!(batch(&mut machine, 2), Ok(BatchReply::Republish { version: PolicyVersion(2), .. })));
     published(&mut machine, 2);
     assert!(matches!(batch(&mut machine, 2), Ok(BatchReply::RunOver(_))));
-    // A version that was dropped is missing from the start.
+    // A dropped version is missing from the start.
     let recovered = Recovered { committed: 1, latest: 0, ..Recovered::default() };
     assert_eq!(Machine::restore(schedule(), recovered).latest(), PolicyVersion(1));
 }
@@ -94,7 +94,7 @@ fn an_evaluation_that_was_abandoned_early_is_passed_over_in_its_turn() {
     let mut machine = Machine::restore(schedule.clone(), recovered.clone());
     machine.register_worker(Millis(0), WORKER);
     machine.evaluation_abandoned(Millis(0), PolicyVersion(2));
-    // After a restart, too.
+    // The same holds after a restart.
     let recovered = Recovered { abandoned: vec![PolicyVersion(2)], ..recovered };
     let mut restored = Machine::restore(schedule, recovered);
     restored.register_worker(Millis(0), WORKER);
