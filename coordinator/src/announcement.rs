@@ -11,10 +11,10 @@ use podium_transfer::{self as transfer, announcement};
 
 use crate::actor::ExitReason;
 
-/// Time between two checks that the announcement is still there.
+/// Time between two checks of the announcement.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Whose announcement is in the file.
+/// Owner of the announcement in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Own,
@@ -31,7 +31,8 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// Of a coordinator that is bound to `listen` and that others reach at `advertised`.
+    /// Creates the announcement of a coordinator that is bound to `listen` and that others reach at
+    /// `advertised`.
     pub(crate) fn new(
         out: &Path,
         advertised: &str,
@@ -51,13 +52,13 @@ impl Announcement {
         Self { path: out.join(announcement::FILE), content }
     }
 
-    /// Writes it; `ended`: why the coordinator serves no longer.
+    /// Writes the announcement; `ended`: the reason why the coordinator no longer serves.
     pub(crate) fn write(&self, ended: Option<&str>) -> Result<(), durable::Error> {
         let ended = ended.map(str::to_owned);
         transfer::Announcement { ended, ..self.content.clone() }.write(&self.path)
     }
 
-    /// Writes it anew whenever it was removed or damaged.
+    /// Rewrites the announcement whenever it was removed or damaged.
     pub(crate) async fn keep(&self) -> Infallible {
         let mut failed = false;
         loop {
@@ -77,7 +78,7 @@ impl Announcement {
         }
     }
 
-    /// Adds why the coordinator ended.
+    /// Adds the reason why the coordinator ended.
     pub(crate) fn end<E: std::error::Error + 'static>(&self, outcome: &Result<ExitReason, E>) {
         let why = match outcome {
             Ok(ExitReason::Complete) => "the run is complete".to_owned(),
@@ -93,7 +94,7 @@ impl Announcement {
         }
     }
 
-    /// Whose announcement is in the file.
+    /// Returns the owner of the announcement in the file.
     fn found(&self) -> Found {
         match transfer::Announcement::read(&self.path) {
             Ok(found) if found == self.content => Found::Own,
@@ -103,7 +104,7 @@ impl Announcement {
     }
 }
 
-/// The port that the coordinator before this one listened on. `None` where it left no announcement that can be read.
+/// Returns the port that the previous coordinator listened on; `None` without a readable announcement.
 pub(crate) fn port_of_before(out: &Path) -> Option<String> {
     match transfer::Announcement::read(&out.join(announcement::FILE)) {
         Ok(before) => Some(before.listen.rsplit_once(':')?.1.to_owned()),

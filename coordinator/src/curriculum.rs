@@ -1,4 +1,4 @@
-//! The prompt of each slot: a function of run file, data and slot alone.
+//! The prompt of each slot: a function of the run file, the data and the slot alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use podium_recsys::completion::{self, Layout};
 use podium_recsys::diagnostics::Diagnostics;
 use podium_recsys::task::{self, Case, Task};
 
-/// Cached orders of epochs: the one in use, and its neighbour while a step spans both.
+/// Number of cached orders of epochs: the current one, and the adjacent one for a step that spans both.
 const ORDERS_KEPT: usize = 2;
 
-/// Why there is no curriculum.
+/// The reasons why there is no curriculum.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no training user.
@@ -23,21 +23,22 @@ pub enum Error {
     NoTrainingUsers,
 }
 
-/// The order in which a run goes through its data.
+/// The order of a run's training cases and held-out users.
 #[derive(Debug)]
 pub struct Curriculum {
     task: Task,
     diagnostics: Diagnostics,
     prompts_per_step: u32,
     refill_attempts: u32,
-    /// Which candidate lists evaluation asks about, and whether the other way round.
+    /// Index of the candidate lists of evaluations, and whether they are reversed.
     draw: u64,
     reversed: bool,
     orders: Mutex<BTreeMap<u64, Arc<Vec<usize>>>>,
 }
 
 impl Curriculum {
-    /// The curriculum of a task at so many prompts a step, and so many further ones a slot.
+    /// Creates the curriculum of a task with this number of prompts per step and of further attempts per
+    /// slot.
     pub fn new(task: Task, prompts_per_step: u32, refill_attempts: u32) -> Result<Self, Error> {
         if task.training_cases() == 0 {
             return Err(Error::NoTrainingUsers);
@@ -47,31 +48,31 @@ impl Curriculum {
         Ok(Self { task, diagnostics, prompts_per_step, refill_attempts, draw: 0, reversed: false, orders })
     }
 
-    /// The same with other candidate lists for the held-out users: another draw, or each list the other way round.
+    /// Selects other candidate lists for the held-out users: another candidate sample, or reversed lists.
     #[must_use]
     pub const fn evaluating(mut self, draw: u64, reversed: bool) -> Self {
         (self.draw, self.reversed) = (draw, reversed);
         self
     }
 
-    /// The ranking task.
+    /// Returns the ranking task.
     pub const fn task(&self) -> &Task {
         &self.task
     }
 
-    /// The diagnostics of answers to its prompts.
+    /// Returns the diagnostics of answers to its prompts.
     pub const fn diagnostics(&self) -> &Diagnostics {
         &self.diagnostics
     }
 
-    /// Returns the case of a slot: training cases in the order of their epoch, held-out users as they are. A further
-    /// attempt at a training slot has another case, with candidates of the same epoch.
+    /// Returns the case of a slot: training cases in the order of their epoch, held-out users in file order.
+    /// A further attempt at a training slot has another case, with candidates of the same epoch.
     pub fn case(&self, slot: Slot) -> Result<Case, task::Error> {
         match slot {
             Slot::Training(id) => {
                 let GroupId { step, index, .. } = id;
                 let cases = self.task.training_cases() as u64;
-                // A step that no run has, from the network, is refused later: here it only must not overflow.
+                // A step out of range, from the network, is refused later; here it must not overflow.
                 let before = step.0.saturating_mul(self.prompts_per_step.into());
                 let sample = before.saturating_add(index.into());
                 let (epoch, position) = (sample / cases, sample % cases);
@@ -85,13 +86,13 @@ impl Curriculum {
         }
     }
 
-    /// The training case of an attempt at a slot whose first one had `first`: drawn evenly from those that the slot has
-    /// not had yet, from all once it has had every one.
+    /// Returns the training case of an attempt at a slot whose first attempt had `first`. It is sampled
+    /// uniformly from the cases that the slot has not had yet, or from all cases once it has had all of them.
     fn after_attempts(&self, first: usize, id: GroupId) -> usize {
         let cases = self.task.training_cases();
         let mut draws = Stream::new(self.task.seed(), "refill", &[id.step.0, id.index.into()]);
         let (mut case, mut had) = (first, BTreeSet::from([first]));
-        // An attempt that no run has, from the network, is refused later.
+        // An attempt out of range, from the network, is refused later.
         for _ in 0..id.attempt.min(self.refill_attempts) {
             if had.len() == cases {
                 had.clear();
@@ -115,7 +116,7 @@ impl Curriculum {
     }
 }
 
-/// What answers to a case may list.
+/// Returns the items that answers to a case may list.
 pub fn choices(task: &Task, case: &Case) -> v1::Choices {
     let answer = task.answer();
     let entry = |id: &ItemId| completion::entry(*id, &task.dataset().catalogue, answer.layout);
@@ -127,7 +128,7 @@ pub fn choices(task: &Task, case: &Case) -> v1::Choices {
     }
 }
 
-/// A case's prompt as chat messages.
+/// Returns a case's prompt as chat messages.
 pub fn messages(case: &Case) -> Vec<v1::Message> {
     let message = |(role, content): (&str, &str)| v1::Message { role: role.into(), content: content.into() };
     case.prompt.messages().map(message).collect()

@@ -1,23 +1,23 @@
-//! The processes of the run that can be scraped, for Prometheus' discovery over HTTP (`GET /targets`).
+//! The processes of the run that can be scraped, for Prometheus' HTTP service discovery (`GET /targets`).
 //!
-//! The actor updates the list; a request renders the current one, so that a scrape never waits.
+//! The actor updates the list. A request renders the current one, so a scrape never waits.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use podium_service::metrics_server::{Page, at_host};
 use serde_json::{Value, json};
 
-/// Where the list is served, beside `/metrics`.
+/// Path of the list, beside `/metrics`.
 pub const PATH: &str = "/targets";
 
-/// A process and where its metrics are.
+/// A process and the address of its metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// host:port; an unspecified host is this one.
+    /// host:port; an unspecified host is this host.
     pub address: String,
     /// `coordinator`, `worker` or `learner`.
     pub role: &'static str,
-    /// Which of its role: `coordinator`, `worker-3f0c92aa`, `learner-0`.
+    /// Name of the process: `coordinator`, `worker-3f0c92aa`, `learner-0`.
     pub process: String,
 }
 
@@ -28,7 +28,7 @@ struct Known {
     others: Vec<Target>,
 }
 
-/// The list. Clones share it.
+/// The list of processes. All clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Discovery(Arc<RwLock<Known>>);
 
@@ -46,7 +46,7 @@ impl Discovery {
         });
     }
 
-    /// The list as Prometheus reads it; `host`: a name of this host, for addresses that name none.
+    /// Renders the list for Prometheus; `host`: a name of this host, for addresses without one.
     pub fn render(&self, host: Option<&str>) -> String {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let own = known.own.clone().map(|address| Target {
@@ -64,7 +64,7 @@ impl Discovery {
         Value::from(own.iter().chain(&known.others).map(group).collect::<Vec<_>>()).to_string()
     }
 
-    /// The page that serves the list.
+    /// Returns the page that serves the list.
     pub fn page(&self) -> Page {
         let discovery = self.clone();
         Page { path: PATH, render: Arc::new(move |host| discovery.render(host)) }

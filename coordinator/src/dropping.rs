@@ -1,7 +1,7 @@
-//! Dropping a policy version from a stopped run, with everything that was sampled from it.
+//! Drops a policy version of a stopped run, and all data that was sampled from it.
 //!
-//! The store is changed first, in one transaction. A crash after it leaves folders without a manifest, which belong to no
-//! version and only use space.
+//! The store is changed first, in one transaction. A crash after it leaves folders without a manifest, which
+//! belong to no version and only use space.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::reports::summary::FINISHED;
 use crate::store::versions::{self, Dropped};
 use crate::store::{self, Store};
 
-/// Why a version was not dropped.
+/// The reasons why a version was not dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing would make it again.
+    /// The run is finished, so the version would not be recomputed.
     #[error("the run in {} is finished: no learner would make {version} again", out.display())]
     Finished {
         /// The run's folder.
@@ -35,7 +35,7 @@ pub enum Error {
     Folder(#[from] durable::Error),
 }
 
-/// Drops `version` and the versions after it from the run in `out`, whose coordinator is stopped.
+/// Drops `version` and later versions of the run in `out`, whose coordinator must be stopped.
 pub fn drop_version(out: &Path, version: PolicyVersion) -> Result<Dropped, Error> {
     let store = Store::open_existing(out)?;
     if out.join(FINISHED).exists() {
@@ -46,7 +46,7 @@ pub fn drop_version(out: &Path, version: PolicyVersion) -> Result<Dropped, Error
     Ok(dropped)
 }
 
-/// Removes the folders of a version and of those after it.
+/// Removes the folders of a version and of later ones.
 fn remove_folders(root: &Path, from: PolicyVersion) -> Result<(), durable::Error> {
     let failed = |source| durable::Error::Write { path: root.to_owned(), source };
     if !root.is_dir() {

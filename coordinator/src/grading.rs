@@ -1,4 +1,4 @@
-//! From submitted results to what is stored: they are checked, and training completions are scored.
+//! Checks submitted results and scores training completions before they are stored.
 
 mod border;
 mod sampling;
@@ -33,7 +33,7 @@ pub fn grade(
                     .push(score(task, border.sampling().credit(), id, version, &case, result).into());
             }
             Slot::Evaluation { version, index } => {
-                // Log-probabilities of held-out answers are nobody's input.
+                // The log-probabilities of held-out answers are not used.
                 let choice_logprobs = result.choice_logprobs.into_iter().next().unwrap_or_default();
                 let answer = result.completions.into_iter().next().map(|mut completion| {
                     completion.logprobs.clear();
@@ -79,11 +79,11 @@ fn score(
     }
 }
 
-/// The rewards of a completion's listed items, with the tokens that write each.
+/// Returns the rewards of a completion's listed items, with the tokens that spell each item.
 fn credit_by_rank(items: Vec<ItemReward>, completion: &Completion) -> Vec<RankCredit> {
     let mut taken = 0;
     let credit = items.into_iter().map(|ItemReward { span, reward }| {
-        // A token that ends one item and begins the next is the first one's.
+        // A token that ends one item and begins the next belongs to the first.
         let tokens = completion.tokens_of(&span);
         let start = tokens.start.max(taken);
         taken = tokens.end.max(start);

@@ -6,20 +6,20 @@ use uuid::Uuid;
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Chosen when the output folder was made.
+    /// Id of the run, chosen when the output folder was created.
     pub run_id: Uuid,
-    /// For people.
+    /// Name of the run.
     pub run_name: String,
-    /// Of the run file's sections that change results.
+    /// Hash of the run file's sections that affect results.
     pub run_hash: String,
-    /// Of the policy's architecture and tokenizer.
+    /// Fingerprint of the policy's architecture and tokenizer.
     pub model_fingerprint: String,
 }
 
-/// Why a process does not belong to the run.
+/// The reasons why a process does not belong to the run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Another protocol.
+    /// The process uses another protocol version.
     #[error(
         "it speaks protocol version {found}, this coordinator {PROTOCOL_VERSION}: start all processes of a run from one build"
     )]
@@ -27,28 +27,28 @@ pub enum Error {
         /// Its version.
         found: u32,
     },
-    /// Another run.
+    /// The process belongs to another run.
     #[error(
         "its run file has hash {found}, this coordinator's {expected}: start it with the run file of this run"
     )]
     RunHash {
         /// Its hash.
         found: String,
-        /// This run's.
+        /// The hash of this run.
         expected: String,
     },
-    /// Another model.
+    /// The process has another model.
     #[error("its policy has fingerprint {found}, this run's {expected}: architecture or tokenizer differ")]
     Model {
         /// Its fingerprint.
         found: String,
-        /// This run's.
+        /// The fingerprint of this run.
         expected: String,
     },
 }
 
 impl Identity {
-    /// Checks the identity that a process reports. A process without a policy leaves the fingerprint empty.
+    /// Checks the identity that a process reports. A process without a policy reports an empty fingerprint.
     pub fn check(&self, protocol: u32, run_hash: &str, model_fingerprint: &str) -> Result<(), Error> {
         let shown = |text: &str| text.chars().take(80).collect::<String>();
         if protocol != PROTOCOL_VERSION {

@@ -1,11 +1,12 @@
-//! The coordinator of a run: owns the data order, leases prompts to workers, checks and scores their results, stores every
-//! group until a checkpoint covers it, sends learner ranks their shares, stores policy versions, schedules evaluations and
-//! reports the status of the run.
+//! The coordinator of a run. It owns the data order, leases prompts to workers, checks and scores their
+//! results, and stores every group until a checkpoint covers it. It sends learner ranks their shares, stores
+//! policy versions, schedules evaluations and reports the status of the run.
 //!
-//! [`machine`] holds the rules without I/O, and the order in which data is stored; [`actor`] runs it; [`service`] speaks
-//! gRPC; [`store`], [`policies`] and [`reports`] are the run's files. There is no libtorch here, and no model is computed.
+//! [`machine`] contains the rules without I/O, and the order in which data is stored. [`actor`] runs it, and
+//! [`service`] implements gRPC. [`store`], [`policies`] and [`reports`] are the run's files. The coordinator
+//! does not link libtorch and computes no model.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic if the output is closed: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod actor;

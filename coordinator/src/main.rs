@@ -1,6 +1,6 @@
 //! The process `podium-coordinator`.
 
-// Printing macros panic where the output is gone: see `podium_service::output`.
+// Printing macros panic if the output is closed: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ struct Arguments {
     overrides: Vec<Override>,
 }
 
-/// Time until a full disk is tried again.
+/// Time between two attempts while the disk is full.
 const WAIT_FOR_SPACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -142,7 +142,8 @@ async fn coordinate(arguments: Arguments) -> Result<ExitReason> {
     Ok(outcome)
 }
 
-/// Starts the coordinator; where the disk is full, as soon as it has space. `None`: it was stopped before.
+/// Starts the coordinator; on a full disk, as soon as there is space. Returns `None` if it was stopped
+/// before.
 async fn start(options: Options, stop: &CancellationToken) -> Result<Option<Running>> {
     let mut named = false;
     loop {

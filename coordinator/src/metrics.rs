@@ -1,4 +1,4 @@
-//! The coordinator's metrics. Every name is declared here, with its help text, and recorded through a function here.
+//! The coordinator's metrics. This module declares every name with its help text, and records the values.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,7 +55,7 @@ const SILENT_RANKS: &str = "podium_coordinator_silent_ranks";
 const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
-/// Metrics of a step that are also gauges; the rest is in metrics.jsonl.
+/// Metrics of a step that are also gauges; metrics.jsonl contains all of them.
 const STEP_FIGURES: [&str; 18] = [
     "reward",
     "reward_std",
@@ -77,7 +77,7 @@ const STEP_FIGURES: [&str; 18] = [
     "ranking/first_popularity",
 ];
 
-/// Declares every metric. Call once the recorder is installed.
+/// Declares every metric. Must be called after the recorder is installed.
 pub fn describe() {
     describe_counter!(GROUPS_HANDED_IN, "Groups of training steps that workers submitted.");
     describe_counter!(
@@ -168,7 +168,7 @@ pub fn describe() {
     begin_counting();
 }
 
-/// Shows every counter from 0 on: only what is there before it rises can be seen to rise.
+/// Initializes every counter with 0, so that its first increase is visible.
 fn begin_counting() {
     for counter in [
         GROUPS_HANDED_IN,
@@ -198,17 +198,17 @@ fn begin_counting() {
     }
 }
 
-/// Counts groups that arrived.
+/// Counts submitted groups.
 pub fn handed_in(groups: u64) {
     counter!(GROUPS_HANDED_IN).increment(groups);
 }
 
-/// Counts groups that were submitted and whose storage or grading failed.
+/// Counts submitted groups whose storage or grading failed.
 pub fn failed(groups: u64) {
     counter!(GROUPS, "outcome" => "failed").increment(groups);
 }
 
-/// Counts what became of results that arrived.
+/// Counts the outcomes of submitted results.
 pub fn submitted(training: bool, accepted: u32, repeated: u32, refused: u32) {
     let name = if training { GROUPS } else { ANSWERS };
     for (outcome, count) in [("accepted", accepted), ("repeated", repeated), ("refused", refused)] {
@@ -242,12 +242,12 @@ pub fn worker_lost() {
     counter!(WORKERS_LOST).increment(1);
 }
 
-/// Counts results of a worker that cannot be used; `seen`: when, submit or train.
+/// Counts unusable results of a worker; `seen`: `submit` or `train`, the time of detection.
 pub fn offended(seen: &'static str) {
     counter!(OFFENCES, "seen" => seen).increment(1);
 }
 
-/// Counts a rank that ended before its time.
+/// Counts a rank that failed.
 pub fn rank_failed(kind: &'static str) {
     counter!(RANK_FAILURES, "failure" => kind).increment(1);
 }
@@ -271,13 +271,13 @@ pub fn step_committed<'a>(
     }
 }
 
-/// Records the start of this process, and the groups that it found waiting.
+/// Records the start of this process, and the number of groups that it recovered.
 pub fn started(recovered: u64) {
     counter!(GROUPS_RECOVERED).increment(recovered);
     gauge!(LAST_COMMIT).set(seconds_since_1970());
 }
 
-/// Records who waits for whom, and what follows for a run with so many workers.
+/// Records the idle times and the advice for a run with this number of workers.
 pub fn scaling(advice: &Advice, workers: u32) {
     gauge!(WORKER_IDLE).set(advice.worker_idle);
     gauge!(LEARNER_IDLE).set(advice.learner_idle);
@@ -287,13 +287,13 @@ pub fn scaling(advice: &Advice, workers: u32) {
     gauge!(MORE_WORKERS).set(f64::from(advice.workers) - f64::from(workers));
 }
 
-/// Records how many ranks are silent, and the age of the oldest lease.
+/// Records the number of silent ranks and the age of the oldest lease.
 pub fn concerns(silent_ranks: usize, oldest_lease_ms: u64) {
     gauge!(SILENT_RANKS).set(silent_ranks as f64);
     gauge!(OLDEST_LEASE).set(oldest_lease_ms as f64 / 1e3);
 }
 
-/// Records the room of the disk.
+/// Records the free space and the size of the disk.
 pub fn disk(free: u64, size: u64) {
     gauge!(DISK_FREE).set(free as f64);
     gauge!(DISK_SIZE).set(size as f64);
@@ -311,7 +311,7 @@ pub fn evaluation_complete<'a>(figures: impl IntoIterator<Item = (&'a String, &'
     }
 }
 
-/// Records what the evaluations so far come to.
+/// Records the findings of the evaluations so far.
 pub fn findings(findings: &Findings) {
     gauge!(INFLATED).set(f64::from(u8::from(findings.warning.is_some())));
     if let Some((version, _)) = findings.best {
@@ -327,12 +327,12 @@ pub fn store_write(took: Duration, succeeded: bool) {
     }
 }
 
-/// Records how many needed policy versions cannot be served.
+/// Records the number of needed policy versions that cannot be served.
 pub fn policies_missing(count: usize) {
     gauge!(POLICIES_MISSING).set(count as f64);
 }
 
-/// Counts a policy version whose content was replaced, and the groups that went with it.
+/// Counts a policy version whose content was replaced, and the groups that were removed with it.
 pub fn superseded(groups: u64) {
     counter!(POLICIES_SUPERSEDED).increment(1);
     counter!(GROUPS_DROPPED).increment(groups);

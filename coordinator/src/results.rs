@@ -1,4 +1,4 @@
-//! Results of slots: how they are stored, who sampled them, and what they fill.
+//! Results of slots: their stored form, the workers that sampled them, and the slots that they fill.
 
 use podium_grpo::advantage::has_zero_variance;
 use podium_grpo::{GroupId, PolicyVersion, Step};
@@ -26,7 +26,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// Whether there is nothing to store.
+    /// Returns whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.answers.is_empty()
     }
@@ -39,19 +39,19 @@ impl Results {
         self.answers.retain(|&(version, index, _)| is_wanted(answered(version, index)));
     }
 
-    /// The completions and tokens of the groups.
+    /// Returns the numbers of completions and tokens of the groups.
     pub fn volume(&self) -> (usize, usize) {
         let completions = || self.groups.iter().flat_map(|group| &group.completions);
         (completions().count(), completions().map(|completion| completion.token_ids.len()).sum())
     }
 }
 
-/// The slot that a scored group fills, and whether dynamic sampling replaces the group.
+/// Returns the slot that a scored group fills, and whether dynamic sampling replaces the group.
 pub fn filled(group: &v1::ScoredGroup) -> Filled {
     let v1::ScoredGroup { step, index, attempt, rewards, .. } = group;
     let slot = Slot::Training(GroupId { step: Step(*step), index: *index, attempt: *attempt });
     let totals: Vec<Option<f64>> = rewards.iter().map(|reward| reward.total).collect();
-    // Credit by rank compares item with item, and may see a difference where the totals are equal.
+    // Credit by rank compares items, and may find a difference between equal totals.
     let items = |reward: &v1::Reward| reward.ranks.iter().map(|rank| rank.reward).collect::<Vec<f64>>();
     let same_items = rewards.windows(2).all(|pair| items(&pair[0]) == items(&pair[1]));
     Filled { slot, zero_variance: same_items && has_zero_variance(&totals) }
@@ -62,14 +62,14 @@ pub fn filled(group: &v1::ScoredGroup) -> Filled {
 pub struct SampledBy {
     /// Its id.
     pub worker: Uuid,
-    /// Its id, host and device, for people.
+    /// Its id, host and device, for messages.
     pub name: String,
 }
 
 /// A group that a learner could not train on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
-    /// The report that named it.
+    /// The report that contained it.
     pub report: Uuid,
     /// The step of the group.
     pub step: u64,
@@ -79,9 +79,9 @@ pub struct SetAside {
     pub attempt: u32,
     /// The policy version that sampled it.
     pub policy_version: Option<u64>,
-    /// The worker that sampled it, where that is known.
+    /// The worker that sampled it, if known.
     pub worker: Option<SampledBy>,
-    /// Why it could not be trained on.
+    /// The reason why it could not be trained on.
     pub cause: String,
 }
 

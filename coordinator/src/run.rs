@@ -1,4 +1,4 @@
-//! Starting a coordinator: from a run file and an output folder to a service that listens.
+//! Starts a coordinator: from a run file and an output folder to a listening service.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,10 +33,10 @@ use crate::store::{self, Store};
 
 pub use crate::actor::ExitReason;
 
-/// Why a coordinator could not start, or ended before its time.
+/// The reasons why a coordinator could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is in use, or none of this host's.
+    /// The address is in use, or does not belong to this host.
     #[error(
         "cannot listen on {address}; stop the process that uses it, or choose another address with --listen (port 0 lets the \
          system choose)"
@@ -44,7 +44,7 @@ pub enum Error {
     Listen {
         /// The address.
         address: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The address to advertise is invalid.
@@ -56,13 +56,14 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// There is nothing to start from.
+    /// The initial policy or a stored version cannot be used.
     #[error(transparent)]
     Policy(#[from] policies::Error),
-    /// The policy's tokenizer or chat template, which measure and end prompts, cannot be read.
+    /// The policy's tokenizer or chat template cannot be read. They determine the length and the end of
+    /// prompts.
     #[error(transparent)]
     Tokenizer(#[from] podium_tokenizer::Error),
-    /// The configuration of the policy, against which results are checked, cannot be used.
+    /// The policy's configuration cannot be used. Results are checked against it.
     #[error("cannot check results against the policy to start from")]
     Config(#[from] podium_checkpoint::config::Error),
     /// The embedded data set cannot be written.
@@ -71,16 +72,16 @@ pub enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Data(#[from] dataset::Error),
-    /// The data set and the run file make no task.
+    /// The data set and the run file do not define a task.
     #[error(transparent)]
     Task(#[from] task::Error),
-    /// The data set holds nothing to train on.
+    /// The data set has no training cases.
     #[error(transparent)]
     Curriculum(#[from] curriculum::Error),
     /// The actor did not start.
     #[error(transparent)]
     Actor(#[from] actor::Error),
-    /// The server ended.
+    /// The server failed.
     #[error("the server failed")]
     Server(#[from] tonic::transport::Error),
     /// A task of the coordinator panicked.
@@ -89,32 +90,32 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it may be gone once there is room on the disk.
+    /// Returns whether the error may disappear once the disk has free space.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Store(store::Error::Full { .. })) || durable::is_full(self)
     }
 }
 
-/// What to run and where.
+/// Inputs and addresses of a coordinator.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The run file.
     pub file: RunFile,
-    /// The folder that paths of prompt templates are relative to: the run file's.
+    /// Base folder of relative paths of prompt templates: the folder of the run file.
     pub base: PathBuf,
     /// The output folder.
     pub out: PathBuf,
-    /// Where to listen; the run file's address otherwise, or the port of before.
+    /// The address to listen on; by default the run file's address, or the port of the previous coordinator.
     pub listen: Option<String>,
-    /// HOST or HOST:PORT by which others reach it; see [`advertise::address`].
+    /// HOST or HOST:PORT at which others reach it; see [`advertise::address`].
     pub advertise: Option<String>,
-    /// Where this process's metrics are.
+    /// Address of this process's metrics.
     pub metrics_address: Option<SocketAddr>,
     /// The list of processes to scrape; the coordinator updates it.
     pub discovery: Discovery,
 }
 
-/// A coordinator that serves.
+/// A running coordinator.
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
@@ -122,7 +123,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -133,8 +134,8 @@ impl Running {
     }
 }
 
-/// Starts a coordinator, or continues where one before it stopped. When `stop` is cancelled it stops serving and ends; a
-/// later start on the same folder continues the run.
+/// Starts a coordinator, or continues from the state of the previous one. When `stop` is cancelled, the
+/// coordinator stops serving and exits; a later start in the same folder continues the run.
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, Error> {
     let Options { file, base, out, listen, advertise, metrics_address, discovery } = options;
     durable::create_folder(&out)?;
@@ -189,7 +190,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     Ok(Running { address, supervisor })
 }
 
-/// The server stops before the actor: calls that are under way get their answers.
+/// The server stops before the actor, so that open calls get their replies.
 async fn supervise(
     mut actor: JoinHandle<ExitReason>,
     mut server: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -211,7 +212,7 @@ async fn supervise(
     }
 }
 
-/// What a coordinator works with.
+/// The parts of a coordinator.
 struct Prepared {
     parts: Parts,
     machine: Machine,
@@ -288,7 +289,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
     Ok(Prepared { parts, machine, curriculum, border })
 }
 
-/// The warning about a run that trains on groups of older versions as if their age were drift.
+/// Returns the warning about a run that trains on groups of older versions with a loss that treats their age
+/// as drift.
 fn age_warning(file: &RunFile) -> Option<String> {
     let lag = file.rollout.max_policy_lag;
     (lag > 0 && !file.grpo.renews_old()).then(|| {
@@ -299,15 +301,15 @@ fn age_warning(file: &RunFile) -> Option<String> {
     })
 }
 
-/// The task with the policy's own tokenizer and chat template, which count the tokens of prompts and may open or close the
-/// think block.
+/// Returns the task with the policy's own tokenizer and chat template, which count the tokens of prompts and
+/// may open or close the think block.
 fn rendered(task: Task, chat: &Arc<Chat>) -> Task {
     let (ends, lengths) = (chat.clone(), chat.clone());
     let task = task.ended_with(Arc::new(move |prompt| Ok(ends.generation_prompt(prompt.messages())?)));
     task.measured_with(Arc::new(move |prompt| Ok(lengths.length(prompt.messages())?)))
 }
 
-/// The folder of the data set; the embedded one is made where the run file names none.
+/// Returns the folder of the data set. The embedded data set is generated if the run file sets no folder.
 fn data_folder(file: &RunFile, out: &Path) -> Result<dataset::Options, Error> {
     if file.data.dir.is_some() {
         return Ok(file.data.clone());
@@ -317,7 +319,8 @@ fn data_folder(file: &RunFile, out: &Path) -> Result<dataset::Options, Error> {
     Ok(synthetic::data_options(&file.world, &folder))
 }
 
-/// The address to listen on: the one that is named where it says a port, the one of before, or any port.
+/// Returns the address to listen on: `named` if it has a port, else the port of the previous coordinator,
+/// else any port.
 fn listen_address(out: &Path, named: &str) -> String {
     if !named.ends_with(":0") {
         return named.to_owned();

@@ -1,25 +1,27 @@
-//! Who waits for whom, and how many workers would pay. Pure: times come from outside.
+//! Bottleneck analysis, and advice on the number of workers. The module is pure: the caller supplies the
+//! times.
 //!
-//! Observed are the busy and idle times of workers and learner. From them follow two times of a step: `W`, the seconds
-//! that one worker alone would need to sample it (evaluation included), and `L`, the seconds that the learner needs to
-//! train on it. A step's groups are `B` blocks, and a block is the work of one worker. With `n` workers a step then takes
+//! The inputs are the busy and idle times of workers and learner. They determine two times of a step: `W`,
+//! the seconds that a single worker would need to sample it (including evaluation), and `L`, the seconds that
+//! the learner needs to train on it. A step's groups are `B` blocks, and one worker samples a block. With `n`
+//! workers a step takes
 //!
-//! - in synchronous mode, where sampling and training take turns, `T(n) = W · ⌈B / n⌉ / B + L`;
+//! - in synchronous mode, where sampling and training alternate, `T(n) = W · ⌈B / n⌉ / B + L`;
 //! - in asynchronous mode, where they overlap, `T(n) = max(W / n, L)`.
 //!
-//! With `r` learner ranks a step costs `(n + r) · T(n)` seconds of processes. The advised number of workers is the
-//! smallest `n` for which this is least: up to it a further worker shortens steps by more, in proportion, than it adds to
-//! what runs.
+//! With `r` learner ranks a step costs `(n + r) · T(n)` process seconds. The advised number of workers is the
+//! smallest `n` with the lowest cost: up to it, an additional worker reduces the step time by a larger
+//! proportion than it increases the number of processes.
 
-/// What the memory of the past is multiplied by at every step: about ten steps count.
+/// Decay factor of past times per step; about ten steps count.
 const MEMORY: f64 = 0.9;
-/// Idle shares that differ by less are called even.
+/// Idle fractions that differ by less are considered equal.
 const EVEN: f64 = 0.1;
 
-/// Who makes the others wait.
+/// The side that makes the other wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bottleneck {
-    /// Workers: the learner waits longer than they do.
+    /// The workers: the learner waits longer than they do.
     Workers,
     /// The learner.
     Learner,
@@ -27,37 +29,37 @@ pub enum Bottleneck {
     Neither,
 }
 
-/// What a run consists of, as far as scaling goes.
+/// The properties of a run that determine scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Workers that take part.
+    /// Number of active workers.
     pub workers: u32,
-    /// Learner ranks.
+    /// Number of learner ranks.
     pub ranks: u32,
-    /// Blocks of a step.
+    /// Number of blocks per step.
     pub blocks: u32,
-    /// How many versions older than its step a group may be; 0: synchronous.
+    /// Maximum age of a group in versions, relative to its step; 0: synchronous.
     pub max_policy_lag: u64,
 }
 
-/// What can be said about a run.
+/// Advice for a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Advice {
-    /// Share of their time that workers wait.
+    /// Fraction of their time that workers wait.
     pub worker_idle: f64,
-    /// Share of its time that the learner waits for groups.
+    /// Fraction of its time that the learner waits for groups.
     pub learner_idle: f64,
-    /// Who makes the others wait.
+    /// The side that makes the other wait.
     pub bottleneck: Bottleneck,
-    /// The number of workers that pays.
+    /// The advised number of workers.
     pub workers: u32,
-    /// Seconds of a step with the workers there are, by the formula.
+    /// Seconds per step with the current workers, by the formula.
     pub step_seconds: f64,
-    /// Seconds of a step with those that pay.
+    /// Seconds per step with the advised workers.
     pub step_seconds_then: f64,
 }
 
-/// Times that were observed, the older the less they count.
+/// Observed times, with decaying weights.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Load {
     worker_busy: f64,
@@ -68,8 +70,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Notes `seconds` in which so many of the workers had work. `learner_waits`: for groups; `None` where the learner
-    /// is not there.
+    /// Records `seconds` in which `busy` of the workers had work. `learner_waits`: whether the learner waits
+    /// for groups; `None` if there is no learner.
     pub fn pass(&mut self, seconds: f64, busy: u32, workers: u32, learner_waits: Option<bool>) {
         self.worker_busy += seconds * f64::from(busy);
         self.worker_idle += seconds * f64::from(workers.saturating_sub(busy));
@@ -80,7 +82,7 @@ impl Load {
         }
     }
 
-    /// Notes that a step is done: what was seen before it counts less from now on.
+    /// Records that a step is done: earlier times count less from now on.
     pub fn step_done(&mut self) {
         self.steps += 1.0;
         for value in [
@@ -94,7 +96,8 @@ impl Load {
         }
     }
 
-    /// What follows; `None` before a step is done, and while workers or learner have not worked.
+    /// Returns the advice; `None` before the first step is done, and while workers or learner have not
+    /// worked.
     pub fn advice(&self, shape: Shape) -> Option<Advice> {
         let known =
             self.steps > 0.0 && self.worker_busy > 0.0 && self.learner_busy > 0.0 && shape.workers > 0;
@@ -123,7 +126,7 @@ impl Load {
 }
 
 impl Shape {
-    /// `T(n)`.
+    /// Returns `T(n)`.
     fn step_seconds(&self, workers: u32, sampling: f64, training: f64) -> f64 {
         let (workers, blocks) = (workers.max(1), self.blocks.max(1));
         if self.max_policy_lag == 0 {
@@ -133,20 +136,20 @@ impl Shape {
         }
     }
 
-    /// The smallest `n` for which `(n + r) · T(n)` is least.
+    /// Returns the smallest `n` with the lowest `(n + r) · T(n)`.
     fn advised(&self, sampling: f64, training: f64) -> u32 {
-        // More workers than blocks are open at a time find nothing to do.
+        // Workers beyond the number of open blocks are idle.
         let open_steps = u32::try_from(self.max_policy_lag).unwrap_or(u32::MAX).saturating_add(1);
         let most = self.blocks.saturating_mul(open_steps).clamp(1, MOST_WORKERS);
         let cost = |workers: u32| {
             f64::from(workers.saturating_add(self.ranks)) * self.step_seconds(workers, sampling, training)
         };
-        // The first of equals.
+        // Selects the first of equal costs.
         (2..=most).fold(1, |best, workers| if cost(workers) < cost(best) { workers } else { best })
     }
 }
 
-/// More are never advised.
+/// Maximum advised number of workers.
 const MOST_WORKERS: u32 = 10_000;
 
 #[cfg(test)]
@@ -155,7 +158,8 @@ mod tests {
 
     const SHAPE: Shape = Shape { workers: 2, ranks: 1, blocks: 8, max_policy_lag: 0 };
 
-    /// Steps in which workers sample for `sampling` seconds each while the learner waits, and then the other way round.
+    /// Steps in which workers first sample for `sampling` seconds each while the learner waits, and then wait
+    /// while the learner trains.
     fn taking_turns(workers: u32, sampling: f64, training: f64) -> Load {
         let mut load = Load::default();
         for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Work that an earlier failure of the disk or a restart left: closing evaluations, writing the report files.
+//! Work that remains after a disk error or a restart: closing evaluations and writing the report files.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,18 @@ use crate::reports::watch::Findings;
 use crate::reports::{Contents, evaluation, step, summary};
 use crate::store::EvaluationRecord;
 
-/// Time until the work is tried again after a failure of the disk.
+/// Time between a disk error and the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
 impl State {
-    /// Does what is left to be done, unless it failed a short while ago.
+    /// Does the remaining work, unless it failed recently.
     pub(super) async fn catch_up(&mut self) {
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
         self.retry_at = None;
         self.close_evaluation();
-        // A job may have stored a record that is not in the files yet.
+        // A job may have stored a record that the files do not contain yet.
         if !self.closes.is_idle() {
             return;
         }
@@ -34,7 +34,7 @@ impl State {
         }
     }
 
-    /// Begins to close the evaluation whose turn it is.
+    /// Starts to close the next evaluation, if it is due.
     fn close_evaluation(&mut self) {
         let Some(version) = self.run.machine().evaluation_to_close() else { return };
         let closer = self.parts.closer.clone();
@@ -46,7 +46,7 @@ impl State {
         });
     }
 
-    /// Takes an evaluation whose job has ended.
+    /// Accepts an evaluation whose job has ended.
     pub(super) async fn evaluation_closed(
         &mut self,
         version: PolicyVersion,
@@ -71,7 +71,8 @@ impl State {
         self.close_evaluation();
     }
 
-    /// Writes the report files anew where they are behind the store, and finished.json where the run is complete.
+    /// Rewrites the report files if they are behind the store, and writes finished.json if the run is
+    /// complete.
     async fn write_files(&mut self) -> Result<(), Error> {
         if self.reports_behind {
             let store = self.parts.store.clone();

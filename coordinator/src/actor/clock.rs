@@ -1,4 +1,4 @@
-//! The clock that the deadlines of leases and workers are measured by.
+//! The clock for the deadlines of leases and workers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,24 +6,24 @@ use std::time::Instant;
 
 use crate::machine::Millis;
 
-/// Milliseconds since the process started. Clones share it.
+/// Milliseconds since the process started. All clones read the same clock.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Millis + Send + Sync>);
 
 impl Clock {
-    /// The clock of the system that only goes forward; it starts now.
+    /// Returns the system's monotonic clock, starting now.
     pub fn monotonic() -> Self {
         let started = Instant::now();
         Self(Arc::new(move || Millis(started.elapsed().as_millis() as u64)))
     }
 
-    /// A clock that shows what `read` returns.
+    /// Returns a clock that returns the value of `read`.
     #[cfg(test)]
     pub(super) fn manual(read: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// The time.
+    /// Returns the time.
     pub(super) fn now(&self) -> Millis {
         (self.0)()
     }

@@ -1,4 +1,4 @@
-//! Records of steps and evaluations: computed from what the store holds, and stored. All of it blocks.
+//! Computes the records of steps and evaluations from stored data, and stores them. All functions block.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,16 +24,16 @@ use crate::store::{EvaluationRecord, Row, StepRecord, Store};
 pub struct FinishedStep {
     /// The step.
     pub step: Step,
-    /// The metrics that rank 0 reported; none where its report was lost.
+    /// The metrics that rank 0 reported; `None` if its report was lost.
     pub metrics: Option<BTreeMap<String, f64>>,
-    /// Seconds since the step before it.
+    /// Seconds since the previous step.
     pub seconds: f64,
-    /// Steps of the run.
+    /// Number of steps of the run.
     pub steps: u64,
 }
 
-/// Makes and stores the records of steps and evaluations. A call may take long; it can be repeated after a crash at any
-/// point, and the record is durable once it returns.
+/// Creates and stores the records of steps and evaluations. A call may take long. It can be repeated after a
+/// crash at any point, and the record is durable on return.
 pub trait Closer: fmt::Debug + Send + Sync {
     /// Closes a step whose groups are all stored.
     fn close_step(&self, finished: FinishedStep) -> Result<StepRecord, Error>;
@@ -42,18 +42,18 @@ pub trait Closer: fmt::Debug + Send + Sync {
     fn close_evaluation(&self, version: PolicyVersion) -> Result<(EvaluationRecord, Findings), Error>;
 }
 
-/// Makes records from the stored groups and answers.
+/// Creates records from the stored groups and answers.
 #[derive(Debug)]
 pub struct Records {
-    /// Where groups, answers and records are stored.
+    /// The store of groups, answers and records.
     pub store: Arc<Store>,
     /// The prompts of slots.
     pub curriculum: Arc<Curriculum>,
-    /// Compares the ranking with the reward.
+    /// Compares the ranking metrics with the reward.
     pub watch: Watch,
-    /// Where the groups of steps are recorded, if they are.
+    /// Recording of the steps' groups, if enabled.
     pub recording: Option<Recording>,
-    /// Where held-out answers are recorded, if they are.
+    /// Recording of held-out answers, if enabled.
     pub answers: Option<Answers>,
 }
 
@@ -136,7 +136,7 @@ impl Closer for Records {
     }
 }
 
-/// Adds the metrics of a step that was committed without any; `None` if it had some.
+/// Adds the metrics of a step that was committed without them; returns `None` if it had them.
 pub(super) fn add_metrics(
     store: &Store,
     step: Step,

@@ -17,9 +17,9 @@ pub(super) enum Closed {
     Step {
         step: Step,
         began: Instant,
-        /// Seconds since the step before it.
+        /// Seconds since the previous step.
         seconds: f64,
-        /// The record, and why folders that are no longer needed were not removed, if they were not.
+        /// The record, and the error of removing unneeded folders, if any.
         result: Result<(StepRecord, Option<policies::Error>), Error>,
     },
     Evaluation {
@@ -29,7 +29,7 @@ pub(super) enum Closed {
     },
 }
 
-/// The jobs under way: at most one for a step, and one for an evaluation.
+/// The running jobs: at most one for a step and one for an evaluation.
 #[derive(Debug, Default)]
 pub(super) struct Closes {
     jobs: JoinSet<Closed>,
@@ -39,12 +39,12 @@ pub(super) struct Closes {
 }
 
 impl Closes {
-    /// Begins to close a step.
+    /// Starts to close a step.
     pub(super) fn start_step(&mut self, close: impl FnOnce() -> Closed + Send + 'static) {
         self.jobs.spawn_blocking(close);
     }
 
-    /// Begins to close an evaluation, unless one is being closed.
+    /// Starts to close an evaluation, unless one is being closed.
     pub(super) fn start_evaluation(
         &mut self,
         version: PolicyVersion,
@@ -70,17 +70,17 @@ impl Closes {
         }
     }
 
-    /// Whether nothing is being closed.
+    /// Returns whether no job is running.
     pub(super) fn is_idle(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// Holds a command back until the step is closed.
+    /// Holds a command until the step is closed.
     pub(super) fn park(&mut self, command: Command) {
         self.parked.push(command);
     }
 
-    /// The commands that waited for the step.
+    /// Takes the commands that waited for the step.
     pub(super) fn take_parked(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.parked)
     }

@@ -15,10 +15,10 @@ use crate::machine::sequencer::{Counts, Report};
 use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous};
 use crate::results::Results;
 
-/// Where the reply to a command goes.
+/// Receiver of the reply to a command.
 pub(super) type Sender<T> = oneshot::Sender<Result<T, Error>>;
 
-/// What a worker reports about itself.
+/// The description that a worker reports of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Profile {
     /// Its device.
@@ -29,7 +29,7 @@ pub struct Profile {
     pub metrics_address: String,
 }
 
-/// Results that a worker submits, checked and scored.
+/// Checked and scored results that a worker submits.
 #[derive(Debug)]
 pub struct Submission {
     /// The worker.
@@ -38,13 +38,13 @@ pub struct Submission {
     pub lease: Option<LeaseId>,
     /// The version that sampled the results.
     pub version: PolicyVersion,
-    /// The content of that version at the time.
+    /// The content of that version at the time of sampling.
     pub content: Content,
     /// The results.
     pub results: Results,
 }
 
-/// A rank that requests its share of a step.
+/// A rank's request for its share of a step.
 #[derive(Debug, Clone)]
 pub struct BatchRequest {
     /// The rank.
@@ -53,11 +53,11 @@ pub struct BatchRequest {
     pub learner: Uuid,
     /// The step.
     pub step: Step,
-    /// Versions that the rank had to publish again and cannot make.
+    /// Versions that the rank should have published again and cannot produce.
     pub lost: Vec<PolicyVersion>,
 }
 
-/// A finished step, as a rank reports it.
+/// A finished step that a rank reports.
 #[derive(Debug)]
 pub struct StepReport {
     /// The process of the rank.
@@ -66,14 +66,14 @@ pub struct StepReport {
     pub step: Step,
     /// The rank's metrics by name; empty from ranks other than 0.
     pub metrics: BTreeMap<String, f64>,
-    /// The step that a checkpoint of this rank now continues with.
+    /// The step that this rank's checkpoint now continues with.
     pub checkpoint: Option<Step>,
 }
 
-/// What becomes of a version that a learner offers.
+/// Decision on a version that a learner offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
-    /// It is the first one of its number.
+    /// It is the first version of its number.
     New,
     /// It replaces another content that is not committed.
     Superseding(Content),
@@ -104,7 +104,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Replies to a command that waited for a step which could not be closed. Other commands never wait.
+    /// Fails a command that waited for a step that could not be closed. Other commands never wait.
     pub(super) fn fail(self, step: Step, source: Arc<Error>) {
         let error = Error::Close { step, source };
         match self {

@@ -10,7 +10,7 @@ use crate::machine::{OldLease, RankHealth, Work};
 use crate::metrics;
 
 impl State {
-    /// Updates the warnings; logs the new ones, and those that no longer hold.
+    /// Updates the warnings; logs new warnings and those that have ended.
     pub(super) fn update_concerns(&mut self) {
         let now = self.now();
         let (ranks, leases) = (self.run.machine().rank_health(now), self.run.machine().old_leases(now));

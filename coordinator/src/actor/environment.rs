@@ -1,4 +1,4 @@
-//! The environment of the run: processes to scrape, load of workers and learner, space on the disk.
+//! The environment of the run: processes to scrape, load of workers and learner, free disk space.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ impl State {
         self.parts.discovery.set_others(&self.parts.identity.run_name, there.map(target).collect());
     }
 
-    /// Notes the load since the last call. To be called before anything changes.
+    /// Records the load since the last call. Must be called before any change.
     pub(super) fn note_load(&mut self) {
         let now = Instant::now();
         let seconds = now.duration_since(self.load_noted).as_secs_f64();
@@ -60,7 +60,7 @@ impl State {
         }
     }
 
-    /// The last advice, and the number of workers now.
+    /// Returns the last advice and the current number of workers.
     pub(super) fn advice(&self) -> Option<(Advice, u32)> {
         Some((self.advice?, self.run.machine().worker_count()))
     }
@@ -68,9 +68,9 @@ impl State {
     /// Sets the gauges that change with time.
     pub(super) fn update_gauges(&self) {
         metrics::run_state(self.run.machine(), self.now());
-        // Ranks shut down without notice.
+        // Ranks shut down without a notice.
         self.list_processes();
-        // Without these two gauges where the file system does not report them.
+        // These two gauges are not set if the file system does not report the values.
         if let Ok(disk) = nix::sys::statvfs::statvfs(&self.parts.out) {
             let unit = disk.fragment_size();
             metrics::disk(unit.saturating_mul(disk.blocks_available()), unit.saturating_mul(disk.blocks()));

@@ -1,4 +1,4 @@
-//! Why the actor did not do what it was asked for.
+//! Errors of calls to the actor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use podium_grpo::{GroupId, Step};
 
 use crate::{machine, policies, store};
 
-/// How long a reply of the actor is awaited: it writes to disk, and is otherwise quick.
+/// Time limit for a reply of the actor. The actor is fast apart from disk writes.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why a call to the actor failed.
+/// The reasons why a call to the actor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine refuses it.
+    /// The machine refuses the call.
     #[error(transparent)]
     Machine(#[from] machine::Error),
     /// The store failed.
@@ -34,7 +34,7 @@ pub enum Error {
     Close {
         /// The step.
         step: Step,
-        /// Why. Shared by all calls that waited for it.
+        /// The cause, shared by all calls that waited for the step.
         source: Arc<Self>,
     },
     /// A slot was sampled again too often.
@@ -45,7 +45,7 @@ pub enum Error {
     Spent {
         /// The last group of the slot.
         group: GroupId,
-        /// How often since this process started.
+        /// Number of times since this process started.
         times: u32,
         /// Workers and causes.
         history: String,
@@ -64,7 +64,7 @@ pub enum Error {
     },
 }
 
-/// Runs work that blocks on a thread for such work.
+/// Runs blocking work on a thread for such work.
 pub(crate) async fn blocking<T: Send + 'static, E: From<Error> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {

@@ -1,4 +1,4 @@
-//! The way to the actor.
+//! The handle for calls to the actor.
 
 use podium_proto::v1;
 use podium_transfer::Manifest;
@@ -11,7 +11,7 @@ use super::offences::Offender;
 use crate::machine::sequencer::{Counts, Report};
 use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous};
 
-/// The way to the actor. Clones share it.
+/// A handle for calls to the actor. All clones call the same actor.
 #[derive(Debug, Clone)]
 pub struct Handle {
     mailbox: mpsc::Sender<Command>,
@@ -23,7 +23,7 @@ impl Handle {
         Self { mailbox, changes }
     }
 
-    /// A watch that changes whenever callers that wait for work, a batch or a rank should ask again.
+    /// Returns a watch that changes whenever callers that wait for work, a batch or a rank should ask again.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
@@ -38,12 +38,12 @@ impl Handle {
         self.ask("grant a lease", |reply| Command::Lease { worker, reply }).await
     }
 
-    /// Submits results. Those that are wanted are durable on return.
+    /// Submits results. Wanted results are durable on return.
     pub async fn submit(&self, submission: Submission) -> Result<Counts, Error> {
         self.ask("store results", |reply| Command::Submit { submission, reply }).await
     }
 
-    /// Counts an offence of a worker whose results cannot be used, and frees their lease.
+    /// Counts an offence of a worker whose results are unusable, and frees their lease.
     pub async fn record_offence(
         &self,
         worker: Uuid,
@@ -53,7 +53,7 @@ impl Handle {
         self.ask("record an offence", |reply| Command::Offence { worker, lease, cause, reply }).await
     }
 
-    /// Renews the leases of a worker; returns those that are not its any more.
+    /// Renews the leases of a worker; returns those that it no longer holds.
     pub async fn heartbeat(&self, worker: Uuid, leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, Error> {
         self.ask("take a heartbeat", |reply| Command::Heartbeat { worker, leases, reply }).await
     }
@@ -63,37 +63,38 @@ impl Handle {
         self.ask("disconnect a worker", |reply| Command::Disconnect { worker, reply }).await
     }
 
-    /// Takes a rank into the rank group; `reason`: why it joins again, if it does.
+    /// Adds a rank to the rank group; `reason`: the reason why it joins again, if it does.
     pub async fn join(&self, join: Join, reason: String) -> Result<Rendezvous, Error> {
         self.ask("let a rank join", |reply| Command::Join { join, reason, reply }).await
     }
 
-    /// Asks once whether a rank can have its share of a step.
+    /// Requests once a rank's share of a step.
     pub async fn batch(&self, request: BatchRequest) -> Result<BatchReply, Error> {
         self.ask("find a batch", |reply| Command::Batch { request, reply }).await
     }
 
-    /// Commits a step; `true` if the run is over for the rank.
+    /// Commits a step; returns `true` if the run is over for the rank.
     pub async fn commit(&self, report: StepReport) -> Result<bool, Error> {
         self.ask("commit a step", |reply| Command::Commit { report, reply }).await
     }
 
-    /// Sets groups aside that a rank cannot train on. Their causes are durable on return, and their slots open again.
+    /// Sets groups aside that a rank cannot train on. On return their causes are durable and their slots are
+    /// open again.
     pub async fn set_aside(&self, report: Report) -> Result<(), Error> {
         self.ask("set groups aside", |reply| Command::SetAside { report, reply }).await
     }
 
-    /// Notes why a rank failed; `kind`: the name of the failure among metrics.
+    /// Records why a rank failed; `kind`: the name of the failure in metrics.
     pub async fn fail(&self, learner: Uuid, kind: &'static str, reason: String) -> Result<(), Error> {
         self.ask("note a failure", |reply| Command::Fail { learner, kind, reason, reply }).await
     }
 
-    /// Notes that a rank is alive.
+    /// Records that a rank is alive.
     pub async fn alive(&self, learner: Uuid) -> Result<(), Error> {
         self.ask("note that a rank is alive", |reply| Command::Alive { learner, reply }).await
     }
 
-    /// Asks what becomes of a version that a learner offers.
+    /// Requests the decision on a version that a learner offers.
     pub async fn offer(&self, learner: Uuid, manifest: Manifest) -> Result<Offer, Error> {
         let manifest = Box::new(manifest);
         self.ask("check a policy version", |reply| Command::Offer { learner, manifest, reply }).await
@@ -105,7 +106,7 @@ impl Handle {
         self.ask("publish a policy version", |reply| Command::Publish { learner, manifest, reply }).await
     }
 
-    /// The status of the run.
+    /// Returns the status of the run.
     pub async fn status(&self) -> Result<v1::RunStatus, Error> {
         self.ask("report the status", |reply| Command::Status { reply }).await
     }

@@ -1,8 +1,9 @@
-//! The coordinator as an actor: one task owns the run, and everything else talks to it through a [`Handle`].
+//! The coordinator as an actor: one task owns the run, and all other code calls it through a [`Handle`].
 //!
-//! The [`crate::machine::sequencer`] stores what has to be durable before the machine takes it and a caller gets a reply.
-//! Grading, prompts and the files of policies are the callers' work. Closing a step or an evaluation is a job on a thread of
-//! its own: the actor serves leases, heartbeats and submissions meanwhile, and parks the commands that depend on the job.
+//! The [`crate::machine::sequencer`] stores data before the machine accepts it and a caller gets a reply.
+//! Callers do the grading, render prompts, and read and write the files of policies. Closing a step or an
+//! evaluation is a job on its own thread: meanwhile the actor serves leases, heartbeats and submissions, and
+//! parks the commands that depend on the job.
 
 mod catch_up;
 mod clock;

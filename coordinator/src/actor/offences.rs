@@ -1,21 +1,21 @@
-//! Workers whose results cannot be used, as the log and the status name them.
+//! Workers with unusable results, as shown in the log and the status.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use crate::machine::MAX_OFFENCES;
 
-/// The status shows so many of the newest lines.
+/// Number of recent lines in the status.
 const MAX_LINES: usize = 10;
-/// Characters of a line at most.
+/// Maximum number of characters per line.
 const MAX_LINE: usize = 500;
 
-/// A worker whose results cannot be used, by name, and how often that was so.
+/// A worker with unusable results, and the number of its offences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offender {
     /// The worker's id, with host and device while it is registered.
     pub worker: String,
-    /// Its offences so far; 0 for a worker that is not registered.
+    /// Number of its offences so far; 0 for a worker that is not registered.
     pub offences: u32,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Offender {
     }
 }
 
-/// The newest offences, as lines for people.
+/// The newest offences, as readable lines.
 #[derive(Debug, Default)]
 pub(super) struct Offences(VecDeque<String>);
 

@@ -1,4 +1,4 @@
-//! The progress of the run: results into slots, batches to ranks, commits of steps.
+//! The progress of the run: submitted results, batches for ranks, and commits of steps.
 
 use std::time::Instant;
 
@@ -17,10 +17,10 @@ use crate::reports::step;
 use crate::store::StepRecord;
 
 impl State {
-    /// Stores results that are wanted.
+    /// Stores the wanted results.
     pub(super) async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
         let Submission { worker, lease, version, content, results } = submission;
-        // Results of a content that was superseded meanwhile are those of another policy.
+        // Results of a content that was superseded meanwhile belong to another policy.
         let is_current = self.parts.policies.content(version) == Some(content);
         let worker = self.sampled_by(worker);
         let submission = sequencer::Submission { worker, lease, version, is_current, results };
@@ -36,7 +36,7 @@ impl State {
         })
     }
 
-    /// Answers a rank that requests its share of a step. `None`: not before the step before it is closed.
+    /// Answers a rank that requests its share of a step; `None` until the previous step is closed.
     pub(super) async fn batch(&mut self, request: BatchRequest) -> Result<Option<BatchReply>, Error> {
         let BatchRequest { rank, learner, step, lost } = request;
         self.has_peers = true;
@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    /// Commits a step; `true` if the run is over for the rank. `None`: not before the step is closed.
+    /// Commits a step; returns `true` if the run is over for the rank, and `None` until the step is closed.
     pub(super) async fn commit(&mut self, report: &mut StepReport) -> Result<Option<bool>, Error> {
         let StepReport { learner, step, ref mut metrics, checkpoint } = *report;
         match self.run.commit(self.now(), Commit { learner, step, checkpoint }).await? {
@@ -80,7 +80,7 @@ impl State {
         }
     }
 
-    /// Begins to close a step.
+    /// Starts to close a step.
     fn close_step(&mut self, step: Step, metrics: Option<std::collections::BTreeMap<String, f64>>) {
         let (closer, policies) = (self.parts.closer.clone(), self.parts.policies.clone());
         let (schedule, latest) = (self.run.machine().schedule().clone(), self.run.machine().latest());
@@ -89,13 +89,14 @@ impl State {
         let began = Instant::now();
         self.closes.start_step(move || {
             let closed = closer.close_step(finished);
-            // Which folders are needed after the commit is known before it: the version of the step is published.
+            // The folders that are needed after the commit are known before it, because the version of the
+            // step is published.
             let result = closed.map(|record| (record, policies.prune(&schedule, latest).err()));
             Closed::Step { step, began, seconds, result }
         });
     }
 
-    /// Takes a job that has ended, and the commands that waited for it.
+    /// Handles a job that has ended, and the commands that waited for it.
     pub(super) async fn closed(&mut self, closed: Closed) {
         match closed {
             Closed::Step { step, began, seconds, result } => {

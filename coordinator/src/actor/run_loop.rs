@@ -1,4 +1,4 @@
-//! The actor's loop: one command, one closed step or evaluation, or one tick of the clock at a time.
+//! The actor's loop: handles one command, one closed step or evaluation, or one tick of the clock at a time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::state::{ExitReason, Parts, State};
 use crate::machine::{LeaseReply, Machine};
 use crate::metrics;
 
-/// Commands that wait for the actor at most.
+/// Maximum number of commands that wait for the actor.
 const MAILBOX: usize = 256;
 
 /// Time between two checks of deadlines.
@@ -58,7 +58,8 @@ impl State {
             }
             self.perform_effects();
         };
-        // A later process on the same store must not find a job of this one. What it stores is found there.
+        // A later process on the same store must not run concurrently with a job of this one. It finds the
+        // records that the job stores.
         while self.closes.next().await.is_some() {}
         reason
     }
@@ -74,7 +75,7 @@ impl State {
         self.exit()
     }
 
-    /// Handles a command and replies to it. A caller that hung up does not miss the reply.
+    /// Handles a command and replies to it. A reply to a caller that hung up is dropped.
     pub(super) async fn handle(&mut self, command: Command) {
         let now = self.now();
         match command {
@@ -160,7 +161,7 @@ impl State {
         }
     }
 
-    /// Replies to a command, or holds it back until the step that is being closed is closed.
+    /// Replies to a command, or holds it until the current close of a step has ended.
     fn reply_or_park<T>(
         &mut self,
         result: Result<Option<T>, Error>,

@@ -1,5 +1,4 @@
-//! Results of workers that cannot be used: refused when they are submitted, or set aside since a learner cannot train on
-//! them.
+//! Unusable results of workers: refused at submission, or set aside because a learner cannot train on them.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +13,12 @@ use crate::machine::sequencer::{Aside, Reply, Report};
 use crate::metrics;
 use crate::results::{SampledBy, SetAside};
 
-/// A slot whose group was set aside so many times is sampled once more; then the run ends.
+/// Maximum number of times that a slot is sampled again after its group was set aside; the next time ends the
+/// run.
 const MAX_SET_ASIDE: u32 = 5;
 
 impl State {
-    /// Counts an offence of a worker whose results were refused when it submitted them. The service logs the refusal.
+    /// Counts an offence of a worker whose results were refused at submission. The service logs the refusal.
     pub(super) async fn record_offence(
         &mut self,
         worker: Uuid,
@@ -29,13 +29,13 @@ impl State {
         let (now, name) = (self.now(), self.worker_name(worker));
         let offences = self.run.apply(|machine| machine.record_offence(now, worker, lease)).await;
         let offender = Offender { worker: name, offences };
-        // As in the reply to the worker.
+        // The same text as in the reply to the worker.
         self.offences.add(&format!("{offender}: {cause}"));
         offender
     }
 
-    /// Sets groups aside that a rank cannot train on, and reopens their slots. `None`: not before the step that is being
-    /// closed is closed.
+    /// Sets groups aside that a rank cannot train on, and reopens their slots; `None` until the current close
+    /// of a step has ended.
     pub(super) async fn set_aside(&mut self, report: Report) -> Result<Option<()>, Error> {
         let learner = report.learner;
         let waiting = self.run.machine().waiting_groups();
@@ -47,7 +47,7 @@ impl State {
                 tracing::error!("{error}");
                 let (now, reason) = (self.now(), error.to_string());
                 self.run.apply(|machine| machine.drain(now, reason)).await;
-                // The error tells the rank that reported.
+                // The error is reported to the rank.
                 if let Some(rank) = self.run.machine().rank_of(learner) {
                     self.run.apply(|machine| machine.dismiss_rank(now, rank)).await;
                 }
@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    /// Counts one offence for each worker that sampled one of these groups, and names them all.
+    /// Counts one offence for each worker that sampled one of these groups, and logs all of them.
     async fn note_aside(&mut self, records: &[SetAside]) {
         let mut offenders: BTreeMap<Uuid, u32> = BTreeMap::new();
         for worker in records.iter().filter_map(|record| record.worker.as_ref()) {
@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    /// Why the run ends, where one of the new groups is of a slot that was sampled again too often.
+    /// Returns the error that ends the run if the slot of a new group was sampled again too often.
     fn spent(&self, Aside { before, new }: &Aside) -> Option<Error> {
         let times = |record: &SetAside| self.run.machine().reopened(record.index);
         let last = new.iter().find(|record| times(record) > MAX_SET_ASIDE)?;
@@ -88,12 +88,12 @@ impl State {
         Some(Error::Spent { group: group(last), times: times(last), history: history.join("; ") })
     }
 
-    /// A worker as it is stored beside the groups that it sampled.
+    /// Returns a worker's description, as stored with the groups that it sampled.
     pub(super) fn sampled_by(&self, worker: Uuid) -> SampledBy {
         SampledBy { worker, name: self.worker_name(worker) }
     }
 
-    /// A worker's id, with host and device while it is registered.
+    /// Returns a worker's id, with host and device while it is registered.
     pub(super) fn worker_name(&self, worker: Uuid) -> String {
         match self.profiles.get(&worker) {
             Some(profile) if profile.host.is_empty() => worker.to_string(),

@@ -29,18 +29,18 @@ use crate::reports::watch::{Findings, Watch};
 use crate::scaling::{Advice, Load};
 use crate::store::Store;
 
-/// What the actor works with.
+/// The parts that the actor works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// Which run this is.
+    /// The identity of the run.
     pub identity: Identity,
     /// The run's database.
     pub store: Arc<Store>,
     /// The policy versions.
     pub policies: Arc<Policies>,
-    /// Makes the records of steps and evaluations.
+    /// Creates the records of steps and evaluations.
     pub closer: Arc<dyn Closer>,
-    /// Compares the ranking with the reward.
+    /// Compares the ranking metrics with the reward.
     pub watch: Watch,
     /// Rankings without a policy.
     pub baselines: Baselines,
@@ -52,14 +52,14 @@ pub struct Parts {
     pub out: PathBuf,
 }
 
-/// Why the coordinator exits.
+/// The reasons why the coordinator exits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
     /// All steps and evaluations are done.
     Complete,
     /// The run was ended early.
     Drained {
-        /// At whose request, and why.
+        /// The requester and the reason.
         reason: String,
     },
     /// The process was stopped; a restart continues the run.
@@ -77,29 +77,29 @@ pub(super) struct State {
     /// Whether any worker or rank has called this process.
     pub(super) has_peers: bool,
     pub(super) profiles: BTreeMap<Uuid, Profile>,
-    /// Whether the report files lack records of the store.
+    /// Whether the report files lack stored records.
     pub(super) reports_behind: bool,
     pub(super) finish_wanted: bool,
-    /// Why ranks joined again or failed since the last step, by rank: a line for people.
+    /// By rank, the reason why it joined again or failed since the last step, as a readable line.
     pub(super) rank_trouble: BTreeMap<u32, String>,
-    /// Workers whose results could not be used.
+    /// Offences of workers with unusable results.
     pub(super) offences: Offences,
-    /// The warnings about ranks and leases that hold now.
+    /// The current warnings about ranks and leases.
     pub(super) concerns: BTreeSet<String>,
     pub(super) last_step: BTreeMap<String, f64>,
     pub(super) last_evaluation: Option<(PolicyVersion, BTreeMap<String, f64>)>,
     pub(super) findings: Findings,
-    /// Needed policy versions that cannot be served, and why.
+    /// Needed policy versions that cannot be served, with the reason of each.
     pub(super) missing: BTreeMap<PolicyVersion, String>,
-    /// Abandoned evaluations, and why.
+    /// Abandoned evaluations, with the reason of each.
     pub(super) abandoned: BTreeMap<PolicyVersion, String>,
-    /// An inspection of the needed versions that is under way.
+    /// The inspection of the needed versions that is in progress.
     pub(super) inspection: Option<tokio::task::JoinHandle<BTreeMap<PolicyVersion, String>>>,
-    /// When the last inspection began.
+    /// Start time of the last inspection.
     pub(super) inspected: Instant,
     /// Whether any completion of the run was well-formed.
     pub(super) forms: Forms,
-    /// Whether rank 0 waits for groups.
+    /// Whether rank 0 is waiting for groups.
     pub(super) learner_waits: bool,
     pub(super) load: Load,
     pub(super) load_noted: Instant,
@@ -173,7 +173,8 @@ impl State {
                 Effect::RunComplete => self.finish_wanted = true,
             }
         }
-        // Not fatal: after a restart the ranks join once more, and groups are deleted with the next checkpoint.
+        // Not fatal: after a restart the ranks join again, and the groups are deleted with the next
+        // checkpoint.
         for error in failures {
             self.note(Some(&error));
         }

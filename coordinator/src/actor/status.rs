@@ -9,11 +9,11 @@ use super::state::{ExitReason, State};
 use crate::machine::{Millis, Phase};
 use crate::scaling::{Advice, Bottleneck};
 
-/// How long workers and ranks have to hear that the run is complete.
+/// Time that workers and ranks have to learn that the run is complete.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl State {
-    /// Why the coordinator exits, once it is time to.
+    /// Returns the reason why the coordinator exits, once it should exit.
     pub(super) fn exit(&mut self) -> Option<ExitReason> {
         let machine = self.run.machine();
         let reason = machine.over()?;
@@ -25,7 +25,7 @@ impl State {
         let timeout = if machine.is_complete() {
             DISCONNECT_TIMEOUT
         } else {
-            // A worker submits its leases, or is silent for as long as a lease lives.
+            // A worker submits its leases within this time, or has been silent for a lease deadline.
             Duration::from_millis(machine.schedule().lease_deadline.0)
         };
         let is_alone = self.has_peers && machine.all_disconnected();

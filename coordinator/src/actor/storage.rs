@@ -1,4 +1,4 @@
-//! The run's database as the sequencer's storage: every call runs on a thread that may block.
+//! The run's database as the sequencer's storage. Every call runs on a blocking thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,11 +12,11 @@ use crate::metrics;
 use crate::results::{SampledBy, SetAside};
 use crate::store::{self, Store};
 
-/// The database, and what was wrong with the last write to it.
+/// The database, and the error of the last write.
 #[derive(Debug)]
 pub(super) struct Database {
     store: Arc<Store>,
-    /// Why the last write failed, if it did.
+    /// The error of the last write, if it failed.
     trouble: Option<String>,
 }
 
@@ -25,18 +25,18 @@ impl Database {
         Self { store, trouble: None }
     }
 
-    /// Why the last write failed, if it did.
+    /// Returns the error of the last write, if it failed.
     pub(super) const fn trouble(&self) -> Option<&String> {
         self.trouble.as_ref()
     }
 
-    /// Notes how a write ended that began at `began`.
+    /// Records the outcome of a write that began at `began`.
     pub(super) fn note_write<T>(&mut self, began: Instant, result: &Result<T, Error>) {
         metrics::store_write(began.elapsed(), result.is_ok());
         self.trouble = result.as_ref().err().map(|error| describe(error));
     }
 
-    /// Notes an error of a file beside the database.
+    /// Records an error of a file beside the database.
     pub(super) fn note_trouble(&mut self, trouble: String) {
         self.trouble = Some(trouble);
     }

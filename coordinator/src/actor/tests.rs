@@ -1,4 +1,4 @@
-//! Closes that take long: everything that does not depend on them goes on.
+//! Tests that calls which do not depend on a slow close continue.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,13 +35,13 @@ const LEARNER: Uuid = Uuid::from_u128(2);
 /// Milliseconds.
 const LEASE_DEADLINE: u64 = 10_000;
 
-/// Opens a gate for one close; a test that fails drops it.
+/// Releases one waiting close; dropping it in a failed test releases the close, too.
 struct Gate {
     entered: oneshot::Receiver<()>,
     open: mpsc::Sender<()>,
 }
 
-/// Closes that wait at a gate.
+/// Closes that wait for a gate.
 #[derive(Debug)]
 struct Gated {
     records: Records,
@@ -49,7 +49,7 @@ struct Gated {
 }
 
 impl Gated {
-    /// Has the next close wait.
+    /// Makes the next close wait.
     fn gate(&self) -> Gate {
         let ((at_gate, entered), (open, opened)) = (oneshot::channel(), mpsc::channel());
         self.gates.lock().unwrap_or_else(PoisonError::into_inner).push((at_gate, opened));
@@ -77,7 +77,7 @@ impl Closer for Gated {
     }
 }
 
-/// A run of two steps of two groups, whose first and last versions are evaluated.
+/// A run of two steps with two groups each. Its first and last versions are evaluated.
 struct Fixture {
     _folder: tempfile::TempDir,
     closer: Arc<Gated>,
@@ -155,7 +155,7 @@ impl Fixture {
         }
     }
 
-    /// Submits results of a lease, whatever they say; returns how many are accepted.
+    /// Submits arbitrary results for a lease; returns the number of accepted ones.
     async fn submit(&self, lease: &Lease) -> u32 {
         let mut results = Results::default();
         for &slot in &lease.slots {
@@ -194,7 +194,7 @@ impl Fixture {
         self.handle.submit(submission).await.unwrap().accepted
     }
 
-    /// Publishes what step 0 makes, and commits the step in the background.
+    /// Publishes the version of step 0, and commits the step in the background.
     async fn commit(&self) -> JoinHandle<Result<bool, Error>> {
         let join = Join { learner: LEARNER, rank: 0, world_size: 1, ..Join::default() };
         assert!(self.handle.join(join, String::new()).await.unwrap().complete);
@@ -212,7 +212,7 @@ impl Fixture {
         })
     }
 
-    /// Lets far more than the lease deadline pass in which the worker sends heartbeats; none may wait.
+    /// Advances the time far beyond the lease deadline while the worker sends heartbeats; none may wait.
     async fn live_on(&self, lease: &Lease) {
         let start = self.now.load(Ordering::Relaxed);
         for passed in (1..=5).map(|beats| beats * LEASE_DEADLINE * 3 / 5) {

@@ -1,4 +1,4 @@
-//! Publishing policy versions, and inspecting the folders of those that are needed.
+//! Publishes policy versions, and inspects the folders of needed versions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use crate::machine::sequencer::Reply;
 use crate::metrics;
 use crate::policies::{self, Compared, Policies};
 
-/// Time between two inspections of the folders that are needed.
+/// Time between two inspections of the needed folders.
 const BETWEEN_INSPECTIONS: Duration = Duration::from_secs(1);
 
 impl State {
-    /// What becomes of a version. Refused unless rank 0 of the current rank group offers it; `None`: not before the step
-    /// that is being closed is closed.
+    /// Decides on an offered version. Fails unless rank 0 of the current rank group offers it; `None` until
+    /// the current close of a step has ended.
     pub(super) fn offer(&self, learner: Uuid, manifest: &Manifest) -> Result<Option<Offer>, Error> {
         if self.run.check_publisher(learner)? != Reply::Ready(()) {
             return Ok(None);
@@ -43,12 +43,12 @@ impl State {
         Ok(Some(offer))
     }
 
-    /// Publishes a version whose folder is complete. `None`: not before the step that is being closed is closed.
+    /// Publishes a version whose folder is complete; `None` until the current close of a step has ended.
     pub(super) async fn publish(&mut self, learner: Uuid, manifest: &Manifest) -> Result<Option<()>, Error> {
         let version = manifest.version;
         let published = self.store_published(learner, manifest).await;
         if published.is_err() {
-            // Its folder was replaced, and is not what the store says.
+            // Its folder was replaced and differs from the store.
             self.parts.policies.distrust(version);
         }
         published
@@ -76,7 +76,7 @@ impl State {
         Ok(Some(()))
     }
 
-    /// Finds the needed versions that are missing at the start.
+    /// Finds missing needed versions at the start.
     pub(super) async fn check_versions(&mut self) {
         let needed = self.run.machine().needed_versions();
         let policies = self.parts.policies.clone();
@@ -89,7 +89,7 @@ impl State {
         }
     }
 
-    /// Inspects the needed versions from time to time, on a thread of its own.
+    /// Inspects the needed versions periodically, on a separate thread.
     pub(super) async fn inspect_versions(&mut self) {
         match self.inspection.take_if(|inspection| inspection.is_finished()) {
             Some(inspection) => match inspection.await {
@@ -130,7 +130,7 @@ impl State {
         self.run.apply(|machine| machine.versions_inspected(now, versions)).await;
     }
 
-    /// Abandons the evaluation of versions that rank 0 cannot make again.
+    /// Abandons the evaluation of versions that rank 0 cannot produce again.
     pub(super) async fn abandon_versions(
         &mut self,
         learner: Uuid,
@@ -154,7 +154,7 @@ impl State {
         Ok(())
     }
 
-    /// For people: the versions that cannot be served, and the evaluations that were given up.
+    /// Returns readable warnings about versions that cannot be served and abandoned evaluations.
     pub(super) fn version_warnings(&self) -> impl Iterator<Item = String> {
         let missing =
             self.missing.iter().map(|(version, problem)| format!("{problem}; {}", self.remedy(*version)));
@@ -162,7 +162,7 @@ impl State {
         missing.chain(abandoned.map(|(version, problem)| format!("{version} was not evaluated: {problem}")))
     }
 
-    /// Who makes a missing version again.
+    /// Returns the text that describes how a missing version is restored.
     fn remedy(&self, version: PolicyVersion) -> String {
         let machine = self.run.machine();
         if version == PolicyVersion::START {
@@ -175,7 +175,7 @@ impl State {
     }
 }
 
-/// Why a version cannot be served, if it cannot. Makes version 0 again.
+/// Returns the reason why a version cannot be served, if any. Restores version 0.
 fn problem(policies: &Policies, version: PolicyVersion) -> Option<String> {
     let inspected = match policies.inspect(version) {
         Err(_) if version == PolicyVersion::START => policies.rebuild_start(),

@@ -1,8 +1,9 @@
-//! Checks of submitted results, before anything is graded or stored: against the policy's `config.json`, against the
-//! prompt as the policy's own tokenizer and chat template render it, and against the limits of the run file.
+//! Checks of submitted results before they are graded or stored: against the policy's `config.json`, against
+//! the prompt that the policy's own tokenizer and chat template render, and against the limits of the run
+//! file.
 //!
-//! Form (lengths, finite numbers, ascending ends) is checked by `podium_proto::convert`. No model is computed here: whether
-//! log-probabilities are right is seen by the learner, which recomputes them.
+//! `podium_proto::convert` checks the format (lengths, finite numbers, ascending ends). The coordinator
+//! computes no model: the learner recomputes log-probabilities and detects wrong ones.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,43 +19,43 @@ use super::sampling::SamplingByWork;
 use crate::curriculum::Curriculum;
 use crate::machine::Work;
 
-/// The least log-probability of a sampled token, in nats: below it the probability is 0 in float32, and such a token is
-/// never sampled (`ln` of the smallest float32 is −103.3).
+/// The lowest log-probability of a sampled token, in nats. Below it the probability is 0 in float32, and such
+/// a token is never sampled (`ln` of the smallest float32 is −103.3).
 const LEAST_LOGPROB: f32 = -104.0;
 
-/// Why a submitted result cannot be used.
+/// The reasons why a submitted result is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// More or fewer completions than were asked for.
+    /// The number of completions differs from the requested one.
     #[error("{slot} has {found} completions: expected {expected}")]
     Count {
         /// The slot.
         slot: Slot,
-        /// Completions of the result.
+        /// Number of completions of the result.
         found: usize,
         /// `rollout.group_size`, or 1 for evaluation.
         expected: u32,
     },
-    /// A completion that is too long.
+    /// A completion is too long.
     #[error(
         "a completion of {slot} has {found} tokens: expected at most {expected} (rollout.max_new_tokens)"
     )]
     Length {
         /// The slot.
         slot: Slot,
-        /// Tokens of the completion.
+        /// Number of tokens of the completion.
         found: usize,
         /// `rollout.max_new_tokens`.
         expected: u32,
     },
-    /// More or fewer candidates are scored than there are.
+    /// The number of scored candidates differs from the requested one.
     #[error("{slot} has scores of {found} candidates: expected {expected}")]
     Choices {
         /// The slot.
         slot: Slot,
-        /// Candidates with a score.
+        /// Number of scored candidates.
         found: usize,
-        /// Candidates to be scored.
+        /// Number of candidates to score.
         expected: usize,
     },
     /// The slot has no prompt.
@@ -62,7 +63,7 @@ pub enum Error {
     Case {
         /// The slot.
         slot: Slot,
-        /// Why.
+        /// The cause.
         source: task::Error,
     },
     /// The slot's prompt cannot be rendered.
@@ -70,10 +71,10 @@ pub enum Error {
     Render {
         /// The slot.
         slot: Slot,
-        /// Why.
+        /// The cause.
         source: podium_tokenizer::Error,
     },
-    /// The prompt is not the slot's.
+    /// The prompt differs from the slot's prompt.
     #[error(
         "{slot} has a prompt of {found} token ids that differs at position {position} from the {expected} ids that the \
          policy's tokenizer and chat template render: expected the same ids"
@@ -81,14 +82,14 @@ pub enum Error {
     Prompt {
         /// The slot.
         slot: Slot,
-        /// Ids of the submitted prompt.
+        /// Number of ids of the submitted prompt.
         found: usize,
-        /// Ids of the rendered prompt.
+        /// Number of ids of the rendered prompt.
         expected: usize,
         /// The first position that differs.
         position: usize,
     },
-    /// A token id that the policy does not have.
+    /// The policy has no token with this id.
     #[error(
         "completion {completion} of {slot} has token id {token}: expected ids below {vocab_size} (vocab_size of the policy's \
          config.json)"
@@ -103,7 +104,7 @@ pub enum Error {
         /// The policy's `vocab_size`.
         vocab_size: u32,
     },
-    /// Prompt and completion are longer than the policy's positions.
+    /// Prompt and completion have more tokens than the policy has positions.
     #[error(
         "{slot} has {found} tokens in prompt and completion: expected at most {expected} (max_position_embeddings of the \
          policy's config.json)"
@@ -111,12 +112,12 @@ pub enum Error {
     Positions {
         /// The slot.
         slot: Slot,
-        /// Tokens of the prompt and its longest completion.
+        /// Number of tokens of the prompt and its longest completion.
         found: usize,
         /// The policy's `max_position_embeddings`.
         expected: usize,
     },
-    /// A log-probability that no sampled token has.
+    /// A sampled token cannot have this log-probability.
     #[error(
         "completion {completion} of {slot} has log-probability {logprob:e} at position {position}: expected at least \
          {LEAST_LOGPROB}, below which the probability is 0 in float32"
@@ -131,7 +132,7 @@ pub enum Error {
         /// Its log-probability.
         logprob: f32,
     },
-    /// Tokens were restricted in a run that restricts none.
+    /// Tokens were restricted in a run without restrictions.
     #[error(
         "completion {completion} of {slot} was sampled from restricted sets of tokens: expected none, since \
          rollout.constrain_answers is false"
@@ -154,28 +155,29 @@ pub struct Border {
 }
 
 impl Border {
-    /// The border of a run whose policy version 0 lies in `folder`, with its tokenizer and chat template. All versions share
-    /// its configuration and tokenizer.
+    /// Opens the checks of a run whose policy version 0, with its tokenizer and chat template, is in
+    /// `folder`. All versions share its configuration and tokenizer.
     pub fn open(file: &RunFile, folder: &Path, chat: Arc<Chat>) -> Result<Self, config::Error> {
         let config = Config::load(folder)?;
         Ok(Self {
             sampling: SamplingByWork::of(file),
             chat,
-            // Both were checked to be positive and far below these types' limits.
+            // Both were checked to be positive and far below the limits of these types.
             vocab_size: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
             max_positions: usize::try_from(config.max_position_embeddings).unwrap_or(usize::MAX),
         })
     }
 
-    /// How the run samples.
+    /// Returns the sampling parameters of the run.
     pub(super) const fn sampling(&self) -> &SamplingByWork {
         &self.sampling
     }
 
     /// Checks a result, and returns the case of its slot.
     ///
-    /// The prompt is rendered anew for each result rather than kept from the lease: about a millisecond beside seconds of
-    /// sampling, on a blocking thread, and results may come long after their lease, or after a restart.
+    /// The prompt is rendered again for each result instead of being stored with the lease. This takes about
+    /// a millisecond on a blocking thread, compared with seconds of sampling, and results may arrive long
+    /// after their lease, or after a restart.
     pub fn check(&self, curriculum: &Curriculum, result: &SlotResult) -> Result<Case, Error> {
         let slot = result.slot;
         self.check_counts(result)?;
@@ -228,7 +230,7 @@ impl Border {
         }
     }
 
-    /// Every candidate is scored where that was asked for, and none otherwise.
+    /// Checks that every candidate is scored if the run requires it, and none otherwise.
     fn check_choices(&self, case: &Case, result: &SlotResult) -> Result<(), Error> {
         let slot = result.slot;
         let asked = self.sampling.for_work(Work::of(slot).0).likelihood.is_some();

@@ -7,7 +7,7 @@ use podium_proto::v1;
 
 use crate::machine::Work;
 
-/// How a run samples: carried by leases, and what results are checked against.
+/// The sampling parameters of a run. Leases include them, and results are checked against them.
 #[derive(Debug, Clone, Copy)]
 pub struct SamplingByWork {
     training: v1::Sampling,
@@ -16,7 +16,7 @@ pub struct SamplingByWork {
 }
 
 impl SamplingByWork {
-    /// The sampling that a run file asks for.
+    /// Returns the sampling parameters of a run file.
     pub fn of(file: &RunFile) -> Self {
         let rollout = &file.rollout;
         let training = v1::Sampling {
@@ -29,7 +29,8 @@ impl SamplingByWork {
             constrain_answers: rollout.constrain_answers,
             likelihood: None,
         };
-        // The whole distribution, or its mode: a filter made for training would flatter the figures.
+        // Evaluations sample from the whole distribution, or take its mode: a filter for training would
+        // inflate the metrics.
         let evaluation = v1::Sampling {
             group_size: 1,
             temperature: file.evaluation.temperature,
@@ -44,12 +45,12 @@ impl SamplingByWork {
         Self { training, evaluation, credit: file.grpo.credit }
     }
 
-    /// What rewards are credited to.
+    /// Returns the unit that rewards are credited to.
     pub(super) const fn credit(&self) -> Credit {
         self.credit
     }
 
-    /// The sampling of a piece of work.
+    /// Returns the sampling parameters of a piece of work.
     pub const fn for_work(&self, work: Work) -> v1::Sampling {
         match work {
             Work::Training(_) => self.training,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{LeaseId, Machine, Millis, Work};
 
 /// A lease is stalled if it is held this many times as long as the longest of the last leases of its kind, and at
-/// least [`DEADLINES`].
+/// least [`DEADLINES`] lease deadlines.
 const TIMES_AS_LONG: u64 = 5;
 /// Minimum age of a stalled lease, in lease deadlines.
 const DEADLINES: u64 = 2;

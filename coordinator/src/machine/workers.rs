@@ -10,7 +10,7 @@ use crate::results::Filled;
 /// Maximum number of leases per worker: one to sample, and one whose results are being submitted.
 const MAX_LEASES: usize = 2;
 
-/// A worker with this many unusable submissions gets no more leases.
+/// A worker with this many offences gets no more leases.
 pub const MAX_OFFENCES: u32 = 3;
 
 /// A lease that this many consecutive heartbeats omit never reached its worker.

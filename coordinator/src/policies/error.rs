@@ -1,4 +1,4 @@
-//! Why a version cannot be served or published.
+//! Errors of serving and publishing versions.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,74 +12,74 @@ use podium_transfer::receive;
 
 use crate::store;
 
-/// Why a version cannot be served or published.
+/// The reasons why a version cannot be served or published.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The run file names no policy to start from.
+    /// The run file does not set an initial policy.
     #[error("model.path is not set: name the folder of the policy to start from, in Hugging Face layout")]
     NoStart,
-    /// The start cannot be used.
+    /// The initial policy cannot be used.
     #[error("cannot start from the policy in {}", folder.display())]
     Start {
-        /// model.path
+        /// The value of `model.path`.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: manifest::Error,
     },
-    /// The start has no weights.
+    /// The initial policy has no weights.
     #[error("cannot start from the policy in {}: it has no .safetensors file", folder.display())]
     NoWeights {
-        /// model.path
+        /// The value of `model.path`.
         folder: PathBuf,
     },
-    /// The start is not what the run began with.
+    /// The initial policy differs from the one that the run began with.
     #[error("the policy in {} differs in architecture or tokenizer from the one that this run began with: set model.path back, or choose another folder with --out", folder.display())]
     OtherStart {
-        /// model.path
+        /// The value of `model.path`.
         folder: PathBuf,
     },
     /// A file cannot be copied.
     #[error("cannot copy {}", path.display())]
     Copy {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The start cannot be made again as it was.
+    /// Version 0 cannot be restored with its original content.
     #[error("the policy in {} differs from the one that this run began with: set model.path back, or choose another folder with --out", folder.display())]
     OtherContent {
-        /// model.path
+        /// The value of `model.path`.
         folder: PathBuf,
     },
-    /// Version 0 is missing or damaged, and there is nothing to make it from.
+    /// Version 0 is missing or damaged, and cannot be restored.
     #[error("{}; it cannot be made again", describe(damage))]
     StartGone {
-        /// What is wrong with it.
+        /// The damage.
         damage: Box<Error>,
-        /// Why it cannot be made again.
+        /// The reason why it cannot be restored.
         source: Box<Error>,
     },
-    /// A version that never was, or was dropped.
+    /// The version was never published, or was dropped.
     #[error("there is no {0}")]
     NotThere(PolicyVersion),
-    /// A version whose folder is missing: it is no longer needed, or it was removed.
+    /// The version's folder is missing: it is no longer needed, or it was removed.
     #[error("{version} is not on disk: there is no folder {}", folder.display())]
     Gone {
         /// The version.
         version: PolicyVersion,
-        /// Where it was.
+        /// Its former folder.
         folder: PathBuf,
     },
-    /// A version whose folder does not hold what was published.
+    /// The version's folder does not have the published content.
     #[error("{version} cannot be served")]
     Unusable {
         /// The version.
         version: PolicyVersion,
-        /// What is wrong.
+        /// The difference.
         source: manifest::Error,
     },
-    /// A file that the version does not have.
+    /// The version has no such file.
     #[error("{version} has no file {name:?}")]
     NoFile {
         /// The version.
@@ -87,19 +87,19 @@ pub enum Error {
         /// The file.
         name: String,
     },
-    /// A version of another run.
+    /// The version belongs to another run.
     #[error(
         "{version} belongs to the run with hash {found}, this coordinator runs {expected}: start the learner with this run's file"
     )]
     OtherRun {
         /// The version.
         version: PolicyVersion,
-        /// Its run.
+        /// Its run hash.
         found: String,
-        /// This run.
+        /// The hash of this run.
         expected: String,
     },
-    /// A version of another model.
+    /// The version belongs to another model.
     #[error(
         "{version} has model fingerprint {found}, this run's policy has {expected}: architecture and tokenizer must stay as they are in version 0"
     )]
@@ -108,10 +108,10 @@ pub enum Error {
         version: PolicyVersion,
         /// Its fingerprint.
         found: String,
-        /// That of version 0.
+        /// The fingerprint of version 0.
         expected: String,
     },
-    /// The same step led to another policy, and later steps may build upon the one that was published.
+    /// The same step produced another policy, and later steps may depend on the published one.
     #[error(
         "{version} was published before with other content ({published}; this learner made {found}), and its step is committed. The same build on the same kind of device with the same number of threads makes the same content. To go on with this learner, stop the run and drop the published version with everything that was sampled from it: podium drop-version --out RUN --version {}",
         version.0
@@ -119,9 +119,9 @@ pub enum Error {
     NotDeterministic {
         /// The version.
         version: PolicyVersion,
-        /// What was published.
+        /// The published content.
         published: Content,
-        /// What was offered now.
+        /// The offered content.
         found: Content,
     },
     /// Files could not be received.
@@ -133,7 +133,7 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A manifest in the store does not hold together.
+    /// A manifest in the store is inconsistent.
     #[error(transparent)]
     Manifest(#[from] podium_proto::convert::Error),
 }

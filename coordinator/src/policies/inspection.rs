@@ -1,6 +1,7 @@
-//! Whether the folders of versions still hold what was published.
+//! Inspection of the folders of published versions.
 //!
-//! Lengths are compared every time, checksums whenever a file has changed since they were compared last.
+//! Lengths are compared in every inspection, checksums only if a file has changed since their last
+//! comparison.
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
@@ -16,7 +17,7 @@ use super::error::Error;
 use super::stamps::{Inspected, Stamp};
 
 impl Policies {
-    /// Checks that a version's folder holds all its files, at their lengths. Reads no content.
+    /// Checks that a version's folder contains all its files with their lengths. Does not read their content.
     pub fn look(&self, version: PolicyVersion) -> Result<Manifest, Error> {
         let manifest = self.known(version)?;
         self.stamps(&manifest)?;
@@ -37,8 +38,8 @@ impl Policies {
         Ok(())
     }
 
-    /// Reads a file of a version chunk by chunk, for as long as `send` takes them. One that does not hold what was published
-    /// is refused at its end, and inspected again soon.
+    /// Reads a file of a version chunk by chunk, for as long as `send` accepts them. If the file differs from
+    /// the published one, the error is returned at its end, and the file is inspected again soon.
     pub fn serve(
         &self,
         manifest: &Manifest,
@@ -70,12 +71,12 @@ impl Policies {
         Ok(())
     }
 
-    /// Has the next inspection of a version compare every checksum.
+    /// Makes the next inspection of a version compare all checksums.
     pub fn distrust(&self, version: PolicyVersion) {
         self.inspected.lock().unwrap_or_else(PoisonError::into_inner).remove(&version);
     }
 
-    /// Notes a version whose checksums were compared when its folder was written.
+    /// Records a version whose checksums were compared when its folder was written.
     pub(super) fn trust(&self, manifest: &Manifest) {
         if let Ok(stamps) = self.stamps(manifest) {
             let found = Inspected { content: manifest.content(), stamps };

@@ -1,8 +1,9 @@
 //! The policy versions of a run: folders under `<out>/policy/`, with their manifests in the store.
 //!
-//! A version exists once its folder is whole and its manifest is stored. Manifests outlive folders that are no longer
-//! needed, so that a learner which repeats old steps is held to what it published before. A folder that is removed or
-//! damaged is found by [`Policies::inspect`]; version 0 is then made again from `model.path`, others by the learner.
+//! A version exists once its folder is complete and its manifest is stored. Manifests outlive folders that
+//! are no longer needed, so that a learner that repeats old steps must reproduce the published content.
+//! [`Policies::inspect`] detects a removed or damaged folder. Version 0 is then restored from `model.path`;
+//! the learner recomputes other versions.
 
 mod error;
 mod inspection;
@@ -31,7 +32,7 @@ pub use error::Error;
 use stamps::Inspected;
 pub use start::Start;
 
-/// The versions.
+/// The policy versions.
 #[derive(Debug)]
 pub struct Policies {
     root: PathBuf,
@@ -40,24 +41,24 @@ pub struct Policies {
     start: Start,
     known: RwLock<BTreeMap<PolicyVersion, Manifest>>,
     inspected: Mutex<BTreeMap<PolicyVersion, Inspected>>,
-    /// Held while version 0 is made again.
+    /// Held while version 0 is restored.
     rebuilding: Mutex<()>,
 }
 
-/// How an offered version compares with the published one of its number.
+/// Comparison of an offered version with the published version of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
-    /// None was published.
+    /// No version of that number was published.
     New,
     /// It has the same content.
     Same,
-    /// It has another content: this one.
+    /// It has another content than the published one, which is given.
     Other(Content),
 }
 
 impl Policies {
-    /// The versions under `root`; imports `start` as version 0 where there is none yet, and makes it again where it is
-    /// incomplete.
+    /// Opens the versions under `root`. Imports `start` as version 0 if there is none yet, and restores it if
+    /// it is incomplete.
     pub fn open(root: &Path, run_hash: &str, start: Start, store: &Store) -> Result<Self, Error> {
         durable::create_folder(root)?;
         let mut known = BTreeMap::new();
@@ -95,13 +96,13 @@ impl Policies {
         Ok(policies)
     }
 
-    /// The fingerprint of the architecture and tokenizer of all versions.
+    /// Returns the fingerprint of the architecture and tokenizer of all versions.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The manifest of a version that can be served; of the newest such version where none is named. Version 0 is made
-    /// again where it is missing.
+    /// Returns the manifest of a version that can be served, by default of the newest such version. Restores
+    /// version 0 if it is missing.
     pub fn manifest(&self, version: Option<PolicyVersion>) -> Result<Manifest, Error> {
         let Some(version) = version else {
             let versions: Vec<_> =
@@ -119,23 +120,23 @@ impl Policies {
         }
     }
 
-    /// The content of a version; `None` where it was never published, or was dropped.
+    /// Returns the content of a version; `None` if it was never published, or was dropped.
     pub fn content(&self, version: PolicyVersion) -> Option<Content> {
         self.known(version).ok().map(|manifest| manifest.content())
     }
 
-    /// The manifest of a version, whether its folder is there or not.
+    /// Returns the manifest of a version, whether or not its folder exists.
     fn known(&self, version: PolicyVersion) -> Result<Manifest, Error> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.get(&version).cloned().ok_or(Error::NotThere(version))
     }
 
-    /// The folder of a version that can be served.
+    /// Returns the folder of a version that can be served.
     pub fn folder(&self, version: PolicyVersion) -> Result<PathBuf, Error> {
         Ok(self.path(self.manifest(Some(version))?.version))
     }
 
-    /// How a version that a learner offers compares with what was published. Refuses one of another run or model.
+    /// Compares an offered version with the published one. Refuses a version of another run or model.
     pub fn compare(&self, manifest: &Manifest) -> Result<Compared, Error> {
         let version = manifest.version;
         if manifest.run_hash != self.run_hash {
@@ -153,20 +154,20 @@ impl Policies {
         })
     }
 
-    /// Begins to take a version in, from nothing: what an earlier attempt left behind may end within a chunk.
+    /// Starts to receive a version from the beginning: the rest of an earlier attempt may end within a chunk.
     pub fn receiver(&self, manifest: &Manifest) -> Result<Receiver, Error> {
         let prefix = format!(".{}-", manifest.version.0);
         self.remove_folders(|name| name.starts_with(&prefix))?;
         Ok(Receiver::new(manifest.clone(), &self.path(manifest.version))?)
     }
 
-    /// Notes a version whose folder was just written and whose manifest is stored.
+    /// Records a version whose folder was just written and whose manifest is stored.
     pub fn add(&self, manifest: Manifest) {
         self.trust(&manifest);
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(manifest.version, manifest);
     }
 
-    /// Removes the folders that the schedule does not keep.
+    /// Removes the folders that the schedule does not retain.
     pub fn prune(&self, schedule: &Schedule, latest: PolicyVersion) -> Result<(), Error> {
         self.remove_folders(|name| {
             name.parse().is_ok_and(|version| !schedule.keeps(PolicyVersion(version), latest))

@@ -1,4 +1,4 @@
-//! Version 0 again, where it is missing or damaged.
+//! Restores a missing or damaged version 0.
 
 use std::sync::PoisonError;
 
@@ -9,7 +9,8 @@ use super::Policies;
 use super::error::Error;
 
 impl Policies {
-    /// Makes version 0 again from the start, where it is missing or damaged. Refused where that would be another policy.
+    /// Restores version 0 from the start if it is missing or damaged. Fails if the result would be another
+    /// policy.
     pub fn rebuild_start(&self) -> Result<(), Error> {
         let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let Err(damage) = self.inspect(PolicyVersion::START) else { return Ok(()) };

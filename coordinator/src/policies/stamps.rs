@@ -1,8 +1,8 @@
-//! What is known of the folder of a version that was inspected.
+//! Cached state of an inspected version's folder.
 
 use podium_transfer::Content;
 
-/// How a file looks to the file system: changes with its content.
+/// A file's metadata, which changes with its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) inode: u64,
@@ -10,7 +10,7 @@ pub(super) struct Stamp {
     pub(super) modified: (i64, i64),
 }
 
-/// A version as it was when its checksums were compared last.
+/// A version's state at the last comparison of its checksums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inspected {
     pub(super) content: Content,

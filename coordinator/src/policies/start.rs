@@ -9,17 +9,17 @@ use podium_transfer::manifest::{self, Manifest};
 
 use super::error::Error;
 
-/// Extension of the files that hold weights.
+/// Extension of weight files.
 const WEIGHTS: &str = "safetensors";
-/// What a PEFT folder consists of.
+/// The files of a PEFT folder.
 pub(super) const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
-/// What version 0 is made of.
+/// Sources of version 0.
 #[derive(Debug, Clone, Default)]
 pub struct Start {
-    /// Folder of the model; needed the first time, and where version 0 is lost.
+    /// Folder of the model; needed at the first start, and to restore version 0.
     pub model: Option<PathBuf>,
-    /// Folder of the adapter that the run goes on with.
+    /// Folder of the adapter that the run continues from.
     pub adapter: Option<PathBuf>,
 }
 
@@ -31,7 +31,7 @@ impl Start {
         Ok(manifest)
     }
 
-    /// Copies the start into a hidden folder under `root`, and describes it.
+    /// Copies the start into a hidden folder under `root`, and returns its manifest.
     pub(super) fn copy(&self, root: &Path, run_hash: &str) -> Result<(Manifest, PathBuf), Error> {
         let Self { model: Some(start), adapter } = self else { return Err(Error::NoStart) };
         let unreadable = |source| Error::Start {
@@ -52,7 +52,7 @@ impl Start {
         }
         let tokenizer = podium_tokenizer::tokenizer_files(start);
         for name in tokenizer.map_err(|error| unreadable(io::Error::other(error)))? {
-            // Those in a folder of their own; the others are there by now.
+            // Creates the subfolder of the file; the folder itself exists.
             if let Some((folder, _)) = name.split_once('/') {
                 durable::create_folder(&partial.join(folder))?;
                 copy_file(&start.join(&name), &partial.join(&name))?;
@@ -71,7 +71,7 @@ impl Start {
     }
 }
 
-/// Whether a file of a policy folder belongs to the policy, rather than to whoever made it.
+/// Returns whether a file of a policy folder belongs to the policy.
 fn belongs(name: &str) -> bool {
     if ADAPTER.contains(&name) {
         return false;
@@ -92,7 +92,7 @@ fn has_extension(name: &str, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == extension)
 }
 
-/// Copies a file and waits until it is on disk.
+/// Copies a file and waits until it is durable.
 fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
     let copied = fs::copy(from, to).and_then(|_| fs::File::open(to)?.sync_all());
     copied.map_err(|source| Error::Copy { path: from.to_owned(), source })

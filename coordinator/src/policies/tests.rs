@@ -89,7 +89,7 @@ fn a_version_is_held_to_what_it_was() {
     assert!(policies.compare(&manifest).unwrap_err().to_string().contains("beef"));
 }
 
-/// Policies with a version 1 whose files lie in the folder that is returned.
+/// Returns policies with a version 1, and the folder of its files.
 fn with_a_version(start: &Path, out: &Path) -> (Policies, PathBuf) {
     let store = Store::open(out, "cafe").unwrap();
     let root = out.join("policy");

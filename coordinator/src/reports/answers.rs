@@ -1,8 +1,8 @@
-//! `answers/<version>.jsonl`: the ranking of every held-out answer of an evaluation, from which metrics can be computed
-//! again.
+//! `answers/<version>.jsonl`: the ranking of every held-out answer of an evaluation, from which metrics can
+//! be recomputed.
 //!
-//! The store deletes the answers once their evaluation is closed. So the file of a version is complete and durable before
-//! that, and closing the evaluation again after a crash writes the same file.
+//! The store deletes the answers once their evaluation is closed. The file of a version is complete and
+//! durable before that, and closing the evaluation again after a crash writes the same file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,30 +12,30 @@ use podium_proto::v1;
 use podium_recsys::ranking::RankedAnswer;
 use podium_recsys::task::{Case, Grade};
 
-/// One held-out user's answer, read.
+/// One held-out user's answer, with its grade.
 #[derive(Debug)]
 pub struct Answered {
-    /// The question.
+    /// The case.
     pub case: Case,
-    /// The answer as it came.
+    /// The received answer.
     pub answer: v1::Completion,
-    /// What it says and earns.
+    /// Its format, ranking and rewards.
     pub grade: Grade,
 }
 
-/// Where the answers of evaluations are recorded.
+/// The recording of the answers of evaluations.
 #[derive(Debug, Clone)]
 pub struct Answers {
     folder: PathBuf,
 }
 
 impl Answers {
-    /// Under the folder of a run.
+    /// Creates the recording under the folder of a run.
     pub fn new(out: &Path) -> Self {
         Self { folder: out.join("answers") }
     }
 
-    /// Writes a version's file, one line a held-out user in the order of the data set.
+    /// Writes a version's file, one line per held-out user in the order of the data set.
     pub fn write(&self, version: PolicyVersion, answers: &[Answered]) -> Result<(), durable::Error> {
         let mut text = String::new();
         for answered in answers {

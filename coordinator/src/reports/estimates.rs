@@ -3,20 +3,20 @@
 use podium_recsys::ranking::{self, Estimate, Metric};
 use serde_json::{Value, json};
 
-/// The ranks of one set of users under an evaluated version, and what is estimated from them.
+/// The ranks of one set of users under an evaluated version, and the metrics to estimate from them.
 #[derive(Debug)]
 pub struct Ranked {
-    /// Stands before the names of the metrics: empty, `warm/`, `likelihood/`, …
+    /// Prefix of the names of the metrics: empty, `warm/`, `likelihood/`, …
     pub prefix: String,
     /// The metrics to estimate.
     pub metrics: Vec<Metric>,
-    /// One for each user.
+    /// The rank of each user's target.
     pub ranks: Ranks,
-    /// The ranks of the same users under version 0, for the paired difference.
+    /// The ranks of the same users under version 0, for the paired differences.
     pub start: Option<Ranks>,
 }
 
-/// Where the target of each user is ranked; `None` where it is not.
+/// Rank of each user's target; `None` if it is not listed.
 pub type Ranks = Vec<Option<usize>>;
 
 /// Means with intervals by the metric's name.
@@ -28,8 +28,8 @@ pub struct Estimates {
     pub changes: Vec<(String, Value)>,
 }
 
-/// Estimates every metric of these rankings, all of the same users, from one bootstrap. The resamples depend on the seed
-/// and the number of users alone, so that each interval is the one that its metric gets alone.
+/// Estimates every metric of these rankings of the same users from one bootstrap. The resamples depend only
+/// on the seed and the number of users, so each interval equals that of a separate estimate.
 pub fn estimates(rankings: &[Ranked], seed: u64) -> Vec<Estimates> {
     let measures = |Ranked { metrics, ranks, start, .. }: &Ranked| {
         let values = metrics.iter().map(|metric| metric.values(ranks));

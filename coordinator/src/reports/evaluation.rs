@@ -13,7 +13,7 @@ use super::likelihood;
 use super::parts::Part;
 use crate::store::Row;
 
-/// The metrics of a run whose answers list so many items: HR@1, HR@K, NDCG@K and MRR.
+/// Returns the metrics of a run whose answers list this number of items: HR@1, HR@K, NDCG@K and MRR.
 pub fn metrics(list_length: usize) -> Vec<Metric> {
     let mut metrics =
         vec![Metric::Hit(1), Metric::Hit(list_length), Metric::Ndcg(list_length), Metric::ReciprocalRank];
@@ -21,7 +21,7 @@ pub fn metrics(list_length: usize) -> Vec<Metric> {
     metrics
 }
 
-/// Where each answer ranks its target; `None` where it does not, or is malformed.
+/// Returns the rank of each answer's target; `None` if it is not listed or the answer is malformed.
 pub fn ranks(answers: &[Answered]) -> Ranks {
     answers.iter().map(|answered| answered.grade.outcome.scored_rank()).collect()
 }
@@ -29,14 +29,14 @@ pub fn ranks(answers: &[Answered]) -> Ranks {
 /// The ranks under version 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Start<'a> {
-    /// Of the generated rankings.
+    /// Ranks in the generated rankings.
     pub ranks: &'a [Option<usize>],
-    /// Of the rankings by likelihood, where there are any.
+    /// Ranks in the rankings by likelihood, if there are any.
     pub likelihood_ranks: Option<&'a [Option<usize>]>,
 }
 
-/// Makes the row of evaluations.jsonl: metrics of all users and of `parts`, then those of the rankings by likelihood.
-/// `start` is the evaluation of version 0, for the paired differences.
+/// Returns the row of evaluations.jsonl: metrics of all users and of `parts`, then those of the rankings by
+/// likelihood. `start` is the evaluation of version 0, for the paired differences.
 pub fn row(
     version: PolicyVersion,
     answers: &[Answered],
@@ -90,7 +90,7 @@ pub fn row(
     row
 }
 
-/// The metrics of a row as numbers, for status answers: `HR@1`, `HR@1/low`, `HR@1/high`, …
+/// Returns the metrics of a row as numbers, for status replies: `HR@1`, `HR@1/low`, `HR@1/high`, …
 pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
     let mut numbers = BTreeMap::new();
     for (name, value) in row {

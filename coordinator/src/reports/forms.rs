@@ -1,24 +1,24 @@
-//! The warning that a run begins without a single well-formed completion: nothing can be learned from such a start, and
-//! the cause is nearly always the same for all completions (a chat template, a tokenizer, a run file of another task).
+//! The warning that a run starts without any well-formed completion. Such a run cannot learn, and the cause
+//! is nearly always the same for all completions (a chat template, a tokenizer, a run file of another task).
 
 use podium_recsys::completion::{Form, ThinkingStart};
 use serde_json::Value;
 
 use crate::store::Row;
 
-/// Letters of the shown completion, from its beginning and from its end.
+/// Number of letters of the shown completion, from its beginning and from its end.
 const LETTERS: (usize, usize) = (120, 60);
 
-/// What completions were a row is about.
+/// Source of the completions of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Those of a training step, counted from 0.
+    /// Completions of a training step, counted from 0.
     Step(u64),
-    /// The held-out answers of a policy version.
+    /// Held-out answers of a policy version.
     Evaluation(u64),
 }
 
-/// Looks for the first well-formed completion of a run.
+/// Searches for the first well-formed completion of a run.
 #[derive(Debug, Default)]
 pub struct Forms {
     found: bool,
@@ -26,12 +26,12 @@ pub struct Forms {
 }
 
 impl Forms {
-    /// What to warn of, while no completion of the run was well-formed.
+    /// Returns the warning while no completion of the run was well-formed.
     pub fn warning(&self) -> Option<&String> {
         self.warning.as_ref()
     }
 
-    /// Takes the rows that are recorded at the start of the process, in the order in which they were made.
+    /// Reads the rows that were recorded before the start of the process, in order.
     pub fn restore<'a>(&mut self, records: impl Iterator<Item = (Source, &'a Row, &'a [Row])> + Clone) {
         self.found |= records.clone().any(|(_, row, _)| share(row, Form::WellFormed) > Some(0.0));
         for (source, row, samples) in records {
@@ -39,8 +39,8 @@ impl Forms {
         }
     }
 
-    /// Takes a row of metrics.jsonl or evaluations.jsonl with its samples. Logs once that nothing is well-formed, and once
-    /// that something is.
+    /// Reads a row of metrics.jsonl or evaluations.jsonl with its samples. Logs once that no completion is
+    /// well-formed, and once that one is.
     pub fn note(&mut self, source: Source, row: &Row, samples: &[Row]) {
         let Some(well_formed) = share(row, Form::WellFormed).filter(|_| !self.found) else { return };
         if well_formed > 0.0 {
@@ -57,7 +57,7 @@ impl Forms {
     }
 }
 
-/// The warning about a row without well-formed completions.
+/// Returns the warning about a row without well-formed completions.
 fn warning(source: Source, row: &Row, samples: &[Row]) -> Option<String> {
     let defects = Form::ALL.into_iter().filter(|form| !form.is_well_formed());
     let shares = defects.filter_map(|form| Some((form, share(row, form)?)));
@@ -73,7 +73,7 @@ fn warning(source: Source, row: &Row, samples: &[Row]) -> Option<String> {
     ))
 }
 
-/// A completion of that form, or else any, and what its prompt has of the think block.
+/// Returns a completion with that defect, or else any, and the state of the think block of its prompt.
 fn example(samples: &[Row], form: Form) -> Option<String> {
     let mut completions = samples.iter().flat_map(|sample| {
         let completions = sample.get("completions").and_then(Value::as_array).into_iter().flatten();
@@ -90,7 +90,7 @@ fn example(samples: &[Row], form: Form) -> Option<String> {
     Some(format!(", for example \"{}\"{prompt}", shortened(completion["text"].as_str()?)))
 }
 
-/// The beginning and the end of a text, with control characters escaped.
+/// Returns the beginning and the end of a text, with control characters escaped.
 fn shortened(text: &str) -> String {
     let letters = text.chars().count();
     let (first, last) = LETTERS;

@@ -1,27 +1,29 @@
-//! The ranking of all candidates by their log-probability of being listed next, beside the generated one.
+//! The ranking of all candidates by their log-probability of being listed next, in addition to the generated
+//! ranking.
 //!
-//! It is a permutation of the candidates, so that every HR@K and NDCG@K comes of one evaluation. Equal log-probabilities
-//! keep the order of the candidate list, which is random.
+//! It is a permutation of the candidates, so one evaluation yields every HR@K and NDCG@K. Candidates with
+//! equal log-probabilities remain in the order of the candidate list, which is random.
 
 use podium_recsys::ranking::{self, Metric};
 
 use super::answers::Answered;
 use super::estimates::{Ranked, Ranks};
 
-/// Stands before the names of these metrics.
+/// Prefix of the names of these metrics.
 pub(super) const PREFIX: &str = "likelihood/";
 
-/// Cut-offs, as far as there are that many candidates.
+/// Cutoffs, up to the number of candidates.
 const CUT_OFFS: [usize; 4] = [1, 3, 5, 10];
 
-/// The metrics over rankings of so many candidates. A hit among all of them is certain, and NDCG@1 is HR@1.
+/// Returns the metrics of rankings of this number of candidates. HR over all candidates is always 1, and
+/// NDCG@1 equals HR@1, so both are omitted.
 pub fn metrics(candidates: usize) -> Vec<Metric> {
     let hits = CUT_OFFS.iter().filter(|&&k| k < candidates).map(|&k| Metric::Hit(k));
     let gains = CUT_OFFS.iter().filter(|&&k| k > 1 && k <= candidates).map(|&k| Metric::Ndcg(k));
     hits.chain(gains).chain([Metric::ReciprocalRank]).collect()
 }
 
-/// Where the target is among the candidates of each answer; `None` where candidates were not scored.
+/// Returns the rank of the target among the candidates of each answer; `None` if candidates were not scored.
 pub fn ranks(answers: &[Answered]) -> Option<Ranks> {
     let rank = |answered: &Answered| {
         let (case, logprobs) = (&answered.case, &answered.answer.choice_logprobs);
@@ -31,8 +33,8 @@ pub fn ranks(answers: &[Answered]) -> Option<Ranks> {
     answers.iter().map(rank).collect()
 }
 
-/// The rankings by likelihood and their metrics, with the ranks under version 0 where `start` is of the same users; `None`
-/// where candidates were not scored.
+/// Returns the rankings by likelihood and their metrics, with the ranks under version 0 if `start` has the
+/// same users; `None` if candidates were not scored.
 pub fn ranked(answers: &[Answered], start: Option<&[Option<usize>]>) -> Option<Ranked> {
     let ranks = ranks(answers).filter(|ranks| !ranks.is_empty())?;
     let candidates = answers.iter().map(|answered| answered.case.candidates.len()).max().unwrap_or(0);

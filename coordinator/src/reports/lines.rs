@@ -1,4 +1,4 @@
-//! A file of one JSON object a line.
+//! A file with one JSON object per line.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -18,7 +18,7 @@ impl Lines {
         Self { path }
     }
 
-    /// Adds lines with one write each call.
+    /// Appends lines with one write per call.
     pub(super) fn append<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), durable::Error> {
         let text = text(rows);
         if text.is_empty() {
@@ -30,7 +30,7 @@ impl Lines {
             .map_err(|source| durable::Error::Write { path: self.path.clone(), source })
     }
 
-    /// Makes the file hold these lines and no others.
+    /// Replaces the content of the file by these lines.
     pub(super) fn replace<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), durable::Error> {
         durable::write(&self.path, text(rows).as_bytes())
     }

@@ -1,8 +1,8 @@
-//! The files of a run that people and the launcher read.
+//! The files of a run that users and the launcher read.
 //!
-//! The store is the truth; these are its views. `metrics.jsonl`, `evaluations.jsonl` and `samples.jsonl` grow by whole
-//! lines and are written anew at every start, so that a crash leaves no repeated and no torn line. A view that could not
-//! be written does not stop the run: it is caught up with as soon as it can be.
+//! The store is authoritative; these files are derived from it. `metrics.jsonl`, `evaluations.jsonl` and
+//! `samples.jsonl` grow by whole lines. They are rewritten at every start, so that a crash leaves no repeated
+//! and no partial line. A failed write does not stop the run: the file is rewritten as soon as possible.
 
 pub mod answers;
 pub mod estimates;
@@ -32,17 +32,17 @@ pub struct Reports {
     samples: Lines,
 }
 
-/// Everything that the growing files hold.
+/// Content of the growing files.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
-    /// Of all committed steps, in order.
+    /// Records of all committed steps, in order.
     pub steps: Vec<StepRecord>,
-    /// Of all complete evaluations, in order of version.
+    /// Records of all complete evaluations, in order of version.
     pub evaluations: Vec<EvaluationRecord>,
 }
 
 impl Reports {
-    /// The files under `folder`.
+    /// Creates the reports under `folder`.
     pub fn new(folder: &Path) -> Self {
         Self {
             metrics: Lines::new(folder.join("metrics.jsonl")),
@@ -63,7 +63,7 @@ impl Reports {
         self.samples.append(&record.samples)
     }
 
-    /// Writes all lines anew.
+    /// Rewrites all lines.
     pub fn rewrite(&self, contents: &Contents) -> Result<(), durable::Error> {
         let Contents { steps, evaluations } = contents;
         self.metrics.replace(steps.iter().map(|record| &record.row))?;

@@ -1,5 +1,6 @@
-//! Held-out users by what training knows of their targets: warm where a training interaction touches the target, cold where
-//! none does. Metrics of each part stand beside those of all users, as `warm/HR@1` and `cold/HR@1`.
+//! Held-out users, divided by the training data of their targets: warm if a training interaction contains the
+//! target, cold otherwise. The metrics of each part are reported beside those of all users, as `warm/HR@1`
+//! and `cold/HR@1`.
 
 use podium_recsys::ranking::Metric;
 use podium_recsys::{Catalogue, ItemId};
@@ -9,11 +10,11 @@ use podium_recsys::{Catalogue, ItemId};
 pub struct Part {
     /// `warm` or `cold`.
     name: &'static str,
-    /// Their places among all that were asked, in order.
+    /// Their positions among all evaluated users, in order.
     members: Vec<usize>,
 }
 
-/// The warm users and the cold ones among those with these targets; nothing where all are of one kind.
+/// Returns the warm and the cold users with these targets; empty if all users are of one kind.
 pub fn parts(targets: impl IntoIterator<Item = ItemId>, catalogue: &Catalogue) -> Vec<Part> {
     let touched = |item: ItemId| catalogue.get(item).is_some_and(|item| item.interactions > 0);
     let (warm, cold): (Vec<_>, Vec<_>) =
@@ -27,27 +28,27 @@ pub fn parts(targets: impl IntoIterator<Item = ItemId>, catalogue: &Catalogue) -
 }
 
 impl Part {
-    /// Their places among all that were asked, in order.
+    /// Returns their positions among all evaluated users, in order.
     pub fn members(&self) -> &[usize] {
         &self.members
     }
 
-    /// What they have of something that all users have one of.
+    /// Selects their values from those of all users.
     pub fn of<T: Copy>(&self, all: &[T]) -> Vec<T> {
         self.members.iter().map(|&place| all[place]).collect()
     }
 
-    /// The key of how many they are.
+    /// Returns the key of the number of users.
     pub fn users_key(&self) -> String {
         format!("{}/users", self.name)
     }
 
-    /// Stands before the names of metrics over them.
+    /// Returns the prefix of the names of their metrics.
     pub fn prefix(&self) -> String {
         format!("{}/", self.name)
     }
 
-    /// The name of a metric over them.
+    /// Returns the name of a metric of this part.
     pub fn named(&self, metric: Metric) -> String {
         format!("{}/{metric}", self.name)
     }

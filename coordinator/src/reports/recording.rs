@@ -1,8 +1,8 @@
 //! `groups.jsonl`: the groups of every committed step, as `podium-learner replay` reads them.
 //!
-//! Unlike the other files this is no view of the store, which lets groups go once a checkpoint covers them. So a step's
-//! lines are safe on disk before the step counts as committed, and whatever a crash left of a step that does not is cut
-//! off at the next start: each committed step is there once.
+//! Unlike the other files this one is not derived from the store, which removes groups once a checkpoint
+//! covers them. A step's lines are therefore durable before the step is committed. The next start cuts off
+//! lines of an uncommitted step, so that each committed step is present exactly once.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -19,26 +19,27 @@ use serde::Deserialize;
 pub struct Recording {
     path: PathBuf,
     reward_weights: Vec<f64>,
-    /// The step that was added last, and where it begins.
+    /// The last added step, and the offset of its first line.
     last: Mutex<Option<(Step, u64)>>,
 }
 
-/// What is read of a line to know whether it stays.
+/// The part of a line that determines whether it is retained.
 #[derive(Deserialize)]
 struct Line {
     step: u64,
 }
 
 impl Recording {
-    /// Opens or makes the file of a run of which the steps before `next` are committed, and cuts off all else.
+    /// Opens or creates the file of a run whose steps before `next` are committed, and cuts off all other
+    /// lines.
     pub fn open(path: PathBuf, reward_weights: Vec<f64>, next: Step) -> Result<Self, durable::Error> {
         let recording = Self { path, reward_weights, last: Mutex::new(None) };
         recording.cut(next)?;
         Ok(recording)
     }
 
-    /// Adds a step's groups, in the order of their indices; they are safe on disk on return. Added again, after an error
-    /// on the way to the commit, they replace what is there of the step.
+    /// Appends a step's groups in the order of their indices; they are durable on return. If the step is
+    /// added again after an error before the commit, its groups replace the earlier ones.
     pub fn add(&self, step: Step, groups: &[Group]) -> Result<(), durable::Error> {
         let mut text = String::new();
         for group in groups {
@@ -48,7 +49,7 @@ impl Recording {
         }
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().append(true).open(&self.path)?;
-            // Nothing panics with the lock held.
+            // No code panics while it holds the lock.
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             let start = match *last {
                 Some((added, start)) if added == step => start,
@@ -62,7 +63,7 @@ impl Recording {
         write().map_err(|source| durable::Error::Write { path: self.path.clone(), source })
     }
 
-    /// Cuts the file off before the first line that is torn or of a step from `next` on.
+    /// Cuts the file off before the first line that is partial or belongs to a step from `next` on.
     fn cut(&self, next: Step) -> Result<(), durable::Error> {
         let failed = |source| durable::Error::Write { path: self.path.clone(), source };
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&self.path);
@@ -120,7 +121,7 @@ mod tests {
             recording.add(Step(step), &groups(step)).unwrap();
         }
         let whole = std::fs::read(&path).unwrap();
-        // The process died in the middle of step 2, or after it and before its commit.
+        // The process died during the write of step 2, or after it and before the commit.
         for end in [whole.len() - 1, whole.len() - 90, whole.len()] {
             std::fs::write(&path, &whole[..end]).unwrap();
             open(2).add(Step(2), &groups(2)).unwrap();

@@ -1,4 +1,4 @@
-//! Rows of samples.jsonl: a few prompts with all their completions, for people to read.
+//! Rows of samples.jsonl: a few prompts with all their completions, for users to read.
 
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
@@ -9,18 +9,18 @@ use serde_json::{Map, Value, json};
 
 use crate::store::Row;
 
-/// Cases that are recorded of a step, and of an evaluation.
+/// Number of recorded cases of a step, and of an evaluation.
 pub const KEPT: usize = 8;
 
-/// Training steps between those of which cases are recorded.
+/// Number of training steps between steps with recorded cases.
 const EVERY_STEPS: u64 = 10;
 
-/// Whether cases of a training step are recorded.
+/// Returns whether cases of a training step are recorded.
 pub const fn keeps_step(step: u64, steps: u64) -> bool {
     step.is_multiple_of(EVERY_STEPS) || step + 1 == steps
 }
 
-/// The row of one prompt and the completions that a policy version sampled for it, with their grades.
+/// Returns the row of one prompt and the completions that a policy version sampled for it, with their grades.
 pub fn row(
     task: &Task,
     slot: Slot,

@@ -1,4 +1,4 @@
-//! A step's row of metrics.jsonl. Names are TRL's where the meaning is TRL's.
+//! A step's row of metrics.jsonl. Metrics with the same meaning as in TRL have TRL's names.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use serde_json::{Value, json};
 
 use crate::store::Row;
 
-/// What the coordinator knows of a step.
+/// The coordinator's data of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepFigures<'a> {
     /// The step.
     pub step: Step,
     /// Its groups, by index.
     pub groups: &'a [Group],
-    /// What their answers have in common, by name: see [`podium_recsys::diagnostics`].
+    /// Diagnostics of its answers, by name: see [`podium_recsys::diagnostics`].
     pub diagnosed: &'a BTreeMap<String, f64>,
-    /// Tokens of all steps before it, see [`tokens`].
+    /// Number of tokens of all earlier steps, see [`tokens`].
     pub tokens_before: u64,
-    /// Seconds since the step before it was committed.
+    /// Seconds since the commit of the previous step.
     pub seconds: f64,
 }
 
-/// The tokens of a step: each completion's own and its prompt's.
+/// Returns the number of tokens of a step: each completion's own and its prompt's.
 pub fn tokens(groups: &[Group]) -> u64 {
     let group = |group: &Group| {
         let completions: usize = group.completions.iter().map(Completion::len).sum();
@@ -32,10 +32,10 @@ pub fn tokens(groups: &[Group]) -> u64 {
     groups.iter().map(group).sum::<usize>() as u64
 }
 
-/// The row: `step` from 1, then what the coordinator counts and what the learner reported, by name.
+/// Returns the row: `step` from 1, then the metrics of the coordinator and the learner, by name.
 ///
-/// `reward_std` is the mean of the groups' standard deviations, `num_tokens` the sum over all steps so far. A name that
-/// both know is the coordinator's, which sees the whole step.
+/// `reward_std` is the mean of the groups' standard deviations, and `num_tokens` the sum over all steps so
+/// far. If both report a name, the row has the coordinator's value, which covers the whole step.
 pub fn row(figures: &StepFigures<'_>, reported: &BTreeMap<String, f64>) -> Row {
     let mut named: BTreeMap<String, f64> = reported.clone();
     named.extend(rewards(figures.groups));
@@ -58,21 +58,22 @@ pub fn add_report(row: &mut Row, reported: &BTreeMap<String, f64>) {
     }
 }
 
-/// The numbers of a row, for status answers.
+/// Returns the numbers of a row, for status replies.
 pub fn numbers(row: &Row) -> BTreeMap<String, f64> {
     row.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
 }
 
-/// A value of a row; null where there is none.
+/// Returns a value of a row; null if it is not finite.
 fn number(value: f64) -> Value {
-    // Whole numbers are written as such: `"num_tokens":512`.
+    // Integers are written without a fraction: `"num_tokens":512`.
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
 fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
     let scored = |group: &Group| group.rewards.iter().flatten().copied().collect::<Vec<f64>>();
     let zero = groups.iter().filter(|group| has_zero_variance(&group.rewards)).count();
-    // A group that nothing could score has no mean; a step of such groups has none either, and its row says null.
+    // A group without any score has no mean; a step of such groups has none either, and its row contains
+    // null.
     let mean_of = |value: fn(std::vec::IntoIter<f64>) -> f64| {
         let mut of_groups = groups.iter().map(scored).filter(|scored| !scored.is_empty()).peekable();
         if of_groups.peek().is_none() {
@@ -95,10 +96,10 @@ fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
     figures
 }
 
-/// What dynamic sampling did, and how old the groups are: see docs/guides/sampling.md.
+/// Returns the metrics of dynamic sampling and of the age of groups: see docs/guides/sampling.md.
 fn sampling(groups: &[Group]) -> [(String, f64); 5] {
     let count = |holds: fn(&Group) -> bool| groups.iter().filter(|group| holds(group)).count() as f64;
-    // Whatever another attempt came after had equal rewards.
+    // Every attempt before the last one had equal rewards.
     let first = count(|group| group.id.attempt > 0 || has_zero_variance(&group.rewards));
     let lags = || groups.iter().map(|group| group.id.step.0.saturating_sub(group.policy_version.0) as f64);
     [

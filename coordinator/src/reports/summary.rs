@@ -1,4 +1,4 @@
-//! What a run is measured against (baselines.json), and what it came to (finished.json).
+//! The baselines of a run (baselines.json) and its results (finished.json).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,15 +19,15 @@ use crate::reports::parts::parts;
 use crate::reports::watch::Findings;
 use crate::store::EvaluationRecord;
 
-/// Name of the file that a complete run leaves in its folder.
+/// Name of the file that marks a complete run in its folder.
 pub const FINISHED: &str = "finished.json";
-/// The value of a metric for a user, by number, who lists so many candidates.
+/// Returns the value of a metric for a user, by user index, with this number of listed candidates.
 type UserValue<'a> = dyn Fn(usize, Metric, usize) -> f64 + 'a;
 
 /// Rankings without a policy, over the same users and candidates as every evaluation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Baselines {
-    /// The least and the most that an answer can earn.
+    /// The lowest and the highest reward of an answer.
     reward_range: (f64, f64),
     random: Map<String, Value>,
     popularity: Map<String, Value>,
@@ -36,8 +36,9 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// The baselines over the first `users` held-out users, of rankings of all candidates too where evaluations rank by
-    /// `likelihood`. `oracle` knows what is best, where anybody does.
+    /// Computes the baselines of the first `users` held-out users. If evaluations rank by `likelihood`,
+    /// includes rankings of all candidates. `oracle` is the source of the best possible ranking, if it is
+    /// known.
     pub fn of(
         curriculum: &Curriculum,
         users: u32,
@@ -68,7 +69,7 @@ impl Baselines {
         let candidates = cases.iter().map(|case| case.candidates.len()).max().filter(|_| likelihood);
         let parts = parts(cases.iter().map(|case| case.target), &task.dataset().catalogue);
         let everybody: Vec<usize> = (0..cases.len()).collect();
-        // What a metric is for a user, by number, who lists so many candidates; in parts, where that is another value.
+        // `value` is used for all users, `in_part` for the users of a part.
         let table = |value: &UserValue<'_>, in_part: &UserValue<'_>| -> Map<String, Value> {
             let average = |users: &[usize], value: &UserValue<'_>, metric: Metric, listed: usize| {
                 let sum: f64 = users.iter().map(|&user| value(user, metric, listed)).sum();
@@ -107,8 +108,8 @@ impl Baselines {
             random: table(&by_chance, &by_chance),
             popularity: table(&within(&popular), &within(&popular)),
             item_knn: table(&within(&near), &within(&near)),
-            // Over all users the expected value is known. A part is chosen by its targets, and the ranking is asked there
-            // where they are.
+            // For all users the expected value is known. A part is selected by its targets, so there the
+            // ranks of the actual targets are used.
             best_possible: best.map(|best| {
                 let reached: Vec<Option<usize>> = cases
                     .iter()
@@ -141,19 +142,19 @@ impl Baselines {
 /// The results of a complete run.
 #[derive(Debug)]
 pub struct Finished<'a> {
-    /// Steps made.
+    /// Number of completed steps.
     pub steps: u64,
-    /// Why the run ended before all its steps, if it did.
+    /// The reason why the run ended before all its steps, if it did.
     pub ended: Option<&'a str>,
     /// All evaluations.
     pub evaluations: &'a BTreeMap<PolicyVersion, EvaluationRecord>,
     /// Versions whose evaluation is abandoned, with the reason of each.
     pub abandoned: &'a BTreeMap<PolicyVersion, String>,
-    /// What the evaluations come to.
+    /// The findings of the evaluations.
     pub findings: &'a Findings,
 }
 
-/// Writes finished.json: the evaluations of the first, the last and the best version beside the baselines.
+/// Writes finished.json: the evaluations of the first, the last and the best version, with the baselines.
 pub fn write_finished(
     folder: &Path,
     run: &Identity,

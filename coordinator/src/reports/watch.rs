@@ -1,6 +1,6 @@
-//! What the inflation watch says of each evaluation, and which policy is the best so far.
+//! The inflation watch's findings for each evaluation, and the best policy so far.
 //!
-//! Everything is computed from the stored records, so that a restart finds the same.
+//! All findings are computed from the stored records, so a restart yields the same.
 
 use std::collections::BTreeMap;
 
@@ -24,27 +24,27 @@ const GAP: &str = "watch/gap";
 pub struct Watch {
     options: Options,
     list_length: usize,
-    /// The most that can be earned less the least.
+    /// The highest reward minus the lowest.
     reward_range: f64,
-    /// The metric by which versions are compared: NDCG over the whole list.
+    /// The metric that versions are compared by: NDCG over the whole list.
     best_by: String,
 }
 
-/// What the evaluations so far come to.
+/// Findings of the evaluations so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Findings {
     /// The best policy, with its score.
     pub best: Option<(PolicyVersion, f64)>,
-    /// By which metric.
+    /// The metric of the score.
     pub best_by: String,
-    /// What to warn of, while it lasts.
+    /// The current warning, if any.
     pub warning: Option<String>,
-    /// The evaluation that ends the run, and why, if one does.
+    /// The evaluation that ends the run, and the reason, if one does.
     pub ended_by: Option<(PolicyVersion, String)>,
 }
 
 impl Watch {
-    /// The watch that a run file asks for.
+    /// Creates the watch of a run file.
     pub fn new(options: &Options, task: &Task) -> Self {
         let list_length = task.answer().list_length;
         let Extremes { best, worst, .. } = task.rewards().extremes();
@@ -52,14 +52,14 @@ impl Watch {
         Self {
             options: options.clone(),
             list_length,
-            // A reward that pays the same for everything has no scale of its own, and no gain either.
+            // A constant reward has no scale of its own, and no gain.
             reward_range: if range > 0.0 { range } else { 1.0 },
             best_by: Metric::Ndcg(list_length).to_string(),
         }
     }
 
-    /// Compares reward and ranking up to the evaluation of `version`, the last of `evaluations`, and notes the result in
-    /// its row. All steps before `version` are committed.
+    /// Compares reward and ranking up to the evaluation of `version`, the last of `evaluations`, and adds the
+    /// result to its row. All steps before `version` are committed.
     pub fn note(
         &self,
         store: &Store,
@@ -87,7 +87,7 @@ impl Watch {
         Ok(())
     }
 
-    /// What evaluations, in order of version, come to.
+    /// Returns the findings of evaluations in order of version.
     pub fn findings(&self, evaluations: &BTreeMap<PolicyVersion, EvaluationRecord>) -> Findings {
         let rows: Vec<(PolicyVersion, &Row)> =
             evaluations.iter().map(|(version, record)| (*version, &record.row)).collect();
@@ -112,7 +112,7 @@ impl Watch {
         }
     }
 
-    /// The warning of the inflation that holds at the last evaluation, in the words of when it began.
+    /// Returns the warning about the inflation at the last evaluation, with the values from when it began.
     fn warning(&self, rows: &[(PolicyVersion, &Row)]) -> Option<String> {
         let inflated = |row: &Row| row.get(INFLATED).and_then(Value::as_u64) == Some(1);
         let (version, row) = rows.iter().rev().take_while(|(_, row)| inflated(row)).last()?;
@@ -159,7 +159,7 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
-    /// An evaluation of 200 users of whom `hits` are ranked first.
+    /// Returns an evaluation of 200 users, of whom `hits` are ranked first.
     fn evaluation(version: u64, hits: usize) -> (PolicyVersion, EvaluationRecord) {
         let ranks = (0..200).map(|user| (user < hits).then_some(1)).collect();
         let score = hits as f64 / 200.0;
@@ -168,7 +168,7 @@ mod tests {
         (PolicyVersion(version), EvaluationRecord { row, ranks, ..EvaluationRecord::default() })
     }
 
-    /// Closes evaluations every 10 steps one after the other, as the actor does.
+    /// Closes evaluations every 10 steps one after another, as the actor does.
     fn run(watch: &Watch, hits: &[usize], reward: impl Fn(u64) -> f64) -> Vec<Findings> {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), "cafe").unwrap();
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_warning_keeps_its_words_while_it_holds_and_ends() {
-        // The reward rises up to version 40, then stays.
+        // The reward rises up to version 40 and then stays constant.
         let found = run(&watch(0), &[80; 8], |step| 0.4 + 0.02 * step.min(40) as f64);
         let warnings: Vec<Option<&str>> = found.iter().map(|one| one.warning.as_deref()).collect();
         assert_eq!(warnings[..2], [None, None], "three evaluations make a window");

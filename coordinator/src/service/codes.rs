@@ -1,7 +1,7 @@
-//! The one table from errors to gRPC codes.
+//! The single mapping from errors to gRPC codes.
 //!
-//! Callers retry after `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, register or join again after `NOT_FOUND`, and fail
-//! after the others.
+//! Callers retry after `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, register or join again after
+//! `NOT_FOUND`, and fail after other codes.
 
 use std::io::ErrorKind;
 
@@ -17,7 +17,7 @@ pub(super) trait Refusal: std::error::Error + 'static {
     fn code(&self) -> Code;
 }
 
-/// Converts an error into a gRPC status, and logs it: here it leaves the process.
+/// Converts an error into a gRPC status, and logs it before it leaves the process.
 pub(super) fn refuse(error: &impl Refusal) -> Status {
     let code = error.code();
     crate::metrics::refused(code);
@@ -78,7 +78,7 @@ impl Refusal for receive::Error {
     fn code(&self) -> Code {
         match self {
             Self::Unexpected { .. } | Self::Gap { .. } => Code::InvalidArgument,
-            // Another attempt may arrive whole.
+            // A repeated transfer may be complete.
             Self::Damaged { .. } | Self::Manifest(manifest::Error::Damaged { .. }) => Code::Aborted,
             Self::Write(error) | Self::Manifest(manifest::Error::File(error)) => error.code(),
             Self::Manifest(_) => Code::Internal,
@@ -89,7 +89,7 @@ impl Refusal for receive::Error {
 impl Refusal for policies::Error {
     fn code(&self) -> Code {
         match self {
-            // A worker drops the lease: the version is leased again once it can be served.
+            // A worker drops the lease; the version is leased again once it can be served.
             Self::NotThere(_) | Self::Gone { .. } | Self::Unusable { .. } | Self::NoFile { .. } => {
                 Code::NotFound
             }
@@ -137,7 +137,7 @@ impl Refusal for podium_proto::convert::Error {
     }
 }
 
-/// Turns the error of a result into the answer that it becomes.
+/// Converts the error of a result into a gRPC status.
 pub(super) trait OrRefuse<T> {
     fn or_refuse(self) -> Result<T, Status>;
 }

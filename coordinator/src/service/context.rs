@@ -1,4 +1,4 @@
-//! What the services share.
+//! State that the services share.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,25 +19,25 @@ use crate::identity::Identity;
 use crate::policies::Policies;
 use crate::store::Store;
 
-/// Characters of an announced address at most; the rest is cut off.
+/// Maximum number of characters of an announced address; the rest is cut off.
 const MAX_ADDRESS: usize = 260;
 
-/// What the services work with.
+/// State that the services use.
 #[derive(Debug)]
 pub struct Context {
-    /// Which run this is.
+    /// The identity of the run.
     pub identity: Identity,
-    /// The way to the actor.
+    /// The handle of the actor.
     pub handle: Handle,
     /// Prompts and scores.
     pub curriculum: Arc<Curriculum>,
-    /// How completions are sampled.
+    /// The sampling parameters.
     pub sampling: SamplingByWork,
-    /// What submitted results are checked against.
+    /// The checks of submitted results.
     pub border: Border,
     /// The policy versions.
     pub policies: Arc<Policies>,
-    /// Groups, read only.
+    /// The store, for reading groups.
     pub store: Arc<Store>,
     /// Limits and deadlines.
     pub network: Network,
@@ -45,19 +45,19 @@ pub struct Context {
     pub incarnation: u64,
     /// Policy versions that were dropped, in order.
     pub dropped_versions: Vec<u64>,
-    /// One version at a time is taken in.
+    /// Held while a version is received; only one is received at a time.
     pub publishing: Mutex<()>,
-    /// Cancelled when the server stops: long polls end.
+    /// Cancelled when the server stops, which ends long polls.
     pub stop: CancellationToken,
 }
 
 impl Context {
-    /// The deadline of a reply that may wait `wait_ms`: at most half of the caller's request timeout.
+    /// Returns the deadline of a reply that may wait `wait_ms`: at most half of the caller's request timeout.
     pub(super) fn deadline(&self, wait_ms: u64) -> Instant {
         Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
     }
 
-    /// Asks until an answer `is_final`, the deadline has passed, or the server stops.
+    /// Repeats a call until its reply `is_final`, the deadline has passed, or the server stops.
     pub(super) async fn poll<T, F>(
         &self,
         deadline: Instant,
@@ -87,7 +87,8 @@ pub(super) fn over(reason: String) -> v1::RunOver {
     v1::RunOver { reason }
 }
 
-/// Where the metrics can be scraped of a process at `peer` that announced `announced`; empty if nowhere.
+/// Returns the address at which to scrape a process at `peer` that announced `announced`; empty if there is
+/// none.
 pub(super) fn scraped_at(who: &str, announced: &str, peer: Option<IpAddr>) -> String {
     let announced: String = announced.chars().take(MAX_ADDRESS).collect();
     let address = metrics_server::reachable(&announced, peer);

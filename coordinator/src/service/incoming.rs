@@ -1,4 +1,4 @@
-//! Connections as they come in, also while the process has no descriptors left for more.
+//! Accepts connections, and continues when the process has no free file descriptors.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Pause after a connection that could not be accepted: the next attempt would fail at once for the same reason.
+/// Pause after a failed accept, because the next attempt would fail immediately for the same reason.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The connections of a listener. One that cannot be accepted is tried again; the first failure of a row is logged.
+/// Returns the connections of a listener. A failed accept is repeated; the first failure of a series is
+/// logged.
 pub(super) fn connections(listener: TcpListener) -> ReceiverStream<io::Result<TcpStream>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {

@@ -19,19 +19,19 @@ use crate::machine::sequencer::{Report, Unusable};
 use crate::machine::{self, BatchReply, Join};
 use crate::store::Store;
 
-/// Parts that wait for the network, at most.
+/// Maximum number of parts that wait for the network.
 const PARTS_AHEAD: usize = 8;
 
-/// Metrics that a rank may report about a step.
+/// Maximum number of metrics in a rank's report of a step.
 const MAX_METRICS: usize = 1_000;
 
-/// Bytes of an NCCL unique id.
+/// Size of an NCCL unique id, in bytes.
 const NCCL_ID_BYTES: usize = 128;
 
-/// Characters of a code version at most; the rest is cut off.
+/// Maximum number of characters of a code version; the rest is cut off.
 const MAX_VERSION: usize = 80;
 
-/// Characters of a rank's reason at most; the rest is cut off.
+/// Maximum number of characters of a rank's reason; the rest is cut off.
 const MAX_REASON: usize = 500;
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -111,7 +111,7 @@ impl Learner for Service {
             }
             BatchReply::RunOver(reason) => Part::RunOver(over(reason)),
         };
-        // The channel is empty and its other end is here.
+        // The channel is empty and its receiver is in scope, so sending succeeds.
         drop(sender.try_send(Ok(v1::BatchPart { part: Some(single) })));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -176,7 +176,7 @@ impl Learner for Service {
     }
 }
 
-/// A failure's name among metrics.
+/// Returns a failure's name in metrics.
 const fn failure_name(failure: v1::Failure) -> &'static str {
     match failure {
         v1::Failure::NotFinite => "not_finite",
@@ -186,7 +186,7 @@ const fn failure_name(failure: v1::Failure) -> &'static str {
     }
 }
 
-/// Rank 0's unique id, or nothing.
+/// Validates rank 0's unique id, which may be empty.
 fn nccl_id(id: Vec<u8>) -> Result<Vec<u8>, convert::Error> {
     if id.is_empty() || id.len() == NCCL_ID_BYTES {
         return Ok(id);
@@ -198,7 +198,7 @@ fn nccl_id(id: Vec<u8>) -> Result<Vec<u8>, convert::Error> {
     })
 }
 
-/// Sends a rank's share: the header, then every group whose index is the rank's modulo the number of ranks.
+/// Sends a rank's share: the header, then every group whose index modulo the number of ranks is the rank.
 fn send_share(store: &Store, step: Step, rank: u32, world_size: u32, parts: &Parts) {
     let send = |part| parts.blocking_send(Ok(v1::BatchPart { part: Some(part) })).is_ok();
     let groups = match store.groups(step) {
@@ -221,7 +221,7 @@ fn send_share(store: &Store, step: Step, rank: u32, world_size: u32, parts: &Par
             .map(|group| v1::GroupRewards { rewards: group.rewards.clone() })
             .collect(),
     };
-    // A rank that hangs up asks again.
+    // A rank that hangs up repeats its request.
     let _sent =
         send(Part::Header(header)) && groups.into_iter().filter(mine).all(|group| send(Part::Group(group)));
 }

@@ -1,4 +1,5 @@
-//! The gRPC services: they check messages, call the actor, and convert its replies. No rule of the run is here.
+//! The gRPC services. They check messages, call the actor, and convert its replies. The rules of the run are
+//! elsewhere.
 
 mod codes;
 mod context;
@@ -20,7 +21,7 @@ use tonic::transport::Server;
 
 pub use context::Context;
 
-/// How long open calls have to end once the server stops.
+/// Time limit for open calls after the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// Serves until `context.stop` is cancelled and open calls have ended.

@@ -20,7 +20,7 @@ use super::context::Context;
 use crate::actor::{self, Offer, blocking};
 use crate::{metrics, policies};
 
-/// Chunks that are read ahead of the network or the disk.
+/// Number of chunks that are read ahead of the network or the disk.
 const CHUNKS_AHEAD: usize = 4;
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -46,7 +46,7 @@ impl Policy for Service {
         tokio::task::spawn_blocking(move || {
             let serving = policies.serve(&manifest, &name, offset_bytes, |chunk| {
                 let bytes = chunk.data.len();
-                // A receiver that hangs up asks for the rest when it comes back.
+                // A receiver that hangs up requests the rest when it reconnects.
                 let sent = sender.blocking_send(Ok(chunk)).is_ok();
                 if sent {
                     metrics::policy_bytes("sent", bytes);
@@ -82,11 +82,11 @@ impl Policy for Service {
         };
         let learner = uuid("PublishRequest.learner_id", &learner_id).or_refuse()?;
         let manifest = Manifest::try_from(manifest).or_refuse()?;
-        // Of two attempts at one version the second waits, and then finds it there.
+        // Of two attempts at one version, the second waits and then finds the version published.
         let _one_at_a_time = self.0.publishing.lock().await;
         let repeated_version = !self.wants(learner, &manifest).await?;
         if repeated_version {
-            // Read to the end: an answer in the middle would look like a broken connection to some clients.
+            // Reads to the end, because some clients treat an early reply as a broken connection.
             while parts.next().await.transpose()?.is_some() {}
         } else {
             self.take_in(&manifest, parts).await?;
@@ -97,13 +97,13 @@ impl Policy for Service {
 }
 
 impl Service {
-    /// The manifest of a version that can be served, which may have to be made again first.
+    /// Returns the manifest of a version that can be served, which may have to be restored first.
     async fn manifest(&self, version: Option<PolicyVersion>) -> Result<Manifest, Status> {
         let policies = self.0.policies.clone();
         blocking(move || Ok::<_, actor::Error>(policies.manifest(version)?)).await.or_refuse()
     }
 
-    /// Whether the files of a version are wanted. Refused where the version is not.
+    /// Returns whether the files of a version are needed. Fails if the version is refused.
     async fn wants(&self, learner: Uuid, manifest: &Manifest) -> Result<bool, Status> {
         let version = manifest.version;
         match self.0.handle.offer(learner, manifest.clone()).await.or_refuse()? {
@@ -135,11 +135,11 @@ impl Service {
                 };
                 metrics::policy_bytes("received", chunk.data.len());
                 if sender.send(Some((name, chunk))).await.is_err() {
-                    // Writing failed and says why.
+                    // Writing failed, and its error is returned.
                     return Ok(());
                 }
             }
-            // Only a stream that came to its end may become a version.
+            // Only a complete stream may become a version.
             drop(sender.send(None).await);
             drop(sender);
             Ok(())
@@ -152,7 +152,7 @@ impl Service {
 
 type Chunks = mpsc::Receiver<Option<(String, v1::Chunk)>>;
 
-/// Writes what comes until the end mark; nothing becomes of a stream without one.
+/// Writes chunks until the end mark; a stream without one is discarded.
 fn write(mut receiver: Receiver, mut chunks: Chunks) -> Result<(), receive::Error> {
     while let Some(next) = chunks.blocking_recv() {
         match next {

@@ -24,17 +24,17 @@ use crate::{metrics, policies};
 
 pub(super) struct Service(pub(super) Arc<Context>);
 
-/// What is wrong with submitted results.
+/// The reasons why submitted results are invalid.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     /// A message is invalid.
     #[error("{slot}")]
     Message {
-        /// The slot that it is of.
+        /// The slot of the message.
         slot: Slot,
         source: convert::Error,
     },
-    /// A message does not name its slot.
+    /// A message does not contain its slot.
     #[error(transparent)]
     Slot(convert::Error),
     /// The results do not match the request.
@@ -42,7 +42,7 @@ enum Fault {
     Grading(#[from] grading::Error),
 }
 
-/// Results that cannot be used, and the worker that submitted them.
+/// Unusable results, and the worker that submitted them.
 #[derive(Debug, thiserror::Error)]
 #[error("{offender}: {}", describe(fault))]
 struct Offence {
@@ -56,7 +56,7 @@ impl Refusal for Offence {
     }
 }
 
-/// The results of valid messages.
+/// Converts messages to results and validates them.
 fn checked(messages: Vec<v1::TaskResult>) -> Result<Vec<SlotResult>, Fault> {
     let result = |message: v1::TaskResult| {
         let slot = Slot::try_from(&message).map_err(Fault::Slot)?;
@@ -74,7 +74,7 @@ impl Service {
         Uuid::from_u64_pair(self.0.incarnation, id.0).to_string()
     }
 
-    /// The lease of that name, if this process granted it.
+    /// Returns the lease of this name, if this process granted it.
     fn lease_id(
         &self,
         field: &'static str,
@@ -84,8 +84,8 @@ impl Service {
         Ok((incarnation == self.0.incarnation).then_some(LeaseId(number)))
     }
 
-    /// Checks and grades results, and passes them to the actor, which stores them. Results that cannot be used are an
-    /// offence of their worker: its lease is free at once.
+    /// Checks and grades results, and passes them to the actor, which stores them. Unusable results count as
+    /// an offence of their worker, and its lease is freed immediately.
     async fn keep(
         &self,
         worker: Uuid,
@@ -188,7 +188,7 @@ impl Rollout for Service {
         let submitted = request.results;
         let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
         metrics::handed_in(training);
-        // On a task of its own: a worker that hangs up meanwhile must not leave groups behind that count as nothing.
+        // Runs in its own task, so that every submitted group is counted even if the worker hangs up.
         let service = Self(self.0.clone());
         let kept = tokio::spawn(async move {
             let kept = service.keep(worker, lease, (version, content), submitted).await;

@@ -12,12 +12,12 @@ use tonic::{Request, Response, Status};
 use super::codes::OrRefuse;
 use super::context::Context;
 
-/// The shortest time between two looks at the run.
+/// The shortest interval between two status updates.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
-/// The longest.
+/// The longest interval between two status updates.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Characters of a reason to drain at most; the rest is cut off.
+/// Maximum number of characters of a drain reason; the rest is cut off.
 const MAX_REASON: usize = 200;
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -71,7 +71,7 @@ impl status_server::Status for Service {
     }
 }
 
-/// A status without what changes by itself.
+/// Returns a status without the values that change with time alone.
 fn timeless(status: &v1::RunStatus) -> v1::RunStatus {
     let mut status = status.clone();
     status.workers.iter_mut().for_each(|worker| worker.last_seen_ms = 0);

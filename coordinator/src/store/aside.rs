@@ -11,8 +11,8 @@ use super::{Store, json};
 use crate::results::{SampledBy, SetAside};
 
 impl Store {
-    /// Stores why groups are set aside, and removes the results of slots, by index, each back to the last attempt that is
-    /// known to have ended in equal rewards.
+    /// Stores the causes of groups that are set aside, and removes the results of slots, by index. Each slot
+    /// returns to the last attempt that is known to have ended in equal rewards.
     pub fn set_aside(&self, removed: &[(u32, Option<u32>)], records: &[SetAside]) -> Result<(), Error> {
         let Some(step) = records.first().map(|record| record.step) else { return Ok(()) };
         self.database.write(|transaction| {
@@ -22,7 +22,7 @@ impl Store {
                 groups.remove((step, index))?;
                 sampled_by.remove((step, index))?;
                 if let Some(attempt) = last {
-                    // That there was such an attempt is all that is needed of it.
+                    // Only the existence of this attempt is needed.
                     let stub = v1::ScoredGroup { step, index, attempt, ..v1::ScoredGroup::default() };
                     groups.insert((step, index), stub.encode_to_vec().as_slice())?;
                 }
@@ -38,7 +38,7 @@ impl Store {
         })
     }
 
-    /// The groups of a step that were set aside, by index, then in order of time.
+    /// Returns the groups of a step that were set aside, by index, then in order of time.
     pub fn aside(&self, step: Step) -> Result<Vec<SetAside>, Error> {
         let rows = self.database.read(|transaction| {
             let table = transaction.open_table(SET_ASIDE)?;
@@ -48,7 +48,7 @@ impl Store {
         rows.iter().map(|bytes| self.read_json("a group that was set aside", bytes)).collect()
     }
 
-    /// The worker that sampled the group of a slot, and with which version, as far as that is known.
+    /// Returns the worker and the version that sampled the group of a slot, if known.
     pub fn sampled_by(
         &self,
         step: Step,

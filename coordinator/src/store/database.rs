@@ -1,7 +1,7 @@
-//! The database file, opened again after an error of the disk.
+//! The database file, which is reopened after a disk error.
 //!
-//! redb refuses every further write once one failed; opening the file again brings it back to the last commit. So a disk
-//! that was full for a while costs the calls of that while and nothing else.
+//! redb refuses all further writes after a failed one. Reopening the file returns it to the last commit. A
+//! temporarily full disk therefore fails only the calls of that time.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ type Opener = Box<dyn Fn() -> Result<redb::Database, DatabaseError> + Send + Syn
 pub(super) struct Database {
     path: PathBuf,
     open: Opener,
-    /// `None` before the first use and after an error of the disk.
+    /// `None` before the first use and after a disk error.
     handle: RwLock<Option<redb::Database>>,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// The database that `open` opens; `path` is its name in messages.
+    /// Creates the database that `open` opens; `path` is its name in messages.
     pub(super) fn new(
         path: PathBuf,
         open: impl Fn() -> Result<redb::Database, DatabaseError> + Send + Sync + 'static,
@@ -48,7 +48,7 @@ impl Database {
         self.with(|database| work(&database.begin_read()?))
     }
 
-    /// Writes all or nothing; durable on return.
+    /// Writes atomically; the data is durable on return.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
@@ -65,7 +65,7 @@ impl Database {
         self.ensure_open()?;
         let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = handle.as_ref() else {
-            // Closed by another thread's error since the line above.
+            // Another thread's error has closed the database since the line above.
             return Err(self.error(redb::Error::PreviousIo));
         };
         let result = work(database);

@@ -1,13 +1,13 @@
-//! Why something could not be stored or read.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
 use super::tables::{FILE_NAME, FORMAT};
 
-/// Why something could not be stored or read.
+/// The reasons why data could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No space is left. The same call succeeds once there is some.
+    /// No space is left. The same call succeeds once there is free space.
     #[error("no space is left for {}: free some, and the run continues", path.display())]
     Full {
         /// The database.
@@ -26,26 +26,26 @@ pub enum Error {
     Database {
         /// The database.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<redb::Error>,
     },
-    /// The folder is another run's.
+    /// The folder belongs to another run.
     #[error("{} belongs to the run with hash {found}, this run file has hash {expected}: choose another folder with --out, or the run file that the folder was made with", folder.display())]
     OtherRun {
         /// The output folder.
         folder: PathBuf,
-        /// The hash it was made with.
+        /// The run hash of the folder.
         found: String,
-        /// The hash of the run file at hand.
+        /// The hash of the current run file.
         expected: String,
     },
-    /// The folder holds no run.
+    /// The folder does not contain a run.
     #[error("{} holds no run: there is no {FILE_NAME}", folder.display())]
     NoRun {
         /// The folder.
         folder: PathBuf,
     },
-    /// The database was written by a build that stores things differently.
+    /// The database was written by a build with another format.
     #[error("{} has format {found}, this build reads format {FORMAT}: continue with the build that began the run, or choose another folder with --out", path.display())]
     Format {
         /// The database.
@@ -53,14 +53,14 @@ pub enum Error {
         /// Its format.
         found: String,
     },
-    /// An entry is not what it should be.
+    /// An entry is damaged.
     #[error("{} is damaged: {what} cannot be read", path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// Which entry.
+        /// The entry.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

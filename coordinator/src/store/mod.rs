@@ -1,7 +1,8 @@
 //! The data that a run must not lose, in an embedded database under the output folder.
 //!
-//! Every write is durable when its function returns; [`crate::machine::sequencer`] writes here before a worker or a rank
-//! gets its reply. The store knows nothing of the run's rules: those are the machine's. All functions block on the disk.
+//! Every write is durable when its function returns. [`crate::machine::sequencer`] writes here before a
+//! worker or a rank gets its reply. The store does not know the run's rules, which belong to the machine. All
+//! functions block on the disk.
 
 mod aside;
 mod database;
@@ -41,7 +42,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database under `folder`, or makes it, and checks that it is the run's with this hash.
+    /// Opens or creates the database under `folder`, and checks that it belongs to the run with this hash.
     pub fn open(folder: &Path, run_hash: &str) -> Result<Self, Error> {
         let path = folder.join(FILE_NAME);
         let opened = path.clone();
@@ -83,14 +84,14 @@ impl Store {
         Ok(())
     }
 
-    /// The run's identifier, chosen when the database was made.
+    /// Returns the run's identifier, chosen when the database was created.
     pub fn run_id(&self) -> Result<Uuid, Error> {
         let bytes = self.meta("run_id")?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Uuid::try_parse(&text).map_err(|source| self.damaged("the run's identifier", source))
     }
 
-    /// An entry about the run as a whole.
+    /// Returns an entry about the whole run.
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         self.database.read(|transaction| {
             let meta = transaction.open_table(META)?;
@@ -116,7 +117,7 @@ impl Store {
         })
     }
 
-    /// The stored groups of a step, by index.
+    /// Returns the stored groups of a step, by index.
     pub fn groups(&self, step: Step) -> Result<Vec<v1::ScoredGroup>, Error> {
         let groups = self.database.read(|transaction| {
             let table = transaction.open_table(GROUPS)?;
@@ -126,7 +127,7 @@ impl Store {
         groups.iter().map(|bytes| self.group(bytes)).collect()
     }
 
-    /// The stored answers of an evaluation that is not closed, by index.
+    /// Returns the stored answers of an evaluation that is not closed, by index.
     pub fn answers(&self, version: PolicyVersion) -> Result<BTreeMap<u32, v1::Completion>, Error> {
         let answers = self.database.read(|transaction| {
             let table = transaction.open_table(ANSWERS)?;
@@ -151,7 +152,7 @@ impl Store {
         })
     }
 
-    /// The record of a committed step.
+    /// Returns the record of a committed step.
     pub fn step(&self, step: Step) -> Result<Option<StepRecord>, Error> {
         let bytes = self.database.read(|transaction| {
             let table = transaction.open_table(STEPS)?;
@@ -160,7 +161,7 @@ impl Store {
         bytes.map(|bytes| self.read_json("a step's record", &bytes)).transpose()
     }
 
-    /// The records of all committed steps, in order.
+    /// Returns the records of all committed steps, in order.
     pub fn steps(&self) -> Result<Vec<StepRecord>, Error> {
         let rows = self.database.read(|transaction| {
             let table = transaction.open_table(STEPS)?;
@@ -181,7 +182,7 @@ impl Store {
         })
     }
 
-    /// All complete evaluations.
+    /// Returns all complete evaluations.
     pub fn evaluations(&self) -> Result<BTreeMap<PolicyVersion, EvaluationRecord>, Error> {
         let records = self.database.read(|transaction| {
             let table = transaction.open_table(EVALUATIONS)?;
@@ -224,7 +225,7 @@ impl Store {
         })
     }
 
-    /// The manifests of all versions that were published.
+    /// Returns the manifests of all published versions.
     pub fn policies(&self) -> Result<Vec<v1::PolicyManifest>, Error> {
         let manifests = self.database.read(|transaction| {
             let table = transaction.open_table(POLICIES)?;
@@ -245,14 +246,14 @@ impl Store {
         })
     }
 
-    /// The state of the run, for [`crate::machine::Machine::restore`].
+    /// Returns the state of the run, for [`crate::machine::Machine::restore`].
     pub fn recover(&self) -> Result<Recovered, Error> {
         let (mut recovered, groups, ranks) = self.database.read(|transaction| {
             let mut recovered = Recovered::default();
             if let Some((step, _)) = transaction.open_table(STEPS)?.last()? {
                 recovered.committed = step.value() + 1;
             }
-            // Groups of committed steps wait for checkpoints and for nothing else.
+            // Groups of committed steps only wait for checkpoints.
             let groups = transaction.open_table(GROUPS)?;
             let groups = groups.range((recovered.committed, 0)..)?;
             let groups = groups.map(|entry| Ok(entry?.1.value().to_vec()));

@@ -22,9 +22,9 @@ pub struct StepRecord {
 pub struct EvaluationRecord {
     /// Its row of evaluations.jsonl.
     pub row: Row,
-    /// Where each held-out user's target was ranked; `None` where it was not, or the answer was malformed.
+    /// Rank of each held-out user's target; `None` if it was not listed or the answer is malformed.
     pub ranks: Vec<Option<usize>>,
-    /// The same in the ranking by likelihood, where there is one.
+    /// The same for the ranking by likelihood, if there is one.
     #[serde(default)]
     pub likelihood_ranks: Option<Vec<Option<usize>>>,
     /// Its rows of samples.jsonl.

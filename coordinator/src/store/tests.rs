@@ -111,7 +111,7 @@ fn a_group_that_was_set_aside_leaves_its_cause_and_the_attempts_before_it() {
     assert_eq!(store.aside(Step(0)).unwrap(), expected);
     assert_eq!(store.aside(Step(1)).unwrap(), []);
     assert_eq!(store.sampled_by(Step(0), 1).unwrap().0, None);
-    // Of the slots that were sampled again before, the attempts before are known to have ended in equal rewards.
+    // The earlier attempts of slots that were sampled again are known to have ended in equal rewards.
     let filled = |index, attempt| Filled { slot: slot(0, index, attempt), zero_variance: true };
     let recovered = store.recover().unwrap();
     assert_eq!(recovered.filled, [filled(1, 0), filled(2, 1)]);
@@ -129,7 +129,7 @@ fn another_run_and_a_second_coordinator_are_refused() {
     assert!(other.contains("cafe") && other.contains("beef") && other.contains("--out"), "{other}");
 }
 
-/// A disk in memory that outlives the database on it and can be full.
+/// A disk in memory that outlives its database and can be full.
 #[derive(Debug, Clone)]
 struct Disk {
     bytes: Arc<InMemoryBackend>,
@@ -186,7 +186,7 @@ fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_space() {
     assert_eq!(store.groups(Step(0)).unwrap(), [group(0, 0), group(0, 2)]);
 }
 
-/// A run of five committed steps whose checkpoints cover two.
+/// Creates a run of five committed steps, two of which the checkpoints cover.
 fn five_steps(folder: &Path) -> Store {
     let store = Store::open(folder, "cafe").unwrap();
     let step = StepRecord { reported: true, row: Row::new(), samples: vec![] };

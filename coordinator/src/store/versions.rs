@@ -16,34 +16,34 @@ use super::tables::{
 };
 use super::{Store, json};
 
-/// Key of the versions that were dropped, in order.
+/// Key of the dropped versions, in order.
 const DROPPED: &str = "dropped_versions";
 /// Key of the abandoned evaluations, with the reason of each.
 const ABANDONED: &str = "lost_evaluations";
 
-/// Why a version cannot be dropped.
+/// The reasons why a version cannot be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Version 0 is what the run began with.
+    /// Version 0 is the initial policy of the run.
     #[error("policy version 0 cannot be dropped: it is the policy that the run began with")]
     Start,
     /// It was never published.
     #[error("there is no {version} to drop: the newest is {newest}")]
     Unknown {
-        /// Which.
+        /// The version.
         version: PolicyVersion,
-        /// The newest.
+        /// The newest version.
         newest: PolicyVersion,
     },
-    /// No process can make it again.
+    /// No process can produce it again.
     #[error(
         "{version} cannot be dropped: the groups of the steps before step {} are deleted, since the learner's checkpoints cover them, \
          so that the version could not be made again; versions from {} on can be dropped", first.0, first.0
     )]
     Covered {
-        /// Which.
+        /// The version.
         version: PolicyVersion,
-        /// The first step whose groups are there.
+        /// The first step whose groups are stored.
         first: Step,
     },
     /// The store failed.
@@ -51,19 +51,19 @@ pub enum Error {
     Store(#[from] super::Error),
 }
 
-/// What was dropped with a version.
+/// The data that was dropped with a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dropped {
-    /// Steps committed before, and now.
+    /// Number of committed steps before and after.
     pub steps: (Step, Step),
-    /// Groups that are sampled again.
+    /// Number of groups to sample again.
     pub groups: u64,
-    /// Evaluations that are made again.
+    /// Number of evaluations to repeat.
     pub evaluations: u64,
 }
 
 impl Store {
-    /// Opens the database that a run has under `folder`, whichever run that is.
+    /// Opens the database of any run under `folder`.
     pub fn open_existing(folder: &Path) -> Result<Self, super::Error> {
         let path = folder.join(FILE_NAME);
         if !path.is_file() {
@@ -89,8 +89,9 @@ impl Store {
         })
     }
 
-    /// Drops a version, the versions after it, and everything that they may have sampled. The run goes on with the step that
-    /// makes the version, or with the one after it, where the learner's checkpoints cover that step.
+    /// Drops a version, later versions, and all data that they may have sampled. The run continues with the
+    /// step that produces the version, or with the step after it if the learner's checkpoints cover that
+    /// step.
     pub fn drop_version(&self, version: PolicyVersion) -> Result<Dropped, Error> {
         let known = self.policies()?;
         let newest = known.last().map_or(0, |manifest| manifest.policy_version);
@@ -104,13 +105,13 @@ impl Store {
         if from < recovered.kept_from {
             return Err(Error::Covered { version, first: Step(recovered.kept_from) });
         }
-        // The step that makes the version is committed anew, where its groups are there.
+        // The step that produces the version is committed again if its groups are stored.
         let committed = if recovered.kept_from < from { from - 1 } else { from };
         let mut dropped = self.dropped_versions()?;
         dropped.push(from);
         let mut abandoned = self.abandoned_evaluations()?;
         abandoned.retain(|version, _| version.0 < from);
-        // The ranks have to join again: their checkpoints of later steps are void.
+        // The ranks must join again, because their checkpoints of later steps are void.
         let ranks = recovered.ranks.dissolved();
         let (groups, evaluations) = self.database.write(|transaction| {
             transaction.open_table(STEPS)?.retain_in(committed.., |_, _| false)?;
@@ -136,7 +137,7 @@ impl Store {
         Ok(Dropped { steps: (before, Step(before.0.min(committed))), groups, evaluations })
     }
 
-    /// The versions that were dropped, in order.
+    /// Returns the dropped versions, in order.
     pub fn dropped_versions(&self) -> Result<Vec<u64>, super::Error> {
         let bytes = self.meta(DROPPED)?;
         bytes.map_or_else(|| Ok(Vec::new()), |bytes| self.read_json("the list of dropped versions", &bytes))
@@ -154,14 +155,14 @@ impl Store {
         })
     }
 
-    /// The abandoned evaluations, with the reason of each.
+    /// Returns the abandoned evaluations, with the reason of each.
     pub fn abandoned_evaluations(&self) -> Result<BTreeMap<PolicyVersion, String>, super::Error> {
         let Some(bytes) = self.meta(ABANDONED)? else { return Ok(BTreeMap::new()) };
         self.read_json("the list of abandoned evaluations", &bytes)
     }
 }
 
-/// Removes the groups of a step and of those after it; returns how many.
+/// Removes the groups of a step and of later ones; returns their number.
 fn remove_groups(transaction: &WriteTransaction, from: u64) -> Result<u64, redb::Error> {
     let mut groups = transaction.open_table(GROUPS)?;
     let count = groups.range((from, 0)..)?.count() as u64;
