@@ -190,7 +190,8 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     Ok(Running { address, supervisor })
 }
 
-/// The server stops before the actor, so that open calls get their replies.
+/// Waits for the server and the actor. The server stops before the actor, so that open calls get their
+/// replies.
 async fn supervise(
     mut actor: JoinHandle<ExitReason>,
     mut server: JoinHandle<Result<(), tonic::transport::Error>>,

@@ -158,8 +158,8 @@ mod tests {
 
     const SHAPE: Shape = Shape { workers: 2, ranks: 1, blocks: 8, max_policy_lag: 0 };
 
-    /// Steps in which workers first sample for `sampling` seconds each while the learner waits, and then wait
-    /// while the learner trains.
+    /// Returns the load of steps in which workers first sample for `sampling` seconds each while the learner
+    /// waits, and then wait while the learner trains for `training` seconds.
     fn taking_turns(workers: u32, sampling: f64, training: f64) -> Load {
         let mut load = Load::default();
         for _ in 0..5 {

@@ -61,7 +61,7 @@ impl RunFolder {
         self.out.join("logs").join(format!("{service}.log"))
     }
 
-    /// A worker's folder for downloaded policy versions. Not needed after the run.
+    /// Returns a worker's folder for downloaded policy versions. Not needed after the run.
     pub(crate) fn worker_cache(&self) -> PathBuf {
         self.out.join("cache")
     }
@@ -74,12 +74,12 @@ impl RunFolder {
         self.out.join("start")
     }
 
-    /// Output folder of a stage before GRPO.
+    /// Returns the output folder of a stage before GRPO.
     pub(crate) fn stage(&self, name: &str) -> PathBuf {
         self.out.join("stages").join(name)
     }
 
-    /// The template of prompts, if it is a user's file.
+    /// Returns the path of the prompt template, if it is a user's file.
     pub(crate) fn template(&self) -> PathBuf {
         self.out.join("prompt.jinja")
     }

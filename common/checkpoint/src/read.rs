@@ -133,8 +133,8 @@ fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
     }
 }
 
-/// The safetensors files of a model folder, in a fixed order. A single file takes precedence over an index, as in
-/// Transformers.
+/// Returns the safetensors files of a model folder, in a fixed order. A single file takes precedence over an
+/// index, as in Transformers.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     #[derive(Deserialize)]
     struct Index {

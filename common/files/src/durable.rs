@@ -203,7 +203,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A point between two operations at which tests end the process.
+/// Marks a point between two operations. Tests end the process at such points.
 #[cfg(test)]
 fn step() {
     killed::step();

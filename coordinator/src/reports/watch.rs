@@ -52,7 +52,7 @@ impl Watch {
         Self {
             options: options.clone(),
             list_length,
-            // A constant reward has no scale of its own, and no gain.
+            // A constant reward has no range and no gain.
             reward_range: if range > 0.0 { range } else { 1.0 },
             best_by: Metric::Ndcg(list_length).to_string(),
         }

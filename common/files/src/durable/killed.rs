@@ -39,7 +39,7 @@ fn fill(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Not a test of its own: the process that the tests below start.
+/// Runs as the writer process of the tests below. It is not a test of its own.
 #[test]
 fn writer_process() {
     let [Some(what), Some(folder), Some(dies_at)] = VARIABLES.map(std::env::var_os) else { return };

@@ -54,12 +54,12 @@ impl Left {
         }
     }
 
-    /// Whether the user interacted with `item`.
+    /// Returns whether the user interacted with `item`.
     pub(super) fn has_taken(&self, item: ItemId) -> bool {
         self.taken.contains(&item)
     }
 
-    /// Whether any item of `cell` remains.
+    /// Returns whether any item of `cell` remains.
     fn any(&self, cell: Cell) -> bool {
         self.counts[cell] > 0
     }
@@ -141,7 +141,7 @@ impl Universe {
         self.cells[item.0 as usize]
     }
 
-    /// Whether `item` belongs to the world.
+    /// Returns whether `item` belongs to the world.
     pub(super) fn contains(&self, item: ItemId) -> bool {
         item.0 < self.cells.len() as u64
     }

@@ -264,8 +264,8 @@ impl<S: Storage> Sequencer<S> {
         }
     }
 
-    /// Gives up closing the step, because its record was not stored. The next call that depends on it starts
-    /// again.
+    /// Abandons the close of the step, because its record was not stored. The next call that depends on it
+    /// starts it again.
     pub const fn close_failed(&mut self) {
         self.closing = None;
     }

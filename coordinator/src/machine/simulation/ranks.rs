@@ -62,8 +62,8 @@ impl Simulation {
         self.begin_close();
     }
 
-    /// All ranks agree that groups of a step are unusable. Each reports its own groups, some twice, and
-    /// requests the step again.
+    /// Reports unusable groups of a step, on which all ranks agree. Each rank reports its own groups, some
+    /// twice, and requests the step again.
     fn set_aside(&mut self, step: u64, batch: &[Content]) {
         let world_size = self.ranks.len() as u32;
         for rank in 0..self.ranks.len() {
