@@ -290,8 +290,8 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
     Ok(Prepared { parts, machine, curriculum, border })
 }
 
-/// Returns the warning about a run that trains on groups of older versions with a loss that treats their age
-/// as drift.
+/// Returns the warning about a run with older versions' groups whose clipping counts the age of groups as
+/// drift of the policy.
 fn age_warning(file: &RunFile) -> Option<String> {
     let lag = file.rollout.max_policy_lag;
     (lag > 0 && !file.grpo.renews_old()).then(|| {

@@ -59,8 +59,8 @@ pub enum Error {
     },
 }
 
-/// Returns the tokens that may follow a completion, ascending, from (prompt, sample, token ids so
-/// far); `None` allows all.
+/// A function that returns the tokens that may follow a completion, ascending. Its arguments are the prompt,
+/// the sample and the token ids so far; `None` allows all tokens.
 pub type AllowedNext<'a> = dyn FnMut(usize, usize, &[u32]) -> Option<Arc<[u32]>> + 'a;
 
 /// A completion.

@@ -15,7 +15,7 @@ use crate::machine::sequencer::{Counts, Report};
 use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous};
 use crate::results::Results;
 
-/// Receiver of the reply to a command.
+/// The channel for the reply to a command.
 pub(super) type Sender<T> = oneshot::Sender<Result<T, Error>>;
 
 /// The description that a worker reports of itself.

@@ -52,7 +52,7 @@ impl Start {
         }
         let tokenizer = podium_tokenizer::tokenizer_files(start);
         for name in tokenizer.map_err(|error| unreadable(io::Error::other(error)))? {
-            // Creates the subfolder of the file; the folder itself exists.
+            // Copies files in subfolders; the files of the folder itself are copied already.
             if let Some((folder, _)) = name.split_once('/') {
                 durable::create_folder(&partial.join(folder))?;
                 copy_file(&start.join(&name), &partial.join(&name))?;

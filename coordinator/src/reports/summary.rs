@@ -21,7 +21,7 @@ use crate::store::EvaluationRecord;
 
 /// Name of the file that marks a complete run in its folder.
 pub const FINISHED: &str = "finished.json";
-/// Returns the value of a metric for a user, by user index, with this number of listed candidates.
+/// A function from user index, metric and number of listed candidates to the value of the metric.
 type UserValue<'a> = dyn Fn(usize, Metric, usize) -> f64 + 'a;
 
 /// Rankings without a policy, over the same users and candidates as every evaluation.
