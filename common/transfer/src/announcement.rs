@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// The content is not an announcement.
     #[error(
-        "{} announces no coordinator ({source}): a running coordinator writes it anew within a second; otherwise start the \
+        "{} is not a valid announcement ({source}): a running coordinator rewrites it within a second; otherwise start the \
          run again",
         path.display()
     )]
@@ -147,7 +147,7 @@ mod tests {
         std::fs::write(&path, "{\"addr").unwrap();
         let error = Announcement::read(&path).unwrap_err();
         assert!(!error.is_missing());
-        assert!(error.to_string().contains("coordinator.json announces no coordinator"), "{error}");
+        assert!(error.to_string().contains("coordinator.json is not a valid announcement"), "{error}");
     }
 
     #[test]
