@@ -136,7 +136,8 @@ fn groups_that_do_not_fit_are_detected_before_the_step() {
     share.groups[4].id.attempt = 3;
     share.groups[4].rank_credits[0] = vec![RankCredit { tokens: 0..1, reward: 1.0 }];
     let found = updater.unusable(&share);
-    let causes = ["token id 17", "limit is 64", "policy version 1", "expected 3", "credits by rank other than"];
+    let causes =
+        ["token id 17", "limit is 64", "policy version 1", "expected 3", "credits by rank other than"];
     assert_eq!(found.len(), causes.len());
     for (index, (found, cause)) in found.iter().zip(causes).enumerate() {
         assert!(found.index as usize == index && found.cause.contains(cause), "{found:?}: {cause}");
