@@ -20,10 +20,10 @@ use podium_service::startup::{self, Threads};
 use podium_service::{logs, shutdown};
 use tokio_util::sync::CancellationToken;
 
-/// Coordinates a run: leases prompts to rollout workers, scores what comes back, feeds the learner, keeps everything.
+/// Coordinates a run: leases prompts to rollout workers, scores completions, serves groups to the learner, stores the run.
 ///
-/// Stopped and started again with the same --out, it continues where it was. Ends with 0 when the run is over, and with 75
-/// when it was asked to leave before.
+/// A restart with the same --out continues the run. The exit code is 0 when the run is complete, and 75 after a graceful
+/// shutdown before that.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {
@@ -35,8 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Drop a policy version of a stopped run, the versions after it, and everything that was sampled from them; the run
-    /// goes on from there when it is started again.
+    /// Drop a policy version of a stopped run, all later versions, and everything that was sampled from them; a restart
+    /// continues the run from there.
     DropVersion {
         /// The run's output folder.
         #[arg(long, value_name = "DIR")]
@@ -55,19 +55,18 @@ struct Arguments {
     /// The run's output folder.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to listen, host:port. Without it: network.listen of the run file, or the port of before.
+    /// Address to listen on, host:port [default: network.listen of the run file, or the previous port].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// How other hosts reach it, as written to coordinator.json in the output folder. Without it: this host's name where it
-    /// listens on all interfaces, else the address that it listens on.
+    /// Address for other hosts, as written to coordinator.json in the output folder [default: this host's name if it listens
+    /// on all interfaces, otherwise the address that it listens on].
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
-    /// Where to serve metrics and the list of processes to scrape, host:port. Without it: `network.metrics_listen` of the run
-    /// file.
+    /// Address of the metrics and of the list of scrape targets, host:port [default: `network.metrics_listen` of the run
+    /// file].
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<String>,
-    /// Under which host, or host:port, others reach the metrics; where --metrics-listen says all interfaces, that is the
-    /// host that they ask for.
+    /// Address of the metrics for other hosts [default: the host of the request if --metrics-listen covers all interfaces].
     #[arg(long, value_name = "HOST[:PORT]")]
     metrics_advertise: Option<String>,
     /// Sets a key of the run file.

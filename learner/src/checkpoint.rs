@@ -194,7 +194,7 @@ impl Checkpoints {
         Ok(durable::publish_folder(&hidden, &target)?)
     }
 
-    /// Removes all checkpoints except the newest [`RETAINED`].
+    /// Removes all checkpoints except the newest two.
     pub fn prune(&self) -> Result<(), Error> {
         let old = self.list()?;
         Ok(old[..old.len().saturating_sub(RETAINED)]

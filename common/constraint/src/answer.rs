@@ -148,7 +148,7 @@ impl Answer {
         State { place, listed: Vec::new() }
     }
 
-    /// Returns the state after a text, which is [`State::is_free`] if the text is not a prefix of an answer.
+    /// Returns the state after a text, which is free if the text is not a prefix of an answer.
     pub fn after(&self, state: &State, text: &[u8]) -> State {
         let mut state = state.clone();
         for byte in text {

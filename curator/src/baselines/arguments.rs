@@ -5,37 +5,37 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
-/// What to measure.
+/// The measured data set, baselines and metrics.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The folder of the data set.
     #[arg(long, value_name = "DIR")]
     pub(super) data: PathBuf,
-    /// Prefix of the files in the folder; the folder's own name otherwise.
+    /// Prefix of the files in the folder [default: the folder's name].
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// Users with fewer interactions are left out.
+    /// Minimum number of interactions of a user.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) min_interactions: usize,
-    /// Negatives beside each target; several numbers make several tables.
+    /// Number of negatives per target; one table for each number.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [9, 99], value_parser = up_to(1_000_000))]
     pub(super) negatives: Vec<usize>,
-    /// How negatives are drawn from the items outside the user's whole history.
+    /// Distribution of negatives over the items outside the user's whole history.
     #[arg(long, value_enum, default_value = "uniform")]
     pub(super) drawn: Drawn,
-    /// Candidate lists a user.
+    /// Number of candidate samples per user.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub(super) draws: u64,
-    /// Where HR, NDCG and MRR are cut.
+    /// Cutoffs of HR, NDCG and MRR.
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
     pub(super) at: Vec<usize>,
-    /// Ask so many held-out users, drawn at random, where there are more.
+    /// Maximum number of held-out users; a random sample if there are more.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(super) users: usize,
-    /// Names candidate lists, intervals and the users asked, like `candidates.evaluation_seed` of a run file.
+    /// Seed of candidate samples, intervals and sampled users, as `candidates.evaluation_seed` of a run file.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Write the figures to this file, too, slices included.
+    /// File for all values, slices included, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
 }
