@@ -1,5 +1,5 @@
 //! The chat templates of the installed trl package, and those of `common/jinja/tests`: the same text as Transformers, or
-//! refused as docs/guides/models.md says.
+//! refused as docs/design/evidence.md says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,12 +37,12 @@ fn write_tokenizer(folder: &std::path::Path) -> Result<()> {
 
 /// The table of docs/guides/models.md: template and result of its conversations.
 fn documented() -> Result<BTreeSet<(String, String)>> {
-    let page = fs::read_to_string(repository().join("docs/guides/models.md"))?;
+    let page = fs::read_to_string(repository().join("docs/design/evidence.md"))?;
     let rows = page.lines().filter_map(|line| {
         let mut cells = line.strip_prefix("| `")?.split('|');
         let name = cells.next()?.trim().strip_suffix("`")?.strip_suffix(".jinja")?;
         let fate = cells.next()?.trim();
-        matches!(fate, "refused" | "without the day").then(|| (name.to_owned(), fate.to_owned()))
+        matches!(fate, "refused" | "without the current date").then(|| (name.to_owned(), fate.to_owned()))
     });
     Ok(rows.collect())
 }
@@ -75,7 +75,7 @@ fn templates_of_trl_render_the_same_text_or_are_refused_as_documented() -> Resul
             (Ok(rendered), Some(text), _) if rendered == text => {}
             (Err(_), None, _) => {}
             (Ok(rendered), Some(_), Some(dayless)) if rendered == dayless => {
-                found.insert((template, "without the day".to_owned()));
+                found.insert((template, "without the current date".to_owned()));
             }
             (Err(_), Some(_), None) => {
                 found.insert((template, "refused".to_owned()));
@@ -95,7 +95,7 @@ fn templates_of_trl_render_the_same_text_or_are_refused_as_documented() -> Resul
         failures[..failures.len().min(20)].join("\n")
     );
     let documented = documented()?;
-    ensure!(found == documented, "docs/guides/models.md says {documented:?}, found {found:?}");
+    ensure!(found == documented, "docs/design/evidence.md says {documented:?}, found {found:?}");
     Ok(())
 }
 
