@@ -1,12 +1,10 @@
 //! The training loop of one learner rank (`podium-learner train`).
 //!
-//! For each step the rank receives its share of groups and takes one update together with the other
-//! ranks. Rank 0 then writes the new policy version, a checkpoint if one is due, and the commit. A
-//! restarted rank continues from rank 0's newest checkpoint; later steps are repeated on the same
-//! groups and produce the same bits.
+//! For each step the rank receives its share of groups and takes one update together with the other ranks. Rank 0 then
+//! writes the new policy version, a checkpoint if one is due, and the commit. A restarted rank continues from rank 0's
+//! newest checkpoint; later steps are repeated on the same groups and produce the same bits.
 //!
-//! On SIGTERM a rank finishes its step and rank 0 writes a checkpoint. Unsent reports are sent when
-//! the run resumes.
+//! On SIGTERM a rank finishes its step and rank 0 writes a checkpoint. Unsent reports are sent when the run resumes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
