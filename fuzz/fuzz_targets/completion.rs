@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use podium_recsys::completion::{Layout, Parsed, Standing, ThinkingStart};
+use podium_recsys::completion::{Layout, ListedStatus, Parsed, ThinkingStart};
 use podium_recsys::reward::{Extremes, ItemCredit, Name, Term};
 use podium_recsys::synthetic::{self, World};
 use podium_recsys::task::{Case, Task};
@@ -68,7 +68,7 @@ fn check(task: &Task, case: &Case, extremes: &Extremes, text: &str, parsed: &Par
     assert!(items.iter().all(|item| item.reward.is_finite()));
     if parsed.form.is_well_formed() {
         assert_eq!(parsed.ranking.len(), task.answer().list_length);
-        assert!(parsed.ranking.iter().all(|listed| listed.standing == Standing::Candidate));
+        assert!(parsed.ranking.iter().all(|listed| listed.status == ListedStatus::Candidate));
         assert!(total >= extremes.worst_well_formed.1 - 1e-9);
         if task.answer().layout == Layout::Ids {
             // The answer consists of its items and white space.
