@@ -16,7 +16,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Summarises `numbers`; zeros if there are none.
+    /// Summarises `numbers`; zeros for an empty list.
     pub(crate) fn of(mut numbers: Vec<usize>) -> Self {
         numbers.sort_unstable();
         let at = |share: f64| {

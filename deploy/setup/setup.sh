@@ -24,7 +24,7 @@ fail() {
     exit 1
 }
 
-# Prints the version of the libtorch in folder $1; nothing if there is none.
+# Prints the version of the libtorch in folder $1; nothing if libtorch is missing.
 torch_version() {
     if [ -f "$1/version.py" ]; then
         sed -n "s/^__version__ = '\([^']*\)'.*/\1/p" "$1/version.py"

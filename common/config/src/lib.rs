@@ -104,7 +104,7 @@ impl RunFile {
     }
 
     /// SHA-256 over every section except `network` and `launch` and over all keys except `NOT_HASHED_KEYS`, in
-    /// hexadecimal.
+    /// hexadecimal. `ADDED_KEYS` count unless they have their defaults.
     ///
     /// Processes with the same hash belong to the same run: same data order, same sampling, same updates.
     pub fn hash(&self) -> String {

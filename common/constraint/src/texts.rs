@@ -37,7 +37,7 @@ impl Texts {
         node.start..end
     }
 
-    /// Returns the child of a node for a byte; empty if there is none.
+    /// Returns the child of a node for a byte; empty if the node has no such child.
     pub(crate) fn child(&self, node: Range<usize>, depth: usize, byte: u8) -> Range<usize> {
         let start = self.partition(node.clone(), |text| text.get(depth).is_none_or(|other| *other < byte));
         let end = self.partition(start..node.end, |text| text.get(depth).is_none_or(|other| *other <= byte));

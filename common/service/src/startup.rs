@@ -83,7 +83,7 @@ fn ignore_file_size_signal() {
 }
 
 fn raise_open_files() -> Result<(), Error> {
-    // Without a reported limit there is none to raise.
+    // A system that reports no limit needs no change.
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
     let wanted = hard.min(MOST_OPEN_FILES);
     if wanted < LEAST_OPEN_FILES {

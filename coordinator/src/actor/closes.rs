@@ -56,7 +56,7 @@ impl Closes {
         }
     }
 
-    /// Waits for the next job that ends; `None` if there is none.
+    /// Waits for the next job that ends; `None` if no job runs.
     pub(super) async fn next(&mut self) -> Option<Closed> {
         match self.jobs.join_next().await? {
             Ok(closed) => {

@@ -1,4 +1,4 @@
-//! Replies of the chat completions interface: a billed answer, or the reason why there is none.
+//! Replies of the chat completions interface: a billed answer, or the reason for a missing answer.
 //!
 //! Endpoints report truncated and withheld answers, and errors with status 200, in different ways. They are
 //! distinguished here, since only some of them are worth another billed request.
