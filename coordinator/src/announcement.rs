@@ -69,7 +69,7 @@ impl Announcement {
             let written = self.write(None);
             match &written {
                 Ok(()) => {
-                    tracing::warn!("{} was changed or removed: it is written anew", self.path.display());
+                    tracing::warn!("{} was changed or removed: it is rewritten", self.path.display());
                 }
                 Err(error) if !failed => tracing::error!("others may not find this coordinator: {error}"),
                 Err(_) => {}
@@ -110,7 +110,7 @@ pub(crate) fn port_of_before(out: &Path) -> Option<String> {
         Ok(before) => Some(before.listen.rsplit_once(':')?.1.to_owned()),
         Err(error) => {
             if !error.is_missing() {
-                tracing::warn!("this coordinator takes a new port: {error}");
+                tracing::warn!("this coordinator listens on a new port: {error}");
             }
             None
         }

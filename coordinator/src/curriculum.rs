@@ -13,7 +13,7 @@ use podium_recsys::diagnostics::Diagnostics;
 use podium_recsys::task::{self, Case, Task};
 
 /// Number of cached orders of epochs: the current one, and the adjacent one for a step that spans both.
-const ORDERS_KEPT: usize = 2;
+const CACHED_ORDERS: usize = 2;
 
 /// The reasons why there is no curriculum.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ impl Curriculum {
     fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let order = orders.entry(epoch).or_insert_with(|| Arc::new(self.task.training_order(epoch))).clone();
-        while orders.len() > ORDERS_KEPT {
+        while orders.len() > CACHED_ORDERS {
             orders.pop_first();
         }
         order

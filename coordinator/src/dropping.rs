@@ -17,7 +17,7 @@ use crate::store::{self, Store};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The run is finished, so the version would not be recomputed.
-    #[error("the run in {} is finished: no learner would make {version} again", out.display())]
+    #[error("the run in {} is finished: no learner would recompute {version}", out.display())]
     Finished {
         /// The run's folder.
         out: PathBuf,

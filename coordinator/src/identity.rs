@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_names_what_differs() {
+    fn the_error_names_the_difference() {
         let identity = Identity {
             run_id: Uuid::nil(),
             run_name: "demo".into(),

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
             drop_version(&out, PolicyVersion(version)).map(|()| ExitReason::Complete)
         }
         (None, Some(arguments)) => startup::runtime(Threads::EveryCore)?.block_on(coordinate(arguments)),
-        (None, None) => Err(anyhow::anyhow!("--run-file and --out are missing; --help says more")),
+        (None, None) => Err(anyhow::anyhow!("--run-file and --out are missing; see --help")),
     };
     match startup::check().map_err(anyhow::Error::from).and_then(|()| work()) {
         Ok(ExitReason::Complete | ExitReason::Drained { .. }) => ExitCode::SUCCESS,
@@ -100,8 +100,8 @@ fn main() -> ExitCode {
 fn drop_version(out: &Path, version: PolicyVersion) -> Result<()> {
     let Dropped { steps: (before, now), groups, evaluations } = dropping::drop_version(out, version)?;
     podium_service::output_line!(
-        "dropped {version} and the versions after it: {} of {} committed steps stay, {groups} groups and {evaluations} \
-         evaluations are made again; start the run again with the same --out",
+        "dropped {version} and the versions after it: {} of {} committed steps remain, {groups} groups and {evaluations} \
+         evaluations are repeated; start the run again with the same --out",
         now.0,
         before.0
     );

@@ -93,36 +93,30 @@ pub fn describe() {
     describe_counter!(GROUPS_DISCARDED, "Accepted groups of committed steps that dynamic sampling replaced.");
     describe_counter!(
         GROUPS_SET_ASIDE,
-        "Accepted groups that a learner could not train on, and those that followed from them."
+        "Accepted groups that a learner could not train on, and later attempts that depended on them."
     );
     describe_counter!(ANSWERS, "Held-out answers submitted, by outcome.");
     describe_counter!(LEASES, "Leases granted, and those that expired.");
     describe_counter!(COMPLETIONS, "Accepted training completions.");
     describe_counter!(COMPLETION_TOKENS, "Tokens of accepted training completions.");
-    describe_gauge!(
-        WORKERS,
-        "Rollout workers that are registered and have spoken within the lease deadline."
-    );
-    describe_counter!(WORKERS_LOST, "Workers that were not heard within the lease deadline.");
-    describe_counter!(
-        OFFENCES,
-        "Times that results of a worker could not be used, by when that was seen: submit, train."
-    );
+    describe_gauge!(WORKERS, "Registered rollout workers that send heartbeats.");
+    describe_counter!(WORKERS_LOST, "Workers that stopped sending heartbeats without disconnecting.");
+    describe_counter!(OFFENCES, "Unusable results of workers, by the time of detection: submit, train.");
     describe_gauge!(RANKS, "Learner ranks that have joined.");
     describe_counter!(
         RANK_FAILURES,
-        "Ranks that ended before their time, by why: not_finite, out_of_memory, collective, other."
+        "Ranks that failed, by cause: not_finite, out_of_memory, collective, other."
     );
-    describe_gauge!(SILENT_RANKS, "Learner ranks that have not been heard within network.lease_deadline_ms.");
+    describe_gauge!(SILENT_RANKS, "Learner ranks without a report for network.lease_deadline_ms.");
     describe_gauge!(OLDEST_LEASE, Unit::Seconds, "Age of the oldest lease that is held; 0 without one.");
     describe_gauge!(STEP, "Steps committed.");
-    describe_gauge!(MAX_POLICY_LAG, "How many versions older than its step a group may be, by the run file.");
+    describe_gauge!(MAX_POLICY_LAG, "Maximum age of a group in versions (rollout.max_policy_lag).");
     describe_gauge!(STEPS, "Steps of the run.");
     describe_gauge!(POLICY_VERSION, "The newest policy version.");
-    describe_gauge!(GROUPS_READY, "Groups of the step being sampled that are there.");
+    describe_gauge!(GROUPS_READY, "Stored groups of the step being sampled.");
     describe_gauge!(GROUPS_WANTED, "Groups of the step being sampled.");
-    describe_gauge!(EVALUATION_READY, "Answers of the evaluation under way that are there.");
-    describe_gauge!(EVALUATION_WANTED, "Prompts of the evaluation under way.");
+    describe_gauge!(EVALUATION_READY, "Stored answers of the evaluation in progress.");
+    describe_gauge!(EVALUATION_WANTED, "Prompts of the evaluation in progress.");
     describe_gauge!(FINISHED, "1 once all steps and evaluations are done.");
     describe_gauge!(STEP_FIGURE, "Metrics of the last committed step, by name as in metrics.jsonl.");
     describe_gauge!(
@@ -135,7 +129,7 @@ pub fn describe() {
     describe_gauge!(
         LAST_COMMIT,
         Unit::Seconds,
-        "When the last step was committed, or this process started; since 1970."
+        "Time of the last commit, or of the start of this process, since 1970."
     );
     describe_gauge!(WORKER_IDLE, "Share of their time that workers hold no lease, over about ten steps.");
     describe_gauge!(
@@ -145,7 +139,7 @@ pub fn describe() {
     describe_gauge!(BOTTLENECK, "1 for the side that makes the other wait: workers, learner.");
     describe_gauge!(
         MORE_WORKERS,
-        "Additional workers that would increase throughput per process; negative: workers too many."
+        "Additional workers that would increase throughput per process; negative if there are too many."
     );
     describe_gauge!(DISK_FREE, Unit::Bytes, "Free space of the file system of the output folder.");
     describe_gauge!(DISK_SIZE, Unit::Bytes, "Size of the file system of the output folder.");
@@ -159,10 +153,7 @@ pub fn describe() {
         POLICIES_SUPERSEDED,
         "Policy versions whose content rank 0 replaced before their commit."
     );
-    describe_counter!(
-        GROUPS_DROPPED,
-        "Accepted groups dropped since the version that samples was superseded."
-    );
+    describe_counter!(GROUPS_DROPPED, "Accepted groups dropped because their policy version was superseded.");
     describe_counter!(POLICY_BYTES, Unit::Bytes, "Bytes of policy versions, sent and received.");
     describe_counter!(REFUSED, "Requests answered with an error, by gRPC code.");
     begin_counting();

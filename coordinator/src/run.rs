@@ -67,7 +67,7 @@ pub enum Error {
     #[error("cannot check results against the policy to start from")]
     Config(#[from] podium_checkpoint::config::Error),
     /// The embedded data set cannot be written.
-    #[error("cannot make the embedded data set")]
+    #[error("cannot generate the embedded data set")]
     World(#[from] synthetic::Error),
     /// The data set cannot be read.
     #[error(transparent)]
@@ -240,7 +240,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
     tracing::info!("the reward is {}", task.rewards().extremes());
     for violation in task.rewards().violations() {
         tracing::warn!(
-            "the reward pays for the wrong thing: {violation}; reward.check = \"warn\" lets it through"
+            "the reward violates an ordering rule: {violation}; it is accepted because of reward.check = \"warn\""
         );
     }
     let schedule = Schedule::of(file, task.dataset().test.len());
@@ -296,8 +296,8 @@ fn age_warning(file: &RunFile) -> Option<String> {
     let lag = file.rollout.max_policy_lag;
     (lag > 0 && !file.grpo.renews_old()).then(|| {
         format!(
-            "rollout.max_policy_lag is {lag} and grpo.importance_sampling_correction \"none\": clipping will count the age \
-             of groups as drift of the policy; \"token_truncate\" tells the two apart"
+            "rollout.max_policy_lag is {lag} and grpo.importance_sampling_correction \"none\": clipping treats the age \
+             of groups as drift of the policy; \"token_truncate\" distinguishes the two"
         )
     })
 }

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_less_is_the_bottleneck() {
+    fn the_side_that_waits_less_is_the_bottleneck() {
         let advice = taking_turns(2, 16.0, 4.0).advice(SHAPE).unwrap();
         assert!(near(advice.worker_idle, 0.2) && near(advice.learner_idle, 0.8), "{advice:?}");
         assert_eq!(advice.bottleneck, Bottleneck::Workers);

@@ -326,7 +326,7 @@ async fn a_damaged_announcement_is_rewritten() -> Result<()> {
     wait_for("the first announcement", readable)?;
     launched.reach(1).await?;
     fs::write(&file, "\0\0\0")?;
-    wait_for("the announcement to be written anew", readable)?;
+    wait_for("the announcement to be rewritten", readable)?;
     fs::remove_file(&file)?;
     wait_for("the announcement to be written again", readable)?;
 

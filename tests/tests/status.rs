@@ -128,7 +128,7 @@ async fn a_stopped_or_dead_rank_is_named() -> Result<()> {
     run.wait_until("a step", |status| status.step >= 1).await?;
     let named = |status: &v1::RunStatus| {
         let silent = |rank: &v1::RankStatus| rank.rank == 1 && rank.silent;
-        let told = |warning: &String| warning.contains("learner rank 1 has not been heard for 2 s");
+        let told = |warning: &String| warning.contains("learner rank 1 has sent no report for 2 s");
         status.ranks.iter().any(silent) && status.warnings.iter().any(told)
     };
     second.signal(Signal::SIGSTOP)?;

@@ -189,7 +189,7 @@ async fn a_run_with_only_broken_workers_ends_and_names_them() -> Result<()> {
     let relay = Relay::start(&run.address()?, change).await?;
     let mut first = run.worker_at("first", relay.address())?;
     let output = first.wait_for_failure()?;
-    ensure!(output.contains("gets no more work: 3 times its results could not be used"), "{output}");
+    ensure!(output.contains("receives no more leases: its results were unusable 3 times"), "{output}");
     let mut second = run.worker_at("second", relay.address())?;
     let said = learner.wait_for_failure()?;
     for part in ["was set aside 6 times", "by worker", "learner.max_logprob_gap_nats"] {

@@ -53,7 +53,7 @@ impl State {
     fn stall(&self, lease: &OldLease) -> String {
         format!(
             "worker {} on {} holds a lease of {} far longer than other leases take: it sends heartbeats and submits nothing; \
-             stop that worker, and another one gets the lease",
+             stop that worker, and another one receives the lease",
             lease.worker,
             self.host(lease.worker),
             describe(lease.work)
@@ -70,8 +70,8 @@ fn silence(rank: &RankHealth, deadline_ms: u64) -> String {
     let (which, seconds) = (rank.rank, deadline_ms as f64 / 1e3);
     if rank.joined || rank.heard {
         format!(
-            "learner rank {which} has not been heard for {seconds} s (network.lease_deadline_ms): its process is dead, stopped \
-             or out of reach, and the run waits for it"
+            "learner rank {which} has sent no report for {seconds} s (network.lease_deadline_ms): its process is dead, stopped \
+             or unreachable, and the run waits for it"
         )
     } else {
         format!("learner rank {which} has not joined: the run waits for it")

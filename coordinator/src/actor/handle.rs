@@ -23,7 +23,8 @@ impl Handle {
         Self { mailbox, changes }
     }
 
-    /// Returns a watch that changes whenever callers that wait for work, a batch or a rank should ask again.
+    /// Returns a watch that changes whenever callers that wait for work, a batch or a rank should repeat their
+    /// request.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }

@@ -22,10 +22,10 @@ pub struct Offender {
 impl fmt::Display for Offender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { worker, offences } = self;
-        write!(f, "results of worker {worker} cannot be used (")?;
+        write!(f, "results of worker {worker} are unusable (")?;
         match *offences {
             0 => f.write_str("it is not registered; they are sampled again)"),
-            MAX_OFFENCES.. => write!(f, "offence {offences} of {MAX_OFFENCES}: it gets no more work)"),
+            MAX_OFFENCES.. => write!(f, "offence {offences} of {MAX_OFFENCES}: it receives no more leases)"),
             _ => write!(f, "offence {offences} of {MAX_OFFENCES}; they are sampled again)"),
         }
     }

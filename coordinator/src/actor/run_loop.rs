@@ -136,7 +136,7 @@ impl State {
                 if let Some(rank) = self.run.machine().rank_of(learner) {
                     self.note_rank(rank, format!("rank {rank} ended: {reason}"));
                 } else {
-                    tracing::warn!("a learner that is no rank ended: {reason}");
+                    tracing::warn!("a learner that is not a rank ended: {reason}");
                 }
                 drop(reply.send(Ok(())));
             }

@@ -153,14 +153,16 @@ impl State {
                 Effect::Wake => self.changes.send_modify(|count| *count += 1),
                 Effect::LeaseExpired(_) => {
                     metrics::lease_expired();
-                    tracing::warn!("a lease was not renewed in time: its prompts go to another worker");
+                    tracing::warn!(
+                        "a lease was not renewed in time: its prompts are assigned to another worker"
+                    );
                 }
                 Effect::WorkerLost(worker) => {
                     metrics::worker_lost();
                     self.profiles.remove(&worker);
                     self.list_processes();
                     tracing::warn!(
-                        "worker {worker} was not heard within network.lease_deadline_ms and is lost"
+                        "worker {worker} sent no heartbeat within network.lease_deadline_ms and is lost"
                     );
                 }
                 Effect::StoreRankGroup => {

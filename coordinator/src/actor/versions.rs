@@ -147,7 +147,7 @@ impl State {
             };
             self.run.abandon_evaluation(self.now(), version, problem.clone()).await?;
             tracing::error!(
-                "{problem}; the learner's checkpoint is newer, so that it cannot be made again: it is not evaluated, and the run goes on"
+                "{problem}; the learner's checkpoint is newer, so that the version cannot be recomputed: it is not evaluated, and the run continues"
             );
             self.abandoned.insert(version, problem);
         }
@@ -168,7 +168,7 @@ impl State {
         if version == PolicyVersion::START {
             "it is copied from model.path again as soon as that is possible".to_owned()
         } else if machine.ranks().any(|(rank, _)| rank == 0) {
-            "rank 0 of the learner is asked to publish it again".to_owned()
+            "it is requested again from rank 0 of the learner".to_owned()
         } else {
             "no learner is connected: start rank 0 with its --state folder, and it publishes the version again".to_owned()
         }

@@ -14,7 +14,7 @@ pub enum Error {
     },
     /// The worker submitted unusable results too often.
     #[error(
-        "worker {worker} gets no more work: {offences} times its results could not be used; see the coordinator's log for the causes, then start the worker again"
+        "worker {worker} receives no more leases: its results were unusable {offences} times; see the coordinator's log for the causes, then restart the worker"
     )]
     Expelled {
         /// The worker.
@@ -67,7 +67,7 @@ pub enum Error {
         expected: String,
     },
     /// The groups of the step are deleted.
-    #[error("the groups of step {} are gone: all ranks had reported checkpoints that continue with step {}; start the rank with the --state folder that holds its checkpoint", step.0, kept_from.0)]
+    #[error("the groups of step {} are deleted: all ranks had reported checkpoints that continue with step {}; start the rank with the --state folder that holds its checkpoint", step.0, kept_from.0)]
     StepGone {
         /// The requested step.
         step: Step,
@@ -75,7 +75,7 @@ pub enum Error {
         kept_from: Step,
     },
     /// The step is later than the next one.
-    #[error("step {} was named, but the run is at step {}: the learner's --state folder belongs to another run, or the coordinator's --out folder does", step.0, committed.0)]
+    #[error("step {} was requested, but the run is at step {}: the learner's --state folder belongs to another run, or the coordinator's --out folder does", step.0, committed.0)]
     StepAhead {
         /// The requested step.
         step: Step,
@@ -83,7 +83,7 @@ pub enum Error {
         committed: Step,
     },
     /// The groups of a committed step cannot be sampled again.
-    #[error("groups of step {} cannot be sampled again: step {} is being made; continue with the build and device that trained it", step.0, committed.0)]
+    #[error("groups of step {} cannot be sampled again: step {} is in progress; continue with the build and device that trained it", step.0, committed.0)]
     StepCommitted {
         /// The requested step.
         step: Step,
@@ -91,7 +91,7 @@ pub enum Error {
         committed: Step,
     },
     /// A step was committed before all its groups were sampled.
-    #[error("step {} cannot be committed: only {ready} of its {wanted} groups are there", step.0)]
+    #[error("step {} cannot be committed: only {ready} of its {wanted} groups are stored", step.0)]
     NotSampled {
         /// The step.
         step: Step,

@@ -19,7 +19,7 @@ pub struct Transition<T> {
 /// An action that the driver of the machine performs after a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Notify callers that wait for work, a batch or a rank to ask again.
+    /// Notify callers that wait for work, a batch or a rank to repeat their request.
     Wake,
     /// Report a lease that was not renewed in time.
     LeaseExpired(LeaseId),
@@ -56,7 +56,7 @@ pub struct Lease {
 pub enum LeaseReply {
     /// The lease is granted.
     Granted(Lease),
-    /// There is no work now; ask again after [`Effect::Wake`].
+    /// There is no work now; repeat the request after [`Effect::Wake`].
     Idle,
     /// The run is over, for this reason.
     RunOver(String),
@@ -70,7 +70,7 @@ pub enum BatchReply {
         /// Number of ranks that share the groups.
         world_size: u32,
     },
-    /// Groups are missing; ask again after [`Effect::Wake`].
+    /// Groups are missing; repeat the request after [`Effect::Wake`].
     NotReady,
     /// The rank must join first.
     Rejoin,

@@ -53,7 +53,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// Version 0 is missing or damaged, and cannot be restored.
-    #[error("{}; it cannot be made again", describe(damage))]
+    #[error("{}; it cannot be recomputed", describe(damage))]
     StartGone {
         /// The damage.
         damage: Box<Error>,
@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// The version belongs to another model.
     #[error(
-        "{version} has model fingerprint {found}, this run's policy has {expected}: architecture and tokenizer must stay as they are in version 0"
+        "{version} has model fingerprint {found}, this run's policy has {expected}: architecture and tokenizer must be those of version 0"
     )]
     OtherModel {
         /// The version.
@@ -113,7 +113,7 @@ pub enum Error {
     },
     /// The same step produced another policy, and later steps may depend on the published one.
     #[error(
-        "{version} was published before with other content ({published}; this learner made {found}), and its step is committed. The same build on the same kind of device with the same number of threads makes the same content. To go on with this learner, stop the run and drop the published version with everything that was sampled from it: podium drop-version --out RUN --version {}",
+        "{version} was published before with other content ({published}; this learner produced {found}), and its step is committed. The same build on the same kind of device with the same number of threads produces the same content. To continue with this learner, stop the run and drop the published version with everything that was sampled from it: podium drop-version --out RUN --version {}",
         version.0
     )]
     NotDeterministic {

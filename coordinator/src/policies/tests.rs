@@ -44,7 +44,7 @@ fn the_start_is_imported_once_and_kept_to() {
     assert!(matches!(Policies::open(&root, "cafe", Start::default(), &store), Err(Error::NoStart)));
     let policies = Policies::open(&root, "cafe", from(start.path()), &store).unwrap();
     let manifest = policies.manifest(None).unwrap();
-    assert_eq!(manifest.files.len(), 3, "notes are nobody's policy");
+    assert_eq!(manifest.files.len(), 3, "notes do not belong to the policy");
     manifest.verify(&root.join("0")).unwrap();
     Policies::open(&root, "cafe", Start::default(), &store).unwrap();
     fs::write(start.path().join("config.json"), "other").unwrap();
@@ -68,7 +68,7 @@ fn an_adapter_to_go_on_with_is_part_of_the_start() {
 }
 
 #[test]
-fn a_version_is_held_to_what_it_was() {
+fn a_version_must_match_its_published_content() {
     let (start, out) = (start(), tempfile::tempdir().unwrap());
     let store = Store::open(out.path(), "cafe").unwrap();
     let policies = Policies::open(&out.path().join("policy"), "cafe", from(start.path()), &store).unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_knows_what_was_found_before() {
+    fn a_restart_restores_earlier_findings() {
         let (bad, good) = (malformed(), row(&json!({"completions/well_formed": 0.25})));
         let mut forms = Forms::default();
         forms.restore([(Source::Step(0), &bad, &[][..]), (Source::Step(1), &good, &[][..])].into_iter());

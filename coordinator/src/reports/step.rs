@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_what_both_sides_know() {
+    fn a_row_contains_the_metrics_of_both_sides() {
         let groups = [group(0, [0.0, 1.0]), group(1, [1.0, 1.0])];
         let diagnosed = BTreeMap::from([("completions/well_formed".to_owned(), 0.75)]);
         let (groups, diagnosed) = (&groups, &diagnosed);

@@ -30,7 +30,7 @@ pub enum Error {
         source: Box<redb::Error>,
     },
     /// The folder belongs to another run.
-    #[error("{} belongs to the run with hash {found}, this run file has hash {expected}: choose another folder with --out, or the run file that the folder was made with", folder.display())]
+    #[error("{} belongs to the run with hash {found}, this run file has hash {expected}: choose another folder with --out, or the run file that created the folder", folder.display())]
     OtherRun {
         /// The output folder.
         folder: PathBuf,

@@ -38,7 +38,7 @@ pub enum Error {
     /// No process can produce it again.
     #[error(
         "{version} cannot be dropped: the groups of the steps before step {} are deleted, since the learner's checkpoints cover them, \
-         so that the version could not be made again; versions from {} on can be dropped", first.0, first.0
+         so that the version could not be recomputed; versions from {} on can be dropped", first.0, first.0
     )]
     Covered {
         /// The version.

@@ -10,7 +10,7 @@ use podium_transfer::Coordinator;
 use podium_transfer::connection::Error;
 use uuid::Uuid;
 
-/// A worker that registers, fills what is open, and leaves.
+/// Registers a worker, submits all open leases, disconnects the worker, and returns its id.
 async fn fill(fixture: &Fixture, coordinator: &Coordinator) -> Uuid {
     let worker = Uuid::new_v4();
     call!(coordinator, rollout.register, registration(&fixture.file, worker)).await.unwrap();
@@ -109,11 +109,11 @@ async fn a_slot_that_is_set_aside_again_and_again_ends_the_run_with_workers_and_
             assert!(message.contains(&part), "{part} is not in {message}");
         }
     }
-    let Part::RunOver(over) = learner.batch(0).await.remove(0) else { panic!("the run goes on") };
+    let Part::RunOver(over) = learner.batch(0).await.remove(0) else { panic!("the run continues") };
     assert!(over.reason.contains("group 0.2 was set aside 6 times"), "{}", over.reason);
     assert!(matches!(running.finished().await.unwrap(), ExitReason::Drained { .. }));
 
-    // Once the workers are right, the same command goes on.
+    // With correct workers, the same command continues the run.
     let (running, stop) = fixture.start("out").await;
     let coordinator = fixture.connect(running.address());
     assert_eq!(status(&coordinator).await.groups_ready, 4);

@@ -1,4 +1,4 @@
-//! Which processes are listed for scraping.
+//! The list of processes to scrape.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::fakes::{Fixture, Learner, call, registration};
 
-/// The processes that are listed, and where.
+/// Returns the listed processes and their addresses.
 fn listed(fixture: &Fixture) -> Vec<(String, String)> {
     let groups: Vec<Value> = serde_json::from_str(&fixture.discovery.render(Some("trainer"))).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -16,7 +16,7 @@ fn listed(fixture: &Fixture) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn whoever_takes_part_is_listed_and_whoever_left_is_not() {
+async fn connected_processes_are_listed_and_disconnected_ones_are_not() {
     let fixture = Fixture::new(&["network.lease_deadline_ms=400"]);
     let (running, stop) = fixture.start("run").await;
     let coordinator = fixture.connect(running.address());
@@ -42,7 +42,7 @@ async fn whoever_takes_part_is_listed_and_whoever_left_is_not() {
 
     call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: names[0].to_string() }).await.unwrap();
     assert_eq!(listed(&fixture), expected[1..]);
-    // The other one falls silent.
+    // The other worker becomes silent.
     while listed(&fixture).len() > 1 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -1,4 +1,5 @@
-//! A run small enough for a test: a tiny world, a worker that makes answers up, and a learner that learns nothing.
+//! A small run for tests: a tiny synthetic data set, a worker with generated answers, and a learner that does not
+//! train.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +53,7 @@ lease_deadline_ms = 2000
 max_message_bytes = 70000
 "#;
 
-/// A folder for one test: the policy to start from, and where runs go.
+/// The folder of one test, with the initial policy and the output folders of runs.
 pub(crate) struct Fixture {
     folder: tempfile::TempDir,
     pub(crate) file: RunFile,
@@ -98,17 +99,18 @@ impl Fixture {
         Coordinator::new(&address.to_string(), limits, CancellationToken::new()).unwrap()
     }
 
-    /// The lines of a report.
+    /// Returns the rows of a report file.
     pub(crate) fn rows(&self, out: &str, name: &str) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.path(out).join(name)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
-/// Ids that every prompt is rendered to.
+/// Token ids of every rendered prompt.
 pub(crate) const PROMPT_IDS: [u32; 3] = [1, 2, 3];
 
-/// A policy with a real configuration and tokenizer, whose template renders every prompt to the same three words.
+/// Writes a policy with a real configuration and tokenizer, whose template renders every prompt as the same three
+/// words.
 fn write_policy(folder: &Path, weights: &str) {
     let config = json!({
         "model_type": "qwen3", "vocab_size": 100_000, "hidden_size": 16, "intermediate_size": 24,
@@ -138,7 +140,7 @@ pub(crate) fn registration(file: &RunFile, worker: Uuid) -> v1::RegisterRequest 
     }
 }
 
-/// An answer that lists the first candidates, so that it is well-formed and sometimes right.
+/// Returns well-formed answers that list the first candidates; some of them rank the target first.
 pub(crate) fn answer(task: &v1::Task, samples: u32) -> v1::TaskResult {
     let prompt = &task.messages.last().unwrap().content;
     let (_, candidates) = prompt.split_once("candidates").unwrap();
@@ -184,7 +186,7 @@ pub(crate) fn submission(worker: Uuid, lease: v1::Lease) -> v1::SubmitRequest {
     }
 }
 
-/// Calls one method of a client until it is answered.
+/// Calls a method of a client with the retries of the connection.
 macro_rules! call {
     ($coordinator:expr, $client:ident . $method:ident, $request:expr) => {
         $coordinator.call(stringify!($method), || {
@@ -195,7 +197,7 @@ macro_rules! call {
 }
 pub(crate) use call;
 
-/// Works until the run is over; hands everything in `times` times.
+/// Runs a worker until the run is over; it submits every result `times` times.
 pub(crate) async fn work(file: RunFile, coordinator: Coordinator, times: u32) {
     let worker = Uuid::new_v4();
     let register = registration(&file, worker);
@@ -223,7 +225,7 @@ pub(crate) async fn work(file: RunFile, coordinator: Coordinator, times: u32) {
     call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: worker.to_string() }).await.unwrap();
 }
 
-/// Hands in so many leases, and leaves.
+/// Runs a worker that submits this number of leases and then disconnects.
 pub(crate) async fn work_off(file: &RunFile, coordinator: &Coordinator, leases: usize) {
     let worker = Uuid::new_v4();
     call!(coordinator, rollout.register, registration(file, worker)).await.unwrap();
@@ -243,10 +245,11 @@ fn is_forgotten(error: &Error) -> bool {
     matches!(error, Error::Refused { status, .. } if status.code() == Code::NotFound)
 }
 
-/// What a learner was given, by step: its groups, and the totals of all groups' rewards.
+/// The batches that a learner received, by step: its groups, and the rewards of all groups.
 pub(crate) type Batches = BTreeMap<u64, (Vec<v1::ScoredGroup>, Vec<v1::GroupRewards>)>;
 
-/// A learner of one rank that starts at `next_step` and publishes versions whose weights say which step made them.
+/// A learner of one rank that starts at `next_step` and publishes versions whose weights name the step that
+/// produced them.
 pub(crate) struct Learner {
     pub(crate) file: RunFile,
     pub(crate) coordinator: Coordinator,
@@ -284,12 +287,12 @@ impl Learner {
         assert!(call!(self.coordinator, learner.join, request).await.unwrap().complete);
     }
 
-    /// The parts of a step's batch; waits until it is there.
+    /// Waits until a step's batch is available, and returns its parts.
     pub(crate) async fn batch(&self, step: u64) -> Vec<Part> {
         self.batch_without(step, &[]).await
     }
 
-    /// The same of a learner that cannot make some versions again.
+    /// Like [`Self::batch`], for a learner that cannot publish the versions `lost` again.
     pub(crate) async fn batch_without(&self, step: u64, lost: &[u64]) -> Vec<Part> {
         let request = v1::NextBatchRequest {
             learner_id: self.id.to_string(),
@@ -317,7 +320,7 @@ impl Learner {
         }
     }
 
-    /// Publishes the version that a step makes; `true` if it was there already.
+    /// Publishes a version with these weights; returns `true` if it was published already.
     pub(crate) async fn publish(&self, version: u64, weights: &str) -> Result<bool, Error> {
         let folder = self.folder.path().join(version.to_string());
         write_policy(&folder, weights);
@@ -337,7 +340,7 @@ impl Learner {
         Ok(call!(self.coordinator, learner.commit_step, request).await?.run_over)
     }
 
-    /// Trains from `next_step` to the end; says after which steps it got.
+    /// Trains from `next_step` to the end, and reports each finished step to `progress`.
     pub(crate) async fn train(&self, next_step: u64, progress: tokio::sync::watch::Sender<u64>) -> Batches {
         self.join(next_step).await;
         let mut batches = Batches::new();

@@ -1,4 +1,4 @@
-//! The real service on a loopback port, with workers and learners that only pretend to compute.
+//! Tests of the real service on a loopback port, with simulated workers and learners.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 

@@ -1,4 +1,4 @@
-//! What does not belong to a run gets one clear answer, and the run goes on.
+//! A request that does not belong to the run receives one clear error, and the run continues.
 
 use crate::fakes::{Fixture, call, registration, submission};
 use podium_coordinator::run;
@@ -94,7 +94,7 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     running.finished().await.unwrap();
 }
 
-/// A change that makes a submission one that cannot be used, and what the refusal has to say.
+/// A change that makes a submission unusable, and the texts that the error must contain.
 type Fault = (fn(&mut v1::TaskResult), &'static [&'static str]);
 
 const FAULTS: [Fault; 11] = [
@@ -168,7 +168,7 @@ async fn results_that_cannot_be_used_are_refused_by_name_and_sampled_again() {
         assert!(status.warnings.contains(&message), "{message} is not in {:?}", status.warnings);
         assert_eq!(status.groups_ready, 0, "nothing of it is stored");
     }
-    // The whole lease was refused; the next worker fills it.
+    // The whole submission was refused; the next worker receives the lease.
     let worker = register().await;
     let good = submission(worker, granted(lease(worker).await));
     assert_eq!(call!(coordinator, rollout.submit, good).await.unwrap().accepted, 2);
@@ -218,7 +218,7 @@ async fn health_and_the_status_stream_answer() {
         coordinator.status().watch(v1::WatchRequest { interval_ms: 1 }).await.unwrap().into_inner();
     let first = stream.message().await.unwrap().unwrap();
     assert_eq!((first.phase(), first.evaluation_wanted), (v1::RunPhase::Evaluating, 1));
-    // Without steps the run is an evaluation of its start, and waits for no rank.
+    // A run without steps evaluates its initial policy and does not wait for ranks.
     crate::fakes::work(fixture.file.clone(), coordinator, 1).await;
     let mut last = first;
     while let Ok(Some(status)) = stream.message().await {

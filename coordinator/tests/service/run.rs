@@ -1,4 +1,4 @@
-//! Whole runs over the real service: what comes out does not depend on workers, restarts or repetition.
+//! Whole runs over the real service: results do not depend on workers, restarts or repetition.
 
 use crate::fakes::{Batches, Fixture, Learner, call, work};
 use podium_coordinator::run::ExitReason;
@@ -7,7 +7,7 @@ use podium_proto::v1::batch_part::Part;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// An undisturbed run.
+/// Performs an undisturbed run, and returns the batches of its learner.
 async fn plain(fixture: &Fixture, out: &str, workers: u32) -> Batches {
     let (running, _stop) = fixture.start(out).await;
     let coordinator = fixture.connect(running.address());
@@ -38,7 +38,7 @@ async fn nor_does_it_with_dynamic_sampling() {
     restart_in_the_middle(&["rollout.refill_attempts=2"], 2).await;
 }
 
-/// A run with and without a restart; some groups of both are of attempt `most`, and none of a later one.
+/// Compares a restarted run with an undisturbed one. In both, `most` is the last attempt of any group.
 async fn restart_in_the_middle(overrides: &[&str], most: u32) {
     let fixture = Fixture::new(overrides);
     let expected = plain(&fixture, "plain", 1).await;
@@ -56,7 +56,7 @@ async fn restart_in_the_middle(overrides: &[&str], most: u32) {
     stop.cancel();
     assert_eq!(running.finished().await.unwrap(), ExitReason::Stopped);
     let (running, _stop) = fixture.start("restarted").await;
-    assert_eq!(running.address(), address, "workers find it where it was");
+    assert_eq!(running.address(), address, "the restarted coordinator has the same address");
     assert_eq!(training.await.unwrap(), expected);
     for worker in workers {
         worker.await.unwrap();
@@ -73,7 +73,7 @@ async fn restart_in_the_middle(overrides: &[&str], most: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reports_say_what_happened() {
+async fn reports_record_the_run() {
     let fixture = Fixture::new(&[]);
     let batches = plain(&fixture, "out", 3).await;
     assert_eq!(batches.len(), 3);
@@ -128,7 +128,7 @@ async fn reports_say_what_happened() {
         assert!(fixture.path("out").join(format!("policy/{version}/model.safetensors")).is_file());
     }
 
-    // A start on a complete run has nothing to do, and leaves everything as it is.
+    // Starting a complete run again changes nothing.
     let (again, _stop) = fixture.start("out").await;
     assert_eq!(again.finished().await.unwrap(), ExitReason::Complete);
     assert_eq!(fixture.rows("out", "metrics.jsonl"), rows);
@@ -140,12 +140,12 @@ async fn items_are_credited_where_the_run_file_says_so() {
         let fixture = Fixture::new(changes);
         for (groups, step_rewards) in plain(&fixture, "out", 1).await.into_values() {
             for (group, rewards) in groups.iter().zip(step_rewards) {
-                assert_eq!(group.rewards, rewards.rewards, "every rank knows all of it");
+                assert_eq!(group.rewards, rewards.rewards, "every rank receives all rewards");
                 for reward in &group.rewards {
                     let ranks = &reward.ranks;
                     let tokens: Vec<_> = ranks.iter().map(|rank| rank.first_token..rank.end_token).collect();
                     assert_eq!(tokens, [1..2, 2..3, 3..4][..items]);
-                    // The first item's is the gain of the list, of which NDCG is the third term.
+                    // The first item's reward is the gain of the list: its NDCG, the third term.
                     assert!(ranks.first().is_none_or(|rank| rank.reward.total_cmp(&reward.terms[2]).is_eq()));
                 }
             }
@@ -189,19 +189,19 @@ async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_version
     assert!(first.commit(0).await.unwrap_err().to_string().contains("publish policy version 1 first"));
     assert!(!first.publish(1, "one").await.unwrap());
 
-    // It dies after its checkpoint, before its commit; another process takes over from there, and from the start.
+    // The learner dies before its commit; another process continues from step 0.
     let second = Learner::new(fixture.file.clone(), coordinator.clone());
     second.join(0).await;
     assert!(matches!(first.batch(0).await[0], Part::Rejoin(_)));
     assert_eq!(second.batch(0).await, batch);
-    assert!(second.publish(1, "one").await.unwrap(), "the version was there");
+    assert!(second.publish(1, "one").await.unwrap(), "the version was published");
     let replaced = first.publish(1, "one").await.unwrap_err();
     assert!(replaced.is_not_found(), "another process is rank 0 now: {replaced}");
-    assert!(!second.publish(1, "another").await.unwrap(), "it supersedes what is not committed");
+    assert!(!second.publish(1, "another").await.unwrap(), "it supersedes an uncommitted version");
     assert!(!second.publish(1, "one").await.unwrap());
-    assert!(second.publish(2, "two").await.is_err(), "step 1 has not been made");
+    assert!(second.publish(2, "two").await.is_err(), "step 1 is not committed");
     second.join(1).await;
-    assert!(matches!(second.batch(1).await[0], Part::Header(_)), "the lost commit is made up for");
+    assert!(matches!(second.batch(1).await[0], Part::Header(_)), "the lost commit is recovered");
     assert!(!second.commit(0).await.unwrap());
     let other = second.publish(1, "another").await.unwrap_err().to_string();
     assert!(other.contains("published before with other content"), "{other}");
@@ -219,7 +219,7 @@ async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_version
 }
 
 #[tokio::test]
-async fn people_are_told_why_a_rank_ended() {
+async fn the_status_shows_why_a_rank_ended() {
     let fixture = Fixture::new(&[]);
     let (running, stop) = fixture.start("run").await;
     let coordinator = fixture.connect(running.address());

@@ -14,7 +14,7 @@ fn asks_for(parts: &[Part], version: u64) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removed_version_is_asked_for_and_one_that_nobody_can_make_is_not_evaluated() {
+async fn a_removed_version_is_requested_and_an_irreproducible_one_is_not_evaluated() {
     let fixture = Fixture::new(&["evaluation.every_steps=1"]);
     let (running, _stop) = fixture.start("out").await;
     let coordinator = fixture.connect(running.address());
@@ -36,7 +36,7 @@ async fn a_removed_version_is_asked_for_and_one_that_nobody_can_make_is_not_eval
         assert!(!learner.publish(version, &weights).await.unwrap());
         assert!(folder.join("model.safetensors").is_file());
     }
-    // Version 1 waits for its evaluation, and the learner says that it cannot make it any more.
+    // Version 1 awaits its evaluation, and the learner reports that it cannot produce the version again.
     fs::remove_dir_all(fixture.path("out").join("policy/1")).unwrap();
     assert!(asks_for(&learner.batch(2).await, 1));
     let worker = tokio::spawn(work(fixture.file.clone(), coordinator.clone(), 1));

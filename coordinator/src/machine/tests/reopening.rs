@@ -29,7 +29,7 @@ fn a_group_that_cannot_be_trained_on_is_leased_again_with_its_batch() {
     assert_eq!(machine.reopened(1), 0);
     let committed = machine.reopening(LEARNER, Step(0), &[(1, 0)]).unwrap_err().to_string();
     assert!(
-        committed.contains("groups of step 0") && committed.contains("step 1 is being made"),
+        committed.contains("groups of step 0") && committed.contains("step 1 is in progress"),
         "{committed}"
     );
     assert!(matches!(machine.reopening(LEARNER, Step(2), &[]), Err(Error::StepAhead { .. })));

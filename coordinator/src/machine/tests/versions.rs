@@ -12,7 +12,7 @@ fn inspected(machine: &mut Machine, missing: &[u64]) -> Vec<Effect> {
 }
 
 #[test]
-fn only_rank_0_of_the_current_group_publishes_and_supersedes_what_is_not_committed() {
+fn only_rank_0_of_the_current_group_publishes_and_supersedes_uncommitted_versions() {
     let mut machine = machine();
     assert!(matches!(machine.check_publisher(LEARNER), Err(Error::UnknownLearner { .. })));
     join(&mut machine);
@@ -27,7 +27,7 @@ fn only_rank_0_of_the_current_group_publishes_and_supersedes_what_is_not_committ
 }
 
 #[test]
-fn what_a_superseded_version_sampled_is_sampled_again() {
+fn results_of_a_superseded_version_are_sampled_again() {
     let schedule = Schedule { max_policy_lag: 1, ..schedule() };
     let mut machine = Machine::restore(schedule, Recovered::default());
     machine.register_worker(Millis(0), WORKER);
