@@ -16,8 +16,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the package's version and a hash of all sources that can change the result of a learner rank. The ranks of
-/// a group compare it, so it must not depend on the place or time of the build.
+/// Returns the package's version and a hash of all sources that can change the result of a learner rank. The ranks
+/// of a group compare it, so it must not depend on the location or time of the build.
 fn code_version() -> io::Result<String> {
     let root = Path::new("..");
     let mut folders = vec![root.join("learner/src"), root.join("proto/v1")];

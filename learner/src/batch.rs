@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_together_is_refused() {
+    fn inconsistent_shares_are_refused() {
         let mut groups = vec![group(3, 0, &[2, 0], &[1.0, 0.0]), group(3, 2, &[1, 1], &[1.0, 1.0])];
         groups[0].rank_credits = vec![vec![RankCredit { tokens: 0..2, reward: 1.0 }], vec![]];
         let good = share(3, groups);

@@ -9,7 +9,7 @@ use podium_model::{AdapterDropout, Policy};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The adapter does not fit the model.
-    #[error("cannot make an adapter as [lora] of the run file describes it")]
+    #[error("cannot create the adapter that [lora] of the run file describes")]
     Adapter(#[from] FieldError),
     /// The model's folder has an adapter that the run file does not name.
     #[error(

@@ -238,7 +238,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the run file, in a process that computes with the code paths that it asks for.
+/// Returns the run file. If it sets `run.portable`, this process first replaces itself by one with fixed code
+/// paths.
 fn pinned(file: RunFile) -> anyhow::Result<RunFile> {
     if file.run.portable {
         portable::pin()?;

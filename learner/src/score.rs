@@ -170,7 +170,7 @@ mod tests {
 "#;
 
     #[test]
-    fn rows_keep_what_they_had_and_batches_change_nothing() {
+    fn rows_retain_their_fields_and_batches_change_nothing() {
         let rows = scored(INPUT, 1000).unwrap();
         assert_eq!((rows.len(), &rows[0]["name"]), (3, &Value::from("a")));
         let numbers = |rows: &[Value]| -> Vec<f64> {

@@ -393,8 +393,7 @@ impl Learner<'_> {
     where
         Error: From<E>,
     {
-        let job =
-            move |rank: &mut OnDevice| job(rank.as_mut().expect("the rank is there until the very end"));
+        let job = move |rank: &mut OnDevice| job(rank.as_mut().expect("the rank exists until shutdown"));
         Ok(self.device.call(what, DEVICE_DEADLINE, job).await??)
     }
 }

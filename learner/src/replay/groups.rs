@@ -61,7 +61,7 @@ pub enum Error {
     Items {
         /// File and line.
         place: String,
-        /// Why.
+        /// The cause.
         source: ItemError,
     },
     /// A row does not fit the policy.
@@ -283,7 +283,7 @@ fn stop_token_ids(
     }
 }
 
-/// What is said of a file in an error.
+/// Returns a file and line as errors name them.
 pub(super) fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.display())
 }

@@ -33,7 +33,7 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] podium_model::config::Error),
     /// The configuration is invalid.
-    #[error("cannot make a policy with random weights")]
+    #[error("cannot create a policy with random weights")]
     Field(#[from] podium_model::FieldError),
     /// The weights cannot be read.
     #[error(transparent)]

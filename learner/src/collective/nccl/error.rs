@@ -87,7 +87,7 @@ pub enum Error {
         expected: Number,
     },
     /// The communicator failed earlier.
-    #[error("the communicator is given up")]
+    #[error("the communicator failed earlier")]
     Over,
 }
 

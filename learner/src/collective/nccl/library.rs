@@ -1,7 +1,7 @@
 //! Finding NCCL at run time.
 //!
-//! cudarc searches `libnccl.so` like the dynamic linker: `LD_LIBRARY_PATH` first, then the folders that this program
-//! names (PyTorch's NCCL is one of them). An unusable library is an error here, before first use.
+//! cudarc searches for `libnccl.so` like the dynamic linker: `LD_LIBRARY_PATH` first, then the folders of this
+//! program's RUNPATH, which includes PyTorch's NCCL. An unusable library is an error here, before first use.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Library {
             return Err(Error::NotFound { looked_for, path });
         }
         #[allow(unsafe_code, reason = "the loaded library is asked for its functions")]
-        // SAFETY: the library is there, and no function is called but the one whose type NCCL documents.
+        // SAFETY: the library is loaded, and the called function has the type that NCCL documents.
         let (missing, host, version) = unsafe {
             let library = sys::culib();
             let missing = |name: &&&str| library.get::<*const c_void>(name.as_bytes()).is_err();

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// Interval between checks of the connections.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A world whose sums go through NCCL.
+/// A rank group that sums over NCCL.
 #[derive(Debug)]
 pub struct Nccl {
     star: Star,
@@ -150,10 +150,10 @@ impl Operation {
     }
 }
 
-/// Leaves out the one way of summing whose order may change from call to call: in the switches between GPUs (`NVLink`
-/// SHARP). The environment's own wish wins.
+/// Sets `NCCL_NVLS_ENABLE=0` unless the environment sets it: sums in the switches between GPUs (`NVLink` SHARP)
+/// may change their order from call to call.
 ///
-/// Call it first in `main`, while there is one thread.
+/// Call it first in `main`, before any other thread exists.
 #[allow(unsafe_code, reason = "NCCL is configured by its environment")]
 pub fn keep_sums_repeatable() {
     const NVLS: &str = "NCCL_NVLS_ENABLE";
