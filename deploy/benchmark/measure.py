@@ -172,7 +172,7 @@ def correctness(bench, workload, folder, file, checkpoint, sampled):
 
 
 def one_rank_nccl(bench, workload, say):
-    """Whether a run over NCCL with one rank ends with the very weights of one without."""
+    """Whether a run over NCCL with one rank ends with the same weights as one without NCCL."""
     say("NCCL with one rank")
     policies = []
     for collective in ("nccl", "tcp"):

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Reduces a Python environment to the libraries that Podium's programs load: libtorch's and NVIDIA's, in their places.
+# Reduces a Python environment to the libraries that Podium's programs load: libtorch's and NVIDIA's, at their
+# original locations.
 #
 #   keep-libraries.sh .venv
 set -euo pipefail

@@ -3,7 +3,7 @@
 # parity`. Safe to run again at any time: a complete environment is unchanged.
 #
 #   PODIUM_SHARED=DIR   the folder with oracle/requirements.txt, seen from the repository; ../shared unless set
-#   PODIUM_PYTHON=F     the Python that the environment is made with
+#   PODIUM_PYTHON=F     the Python that creates the environment
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

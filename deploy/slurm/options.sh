@@ -1,4 +1,4 @@
-# What submit.sh and workers.sh share: messages, options, checks of options, resources. Sourced, not run.
+# Functions shared by submit.sh and workers.sh: messages, options, checks of options, resources. Sourced, not run.
 # shellcheck shell=bash disable=SC2034
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
@@ -13,8 +13,8 @@ usage() {
     exit 0
 }
 
-# Reads options into variables. $1: pairs of option and variable, "--nodes nodes", one a line; the rest: the arguments. What
-# follows -- is left in the array `sbatch_options`.
+# Reads options into variables. $1: pairs of option and variable, "--nodes nodes", one per line; the rest: the
+# arguments. The arguments after -- are stored in the array `sbatch_options`.
 read_options() {
     local known=$1 variable
     shift
@@ -36,7 +36,7 @@ read_options() {
     done
 }
 
-# Ends with an error unless $2, given for option $1, is a whole number of at least $3.
+# Fails unless $2, the value of option $1, is a whole number of at least $3.
 require_number() {
     [ -n "$2" ] || fail "$1 is missing"
     if ! [[ $2 =~ ^[0-9]+$ ]] || [ "$2" -lt "$3" ]; then
@@ -58,8 +58,8 @@ require_command() {
 
 absolute() { realpath -m -- "$1"; }
 
-# Adds the resources of $3 processes of $4 cores on $1 nodes of $2 GPUs to the options of sbatch. One more task per
-# node is for the coordinator, which needs little CPU.
+# Adds the resources of $3 processes of $4 cores on $1 nodes of $2 GPUs to the options of sbatch. One additional
+# task per node is for the coordinator, which needs little CPU.
 resources() {
     # Nodes with GPUs are filled in turn, so that the first has the most processes.
     local most=$((($3 + $1 - 1) / $1))
