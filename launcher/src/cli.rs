@@ -31,7 +31,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         flags: RunFlags,
     },
-    /// Rank for the held-out users of a run file: a policy, compared with others and with baselines
+    /// Evaluate a policy on the held-out users of a run file, compared with other policies and baselines
     Evaluate {
         /// The run file with data, prompts, answers and sampling
         #[arg(value_name = "RUN.toml")]
@@ -80,7 +80,7 @@ pub(crate) struct RunFlags {
     workers: Option<u32>,
     #[arg(long, value_name = "N", help = "Learner ranks to start [launch.learner_ranks]")]
     learner_ranks: Option<u32>,
-    #[arg(long, value_name = "N", help = "Seed of everything that is random [run.seed]")]
+    #[arg(long, value_name = "N", help = "Seed of all random numbers [run.seed]")]
     #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
     #[arg(long, value_name = "N", help = "Optimizer steps [run.steps]")]
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_assignment_is_refused() {
+    fn a_flag_without_an_assignment_is_refused() {
         assert!(Cli::try_parse_from(["podium", "demo", "--set", "seed"]).is_err());
         assert!(Cli::try_parse_from(["podium", "demo", "--seed", "-1"]).is_err());
     }

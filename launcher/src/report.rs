@@ -10,7 +10,7 @@ pub(crate) enum Error {
     Report(#[from] podium_report::Error),
 }
 
-/// Writes `report.html` from what the run has recorded so far.
+/// Writes `report.html` from the current records of the run.
 pub(crate) fn write(folder: &RunFolder) -> Result<(), Error> {
     let run = folder.stored()?.unwrap_or_default();
     Ok(podium_report::write(&run, folder.path(), folder.is_finished(), &folder.report())?)

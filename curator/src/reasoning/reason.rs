@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     source: source::Arguments,
     #[command(flatten)]
     session: session::Arguments,
-    /// What the model sees in addition to the titles.
+    /// Input of the model in addition to the titles.
     #[arg(long, value_enum)]
     from: Modality,
     /// Folder of the pictures. Default: images in the data folder.

@@ -34,7 +34,7 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
             });
         match checked {
             Ok((run, note)) => {
-                output_line!("{}: fine, run hash {}", file.display(), &run.hash()[..12]);
+                output_line!("{}: valid, run hash {}", file.display(), &run.hash()[..12]);
                 if let Ok(rewards) = run.rewards() {
                     output_line!("    reward: {}", rewards.extremes());
                     for violation in rewards.violations() {

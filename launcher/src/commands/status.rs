@@ -183,7 +183,7 @@ fn scaling_line(scaling: &Scaling) -> String {
     let (idle, training) = (percent(scaling.worker_idle), percent(scaling.learner_idle));
     let (now, then) = (scaling.step_seconds, scaling.step_seconds_then);
     let advice = match scaling.more_workers {
-        0 => "the number of workers is right".to_owned(),
+        0 => "the number of workers is as recommended".to_owned(),
         more @ 1.. => format!("recommended: {more} more, for a step in {then:.1} s instead of {now:.1} s"),
         fewer => format!("recommended: {} fewer, for a step in {then:.1} s instead of {now:.1} s", -fewer),
     };
