@@ -18,7 +18,7 @@ pub(crate) use arguments::Arguments;
 use arguments::Drawn;
 use report::Report;
 
-/// Why there are no figures.
+/// The reasons why the baselines cannot be measured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The data set cannot be read.

@@ -82,8 +82,7 @@ pub(super) fn is_utf16(table: &'static encoding_rs::Encoding) -> bool {
     table == UTF_16LE || table == UTF_16BE
 }
 
-/// Turns UTF-16 into UTF-8. A surrogate without its other half becomes a byte that is not UTF-8, so that its line is
-/// refused.
+/// Converts UTF-16 to UTF-8. An unpaired surrogate becomes a byte that is not UTF-8, so that its line is refused.
 struct Utf16<R> {
     content: R,
     big: bool,

@@ -158,7 +158,7 @@ fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
 }
 
 impl Error {
-    /// The file is of no known layout: `found` is its line number `line`.
+    /// Creates the error for a file of unknown layout; `found` is its line number `line`.
     pub(crate) fn layout(input: &Input, line: u64, found: &str, expected: &'static str) -> Self {
         Self::Layout { file: input.path.clone(), line, found: excerpt(found), expected }
     }

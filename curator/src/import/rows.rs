@@ -200,7 +200,7 @@ pub(crate) enum Error {
         /// The user.
         user: podium_recsys::UserId,
     },
-    /// The files read back differ from what was written.
+    /// The files that were read back differ from the written ones.
     #[error("internal check failed: wrote {written} {what}, read back {read}")]
     ReadBack {
         /// The counted objects.
@@ -215,10 +215,10 @@ pub(crate) enum Error {
     Dataset(#[from] dataset::Error),
 }
 
-/// What a row that is not in its file's encoding may be.
+/// Describes the likely encoding of a row that is not in its file's encoding.
 fn reading_as(reads_as: Option<&(Encoding, String)>) -> String {
     reads_as.map_or(String::new(), |(encoding, text)| {
-        format!("; in {encoding} it reads {text:?} (--fallback-encoding {encoding} reads such rows so)")
+        format!("; in {encoding} it reads {text:?} (--fallback-encoding {encoding} reads such rows in that encoding)")
     })
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Statistics {
     pub(crate) repeated_targets: usize,
     pub(crate) left_out: LeftOut,
     pub(crate) split: Split,
-    /// Whether ids are the file's or new numbers.
+    /// Whether ids were replaced by new numbers.
     pub(crate) made_up_ids: MadeUpIds,
     /// Bad rows, by file and kind.
     pub(crate) skipped: BTreeMap<String, BadRows>,
@@ -57,7 +57,7 @@ pub(crate) struct Statistics {
 
 const NANOS_A_MICRO: i64 = 1_000;
 
-/// Counts of what the filters excluded.
+/// Counts of the users and items that the filters excluded.
 #[derive(Debug, Serialize)]
 pub(crate) struct LeftOut {
     pub(crate) interactions_rated_too_low: u64,
@@ -77,7 +77,7 @@ pub(crate) struct Split {
     pub(crate) targets_begin: Option<i64>,
 }
 
-/// Which ids are not the file's.
+/// Whether ids of users and items were replaced by new numbers.
 #[derive(Debug, Serialize)]
 pub(crate) struct MadeUpIds {
     pub(crate) users: bool,
