@@ -35,7 +35,7 @@ impl TensorView<'_> {
 
 impl Drop for TensorView<'_> {
     fn drop(&mut self) {
-        #[allow(unsafe_code, reason = "the operating system keeps pages of a mapped file until it is told")]
+        #[allow(unsafe_code, reason = "the system retains the pages of a mapped file until it is advised")]
         // SAFETY: the mapping is shared and read-only. A page that is accessed again, here or by
         // another view, is read from the file again and holds the same bytes.
         let advised = unsafe {

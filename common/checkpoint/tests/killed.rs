@@ -71,7 +71,7 @@ fn a_writer_killed_at_any_time_leaves_complete_weights() {
             .unwrap();
         let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines();
         let mut next = || loop {
-            let line = lines.next().expect("the writer goes on until it is killed").unwrap();
+            let line = lines.next().expect("the writer continues until it is killed").unwrap();
             if line.contains("wrote ") {
                 return Instant::now();
             }

@@ -61,7 +61,7 @@ pub struct RunFile {
     pub demonstration: podium_recsys::demonstration::Options,
     /// Addresses, limits and deadlines. Never changes results.
     pub network: Network,
-    /// How many processes the launcher starts and on which devices. Never changes results.
+    /// Number and devices of the processes that the launcher starts. Never changes results.
     pub launch: Launch,
 }
 

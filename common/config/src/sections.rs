@@ -75,7 +75,8 @@ pub struct Lora {
     pub rslora: bool,
     /// The linear layers that get an adapter: `all-linear`, or names such as `q_proj` (PEFT: `target_modules`).
     pub targets: Vec<String>,
-    /// Folder of a PEFT adapter to go on with. Its rank, alpha, scaling and layers are its own, `dropout` is from here.
+    /// Folder of a PEFT adapter to continue from. Rank, alpha, scaling and layers are those of the adapter;
+    /// `dropout` is that of this section.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<PathBuf>,
 }
@@ -87,7 +88,7 @@ impl Lora {
     }
 }
 
-/// The data type a policy computes in.
+/// The number type of a policy's arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataType {

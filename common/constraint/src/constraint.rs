@@ -51,7 +51,7 @@ impl Constraint {
     }
 }
 
-/// Returns the number of tokens up to and including the token that ends the reasoning; `None` without reasoning that
+/// Returns the number of tokens up to and including the token that ends the reasoning; `None` if no reasoning
 /// ends.
 pub fn reasoning_end(vocabulary: &Vocabulary, answer: &Answer, token_ids: &[u32]) -> Option<usize> {
     let mut state = answer.start();

@@ -87,7 +87,7 @@ pub struct Plan {
     pub data: Value,
     /// The run file with the data set's folder.
     pub run: RunFile,
-    /// One part for each policy, number of negatives, draw and order.
+    /// One part for each policy, number of negatives, candidate sample and order.
     pub parts: Vec<Part>,
     out: PathBuf,
 }
@@ -251,11 +251,11 @@ impl Plan {
 }
 
 impl Part {
-    /// "runs/demo-0/policy/240, 99 negatives, draw 2 reversed"
+    /// "runs/demo-0/policy/240, 99 negatives, sample 2 reversed"
     pub fn describe(&self, policies: &[Policy]) -> String {
         let order = if self.reversed { " reversed" } else { "" };
         let name = policies.get(self.policy).map_or("", |policy| policy.name.as_str());
-        format!("{name}, {} negatives, draw {}{order}", self.negatives, self.draw + 1)
+        format!("{name}, {} negatives, sample {}{order}", self.negatives, self.draw + 1)
     }
 }
 

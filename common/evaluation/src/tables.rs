@@ -16,7 +16,7 @@ pub fn tables(evaluation: &Evaluation) -> String {
         let figures: Vec<&Figure> = evaluation.figures.iter().filter(of).collect();
         let _ = writeln!(
             text,
-            "\n{}: {} negatives, {} draws, {} held-out users; 95 % intervals",
+            "\n{}: {} negatives, {} candidate samples, {} held-out users; 95 % intervals",
             plan.dataset.name,
             table.negatives,
             plan.asked.draws,

@@ -51,7 +51,7 @@ pub struct RecordedCompletion {
     /// Positions at which sampling was restricted to a set of tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<Allowed>,
-    /// Why sampling ended.
+    /// The reason why sampling ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
     /// The decoded text.

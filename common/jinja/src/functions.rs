@@ -21,7 +21,7 @@ pub(crate) fn named(name: &str) -> Result<Value> {
         "lipsum" | "cycler" | "joiner" => return Err(unsupported(format!("the function {name:?}"))),
         // Undefined although Transformers has it: a prompt must not depend on the date.
         "strftime_now" => Value::undefined(
-            "strftime_now is not defined: a prompt must not depend on the day; expected a template that has a date of \
+            "strftime_now is not defined: a prompt must not depend on the date; expected a template that has a date of \
              its own where strftime_now is undefined, or takes one from a variable",
         ),
         _ => Value::undefined(&format!("{name:?} is undefined")),

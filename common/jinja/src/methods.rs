@@ -107,7 +107,8 @@ pub(crate) fn call(of: &Value, name: &str, given: Given) -> Result<Value> {
                 let bound = given.bind(name, &["value"], 1)?;
                 let same = |item: &Value| bound.get("value").is_some_and(|value| equal(item, value));
                 let at = sequence.items.iter().position(same);
-                at.map(|at| Value::Integer(at as i128)).ok_or_else(|| fault("index: the value is not there"))
+                at.map(|at| Value::Integer(at as i128))
+                    .ok_or_else(|| fault("index: the sequence does not contain the value"))
             }
         },
         Value::Loop(current) => of_loop(current, name, given),

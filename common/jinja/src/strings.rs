@@ -155,7 +155,7 @@ fn find(text: &str, name: &str, bound: &Bound) -> Result<Value> {
         byte.map(|byte| (start + text[..byte].chars().count()) as i128)
     });
     match place {
-        None if name.ends_with("index") => Err(fault(format!("{name}: {what:?} is not there"))),
+        None if name.ends_with("index") => Err(fault(format!("{name}: the text does not contain {what:?}"))),
         place => Ok(Value::Integer(place.unwrap_or(-1))),
     }
 }

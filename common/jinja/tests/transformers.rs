@@ -84,7 +84,7 @@ fn prompts_do_not_depend_on_the_date() {
     assert_eq!(render(guarded, &json!({})).unwrap(), "2024");
     let error = render("{{ strftime_now('%Y') }}", &json!({})).unwrap_err();
     assert!(
-        error.message.starts_with("strftime_now is not defined: a prompt must not depend on the day"),
+        error.message.starts_with("strftime_now is not defined: a prompt must not depend on the date"),
         "{error}"
     );
     assert_eq!(render("{{ strftime_now }}", &json!({ "strftime_now": "today" })).unwrap(), "today");

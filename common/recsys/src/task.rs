@@ -108,14 +108,14 @@ pub struct Case {
     pub thinking_start: ThinkingStart,
 }
 
-/// A completion, read once: its format, its ranking and its rewards.
+/// A parsed completion: its format, its ranking and its rewards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grade {
-    /// Its format, and where it ranks the target.
+    /// Its format, and the rank of the target.
     pub outcome: Outcome,
     /// Its reward.
     pub score: Score,
-    /// The items that it lists, best first.
+    /// The listed items, best first.
     pub ranking: Vec<ItemId>,
     /// The reward of each listed item, best rank first, for credit by rank.
     pub item_rewards: Vec<ItemReward>,

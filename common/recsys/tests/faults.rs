@@ -4,11 +4,11 @@
 //! |---|---|
 //! | 1 the reward reads the text before `</think>` | here |
 //! | 2 a well-formed invented id earns a reward | here |
-//! | 3 training asks for one item, evaluation for several | here |
+//! | 3 training requests one item, evaluation several | here |
 //! | 4 the chat template is missing in one of the stages | tests: stage_prompts |
 //! | 5 the answer leaks into the prompt with the reasoning | here; the curator's requests: its own tests |
 //! | 6 reasoning is keyed by a line number | here |
-//! | 7 draws without a seed, negatives that are positives, frozen or identifiable by popularity | here |
+//! | 7 samples without a seed, negatives that are positives, frozen or identifiable by popularity | here |
 //! | 8 captions are never used | here |
 //! | 9 the loss of fine-tuning is on the prompt, long samples are truncated before their answer | tests: stage_prompts; learner: sft |
 //! | 10 metrics that are always 1, tables that overwrite each other, no rule for ties, no intervals, one candidate sample | here; curator: baselines |

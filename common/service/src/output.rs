@@ -3,7 +3,7 @@
 //! `println!` and `eprintln!` panic when the reader of a pipe has exited (`podium status | head`) or a terminal is
 //! closed, which would end a run. Every program of Podium prints through this module instead:
 //!
-//! - standard error never fails: text that cannot be written is dropped, and the work goes on;
+//! - standard error never fails: text that cannot be written is dropped, and the work continues;
 //! - standard output drops text once its reader has exited, and the command's exit code is unchanged; any other
 //!   failure (a full disk) is stored until [`finish`], which reports it and makes the command fail.
 

@@ -20,8 +20,8 @@ const COPIED: [&str; 8] = [
     "merges.txt",
 ];
 
-/// The tokenizer's files in a model folder, as far as they are there, by their paths within it, such as `tokenizer.json`
-/// and `additional_chat_templates/tool_use.jinja`.
+/// Returns the existing tokenizer files of a model folder, by their paths within it, such as `tokenizer.json` and
+/// `additional_chat_templates/tool_use.jinja`.
 pub fn tokenizer_files(folder: &Path) -> Result<Vec<String>, Error> {
     let own = COPIED.into_iter().filter(|name| folder.join(name).is_file()).map(str::to_owned);
     let further = further(folder)?.into_iter();

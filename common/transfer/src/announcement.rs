@@ -62,7 +62,7 @@ pub struct Announcement {
     /// The run that it serves.
     #[serde(default)]
     pub run_id: String,
-    /// The reason why it ended, if it could still write it.
+    /// The reason why it ended, if it was able to write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }

@@ -10,10 +10,10 @@ use crate::config::Error;
 use crate::fields::{Fields, is_off};
 use crate::{FieldError, lfs};
 
-/// What the adapter is.
+/// File name of an adapter's configuration.
 pub const CONFIG: &str = "adapter_config.json";
 
-/// What an adapter is, apart from its weights.
+/// The configuration of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     /// Inner dimension of the update B·A.

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::parameters::{Initial, Parameter};
 use crate::{Checkpoint, Error, FieldError, TensorInfo, config as model_config, write_file};
 
-/// Its weights.
+/// File name of an adapter's weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// File name of the weights in old versions of PEFT.
 const PICKLE: &str = "adapter_model.bin";
@@ -66,7 +66,7 @@ pub fn open(folder: &Path, config: &Config, adapter: &AdapterConfig) -> Result<C
     Checkpoint::open_files(folder, vec![weights], &list, |_| false)
 }
 
-/// Writes an adapter into a folder that is there: its configuration and, last, its weights, as [`write_file`] does.
+/// Writes an adapter into an existing folder: its configuration and, last, its weights, as [`write_file`] does.
 pub fn write(
     folder: &Path,
     adapter: &AdapterConfig,

@@ -39,7 +39,8 @@ impl Targets {
         Self::names(LINEAR)
     }
 
-    /// Whole names of modules, or their last parts such as `q_proj`. `all-linear` stands for all of those.
+    /// Whole names of modules, or their last parts such as `q_proj`. `all-linear` selects all linear layers except
+    /// the head.
     pub fn names(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let mut names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
         if names.remove(ALL_LINEAR) {

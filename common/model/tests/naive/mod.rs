@@ -1,5 +1,5 @@
 //! A second implementation for comparison: one sequence, all keys of all heads expanded, float64.
-#![allow(dead_code, reason = "not every test needs all of it")]
+#![allow(dead_code, reason = "not every test uses every function")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use podium_model::rope::Rope;

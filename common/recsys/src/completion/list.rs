@@ -108,7 +108,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Keeps the defect with the highest precedence.
+    /// Records a defect; the one with the highest precedence counts.
     fn note(&mut self, form: Form) {
         self.defect = Some(self.defect.map_or(form, |noted| noted.min(form)));
     }

@@ -61,8 +61,8 @@ pub(super) struct Excess {
 /// A prompt that fits, or its excess.
 pub(super) type Attempt = Result<Prompt, Excess>;
 
-/// Finds the smallest shortening with which the prompt of `user` fits. `attempt` writes the prompt with a shortening;
-/// `history` is the number of items, of which at least one is kept.
+/// Finds the smallest shortening with which the prompt of `user` fits. `attempt` writes the prompt with a
+/// shortening; `history` is the number of items, of which at least one is retained.
 pub(super) fn fit(
     user: UserId,
     longest: Longest,
@@ -73,7 +73,8 @@ pub(super) fn fit(
         Ok(prompt) => return Ok((prompt, Shortening::default())),
         Err(excess) => excess,
     };
-    // The size decreases with the amount kept: binary search for the largest amount from 0 to `most` that fits.
+    // The size decreases with the retained amount: binary search for the largest amount from 0 to `most` that
+    // fits.
     let mut most_kept = |most: usize, shortening: &dyn Fn(usize) -> Shortening| {
         let (mut best, mut low, mut high) = (None, 0, most);
         while low < high {

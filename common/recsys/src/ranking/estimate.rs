@@ -21,7 +21,7 @@ pub struct Estimate {
     pub low: f64,
     /// Upper limit of the interval.
     pub high: f64,
-    /// Over how many users.
+    /// Number of users.
     pub count: usize,
 }
 

@@ -143,7 +143,7 @@ pub struct Rewarded {
     pub reward: f64,
 }
 
-/// What the watch says of a window.
+/// The result of the watch for a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
     /// The window's first version.
