@@ -107,8 +107,8 @@ fixtures: oracle ## regenerate the stored reference values from Transformers and
 ci: ## run all checks that precede a merge
 	.ci/run
 
-clean: ## remove cargo's build output; keeps .venv and runs
+clean: ## remove cargo's build output; retains .venv and runs
 	cargo clean
 
-distclean: clean ## also remove .venv and other environments; keeps runs
+distclean: clean ## also remove .venv and other environments; retains runs
 	rm -rf .venv .venv-oracle .venv-kubernetes

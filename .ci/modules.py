@@ -7,7 +7,7 @@ defines the item. A declaration (`mod b;`) is no dependency, and neither is a re
 code also uses the name. A parent that uses its child while the child uses an item of the parent's file is a cycle like
 any other.
 
-.ci/modules.known lists the cycles that are still there, a line each: the files of modules that all depend on each other.
+.ci/modules.known lists the existing cycles, one per line: the files of modules that all depend on each other.
 A cycle that is not in the list is a fault, and so is a line that no longer holds. The list only gets shorter.
 
     .ci/modules.py            checks the repository
@@ -36,7 +36,7 @@ LITERAL = re.compile(
 
 
 def blank(text):
-    """As many lines, and nothing in them."""
+    """Returns the same number of lines without content."""
     return "\n" * text.count("\n")
 
 
@@ -46,7 +46,7 @@ def without_literals(source):
 
 
 def item_end(code, start):
-    """Where the item that starts at `start` ends: after its semicolon or its braces."""
+    """Returns the end of the item that starts at `start`: after its semicolon or its braces."""
     depth = 0
     for index in range(start, len(code)):
         letter = code[index]
@@ -62,7 +62,7 @@ def item_end(code, start):
 
 
 def without_tests(code):
-    """The code without the items that only tests have."""
+    """Returns the code without test-only items."""
     while found := TEST.search(code):
         end = item_end(code, found.end())
         code = code[: found.start()] + blank(code[found.start() : end]) + code[end:]
@@ -70,7 +70,7 @@ def without_tests(code):
 
 
 def leaves(tree):
-    """The paths of a use tree, each with the name that it has here: `a::{b, c as d}` is (a::b, b) and (a::c, d)."""
+    """Yields the paths of a use tree, each with its local name: `a::{b, c as d}` is (a::b, b) and (a::c, d)."""
     tree = tree.strip().removeprefix("::")
     if brace := re.match(r"((?:[^{}]*::)?)\s*\{(.*)\}\s*$", tree, re.DOTALL):
         depth, part, parts = 0, "", []
@@ -156,12 +156,12 @@ class Module:
         return None
 
     def macro(self, name):
-        """The module with the macro of this name, which the crate's root has."""
+        """Returns the module that defines the macro of this name, which is visible in the crate's root."""
         defines = re.compile(rf"\bmacro_rules!\s+{name}\b")
         return next((module for module in self.root if defines.search(module.code)), None)
 
     def dependencies(self):
-        """The modules whose items this one names, each with the first line that does."""
+        """Returns the modules whose items this one names, each with the first such line."""
         found = {}
 
         def note(module, line):
@@ -170,7 +170,7 @@ class Module:
 
         for segments, name, visible, line in self.uses:
             if name == "*":
-                # A glob of a child or of the parent brings names whose use cannot be told apart.
+                # A glob import of a child or of the parent: uses of its names cannot be distinguished.
                 if not visible:
                     note(self.resolve(segments[:-1]), line)
                 continue
@@ -185,7 +185,7 @@ class Module:
         return found
 
     def names_module(self, segments):
-        """Whether a path names a module itself: what is used of it says what is depended on."""
+        """Whether a path names a module itself: the dependencies are then the items used through it."""
         target = self.resolve(segments)
         return target is not None and (segments[-1] in ("super", "self", "crate") or (
             target.name.rsplit("::", 1)[-1] == segments[-1] and target.parent is not None
@@ -199,11 +199,11 @@ def roots(folder):
 
 
 def cycles(root):
-    """The groups of modules that depend on each other, each with the lines of one shortest cycle."""
+    """Yields the groups of modules that depend on each other, each with the lines of one shortest cycle."""
     graph = {module: module.dependencies() for module in root}
 
     def reach(start):
-        """A shortest way from a module back to itself, and all that it depends on."""
+        """Returns a shortest path from a module back to itself, and all its dependencies."""
         before, queue, way = {}, [start], None
         for module in queue:
             for other in graph[module]:
@@ -228,7 +228,7 @@ def cycles(root):
 
 
 def unknown_cycles(files):
-    """Faults: cycles that are not known, and known ones that are no more."""
+    """Yields faults: unknown cycles, and known cycles that no longer exist."""
     lines = [line.split("#")[0].split() for line in KNOWN.read_text().splitlines()] if KNOWN.exists() else []
     known = [set(line) for line in lines if line]
     held = []

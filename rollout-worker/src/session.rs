@@ -1,4 +1,4 @@
-//! A worker's session with the coordinator: register, lease, sample, submit, heartbeat, leave.
+//! A worker's session with the coordinator: register, lease, sample, submit, heartbeat, disconnect.
 //!
 //! One task owns the state and decides through [`Scheduler`]; slow operations run concurrently and return as an
 //! [`Event`]. After a restart of the coordinator the worker waits and registers again. Independent of tensors and

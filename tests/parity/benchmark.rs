@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::reference::{interpreter, repository};
 
 #[test]
-fn the_benchmark_measures_what_it_compares() -> Result<()> {
+fn the_benchmark_measures_and_compares_both_sides() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("out");
     let programs = binary("podium").parent().context("a program is in a folder")?.to_owned();
