@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_both_have_worked() {
+    fn there_is_no_advice_before_both_sides_have_worked() {
         let mut load = Load::default();
         assert_eq!(load.advice(SHAPE), None);
         load.pass(1.0, 2, 2, Some(true));

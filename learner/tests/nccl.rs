@@ -37,14 +37,14 @@ const SCENARIOS: [Scenario; 9] = [
     SUMS,
     Scenario {
         name: "a_rank_that_dies_is_named",
-        act: |world| barrier_but_on(world, 2, || std::process::abort()),
+        act: |collective| barrier_but_on(collective, 2, || std::process::abort()),
         check: |said| all_say(&said[..2], "the connection to rank 2 broke in all-gather 2"),
         ..FAILING
     },
     Scenario {
         name: "a_rank_that_does_not_come_is_named_at_the_deadline",
         deadline_ms: SHORT_MS,
-        act: |world| barrier_but_on(world, 2, until_the_end),
+        act: |collective| barrier_but_on(collective, 2, until_the_end),
         check: |said| all_say(&said[..2], "rank 2 did not take part in all-gather 2 within 300 ms"),
         ..FAILING
     },
@@ -52,7 +52,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "a_rank_that_stops_half_way_is_named",
         deadline_ms: SHORT_MS,
         fault: "1 1 freeze",
-        act: |world| barrier_but_on(world, 9, || ()),
+        act: |collective| barrier_but_on(collective, 9, || ()),
         check: |said| {
             for said in [&said[0], &said[2]] {
                 assert!(said.contains("rank 1 did not take part in all-gather 2 within 300 ms"), "{said}");
@@ -64,14 +64,14 @@ const SCENARIOS: [Scenario; 9] = [
         name: "an_operation_that_hangs_on_all_ranks_is_given_up",
         deadline_ms: SHORT_MS,
         fault: "1 1 stall",
-        act: |world| barrier_but_on(world, 9, || ()),
+        act: |collective| barrier_but_on(collective, 9, || ()),
         check: |said| all_say(said, "all ranks entered all-gather 2 and are alive"),
         ..FAILING
     },
     Scenario {
         name: "an_asynchronous_error_reaches_every_rank_with_its_cause",
         fault: "1 1 error",
-        act: |world| barrier_but_on(world, 9, || ()),
+        act: |collective| barrier_but_on(collective, 9, || ()),
         check: |said| {
             all_say(said, "ncclInternalError");
             assert!(said[2].contains("rank 1 gave up all-gather 2"), "{}", said[2]);
@@ -80,9 +80,10 @@ const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "different_operations_are_told_apart_before_they_start",
-        act: |world| {
-            let rank = world.rank();
-            let outcome = if rank == 1 { world.all_gather(&[1.0, 2.0]) } else { world.all_gather(&[1.0]) };
+        act: |collective| {
+            let rank = collective.rank();
+            let outcome =
+                if rank == 1 { collective.all_gather(&[1.0, 2.0]) } else { collective.all_gather(&[1.0]) };
             outcome.unwrap_err().to_string()
         },
         check: |said| {
@@ -122,17 +123,17 @@ fn numbers(rank: u32) -> Vec<f32> {
         .collect()
 }
 
-fn sums(world: &mut Nccl) -> String {
-    let rank = world.rank();
+fn sums(collective: &mut Nccl) -> String {
+    let rank = collective.rank();
     let mut sum = Tensor::from_slice(&numbers(rank));
-    world.all_reduce_sum(&mut sum).unwrap();
+    collective.all_reduce_sum(&mut sum).unwrap();
     let each = [Tensor::from_slice(&[rank as f32, 1.0]), Tensor::from_slice(&[0.5_f32]).view([1, 1])];
-    let each = world.all_reduce_each(&each).unwrap();
+    let each = collective.all_reduce_each(&each).unwrap();
     let mut copy = Tensor::from_slice(&[rank as f32 + 5.0]);
-    world.broadcast(&mut copy).unwrap();
-    world.barrier().unwrap();
-    let gathered = world.all_gather(&[f64::from(rank), 0.1]).unwrap();
-    let least = world.min(10 - u64::from(rank)).unwrap();
+    collective.broadcast(&mut copy).unwrap();
+    collective.barrier().unwrap();
+    let gathered = collective.all_gather(&[f64::from(rank), 0.1]).unwrap();
+    let least = collective.min(10 - u64::from(rank)).unwrap();
     let each: Vec<Vec<f32>> = each.iter().map(|sum| Vec::try_from(sum.view(-1)).unwrap()).collect();
     report(&Vec::try_from(sum).unwrap(), &each, &Vec::try_from(copy).unwrap(), &gathered, least)
 }
@@ -156,15 +157,15 @@ fn report(sum: &[f32], each: &[Vec<f32>], copy: &[f32], gathered: &[Vec<f64>], l
 }
 
 /// The second barrier of a rank group, which one rank replaces by `otherwise`.
-fn barrier_but_on(world: &mut Nccl, rank: u32, otherwise: fn()) -> String {
-    world.barrier().unwrap();
-    if world.rank() == rank {
+fn barrier_but_on(collective: &mut Nccl, rank: u32, otherwise: fn()) -> String {
+    collective.barrier().unwrap();
+    if collective.rank() == rank {
         otherwise();
         return String::new();
     }
-    let error = world.barrier().unwrap_err().to_string();
+    let error = collective.barrier().unwrap_err().to_string();
     // A failed communicator stays unusable.
-    assert!(world.barrier().is_err());
+    assert!(collective.barrier().is_err());
     error
 }
 
@@ -198,8 +199,8 @@ fn rank(scenario: &Scenario, rank: u32, meeting: Option<(&str, &str)>) {
         (Star::gather(&listener, &hello, deadline).unwrap(), id)
     };
     star.set_deadline(Duration::from_millis(scenario.deadline_ms));
-    let mut world = Nccl::set_up(star, &library, &id, Device::Cpu).unwrap();
-    println!("{}", (scenario.act)(&mut world));
+    let mut collective = Nccl::set_up(star, &library, &id, Device::Cpu).unwrap();
+    println!("{}", (scenario.act)(&mut collective));
 }
 
 fn bytes(hexadecimal: &str) -> Vec<u8> {

@@ -154,7 +154,7 @@ async fn ranks_end_with_the_same_weights_after_a_new_rendezvous() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_runs_learner_gets_one_clear_error() {
+async fn a_learner_of_another_run_receives_one_clear_error() {
     let start = start_policy();
     let fake = Fake::start(start.path(), "another run", 1, Plan::default()).await;
     let state = tempfile::tempdir().unwrap();

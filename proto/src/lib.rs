@@ -18,7 +18,7 @@ pub mod v1 {
 /// The descriptors of `podium.v1`, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/podium.v1.descriptors"));
 
-/// Increased whenever an old worker or learner could misread a new coordinator, or the other way round.
+/// Increased whenever an old worker or learner could misread a new coordinator, or vice versa.
 pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Maximum size of a sent or received message, in bytes, unless the run file sets another.

@@ -1,5 +1,5 @@
-//! The chat templates of the installed trl package, and those of `common/jinja/tests`: the same text as Transformers, or
-//! refused as docs/design/evidence.md says.
+//! The chat templates of the installed trl package, and those of `common/jinja/tests`: the same text as
+//! Transformers, or refused as docs/design/evidence.md documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

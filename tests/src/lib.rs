@@ -142,7 +142,7 @@ impl Drop for Process {
 /// occur, and with the processor's own code paths, which are faster.
 pub const DEFAULTS: [&str; 2] = ["rollout.constrain_answers=false", "run.portable=false"];
 
-/// Settings of a world whose catalogue does not renew itself.
+/// Settings of `[world]` for a catalogue that does not renew itself.
 pub const STATIC_WORLD: [&str; 5] = [
     "candidates.untouched_in_training=true",
     "world.new_items_per_pair=0",

@@ -59,7 +59,7 @@ fn two_steps(folder: &Path, portable: bool, variables: &[(&str, &str)]) -> Resul
     weights_hash(&out, 2)
 }
 
-/// Other code paths of the libraries stand for other processors.
+/// Other code paths of the libraries simulate other processors.
 #[test]
 fn portable_runs_leave_the_same_weights_whatever_code_the_processor_would_choose() -> Result<()> {
     let folder = tempfile::tempdir()?;

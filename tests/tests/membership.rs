@@ -1,4 +1,4 @@
-//! Workers join and leave repeatedly in one run under load: every group is used once, and the counts add up.
+//! Workers join and disconnect repeatedly in one run under load: every group is used once, and the counts add up.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use podium_tests::{PATIENCE, Process, Run, rows};
 
 const STEPS: u64 = 36;
 const PROMPTS: u64 = 32;
-/// Number of workers that join and leave.
+/// Number of workers that join and disconnect.
 const GUESTS: usize = 20;
 
 /// A temporary worker.
@@ -133,7 +133,7 @@ async fn the_counts_add_up_while_workers_join_and_leave() -> Result<()> {
     let mut known = BTreeSet::new();
     let mut before: Option<Guest> = None;
     for number in 0..GUESTS {
-        // The next guest joins before the previous one leaves, so that there is always a worker.
+        // The next guest joins before the previous one disconnects, so that there is always a worker.
         let guest = join(&run, &format!("guest-{number}"), &mut known).await?;
         if let Some(before) = before.replace(guest) {
             leave(&run, before, Way::of(number)).await?;

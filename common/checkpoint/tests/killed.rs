@@ -78,8 +78,8 @@ fn a_writer_killed_at_any_time_leaves_complete_weights() {
         };
         // A different time in each round, within a write that takes about as long as the previous one.
         let (begin, end) = (next(), next());
-        let moment = (end - begin).mul_f64((round as f64 + 0.5) / ROUNDS as f64);
-        std::thread::sleep(moment.min(Duration::from_secs(1)));
+        let delay = (end - begin).mul_f64((round as f64 + 0.5) / ROUNDS as f64);
+        std::thread::sleep(delay.min(Duration::from_secs(1)));
         writer.kill().unwrap();
         writer.wait().unwrap();
 

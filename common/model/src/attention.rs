@@ -87,7 +87,7 @@ fn scores(query: &Tensor, key: &Tensor, bias: Option<&Tensor>) -> Tensor {
     }
 }
 
-/// \[B·G, L, query heads, D\] to \[B, key heads, G, L · queries a key, D\].
+/// \[B·G, L, query heads, D\] to \[B, key heads, G, L · queries per key, D\].
 pub(crate) fn fold_queries(query: &Tensor, prompts: i64, key_heads: i64) -> Tensor {
     let [sequences, length, query_heads, d] = query.size()[..] else { unreachable!("four dimensions") };
     let (g, repeats) = (sequences / prompts, query_heads / key_heads);
@@ -101,7 +101,7 @@ pub(crate) fn fold_keys(key: &Tensor, prompts: i64) -> Tensor {
     key.view([prompts, sequences / prompts, length, heads, d]).permute([0, 3, 1, 2, 4]).contiguous()
 }
 
-/// The inverse of [`fold_queries`], with heads joined: \[B, key heads, G, L · queries a key, D\] to \[B·G, L, query
+/// The inverse of [`fold_queries`], with heads joined: \[B, key heads, G, L · queries per key, D\] to \[B·G, L, query
 /// heads · D\].
 pub(crate) fn unfold(x: &Tensor, length: i64) -> Tensor {
     let [b, h, g, rows, d] = x.size()[..] else { unreachable!("five dimensions") };

@@ -243,7 +243,7 @@ struct Sequences {
     width: i64,
     /// Row of each padded cell \[count · width\] and cell of each row \[rows\]; `None` without padding.
     indices: Option<(Tensor, Tensor)>,
-    /// \[1, width · queries a key, width\]
+    /// \[1, width · queries per key, width\]
     causal: Tensor,
 }
 

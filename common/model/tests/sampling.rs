@@ -149,7 +149,7 @@ fn greedy_takes_the_most_likely_token_and_the_lowest_of_equals() {
 }
 
 #[test]
-fn stop_tokens_end_completions_and_are_kept() {
+fn stop_tokens_end_completions_and_are_retained() {
     let policy = policy();
     let sampling = Sampling { max_new_tokens: 40, stop_token_ids: vec![3, 9, 17], ..Sampling::default() };
     let generated = run(&policy, &prompts(), 8, &sampling);

@@ -1,4 +1,4 @@
-//! The page of a run: headline, standings, curves, samples, run file.
+//! The page of a run: headline, held-out metrics, curves, samples, run file.
 
 use std::fmt::Write as _;
 

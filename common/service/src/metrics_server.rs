@@ -110,7 +110,8 @@ impl Endpoint {
     }
 
     /// Returns the advertised address: `advertise` (host, or host:port) if given, else the bound address. An
-    /// unspecified host (`0.0.0.0`, `[::]`) in it stands for the host under which the coordinator sees this process.
+    /// unspecified host (`0.0.0.0`, `[::]`) in it represents the host under which the coordinator sees this
+    /// process.
     pub fn announced(&self, advertise: Option<&str>) -> Result<String, Error> {
         match advertise {
             Some(advertise) => Ok(advertise::named(self.address, advertise)?),

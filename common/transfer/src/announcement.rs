@@ -91,8 +91,8 @@ impl Announcement {
         })
     }
 
-    /// Returns whether the process is known to have ended: the announcement says so, or the process was on
-    /// this host and no longer exists.
+    /// Returns whether the process is known to have ended: the announcement states it, or the process was on this
+    /// host and no longer exists.
     pub fn is_over(&self) -> bool {
         let gone = || !Path::new("/proc").join(self.pid.to_string()).exists();
         self.ended.is_some() || (self.is_here() && gone())
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_is_over_when_it_says_so_or_its_process_is_gone() {
+    fn a_coordinator_has_ended_if_announced_or_if_its_process_has_ended() {
         let (here, own) = (advertise::host_name(), std::process::id());
         assert!(!announced("10.0.0.7:1", own, &here).is_over());
         assert!(announced("10.0.0.7:1", u32::MAX, &here).is_over());

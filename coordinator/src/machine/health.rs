@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_kept_alive_and_never_submitted_is_stalled() {
+    fn a_lease_that_is_renewed_and_never_submitted_is_stalled() {
         let mut machine = machine();
         let [idler, worker] = [1, 2].map(Uuid::from_u128);
         let lease = |machine: &mut Machine, now: u64, worker: Uuid| -> Lease {

@@ -273,7 +273,7 @@ mod tests {
         assert!(error.contains("rank 1 runs code version 2, those that joined before it 1"), "{error}");
         let mut relaunched: RankGroup =
             serde_json::from_str(&serde_json::to_string(&ranks).unwrap()).unwrap();
-        assert!(!relaunched.join(other).unwrap().complete, "a new launch may bring new code");
+        assert!(!relaunched.join(other).unwrap().complete, "a new launch may use new code");
     }
 
     #[test]

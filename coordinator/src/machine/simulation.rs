@@ -69,7 +69,7 @@ struct Worker {
     /// Time at which its lease is sampled.
     busy_until: u64,
     /// Time per token.
-    pace: u64,
+    time_per_token: u64,
 }
 
 struct Simulation {
@@ -119,9 +119,9 @@ impl Simulation {
             trained: BTreeMap::new(),
             processes: 0,
         };
-        for pace in 1..=workers {
+        for time_per_token in 1..=workers {
             let id = simulation.process();
-            simulation.workers.push(Worker { id, lease: None, busy_until: 0, pace });
+            simulation.workers.push(Worker { id, lease: None, busy_until: 0, time_per_token });
         }
         for _ in 0..ranks {
             let id = simulation.process();
@@ -236,12 +236,12 @@ impl Simulation {
     }
 
     fn worker_turn(&mut self, which: usize) {
-        let Worker { id, ref lease, busy_until, pace } = self.workers[which];
+        let Worker { id, ref lease, busy_until, time_per_token } = self.workers[which];
         let lease = lease.clone();
         if self.happens(25) {
             // SIGKILL: another process replaces it.
             let id = self.process();
-            self.workers[which] = Worker { id, lease: None, busy_until: 0, pace };
+            self.workers[which] = Worker { id, lease: None, busy_until: 0, time_per_token };
             return;
         }
         let Some(lease) = lease else {
@@ -251,7 +251,7 @@ impl Simulation {
             match self.call(request) {
                 Some(Ok(LeaseReply::Granted(lease))) => {
                     let tokens: u64 = lease.slots.iter().map(|&slot| prompt(slot).0).sum();
-                    self.workers[which].busy_until = self.now + tokens * pace;
+                    self.workers[which].busy_until = self.now + tokens * time_per_token;
                     self.workers[which].lease = Some(lease);
                 }
                 Some(Err(_)) => {

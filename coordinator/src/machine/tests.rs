@@ -92,7 +92,7 @@ fn blocks_are_fixed_and_training_comes_first() {
 }
 
 #[test]
-fn the_lease_of_a_silent_worker_goes_to_another_one_with_the_same_content() {
+fn the_lease_of_a_silent_worker_is_reassigned_with_the_same_content() {
     let mut machine = machine();
     let first = lease(&mut machine, 0, WORKER).unwrap();
     assert_ne!(lease(&mut machine, 99, OTHER).unwrap().slots, first.slots);
@@ -131,7 +131,7 @@ fn heartbeats_keep_a_lease_and_free_one_whose_answer_was_lost() {
 }
 
 #[test]
-fn the_lease_of_a_worker_that_disconnects_is_free_at_once() {
+fn the_lease_of_a_disconnected_worker_is_free_immediately() {
     let mut machine = machine();
     let first = lease(&mut machine, 0, WORKER).unwrap();
     assert!(machine.disconnect_worker(Millis(1), WORKER).effects.contains(&Effect::Wake));

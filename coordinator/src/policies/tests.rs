@@ -37,7 +37,7 @@ fn declared_tokens_and_further_templates_belong_to_the_policy() {
 }
 
 #[test]
-fn the_start_is_imported_once_and_kept_to() {
+fn the_start_is_imported_once_and_then_fixed() {
     let (start, out) = (start(), tempfile::tempdir().unwrap());
     let store = Store::open(out.path(), "cafe").unwrap();
     let root = out.path().join("policy");

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_without_form_is_told_once_with_its_defect_and_a_completion() {
+    fn a_run_without_well_formed_answers_is_reported_once_with_defect_and_example() {
         let mut forms = Forms::default();
         forms.note(Source::Evaluation(0), &malformed(), &samples("so\n\u{1b}[1m</think> [ITEM_1]"));
         let warning = forms.warning().unwrap().clone();

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn each_committed_step_is_there_once_through_crashes() {
+    fn each_committed_step_is_recorded_once_through_crashes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("groups.jsonl");
         let open = |next| Recording::open(path.clone(), vec![0.5], Step(next)).unwrap();

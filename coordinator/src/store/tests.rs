@@ -168,7 +168,7 @@ impl StorageBackend for Disk {
 }
 
 #[test]
-fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_space() {
+fn a_full_disk_is_reported_and_the_run_continues_once_there_is_space() {
     let disk = Disk { bytes: Arc::new(InMemoryBackend::new()), full: Arc::new(AtomicBool::new(false)) };
     let opened = disk.clone();
     let open = move || redb::Builder::new().create_with_backend(opened.clone());

@@ -135,7 +135,7 @@ async fn reports_record_the_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn items_are_credited_where_the_run_file_says_so() {
+async fn items_are_credited_if_the_run_file_enables_it() {
     for (changes, items) in [(&[][..], 0), (&["grpo.credit=rank"], 3)] {
         let fixture = Fixture::new(changes);
         for (groups, step_rewards) in plain(&fixture, "out", 1).await.into_values() {
@@ -178,7 +178,7 @@ async fn a_run_without_a_new_best_ends_at_a_step_that_the_results_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_learner_that_restarts_gets_the_same_groups_and_is_held_to_its_versions() {
+async fn a_restarted_learner_receives_the_same_groups_and_must_reproduce_its_versions() {
     let fixture = Fixture::new(&[]);
     let (running, _stop) = fixture.start("out").await;
     let coordinator = fixture.connect(running.address());

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_limits_requests_are_sent_at_once() {
+    fn without_limits_requests_are_sent_immediately() {
         let mut limits = Limits::new(Rates::default());
         assert!((0..100).all(|_| limits.grant(5, 1_000_000) == 5));
     }

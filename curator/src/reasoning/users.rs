@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use podium_grpo::rng::Stream;
 use podium_recsys::{Dataset, User, UserId};
 
-/// Returns the training users that are not held out, in file order; with `at_most`, a sample of that size, drawn with
-/// `seed`. A larger sample contains every smaller one.
+/// Returns the training users that are not held out, in file order; with `at_most`, a random sample of that size,
+/// keyed by `seed`. A larger sample contains every smaller one.
 pub(crate) fn training(dataset: &Dataset, at_most: Option<usize>, seed: u64) -> Vec<&User> {
     let held_out: BTreeSet<UserId> = dataset.test.iter().map(|user| user.id).collect();
     let mut users: Vec<(u64, usize, &User)> = dataset

@@ -170,7 +170,7 @@ fn unusable_files_are_reported_and_long_titles_are_handled() {
 }
 
 #[test]
-fn a_wrong_key_or_model_stops_at_once() {
+fn a_wrong_key_or_model_stops_immediately() {
     for (status, text) in [
         (301, "moved"),
         (401, "wrong key"),

@@ -86,8 +86,8 @@ fn clipped(ratio: &Tensor, tokens: &Tokens, options: &Options) -> (Tensor, Tenso
     (count(&low, &tokens.advantages.lt(0.0)), count(&high, &tokens.advantages.gt(0.0)))
 }
 
-/// Returns the fraction of each completion's clipped tokens, \[completions\]; `excluded` for a completion outside the
-/// loss, and once more.
+/// Returns the fraction of each completion's clipped tokens, \[completions + 1\]; `excluded` for a completion
+/// outside the loss. The last entry is that of the empty completions, or `excluded`.
 fn of_completions(clipped: &Tensor, excluded: f64, tokens: &Tokens, options: &Options) -> Tensor {
     let of_sequences = Tokens::has_ratios_of_completions(options);
     // An empty completion has no tokens, but counts if each completion has one ratio.

@@ -107,7 +107,7 @@ fn column(rows: &[Row], index: usize) -> Vec<f32> {
     rows.iter().flat_map(|row| &row.tokens).map(|token| token[index]).collect()
 }
 
-/// Loss, figures and gradients of one pass.
+/// Loss, metrics and gradients of one pass.
 struct Pass {
     figures: Figures,
     gradient: Vec<f64>,

@@ -25,7 +25,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Plan {
     /// Once, learners are shut down when this step is committed.
     pub(crate) stop_after: Option<u64>,
-    /// Once, rank 0 is told to rejoin when it requests this step.
+    /// Once, rank 0 must rejoin when it requests this step.
     pub(crate) rejoin_at: Option<u64>,
     /// This version does not arrive until the coordinator returns, and learners are shut down.
     pub(crate) gone_at: Option<u64>,

@@ -102,7 +102,7 @@ fn a_killed_writer_of_a_file_leaves_the_old_one_or_the_new_one() {
 }
 
 #[test]
-fn a_killed_maker_of_a_folder_leaves_none_or_the_whole_one() {
+fn a_killed_writer_of_a_folder_leaves_no_folder_or_the_complete_one() {
     let look = |target: &Path| {
         let found = ["a", "below/b"].map(|name| content(&target.join(name)));
         let new = target.is_dir();

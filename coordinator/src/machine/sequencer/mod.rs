@@ -5,9 +5,9 @@
 //! of these leaves a store that [`Machine::restore`] continues from. The coordinator's actor and the
 //! simulation both drive the run through it.
 //!
-//! Closing a step or an evaluation takes long, so the sequencer does not wait for it. [`Reply::Close`] asks
-//! the caller to create and store the record of a step and to report that to [`Sequencer::step_closed`].
-//! Until then calls that depend on the commit of the step get [`Reply::Wait`]; all other calls are served.
+//! Closing a step or an evaluation takes long, so the sequencer does not wait for it. [`Reply::Close`] instructs
+//! the caller to create and store the record of a step and to report that to [`Sequencer::step_closed`]. Until
+//! then calls that depend on the commit of the step get [`Reply::Wait`]; all other calls are served.
 
 mod storage;
 

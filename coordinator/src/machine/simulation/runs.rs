@@ -12,7 +12,7 @@ fn slots(trained: &BTreeMap<u64, Vec<Content>>) -> Vec<Slot> {
 }
 
 #[test]
-fn every_schedule_gives_the_same_batches_and_gets_to_the_end() {
+fn every_schedule_completes_with_the_same_batches() {
     let expected = Simulation::new(schedule(), 0, 1, 1).run();
     assert_eq!(expected.0.len(), 7);
     assert_eq!(expected.1.len(), 5 * 4, "versions 0, 3, 6 and 7 are evaluated");
@@ -51,7 +51,7 @@ fn groups_that_no_rank_can_train_on_are_sampled_again_and_change_nothing() {
 }
 
 #[test]
-fn ahead_of_the_learner_the_bound_holds_and_what_is_trained_does_not_depend_on_how_long_it_took() {
+fn in_asynchronous_mode_the_bound_holds_and_trained_groups_do_not_depend_on_durations() {
     let synchronous = Simulation::new(schedule(), 0, 1, 1).run();
     for max_policy_lag in 1..=3 {
         let schedule = Schedule { max_policy_lag, ..schedule() };

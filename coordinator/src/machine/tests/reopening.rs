@@ -77,7 +77,7 @@ fn a_late_result_of_before_a_block_was_taken_back_is_refused() {
 }
 
 #[test]
-fn a_worker_whose_results_cannot_be_used_gets_no_more_work() {
+fn a_worker_with_unusable_results_receives_no_more_leases() {
     let mut machine = machine();
     for offence in 1..=MAX_OFFENCES {
         let held = lease(&mut machine, 0, WORKER).unwrap();

@@ -46,7 +46,7 @@ fn results_of_a_superseded_version_are_sampled_again() {
 }
 
 #[test]
-fn a_missing_version_is_not_leased_and_rank_0_is_asked_for_it() {
+fn a_missing_version_is_not_leased_and_is_requested_from_rank_0() {
     let schedule = Schedule { steps: 4, evaluate_every_steps: 1, ..schedule() };
     let recovered = Recovered { committed: 2, latest: 2, kept_from: 1, ..Recovered::default() };
     let mut machine =
@@ -73,7 +73,7 @@ fn a_missing_version_is_not_leased_and_rank_0_is_asked_for_it() {
 }
 
 #[test]
-fn rank_0_publishes_a_missing_last_version_before_it_leaves() {
+fn rank_0_publishes_a_missing_last_version_before_it_shuts_down() {
     let recovered = Recovered { committed: 2, latest: 2, ..Recovered::default() };
     let mut machine = Machine::restore(schedule(), recovered);
     join(&mut machine);

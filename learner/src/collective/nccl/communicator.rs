@@ -91,7 +91,7 @@ impl Communicator {
     pub(super) fn all_reduce(&self, tensor: &Tensor) -> Result<(), Error> {
         let (raw, data, count) = (self.live()?, self.data(tensor, Kind::Float)?, tensor.numel());
         let (number, sum) = (sys::ncclDataType_t::ncclFloat32, sys::ncclRedOp_t::ncclSum);
-        // SAFETY: the tensor's memory has so many numbers of this type and outlives the operation.
+        // SAFETY: the tensor's memory has this many numbers of this type and outlives the operation.
         let result = unsafe { sys::ncclAllReduce(data, data, count, number, sum, raw, ptr::null_mut()) };
         settled("ncclAllReduce", result).map(drop)
     }
@@ -110,7 +110,7 @@ impl Communicator {
         let (raw, count) = (self.live()?, own.numel());
         let (own, all) = (self.data(own, Kind::Double)?, self.data(all, Kind::Double)?);
         let number = sys::ncclDataType_t::ncclFloat64;
-        // SAFETY: as for all_reduce; `all` has room for `own` once a rank.
+        // SAFETY: as for all_reduce; `all` has space for one `own` per rank.
         let result = unsafe { sys::ncclAllGather(own, all, count, number, raw, ptr::null_mut()) };
         settled("ncclAllGather", result).map(drop)
     }

@@ -64,7 +64,7 @@ impl Library {
             let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default().to_string_lossy().into_owned();
             return Err(Error::NotFound { looked_for, path });
         }
-        #[allow(unsafe_code, reason = "the loaded library is asked for its functions")]
+        #[allow(unsafe_code, reason = "the loaded library is queried for its functions")]
         // SAFETY: the library is loaded, and the called function has the type that NCCL documents.
         let (missing, host, version) = unsafe {
             let library = sys::culib();

@@ -74,7 +74,7 @@ fn a_disconnected_rank_is_named_immediately() {
 }
 
 #[test]
-fn ranks_at_different_operations_are_told_apart() {
+fn ranks_at_different_operations_are_detected() {
     let results = group(2, LONG, |collective| match collective.rank() {
         0 => collective.all_gather(&[1.0]).unwrap_err().to_string(),
         _ => collective.all_gather(&[1.0, 2.0]).unwrap_err().to_string(),
