@@ -67,11 +67,11 @@ done
 read -ra ssh <<<"${PODIUM_SSH:-ssh -o BatchMode=yes}"
 
 # One entry per process, in the order of the file.
-names=() roles=() places=() devices=() coordinator="" port="" metrics=0 ranks=0 workers=0
+names=() roles=() destinations=() devices=() coordinator="" port="" metrics=0 ranks=0 workers=0
 
 # Adds a process of role $1 on host $2 with device $3.
 add() {
-    roles+=("$1") places+=("$2") devices+=("$3")
+    roles+=("$1") destinations+=("$2") devices+=("$3")
     case $1 in
         coordinator) names+=(coordinator) ;;
         learner)
@@ -145,7 +145,7 @@ reached_by() { printf '%s' "${1##*@}"; }
 # Prints the command of process $1 (its index).
 program() {
     local host
-    host=$(reached_by "${places[$1]}")
+    host=$(reached_by "${destinations[$1]}")
     local common=(--run-file "$run_dir/run.toml" --coordinator "$(reached_by "$coordinator"):$port" --device "${devices[$1]}")
     case ${roles[$1]} in
         coordinator)
@@ -176,7 +176,7 @@ start_process() {
     line="if $(runs "$pid_file"); then echo $name already runs; else"
     line+=" env$([ ${#environment[@]} -eq 0 ] || printf ' %s' "$(quoted "${environment[@]}")")"
     line+=" setsid nohup $(program "$1") </dev/null >>$log 2>&1 & echo \$! >$(quoted "$pid_file"); echo started $name; fi"
-    on "${places[$1]}" "$line"
+    on "${destinations[$1]}" "$line"
 }
 
 # Sends SIGTERM to the processes of role $1 and waits for them.
@@ -185,18 +185,18 @@ stop_role() {
     for i in "${!names[@]}"; do
         [ "${roles[$i]}" = "$1" ] || continue
         pid_file=$run_dir/pids/${names[$i]}
-        on "${places[$i]}" "if $(runs "$pid_file"); then kill -TERM \"\$pid\"; fi"
+        on "${destinations[$i]}" "if $(runs "$pid_file"); then kill -TERM \"\$pid\"; fi"
     done
     for i in "${!names[@]}"; do
         [ "${roles[$i]}" = "$1" ] || continue
         pid_file=$run_dir/pids/${names[$i]}
-        on "${places[$i]}" "n=0; while $(runs "$pid_file") && [ \$n -lt 3000 ]; do sleep 0.2; n=\$((n + 1)); done;
+        on "${destinations[$i]}" "n=0; while $(runs "$pid_file") && [ \$n -lt 3000 ]; do sleep 0.2; n=\$((n + 1)); done;
 if $(runs "$pid_file"); then echo ${names[$i]} did not stop; exit 1; else echo ${names[$i]} stopped; fi"
     done
 }
 
 # Prints every host once.
-each_host() { printf '%s\n' "${places[@]}" | sort -u; }
+each_host() { printf '%s\n' "${destinations[@]}" | sort -u; }
 
 start() {
     [ -n "$run_file" ] || fail "--run-file is missing: a path on $coordinator"
@@ -222,8 +222,8 @@ start() {
 status() {
     local i pid_file name
     for i in "${!names[@]}"; do
-        pid_file=$run_dir/pids/${names[$i]} name="${names[$i]} on ${places[$i]}"
-        on "${places[$i]}" "if $(runs "$pid_file"); then echo $name runs with pid \$pid; else echo $name does not run; fi"
+        pid_file=$run_dir/pids/${names[$i]} name="${names[$i]} on ${destinations[$i]}"
+        on "${destinations[$i]}" "if $(runs "$pid_file"); then echo $name runs with pid \$pid; else echo $name does not run; fi"
     done
     on "$coordinator" "$(quoted "$bin_dir/podium" status --out "$run_dir")"
 }
@@ -231,8 +231,8 @@ status() {
 logs() {
     local i
     for i in "${!names[@]}"; do
-        printf '==> %s on %s\n' "${names[$i]}" "${places[$i]}"
-        on "${places[$i]}" "$(quoted tail -n 5 "$run_dir/logs/${names[$i]}.log") || true"
+        printf '==> %s on %s\n' "${names[$i]}" "${destinations[$i]}"
+        on "${destinations[$i]}" "$(quoted tail -n 5 "$run_dir/logs/${names[$i]}.log") || true"
     done
 }
 
