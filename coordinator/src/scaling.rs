@@ -10,8 +10,8 @@
 //! - in asynchronous mode, where they overlap, `T(n) = max(W / n, L)`.
 //!
 //! With `r` learner ranks a step costs `(n + r) · T(n)` process seconds. The advised number of workers is the
-//! smallest `n` with the lowest cost: up to it, an additional worker reduces the step time by a larger
-//! proportion than it increases the number of processes.
+//! smallest `n` with the lowest cost. Up to it, an additional worker reduces the step time by a larger proportion
+//! than it increases the number of processes.
 
 /// Decay factor of past times per step; about ten steps count.
 const MEMORY: f64 = 0.9;

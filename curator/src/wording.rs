@@ -1,9 +1,10 @@
 //! Normalises texts for comparison: the same words compare equal in every spelling.
 //!
-//! A text is first made plain: Unicode's compatible composition (NFKC); typographic apostrophes become `'` and `&`
-//! becomes `and`; marks that do not change letters (accents of Latin, Greek and Cyrillic letters, points of Arabic and
-//! Hebrew ones, invisible characters) are removed. Words compare by full case folding. In scripts without spaces every
-//! character is a unit; where whole words are counted, ICU's dictionary finds them.
+//! A text is first converted to a plain form by Unicode's compatibility composition (NFKC). Typographic
+//! apostrophes become `'` and `&` becomes `and`. Marks that do not change letters (accents of Latin, Greek and
+//! Cyrillic letters, points of Arabic and Hebrew ones, invisible characters) are removed. Words compare by full
+//! case folding. In scripts without spaces every character is a unit; where whole words are counted, ICU's
+//! dictionary finds them.
 
 use std::borrow::Cow;
 use std::ops::Range;

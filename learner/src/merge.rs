@@ -29,8 +29,8 @@ pub enum Error {
     },
 }
 
-/// Writes the folder `out`, which must be empty or not exist: configuration, tokenizer and template are copied from
-/// `model`; the weights are computed in float32 and written in the model's own types, in shards of at most
+/// Writes the folder `out`, which must be empty or not exist. Configuration, tokenizer and template are copied
+/// from `model`. The weights are computed in float32 and written in the model's own types, in shards of at most
 /// `shard_bytes`.
 pub fn run(model: &Path, adapter: &Path, out: &Path, shard_bytes: u64) -> Result<(), Error> {
     let mut progress = None;

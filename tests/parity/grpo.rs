@@ -1,8 +1,9 @@
 //! GRPO updates compared with TRL's: every loss with every scaling, ratio level, KL term and number of passes; other
 //! options one by one.
 //!
-//! Not compared, since TRL does not support it: completions without a token (its trainer reads the last one), credit
-//! and ratios by rank, a moving reference with an adapter, and truncation that is not derived from the last token.
+//! TRL does not support these, so they are not compared: completions without a token (its trainer reads the last
+//! one), credit and ratios by rank, a moving reference with an adapter. The same applies to truncation that is not
+//! derived from the last token.
 
 use anyhow::Result;
 use serde_json::{Value, json};

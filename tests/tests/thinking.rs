@@ -1,5 +1,5 @@
 //! Chat templates that open or close the think block in the prompt: runs continue from that state, or are refused
-//! before they start; a run without a single well-formed completion prints a warning.
+//! before they start. A run without a single well-formed completion prints a warning.
 
 use std::fs;
 

@@ -1,9 +1,9 @@
 //! Chat templates: Jinja2 as Transformers renders it.
 //!
-//! A template renders to the same text as in Transformers, character by character; unsupported templates are rejected
-//! with the line. The crate is therefore not a general template engine: values behave as in Python (`1 == true`, floor
-//! division, printing of lists and floats, iteration, failing operations), names have the scopes of Jinja's compiled
-//! code, and the same operations are forbidden as in the sandbox of Transformers.
+//! A template renders to the same text as in Transformers, character by character; unsupported templates are
+//! rejected with the line. The crate is therefore not a general template engine. Values behave as in Python (`1 ==
+//! true`, floor division, printing of lists and floats, iteration, failing operations). Names have the scopes of
+//! Jinja's compiled code, and the sandbox of Transformers defines the forbidden operations.
 //!
 //! The crate is pure: it does not use files, tokens or the date. `strftime_now` is undefined although Transformers has
 //! it: a prompt must not depend on the date, and templates fall back to a fixed date.

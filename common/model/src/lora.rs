@@ -31,7 +31,7 @@ const BITS: i64 = 24;
 /// The inputs that the adapters drop in one training pass.
 ///
 /// Whether an input is dropped is a function of the pass's seed, the token it belongs to, the linear map and the
-/// feature: the same on every device, for every cut of a step into micro-batches, and in recomputed layers.
+/// feature. It is the same on every device, for every cut of a step into micro-batches, and in recomputed layers.
 ///
 /// Prompts are computed once for all their completions, so that these share the masks of the prompt's tokens.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use crate::checkpoint::{Error, bytes, kind, tensor};
 use crate::config::Config;
 use crate::options::LoadOptions;
 
-/// Writes the weights of `model` with the changes of the PEFT adapter in `adapter` into the folder `out`: every
-/// parameter is computed in float32 and written in the type of the model's file, in shards of at most `shard_bytes`
-/// if necessary. Only one parameter is in memory at a time.
+/// Writes the weights of `model` with the changes of the PEFT adapter in `adapter` into the folder `out`. Every
+/// parameter is computed in float32 and written in the type of the model's file, in shards of at most
+/// `shard_bytes` if necessary. Only one parameter is in memory at a time.
 ///
 /// `done` receives the number of written parameters and the total.
 pub fn merge(

@@ -1,7 +1,7 @@
 //! Random weights from a seed.
 //!
-//! Every weight is a function of the seed, the parameter's position in model order and the element's index: no global
-//! generator is read or changed, and the bits depend on neither threads nor device.
+//! Every weight is a function of the seed, the parameter's position in model order and the element's index. No
+//! global generator is read or changed, and the bits depend on neither threads nor device.
 
 use std::f64::consts::TAU;
 

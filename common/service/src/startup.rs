@@ -1,7 +1,8 @@
 //! Start-up of a process: checks of its host that would otherwise lead to a panic later, and the runtime.
 //!
 //! Every `main` calls [`check`] first. It refuses to start with a clock before 1970 or with too few open files,
-//! raises the limit of open files, and makes a write beyond the file size limit fail instead of killing the process.
+//! and raises the limit of open files. It also makes a write beyond the file size limit fail instead of killing
+//! the process.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

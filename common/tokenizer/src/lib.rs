@@ -121,8 +121,8 @@ impl Tokenizer {
         text.map_err(|source| Error::Decode { tokens: token_ids.len(), source })
     }
 
-    /// Returns the text of a completion as the policy wrote it, and for each id the byte of the text at which its own text
-    /// ends: ascending, the last is the length of the text.
+    /// Returns the text of a completion as the policy wrote it, and for each id the byte of the text at which its
+    /// own text ends. The ends are ascending; the last is the length of the text.
     ///
     /// Special tokens are part of the text, including think tags and items. Stop tokens, special padding tokens and
     /// unknown ids add nothing and end where the previous token does. If several tokens spell a character, all its

@@ -14,7 +14,7 @@ use crate::receive;
 /// Number of chunks that are prefetched from the disk.
 const READ_AHEAD: usize = 4;
 
-/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`; returns `true` if no files were
+/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`. Returns `true` if no files were
 /// sent, because the coordinator has the version or does not need it any more.
 ///
 /// Can be repeated safely. Refused if a committed version of the same number has another content, and with

@@ -1,10 +1,11 @@
 //! Confidence in a reasoning, between 0 and 1.
 //!
-//! Confidence combines two scores. *Agreement* compares reasoning from pictures with reasoning from captions: the mean
-//! over the four steps of Dice's coefficient of their words, `2 |A ∩ B| / (|A| + |B|)` (Dice 1945), without the most
-//! common words. *Prediction* is the result of a judge that knows the reasoning and not the target and ranks the
-//! candidates, several times with different candidate samples: the mean of `1 / log2(1 + rank)` of the target, which is
-//! NDCG with one relevant item. Confidence is their weighted geometric mean,
+//! Confidence combines two scores. *Agreement* compares reasoning from pictures with reasoning from captions. It
+//! is the mean over the four steps of Dice's coefficient of their words, `2 |A ∩ B| / (|A| + |B|)` (Dice 1945),
+//! without the most common words. *Prediction* is the result of a judge that knows the reasoning and not the
+//! target. The judge ranks the candidates several times with different candidate samples; the score is the mean of
+//! `1 / log2(1 + rank)` of the target, which is NDCG with one relevant item. Confidence is their weighted
+//! geometric mean,
 //!
 //! ```text
 //! confidence = agreement^w · prediction^(1 − w)

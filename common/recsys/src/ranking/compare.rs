@@ -1,9 +1,9 @@
 //! Compares two rankings with a paired randomisation test.
 //!
-//! Under the null hypothesis that both rankers are equally good, the sign of each user's difference is random. The test
-//! samples signs 10,000 times; the p-value is the fraction of samples whose mean difference is at least as far from 0
-//! as the observed one, which counts as a sample (Fisher 1935; Smucker, Allan & Carterette 2007 for retrieval). The
-//! test is two-sided, and its samples are determined by a seed.
+//! Under the null hypothesis that both rankers are equally good, the sign of each user's difference is random. The
+//! test samples signs 10,000 times. The p-value is the fraction of samples whose mean difference is at least as
+//! far from 0 as the observed one, which counts as a sample (Fisher 1935; Smucker, Allan & Carterette 2007 for
+//! retrieval). The test is two-sided, and its samples are determined by a seed.
 
 use podium_grpo::rng::Stream;
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
 //! Verifies the ordering of rewards over all outcomes that the terms depend on.
 //!
-//! The check evaluates each property of an [`Outcome`] that a term depends on at the limits of its range: every term is
-//! linear or a step in each of them, so that its extremes are at the limits. Properties of the question (the target's
-//! popularity, its position in the prompt) are equal on both sides of a comparison, since rewards are compared within a
-//! group. All other properties vary independently on both sides.
+//! The check evaluates each property of an [`Outcome`] that a term depends on at the limits of its range. Every
+//! term is linear or a step in each of them, so that its extremes are at the limits. Properties of the question
+//! (the target's popularity, its position in the prompt) are equal on both sides of a comparison, since rewards
+//! are compared within a group. All other properties vary independently on both sides.
 
 use std::fmt;
 

@@ -1,10 +1,11 @@
 //! Beliefs of an ideal observer, and thereby the best result that any ranker can reach.
 //!
 //! The world is a hidden Markov model with the states (favourite look, current theme), so the forward algorithm
-//! (Rabiner 1989, section III.A) gives the exact probability of every next item after a history. Negatives are sampled
-//! uniformly from the items outside the user's history, including new ones, independently of the target: given the
-//! candidates, the probability of each is that of coming next, normalised over the list. Ranking by it maximises every
-//! metric that decreases with the rank, and its expected value is computed exactly, not by simulation.
+//! (Rabiner 1989, section III.A) gives the exact probability of every next item after a history. Negatives are
+//! sampled uniformly from the items outside the user's history, including new ones, independently of the target.
+//! Given the candidates, the probability of each is that of coming next, normalised over the list. Ranking by it
+//! maximises every metric that decreases with the rank, and its expected value is computed exactly, not by
+//! simulation.
 
 use std::fs;
 use std::io::ErrorKind;
