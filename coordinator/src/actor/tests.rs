@@ -289,6 +289,6 @@ async fn a_close_that_is_under_way_is_stored_before_the_actor_ends() {
     assert!(store.step(Step(0)).unwrap().is_none() && !fixture.actor.is_finished());
     gate.open.send(()).unwrap();
     fixture.end().await;
-    assert!(matches!(commit.await.unwrap(), Err(Error::Stopping)), "nobody is left to reply");
+    assert!(matches!(commit.await.unwrap(), Err(Error::Stopping)), "no actor is left to reply");
     assert_eq!(store.recover().unwrap().committed, 1, "a restart finds the step");
 }

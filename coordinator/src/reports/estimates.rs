@@ -82,7 +82,7 @@ mod tests {
             assert_eq!(alone.changes[0], together[0].changes[place]);
             assert_ne!(alone.changes[0], alone.values[0]);
         }
-        let nobody = Ranked { ranks: vec![], ..ranked("", &both, 1, None) };
-        assert_eq!(estimates(&[nobody], 9)[0].values[1], ("NDCG@3".to_owned(), Value::Null));
+        let no_users = Ranked { ranks: vec![], ..ranked("", &both, 1, None) };
+        assert_eq!(estimates(&[no_users], 9)[0].values[1], ("NDCG@3".to_owned(), Value::Null));
     }
 }

@@ -68,7 +68,7 @@ impl Baselines {
         let (popular, near) = (ranks(Baseline::Popularity), ranks(Baseline::ItemKnn));
         let candidates = cases.iter().map(|case| case.candidates.len()).max().filter(|_| likelihood);
         let parts = parts(cases.iter().map(|case| case.target), &task.dataset().catalogue);
-        let everybody: Vec<usize> = (0..cases.len()).collect();
+        let all_users: Vec<usize> = (0..cases.len()).collect();
         // `value` is used for all users, `in_part` for the users of a part.
         let table = |value: &UserValue<'_>, in_part: &UserValue<'_>| -> Map<String, Value> {
             let average = |users: &[usize], value: &UserValue<'_>, metric: Metric, listed: usize| {
@@ -78,7 +78,7 @@ impl Baselines {
             let listed = super::evaluation::metrics(list_length);
             let of_all = listed
                 .iter()
-                .map(|&metric| (metric.to_string(), average(&everybody, value, metric, list_length)));
+                .map(|&metric| (metric.to_string(), average(&all_users, value, metric, list_length)));
             let of_parts = parts.iter().flat_map(|part| {
                 let named = |&metric: &Metric| {
                     (part.named(metric), average(part.members(), in_part, metric, list_length))
@@ -89,7 +89,7 @@ impl Baselines {
                 let named = |metric: Metric| format!("{}{metric}", super::likelihood::PREFIX);
                 super::likelihood::metrics(candidates)
                     .into_iter()
-                    .map(|metric| (named(metric), average(&everybody, value, metric, candidates)))
+                    .map(|metric| (named(metric), average(&all_users, value, metric, candidates)))
                     .collect::<Vec<_>>()
             });
             of_all.chain(of_parts).chain(by_likelihood).collect()
