@@ -2,12 +2,12 @@
 
 use podium_recsys::ranking::Metric;
 
-use crate::figure::{Figure, name_and_cut};
+use crate::metric_value::{MetricValue, name_and_cut};
 use crate::plan::Plan;
 use crate::ranked::{Ranked, Ranking, Table};
 
 /// Adds the comparisons of one table.
-pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
+pub(crate) fn add(plan: &Plan, table: &Table, values: &mut Vec<MetricValue>) {
     let first = plan.policies.first().map(|policy| policy.name.as_str());
     let others: Vec<&str> = plan.policies.iter().skip(1).map(|policy| policy.name.as_str()).collect();
     for ranked in table.ranked.iter().filter(|ranked| ranked.ranking != Ranking::Baseline) {
@@ -16,13 +16,13 @@ pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
                 && others.contains(&other.policy.as_str())
                 && other.ranking == ranked.ranking;
             if policies || other.ranking == Ranking::Baseline {
-                compare(plan, table.negatives, ranked, other, figures);
+                compare(plan, table.negatives, ranked, other, values);
             }
         }
     }
 }
 
-fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, figures: &mut Vec<Figure>) {
+fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, values: &mut Vec<MetricValue>) {
     let (ranks, others) = (one.ranks(), other.ranks());
     for metric in one.metrics(&plan.asked.at) {
         // The MRR of a shorter list is not comparable; MRR@K is.
@@ -33,7 +33,7 @@ fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, figures:
             continue;
         };
         let (name, k) = name_and_cut(metric);
-        let figure = Figure::new(one.who(), negatives, name, k, comparison.difference);
-        figures.push(figure.compared(&other.policy, &comparison));
+        let value = MetricValue::new(one.who(), negatives, name, k, comparison.difference);
+        values.push(value.compared(&other.policy, &comparison));
     }
 }

@@ -10,10 +10,10 @@
 pub mod checksums;
 mod comparisons;
 mod error;
-mod figure;
-mod figures;
+mod evaluation;
 mod key;
 mod listing;
+mod metric_value;
 mod plan;
 mod probes;
 mod ranked;
@@ -22,9 +22,9 @@ pub mod run_tables;
 mod tables;
 
 pub use error::Error;
-pub use figure::Figure;
-pub use figures::Evaluation;
+pub use evaluation::Evaluation;
 pub use listing::{csv, lists};
+pub use metric_value::MetricValue;
 pub use plan::{Asked, Part, Plan, Policy, Programs};
 pub use ranked::{Ranking, Table};
 pub use tables::tables;

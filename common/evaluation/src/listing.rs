@@ -5,15 +5,15 @@ use std::io::{self, Write};
 use podium_recsys::ranking::probes::Placed;
 use serde_json::{Value, json};
 
-use crate::figure::Figure;
-use crate::figures::Evaluation;
+use crate::evaluation::Evaluation;
+use crate::metric_value::MetricValue;
 use crate::ranked::{Answers, Ranking, Table};
 
 /// Writes the metrics as CSV, with a header.
-pub fn csv(figures: &[Figure], file: impl Write) -> io::Result<()> {
+pub fn csv(values: &[MetricValue], file: impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(file);
-    for figure in figures {
-        writer.serialize(figure)?;
+    for value in values {
+        writer.serialize(value)?;
     }
     writer.flush()
 }
@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn a_metric_is_a_row() {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
-        let figure = Figure::new(("runs/a, \"b\"", Ranking::Generated), 99, "HR", Some(1), estimate);
+        let value = MetricValue::new(("runs/a, \"b\"", Ranking::Generated), 99, "HR", Some(1), estimate);
         let mut file = Vec::new();
-        csv(&[figure.clone(), Figure { k: None, ..figure.plain() }], &mut file).unwrap();
+        csv(&[value.clone(), MetricValue { k: None, ..value.plain() }], &mut file).unwrap();
         assert_eq!(
             String::from_utf8(file).unwrap(),
             "policy,against,negatives,ranking,slice,metric,k,estimate,low,high,n,p_value\n\

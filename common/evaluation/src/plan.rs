@@ -93,8 +93,8 @@ pub struct Plan {
 }
 
 impl Policy {
-    /// Sets the policy in `folder` in `run`: a model, an adapter of the run file's model, or both.
-    pub fn place(folder: &Path, run: &mut RunFile) -> Result<(), Error> {
+    /// Sets the paths of the policy in `folder` in `run`: a model, an adapter of the run file's model, or both.
+    pub fn set_paths(folder: &Path, run: &mut RunFile) -> Result<(), Error> {
         let (is_adapter, is_model) =
             (folder.join("adapter_config.json").is_file(), folder.join("config.json").is_file());
         if !is_adapter && !is_model {
@@ -121,7 +121,7 @@ impl Policy {
 
 /// Returns the files of model and adapter, with their checksums.
 fn content(run: &RunFile) -> Result<Value, Error> {
-    let files = |place: &Option<PathBuf>| place.as_deref().map(checksums::policy).transpose();
+    let files = |path: &Option<PathBuf>| path.as_deref().map(checksums::policy).transpose();
     Ok(json!({"model": files(&run.model.path)?, "adapter": files(&run.lora.adapter)?}))
 }
 
@@ -331,9 +331,9 @@ mod tests {
     fn a_folder_without_a_policy_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut run = RunFile::default();
-        assert!(matches!(Policy::place(folder.path(), &mut run), Err(Error::NoPolicy { .. })));
+        assert!(matches!(Policy::set_paths(folder.path(), &mut run), Err(Error::NoPolicy { .. })));
         std::fs::write(folder.path().join("adapter_config.json"), "{}").unwrap();
-        Policy::place(folder.path(), &mut run).unwrap();
+        Policy::set_paths(folder.path(), &mut run).unwrap();
         assert_eq!((run.model.path, run.lora.adapter), (None, Some(folder.path().to_owned())));
     }
 }

@@ -4,18 +4,18 @@
 
 use podium_recsys::completion::Form;
 use podium_recsys::diagnostics::Percentiles;
-use podium_recsys::ranking::probes::{Placed, coverage, places, user_means};
+use podium_recsys::ranking::probes::{Placed, coverage, first_positions, user_means};
 use podium_recsys::ranking::{Estimate, RankedAnswer, compare, estimate_values};
 
-use crate::figure::Figure;
+use crate::metric_value::MetricValue;
 use crate::plan::Plan;
 use crate::ranked::{Answers, Ranked, Ranking, Table};
 
 /// Adds the probes of one table.
-pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
+pub(crate) fn add(plan: &Plan, table: &Table, values: &mut Vec<MetricValue>) {
     if plan.asked.generated {
         for (policy, answers) in plan.policies.iter().zip(&table.answers) {
-            forms(plan, (&policy.name, Ranking::Generated), table.negatives, answers, figures);
+            forms(plan, (&policy.name, Ranking::Generated), table.negatives, answers, values);
         }
     }
     let popularity = Percentiles::of(&plan.dataset.catalogue);
@@ -24,24 +24,30 @@ pub(crate) fn add(plan: &Plan, table: &Table, figures: &mut Vec<Figure>) {
     for ranked in &table.ranked {
         let adds = Adds { seed: plan.run.candidates.evaluation_seed, negatives: table.negatives, ranked };
         if ranked.ranking != Ranking::Baseline {
-            adds.places(figures);
-            adds.other_way_round(figures);
+            adds.first_positions(values);
+            adds.other_way_round(values);
         }
-        adds.popularity(plan, &popularity, figures);
+        adds.popularity(plan, &popularity, values);
         let first = ranked.draws.iter().flatten().filter_map(|placed| Some(placed.first?.item));
         let share = coverage(first, offered.iter().flat_map(|answer| answer.candidates.iter().copied()));
         let users = plan.users().len();
-        figures.push(adds.plain("catalogue_first", share, users));
+        values.push(adds.plain("catalogue_first", share, users));
     }
 }
 
 /// Adds the fractions of answer formats: all occurring ones, and always the well-formed one.
-fn forms(plan: &Plan, who: (&str, Ranking), negatives: usize, answers: &Answers, figures: &mut Vec<Figure>) {
+fn forms(
+    plan: &Plan,
+    who: (&str, Ranking),
+    negatives: usize,
+    answers: &Answers,
+    values: &mut Vec<MetricValue>,
+) {
     let seed = plan.run.candidates.evaluation_seed;
     let mut add = |name: &str, measure: &dyn Fn(&RankedAnswer) -> f64| {
         let [means] = user_means(&answers.draws, |answer| Some([measure(answer)]));
         let estimate = estimate_values(&[means], seed).pop();
-        figures.extend(estimate.map(|estimate| Figure::new(who, negatives, name, None, estimate)));
+        values.extend(estimate.map(|estimate| MetricValue::new(who, negatives, name, None, estimate)));
     };
     add("well_formed", &|answer| f64::from(answer.form.is_well_formed()));
     add("malformed", &|answer| f64::from(!answer.form.is_well_formed()));
@@ -61,29 +67,29 @@ struct Adds<'a> {
 }
 
 impl Adds<'_> {
-    fn figure(&self, metric: &str, k: Option<usize>, estimate: Estimate) -> Figure {
-        Figure::new(self.ranked.who(), self.negatives, metric, k, estimate)
+    fn value(&self, metric: &str, k: Option<usize>, estimate: Estimate) -> MetricValue {
+        MetricValue::new(self.ranked.who(), self.negatives, metric, k, estimate)
     }
 
-    fn plain(&self, metric: &str, mean: f64, count: usize) -> Figure {
-        self.figure(metric, None, Estimate { mean, low: mean, high: mean, count }).plain()
+    fn plain(&self, metric: &str, mean: f64, count: usize) -> MetricValue {
+        self.value(metric, None, Estimate { mean, low: mean, high: mean, count }).plain()
     }
 
     /// Adds the prompt positions of first choices.
-    fn places(&self, figures: &mut Vec<Figure>) {
-        let place = |placed: &Placed| placed.first.map(|first| first.place);
+    fn first_positions(&self, values: &mut Vec<MetricValue>) {
+        let position = |placed: &Placed| placed.first.map(|first| first.position);
         let draws: Vec<Vec<Option<usize>>> =
-            self.ranked.draws.iter().map(|draw| draw.iter().map(place).collect()).collect();
-        let Some(found) = places(&draws, self.ranked.candidates, self.seed) else { return };
+            self.ranked.draws.iter().map(|draw| draw.iter().map(position).collect()).collect();
+        let Some(found) = first_positions(&draws, self.ranked.candidates, self.seed) else { return };
         let users = found.shares.first().map_or(0, |share| share.count);
-        figures.extend((1..).zip(&found.shares).map(|(k, &share)| self.figure("first_at", Some(k), share)));
+        values.extend((1..).zip(&found.shares).map(|(k, &share)| self.value("first_at", Some(k), share)));
         let distance = self.plain("first_at_distance", found.distance, users);
-        figures.push(Figure { p_value: Some(found.p_value), ..distance });
-        figures.push(self.plain("first_at_distance_by_chance", found.distance_by_chance, users));
+        values.push(MetricValue { p_value: Some(found.p_value), ..distance });
+        values.push(self.plain("first_at_distance_by_chance", found.distance_by_chance, users));
     }
 
     /// Adds the frequency with which the first choice is unchanged in the reversed list.
-    fn other_way_round(&self, figures: &mut Vec<Figure>) {
+    fn other_way_round(&self, values: &mut Vec<MetricValue>) {
         let both = |(one, other): (&Placed, &Placed)| Some([f64::from(one.first?.item == other.first?.item)]);
         let pairs: Vec<Vec<Option<[f64; 1]>>> = self
             .ranked
@@ -94,11 +100,11 @@ impl Adds<'_> {
             .collect();
         let means = user_means(&pairs, |same| *same);
         let estimate = estimate_values(&means, self.seed).pop();
-        figures.extend(estimate.map(|estimate| self.figure("same_first_reversed", None, estimate)));
+        values.extend(estimate.map(|estimate| self.value("same_first_reversed", None, estimate)));
     }
 
     /// Adds the popularity of first choices and of the same users' targets.
-    fn popularity(&self, plan: &Plan, popularity: &Percentiles, figures: &mut Vec<Figure>) {
+    fn popularity(&self, plan: &Plan, popularity: &Percentiles, values: &mut Vec<MetricValue>) {
         let users = plan.users();
         let both = |(placed, user): (&Placed, &podium_recsys::User)| {
             Some([popularity.percentile(placed.first?.item)?, popularity.percentile(user.target())?])
@@ -108,10 +114,10 @@ impl Adds<'_> {
         let [first, target] = user_means(&draws, |pair| *pair);
         let names = ["first_popularity", "target_popularity"];
         let estimates = names.into_iter().zip(estimate_values(&[&first, &target], self.seed));
-        figures.extend(estimates.map(|(name, estimate)| self.figure(name, None, estimate)));
+        values.extend(estimates.map(|(name, estimate)| self.value(name, None, estimate)));
         if let Some(comparison) = compare(&first, &target, self.seed) {
-            let excess = self.figure("first_less_target_popularity", None, comparison.difference);
-            figures.push(Figure { p_value: Some(comparison.p_value), ..excess });
+            let excess = self.value("first_less_target_popularity", None, comparison.difference);
+            values.push(MetricValue { p_value: Some(comparison.p_value), ..excess });
         }
     }
 }

@@ -191,7 +191,7 @@ pub(crate) mod tests {
         };
         assert_eq!(ranks(&generated), [Some(2), None]);
         assert_eq!(ranks(&Ranked::by_likelihood("p", &answers)), [Some(2), Some(2)]);
-        assert_eq!(generated.draws[0][0].first.map(|first| first.place), Some(2));
+        assert_eq!(generated.draws[0][0].first.map(|first| first.position), Some(2));
     }
 
     #[test]

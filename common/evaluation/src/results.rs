@@ -188,14 +188,15 @@ impl Results {
         let mut evaluations: Vec<Evaluation> = rows(&out.join("evaluations.jsonl"))?;
         evaluations.sort_by_key(|evaluation| evaluation.policy_version);
         Ok(Self {
-            steps: rows(&out.join("metrics.jsonl"))?.into_iter().map(figures).collect(),
+            steps: rows(&out.join("metrics.jsonl"))?.into_iter().map(numbers).collect(),
             evaluations,
             baselines: document(&out.join("baselines.json"))?.unwrap_or_default(),
         })
     }
 }
 
-fn figures(row: BTreeMap<String, serde_json::Value>) -> Step {
+/// Returns the entries of a row that are numbers.
+fn numbers(row: BTreeMap<String, serde_json::Value>) -> Step {
     row.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
 }
 

@@ -55,22 +55,22 @@ fn table(results: &Results, metrics: &[String]) -> Option<String> {
         }
     }
     let baselines = &results.baselines;
-    rows.push(row("random", &|name| baselines.random.get(name).copied().map(figure)));
+    rows.push(row("random", &|name| baselines.random.get(name).copied().map(format_value)));
     if !baselines.popularity.is_empty() {
-        rows.push(row("most popular", &|name| baselines.popularity.get(name).copied().map(figure)));
+        rows.push(row("most popular", &|name| baselines.popularity.get(name).copied().map(format_value)));
     }
     if !baselines.item_knn.is_empty() {
-        rows.push(row("item-kNN", &|name| baselines.item_knn.get(name).copied().map(figure)));
+        rows.push(row("item-kNN", &|name| baselines.item_knn.get(name).copied().map(format_value)));
     }
     if baselines.best_possible.is_some() {
-        rows.push(row("best possible", &|name| baselines.best(name).map(figure)));
+        rows.push(row("best possible", &|name| baselines.best(name).map(format_value)));
     }
     let mut text = laid_out(&rows);
     let _ = write!(text, "{} held-out users, 95 % intervals", end.users);
     Some(text)
 }
 
-fn figure(value: f64) -> String {
+fn format_value(value: f64) -> String {
     format!("{value:.3}")
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::figure::{ALL, Figure};
-use crate::figures::Evaluation;
+use crate::evaluation::Evaluation;
+use crate::metric_value::{ALL, MetricValue};
 use crate::ranked::Ranking;
 use crate::run_tables::laid_out;
 
@@ -12,8 +12,8 @@ pub fn tables(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut text = String::new();
     for table in &evaluation.tables {
-        let of = |figure: &&Figure| figure.negatives == table.negatives;
-        let figures: Vec<&Figure> = evaluation.figures.iter().filter(of).collect();
+        let of = |value: &&MetricValue| value.negatives == table.negatives;
+        let values: Vec<&MetricValue> = evaluation.values.iter().filter(of).collect();
         let _ = writeln!(
             text,
             "\n{}: {} negatives, {} candidate samples, {} held-out users; 95 % intervals",
@@ -23,25 +23,25 @@ pub fn tables(evaluation: &Evaluation) -> String {
             plan.users().len()
         );
         for kind in ["HR", "NDCG", "MRR"] {
-            text.push_str(&metrics(&figures, kind));
+            text.push_str(&metrics(&values, kind));
         }
         let first = plan.policies.first().map_or("", |policy| policy.name.as_str());
-        text.push_str(&comparisons(&figures, first));
-        text.push_str(&probes(&figures));
+        text.push_str(&comparisons(&values, first));
+        text.push_str(&probes(&values));
     }
     text
 }
 
 /// Returns the table of all rankers by the cutoffs of one kind of metric.
-fn metrics(figures: &[&Figure], kind: &str) -> String {
-    let shown: Vec<&&Figure> = figures
+fn metrics(values: &[&MetricValue], kind: &str) -> String {
+    let shown: Vec<&&MetricValue> = values
         .iter()
-        .filter(|figure| figure.metric == kind && figure.against.is_none() && figure.slice == ALL)
+        .filter(|value| value.metric == kind && value.against.is_none() && value.slice == ALL)
         .collect();
     let mut cuts: Vec<Option<usize>> = Vec::new();
-    for figure in &shown {
-        if !cuts.contains(&figure.k) {
-            cuts.push(figure.k);
+    for value in &shown {
+        if !cuts.contains(&value.k) {
+            cuts.push(value.k);
         }
     }
     cuts.sort_by_key(|k| k.unwrap_or(usize::MAX));
@@ -52,8 +52,8 @@ fn metrics(figures: &[&Figure], kind: &str) -> String {
     let mut rows = vec![std::iter::once(String::new()).chain(cuts.iter().map(name)).collect::<Vec<_>>()];
     for who in rankers(&shown) {
         let cell = |k: &Option<usize>| {
-            let figure = shown.iter().find(|figure| self::who(figure) == who && figure.k == *k);
-            figure.map_or_else(|| "–".to_owned(), |figure| figure.text())
+            let value = shown.iter().find(|value| self::who(value) == who && value.k == *k);
+            value.map_or_else(|| "–".to_owned(), |value| value.text())
         };
         rows.push(std::iter::once(label(who)).chain(cuts.iter().map(cell)).collect());
     }
@@ -61,24 +61,24 @@ fn metrics(figures: &[&Figure], kind: &str) -> String {
 }
 
 /// Returns the paired differences of a policy: the first cutoff of HR and the largest of NDCG.
-fn comparisons(figures: &[&Figure], policy: &str) -> String {
-    let compared: Vec<&&Figure> =
-        figures.iter().filter(|figure| figure.against.is_some() && figure.policy == policy).collect();
-    let widest = compared.iter().filter(|figure| figure.metric == "NDCG").filter_map(|figure| figure.k).max();
-    let is_shown = |figure: &&&&Figure| match figure.metric.as_str() {
-        "HR" => figure.k == Some(1),
+fn comparisons(values: &[&MetricValue], policy: &str) -> String {
+    let compared: Vec<&&MetricValue> =
+        values.iter().filter(|value| value.against.is_some() && value.policy == policy).collect();
+    let widest = compared.iter().filter(|value| value.metric == "NDCG").filter_map(|value| value.k).max();
+    let is_shown = |value: &&&&MetricValue| match value.metric.as_str() {
+        "HR" => value.k == Some(1),
         "NDCG" => {
-            figure.k == widest
+            value.k == widest
                 || !compared
                     .iter()
-                    .any(|other| who(other) == who(figure) && other.metric == "NDCG" && other.k > figure.k)
+                    .any(|other| who(other) == who(value) && other.metric == "NDCG" && other.k > value.k)
         }
         _ => false,
     };
-    let row = |figure: &&&Figure| {
-        let against = figure.against.as_deref().unwrap_or_default();
-        let p_value = figure.p_value.map_or(String::new(), |p| format!("{p:.4}"));
-        vec![format!("{} less {against}", label(who(figure))), figure.name(), figure.text(), p_value]
+    let row = |value: &&&MetricValue| {
+        let against = value.against.as_deref().unwrap_or_default();
+        let p_value = value.p_value.map_or(String::new(), |p| format!("{p:.4}"));
+        vec![format!("{} less {against}", label(who(value))), value.name(), value.text(), p_value]
     };
     let mut rows = vec![["paired difference", "", "", "p"].map(str::to_owned).to_vec()];
     rows.extend(compared.iter().filter(is_shown).map(row));
@@ -86,9 +86,9 @@ fn comparisons(figures: &[&Figure], policy: &str) -> String {
 }
 
 /// Returns the probes of position and popularity, and the format of answers.
-fn probes(figures: &[&Figure]) -> String {
-    let all: Vec<&&Figure> =
-        figures.iter().filter(|figure| figure.against.is_none() && figure.slice == ALL).collect();
+fn probes(values: &[&MetricValue]) -> String {
+    let all: Vec<&&MetricValue> =
+        values.iter().filter(|value| value.against.is_none() && value.slice == ALL).collect();
     let columns = [
         ("well-formed", "well_formed"),
         ("position bias", "first_at_distance"),
@@ -102,12 +102,12 @@ fn probes(figures: &[&Figure]) -> String {
     ];
     for who in rankers(&all) {
         let cell = |(_, metric): (&str, &str)| {
-            let figure = all.iter().find(|figure| self::who(figure) == who && figure.metric == metric);
-            figure.map_or_else(
+            let value = all.iter().find(|value| self::who(value) == who && value.metric == metric);
+            value.map_or_else(
                 || "–".to_owned(),
-                |figure| {
-                    let p_value = figure.p_value.map_or(String::new(), |p| format!(" (p {p:.4})"));
-                    format!("{:.3}{p_value}", figure.estimate)
+                |value| {
+                    let p_value = value.p_value.map_or(String::new(), |p| format!(" (p {p:.4})"));
+                    format!("{:.3}{p_value}", value.estimate)
                 },
             )
         };
@@ -120,8 +120,8 @@ fn probes(figures: &[&Figure]) -> String {
     laid_out(&rows)
 }
 
-fn who(figure: &Figure) -> (&str, Ranking) {
-    (&figure.policy, figure.ranking)
+fn who(value: &MetricValue) -> (&str, Ranking) {
+    (&value.policy, value.ranking)
 }
 
 /// "policy/240, likelihood"
@@ -130,11 +130,11 @@ fn label((policy, ranking): (&str, Ranking)) -> String {
 }
 
 /// Returns policies and rankings in the order of their first occurrence.
-fn rankers<'a>(figures: &[&&'a Figure]) -> Vec<(&'a str, Ranking)> {
+fn rankers<'a>(values: &[&&'a MetricValue]) -> Vec<(&'a str, Ranking)> {
     let mut found = Vec::new();
-    for figure in figures {
-        if !found.contains(&who(figure)) {
-            found.push(who(figure));
+    for value in values {
+        if !found.contains(&who(value)) {
+            found.push(who(value));
         }
     }
     found
@@ -146,19 +146,19 @@ mod tests {
 
     use super::*;
 
-    fn figure(policy: &str, ranking: Ranking, metric: &str, k: Option<usize>) -> Figure {
+    fn value(policy: &str, ranking: Ranking, metric: &str, k: Option<usize>) -> MetricValue {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
-        Figure::new((policy, ranking), 9, metric, k, estimate)
+        MetricValue::new((policy, ranking), 9, metric, k, estimate)
     }
 
     #[test]
     fn a_list_shorter_than_the_cutoff_has_a_dash() {
-        let figures = [
-            figure("p", Ranking::Generated, "HR", Some(1)),
-            figure("random", Ranking::Baseline, "HR", Some(1)),
-            figure("random", Ranking::Baseline, "HR", Some(5)),
+        let values = [
+            value("p", Ranking::Generated, "HR", Some(1)),
+            value("random", Ranking::Baseline, "HR", Some(1)),
+            value("random", Ranking::Baseline, "HR", Some(5)),
         ];
-        let text = metrics(&figures.iter().collect::<Vec<_>>(), "HR");
+        let text = metrics(&values.iter().collect::<Vec<_>>(), "HR");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("HR@1") && lines[1].ends_with("HR@5"), "{text}");
         assert!(lines[3].starts_with("p, generated   0.500 [0.250, 0.750]   –"), "{text}");
@@ -170,11 +170,11 @@ mod tests {
     fn a_comparison_shows_the_largest_cutoff() {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
         let comparison = Comparison { difference: estimate, p_value: 0.01, wins: 1, losses: 0 };
-        let figures: Vec<Figure> =
+        let values: Vec<MetricValue> =
             [(Ranking::Generated, 3), (Ranking::Likelihood, 3), (Ranking::Likelihood, 10)]
-                .map(|(ranking, k)| figure("p", ranking, "NDCG", Some(k)).compared("random", &comparison))
+                .map(|(ranking, k)| value("p", ranking, "NDCG", Some(k)).compared("random", &comparison))
                 .into();
-        let text = comparisons(&figures.iter().collect::<Vec<_>>(), "p");
+        let text = comparisons(&values.iter().collect::<Vec<_>>(), "p");
         assert!(text.contains("p, generated less random    NDCG@3 "), "{text}");
         assert!(
             text.contains("p, likelihood less random   NDCG@10   +0.500 [+0.250, +0.750]   0.0100"),

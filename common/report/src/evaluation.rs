@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use crate::html::{self, Escaped};
 use crate::series::{Series, SeriesChart};
 use crate::standing::{self, Row};
-use podium_evaluation::{Evaluation, Figure, Ranking};
+use podium_evaluation::{Evaluation, MetricValue, Ranking};
 
 /// The metrics of one number of negatives.
 struct Section<'a> {
     negatives: usize,
-    figures: Vec<&'a Figure>,
+    values: Vec<&'a MetricValue>,
 }
 
 type Who<'a> = (&'a str, Ranking);
@@ -20,8 +20,8 @@ pub(crate) fn render(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut main = String::new();
     for table in &evaluation.tables {
-        let figures = evaluation.find(|figure| figure.negatives == table.negatives).collect();
-        main.push_str(&Section { negatives: table.negatives, figures }.render());
+        let values = evaluation.find(|value| value.negatives == table.negatives).collect();
+        main.push_str(&Section { negatives: table.negatives, values }.render());
     }
     let folders = plan.policies.iter().map(|policy| {
         format!("<tr><td>{}</td><td>{}</td></tr>", Escaped(&policy.name), Escaped(policy.folder.display()))
@@ -72,29 +72,27 @@ impl<'a> Section<'a> {
     }
 
     fn rows(&self, name: &str, slice: &str) -> Vec<Row> {
-        let row = |figure: &&Figure| Row {
-            who: label((&figure.policy, figure.ranking)),
-            mean: figure.estimate,
-            interval: figure.low.zip(figure.high),
-            dot: if figure.ranking == Ranking::Baseline { "quiet" } else { "solid" },
+        let row = |value: &&MetricValue| Row {
+            who: label((&value.policy, value.ranking)),
+            mean: value.estimate,
+            interval: value.low.zip(value.high),
+            dot: if value.ranking == Ranking::Baseline { "quiet" } else { "solid" },
         };
         let is_shown =
-            |figure: &&&Figure| figure.against.is_none() && figure.slice == slice && figure.name() == name;
-        self.figures.iter().filter(is_shown).map(row).collect()
+            |value: &&&MetricValue| value.against.is_none() && value.slice == slice && value.name() == name;
+        self.values.iter().filter(is_shown).map(row).collect()
     }
 
     /// Returns the largest NDCG that all rankers have.
     fn widest_ndcg(&self) -> Option<String> {
         let rankers = self.rankers();
         let mut cuts: Vec<usize> =
-            self.plain().filter(|figure| figure.metric == "NDCG").filter_map(|figure| figure.k).collect();
+            self.plain().filter(|value| value.metric == "NDCG").filter_map(|value| value.k).collect();
         cuts.sort_unstable();
         cuts.dedup();
         let has = |who: &Who<'_>, k: usize| {
-            self.plain().any(|figure| {
-                (figure.policy.as_str(), figure.ranking) == *who
-                    && figure.metric == "NDCG"
-                    && figure.k == Some(k)
+            self.plain().any(|value| {
+                (value.policy.as_str(), value.ranking) == *who && value.metric == "NDCG" && value.k == Some(k)
             })
         };
         let k = cuts.into_iter().rev().find(|&k| rankers.iter().all(|who| has(who, k)))?;
@@ -102,14 +100,14 @@ impl<'a> Section<'a> {
     }
 
     /// Returns the metrics of all users, without differences.
-    fn plain(&self) -> impl Iterator<Item = &'a Figure> {
-        self.figures.iter().copied().filter(|figure| figure.against.is_none() && figure.slice == "all")
+    fn plain(&self) -> impl Iterator<Item = &'a MetricValue> {
+        self.values.iter().copied().filter(|value| value.against.is_none() && value.slice == "all")
     }
 
     fn rankers(&self) -> Vec<Who<'a>> {
         let mut found = Vec::new();
-        for figure in self.plain() {
-            let who = (figure.policy.as_str(), figure.ranking);
+        for value in self.plain() {
+            let who = (value.policy.as_str(), value.ranking);
             if !found.contains(&who) {
                 found.push(who);
             }
@@ -118,20 +116,20 @@ impl<'a> Section<'a> {
     }
 
     fn metrics(&self, html: &mut String) {
-        let is_metric = |figure: &&Figure| matches!(figure.metric.as_str(), "HR" | "NDCG" | "MRR");
-        let kind = |figure: &Figure| ["HR", "NDCG", "MRR"].iter().position(|kind| *kind == figure.metric);
+        let is_metric = |value: &&MetricValue| matches!(value.metric.as_str(), "HR" | "NDCG" | "MRR");
+        let kind = |value: &MetricValue| ["HR", "NDCG", "MRR"].iter().position(|kind| *kind == value.metric);
         let mut names: Vec<(Option<usize>, usize, String)> = self
             .plain()
             .filter(is_metric)
-            .map(|figure| (kind(figure), figure.k.unwrap_or(usize::MAX), figure.name()))
+            .map(|value| (kind(value), value.k.unwrap_or(usize::MAX), value.name()))
             .collect();
         names.sort();
         names.dedup();
         let cell = |who: &Who<'_>, name: &str| {
-            let figure = self
+            let value = self
                 .plain()
-                .find(|figure| (figure.policy.as_str(), figure.ranking) == *who && figure.name() == name);
-            figure.map_or_else(|| "–".to_owned(), value)
+                .find(|value| (value.policy.as_str(), value.ranking) == *who && value.name() == name);
+            value.map_or_else(|| "–".to_owned(), value_and_interval)
         };
         let rankers = self.rankers();
         let mut rows = String::new();
@@ -151,25 +149,25 @@ impl<'a> Section<'a> {
 
     /// Renders the first policy's main differences, and all others in a collapsed table.
     fn comparisons(&self, html: &mut String) {
-        let all: Vec<&Figure> =
-            self.figures.iter().copied().filter(|figure| figure.against.is_some()).collect();
-        let first = all.first().map(|figure| figure.policy.as_str());
-        let widest = |of: &Figure| {
-            let same = all.iter().filter(|figure| figure.metric == "NDCG" && figure.ranking == of.ranking);
-            same.filter_map(|figure| figure.k).max()
+        let all: Vec<&MetricValue> =
+            self.values.iter().copied().filter(|value| value.against.is_some()).collect();
+        let first = all.first().map(|value| value.policy.as_str());
+        let widest = |of: &MetricValue| {
+            let same = all.iter().filter(|value| value.metric == "NDCG" && value.ranking == of.ranking);
+            same.filter_map(|value| value.k).max()
         };
-        let is_headline = |figure: &&&Figure| {
-            Some(figure.policy.as_str()) == first
-                && match figure.metric.as_str() {
-                    "HR" => figure.k == Some(1),
-                    "NDCG" => figure.k == widest(figure),
+        let is_headline = |value: &&&MetricValue| {
+            Some(value.policy.as_str()) == first
+                && match value.metric.as_str() {
+                    "HR" => value.k == Some(1),
+                    "NDCG" => value.k == widest(value),
                     _ => false,
                 }
         };
         let header = "<tr><th></th><th>metric</th><th>paired difference</th><th>p</th></tr>";
-        let headlines: String = all.iter().filter(is_headline).map(|figure| difference(figure)).collect();
+        let headlines: String = all.iter().filter(is_headline).map(|value| difference(value)).collect();
         table(html, "Paired differences", &format!("{header}{headlines}"), true);
-        let everything: String = all.iter().map(|figure| difference(figure)).collect();
+        let everything: String = all.iter().map(|value| difference(value)).collect();
         table(html, "All paired differences", &format!("{header}{everything}"), false);
     }
 
@@ -177,9 +175,9 @@ impl<'a> Section<'a> {
     fn slices(&self, html: &mut String) {
         let Some(name) = self.widest_ndcg() else { return };
         let mut slices: Vec<&str> = Vec::new();
-        for figure in &self.figures {
-            if figure.slice != "all" && !slices.contains(&figure.slice.as_str()) {
-                slices.push(&figure.slice);
+        for value in &self.values {
+            if value.slice != "all" && !slices.contains(&value.slice.as_str()) {
+                slices.push(&value.slice);
             }
         }
         let _ = write!(
@@ -203,10 +201,8 @@ impl<'a> Section<'a> {
             label: label(*who),
             points: self
                 .plain()
-                .filter(|figure| {
-                    (figure.policy.as_str(), figure.ranking) == *who && figure.metric == "first_at"
-                })
-                .filter_map(|figure| Some((figure.k? as f64, figure.estimate)))
+                .filter(|value| (value.policy.as_str(), value.ranking) == *who && value.metric == "first_at")
+                .filter_map(|value| Some((value.k? as f64, value.estimate)))
                 .collect(),
             marked: self.negatives < 24,
         };
@@ -219,17 +215,17 @@ impl<'a> Section<'a> {
         html.push_str(&chart.render());
         html.push_str("</div>");
         let mut rows = String::new();
-        for figure in self.plain() {
-            if matches!(figure.metric.as_str(), "HR" | "NDCG" | "MRR" | "first_at") {
+        for value in self.plain() {
+            if matches!(value.metric.as_str(), "HR" | "NDCG" | "MRR" | "first_at") {
                 continue;
             }
-            let p_value = figure.p_value.map_or(String::new(), |p| format!("{p:.4}"));
+            let p_value = value.p_value.map_or(String::new(), |p| format!("{p:.4}"));
             let _ = write!(
                 rows,
                 "<tr><td>{}</td><td>{}</td><td>{}</td><td>{p_value}</td></tr>",
-                Escaped(label((&figure.policy, figure.ranking))),
-                figure.metric,
-                value(figure),
+                Escaped(label((&value.policy, value.ranking))),
+                value.metric,
+                value_and_interval(value),
             );
         }
         let header = "<tr><th></th><th>metric</th><th>value</th><th>p</th></tr>";
@@ -238,19 +234,19 @@ impl<'a> Section<'a> {
 }
 
 /// A row of the table of differences.
-fn difference(figure: &Figure) -> String {
-    let direction = match (figure.low, figure.high) {
+fn difference(value: &MetricValue) -> String {
+    let direction = match (value.low, value.high) {
         (Some(low), _) if low > 0.0 => " up",
         (_, Some(high)) if high < 0.0 => " down",
         _ => "",
     };
     format!(
         "<tr><td>{} less {}</td><td>{}</td><td><span class=\"change{direction}\">{}</span></td><td>{}</td></tr>",
-        Escaped(label((&figure.policy, figure.ranking))),
-        Escaped(figure.against.as_deref().unwrap_or_default()),
-        figure.name(),
-        figure.text(),
-        figure.p_value.map_or(String::new(), |p| format!("{p:.4}")),
+        Escaped(label((&value.policy, value.ranking))),
+        Escaped(value.against.as_deref().unwrap_or_default()),
+        value.name(),
+        value.text(),
+        value.p_value.map_or(String::new(), |p| format!("{p:.4}")),
     )
 }
 
@@ -262,10 +258,10 @@ fn table(html: &mut String, title: &str, rows: &str, open: bool) {
     );
 }
 
-fn value(figure: &Figure) -> String {
-    match (figure.low, figure.high) {
-        (Some(low), Some(high)) => format!("{:.3} <small>[{low:.3}, {high:.3}]</small>", figure.estimate),
-        _ => format!("{:.3}", figure.estimate),
+fn value_and_interval(value: &MetricValue) -> String {
+    match (value.low, value.high) {
+        (Some(low), Some(high)) => format!("{:.3} <small>[{low:.3}, {high:.3}]</small>", value.estimate),
+        _ => format!("{:.3}", value.estimate),
     }
 }
 

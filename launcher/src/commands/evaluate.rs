@@ -60,7 +60,7 @@ pub(crate) async fn evaluate(
         podium_evaluation::lists(&evaluation, std::io::BufWriter::new(file))
     })?;
     durable::write_with(&results.join("figures.csv"), |file| {
-        podium_evaluation::csv(&evaluation.figures, file)
+        podium_evaluation::csv(&evaluation.values, file)
     })?;
     podium_report::write_evaluation(&evaluation, &results.join("report.html"))?;
     let json = format!("{:#}\n", evaluation.to_json());
@@ -105,8 +105,8 @@ async fn policies(
     for policy in std::iter::once(&flags.policy).chain(&flags.against) {
         let mut own = run.clone();
         // Services read their run file from another folder.
-        let place = stages::absolute(policy.clone())?;
-        Policy::place(&place, &mut own)?;
+        let path = stages::absolute(policy.clone())?;
+        Policy::set_paths(&path, &mut own)?;
         if own.model.path.is_none() {
             // An adapter of the embedded initial policy.
             let stop = shutdown::on_signal().map_err(Error::Signals)?;

@@ -30,7 +30,7 @@ pub struct First {
     /// The item.
     pub item: ItemId,
     /// Its position in the candidate list, from 0.
-    pub place: usize,
+    pub position: usize,
 }
 
 impl Placed {
@@ -38,8 +38,8 @@ impl Placed {
     pub fn of(ranking: Option<&[ItemId]>, target: ItemId, candidates: &[ItemId]) -> Self {
         let ranking = ranking.unwrap_or_default();
         let first = ranking.first().and_then(|&item| {
-            let place = candidates.iter().position(|&candidate| candidate == item)?;
-            Some(First { item, place })
+            let position = candidates.iter().position(|&candidate| candidate == item)?;
+            Some(First { item, position })
         });
         Self { rank: rank_of(target, ranking), first }
     }
@@ -47,7 +47,7 @@ impl Placed {
 
 /// Positions of first choices in the candidate list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Places {
+pub struct FirstPositions {
     /// Fraction of first choices at each position, with intervals over users.
     pub shares: Vec<Estimate>,
     /// Total variation distance from equal fractions, 0 to 1.
@@ -61,22 +61,22 @@ pub struct Places {
 
 /// Analyses the positions of first choices, by candidate sample and user, with the same users in each sample; `None`
 /// without choices. Users without a choice are excluded.
-pub fn places(draws: &[Vec<Option<usize>>], candidates: usize, seed: u64) -> Option<Places> {
+pub fn first_positions(draws: &[Vec<Option<usize>>], candidates: usize, seed: u64) -> Option<FirstPositions> {
     let users = draws.first().map_or(0, Vec::len);
     let mut counts = vec![0_u64; candidates];
     let mut shares: Vec<Vec<f64>> = vec![Vec::new(); candidates];
     for user in 0..users {
         let chosen: Vec<usize> =
-            draws.iter().filter_map(|draw| draw[user]).filter(|&place| place < candidates).collect();
+            draws.iter().filter_map(|draw| draw[user]).filter(|&position| position < candidates).collect();
         if chosen.is_empty() {
             continue;
         }
         for share in &mut shares {
             share.push(0.0);
         }
-        for &place in &chosen {
-            counts[place] += 1;
-            if let Some(share) = shares[place].last_mut() {
+        for &position in &chosen {
+            counts[position] += 1;
+            if let Some(share) = shares[position].last_mut() {
                 *share += 1.0 / chosen.len() as f64;
             }
         }
@@ -98,7 +98,7 @@ pub fn places(draws: &[Vec<Option<usize>>], candidates: usize, seed: u64) -> Opt
         extreme += usize::from(distance >= found - 1e-12);
         sum += distance;
     }
-    Some(Places {
+    Some(FirstPositions {
         shares: estimate_values(&shares, seed),
         distance: found,
         distance_by_chance: sum / DRAWS as f64,
@@ -142,9 +142,9 @@ pub fn user_means<T, const N: usize>(
 mod tests {
     use super::*;
 
-    fn drawn(lists: usize, mut place: impl FnMut(&mut Stream) -> usize) -> Vec<Vec<Option<usize>>> {
+    fn drawn(lists: usize, mut position: impl FnMut(&mut Stream) -> usize) -> Vec<Vec<Option<usize>>> {
         let mut stream = Stream::new(7, "places", &[]);
-        vec![(0..lists).map(|_| Some(place(&mut stream))).collect()]
+        vec![(0..lists).map(|_| Some(position(&mut stream))).collect()]
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             let ranking = ranking.map(|items| items.iter().copied().map(ItemId).collect::<Vec<_>>());
             Placed::of(ranking.as_deref(), ItemId(2), &candidates)
         };
-        let first = Some(First { item: ItemId(9), place: 2 });
+        let first = Some(First { item: ItemId(9), position: 2 });
         assert_eq!(placed(Some(&[9, 2])), Placed { rank: Some(2), first });
         assert_eq!(placed(Some(&[9])), Placed { rank: None, first });
         assert_eq!(placed(None), Placed { rank: None, first: None });
@@ -163,10 +163,10 @@ mod tests {
     #[test]
     fn a_position_preference_is_detected_and_even_choices_are_not() {
         let biased = drawn(400, |stream| if stream.uniform() < 0.25 { 0 } else { stream.below(10) as usize });
-        let found = places(&biased, 10, 1).unwrap();
+        let found = first_positions(&biased, 10, 1).unwrap();
         assert!(found.p_value < 1e-3 && found.distance > 0.15, "{found:?}");
         assert!(found.shares[0].low > 0.2 && found.shares[0].count == 400, "{found:?}");
-        let even = places(&drawn(400, |stream| stream.below(10) as usize), 10, 1).unwrap();
+        let even = first_positions(&drawn(400, |stream| stream.below(10) as usize), 10, 1).unwrap();
         assert!(even.p_value > 0.05, "{even:?}");
         assert!((even.distance - even.distance_by_chance).abs() < 0.03, "{even:?}");
         let sum: f64 = even.shares.iter().map(|share| share.mean).sum();
@@ -180,7 +180,7 @@ mod tests {
                 let mut stream = Stream::new(trial, "even", &[]);
                 let draw = |stream: &mut Stream| (0..30).map(|_| Some(stream.below(5) as usize)).collect();
                 let lists = vec![draw(&mut stream), draw(&mut stream)];
-                places(&lists, 5, trial).unwrap().p_value < 0.2
+                first_positions(&lists, 5, trial).unwrap().p_value < 0.2
             })
             .count();
         // 20 ± 4 expected.
@@ -190,12 +190,13 @@ mod tests {
     #[test]
     fn users_without_a_choice_are_excluded() {
         let lists = vec![vec![Some(0), None, Some(1)], vec![Some(1), None, None]];
-        let found = places(&lists, 2, 0).unwrap();
+        let found = first_positions(&lists, 2, 0).unwrap();
         assert_eq!(found.shares[0].count, 2);
         assert!((found.shares[0].mean - 0.25).abs() < 1e-12, "{found:?}");
-        assert_eq!(places(&[vec![None, None]], 2, 0), None);
-        assert_eq!(places(&[], 2, 0), None);
-        let [double, one] = user_means(&lists, |place| place.map(|place| [2.0 * place as f64, 1.0]));
+        assert_eq!(first_positions(&[vec![None, None]], 2, 0), None);
+        assert_eq!(first_positions(&[], 2, 0), None);
+        let [double, one] =
+            user_means(&lists, |position| position.map(|position| [2.0 * position as f64, 1.0]));
         assert_eq!((double, one), (vec![1.0, 2.0], vec![1.0, 1.0]));
     }
 

@@ -10,7 +10,7 @@ pub(crate) const ALL: &str = "all";
 
 /// An estimate with its description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figure {
+pub struct MetricValue {
     /// The policy or baseline.
     pub policy: String,
     /// The subtracted policy or baseline, for a paired difference.
@@ -37,7 +37,7 @@ pub struct Figure {
     pub p_value: Option<f64>,
 }
 
-impl Figure {
+impl MetricValue {
     /// Creates an estimate over all users.
     pub(crate) fn new(
         (policy, ranking): (&str, Ranking),
@@ -107,12 +107,12 @@ mod tests {
         for metric in [Metric::Hit(3), Metric::Ndcg(5), Metric::ReciprocalRankAt(5), Metric::ReciprocalRank] {
             let (name, k) = name_and_cut(metric);
             let estimate = Estimate { mean: 0.25, low: 0.125, high: 0.5, count: 9 };
-            let figure = Figure::new(("p", Ranking::Generated), 9, name, k, estimate);
-            assert_eq!(figure.name(), metric.to_string());
-            assert_eq!(figure.text(), "0.250 [0.125, 0.500]");
-            assert_eq!(figure.clone().plain().text(), "0.250");
+            let value = MetricValue::new(("p", Ranking::Generated), 9, name, k, estimate);
+            assert_eq!(value.name(), metric.to_string());
+            assert_eq!(value.text(), "0.250 [0.125, 0.500]");
+            assert_eq!(value.clone().plain().text(), "0.250");
             let comparison = Comparison { difference: estimate, p_value: 0.5, wins: 1, losses: 2 };
-            assert_eq!(figure.compared("q", &comparison).text(), "+0.250 [+0.125, +0.500]");
+            assert_eq!(value.compared("q", &comparison).text(), "+0.250 [+0.125, +0.500]");
         }
     }
 }

@@ -7,7 +7,7 @@ use podium_recsys::synthetic::{Best, Oracle};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::figure::{Figure, name_and_cut};
+use crate::metric_value::{MetricValue, name_and_cut};
 use crate::plan::Plan;
 use crate::ranked::{Answers, Ranked, Ranking, Table};
 use crate::{comparisons, probes};
@@ -23,7 +23,7 @@ pub struct Evaluation {
     /// Tables by number of negatives, in the requested order.
     pub tables: Vec<Table>,
     /// All metrics, in the order of figures.csv.
-    pub figures: Vec<Figure>,
+    pub values: Vec<MetricValue>,
 }
 
 /// Some of the users.
@@ -38,20 +38,20 @@ impl Evaluation {
         let negatives = &plan.asked.negatives;
         let tables =
             negatives.iter().map(|&negatives| table(&plan, negatives)).collect::<Result<Vec<_>, _>>()?;
-        let mut evaluation = Self { figures: Vec::new(), tables, plan };
+        let mut evaluation = Self { values: Vec::new(), tables, plan };
         let groups = evaluation.groups();
         // The oracle assumes uniformly sampled negatives.
         let even = evaluation.plan.run.candidates.negatives == Negatives::Uniform;
         let data = evaluation.plan.run.data.dir.as_deref().filter(|_| even);
         let oracle = data.map(Oracle::open).transpose()?.flatten();
         for table in &evaluation.tables {
-            let (plan, figures) = (&evaluation.plan, &mut evaluation.figures);
+            let (plan, values) = (&evaluation.plan, &mut evaluation.values);
             for ranked in &table.ranked {
-                metrics(plan, table.negatives, ranked, &groups, figures);
+                metrics(plan, table.negatives, ranked, &groups, values);
             }
-            best_possible(plan, table, oracle.as_ref(), figures);
-            comparisons::add(plan, table, figures);
-            probes::add(plan, table, figures);
+            best_possible(plan, table, oracle.as_ref(), values);
+            comparisons::add(plan, table, values);
+            probes::add(plan, table, values);
         }
         Ok(evaluation)
     }
@@ -74,8 +74,8 @@ impl Evaluation {
     }
 
     /// Returns the metrics that satisfy a condition.
-    pub fn find(&self, wanted: impl Fn(&Figure) -> bool) -> impl Iterator<Item = &Figure> {
-        self.figures.iter().filter(move |figure| wanted(figure))
+    pub fn find(&self, wanted: impl Fn(&MetricValue) -> bool) -> impl Iterator<Item = &MetricValue> {
+        self.values.iter().filter(move |value| wanted(value))
     }
 
     /// Returns the content of evaluation.json: everything except the individual users.
@@ -105,7 +105,7 @@ impl Evaluation {
             "ties": "in the order of the candidate list, which is random",
             "intervals": "95 %, percentile bootstrap over users, each with the mean over the candidate samples",
             "p_values": "two-sided randomisation test over users; of positions: against uniform positions",
-            "figures": self.figures,
+            "figures": self.values,
         })
     }
 }
@@ -152,23 +152,23 @@ fn check_same_candidates(answers: &[Answers], negatives: usize) -> Result<(), Er
 }
 
 /// Metrics over all users and over each group.
-fn metrics(plan: &Plan, negatives: usize, ranked: &Ranked, groups: &[Group], figures: &mut Vec<Figure>) {
+fn metrics(plan: &Plan, negatives: usize, ranked: &Ranked, groups: &[Group], values: &mut Vec<MetricValue>) {
     let seed = plan.run.candidates.evaluation_seed;
     let (metrics, ranks) = (ranked.metrics(&plan.asked.at), ranked.ranks());
-    let figure = |(&metric, estimate)| {
+    let value = |(&metric, estimate)| {
         let (name, k) = name_and_cut(metric);
-        Figure::new(ranked.who(), negatives, name, k, estimate)
+        MetricValue::new(ranked.who(), negatives, name, k, estimate)
     };
-    figures.extend(metrics.iter().zip(ranks.estimates(&metrics, seed)).map(figure));
+    values.extend(metrics.iter().zip(ranks.estimates(&metrics, seed)).map(value));
     for Group { name, members } in groups {
         let estimates = ranks.of(members).estimates(&metrics, seed);
-        let sliced = metrics.iter().zip(estimates).map(figure);
-        figures.extend(sliced.map(|figure| Figure { slice: name.clone(), ..figure }));
+        let sliced = metrics.iter().zip(estimates).map(value);
+        values.extend(sliced.map(|value| MetricValue { slice: name.clone(), ..value }));
     }
 }
 
 /// Adds the best possible expected values, if the data set's probabilities are known.
-fn best_possible(plan: &Plan, table: &Table, oracle: Option<&Oracle>, figures: &mut Vec<Figure>) {
+fn best_possible(plan: &Plan, table: &Table, oracle: Option<&Oracle>, values: &mut Vec<MetricValue>) {
     let (Some(oracle), Some(answers)) = (oracle, table.answers.first()) else { return };
     let best: Vec<Vec<Best>> = answers
         .draws
@@ -184,8 +184,8 @@ fn best_possible(plan: &Plan, table: &Table, oracle: Option<&Oracle>, figures: &
         let means = user_means(&best, |best| Some([best.expected(metric, candidates)]));
         let (name, k) = name_and_cut(metric);
         let estimate = estimate_values(&means, plan.run.candidates.evaluation_seed).pop();
-        figures.extend(estimate.map(|estimate| {
-            Figure::new(("best possible", Ranking::Baseline), table.negatives, name, k, estimate).plain()
+        values.extend(estimate.map(|estimate| {
+            MetricValue::new(("best possible", Ranking::Baseline), table.negatives, name, k, estimate).plain()
         }));
     }
 }
