@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::series::{Series, SeriesChart};
+use maud::{Markup, html};
 use podium_evaluation::results::Results;
 
+use crate::series::{Series, SeriesChart};
+
 /// Metrics with their own curve: name, title, note, and the value by chance.
-const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
+const CURVES: [(&str, &str, &str, Option<f64>); 2] = [
     (
         "ranking/copied_order",
         "Copied order",
@@ -24,17 +26,17 @@ const FIGURES: [(&str, &str, &str, Option<f64>); 2] = [
 /// Number of shown defects, the most frequent first.
 const DEFECTS: usize = 6;
 
-/// Returns the section; empty without metrics. `candidates`: number of candidates per prompt.
-pub(crate) fn render(results: &Results, candidates: usize) -> String {
-    let mut charts = String::new();
+/// Returns the section; `None` without metrics. `candidates`: number of candidates per prompt.
+pub(crate) fn render(results: &Results, candidates: usize) -> Option<Markup> {
+    let mut charts = Vec::new();
     let groups = ["all_hit", "all_miss", "all_malformed"].map(|name| Series {
         label: name.replace('_', " "),
         points: training(results, &format!("groups/frac_{name}")),
         marked: false,
     });
     let note = "fraction of a step's groups in which all answers rank the target first, none lists it, or none is well-formed";
-    charts += &chart("Homogeneous groups", note, groups.into(), None);
-    charts += &defects(results);
+    charts.extend(chart("Homogeneous groups", note, groups.into(), None));
+    charts.extend(defects(results));
     for (kind, title, note) in [
         (
             "target_popularity",
@@ -48,19 +50,19 @@ pub(crate) fn render(results: &Results, candidates: usize) -> String {
         ),
         ("captions", "Reward by captions", "mean over prompts in which no, some or all items have a caption"),
     ] {
-        charts += &chart(title, note, by_value(results, &format!("groups/reward/{kind}/")), None);
+        charts.extend(chart(title, note, by_value(results, &format!("groups/reward/{kind}/")), None));
     }
-    for (name, title, note, chance) in FIGURES {
-        charts += &chart(title, note, both(results, name), chance.map(|chance| ("by chance", chance)));
+    for (name, title, note, chance) in CURVES {
+        charts.extend(chart(title, note, both(results, name), chance.map(|chance| ("by chance", chance))));
     }
     let middle = f64::midpoint(1.0, candidates as f64);
     let note = "mean position of the first-ranked item in the prompt's candidate list";
-    charts += &chart(
+    charts.extend(chart(
         "Position of the first-ranked item",
         note,
         both(results, "ranking/first_position"),
         Some(("by chance", middle)),
-    );
+    ));
     let mut popularity = both(results, "ranking/first_popularity");
     popularity.push(Series {
         label: "the target, held-out".into(),
@@ -68,21 +70,21 @@ pub(crate) fn render(results: &Results, candidates: usize) -> String {
         marked: true,
     });
     let note = "mean popularity (0 the least popular item, 1 the most) of the first-ranked item";
-    charts += &chart("Popularity of the first-ranked item", note, popularity, None);
+    charts.extend(chart("Popularity of the first-ranked item", note, popularity, None));
     if charts.is_empty() {
-        return charts;
+        return None;
     }
-    format!(
-        "<h2>Properties of the answers</h2><p class=\"about\">Shortcuts appear here before they appear in the ranking: \
-         answers that copy the prompt's order, or prefer one position or popular items.</p>\
-         <div class=\"charts\">{charts}</div>\n"
-    )
+    Some(html! {
+        h2 { "Properties of the answers" }
+        p.about {
+            "Shortcuts appear here before they appear in the ranking: answers that copy the prompt's order, or prefer one \
+             position or popular items."
+        }
+        div.charts { @for chart in charts { (chart) } }
+    })
 }
 
-fn chart(title: &str, note: &str, series: Vec<Series>, reference: Option<(&str, f64)>) -> String {
-    if series.iter().all(|series| series.points.is_empty()) {
-        return String::new();
-    }
+fn chart(title: &str, note: &str, series: Vec<Series>, reference: Option<(&str, f64)>) -> Option<Markup> {
     SeriesChart { title, note, series, reference }.render()
 }
 
@@ -120,7 +122,7 @@ fn by_value(results: &Results, prefix: &str) -> Vec<Series> {
     names.into_iter().map(series).collect()
 }
 
-fn defects(results: &Results) -> String {
+fn defects(results: &Results) -> Option<Markup> {
     let mut series = by_value(results, "completions/form/");
     let total = |series: &Series| series.points.iter().map(|point| point.1).sum::<f64>();
     series.retain(|series| total(series) > 0.0);
@@ -142,7 +144,7 @@ mod tests {
     #[test]
     fn training_and_held_out_answers_are_beside_each_other() {
         let step = |step: u32| -> Step {
-            let figures = [
+            let row = [
                 ("step", f64::from(step)),
                 ("groups/frac_all_hit", 0.1),
                 ("completions/form/short_list", 0.2),
@@ -151,7 +153,7 @@ mod tests {
                 ("ranking/copied_order", 0.4),
                 ("ranking/first_position", 3.0),
             ];
-            figures.map(|(name, value)| (name.to_owned(), value)).into()
+            row.map(|(name, value)| (name.to_owned(), value)).into()
         };
         let row = serde_json::json!({"policy_version": 2, "users": 3, "ranking/copied_order": 0.5});
         let results = Results {
@@ -159,7 +161,7 @@ mod tests {
             evaluations: vec![serde_json::from_value(row).unwrap()],
             ..Results::default()
         };
-        let html = render(&results, 10);
+        let html = render(&results, 10).unwrap().into_string();
         for part in ["all hit", "short list", "head", "2: training 0.400 · held-out 0.500", "by chance 5.500"]
         {
             assert!(html.contains(part), "{part} in {html}");
@@ -167,6 +169,6 @@ mod tests {
         for part in ["empty", "history", "Popularity of the first-ranked item"] {
             assert!(!html.contains(part), "{part} in {html}");
         }
-        assert_eq!(render(&Results::default(), 10), "");
+        assert!(render(&Results::default(), 10).is_none());
     }
 }

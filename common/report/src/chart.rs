@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use maud::{Markup, html};
+use serde_json::{Value, json};
 
-use crate::html::Escaped;
-use crate::scale::{self, Scale};
+use crate::scale::{self, Scale, format_value, pixels};
 
 pub(crate) const WIDTH: f64 = 560.0;
 pub(crate) const HEIGHT: f64 = 230.0;
@@ -46,33 +46,31 @@ pub(crate) struct Chart<'a> {
 }
 
 impl Chart<'_> {
-    /// Renders the chart; empty without points.
-    pub(crate) fn render(&self) -> String {
-        let Some((x, y)) = self.scales() else { return String::new() };
-        let mut svg = String::new();
-        grid(&mut svg, &x, &y);
-        self.band(&mut svg, &x, &y);
-        for reference in &self.references {
-            self::reference(&mut svg, reference.label, reference.value, &y);
-        }
-        self.lines(&mut svg, &x, &y);
+    /// Renders the chart; `None` without points.
+    pub(crate) fn render(&self) -> Option<Markup> {
+        let (x, y) = self.scales()?;
         let hover = json!({
             "along": self.along,
             "x": self.points.iter().map(|point| x.at(point.x)).collect::<Vec<_>>(),
             "y": self.points.iter().map(|point| y.at(point.y)).collect::<Vec<_>>(),
             "text": self.points.iter().map(|point| self.hover_text(point)).collect::<Vec<_>>(),
         });
-        let last = self.points.last().map(|point| scale::figure(point.y)).unwrap_or_default();
-        format!(
-            "<figure class=\"chart\"><figcaption><h3>{}</h3><output>{last}</output><p>{}</p></figcaption>\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\" data-hover=\"{}\">{svg}\
-             <g class=\"pointer\" hidden><line y1=\"{TOP}\" y2=\"{:.1}\"/><circle r=\"4\"/></g></svg></figure>\n",
-            Escaped(self.title),
-            Escaped(self.note),
-            Escaped(self.title),
-            Escaped(hover),
-            HEIGHT - BOTTOM,
-        )
+        let content = html! {
+            (grid(&x, &y, (WIDTH, HEIGHT)))
+            (self.band(&x, &y))
+            @for line in &self.references { (reference(line.label, line.value, &y)) }
+            (self.lines(&x, &y))
+        };
+        Some(html! {
+            figure.chart {
+                figcaption {
+                    h3 { (self.title) }
+                    output { @if let Some(last) = self.points.last() { (format_value(last.y)) } }
+                    p { (self.note) }
+                }
+                (drawing(self.title, (WIDTH, HEIGHT), &hover, &content))
+            }
+        })
     }
 
     fn scales(&self) -> Option<(Scale, Scale)> {
@@ -88,44 +86,35 @@ impl Chart<'_> {
         ))
     }
 
-    fn band(&self, svg: &mut String, x: &Scale, y: &Scale) {
+    fn band(&self, x: &Scale, y: &Scale) -> Markup {
         let banded: Vec<(f64, f64, f64)> = self
             .points
             .iter()
             .filter_map(|point| point.band.map(|(low, high)| (point.x, low, high)))
             .collect();
-        if banded.len() > 1 {
-            let upper = banded.iter().map(|&(at, _, high)| (at, high));
-            let lower = banded.iter().rev().map(|&(at, low, _)| (at, low));
-            let _ = write!(svg, r#"<path class="band" d="{}Z"/>"#, path(upper.chain(lower), x, y));
-        } else if let [(at, low, high)] = banded[..] {
-            let (at, low, high) = (x.at(at), y.at(low), y.at(high));
-            let _ = write!(
-                svg,
-                r#"<line class="whisker" x1="{at:.1}" x2="{at:.1}" y1="{low:.1}" y2="{high:.1}"/>"#
-            );
+        let upper = banded.iter().map(|&(at, _, high)| (at, high));
+        let lower = banded.iter().rev().map(|&(at, low, _)| (at, low));
+        html! {
+            @if banded.len() > 1 {
+                path.band d={ (path_data(upper.chain(lower), x, y)) "Z" } {}
+            } @else if let [(at, low, high)] = banded[..] {
+                line.whisker x1=(pixels(x.at(at))) x2=(pixels(x.at(at))) y1=(pixels(y.at(low))) y2=(pixels(y.at(high))) {}
+            }
         }
     }
 
-    fn lines(&self, svg: &mut String, x: &Scale, y: &Scale) {
-        let raw = || self.points.iter().map(|point| (point.x, point.y));
-        let smooth = !self.marked && self.points.len() >= SMOOTH_FROM;
-        if smooth {
-            let points: Vec<(f64, f64)> = raw().collect();
-            let smooth = running_mean(&points, points.len() / 12);
-            let _ = write!(svg, r#"<path class="line faint" d="{}"/>"#, path(raw(), x, y));
-            let _ = write!(svg, r#"<path class="line" d="{}"/>"#, path(smooth, x, y));
-        } else {
-            let _ = write!(svg, r#"<path class="line" d="{}"/>"#, path(raw(), x, y));
-        }
-        if self.marked || self.points.len() == 1 {
-            for (at, value) in raw() {
-                let _ = write!(
-                    svg,
-                    r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="3"/>"#,
-                    x.at(at),
-                    y.at(value)
-                );
+    fn lines(&self, x: &Scale, y: &Scale) -> Markup {
+        let points: Vec<(f64, f64)> = self.points.iter().map(|point| (point.x, point.y)).collect();
+        let smooth = !self.marked && points.len() >= SMOOTH_FROM;
+        html! {
+            path.line.faint[smooth] d=(path_data(points.iter().copied(), x, y)) {}
+            @if smooth {
+                path.line d=(path_data(running_mean(&points, points.len() / 12), x, y)) {}
+            }
+            @if self.marked || points.len() == 1 {
+                @for &(at, value) in &points {
+                    circle.dot cx=(pixels(x.at(at))) cy=(pixels(y.at(value))) r="3" {}
+                }
             }
         }
     }
@@ -133,53 +122,52 @@ impl Chart<'_> {
     fn hover_text(&self, point: &Point) -> String {
         let band = point.band.map_or(String::new(), |(low, high)| {
             if self.marked {
-                format!(" [{}, {}]", scale::figure(low), scale::figure(high))
+                format!(" [{}, {}]", format_value(low), format_value(high))
             } else {
-                format!(" ± {}", scale::figure((high - low) / 2.0))
+                format!(" ± {}", format_value((high - low) / 2.0))
             }
         });
-        format!("{} {:.0}: {}{band}", self.along, point.x, scale::figure(point.y))
+        format!("{} {:.0}: {}{band}", self.along, point.x, format_value(point.y))
+    }
+}
+
+/// Returns the picture of a chart, of a width and a height, with a pointer for the values of `hover`.
+pub(crate) fn drawing(label: &str, (width, height): (f64, f64), hover: &Value, content: &Markup) -> Markup {
+    html! {
+        svg viewBox={ "0 0 " (width) " " (height) } role="img" aria-label=(label) data-hover=(hover) {
+            (content)
+            g.pointer hidden {
+                line y1=(TOP) y2=(pixels(height - BOTTOM)) {}
+                circle r="4" {}
+            }
+        }
     }
 }
 
 /// Draws a dashed horizontal line with its label.
-pub(crate) fn reference(svg: &mut String, label: &str, value: f64, y: &Scale) {
-    let (height, right) = (y.at(value), WIDTH - RIGHT);
-    let _ = write!(
-        svg,
-        r#"<line class="reference" x1="{LEFT}" x2="{right:.1}" y1="{height:.1}" y2="{height:.1}"/><text class="reference-label" x="{right:.1}" y="{:.1}">{label} {}</text>"#,
-        height - 5.0,
-        scale::figure(value),
-    );
-}
-
-/// Draws the ticks of both axes.
-pub(crate) fn grid(svg: &mut String, x: &Scale, y: &Scale) {
-    grid_of(svg, x, y, (WIDTH, HEIGHT));
-}
-
-/// The same for a picture of another width and height.
-pub(crate) fn grid_of(svg: &mut String, x: &Scale, y: &Scale, (width, height): (f64, f64)) {
-    let ticks = y.ticks(6);
-    let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
-    for tick in ticks {
-        let (at, label) = (y.at(tick), scale::tick_label(tick, step));
-        let _ = write!(
-            svg,
-            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick left" x="{:.1}" y="{:.1}">{label}</text>"#,
-            width - RIGHT,
-            LEFT - 8.0,
-            at + 3.5,
-        );
-    }
-    for tick in x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
-        let (at, below) = (x.at(tick), height - 8.0);
-        let _ = write!(svg, r#"<text class="tick" x="{at:.1}" y="{below:.1}">{tick:.0}</text>"#);
+pub(crate) fn reference(label: &str, value: f64, y: &Scale) -> Markup {
+    let (height, right) = (y.at(value), pixels(WIDTH - RIGHT));
+    html! {
+        line.reference x1=(LEFT) x2=(right) y1=(pixels(height)) y2=(pixels(height)) {}
+        text.reference-label x=(right) y=(pixels(height - 5.0)) { (label) " " (format_value(value)) }
     }
 }
 
-/// Returns straight lines between points.
-pub(crate) fn path(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
+/// Draws the ticks of both axes of a picture of this width and height.
+pub(crate) fn grid(x: &Scale, y: &Scale, (width, height): (f64, f64)) -> Markup {
+    html! {
+        @for (at, label) in y.labelled_ticks(6) {
+            line.grid x1=(LEFT) x2=(pixels(width - RIGHT)) y1=(pixels(at)) y2=(pixels(at)) {}
+            text.tick.left x=(pixels(LEFT - 8.0)) y=(pixels(at + 3.5)) { (label) }
+        }
+        @for tick in x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
+            text.tick x=(pixels(x.at(tick))) y=(pixels(height - 8.0)) { (format!("{tick:.0}")) }
+        }
+    }
+}
+
+/// Returns the path of straight lines between points.
+pub(crate) fn path_data(points: impl Iterator<Item = (f64, f64)>, x: &Scale, y: &Scale) -> String {
     let mut path = String::new();
     for (at, value) in points {
         let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { 'M' } else { 'L' }, x.at(at), y.at(value));
@@ -217,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_chart_has_line_band_reference_and_hover() {
-        let html = chart(&[0.2, 0.4, 0.3]).render();
+        let html = chart(&[0.2, 0.4, 0.3]).render().unwrap().into_string();
         for part in ["class=\"line\"", "class=\"band\"", "random 0.100", "step 1: 0.400 ± 0.100", "a &amp; b"]
         {
             assert!(html.contains(part), "{part} in {html}");
@@ -227,8 +215,8 @@ mod tests {
 
     #[test]
     fn charts_of_one_point_and_of_none_are_rendered() {
-        assert!(chart(&[0.5]).render().contains("class=\"whisker\""));
-        assert_eq!(chart(&[]).render(), "");
+        assert!(chart(&[0.5]).render().unwrap().into_string().contains("class=\"whisker\""));
+        assert!(chart(&[]).render().is_none());
     }
 
     #[test]

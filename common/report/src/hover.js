@@ -8,8 +8,8 @@ for (const svg of document.querySelectorAll("svg[data-hover]")) {
   svg.addEventListener("pointermove", (event) => {
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse()).x;
     let nearest = 0;
-    x.forEach((place, index) => {
-      if (Math.abs(place - at) < Math.abs(x[nearest] - at)) nearest = index;
+    x.forEach((position, index) => {
+      if (Math.abs(position - at) < Math.abs(x[nearest] - at)) nearest = index;
     });
     line.setAttribute("x1", x[nearest]);
     line.setAttribute("x2", x[nearest]);

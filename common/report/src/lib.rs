@@ -7,13 +7,13 @@
 
 mod answers;
 mod chart;
+mod document;
+mod dot_plot;
 mod evaluation;
-mod html;
 mod page;
 mod samples;
 mod scale;
 mod series;
-mod standing;
 mod watch;
 
 use std::path::Path;
@@ -43,12 +43,12 @@ pub fn write(run: &RunFile, folder: &Path, finished: bool, path: &Path) -> Resul
         samples: &results::rows(&folder.join("samples.jsonl"))?,
         finished,
     };
-    Ok(durable::write(path, page.render().as_bytes())?)
+    Ok(durable::write(path, page.render().into_string().as_bytes())?)
 }
 
 /// Writes the report of an evaluation.
 pub fn write_evaluation(evaluation: &Evaluation, path: &Path) -> Result<(), durable::Error> {
-    durable::write(path, evaluation::render(evaluation).as_bytes())
+    durable::write(path, evaluation::render(evaluation).into_string().as_bytes())
 }
 
 #[cfg(test)]

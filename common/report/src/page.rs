@@ -1,16 +1,14 @@
-//! The page of a run: headline, held-out metrics, curves, samples, run file.
+//! The page of a run: headline, held-out ranking, curves, samples, run file.
 
-use std::fmt::Write as _;
-
+use maud::{Markup, html};
 use podium_config::RunFile;
-
-use crate::chart::{Chart, Point, Reference};
-use crate::html::{self, Escaped};
-use crate::samples::{self, Sample};
-use crate::scale::figure;
-use crate::{answers, standing, watch};
 use podium_evaluation::results::{Estimate, Evaluation, Results};
 use podium_evaluation::run_tables::{interval, signed_interval};
+
+use crate::chart::{Chart, Point, Reference};
+use crate::samples::{self, Sample};
+use crate::scale::format_value;
+use crate::{answers, document, dot_plot, watch};
 
 /// The input of the page.
 #[derive(Debug)]
@@ -40,16 +38,17 @@ const CURVES: [(&str, &str, &str); 10] = [
 ];
 
 impl Page<'_> {
-    pub(crate) fn render(&self) -> String {
-        let mut main = String::new();
-        self.tiles(&mut main);
-        self.standing(&mut main);
-        main.push_str(&watch::render(self.results));
-        self.curves(&mut main);
-        main.push_str(&answers::render(self.results, self.run.candidates.count));
-        main.push_str(&samples::render(self.samples));
-        self.run_file(&mut main);
-        html::document(
+    pub(crate) fn render(&self) -> Markup {
+        let main = html! {
+            (self.tiles())
+            (self.held_out_ranking())
+            @if let Some(section) = watch::render(self.results) { (section) }
+            (self.curves())
+            @if let Some(section) = answers::render(self.results, self.run.candidates.count) { (section) }
+            (samples::render(self.samples))
+            (self.run_file())
+        };
+        document::render(
             &self.run.run.name,
             &self.header(),
             &main,
@@ -58,127 +57,120 @@ impl Page<'_> {
         )
     }
 
-    fn header(&self) -> String {
+    fn header(&self) -> Markup {
         let (run, rollout) = (&self.run.run, &self.run.rollout);
         let done = self.results.steps.last().and_then(|row| row.get("step")).copied().unwrap_or(0.0);
-        let (class, state) = if self.finished {
-            (" finished", "finished".to_owned())
-        } else {
-            ("", format!("step {done:.0}"))
-        };
-        let about = if run.steps == 0 {
-            "Evaluation of one policy, without training.".to_owned()
-        } else {
-            format!(
-                "{} steps of GRPO with seed {}: {} prompts per step, {} completions per prompt.",
-                run.steps, run.seed, rollout.prompts_per_step, rollout.group_size
-            )
-        };
-        let name = Escaped(&run.name);
-        format!(
-            "<header><div class=\"brand\">Podium</div><h1>{name}<span class=\"state{class}\">{state}</span></h1>\
-             <p class=\"lead\">{about}</p></header>\n"
-        )
+        let state = if self.finished { "finished".to_owned() } else { format!("step {done:.0}") };
+        html! {
+            header {
+                div.brand { "Podium" }
+                h1 { (run.name) span.state.finished[self.finished] { (state) } }
+                p.lead {
+                    @if run.steps == 0 {
+                        "Evaluation of one policy, without training."
+                    } @else {
+                        (run.steps) " steps of GRPO with seed " (run.seed) ": " (rollout.prompts_per_step)
+                        " prompts per step, " (rollout.group_size) " completions per prompt."
+                    }
+                }
+            }
+        }
     }
 
-    fn tiles(&self, html: &mut String) {
+    fn tiles(&self) -> Markup {
         let (Some(start), Some(now)) = (self.results.evaluations.first(), self.results.evaluations.last())
         else {
-            return;
+            return html! {};
         };
-        html.push_str("<div class=\"tiles\">");
         let metrics = now.headline_metrics();
-        for metric in metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1)) {
-            html.push_str(&metric_tile(metric, start, now));
+        html! {
+            div.tiles {
+                @for metric in first_and_last(&metrics) {
+                    @if let Some(tile) = metric_tile(metric, start, now) { (tile) }
+                }
+                @if let Some(tile) = metrics.first().and_then(|metric| self.progress_tile(metric, now)) { (tile) }
+                @if let Some(tile) = format_tile(start, now) { (tile) }
+            }
         }
-        if let Some(tile) = metrics.first().and_then(|metric| self.reached_tile(metric, now)) {
-            html.push_str(&tile);
-        }
-        if let Some(share) = now.well_formed {
-            let from = start.well_formed.filter(|_| start.policy_version != now.policy_version);
-            let from = from.map_or(String::new(), |from| format!("{:.1} % at the start. ", from * 100.0));
-            let length =
-                now.mean_length.map_or(String::new(), |length| format!("{length:.1} tokens on average"));
-            let _ = write!(
-                html,
-                "<section class=\"tile\"><h3>Well-formed answers</h3><div class=\"value\">{:.1} %</div>{}<p>{from}{length}</p></section>",
-                share * 100.0,
-                meter(share),
-            );
-        }
-        html.push_str("</div>\n");
     }
 
     /// Fraction of the distance from random to the best possible value, if the latter is known.
-    fn reached_tile(&self, metric: &str, now: &Evaluation) -> Option<String> {
+    fn progress_tile(&self, metric: &str, now: &Evaluation) -> Option<Markup> {
         let (random, best) =
             (self.results.baselines.random.get(metric)?, self.results.baselines.best(metric)?);
         let share = (now.metric(metric)?.mean - random) / (best - random);
-        Some(format!(
-            "<section class=\"tile\"><h3>Progress to the best possible</h3><div class=\"value\">{:.0} %</div>{}\
-             <p>of the distance from random ({random:.3}) to the best possible {metric} ({best:.3})</p></section>",
-            share * 100.0,
-            meter(share),
-        ))
+        Some(html! {
+            section.tile {
+                h3 { "Progress to the best possible" }
+                div.value { (format!("{:.0} %", share * 100.0)) }
+                (meter(share))
+                p {
+                    "of the distance from random (" (format!("{random:.3}")) ") to the best possible " (metric)
+                    " (" (format!("{best:.3}")) ")"
+                }
+            }
+        })
     }
 
-    fn standing(&self, html: &mut String) {
-        let Some(last) = self.results.evaluations.last() else { return };
-        let _ = write!(
-            html,
-            "<h2>Held-out ranking</h2><p class=\"about\">Over {} held-out users that are not in training, with \
-             95 % intervals.</p><div class=\"standings\">",
-            last.users,
-        );
+    fn held_out_ranking(&self) -> Markup {
+        let Some(last) = self.results.evaluations.last() else { return html! {} };
         let metrics = last.headline_metrics();
-        for metric in metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1)) {
-            html.push_str(&standing::render(self.results, metric));
-        }
-        html.push_str("</div>");
-        self.evaluations(html, &metrics);
-    }
-
-    fn evaluations(&self, html: &mut String, metrics: &[String]) {
-        html.push_str("<details class=\"card\"><summary>All evaluations</summary><div class=\"scroll\"><table><tr><th>version</th>");
-        for metric in metrics {
-            let _ = write!(html, "<th>{}</th>", Escaped(metric));
-        }
-        html.push_str("<th>well-formed</th><th>tokens</th></tr>");
-        let cell = |value: Option<String>| value.unwrap_or_else(|| "–".into());
-        for row in &self.results.evaluations {
-            let _ = write!(html, "<tr><td>{}</td>", row.policy_version);
-            for metric in metrics {
-                let _ = write!(html, "<td>{}</td>", cell(row.metric(metric).map(with_small_interval)));
+        let plot = |metric: &String| dot_plot::render(metric, &dot_plot::rows_of_run(self.results, metric));
+        html! {
+            h2 { "Held-out ranking" }
+            p.about {
+                "Over " (last.users) " held-out users that are not in training, with 95 % intervals."
             }
-            let share = cell(row.well_formed.map(|share| format!("{:.1} %", share * 100.0)));
-            let length = cell(row.mean_length.map(|length| format!("{length:.1}")));
-            let _ = write!(html, "<td>{share}</td><td>{length}</td></tr>");
+            div.dot-plots {
+                @for plot in first_and_last(&metrics).filter_map(plot) { (plot) }
+            }
+            (self.evaluations(&metrics))
         }
-        html.push_str("</table></div></details>\n");
     }
 
-    fn curves(&self, html: &mut String) {
-        let mut charts = String::new();
-        if self.results.evaluations.len() > 1 {
-            let metrics =
-                self.results.evaluations.last().map(Evaluation::headline_metrics).unwrap_or_default();
-            for metric in metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1)) {
-                charts.push_str(&self.held_out(metric));
+    fn evaluations(&self, metrics: &[String]) -> Markup {
+        let cell = |value: Option<Markup>| value.unwrap_or_else(|| html! { "–" });
+        html! {
+            details.card {
+                summary { "All evaluations" }
+                div.scroll {
+                    table {
+                        tr {
+                            th { "version" }
+                            @for metric in metrics { th { (metric) } }
+                            th { "well-formed" }
+                            th { "tokens" }
+                        }
+                        @for row in &self.results.evaluations {
+                            tr {
+                                td { (row.policy_version) }
+                                @for metric in metrics { td { (cell(row.metric(metric).map(with_small_interval))) } }
+                                td { (cell(row.well_formed.map(|share| html! { (percent(share)) }))) }
+                                td { (cell(row.mean_length.map(|length| html! { (format!("{length:.1}")) }))) }
+                            }
+                        }
+                    }
+                }
             }
         }
-        for (name, title, note) in CURVES {
-            charts.push_str(&self.curve(name, title, note));
-        }
-        if !charts.is_empty() {
-            let _ = writeln!(
-                html,
-                "<h2>Training curves</h2><p class=\"about\">Point at a curve to see its values.</p>\
-                 <div class=\"charts\">{charts}</div>"
-            );
+    }
+
+    fn curves(&self) -> Markup {
+        let evaluations = &self.results.evaluations;
+        let metrics = evaluations.last().filter(|_| evaluations.len() > 1).map(Evaluation::headline_metrics);
+        let held_out = metrics.iter().flat_map(|metrics| first_and_last(metrics));
+        let curves = CURVES.into_iter().filter_map(|(name, title, note)| self.curve(name, title, note));
+        let charts: Vec<Markup> = held_out.filter_map(|metric| self.held_out(metric)).chain(curves).collect();
+        html! {
+            @if !charts.is_empty() {
+                h2 { "Training curves" }
+                p.about { "Point at a curve to see its values." }
+                div.charts { @for chart in charts { (chart) } }
+            }
         }
     }
 
-    fn held_out(&self, metric: &str) -> String {
+    fn held_out(&self, metric: &str) -> Option<Markup> {
         let point = |row: &Evaluation| {
             let value = row.metric(metric)?;
             Some(Point { x: row.policy_version as f64, y: value.mean, band: Some((value.low, value.high)) })
@@ -200,7 +192,7 @@ impl Page<'_> {
         .render()
     }
 
-    fn curve(&self, name: &str, title: &str, note: &str) -> String {
+    fn curve(&self, name: &str, title: &str, note: &str) -> Option<Markup> {
         let points = self.results.steps.iter().filter_map(|row| {
             let y = *row.get(name)?;
             let spread = (name == "reward").then(|| row.get("reward_std")).flatten();
@@ -210,48 +202,78 @@ impl Page<'_> {
             .render()
     }
 
-    fn run_file(&self, html: &mut String) {
-        let _ = writeln!(
-            html,
-            "<h2>Run file</h2><details class=\"card\"><summary>run.toml<small>every key, defaults included; run hash {}</small></summary>\
-             <pre>{}</pre></details>",
-            &self.run.hash()[..12],
-            Escaped(self.run.to_toml()),
-        );
+    fn run_file(&self) -> Markup {
+        html! {
+            h2 { "Run file" }
+            details.card {
+                summary {
+                    "run.toml"
+                    small { "every key, defaults included; run hash " (self.run.hash()[..12]) }
+                }
+                pre { (self.run.to_toml()) }
+            }
+        }
     }
 }
 
-fn metric_tile(metric: &str, start: &Evaluation, now: &Evaluation) -> String {
-    let Some(value) = now.metric(metric) else { return String::new() };
-    let name = Escaped(metric);
-    let Some(from) = start.metric(metric).filter(|_| start.policy_version != now.policy_version) else {
-        return format!(
-            "<section class=\"tile\"><h3>Held-out {name}</h3><div class=\"value\">{:.3}</div><p>{}</p></section>",
-            value.mean,
-            interval(value),
-        );
-    };
-    let change = now.change(metric).map_or(String::new(), |change| {
-        let direction = if change.low > 0.0 {
-            " up"
-        } else if change.high < 0.0 {
-            " down"
-        } else {
-            ""
-        };
-        format!("<p><span class=\"change{direction}\">{}</span> paired</p>", signed_interval(change))
-    });
-    format!(
-        "<section class=\"tile\"><h3>Held-out {name}</h3><div class=\"value\"><small>{:.3} →</small> {:.3}</div>\
-         {change}<p>95 % interval [{:.3}, {:.3}]</p></section>",
-        from.mean, value.mean, value.low, value.high,
-    )
+/// Returns the first and the last of `metrics`, once if there is only one.
+fn first_and_last(metrics: &[String]) -> impl Iterator<Item = &String> {
+    metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1))
 }
 
-fn meter(share: f64) -> String {
-    format!("<div class=\"meter\"><i style=\"width:{:.1}%\"></i></div>", share.clamp(0.0, 1.0) * 100.0)
+fn metric_tile(metric: &str, start: &Evaluation, now: &Evaluation) -> Option<Markup> {
+    let value = now.metric(metric)?;
+    let from = start.metric(metric).filter(|_| start.policy_version != now.policy_version);
+    Some(html! {
+        section.tile {
+            h3 { "Held-out " (metric) }
+            @if let Some(from) = from {
+                div.value { small { (format!("{:.3} →", from.mean)) } (format!(" {:.3}", value.mean)) }
+                @if let Some(change) = now.change(metric) {
+                    p {
+                        span.change.up[change.low > 0.0].down[change.high < 0.0] { (signed_interval(change)) }
+                        " paired"
+                    }
+                }
+                p { "95 % interval " (format!("[{:.3}, {:.3}]", value.low, value.high)) }
+            } @else {
+                div.value { (format!("{:.3}", value.mean)) }
+                p { (interval(value)) }
+            }
+        }
+    })
 }
 
-fn with_small_interval(value: Estimate) -> String {
-    format!("{} <small>[{}, {}]</small>", figure(value.mean), figure(value.low), figure(value.high))
+/// The fraction of well-formed answers and their length, if known.
+fn format_tile(start: &Evaluation, now: &Evaluation) -> Option<Markup> {
+    let share = now.well_formed?;
+    let from = start.well_formed.filter(|_| start.policy_version != now.policy_version);
+    Some(html! {
+        section.tile {
+            h3 { "Well-formed answers" }
+            div.value { (percent(share)) }
+            (meter(share))
+            p {
+                @if let Some(from) = from { (percent(from)) " at the start. " }
+                @if let Some(length) = now.mean_length { (format!("{length:.1} tokens on average")) }
+            }
+        }
+    })
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn meter(share: f64) -> Markup {
+    html! {
+        div.meter { i style=(format!("width:{:.1}%", share.clamp(0.0, 1.0) * 100.0)) {} }
+    }
+}
+
+fn with_small_interval(value: Estimate) -> Markup {
+    html! {
+        (format_value(value.mean)) " "
+        small { "[" (format_value(value.low)) ", " (format_value(value.high)) "]" }
+    }
 }

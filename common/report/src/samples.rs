@@ -1,12 +1,11 @@
 //! Sampled completions with their rewards: the same held-out users before and after training, and training groups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
+use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::html::Escaped;
-use crate::scale::figure;
+use crate::scale::format_value;
 
 /// Number of held-out users shown before and after.
 const PAIRS: usize = 6;
@@ -62,107 +61,111 @@ struct Completion {
     tokens: u64,
 }
 
-/// Returns the section; empty without recorded completions.
-pub(crate) fn render(samples: &[Sample]) -> String {
+/// Returns the sections; empty without recorded completions.
+pub(crate) fn render(samples: &[Sample]) -> Markup {
     let rewards =
         samples.iter().flat_map(|sample| &sample.completions).filter_map(|completion| completion.reward);
     let best = rewards.fold(f64::MIN_POSITIVE, f64::max);
-    let mut html = String::new();
-    pairs(&mut html, samples, best);
-    groups(&mut html, samples, best);
-    html
-}
-
-fn pairs(html: &mut String, samples: &[Sample], best: f64) {
-    let evaluated = || samples.iter().filter(|sample| sample.purpose == Purpose::Evaluation);
-    let versions: BTreeSet<u64> = evaluated().map(|sample| sample.policy_version).collect();
-    let (Some(&first), Some(&last)) = (versions.first(), versions.last()) else { return };
-    let of = |version: u64| evaluated().filter(move |sample| sample.policy_version == version);
-    html.push_str(
-        "<h2>The same users, before and after</h2><p class=\"about\">Held-out users that are not in \
-        training. Their next item is marked among the candidates; the policy does not see the mark.</p>",
-    );
-    for sample in of(last).take(PAIRS) {
-        let before = of(first).find(|other| other.index == sample.index).filter(|_| first != last);
-        let _ =
-            write!(html, "<article class=\"case\"><header><h3>User {}</h3></header>", Escaped(&sample.user));
-        items(html, sample);
-        html.push_str("<div class=\"answers pair\">");
-        for side in before.into_iter().chain([sample]) {
-            for completion in &side.completions {
-                let label = if side.policy_version == 0 {
-                    "start".into()
-                } else {
-                    format!("version {}", side.policy_version)
-                };
-                answer(html, side, completion, best, &label);
-            }
-        }
-        html.push_str("</div></article>\n");
+    html! {
+        (pairs(samples, best))
+        (groups(samples, best))
     }
 }
 
-fn groups(html: &mut String, samples: &[Sample], best: f64) {
+fn pairs(samples: &[Sample], best: f64) -> Markup {
+    let evaluated = || samples.iter().filter(|sample| sample.purpose == Purpose::Evaluation);
+    let versions: BTreeSet<u64> = evaluated().map(|sample| sample.policy_version).collect();
+    let (Some(&first), Some(&last)) = (versions.first(), versions.last()) else { return html! {} };
+    let of = |version: u64| evaluated().filter(move |sample| sample.policy_version == version);
+    let before = |index: u64| of(first).find(|other| other.index == index).filter(|_| first != last);
+    html! {
+        h2 { "The same users, before and after" }
+        p.about {
+            "Held-out users that are not in training. Their next item is marked among the candidates; the policy does not \
+             see the mark."
+        }
+        @for sample in of(last).take(PAIRS) {
+            article.case {
+                header { h3 { "User " (sample.user) } }
+                (items(sample))
+                div.answers.pair {
+                    @for side in before(sample.index).into_iter().chain([sample]) {
+                        @for completion in &side.completions {
+                            (answer(side, completion, best, &version_label(side.policy_version)))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn version_label(version: u64) -> String {
+    if version == 0 { "start".into() } else { format!("version {version}") }
+}
+
+fn groups(samples: &[Sample], best: f64) -> Markup {
     let trained = || samples.iter().filter(|sample| sample.purpose == Purpose::Training);
     let steps: Vec<u64> = trained().map(|sample| sample.step).collect::<BTreeSet<_>>().into_iter().collect();
     if steps.is_empty() {
-        return;
+        return html! {};
     }
-    html.push_str(
-        "<h2>Training groups</h2><p class=\"about\">Several completions of one prompt. The \
-        difference of each reward from the group's mean determines the gradient.</p>",
-    );
-    for step in spread(&steps, STEPS) {
-        let of_step = || trained().filter(move |sample| sample.step == step);
-        let rewards: Vec<f64> =
-            of_step().flat_map(|sample| &sample.completions).filter_map(|one| one.reward).collect();
-        let mean = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
-        let open = if Some(&step) == steps.last() { " open" } else { "" };
-        let _ = write!(
-            html,
-            "<details class=\"card\"{open}><summary>Step {}<small>mean reward of the shown prompts {}</small></summary><div class=\"inside\">",
-            step + 1,
-            figure(mean),
-        );
-        for sample in of_step().take(GROUPS) {
-            group(html, sample, best);
+    html! {
+        h2 { "Training groups" }
+        p.about {
+            "Several completions of one prompt. The difference of each reward from the group's mean determines the gradient."
         }
-        html.push_str("</div></details>\n");
+        @for step in spread(&steps, STEPS) {
+            @let samples: Vec<&Sample> = trained().filter(|sample| sample.step == step).collect();
+            @let mean = mean_reward(samples.iter().flat_map(|sample| &sample.completions));
+            details.card open[Some(&step) == steps.last()] {
+                summary {
+                    "Step " (step + 1)
+                    small { "mean reward of the shown prompts " (format_value(mean)) }
+                }
+                div.inside { @for sample in samples.iter().take(GROUPS) { (group(sample, best)) } }
+            }
+        }
     }
 }
 
-fn group(html: &mut String, sample: &Sample, best: f64) {
-    let rewards: Vec<f64> = sample.completions.iter().filter_map(|completion| completion.reward).collect();
-    let mean = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
-    let _ = write!(
-        html,
-        "<article class=\"case\"><header><h3>User {}</h3><p>group mean {}</p></header>",
-        Escaped(&sample.user),
-        figure(mean),
-    );
-    items(html, sample);
-    html.push_str("<div class=\"answers\">");
-    for completion in &sample.completions {
-        let against =
-            completion.reward.map_or(String::new(), |reward| format!("{:+.2} from the mean", reward - mean));
-        answer(html, sample, completion, best, &against);
+fn group(sample: &Sample, best: f64) -> Markup {
+    let mean = mean_reward(&sample.completions);
+    let against = |reward: f64| format!("{:+.2} from the mean", reward - mean);
+    html! {
+        article.case {
+            header {
+                h3 { "User " (sample.user) }
+                p { "group mean " (format_value(mean)) }
+            }
+            (items(sample))
+            div.answers {
+                @for completion in &sample.completions {
+                    (answer(sample, completion, best, &completion.reward.map_or_else(String::new, against)))
+                }
+            }
+        }
     }
-    html.push_str("</div></article>\n");
 }
 
-fn items(html: &mut String, sample: &Sample) {
-    html.push_str("<dl class=\"items\"><dt>history</dt><dd>");
-    for item in &sample.history {
-        chip(html, "chip", item);
-    }
-    html.push_str("</dd><dt>candidates</dt><dd>");
-    for item in &sample.candidates {
-        chip(html, if item.id == sample.target { "chip target" } else { "chip" }, item);
-    }
-    html.push_str("</dd></dl>");
+/// Returns the mean of the known rewards; 0 without any.
+fn mean_reward<'a>(completions: impl IntoIterator<Item = &'a Completion>) -> f64 {
+    let rewards: Vec<f64> = completions.into_iter().filter_map(|completion| completion.reward).collect();
+    rewards.iter().sum::<f64>() / rewards.len().max(1) as f64
 }
 
-fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64, label: &str) {
+fn items(sample: &Sample) -> Markup {
+    html! {
+        dl.items {
+            dt { "history" }
+            dd { @for item in &sample.history { (chip(item, false)) } }
+            dt { "candidates" }
+            dd { @for item in &sample.candidates { (chip(item, item.id == sample.target)) } }
+        }
+    }
+}
+
+fn answer(sample: &Sample, completion: &Completion, best: f64, label: &str) -> Markup {
     let well_formed = completion.form == "well_formed";
     let (class, verdict) = match completion.rank {
         _ if !well_formed => ("malformed", completion.form.replace('_', " ")),
@@ -171,45 +174,50 @@ fn answer(html: &mut String, sample: &Sample, completion: &Completion, best: f64
         None => ("miss", "missed".into()),
     };
     let terms: Vec<String> =
-        completion.terms.iter().map(|(name, value)| format!("{name} {}", figure(*value))).collect();
+        completion.terms.iter().map(|(name, value)| format!("{name} {}", format_value(*value))).collect();
     let reward = completion.reward.map_or("–".into(), |reward| format!("{reward:.2}"));
     let share = (completion.reward.unwrap_or(0.0) / best).clamp(0.0, 1.0) * 100.0;
-    let _ = write!(
-        html,
-        "<section class=\"answer {class}\"><header title=\"{}\"><b>{reward}</b><span class=\"verdict\">{}</span>\
-         <span>{}</span><span>{} tokens</span></header><div class=\"bar\"><i style=\"width:{share:.0}%\"></i></div>",
-        Escaped(terms.join(", ")),
-        Escaped(verdict),
-        Escaped(label),
-        completion.tokens,
-    );
-    if well_formed {
-        let _ = write!(html, "<p class=\"think\">{}</p><ol>", Escaped(thinking(&completion.text)));
-        for id in &completion.ranking {
-            let item = sample.candidates.iter().find(|item| item.id == *id);
-            let class = if *id == sample.target { " class=\"target\"" } else { "" };
-            let title = item.map_or_else(|| format!("item {id}"), name);
-            let _ = write!(html, "<li{class}>{}</li>", Escaped(title));
+    html! {
+        section.answer.(class) {
+            header title=(terms.join(", ")) {
+                b { (reward) }
+                span.verdict { (verdict) }
+                span { (label) }
+                span { (completion.tokens) " tokens" }
+            }
+            div.bar { i style=(format!("width:{share:.0}%")) {} }
+            @if well_formed {
+                p.think { (thinking(&completion.text)) }
+                ol {
+                    @for id in &completion.ranking {
+                        li class=[(*id == sample.target).then_some("target")] { (title(sample, *id)) }
+                    }
+                }
+            } @else {
+                p.raw {
+                    (given(&sample.thinking_start))
+                    (completion.text.chars().take(RAW_LETTERS).collect::<String>())
+                }
+            }
         }
-        html.push_str("</ol>");
-    } else {
-        let shown: String = completion.text.chars().take(RAW_LETTERS).collect();
-        let _ = write!(html, "<p class=\"raw\">{}{}</p>", given(&sample.thinking_start), Escaped(shown));
     }
-    html.push_str("</section>");
+}
+
+/// The title of a listed item, which need not be a candidate.
+fn title(sample: &Sample, id: u64) -> String {
+    let item = sample.candidates.iter().find(|item| item.id == id);
+    item.map_or_else(|| format!("item {id}"), name)
 }
 
 /// An item by its title, with its caption in small type; the tooltip has its number and the full caption.
-fn chip(html: &mut String, class: &str, item: &Item) {
+fn chip(item: &Item, is_target: bool) -> Markup {
     let caption = item.caption.as_deref().unwrap_or_default();
-    let _ = write!(
-        html,
-        "<span class=\"{class}\" title=\"item {} {}\">{}<small>{}</small></span>",
-        item.id,
-        Escaped(caption),
-        Escaped(name(item)),
-        Escaped(caption),
-    );
+    html! {
+        span.chip.target[is_target] title={ "item " (item.id) " " (caption) } {
+            (name(item))
+            small { (caption) }
+        }
+    }
 }
 
 fn name(item: &Item) -> String {
@@ -217,13 +225,14 @@ fn name(item: &Item) -> String {
 }
 
 /// The think tags of the prompt, which precede the text of a completion.
-fn given(thinking_start: &str) -> &'static str {
-    match thinking_start {
-        "opened" => "<span class=\"given\" title=\"written by the chat template\">&lt;think&gt;</span>",
-        "closed" => {
-            "<span class=\"given\" title=\"written by the chat template\">&lt;think&gt;&lt;/think&gt;</span>"
-        }
-        _ => "",
+fn given(thinking_start: &str) -> Markup {
+    let tags = match thinking_start {
+        "opened" => "<think>",
+        "closed" => "<think></think>",
+        _ => return html! {},
+    };
+    html! {
+        span.given title="written by the chat template" { (tags) }
     }
 }
 
@@ -238,7 +247,7 @@ fn spread(values: &[u64], wanted: usize) -> Vec<u64> {
     if values.len() <= wanted {
         return values.to_vec();
     }
-    (0..wanted).map(|place| values[place * (values.len() - 1) / (wanted - 1)]).collect()
+    (0..wanted).map(|index| values[index * (values.len() - 1) / (wanted - 1)]).collect()
 }
 
 #[cfg(test)]
@@ -248,7 +257,7 @@ mod tests {
     fn sample(purpose: &str, version: u64, text: &str, form: &str, rank: Option<u64>) -> Sample {
         serde_json::from_value(serde_json::json!({
             "purpose": purpose, "policy_version": version, "step": version, "index": 0, "user": "u<1>",
-            "system": null, "prompt": "…", "history": [{"id": 3, "title": "Three", "caption": "a red <boat>"}],
+            "system": null, "prompt": "…", "history": [{"id": 3, "title": "Three", "caption": "a \"red\" <boat>"}],
             "candidates": [{"id": 1, "title": "One & only"}, {"id": 2, "title": null}], "target": 1,
             "completions": [{"text": text, "reward": 0.5, "terms": {"form": 1.0}, "form": form, "rank": rank,
                              "ranking": [2, 1], "tokens": 9}],
@@ -262,7 +271,8 @@ mod tests {
         let html = render(&[
             sample("evaluation", 0, "<b>junk", "no_thinking", None),
             sample("evaluation", 9, after, "well_formed", Some(2)),
-        ]);
+        ])
+        .into_string();
         for part in [
             "User u&lt;1&gt;",
             "no thinking",
@@ -272,7 +282,7 @@ mod tests {
             "version 9",
             "<li class=\"target\">One &amp; only</li>",
             "One &amp; only<small>",
-            "a red &lt;boat&gt;",
+            "title=\"item 3 a &quot;red&quot; &lt;boat&gt;\"",
             "item 2",
         ] {
             assert!(html.contains(part), "{part} in {html}");
@@ -283,7 +293,7 @@ mod tests {
     fn thinking_is_shown_if_the_prompt_opens_the_block() {
         let after = |start: &str, text: &str, form: &str| {
             let sample = sample("evaluation", 0, text, form, None);
-            render(&[Sample { thinking_start: start.to_owned(), ..sample }])
+            render(&[Sample { thinking_start: start.to_owned(), ..sample }]).into_string()
         };
         let html = after("opened", "likes boats</think> [ITEM_2]", "well_formed");
         assert!(html.contains("<p class=\"think\">likes boats</p>"), "{html}");
@@ -297,9 +307,9 @@ mod tests {
 
     #[test]
     fn groups_are_shown_by_step() {
-        let html = render(&[sample("training", 0, "<think>a</think>", "well_formed", Some(1))]);
+        let html = render(&[sample("training", 0, "<think>a</think>", "well_formed", Some(1))]).into_string();
         assert!(html.contains("Step 1<small>") && html.contains("+0.00 from the mean"), "{html}");
-        assert_eq!(render(&[]), "");
+        assert_eq!(render(&[]).into_string(), "");
     }
 
     #[test]

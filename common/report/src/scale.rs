@@ -22,6 +22,18 @@ impl Scale {
         let last = (self.values.1 / step + 1e-9).floor() as i64;
         (first..=last).map(|multiple| multiple as f64 * step).collect()
     }
+
+    /// Returns the pixel and the label of each of about `wanted` round values.
+    pub(crate) fn labelled_ticks(&self, wanted: usize) -> Vec<(f64, String)> {
+        let ticks = self.ticks(wanted);
+        let step = ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
+        ticks.into_iter().map(|tick| (self.at(tick), tick_label(tick, step))).collect()
+    }
+}
+
+/// Formats a coordinate of a drawing.
+pub(crate) fn pixels(coordinate: f64) -> String {
+    format!("{coordinate:.1}")
 }
 
 /// The smallest of 1, 2, 5 times a power of ten that is at least `step`.
@@ -46,13 +58,13 @@ pub(crate) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// Formats a tick with enough decimals to distinguish neighbours.
-pub(crate) fn tick_label(value: f64, step: f64) -> String {
+fn tick_label(value: f64, step: f64) -> String {
     let decimals = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
     if value != 0.0 && value.abs() < 1e-4 { format!("{value:.0e}") } else { format!("{value:.decimals$}") }
 }
 
 /// Formats a value with about three significant digits.
-pub(crate) fn figure(value: f64) -> String {
+pub(crate) fn format_value(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude != 0.0 && magnitude < 1e-3 {
         format!("{value:.1e}")
@@ -97,7 +109,7 @@ mod tests {
             ("0.4".into(), "40".into(), "0.0005".into())
         );
         assert_eq!(
-            (figure(0.51234), figure(41.26), figure(0.000_123)),
+            (format_value(0.51234), format_value(41.26), format_value(0.000_123)),
             ("0.512".into(), "41.3".into(), "1.2e-4".into())
         );
     }

@@ -1,12 +1,10 @@
 //! Several quantities over the run in one chart, distinguished by colour, with a legend.
 
-use std::fmt::Write as _;
-
+use maud::{Markup, html};
 use serde_json::json;
 
 use crate::chart::{self, BOTTOM, HEIGHT, LEFT, RIGHT, SMOOTH_FROM, TOP, WIDTH};
-use crate::html::Escaped;
-use crate::scale::{self, Scale};
+use crate::scale::{self, Scale, format_value, pixels};
 
 /// One quantity.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,60 +26,56 @@ pub(crate) struct SeriesChart<'a> {
     pub(crate) reference: Option<(&'a str, f64)>,
 }
 
-impl SeriesChart<'_> {
-    /// Renders the chart; empty without points.
-    pub(crate) fn render(&self) -> String {
-        let shown: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
-        let points = || shown.iter().flat_map(|series| &series.points);
-        let values = points().map(|point| point.1).chain(self.reference.map(|(_, value)| value));
-        let (Some(values), Some(first)) =
-            (scale::range(values), points().map(|point| point.0).reduce(f64::min))
-        else {
-            return String::new();
-        };
-        let last = points().map(|point| point.0).fold(first + 1.0, f64::max);
-        let x = Scale { values: (first, last), pixels: (LEFT + 4.0, WIDTH - RIGHT - 4.0) };
-        let y = Scale { values, pixels: (HEIGHT - BOTTOM, TOP) };
-        let mut svg = String::new();
-        chart::grid(&mut svg, &x, &y);
-        if let Some((label, value)) = self.reference {
-            chart::reference(&mut svg, label, value, &y);
-        }
-        let mut legend = String::new();
-        for (index, series) in shown.iter().enumerate() {
-            let color = index % COLORS + 1;
-            draw(&mut svg, series, color, &x, &y);
-            let _ = write!(legend, "<span class=\"s{color}\"><i></i>{}</span>", Escaped(&series.label));
-        }
-        format!(
-            "<figure class=\"chart\"><figcaption><h3>{title}</h3><output></output><p>{}</p></figcaption>\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\" data-hover=\"{}\">{svg}\
-             <g class=\"pointer\" hidden><line y1=\"{TOP}\" y2=\"{:.1}\"/><circle r=\"4\"/></g></svg>\
-             <div class=\"legend\">{legend}</div></figure>\n",
-            Escaped(self.note),
-            Escaped(hover(&shown, &x, &y)),
-            HEIGHT - BOTTOM,
-            title = Escaped(self.title),
-        )
-    }
-}
-
 /// Colours in style.css.
 const COLORS: usize = 6;
 
-fn draw(svg: &mut String, series: &Series, color: usize, x: &Scale, y: &Scale) {
-    let points = || series.points.iter().copied();
-    let smooth = !series.marked && series.points.len() >= SMOOTH_FROM;
-    let path = if smooth {
-        chart::path(chart::running_mean(&series.points, series.points.len() / 12), x, y)
+impl SeriesChart<'_> {
+    /// Renders the chart; `None` without points.
+    pub(crate) fn render(&self) -> Option<Markup> {
+        let shown: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
+        let points = || shown.iter().flat_map(|series| &series.points);
+        let values = points().map(|point| point.1).chain(self.reference.map(|(_, value)| value));
+        let (values, first) = (scale::range(values)?, points().map(|point| point.0).reduce(f64::min)?);
+        let last = points().map(|point| point.0).fold(first + 1.0, f64::max);
+        let x = Scale { values: (first, last), pixels: (LEFT + 4.0, WIDTH - RIGHT - 4.0) };
+        let y = Scale { values, pixels: (HEIGHT - BOTTOM, TOP) };
+        let colored = || (0..).map(|index| index % COLORS + 1).zip(&shown);
+        let content = html! {
+            (chart::grid(&x, &y, (WIDTH, HEIGHT)))
+            @if let Some((label, value)) = self.reference { (chart::reference(label, value, &y)) }
+            @for (color, series) in colored() { (draw(series, color, &x, &y)) }
+        };
+        Some(html! {
+            figure.chart {
+                figcaption {
+                    h3 { (self.title) }
+                    output {}
+                    p { (self.note) }
+                }
+                (chart::drawing(self.title, (WIDTH, HEIGHT), &hover(&shown, &x, &y), &content))
+                div.legend {
+                    @for (color, series) in colored() {
+                        span.{ "s" (color) } { i {} (series.label) }
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn draw(series: &Series, color: usize, x: &Scale, y: &Scale) -> Markup {
+    let points = &series.points;
+    let path = if !series.marked && points.len() >= SMOOTH_FROM {
+        chart::path_data(chart::running_mean(points, points.len() / 12), x, y)
     } else {
-        chart::path(points(), x, y)
+        chart::path_data(points.iter().copied(), x, y)
     };
-    let _ = write!(svg, r#"<path class="line s{color}" d="{path}"/>"#);
-    if series.marked || series.points.len() == 1 {
-        for (at, value) in points() {
-            let (at, value) = (x.at(at), y.at(value));
-            let _ = write!(svg, r#"<circle class="dot s{color}" cx="{at:.1}" cy="{value:.1}" r="3"/>"#);
+    html! {
+        path.line.{ "s" (color) } d=(path) {}
+        @if series.marked || points.len() == 1 {
+            @for &(at, value) in points {
+                circle.dot.{ "s" (color) } cx=(pixels(x.at(at))) cy=(pixels(y.at(value))) r="3" {}
+            }
         }
     }
 }
@@ -94,7 +88,7 @@ fn hover(series: &[&Series], x: &Scale, y: &Scale) -> serde_json::Value {
     let text = |at: f64| {
         let here = |series: &&Series| {
             let point = series.points.iter().find(|point| (point.0 - at).abs() < 0.5)?;
-            Some(format!("{} {}", series.label, scale::figure(point.1)))
+            Some(format!("{} {}", series.label, format_value(point.1)))
         };
         let values: Vec<String> = series.iter().filter_map(here).collect();
         format!("{at:.0}: {}", values.join(" · "))
@@ -127,13 +121,13 @@ mod tests {
             ],
             reference: Some(("by chance", 0.0)),
         };
-        let html = chart.render();
+        let html = chart.render().unwrap().into_string();
         for part in
             ["line s1", "dot s2", "held-out &lt;b&gt;", "by chance 0.000", "2: training 0.200 · held-out"]
         {
             assert!(html.contains(part), "{part} in {html}");
         }
         assert!(!html.contains("nothing") && !html.contains("NaN"));
-        assert_eq!(SeriesChart { series: vec![], ..chart }.render(), "");
+        assert!(SeriesChart { series: vec![], ..chart }.render().is_none());
     }
 }
