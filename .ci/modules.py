@@ -7,9 +7,6 @@ defines the item. A declaration (`mod b;`) is no dependency, and neither is a re
 code also uses the name. A parent that uses its child while the child uses an item of the parent's file is a cycle like
 any other.
 
-.ci/modules.known lists the existing cycles, one per line: the files of modules that all depend on each other.
-A cycle that is not in the list is a fault, and so is a line that no longer holds. The list only gets shorter.
-
     .ci/modules.py            checks the repository
     .ci/modules.py CRATE...   lists the dependencies between the modules of the crates in these folders
 """
@@ -22,7 +19,6 @@ from pathlib import Path
 MOST_LINES = 400
 # The one file that renames: all others write and publish through it.
 RENAMES = "common/files/src/durable.rs"
-KNOWN = Path(".ci/modules.known")
 
 IDENTIFIER = r"(?:r#)?[A-Za-z_]\w*"
 USE = re.compile(r"(?P<visible>\bpub\s*(?:\([^)]*\)\s*)?)?\buse\s+(?P<tree>[^;]+);")
@@ -199,7 +195,7 @@ def roots(folder):
 
 
 def cycles(root):
-    """Yields the groups of modules that depend on each other, each with the lines of one shortest cycle."""
+    """Yields faults: the groups of modules that depend on each other, each with the lines of one shortest cycle."""
     graph = {module: module.dependencies() for module in root}
 
     def reach(start):
@@ -224,23 +220,7 @@ def cycles(root):
         group = {other for other in others if module in reached[other][1]}
         done |= group
         steps = [f"    {one.file}:{graph[one][other]} uses {other.file}" for one, other in zip(way, way[1:])]
-        yield {str(member.file) for member in group}, steps
-
-
-def unknown_cycles(files):
-    """Yields faults: unknown cycles, and known cycles that no longer exist."""
-    lines = [line.split("#")[0].split() for line in KNOWN.read_text().splitlines()] if KNOWN.exists() else []
-    known = [set(line) for line in lines if line]
-    held = []
-    for manifest in (file for file in files if file.name == "Cargo.toml" and file.parts[0] != "fuzz"):
-        for root in roots(manifest.parent):
-            for group, steps in cycles(Module(root, "crate", None)):
-                held.append(group)
-                if group not in known:
-                    yield "\n".join([f"import cycle of {', '.join(sorted(group))}", *steps])
-    for group in known:
-        if group not in held:
-            yield f"{KNOWN}: no such cycle, remove it or shorten it: {' '.join(sorted(group))}"
+        yield "\n".join([f"import cycle of {', '.join(sorted(str(member.file) for member in group))}", *steps])
 
 
 def main():
@@ -253,14 +233,16 @@ def main():
                 for other, line in sorted(module.dependencies().items(), key=lambda item: item[1]):
                     print(f"{module.file}:{line}: {other.file}")
         return 0
-    faults += unknown_cycles(files)
+    for manifest in (file for file in files if file.name == "Cargo.toml" and file.parts[0] != "fuzz"):
+        for root in roots(manifest.parent):
+            faults += cycles(Module(root, "crate", None))
     for file in (file for file in files if file.suffix == ".rs"):
         source = file.read_text()
         if (lines := source.count("\n")) > MOST_LINES:
             faults.append(f"{file}: {lines} lines, expected at most {MOST_LINES}")
         if "tests" not in file.parts and str(file) != RENAMES and re.search(r"\bfs::rename\b", without_tests(without_literals(source))):
             faults.append(f"{file}: fs::rename, expected only in {RENAMES}")
-    print("\n".join(faults) if faults else "No new import cycle, no file that is too long, no rename outside durable.rs.")
+    print("\n".join(faults) if faults else "No import cycle, no file that is too long, no rename outside durable.rs.")
     return min(len(faults), 1)
 
 

@@ -6,7 +6,10 @@ use std::str::FromStr;
 use serde_json::Value;
 use toml::Table;
 
-use crate::{Error, RunFile, validate};
+use crate::error::Error;
+use crate::run_file::RunFile;
+use crate::schema::{properties, schema};
+use crate::validate;
 
 /// Variables with this prefix set keys: `PODIUM_RUN__SEED=3` is `run.seed = 3`.
 const VARIABLE_PREFIX: &str = "PODIUM_";
@@ -79,7 +82,7 @@ pub(crate) fn assemble(
 ) -> Result<RunFile, Error> {
     let mut table: Table =
         text.parse().map_err(|source| Error::Syntax { origin: name.to_owned(), source: Box::new(source) })?;
-    let schema = crate::reference::schema();
+    let schema = schema();
     check_keys(&table, &schema, &schema, name, "")?;
 
     let mut variables: Vec<Override> =
@@ -135,7 +138,7 @@ fn merge(base: &mut Table, layer: Table) {
 
 /// Rejects keys that are not in the schema and suggests the nearest known key.
 fn check_keys(table: &Table, schema: &Value, root: &Value, origin: &str, prefix: &str) -> Result<(), Error> {
-    let Some(known) = crate::reference::properties(schema, root) else { return Ok(()) };
+    let Some(known) = properties(schema, root) else { return Ok(()) };
     for (key, value) in table {
         let dotted = format!("{prefix}{key}");
         let Some(inner) = known.get(key) else {

@@ -2,14 +2,10 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::RunFile;
-
-/// The JSON schema of a run file.
-pub fn schema() -> Value {
-    schemars::schema_for!(RunFile).to_value()
-}
+use crate::run_file::RunFile;
+use crate::schema::{follow, properties, schema};
 
 /// Returns the reference as Markdown: type, default and meaning of every key, by section.
 pub fn markdown() -> String {
@@ -42,17 +38,6 @@ pub fn markdown() -> String {
         }
     }
     page
-}
-
-/// Returns the properties of an object schema, following references.
-pub(crate) fn properties<'a>(schema: &'a Value, root: &'a Value) -> Option<&'a Map<String, Value>> {
-    follow(schema, root).get("properties")?.as_object()
-}
-
-fn follow<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
-    let target =
-        schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
-    target.map_or(schema, |target| follow(target, root))
 }
 
 fn description(schema: &Value, root: &Value) -> String {

@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 
+use crate::error::Error;
+use crate::run_file::RunFile;
 use crate::sections::{Evaluation, Learner, Lora, Network, Rollout, Sft, Stage};
-use crate::{Error, RunFile};
 
 fn require(
     key: &'static str,

@@ -5,72 +5,29 @@
 //! any time leaves the old content or the new content. The temporary files of a killed process are
 //! hidden, and their names contain its process id; [`remove_leftovers`] removes them.
 
+mod checksum;
+mod error;
+mod folder;
 #[cfg(test)]
 mod killed;
 mod leftovers;
+mod temporary;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error as StdError;
-use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use sha2::{Digest, Sha256};
 
+use folder::{parent, sync_tree};
+use temporary::aside;
+
+pub use checksum::{hex, sha256};
+pub use error::{Error, is_full, is_full_kind};
+pub use folder::{create_folder, remove_folder, sync_folder};
 pub use leftovers::remove_leftovers;
-
-/// Suffix of temporary files and folders, after the id of the writing process.
-const TEMPORARY: &str = ".tmp";
-
-/// A failed write or read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Writing failed; the previous file, if any, is unchanged.
-    #[error("cannot write {}: {source}{}", path.display(), remedy(source))]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// Reading failed.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-}
-
-fn remedy(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::FileTooLarge => "; raise the limit of a file's size (ulimit -f)",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free space there or choose another folder with --out"
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; choose a folder that can be written to with --out"
-        }
-        _ => "",
-    }
-}
-
-/// Returns whether an error, or one of its causes, reports a full file system, an exhausted quota
-/// or a file at its maximum size. The same write succeeds once there is free space.
-pub fn is_full(error: &(dyn StdError + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| is_full_kind(error.kind())))
-}
-
-/// Returns whether errors of this kind report exhausted space.
-pub const fn is_full_kind(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
-}
 
 /// Writes `bytes` to `path`, as [`replace`] does.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
@@ -172,37 +129,6 @@ pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
     sync_folder(parent(target))
 }
 
-/// Makes a folder's entries durable: created and renamed entries survive a crash.
-pub fn sync_folder(folder: &Path) -> Result<(), Error> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let synced = File::open(folder).and_then(|handle| handle.sync_all());
-    synced.map_err(|source| Error::Write { path: folder.to_owned(), source })
-}
-
-/// Makes a folder, the folders below it and all their files durable.
-fn sync_tree(folder: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() { sync_tree(&path)? } else { sync_folder(&path)? }
-    }
-    sync_folder(folder)
-}
-
-/// Returns a hidden name beside `path`, on the same file system, that contains the id of this
-/// process.
-fn aside(path: &Path) -> Result<PathBuf, Error> {
-    let nameless = || Error::Write { path: path.to_owned(), source: io::ErrorKind::InvalidFilename.into() };
-    let mut hidden = OsString::from(".");
-    hidden.push(path.file_name().ok_or_else(nameless)?);
-    hidden.push(format!(".{}{TEMPORARY}", std::process::id()));
-    Ok(path.with_file_name(hidden))
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Marks a point between two operations. Tests end the process at such points.
 #[cfg(test)]
 fn step() {
@@ -211,35 +137,3 @@ fn step() {
 
 #[cfg(not(test))]
 const fn step() {}
-
-/// Removes a folder and its content, if it exists.
-pub fn remove_folder(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Write { path: folder.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Creates a folder and its parent folders.
-pub fn create_folder(folder: &Path) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
-}
-
-/// Returns the SHA-256 of a file's content.
-pub fn sha256(path: &Path) -> Result<[u8; 32], Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let mut digest = Sha256::new();
-    io::copy(&mut File::open(path).map_err(failed)?, &mut digest).map_err(failed)?;
-    Ok(digest.finalize().into())
-}
-
-/// Returns bytes as lower-case hexadecimal text.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

@@ -1,17 +1,9 @@
-//! Arguments of a call and their assignment to parameters.
+//! Assignment of the arguments of a call to parameters.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::fault::{Result, fault, unsupported};
-use crate::value::Value;
-
-/// Arguments of a call.
-#[derive(Debug, Default)]
-pub(crate) struct Given {
-    pub(crate) positional: Vec<Value>,
-    pub(crate) named: Vec<(Arc<str>, Value)>,
-}
+use crate::value::{Given, Value};
 
 /// Arguments by parameter.
 #[derive(Debug)]

@@ -1,66 +1,74 @@
 //! Evaluation of expressions.
 
-use std::cmp::Ordering;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::arguments::Given;
 use crate::fault::{Result, fault, unsupported};
+use crate::filters;
 use crate::functions;
 use crate::lookup::{attribute, item, slice};
+use crate::meter::Meter;
 use crate::methods;
-use crate::operators::{binary, contains, negative};
-use crate::render::{Renderer, Scope};
+use crate::operators::{binary, compare, negative};
+use crate::scope::Scope;
 use crate::tests;
 use crate::text::write_str;
 use crate::tree::{Arguments, Comparison, Expression, Kind};
-use crate::value::{Value, equal, order};
+use crate::value::{Given, Value};
 
-impl Renderer {
-    /// Evaluates an expression in `scope`.
-    pub(crate) fn value(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value> {
-        let value = self.deeper(|| self.evaluate(expression, scope));
+/// Evaluates expressions in one scope.
+pub(crate) struct Evaluator<'r> {
+    meter: &'r Meter,
+    scope: &'r Scope,
+}
+
+impl<'r> Evaluator<'r> {
+    pub(crate) fn new(meter: &'r Meter, scope: &'r Scope) -> Self {
+        Self { meter, scope }
+    }
+
+    pub(crate) fn value(&self, expression: &Expression) -> Result<Value> {
+        let value = self.meter.deeper(|| self.evaluate(expression));
         value.map_err(|fault| fault.at(expression.line))
     }
 
-    fn evaluate(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value> {
+    fn evaluate(&self, expression: &Expression) -> Result<Value> {
         match &expression.kind {
             Kind::None => Ok(Value::None),
             Kind::Bool(value) => Ok(Value::Bool(*value)),
             Kind::Integer(number) => Ok(Value::Integer(*number)),
             Kind::Float(number) => Ok(Value::Float(*number)),
             Kind::Text(text) => Ok(Value::text(text)),
-            Kind::Variable(name) => scope.get(name).map_or_else(|| functions::named(name), Ok),
-            Kind::List(items) => Value::list(self.values(items, scope)?),
-            Kind::Tuple(items) => Value::tuple(self.values(items, scope)?),
+            Kind::Variable(name) => self.scope.get(name).map_or_else(|| functions::named(name), Ok),
+            Kind::List(items) => Value::list(self.values(items)?),
+            Kind::Tuple(items) => Value::tuple(self.values(items)?),
             Kind::Dict(entries) => {
-                let entry = |(key, value)| Ok((self.value(key, scope)?, self.value(value, scope)?));
+                let entry = |(key, value)| Ok((self.value(key)?, self.value(value)?));
                 let entries: Result<Vec<_>> =
                     entries.iter().map(|(key, value)| entry((key, value))).collect();
                 Value::dict(entries?)
             }
-            Kind::Attribute(of, name) => attribute(&self.value(of, scope)?, name),
-            Kind::Item(of, key) => item(&self.value(of, scope)?, &self.value(key, scope)?),
+            Kind::Attribute(of, name) => attribute(&self.value(of)?, name),
+            Kind::Item(of, key) => item(&self.value(of)?, &self.value(key)?),
             Kind::Slice(of, bounds) => {
-                let of = self.value(of, scope)?;
+                let of = self.value(of)?;
                 let bound = |at: usize| match &bounds[at] {
-                    Some(bound) => self.value(bound, scope),
+                    Some(bound) => self.value(bound),
                     None => Ok(Value::None),
                 };
                 slice(&of, &[bound(0)?, bound(1)?, bound(2)?])
             }
-            Kind::Call(..) => self.call_with(expression, None, scope),
+            Kind::Call(..) => self.call_with(expression, None),
             Kind::Filter(of, call) => {
-                let of = self.value(of, scope)?;
-                self.filter(&call.name, &of, self.given(&call.arguments, scope)?)
+                let of = self.value(of)?;
+                filters::apply(self.meter, &call.name, &of, self.given(&call.arguments)?)
             }
             Kind::Test(of, call) => {
-                let of = self.value(of, scope)?;
-                Ok(Value::Bool(tests::test(&call.name, &of, self.given(&call.arguments, scope)?)?))
+                let of = self.value(of)?;
+                Ok(Value::Bool(tests::test(&call.name, &of, self.given(&call.arguments)?)?))
             }
-            Kind::Not(of) => Ok(Value::Bool(!self.value(of, scope)?.is_true())),
-            Kind::Negative(of) => negative(&self.value(of, scope)?),
-            Kind::Positive(of) => match self.value(of, scope)? {
+            Kind::Not(of) => Ok(Value::Bool(!self.value(of)?.is_true())),
+            Kind::Negative(of) => negative(&self.value(of)?),
+            Kind::Positive(of) => match self.value(of)? {
                 Value::Float(number) => Ok(Value::Float(number)),
                 other => other
                     .as_integer()
@@ -68,56 +76,49 @@ impl Renderer {
                     .ok_or_else(|| fault(format!("+ of a {} is not defined", other.kind()))),
             },
             Kind::And(left, right) => {
-                let left = self.value(left, scope)?;
-                if left.is_true() { self.value(right, scope) } else { Ok(left) }
+                let left = self.value(left)?;
+                if left.is_true() { self.value(right) } else { Ok(left) }
             }
             Kind::Or(left, right) => {
-                let left = self.value(left, scope)?;
-                if left.is_true() { Ok(left) } else { self.value(right, scope) }
+                let left = self.value(left)?;
+                if left.is_true() { Ok(left) } else { self.value(right) }
             }
-            Kind::Concat(parts) => self.concat(parts, scope),
+            Kind::Concat(parts) => self.concat(parts),
             Kind::Binary(left, operator, right) => {
-                let value = binary(&self.value(left, scope)?, *operator, &self.value(right, scope)?)?;
-                self.spend(
-                    value.as_text().map_or_else(|| value.length().unwrap_or(0), |text| text.len() / 64),
-                )?;
+                let value = binary(&self.value(left)?, *operator, &self.value(right)?)?;
+                self.meter.spend_on(&value)?;
                 Ok(value)
             }
-            Kind::Compare(first, others) => self.compare(first, others, scope),
+            Kind::Compare(first, others) => self.compare(first, others),
             Kind::Conditional(both, otherwise) => {
                 let [condition, value] = &**both;
-                match (self.value(condition, scope)?.is_true(), otherwise) {
-                    (true, _) => self.value(value, scope),
-                    (false, Some(otherwise)) => self.value(otherwise, scope),
+                match (self.value(condition)?.is_true(), otherwise) {
+                    (true, _) => self.value(value),
+                    (false, Some(otherwise)) => self.value(otherwise),
                     (false, None) => Ok(Value::undefined("the condition is false, and there is no else")),
                 }
             }
         }
     }
 
-    fn values(&self, expressions: &[Expression], scope: &Rc<Scope>) -> Result<Vec<Value>> {
-        expressions.iter().map(|expression| self.value(expression, scope)).collect()
+    fn values(&self, expressions: &[Expression]) -> Result<Vec<Value>> {
+        expressions.iter().map(|expression| self.value(expression)).collect()
     }
 
-    fn concat(&self, parts: &[Expression], scope: &Rc<Scope>) -> Result<Value> {
+    fn concat(&self, parts: &[Expression]) -> Result<Value> {
         let mut text = String::new();
         // All operands are evaluated before one is printed, as in Python.
-        for value in self.values(parts, scope)? {
+        for value in self.values(parts)? {
             write_str(&mut text, &value)?;
         }
-        self.spend(text.len() / 64)?;
+        self.meter.spend_on_text(text.len())?;
         Ok(Value::text(&text))
     }
 
-    fn compare(
-        &self,
-        first: &Expression,
-        others: &[(Comparison, Expression)],
-        scope: &Rc<Scope>,
-    ) -> Result<Value> {
-        let mut left = self.value(first, scope)?;
+    fn compare(&self, first: &Expression, others: &[(Comparison, Expression)]) -> Result<Value> {
+        let mut left = self.value(first)?;
         for (comparison, right) in others {
-            let right = self.value(right, scope)?;
+            let right = self.value(right)?;
             if !compare(&left, *comparison, &right)? {
                 return Ok(Value::Bool(false));
             }
@@ -127,25 +128,20 @@ impl Renderer {
     }
 
     /// Evaluates arguments.
-    pub(crate) fn given(&self, arguments: &Arguments, scope: &Rc<Scope>) -> Result<Given> {
-        let positional = self.values(&arguments.positional, scope)?;
-        let named = arguments.named.iter().map(|(name, value)| Ok((name.clone(), self.value(value, scope)?)));
+    pub(crate) fn given(&self, arguments: &Arguments) -> Result<Given> {
+        let positional = self.values(&arguments.positional)?;
+        let named = arguments.named.iter().map(|(name, value)| Ok((name.clone(), self.value(value)?)));
         Ok(Given { positional, named: named.collect::<Result<_>>()? })
     }
 
     /// Evaluates a call. `caller`: the macro of a call block.
-    pub(crate) fn call_with(
-        &self,
-        call: &Expression,
-        caller: Option<Value>,
-        scope: &Rc<Scope>,
-    ) -> Result<Value> {
+    pub(crate) fn call_with(&self, call: &Expression, caller: Option<Value>) -> Result<Value> {
         let Kind::Call(callee, arguments) = &call.kind else { return Err(fault("expected a call")) };
-        let callee = self.value(callee, scope)?;
-        let mut given = self.given(arguments, scope)?;
+        let callee = self.value(callee)?;
+        let mut given = self.given(arguments)?;
         given.named.extend(caller.map(|caller| (Arc::from("caller"), caller)));
         let value = match &callee {
-            Value::Macro(closure) => self.call_macro(closure, given),
+            Value::Macro(defined) => defined.call(given),
             Value::Method(method) => methods::call(&method.0, &method.1, given),
             Value::Function(name) => functions::call(name, given),
             Value::Undefined(why) => Err(fault(why.to_string())),
@@ -153,24 +149,7 @@ impl Renderer {
             other => Err(fault(format!("a {} cannot be called", other.kind()))),
         };
         let value = value.map_err(|fault| fault.at(call.line))?;
-        self.spend(value.as_text().map_or_else(|| value.length().unwrap_or(0), |text| text.len() / 64))?;
+        self.meter.spend_on(&value)?;
         Ok(value)
-    }
-}
-
-/// Whether a comparison holds.
-pub(crate) fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool> {
-    let ordered = |accepted: &[Ordering]| {
-        order(left, right).map(|ordering| ordering.is_some_and(|ordering| accepted.contains(&ordering)))
-    };
-    match comparison {
-        Comparison::Equal => Ok(equal(left, right)),
-        Comparison::NotEqual => Ok(!equal(left, right)),
-        Comparison::Less => ordered(&[Ordering::Less]),
-        Comparison::LessOrEqual => ordered(&[Ordering::Less, Ordering::Equal]),
-        Comparison::Greater => ordered(&[Ordering::Greater]),
-        Comparison::GreaterOrEqual => ordered(&[Ordering::Greater, Ordering::Equal]),
-        Comparison::In => contains(right, left),
-        Comparison::NotIn => contains(right, left).map(|contained| !contained),
     }
 }

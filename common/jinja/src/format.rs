@@ -1,11 +1,9 @@
 //! Python's string formatting: `text % values` and `text.format(values)`.
 
-use crate::arguments::Given;
 use crate::fault::{Result, fault, unsupported};
 use crate::lookup::{attribute, item};
-use crate::render::assert_items;
 use crate::text::{assert_length, write_repr, write_str};
-use crate::value::Value;
+use crate::value::{Given, Value, assert_items};
 
 /// `format % value`: `%s`, `%r`, `%d`, `%i`, `%x`, `%X`, `%o`, `%f` and `%%`, with flags, width and precision.
 pub(crate) fn percent(format: &str, value: &Value) -> Result<Value> {

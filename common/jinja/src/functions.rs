@@ -3,10 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::arguments::Given;
 use crate::fault::{Result, fault, unsupported};
-use crate::render::assert_items;
-use crate::value::{Namespace, Value};
+use crate::value::{Given, Namespace, Value, assert_items};
 
 /// Maximum length of a range in Jinja's sandbox.
 const LONGEST_RANGE: usize = 100_000;

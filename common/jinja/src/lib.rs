@@ -8,11 +8,11 @@
 //! The crate is pure: it does not use files, tokens or the date. `strftime_now` is undefined although Transformers has
 //! it: a prompt must not depend on the date, and templates fall back to a fixed date.
 //!
-//! `lexer` splits the text into tokens, `parser` and `statements` build the tree from a `cursor`, `render` and
-//! `expressions` produce the text. The other modules implement the parts of Python's library that templates can use.
+//! `lexer` splits the text into tokens, and `parser` and `statements` build the tree from a `cursor`. `render` executes
+//! statements, `expressions` evaluates expressions in a `scope`, and `meter` limits both. The other modules implement the
+//! parts of Python's library that templates can use.
 
 mod arguments;
-mod collections;
 mod cursor;
 mod expressions;
 mod fault;
@@ -23,10 +23,13 @@ mod json;
 mod lexer;
 mod literals;
 mod lookup;
+mod meter;
 mod methods;
+mod number;
 mod operators;
 mod parser;
 mod render;
+mod scope;
 mod statements;
 mod strings;
 mod tests;

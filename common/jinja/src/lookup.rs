@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::fault::{Result, fault, unsupported};
 use crate::methods::{Known, known};
-use crate::render::Loop;
-use crate::value::Value;
+use crate::value::{Loop, Value};
 
 /// `of.name`
 pub(crate) fn attribute(of: &Value, name: &str) -> Result<Value> {

@@ -1,10 +1,8 @@
 //! Methods of values: of dictionaries, lists, tuples and loops here, of strings in [`crate::strings`].
 
-use crate::arguments::Given;
 use crate::fault::{Result, fault, unsupported};
-use crate::render::Loop;
 use crate::strings;
-use crate::value::{Value, equal};
+use crate::value::{Given, Loop, Value, equal};
 
 /// Result of a name lookup in Python.
 pub(crate) enum Known {

@@ -1,13 +1,13 @@
 //! Operators with Python's semantics.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use crate::fault::{Fault, Result, fault, unsupported};
 use crate::format::percent;
-use crate::render::assert_items;
 use crate::text::assert_length;
-use crate::tree::Operator;
-use crate::value::{Value, equal};
+use crate::tree::{Comparison, Operator};
+use crate::value::{Value, assert_items, equal, order};
 
 /// Integers up to this one are exactly representable as floats.
 const EXACT: i128 = 1 << 53;
@@ -161,8 +161,25 @@ pub(crate) fn negative(value: &Value) -> Result<Value> {
     }
 }
 
+/// Whether a comparison holds.
+pub(crate) fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool> {
+    let ordered = |accepted: &[Ordering]| {
+        order(left, right).map(|ordering| ordering.is_some_and(|ordering| accepted.contains(&ordering)))
+    };
+    match comparison {
+        Comparison::Equal => Ok(equal(left, right)),
+        Comparison::NotEqual => Ok(!equal(left, right)),
+        Comparison::Less => ordered(&[Ordering::Less]),
+        Comparison::LessOrEqual => ordered(&[Ordering::Less, Ordering::Equal]),
+        Comparison::Greater => ordered(&[Ordering::Greater]),
+        Comparison::GreaterOrEqual => ordered(&[Ordering::Greater, Ordering::Equal]),
+        Comparison::In => contains(right, left),
+        Comparison::NotIn => contains(right, left).map(|contained| !contained),
+    }
+}
+
 /// Python's `in`.
-pub(crate) fn contains(container: &Value, value: &Value) -> Result<bool> {
+fn contains(container: &Value, value: &Value) -> Result<bool> {
     match container {
         Value::Text(text) | Value::Safe(text) => match value.as_text() {
             Some(part) => Ok(text.contains(&**part)),

@@ -1,79 +1,39 @@
-//! Rendering of statements, scopes, loops and macros.
+//! Rendering of statements, loops and macros.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use crate::arguments::Given;
+use crate::expressions::Evaluator;
 use crate::fault::{Result, fault, unsupported};
+use crate::filters;
 use crate::functions;
+use crate::meter::Meter;
+use crate::scope::Scope;
 use crate::text::{assert_length, write_str};
-use crate::tree::{FilterCall, For, Macro, Statement, Target};
-use crate::value::{LONGEST, Value};
-
-/// Maximum number of evaluated expressions and statements per rendering. A message takes some hundreds.
-const MOST_STEPS: u64 = 5_000_000;
-
-/// Maximum evaluation depth: nested expressions, statements and macro calls.
-const DEEPEST: usize = 300;
-
-/// Names and their values, with the enclosing scope.
-#[derive(Debug, Default)]
-pub(crate) struct Scope {
-    values: RefCell<HashMap<Arc<str>, Value>>,
-    parent: Option<Rc<Scope>>,
-}
-
-impl Scope {
-    pub(crate) fn within(parent: &Rc<Self>) -> Rc<Self> {
-        Rc::new(Self { values: RefCell::default(), parent: Some(parent.clone()) })
-    }
-
-    pub(crate) fn set(&self, name: &Arc<str>, value: Value) {
-        self.values.borrow_mut().insert(name.clone(), value);
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<Value> {
-        let mut scope = self;
-        loop {
-            if let Some(value) = scope.values.borrow().get(name) {
-                return Some(value.clone());
-            }
-            scope = scope.parent.as_ref()?;
-        }
-    }
-}
-
-/// The variable `loop` of a loop.
-#[derive(Debug)]
-pub(crate) struct Loop {
-    pub(crate) items: Vec<Value>,
-    pub(crate) index: Cell<usize>,
-    /// The last argument of `changed`.
-    pub(crate) last: RefCell<Option<Vec<Value>>>,
-}
+use crate::tree::{Expression, FilterCall, For, Macro, Statement, Target};
+use crate::value::{Call, Given, Loop, Value};
 
 /// A macro with the scope of its definition, which is dropped when the macro can no longer be called.
 #[derive(Debug)]
-pub(crate) struct Closure {
+struct Closure {
     definition: Arc<Macro>,
     scope: Weak<Scope>,
+    renderer: Renderer,
 }
 
 /// Control flow after a statement.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Flow {
+enum Flow {
     Next,
     Break,
     Continue,
 }
 
-/// State of one rendering.
-#[derive(Debug, Default)]
+/// One rendering of a template. Clones share its limits.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Renderer {
-    steps: Cell<u64>,
-    depth: Cell<usize>,
+    meter: Rc<Meter>,
 }
 
 impl Renderer {
@@ -92,39 +52,9 @@ impl Renderer {
         Ok(text)
     }
 
-    /// Adds `count` steps.
-    pub(crate) fn spend(&self, count: usize) -> Result<()> {
-        let steps = self.steps.get() + count as u64;
-        self.steps.set(steps);
-        if steps > MOST_STEPS {
-            return Err(fault(format!("the template takes more than {MOST_STEPS} steps")));
-        }
-        Ok(())
-    }
-
-    /// Runs `work` one nesting level deeper.
-    pub(crate) fn deeper<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let depth = self.depth.get();
-        if depth >= DEEPEST {
-            return Err(fault(
-                "the template nests expressions and macros too deeply: expected no endless recursion",
-            ));
-        }
-        self.spend(1)?;
-        self.depth.set(depth + 1);
-        let done = work();
-        self.depth.set(depth);
-        done
-    }
-
-    pub(crate) fn statements(
-        &self,
-        statements: &[Statement],
-        scope: &Rc<Scope>,
-        text: &mut String,
-    ) -> Result<Flow> {
+    fn statements(&self, statements: &[Statement], scope: &Rc<Scope>, text: &mut String) -> Result<Flow> {
         for statement in statements {
-            let flow = self.deeper(|| self.statement(statement, scope, text))?;
+            let flow = self.meter.deeper(|| self.statement(statement, scope, text))?;
             if flow != Flow::Next {
                 return Ok(flow);
             }
@@ -139,7 +69,7 @@ impl Renderer {
                 let value = self.value(expression, scope)?;
                 let before = text.len();
                 write_str(text, &value).map_err(|fault| fault.at(expression.line))?;
-                self.spend((text.len() - before) / 64)?;
+                self.meter.spend_on_text(text.len() - before)?;
             }
             Statement::If(branches, otherwise) => {
                 for (condition, body) in branches {
@@ -176,12 +106,11 @@ impl Renderer {
                 write_str(text, &value)?;
             }
             Statement::Macro(definition) => {
-                let closure = Closure { definition: definition.clone(), scope: Rc::downgrade(scope) };
-                scope.set(&definition.name, Value::Macro(Rc::new(closure)));
+                scope.set(&definition.name, self.closure(definition, scope));
             }
             Statement::CallBlock(call, definition) => {
-                let closure = Closure { definition: definition.clone(), scope: Rc::downgrade(scope) };
-                let value = self.call_with(call, Some(Value::Macro(Rc::new(closure))), scope)?;
+                let caller = self.closure(definition, scope);
+                let value = self.evaluator(scope).call_with(call, Some(caller))?;
                 write_str(text, &value).map_err(|fault| fault.at(call.line))?;
             }
             Statement::Generation(body) => {
@@ -193,9 +122,22 @@ impl Renderer {
         Ok(Flow::Next)
     }
 
+    fn evaluator<'r>(&'r self, scope: &'r Scope) -> Evaluator<'r> {
+        Evaluator::new(&self.meter, scope)
+    }
+
+    fn value(&self, expression: &Expression, scope: &Scope) -> Result<Value> {
+        self.evaluator(scope).value(expression)
+    }
+
+    fn closure(&self, definition: &Arc<Macro>, scope: &Rc<Scope>) -> Value {
+        let (definition, scope) = (definition.clone(), Rc::downgrade(scope));
+        Value::Macro(Rc::new(Closure { definition, scope, renderer: self.clone() }))
+    }
+
     fn append(&self, text: &mut String, part: &str) -> Result<()> {
         text.push_str(part);
-        self.spend(part.len() / 64)?;
+        self.meter.spend_on_text(part.len())?;
         assert_length(text.len())
     }
 
@@ -210,8 +152,9 @@ impl Renderer {
         let flow = self.statements(body, &Scope::within(scope), &mut inner)?;
         let mut value = Value::text(&inner);
         for FilterCall { line, call } in filters {
-            let given = self.given(&call.arguments, scope)?;
-            value = self.filter(&call.name, &value, given).map_err(|fault| fault.at(*line))?;
+            let given = self.evaluator(scope).given(&call.arguments)?;
+            value =
+                filters::apply(&self.meter, &call.name, &value, given).map_err(|fault| fault.at(*line))?;
         }
         Ok((flow, value))
     }
@@ -219,14 +162,17 @@ impl Renderer {
     fn each(&self, each: &For, scope: &Rc<Scope>, text: &mut String) -> Result<Flow> {
         let iterable = self.value(&each.iterable, scope)?;
         let all = iterable.items().map_err(|fault| fault.at(each.line))?;
-        self.spend(all.len())?;
-        let inner = |item: &Value| {
+        self.meter.spend(all.len())?;
+        let inner = |item: &Value| -> Result<Rc<Scope>> {
             let inner = Scope::within(scope);
             assign(&each.target, item.clone(), &inner).map_err(|fault| fault.at(each.line))?;
             Ok(inner)
         };
         let holds = |item: &Value| match &each.condition {
-            Some(condition) => Ok(self.value(condition, &inner(item)?)?.is_true()),
+            Some(condition) => {
+                let scope = inner(item)?;
+                Ok(self.value(condition, &scope)?.is_true())
+            }
             None => Ok(true),
         };
         let kept = all.iter().map(holds).collect::<Result<Vec<bool>>>()?;
@@ -256,11 +202,13 @@ impl Renderer {
         }
         Ok(Flow::Next)
     }
+}
 
-    /// Renders a macro.
-    pub(crate) fn call_macro(&self, closure: &Closure, mut given: Given) -> Result<Value> {
-        let Macro { line, name, parameters, body, takes_caller } = &*closure.definition;
-        let scope = closure.scope.upgrade();
+impl Call for Closure {
+    fn call(&self, mut given: Given) -> Result<Value> {
+        let Macro { line, name, parameters, body, takes_caller } = &*self.definition;
+        let renderer = &self.renderer;
+        let scope = self.scope.upgrade();
         let scope = scope
             .ok_or_else(|| unsupported(format!("calling {name} outside of the block that defines it")))?;
         let inner = Scope::within(&scope);
@@ -278,7 +226,7 @@ impl Renderer {
                     return Err(fault(format!("macro {name} has the argument {parameter:?} twice")));
                 }
                 (None, None) => match default {
-                    Some(default) => self.value(default, &inner)?,
+                    Some(default) => renderer.value(default, &inner)?,
                     None => Value::undefined(&format!("parameter {parameter:?} was not provided")),
                 },
             };
@@ -294,7 +242,8 @@ impl Renderer {
             return Err(fault(format!("macro {name} takes no argument {parameter:?}")));
         }
         let mut text = String::new();
-        self.deeper(|| self.statements(body, &inner, &mut text)).map_err(|fault| fault.at(*line))?;
+        let rendered = renderer.meter.deeper(|| renderer.statements(body, &inner, &mut text));
+        rendered.map_err(|fault| fault.at(*line))?;
         Ok(Value::text(&text))
     }
 }
@@ -323,10 +272,4 @@ fn assign(target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Rejects sequences with too many items before they are built.
-pub(crate) fn assert_items(count: Option<usize>) -> Result<usize> {
-    let count = count.filter(|count| *count <= LONGEST);
-    count.ok_or_else(|| fault(format!("a sequence has more than {LONGEST} items")))
 }

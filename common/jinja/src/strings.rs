@@ -1,11 +1,10 @@
 //! Python's string methods. Positions and lengths count code points.
 
-use crate::arguments::{Bound, Given};
+use crate::arguments::Bound;
 use crate::fault::{Result, fault, unsupported};
 use crate::format::format;
-use crate::render::assert_items;
 use crate::text::{assert_length, is_printable, is_space};
-use crate::value::Value;
+use crate::value::{Given, Value, assert_items};
 
 pub(crate) const METHODS: [&str; 39] = [
     "capitalize",

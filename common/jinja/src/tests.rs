@@ -1,14 +1,12 @@
 //! Tests by name, the operands of `is`.
 
-use crate::arguments::Given;
-use crate::expressions::compare;
 use crate::fault::{Result, fault, unsupported};
 use crate::filters;
-use crate::operators::binary;
+use crate::operators::{binary, compare};
 use crate::strings;
 use crate::text::str_of;
 use crate::tree::{Comparison, Operator};
-use crate::value::Value;
+use crate::value::{Given, Value};
 
 const SIMPLE: [&str; 20] = [
     "boolean",

@@ -1,20 +1,21 @@
 //! Template values with Python's semantics. Only namespaces and iterators are mutable, as in the sandbox of
 //! Transformers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::fault::{Fault, Result, fault, unsupported};
-use crate::render::{Closure, Loop};
+use crate::number::Number;
 
 /// Maximum nesting depth of values.
 const DEEPEST: usize = 100;
 
 /// Maximum number of items in a sequence.
-pub(crate) const LONGEST: usize = 1_000_000;
+const LONGEST: usize = 1_000_000;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -38,7 +39,7 @@ pub(crate) enum Value {
     Range(i128, i128, i128),
     Namespace(Rc<Namespace>),
     Loop(Rc<Loop>),
-    Macro(Rc<Closure>),
+    Macro(Rc<dyn Call>),
     /// A method of a value.
     Method(Rc<(Value, Arc<str>)>),
     /// A global function.
@@ -47,6 +48,27 @@ pub(crate) enum Value {
 
 /// Mutable attributes by name.
 pub(crate) type Namespace = RefCell<Vec<(Rc<str>, Value)>>;
+
+/// A callable that the template defines. Rendering implements it, so that values do not depend on rendering.
+pub(crate) trait Call: Debug {
+    fn call(&self, given: Given) -> Result<Value>;
+}
+
+/// Arguments of a call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) positional: Vec<Value>,
+    pub(crate) named: Vec<(Arc<str>, Value)>,
+}
+
+/// The variable `loop` of a loop.
+#[derive(Debug)]
+pub(crate) struct Loop {
+    pub(crate) items: Vec<Value>,
+    pub(crate) index: Cell<usize>,
+    /// The last argument of `changed`.
+    pub(crate) last: RefCell<Option<Vec<Value>>>,
+}
 
 /// Values and their nesting depth.
 #[derive(Debug)]
@@ -178,9 +200,13 @@ impl Value {
     }
 
     pub(crate) fn as_float(&self) -> Option<f64> {
+        self.number().map(Number::as_float)
+    }
+
+    fn number(&self) -> Option<Number> {
         match self {
-            Self::Float(number) => Some(*number),
-            _ => self.as_integer().map(|number| number as f64),
+            Self::Float(number) => Some(Number::Float(*number)),
+            _ => self.as_integer().map(Number::Integer),
         }
     }
 
@@ -284,6 +310,12 @@ fn sequence(items: Vec<Value>) -> Result<Rc<Sequence>> {
     Ok(Rc::new(Sequence { items, depth }))
 }
 
+/// Rejects sequences with too many items before they are built.
+pub(crate) fn assert_items(count: Option<usize>) -> Result<usize> {
+    let count = count.filter(|count| *count <= LONGEST);
+    count.ok_or_else(|| fault(format!("a sequence has more than {LONGEST} items")))
+}
+
 fn depth_of<'v>(items: impl IntoIterator<Item = &'v Value>) -> Result<usize> {
     let mut depth = 1;
     for item in items {
@@ -325,41 +357,10 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
         (Value::Loop(left), Value::Loop(right)) => Rc::ptr_eq(left, right),
         (Value::Macro(left), Value::Macro(right)) => Rc::ptr_eq(left, right),
         (Value::Function(left), Value::Function(right)) => left == right,
-        _ => match (left.as_integer(), right.as_integer()) {
-            (Some(left), Some(right)) => left == right,
-            _ => matches!(numbers(left, right), Numbers::Ordered(Ordering::Equal)),
+        _ => match (left.number(), right.number()) {
+            (Some(left), Some(right)) => left.order(right) == Some(Ordering::Equal),
+            _ => false,
         },
-    }
-}
-
-/// Result of comparing two values as numbers.
-enum Numbers {
-    /// One of them is not a number.
-    None,
-    /// One of them is NaN.
-    Unordered,
-    Ordered(Ordering),
-}
-
-/// Compares two numbers exactly.
-fn numbers(left: &Value, right: &Value) -> Numbers {
-    if let (Some(left), Some(right)) = (left.as_integer(), right.as_integer()) {
-        return Numbers::Ordered(left.cmp(&right));
-    }
-    let (Some(left_float), Some(right_float)) = (left.as_float(), right.as_float()) else {
-        return Numbers::None;
-    };
-    // An integer that a float cannot represent lies next to it.
-    let exact = |value: &Value, float: f64, ordering: Ordering| match value.as_integer() {
-        Some(number) if float.abs() < 1e38 => ordering.then(number.cmp(&(float as i128))),
-        _ => ordering,
-    };
-    match left_float.partial_cmp(&right_float) {
-        None => Numbers::Unordered,
-        Some(ordering) => {
-            let ordering = exact(left, left_float, ordering);
-            Numbers::Ordered(exact(right, right_float, ordering.reverse()).reverse())
-        }
     }
 }
 
@@ -376,10 +377,9 @@ pub(crate) fn order(left: &Value, right: &Value) -> Result<Option<Ordering>> {
                 None => Ok(Some(left.items.len().cmp(&right.items.len()))),
             }
         }
-        _ => match numbers(left, right) {
-            Numbers::None => Err(incomparable(left, right)),
-            Numbers::Unordered => Ok(None),
-            Numbers::Ordered(ordering) => Ok(Some(ordering)),
+        _ => match (left.number(), right.number()) {
+            (Some(left), Some(right)) => Ok(left.order(right)),
+            _ => Err(incomparable(left, right)),
         },
     }
 }

@@ -2,7 +2,8 @@
 
 use podium_grpo::Step;
 
-use super::{Error, Learner};
+use super::error::Error;
+use super::learner::Learner;
 use crate::rank::Rank;
 use crate::update::Unusable;
 

@@ -4,7 +4,8 @@ use std::net::TcpListener;
 
 use podium_service::advertise;
 
-use super::{Error, Options};
+use super::error::Error;
+use super::options::Options;
 use crate::collective::star;
 
 /// The listener of rank 0 for the other ranks.

@@ -6,7 +6,9 @@ use std::time::Instant;
 use podium_grpo::{PolicyVersion, Step};
 use podium_transfer::{manifest, publish};
 
-use super::{Error, Learner, room};
+use super::error::Error;
+use super::learner::Learner;
+use super::room;
 use crate::rank::Remade;
 use crate::session::{Identity, Wanted};
 

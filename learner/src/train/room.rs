@@ -7,7 +7,7 @@ use podium_files::durable;
 use podium_service::logs;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use super::error::Error;
 
 /// Interval between retries.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use podium_grpo::figures::Figures;
 use podium_grpo::options::LossType;
 
-use super::{Metrics, Updater};
+use super::updater::Updater;
+
+/// Metrics of a step or of one pass, under TRL's names.
+pub type Metrics = BTreeMap<String, f64>;
 
 impl Updater {
     /// Metrics of the objective under TRL's names.

@@ -1,9 +1,12 @@
 use std::time::Duration;
 
-use podium_grpo::RankCredit;
+use podium_config::RunFile;
 use podium_grpo::group::Allowed;
-use podium_model::LoadOptions;
+use podium_grpo::{Group, RankCredit, Step};
+use podium_model::{Entropy, LoadOptions, Packed, Policy};
+use tch::Tensor;
 
+use super::micro_batch::{packed, tokens};
 use super::*;
 use crate::checkpoint::Checkpoints;
 use crate::collective::Alone;

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Error, TEMPORARY, parent, remove_folder};
+use super::error::Error;
+use super::folder::{parent, remove_folder};
+use super::temporary::writer;
 
 /// Removes the temporary files and folders of killed writers in a folder and its subfolders, and logs and
 /// returns their number. Those of processes that are alive on this host are retained. The owner of the folder
@@ -46,12 +48,6 @@ fn remove_in(folder: &Path, below: bool, goes: &dyn Fn(&str) -> bool) -> Result<
         }
     }
     Ok(removed)
-}
-
-/// Returns the target of a temporary name and the id of the process that writes it.
-fn writer(name: &str) -> Option<(&str, u32)> {
-    let (written, id) = name.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
-    Some((written, id.parse().ok()?))
 }
 
 /// Returns whether a name belongs to a temporary file whose writer is not alive on this host. At start-up

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Expected, Form, Layout, Listed, ListedStatus};
+use super::form::Form;
+use super::options::Layout;
+use super::parsed::{Expected, Listed, ListedStatus};
 use crate::ids::ItemId;
 
 const OPEN: &str = "[ITEM_";

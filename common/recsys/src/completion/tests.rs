@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dataset::Item;
+use crate::dataset::{Catalogue, Item};
+use crate::ids::ItemId;
 
 fn catalogue() -> Catalogue {
     Catalogue::new((1..=20).map(|id| Item {

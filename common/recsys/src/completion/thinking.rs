@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Form;
+use super::form::Form;
 
 pub(super) const OPEN: &str = "<think>";
 pub(super) const CLOSE: &str = "</think>";

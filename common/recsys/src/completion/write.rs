@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::thinking::{CLOSE, OPEN};
-use super::{Layout, ThinkingStart};
+use super::options::Layout;
+use super::thinking::{CLOSE, OPEN, ThinkingStart};
 use crate::dataset::Catalogue;
 use crate::ids::ItemId;
 
@@ -19,7 +19,7 @@ const NOT_IN_A_LIST: [&str; 4] = ["\n", "[ITEM_", "<think>", "</think>"];
 pub struct ThinkingIsOver;
 
 /// Writes the completion with the reasoning `thinking` and the list `ranking`, best first, for a prompt without a think
-/// block. [`super::parse`] is the inverse; [`after`] adapts it to other prompts.
+/// block. [`super::parse()`] is the inverse; [`after`] adapts it to other prompts.
 pub fn write(thinking: Option<&str>, ranking: &[ItemId], catalogue: &Catalogue, layout: Layout) -> String {
     let (break_line, gap) = white_space(layout);
     let mut text = String::new();

@@ -1,5 +1,11 @@
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::*;
-use crate::dataset::Item;
+use crate::completion;
+use crate::dataset::{Catalogue, Item};
+use crate::ids::{ItemId, UserId};
 
 fn catalogue() -> Catalogue {
     let item = |id, title: &str, caption: Option<&str>| Item {
@@ -26,7 +32,9 @@ fn write_with(
     measure: Option<Arc<Measure>>,
 ) -> Result<(Prompt, Shortening), Error> {
     let mut prompts = Prompts::new(options, &completion::Options::default(), base)?;
-    prompts.measure = measure;
+    if let Some(measure) = measure {
+        prompts.measure_with(measure);
+    }
     prompts.write(&catalogue(), UserId(4), &[ItemId(1), ItemId(2)], &[ItemId(3), ItemId(2)])
 }
 

@@ -5,68 +5,23 @@
 //! (the target's popularity, its position in the prompt) are equal on both sides of a comparison, since rewards
 //! are compared within a group. All other properties vary independently on both sides.
 
-use std::fmt;
-
-use super::term::Value;
-use super::{Outcome, Rewards, Setting, outcome};
+use super::earning::{Earning, Extremes, Violation};
+use super::outcome::{self, Outcome, Setting};
+use super::terms::Terms;
+use super::value::Value;
 use crate::completion::Form;
-
-/// Two outcomes with rewards in the wrong order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Violation {
-    /// The outcome that must earn less.
-    pub worse: Outcome,
-    /// Its reward.
-    pub worse_total: f64,
-    /// The outcome that must earn more.
-    pub better: Outcome,
-    /// Its reward.
-    pub better_total: f64,
-    /// The violated rule.
-    pub rule: &'static str,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { worse, worse_total, better, better_total, rule } = self;
-        write!(f, "{worse} earns {worse_total:.4}, {better} earns {better_total:.4}; expected {rule}")
-    }
-}
-
-/// An outcome and its reward.
-pub type Earning = (Outcome, f64);
-
-/// The highest and lowest rewards.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Extremes {
-    /// Highest reward of any answer.
-    pub best: Earning,
-    /// Lowest reward of a well-formed answer.
-    pub worst_well_formed: Earning,
-    /// Lowest reward of any answer.
-    pub worst: Earning,
-}
-
-impl fmt::Display for Extremes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { best, worst_well_formed, worst } = self;
-        write!(f, "{:.4} at best ({}), ", best.1, best.0)?;
-        write!(f, "{:.4} at worst well-formed ({}), ", worst_well_formed.1, worst_well_formed.0)?;
-        write!(f, "{:.4} at worst ({})", worst.1, worst.0)
-    }
-}
 
 const MALFORMED: &str = "a malformed answer to earn less than any well-formed one";
 const WRONG: &str = "a wrong ranking to earn less than the right one";
 const DOWN: &str = "a lower rank of the target to earn no more than a higher one";
 
-/// Returns the rules that `rewards` violates, each with its largest violation.
-pub(super) fn violations(rewards: &Rewards) -> Vec<Violation> {
-    let space = Space::of(rewards);
+/// Returns the rules that `terms` violate, each with its largest violation.
+pub(super) fn violations(terms: &Terms) -> Vec<Violation> {
+    let space = Space::of(terms);
     let mut found = [None, None, None];
     for setting in space.settings() {
         let earn = |outcomes: Vec<Outcome>| -> Vec<Earning> {
-            outcomes.into_iter().map(|outcome| (outcome, rewards.score(&outcome).total)).collect()
+            outcomes.into_iter().map(|outcome| (outcome, terms.score(&outcome).total)).collect()
         };
         let malformed = earn(space.malformed(setting));
         let by_rank: Vec<Vec<Earning>> =
@@ -93,9 +48,9 @@ pub(super) fn violations(rewards: &Rewards) -> Vec<Violation> {
 }
 
 /// Returns the highest and lowest rewards.
-pub(super) fn extremes(rewards: &Rewards) -> Extremes {
-    let space = Space::of(rewards);
-    let earn = |outcome: Outcome| (outcome, rewards.score(&outcome).total);
+pub(super) fn extremes(terms: &Terms) -> Extremes {
+    let space = Space::of(terms);
+    let earn = |outcome: Outcome| (outcome, terms.score(&outcome).total);
     let (mut well_formed, mut malformed) = (Vec::new(), Vec::new());
     for setting in space.settings() {
         well_formed.extend(space.ranks().flat_map(|rank| space.well_formed(setting, rank)).map(earn));
@@ -150,8 +105,8 @@ struct Space {
 
 impl Space {
     /// Properties that no term depends on have a single value.
-    fn of(rewards: &Rewards) -> Self {
-        let lists = rewards.lists;
+    fn of(terms: &Terms) -> Self {
+        let lists = terms.lists;
         let mut space = Self {
             list_length: lists.length,
             candidates: lists.candidates,
@@ -161,7 +116,7 @@ impl Space {
             characters: vec![0],
             hard: vec![0],
         };
-        for (value, _) in &rewards.terms {
+        for (value, _) in &terms.values {
             match *value {
                 Value::FormIfImproved => space.given_ranks = lists.candidates.max(1),
                 Value::DiscountedHit { .. } => space.popularity = &[0.0, 1.0],

@@ -25,216 +25,23 @@
 //! highest reward requires reasoning, the target at rank 1 and a complete list.
 
 mod check;
+mod earning;
+mod error;
+mod options;
 mod outcome;
 mod rank;
+mod rewards;
 mod term;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod value;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-pub use check::{Earning, Extremes, Violation};
+pub use earning::{Earning, Extremes, Violation};
+pub use error::Error;
+pub use options::{Check, Options};
 pub use outcome::{Outcome, Popularity, Question, Setting};
-pub(crate) use rank::Lists;
 pub use rank::{ItemCredit, ItemReward};
+pub use rewards::Rewards;
 pub use term::{Name, Term};
-
-use crate::completion::{self, Parsed};
-use crate::ids::ItemId;
-use term::Value;
-
-/// The reward of completions: `[reward]` of the run file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Options {
-    /// The terms whose weighted sum is the reward: see docs/guides/rewards.md.
-    pub terms: Vec<Term>,
-    /// Handling of a reward that violates the ordering rules.
-    pub check: Check,
-    /// Reward of each listed item if `grpo.credit` is `rank`.
-    pub rank_credit: ItemCredit,
-    /// Amount by which the reward of a defective item is below the minimum of a well-formed answer's items: see
-    /// docs/guides/rewards.md. Above 0.
-    pub item_penalty: f64,
-}
-
-/// Handling of a reward that violates the ordering rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// The run is rejected.
-    #[default]
-    Refuse,
-    /// The run continues with a warning, for example to reproduce a published reward.
-    Warn,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            terms: vec![
-                Term { weight: 0.1, ..Term::new(Name::Form) },
-                Term { k: Some(1), weight: 0.5, ..Term::new(Name::Hit) },
-                Term { k: Some(3), weight: 0.5, ..Term::new(Name::Ndcg) },
-            ],
-            check: Check::default(),
-            rank_credit: ItemCredit::default(),
-            item_penalty: 0.5,
-        }
-    }
-}
-
-/// An error in the reward configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There are no terms.
-    #[error("`reward.terms` is empty, expected at least one term")]
-    NoTerms,
-    /// A weight is not a finite number.
-    #[error("`reward.terms`: the weight of `{term}` is {weight}, expected a finite number")]
-    Weight {
-        /// The term.
-        term: String,
-        /// Its weight.
-        weight: f64,
-    },
-    /// Defective items would earn at least as much as others.
-    #[error("`reward.item_penalty` is {0}, expected a finite number above 0")]
-    ItemPenalty(f64),
-    /// `k` is missing or out of range.
-    #[error(
-        "`reward.terms`: `{name:?}` requires `k` between 1 and the list length {list_length}, found {k:?}"
-    )]
-    K {
-        /// The term.
-        name: Name,
-        /// The given value.
-        k: Option<usize>,
-        /// Length of a full list.
-        list_length: usize,
-    },
-    /// Another key is missing or out of range.
-    #[error("`reward.terms`: `{name:?}` requires `{key}`, {expected}")]
-    Needs {
-        /// The term.
-        name: Name,
-        /// The key.
-        key: &'static str,
-        /// The permitted values.
-        expected: &'static str,
-    },
-    /// A key does not apply to the term.
-    #[error("`reward.terms`: `{name:?}` does not support `{key}`")]
-    TakesNot {
-        /// The term.
-        name: Name,
-        /// The key.
-        key: &'static str,
-    },
-    /// Titles are rewarded in a layout without titles.
-    #[error("`reward.terms`: `Titles` requires `answer.layout = \"titled\"`")]
-    NotTitled,
-    /// A term is listed twice.
-    #[error("`reward.terms`: `{0}` is listed twice; expected each term once")]
-    Twice(String),
-    /// The reward violates an ordering rule.
-    #[error("the reward is rejected: {0} (set `reward.check = \"warn\"` to use it anyway)")]
-    Order(Box<Violation>),
-}
-
-/// The reward of a completion.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// The weighted sum.
-    pub total: f64,
-    /// The values of the terms before weighting, in the order of [`Rewards::names`].
-    pub parts: Vec<f64>,
-}
-
-/// A validated set of terms.
-#[derive(Debug, Clone)]
-pub struct Rewards {
-    terms: Vec<(Value, f64)>,
-    names: Vec<String>,
-    lists: Lists,
-    rank_credit: ItemCredit,
-    item_penalty: f64,
-    violations: Vec<Violation>,
-}
-
-impl Rewards {
-    /// Creates the reward of `options` for answers in the format `answer` to prompts with this many `candidates`. Fails
-    /// if an ordering rule is violated, unless [`Options::check`] permits it.
-    pub fn new(options: &Options, answer: &completion::Options, candidates: usize) -> Result<Self, Error> {
-        let terms: Vec<(Value, f64)> = options
-            .terms
-            .iter()
-            .map(|term| Ok((Value::new(term, answer)?, term.weight)))
-            .collect::<Result<_, Error>>()?;
-        let names: Vec<String> = terms.iter().map(|(value, _)| value.name()).collect();
-        if terms.is_empty() {
-            return Err(Error::NoTerms);
-        }
-        for (at, (name, &(_, weight))) in names.iter().zip(&terms).enumerate() {
-            if !weight.is_finite() {
-                return Err(Error::Weight { term: name.clone(), weight });
-            }
-            if names[..at].contains(name) {
-                return Err(Error::Twice(name.clone()));
-            }
-        }
-        let Options { rank_credit, item_penalty, .. } = *options;
-        if !(item_penalty.is_finite() && item_penalty > 0.0) {
-            return Err(Error::ItemPenalty(item_penalty));
-        }
-        let lists = Lists { length: answer.list_length, candidates };
-        let mut rewards = Self { terms, names, lists, rank_credit, item_penalty, violations: Vec::new() };
-        rewards.violations = check::violations(&rewards);
-        match (options.check, rewards.violations.first()) {
-            (Check::Refuse, Some(violation)) => Err(Error::Order(Box::new(violation.clone()))),
-            _ => Ok(rewards),
-        }
-    }
-
-    /// Returns the names of the terms, as in the metrics `rewards/<name>/mean`.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// Returns the weights of the terms, in the order of [`Self::names`].
-    pub fn weights(&self) -> Vec<f64> {
-        self.terms.iter().map(|&(_, weight)| weight).collect()
-    }
-
-    /// Returns the properties of a completion with this `text` that its reward depends on.
-    pub fn outcome(&self, parsed: &Parsed<'_>, text: &str, question: &Question<'_>) -> Outcome {
-        let hard = self.terms.iter().find_map(|(value, _)| match value {
-            Value::RankPenalty { negatives } => Some(*negatives),
-            _ => None,
-        });
-        Outcome::of(parsed, text, question, self.lists.length, hard.unwrap_or(0))
-    }
-
-    /// Returns the reward of `outcome`.
-    pub fn score(&self, outcome: &Outcome) -> Score {
-        let parts: Vec<f64> = self.terms.iter().map(|(value, _)| value.of(outcome, self.lists)).collect();
-        let total = parts.iter().zip(&self.terms).map(|(part, (_, weight))| part * weight).sum();
-        Score { total, parts }
-    }
-
-    /// Returns the reward of each listed item, for credit by rank.
-    pub fn items(&self, parsed: &Parsed<'_>, target: ItemId) -> Vec<ItemReward> {
-        self.rank_credit.rewards(parsed, target, self.lists, self.item_penalty)
-    }
-
-    /// Returns the violated rules, each with its largest violation; empty unless [`Options::check`] permits violations.
-    pub fn violations(&self) -> &[Violation] {
-        &self.violations
-    }
-
-    /// Returns the highest and lowest rewards with their outcomes.
-    pub fn extremes(&self) -> Extremes {
-        check::extremes(self)
-    }
-}
+pub use terms::Score;

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::completion::{Expected, Form, Layout, ThinkingStart, parse};
+use crate::completion::{self, Expected, Form, Layout, ThinkingStart, parse};
 use crate::dataset::{Catalogue, Item};
+use crate::ids::ItemId;
 
 const LISTED: usize = 3;
 const CANDIDATES: usize = 10;

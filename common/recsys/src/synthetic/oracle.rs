@@ -13,8 +13,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::error::Error;
 use super::universe::{Era, Left, Universe};
-use super::{Error, WORLD_FILE, World};
+use super::world::{WORLD_FILE, World};
 use crate::ids::ItemId;
 use crate::ranking::Metric;
 
@@ -46,7 +47,7 @@ struct Description {
 }
 
 impl Oracle {
-    /// Creates the oracle of the data set that [`super::generate`] produces for `world`.
+    /// Creates the oracle of the data set that [`super::generate()`] produces for `world`.
     pub fn new(world: &World) -> Result<Self, Error> {
         world.check()?;
         Ok(Self { universe: Universe::new(world) })

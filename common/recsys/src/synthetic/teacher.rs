@@ -2,7 +2,8 @@
 
 use podium_grpo::rng::Stream;
 
-use super::universe::{LOOKS, State, THEMES, Universe};
+use super::names::{LOOKS, THEMES};
+use super::universe::{State, Universe};
 use crate::ids::{ItemId, UserId};
 
 /// Names a look and a theme of `history`: the look of any item, the theme of an item that is likely to be old.

@@ -1,7 +1,10 @@
 use std::fs;
 use std::path::Path;
 
+use super::universe::{Era, Universe};
 use super::*;
+use crate::dataset::Dataset;
+use crate::ids::ItemId;
 use crate::ranking::knn::Question;
 use crate::ranking::{Baseline, Metric, by_score, rank_of};
 use crate::task::{Case, Task};

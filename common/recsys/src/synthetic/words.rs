@@ -1,7 +1,8 @@
 //! The words of the embedded policy's tokenizer: names of looks, themes and items.
 
-use super::universe::{LOOKS, THEMES};
-use super::{Error, World};
+use super::error::Error;
+use super::names::{LOOKS, THEMES};
+use super::world::World;
 use crate::ids::ItemId;
 
 /// Returns all words of prompts and completions about `world`, including the items, in the order of

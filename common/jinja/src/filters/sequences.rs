@@ -1,20 +1,18 @@
 //! Filters of sequences and dictionaries.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
-use crate::arguments::{Bound, Given};
+use super::operand::{refused, soft};
+use super::path::Path;
+use crate::arguments::Bound;
 use crate::fault::{Result, fault, unsupported};
-use crate::filters::{refused, soft};
-use crate::lookup::item;
+use crate::methods;
 use crate::operators::binary;
-use crate::render::Renderer;
-use crate::tests;
 use crate::text::{assert_length, str_of};
 use crate::tree::Operator;
-use crate::value::{Value, equal, order};
+use crate::value::{Given, Value, equal, order};
 
-pub(crate) fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
+pub(super) fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
     match name {
         "dictsort" => dict_sort(value, bound),
         "first" => {
@@ -27,9 +25,7 @@ pub(crate) fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
         }
         "items" => match value {
             Value::Undefined(_) => Value::iterator(Vec::new()),
-            Value::Dict(_) => {
-                Value::iterator(crate::methods::call(value, "items", Given::default())?.items()?)
-            }
+            Value::Dict(_) => Value::iterator(methods::call(value, "items", Given::default())?.items()?),
             other => Err(refused(name, other)),
         },
         "join" => join(value, bound),
@@ -175,96 +171,4 @@ fn sort(items: &mut [(Value, Value)], reverse: bool) -> Result<()> {
         if reverse { ordering.reverse() } else { ordering }
     });
     failure.map_or(Ok(()), Err)
-}
-
-/// Path to a part of an item, such as `address.city`.
-struct Path(Vec<Value>);
-
-impl Path {
-    fn of_argument(attribute: Option<&Value>) -> Result<Self> {
-        match attribute {
-            None => Ok(Self(Vec::new())),
-            Some(Value::Text(path)) => {
-                let part = |part: &str| part.parse().map_or_else(|_| Value::text(part), Value::Integer);
-                Ok(Self(path.split('.').map(part).collect()))
-            }
-            Some(index @ Value::Integer(_)) => Ok(Self(vec![index.clone()])),
-            Some(other) => Err(fault(format!("an attribute is a {}, expected a string", other.kind()))),
-        }
-    }
-
-    /// Parses comma-separated paths.
-    fn several(bound: &Bound) -> Result<Vec<Self>> {
-        match bound.some("attribute") {
-            Some(Value::Text(paths)) => {
-                paths.split(',').map(|path| Self::of_argument(Some(&Value::text(path)))).collect()
-            }
-            other => Ok(vec![Self::of_argument(other)?]),
-        }
-    }
-
-    fn of(&self, value: &Value) -> Result<Value> {
-        self.0.iter().try_fold(value.clone(), |value, part| item(&value, part))
-    }
-}
-
-impl Renderer {
-    /// `value | map(...)`: extracts an attribute of each item, or applies a filter to it.
-    pub(crate) fn map(&self, value: &Value, mut given: Given) -> Result<Value> {
-        let items = if value.is_true() { value.items()? } else { Vec::new() };
-        if given.positional.is_empty() {
-            let bound = given.bind("map", &["attribute", "default"], 1)?;
-            let (path, default) = (Path::of_argument(bound.some("attribute"))?, bound.some("default"));
-            let mapped = items.iter().map(|item| {
-                // The default replaces every missing part.
-                path.0.iter().try_fold(item.clone(), |value, part| {
-                    let found = crate::lookup::item(&value, part)?;
-                    Ok(default.filter(|_| found.is_undefined()).cloned().unwrap_or(found))
-                })
-            });
-            return Value::iterator(mapped.collect::<Result<_>>()?);
-        }
-        let Value::Text(name) = given.positional.remove(0) else {
-            return Err(fault("map: expected a filter's name"));
-        };
-        let mapped = items.iter().map(|item| self.filter(&name, item, copy(&given)));
-        Value::iterator(mapped.collect::<Result<_>>()?)
-    }
-}
-
-/// `select`, `reject`, `selectattr` and `rejectattr`.
-pub(crate) fn select(name: &str, value: &Value, mut given: Given) -> Result<Value> {
-    let items = if value.is_true() { value.items()? } else { Vec::new() };
-    let path = if name.ends_with("attr") {
-        if given.positional.is_empty() {
-            return Err(fault(format!("{name}: expected an attribute")));
-        }
-        Path::of_argument(Some(&given.positional.remove(0)))?
-    } else {
-        Path(Vec::new())
-    };
-    let test: Option<Arc<str>> = match given.positional.first() {
-        None => None,
-        Some(Value::Text(test)) => Some(Arc::from(&**test)),
-        Some(other) => return Err(fault(format!("{name}: a {} is not a test", other.kind()))),
-    };
-    if test.is_some() {
-        given.positional.remove(0);
-    }
-    let mut selected = Vec::new();
-    for item in items {
-        let part = path.of(&item)?;
-        let holds = match &test {
-            Some(test) => tests::test(test, &part, copy(&given))?,
-            None => part.is_true(),
-        };
-        if holds == name.starts_with("select") {
-            selected.push(item);
-        }
-    }
-    Value::iterator(selected)
-}
-
-fn copy(given: &Given) -> Given {
-    Given { positional: given.positional.clone(), named: given.named.clone() }
 }

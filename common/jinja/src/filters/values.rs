@@ -1,73 +1,18 @@
-//! Filters by name: filters of single values here, those of sequences in [`crate::collections`].
+//! Filters of single values.
 
 use std::rc::Rc;
 
-use crate::arguments::{Bound, Given};
-use crate::collections::select;
+use super::operand::{refused, soft};
+use super::sequences;
+use crate::arguments::Bound;
 use crate::fault::{Result, fault, unsupported};
-use crate::format::percent;
 use crate::json::to_json;
 use crate::lookup::attribute;
-use crate::render::{Renderer, assert_items};
 use crate::strings::{assert_ascii, capitalize, replaced, split_lines, stripped};
 use crate::text::{assert_length, str_of};
-use crate::value::Value;
+use crate::value::{Value, assert_items};
 
-/// Returns the parameters of a filter and the number of required ones; `None` for an unknown filter.
-fn signature(name: &str) -> Option<(&'static [&'static str], usize)> {
-    Some(match name {
-        "abs" | "capitalize" | "count" | "e" | "escape" | "first" | "items" | "last" | "length" | "list"
-        | "lower" | "reverse" | "safe" | "string" | "title" | "upper" => (&[], 0),
-        "attr" => (&["name"], 1),
-        "d" | "default" => (&["default_value", "boolean"], 0),
-        "dictsort" => (&["case_sensitive", "by", "reverse"], 0),
-        "float" => (&["default"], 0),
-        "indent" => (&["width", "first", "blank"], 0),
-        "int" => (&["default", "base"], 0),
-        "join" => (&["d", "attribute"], 0),
-        "max" | "min" | "unique" => (&["case_sensitive", "attribute"], 0),
-        "replace" => (&["old", "new", "count"], 2),
-        "round" => (&["precision", "method"], 0),
-        "sort" => (&["reverse", "case_sensitive", "attribute"], 0),
-        "sum" => (&["attribute", "start"], 0),
-        "tojson" => (&["ensure_ascii", "indent", "separators", "sort_keys"], 0),
-        "trim" => (&["chars"], 0),
-        _ => return None,
-    })
-}
-
-/// Filters that forward their arguments to another filter or test.
-const FORWARDING: [&str; 6] = ["format", "map", "reject", "rejectattr", "select", "selectattr"];
-
-pub(crate) fn is_known(name: &str) -> bool {
-    signature(name).is_some() || FORWARDING.contains(&name)
-}
-
-impl Renderer {
-    /// `value | name(given)`
-    pub(crate) fn filter(&self, name: &str, value: &Value, given: Given) -> Result<Value> {
-        match name {
-            "format" if given.named.is_empty() => {
-                return percent(&soft(value)?, &Value::tuple(given.positional)?);
-            }
-            "format" => return Err(unsupported("the filter format with names")),
-            "map" => return self.map(value, given),
-            "select" | "selectattr" | "reject" | "rejectattr" => return select(name, value, given),
-            _ => {}
-        }
-        let Some((parameters, required)) = signature(name) else {
-            return Err(unsupported(format!("the filter {name:?}")));
-        };
-        let bound = given.bind(name, parameters, required)?;
-        let filtered = apply(name, value, &bound)?;
-        self.spend(
-            filtered.as_text().map_or_else(|| filtered.length().unwrap_or(0), |text| text.len() / 64),
-        )?;
-        Ok(filtered)
-    }
-}
-
-fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
+pub(super) fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
     match name {
         "abs" => match (value, value.as_integer()) {
             (Value::Float(number), _) => Ok(Value::Float(number.abs())),
@@ -114,23 +59,7 @@ fn apply(name: &str, value: &Value, bound: &Bound) -> Result<Value> {
             Ok(Value::text(stripped(&soft(value)?, characters.as_deref(), true, true)))
         }
         "upper" => Ok(Value::text(&soft(value)?.to_uppercase())),
-        _ => crate::collections::apply(name, value, bound),
-    }
-}
-
-/// The error for a value that a filter does not accept.
-pub(crate) fn refused(name: &str, value: &Value) -> crate::fault::Fault {
-    match value {
-        Value::Undefined(why) => fault(why.to_string()),
-        value => fault(format!("the filter {name:?} cannot take a {}", value.kind())),
-    }
-}
-
-/// Returns the text of a value. Fails for text marked safe, which would require escaping.
-pub(crate) fn soft(value: &Value) -> Result<String> {
-    match value {
-        Value::Safe(_) => Err(unsupported("a filter of text marked safe")),
-        value => str_of(value),
+        _ => sequences::apply(name, value, bound),
     }
 }
 
