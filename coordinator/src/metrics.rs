@@ -33,8 +33,8 @@ const GROUPS_WANTED: &str = "podium_coordinator_groups_wanted";
 const EVALUATION_READY: &str = "podium_coordinator_evaluation_prompts_ready";
 const EVALUATION_WANTED: &str = "podium_coordinator_evaluation_prompts_wanted";
 const FINISHED: &str = "podium_coordinator_run_finished";
-const STEP_FIGURE: &str = "podium_coordinator_step_figure";
-const EVALUATION_FIGURE: &str = "podium_coordinator_evaluation_figure";
+const STEP_METRIC: &str = "podium_coordinator_step_figure";
+const EVALUATION_METRIC: &str = "podium_coordinator_evaluation_figure";
 const INFLATED: &str = "podium_coordinator_reward_inflated";
 const BEST_VERSION: &str = "podium_coordinator_best_policy_version";
 const STEP_SECONDS: &str = "podium_coordinator_step_seconds";
@@ -56,7 +56,7 @@ const POLICY_BYTES: &str = "podium_coordinator_policy_bytes_total";
 const REFUSED: &str = "podium_coordinator_requests_refused_total";
 
 /// Metrics of a step that are also gauges; metrics.jsonl contains all of them.
-const STEP_FIGURES: [&str; 18] = [
+const STEP_METRICS: [&str; 18] = [
     "reward",
     "reward_std",
     "frac_reward_zero_std",
@@ -118,9 +118,9 @@ pub fn describe() {
     describe_gauge!(EVALUATION_READY, "Stored answers of the evaluation in progress.");
     describe_gauge!(EVALUATION_WANTED, "Prompts of the evaluation in progress.");
     describe_gauge!(FINISHED, "1 once all steps and evaluations are done.");
-    describe_gauge!(STEP_FIGURE, "Metrics of the last committed step, by name as in metrics.jsonl.");
+    describe_gauge!(STEP_METRIC, "Metrics of the last committed step, by name as in metrics.jsonl.");
     describe_gauge!(
-        EVALUATION_FIGURE,
+        EVALUATION_METRIC,
         "Metrics of the last complete evaluation, by name and end of the interval."
     );
     describe_gauge!(INFLATED, "1 while the reward rises and the held-out ranking does not follow.");
@@ -247,17 +247,17 @@ pub fn rank_failed(kind: &'static str) {
 pub fn step_committed<'a>(
     groups: u32,
     seconds: f64,
-    figures: impl IntoIterator<Item = (&'a String, &'a f64)>,
+    metrics: impl IntoIterator<Item = (&'a String, &'a f64)>,
 ) {
     counter!(GROUPS_USED).increment(groups.into());
     gauge!(LAST_COMMIT).set(seconds_since_1970());
     histogram!(STEP_SECONDS).record(seconds);
-    for (name, value) in figures {
+    for (name, value) in metrics {
         if name == "groups/discarded" {
             counter!(GROUPS_DISCARDED).increment(*value as u64);
         }
-        if STEP_FIGURES.contains(&name.as_str()) {
-            gauge!(STEP_FIGURE, "name" => name.clone()).set(*value);
+        if STEP_METRICS.contains(&name.as_str()) {
+            gauge!(STEP_METRIC, "name" => name.clone()).set(*value);
         }
     }
 }
@@ -296,9 +296,9 @@ fn seconds_since_1970() -> f64 {
 }
 
 /// Records a complete evaluation.
-pub fn evaluation_complete<'a>(figures: impl IntoIterator<Item = (&'a String, &'a f64)>) {
-    for (name, value) in figures {
-        gauge!(EVALUATION_FIGURE, "name" => name.clone()).set(*value);
+pub fn evaluation_complete<'a>(metrics: impl IntoIterator<Item = (&'a String, &'a f64)>) {
+    for (name, value) in metrics {
+        gauge!(EVALUATION_METRIC, "name" => name.clone()).set(*value);
     }
 }
 

@@ -30,9 +30,9 @@ fn microlens(folder: &Path) -> io::Result<()> {
     for user in 1..=USERS {
         write!(pairs, "{user}")?;
         let length = 5 + stream.below(10);
-        for place in 0..length {
+        for position in 0..length {
             let item = 1 + popular(&mut stream, ITEMS);
-            write!(pairs, "{}{item}", if place == 0 { '\t' } else { ' ' })?;
+            write!(pairs, "{}{item}", if position == 0 { '\t' } else { ' ' })?;
         }
         interactions += length;
         write!(pairs, "\r\n")?;

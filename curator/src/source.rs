@@ -70,8 +70,8 @@ impl Arguments {
         let folder = file.data.dir.clone().ok_or(Error::NoData)?;
         let dataset = Dataset::load(&folder, &file.data)?;
         for (rows, skipped) in &dataset.report.skipped {
-            let places: Vec<String> = skipped.first.iter().map(ToString::to_string).collect();
-            tracing::warn!("{rows}: {} rows skipped, the first at {}", skipped.count, places.join(", "));
+            let locations: Vec<String> = skipped.first.iter().map(ToString::to_string).collect();
+            tracing::warn!("{rows}: {} rows skipped, the first at {}", skipped.count, locations.join(", "));
         }
         let base = self.run_file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         Ok(Source { folder, dataset, file, base })

@@ -20,8 +20,8 @@ impl Spread {
     pub(crate) fn of(mut numbers: Vec<usize>) -> Self {
         numbers.sort_unstable();
         let at = |share: f64| {
-            let place = (share * numbers.len() as f64).ceil() as usize;
-            numbers.get(place.saturating_sub(1)).copied().unwrap_or(0)
+            let index = (share * numbers.len() as f64).ceil() as usize;
+            numbers.get(index.saturating_sub(1)).copied().unwrap_or(0)
         };
         let mean = numbers.iter().sum::<usize>() as f64 / numbers.len().max(1) as f64;
         Self { least: at(0.0), median: at(0.5), mean, p90: at(0.9), most: at(1.0) }

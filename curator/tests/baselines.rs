@@ -13,8 +13,8 @@ fn curator(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn figures(folder: &Path, data: &str, more: &[&str]) -> (String, Value) {
-    let file = folder.join("figures.json").display().to_string();
+fn baselines(folder: &Path, data: &str, more: &[&str]) -> (String, Value) {
+    let file = folder.join("baselines.json").display().to_string();
     let mut arguments =
         vec!["baselines", "--data", data, "--negatives", "9,49", "--users", "200", "--json", &file];
     arguments.extend(more);
@@ -27,19 +27,19 @@ fn each_number_of_negatives_has_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("world").display().to_string();
     curator(&["embedded", "--out", &data]);
-    let (table, first) = figures(folder.path(), &data, &["--draws", "2"]);
-    assert_eq!(figures(folder.path(), &data, &["--draws", "2"]), (table.clone(), first.clone()));
+    let (table, first) = baselines(folder.path(), &data, &["--draws", "2"]);
+    assert_eq!(baselines(folder.path(), &data, &["--draws", "2"]), (table.clone(), first.clone()));
     assert!(table.contains("9 negatives") && table.contains("49 negatives"), "{table}");
     assert_eq!(first["users_asked"], 200);
 
-    let metrics = |figures: &Value, negatives: &str| -> Vec<String> {
-        let rows = figures["negatives"][negatives]["metrics"].as_array().unwrap().clone();
+    let metrics = |report: &Value, negatives: &str| -> Vec<String> {
+        let rows = report["negatives"][negatives]["metrics"].as_array().unwrap().clone();
         rows.iter().map(|row| row["metric"].as_str().unwrap().to_owned()).collect()
     };
     assert!(!metrics(&first, "9").contains(&"HR@10".to_owned()), "HR@10 of 10 is always 1");
     assert!(metrics(&first, "49").contains(&"HR@10".to_owned()));
-    let mean = |figures: &Value, negatives: &str, ranker: &str| {
-        figures["negatives"][negatives]["metrics"][0]["estimates"][ranker]["mean"].as_f64().unwrap()
+    let mean = |report: &Value, negatives: &str, ranker: &str| {
+        report["negatives"][negatives]["metrics"][0]["estimates"][ranker]["mean"].as_f64().unwrap()
     };
     assert!((mean(&first, "9", "random") - 0.1).abs() < 0.05, "{table}");
     assert!(mean(&first, "49", "random") < mean(&first, "9", "random"));
@@ -54,7 +54,7 @@ fn each_number_of_negatives_has_a_table() {
         0
     );
 
-    let (_, other) = figures(folder.path(), &data, &["--draws", "3"]);
+    let (_, other) = baselines(folder.path(), &data, &["--draws", "3"]);
     assert_ne!(first["draws"], other["draws"]);
     assert_ne!(mean(&first, "9", "random").to_bits(), mean(&other, "9", "random").to_bits());
 }

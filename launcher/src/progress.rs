@@ -166,9 +166,9 @@ pub(crate) fn step_line(status: &RunStatus) -> String {
 pub(crate) fn evaluation_line(status: &RunStatus) -> String {
     let version = status.last_evaluation_version.unwrap_or_default();
     let mut line = format!("     held-out, version {version}:");
-    let figures = &status.last_evaluation;
-    for (metric, mean) in figures.iter().filter(|(name, _)| results::is_headline(name)) {
-        let _ = write!(line, "  {metric} {mean:.3}{}", bounds(figures, metric));
+    let metrics = &status.last_evaluation;
+    for (metric, mean) in metrics.iter().filter(|(name, _)| results::is_headline(name)) {
+        let _ = write!(line, "  {metric} {mean:.3}{}", bounds(metrics, metric));
     }
     if status.best_version == Some(version) && version > 0 {
         line.push_str("  best so far");
@@ -176,8 +176,8 @@ pub(crate) fn evaluation_line(status: &RunStatus) -> String {
     line
 }
 
-fn bounds(figures: &BTreeMap<String, f64>, metric: &str) -> String {
-    match (figures.get(&format!("{metric}/low")), figures.get(&format!("{metric}/high"))) {
+fn bounds(metrics: &BTreeMap<String, f64>, metric: &str) -> String {
+    match (metrics.get(&format!("{metric}/low")), metrics.get(&format!("{metric}/high"))) {
         (Some(low), Some(high)) => format!(" [{low:.3}, {high:.3}]"),
         _ => String::new(),
     }
@@ -218,19 +218,19 @@ mod tests {
     use super::*;
 
     fn status() -> RunStatus {
-        let figures =
+        let metrics =
             |pairs: &[(&str, f64)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         RunStatus {
             step: 7,
             steps: 60,
             learner_ranks: 1,
-            last_step_metrics: figures(&[
+            last_step_metrics: metrics(&[
                 ("reward", 0.5124),
                 ("reward_std", 0.21),
                 ("kl", 0.00312),
                 ("step_time", 1.94),
             ]),
-            last_evaluation: figures(&[
+            last_evaluation: metrics(&[
                 ("HR@1", 0.412),
                 ("HR@1/low", 0.371),
                 ("HR@1/high", 0.452),

@@ -179,7 +179,7 @@ fn differences(there: &RunFile, here: &RunFile) -> Vec<String> {
             collect_differences(section, there, &value(here)[section], &mut found);
         }
     }
-    found.retain(|difference| !["model.path", "data.dir"].iter().any(|place| difference.starts_with(place)));
+    found.retain(|difference| !["model.path", "data.dir"].iter().any(|key| difference.starts_with(key)));
     if found.len() > SHOWN_DIFFERENCES {
         let more = found.len() - SHOWN_DIFFERENCES;
         found.truncate(SHOWN_DIFFERENCES);

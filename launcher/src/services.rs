@@ -58,11 +58,11 @@ impl Services<'_> {
 
     /// Returns the workers and, if there are steps, the learner ranks of the announced coordinator.
     pub(crate) fn others(&self, announced: &Announcement) -> Vec<Service> {
-        let place = self.place(announced);
+        let flags = self.coordinator_flags(announced);
         let mut services: Vec<Service> =
-            (1..=self.run.launch.workers).map(|number| self.worker(number, &place)).collect();
+            (1..=self.run.launch.workers).map(|number| self.worker(number, &flags)).collect();
         if self.run.run.steps > 0 {
-            services.extend((0..self.run.launch.learner_ranks).map(|rank| self.learner_rank(rank, &place)));
+            services.extend((0..self.run.launch.learner_ranks).map(|rank| self.learner_rank(rank, &flags)));
         }
         services
     }
@@ -74,7 +74,7 @@ impl Services<'_> {
 
     /// Returns the flags by which services find the coordinator: if the announcement is valid for processes of this
     /// host, they follow it, since a restarted coordinator may get another port.
-    fn place(&self, announced: &Announcement) -> Vec<OsString> {
+    fn coordinator_flags(&self, announced: &Announcement) -> Vec<OsString> {
         if self.run.network.coordinator.is_none() && announced.address == announced.listen {
             path("--coordinator-from", self.folder.path())
         } else {
@@ -82,19 +82,20 @@ impl Services<'_> {
         }
     }
 
-    fn worker(&self, number: u32, place: &[OsString]) -> Service {
+    fn worker(&self, number: u32, coordinator: &[OsString]) -> Service {
         let name = format!("worker-{number}");
         let cache = self.folder.worker_cache().join(&name);
         let device = &self.run.launch.rollout_device;
-        let arguments = [self.run_file(), place.to_vec(), path("--cache", &cache), text("--device", device)];
+        let arguments =
+            [self.run_file(), coordinator.to_vec(), path("--cache", &cache), text("--device", device)];
         self.service(name, &self.programs.worker, arguments.concat())
     }
 
-    fn learner_rank(&self, rank: u32, place: &[OsString]) -> Service {
+    fn learner_rank(&self, rank: u32, coordinator: &[OsString]) -> Service {
         let arguments = [
             vec!["train".into()],
             self.run_file(),
-            place.to_vec(),
+            coordinator.to_vec(),
             path("--state", &self.folder.learner_state()),
             text("--rank", &rank.to_string()),
             text("--world-size", &self.run.launch.learner_ranks.to_string()),

@@ -200,11 +200,11 @@ pub fn parse(file: &[u8]) -> Result<BTreeMap<String, Entry>, Error> {
         entries.insert(tensor, Entry { dtype, shape, range: (begin, end) });
     }
 
-    let mut by_place: Vec<_> = entries.iter_mut().collect();
-    by_place.sort_by_key(|(_, entry)| entry.range);
+    let mut by_range: Vec<_> = entries.iter_mut().collect();
+    by_range.sort_by_key(|(_, entry)| entry.range);
     let (data_length, data_begin) = (data.len() as u64, 8 + claimed);
     let mut expected = 0;
-    for (tensor, entry) in by_place {
+    for (tensor, entry) in by_range {
         let (begin, end) = entry.range;
         if begin != expected {
             return Err(Error::Offset { tensor: tensor.clone(), begin, expected });

@@ -152,14 +152,14 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let index: Index =
         serde_json::from_slice(&text).map_err(|source| Error::Index { path: path.clone(), source })?;
     let names: BTreeSet<_> = index.weight_map.into_values().collect();
-    let place = |name: String| {
+    let entry = |name: String| {
         let mut components = Path::new(&name).components();
         match (components.next(), components.next()) {
             (Some(Component::Normal(_)), None) => Ok(folder.join(name)),
             _ => Err(Error::ShardName { path: path.clone(), name }),
         }
     };
-    names.into_iter().map(place).collect()
+    names.into_iter().map(entry).collect()
 }
 
 /// Returns the first file of the folder, by name, that may be weights of another format, or a shard without its

@@ -134,24 +134,24 @@ proptest! {
     fn written_headers_are_read_back(tensors in tensors()) {
         let mut file = header::format(&tensors.iter().collect::<Vec<_>>());
         prop_assert_eq!(file.len() % 8, 0);
-        let mut place = file.len() as u64;
+        let mut offset = file.len() as u64;
         file.resize(file.len() + tensors.iter().map(TensorInfo::size).sum::<u64>() as usize, 0);
         let found = header::parse(&file).unwrap();
         prop_assert_eq!(found.len(), tensors.len());
         for tensor in tensors {
             let entry = &found[&tensor.name];
-            prop_assert_eq!(entry.range, (place, place + tensor.size()));
+            prop_assert_eq!(entry.range, (offset, offset + tensor.size()));
             prop_assert_eq!(entry.dtype, tensor.dtype);
             prop_assert!(entry.shape.iter().map(|size| *size as i64).eq(tensor.shape));
-            place = entry.range.1;
+            offset = entry.range.1;
         }
     }
 
     #[test]
-    fn a_changed_byte_never_panics(tensors in tensors(), place in any::<prop::sample::Index>(), byte: u8) {
+    fn a_changed_byte_never_panics(tensors in tensors(), offset in any::<prop::sample::Index>(), byte: u8) {
         let mut file = header::format(&tensors.iter().collect::<Vec<_>>());
-        let place = place.index(file.len());
-        file[place] = byte;
+        let offset = offset.index(file.len());
+        file[offset] = byte;
         let _ = header::parse(&file);
     }
 }

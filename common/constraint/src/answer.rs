@@ -72,7 +72,7 @@ pub struct Answer {
 /// State of the automaton.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    place: Position,
+    position: Position,
     /// The items listed so far, ascending. Their order does not affect which bytes may follow.
     listed: Vec<u16>,
 }
@@ -140,12 +140,12 @@ impl Answer {
 
     /// The state before the first byte of a completion.
     pub fn start(&self) -> State {
-        let place = match self.reasoning {
+        let position = match self.reasoning {
             Reasoning::First => Position::Reasoning { closing: 0 },
             Reasoning::Optional => Position::Gap(Gap::before_answer(true)),
             Reasoning::Over => Position::Gap(Gap::before_answer(false)),
         };
-        State { place, listed: Vec::new() }
+        State { position, listed: Vec::new() }
     }
 
     /// Returns the state after a text, which is free if the text is not a prefix of an answer.
@@ -154,7 +154,7 @@ impl Answer {
         for byte in text {
             match self.step(&state, *byte) {
                 Some(next) => state = next,
-                None => return State { place: Position::Lost, ..state },
+                None => return State { position: Position::Lost, ..state },
             }
         }
         state
@@ -163,7 +163,7 @@ impl Answer {
     /// Returns the state after one more byte; `None` if the byte may not follow.
     pub(crate) fn step(&self, state: &State, byte: u8) -> Option<State> {
         let listed = || state.listed.clone();
-        let place = match &state.place {
+        let position = match &state.position {
             Position::Reasoning { closing } => match matched(CLOSE, *closing, byte) {
                 closing if usize::from(closing) == CLOSE.len() => Position::Gap(Gap::before_answer(false)),
                 closing => Position::Reasoning { closing },
@@ -187,7 +187,7 @@ impl Answer {
             }
             Position::Gap(_) | Position::End | Position::Lost => return None,
         };
-        Some(State { place, listed: listed() })
+        Some(State { position, listed: listed() })
     }
 
     /// Consumes one more byte of an item of `node`.
@@ -198,17 +198,17 @@ impl Answer {
             return None;
         }
         if self.items.ending(node, depth as usize).is_empty() {
-            return Some(State { place: Position::Item { first, end, depth }, listed });
+            return Some(State { position: Position::Item { first, end, depth }, listed });
         }
         // No other item continues from here, so this item is complete.
-        let place = listed.partition_point(|item| *item < first);
-        listed.insert(place, first);
-        let place = if listed.len() == self.count {
+        let position = listed.partition_point(|item| *item < first);
+        listed.insert(position, first);
+        let position = if listed.len() == self.count {
             Position::End
         } else {
             Position::Gap(Gap { open: !self.lines, reasoning: false, length: 0 })
         };
-        Some(State { place, listed })
+        Some(State { position, listed })
     }
 
     /// The texts of the items, ascending.
@@ -220,13 +220,13 @@ impl Answer {
 impl State {
     /// Whether any token may follow: in the reasoning, and after an invalid text.
     pub(crate) const fn is_free(&self) -> bool {
-        matches!(self.place, Position::Reasoning { .. } | Position::Lost)
+        matches!(self.position, Position::Reasoning { .. } | Position::Lost)
     }
 
     /// Whether the current item can be completed. `live`: for each item and number of its bytes, whether tokens can
     /// spell the rest.
     pub(crate) fn is_live(&self, live: &[Vec<bool>]) -> bool {
-        match self.place {
+        match self.position {
             Position::Item { first, end, depth } => (first..end).any(|item| {
                 live[usize::from(item)][depth as usize] && self.listed.binary_search(&item).is_err()
             }),
@@ -236,17 +236,17 @@ impl State {
     }
 
     pub(crate) const fn is_reasoning(&self) -> bool {
-        matches!(self.place, Position::Reasoning { .. })
+        matches!(self.position, Position::Reasoning { .. })
     }
 
     /// Whether the answer is complete.
     pub const fn is_end(&self) -> bool {
-        matches!(self.place, Position::End)
+        matches!(self.position, Position::End)
     }
 
     /// Whether only items may follow: the list comes next or has begun.
     pub const fn is_in_list(&self) -> bool {
-        matches!(self.place, Position::Gap(Gap { reasoning: false, .. }) | Position::Item { .. })
+        matches!(self.position, Position::Gap(Gap { reasoning: false, .. }) | Position::Item { .. })
     }
 }
 

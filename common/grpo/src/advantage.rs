@@ -68,8 +68,8 @@ fn normalized(rewards: &[Vec<Option<f64>>], scale: ScaleRewards) -> Vec<Vec<f64>
 /// Normalises each term within the group and returns the weighted sums; `None` for a completion without a reward.
 fn sum_of_normalized(group: &GroupRewards, weights: &[f64]) -> Vec<Option<f64>> {
     let mut sums: Vec<Option<f64>> = group.totals.iter().map(|total| total.map(|_| 0.0)).collect();
-    for (place, weight) in weights.iter().enumerate() {
-        let term = |(total, terms): (&Option<f64>, &Vec<f64>)| total.and_then(|_| terms.get(place).copied());
+    for (index, weight) in weights.iter().enumerate() {
+        let term = |(total, terms): (&Option<f64>, &Vec<f64>)| total.and_then(|_| terms.get(index).copied());
         let values: Vec<_> = group.totals.iter().zip(&group.terms).map(term).collect();
         let values = normalized(&[values], ScaleRewards::Group).remove(0);
         for (sum, value) in sums.iter_mut().zip(values) {

@@ -260,14 +260,14 @@ fn fault_10_metrics_are_informative_and_have_intervals() {
     assert_eq!(one.held_out_case(0, 2).unwrap(), other.held_out_case(0, 2).unwrap());
 
     // Ties keep the order of the list, which is random, so a constant ranker is the random one.
-    let mut places = [0; 10];
+    let mut counts = [0; 10];
     for draw in 0..2_000 {
         let case = one.held_out_case(0, draw).unwrap();
         let ranking = by_score(&case.candidates, &[0.0; 10]);
         assert_eq!(ranking, case.candidates);
-        places[ranking.iter().position(|&item| item == case.target).unwrap()] += 1;
+        counts[ranking.iter().position(|&item| item == case.target).unwrap()] += 1;
     }
-    assert!(places.iter().all(|&count| (140..=260).contains(&count)), "{places:?}");
+    assert!(counts.iter().all(|&count| (140..=260).contains(&count)), "{counts:?}");
 
     let draws = Draws::new(10, vec![vec![Some(1), Some(4), None], vec![Some(2), Some(1), Some(9)]]);
     let estimate = draws.estimates(&[Metric::Ndcg(3)], 0)[0];

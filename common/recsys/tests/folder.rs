@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use podium_recsys::dataset::{Dataset, Error, Options, Place, Problem, RowPolicy};
+use podium_recsys::dataset::{Dataset, Error, Location, Options, Problem, RowPolicy};
 use podium_recsys::{ItemId, UserId};
 
 const TITLES: &str = "item,title\r\n1,\"Dunes, Part \"\"Two\"\"\"\r\n2,#Reef\r\n3,Été\r\n4,Plain\r\n";
@@ -45,9 +45,9 @@ impl Folder {
     }
 
     /// The problem for which the folder is rejected.
-    fn refused(&self) -> (Place, Problem) {
+    fn refused(&self) -> (Location, Problem) {
         match self.load(RowPolicy::Refuse) {
-            Err(Error::Row { place, problem, .. }) => (place, problem),
+            Err(Error::Row { location, problem, .. }) => (location, problem),
             other => panic!("expected a bad row, found {other:?}"),
         }
     }
@@ -82,8 +82,8 @@ fn reasoning_is_matched_by_user_and_never_read_for_held_out_users() {
 
 #[test]
 fn bad_rows_are_rejected_with_location_and_reason() {
-    let line = |number| Place::Line(number);
-    for (file, content, place, problem) in [
+    let line = |number| Location::Line(number);
+    for (file, content, location, problem) in [
         ("train.tsv", "10\t1 2 3\n11 1 2 3\n", line(2), Problem::Columns { found: 1, expected: 2 }),
         ("train.tsv", "10\t1 2 3\nx\t1 2 3\n", line(2), Problem::UserId("x".into())),
         ("train.tsv", "10\t1 02 3\n", line(1), Problem::ItemId("02".into())),
@@ -103,27 +103,27 @@ fn bad_rows_are_rejected_with_location_and_reason() {
         ("tiny_titles.csv", "item,title\n1,A\n2,B,C\n", line(3), Problem::Columns { found: 3, expected: 2 }),
         ("tiny_titles.csv", "item,title\n1,A\n1,B\n", line(3), Problem::RepeatedItem(ItemId(1))),
         ("tiny_titles.csv", "item,title\n1,\" \"\n", line(2), Problem::EmptyTitle(ItemId(1))),
-        ("tiny_captions.json", r#"{"1": {"caption": ""}}"#, Place::Entry(1), Problem::NoText("caption")),
+        ("tiny_captions.json", r#"{"1": {"caption": ""}}"#, Location::Entry(1), Problem::NoText("caption")),
         (
             "tiny_captions.json",
             r#"{"one": {"caption": "a"}}"#,
-            Place::Entry(1),
+            Location::Entry(1),
             Problem::ItemId("one".into()),
         ),
         (
             "tiny_deepseek_cot.json",
             r#"[{"user_id": 10, "reasoning": ""}]"#,
-            Place::Entry(1),
+            Location::Entry(1),
             Problem::NoText("reasoning"),
         ),
         (
             "tiny_deepseek_cot.json",
             r#"[{"user_id": 10, "reasoning": "</think> 3"}]"#,
-            Place::Entry(1),
+            Location::Entry(1),
             Problem::ThinkTag,
         ),
     ] {
-        assert_eq!(Folder::new().with(file, content).refused(), (place, problem), "{file}: {content:?}");
+        assert_eq!(Folder::new().with(file, content).refused(), (location, problem), "{file}: {content:?}");
     }
     let swallowing = Folder::new().with("tiny_titles.csv", "item,title\n1,\"A\n2,B\n3,C\"\n4,D\n");
     let error = swallowing.load(RowPolicy::Skip).unwrap_err();
@@ -139,7 +139,7 @@ fn bad_rows_can_be_skipped_and_are_counted() {
     assert_eq!(data.train.len(), 1);
     let skipped = &data.report.skipped["train.tsv: user_id"];
     assert_eq!(skipped.count, 7);
-    assert_eq!(skipped.first, [1, 2, 3, 4, 5].map(Place::Line));
+    assert_eq!(skipped.first, [1, 2, 3, 4, 5].map(Location::Line));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn supplied_negatives_are_outside_the_whole_history() {
         ("10\t4 4\n", Problem::RepeatedItem(ItemId(4))),
         ("10\t9\n", Problem::UnknownItem(ItemId(9))),
     ] {
-        assert_eq!(folder().with("tiny_negatives.tsv", row).refused(), (Place::Line(1), problem));
+        assert_eq!(folder().with("tiny_negatives.tsv", row).refused(), (Location::Line(1), problem));
     }
 }
 

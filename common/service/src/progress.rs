@@ -30,10 +30,10 @@ impl Progress {
         Self { what, total, bar, start: Instant::now(), last_line: None }
     }
 
-    /// Shows that `done` steps are done; `figures` returns metrics of the last one.
-    pub fn show(&mut self, done: u64, figures: impl FnOnce() -> String) {
+    /// Shows that `done` steps are done; `metrics` returns metrics of the last one.
+    pub fn show(&mut self, done: u64, metrics: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
-            bar.set_message(figures());
+            bar.set_message(metrics());
             bar.set_position(done);
         } else if done == self.total || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
             self.last_line = Some(Instant::now());
@@ -43,7 +43,7 @@ impl Progress {
                 "{} {done}/{}  {}  {seconds} s (left: {left} s)",
                 self.what,
                 self.total,
-                figures()
+                metrics()
             );
         }
     }

@@ -126,8 +126,8 @@ impl State {
     }
 
     fn show_evaluation(&mut self, version: PolicyVersion, record: &EvaluationRecord) {
-        let figures = evaluation::numbers(&record.row);
-        metrics::evaluation_complete(&figures);
-        self.last_evaluation = Some((version, figures));
+        let values = evaluation::numbers(&record.row);
+        metrics::evaluation_complete(&values);
+        self.last_evaluation = Some((version, values));
     }
 }

@@ -80,9 +80,9 @@ impl Closer for Records {
             answers.push((case, grades.into_iter().map(Answer::from).collect()));
             groups.push(Group::try_from_message(message)?);
         }
-        let diagnosed = curriculum.diagnostics().figures(&answers);
+        let diagnosed = curriculum.diagnostics().metrics(&answers);
         let known =
-            step::StepFigures { step, groups: &groups, diagnosed: &diagnosed, tokens_before, seconds };
+            step::CompletedStep { step, groups: &groups, diagnosed: &diagnosed, tokens_before, seconds };
         let row = step::row(&known, &metrics.clone().unwrap_or_default());
         if row.get("reward").is_some_and(Value::is_null) {
             tracing::warn!("no completion of step {} has a reward: nothing is learned from it", step.0 + 1);
@@ -125,7 +125,7 @@ impl Closer for Records {
         let answers: Vec<_> =
             answers.into_iter().map(|one| (one.case, vec![Answer::from(one.grade)])).collect();
         row.extend(
-            curriculum.diagnostics().figures(&answers).into_iter().map(|(name, value)| (name, value.into())),
+            curriculum.diagnostics().metrics(&answers).into_iter().map(|(name, value)| (name, value.into())),
         );
         evaluations.insert(version, EvaluationRecord { row, ranks, likelihood_ranks, samples: kept });
         watch.note(store, &mut evaluations, version)?;

@@ -76,7 +76,7 @@ impl State {
             workers,
             learner_ranks: machine.rank_group().joined(),
             last_step_metrics: self.last_step.clone(),
-            last_evaluation: evaluation.map(|(_, figures)| figures.clone()).unwrap_or_default(),
+            last_evaluation: evaluation.map(|(_, values)| values.clone()).unwrap_or_default(),
             last_evaluation_version: evaluation.map(|(version, _)| version.0),
             warnings,
             best_version: best.map(|(version, _)| version.0),

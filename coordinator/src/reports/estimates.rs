@@ -76,10 +76,10 @@ mod tests {
         let together = estimates(&all, 9);
         let names: Vec<&str> = together[1].values.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!((names, together[1].changes.len()), (vec!["likelihood/MRR"], 0));
-        for (place, metric) in both.into_iter().enumerate() {
+        for (index, metric) in both.into_iter().enumerate() {
             let alone = &estimates(&[ranked("", &[metric], 3, Some(2))], 9)[0];
-            assert_eq!(alone.values[0], together[0].values[place]);
-            assert_eq!(alone.changes[0], together[0].changes[place]);
+            assert_eq!(alone.values[0], together[0].values[index]);
+            assert_eq!(alone.changes[0], together[0].changes[index]);
             assert_ne!(alone.changes[0], alone.values[0]);
         }
         let no_users = Ranked { ranks: vec![], ..ranked("", &both, 1, None) };

@@ -102,8 +102,8 @@ fn shortened(text: &str) -> String {
 }
 
 fn share(row: &Row, form: Form) -> Option<f64> {
-    let place = if form.is_well_formed() { "" } else { "form/" };
-    row.get(&format!("completions/{place}{}", form.name()))?.as_f64()
+    let prefix = if form.is_well_formed() { "" } else { "form/" };
+    row.get(&format!("completions/{prefix}{}", form.name()))?.as_f64()
 }
 
 #[cfg(test)]

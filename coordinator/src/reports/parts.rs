@@ -23,7 +23,7 @@ pub fn parts(targets: impl IntoIterator<Item = ItemId>, catalogue: &Catalogue) -
         return Vec::new();
     }
     [("warm", warm), ("cold", cold)]
-        .map(|(name, users)| Part { name, members: users.into_iter().map(|(place, _)| place).collect() })
+        .map(|(name, users)| Part { name, members: users.into_iter().map(|(index, _)| index).collect() })
         .into()
 }
 
@@ -35,7 +35,7 @@ impl Part {
 
     /// Selects their values from those of all users.
     pub fn of<T: Copy>(&self, all: &[T]) -> Vec<T> {
-        self.members.iter().map(|&place| all[place]).collect()
+        self.members.iter().map(|&index| all[index]).collect()
     }
 
     /// Returns the key of the number of users.

@@ -10,7 +10,7 @@ use crate::store::Row;
 
 /// The coordinator's data of a step.
 #[derive(Debug, Clone, Copy)]
-pub struct StepFigures<'a> {
+pub struct CompletedStep<'a> {
     /// The step.
     pub step: Step,
     /// Its groups, by index.
@@ -36,15 +36,15 @@ pub fn tokens(groups: &[Group]) -> u64 {
 ///
 /// `reward_std` is the mean of the groups' standard deviations, and `num_tokens` the sum over all steps so
 /// far. If both report a name, the row has the coordinator's value, which covers the whole step.
-pub fn row(figures: &StepFigures<'_>, reported: &BTreeMap<String, f64>) -> Row {
+pub fn row(completed: &CompletedStep<'_>, reported: &BTreeMap<String, f64>) -> Row {
     let mut named: BTreeMap<String, f64> = reported.clone();
-    named.extend(rewards(figures.groups));
-    named.extend(sampling(figures.groups));
-    named.extend(completions(figures));
-    named.extend(figures.diagnosed.clone());
-    named.insert("num_tokens".into(), (figures.tokens_before + tokens(figures.groups)) as f64);
-    named.insert("step_time".into(), figures.seconds);
-    let mut row = Row::from_iter([("step".to_owned(), json!(figures.step.0 + 1))]);
+    named.extend(rewards(completed.groups));
+    named.extend(sampling(completed.groups));
+    named.extend(completions(completed));
+    named.extend(completed.diagnosed.clone());
+    named.insert("num_tokens".into(), (completed.tokens_before + tokens(completed.groups)) as f64);
+    named.insert("step_time".into(), completed.seconds);
+    let mut row = Row::from_iter([("step".to_owned(), json!(completed.step.0 + 1))]);
     row.extend(
         named.into_iter().filter(|(name, _)| name != "step").map(|(name, value)| (name, number(value))),
     );
@@ -81,19 +81,19 @@ fn rewards(groups: &[Group]) -> Vec<(String, f64)> {
         }
         mean(of_groups.map(|scored| value(scored.into_iter())))
     };
-    let mut figures = vec![
+    let mut named = vec![
         ("reward".to_owned(), mean_of(mean)),
         ("reward_std".to_owned(), mean_of(std)),
         ("frac_reward_zero_std".to_owned(), zero as f64 / groups.len().max(1) as f64),
     ];
     let names = groups.first().map(|group| group.reward_terms.as_slice()).unwrap_or_default();
-    for (place, name) in names.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         let values =
-            groups.iter().flat_map(|group| &group.term_rewards).filter_map(|terms| terms.get(place).copied());
-        figures.push((format!("rewards/{name}/mean"), mean(values.clone())));
-        figures.push((format!("rewards/{name}/std"), std(values)));
+            groups.iter().flat_map(|group| &group.term_rewards).filter_map(|terms| terms.get(index).copied());
+        named.push((format!("rewards/{name}/mean"), mean(values.clone())));
+        named.push((format!("rewards/{name}/std"), std(values)));
     }
-    figures
+    named
 }
 
 /// Returns the metrics of dynamic sampling and of the age of groups: see docs/guides/sampling.md.
@@ -112,8 +112,8 @@ fn sampling(groups: &[Group]) -> [(String, f64); 5] {
     .map(|(name, value)| (format!("groups/{name}"), value))
 }
 
-fn completions(figures: &StepFigures<'_>) -> Vec<(String, f64)> {
-    let all = || figures.groups.iter().flat_map(|group| &group.completions);
+fn completions(completed: &CompletedStep<'_>) -> Vec<(String, f64)> {
+    let all = || completed.groups.iter().flat_map(|group| &group.completions);
     let lengths = || all().map(|completion| completion.len() as f64);
     let stopped = all().filter(|completion| completion.finish_reason == FinishReason::Stop);
     let clipped = all().filter(|completion| completion.finish_reason == FinishReason::Length).count();
@@ -167,9 +167,9 @@ mod tests {
         let groups = [group(0, [0.0, 1.0]), group(1, [1.0, 1.0])];
         let diagnosed = BTreeMap::from([("completions/well_formed".to_owned(), 0.75)]);
         let (groups, diagnosed) = (&groups, &diagnosed);
-        let figures = StepFigures { step: Step(3), groups, diagnosed, tokens_before: 100, seconds: 1.5 };
+        let completed = CompletedStep { step: Step(3), groups, diagnosed, tokens_before: 100, seconds: 1.5 };
         let reported = BTreeMap::from([("kl".to_owned(), 0.25), ("step".to_owned(), 9.0)]);
-        let mut row = row(&figures, &reported);
+        let mut row = row(&completed, &reported);
         let get = |name: &str| row[name].as_f64().unwrap();
         assert_eq!(row.keys().next().unwrap(), "step");
         assert_eq!((get("step"), get("kl"), get("num_tokens")), (4.0, 0.25, 128.0));
@@ -184,10 +184,10 @@ mod tests {
         assert_eq!((get("groups/policy_lag/mean"), get("groups/policy_lag/max")), (0.5, 1.0));
         let unscored = |index| Group { rewards: vec![None, None], ..group(index, [0.0, 0.0]) };
         let partly = [group(0, [0.0, 1.0]), unscored(1)];
-        let partly = super::row(&StepFigures { groups: &partly, ..figures }, &reported);
+        let partly = super::row(&CompletedStep { groups: &partly, ..completed }, &reported);
         assert_eq!(partly["reward"].as_f64(), Some(0.5), "only what was scored counts");
         let nothing = [unscored(0), unscored(1)];
-        let nothing = super::row(&StepFigures { groups: &nothing, ..figures }, &reported);
+        let nothing = super::row(&CompletedStep { groups: &nothing, ..completed }, &reported);
         assert!(nothing["reward"].is_null() && nothing["reward_std"].is_null());
         assert!(!numbers(&nothing).contains_key("reward"));
         add_report(&mut row, &BTreeMap::from([("loss".to_owned(), 0.5), ("reward".to_owned(), 7.0)]));

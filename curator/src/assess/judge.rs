@@ -36,8 +36,8 @@ pub(super) fn rank(answer: &str, case: &Case, catalogue: &Catalogue) -> Result<O
     let parsed = completion::parse(answer, &expected);
     match parsed.form {
         Form::WellFormed => {
-            let place = parsed.ranking.iter().position(|listed| listed.item == case.target);
-            Ok(place.map(|place| place + 1))
+            let position = parsed.ranking.iter().position(|listed| listed.item == case.target);
+            Ok(position.map(|position| position + 1))
         }
         form => Err(format!(
             "it is no list of {} different candidates as [ITEM_<id>], one a line ({form})",

@@ -62,13 +62,13 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
 
 /// Returns the held-out users to evaluate, in file order.
 fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<&'a User> {
-    let mut places: Vec<usize> = (0..users.len()).collect();
-    if places.len() > arguments.users {
-        Stream::new(arguments.seed, "baselines/users", &[]).shuffle(&mut places);
-        places.truncate(arguments.users);
-        places.sort_unstable();
+    let mut positions: Vec<usize> = (0..users.len()).collect();
+    if positions.len() > arguments.users {
+        Stream::new(arguments.seed, "baselines/users", &[]).shuffle(&mut positions);
+        positions.truncate(arguments.users);
+        positions.sort_unstable();
     }
-    places.into_iter().map(|place| &users[place]).collect()
+    positions.into_iter().map(|position| &users[position]).collect()
 }
 
 /// Returns the ranks of the targets for each baseline, with this many negatives.

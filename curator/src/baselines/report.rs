@@ -27,7 +27,7 @@ pub(crate) struct Report {
     intervals: &'static str,
     p_values: &'static str,
     /// By number of negatives: `9`, `99`, ….
-    negatives: BTreeMap<usize, Figures>,
+    negatives: BTreeMap<usize, Table>,
     #[serde(skip)]
     cuts: Vec<usize>,
     #[serde(skip)]
@@ -45,11 +45,11 @@ struct Group {
 
 /// Metrics for one number of negatives.
 #[derive(Debug, Serialize)]
-struct Figures {
+struct Table {
     candidates: usize,
     /// By metric and baseline.
     metrics: Vec<Row>,
-    slices: Vec<SliceFigures>,
+    slices: Vec<SliceMetrics>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,7 +61,7 @@ struct Row {
 }
 
 #[derive(Debug, Serialize)]
-struct SliceFigures {
+struct SliceMetrics {
     by: &'static str,
     least: u64,
     most: u64,
@@ -114,7 +114,7 @@ impl Report {
             .map(|group| {
                 let some: Vec<(Baseline, Draws)> =
                     ranked.iter().map(|(baseline, draws)| (*baseline, draws.of(&group.members))).collect();
-                SliceFigures {
+                SliceMetrics {
                     by: group.by,
                     least: group.least,
                     most: group.most,
@@ -123,8 +123,8 @@ impl Report {
                 }
             })
             .collect();
-        let figures = Figures { candidates, metrics: rows(ranked, &metrics, self.seed), slices };
-        self.negatives.insert(candidates - 1, figures);
+        let table = Table { candidates, metrics: rows(ranked, &metrics, self.seed), slices };
+        self.negatives.insert(candidates - 1, table);
     }
 
     /// Returns the content of the JSON file.
@@ -144,11 +144,11 @@ fn rows(ranked: &[(Baseline, Draws)], metrics: &[Metric], seed: u64) -> Vec<Row>
     metrics
         .iter()
         .enumerate()
-        .map(|(place, &metric)| Row {
+        .map(|(index, &metric)| Row {
             metric: metric.to_string(),
             estimates: estimates
                 .iter()
-                .filter_map(|(name, estimates)| Some((name.clone(), *estimates.get(place)?)))
+                .filter_map(|(name, estimates)| Some((name.clone(), *estimates.get(index)?)))
                 .collect(),
             item_knn_less_popularity: pair.and_then(|(knn, other)| knn.compare(other, metric, seed)),
         })
@@ -157,22 +157,22 @@ fn rows(ranked: &[(Baseline, Draws)], metrics: &[Metric], seed: u64) -> Vec<Row>
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (negatives, figures) in &self.negatives {
+        for (negatives, table) in &self.negatives {
             writeln!(
                 f,
                 "{}: {negatives} negatives ({}), {} candidate samples, {} of {} held-out users; 95 % intervals over users",
                 self.data, self.negatives_drawn, self.draws, self.users_asked, self.held_out_users
             )?;
             heading(f, "")?;
-            for row in &figures.metrics {
+            for row in &table.metrics {
                 line(f, &row.metric, row)?;
             }
             writeln!(f)?;
             // The table shows NDCG with the largest cutoff; the file has the others.
-            let metric = figures.metrics.iter().rev().find(|row| row.metric.starts_with("NDCG"));
+            let metric = table.metrics.iter().rev().find(|row| row.metric.starts_with("NDCG"));
             let Some(metric) = metric.map(|row| row.metric.as_str()) else { continue };
             heading(f, metric)?;
-            for slice in &figures.slices {
+            for slice in &table.slices {
                 let name = format!("{} {}–{}", slice.by.replace('_', " "), slice.least, slice.most);
                 for row in slice.metrics.iter().filter(|row| row.metric == metric) {
                     line(f, &name, row)?;

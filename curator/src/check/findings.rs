@@ -89,17 +89,17 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Adds a finding; `place` is evaluated only for the first ones.
-    pub(super) fn add(&mut self, kind: Kind, place: impl FnOnce() -> String) {
-        self.add_many(kind, 1, place);
+    /// Adds a finding; `location` is evaluated only for the first ones.
+    pub(super) fn add(&mut self, kind: Kind, location: impl FnOnce() -> String) {
+        self.add_many(kind, 1, location);
     }
 
     /// Adds several findings at one location.
-    pub(super) fn add_many(&mut self, kind: Kind, count: u64, place: impl FnOnce() -> String) {
+    pub(super) fn add_many(&mut self, kind: Kind, count: u64, location: impl FnOnce() -> String) {
         let found = self.found.entry(kind).or_default();
         found.count += count;
         if found.first.len() < PLACES_NAMED {
-            found.first.push(place());
+            found.first.push(location());
         }
     }
 

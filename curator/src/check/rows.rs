@@ -32,7 +32,7 @@ impl<'a> Rows<'a> {
         Self {
             task,
             split,
-            trained: (0..).zip(&dataset.train).map(|(place, user)| (user.id, (place, user))).collect(),
+            trained: (0..).zip(&dataset.train).map(|(position, user)| (user.id, (position, user))).collect(),
             held_out: dataset.test.iter().map(|user| (user.id, user.target())).collect(),
             held_out_cases: dataset.test.iter().map(|user| (dataset.history(user), user.target())).collect(),
             users_seen: HashSet::new(),
@@ -57,8 +57,8 @@ impl<'a> Rows<'a> {
         findings: &mut Findings,
     ) -> Result<(), task::Error> {
         findings.rows += 1;
-        let place = || format!("line {line}, {}", row.user);
-        let mut find = |kind| findings.add(kind, place);
+        let location = || format!("line {line}, {}", row.user);
+        let mut find = |kind| findings.add(kind, location);
         if self.shows_held_out(row) {
             find(Kind::HeldOutUser);
         } else if self.held_out_cases.contains(&(row.history.as_slice(), row.target)) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -53,15 +53,15 @@ pub(crate) fn read(
 }
 
 fn reviews(collector: &mut Collector, input: &Input, times: &mut Times) -> Result<(), Error> {
-    collector.begin_log(input, Place::Line, true)?;
+    collector.begin_log(input, Location::Line, true)?;
     let encoding = collector.encoding(input)?;
-    header::lines(collector, input, encoding, 0, |collector, place, line| {
+    header::lines(collector, input, encoding, 0, |collector, location, line| {
         let review: Review = serde_json::from_str(line)?;
         let time = review.timestamp.ok_or(Problem::NoField("timestamp"))?;
         let time = times.accept(Kind::Number, time, || time.to_string())?;
         let item = review.parent_asin.or(review.asin).ok_or(Problem::NoField("asin"))?;
         let user = review.user_id.as_deref().unwrap_or_default();
-        collector.interaction(place, &Row { user, item: &item, time, rating: review.rating })
+        collector.interaction(location, &Row { user, item: &item, time, rating: review.rating })
     })
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use clap::ValueEnum;
 use podium_grpo::rng::Stream;
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 use serde::Serialize;
 
 use super::collector::{Interaction, Log};
@@ -130,7 +130,7 @@ fn drop_repeated(
                 None => None,
             };
             if let Some(problem) = problem {
-                skipped.bad(&rows.log(&one).input, rows.place(&one), problem)?;
+                skipped.bad(&rows.log(&one).input, rows.location(&one), problem)?;
                 continue;
             }
             ties += 1;
@@ -158,7 +158,7 @@ fn lonely(
         ranges.iter().filter(|range| range.len() == 1).map(|range| &interactions[range.start]).collect();
     alone.sort_unstable_by_key(|one| (one.log, one.row));
     for one in alone {
-        skipped.bad(&rows.log(one).input, rows.place(one), Problem::TooFewItems)?;
+        skipped.bad(&rows.log(one).input, rows.location(one), Problem::TooFewItems)?;
     }
     interactions.retain(|one| ranges[one.user as usize].len() > 1);
     Ok(())
@@ -212,13 +212,13 @@ impl<'a> Rows<'a> {
         &self.logs[one.log as usize]
     }
 
-    fn place(self, one: &Interaction) -> Place {
-        (self.log(one).place)(u64::from(one.row))
+    fn location(self, one: &Interaction) -> Location {
+        (self.log(one).location)(u64::from(one.row))
     }
 
     fn earlier(self, earlier: &Interaction, one: &Interaction) -> Earlier {
         let file = (earlier.log != one.log).then(|| self.log(earlier).input.name.clone());
-        Earlier { place: self.place(earlier), file }
+        Earlier { location: self.location(earlier), file }
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn known() -> Rows<'static> {
-        let log = Log { input: Input::named("log"), place: Place::Line };
+        let log = Log { input: Input::named("log"), location: Location::Line };
         Rows {
             logs: Box::leak(Box::new([log])),
             users: 4,
@@ -277,7 +277,7 @@ mod tests {
         let error = arranged(&rows, SameTime::Bad, (2, 0), false).unwrap_err();
         let expected = "the same user and time as line 2: their order is unknown";
         assert!(
-            matches!(&error, Error::Row { place: Place::Line(4), problem, .. } if problem.to_string() == expected),
+            matches!(&error, Error::Row { location: Location::Line(4), problem, .. } if problem.to_string() == expected),
             "{error}"
         );
         let (sequences, skipped) = arranged(&rows, SameTime::Bad, (2, 0), true).unwrap();
@@ -327,7 +327,10 @@ mod tests {
     fn a_single_interaction_is_bad_unless_short_users_are_excluded() {
         let rows = [(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 1)];
         let error = arranged(&rows, SameTime::File, (2, 0), false).unwrap_err();
-        assert!(matches!(error, Error::Row { place: Place::Line(4), problem: Problem::TooFewItems, .. }));
+        assert!(matches!(
+            error,
+            Error::Row { location: Location::Line(4), problem: Problem::TooFewItems, .. }
+        ));
         let (sequences, _) = arranged(&rows, SameTime::File, (3, 0), false).unwrap();
         assert_eq!((sequences.users_too_short, sequences.interactions.len()), (1, 3));
         assert!(matches!(arranged(&rows, SameTime::File, (4, 0), false), Err(Error::NobodyLeft)));

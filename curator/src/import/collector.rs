@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 use serde::Serialize;
 
 use super::encoding::Encoding;
@@ -36,7 +36,7 @@ pub(crate) struct Interaction {
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     pub(crate) input: Input,
-    pub(crate) place: fn(u64) -> Place,
+    pub(crate) location: fn(u64) -> Location,
 }
 
 /// Title and caption of an item.
@@ -206,7 +206,7 @@ impl Collector {
     }
 
     /// Adds an interaction.
-    pub(crate) fn interaction(&mut self, place: Place, row: &Row<'_>) -> Result<(), Problem> {
+    pub(crate) fn interaction(&mut self, location: Location, row: &Row<'_>) -> Result<(), Problem> {
         if row.user.is_empty() {
             return Err(Problem::NoField("user id"));
         }
@@ -220,7 +220,7 @@ impl Collector {
         }
         let (user, _) = self.users.intern(row.user);
         let log = u32::try_from(self.logs.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        self.interactions.push(Interaction { user, item, time: row.time, log, row: number_of(place) });
+        self.interactions.push(Interaction { user, item, time: row.time, log, row: number_of(location) });
         Ok(())
     }
 
@@ -229,13 +229,13 @@ impl Collector {
     pub(crate) fn begin_log(
         &mut self,
         input: &Input,
-        place: fn(u64) -> Place,
+        location: fn(u64) -> Location,
         has_ratings: bool,
     ) -> Result<(), Error> {
         if self.reading.min_rating.is_some() && !has_ratings {
             return Err(Error::NoRatings(input.path.clone()));
         }
-        self.logs.push(Log { input: input.clone(), place });
+        self.logs.push(Log { input: input.clone(), location });
         Ok(())
     }
 
@@ -262,8 +262,8 @@ impl Collector {
     }
 }
 
-fn number_of(place: Place) -> u32 {
-    let (Place::Line(number) | Place::Entry(number)) = place;
+fn number_of(location: Location) -> u32 {
+    let (Location::Line(number) | Location::Entry(number)) = location;
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 

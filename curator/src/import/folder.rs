@@ -44,16 +44,16 @@ impl Target {
     pub(crate) fn new(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
         let failed = |source| Error::Io { action: "open", path: folder.to_owned(), source };
         let name = name.map(named).transpose()?;
-        let place = match fs::read_dir(folder) {
+        let location = match fs::read_dir(folder) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
                     return Err(Error::NotEmpty(folder.to_owned()));
                 }
-                let place = fs::canonicalize(folder).map_err(failed)?;
-                if is_mount_point(&place).map_err(failed)? {
-                    return Err(Error::MountPoint(place));
+                let location = fs::canonicalize(folder).map_err(failed)?;
+                if is_mount_point(&location).map_err(failed)? {
+                    return Err(Error::MountPoint(location));
                 }
-                place
+                location
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if folder.is_symlink() {
@@ -63,9 +63,9 @@ impl Target {
             }
             Err(source) => return Err(failed(source)),
         };
-        let own = place.file_name().ok_or_else(|| Error::Nameless(folder.to_owned()))?;
+        let own = location.file_name().ok_or_else(|| Error::Nameless(folder.to_owned()))?;
         let own = own.to_string_lossy().into_owned();
-        Ok(Self { folder: place, name: name.unwrap_or(own) })
+        Ok(Self { folder: location, name: name.unwrap_or(own) })
     }
 
     /// Returns the data set's name.

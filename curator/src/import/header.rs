@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 use podium_recsys::dataset::delimited::{Bad, Fields, Line, Records, alike};
 
 use super::collector::{Collector, Row, rating};
@@ -52,7 +52,7 @@ impl Column {
     /// Returns the column's value in a record.
     pub(crate) fn of<'a>(&'a self, fields: Fields<'a>) -> &'a str {
         match self {
-            Self::At(place) => fields.get(*place),
+            Self::At(position) => fields.get(*position),
             Self::Fixed(value) => value,
         }
     }
@@ -74,15 +74,15 @@ pub(crate) fn interactions(
         let ids = [&user, &item].iter().all(|column| alike(column.of(known), column.of(other)));
         other.len() == width && ids && times::parse(time.of(other)).is_some()
     };
-    collector.begin_log(input, Place::Line, rated.is_some())?;
-    table.rows(collector, Some(width), true, like, |collector, place, fields| {
+    collector.begin_log(input, Location::Line, rated.is_some())?;
+    table.rows(collector, Some(width), true, like, |collector, location, fields| {
         let row = Row {
             user: user.of(fields),
             item: item.of(fields),
             time: times.read(time.of(fields))?,
             rating: rated.as_ref().map(|column| rating(column.of(fields))).transpose()?,
         };
-        collector.interaction(place, &row)
+        collector.interaction(location, &row)
     })
 }
 
@@ -130,7 +130,7 @@ impl<'a> Table<'a> {
         width: Option<usize>,
         has_header: bool,
         like: impl Fn(Fields<'_>, Fields<'_>) -> bool,
-        mut take: impl FnMut(&mut Collector, Place, Fields<'_>) -> Result<(), Problem>,
+        mut take: impl FnMut(&mut Collector, Location, Fields<'_>) -> Result<(), Problem>,
     ) -> Result<(), Error> {
         let lines = Lines::open(self.input, self.encoding, collector.fallback())?;
         let mut records = Records::new(lines, self.delimiter);
@@ -140,15 +140,15 @@ impl<'a> Table<'a> {
                 continue;
             }
             rows += 1;
-            let mut place = Place::Line(record.line);
+            let mut location = Location::Line(record.line);
             let taken = match (record.fields, width) {
                 (Ok(fields), Some(width)) if fields.len() != width => {
                     Err(Problem::Columns { found: fields.len(), expected: width })
                 }
-                (Ok(fields), _) => take(collector, place, fields),
+                (Ok(fields), _) => take(collector, location, fields),
                 (Err(Bad::OpenQuote), _) => Err(Problem::OpenQuote),
                 (Err(Bad::Line(line, problem)), _) => {
-                    place = Place::Line(line);
+                    location = Location::Line(line);
                     Err(problem)
                 }
                 (Err(Bad::Ambiguous(last)), _) => {
@@ -157,7 +157,7 @@ impl<'a> Table<'a> {
                 }
             };
             if let Err(problem) = taken {
-                collector.skipped.bad(self.input, place, problem)?;
+                collector.skipped.bad(self.input, location, problem)?;
             }
         }
         collector.read(Some(self.encoding), rows, records.into_lines().fallen_back);
@@ -176,7 +176,7 @@ pub(crate) fn lines(
     input: &Input,
     encoding: Encoding,
     header: usize,
-    mut take: impl FnMut(&mut Collector, Place, &str) -> Result<(), Problem>,
+    mut take: impl FnMut(&mut Collector, Location, &str) -> Result<(), Problem>,
 ) -> Result<(), Error> {
     let mut lines = Lines::open(input, encoding, collector.fallback())?;
     let mut line = Line { number: 0, text: String::new(), problem: None };
@@ -187,13 +187,13 @@ pub(crate) fn lines(
             continue;
         }
         rows += 1;
-        let place = Place::Line(line.number);
+        let location = Location::Line(line.number);
         let taken = match line.problem.take() {
-            None => take(collector, place, &line.text),
+            None => take(collector, location, &line.text),
             Some(problem) => Err(problem),
         };
         if let Err(problem) = taken {
-            collector.skipped.bad(input, place, problem)?;
+            collector.skipped.bad(input, location, problem)?;
         }
     }
     collector.read(Some(encoding), rows, lines.fallen_back);
@@ -224,8 +224,8 @@ pub(crate) fn column<'a>(
     if count > 1 {
         return Err(Error::RepeatedColumn { file, column, count });
     }
-    if let Some(place) = header.clone().position(|found| found == name) {
-        return Ok(Column::At(place));
+    if let Some(position) = header.clone().position(|found| found == name) {
+        return Ok(Column::At(position));
     }
     if let Some((_, value)) = partition.iter().rfind(|(key, _)| key == name) {
         return Ok(Column::Fixed(value.clone()));

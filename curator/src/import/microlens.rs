@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 use podium_recsys::dataset::delimited::{Fields, alike};
 
 use super::collector::{Collector, Row};
@@ -42,9 +42,9 @@ fn pairs(collector: &mut Collector, input: &Input, users: &mut Ids, times: &mut 
     if !first.contains('\t') {
         return Err(Error::layout(input, number, &first, PAIR_ROW));
     }
-    collector.begin_log(input, Place::Line, false)?;
+    collector.begin_log(input, Location::Line, false)?;
     let header = usize::from(first.starts_with("user"));
-    header::lines(collector, input, encoding, header, |collector, place, line| {
+    header::lines(collector, input, encoding, header, |collector, location, line| {
         let Some((user, items)) = line.split_once('\t').filter(|(_, items)| !items.contains('\t')) else {
             let found = line.split('\t').count();
             return Err(Problem::Columns { found, expected: 2 });
@@ -53,19 +53,19 @@ fn pairs(collector: &mut Collector, input: &Input, users: &mut Ids, times: &mut 
         if !users.intern(user).1 {
             return Err(Problem::RepeatedUser(excerpt(user)));
         }
-        history(collector, place, user, items)
+        history(collector, location, user, items)
     })
 }
 
 /// Adds all of a user's items, or none: a sequence with gaps would be a different sequence.
-fn history(collector: &mut Collector, place: Place, user: &str, items: &str) -> Result<(), Problem> {
+fn history(collector: &mut Collector, location: Location, user: &str, items: &str) -> Result<(), Problem> {
     let unknown = items.split_ascii_whitespace().find(|item| collector.items.find(item).is_none());
     if let Some(item) = unknown {
         return Err(Problem::UnknownItem(excerpt(item)));
     }
     let mut length = 0;
     for (time, item) in (0..).zip(items.split_ascii_whitespace()) {
-        collector.interaction(place, &Row { user, item, time, rating: None })?;
+        collector.interaction(location, &Row { user, item, time, rating: None })?;
         length += 1;
     }
     if length == 0 { Err(Problem::EmptyHistory) } else { Ok(()) }
@@ -83,10 +83,10 @@ fn titles(collector: &mut Collector, input: &Input) -> Result<(), Error> {
     let (mut first, mut odd, mut all_numbers, mut items) = (!has_header, None, true, 0_u64);
     let like =
         |known: Fields<'_>, other: Fields<'_>| other.len() == width && alike(known.get(0), other.get(0));
-    table.rows(collector, Some(width), has_header, like, |collector, place, fields| {
+    table.rows(collector, Some(width), has_header, like, |collector, location, fields| {
         let (id, title) = (fields.get(0), fields.get(1));
         if std::mem::take(&mut first) && !number(id) {
-            odd = Some((place, format!("{id},{title}")));
+            odd = Some((location, format!("{id},{title}")));
         } else {
             all_numbers &= number(id);
             items += 1;
@@ -94,7 +94,7 @@ fn titles(collector: &mut Collector, input: &Input) -> Result<(), Error> {
         collector.item(id, title, None)
     })?;
     match odd {
-        Some((Place::Line(line) | Place::Entry(line), found)) if all_numbers && items > 0 => {
+        Some((Location::Line(line) | Location::Entry(line), found)) if all_numbers && items > 0 => {
             Err(Error::layout(input, line, &found, TITLE_ROW))
         }
         _ => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 
 use super::collector::{Collector, Row, rating};
 use super::header::{self, ItemColumns, LogColumns, Table};
@@ -71,14 +71,14 @@ fn ratings(collector: &mut Collector, input: &Input, times: &mut Times) -> Resul
     } else {
         return Err(Error::layout(input, number, &first, RATING_ROW));
     };
-    collector.begin_log(input, Place::Line, true)?;
-    header::lines(collector, input, encoding, 0, |collector, place, line| {
+    collector.begin_log(input, Location::Line, true)?;
+    header::lines(collector, input, encoding, 0, |collector, location, line| {
         let fields: Vec<&str> = line.split(separator).map(str::trim).collect();
         let [user, item, stars, time] = fields[..] else {
             return Err(Problem::Columns { found: fields.len(), expected: RATING_COLUMNS });
         };
         let rating = Some(rating(stars)?);
-        collector.interaction(place, &Row { user, item, rating, time: times.read(time)? })
+        collector.interaction(location, &Row { user, item, rating, time: times.read(time)? })
     })
 }
 

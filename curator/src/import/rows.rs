@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use podium_files::durable;
-use podium_recsys::dataset::{self, Place};
+use podium_recsys::dataset::{self, Location};
 
 use super::encoding::Encoding;
 use super::unit::Unit;
@@ -29,12 +29,12 @@ pub(crate) enum Error {
     #[error(transparent)]
     Durable(#[from] durable::Error),
     /// A row is unusable and rows are not skipped.
-    #[error("{}, {place}: {problem} (--skip-bad-rows skips and counts such rows)", .file.display())]
+    #[error("{}, {location}: {problem} (--skip-bad-rows skips and counts such rows)", .file.display())]
     Row {
         /// The file.
         file: PathBuf,
         /// Location in the file.
-        place: Place,
+        location: Location,
         /// The defect and the expected format.
         problem: Problem,
     },
@@ -317,14 +317,14 @@ impl Problem {
 /// An earlier row that another one repeats.
 #[derive(Debug)]
 pub(crate) struct Earlier {
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     /// Its file, if it is another one.
     pub(crate) file: Option<String>,
 }
 
 impl fmt::Display for Earlier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)?;
+        self.location.fmt(f)?;
         self.file.iter().try_for_each(|file| write!(f, " of {file}"))
     }
 }

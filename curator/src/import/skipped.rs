@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podium_recsys::dataset::{BadRows, Place};
+use podium_recsys::dataset::{BadRows, Location};
 
 use super::input::Input;
 use super::rows::{Error, Problem};
@@ -23,16 +23,16 @@ impl Skipped {
         Self { allowed, rows: BTreeMap::new() }
     }
 
-    /// Counts the row at `place` of `input` as skipped, or returns an error if bad rows are not
+    /// Counts the row at `location` of `input` as skipped, or returns an error if bad rows are not
     /// allowed.
-    pub(crate) fn bad(&mut self, input: &Input, place: Place, problem: Problem) -> Result<(), Error> {
+    pub(crate) fn bad(&mut self, input: &Input, location: Location, problem: Problem) -> Result<(), Error> {
         if !self.allowed {
-            return Err(Error::Row { file: input.path.clone(), place, problem });
+            return Err(Error::Row { file: input.path.clone(), location, problem });
         }
         let rows = self.rows.entry(format!("{}: {}", input.name, problem.kind())).or_default();
         rows.count += 1;
         if rows.first.len() < PLACES_NAMED {
-            rows.first.push(place);
+            rows.first.push(location);
         }
         Ok(())
     }

@@ -122,13 +122,13 @@ fn held_out(number: u64, wish: &Wish) -> bool {
 fn quantile(sequences: &Sequences, share: f64) -> i64 {
     let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
     let last = times.len() - 1;
-    let place = ((times.len() as f64 * share) as usize).min(last);
-    *times.select_nth_unstable(place).1
+    let index = ((times.len() as f64 * share) as usize).min(last);
+    *times.select_nth_unstable(index).1
 }
 
 #[cfg(test)]
 mod tests {
-    use podium_recsys::dataset::Place;
+    use podium_recsys::dataset::Location;
 
     use super::super::arrange::{Minimum, Rows, SameTime, arrange};
     use super::super::collector::{Interaction, Log};
@@ -150,7 +150,7 @@ mod tests {
         let minimum = Minimum { of_user: 2, of_item: 0 };
         let mut skipped = Skipped::new(false);
         let keys = &[0, 1, 2, 3];
-        let logs = &[Log { input: Input::named("log"), place: Place::Line }];
+        let logs = &[Log { input: Input::named("log"), location: Location::Line }];
         let rows = Rows { logs, users: 4, items: keys, user_keys: keys, item_keys: keys };
         arrange(interactions, rows, (SameTime::Item, 0), minimum, &mut skipped).unwrap()
     }

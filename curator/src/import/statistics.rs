@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use podium_recsys::dataset::{BadRows, Place};
+use podium_recsys::dataset::{BadRows, Location};
 use serde::Serialize;
 
 use super::arrange::{SameTime, Sequences};
@@ -160,7 +160,7 @@ impl fmt::Display for Statistics {
             line("training ends, targets begin", &format!("{ends}, {begin}"))?;
         }
         for (kind, rows) in &self.skipped {
-            line("skipped", &format!("{} × {kind} ({})", rows.count, places(rows)))?;
+            line("skipped", &format!("{} × {kind} ({})", rows.count, locations(rows)))?;
         }
         Ok(())
     }
@@ -180,13 +180,13 @@ impl fmt::Display for Order<'_> {
     }
 }
 
-fn places(rows: &BadRows) -> String {
+fn locations(rows: &BadRows) -> String {
     let mut text = String::new();
-    for (number, place) in rows.first.iter().enumerate() {
+    for (number, location) in rows.first.iter().enumerate() {
         let separator = if number == 0 { "" } else { ", " };
-        let (Place::Line(at) | Place::Entry(at)) = place;
+        let (Location::Line(at) | Location::Entry(at)) = location;
         // Writing to a String cannot fail.
-        let _ = if number == 0 { write!(text, "{place}") } else { write!(text, "{separator}{at}") };
+        let _ = if number == 0 { write!(text, "{location}") } else { write!(text, "{separator}{at}") };
     }
     if rows.count > rows.first.len() as u64 { text + ", …" } else { text }
 }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_first_locations_are_listed() {
-        let rows = BadRows { count: 7, first: vec![Place::Line(2), Place::Line(5)] };
-        assert_eq!(places(&rows), "line 2, 5, …");
+        let rows = BadRows { count: 7, first: vec![Location::Line(2), Location::Line(5)] };
+        assert_eq!(locations(&rows), "line 2, 5, …");
     }
 }

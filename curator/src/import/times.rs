@@ -173,11 +173,11 @@ mod tests {
     #[test]
     fn the_unit_of_times_must_not_change() {
         let units = [1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 1_700_000_000_000_000_000_i64];
-        for (place, first) in units.into_iter().enumerate() {
+        for (index, first) in units.into_iter().enumerate() {
             let mut times = Times::default();
             assert!(times.read(&first.to_string()).is_ok());
             for (other, time) in units.into_iter().enumerate() {
-                assert_eq!(times.read(&time.to_string()).is_ok(), place == other, "{time} after {first}");
+                assert_eq!(times.read(&time.to_string()).is_ok(), index == other, "{time} after {first}");
             }
             // The first number is too small for a unit; the second one is slightly later.
             assert!(times.read("0").is_ok() && times.read(&(first + 1).to_string()).is_ok());

@@ -14,12 +14,12 @@ pub(crate) fn training(dataset: &Dataset, at_most: Option<usize>, seed: u64) -> 
         .iter()
         .enumerate()
         .filter(|(_, user)| !held_out.contains(&user.id))
-        .map(|(place, user)| (Stream::new(seed, "curator/users", &[user.id.0]).next_u64(), place, user))
+        .map(|(position, user)| (Stream::new(seed, "curator/users", &[user.id.0]).next_u64(), position, user))
         .collect();
     if let Some(at_most) = at_most {
-        users.sort_unstable_by_key(|(number, place, _)| (*number, *place));
+        users.sort_unstable_by_key(|(number, position, _)| (*number, *position));
         users.truncate(at_most);
-        users.sort_unstable_by_key(|(_, place, _)| *place);
+        users.sort_unstable_by_key(|(_, position, _)| *position);
     }
     users.into_iter().map(|(_, _, user)| user).collect()
 }

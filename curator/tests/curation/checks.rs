@@ -75,8 +75,8 @@ fn every_kind_of_defect_is_found_at_its_location() {
         ("unknown_user", &|row| row["user"] = 999.into()),
         ("wrong_target", &|row| row["target"] = items_of(user)[0].into()),
         ("known_candidate", &|row| {
-            let place = usize::from(row["candidates"][0] == target);
-            row["candidates"][place] = items_of(user)[1].into();
+            let position = usize::from(row["candidates"][0] == target);
+            row["candidates"][position] = items_of(user)[1].into();
         }),
         ("malformed_completion", &|row| row["completion"] = "the first one".into()),
         ("differs_from_run_file", &|row| row["prompt"]["user"] = "Rank these.".into()),
@@ -124,8 +124,8 @@ fn targets_that_always_come_first_are_found() {
         .map(|mut row| {
             let target = row["target"].clone();
             let list = row["candidates"].as_array_mut().unwrap();
-            let place = list.iter().position(|item| *item == target).unwrap();
-            list.swap(0, place);
+            let position = list.iter().position(|item| *item == target).unwrap();
+            list.swap(0, position);
             row
         })
         .collect();

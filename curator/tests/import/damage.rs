@@ -23,14 +23,14 @@ struct Table {
 
 impl Table {
     fn new(records: &[String], end: &str) -> Self {
-        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
         for record in records {
             let start = bytes.len();
             bytes.extend_from_slice(record.as_bytes());
             bytes.extend_from_slice(end.as_bytes());
-            places.push(start..bytes.len());
+            ranges.push(start..bytes.len());
         }
-        Self { bytes, records: places }
+        Self { bytes, records: ranges }
     }
 
     /// Returns the records that contain bytes around `at`.
@@ -75,9 +75,9 @@ fn log(end: &str) -> Table {
     let notes = ["", "fine", "\"good, very\"", "\"\"", "\"two\nlines\"", "déjà vu", "\"a \"\"b\"\" c\"", "x"];
     let mut rows = vec!["user,item,timestamp,note".to_owned()];
     for (number, user) in USERS.iter().enumerate() {
-        for (place, item) in ITEMS.iter().enumerate() {
-            let note = notes[(number * 3 + place) % notes.len()];
-            rows.push(format!("{user},{item},{},{note}", 900_000_000 + place * 10));
+        for (position, item) in ITEMS.iter().enumerate() {
+            let note = notes[(number * 3 + position) % notes.len()];
+            rows.push(format!("{user},{item},{},{note}", 900_000_000 + position * 10));
         }
     }
     Table::new(&rows, end)
@@ -125,7 +125,7 @@ fn imported(files: &Files) -> (BTreeSet<(String, String)>, BTreeMap<String, Stri
 }
 
 /// Returns the file and the line in an error.
-fn place(stderr: &str) -> Option<(&str, u64)> {
+fn location(stderr: &str) -> Option<(&str, u64)> {
     let (file, rest) = stderr.split_once(", line")?;
     let file = file.rsplit('/').next()?;
     let number = rest.trim_start_matches('s').trim_start();
@@ -154,13 +154,13 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
     let whole_items: BTreeSet<&str> = ITEMS
         .iter()
         .enumerate()
-        .filter(|(place, _)| whole(place + 1, false))
+        .filter(|(position, _)| whole(position + 1, false))
         .map(|(_, item)| *item)
         .collect();
     let mut expected = BTreeSet::new();
     for (number, user) in USERS.iter().enumerate() {
-        for (place, item) in ITEMS.iter().enumerate() {
-            if whole(1 + number * ITEMS.len() + place, true) && whole_items.contains(item) {
+        for (position, item) in ITEMS.iter().enumerate() {
+            if whole(1 + number * ITEMS.len() + position, true) && whole_items.contains(item) {
                 expected.insert(((*user).to_owned(), (*item).to_owned()));
             }
         }
@@ -191,7 +191,7 @@ fn check(end: &str, in_log: bool, at: usize, damage: &Damage) -> Result<(), Test
         if touched.contains(&0) {
             continue;
         }
-        let Some((file, line)) = place(&stderr) else { panic!("no location: {stderr}") };
+        let Some((file, line)) = location(&stderr) else { panic!("no location: {stderr}") };
         let right = file == name && lines.iter().any(|lines| lines.contains(&line));
         // A damaged id that is still valid is reported where it is used.
         let missed = !in_log && file == "log.csv" && stderr.contains("has no row in the item file");

@@ -50,12 +50,12 @@ fn parquet_tables_are_read_by_named_columns() {
         fs::write(files.path("log.parquet"), &whole[..cut]).unwrap();
         files.refused(table);
     }
-    for place in (0..whole.len()).step_by(37) {
+    for position in (0..whole.len()).step_by(37) {
         let mut damaged = whole.clone();
-        damaged[place] ^= 0x55;
+        damaged[position] ^= 0x55;
         fs::write(files.path("log.parquet"), damaged).unwrap();
         let output = files.import(&format!("{table} --skip-bad-rows"));
-        assert!(matches!(output.status.code(), Some(0 | 1)), "byte {place}: {output:?}");
+        assert!(matches!(output.status.code(), Some(0 | 1)), "byte {position}: {output:?}");
         let _ = fs::remove_dir_all(files.path("out"));
     }
 }
@@ -304,7 +304,7 @@ fn folders_of_parquet_parts_are_one_table() {
     let schema = "message log { required int64 user; required int64 item; required int64 timestamp; }";
     for (folder, rows) in [("log/day=1", [[7, 1, 10], [7, 2, 20]]), ("log/day=2", [[7, 3, 30], [8, 1, 1]])] {
         fs::create_dir_all(files.path(folder)).unwrap();
-        let column = |place: usize| rows.map(|row| row[place]);
+        let column = |position: usize| rows.map(|row| row[position]);
         parquet(
             &files.path(folder).join("part-00000.snappy.parquet"),
             schema,

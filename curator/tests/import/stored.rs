@@ -61,7 +61,7 @@ fn compressed_files_and_archives_are_decompressed() {
         name + b"u.data".len() + 8
     };
     let (in_stored, in_deflated) = (content(&stored), content(&deflated));
-    for (compressed, place) in
+    for (compressed, position) in
         [(gzip(RATINGS), 15), (members, 15), (frames, 15), (stored, in_stored), (deflated, in_deflated)]
     {
         let files = Files::new(&[("ratings", &compressed), ("items", &gzip(MOVIES))]);
@@ -71,7 +71,7 @@ fn compressed_files_and_archives_are_decompressed() {
 
         // Truncated or damaged files are rejected even with --skip-bad-rows.
         let mut damaged = compressed.clone();
-        damaged[place] ^= 0x10;
+        damaged[position] ^= 0x10;
         for bad in [&compressed[..compressed.len() - 12], &damaged] {
             let files = Files::new(&[("ratings", bad), ("items", MOVIES)]);
             let output = files.import(&format!("{MOVIELENS} --skip-bad-rows"));

@@ -60,7 +60,7 @@ impl Dashboard {
 
     fn json(&self) -> Value {
         let (mut x, mut y, mut row_height) = (0, 0, 0);
-        let place = |(id, panel): (usize, &Panel)| {
+        let position = |(id, panel): (usize, &Panel)| {
             let (width, height) = panel.form.size();
             if x + width > COLUMNS {
                 (x, y) = (0, y + row_height);
@@ -70,7 +70,7 @@ impl Dashboard {
             (x, row_height) = (x + width, row_height.max(height));
             placed
         };
-        let panels: Vec<Value> = self.panels.iter().enumerate().map(place).collect();
+        let panels: Vec<Value> = self.panels.iter().enumerate().map(position).collect();
         json!({
             "uid": format!("podium-{}", self.name),
             "title": self.title,
@@ -98,7 +98,7 @@ impl Dashboard {
 }
 
 impl Panel {
-    fn json(&self, id: usize, place: &Value) -> Value {
+    fn json(&self, id: usize, position: &Value) -> Value {
         let target = |(index, (query, legend)): (usize, &Query)| {
             let name = char::from(b'A' + index as u8).to_string();
             json!({"refId": name, "datasource": source(), "expr": query, "legendFormat": legend})
@@ -119,7 +119,7 @@ impl Panel {
             "title": self.title,
             "description": self.description,
             "datasource": source(),
-            "gridPos": place,
+            "gridPos": position,
             "fieldConfig": {"defaults": {"unit": self.unit}, "overrides": []},
             "options": options,
             "targets": targets,

@@ -48,8 +48,8 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
             Err(message) => {
                 // Most messages include the file's name.
                 let name = file.display().to_string();
-                let place = if message.contains(&name) { String::new() } else { format!("{name}: ") };
-                notice!("error: {place}{message}");
+                let location = if message.contains(&name) { String::new() } else { format!("{name}: ") };
+                notice!("error: {location}{message}");
                 code = ExitCode::FAILURE;
             }
         }

@@ -150,9 +150,9 @@ fn headline(run: &RunFile, folder: &RunFolder) -> String {
 /// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned,
 /// is copied. A resumed run uses the template of its first start.
 fn copy_inputs(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Option<Vec<u8>>, Error> {
-    let places = [&mut run.data.dir, &mut run.model.path, &mut run.lora.adapter, &mut run.sft.rows];
-    for place in places.into_iter().flatten() {
-        *place = stages::absolute(place.clone())?;
+    let paths = [&mut run.data.dir, &mut run.model.path, &mut run.lora.adapter, &mut run.sft.rows];
+    for path in paths.into_iter().flatten() {
+        *path = stages::absolute(path.clone())?;
     }
     let Some(file) = run.prompt.template_file() else { return Ok(None) };
     let read = |path: &Path| {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::catalogue::Catalogue;
-use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows, excerpt};
+use super::rows::{Error, Location, Problem, Report, RowPolicy, Rows, excerpt};
 use super::texts;
 use super::user::User;
 use crate::ids::{ItemId, UserId};
@@ -86,9 +86,9 @@ impl Files<'_> {
             if read == 0 {
                 break;
             }
-            let place = Place::Line(number);
+            let location = Location::Line(number);
             if read as u64 == LONGEST_LINE_BYTES && line.last() != Some(&b'\n') {
-                rows.bad(place, Problem::TooLong(LONGEST_LINE_BYTES))?;
+                rows.bad(location, Problem::TooLong(LONGEST_LINE_BYTES))?;
                 reader.skip_until(b'\n').map_err(io)?;
                 continue;
             }
@@ -97,11 +97,11 @@ impl Files<'_> {
                 continue;
             }
             let row = self.user(text).and_then(|user| check(&user).map(|()| user));
-            let Some(user) = rows.keep(place, row)? else { continue };
+            let Some(user) = rows.keep(location, row)? else { continue };
             if seen.insert(user.id) {
                 users.push(user);
             } else {
-                rows.bad(place, Problem::RepeatedUser(user.id))?;
+                rows.bad(location, Problem::RepeatedUser(user.id))?;
             }
         }
         Ok(users)

@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, Item};
-pub use rows::{BadRows, Error, Place, Problem, Report, RowPolicy};
+pub use rows::{BadRows, Error, Location, Problem, Report, RowPolicy};
 pub use user::User;
 
 use crate::ids::{ItemId, UserId};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows, excerpt};
+use super::rows::{Error, Location, Problem, Report, RowPolicy, Rows, excerpt};
 use super::texts;
 use crate::ids::UserId;
 
@@ -24,18 +24,18 @@ pub(super) fn read(
     let mut rows = Rows { file, policy, report };
     let mut reasoning = BTreeMap::new();
     for (number, entry) in (1..).zip(&entries) {
-        let place = Place::Entry(number);
-        let Some(user) = rows.keep(place, user(entry))? else { continue };
+        let location = Location::Entry(number);
+        let Some(user) = rows.keep(location, user(entry))? else { continue };
         if !training_users.contains(&user) {
             rows.report.reasoning_not_of_training_users += 1;
             continue;
         }
-        let Some(text) = rows.keep(place, text(entry))? else { continue };
+        let Some(text) = rows.keep(location, text(entry))? else { continue };
         match reasoning.entry(user) {
             Entry::Vacant(free) => {
                 free.insert(text.to_owned());
             }
-            Entry::Occupied(_) => rows.bad(place, Problem::RepeatedUser(user))?,
+            Entry::Occupied(_) => rows.bad(location, Problem::RepeatedUser(user))?,
         }
     }
     Ok(reasoning)

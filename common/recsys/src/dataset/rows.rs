@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ItemId, UserId};
 
 /// Number of locations per kind of bad row in a report.
-const PLACES_NAMED: usize = 5;
+const LOCATIONS_NAMED: usize = 5;
 
 /// Handling of rows that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -37,12 +37,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A row cannot be read and the policy is [`RowPolicy::Refuse`].
-    #[error("{}, {place}: {problem} (set `data.bad_rows = \"skip\"` to skip such rows)", .file.display())]
+    #[error("{}, {location}: {problem} (set `data.bad_rows = \"skip\"` to skip such rows)", .file.display())]
     Row {
         /// The file.
         file: PathBuf,
         /// Location in the file.
-        place: Place,
+        location: Location,
         /// The defect and the expected format.
         problem: Problem,
     },
@@ -57,12 +57,12 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A CSV file has no header.
-    #[error("{}, {place}: expected a header such as `item,title`, found {found:?}", .file.display())]
+    #[error("{}, {location}: expected a header such as `item,title`, found {found:?}", .file.display())]
     NoHeader {
         /// The file.
         file: PathBuf,
         /// Its first line that is not blank.
-        place: Place,
+        location: Location,
         /// First column of that line.
         found: String,
     },
@@ -120,14 +120,14 @@ pub enum Error {
 /// Location of a row in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum Location {
     /// A line, counted from 1.
     Line(u64),
     /// An entry of a JSON object or array, counted from 1.
     Entry(u64),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
@@ -233,7 +233,7 @@ pub struct BadRows {
     /// Number of rows.
     pub count: u64,
     /// Locations of the first few.
-    pub first: Vec<Place>,
+    pub first: Vec<Location>,
 }
 
 /// A file that is read, with the handling of its bad rows.
@@ -244,25 +244,29 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Rejects the row at `place`, or counts it as skipped.
-    pub(super) fn bad(&mut self, place: Place, problem: Problem) -> Result<(), Error> {
+    /// Rejects the row at `location`, or counts it as skipped.
+    pub(super) fn bad(&mut self, location: Location, problem: Problem) -> Result<(), Error> {
         if self.policy == RowPolicy::Refuse {
-            return Err(Error::Row { file: self.file.to_path_buf(), place, problem });
+            return Err(Error::Row { file: self.file.to_path_buf(), location, problem });
         }
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         let rows = self.report.skipped.entry(format!("{name}: {}", problem.kind())).or_default();
         rows.count += 1;
-        if rows.first.len() < PLACES_NAMED {
-            rows.first.push(place);
+        if rows.first.len() < LOCATIONS_NAMED {
+            rows.first.push(location);
         }
         Ok(())
     }
 
     /// Returns a valid row and handles a bad one.
-    pub(super) fn keep<T>(&mut self, place: Place, row: Result<T, Problem>) -> Result<Option<T>, Error> {
+    pub(super) fn keep<T>(
+        &mut self,
+        location: Location,
+        row: Result<T, Problem>,
+    ) -> Result<Option<T>, Error> {
         match row {
             Ok(row) => Ok(Some(row)),
-            Err(problem) => self.bad(place, problem).map(|()| None),
+            Err(problem) => self.bad(location, problem).map(|()| None),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::catalogue::{Catalogue, Item};
 use super::delimited::{self, Bad, Fields, Line, Records};
-use super::rows::{Error, Place, Problem, Report, RowPolicy, Rows, excerpt};
+use super::rows::{Error, Location, Problem, Report, RowPolicy, Rows, excerpt};
 use crate::ids::ItemId;
 
 /// Reads the titles file: a header, then rows of item id and title.
@@ -26,12 +26,12 @@ pub(super) fn titles(file: &Path, policy: RowPolicy, report: &mut Report) -> Res
             other.len() == width && delimited::alike(known.get(0), other.get(0))
         };
         let Some(record) = records.next(alike)? else { break };
-        let place = Place::Line(record.line);
+        let location = Location::Line(record.line);
         let Some(expected) = columns else {
             let found = record.fields.map(|fields| (fields.len(), fields.get(0).to_owned()));
             let (width, found) = found.unwrap_or_default();
             if found.parse::<ItemId>().is_ok() || width < 2 {
-                return Err(Error::NoHeader { file: file.to_path_buf(), place, found: excerpt(&found) });
+                return Err(Error::NoHeader { file: file.to_path_buf(), location, found: excerpt(&found) });
             }
             columns = Some(width);
             continue;
@@ -39,7 +39,7 @@ pub(super) fn titles(file: &Path, policy: RowPolicy, report: &mut Report) -> Res
         let fields = match record.fields {
             Ok(fields) => Ok(fields),
             Err(Bad::Line(line, problem)) => {
-                rows.bad(Place::Line(line), problem)?;
+                rows.bad(Location::Line(line), problem)?;
                 continue;
             }
             Err(Bad::OpenQuote) => Err(Problem::OpenQuote),
@@ -48,12 +48,12 @@ pub(super) fn titles(file: &Path, policy: RowPolicy, report: &mut Report) -> Res
             }
         };
         let item = fields.and_then(|fields| titled(fields, expected));
-        let Some(item) = rows.keep(place, item)? else { continue };
+        let Some(item) = rows.keep(location, item)? else { continue };
         match items.entry(item.id) {
             Entry::Vacant(free) => {
                 free.insert(item);
             }
-            Entry::Occupied(_) => rows.bad(place, Problem::RepeatedItem(item.id))?,
+            Entry::Occupied(_) => rows.bad(location, Problem::RepeatedItem(item.id))?,
         }
     }
     if items.is_empty() {
@@ -112,7 +112,9 @@ pub(super) fn captions(
     let entries: Map<String, Value> = json(file, EXPECTED)?;
     let mut rows = Rows { file, policy, report };
     for (number, (key, entry)) in (1..).zip(&entries) {
-        let Some((id, caption)) = rows.keep(Place::Entry(number), captioned(key, entry))? else { continue };
+        let Some((id, caption)) = rows.keep(Location::Entry(number), captioned(key, entry))? else {
+            continue;
+        };
         match catalogue.get_mut(id) {
             Some(item) => item.caption = Some(caption.to_owned()),
             None => rows.report.captions_without_item += 1,

@@ -67,9 +67,9 @@ impl Diagnostics {
     }
 
     /// Returns the metrics over prompts and their answers, by name.
-    pub fn figures(&self, cases: &[(Case, Vec<Answer>)]) -> BTreeMap<String, f64> {
-        let mut figures = BTreeMap::new();
-        let mut put = |name: String, mean: Mean| figures.extend(mean.value().map(|value| (name, value)));
+    pub fn metrics(&self, cases: &[(Case, Vec<Answer>)]) -> BTreeMap<String, f64> {
+        let mut metrics = BTreeMap::new();
+        let mut put = |name: String, mean: Mean| metrics.extend(mean.value().map(|value| (name, value)));
         for (name, holds) in [
             ("all_hit", (|answer| answer.rank == Some(1)) as fn(&Answer) -> bool),
             ("all_miss", |answer| answer.rank.is_none()),
@@ -92,37 +92,40 @@ impl Diagnostics {
         }
         let answers = || cases.iter().flat_map(|(case, answers)| answers.iter().map(move |one| (case, one)));
         for form in Form::ALL {
-            let place = if form.is_well_formed() { "" } else { "form/" };
+            let prefix = if form.is_well_formed() { "" } else { "form/" };
             let shares = answers().map(|(_, answer)| f64::from(answer.form == form));
-            put(format!("completions/{place}{}", form.name()), shares.collect());
+            put(format!("completions/{prefix}{}", form.name()), shares.collect());
         }
         let popularity = |item: ItemId| self.popularity.percentile(item);
         let targets = answers().filter_map(|(case, _)| popularity(case.target));
         put("ranking/target_popularity".into(), targets.collect());
         let well_formed = || answers().filter(|(_, answer)| answer.form.is_well_formed());
-        let places = || well_formed().map(|(case, answer)| places(&case.candidates, &answer.ranking));
-        let copied = places().map(|places| f64::from(places.iter().copied().eq(0..places.len())));
+        let positions = || well_formed().map(|(case, answer)| positions(&case.candidates, &answer.ranking));
+        let copied = positions().map(|positions| f64::from(positions.iter().copied().eq(0..positions.len())));
         put("ranking/copied_order".into(), copied.collect());
-        put("ranking/order_correlation".into(), places().filter_map(|places| kendall(&places)).collect());
-        let first = places().filter_map(|places| Some(*places.first()? as f64 + 1.0));
+        put(
+            "ranking/order_correlation".into(),
+            positions().filter_map(|positions| kendall(&positions)).collect(),
+        );
+        let first = positions().filter_map(|positions| Some(*positions.first()? as f64 + 1.0));
         put("ranking/first_position".into(), first.collect());
         let first = well_formed().filter_map(|(_, answer)| popularity(*answer.ranking.first()?));
         put("ranking/first_popularity".into(), first.collect());
-        figures
+        metrics
     }
 }
 
 /// Returns the positions of listed items among the candidates, from 0.
-fn places(candidates: &[ItemId], ranking: &[ItemId]) -> Vec<usize> {
+fn positions(candidates: &[ItemId], ranking: &[ItemId]) -> Vec<usize> {
     ranking.iter().filter_map(|item| candidates.iter().position(|candidate| candidate == item)).collect()
 }
 
-/// Returns Kendall's τ between the order of `places` and the ascending order (Kendall 1938); `None`
+/// Returns Kendall's τ between the order of `positions` and the ascending order (Kendall 1938); `None`
 /// for fewer than two.
-fn kendall(places: &[usize]) -> Option<f64> {
+fn kendall(positions: &[usize]) -> Option<f64> {
     let pairs = || {
-        let later = |(index, place)| places[index + 1..].iter().map(move |other| (place, other));
-        places.iter().enumerate().flat_map(later)
+        let later = |(index, position)| positions[index + 1..].iter().map(move |other| (position, other));
+        positions.iter().enumerate().flat_map(later)
     };
     let agreeing = pairs().filter(|(one, other)| one < other).count() as f64;
     let all = pairs().count() as f64;

@@ -60,8 +60,8 @@ fn groups_are_classified() {
         vec![empty, malformed(Form::RepeatedItem)],
     ];
     let cases = groups.map(|answers| (case(&[5, 6, 7, 8], 5, 1), answers));
-    let figures = Diagnostics::new(&dataset()).figures(&cases);
-    let get = |name: &str| figures[name];
+    let metrics = Diagnostics::new(&dataset()).metrics(&cases);
+    let get = |name: &str| metrics[name];
     for (name, expected) in [
         ("groups/frac_all_hit", 0.2),
         ("groups/frac_all_miss", 0.4),
@@ -82,7 +82,7 @@ fn shortcuts_are_visible() {
         (case(&[9, 4, 7, 2], 7, 1), vec![answer(&[9, 4, 7], Some(3), 0.3), answer(&[7, 4, 9], Some(1), 1.0)]),
         (case(&[3, 1, 2, 8], 8, 2), vec![answer(&[1, 2, 3], None, 0.1), malformed(Form::ShortList)]),
     ];
-    let figures = Diagnostics::new(&dataset()).figures(&cases);
+    let metrics = Diagnostics::new(&dataset()).metrics(&cases);
     for (name, expected) in [
         ("ranking/copied_order", 1.0 / 3.0),
         ("ranking/order_correlation", (1.0 - 1.0 - 1.0 / 3.0) / 3.0),
@@ -90,9 +90,9 @@ fn shortcuts_are_visible() {
         ("ranking/first_popularity", (19.0 + 15.0 + 3.0) / 96.0),
         ("ranking/target_popularity", (15.0 + 17.0) / 64.0),
     ] {
-        assert!((figures[name] - expected).abs() < 1e-12, "{name} is {}", figures[name]);
+        assert!((metrics[name] - expected).abs() < 1e-12, "{name} is {}", metrics[name]);
     }
-    assert!(!Diagnostics::new(&dataset()).figures(&[]).contains_key("ranking/copied_order"));
+    assert!(!Diagnostics::new(&dataset()).metrics(&[]).contains_key("ranking/copied_order"));
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn rewards_are_reported_by_kind_of_prompt() {
         (case(&[9, 10], 8, 2), rewarded(0.5)),
         (case(&[12, 13], 15, 9), rewarded(1.0)),
     ];
-    let figures = Diagnostics::new(&dataset()).figures(&cases);
-    let split: Vec<(&str, f64)> = figures
+    let metrics = Diagnostics::new(&dataset()).metrics(&cases);
+    let split: Vec<(&str, f64)> = metrics
         .iter()
         .filter_map(|(name, value)| Some((name.strip_prefix("groups/reward/")?, *value)))
         .collect();
@@ -128,8 +128,8 @@ fn kinds_without_differences_are_omitted() {
         .unwrap();
     let case = task.held_out_case(0, 0).unwrap();
     assert_eq!(case.past, 8);
-    let figures = Diagnostics::new(task.dataset()).figures(&[(case, vec![malformed(Form::Empty)])]);
-    let kinds: Vec<&String> = figures.keys().filter(|name| name.starts_with("groups/reward/")).collect();
+    let metrics = Diagnostics::new(task.dataset()).metrics(&[(case, vec![malformed(Form::Empty)])]);
+    let kinds: Vec<&String> = metrics.keys().filter(|name| name.starts_with("groups/reward/")).collect();
     assert_eq!(kinds.len(), 1, "{kinds:?}: every history has the same length, every item has a caption");
     assert!(kinds[0].starts_with("groups/reward/target_popularity/"));
 }

@@ -73,9 +73,9 @@ pub fn by_score(candidates: &[ItemId], scores: &[f64]) -> Vec<ItemId> {
     assert_eq!(candidates.len(), scores.len(), "one score per candidate");
     // Adding zero maps -0.0 to 0.0, so that they tie.
     let key = |score: f64| if score.is_nan() { f64::NEG_INFINITY } else { score + 0.0 };
-    let mut places: Vec<usize> = (0..candidates.len()).collect();
-    places.sort_by(|&one, &other| key(scores[other]).total_cmp(&key(scores[one])));
-    places.into_iter().map(|place| candidates[place]).collect()
+    let mut positions: Vec<usize> = (0..candidates.len()).collect();
+    positions.sort_by(|&one, &other| key(scores[other]).total_cmp(&key(scores[one])));
+    positions.into_iter().map(|position| candidates[position]).collect()
 }
 
 #[cfg(test)]

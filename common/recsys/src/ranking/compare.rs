@@ -55,8 +55,8 @@ fn p_value(differences: &[f64], seed: u64) -> f64 {
             let mut sum = 0.0;
             for chunk in differences.chunks(64) {
                 let signs = stream.next_u64();
-                for (place, difference) in chunk.iter().enumerate() {
-                    sum += if signs >> place & 1 == 0 { *difference } else { -difference };
+                for (index, difference) in chunk.iter().enumerate() {
+                    sum += if signs >> index & 1 == 0 { *difference } else { -difference };
                 }
             }
             sum.abs() >= found

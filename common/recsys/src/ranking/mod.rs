@@ -90,7 +90,7 @@ impl fmt::Display for Metric {
 
 /// Returns the rank of `target` in `ranking`, from 1.
 pub fn rank_of(target: ItemId, ranking: &[ItemId]) -> Option<usize> {
-    ranking.iter().position(|&item| item == target).map(|place| place + 1)
+    ranking.iter().position(|&item| item == target).map(|position| position + 1)
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ pub fn slices(numbers: &[u64], parts: usize) -> Vec<Slice> {
     order.sort_by_key(|&user| numbers[user]);
     let mut slices: Vec<Slice> = Vec::new();
     let mut open = None;
-    for (place, &user) in order.iter().enumerate() {
+    for (index, &user) in order.iter().enumerate() {
         let number = numbers[user];
-        let part = place * parts / order.len();
+        let part = index * parts / order.len();
         match slices.last_mut() {
             Some(slice) if open == Some(part) || *slice.range.end() == number => {
                 slice.range = *slice.range.start()..=number;

@@ -14,7 +14,7 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
-use podium_recsys::dataset::Place;
+use podium_recsys::dataset::Location;
 
 use super::collector::{Collector, Row};
 use super::header::{Column, ItemColumns, LogColumns, column};
@@ -33,10 +33,10 @@ pub(crate) fn interactions(
     names: &LogColumns<'_>,
     times: &mut Times,
 ) -> Result<(), Error> {
-    collector.begin_log(input, Place::Entry, names.rating.is_some())?;
+    collector.begin_log(input, Location::Entry, names.rating.is_some())?;
     let mut columns = vec![names.user, names.item, names.time];
     columns.extend(names.rating);
-    rows(collector, (input, file), &columns, Some(names.time), |collector, place, fields, nanos| {
+    rows(collector, (input, file), &columns, Some(names.time), |collector, location, fields, nanos| {
         let [user, item, when, ..] = fields else { return Err(Problem::NoField("timestamp")) };
         let user = id(user, "user id")?;
         let stars = fields.get(3);
@@ -50,12 +50,12 @@ pub(crate) fn interactions(
             return Err(Problem::EmptyHistory);
         }
         let mut interactions = Vec::with_capacity(items.len());
-        for (place, (item, when)) in items.into_iter().zip(times_of_row).enumerate() {
-            let rating = ratings.get(place).copied().map(number).transpose()?;
+        for (index, (item, when)) in items.into_iter().zip(times_of_row).enumerate() {
+            let rating = ratings.get(index).copied().map(number).transpose()?;
             interactions.push((id(item, "item id")?, time(when, nanos, times)?, rating));
         }
         for (item, time, rating) in interactions {
-            collector.interaction(place, &Row { user: &user, item: &item, time, rating })?;
+            collector.interaction(location, &Row { user: &user, item: &item, time, rating })?;
         }
         Ok(())
     })
@@ -82,7 +82,7 @@ fn rows(
     (input, file): (&Input, File),
     names: &[&str],
     exact: Option<&str>,
-    mut take: impl FnMut(&mut Collector, Place, &[Field], &mut Nanos) -> Result<(), Problem>,
+    mut take: impl FnMut(&mut Collector, Location, &[Field], &mut Nanos) -> Result<(), Problem>,
 ) -> Result<(), Error> {
     let path = input.path.as_path();
     let damaged = |source: ParquetError| Error::Parquet { file: path.to_owned(), source };
@@ -108,14 +108,14 @@ fn rows(
             // Assumes rows of equal size.
             meter.advance(bytes * number / total.max(1) - bytes * (number - 1) / total.max(1), number);
             for (column, (_, field)) in record.into_columns().into_iter().enumerate() {
-                if let Some(&place) = order.get(column) {
-                    fields[place] = field;
+                if let Some(&index) = order.get(column) {
+                    fields[index] = field;
                 }
             }
-            let place = Place::Entry(number);
+            let location = Location::Entry(number);
             nanos.begin(exact.and_then(|exact| names.iter().position(|name| *name == exact)), &fields);
-            if let Err(problem) = take(collector, place, &fields, &mut nanos) {
-                collector.skipped.bad(input, place, problem)?;
+            if let Err(problem) = take(collector, location, &fields, &mut nanos) {
+                collector.skipped.bad(input, location, problem)?;
             }
         }
     }
@@ -143,9 +143,9 @@ fn project(
             *field = Field::Str(value);
         }
     }
-    let place = |column: &Arc<Type>| names.iter().position(|name| *name == column.name());
-    let kept: Vec<Arc<Type>> = columns.iter().filter(|column| place(column).is_some()).cloned().collect();
-    let order = kept.iter().filter_map(place).collect();
+    let position = |column: &Arc<Type>| names.iter().position(|name| *name == column.name());
+    let kept: Vec<Arc<Type>> = columns.iter().filter(|column| position(column).is_some()).cloned().collect();
+    let order = kept.iter().filter_map(position).collect();
     let projection = Type::group_type_builder(schema.name()).with_fields(kept).build();
     Ok((projection.map_err(|source| Error::Parquet { file: input.path.clone(), source })?, order))
 }

@@ -80,11 +80,11 @@ impl Nanos {
         Ok(Self { source, row: VecDeque::new() })
     }
 
-    /// Advances to the next row, whose time is at index `place` of its `fields`. Must be called for each row in order,
+    /// Advances to the next row, whose time is at index `index` of its `fields`. Must be called for each row in order,
     /// also for rows whose values are not read completely.
-    pub(super) fn begin(&mut self, place: Option<usize>, fields: &[Field]) {
+    pub(super) fn begin(&mut self, index: Option<usize>, fields: &[Field]) {
         self.row.clear();
-        let Some(field) = place.and_then(|place| fields.get(place)) else { return };
+        let Some(field) = index.and_then(|index| fields.get(index)) else { return };
         if let Source::Int96(times) = &mut self.source {
             let stored = elements(field).into_iter().filter(|field| is_stored(field)).count();
             self.row.extend(times.drain(..stored.min(times.len())));
