@@ -17,8 +17,8 @@ fuzz_target!(|bytes: &[u8]| {
 /// Accepted tensors are inside the file, and no two share a byte.
 fn check(file: &[u8]) {
     let Ok(entries) = header::parse(file) else { return };
-    let mut places: Vec<_> = entries.values().map(|entry| entry.range).collect();
-    places.sort_unstable();
-    assert!(places.iter().all(|(begin, end)| begin <= end && *end <= file.len() as u64));
-    assert!(places.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    let mut ranges: Vec<_> = entries.values().map(|entry| entry.range).collect();
+    ranges.sort_unstable();
+    assert!(ranges.iter().all(|(begin, end)| begin <= end && *end <= file.len() as u64));
+    assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0));
 }

@@ -50,7 +50,7 @@ struct Request {
 
 /// A mean over users and the half-width of its 95 % interval.
 #[derive(Clone, Copy)]
-struct Figure {
+struct Estimate {
     mean: f64,
     half: f64,
 }
@@ -152,8 +152,8 @@ fn program() -> Result<PathBuf> {
 fn line(name: &str, ends: &[Value]) -> Result<String> {
     let mut cells = vec![name.to_owned()];
     for metric in METRICS {
-        let figures = ends.iter().map(|end| figure(end, metric)).collect::<Result<Vec<_>>>()?;
-        let Figure { mean, half } = average(&figures);
+        let estimates = ends.iter().map(|end| estimate(end, metric)).collect::<Result<Vec<_>>>()?;
+        let Estimate { mean, half } = average(&estimates);
         cells.push(format!("{mean:.3} ± {half:.3}"));
     }
     let well_formed = ends
@@ -161,23 +161,23 @@ fn line(name: &str, ends: &[Value]) -> Result<String> {
         .map(|end| end["completions/well_formed"].as_f64().context("no share of well-formed answers"));
     let well_formed = well_formed.collect::<Result<Vec<_>>>()?;
     cells.push(format!("{:.3}", well_formed.iter().sum::<f64>() / ends.len() as f64));
-    let seeds = ends.iter().map(|end| Ok(format!("{:.3}", figure(end, METRICS[0])?.mean)));
+    let seeds = ends.iter().map(|end| Ok(format!("{:.3}", estimate(end, METRICS[0])?.mean)));
     cells.push(seeds.collect::<Result<Vec<_>>>()?.join(" "));
     Ok(format!("| {} |", cells.join(" | ")))
 }
 
-fn figure(end: &Value, metric: &str) -> Result<Figure> {
+fn estimate(end: &Value, metric: &str) -> Result<Estimate> {
     let number = |key: &str| end[metric][key].as_f64().with_context(|| format!("no {metric}/{key}"));
-    Ok(Figure { mean: number("mean")?, half: (number("high")? - number("low")?) / 2.0 })
+    Ok(Estimate { mean: number("mean")?, half: (number("high")? - number("low")?) / 2.0 })
 }
 
 /// Returns the mean over seeds. All seeds are evaluated on the same users, so that the interval is not narrower than
 /// theirs; the variance between seeds is added (1.96 standard errors of their mean).
-fn average(figures: &[Figure]) -> Figure {
-    let count = figures.len() as f64;
-    let mean = figures.iter().map(|figure| figure.mean).sum::<f64>() / count;
-    let half = figures.iter().map(|figure| figure.half).sum::<f64>() / count;
-    let squares = figures.iter().map(|figure| (figure.mean - mean).powi(2)).sum::<f64>();
+fn average(estimates: &[Estimate]) -> Estimate {
+    let count = estimates.len() as f64;
+    let mean = estimates.iter().map(|estimate| estimate.mean).sum::<f64>() / count;
+    let half = estimates.iter().map(|estimate| estimate.half).sum::<f64>() / count;
+    let squares = estimates.iter().map(|estimate| (estimate.mean - mean).powi(2)).sum::<f64>();
     let between = 1.96 * (squares / (count - 1.0).max(1.0) / count).sqrt();
-    Figure { mean, half: half.hypot(between) }
+    Estimate { mean, half: half.hypot(between) }
 }

@@ -19,7 +19,7 @@ fn train(device: &str, settings: &[&str]) -> Result<Run> {
     Ok(run)
 }
 
-fn figure(run: &Run, step: usize, name: &str) -> Result<f64> {
+fn metric(run: &Run, step: usize, name: &str) -> Result<f64> {
     let rows = rows(&run.out().join("metrics.jsonl"))?;
     rows.get(step).and_then(|row| row[name].as_f64()).with_context(|| format!("step {step} has no {name}"))
 }
@@ -28,7 +28,7 @@ fn figure(run: &Run, step: usize, name: &str) -> Result<f64> {
 fn a_gpu_trains_like_a_cpu() -> Result<()> {
     let (gpu, cpu) = (train("cuda", &[])?, train("cpu", &[])?);
     for name in ["loss", "grad_norm", "kl", "entropy"] {
-        let (found, expected) = (figure(&gpu, 0, name)?, figure(&cpu, 0, name)?);
+        let (found, expected) = (metric(&gpu, 0, name)?, metric(&cpu, 0, name)?);
         ensure!(
             (found - expected).abs() <= 1e-4 * (1e-3 + expected.abs()),
             "{name}: {found}, on a CPU {expected}"
@@ -50,7 +50,7 @@ fn nccl_with_one_rank_changes_nothing() -> Result<()> {
 fn bfloat16_stays_near_float32() -> Result<()> {
     let (short, long) = (train("cuda", &["model.dtype='bfloat16'"])?, train("cuda", &[])?);
     for (name, tolerance) in [("entropy", 0.02), ("sampling/sampling_logp_difference/mean", 0.02)] {
-        let (found, expected) = (figure(&short, 0, name)?, figure(&long, 0, name)?);
+        let (found, expected) = (metric(&short, 0, name)?, metric(&long, 0, name)?);
         ensure!((found - expected).abs() <= tolerance, "{name}: {found}, in float32 {expected}");
     }
     Ok(())

@@ -54,18 +54,18 @@ struct Network {
 impl Network {
     fn worker(&self, host: u8, name: &str) -> Result<Process> {
         let (out, cache) = (self.run.out(), self.run.folder().join(name));
-        let places = ["--coordinator-from", path_text(&out), "--cache", path_text(&cache), "--device", "cpu"];
-        let arguments = [&["--run-file", self.run.run_file()][..], &places].concat();
+        let paths = ["--coordinator-from", path_text(&out), "--cache", path_text(&cache), "--device", "cpu"];
+        let arguments = [&["--run-file", self.run.run_file()][..], &paths].concat();
         Process::start(name, self.hosts.command(host, "podium-rollout-worker", &arguments), self.run.folder())
     }
 
     fn rank(&self, host: u8, rank: &str) -> Result<Process> {
         let (out, state) = (self.run.out(), self.run.folder().join("learner"));
-        let places = ["--coordinator-from", path_text(&out), "--state", path_text(&state), "--device", "cpu"];
+        let paths = ["--coordinator-from", path_text(&out), "--state", path_text(&state), "--device", "cpu"];
         let group = ["--rank", rank, "--world-size", "2", "--collective-listen", "0.0.0.0:0"];
         let address = ["--collective-advertise", &Hosts::address(host)];
         let arguments =
-            [&["train", "--run-file", self.run.run_file()][..], &places, &group, &address].concat();
+            [&["train", "--run-file", self.run.run_file()][..], &paths, &group, &address].concat();
         let command = self.hosts.command(host, "podium-learner", &arguments);
         Process::start(&format!("learner-{rank}"), command, self.run.folder())
     }

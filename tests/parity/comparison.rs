@@ -28,7 +28,7 @@ struct Difference {
 
 /// Position of a number in the table, and its case.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Location<'a> {
     pub(crate) row: &'a str,
     pub(crate) case: &'a str,
     pub(crate) what: &'static str,
@@ -87,13 +87,20 @@ impl Comparison {
 
     /// Compares a number that may differ by a fraction of itself, or of `floor` if that is larger. The table combines
     /// the cases of a row.
-    pub(crate) fn relative(&mut self, place: Place<'_>, found: f64, expected: f64, floor: f64, limit: f64) {
-        self.distance(place, (found - expected).abs() / expected.abs().max(floor), limit);
+    pub(crate) fn relative(
+        &mut self,
+        location: Location<'_>,
+        found: f64,
+        expected: f64,
+        floor: f64,
+        limit: f64,
+    ) {
+        self.distance(location, (found - expected).abs() / expected.abs().max(floor), limit);
     }
 
     /// Adds a difference measured elsewhere.
-    pub(crate) fn distance(&mut self, place: Place<'_>, value: f64, limit: f64) {
-        let Place { row, case, what } = place;
+    pub(crate) fn distance(&mut self, location: Location<'_>, value: f64, limit: f64) {
+        let Location { row, case, what } = location;
         let (row, case) = (Some(row.to_owned()), case.to_owned());
         self.differences.push(Difference { row, case, what, value, limit });
     }
@@ -182,9 +189,9 @@ fn pairs<T: Copy>(found: &[Vec<T>], expected: &[Vec<T>]) -> Vec<(Option<T>, Opti
     let pairs = rows.flat_map(|row| {
         let (found, expected) = (found.get(row), expected.get(row));
         let length = |values: Option<&Vec<T>>| values.map_or(0, Vec::len);
-        let value = |values: Option<&Vec<T>>, place: usize| values?.get(place).copied();
-        let places = 0..length(found).max(length(expected));
-        places.map(move |place| (value(found, place), value(expected, place)))
+        let value = |values: Option<&Vec<T>>, index: usize| values?.get(index).copied();
+        let indices = 0..length(found).max(length(expected));
+        indices.map(move |index| (value(found, index), value(expected, index)))
     });
     pairs.collect()
 }

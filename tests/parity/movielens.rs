@@ -65,7 +65,7 @@ fn read(file: &Path) -> Result<Value> {
 #[test]
 fn baselines_reproduce_the_published_table() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (data, figures) = (import(folder.path(), "item")?, folder.path().join("baselines.json"));
+    let (data, baselines) = (import(folder.path(), "item")?, folder.path().join("baselines.json"));
     let statistics = read(&data.join("stats.json"))?;
     for (name, expected) in
         [("users", 943), ("items", 1_682), ("interactions", 100_000), ("titles_missing", 0)]
@@ -76,11 +76,11 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
     // Five candidate samples have a standard deviation of about 0.005 in our metrics and in the published ones; with
     // forty, as here, ours is negligible.
     let draws = ["--negatives", "9,99", "--draws", "40"];
-    let files = ["--data", path_text(&data), "--json", path_text(&figures)];
+    let files = ["--data", path_text(&data), "--json", path_text(&baselines)];
     curator(&[&["baselines"], &draws[..], &files].concat())?;
-    let figures = read(&figures)?;
+    let baselines = read(&baselines)?;
     for (metric, negatives, published) in PUBLISHED {
-        let rows = figures["negatives"][negatives]["metrics"].as_array().context("a table of metrics")?;
+        let rows = baselines["negatives"][negatives]["metrics"].as_array().context("a table of metrics")?;
         let row = rows.iter().find(|row| row["metric"] == metric).context("the metric's row")?;
         for (ranker, published) in ["random", "popularity", "item-kNN"].into_iter().zip(published) {
             let found = row["estimates"][ranker]["mean"].as_f64().context("a mean")?;
@@ -100,14 +100,14 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
 fn each_order_of_interactions_at_the_same_time_has_its_metrics() -> Result<()> {
     for (order, expected) in ORDERS {
         let folder = tempfile::tempdir()?;
-        let (data, figures) = (import(folder.path(), order)?, folder.path().join("baselines.json"));
+        let (data, baselines) = (import(folder.path(), order)?, folder.path().join("baselines.json"));
         let statistics = read(&data.join("stats.json"))?;
         assert_eq!(statistics["targets_at_same_time"], TIED_TARGETS);
         assert_eq!(statistics["same_time_order"], order);
-        let files = ["--data", path_text(&data), "--json", path_text(&figures)];
+        let files = ["--data", path_text(&data), "--json", path_text(&baselines)];
         curator(&[&["baselines", "--negatives", "9", "--draws", "40"][..], &files].concat())?;
-        let figures = read(&figures)?;
-        let rows = figures["negatives"]["9"]["metrics"].as_array().context("a table of metrics")?;
+        let baselines = read(&baselines)?;
+        let rows = baselines["negatives"]["9"]["metrics"].as_array().context("a table of metrics")?;
         for (ranker, values) in ["popularity", "item-kNN"].into_iter().zip(expected) {
             for (metric, expected) in ["HR@1", "NDCG@3"].into_iter().zip(values) {
                 let row = rows.iter().find(|row| row["metric"] == metric).context("the metric's row")?;

@@ -59,8 +59,8 @@ impl Checkpoint {
     pub(crate) fn make(flags: &[&str]) -> Result<Self> {
         let checkpoint = Self { folder: tempfile::tempdir()? };
         let (model, adapter) = (checkpoint.model(), checkpoint.adapter());
-        let places = ["--out", path_text(&model), "--adapter", path_text(&adapter)];
-        run(&script("make_checkpoint.py")?, &[&places[..], flags].concat())?;
+        let paths = ["--out", path_text(&model), "--adapter", path_text(&adapter)];
+        run(&script("make_checkpoint.py")?, &[&paths[..], flags].concat())?;
         for name in ["config.json", "generation_config.json"] {
             edit_json(&model.join(name), |config| _ = config.insert("eos_token_id".to_owned(), Value::Null))?;
         }

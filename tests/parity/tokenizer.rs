@@ -40,9 +40,9 @@ fn qwen3_texts_and_conversations_become_the_same_tokens() -> Result<()> {
     let (folder, qwen3) = (tempfile::tempdir()?, shared("qwen3-tokenizer")?);
     let (texts, chats) = (folder.path().join("texts.jsonl"), folder.path().join("chats.jsonl"));
     let movielens = shared("data/movielens-100k")?;
-    let places = ["--tokenizer", path_text(&qwen3), "--movielens", path_text(&movielens)];
+    let paths = ["--tokenizer", path_text(&qwen3), "--movielens", path_text(&movielens)];
     let files = ["--texts", path_text(&texts), "--chats", path_text(&chats)];
-    reference::run(&repository().join("tests/parity/tokenization.py"), &[places, files].concat())?;
+    reference::run(&repository().join("tests/parity/tokenization.py"), &[paths, files].concat())?;
 
     let tokenizer = Tokenizer::load(&qwen3)?;
     let stop_token_ids = tokenizer.stop_token_ids();

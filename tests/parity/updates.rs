@@ -9,7 +9,7 @@ use podium_tests::{path_text, rows};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::comparison::{Comparison, Place};
+use crate::comparison::{Comparison, Location};
 use crate::podium;
 use crate::reference::{self, Checkpoint, repository};
 
@@ -76,7 +76,7 @@ pub(crate) fn compare(title: &'static str, cases: &[Case<'_>]) -> Result<()> {
     })?;
     let mut comparison = Comparison::new(title);
     for (case, folders) in cases.iter().zip(&folders) {
-        compare_figures(case, folders, &mut comparison)?;
+        compare_metrics(case, folders, &mut comparison)?;
         compare_weights(case, folders, &mut comparison)?;
     }
     comparison.finish()
@@ -122,7 +122,7 @@ fn replay(case: &Case<'_>, groups: &Path, out: &Path) -> Result<()> {
 
 /// Metrics with their column, and the magnitude that a difference is relative to if they are nearly 0: the loss of
 /// cancelling advantages and the divergence of nearly equal policies consist of float32 rounding.
-const FIGURES: [(&str, &str, f64); 22] = [
+const METRICS: [(&str, &str, f64); 22] = [
     ("loss", "loss", 1e-2),
     ("policy_loss", "loss", 1e-2),
     ("kl", "kl", 1e-3),
@@ -147,7 +147,7 @@ const FIGURES: [(&str, &str, f64); 22] = [
     ("completions/mean_terminated_length", "others", 1e-3),
 ];
 
-fn compare_figures(case: &Case<'_>, folders: &Folders, comparison: &mut Comparison) -> Result<()> {
+fn compare_metrics(case: &Case<'_>, folders: &Folders, comparison: &mut Comparison) -> Result<()> {
     let [found, expected] = [&folders.podium, &folders.trl].map(|folder| rows(&folder.join("metrics.jsonl")));
     let (found, expected) = (found?, expected?);
     ensure!(
@@ -158,16 +158,16 @@ fn compare_figures(case: &Case<'_>, folders: &Folders, comparison: &mut Comparis
         expected.len()
     );
     for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        for (name, what, floor) in FIGURES {
+        for (name, what, floor) in METRICS {
             let Some(expected) = expected[name].as_f64() else { continue };
             let name_in_full = format!("{}, step {}, {name}", case.name, step + 1);
             // TRL repeats the values of the step's start with every pass.
             let later_pass = name.starts_with("sampling/") && found[name].is_null();
             let number = found[name].as_f64();
             ensure!(later_pass || number.is_some(), "{name_in_full} is missing");
-            let place = Place { row: &case.row, case: &name_in_full, what };
+            let location = Location { row: &case.row, case: &name_in_full, what };
             if let Some(number) = number {
-                comparison.relative(place, number, expected, floor, LIMIT);
+                comparison.relative(location, number, expected, floor, LIMIT);
             }
         }
     }
@@ -182,8 +182,8 @@ fn compare_weights(case: &Case<'_>, folders: &Folders, comparison: &mut Comparis
     for (name, expected) in &expected {
         let distance = norm(found[name].iter().zip(expected).map(|(found, expected)| found - expected));
         let case_in_full = format!("{}, {name}", case.name);
-        let place = Place { row: &case.row, case: &case_in_full, what: "weights" };
-        comparison.distance(place, distance / norm(expected.iter().copied()), LIMIT);
+        let location = Location { row: &case.row, case: &case_in_full, what: "weights" };
+        comparison.distance(location, distance / norm(expected.iter().copied()), LIMIT);
     }
     Ok(())
 }

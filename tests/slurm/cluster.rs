@@ -71,13 +71,13 @@ impl Cluster {
         fs::write(&key, random)?;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
         let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
-        let (host, ports, place) = (host.trim(), free_ports(4)?, path_text(folder));
+        let (host, ports, path) = (host.trim(), free_ports(4)?, path_text(folder));
         let mut text = format!(
             "ClusterName=podium\nSlurmctldHost={host}(127.0.0.1)\nSlurmctldPort={}\nAuthType=auth/munge\n\
-             AuthInfo=socket={place}/munge.socket,cred_expire=5\nSlurmUser=root\nSlurmdUser=root\n\
-             StateSaveLocation={place}/state\nSlurmdSpoolDir={place}/spool-%n\nSlurmctldPidFile={place}/slurmctld.pid\n\
-             SlurmdPidFile={place}/slurmd-%n.pid\nSlurmctldLogFile={place}/slurmctld.log\n\
-             SlurmdLogFile={place}/slurmd-%n.log\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n\
+             AuthInfo=socket={path}/munge.socket,cred_expire=5\nSlurmUser=root\nSlurmdUser=root\n\
+             StateSaveLocation={path}/state\nSlurmdSpoolDir={path}/spool-%n\nSlurmctldPidFile={path}/slurmctld.pid\n\
+             SlurmdPidFile={path}/slurmd-%n.pid\nSlurmctldLogFile={path}/slurmctld.log\n\
+             SlurmdLogFile={path}/slurmd-%n.log\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n\
              SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSlurmdParameters=config_overrides\n\
              AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none\nMpiDefault=none\n\
              ReturnToService=2\nKillWait=60\nSchedulerParameters=batch_sched_delay=0,sched_interval=1\n",

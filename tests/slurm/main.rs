@@ -53,8 +53,8 @@ impl Jobs {
     fn submit(&self) -> Result<String> {
         let (file, out) = (deploy("configs/embedded.toml"), self.run.out());
         let size = ["--nodes", "3", "--gpus-per-node", "0", "--workers", "1", "--ranks", "2"];
-        let places = ["--run-file", path_text(&file), "--run-dir", path_text(&out)];
-        self.script("submit.sh", &[&size[..], &places].concat())
+        let paths = ["--run-file", path_text(&file), "--run-dir", path_text(&out)];
+        self.script("submit.sh", &[&size[..], &paths].concat())
     }
 
     fn more_workers(&self) -> Result<String> {

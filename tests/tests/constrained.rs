@@ -33,13 +33,13 @@ fn constrained_answers_are_well_formed_and_recomputed_exactly() -> Result<()> {
     let (one, two) = (train(1)?, train(2)?);
     ensure!(one.weights_hash(3)? == two.weights_hash(3)?, "the number of workers changed the result");
     for step in rows(&one.out().join("metrics.jsonl"))? {
-        let figure = |name: &str| step[name].as_f64().with_context(|| format!("no {name} in {step}"));
-        ensure!((figure("completions/well_formed")? - 1.0).abs() < 1e-9, "malformed answers: {step}");
+        let metric = |name: &str| step[name].as_f64().with_context(|| format!("no {name} in {step}"));
+        ensure!((metric("completions/well_formed")? - 1.0).abs() < 1e-9, "malformed answers: {step}");
         ensure!(
-            figure("sampling/sampling_logp_difference/max")? < 1e-5,
+            metric("sampling/sampling_logp_difference/max")? < 1e-5,
             "recomputed log-probabilities differ: {step}"
         );
-        ensure!(figure("grad_norm")? > 0.0, "the gradient is zero: {step}");
+        ensure!(metric("grad_norm")? > 0.0, "the gradient is zero: {step}");
     }
     for evaluation in rows(&one.out().join("evaluations.jsonl"))? {
         ensure!(evaluation["completions/well_formed"] == 1.0, "malformed held-out answers: {evaluation}");

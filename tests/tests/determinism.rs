@@ -125,9 +125,9 @@ fn check_recording(run: &Run) -> Result<()> {
     ensure!(names.eq(expected), "groups are missing, duplicated or out of order");
     let (model, run_file) = (run.out().join("policy/0"), run.out().join("run.toml"));
     let out = run.folder().join("replayed");
-    let places = ["--model", path_text(&model), "--groups", path_text(&groups), "--out", path_text(&out)];
+    let paths = ["--model", path_text(&model), "--groups", path_text(&groups), "--out", path_text(&out)];
     let settings = ["--groups-per-step", "16", "--run-file", path_text(&run_file), "--device", "cpu"];
-    let arguments = [&["replay"][..], &places, &settings].concat();
+    let arguments = [&["replay"][..], &paths, &settings].concat();
     Process::spawn("replay", "podium-learner", &arguments, run.folder())?.wait_for_success()?;
     let [replayed, trained] = [out.join("model"), run.out().join("policy/6")]
         .map(|folder| fs::read(folder.join("model.safetensors")));

@@ -226,12 +226,12 @@ async fn processes_wait_while_a_disk_is_full() -> Result<()> {
     let run = Run::embedded(&[&SETTINGS[..], &["network.reconnect_for_ms=1000"]].concat())?;
     let mut coordinator = run.coordinator("coordinator")?;
     let (out, cache, state) = (run.out(), run.folder().join("worker"), run.folder().join("learner"));
-    let place = ["--run-file", run.run_file(), "--coordinator-from", path_text(&out), "--device", "cpu"];
+    let shared = ["--run-file", run.run_file(), "--coordinator-from", path_text(&out), "--device", "cpu"];
     let mut command = on_a_small_disk("podium-rollout-worker");
-    command.args(place).args(["--cache", path_text(&cache)]);
+    command.args(shared).args(["--cache", path_text(&cache)]);
     let mut worker = Process::start("worker", command, run.folder())?;
     let mut command = on_a_small_disk("podium-learner");
-    command.arg("train").args(place).args(["--state", path_text(&state)]);
+    command.arg("train").args(shared).args(["--state", path_text(&state)]);
     let mut learner = Process::start("learner", command, run.folder())?;
     wait_for("the worker's disk to be full", || is_stuck(&cache))?;
     wait_for("the learner's disk to be full", || is_stuck(&state.join("rank-0/policy")))?;
@@ -295,20 +295,21 @@ fn files_of_killed_processes_are_removed() -> Result<()> {
     let mut dead = Command::new("true").spawn()?;
     let id = dead.id();
     dead.wait()?;
-    let places = ["", "policy", "cache/worker-1", "learner/rank-0/outgoing", "learner/rank-0/policy", "data"];
-    let left = |place: &str, name: &str| out.join(place).join(name);
+    let folders =
+        ["", "policy", "cache/worker-1", "learner/rank-0/outgoing", "learner/rank-0/policy", "data"];
+    let left = |folder: &str, name: &str| out.join(folder).join(name);
     let tmp = format!(".metrics.jsonl.{id}.tmp");
-    for place in places {
-        fs::create_dir_all(out.join(place))?;
-        fs::write(left(place, &tmp), "half of a ro")?;
+    for folder in folders {
+        fs::create_dir_all(out.join(folder))?;
+        fs::write(left(folder, &tmp), "half of a ro")?;
     }
     // This process is alive: its file stays.
     let own = left("", &format!(".own.{}.tmp", std::process::id()));
     fs::write(&own, "")?;
     let mut podium = launched.start("podium")?;
     podium.wait_for_success()?;
-    let gone = |place: &&str| !left(place, &tmp).exists();
-    ensure!(places.iter().all(gone) && own.exists(), "{}", podium.output());
+    let gone = |folder: &&str| !left(folder, &tmp).exists();
+    ensure!(folders.iter().all(gone) && own.exists(), "{}", podium.output());
     ensure!(podium.output().contains("removed 6 temporary files"), "{}", podium.output());
     launched.check_weights(STEPS, expected())
 }

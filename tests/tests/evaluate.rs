@@ -16,11 +16,11 @@ use serde_json::Value;
 const USERS: usize = 24;
 
 /// A folder with the embedded policy and its run file.
-struct Place {
+struct Prepared {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Prepared {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("demo");
@@ -82,7 +82,7 @@ fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-fn figures(results: &Path) -> Result<Vec<Value>> {
+fn metrics(results: &Path) -> Result<Vec<Value>> {
     let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
     Ok(evaluation["figures"].as_array().context("no figures")?.clone())
 }
@@ -103,13 +103,13 @@ fn mean(values: impl Iterator<Item = (u64, f64)>) -> (f64, usize) {
 }
 
 /// Recomputes a metric from the lists; `None` if the lists are not sufficient.
-fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
-    let (policy, ranking) = (figure["policy"].as_str()?, figure["ranking"].as_str()?);
+fn recomputed(row: &Value, lists: &[Value]) -> Option<(f64, usize)> {
+    let (policy, ranking) = (row["policy"].as_str()?, row["ranking"].as_str()?);
     if policy == "best possible" {
         return None;
     }
-    let k = figure["k"].as_u64().map(|k| k as usize);
-    let slice = figure["slice"].as_str()?;
+    let k = row["k"].as_u64().map(|k| k as usize);
+    let slice = row["slice"].as_str()?;
     let in_slice = |list: &Value| match slice.rsplit_once(' ') {
         Some((by, range)) => {
             let (least, most) = range.split_once('-').unwrap_or_default();
@@ -120,10 +120,10 @@ fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
     };
     let asked = |reversed: bool| {
         lists.iter().filter(move |list| {
-            list["negatives"] == figure["negatives"] && list["reversed"] == reversed && in_slice(list)
+            list["negatives"] == row["negatives"] && list["reversed"] == reversed && in_slice(list)
         })
     };
-    let metric = match (figure["metric"].as_str()?, k) {
+    let metric = match (row["metric"].as_str()?, k) {
         ("HR", Some(k)) => Some(Metric::Hit(k)),
         ("NDCG", Some(k)) => Some(Metric::Ndcg(k)),
         ("MRR", Some(k)) => Some(Metric::ReciprocalRankAt(k)),
@@ -141,13 +141,13 @@ fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
             Some(metric.value(ranker["rank"].as_u64().map(|rank| rank as usize)))
         }));
     }
-    match figure["metric"].as_str()? {
+    match row["metric"].as_str()? {
         "well_formed" => Some(measured(&|_, ranker| Some(f64::from(ranker["form"] == "well_formed")))),
         "malformed" => Some(measured(&|_, ranker| Some(f64::from(ranker["form"] != "well_formed")))),
         "first_at" => Some(measured(&|list, ranker| {
             let first = ranker["first"].as_u64()?;
-            let place = list["candidates"].as_array()?.iter().position(|item| *item == first)?;
-            Some(f64::from(place + 1 == k?))
+            let position = list["candidates"].as_array()?.iter().position(|item| *item == first)?;
+            Some(f64::from(position + 1 == k?))
         })),
         "same_first_reversed" => {
             let first = |list: &Value| ranker(list, policy, ranking)?["first"].as_u64();
@@ -164,40 +164,34 @@ fn recomputed(figure: &Value, lists: &[Value]) -> Option<(f64, usize)> {
 
 #[test]
 fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
-    let place = Place::new()?;
-    let start = place.start_policy();
+    let prepared = Prepared::new()?;
+    let start = prepared.start_policy();
     let more = ["--against", path_text(&start), "--negatives", "9,19", "--draws", "2"];
-    let (_, results) = place.evaluate(&start, "out", &more)?;
-    ensure!(parts(&place.path("out"))?.len() == 6, "two sizes, two draws and one of them reversed");
+    let (_, results) = prepared.evaluate(&start, "out", &more)?;
+    ensure!(parts(&prepared.path("out"))?.len() == 6, "two sizes, two draws and one of them reversed");
 
-    let (figures, lists) = (figures(&results)?, rows(&results.join("lists.jsonl"))?);
+    let (metrics, lists) = (metrics(&results)?, rows(&results.join("lists.jsonl"))?);
     ensure!(lists.len() == 2 * 3 * USERS, "a line for each list: {}", lists.len());
     let mut checked = 0;
-    for figure in figures.iter().filter(|figure| figure["against"].is_null()) {
-        if let Some((value, users)) = recomputed(figure, &lists) {
-            let found = figure["estimate"].as_f64().context("no estimate")?;
-            ensure!(
-                (found - value).abs() < 1e-12 && figure["n"] == users,
-                "{figure}, expected {value} of {users}"
-            );
-            let (low, high) = (figure["low"].as_f64(), figure["high"].as_f64());
-            ensure!(low <= Some(found) && Some(found) <= high, "outside its interval: {figure}");
+    for row in metrics.iter().filter(|row| row["against"].is_null()) {
+        if let Some((value, users)) = recomputed(row, &lists) {
+            let found = row["estimate"].as_f64().context("no estimate")?;
+            ensure!((found - value).abs() < 1e-12 && row["n"] == users, "{row}, expected {value} of {users}");
+            let (low, high) = (row["low"].as_f64(), row["high"].as_f64());
+            ensure!(low <= Some(found) && Some(found) <= high, "outside its interval: {row}");
             checked += 1;
         }
     }
     ensure!(checked > 200, "only {checked} metrics were recomputed");
 
-    let has = |wanted: &dyn Fn(&Value) -> bool| figures.iter().any(wanted);
-    let cut = |figure: &Value, metric: &str, k: u64| figure["metric"] == metric && figure["k"] == k;
-    ensure!(
-        !has(&|figure| figure["negatives"] == 9 && cut(figure, "HR", 10)),
-        "a certain hit is not reported"
-    );
-    ensure!(has(&|figure| figure["negatives"] == 19 && cut(figure, "HR", 10)), "no HR@10 of 20");
-    let generated = |figure: &Value| figure["ranking"] == "generated";
-    ensure!(!has(&|figure| generated(figure) && cut(figure, "NDCG", 5)), "a list of three has no NDCG@5");
+    let has = |wanted: &dyn Fn(&Value) -> bool| metrics.iter().any(wanted);
+    let cut = |row: &Value, metric: &str, k: u64| row["metric"] == metric && row["k"] == k;
+    ensure!(!has(&|row| row["negatives"] == 9 && cut(row, "HR", 10)), "a certain hit is not reported");
+    ensure!(has(&|row| row["negatives"] == 19 && cut(row, "HR", 10)), "no HR@10 of 20");
+    let generated = |row: &Value| row["ranking"] == "generated";
+    ensure!(!has(&|row| generated(row) && cut(row, "NDCG", 5)), "a list of three has no NDCG@5");
     for policy in ["random", "popularity", "item-kNN", "best possible"] {
-        ensure!(has(&|figure| figure["policy"] == policy && cut(figure, "NDCG", 10)), "no {policy}");
+        ensure!(has(&|row| row["policy"] == policy && cut(row, "NDCG", 10)), "no {policy}");
     }
     for list in &lists {
         if let Some(random) = ranker(list, "random", "baseline") {
@@ -209,27 +203,24 @@ fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
     }
 
     let mut itself = 0;
-    for figure in figures.iter().filter(|figure| figure["against"] == "demo/start (2)") {
-        let nothing = ["estimate", "low", "high"].iter().all(|name| figure[*name] == 0.0);
-        ensure!(nothing && figure["p_value"] == 1.0, "a policy differs from itself: {figure}");
+    for row in metrics.iter().filter(|row| row["against"] == "demo/start (2)") {
+        let nothing = ["estimate", "low", "high"].iter().all(|name| row[*name] == 0.0);
+        ensure!(nothing && row["p_value"] == 1.0, "a policy differs from itself: {row}");
         itself += 1;
     }
     ensure!(itself > 20, "only {itself} comparisons with itself");
-    let knn = figures.iter().find(|figure| {
-        generated(figure)
-            && figure["negatives"] == 19
-            && figure["against"] == "item-kNN"
-            && cut(figure, "HR", 1)
+    let knn = metrics.iter().find(|row| {
+        generated(row) && row["negatives"] == 19 && row["against"] == "item-kNN" && cut(row, "HR", 1)
     });
     // The embedded policy was not trained on twenty candidates.
     let knn = knn.context("no comparison with item-kNN")?;
     ensure!(knn["high"].as_f64() < Some(0.0) && knn["p_value"].as_f64() < Some(0.01), "{knn}");
 
     let csv = fs::read_to_string(results.join("figures.csv"))?;
-    ensure!(csv.lines().count() == figures.len() + 1, "a row for each metric and a header");
-    for (line, figure) in csv.lines().skip(1).zip(&figures) {
+    ensure!(csv.lines().count() == metrics.len() + 1, "a row for each metric and a header");
+    for (line, row) in csv.lines().skip(1).zip(&metrics) {
         let estimate: f64 = line.split(',').nth(7).context("a short row")?.parse()?;
-        ensure!(Some(estimate) == figure["estimate"].as_f64(), "{line} is not {figure}");
+        ensure!(Some(estimate) == row["estimate"].as_f64(), "{line} is not {row}");
     }
     let page = fs::read_to_string(results.join("report.html"))?;
     for part in ["9 negatives", "19 negatives", "item-kNN", "Position of the first choice", "<svg"] {
@@ -240,66 +231,66 @@ fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
 
 #[test]
 fn results_depend_only_on_their_key() -> Result<()> {
-    let place = Place::new()?;
-    let start = place.start_policy();
+    let prepared = Prepared::new()?;
+    let start = prepared.start_policy();
     let short = ["--draws", "1", "--reversed", "0", "--rankings", "generated"];
-    let (_, results) = place.evaluate(&start, "out", &short)?;
+    let (_, results) = prepared.evaluate(&start, "out", &short)?;
     let lists = fs::read(results.join("lists.jsonl"))?;
 
     // The same policy under another name.
-    let renamed = place.path("demo/renamed");
+    let renamed = prepared.path("demo/renamed");
     copy(&start, &renamed)?;
-    let (said, other) = place.evaluate(&renamed, "out", &short)?;
+    let (said, other) = prepared.evaluate(&renamed, "out", &short)?;
     ensure!(said.contains("reusing 1 of 1 parts"), "{said}");
-    ensure!(parts(&place.path("out"))?.len() == 1, "the same answers under two names");
+    ensure!(parts(&prepared.path("out"))?.len() == 1, "the same answers under two names");
     ensure!(other != results, "results name the policies");
 
-    let (said, again) = place.evaluate(&start, "out", &short)?;
+    let (said, again) = prepared.evaluate(&start, "out", &short)?;
     ensure!(said.contains("reusing 1 of 1 parts") && again == results, "{said}");
     ensure!(fs::read(again.join("lists.jsonl"))? == lists, "the second result differs");
 
     // One more sample: the first is reused.
     let (said, more) =
-        place.evaluate(&start, "out", &["--draws", "2", "--reversed", "0", "--rankings", "generated"])?;
+        prepared.evaluate(&start, "out", &["--draws", "2", "--reversed", "0", "--rankings", "generated"])?;
     ensure!(said.contains("reusing 1 of 2 parts") && more != results, "{said}");
     ensure!(fs::read(results.join("lists.jsonl"))? == lists, "earlier results are unchanged");
 
     // A changed byte of the policy, other data, another setting.
     let config = renamed.join("tokenizer_config.json");
     fs::write(&config, fs::read_to_string(&config)? + "\n")?;
-    let mut known = parts(&place.path("out"))?.len();
-    let (_, changed) = place.evaluate(&renamed, "out", &short)?;
+    let mut known = parts(&prepared.path("out"))?.len();
+    let (_, changed) = prepared.evaluate(&renamed, "out", &short)?;
     ensure!(changed != other, "a policy with other bytes has the same key");
     let world: Vec<&str> = short.into_iter().chain(["--set", "world.test_users=30"]).collect();
-    let (_, data) = place.evaluate(&start, "out", &world)?;
+    let (_, data) = prepared.evaluate(&start, "out", &world)?;
     let length: Vec<&str> = short.into_iter().chain(["--set", "rollout.max_new_tokens=15"]).collect();
-    let (_, setting) = place.evaluate(&start, "out", &length)?;
+    let (_, setting) = prepared.evaluate(&start, "out", &length)?;
     ensure!(
         data != results && setting != results && data != setting,
         "different evaluations have the same key"
     );
     known += 3;
-    ensure!(parts(&place.path("out"))?.len() == known, "one part for each of the three");
+    ensure!(parts(&prepared.path("out"))?.len() == known, "one part for each of the three");
 
     // Answers that do not belong to the data are refused.
     let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
     let part = Path::new(evaluation["parts"][0]["answers"].as_str().context("no part is listed")?);
     let text = fs::read_to_string(part)?;
     fs::write(part, text.split_once('\n').context("a part without lines")?.1)?;
-    let said = place.start(&start, "out", &short)?.wait_for_failure()?;
+    let said = prepared.start(&start, "out", &short)?.wait_for_failure()?;
     ensure!(said.contains(path_text(part)) && said.contains("remove it and evaluate again"), "{said}");
     Ok(())
 }
 
 #[test]
 fn a_killed_evaluation_resumes_after_the_finished_parts() -> Result<()> {
-    let place = Place::new()?;
-    let start = place.start_policy();
+    let prepared = Prepared::new()?;
+    let start = prepared.start_policy();
     let arguments = ["--negatives", "9", "--draws", "3", "--reversed", "0"];
-    let (_, undisturbed) = place.evaluate(&start, "undisturbed", &arguments)?;
+    let (_, undisturbed) = prepared.evaluate(&start, "undisturbed", &arguments)?;
 
-    let process = place.start(&start, "killed", &arguments)?;
-    let (began, out) = (Instant::now(), place.path("killed"));
+    let process = prepared.start(&start, "killed", &arguments)?;
+    let (began, out) = (Instant::now(), prepared.path("killed"));
     while parts(&out).map_or(0, |parts| parts.len()) == 0 {
         ensure!(began.elapsed() < PATIENCE, "no part was finished: {}", process.output());
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -312,7 +303,7 @@ fn a_killed_evaluation_resumes_after_the_finished_parts() -> Result<()> {
         .collect::<Result<_>>()?;
     ensure!(finished.len() < 3, "it finished before it was killed");
 
-    let (said, results) = place.evaluate(&start, "killed", &arguments)?;
+    let (said, results) = prepared.evaluate(&start, "killed", &arguments)?;
     let kept = format!("reusing {} of 3 parts", finished.len());
     ensure!(said.contains(&kept), "expected {kept:?} in {said}");
     for (path, inode) in finished {

@@ -139,10 +139,10 @@ fn rules_and_dashboards_use_existing_metrics() -> Result<()> {
         dashboard.queries().map(|(panel, query)| (format!("{}: {panel}", dashboard.name), query.to_owned()))
     });
     sources.extend(queries);
-    for (place, text) in &sources {
+    for (file, text) in &sources {
         for name in names(text) {
             let exists = recorded.contains(name) || known.contains_key(stem(name, &known));
-            ensure!(exists, "{place} names {name}, which is neither exposed nor recorded");
+            ensure!(exists, "{file} names {name}, which is neither exposed nor recorded");
         }
     }
     ensure!(recorded.len() > 5, "recording.yml could not be parsed: {recorded:?}");

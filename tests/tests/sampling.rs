@@ -31,7 +31,7 @@ fn undisturbed(run: &Run, workers: u32) -> Result<()> {
 }
 
 /// Returns a metric of every step.
-fn figures(run: &Run, name: &str) -> Result<Vec<f64>> {
+fn metric(run: &Run, name: &str) -> Result<Vec<f64>> {
     let rows = rows(&run.out().join("metrics.jsonl"))?;
     rows.iter().map(|row| row[name].as_f64().with_context(|| format!("{name} in {row}"))).collect()
 }
@@ -42,7 +42,7 @@ async fn dynamic_sampling_is_repeatable() -> Result<()> {
     let alone = small(setting)?;
     undisturbed(&alone, 1)?;
     let weights = alone.weights_hash(6)?;
-    let discarded = figures(&alone, "groups/discarded")?;
+    let discarded = metric(&alone, "groups/discarded")?;
     ensure!(discarded.iter().sum::<f64>() > 0.0, "no group had equal rewards: nothing was tested");
     ensure!(discarded.iter().all(|&groups| groups <= 32.0), "{discarded:?}: at most twice 16 per step");
 
@@ -71,7 +71,7 @@ async fn dynamic_sampling_is_repeatable() -> Result<()> {
     let again = disturbed.coordinator("coordinator again")?;
     finish(vec![again, learner, steady, disturbed.worker("late")?])?;
     ensure!(disturbed.weights_hash(6)? == weights, "killed processes changed the weights");
-    ensure!(figures(&disturbed, "groups/discarded")? == discarded, "the same groups were replaced");
+    ensure!(metric(&disturbed, "groups/discarded")? == discarded, "the same groups were replaced");
     Ok(())
 }
 
@@ -96,7 +96,7 @@ async fn asynchronous_mode_respects_its_bound_with_a_slow_and_a_fast_worker() ->
         }
     }
     finish(vec![coordinator, learner, slow, fast])?;
-    let lags = figures(&run, "groups/policy_lag/max")?;
+    let lags = metric(&run, "groups/policy_lag/max")?;
     ensure!(lags.len() == 6 && lags.iter().all(|&lag| lag <= 2.0), "{lags:?}: at most 2 versions");
     ensure!(
         lags.iter().any(|&lag| lag > 0.0),

@@ -28,15 +28,15 @@ fn train(generation_prompt: Option<&str>, settings: &[&str]) -> Result<Recorded>
     processes.push(run.worker("worker")?);
     processes.iter_mut().rev().try_for_each(Process::wait_for_success)?;
     let steps = rows(&run.out().join("metrics.jsonl"))?;
-    let figures = |name: &str| -> Result<Vec<f64>> {
+    let metric = |name: &str| -> Result<Vec<f64>> {
         steps.iter().map(|row| row[name].as_f64().with_context(|| format!("{name} in {row}"))).collect()
     };
-    ensure!(figures("grad_norm")?.iter().all(|&norm| norm > 0.0), "a gradient is zero");
-    let gaps = figures("sampling/sampling_logp_difference/max")?;
+    ensure!(metric("grad_norm")?.iter().all(|&norm| norm > 0.0), "a gradient is zero");
+    let gaps = metric("sampling/sampling_logp_difference/max")?;
     ensure!(gaps.iter().all(|&gap| gap < 1e-4), "log-probabilities differ: {gaps:?}");
-    let reward = figures("reward")?.iter().sum::<f64>() / STEPS as f64;
+    let reward = metric("reward")?.iter().sum::<f64>() / STEPS as f64;
     Ok(Recorded {
-        well_formed: figures("completions/well_formed")?,
+        well_formed: metric("completions/well_formed")?,
         evaluations: rows(&run.out().join("evaluations.jsonl"))?,
         samples: rows(&run.out().join("samples.jsonl"))?,
         reward,
@@ -52,10 +52,10 @@ fn a_template_that_opens_the_think_block_trains_as_well_as_one_that_does_not() -
     ensure!(before > 0.4 && (before - after).abs() < 0.1, "well-formed: {before} without, {after} with");
     ensure!((plain.reward - opened.reward).abs() < 0.06, "{} without, {} with", plain.reward, opened.reward);
     let (one, other) = (&plain.evaluations[0], &opened.evaluations[0]);
-    let figure =
+    let value =
         |row: &Value, name: &str| row[name]["mean"].as_f64().with_context(|| format!("{name} in {row}"));
     for name in ["HR@3", "likelihood/HR@3", "likelihood/NDCG@10"] {
-        let (before, after) = (figure(one, name)?, figure(other, name)?);
+        let (before, after) = (value(one, name)?, value(other, name)?);
         ensure!((before - after).abs() < 0.15, "{name}: {before} without, {after} with");
     }
     for sample in &opened.samples {

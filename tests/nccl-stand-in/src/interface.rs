@@ -61,8 +61,8 @@ pub unsafe extern "C" fn ncclGetUniqueId(id: *mut UniqueId) -> c_int {
     }
     let name = format!("podium-nccl-stand-in-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::SeqCst));
     let mut internal = [0; 128];
-    for (place, byte) in internal.iter_mut().zip(name.bytes()) {
-        *place = byte as c_char;
+    for (target, byte) in internal.iter_mut().zip(name.bytes()) {
+        *target = byte as c_char;
     }
     if hub::start(name.as_bytes()).is_err() {
         return result::SYSTEM_ERROR;
@@ -74,13 +74,13 @@ pub unsafe extern "C" fn ncclGetUniqueId(id: *mut UniqueId) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommInitRankConfig(
-    place: *mut *mut c_void,
+    target: *mut *mut c_void,
     size: c_int,
     id: UniqueId,
     rank: c_int,
     config: *const Config,
 ) -> c_int {
-    if place.is_null() || config.is_null() || size < 1 || !(0..size).contains(&rank) {
+    if target.is_null() || config.is_null() || size < 1 || !(0..size).contains(&rank) {
         return result::INVALID_ARGUMENT;
     }
     // SAFETY: the caller passes a configuration, which starts with these fields in every version.
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn ncclCommInitRankConfig(
     match Communicator::begin(id, rank as usize, size as usize) {
         Ok(communicator) => {
             // SAFETY: the caller passes a pointer to a communicator.
-            unsafe { place.write(Box::into_raw(Box::new(communicator)).cast()) };
+            unsafe { target.write(Box::into_raw(Box::new(communicator)).cast()) };
             result::IN_PROGRESS
         }
         Err(_) => result::SYSTEM_ERROR,
