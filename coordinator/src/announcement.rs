@@ -71,7 +71,9 @@ impl Announcement {
                 Ok(()) => {
                     tracing::warn!("{} was changed or removed: it is rewritten", self.path.display());
                 }
-                Err(error) if !failed => tracing::error!("others may not find this coordinator: {error}"),
+                Err(error) if !failed => {
+                    tracing::error!("others may not find this coordinator: {}", logs::describe(error));
+                }
                 Err(_) => {}
             }
             failed = written.is_err();
@@ -90,7 +92,7 @@ impl Announcement {
         if self.found() != Found::Another
             && let Err(error) = self.write(Some(&why))
         {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", logs::describe(&error));
         }
     }
 
@@ -110,7 +112,7 @@ pub(crate) fn port_of_before(out: &Path) -> Option<String> {
         Ok(before) => Some(before.listen.rsplit_once(':')?.1.to_owned()),
         Err(error) => {
             if !error.is_missing() {
-                tracing::warn!("this coordinator listens on a new port: {error}");
+                tracing::warn!("this coordinator listens on a new port: {}", logs::describe(&error));
             }
             None
         }

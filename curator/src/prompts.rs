@@ -141,7 +141,7 @@ impl Prompts {
         for index in 0..users {
             match case(index) {
                 Ok(case) => prompts.add(&case, count(&case)?, show),
-                Err(task::Error::Prompt(error @ prompt::Error::TooLong { .. })) => {
+                Err(task::Error::Prompt(error)) if error.kind() == prompt::Kind::TooLong => {
                     prompts.too_long.push(error.to_string());
                 }
                 Err(error) => return Err(error.into()),

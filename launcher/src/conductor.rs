@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use podium_config::RunFile;
 use podium_proto::v1::RunPhase;
-use podium_service::shutdown;
+use podium_service::{logs, shutdown};
 use podium_transfer::Announcement;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +157,7 @@ impl Supervisor<'_> {
                     // An earlier or foreign announcement is replaced once the coordinator serves.
                     let announced = self.services.folder.announcement().unwrap_or_else(|error| {
                         if unreadable.is_none() {
-                            self.progress.say(&format!("waiting for the coordinator: {error}"));
+                            self.progress.say(&format!("waiting for the coordinator: {}", logs::describe(&error)));
                         }
                         unreadable = Some(error);
                         None
@@ -196,7 +196,7 @@ impl Supervisor<'_> {
         if self.progress.show(&status)
             && let Err(error) = report::write(self.services.folder)
         {
-            self.progress.say(&format!("cannot write the report: {error}"));
+            self.progress.say(&format!("cannot write the report: {}", logs::describe(&error)));
         }
     }
 

@@ -19,7 +19,7 @@ mod services;
 mod status_stream;
 
 use podium_service::startup::{self, Threads};
-use podium_service::{notice, output};
+use podium_service::{logs, notice, output};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -32,11 +32,11 @@ fn main() -> ExitCode {
     let runtime = startup::check().and_then(|()| startup::runtime(Threads::One));
     let code = match runtime {
         Ok(runtime) => runtime.block_on(run(command)).unwrap_or_else(|error| {
-            notice!("error: {error}");
+            notice!("error: {}", logs::describe(&error));
             error.exit_code()
         }),
         Err(error) => {
-            notice!("error: {error}");
+            notice!("error: {}", logs::describe(&error));
             ExitCode::FAILURE
         }
     };

@@ -58,11 +58,11 @@ pub(crate) enum Event {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot write the log {}: {source}", path.display())]
+    #[error("cannot write the log {}", path.display())]
     Log { path: PathBuf, source: io::Error },
-    #[error("cannot start {}: {source}", program.display())]
+    #[error("cannot start {}", program.display())]
     Start { program: PathBuf, source: io::Error },
-    #[error("cannot wait for {name}: {source}")]
+    #[error("cannot wait for {name}")]
     Wait { name: String, source: io::Error },
     #[error(
         "{} died{} ({}); its log {} ends with:\n{tail}", death.name,

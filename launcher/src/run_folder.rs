@@ -17,9 +17,9 @@ const SHOWN_DIFFERENCES: usize = 6;
 pub(crate) enum Error {
     #[error(transparent)]
     File(#[from] durable::Error),
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is not a run file: {source}", path.display())]
+    #[error("{} is not a run file", path.display())]
     Stored { path: PathBuf, source: Box<toml::de::Error> },
     #[error(transparent)]
     Announcement(#[from] announcement::Error),

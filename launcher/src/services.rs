@@ -11,7 +11,7 @@ use crate::run_folder::RunFolder;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot determine the location of this program: {0}")]
+    #[error("cannot determine the location of this program")]
     Self_(#[source] std::io::Error),
     #[error("{} is missing: expected it beside podium; `make build` builds both", path.display())]
     Missing { path: PathBuf },

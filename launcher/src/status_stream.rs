@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use podium_proto::DEFAULT_MAX_MESSAGE_BYTES;
 use podium_proto::v1::status_client::StatusClient;
 use podium_proto::v1::{RunStatus, StatusRequest, WatchRequest};
-use podium_service::logs;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("the coordinator's address is {address:?}: expected host:port ({source})")]
+    #[error("the coordinator's address is {address:?}: expected host:port")]
     Address { address: String, source: tonic::transport::Error },
-    #[error("no coordinator answers at {address}: {}", logs::describe(source))]
+    #[error("no coordinator answers at {address}")]
     Unreachable { address: String, source: tonic::transport::Error },
     #[error("no answer from {address} within {} s", PATIENCE.as_secs())]
     Late { address: String },
-    #[error("the process at {address} does not report its status: {}", source.message())]
-    Refused { address: String, source: Box<tonic::Status> },
+    #[error("the process at {address} does not report its status: {message}")]
+    Refused { address: String, message: String },
 }
 
 impl Error {
@@ -51,7 +50,10 @@ impl Error {
 pub(crate) async fn get(address: &str) -> Result<RunStatus, Error> {
     let late = || Error::Late { address: address.to_owned() };
     let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
-    let refused = |source| Error::Refused { address: address.to_owned(), source: Box::new(source) };
+    let refused = |status: tonic::Status| Error::Refused {
+        address: address.to_owned(),
+        message: status.message().to_owned(),
+    };
     let endpoint = endpoint(address)?;
     let ask = async {
         let channel = endpoint.connect().await.map_err(unreachable)?;

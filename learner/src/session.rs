@@ -10,7 +10,7 @@ use podium_proto::convert::{self, TryFromMessage, rank_credits, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::{self, Coordinator};
 use tokio_stream::StreamExt;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 use uuid::Uuid;
 
 use crate::batch::Share;
@@ -42,15 +42,12 @@ pub enum Error {
 impl Error {
     /// Whether the coordinator does not know this rank (any more), so that it has to join again.
     pub fn is_unknown_rank(&self) -> bool {
-        match self {
-            Self::Connection(connection::Error::Refused { status, .. }) => status.code() == Code::NotFound,
-            _ => false,
-        }
+        matches!(self, Self::Connection(error) if error.kind() == connection::Kind::NotFound)
     }
 
     /// Whether this process is shutting down.
-    pub const fn is_stop(&self) -> bool {
-        matches!(self, Self::Connection(connection::Error::Stopped { .. }))
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Connection(error) if error.kind() == connection::Kind::Stopped)
     }
 }
 

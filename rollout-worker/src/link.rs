@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use podium_proto::convert::{self, Error as MessageError};
 use podium_proto::{PROTOCOL_VERSION, v1};
-use podium_transfer::connection::{Coordinator, Error};
+use podium_transfer::connection::{Coordinator, Error, Kind};
 use uuid::Uuid;
 
 /// Maximum time for which the coordinator may hold a lease request.
@@ -126,5 +126,5 @@ impl Link {
 
 /// Whether a refusal means that the coordinator does not know this worker, for example after a restart.
 pub(crate) fn is_forgotten(error: &Error) -> bool {
-    error.is_not_found()
+    error.kind() == Kind::NotFound
 }

@@ -26,7 +26,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Connection(#[from] connection::Error),
     /// The manifest of the latest version is inconsistent.
-    #[error("the coordinator sent an inconsistent policy manifest: {0}")]
+    #[error("the coordinator sent an inconsistent policy manifest")]
     Manifest(#[from] podium_proto::convert::Error),
     /// The version could not be downloaded.
     #[error("cannot download {version} into {}", folder.display())]
@@ -69,7 +69,9 @@ impl Error {
     /// Whether the coordinator does not serve the version (any more).
     pub(crate) fn is_gone(&self) -> bool {
         match self {
-            Self::Fetch { source: fetch::Error::Connection(error), .. } => error.is_not_found(),
+            Self::Fetch { source, .. } => {
+                source.kind() == fetch::Kind::Connection(connection::Kind::NotFound)
+            }
             Self::Superseded { .. } => true,
             _ => false,
         }

@@ -336,7 +336,8 @@ impl<W: Sample> Session<W> {
 
     /// Returns leases and waits for the device to stop, so that the process can exit; both in bounded time.
     async fn disconnect(&mut self, result: &Result<Ending, Error<W::Error>>) {
-        let unreachable = matches!(result, Err(Error::Connection(connection::Error::Unreachable { .. })));
+        let unreachable =
+            matches!(result, Err(Error::Connection(error)) if error.kind() == connection::Kind::Unreachable);
         let leave = async {
             if unreachable || !self.scheduler.is_registered() {
                 return;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read the run file {}: {source}", path.display())]
+    #[error("cannot read the run file {}", path.display())]
     Read {
         /// Path of the file.
         path: PathBuf,
@@ -14,7 +14,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{origin} is not TOML: {source}")]
+    #[error("{origin} is not TOML")]
     Syntax {
         /// File, variable or flag.
         origin: String,
@@ -32,7 +32,7 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// A key with a value of the wrong type.
-    #[error("{origin}: {source}")]
+    #[error("{origin} has an invalid value")]
     Type {
         /// File, variable or flag.
         origin: String,

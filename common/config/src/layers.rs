@@ -197,7 +197,11 @@ mod tests {
 
     #[test]
     fn errors_name_origin_and_remedy() {
-        let message = |text: &str, flags: &[&str]| read(text, &[], flags).unwrap_err().to_string();
+        let message = |text: &str, flags: &[&str]| {
+            let error = read(text, &[], flags).unwrap_err();
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", cause.unwrap_or_default())
+        };
         assert!(message("[rollout]\ngruop_size = 4", &[]).contains("did you mean `rollout.group_size`"));
         assert!(message("[lerner]\n", &[]).contains("did you mean `learner`"));
         assert!(message("[run]\nseed = \"x\"", &[]).contains("seed"));

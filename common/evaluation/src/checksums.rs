@@ -21,7 +21,7 @@ pub type Checksums = BTreeMap<String, String>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A folder cannot be listed.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The folder.
         path: PathBuf,

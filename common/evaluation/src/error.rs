@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] podium_files::durable::Error),
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A row is invalid.
-    #[error("{} line {line}: {source}", path.display())]
+    #[error("{} line {line} is invalid", path.display())]
     Row {
         /// The file.
         path: PathBuf,

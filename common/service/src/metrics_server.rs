@@ -22,7 +22,7 @@ use crate::catalogue::{Catalogue, Listing};
 pub enum Error {
     /// The address is unavailable.
     #[error(
-        "cannot serve metrics on {address}: {source}; choose another address with --metrics-listen (port 0 lets the system choose)"
+        "cannot serve metrics on {address} (choose another address with --metrics-listen; port 0 lets the system choose)"
     )]
     Listen {
         /// The address.
@@ -31,10 +31,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A recorder is installed already, or a bucket list is empty.
-    #[error("cannot record metrics: {0}")]
+    #[error("cannot record metrics")]
     Recorder(#[from] metrics_exporter_prometheus::BuildError),
     /// `--metrics-advertise` is not an address.
-    #[error("--metrics-advertise: {0}")]
+    #[error("--metrics-advertise is invalid")]
     Advertise(#[from] advertise::Error),
 }
 

@@ -24,7 +24,7 @@ pub enum Error {
     )]
     Processor,
     /// The process cannot be restarted.
-    #[error("run.portable is true, and this program cannot be started again with {} set: {source}", names())]
+    #[error("run.portable is true, and this program cannot be started again with {} set", names())]
     Start {
         /// The system's error.
         source: io::Error,

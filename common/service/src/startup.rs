@@ -33,7 +33,7 @@ pub enum Error {
         limit: u64,
     },
     /// The system refused threads or descriptors.
-    #[error("cannot start the runtime: {0}")]
+    #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
 }
 

@@ -16,7 +16,7 @@ pub const FILE: &str = "coordinator.json";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read: no coordinator has written it, or the folder is not visible from this host.
-    #[error("no coordinator has announced itself in {}: {source}", path.display())]
+    #[error("no coordinator has announced itself in {}", path.display())]
     Absent {
         /// The file.
         path: PathBuf,
@@ -25,8 +25,7 @@ pub enum Error {
     },
     /// The content is not an announcement.
     #[error(
-        "{} is not a valid announcement ({source}): a running coordinator rewrites it within a second; otherwise start the \
-         run again",
+        "{} is not a valid announcement (a running coordinator rewrites it within a second; otherwise start the run again)",
         path.display()
     )]
     Unreadable {

@@ -9,6 +9,7 @@ use podium_proto::v1::{
     status_client::StatusClient,
 };
 use podium_service::advertise;
+use podium_service::logs::describe;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -81,10 +82,31 @@ pub enum Error {
     },
 }
 
+/// The class of an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The address is invalid.
+    Address,
+    /// The coordinator does not have the requested object (any more).
+    NotFound,
+    /// The coordinator refused the call for another reason.
+    Refused,
+    /// The coordinator could not be reached in time.
+    Unreachable,
+    /// This process is shutting down.
+    Stopped,
+}
+
 impl Error {
-    /// Whether the coordinator does not have the requested object (any more).
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
+    /// Returns the class of the error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Address { .. } => Kind::Address,
+            Self::Refused { status, .. } if status.code() == Code::NotFound => Kind::NotFound,
+            Self::Refused { .. } => Kind::Refused,
+            Self::Unreachable { .. } => Kind::Unreachable,
+            Self::Stopped { .. } => Kind::Stopped,
+        }
     }
 }
 
@@ -174,7 +196,7 @@ impl Coordinator {
         if matches!(*self.place, Place::Named(_)) {
             return Ok(());
         }
-        let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+        let unavailable = |error: &(dyn std::error::Error + 'static)| Status::unavailable(describe(error));
         let address = self.place.look().await.map_err(|error| unavailable(&error))?;
         if self.address() != address {
             tracing::info!("the coordinator is at {address}");

@@ -22,11 +22,33 @@ pub enum Error {
     #[error(transparent)]
     Connection(#[from] connection::Error),
     /// The manifest is inconsistent.
-    #[error("the coordinator sent an inconsistent policy manifest: {0}")]
+    #[error("the coordinator sent an inconsistent policy manifest")]
     Manifest(#[from] podium_proto::convert::Error),
     /// A file could not be written, or arrived damaged repeatedly.
     #[error(transparent)]
     Receive(#[from] receive::Error),
+}
+
+/// The class of an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The coordinator did not answer, or refused.
+    Connection(connection::Kind),
+    /// The manifest is inconsistent.
+    Manifest,
+    /// A file could not be written, or arrived damaged repeatedly.
+    Receive,
+}
+
+impl Error {
+    /// Returns the class of the error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Connection(error) => Kind::Connection(error.kind()),
+            Self::Manifest(_) => Kind::Manifest,
+            Self::Receive(_) => Kind::Receive,
+        }
+    }
 }
 
 /// Downloads a version (default: the latest) into `into/<version>/` and returns its manifest and folder.

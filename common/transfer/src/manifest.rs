@@ -69,7 +69,7 @@ impl fmt::Display for Content {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder cannot be listed.
-    #[error("cannot read the policy folder {}: {source}", folder.display())]
+    #[error("cannot read the policy folder {}", folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,

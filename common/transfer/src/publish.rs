@@ -4,6 +4,7 @@ use std::path::Path;
 
 use podium_files::durable;
 use podium_proto::v1::{self, publish_request::Part};
+use podium_service::logs::describe;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -41,7 +42,7 @@ pub async fn publish(
         async move {
             let answer = client.publish(ReceiverStream::new(receiver)).await;
             match reading.await {
-                Ok(Err(error)) => Err(tonic::Status::data_loss(error.to_string())),
+                Ok(Err(error)) => Err(tonic::Status::data_loss(describe(&error))),
                 _ => answer,
             }
         }

@@ -46,6 +46,31 @@ pub enum Error {
     Manifest(#[from] manifest::Error),
 }
 
+/// The class of an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The sender sent a chunk that does not belong there.
+    Unexpected,
+    /// A chunk, a file or the folder differs from its checksum.
+    Damaged,
+    /// A file cannot be written or read here.
+    File,
+    /// The folder does not match its manifest otherwise.
+    Folder,
+}
+
+impl Error {
+    /// Returns the class of the error.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Unexpected { .. } | Self::Gap { .. } => Kind::Unexpected,
+            Self::Damaged { .. } | Self::Manifest(manifest::Error::Damaged { .. }) => Kind::Damaged,
+            Self::Write(_) | Self::Manifest(manifest::Error::File(_)) => Kind::File,
+            Self::Manifest(_) => Kind::Folder,
+        }
+    }
+}
+
 /// Returns the target's name if the folder of this name holds a partial transfer.
 pub(crate) fn partial_version(name: &str) -> Option<&str> {
     Some(name.strip_prefix('.')?.strip_suffix(PARTIAL)?.rsplit_once('-')?.0)

@@ -3,11 +3,9 @@
 //! Callers retry after `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, register or join again after
 //! `NOT_FOUND`, and fail after other codes.
 
-use std::io::ErrorKind;
-
 use podium_files::durable;
 use podium_service::logs::describe;
-use podium_transfer::{manifest, receive};
+use podium_transfer::receive;
 use tonic::{Code, Status};
 
 use crate::{actor, identity, machine, policies, store};
@@ -64,24 +62,19 @@ impl Refusal for store::Error {
 
 impl Refusal for durable::Error {
     fn code(&self) -> Code {
-        let (Self::Write { source, .. } | Self::Read { source, .. }) = self;
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                Code::ResourceExhausted
-            }
-            _ => Code::Unavailable,
-        }
+        if durable::is_full(self) { Code::ResourceExhausted } else { Code::Unavailable }
     }
 }
 
 impl Refusal for receive::Error {
     fn code(&self) -> Code {
-        match self {
-            Self::Unexpected { .. } | Self::Gap { .. } => Code::InvalidArgument,
+        match self.kind() {
+            receive::Kind::Unexpected => Code::InvalidArgument,
             // A repeated transfer may be complete.
-            Self::Damaged { .. } | Self::Manifest(manifest::Error::Damaged { .. }) => Code::Aborted,
-            Self::Write(error) | Self::Manifest(manifest::Error::File(error)) => error.code(),
-            Self::Manifest(_) => Code::Internal,
+            receive::Kind::Damaged => Code::Aborted,
+            receive::Kind::File if durable::is_full(self) => Code::ResourceExhausted,
+            receive::Kind::File => Code::Unavailable,
+            receive::Kind::Folder => Code::Internal,
         }
     }
 }

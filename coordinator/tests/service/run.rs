@@ -4,6 +4,7 @@ use crate::fakes::{Batches, Fixture, Learner, call, work};
 use podium_coordinator::run::ExitReason;
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
+use podium_transfer::connection::Kind;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -196,7 +197,7 @@ async fn a_restarted_learner_receives_the_same_groups_and_must_reproduce_its_ver
     assert_eq!(second.batch(0).await, batch);
     assert!(second.publish(1, "one").await.unwrap(), "the version was published");
     let replaced = first.publish(1, "one").await.unwrap_err();
-    assert!(replaced.is_not_found(), "another process is rank 0 now: {replaced}");
+    assert_eq!(replaced.kind(), Kind::NotFound, "another process is rank 0 now: {replaced}");
     assert!(!second.publish(1, "another").await.unwrap(), "it supersedes an uncommitted version");
     assert!(!second.publish(1, "one").await.unwrap());
     assert!(second.publish(2, "two").await.is_err(), "step 1 is not committed");

@@ -246,7 +246,7 @@ pub(crate) enum Problem {
     #[error("found {found} columns, expected {expected}")]
     Columns { found: usize, expected: usize },
     #[error("not a JSON object: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     #[error("no {0}")]
     NoField(&'static str),
     #[error(
@@ -283,6 +283,12 @@ pub(crate) enum Problem {
     RepeatedInteraction(Earlier),
     #[error("the same user and time as {0}: their order is unknown")]
     SameTime(Earlier),
+}
+
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error.to_string())
+    }
 }
 
 impl Problem {

@@ -56,11 +56,11 @@ pub(crate) enum Error {
     Evaluation(#[from] podium_evaluation::Error),
     #[error(transparent)]
     Write(#[from] podium_files::durable::Error),
-    #[error("cannot start {}: {source}", program.display())]
+    #[error("cannot start {}", program.display())]
     Start { program: PathBuf, source: std::io::Error },
-    #[error("cannot handle signals: {0}")]
-    Signals(std::io::Error),
-    #[error("cannot read {what} {}: {source}", path.display())]
+    #[error("cannot handle signals")]
+    Signals(#[source] std::io::Error),
+    #[error("cannot read {what} {}", path.display())]
     Read { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
         "model.path is not set, and the embedded initial policy only supports the embedded data set: \
@@ -88,8 +88,7 @@ pub(crate) enum Error {
     #[error("the coordinator at {address} has not answered for {seconds} s")]
     Away { address: String, seconds: u64 },
     #[error(
-        "the coordinator of {} (process {pid} on {host:?}) does not answer: {source}; see its log {}", out.display(),
-        log.display()
+        "the coordinator of {} (process {pid} on {host:?}, log {}) does not answer", out.display(), log.display()
     )]
     NoAnswer { out: PathBuf, pid: u32, host: String, source: Box<status_stream::Error>, log: PathBuf },
 }

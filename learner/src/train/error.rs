@@ -54,10 +54,10 @@ pub enum Error {
 
 impl Error {
     /// Whether this process is shutting down.
-    pub(super) const fn is_stop(&self) -> bool {
+    pub(super) fn is_stop(&self) -> bool {
         match self {
-            Self::Connection(connection::Error::Stopped { .. })
-            | Self::Fetch(fetch::Error::Connection(connection::Error::Stopped { .. })) => true,
+            Self::Connection(error) => error.kind() == connection::Kind::Stopped,
+            Self::Fetch(error) => error.kind() == fetch::Kind::Connection(connection::Kind::Stopped),
             Self::Session(error) => error.is_stop(),
             _ => false,
         }
@@ -70,7 +70,7 @@ impl Error {
             Self::Rank(error) => error.is_collective(),
             Self::Session(error) => error.is_unknown_rank(),
             // Another process has become this rank and published or offered a version.
-            Self::Connection(error) => error.is_not_found(),
+            Self::Connection(error) => error.kind() == connection::Kind::NotFound,
             _ => false,
         }
     }

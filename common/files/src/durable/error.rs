@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Writing failed; the previous file, if any, is unchanged.
-    #[error("cannot write {}: {source}{}", path.display(), remedy(source))]
+    #[error("cannot write {}{}", path.display(), remedy(source))]
     Write {
         /// The file.
         path: PathBuf,
@@ -16,7 +16,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Reading failed.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -27,12 +27,12 @@ pub enum Error {
 
 fn remedy(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::FileTooLarge => "; raise the limit of a file's size (ulimit -f)",
+        io::ErrorKind::FileTooLarge => " (raise the limit of a file's size: ulimit -f)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free space there or choose another folder with --out"
+            " (free space there or choose another folder with --out)"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; choose a folder that can be written to with --out"
+            " (choose a folder that can be written to with --out)"
         }
         _ => "",
     }

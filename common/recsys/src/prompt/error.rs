@@ -78,5 +78,30 @@ pub enum Error {
     },
 }
 
+/// The class of an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The template cannot be read, parsed or rendered.
+    Template,
+    /// An item is not in the catalogue.
+    UnknownItem,
+    /// A prompt exceeds the budget after all shortening.
+    TooLong,
+    /// The policy's tokenizer or chat template is missing, or rejects a prompt.
+    Tokenizer,
+}
+
+impl Error {
+    /// Returns the class of the error.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Read { .. } | Self::Parse { .. } | Self::Render { .. } => Kind::Template,
+            Self::UnknownItem(_) => Kind::UnknownItem,
+            Self::TooLong { .. } => Kind::TooLong,
+            Self::NoMeasure | Self::Measure { .. } | Self::End { .. } => Kind::Tokenizer,
+        }
+    }
+}
+
 /// Error of a tokenizer or chat template for a prompt.
 pub type Refusal = Box<dyn std::error::Error + Send + Sync>;

@@ -12,7 +12,7 @@ mod shortening;
 mod tests;
 mod writer;
 
-pub use error::{Error, Refusal};
+pub use error::{Error, Kind, Refusal};
 pub use messages::Prompt;
 pub use options::Options;
 pub use shortening::{Shortening, Unit};
