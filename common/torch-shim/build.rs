@@ -1,0 +1,26 @@
+//! Compiles the C++ part against libtorch's headers, which lie beside the libraries that torch-sys links.
+//!
+//! Needs no CUDA toolkit: nothing here includes a CUDA header.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    let folder =
+        env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys passes the folder of libtorch's libraries");
+    println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+    let include = Path::new(&folder).join("../include");
+    let files = ["error", "context", "memory", "operations", "optimizer"];
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .flag_if_supported("-fvisibility=hidden")
+        // libtorch's headers are not ours to correct.
+        .flag(format!("-isystem{}", include.display()))
+        .files(files.map(|name| format!("cpp/{name}.cpp")))
+        .compile("podium_torch_shim");
+}

@@ -1,0 +1,53 @@
+// The C interface. Every function returns nullptr, or a message that `podium_torch_free` releases.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include <ATen/core/Tensor.h>
+
+#define PODIUM_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Calls `body` and returns the message of its exception.
+char* podium_guarded(const std::function<void()>& body) noexcept;
+
+PODIUM_EXPORT void podium_torch_free(char* message);
+
+// context.cpp
+PODIUM_EXPORT char* podium_torch_set_deterministic(bool on);
+PODIUM_EXPORT char* podium_torch_is_deterministic(bool* on);
+
+// memory.cpp
+struct podium_device_memory {
+  int64_t allocated;
+  int64_t peak_allocated;
+  int64_t reserved;
+  int64_t peak_reserved;
+  int64_t free;
+  int64_t total;
+};
+
+PODIUM_EXPORT char* podium_torch_empty_cache();
+PODIUM_EXPORT char* podium_torch_device_memory(int8_t device, podium_device_memory* memory);
+PODIUM_EXPORT char* podium_torch_reset_peak(int8_t device);
+PODIUM_EXPORT char* podium_torch_track_start();
+PODIUM_EXPORT char* podium_torch_track_stop(int64_t* peak, int64_t* remaining);
+
+// operations.cpp
+struct podium_operations {
+  uint64_t calls;
+  uint64_t kernels;
+  uint64_t copies;
+  uint64_t reads;
+};
+
+PODIUM_EXPORT char* podium_torch_count_start();
+PODIUM_EXPORT char* podium_torch_count_stop(podium_operations* counted);
+
+// optimizer.cpp
+// Moves the gradient out of a parameter; `*gradient` is nullptr if there is none.
+PODIUM_EXPORT char* podium_torch_take_gradient(at::Tensor* parameter, at::Tensor** gradient);
+PODIUM_EXPORT char* podium_torch_fused_adamw(
+    at::Tensor** weights, at::Tensor** gradients, at::Tensor** first_moments, at::Tensor** second_moments,
+    size_t count, int64_t step, double learning_rate, double beta1, double beta2, double weight_decay, double epsilon);

@@ -1,0 +1,46 @@
+//! Functions of libtorch that the binding `tch` does not expose.
+//!
+//! `cpp/` holds their C interface, compiled against libtorch's headers. Every function there returns an error message
+//! or none; the functions here turn messages into [`Error`].
+
+#![allow(unsafe_code, reason = "a foreign interface")]
+
+use std::ffi::{CStr, c_char};
+
+mod context;
+mod memory;
+mod operations;
+mod optimizer;
+
+pub use context::{is_deterministic, set_deterministic};
+pub use memory::{DeviceMemory, Tracked, device_memory, empty_cache, reset_peak, track};
+pub use operations::{Operations, count};
+pub use optimizer::{FusedAdamW, fused_adamw, take_gradient};
+
+/// A failure that libtorch reported.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("libtorch cannot {what}: {message}")]
+pub struct Error {
+    /// What was called, as a verb phrase.
+    pub what: &'static str,
+    /// libtorch's message.
+    pub message: String,
+}
+
+unsafe extern "C" {
+    fn podium_torch_free(message: *mut c_char);
+}
+
+/// Takes over the message that a function of the C interface returned.
+fn checked(what: &'static str, message: *mut c_char) -> Result<(), Error> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a message is a string that ends with zero; it is released once, after it was copied.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        podium_torch_free(message);
+        text
+    };
+    Err(Error { what, message: text })
+}
