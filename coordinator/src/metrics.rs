@@ -9,7 +9,7 @@ use crate::reports::watch::Findings;
 use crate::scaling::{Advice, Bottleneck};
 
 const GROUPS: &str = "podium_coordinator_groups_total";
-const GROUPS_HANDED_IN: &str = "podium_coordinator_groups_handed_in_total";
+const GROUPS_SUBMITTED: &str = "podium_coordinator_groups_submitted_total";
 const GROUPS_RECOVERED: &str = "podium_coordinator_groups_recovered_total";
 const GROUPS_WAITING: &str = "podium_coordinator_groups_waiting";
 const GROUPS_USED: &str = "podium_coordinator_groups_used_total";
@@ -33,8 +33,8 @@ const GROUPS_WANTED: &str = "podium_coordinator_groups_wanted";
 const EVALUATION_READY: &str = "podium_coordinator_evaluation_prompts_ready";
 const EVALUATION_WANTED: &str = "podium_coordinator_evaluation_prompts_wanted";
 const FINISHED: &str = "podium_coordinator_run_finished";
-const STEP_METRIC: &str = "podium_coordinator_step_figure";
-const EVALUATION_METRIC: &str = "podium_coordinator_evaluation_figure";
+const STEP_METRIC: &str = "podium_coordinator_step_metric";
+const EVALUATION_METRIC: &str = "podium_coordinator_evaluation_metric";
 const INFLATED: &str = "podium_coordinator_reward_inflated";
 const BEST_VERSION: &str = "podium_coordinator_best_policy_version";
 const STEP_SECONDS: &str = "podium_coordinator_step_seconds";
@@ -79,7 +79,7 @@ const STEP_METRICS: [&str; 18] = [
 
 /// Declares every metric. Must be called after the recorder is installed.
 pub fn describe() {
-    describe_counter!(GROUPS_HANDED_IN, "Groups of training steps that workers submitted.");
+    describe_counter!(GROUPS_SUBMITTED, "Groups of training steps that workers submitted.");
     describe_counter!(
         GROUPS,
         "Groups submitted by workers, by outcome: accepted, repeated, refused, failed."
@@ -162,7 +162,7 @@ pub fn describe() {
 /// Initializes every counter with 0, so that its first increase is visible.
 fn begin_counting() {
     for counter in [
-        GROUPS_HANDED_IN,
+        GROUPS_SUBMITTED,
         GROUPS_USED,
         GROUPS_DISCARDED,
         GROUPS_SET_ASIDE,
@@ -190,8 +190,8 @@ fn begin_counting() {
 }
 
 /// Counts submitted groups.
-pub fn handed_in(groups: u64) {
-    counter!(GROUPS_HANDED_IN).increment(groups);
+pub fn submitted(groups: u64) {
+    counter!(GROUPS_SUBMITTED).increment(groups);
 }
 
 /// Counts submitted groups whose storage or grading failed.
@@ -200,7 +200,7 @@ pub fn failed(groups: u64) {
 }
 
 /// Counts the outcomes of submitted results.
-pub fn submitted(training: bool, accepted: u32, repeated: u32, refused: u32) {
+pub fn outcomes(training: bool, accepted: u32, repeated: u32, refused: u32) {
     let name = if training { GROUPS } else { ANSWERS };
     for (outcome, count) in [("accepted", accepted), ("repeated", repeated), ("refused", refused)] {
         counter!(name, "outcome" => outcome).increment(count.into());

@@ -11,7 +11,6 @@ pub mod adamw;
 pub mod batch;
 pub mod checkpoint;
 pub mod collective;
-pub mod gradients;
 pub mod lora;
 pub mod loss;
 mod memory;

@@ -10,14 +10,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::{Override, RunFile};
-use podium_learner::collective::nccl;
 use podium_learner::train::{self, Ending};
 use podium_learner::{merge, metrics, replay, score, sft};
-use podium_model::{LoadOptions, Precision, device};
+use podium_model::{LoadOptions, device};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
-use podium_service::{logs, notice, openmp, output, portable, shutdown};
-use podium_transfer::Place;
+use podium_service::{environment, logs, notice, output, shutdown};
+use podium_transfer::CoordinatorLocation;
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
 #[derive(Debug, Parser)]
@@ -54,7 +53,7 @@ struct Run {
 
 impl Run {
     fn load(&self) -> anyhow::Result<RunFile> {
-        pinned(RunFile::load(&self.run_file, &self.overrides)?)
+        prepared(RunFile::load(&self.run_file, &self.overrides)?)
     }
 
     /// The folder that the run file's template paths are relative to.
@@ -218,10 +217,8 @@ struct Merge {
 }
 
 fn main() -> ExitCode {
-    nccl::keep_sums_repeatable();
     let cli = Cli::parse();
     logs::start();
-    openmp::wait_asleep();
     let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match &cli.command {
         Command::Train(command) => startup::runtime(Threads::EveryCore)?.block_on(train(command)),
         Command::Sft(command) => sft(command).map(|()| ExitCode::SUCCESS),
@@ -238,12 +235,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the run file. If it sets `run.portable`, this process first replaces itself by one with fixed code
-/// paths.
-fn pinned(file: RunFile) -> anyhow::Result<RunFile> {
-    if file.run.portable {
-        portable::pin()?;
-    }
+/// Returns the run file, in a process with the environment that it requires.
+fn prepared(file: RunFile) -> anyhow::Result<RunFile> {
+    environment::prepare(file.run.portable)?;
     Ok(file)
 }
 
@@ -251,15 +245,18 @@ async fn train(command: &Train) -> anyhow::Result<ExitCode> {
     let mut overrides = command.run.overrides.clone();
     let collective = command.collective.as_deref();
     overrides.extend(collective.map(|value| Override::new("network.collective", value)));
-    let file = pinned(RunFile::load(&command.run.run_file, &overrides)?)?;
+    let file = prepared(RunFile::load(&command.run.run_file, &overrides)?)?;
     anyhow::ensure!(
         command.rank < command.world_size,
         "--rank is {}: expected a number below --world-size, which is {}",
         command.rank,
         command.world_size
     );
-    let coordinator =
-        Place::choose(command.coordinator.as_deref(), command.coordinator_from.as_deref(), &file.network);
+    let coordinator = CoordinatorLocation::choose(
+        command.coordinator.as_deref(),
+        command.coordinator_from.as_deref(),
+        &file.network,
+    );
     let stop = shutdown::on_signal().context("cannot handle signals")?;
     let endpoint = Endpoint::start(&command.metrics_listen, Vec::new(), stop.clone()).await?;
     metrics::describe();
@@ -283,12 +280,9 @@ async fn train(command: &Train) -> anyhow::Result<ExitCode> {
 }
 
 fn score(command: &Score) -> anyhow::Result<()> {
+    environment::prepare(false)?;
     let device = device::parse(&command.device)?;
     device::set_threads(command.threads)?;
-    let precision = match command.dtype {
-        NumberType::Float32 => Precision::Float32,
-        NumberType::Bfloat16 => Precision::Bfloat16,
-    };
     let tokens = score::run(&score::Options {
         model: command.model.clone(),
         adapter: command.adapter.clone(),
@@ -296,7 +290,7 @@ fn score(command: &Score) -> anyhow::Result<()> {
         output: command.output.clone(),
         temperature: command.temperature,
         batch_tokens: command.batch_tokens,
-        load: LoadOptions { device, precision },
+        load: LoadOptions::new(device, Some(matches!(command.dtype, NumberType::Bfloat16))),
     })?;
     tracing::info!(
         "wrote the log-probabilities of {tokens} completion tokens to {}",
@@ -306,7 +300,8 @@ fn score(command: &Score) -> anyhow::Result<()> {
 }
 
 fn replay(command: &Replay) -> anyhow::Result<()> {
-    pinned(replay::settings(command.run_file.as_deref(), &command.overrides)?.file)?;
+    let settings = replay::Settings::load(command.run_file.as_deref(), &command.overrides)?;
+    environment::prepare(settings.file.run.portable)?;
     let device = device::parse(&command.device)?;
     let (last, folder) = replay::run(&replay::Options {
         model: command.model.clone(),
@@ -314,8 +309,7 @@ fn replay(command: &Replay) -> anyhow::Result<()> {
         groups: command.groups.clone(),
         groups_per_step: command.groups_per_step as usize,
         out: command.out.clone(),
-        run_file: command.run_file.clone(),
-        overrides: command.overrides.clone(),
+        settings,
         device,
         threads: command.threads,
     })?;

@@ -54,14 +54,14 @@ pub fn describe() {
 }
 
 /// Records a step that was taken.
-pub(crate) fn stepped(share: &Share, figures: &BTreeMap<String, f64>) {
-    for (figure, name, _) in GAUGES {
-        if let Some(value) = figures.get(figure) {
+pub(crate) fn stepped(share: &Share, metrics: &BTreeMap<String, f64>) {
+    for (key, name, _) in GAUGES {
+        if let Some(value) = metrics.get(key) {
             gauge!(name).set(*value);
         }
     }
     gauge!("podium_learner_step").set((share.step.0 + 1) as f64);
-    if let Some(seconds) = figures.get("learner_seconds") {
+    if let Some(seconds) = metrics.get("learner_seconds") {
         histogram!("podium_learner_step_seconds").record(*seconds);
     }
     let completions = share.groups.iter().flat_map(|group| &group.completions);

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use podium_config::{DataType, RunFile};
+use podium_config::RunFile;
 use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{LoadOptions, Policy, device};
@@ -277,7 +277,8 @@ where
 
 /// Creates the updater of a run's first step from the folder of version 0.
 fn from_start(start: &Path, file: &RunFile, device: Device) -> Result<Updater, Error> {
-    let policy = Policy::load(start, LoadOptions::new(device, file.model.dtype == DataType::Bfloat16))?;
+    let options = LoadOptions::new(device, file.model.dtype.bfloat16()).for_training();
+    let policy = Policy::load(start, options)?;
     Ok(Updater::new(lora::prepare(policy, file)?, file))
 }
 

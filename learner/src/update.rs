@@ -15,12 +15,11 @@ mod updater;
 
 use std::time::Instant;
 
-use podium_grpo::figures::Figures;
 use podium_grpo::plan::StepSize;
+use podium_grpo::step_metrics::StepMetrics;
 
 use crate::batch::Share;
 use crate::collective::{self, Collective};
-use crate::gradients;
 use crate::loss::OnDevice;
 use crate::memory;
 use gaps::Gaps;
@@ -98,7 +97,7 @@ impl Updater {
     ) -> Result<Metrics, Error> {
         let (start, step) = (Instant::now(), share.step.0);
         // Clears gradients of an earlier attempt or pass.
-        self.policy.zero_gradients();
+        self.policy.clear_gradients();
         let last = pass + 1 == self.file.grpo.num_iterations;
         let accumulate =
             || in_hand.iter_mut().map(|one| self.accumulate(one, last)).collect::<Result<Vec<_>, _>>();
@@ -115,12 +114,12 @@ impl Updater {
             agree(share.step, out_of_bounds, collective)?;
         }
 
-        let mut gradients = gradients::of(&self.policy);
-        let figures = if collective.world_size() > 1 {
+        let mut gradients = self.policy.take_gradients();
+        let totals = if collective.world_size() > 1 {
             gradients = collective.all_reduce_each(&gradients)?;
             let ranks = collective.all_gather(&own.to_numbers())?;
-            Figures::total(
-                ranks.iter().filter_map(|rank| Some(Figures::from_numbers(rank[..].try_into().ok()?))),
+            StepMetrics::total(
+                ranks.iter().filter_map(|rank| Some(StepMetrics::from_numbers(rank[..].try_into().ok()?))),
             )
         } else {
             own
@@ -137,7 +136,7 @@ impl Updater {
             }
         };
         self.move_reference();
-        let mut metrics = self.metrics(&figures, pass);
+        let mut metrics = self.metrics(&totals, pass);
         for (name, value) in [
             ("grad_norm", grad_norm),
             ("learning_rate", learning_rate),

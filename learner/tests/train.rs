@@ -11,7 +11,7 @@ use coordinator::{Fake, Plan, STEPS};
 use podium_config::{Override, RunFile};
 use podium_learner::train::{self, Ending, Options};
 use podium_model::{Config, LoadOptions, Policy};
-use podium_transfer::Place;
+use podium_transfer::CoordinatorLocation;
 use tokio_util::sync::CancellationToken;
 
 const CONFIG: &str = r#"{
@@ -42,7 +42,7 @@ fn start_policy() -> tempfile::TempDir {
 
 fn options(fake: &Fake, state: &Path, rank: u32, world_size: u32) -> Options {
     Options {
-        coordinator: Place::Named(fake.address.to_string()),
+        coordinator: CoordinatorLocation::Named(fake.address.to_string()),
         state: state.to_owned(),
         rank,
         world_size,

@@ -14,7 +14,7 @@ use podium_tokenizer::{Message, Variables};
 use serde_json::{Map, Value, json};
 
 use crate::lease::{Cost, stream};
-use crate::policy_cache::Place;
+use crate::policy_cache::PolicyFolders;
 use crate::sampler::{self, Batch, Completed, Sampler};
 use crate::source::Source;
 
@@ -134,7 +134,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut sampler = Sampler::new(&options.device, dtype, options.threads, variables)?;
     let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
     let source = Source { version: PolicyVersion::START, content: None };
-    sampler.load(source, &Place { version, model: options.model.clone() })?;
+    sampler.load(source, &PolicyFolders { version, model: options.model.clone() })?;
     if !options.ignore_stop {
         sampler.check_stop_tokens()?;
     }

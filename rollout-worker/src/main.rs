@@ -28,8 +28,8 @@ use podium_config::{Override, RunFile};
 use podium_proto::v1;
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
-use podium_service::{advertise, logs, openmp, portable, shutdown};
-use podium_transfer::{Coordinator, Limits, Place, manifest};
+use podium_service::{advertise, environment, logs, shutdown};
+use podium_transfer::{Coordinator, CoordinatorLocation, Limits, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -89,9 +89,11 @@ struct WorkOptions {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start();
-    openmp::wait_asleep();
     let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match (cli.command, cli.work) {
-        (Some(Command::Generate(options)), _) => generate::run(&options).map_err(anyhow::Error::from),
+        (Some(Command::Generate(options)), _) => {
+            environment::prepare(false)?;
+            Ok(generate::run(&options)?)
+        }
         (None, Some(options)) => start(&options),
         (None, None) => Err(anyhow::anyhow!("--run-file and --cache are required; see --help")),
     });
@@ -106,9 +108,7 @@ fn main() -> ExitCode {
 
 fn start(options: &WorkOptions) -> anyhow::Result<()> {
     let run_file = RunFile::load(&options.run_file, &options.overrides)?;
-    if run_file.run.portable {
-        portable::pin()?;
-    }
+    environment::prepare(run_file.run.portable)?;
     // One thread for the session and one for reading and checksumming files, so that heartbeats are never delayed.
     let runtime = startup::runtime(Threads::Some(2))?;
     let result = runtime.block_on(work(options, &run_file));
@@ -125,7 +125,11 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let metrics_address = endpoint.announced(options.metrics_advertise.as_deref())?;
 
     let network = &run_file.network;
-    let place = Place::choose(options.coordinator.as_deref(), options.coordinator_from.as_deref(), network);
+    let place = CoordinatorLocation::choose(
+        options.coordinator.as_deref(),
+        options.coordinator_from.as_deref(),
+        network,
+    );
     // Calls continue after SIGTERM, so that the current lease can still be submitted.
     let coordinator = Coordinator::at(place, Limits::of(network), CancellationToken::new())?;
     let run_hash = run_file.hash();

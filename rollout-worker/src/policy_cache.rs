@@ -90,16 +90,16 @@ pub(crate) struct PolicyCache {
     has_base: bool,
 }
 
-/// Location of a version.
+/// The folders of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct PolicyFolders {
     /// The version's own files.
     pub(crate) version: PathBuf,
     /// The model and the tokenizer: the same folder, or that of version 0 if the version is an adapter.
     pub(crate) model: PathBuf,
 }
 
-impl Place {
+impl PolicyFolders {
     /// The location of a complete model.
     #[cfg(test)]
     pub(crate) fn of_model(folder: &Path) -> Self {
@@ -117,7 +117,7 @@ impl PolicyCache {
     }
 
     /// Returns the location of a version; downloads it if necessary. Removes versions that are not needed any more.
-    pub(crate) async fn ensure(&mut self, wanted: Source) -> Result<Place, Error> {
+    pub(crate) async fn ensure(&mut self, wanted: Source) -> Result<PolicyFolders, Error> {
         let version = wanted.version;
         let own = self.path(version);
         let known = self.recent.iter().position(|known| *known == wanted).filter(|_| own.is_dir());
@@ -144,7 +144,7 @@ impl PolicyCache {
         let recent = self.recent.iter().map(|known| known.version);
         fetch::prune(&self.folder, &recent.chain(base).collect::<Vec<_>>())?;
         let model = if shares_base { self.path(PolicyVersion::START) } else { own.clone() };
-        Ok(Place { version: own, model })
+        Ok(PolicyFolders { version: own, model })
     }
 
     /// Downloads and verifies a version, with its present content.

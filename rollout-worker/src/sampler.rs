@@ -22,7 +22,7 @@ use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
 use crate::lease::{Choices, Cost, Lease, Outcome, Task, stream};
-use crate::policy_cache::Place;
+use crate::policy_cache::PolicyFolders;
 use crate::source::Source;
 
 /// The reasons why sampling failed.
@@ -173,9 +173,9 @@ impl Sampler {
         variables: Variables,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Device { name: device.to_owned(), source };
-        device::set_threads(threads).map_err(failed)?;
         let device = device::parse(device).map_err(failed)?;
-        let options = LoadOptions::new(device, dtype == DataType::Bfloat16);
+        device::set_threads(threads).map_err(failed)?;
+        let options = LoadOptions::new(device, dtype.bfloat16());
         Ok(Self { options, variables, loaded: None })
     }
 
@@ -195,11 +195,11 @@ impl Sampler {
     /// Loads the version `source` from `place`.
     ///
     /// The versions of a run share architecture and tokenizer, so later loads only assign weights.
-    pub(crate) fn load(&mut self, source: Source, place: &Place) -> Result<(), Error> {
+    pub(crate) fn load(&mut self, source: Source, place: &PolicyFolders) -> Result<(), Error> {
         if self.source() == Some(source) {
             return Ok(());
         }
-        let Place { version: folder, model } = place;
+        let PolicyFolders { version: folder, model } = place;
         let failed = |source| Error::Policy { folder: folder.to_owned(), source: Box::new(source) };
         // Taken out, because partially assigned weights must not be used if the assignment fails.
         let loaded = if let Some(mut loaded) = self.loaded.take() {

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podium_proto::v1;
 use podium_transfer::announcement::{self, Announcement};
-use podium_transfer::{Coordinator, Limits, Place};
+use podium_transfer::{Coordinator, CoordinatorLocation, Limits};
 use safetensors::{Dtype, SafeTensors};
 use tokio_util::sync::CancellationToken;
 
@@ -282,7 +282,7 @@ impl Run {
     /// A client of the run's coordinator.
     pub fn client(&self) -> Result<Coordinator> {
         let limits = Limits::of(&podium_config::Network::default());
-        let place = Place::Announced(self.out().join(announcement::FILE));
+        let place = CoordinatorLocation::Announced(self.out().join(announcement::FILE));
         Ok(Coordinator::at(place, limits, CancellationToken::new())?)
     }
 

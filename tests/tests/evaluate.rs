@@ -84,7 +84,7 @@ fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 fn metrics(results: &Path) -> Result<Vec<Value>> {
     let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
-    Ok(evaluation["figures"].as_array().context("no figures")?.clone())
+    Ok(evaluation["metrics"].as_array().context("no metrics")?.clone())
 }
 
 /// Returns a ranker's result for one list.
@@ -216,7 +216,7 @@ fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
     let knn = knn.context("no comparison with item-kNN")?;
     ensure!(knn["high"].as_f64() < Some(0.0) && knn["p_value"].as_f64() < Some(0.01), "{knn}");
 
-    let csv = fs::read_to_string(results.join("figures.csv"))?;
+    let csv = fs::read_to_string(results.join("metrics.csv"))?;
     ensure!(csv.lines().count() == metrics.len() + 1, "a row for each metric and a header");
     for (line, row) in csv.lines().skip(1).zip(&metrics) {
         let estimate: f64 = line.split(',').nth(7).context("a short row")?.parse()?;

@@ -153,7 +153,7 @@ async fn the_counts_add_up_while_workers_join_and_leave() -> Result<()> {
     let count = |what: &str| scrape.sum(&format!("podium_coordinator_groups{what}_total"), &[]);
     let outcome = |name| scrape.sum("podium_coordinator_groups_total", &[("outcome", name)]);
     let [accepted, repeated, refused, failed] = ["accepted", "repeated", "refused", "failed"].map(outcome);
-    let (submitted, used, discarded) = (count("_handed_in"), count("_used"), count("_discarded"));
+    let (submitted, used, discarded) = (count("_submitted"), count("_used"), count("_discarded"));
     let told = format!(
         "submitted {submitted}: accepted {accepted}, repeated {repeated}, refused {refused}, failed {failed}; used {used}, \
          discarded {discarded}"

@@ -50,7 +50,8 @@ pub struct Model {
     /// Folder of the initial policy, in Hugging Face layout. Without it the embedded model is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Data type of weights and activations on a GPU; a CPU always computes in float32.
+    /// Data type of weights and activations. Adapters train in float32, and gradients and the optimizer's state are always
+    /// float32. `bfloat16` on a CPU is slow unless the processor has AMX or AVX512-BF16.
     pub dtype: DataType,
     /// Value of `enable_thinking` for chat templates that support it (Qwen3): whether the assistant reasons first.
     /// Without it the template decides.
@@ -92,10 +93,23 @@ impl Lora {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataType {
+    /// `bfloat16` on a GPU, `float32` on a CPU.
+    Auto,
     /// 32-bit floating point.
     Float32,
     /// 16-bit floating point with an 8-bit exponent.
     Bfloat16,
+}
+
+impl DataType {
+    /// Returns whether policies compute in bfloat16; `None` if the device decides.
+    pub const fn bfloat16(self) -> Option<bool> {
+        match self {
+            Self::Auto => None,
+            Self::Float32 => Some(false),
+            Self::Bfloat16 => Some(true),
+        }
+    }
 }
 
 /// `[rollout]`

@@ -22,7 +22,7 @@ pub struct Evaluation {
     pub plan: Plan,
     /// Tables by number of negatives, in the requested order.
     pub tables: Vec<Table>,
-    /// All metrics, in the order of figures.csv.
+    /// All metrics, in the order of metrics.csv.
     pub values: Vec<MetricValue>,
 }
 
@@ -105,7 +105,7 @@ impl Evaluation {
             "ties": "in the order of the candidate list, which is random",
             "intervals": "95 %, percentile bootstrap over users, each with the mean over the candidate samples",
             "p_values": "two-sided randomisation test over users; of positions: against uniform positions",
-            "figures": self.values,
+            "metrics": self.values,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Files for further analysis: figures.csv, one row per metric, and lists.jsonl, one line per candidate list.
+//! Files for further analysis: metrics.csv, one row per metric, and lists.jsonl, one line per candidate list.
 
 use std::io::{self, Write};
 

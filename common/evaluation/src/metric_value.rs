@@ -1,4 +1,4 @@
-//! One metric of an evaluation: a row of figures.csv, and the input of tables and charts.
+//! One metric of an evaluation: a row of metrics.csv, and the input of tables and charts.
 
 use podium_recsys::ranking::{Comparison, Estimate, Metric};
 use serde::Serialize;

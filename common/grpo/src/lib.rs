@@ -4,7 +4,6 @@
 //! uses the same [`plan`] and is tested against [`objective`].
 
 pub mod advantage;
-pub mod figures;
 pub mod group;
 pub mod ids;
 pub mod objective;
@@ -13,6 +12,7 @@ pub mod plan;
 pub mod recorded;
 pub mod rng;
 pub mod sampling;
+pub mod step_metrics;
 
 pub use group::{Completion, FinishReason, Group, GroupRewards, RankCredit};
 pub use ids::{GroupId, PolicyVersion, Step};

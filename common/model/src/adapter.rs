@@ -45,7 +45,7 @@ impl Adapter {
                 _ => random::uniform(seed, stream as u64, count, (columns as f64).sqrt().recip()),
             };
             let tensor = Tensor::from_slice(&numbers).view([rows, columns]);
-            (parameter.name, tensor.to_kind(options.precision.kind()).to_device(options.device))
+            (parameter.name, tensor.to_kind(options.adapter.kind()).to_device(options.device))
         };
         let parameters = list.into_iter().enumerate().map(tensor).collect();
         Ok(Self { config, parameters })
@@ -55,7 +55,12 @@ impl Adapter {
     pub(crate) fn load(folder: &Path, model: &Config, options: LoadOptions) -> Result<Self, Error> {
         let config = AdapterConfig::load(folder)?;
         let checkpoint = adapter::open(folder, model, &config)?;
-        let parameters = checkpoint::read_all(&checkpoint, &list(folder, model, &config)?, options)?;
+        let parameters = checkpoint::read_all(
+            &checkpoint,
+            &list(folder, model, &config)?,
+            options.device,
+            options.adapter,
+        )?;
         Ok(Self { config, parameters })
     }
 
@@ -84,7 +89,7 @@ impl Adapter {
         let config = AdapterConfig { base_model, ..self.config.clone() };
         durable::create_folder(folder)?;
         durable::write(&folder.join(adapter::CONFIG), config.to_json().as_bytes())?;
-        checkpoint::write_file(&folder.join(adapter::WEIGHTS), &self.parameters, options.precision)
+        checkpoint::write_file(&folder.join(adapter::WEIGHTS), &self.parameters, options.adapter)
     }
 
     /// Returns a copy with its own memory.

@@ -19,18 +19,19 @@ pub(crate) fn read(
     config: &Config,
     options: LoadOptions,
 ) -> Result<Vec<(String, Tensor)>, Error> {
-    read_all(&Checkpoint::open(folder, config)?, &parameters::list(config), options)
+    read_all(&Checkpoint::open(folder, config)?, &parameters::list(config), options.device, options.precision)
 }
 
 /// Reads the tensors of a checkpoint in the order of its list.
 pub(crate) fn read_all(
     checkpoint: &Checkpoint,
     list: &[Parameter],
-    options: LoadOptions,
+    device: Device,
+    precision: Precision,
 ) -> Result<Vec<(String, Tensor)>, Error> {
     let read = |Parameter { name, .. }: &Parameter| {
         let tensor = tensor(&checkpoint.tensor(name)?);
-        Ok((name.clone(), tensor.to_device(options.device).to_kind(options.precision.kind())))
+        Ok((name.clone(), tensor.to_device(device).to_kind(precision.kind())))
     };
     list.iter().map(read).collect()
 }

@@ -30,18 +30,40 @@ pub enum Error {
     #[error("the number of libtorch threads is 0: expected at least 1")]
     NoThreads,
     /// A driver is installed, but its CUDA library cannot be loaded.
-    #[error("an NVIDIA driver is installed, but libtorch_cuda.so cannot be loaded")]
+    #[error(
+        "an NVIDIA driver is installed, but libtorch_cuda.so cannot be loaded: install libtorch with CUDA (PODIUM_CUDA=1 \
+         make setup), or set the device to cpu"
+    )]
     Library(#[source] libloading::Error),
+    /// A driver and libtorch's CUDA part are loaded, but no device can be used.
+    #[error(
+        "an NVIDIA driver for CUDA {driver} is installed, but libtorch finds no usable GPU: expected a driver for CUDA \
+         {CUDA_MAJOR} or newer (580 or newer), and a GPU that CUDA_VISIBLE_DEVICES does not hide; or set the device to cpu"
+    )]
+    Unusable {
+        /// The newest CUDA version that the driver supports.
+        driver: String,
+    },
+    /// libtorch refused a setting.
+    #[error(transparent)]
+    Torch(#[from] podium_torch_shim::Error),
 }
 
-/// Parses a device name: `cpu`, `cuda`, `cuda:<index>`, or `auto` for the first GPU if there is one.
+/// Major version of CUDA that libtorch is built for.
+const CUDA_MAJOR: i32 = 13;
+
+/// Parses a device name: `cpu`, `cuda`, `cuda:<index>`, or `auto` for the first GPU if there is a driver. A GPU computes
+/// with deterministic algorithms.
+///
+/// Must be called before any other use of libtorch in this process, which must find its CUDA part loaded.
 pub fn parse(name: &str) -> Result<Device, Error> {
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
-        "auto" => {
-            load_cuda()?;
-            return Ok(Device::cuda_if_available());
-        }
+        "auto" => match load_cuda()? {
+            None => return Ok(Device::Cpu),
+            Some(driver) if !Cuda::is_available() => return Err(Error::Unusable { driver }),
+            Some(_) => 0,
+        },
         "cuda" => 0,
         _ => {
             let index = name.strip_prefix("cuda:").and_then(|index| index.parse::<u16>().ok());
@@ -50,11 +72,11 @@ pub fn parse(name: &str) -> Result<Device, Error> {
     };
     load_cuda()?;
     let available = if Cuda::is_available() { Cuda::device_count() } else { 0 };
-    if (index as i64) < available {
-        Ok(Device::Cuda(index))
-    } else {
-        Err(Error::Unavailable { wanted: name.to_owned(), available })
+    if (index as i64) >= available {
+        return Err(Error::Unavailable { wanted: name.to_owned(), available });
     }
+    podium_torch_shim::set_deterministic(true)?;
+    Ok(Device::Cuda(index))
 }
 
 /// Sets the number of libtorch's threads. Results depend on it to the bit, so that it belongs to the configuration of
@@ -77,20 +99,38 @@ pub fn set_threads(count: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Loads libtorch's CUDA part into this process if there is an NVIDIA driver; returns whether there is one.
+/// Loads libtorch's CUDA part into this process if there is an NVIDIA driver; returns the CUDA version of the driver,
+/// `None` without one.
 ///
 /// The linker omits `libtorch_cuda` because no symbol refers to it, so that one binary runs everywhere; the library
 /// registers itself when loaded.
-pub fn load_cuda() -> Result<bool, Error> {
+pub fn load_cuda() -> Result<Option<String>, Error> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     #[allow(unsafe_code, reason = "loading a library runs its initialisers")]
     // SAFETY: the driver's and PyTorch's own libraries, whose initialisers may run at any time. They stay loaded for the
     // life of the process.
     let load = |name: &str| unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
-    let Ok(driver) = load("libcuda.so.1") else { return Ok(false) };
+    let Ok(driver) = load("libcuda.so.1") else { return Ok(None) };
+    let version = driver_version(&driver);
     std::mem::forget(driver);
     std::mem::forget(load("libtorch_cuda.so").map_err(Error::Library)?);
-    Ok(true)
+    Ok(Some(version))
+}
+
+/// Returns the newest CUDA version that a driver supports, such as `12.8`.
+fn driver_version(driver: &libloading::os::unix::Library) -> String {
+    let mut version = 0_i32;
+    #[allow(unsafe_code, reason = "a foreign function")]
+    // SAFETY: the driver's function of this name writes one int and needs no initialisation.
+    let status = unsafe {
+        driver
+            .get::<unsafe extern "C" fn(*mut i32) -> i32>(b"cuDriverGetVersion")
+            .map(|query| query(&raw mut version))
+    };
+    match status {
+        Ok(0) => format!("{}.{}", version / 1000, version % 1000 / 10),
+        _ => "of an unknown version".to_owned(),
+    }
 }
 
 #[cfg(test)]

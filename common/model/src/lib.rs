@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod device_thread;
 pub mod generate;
+mod gradients;
 mod layers;
 mod lora;
 mod merge;

@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use crate::random::mix;
 
-/// The adapter of one linear map.
+/// The adapter of one linear map. Its numbers may be of a larger type than the activations.
 #[derive(Debug)]
 pub(crate) struct Lora {
     /// \[rank, inputs\]
@@ -20,8 +20,9 @@ impl Lora {
     /// `outputs` + scale · dropout(`x`) Aᵀ Bᵀ, for `x` \[rows, inputs\] and `outputs` \[rows, outputs\].
     pub(crate) fn add(&self, outputs: &Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
         let dropped = dropout.map(|dropout| dropout.apply(x, self.stream));
-        let low = dropped.as_ref().unwrap_or(x).linear(&self.a, None::<&Tensor>);
-        outputs.addmm(&(low * self.scale), &self.b.tr())
+        let (a, b) = (self.a.to_kind(x.kind()), self.b.to_kind(x.kind()));
+        let low = dropped.as_ref().unwrap_or(x).linear(&a, None::<&Tensor>);
+        outputs.addmm(&(low * self.scale), &b.tr())
     }
 }
 

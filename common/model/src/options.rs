@@ -43,21 +43,31 @@ impl Precision {
 pub struct LoadOptions {
     /// Device of all its tensors.
     pub device: Device,
-    /// Type of its weights and activations.
+    /// Type of the model's weights and of activations.
     pub precision: Precision,
+    /// Type of the adapter's weights.
+    pub adapter: Precision,
 }
 
 impl LoadOptions {
-    /// Returns the options of a policy on `device`, in bfloat16 if `bfloat16` is set, else in
-    /// float32. A CPU always computes in float32.
-    pub fn new(device: Device, bfloat16: bool) -> Self {
-        let reduced = bfloat16 && device != Device::Cpu;
-        Self { device, precision: if reduced { Precision::Bfloat16 } else { Precision::Float32 } }
+    /// Returns the options of a policy on `device`, in bfloat16 or in float32; `None` for bfloat16 on a GPU and float32
+    /// on a CPU.
+    pub fn new(device: Device, bfloat16: Option<bool>) -> Self {
+        let reduced = bfloat16.unwrap_or(device != Device::Cpu);
+        let precision = if reduced { Precision::Bfloat16 } else { Precision::Float32 };
+        Self { device, precision, adapter: precision }
+    }
+
+    /// Returns the options for training: the adapter is float32, so that small updates are not rounded away. Forward
+    /// passes round it to the model's type.
+    #[must_use]
+    pub const fn for_training(self) -> Self {
+        Self { adapter: Precision::Float32, ..self }
     }
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, precision: Precision::Float32 }
+        Self::new(Device::Cpu, None)
     }
 }

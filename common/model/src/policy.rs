@@ -11,6 +11,7 @@ use crate::adapter::{Adapter, is_adapter};
 use crate::attention::{Arrangement, Attention};
 use crate::checkpoint;
 use crate::config::Config;
+use crate::gradients::Sums;
 use crate::layers::{self, Linear, Mlp, RmsNorm, Rows, Weights};
 use crate::lora::Dropout;
 use crate::options::{LoadOptions, Precision};
@@ -56,6 +57,7 @@ pub struct Policy {
     norm: RmsNorm,
     head: Linear,
     frequencies: Frequencies,
+    sums: Sums,
 }
 
 impl Policy {
@@ -148,6 +150,7 @@ impl Policy {
             norm: RmsNorm::new(weights.get(parameters::FINAL_NORM), config.rms_norm_eps),
             head: layers::head(&weights, &config),
             frequencies: Frequencies::new(&config.rope, config.head_dim, options.device),
+            sums: Sums::default(),
             config,
             options,
             parameters,
@@ -235,11 +238,20 @@ impl Policy {
         }
     }
 
-    /// Clears all gradients.
-    pub fn zero_gradients(&mut self) {
-        for (_, tensor) in self.trainable_mut() {
-            tensor.zero_grad();
-        }
+    /// Returns the sum of the gradients of all passes since the last call, float32, one for each of
+    /// [`Self::trainable`]; zeros for parameters without one. Afterwards the policy has no gradients.
+    pub fn take_gradients(&self) -> Vec<Tensor> {
+        self.sums.take(self.trainable())
+    }
+
+    /// Removes all gradients.
+    pub fn clear_gradients(&self) {
+        self.sums.clear(self.trainable());
+    }
+
+    /// Moves gradients of a smaller type than float32 into the sums; see [`crate::gradients`].
+    pub(crate) fn collect_gradients(&self) {
+        self.sums.collect(self.trainable());
     }
 
     fn trainable_mut(&mut self) -> &mut [(String, Tensor)] {

@@ -1,7 +1,8 @@
 //! Samples one token for each row of logits, from one uniform number per row.
 //!
 //! The token is found by inverting the cumulative distribution over the token ids in ascending
-//! order, in float64. It is independent of the order of a sort and of the other rows of the batch.
+//! order. Probabilities are summed as integers, so that the sum is exact: it depends on neither the order in which a
+//! device adds nor the other rows of the batch, and libtorch's sums of floats on a GPU are not deterministic.
 //! Filters are thresholds on the logits: tokens with equal logits are retained or dropped together.
 //! For a row that is restricted to a set of tokens, all of this applies within the set.
 
@@ -15,6 +16,9 @@ use crate::allowed::AllowedRows;
 /// Number of candidates that are sorted first for `top_p`; the whole vocabulary is sorted only if they do not reach
 /// it.
 const FIRST_CANDIDATES: i64 = 256;
+
+/// A probability of 1 as an integer: the sums of 2¹⁰ rows' worth of rounding still fit into int64 and float64.
+const ONE: f64 = (1_u64 << 52) as f64;
 
 /// Returns the lowest logit of each row that may be sampled, \[rows, 1\]; `None` if all may.
 /// `log_normaliser`: \[rows, 1\].
@@ -34,8 +38,8 @@ fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> O
     }
     let candidates = best(vocab_size.min(FIRST_CANDIDATES));
     let mass = probabilities(&candidates, log_normaliser);
-    let least = mass.sum_dim_intlist(-1, false, None).min().double_value(&[]);
-    if least >= sampling.top_p || candidates.size()[1] == vocab_size {
+    let least = mass.sum_dim_intlist(-1, false, Kind::Int64).min().int64_value(&[]);
+    if least >= units(sampling.top_p) || candidates.size()[1] == vocab_size {
         return Some(nucleus(&candidates, &mass, sampling.top_p));
     }
     let candidates = logits.sort(-1, true).0;
@@ -43,16 +47,27 @@ fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> O
     Some(nucleus(&candidates, &mass, sampling.top_p))
 }
 
-/// Returns the float64 probabilities of logits.
+/// Returns the probabilities of logits, int64 in units of 1 / [`ONE`].
 fn probabilities(logits: &Tensor, log_normaliser: &Tensor) -> Tensor {
-    (logits - log_normaliser).exp().to_kind(Kind::Double)
+    fixed_point((logits - log_normaliser).exp())
+}
+
+/// Converts float32 probabilities to int64 in units of 1 / [`ONE`]. Every float32 above 2⁻²⁹ is exact, and smaller ones
+/// are rounded down.
+fn fixed_point(probabilities: Tensor) -> Tensor {
+    (probabilities.to_kind(Kind::Double) * ONE).to_kind(Kind::Int64)
+}
+
+/// Returns a probability in units of 1 / [`ONE`].
+fn units(probability: f64) -> i64 {
+    (probability * ONE) as i64
 }
 
 /// Returns the lowest of the descending `candidates` that is necessary to reach `top_p`, \[rows,
 /// 1\].
 fn nucleus(candidates: &Tensor, mass: &Tensor, top_p: f64) -> Tensor {
-    let before = mass.cumsum(-1, None) - mass;
-    let needed = before.lt(top_p).sum_dim_intlist(-1, true, Kind::Int64).clamp_min(1);
+    let before = mass.cumsum(-1, Kind::Int64) - mass;
+    let needed = before.lt(units(top_p)).sum_dim_intlist(-1, true, Kind::Int64).clamp_min(1);
     candidates.gather(-1, &(needed - 1), false)
 }
 
@@ -137,15 +152,17 @@ pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> S
     let tokens = if sampling.is_greedy() {
         logits.argmax(-1, true)
     } else {
-        let mut mass = logprobs.exp().to_kind(Kind::Double);
+        let mut mass = fixed_point(logprobs.exp());
         if let Some(threshold) = threshold(sampling, logits, &logits.logsumexp(-1, true)) {
             mass *= logits.ge_tensor(&threshold);
         }
-        let cumulative = mass.cumsum_(-1, None);
-        let total = cumulative.narrow(1, vocab_size - 1, 1);
+        let cumulative = mass.cumsum_(-1, Kind::Int64);
+        let total = cumulative.narrow(1, vocab_size - 1, 1).to_kind(Kind::Double);
         let target = Tensor::from_slice(uniform).to_device(logits.device()).unsqueeze(-1) * &total;
+        // Below the total, which a product just below it may round to.
+        let target = target.floor().minimum(&(&total - 1.0)).to_kind(Kind::Int64);
         if sampling.is_truncated() {
-            truncated_mass = Some(total);
+            truncated_mass = Some(total / ONE);
         }
         // Selects the first token whose cumulative mass exceeds the target; that token has a
         // positive mass. The clamp is for rows with NaN.

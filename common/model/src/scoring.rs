@@ -3,7 +3,7 @@
 //! With a large vocabulary the logits are never in memory all at once: the head processes the rows in chunks, and
 //! backward recomputes each chunk. With `recompute_layers`, backward also recomputes the blocks one by one.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::allowed::Restrictions;
 use crate::layers::Rows;
@@ -11,8 +11,12 @@ use crate::lora::Dropout;
 use crate::packed::{self, Packed, PackedArrangement, select_rows};
 use crate::policy::Policy;
 
-/// Maximum number of logits in memory, in float32 numbers (64 MiB).
+/// Maximum number of logits in memory on a CPU, in float32 numbers (64 MiB).
 const CHUNK_LOGITS: i64 = 16 << 20;
+
+/// Rows of logits in memory on a GPU, whose matrix products need this many to be efficient: 0.6 GB in float32 for a
+/// vocabulary of 151,936 tokens.
+const CHUNK_ROWS: i64 = 1024;
 
 /// Computation of each completion token's entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +99,7 @@ impl Policy {
                 entropy: Entropy::Skipped,
             };
             let scores = head.scores(&self.final_norm(&x.narrow(0, 0, count)));
-            Vec::try_from(scores.logprobs.to_device(tch::Device::Cpu)).expect("a vector of floats")
+            Vec::try_from(scores.logprobs.to_device(Device::Cpu)).expect("a vector of floats")
         }))
     }
 
@@ -179,7 +183,10 @@ impl Head<'_> {
     /// Returns the first row and the number of rows of each chunk.
     fn chunks(&self) -> Vec<(i64, i64)> {
         let rows = self.targets.size()[0];
-        let chunk = (CHUNK_LOGITS / self.policy.config().vocab_size).max(1);
+        let chunk = match self.policy.device() {
+            Device::Cpu => (CHUNK_LOGITS / self.policy.config().vocab_size).max(1),
+            _ => CHUNK_ROWS,
+        };
         (0..rows).step_by(chunk as usize).map(|first| (first, chunk.min(rows - first))).collect()
     }
 
@@ -288,10 +295,12 @@ impl TrainingPass<'_> {
                 let chunk = self.head.chunk(&leaf.narrow(0, first, count), first);
                 if let Some(product) = chunk.product(&self.scores, first, count) {
                     product.backward();
+                    self.head.policy.collect_gradients();
                 }
             }
             pull(&self.rows, &leaf.grad());
         }
+        self.head.policy.collect_gradients();
         self.trunk.backward();
     }
 }
@@ -349,7 +358,9 @@ impl<'a> Trunk<'a> {
             let input = input.set_requires_grad(true);
             pull(&policy.block(layer, &input, &rows, &mut *arrangement), &gradient);
             gradient = input.grad();
+            policy.collect_gradients();
         }
         pull(&embedded, &gradient);
+        policy.collect_gradients();
     }
 }

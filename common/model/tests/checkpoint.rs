@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use podium_model::checkpoint::Error;
-use podium_model::{Config, Family, LoadOptions, Policy, Precision, checkpoint};
-use tch::{Kind, Tensor, no_grad};
+use podium_model::{Config, Family, LoadOptions, Policy, checkpoint};
+use tch::{Device, Kind, Tensor, no_grad};
 
 fn saved(config: &Config, folder: &Path) -> Policy {
     let policy = naive::policy(config, 1);
@@ -65,7 +65,7 @@ fn random_weights_are_a_function_of_the_seed() {
 #[test]
 fn bfloat16_is_preserved() {
     let folder = tempfile::tempdir().unwrap();
-    let options = LoadOptions { precision: Precision::Bfloat16, ..LoadOptions::default() };
+    let options = LoadOptions::new(Device::Cpu, Some(true));
     let policy = Policy::random(&naive::config(Family::Qwen3), 1, options).unwrap();
     policy.save(folder.path()).unwrap();
     assert_same(&Policy::load(folder.path(), options).unwrap(), &policy);

@@ -5,11 +5,10 @@ mod naive;
 
 use podium_grpo::Sampling;
 use podium_model::{
-    Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, Precision, TrainingOptions, generate,
-    packed,
+    Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, TrainingOptions, generate, packed,
 };
 use proptest::prelude::*;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 fn shapes() -> Vec<Config> {
     let qwen3 = naive::config(Family::Qwen3);
@@ -53,7 +52,7 @@ fn pack(groups: &Groups) -> Packed {
 
 /// Log-probabilities of all completion tokens by the second implementation, each sequence on its own.
 fn unshared(policy: &Policy, groups: &Groups, temperature: f64) -> Tensor {
-    let mut parts = vec![Tensor::zeros([0], (Kind::Double, tch::Device::Cpu))];
+    let mut parts = vec![Tensor::zeros([0], (Kind::Double, Device::Cpu))];
     for (prompt, completions) in groups {
         for completion in completions {
             let sequence = [prompt.as_slice(), completion].concat();
@@ -130,14 +129,14 @@ fn scoring_reproduces_the_log_probabilities_of_decoding() {
 /// Gradients of Σ weight · log-probability (+ 0.1 Σ entropy) for every parameter.
 fn gradients(policy: &mut Policy, loss: impl FnOnce(&Policy)) -> Vec<(String, Tensor)> {
     policy.set_training(true);
-    policy.zero_gradients();
+    policy.clear_gradients();
     loss(policy);
     let gradient = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.grad().copy());
     policy.trainable().iter().map(gradient).collect()
 }
 
 fn token_weights(count: usize) -> Tensor {
-    (Tensor::arange(count as i64, (Kind::Float, tch::Device::Cpu)) * 1.7).sin()
+    (Tensor::arange(count as i64, (Kind::Float, Device::Cpu)) * 1.7).sin()
 }
 
 fn assert_same_gradients(found: &[(String, Tensor)], expected: &[(String, Tensor)]) {
@@ -229,7 +228,7 @@ fn bfloat16_is_close_to_float32() {
     let policy = naive::policy(&naive::config(Family::Qwen3), 14);
     let folder = tempfile::tempdir().unwrap();
     policy.save(folder.path()).unwrap();
-    let options = LoadOptions { precision: Precision::Bfloat16, ..LoadOptions::default() };
+    let options = LoadOptions::new(Device::Cpu, Some(true));
     let mut narrow = Policy::load(folder.path(), options).unwrap();
     let batch = pack(&groups(RAGGED));
     let expected = policy.score(&batch, 1.0, Entropy::Skipped).unwrap().logprobs;
@@ -242,9 +241,38 @@ fn bfloat16_is_close_to_float32() {
     let pass = narrow.training_pass(&batch, TrainingOptions::default()).unwrap();
     pass.scores().logprobs.sum(Kind::Float).backward();
     pass.backward();
-    for (name, tensor) in narrow.trainable() {
-        assert_eq!(tensor.grad().isfinite().all().int64_value(&[]), 1, "{name}");
+    for ((name, tensor), gradient) in narrow.trainable().iter().zip(narrow.take_gradients()) {
+        assert!(!tensor.grad().defined(), "{name}");
+        assert_eq!((gradient.kind(), gradient.size()), (Kind::Float, tensor.size()), "{name}");
+        assert_eq!(gradient.isfinite().all().int64_value(&[]), 1, "{name}");
     }
+}
+
+#[test]
+fn bfloat16_gradients_are_summed_in_float32() {
+    let folder = tempfile::tempdir().unwrap();
+    naive::policy(&naive::config(Family::Qwen3), 14).save(folder.path()).unwrap();
+    let mut policy = Policy::load(folder.path(), LoadOptions::new(Device::Cpu, Some(true))).unwrap();
+    policy.set_training(true);
+    let batch = pack(&groups(RAGGED));
+    for recompute_layers in [false, true] {
+        let sum_of = |passes: usize| {
+            for _ in 0..passes {
+                let options = TrainingOptions { recompute_layers, ..Default::default() };
+                let pass = policy.training_pass(&batch, options).unwrap();
+                pass.scores().logprobs.sum(Kind::Float).backward();
+                pass.backward();
+            }
+            policy.take_gradients()
+        };
+        // A bfloat16 sum would stop growing at 256 times its addend.
+        let (one, many) = (sum_of(1), sum_of(300));
+        for (one, many) in one.iter().zip(&many) {
+            let difference = (many / 300.0 - one).abs().max().double_value(&[]);
+            assert!(difference <= 1e-4 * one.abs().max().double_value(&[]), "{difference}");
+        }
+    }
+    assert_eq!(policy.take_gradients()[0].abs().max().double_value(&[]), 0.0);
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn cached_decoding_applies_the_adapter() {
 /// Gradients of the adapter for a batch.
 fn gradients(policy: &mut Policy, batch: &Packed, options: TrainingOptions) -> Vec<Tensor> {
     policy.set_training(true);
-    policy.zero_gradients();
+    policy.clear_gradients();
     let pass = policy.training_pass(batch, options).unwrap();
     (pass.scores().logprobs.square().sum(Kind::Float) * 0.1).backward();
     pass.backward();

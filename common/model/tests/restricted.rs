@@ -174,7 +174,7 @@ fn a_restriction_to_the_whole_vocabulary_changes_nothing() {
 
 fn gradients(policy: &mut Policy, loss: impl FnOnce(&Policy)) -> Vec<Tensor> {
     policy.set_training(true);
-    policy.zero_gradients();
+    policy.clear_gradients();
     loss(policy);
     policy.trainable().iter().map(|(_, tensor)| tensor.grad().copy()).collect()
 }

@@ -47,7 +47,7 @@ pub(crate) fn render(evaluation: &Evaluation) -> Markup {
             }
         }
     };
-    let footer = "All values are in figures.csv and evaluation.json in the same folder, the individual lists in \
+    let footer = "All values are in metrics.csv and evaluation.json in the same folder, the individual lists in \
                   lists.jsonl; docs/guides/evaluation.md defines the metrics.";
     document::render(&format!("Evaluation on {}", plan.dataset.name), &header, &main, footer)
 }

@@ -6,11 +6,10 @@
 
 pub mod advertise;
 mod catalogue;
+pub mod environment;
 pub mod logs;
 pub mod metrics_server;
-pub mod openmp;
 pub mod output;
-pub mod portable;
 pub mod progress;
 pub mod shutdown;
 pub mod startup;

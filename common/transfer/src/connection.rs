@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
-use crate::place::Place;
+use crate::location::CoordinatorLocation;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -113,7 +113,7 @@ impl Error {
 /// A client of the coordinator. Cheap to clone; connects on first use and again after every failure.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
-    place: Arc<Place>,
+    location: Arc<CoordinatorLocation>,
     /// Shared by all clones: if one discovers that the coordinator has moved, all use the new address.
     line: Arc<Mutex<Line>>,
     limits: Limits,
@@ -159,16 +159,16 @@ impl Coordinator {
     ///
     /// Connects lazily: the first call waits for a coordinator that has not started yet.
     pub fn new(address: &str, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
-        Self::at(Place::Named(address.to_owned()), limits, stop)
+        Self::at(CoordinatorLocation::Named(address.to_owned()), limits, stop)
     }
 
     /// Creates a client for a coordinator that may announce itself later, and may move.
-    pub fn at(place: Place, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
-        let line = match &place {
-            Place::Named(address) => Line::to(address)?,
-            Place::Announced(_) => Line::nowhere(),
+    pub fn at(location: CoordinatorLocation, limits: Limits, stop: CancellationToken) -> Result<Self, Error> {
+        let line = match &location {
+            CoordinatorLocation::Named(address) => Line::to(address)?,
+            CoordinatorLocation::Announced(_) => Line::nowhere(),
         };
-        Ok(Self { place: Arc::new(place), line: Arc::new(Mutex::new(line)), limits, stop })
+        Ok(Self { location: Arc::new(location), line: Arc::new(Mutex::new(line)), limits, stop })
     }
 
     /// host:port; empty until the coordinator announces itself.
@@ -193,11 +193,11 @@ impl Coordinator {
 
     /// Updates the address of an announced coordinator.
     async fn follow(&self) -> Result<(), Status> {
-        if matches!(*self.place, Place::Named(_)) {
+        if matches!(*self.location, CoordinatorLocation::Named(_)) {
             return Ok(());
         }
         let unavailable = |error: &(dyn std::error::Error + 'static)| Status::unavailable(describe(error));
-        let address = self.place.look().await.map_err(|error| unavailable(&error))?;
+        let address = self.location.look().await.map_err(|error| unavailable(&error))?;
         if self.address() != address {
             tracing::info!("the coordinator is at {address}");
             let line = Line::to(&address).map_err(|error| unavailable(&error))?;

@@ -10,14 +10,14 @@
 pub mod announcement;
 pub mod connection;
 pub mod fetch;
+pub mod location;
 pub mod manifest;
-pub mod place;
 pub mod publish;
 pub mod receive;
 
 pub use announcement::Announcement;
 pub use connection::{Coordinator, Limits};
 pub use fetch::fetch;
+pub use location::CoordinatorLocation;
 pub use manifest::{Content, Manifest};
-pub use place::Place;
 pub use publish::publish;

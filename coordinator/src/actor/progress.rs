@@ -26,8 +26,8 @@ impl State {
         let submission = sequencer::Submission { worker, lease, version, is_current, results };
         let submitted = self.run.submit(self.now(), submission).await?;
         let (training, evaluation) = (submitted.training, submitted.evaluation);
-        metrics::submitted(true, training.accepted, training.repeated, training.refused);
-        metrics::submitted(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
+        metrics::outcomes(true, training.accepted, training.repeated, training.refused);
+        metrics::outcomes(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
         metrics::completions(submitted.volume.0, submitted.volume.1);
         Ok(Counts {
             accepted: training.accepted + evaluation.accepted,

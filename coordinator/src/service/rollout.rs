@@ -187,7 +187,7 @@ impl Rollout for Service {
         let content = Content::read("SubmitRequest.policy_content", &request.policy_content).or_refuse()?;
         let submitted = request.results;
         let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
-        metrics::handed_in(training);
+        metrics::submitted(training);
         // Runs in its own task, so that every submitted group is counted even if the worker hangs up.
         let service = Self(self.0.clone());
         let kept = tokio::spawn(async move {

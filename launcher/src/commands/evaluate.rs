@@ -59,7 +59,7 @@ pub(crate) async fn evaluate(
     durable::write_with(&results.join("lists.jsonl"), |file| {
         podium_evaluation::lists(&evaluation, std::io::BufWriter::new(file))
     })?;
-    durable::write_with(&results.join("figures.csv"), |file| {
+    durable::write_with(&results.join("metrics.csv"), |file| {
         podium_evaluation::csv(&evaluation.values, file)
     })?;
     podium_report::write_evaluation(&evaluation, &results.join("report.html"))?;
@@ -67,7 +67,7 @@ pub(crate) async fn evaluate(
     durable::write(&results.join("evaluation.json"), json.as_bytes())?;
     output!("{}", podium_evaluation::tables(&evaluation));
     for (what, file) in
-        [("evaluation", "evaluation.json"), ("figures", "figures.csv"), ("report", "report.html")]
+        [("evaluation", "evaluation.json"), ("metrics", "metrics.csv"), ("report", "report.html")]
     {
         output_line!("{what:<11} {}", results.join(file).display());
     }

@@ -3,8 +3,8 @@
 //! Computed in float64: a ratio that overflows float32 stays finite, and an advantage of 0 stays 0. The numbers are
 //! few, so that the cost is small.
 
-mod figures;
 mod spans;
+mod step_metrics;
 mod tokens;
 
 use podium_grpo::Options;
@@ -12,8 +12,8 @@ use podium_grpo::objective::LARGEST_LOG_RATIO;
 use podium_grpo::options::LossType;
 use tch::{Kind, Tensor, no_grad};
 
-use figures::Measured;
-pub use figures::OnDevice;
+use step_metrics::Measured;
+pub use step_metrics::OnDevice;
 pub use tokens::Tokens;
 
 /// The objective of a micro-batch.
@@ -22,7 +22,7 @@ pub struct Objective {
     /// The micro-batch's part of the step's loss; a scalar with a gradient.
     pub loss: Tensor,
     /// Metrics of its tokens; they stay on the device until the end of the step.
-    pub figures: OnDevice,
+    pub metrics: OnDevice,
     /// Distance of each token's log-probability from the behaviour policy's, in nats, \[tokens\]; 0 in masked
     /// completions. `None` if the behaviour log-probabilities are unknown.
     pub gap: Option<Tensor>,
@@ -61,9 +61,9 @@ pub fn objective(
     }
     let gap = no_grad(|| tokens.gap(&logprobs));
     let measured = Measured { loss: &loss, gap: gap.as_ref(), ratio: &ratio, kl: kl.as_ref(), entropy };
-    let figures = no_grad(|| OnDevice::new(&measured, tokens, options));
+    let metrics = no_grad(|| OnDevice::new(&measured, tokens, options));
     let gap = gap.map(|gap| gap.masked_fill(&tokens.active.logical_not(), 0.0));
-    Objective { loss, figures, gap }
+    Objective { loss, metrics, gap }
 }
 
 /// Returns the ratio of each token, or of the sequence or item that it belongs to.

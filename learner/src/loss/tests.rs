@@ -1,7 +1,7 @@
-use podium_grpo::figures::Figures;
 use podium_grpo::objective::{self as reference, Logprobs};
 use podium_grpo::options::{Correction, Credit, Level};
 use podium_grpo::plan::{self, Credited, Plan, StepSize};
+use podium_grpo::step_metrics::StepMetrics;
 use podium_grpo::{Completion, FinishReason, RankCredit};
 use proptest::prelude::*;
 use tch::Device;
@@ -109,7 +109,7 @@ fn column(rows: &[Row], index: usize) -> Vec<f32> {
 
 /// Loss, metrics and gradients of one pass.
 struct Pass {
-    figures: Figures,
+    metrics: StepMetrics,
     gradient: Vec<f64>,
     entropy_gradient: Vec<f64>,
 }
@@ -138,7 +138,7 @@ fn by_libtorch(rows: &[Row], options: &Options, known: bool) -> Vec<Pass> {
             Vec::try_from(gradient).unwrap()
         };
         Pass {
-            figures: OnDevice::total(&[result.figures]),
+            metrics: OnDevice::total(&[result.metrics]),
             gradient: gradient(&logprobs),
             entropy_gradient: gradient(&entropy),
         }
@@ -160,7 +160,7 @@ fn by_reference(rows: &[Row], options: &Options, known: bool) -> Vec<Pass> {
         };
         let objective = reference::objective(&plan, &logprobs, options);
         let (gradient, entropy_gradient) = (objective.gradient, objective.entropy_gradient);
-        Pass { figures: objective.figures, gradient, entropy_gradient }
+        Pass { metrics: objective.metrics, gradient, entropy_gradient }
     };
     [0, 1].map(pass).into()
 }
@@ -186,13 +186,13 @@ fn scale(rows: &[Row]) -> f64 {
 
 /// The first difference, if there is one.
 fn difference(found: &Pass, expected: &Pass, scale: f64) -> Option<String> {
-    let figures = found.figures.to_numbers().into_iter().zip(expected.figures.to_numbers()).enumerate();
-    let figures = figures.map(|(index, pair)| (format!("figure {index}"), pair));
+    let metrics = found.metrics.to_numbers().into_iter().zip(expected.metrics.to_numbers()).enumerate();
+    let metrics = metrics.map(|(index, pair)| (format!("metric {index}"), pair));
     let gradients = |what: &'static str, found: &[f64], expected: &[f64]| {
         let pairs = found.iter().copied().zip(expected.iter().copied()).enumerate();
         pairs.map(|(token, pair)| (format!("{what} {token}"), pair)).collect::<Vec<_>>()
     };
-    let all = figures.chain(gradients("gradient", &found.gradient, &expected.gradient)).chain(gradients(
+    let all = metrics.chain(gradients("gradient", &found.gradient, &expected.gradient)).chain(gradients(
         "entropy gradient",
         &found.entropy_gradient,
         &expected.entropy_gradient,
@@ -213,7 +213,7 @@ proptest! {
             let difference = difference(found, &expected, scale(&rows));
             prop_assert!(difference.is_none(), "pass {number}, {}", difference.unwrap_or_default());
             let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
-            prop_assert!(finite(&found.gradient) && found.figures.loss.is_finite());
+            prop_assert!(finite(&found.gradient) && found.metrics.loss.is_finite());
         }
     }
 
@@ -221,7 +221,7 @@ proptest! {
     fn figures_of_parts_are_those_of_the_whole(
         rows in prop::collection::vec(arbitrary_row(), 2..5), options in arbitrary_options(),
     ) {
-        let whole = by_libtorch(&rows, &options, true).remove(0).figures;
+        let whole = by_libtorch(&rows, &options, true).remove(0).metrics;
         let plans = make_plan(&rows, &options);
         let part = |index: usize| {
             let row = &rows[index..=index];
@@ -235,7 +235,7 @@ proptest! {
             let batch = MicroBatch { groups: vec![], moves: true, plan, behaviour_logprobs: Some(column(row, 2)) };
             let mut tokens = Tokens::new(&batch, Some(&Tensor::from_slice(&column(row, 3))), Device::Cpu);
             let [policy, entropy] = [0, 4].map(|index| Tensor::from_slice(&column(row, index)));
-            objective(&policy, Some(&entropy), &mut tokens, &options).figures
+            objective(&policy, Some(&entropy), &mut tokens, &options).metrics
         };
         let parts: Vec<OnDevice> = (0..rows.len()).map(part).collect();
         for (found, expected) in OnDevice::total(&parts).to_numbers().into_iter().zip(whole.to_numbers()) {
@@ -256,8 +256,8 @@ fn overflow_never_produces_nan() {
     let options = Options { beta: 0.1, ..Options::default() };
     let far = [0.0, 0.0, -2000.0, 2000.0, 1.0];
     let pass = by_libtorch(&[row(vec![far])], &options, true).remove(0);
-    assert!(pass.figures.loss.is_finite() && pass.gradient[0].abs() < f64::EPSILON);
-    assert!((pass.figures.largest_gap - 2000.0).abs() < 1e-9);
+    assert!(pass.metrics.loss.is_finite() && pass.gradient[0].abs() < f64::EPSILON);
+    assert!((pass.metrics.largest_gap - 2000.0).abs() < 1e-9);
     let pass = by_libtorch(&[row(vec![])], &options, true).remove(0);
-    assert!(pass.figures.loss.abs() < f64::EPSILON && pass.gradient.is_empty());
+    assert!(pass.metrics.loss.abs() < f64::EPSILON && pass.gradient.is_empty());
 }

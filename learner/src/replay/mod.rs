@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use podium_config::DataType;
 use podium_files::durable;
 use podium_model::{LoadOptions, Policy, checkpoint, device};
 use podium_service::progress::Progress;
@@ -23,15 +22,11 @@ use crate::lora;
 use crate::rank;
 use crate::update::{self, Metrics, Updater};
 use groups::Recording;
-use settings::Settings;
-pub use settings::load as settings;
+pub use settings::Settings;
 
 /// The reasons why groups cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] podium_config::Error),
     /// The device is unavailable.
     #[error(transparent)]
     Device(#[from] device::Error),
@@ -65,10 +60,8 @@ pub struct Options {
     pub groups_per_step: usize,
     /// Folder for `metrics.jsonl` and the final policy.
     pub out: PathBuf,
-    /// Run file that replaces the replay's defaults, such as that of the recorded run.
-    pub run_file: Option<PathBuf>,
-    /// `section.key=value`, also with TRL's names under `grpo`.
-    pub overrides: Vec<String>,
+    /// The settings, of [`Settings::load`].
+    pub settings: Settings,
     /// The device.
     pub device: Device,
     /// Number of libtorch threads; default: `learner.threads` of the settings.
@@ -77,7 +70,7 @@ pub struct Options {
 
 /// Trains on all groups; returns the metrics of the last pass and the policy's folder.
 pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
-    let Settings { mut file, group_size } = settings::load(options.run_file.as_deref(), &options.overrides)?;
+    let Settings { mut file, group_size, own_lengths } = options.settings.clone();
     device::set_threads(options.threads.unwrap_or(file.learner.threads as usize))?;
     let shape = groups::Shape { per_step: options.groups_per_step, group_size };
     let recording = Recording::read(&options.groups, shape, &options.model, &file.grpo)?;
@@ -85,10 +78,10 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     // Recorded groups cannot be sampled again.
     file.learner.max_logprob_gap_nats = 0.0;
     file.model.path = Some(options.model.clone());
-    if file.grpo.max_completion_length.is_none() && options.run_file.is_none() {
+    if file.grpo.max_completion_length.is_none() && !own_lengths {
         file.grpo.max_completion_length = Some(recording.longest());
     }
-    let load = LoadOptions::new(options.device, file.model.dtype == DataType::Bfloat16);
+    let load = LoadOptions::new(options.device, file.model.dtype.bfloat16()).for_training();
     let mut policy = Policy::load(&options.model, load)?;
     policy = match &options.adapter {
         Some(adapter) => policy.with_adapter(adapter)?,

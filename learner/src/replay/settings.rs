@@ -27,25 +27,35 @@ const ELSEWHERE: [(&str, &str); 12] = [
 ];
 
 /// The settings of a replay.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The resulting run file.
     pub file: RunFile,
+    /// Whether a run file sets the limit of the completions' length; otherwise the longest completion does.
+    pub(super) own_lengths: bool,
     /// Completions per group, if set explicitly; otherwise defined by the rows.
     pub(super) group_size: Option<usize>,
 }
 
-/// Reads the settings of a replay: those of a run file, or its own defaults, with `overrides` on top.
-pub fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<Settings, Error> {
-    let translated: Vec<String> = overrides.iter().filter_map(|text| translated(text)).collect();
-    let sets_size = |text: &String| text.split_once('=').is_some_and(|(key, _)| key.trim() == GROUP_SIZE);
-    let said = run_file.is_some() || translated.iter().any(sets_size);
-    let overrides: Vec<Override> = translated.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let file = match run_file {
-        Some(path) => RunFile::load(path, &overrides)?,
-        None => RunFile::parse(BASE, "the defaults of replay", &overrides)?,
-    };
-    Ok(Settings { group_size: said.then_some(file.rollout.group_size as usize), file })
+impl Settings {
+    /// Reads the settings of a replay: those of a run file, such as that of the recorded run, or its own defaults, with
+    /// `overrides` on top: `section.key=value`, also with TRL's names under `grpo`.
+    pub fn load(run_file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
+        let translated: Vec<String> = overrides.iter().filter_map(|text| translated(text)).collect();
+        let sets_size = |text: &String| text.split_once('=').is_some_and(|(key, _)| key.trim() == GROUP_SIZE);
+        let said = run_file.is_some() || translated.iter().any(sets_size);
+        let overrides: Vec<Override> =
+            translated.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let file = match run_file {
+            Some(path) => RunFile::load(path, &overrides)?,
+            None => RunFile::parse(BASE, "the defaults of replay", &overrides)?,
+        };
+        Ok(Self {
+            group_size: said.then_some(file.rollout.group_size as usize),
+            own_lengths: run_file.is_some(),
+            file,
+        })
+    }
 }
 
 /// Translates an assignment to a run file's names and values; returns `None` for Python's `None`, which selects the
@@ -86,17 +96,18 @@ mod tests {
             "grpo.epsilon_high=None",
             "learner.adam_beta2=0.95",
         ];
-        let Settings { file, group_size } = load(None, &settings.map(str::to_owned)).unwrap();
-        assert_eq!(group_size, None);
+        let Settings { file, group_size, own_lengths } =
+            Settings::load(None, &settings.map(str::to_owned)).unwrap();
+        assert_eq!((group_size, own_lengths), (None, false));
         assert!((file.rollout.temperature - 0.7).abs() < f64::EPSILON);
         assert!((file.learner.learning_rate - 1e-3).abs() < f64::EPSILON);
         assert!((file.learner.adam_beta2 - 0.95).abs() < f64::EPSILON);
         assert_eq!((file.grpo.scale_rewards, file.grpo.epsilon_high), (ScaleRewards::None, None));
         assert!(!file.grpo.use_bias_correction_kl);
-        let error = load(None, &["grpo.los_type=dapo".to_owned()]).unwrap_err();
+        let error = Settings::load(None, &["grpo.los_type=dapo".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("did you mean `grpo.loss_type`"));
-        assert!(load(None, &["grpo.loss_type".to_owned()]).is_err());
-        let sized = |text: &str| load(None, &[text.to_owned()]).unwrap().group_size;
+        assert!(Settings::load(None, &["grpo.loss_type".to_owned()]).is_err());
+        let sized = |text: &str| Settings::load(None, &[text.to_owned()]).unwrap().group_size;
         assert_eq!((sized("grpo.num_generations=4"), sized("rollout.group_size=6")), (Some(4), Some(6)));
     }
 }

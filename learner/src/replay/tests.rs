@@ -31,14 +31,14 @@ impl Replay {
     fn text(&self, groups: &str, settings: &[&str]) -> Result<String, Error> {
         let path = |name: &str| self.folder.path().join(name);
         fs::write(path("groups.jsonl"), groups).unwrap();
+        let overrides: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let options = Options {
             model: path("model"),
             adapter: None,
             groups: path("groups.jsonl"),
             groups_per_step: 2,
             out: path("out"),
-            run_file: None,
-            overrides: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            settings: Settings::load(None, &overrides).unwrap(),
             device: Device::Cpu,
             threads: None,
         };

@@ -31,7 +31,6 @@ pub use samples::{Error as SamplesError, Samples};
 pub use start::{Error as StartError, Start};
 
 use crate::adamw::{self, AdamW};
-use crate::gradients;
 use crate::lora;
 use crate::schedule::{Course, Schedule};
 
@@ -200,9 +199,8 @@ impl<'a> Trainer<'a> {
             losses.push(loss.detach());
         }
         let learning_rate = self.schedule.at(step);
-        let stepped = self.optimizer.step(&mut gradients::of(self.policy), learning_rate);
+        let stepped = self.optimizer.step(&mut self.policy.take_gradients(), learning_rate);
         let grad_norm = stepped.map_err(|source| Error::Optimizer { step, source })?;
-        self.policy.zero_gradients();
         self.num_tokens += tokens as u64;
         let loss = Tensor::stack(&losses, 0).sum(Kind::Double).double_value(&[]);
         Ok(Row { step: step + 1, loss, grad_norm, learning_rate, num_tokens: self.num_tokens })

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use podium_config::{DataType, RunFile};
+use podium_config::RunFile;
 use podium_files::durable;
 use podium_model::{Config, LoadOptions, Policy};
 use podium_recsys::synthetic;
@@ -113,7 +113,7 @@ impl Start {
 impl Weights {
     /// Loads the policy with the adapter of the run file, checked against the tokenizer's number of tokens.
     pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
-        let options = LoadOptions::new(device, file.model.dtype == DataType::Bfloat16);
+        let options = LoadOptions::new(device, file.model.dtype.bfloat16()).for_training();
         let policy = match self {
             Self::Folder(folder) => Policy::load(&folder, options)?,
             Self::Random { config, seed } => Policy::random(&config, seed, options)?,

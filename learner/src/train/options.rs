@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use podium_transfer::Place;
+use podium_transfer::CoordinatorLocation;
 
 /// A rank's command-line options.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Address of the coordinator.
-    pub coordinator: Place,
+    pub coordinator: CoordinatorLocation,
     /// Folder for checkpoints and policy files; each rank uses its own subfolder.
     pub state: PathBuf,
     /// This rank, from 0.

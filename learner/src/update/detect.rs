@@ -15,7 +15,7 @@ use super::unusable::Unusable;
 use super::updater::Updater;
 use crate::batch::{self, Share};
 use crate::collective::Collective;
-use crate::{gradients, memory};
+use crate::memory;
 
 impl Updater {
     /// Returns the groups of a share that are inconsistent, or that this policy cannot compute.
@@ -103,17 +103,17 @@ impl Updater {
         let moving: Vec<_> = batches.iter().filter(|batch| batch.moves).collect();
         let mut unusable = Vec::new();
         for batch in &moving {
-            self.policy.zero_gradients();
+            self.policy.clear_gradients();
             let attempt = memory::attempt(|| self.accumulate(&mut InHand { batch, tokens: None }, true));
             // A group that does not fit alone is detected by the next attempt at the step.
             let Ok(accumulated) = attempt else { continue };
             accumulated.map_err(|source| Error::Batch { step: share.step.0, source })?;
             let finite = |gradient: &Tensor| gradient.isfinite().all().int64_value(&[]) == 1;
-            if !gradients::of(&self.policy).iter().all(finite) {
+            if !self.policy.take_gradients().iter().all(finite) {
                 unusable.push(Unusable::new(batch.groups[0].id, "its gradient is infinite or not a number"));
             }
         }
-        self.policy.zero_gradients();
+        self.policy.clear_gradients();
         let counts = collective.all_gather(&[unusable.len() as f64, moving.len() as f64])?;
         let [found, all] = [0, 1].map(|place| counts.iter().map(|rank| rank[place]).sum::<f64>());
         if found < all { Ok(unusable) } else { Ok(Vec::new()) }

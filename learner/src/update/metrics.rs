@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use podium_grpo::figures::Figures;
 use podium_grpo::options::LossType;
+use podium_grpo::step_metrics::StepMetrics;
 
 use super::updater::Updater;
 
@@ -12,37 +12,37 @@ pub type Metrics = BTreeMap<String, f64>;
 
 impl Updater {
     /// Metrics of the objective under TRL's names.
-    pub(super) fn metrics(&self, figures: &Figures, pass: u32) -> Metrics {
+    pub(super) fn metrics(&self, totals: &StepMetrics, pass: u32) -> Metrics {
         let options = &self.file.grpo;
-        let mut metrics = vec![("loss", figures.loss), ("entropy", figures.entropy)];
+        let mut metrics = vec![("loss", totals.loss), ("entropy", totals.entropy)];
         if self.reference.is_some() {
-            metrics.push(("kl", figures.kl));
+            metrics.push(("kl", totals.kl));
         }
         if options.entropy_coef != 0.0 {
-            metrics.push(("policy_loss", figures.loss + options.entropy_coef * figures.entropy));
+            metrics.push(("policy_loss", totals.loss + options.entropy_coef * totals.entropy));
         }
         if options.loss_type.clips() {
             metrics.extend([
-                ("clip_ratio/low_mean", figures.clipped_low),
-                ("clip_ratio/low_min", figures.least_clipped_low),
-                ("clip_ratio/high_mean", figures.clipped_high),
-                ("clip_ratio/high_max", figures.most_clipped_high),
-                ("clip_ratio/region_mean", figures.clipped_low + figures.clipped_high),
+                ("clip_ratio/low_mean", totals.clipped_low),
+                ("clip_ratio/low_min", totals.least_clipped_low),
+                ("clip_ratio/high_mean", totals.clipped_high),
+                ("clip_ratio/high_max", totals.most_clipped_high),
+                ("clip_ratio/region_mean", totals.clipped_low + totals.clipped_high),
             ]);
         }
         if options.loss_type == LossType::Cispo {
-            metrics.push(("cispo_clip_ratio", figures.clipped_high));
+            metrics.push(("cispo_clip_ratio", totals.clipped_high));
         }
-        if pass == 0 && figures.largest_gap.is_finite() {
+        if pass == 0 && totals.largest_gap.is_finite() {
             metrics.extend([
-                ("sampling/sampling_logp_difference/mean", figures.gap),
-                ("sampling/sampling_logp_difference/max", figures.largest_gap),
+                ("sampling/sampling_logp_difference/mean", totals.gap),
+                ("sampling/sampling_logp_difference/max", totals.largest_gap),
             ]);
             if options.renews_old() {
                 metrics.extend([
-                    ("sampling/importance_sampling_ratio/min", figures.least_correction),
-                    ("sampling/importance_sampling_ratio/mean", figures.correction),
-                    ("sampling/importance_sampling_ratio/max", figures.most_correction),
+                    ("sampling/importance_sampling_ratio/min", totals.least_correction),
+                    ("sampling/importance_sampling_ratio/mean", totals.correction),
+                    ("sampling/importance_sampling_ratio/max", totals.most_correction),
                 ]);
             }
         }

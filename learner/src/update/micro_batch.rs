@@ -39,7 +39,7 @@ impl Updater {
             let reference = self.reference.as_ref().map(score).transpose()?;
             Tokens::new(batch, reference.map(|scores| scores.logprobs).as_ref(), self.policy.device())
         };
-        let (figures, gap) = if batch.moves {
+        let (metrics, gap) = if batch.moves {
             let entropy =
                 if options.entropy_coef == 0.0 { Entropy::Measured } else { Entropy::Differentiable };
             let pass = TrainingOptions {
@@ -50,21 +50,21 @@ impl Updater {
             };
             let pass = self.policy.training_pass(&packed, pass)?;
             let scores = pass.scores();
-            let Objective { loss, figures, gap } =
+            let Objective { loss, metrics, gap } =
                 objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options);
             loss.backward();
             pass.backward();
-            (figures, gap)
+            (metrics, gap)
         } else {
             let scores = self.policy.score(&packed, temperature, Entropy::Measured)?;
-            let Objective { figures, gap, .. } =
+            let Objective { metrics, gap, .. } =
                 objective(&scores.logprobs, scores.entropy.as_ref(), &mut tokens, options);
-            (figures, gap)
+            (metrics, gap)
         };
         if !last {
             one.tokens = Some(tokens);
         }
-        Ok((figures, gap.map(|gap| Gaps::new(&batch.groups, &gap))))
+        Ok((metrics, gap.map(|gap| Gaps::new(&batch.groups, &gap))))
     }
 }
 

@@ -9,12 +9,12 @@ use crate::lease::tests::{source, training};
 use crate::tiny;
 
 fn sampler() -> Sampler {
-    Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap()
+    Sampler::new("cpu", DataType::Auto, 1, Variables::prompt(None, &BTreeMap::new())).unwrap()
 }
 
 pub(super) fn loaded(seed: u64) -> Sampler {
     let mut sampler = sampler();
-    sampler.load(source(0), &Place::of_model(tiny::folder(seed).path())).unwrap();
+    sampler.load(source(0), &PolicyFolders::of_model(tiny::folder(seed).path())).unwrap();
     sampler
 }
 
@@ -87,9 +87,9 @@ fn evaluations_of_two_versions_have_the_same_random_numbers() {
     };
     let folder = tiny::folder(1);
     let mut sampler = sampler();
-    sampler.load(source(0), &Place::of_model(folder.path())).unwrap();
+    sampler.load(source(0), &PolicyFolders::of_model(folder.path())).unwrap();
     let first = sample(&sampler, evaluation(0));
-    sampler.load(source(1), &Place::of_model(folder.path())).unwrap();
+    sampler.load(source(1), &PolicyFolders::of_model(folder.path())).unwrap();
     let second = sample(&sampler, evaluation(1));
     assert_eq!(second.source, source(1));
     for (first, second) in first.results.iter().zip(&second.results) {
@@ -124,19 +124,19 @@ fn a_new_version_replaces_the_previous_one() {
     let lease = |version| Lease::try_from(training(version, &["a b"])).unwrap();
     let mut sampler = sampler();
     assert!(matches!(sampler.sample(&lease(0), &|| false), Err(Error::Empty)));
-    sampler.load(source(0), &Place::of_model(first.path())).unwrap();
+    sampler.load(source(0), &PolicyFolders::of_model(first.path())).unwrap();
     assert!(matches!(sampler.sample(&lease(1), &|| false), Err(Error::Version { .. })));
     let of_first = sample(&sampler, training(0, &["a b"])).results;
-    sampler.load(source(1), &Place::of_model(second.path())).unwrap();
-    sampler.load(source(0), &Place::of_model(first.path())).unwrap();
+    sampler.load(source(1), &PolicyFolders::of_model(second.path())).unwrap();
+    sampler.load(source(0), &PolicyFolders::of_model(first.path())).unwrap();
     assert_eq!(sample(&sampler, training(0, &["a b"])).results, of_first);
     // The version is superseded: only its content changes.
     let superseded = v1::Lease { policy_content: vec![9; 32], ..training(0, &["a b"]) };
     let lease = Lease::try_from(superseded.clone()).unwrap();
     assert!(matches!(sampler.sample(&lease, &|| false), Err(Error::Version { .. })));
-    sampler.load(lease.source, &Place::of_model(second.path())).unwrap();
+    sampler.load(lease.source, &PolicyFolders::of_model(second.path())).unwrap();
     assert_ne!(sample(&sampler, superseded).results, of_first);
-    let nowhere = sampler.load(source(5), &Place::of_model(Path::new("nowhere"))).unwrap_err();
+    let nowhere = sampler.load(source(5), &PolicyFolders::of_model(Path::new("nowhere"))).unwrap_err();
     assert!(nowhere.to_string().contains("cannot load the policy in nowhere"));
     assert_eq!(sampler.source(), None, "partially assigned weights are not used");
 }
@@ -196,7 +196,7 @@ fn constrained_answers_continue_the_think_block_of_the_prompt() {
     for (end, open) in [("assistant : <think>", true), ("assistant : <think> </think>", false)] {
         let folder = tiny::with_generation_prompt(1, end);
         let mut sampler = sampler();
-        sampler.load(source(0), &Place::of_model(folder.path())).unwrap();
+        sampler.load(source(0), &PolicyFolders::of_model(folder.path())).unwrap();
         let outcome = sample(&sampler, constrained(&["a b", "a c", "d"]));
         let mut answered = 0;
         for completion in outcome.results.iter().flat_map(|result| &result.completions) {

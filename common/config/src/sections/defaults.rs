@@ -22,12 +22,7 @@ impl Default for Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Self {
-            path: None,
-            dtype: DataType::Float32,
-            enable_thinking: None,
-            template_variables: BTreeMap::new(),
-        }
+        Self { path: None, dtype: DataType::Auto, enable_thinking: None, template_variables: BTreeMap::new() }
     }
 }
 

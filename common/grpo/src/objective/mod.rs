@@ -13,9 +13,9 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::figures::Figures;
 use crate::options::{Level, LossType, Options};
 use crate::plan::Plan;
+use crate::step_metrics::StepMetrics;
 pub use ratio::LARGEST_LOG_RATIO;
 use surrogate::Loss;
 
@@ -49,7 +49,7 @@ impl<'a> Logprobs<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
     /// Loss and metrics.
-    pub figures: Figures,
+    pub metrics: StepMetrics,
     /// d loss / d logprob of every token.
     pub gradient: Vec<f64>,
     /// d loss / d entropy of every token.
@@ -61,7 +61,7 @@ pub fn objective(plan: &Plan, logprobs: &Logprobs<'_>, options: &Options) -> Obj
     let old = logprobs.old(options);
     let logs = ratio::log_ratios(plan, logprobs.policy, old);
     let corrections = ratio::corrections(plan, old, logprobs.behaviour.unwrap_or(old), options);
-    let mut figures = Figures::default();
+    let mut metrics = StepMetrics::default();
     let (mut direct, mut by_log_ratio) = (Vec::new(), Vec::new());
     for token in 0..plan.len() {
         let (logp, advantage) = (logprobs.policy[token], plan.advantages[token]);
@@ -69,29 +69,29 @@ pub fn objective(plan: &Plan, logprobs: &Logprobs<'_>, options: &Options) -> Obj
         let mut loss = surrogate::loss(ratio, logp, advantage, options).scaled(corrections[token]);
         if let Some(reference) = logprobs.reference.filter(|_| options.beta != 0.0) {
             let kl = kl(reference[token] - logp, ratio, options);
-            figures.kl += plan.shares[token] * kl.value;
+            metrics.kl += plan.shares[token] * kl.value;
             loss.value += options.beta * kl.value;
             loss.by_log_ratio += options.beta * kl.by_log_ratio;
             loss.by_logprob += options.beta * kl.by_logprob;
         }
         // The ratio is constant above the cap.
         let slope = if logs[token] <= LARGEST_LOG_RATIO { loss.by_log_ratio } else { 0.0 };
-        figures.loss += plan.weights[token] * loss.value;
-        figures.entropy += plan.shares[token] * logprobs.entropy[token];
+        metrics.loss += plan.weights[token] * loss.value;
+        metrics.entropy += plan.shares[token] * logprobs.entropy[token];
         direct.push(plan.weights[token] * loss.by_logprob);
         by_log_ratio.push(plan.weights[token] * slope);
     }
-    figures.loss -= options.entropy_coef * figures.entropy;
-    clip_figures(&mut figures, plan, &logs, options);
+    metrics.loss -= options.entropy_coef * metrics.entropy;
+    add_clipping(&mut metrics, plan, &logs, options);
     if let Some(behaviour) = logprobs.behaviour {
-        gap_figures(&mut figures, plan, logprobs.policy, behaviour);
+        add_gap(&mut metrics, plan, logprobs.policy, behaviour);
         if options.renews_old() {
-            correction_figures(&mut figures, plan, &corrections, options);
+            add_corrections(&mut metrics, plan, &corrections, options);
         }
     }
     let carried = ratio::carry_back(plan, by_log_ratio);
     Objective {
-        figures,
+        metrics,
         gradient: direct.iter().zip(carried).map(|(direct, carried)| direct + carried).collect(),
         entropy_gradient: plan.shares.iter().map(|share| -options.entropy_coef * share).collect(),
     }
@@ -122,7 +122,7 @@ fn is_clipped(ratio: f64, advantage: f64, options: &Options) -> (bool, bool) {
     }
 }
 
-fn clip_figures(figures: &mut Figures, plan: &Plan, logs: &[f64], options: &Options) {
+fn add_clipping(metrics: &mut StepMetrics, plan: &Plan, logs: &[f64], options: &Options) {
     let clipped = |token: usize| {
         let ratio = logs[token].min(LARGEST_LOG_RATIO).exp();
         let (low, high) = is_clipped(ratio, plan.advantages[token], options);
@@ -136,32 +136,32 @@ fn clip_figures(figures: &mut Figures, plan: &Plan, logs: &[f64], options: &Opti
             let clipped = clipped(token);
             low += clipped.0;
             high += clipped.1;
-            figures.clipped_low += plan.ratio_shares[token] * clipped.0;
-            figures.clipped_high += plan.ratio_shares[token] * clipped.1;
+            metrics.clipped_low += plan.ratio_shares[token] * clipped.0;
+            metrics.clipped_high += plan.ratio_shares[token] * clipped.1;
         }
         // A masked completion has no active token, but with one ratio per completion it has a ratio.
         if of_sequences || is_active(plan, tokens) {
             let length = tokens.len().max(1) as f64;
-            figures.least_clipped_low = figures.least_clipped_low.min(low / length);
-            figures.most_clipped_high = figures.most_clipped_high.max(high / length);
+            metrics.least_clipped_low = metrics.least_clipped_low.min(low / length);
+            metrics.most_clipped_high = metrics.most_clipped_high.max(high / length);
         }
     }
 }
 
-fn gap_figures(figures: &mut Figures, plan: &Plan, policy: &[f64], behaviour: &[f64]) {
+fn add_gap(metrics: &mut StepMetrics, plan: &Plan, policy: &[f64], behaviour: &[f64]) {
     for token in (0..plan.len()).filter(|token| plan.is_active(*token)) {
         let gap = (policy[token] - behaviour[token]).abs();
-        figures.gap += plan.shares[token] * gap;
-        figures.largest_gap = figures.largest_gap.max(gap);
+        metrics.gap += plan.shares[token] * gap;
+        metrics.largest_gap = metrics.largest_gap.max(gap);
     }
 }
 
 /// Adds the importance weights: per token, or per completion, where a masked or empty completion has weight 1.
-fn correction_figures(figures: &mut Figures, plan: &Plan, corrections: &[f64], options: &Options) {
+fn add_corrections(metrics: &mut StepMetrics, plan: &Plan, corrections: &[f64], options: &Options) {
     let mut count = |weight: f64, share: f64| {
-        figures.correction += share * weight;
-        figures.least_correction = figures.least_correction.min(weight);
-        figures.most_correction = figures.most_correction.max(weight);
+        metrics.correction += share * weight;
+        metrics.least_correction = metrics.least_correction.min(weight);
+        metrics.most_correction = metrics.most_correction.max(weight);
     };
     for tokens in &plan.completions {
         let active = is_active(plan, tokens);

@@ -65,7 +65,7 @@ fn plain(length: usize, advantage: f64) -> Row {
 #[test]
 fn each_loss_type_sums_tokens_as_defined() {
     let step = [plain(3, 1.0), plain(1, -1.0), plain(0, 1.0)];
-    let loss = |loss_type| evaluate(&step, &Options { loss_type, ..Options::default() }, true).figures.loss;
+    let loss = |loss_type| evaluate(&step, &Options { loss_type, ..Options::default() }, true).metrics.loss;
     for (loss_type, expected) in [
         (LossType::Dapo, -2.0 / 4.0),
         (LossType::Bnpo, -2.0 / 4.0),
@@ -85,20 +85,20 @@ fn clip_metrics_cover_partly_clipped_completions() {
         (vec![token(-1.0), token(0.0), token(0.0)], -1.0, false, None),
         (vec![token(-1.0)], -1.0, true, None),
     ];
-    let figures = evaluate(&rows, &Options::default(), true).figures;
-    assert!((figures.clipped_high - 1.0 / 6.0).abs() < 1e-12);
-    assert!((figures.clipped_low - 2.0 / 6.0).abs() < 1e-12);
-    assert!((figures.most_clipped_high - 0.5).abs() < 1e-12 && figures.least_clipped_low.abs() < 1e-12);
-    assert!((figures.gap - 0.5).abs() < 1e-12 && (figures.largest_gap - 1.0).abs() < 1e-12);
+    let metrics = evaluate(&rows, &Options::default(), true).metrics;
+    assert!((metrics.clipped_high - 1.0 / 6.0).abs() < 1e-12);
+    assert!((metrics.clipped_low - 2.0 / 6.0).abs() < 1e-12);
+    assert!((metrics.most_clipped_high - 0.5).abs() < 1e-12 && metrics.least_clipped_low.abs() < 1e-12);
+    assert!((metrics.gap - 0.5).abs() < 1e-12 && (metrics.largest_gap - 1.0).abs() < 1e-12);
     let masked = Options { mask_truncated_completions: true, ..Options::default() };
-    let figures = evaluate(&rows[1..], &masked, true).figures;
-    assert!((figures.least_clipped_low - 1.0 / 3.0).abs() < 1e-12);
+    let metrics = evaluate(&rows[1..], &masked, true).metrics;
+    assert!((metrics.least_clipped_low - 1.0 / 3.0).abs() < 1e-12);
     // One ratio per completion: exp(0.5) and exp(-1/3) are clipped, the masked completion's ratio is not.
     let sequences = Options { importance_sampling_level: Level::Sequence, ..masked };
-    let figures = evaluate(&rows, &sequences, true).figures;
-    assert!((figures.clipped_high - 1.0 / 3.0).abs() < 1e-12);
-    assert!((figures.clipped_low - 1.0 / 3.0).abs() < 1e-12);
-    assert!(figures.least_clipped_low.abs() < 1e-12 && (figures.most_clipped_high - 1.0).abs() < 1e-12);
+    let metrics = evaluate(&rows, &sequences, true).metrics;
+    assert!((metrics.clipped_high - 1.0 / 3.0).abs() < 1e-12);
+    assert!((metrics.clipped_low - 1.0 / 3.0).abs() < 1e-12);
+    assert!(metrics.least_clipped_low.abs() < 1e-12 && (metrics.most_clipped_high - 1.0).abs() < 1e-12);
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn importance_weights_are_capped_or_masked() {
         [(vec![token(4.0), token(0.5)], 1.0, false, None), (vec![token(2.0), token(2.0)], 1.0, false, None)];
     let loss = |importance_sampling_correction| {
         let options = Options { importance_sampling_correction, ..Options::default() };
-        let figures = evaluate(&rows, &options, true).figures;
-        (-4.0 * figures.loss, figures.least_correction, figures.correction, figures.most_correction)
+        let metrics = evaluate(&rows, &options, true).metrics;
+        (-4.0 * metrics.loss, metrics.least_correction, metrics.correction, metrics.most_correction)
     };
     let close = |found: (f64, f64, f64, f64), expected: [f64; 4]| {
         let found = [found.0, found.1, found.2, found.3];
@@ -177,7 +177,7 @@ proptest! {
                     let shifted = |by: f64| {
                         let mut rows = rows.clone();
                         rows[row].0[token][column] += by;
-                        evaluate(&rows, &options, known).figures.loss
+                        evaluate(&rows, &options, known).metrics.loss
                     };
                     (shifted(1e-6) - shifted(-1e-6)) / 2e-6
                 };

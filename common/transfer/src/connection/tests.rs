@@ -75,7 +75,7 @@ async fn a_refusal_is_final_and_a_stop_ends_waiting() {
 async fn an_announced_coordinator_is_awaited_and_followed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("coordinator.json");
-    let place = Place::Announced(file.clone());
+    let place = CoordinatorLocation::Announced(file.clone());
     let announce = |address| {
         let content = serde_json::json!({"address": address, "listen": address, "pid": 1});
         std::fs::write(&file, content.to_string()).unwrap();

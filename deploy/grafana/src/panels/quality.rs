@@ -38,16 +38,16 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "Held-out hit rate",
             "short",
             "Fraction of users whose next item is among the first K.",
-            &[(r#"podium_coordinator_evaluation_figure{run="$run", name=~"HR@[0-9]+"}"#, "{{name}}")],
+            &[(r#"podium_coordinator_evaluation_metric{run="$run", name=~"HR@[0-9]+"}"#, "{{name}}")],
         ),
         lines(
             "Held-out NDCG",
             "short",
             "With the bounds of the 95 % intervals.",
             &[
-                (r#"podium_coordinator_evaluation_figure{run="$run", name=~"NDCG@[0-9]+"}"#, "{{name}}"),
+                (r#"podium_coordinator_evaluation_metric{run="$run", name=~"NDCG@[0-9]+"}"#, "{{name}}"),
                 (
-                    r#"podium_coordinator_evaluation_figure{run="$run", name=~"NDCG@[0-9]+/(low|high)"}"#,
+                    r#"podium_coordinator_evaluation_metric{run="$run", name=~"NDCG@[0-9]+/(low|high)"}"#,
                     "{{name}}",
                 ),
             ],
@@ -57,8 +57,8 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "short",
             "Training groups are sampled at the training temperature, evaluations as set in the run file.",
             &[
-                (r#"podium_coordinator_step_figure{run="$run", name="reward"}"#, "training"),
-                (r#"podium_coordinator_evaluation_figure{run="$run", name="reward"}"#, "held-out"),
+                (r#"podium_coordinator_step_metric{run="$run", name="reward"}"#, "training"),
+                (r#"podium_coordinator_evaluation_metric{run="$run", name="reward"}"#, "held-out"),
             ],
         ),
         lines(
@@ -66,8 +66,8 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "short",
             "Gains since the start of the window, as fractions of the possible gain; see docs/guides/inflation-watch.md.",
             &[
-                (r#"podium_coordinator_evaluation_figure{run="$run", name="watch/reward_gain"}"#, "reward"),
-                (r#"podium_coordinator_evaluation_figure{run="$run", name="watch/ranking_gain"}"#, "ranking"),
+                (r#"podium_coordinator_evaluation_metric{run="$run", name="watch/reward_gain"}"#, "reward"),
+                (r#"podium_coordinator_evaluation_metric{run="$run", name="watch/ranking_gain"}"#, "ranking"),
             ],
         ),
         lines(
@@ -76,10 +76,10 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "",
             &[
                 (
-                    r#"podium_coordinator_evaluation_figure{run="$run", name="completions/well_formed"}"#,
+                    r#"podium_coordinator_evaluation_metric{run="$run", name="completions/well_formed"}"#,
                     "well-formed",
                 ),
-                (r#"podium_coordinator_evaluation_figure{run="$run", name="clipped_ratio"}"#, "cut off"),
+                (r#"podium_coordinator_evaluation_metric{run="$run", name="clipped_ratio"}"#, "cut off"),
             ],
         ),
         lines(
@@ -88,19 +88,19 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "Rising fractions and correlation indicate that the policy ranks by position.",
             &[
                 (
-                    r#"podium_coordinator_evaluation_figure{run="$run", name="ranking/copied_order"}"#,
+                    r#"podium_coordinator_evaluation_metric{run="$run", name="ranking/copied_order"}"#,
                     "copied, held-out",
                 ),
                 (
-                    r#"podium_coordinator_evaluation_figure{run="$run", name="ranking/order_correlation"}"#,
+                    r#"podium_coordinator_evaluation_metric{run="$run", name="ranking/order_correlation"}"#,
                     "correlation, held-out",
                 ),
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="ranking/copied_order"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="ranking/copied_order"}"#,
                     "copied, training",
                 ),
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="ranking/order_correlation"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="ranking/order_correlation"}"#,
                     "correlation, training",
                 ),
             ],
@@ -111,10 +111,10 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "In the prompt's list of candidates, from 1; the mean of a uniform choice is the middle.",
             &[
                 (
-                    r#"podium_coordinator_evaluation_figure{run="$run", name="ranking/first_position"}"#,
+                    r#"podium_coordinator_evaluation_metric{run="$run", name="ranking/first_position"}"#,
                     "held-out",
                 ),
-                (r#"podium_coordinator_step_figure{run="$run", name="ranking/first_position"}"#, "training"),
+                (r#"podium_coordinator_step_metric{run="$run", name="ranking/first_position"}"#, "training"),
             ],
         ),
         lines(
@@ -123,11 +123,11 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "1: the most popular item of the catalogue.",
             &[
                 (
-                    r#"podium_coordinator_evaluation_figure{run="$run", name="ranking/first_popularity"}"#,
+                    r#"podium_coordinator_evaluation_metric{run="$run", name="ranking/first_popularity"}"#,
                     "held-out",
                 ),
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="ranking/first_popularity"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="ranking/first_popularity"}"#,
                     "training",
                 ),
             ],
@@ -145,7 +145,7 @@ pub(crate) const QUALITY: Dashboard = Dashboard {
             "Length of held-out answers",
             "short",
             "Mean number of tokens.",
-            &[(r#"podium_coordinator_evaluation_figure{run="$run", name="mean_length"}"#, "tokens")],
+            &[(r#"podium_coordinator_evaluation_metric{run="$run", name="mean_length"}"#, "tokens")],
         ),
     ],
 };

@@ -36,8 +36,8 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "short",
             "Of the step's groups; compare it with the held-out ranking.",
             &[
-                (r#"podium_coordinator_step_figure{run="$run", name="reward"}"#, "mean"),
-                (r#"podium_coordinator_step_figure{run="$run", name="reward_std"}"#, "spread within groups"),
+                (r#"podium_coordinator_step_metric{run="$run", name="reward"}"#, "mean"),
+                (r#"podium_coordinator_step_metric{run="$run", name="reward_std"}"#, "spread within groups"),
             ],
         ),
         lines(
@@ -46,13 +46,13 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "Groups with equal rewards contribute no gradient.",
             &[
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="frac_reward_zero_std"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="frac_reward_zero_std"}"#,
                     "equal rewards",
                 ),
-                (r#"podium_coordinator_step_figure{run="$run", name="groups/frac_all_hit"}"#, "all hit"),
-                (r#"podium_coordinator_step_figure{run="$run", name="groups/frac_all_miss"}"#, "all miss"),
+                (r#"podium_coordinator_step_metric{run="$run", name="groups/frac_all_hit"}"#, "all hit"),
+                (r#"podium_coordinator_step_metric{run="$run", name="groups/frac_all_miss"}"#, "all miss"),
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="groups/frac_all_malformed"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="groups/frac_all_malformed"}"#,
                     "all malformed",
                 ),
             ],
@@ -90,11 +90,11 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "Cut off: truncated at rollout.max_new_tokens.",
             &[
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="completions/well_formed"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="completions/well_formed"}"#,
                     "well-formed",
                 ),
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="completions/clipped_ratio"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="completions/clipped_ratio"}"#,
                     "cut off",
                 ),
             ],
@@ -103,7 +103,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "Length of completions",
             "short",
             "Mean number of tokens.",
-            &[(r#"podium_coordinator_step_figure{run="$run", name="completions/mean_length"}"#, "tokens")],
+            &[(r#"podium_coordinator_step_metric{run="$run", name="completions/mean_length"}"#, "tokens")],
         ),
         lines(
             "Age of groups",
@@ -111,7 +111,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "Number of versions between the oldest group of a step and the step.",
             &[
                 (
-                    r#"podium_coordinator_step_figure{run="$run", name="groups/policy_lag/max"}"#,
+                    r#"podium_coordinator_step_metric{run="$run", name="groups/policy_lag/max"}"#,
                     "oldest group",
                 ),
                 (r#"podium_coordinator_max_policy_lag{run="$run"}"#, "allowed"),

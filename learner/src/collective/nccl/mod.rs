@@ -149,16 +149,3 @@ impl Operation {
         super::Error::Nccl { operation: self.header.kind.name(), number: self.header.number, source }
     }
 }
-
-/// Sets `NCCL_NVLS_ENABLE=0` unless the environment sets it: sums in the switches between GPUs (`NVLink` SHARP)
-/// may change their order from call to call.
-///
-/// Call it first in `main`, before any other thread exists.
-#[allow(unsafe_code, reason = "NCCL is configured by its environment")]
-pub fn keep_sums_repeatable() {
-    const NVLS: &str = "NCCL_NVLS_ENABLE";
-    if std::env::var_os(NVLS).is_none() {
-        // SAFETY: no other thread reads or writes the environment yet.
-        unsafe { std::env::set_var(NVLS, "0") };
-    }
-}

@@ -6,7 +6,7 @@ use podium_tokenizer::Variables;
 
 use super::*;
 use crate::lease::tests::{source, training};
-use crate::policy_cache::Place;
+use crate::policy_cache::PolicyFolders;
 use crate::sampler::tests::loaded;
 use crate::tiny;
 
@@ -38,9 +38,9 @@ fn completion(token_ids: &[u32]) -> Completion {
 /// A policy whose chat template ends prompts with `generation_prompt`.
 fn after(generation_prompt: &str) -> Sampler {
     let mut sampler =
-        Sampler::new("cpu", DataType::Bfloat16, 1, Variables::prompt(None, &BTreeMap::new())).unwrap();
+        Sampler::new("cpu", DataType::Auto, 1, Variables::prompt(None, &BTreeMap::new())).unwrap();
     let folder = tiny::with_generation_prompt(1, generation_prompt);
-    sampler.load(source(0), &Place::of_model(folder.path())).unwrap();
+    sampler.load(source(0), &PolicyFolders::of_model(folder.path())).unwrap();
     sampler
 }
 

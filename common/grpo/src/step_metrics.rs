@@ -2,7 +2,7 @@
 
 /// Metrics of a step or of a part of it. Means are over the whole step, so that the means of parts add up.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Figures {
+pub struct StepMetrics {
     /// The loss.
     pub loss: f64,
     /// Mean over tokens of the KL estimate, bias-corrected if configured; 0 without a reference.
@@ -33,12 +33,12 @@ pub struct Figures {
 
 /// Number of metrics.
 pub const COUNT: usize = 12;
-/// Number of leading entries of [`Figures::to_numbers`] that are summed over parts.
+/// Number of leading entries of [`StepMetrics::to_numbers`] that are summed over parts.
 pub const SUMS: usize = 7;
 /// Number of following entries that are combined by minimum; the rest is combined by maximum.
 pub const MINIMA: usize = 2;
 
-impl Default for Figures {
+impl Default for StepMetrics {
     /// The neutral element of [`Self::total`].
     fn default() -> Self {
         let mut numbers = [0.0; COUNT];
@@ -48,7 +48,7 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl StepMetrics {
     /// Returns all values in a fixed order: sums, then minima, then maxima.
     pub const fn to_numbers(self) -> [f64; COUNT] {
         [
@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn parts_add_up() {
         let numbers: [f64; COUNT] = std::array::from_fn(|index| index as f64);
-        let part = Figures::from_numbers(numbers);
+        let part = StepMetrics::from_numbers(numbers);
         assert_eq!(part.to_numbers().map(f64::to_bits), numbers.map(f64::to_bits));
-        assert_eq!(Figures::total([part, Figures::default()]), part);
-        let other = Figures { loss: 2.0, least_correction: -1.0, largest_gap: 20.0, ..part };
-        let total = Figures::total([part, other]);
+        assert_eq!(StepMetrics::total([part, StepMetrics::default()]), part);
+        let other = StepMetrics { loss: 2.0, least_correction: -1.0, largest_gap: 20.0, ..part };
+        let total = StepMetrics::total([part, other]);
         assert_eq!((total.loss, total.kl), (2.0, 2.0));
         assert_eq!((total.least_clipped_low, total.least_correction), (7.0, -1.0));
         assert_eq!((total.largest_gap, total.most_correction), (20.0, 11.0));

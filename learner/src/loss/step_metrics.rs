@@ -1,13 +1,13 @@
 //! Metrics of a micro-batch: computed on the device, transferred to the host once per step.
 
 use podium_grpo::Options;
-use podium_grpo::figures::{COUNT, Figures, MINIMA, SUMS};
 use podium_grpo::options::LossType;
+use podium_grpo::step_metrics::{COUNT, MINIMA, SUMS, StepMetrics};
 use tch::{Device, Kind, Tensor};
 
 use super::tokens::Tokens;
 
-/// [`Figures`] on the device: float64 \[[`COUNT`]\].
+/// [`StepMetrics`] on the device: float64 \[[`COUNT`]\].
 #[derive(Debug)]
 pub struct OnDevice(Tensor);
 
@@ -55,9 +55,9 @@ impl OnDevice {
     }
 
     /// Sums the metrics of a step's micro-batches, in one transfer to the host.
-    pub fn total(parts: &[Self]) -> Figures {
+    pub fn total(parts: &[Self]) -> StepMetrics {
         if parts.is_empty() {
-            return Figures::default();
+            return StepMetrics::default();
         }
         let all = Tensor::stack(&parts.iter().map(|part| &part.0).collect::<Vec<_>>(), 0);
         let columns = |first: usize, count: usize| all.narrow(1, first as i64, count as i64);
@@ -65,7 +65,7 @@ impl OnDevice {
         let minima = columns(SUMS, MINIMA).amin(0, false);
         let maxima = columns(SUMS + MINIMA, COUNT - SUMS - MINIMA).amax(0, false);
         let total = Tensor::cat(&[sums, minima, maxima], 0).to_device(Device::Cpu);
-        Figures::from_numbers(std::array::from_fn(|index| total.double_value(&[index as i64])))
+        StepMetrics::from_numbers(std::array::from_fn(|index| total.double_value(&[index as i64])))
     }
 }
 

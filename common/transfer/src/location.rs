@@ -16,14 +16,14 @@ pub const FOLDER_VARIABLE: &str = "PODIUM_COORDINATOR_FROM";
 
 /// Source of the coordinator's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum CoordinatorLocation {
     /// This address, host:port.
     Named(String),
     /// This announcement file.
     Announced(PathBuf),
 }
 
-impl Place {
+impl CoordinatorLocation {
     /// Selects the source: the flags' address or run folder, else the environment's ([`VARIABLE`],
     /// [`FOLDER_VARIABLE`]), else the run file's.
     pub fn choose(address: Option<&str>, run_folder: Option<&Path>, network: &Network) -> Self {
@@ -64,16 +64,16 @@ mod tests {
     #[test]
     fn flags_win_over_the_environment_and_that_over_the_run_file() {
         let folder = Path::new("run");
-        let announced = Place::Announced(folder.join(announcement::FILE));
-        let named = |address: &str| Place::Named(address.to_owned());
+        let announced = CoordinatorLocation::Announced(folder.join(announcement::FILE));
+        let named = |address: &str| CoordinatorLocation::Named(address.to_owned());
         let network = Network { coordinator: Some("file:1".into()), ..Network::default() };
-        let first = |flags, environment| Place::first(&[flags, environment], &network);
+        let first = |flags, environment| CoordinatorLocation::first(&[flags, environment], &network);
         assert_eq!(first((Some("flag:1"), None), (Some("variable:1"), None)), named("flag:1"));
         assert_eq!(first((None, Some(folder)), (Some("variable:1"), None)), announced);
         assert_eq!(first((None, None), (Some("variable:1"), Some(folder))), named("variable:1"));
         assert_eq!(first((None, None), (None, Some(folder))), announced);
         assert_eq!(first((None, None), (None, None)), named("file:1"));
         let listen = Network { coordinator: None, listen: "here:1".into(), ..network };
-        assert_eq!(Place::first(&[], &listen), named("here:1"));
+        assert_eq!(CoordinatorLocation::first(&[], &listen), named("here:1"));
     }
 }
