@@ -162,5 +162,6 @@ workers = 1
 learner_ranks = 1
 rollout_device = "{workload.device}"
 learner_device = "{workload.device}"
+colocate = "share"
 """)
     return run_file

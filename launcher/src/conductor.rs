@@ -11,6 +11,7 @@ use podium_transfer::Announcement;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::devices::Table;
 use crate::processes::{self, Event, Fleet};
 use crate::progress::Progress;
 use crate::report;
@@ -62,12 +63,13 @@ pub(crate) async fn conduct(
     programs: &Programs,
     run: &RunFile,
     folder: &RunFolder,
+    devices: &Table,
     progress: &mut Progress,
     stop: &CancellationToken,
 ) -> Result<Outcome, Error> {
     let (sender, mut events) = mpsc::channel(64);
     let mut stage = Supervisor {
-        services: Services { programs, run, folder },
+        services: Services { programs, run, folder, devices },
         coordinator: Fleet::new(Policy::default(), sender.clone()),
         others: Fleet::new(Policy::default(), sender),
         progress,

@@ -9,6 +9,7 @@
 mod cli;
 mod commands;
 mod conductor;
+mod devices;
 mod embedded;
 mod processes;
 mod progress;

@@ -34,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
+    /// Variables in addition to this program's environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// Receives standard output and error; appended to.
     pub(crate) log: PathBuf,
 }
@@ -170,7 +172,8 @@ fn spawn(service: &Service) -> Result<Child, Error> {
     let failed = |source| Error::Log { path: service.log.clone(), source };
     let log = OpenOptions::new().create(true).append(true).open(&service.log).map_err(failed)?;
     let mut command = command(&service.program);
-    command.args(&service.arguments).stdout(log.try_clone().map_err(failed)?).stderr(log);
+    command.args(&service.arguments).envs(service.environment.iter().cloned());
+    command.stdout(log.try_clone().map_err(failed)?).stderr(log);
     command.spawn().map_err(|source| Error::Start { program: service.program.clone(), source })
 }
 
@@ -244,6 +247,7 @@ mod tests {
             name: "service".into(),
             program: "/bin/sh".into(),
             arguments: ["-c", script].map(OsString::from).to_vec(),
+            environment: Vec::new(),
             log: folder.join("service.log"),
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use podium_config::RunFile;
 use podium_transfer::Announcement;
 
+use crate::devices::{Placement, Table};
 use crate::processes::Service;
 use crate::run_folder::RunFolder;
 
@@ -48,12 +49,13 @@ pub(crate) struct Services<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) run: &'a RunFile,
     pub(crate) folder: &'a RunFolder,
+    pub(crate) devices: &'a Table,
 }
 
 impl Services<'_> {
     pub(crate) fn coordinator(&self) -> Service {
         let arguments = [self.run_file(), path("--out", self.folder.path())].concat();
-        self.service("coordinator".into(), &self.programs.coordinator, arguments)
+        self.service("coordinator".into(), &self.programs.coordinator, arguments, Vec::new())
     }
 
     /// Returns the workers and, if there are steps, the learner ranks of the announced coordinator.
@@ -85,13 +87,14 @@ impl Services<'_> {
     fn worker(&self, number: u32, coordinator: &[OsString]) -> Service {
         let name = format!("worker-{number}");
         let cache = self.folder.worker_cache().join(&name);
-        let device = &self.run.launch.rollout_device;
+        let Placement { device, environment } = self.devices.worker(number);
         let arguments =
             [self.run_file(), coordinator.to_vec(), path("--cache", &cache), text("--device", device)];
-        self.service(name, &self.programs.worker, arguments.concat())
+        self.service(name, &self.programs.worker, arguments.concat(), environment)
     }
 
     fn learner_rank(&self, rank: u32, coordinator: &[OsString]) -> Service {
+        let Placement { device, environment } = self.devices.rank(rank);
         let arguments = [
             vec!["train".into()],
             self.run_file(),
@@ -99,17 +102,23 @@ impl Services<'_> {
             path("--state", &self.folder.learner_state()),
             text("--rank", &rank.to_string()),
             text("--world-size", &self.run.launch.learner_ranks.to_string()),
-            text("--device", &self.run.launch.learner_device),
+            text("--device", device),
         ];
-        self.service(format!("learner-{rank}"), &self.programs.learner, arguments.concat())
+        self.service(format!("learner-{rank}"), &self.programs.learner, arguments.concat(), environment)
     }
 
     fn run_file(&self) -> Vec<OsString> {
         path("--run-file", &self.folder.run_file())
     }
 
-    fn service(&self, name: String, program: &Path, arguments: Vec<OsString>) -> Service {
-        Service { log: self.folder.log(&name), name, program: program.to_owned(), arguments }
+    fn service(
+        &self,
+        name: String,
+        program: &Path,
+        arguments: Vec<OsString>,
+        environment: Vec<(&'static str, String)>,
+    ) -> Service {
+        Service { log: self.folder.log(&name), name, program: program.to_owned(), arguments, environment }
     }
 }
 
@@ -138,7 +147,9 @@ mod tests {
             run_id: String::new(),
             ended: None,
         };
-        let services = Services { programs: &programs, run: &run, folder: &RunFolder::new("out") };
+        let devices = Table::without_gpus(&run);
+        let folder = RunFolder::new("out");
+        let services = Services { programs: &programs, run: &run, folder: &folder, devices: &devices };
         std::iter::once(services.coordinator())
             .chain(services.others(&announced))
             .map(|service| {
@@ -159,7 +170,7 @@ mod tests {
             ),
             [
                 "coordinator: c --run-file out/run.toml --out out",
-                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache/worker-1 --device auto",
+                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache/worker-1 --device cpu",
                 "learner-0: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 0 \
                  --world-size 2 --device cpu",
                 "learner-1: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 1 \

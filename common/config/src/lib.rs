@@ -6,6 +6,7 @@
 //!
 //! This crate parses text and numbers only; it opens no data set and no model.
 
+mod devices;
 mod error;
 mod layers;
 mod load;
@@ -15,11 +16,12 @@ mod schema;
 pub mod sections;
 mod validate;
 
+pub use devices::Devices;
 pub use error::Error;
 pub use layers::Override;
 pub use load::require_text;
 pub use run_file::RunFile;
 pub use sections::{
-    CollectiveChoice, DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network, Rollout, Run,
-    Sft, Stage,
+    CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network,
+    Rollout, Run, Sft, Stage,
 };

@@ -322,8 +322,23 @@ pub struct Launch {
     pub workers: u32,
     /// Learner ranks that the launcher starts.
     pub learner_ranks: u32,
-    /// Device of each worker: `cpu`, `cuda`, `cuda:1`, or `auto` (a GPU if available).
+    /// Devices of the workers: `cpu`, `cuda` (a GPU for each), `auto` (the same if there is a GPU, else the CPU),
+    /// `cuda:1`, or a comma-separated list with one GPU for each worker in order, such as `cuda:1,cuda:2`. Indices count
+    /// the visible GPUs. See docs/guides/gpus.md.
     pub rollout_device: String,
-    /// Device of each learner rank, with the same values.
+    /// Devices of the learner ranks, with the same values. Ranks receive the first GPUs.
     pub learner_device: String,
+    /// Processes that may use one GPU: `none` gives each process a GPU of its own, `share` lets several processes use
+    /// one if there are fewer GPUs than processes.
+    pub colocate: Colocate,
+}
+
+/// Processes that may use one GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Colocate {
+    /// One process per GPU.
+    None,
+    /// Several processes per GPU.
+    Share,
 }

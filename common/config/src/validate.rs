@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use crate::devices::Devices;
 use crate::error::Error;
 use crate::run_file::RunFile;
 use crate::sections::{Evaluation, Learner, Lora, Network, Rollout, Sft, Stage};
@@ -55,7 +56,14 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     sft(&file.sft)?;
     network(&file.network)?;
     require("launch.workers", file.launch.workers, file.launch.workers <= 1024, "at most 1024")?;
-    at_least_one("launch.learner_ranks", file.launch.learner_ranks)
+    at_least_one("launch.learner_ranks", file.launch.learner_ranks)?;
+    device("launch.rollout_device", &file.launch.rollout_device)?;
+    device("launch.learner_device", &file.launch.learner_device)
+}
+
+fn device(key: &'static str, text: &str) -> Result<(), Error> {
+    let expected = "cpu, cuda, auto, cuda:<index>, or a comma-separated list of cuda:<index>";
+    require(key, format!("{text:?}"), Devices::parse(text).is_some(), expected)
 }
 
 fn stages(stages: &[Stage], lora: &Lora) -> Result<(), Error> {

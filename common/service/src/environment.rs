@@ -70,6 +70,11 @@ pub fn prepare(portable: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns the variables that processes on GPUs, or on a CPU without `run.portable`, lack in the present environment.
+pub fn missing_here() -> Vec<(&'static str, &'static str)> {
+    missing(false, |name| env::var_os(name))
+}
+
 /// Returns the variables that `environment` lacks.
 fn missing(
     portable: bool,
@@ -78,7 +83,7 @@ fn missing(
     let is_set = |name: &str| environment(name).is_some();
     let usual = USUAL
         .into_iter()
-        .filter(|(name, _)| !is_set(name) && !(*name == "PYTORCH_ALLOC_CONF" && is_set(ALLOCATOR_BEFORE)));
+        .filter(|(name, _)| !is_set(name) && (*name != "PYTORCH_ALLOC_CONF" || !is_set(ALLOCATOR_BEFORE)));
     let pinned = PINNED
         .into_iter()
         .filter(|(name, value)| portable && environment(name).is_none_or(|found| found != *value));

@@ -10,6 +10,8 @@ use podium_recsys::{synthetic, task};
 use podium_service::{logs, notice, output_line};
 use podium_tokenizer::{Chat, Variables, word_level};
 
+use crate::devices::{self, Table};
+
 /// The reasons why a run cannot start with the policy's tokenizer and chat template.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -44,6 +46,9 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
                 if let Some(note) = note {
                     output_line!("    {note}");
                 }
+                if let Some(devices) = devices(&run) {
+                    output_line!("    {}", devices.replace('\n', "\n    "));
+                }
             }
             Err(message) => {
                 // Most messages include the file's name.
@@ -55,6 +60,19 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
         }
     }
     code
+}
+
+/// Returns the devices that `podium train` would use on this machine, or the reason why it cannot run here; `None`
+/// without a GPU. Not a fault of the run file, which may be for another machine.
+fn devices(run: &RunFile) -> Option<String> {
+    match Table::of_run(run) {
+        Ok(table) => table.has_gpus().then(|| table.to_string()),
+        Err(devices::Error::NoGpu { .. }) => None,
+        Err(error) => {
+            let reason = logs::describe(&error);
+            Some(format!("warning: podium train cannot start on this machine: {reason}"))
+        }
+    }
 }
 
 /// Refuses a policy whose prompts cannot be rendered or whose completions cannot end, and a chat template that closes

@@ -17,6 +17,7 @@ use super::stages::{self, Stages};
 use super::{Error, run, start};
 use crate::cli::{EvaluateFlags, Ranking, RunFlags};
 use crate::conductor::Outcome;
+use crate::devices::Table;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
 
@@ -138,6 +139,8 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
     if kept > 0 {
         notice!("reusing {kept} of {all} parts of an earlier evaluation");
     }
+    // All parts have the same processes.
+    let mut devices = None;
     for (number, part) in (1..).zip(&plan.parts) {
         let folder = RunFolder::new(plan.work(part));
         // A policy that is compared with itself has the same parts twice.
@@ -146,12 +149,16 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
             durable::remove_folder(folder.path())?;
             continue;
         }
+        let known = devices.take();
+        let is_first = known.is_none();
+        let table = known.map_or_else(|| Table::of_run(&part.run), Ok)?;
         notice!("part {number} of {all}: {}", part.describe(&plan.policies));
         let outcome = match run::prepare(part.run.clone(), base, &folder).await? {
-            Preparation::Ready(ready) => ready.perform().await?,
+            Preparation::Ready(ready) => ready.perform(&table, is_first).await?,
             Preparation::Finished | Preparation::Made(_) => Outcome::Finished,
             Preparation::Interrupted => Outcome::Interrupted { step: 0 },
         };
+        devices = Some(table);
         match outcome {
             Outcome::Finished => {}
             Outcome::Interrupted { .. } => return Ok(false),

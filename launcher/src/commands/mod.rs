@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use podium_service::shutdown;
 
-use crate::{conductor, processes, run_folder, services, status_stream};
+use crate::{conductor, devices, processes, run_folder, services, status_stream};
 
 /// Exit code of a command that a signal or a drain ended before the end of the run: the same command resumes it.
 const STOPPED: u8 = shutdown::STOPPED;
@@ -42,6 +42,8 @@ pub(crate) enum Error {
     Folder(#[from] run_folder::Error),
     #[error(transparent)]
     Programs(#[from] services::Error),
+    #[error(transparent)]
+    Devices(#[from] devices::Error),
     #[error(transparent)]
     Conduct(#[from] conductor::Error),
     #[error(transparent)]

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::stages::{self, Stages};
 use super::{Error, start};
 use crate::conductor::{self, Outcome};
+use crate::devices::Table;
 use crate::progress::Progress;
 use crate::report;
 use crate::run_folder::{Lock, RunFolder};
@@ -48,12 +49,17 @@ pub(super) async fn run(
     prepare_only: bool,
 ) -> Result<ExitCode, Error> {
     let steps = run.run.steps;
+    // Before the stages, which may take hours.
+    let trains = !prepare_only && run.run.stages.contains(&Stage::Grpo) && !folder.is_finished();
+    let devices = trains.then(|| Table::of_run(&run)).transpose()?;
     let outcome = match prepare(run, base, folder).await? {
-        Preparation::Ready(_) if prepare_only => {
-            output_line!("{}", folder.run_file().display());
-            return Ok(ExitCode::SUCCESS);
+        Preparation::Ready(ready) => {
+            let Some(devices) = devices else {
+                output_line!("{}", folder.run_file().display());
+                return Ok(ExitCode::SUCCESS);
+            };
+            ready.perform(&devices, true).await?
         }
-        Preparation::Ready(ready) => ready.perform().await?,
         Preparation::Made(policy) => {
             output_line!("policy  {}", policy.display());
             return Ok(ExitCode::SUCCESS);
@@ -118,12 +124,16 @@ pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -
 }
 
 impl Ready {
-    /// Runs all services until the run is over or a signal arrives, and writes the report.
-    pub(super) async fn perform(self) -> Result<Outcome, Error> {
+    /// Runs all services until the run is over or a signal arrives, and writes the report. `shows_devices`: whether to
+    /// print the table of devices if there are GPUs.
+    pub(super) async fn perform(self, devices: &Table, shows_devices: bool) -> Result<Outcome, Error> {
         let Self { programs, run, folder, stop, _lock } = &self;
         let mut progress = Progress::start();
         progress.say(&headline(run, folder));
-        let outcome = conductor::conduct(programs, run, folder, &mut progress, stop).await;
+        if shows_devices && devices.has_gpus() {
+            progress.say(&devices.to_string());
+        }
+        let outcome = conductor::conduct(programs, run, folder, devices, &mut progress, stop).await;
         progress.finish();
         let outcome = outcome?;
         if outcome == Outcome::Finished {

@@ -16,6 +16,7 @@ use podium_service::notice;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use crate::devices::{Placement, Table};
 use crate::embedded;
 use crate::processes;
 use crate::run_folder::RunFolder;
@@ -94,14 +95,15 @@ impl Stages<'_> {
     }
 
     async fn fine_tune(&self, run: &RunFile, out: &Path, ingredients: &Ingredients) -> Result<bool, Error> {
+        let device = Table::of_stage(run)?.rank(0);
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         if run.model.path.is_none() {
             arguments.extend(random_embedded(run, self.folder)?);
         }
         self.folder.store(run)?;
         notice!("sft: {} steps of supervised fine-tuning", run.sft.steps);
-        arguments.extend(self.of_run(run));
-        self.make("sft", arguments, out, ingredients).await
+        arguments.extend(self.of_run(&device));
+        self.make("sft", arguments, device.environment, out, ingredients).await
     }
 
     async fn merge(
@@ -114,13 +116,12 @@ impl Stages<'_> {
         self.folder.store(run)?;
         let arguments = ["merge".into(), "--model".into(), model.into(), "--adapter".into(), adapter.into()];
         notice!("merge: merging the adapter into {}", model.display());
-        self.make("merge", arguments.into(), out, ingredients).await
+        self.make("merge", arguments.into(), Vec::new(), out, ingredients).await
     }
 
     /// Returns the flags of a command that reads the run file.
-    pub(super) fn of_run(&self, run: &RunFile) -> [OsString; 4] {
-        let device = &run.launch.learner_device;
-        ["--run-file".into(), self.folder.run_file().into(), "--device".into(), device.into()]
+    pub(super) fn of_run(&self, placement: &Placement) -> [OsString; 4] {
+        ["--run-file".into(), self.folder.run_file().into(), "--device".into(), placement.device.into()]
     }
 
     /// Runs the learner, whose output folder is renamed to `out` when it is complete.
@@ -128,6 +129,7 @@ impl Stages<'_> {
         &self,
         name: &str,
         mut arguments: Vec<OsString>,
+        environment: Vec<(&'static str, String)>,
         out: &Path,
         ingredients: &Ingredients,
     ) -> Result<bool, Error> {
@@ -137,10 +139,10 @@ impl Stages<'_> {
             durable::create_folder(parent)?;
         }
         arguments.extend(["--out".into(), partial.clone().into()]);
-        let mut child = processes::command(&self.programs.learner)
-            .args(arguments)
-            .spawn()
-            .map_err(|source| processes::Error::Start { program: self.programs.learner.clone(), source })?;
+        let mut child =
+            processes::command(&self.programs.learner).args(arguments).envs(environment).spawn().map_err(
+                |source| processes::Error::Start { program: self.programs.learner.clone(), source },
+            )?;
         let status = tokio::select! {
             status = child.wait() => status.map_err(|source| processes::Error::Wait { name: name.into(), source })?,
             () = self.stop.cancelled() => {

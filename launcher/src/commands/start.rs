@@ -7,6 +7,7 @@ use podium_service::notice;
 
 use super::Error;
 use super::stages::{self, Ingredients, Stages};
+use crate::devices::Table;
 use crate::embedded;
 
 /// Provides the initial policy in the run's folder and sets its path in `run`. Returns `false` if a
@@ -24,10 +25,11 @@ pub(super) async fn provide(run: &mut RunFile, stages: &Stages<'_>) -> Result<bo
     } else if !start.exists() {
         stages.folder.store(run)?;
         notice!("training the initial policy: {} steps of supervised fine-tuning", run.sft.steps);
+        let device = Table::of_stage(run)?.rank(0);
         let mut arguments: Vec<OsString> = vec!["sft".into()];
         arguments.extend(stages::random_embedded(run, stages.folder)?);
-        arguments.extend(stages.of_run(run));
-        if !stages.make("sft", arguments, &start, &Ingredients::new()).await? {
+        arguments.extend(stages.of_run(&device));
+        if !stages.make("sft", arguments, device.environment, &start, &Ingredients::new()).await? {
             return Ok(false);
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CollectiveChoice, DataType, Evaluation, Launch, Learner, LikelihoodLength, LikelihoodReasoning, Lora,
-    LrScheduler, Model, Network, Rollout, Run, Sft, Stage,
+    CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, LikelihoodLength, LikelihoodReasoning,
+    Lora, LrScheduler, Model, Network, Rollout, Run, Sft, Stage,
 };
 
 impl Default for Run {
@@ -130,6 +130,12 @@ impl Default for Network {
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { workers: 2, learner_ranks: 1, rollout_device: "auto".into(), learner_device: "auto".into() }
+        Self {
+            workers: 2,
+            learner_ranks: 1,
+            rollout_device: "auto".into(),
+            learner_device: "auto".into(),
+            colocate: Colocate::None,
+        }
     }
 }
