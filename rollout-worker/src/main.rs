@@ -144,6 +144,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     };
     let device = engine.device_name().await?;
     tracing::info!("computing on {device}");
+    let _sampling = podium_service::gpus::Sampling::start(&device);
     let identity = Identity {
         worker_id: Uuid::new_v4(),
         run_hash,

@@ -19,10 +19,11 @@ struct Documented {
 }
 
 /// Headings of docs/reference/metrics.md, and the roles of their metrics.
-const HEADINGS: [(&str, &[&str]); 4] = [
+const HEADINGS: [(&str, &[&str]); 5] = [
     ("## Coordinator", &["coordinator"]),
     ("## Rollout workers", &["worker"]),
     ("## Learner ranks", &["learner"]),
+    ("## GPUs", &["worker", "learner"]),
     ("## Every process", &["coordinator", "worker", "learner"]),
 ];
 

@@ -106,6 +106,27 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
             &[(r#"rate(podium_process_cpu_seconds_total{run="$run"}[$__rate_interval])"#, "{{process}}")],
         ),
         lines(
+            "GPU utilisation",
+            "percentunit",
+            "Fraction of time in which the GPU of each process computed.",
+            &[(r#"podium_gpu_utilisation_ratio{run="$run"}"#, "{{process}}")],
+        ),
+        lines(
+            "GPU memory",
+            "bytes",
+            "Memory in use on the GPU of each process, by all its processes.",
+            &[
+                (r#"podium_gpu_memory_used_bytes{run="$run"}"#, "{{process}}"),
+                (r#"max(podium_gpu_memory_total_bytes{run="$run"})"#, "size of the largest GPU"),
+            ],
+        ),
+        lines(
+            "GPU power",
+            "watt",
+            "Power draw of the GPU of each process.",
+            &[(r#"podium_gpu_power_watts{run="$run"}"#, "{{process}}")],
+        ),
+        lines(
             "Store",
             "s",
             "Mean time of a durable write: the disk's fsync.",
