@@ -8,6 +8,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$root/deploy/setup/versions.env"
 venv=$root/.venv-kubernetes
 
+fail() {
+    echo "check.sh: $1" >&2
+    exit 1
+}
 command -v kubectl >/dev/null || { echo "check.sh: kubectl is missing" >&2; exit 1; }
 if [ "$(cat "$venv/.version" 2>/dev/null)" != "$KUBERNETES_VALIDATE" ]; then
     python3 -m venv --clear "$venv"
@@ -21,5 +25,14 @@ for folder in base cpu autoscaled; do
     for version in $KUBERNETES_VERSIONS; do
         "$venv/bin/kubernetes-validate" --quiet --strict --kubernetes-version "$version" "$rendered/$folder.yaml"
     done
+    # One GPU for each learner and worker (none in cpu), the variables for GPUs, and shared memory for NCCL.
+    requests=4
+    [ "$folder" != cpu ] || requests=0
+    gpus=$(grep -c '^ *nvidia.com/gpu: "1"$' "$rendered/$folder.yaml" || true)
+    [ "$gpus" -eq "$requests" ] || fail "$folder: $gpus requests and limits of one GPU, expected $requests"
+    [ "$(grep -c '^ *name: podium-gpu-' "$rendered/$folder.yaml")" -eq 3 ] ||
+        fail "$folder: learner and workers do not both use podium-gpu"
+    grep -A 3 '^      - emptyDir:$' "$rendered/$folder.yaml" | grep -q 'medium: Memory' || fail "$folder: no volume in memory"
+    grep -q '^ *- mountPath: /dev/shm$' "$rendered/$folder.yaml" || fail "$folder: nothing is mounted at /dev/shm"
     echo "$folder: $(grep -c '^kind:' "$rendered/$folder.yaml") objects are valid for Kubernetes $KUBERNETES_VERSIONS"
 done

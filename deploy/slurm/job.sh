@@ -93,6 +93,11 @@ node_of() {
     if [ "$gpus" -gt 0 ]; then echo $(($1 / gpus)); else echo $(($1 % SLURM_JOB_NUM_NODES)); fi
 }
 
+# Prints the device of the $1th process (from 0). Not SLURM_LOCALID, which is 0 in every step: each process is a step.
+device_of() {
+    if [ "$gpus" -gt 0 ]; then echo "cuda:$(($1 % gpus))"; else echo cpu; fi
+}
+
 # Waits for the processes $2…, at most $1 seconds; succeeds if they have ended.
 gone_within() {
     local until=$((SECONDS + $1)) process
@@ -117,9 +122,15 @@ stop() {
 
 own_step="--exact --cpus-per-task=$cpus" shared_step="--overlap" whole_node="--overlap"
 if [ "$gpus" -gt 0 ]; then
-    own_step+=" --gpus-per-task=1"
+    # Each step sees all GPUs of its node, so that NCCL can connect peers over NVLink, and computes on the one that
+    # --device names. Steps that share GPUs also share cores, which therefore are not bound.
+    whole_node+=" --gpus-per-node=$gpus --gpu-bind=none"
+    own_step="$whole_node --cpu-bind=none"
     shared_step+=" --gres=none"
-    whole_node+=" --gpus-per-node=$gpus"
+    # Variables of the caller take precedence. PCI order: an index names the same GPU for CUDA and nvidia-smi.
+    export CUDA_DEVICE_ORDER=${CUDA_DEVICE_ORDER-PCI_BUS_ID}
+    export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG-:4096:8}
+    [ -n "${PYTORCH_CUDA_ALLOC_CONF+set}" ] || export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF-expandable_segments:True}
 fi
 learners=() samplers=() coordinator=""
 mkdir -p "$run_dir/logs"
@@ -161,7 +172,7 @@ process=0
 for ((rank = 0; rank < ranks; rank++)); do
     keep "learner-$rank" "$(node_of "$process")" "$own_step" "$bin_dir/podium-learner" train \
         --run-file "$run_dir/run.toml" --coordinator-from "$run_dir" --state "$run_dir/learner" \
-        --rank "$rank" --world-size "$ranks" --collective-listen 0.0.0.0:0 --metrics-listen 0.0.0.0:0 &
+        --rank "$rank" --world-size "$ranks" --device "$(device_of "$process")" --collective-listen 0.0.0.0:0 --metrics-listen 0.0.0.0:0 &
     learners+=($!)
     process=$((process + 1))
 done
@@ -169,7 +180,7 @@ for ((worker = 1; worker <= workers; worker++)); do
     name=worker-$SLURM_JOB_ID-$worker
     keep "$name" "$(node_of "$process")" "$own_step" "$bin_dir/podium-rollout-worker" \
         --run-file "$run_dir/run.toml" --coordinator-from "$run_dir" --metrics-listen 0.0.0.0:0 \
-        --cache "${PODIUM_SCRATCH:-$run_dir/cache}/$name" &
+        --device "$(device_of "$process")" --cache "${PODIUM_SCRATCH:-$run_dir/cache}/$name" &
     samplers+=($!)
     process=$((process + 1))
 done

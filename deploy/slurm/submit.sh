@@ -6,7 +6,8 @@
 #
 #   --run-file F          the run file
 #   --nodes N             nodes of the job
-#   --gpus-per-node G     GPUs of each node; 0 for a run on CPUs. Each rank and worker uses one
+#   --gpus-per-node G     GPUs of each node; 0 for a run on CPUs. Each rank and worker uses one, whatever
+#                         device the run file names
 #   --workers W           rollout workers in this job; workers.sh adds more at any time
 #   --ranks R             learner ranks
 #   --run-dir D           the run folder, visible to all nodes under this path; default: runs/NAME, NAME from F

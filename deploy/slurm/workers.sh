@@ -9,7 +9,8 @@
 #   --run-dir D           the run folder, visible to all nodes under this path
 #   --workers W           rollout workers in this job
 #   --nodes N             nodes of the job, default 1
-#   --gpus-per-node G     GPUs of each node, default 0; each worker uses one
+#   --gpus-per-node G     GPUs of each node, default 0; each worker uses one, whatever
+#                         device the run file names
 #   --time T              time limit in sbatch's format
 #   --cpus-per-process C  cores of each worker, default 1
 #   --bin-dir B           folder of the services, default target/release of this repository

@@ -13,7 +13,8 @@
 #   --run-dir D        the run folder on every host: an absolute path
 #   --run-file F       the run file on the coordinator's host (for start)
 #   --bin-dir B        folder of podium and the services on every host; default /opt/podium/bin
-#   --env NAME=VALUE   environment of every process, for example NCCL_SOCKET_IFNAME=eth1; can be repeated
+#   --env NAME=VALUE   environment of every process, for example NCCL_SOCKET_IFNAME=eth1; can be repeated. Also replaces
+#                      the variables that launch.sh sets for GPUs (CUBLAS_WORKSPACE_CONFIG, PYTORCH_ALLOC_CONF)
 #   --dry-run          print the commands without running them
 #
 # PODIUM_SSH replaces `ssh -o BatchMode=yes`: it is followed by HOST and one command for a POSIX shell.
@@ -64,6 +65,11 @@ done
 for setting in ${environment[@]+"${environment[@]}"}; do
     [[ $setting =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || fail "--env is $setting: expected NAME=VALUE"
 done
+# For processes on GPUs. Settings of --env follow, and the last one counts. PCI order: an index names the same GPU for
+# CUDA and nvidia-smi.
+defaults=(CUDA_DEVICE_ORDER=PCI_BUS_ID CUBLAS_WORKSPACE_CONFIG=:4096:8)
+[[ " ${environment[*]-}" == *" PYTORCH_CUDA_ALLOC_CONF="* ]] || defaults+=(PYTORCH_ALLOC_CONF=expandable_segments:True)
+environment=("${defaults[@]}" ${environment[@]+"${environment[@]}"})
 read -ra ssh <<<"${PODIUM_SSH:-ssh -o BatchMode=yes}"
 
 # One entry per process, in the order of the file.
@@ -103,6 +109,8 @@ read_hosts() {
                 *) fail "$hosts, line $number: unknown setting $setting of a $role" ;;
             esac
         done
+        [[ $device =~ ^(cpu|cuda|auto|cuda:[0-9]+)$ ]] ||
+            fail "$hosts, line $number: device is $device: expected cpu, cuda, cuda:INDEX or auto"
         [[ $count =~ ^[1-9][0-9]*$ ]] || fail "$hosts, line $number: count is $count: expected a whole number, at least 1"
         case $role in
             coordinator)
@@ -121,6 +129,34 @@ read_hosts() {
     if ! [[ $metrics =~ ^[0-9]+$ ]] || [ "$metrics" -gt 65535 ]; then
         fail "$hosts: the coordinator's metrics is $metrics: expected metrics=0 (any port) to metrics=65535"
     fi
+}
+
+# Chooses a GPU for each process with device=cuda or device=auto: the first one of its host that no other process uses.
+# A named GPU is used as named, also by several processes.
+choose_gpus() {
+    local i index
+    local -A used=()
+    for i in "${!names[@]}"; do
+        used["${destinations[$i]} ${devices[$i]}"]=yes
+    done
+    for i in "${!names[@]}"; do
+        [[ ${roles[$i]} != coordinator && ${devices[$i]} =~ ^(cuda|auto)$ ]] || continue
+        index=0
+        while [ -n "${used["${destinations[$i]} cuda:$index"]-}" ]; do index=$((index + 1)); done
+        used["${destinations[$i]} cuda:$index"]=yes
+        devices[i]=${devices[$i]}:$index
+    done
+}
+
+# Prints shell code that sets the variable `device` to that of process $1. auto: a GPU if the host has a driver.
+device_of() {
+    case ${devices[$1]} in
+        auto:*)
+            printf '%s' "if [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/libcuda.so.1 ];" \
+                " then device=cuda:${devices[$1]#auto:}; else device=cpu; fi"
+            ;;
+        *) printf 'device=%s' "${devices[$1]}" ;;
+    esac
 }
 
 # Quotes the words as one command of a POSIX shell.
@@ -142,11 +178,11 @@ on() {
 # Prints the address of a host for other hosts: the name without a user.
 reached_by() { printf '%s' "${1##*@}"; }
 
-# Prints the command of process $1 (its index).
+# Prints the command of process $1 (its index), in which the shell's variable `device` is the device.
 program() {
     local host
     host=$(reached_by "${destinations[$1]}")
-    local common=(--run-file "$run_dir/run.toml" --coordinator "$(reached_by "$coordinator"):$port" --device "${devices[$1]}")
+    local common=(--run-file "$run_dir/run.toml" --coordinator "$(reached_by "$coordinator"):$port")
     case ${roles[$1]} in
         coordinator)
             quoted "$bin_dir/podium-coordinator" --run-file "$run_dir/run.toml" --out "$run_dir" \
@@ -156,10 +192,14 @@ program() {
             quoted "$bin_dir/podium-learner" train "${common[@]}" --state "$run_dir/learner" \
                 --rank "${names[$1]#learner-}" --world-size "$ranks" \
                 --collective-listen 0.0.0.0:0 --collective-advertise "$host" --metrics-listen 0.0.0.0:0
+            # shellcheck disable=SC2016 # a variable of the host's shell
+            printf ' --device "$device"'
             ;;
         worker)
             quoted "$bin_dir/podium-rollout-worker" "${common[@]}" --cache "$run_dir/cache/${names[$1]}" \
                 --metrics-listen 0.0.0.0:0
+            # shellcheck disable=SC2016 # a variable of the host's shell
+            printf ' --device "$device"'
             ;;
     esac
 }
@@ -173,8 +213,8 @@ start_process() {
     local name=${names[$1]} pid_file log
     pid_file=$run_dir/pids/$name log=$(quoted "$run_dir/logs/$name.log")
     local line
-    line="if $(runs "$pid_file"); then echo $name already runs; else"
-    line+=" env$([ ${#environment[@]} -eq 0 ] || printf ' %s' "$(quoted "${environment[@]}")")"
+    line="if $(runs "$pid_file"); then echo $name already runs; else $(device_of "$1");"
+    line+=" env $(quoted "${environment[@]}")"
     line+=" setsid nohup $(program "$1") </dev/null >>$log 2>&1 & echo \$! >$(quoted "$pid_file"); echo started $name; fi"
     on "${destinations[$1]}" "$line"
 }
@@ -237,6 +277,7 @@ logs() {
 }
 
 read_hosts
+choose_gpus
 case $command in
     start) start ;;
     stop)

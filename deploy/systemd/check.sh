@@ -12,4 +12,13 @@ done
 # It may succeed despite warnings.
 said=$(systemd-analyze verify "$units"/*.service 2>&1) || { echo "$said" >&2; exit 1; }
 [ -z "$said" ] || { echo "$said" >&2; exit 1; }
+# Every variable of a unit has a value in the example, and each process can have a device of its own.
+used=$(grep -oh '{PODIUM_[A-Z_]*}' "$here"/*.service | tr -d '{}' | sort -u)
+for name in $used CUBLAS_WORKSPACE_CONFIG PYTORCH_ALLOC_CONF; do
+    grep -q "^$name=" "$here/podium.env.example" || { echo "check.sh: podium.env.example does not set $name" >&2; exit 1; }
+done
+for role in learner worker; do
+    grep -qx "EnvironmentFile=-/etc/podium/$role-%i.env" "$here/podium-$role@.service" ||
+        { echo "check.sh: podium-$role@.service reads no settings of its own" >&2; exit 1; }
+done
 echo "$(find "$units" -name '*.service' | wc -l) units are valid"

@@ -20,6 +20,8 @@ const PROGRAMS: [&str; 5] = ["slurmctld", "slurmd", "munged", "sbatch", "srun"];
 const REMEDY: &str = "install Slurm and munge (Debian, Ubuntu: apt-get install slurm-wlm munge)";
 /// Folders of daemons that a user's PATH may lack.
 const SYSTEM_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+/// GPUs that each node declares: links to /dev/null stand for them.
+pub(crate) const GPUS: u32 = 2;
 /// Cores that each node declares: enough for all processes of a test, independent of the real number.
 const CORES: u32 = 8;
 
@@ -80,16 +82,23 @@ impl Cluster {
              SlurmdLogFile={path}/slurmd-%n.log\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n\
              SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSlurmdParameters=config_overrides\n\
              AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none\nMpiDefault=none\n\
-             ReturnToService=2\nKillWait=60\nSchedulerParameters=batch_sched_delay=0,sched_interval=1\n",
+             GresTypes=gpu\nReturnToService=2\nKillWait=60\nSchedulerParameters=batch_sched_delay=0,sched_interval=1\n",
             ports[0]
         );
         for (number, port) in (1..).zip(&ports[1..]) {
             writeln!(
                 text,
-                "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES} RealMemory=1000"
+                "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES} RealMemory=1000 \
+                 Gres=gpu:{GPUS}"
             )?;
             fs::create_dir(folder.join(format!("spool-n{number}")))?;
         }
+        let last = GPUS - 1;
+        for gpu in 0..GPUS {
+            std::os::unix::fs::symlink("/dev/null", folder.join(format!("gpu{gpu}")))?;
+        }
+        let devices = format!("AutoDetect=off\nNodeName=n[1-3] Name=gpu File={path}/gpu[0-{last}]\n");
+        fs::write(folder.join("gres.conf"), devices)?;
         text += "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n";
         fs::create_dir(folder.join("state"))?;
         Ok(fs::write(self.configuration(), text)?)

@@ -3,9 +3,12 @@
 
 mod cluster;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cluster::Cluster;
 use podium_tests::{Process, Run, binary, path_text, rows, weights_hash};
 
@@ -119,5 +122,74 @@ async fn requeued_and_cancelled_jobs_end_with_the_weights_of_one_host() -> Resul
     let steps = rows(&jobs.run.out().join("metrics.jsonl"))?;
     ensure!(steps.len() as u64 == STEPS, "{} steps are reported, not {STEPS}", steps.len());
     ensure!(jobs.run.weights_hash(STEPS)? == on_one_host()?, "the jobs end with other weights than one host");
+    Ok(())
+}
+
+/// Runs `submit.sh` with programs that only record their arguments and environment; returns the records, without
+/// repetitions by restarts.
+fn records_of_gpu_job(cluster: &Cluster, folder: &Path) -> Result<Vec<BTreeMap<String, String>>> {
+    let (programs, run) = (folder.join("programs"), folder.join("run"));
+    fs::create_dir(&programs)?;
+    for name in ["podium", "podium-coordinator", "podium-learner", "podium-rollout-worker"] {
+        fs::write(programs.join(name), include_str!("programs.sh"))?;
+        fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let mut command = cluster.command(deploy("slurm/submit.sh"));
+    command.args(["--nodes", "2", "--gpus-per-node", "2", "--workers", "2", "--ranks", "2"]);
+    command.arg("--run-file").arg(deploy("configs/embedded.toml")).arg("--run-dir").arg(&run);
+    command.arg("--bin-dir").arg(&programs).env("PODIUM_TEST_PROCESSES", "4");
+    for name in ["CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ALLOC_CONF"] {
+        command.env_remove(name);
+    }
+    let job = Cluster::run(command.env("PYTORCH_CUDA_ALLOC_CONF", "backend:native"))?;
+    let over = || Ok(cluster.job(&job, "JobState")? == "COMPLETED");
+    cluster.wait("the end of the job", over).with_context(|| {
+        let log = run.join(format!("logs/slurm-{job}.log"));
+        fs::read_to_string(&log).unwrap_or_else(|error| format!("{}: {error}", log.display()))
+    })?;
+    let mut records = Vec::new();
+    for entry in fs::read_dir(run.join("seen"))? {
+        let text = fs::read_to_string(entry?.path())?;
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        records.push(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+    }
+    Ok(records)
+}
+
+#[test]
+fn processes_of_a_node_see_all_its_gpus_and_use_different_ones() -> Result<()> {
+    let (cluster, folder) = (Cluster::start()?, tempfile::tempdir()?);
+    let records = records_of_gpu_job(&cluster, folder.path())?;
+    ensure!(records.len() == 6, "expected a record of each process: {records:?}");
+    let value = |record: &BTreeMap<String, String>, name: &str| record.get(name).cloned().unwrap_or_default();
+    let all = (0..cluster::GPUS).map(|gpu| gpu.to_string()).collect::<Vec<_>>().join(",");
+    let mut placed = Vec::new();
+    for record in &records {
+        let (program, arguments) = (value(record, "PROGRAM"), value(record, "ARGUMENTS"));
+        let visible = value(record, "CUDA_VISIBLE_DEVICES");
+        if program == "podium-coordinator" {
+            ensure!(!visible.contains('0'), "the coordinator sees GPUs: {visible}");
+            continue;
+        }
+        ensure!(visible == all, "{program} sees {visible:?}, expected {all}");
+        ensure!(value(record, "CUBLAS_WORKSPACE_CONFIG") == ":4096:8", "{record:?}");
+        ensure!(value(record, "CUDA_DEVICE_ORDER") == "PCI_BUS_ID", "{record:?}");
+        ensure!(value(record, "PYTORCH_CUDA_ALLOC_CONF") == "backend:native", "{record:?}");
+        ensure!(!record.contains_key("PYTORCH_ALLOC_CONF"), "{record:?}");
+        if let Some((_, rest)) = arguments.split_once("--device ") {
+            let device = rest.split(' ').next().unwrap_or_default().to_owned();
+            placed.push((value(record, "SLURMD_NODENAME"), device, program));
+        }
+    }
+    placed.sort();
+    let expected = [
+        ("n1", "cuda:0", "podium-learner"),
+        ("n1", "cuda:1", "podium-learner"),
+        ("n2", "cuda:0", "podium-rollout-worker"),
+        ("n2", "cuda:1", "podium-rollout-worker"),
+    ];
+    let expected =
+        expected.map(|(node, device, program)| (node.to_owned(), device.to_owned(), program.to_owned()));
+    ensure!(placed == expected, "{placed:?}");
     Ok(())
 }
