@@ -76,29 +76,48 @@ pub struct AdamW {
 impl AdamW {
     /// Creates an optimizer at step 0. The parameters share memory with the policy.
     pub fn new(parameters: &[(String, Tensor)], options: Options) -> Self {
-        let slot = |(name, parameter): &(String, Tensor)| {
+        let parameters = parameters.iter();
+        Self::with_decay(parameters.map(|(name, tensor)| (name.clone(), tensor, tensor.dim() > 1)), options)
+    }
+
+    /// Creates an optimizer at step 0 of parameters with their names and whether they decay.
+    pub(crate) fn with_decay<'a>(
+        parameters: impl Iterator<Item = (String, &'a Tensor, bool)>,
+        options: Options,
+    ) -> Self {
+        let slot = |(name, parameter, decays): (String, &Tensor, bool)| {
             let parameter = parameter.detach();
             let weight = parameter.to_kind(Kind::Float);
             Slot {
-                name: name.clone(),
+                name,
                 first_moment: weight.zeros_like(),
                 second_moment: weight.zeros_like(),
-                decays: parameter.dim() > 1,
+                decays,
                 parameter,
                 weight,
             }
         };
-        Self { options, steps: 0, slots: parameters.iter().map(slot).collect() }
+        Self { options, steps: 0, slots: parameters.map(slot).collect() }
     }
 
     /// Applies one step along `gradients` and returns their norm before clipping. `gradients`: one per parameter,
     /// float32, in the parameters' order; clipping scales them in place.
     pub fn step(&mut self, gradients: &mut [Tensor], learning_rate: f64) -> Result<f64, Error> {
+        let norm = no_grad(|| global_norm(gradients));
+        self.step_with_norm(gradients, norm, learning_rate)
+    }
+
+    /// Applies one step along `gradients`, which are a part of gradients with this norm.
+    pub(crate) fn step_with_norm(
+        &mut self,
+        gradients: &mut [Tensor],
+        norm: f64,
+        learning_rate: f64,
+    ) -> Result<f64, Error> {
+        if !norm.is_finite() {
+            return Err(Error::NotFinite { norm });
+        }
         no_grad(|| {
-            let norm = global_norm(gradients);
-            if !norm.is_finite() {
-                return Err(Error::NotFinite { norm });
-            }
             let scale = self.options.max_grad_norm / (norm + NORM_EPSILON);
             self.steps += 1;
             for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
@@ -169,7 +188,7 @@ impl Slot {
 }
 
 /// The 2-norm over all gradients together; 0 for an empty list.
-fn global_norm(gradients: &[Tensor]) -> f64 {
+pub(crate) fn global_norm(gradients: &[Tensor]) -> f64 {
     let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
     if norms.is_empty() {
         0.0

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use podium_files::durable::{self, hex};
 use podium_grpo::Step;
 use serde::{Deserialize, Serialize};
-use tch::{Tensor, no_grad};
+use tch::Tensor;
 
 use crate::update::Metrics;
 
@@ -242,26 +242,25 @@ fn manifest(path: &Path) -> Option<Manifest> {
 }
 
 impl Checkpoint {
-    /// Overwrites the tensors of `state`, which are those of the saved policy.
-    pub fn restore(&self, state: Vec<(String, Tensor)>) -> Result<(), Error> {
+    /// Returns the saved tensors, sorted by name, which must have these names and shapes. They are on the CPU.
+    pub fn load(&self, mut shapes: Vec<(String, Vec<i64>)>) -> Result<Vec<(String, Tensor)>, Error> {
         let path = || self.state.clone();
         let mut saved = Tensor::read_safetensors(&self.state)
             .map_err(|source| Error::Tensors { path: path(), source })?;
-        let mut state = state;
         saved.sort_by(|(a, _), (b, _)| a.cmp(b));
-        state.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let describe = |entry: Option<&(String, Tensor)>| match entry {
-            Some((name, tensor)) => format!("{name} {:?}", tensor.size()),
+        shapes.sort();
+        let describe = |entry: Option<(&String, Vec<i64>)>| match entry {
+            Some((name, shape)) => format!("{name} {shape:?}"),
             None => "nothing more".to_owned(),
         };
-        for index in 0..saved.len().max(state.len()) {
-            let (found, expected) = (describe(saved.get(index)), describe(state.get(index)));
+        for index in 0..saved.len().max(shapes.len()) {
+            let found = describe(saved.get(index).map(|(name, tensor)| (name, tensor.size())));
+            let expected = describe(shapes.get(index).map(|(name, shape)| (name, shape.clone())));
             if found != expected {
                 return Err(Error::Mismatch { path: path(), found, expected });
             }
         }
-        no_grad(|| state.iter_mut().zip(&saved).for_each(|((_, to), (_, from))| to.copy_(from)));
-        Ok(())
+        Ok(saved)
     }
 }
 

@@ -16,14 +16,17 @@ pub mod loss;
 mod memory;
 pub mod merge;
 pub mod metrics;
+pub mod optimizer;
 pub mod rank;
 pub mod reference;
 pub mod replay;
 pub mod schedule;
 pub mod score;
+pub mod selfcheck;
 pub mod session;
 pub mod sft;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod train;
 pub mod update;
+mod zero;

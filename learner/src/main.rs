@@ -11,11 +11,11 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::{Override, RunFile};
 use podium_learner::train::{self, Ending};
-use podium_learner::{merge, metrics, replay, score, sft};
+use podium_learner::{merge, metrics, replay, score, selfcheck, sft};
 use podium_model::{LoadOptions, device};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
-use podium_service::{environment, logs, notice, output, shutdown};
+use podium_service::{environment, logs, notice, output, output_line, shutdown};
 use podium_transfer::CoordinatorLocation;
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
@@ -39,6 +39,8 @@ enum Command {
     Replay(Replay),
     /// Merges an adapter into the weights of its model.
     Merge(Merge),
+    /// Checks what a device computes, and measures its speed. Prints JSON; exits with 1 if a check fails.
+    Selfcheck(Selfcheck),
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +203,22 @@ enum NumberType {
 }
 
 #[derive(Debug, Args)]
+struct Selfcheck {
+    /// cpu, cuda, cuda:1, or auto for a GPU if there is one.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Number of libtorch threads.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+    /// Do not measure speed.
+    #[arg(long)]
+    no_speed: bool,
+    /// Print only the digest of an update, which equal devices share.
+    #[arg(long)]
+    digest: bool,
+}
+
+#[derive(Debug, Args)]
 struct Merge {
     /// Folder of the model, in Hugging Face layout.
     #[arg(long, value_name = "DIR")]
@@ -225,6 +243,7 @@ fn main() -> ExitCode {
         Command::Score(command) => score(command).map(|()| ExitCode::SUCCESS),
         Command::Replay(command) => replay(command).map(|()| ExitCode::SUCCESS),
         Command::Merge(command) => merge(command).map(|()| ExitCode::SUCCESS),
+        Command::Selfcheck(command) => check_device(command),
     });
     match result {
         Ok(code) => output::finish(code),
@@ -317,6 +336,21 @@ fn replay(command: &Replay) -> anyhow::Result<()> {
     let loss = last.get("loss").copied().unwrap_or_default();
     tracing::info!("loss {loss:.4} in the last pass; the policy is in {}", folder.display());
     Ok(())
+}
+
+fn check_device(command: &Selfcheck) -> anyhow::Result<ExitCode> {
+    environment::prepare(false)?;
+    let Selfcheck { device, threads, no_speed, digest } = command;
+    let options = selfcheck::Options { device: device.clone(), threads: *threads, speed: !no_speed };
+    if *digest {
+        output_line!("{}", selfcheck::digest(&options)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = selfcheck::run(&options)?;
+    let failures = report.failures();
+    output_line!("{}", report.to_json().trim_end());
+    failures.iter().for_each(|failure| tracing::error!("{failure}"));
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn merge(command: &Merge) -> anyhow::Result<()> {

@@ -1,59 +1,71 @@
-//! Recovery from an out-of-memory error of the device: the micro-batch is reduced, and the step restarts.
+//! Sizes of micro-batches that a device's memory requires.
 //!
-//! The size of micro-batches changes results by rounding alone, so that each rank decides for itself. The decision is
-//! pure; the detection of the error matches libtorch's messages.
+//! The size of micro-batches changes results by rounding alone, so that each rank decides for itself. Each decision is
+//! recorded with the step that it was made in, so that steps that are repeated after a restart have the same sizes, and the
+//! same bits.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-/// libtorch's messages for exhausted GPU memory: from its own allocator, the driver, and cuBLAS.
-const WORDS: [&str; 3] = ["CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"];
+use podium_files::durable;
+use podium_grpo::Step;
+use serde::{Deserialize, Serialize};
 
-/// Number of groups per micro-batch. A size that did not fit is not tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MicroBatch {
+/// A reduction of the size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Cut {
+    /// The first step with this size.
+    step: u64,
+    /// Number of groups per micro-batch.
     groups: usize,
 }
 
-impl MicroBatch {
+/// Number of groups per micro-batch, by step. A size that did not fit is not tried again.
+#[derive(Debug, Clone)]
+pub(crate) struct MicroBatches {
     /// The run file's size; at least one.
+    initial: usize,
+    cuts: Vec<Cut>,
+    /// Where cuts are recorded, if anywhere.
+    record: Option<PathBuf>,
+}
+
+impl MicroBatches {
+    /// The run file's size, without a record.
     pub(crate) fn of(groups: u32) -> Self {
-        Self { groups: (groups as usize).max(1) }
+        Self { initial: (groups as usize).max(1), cuts: Vec::new(), record: None }
     }
 
-    pub(crate) const fn groups(self) -> usize {
-        self.groups
+    /// Continues the record at `path`, or starts it.
+    pub(crate) fn recorded(self, path: &Path) -> Result<Self, durable::Error> {
+        let failed = |source| durable::Error::Read { path: path.to_owned(), source };
+        let cuts = match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(Self { cuts, record: Some(path.to_owned()), ..self })
     }
 
-    /// Returns the next size to try after `at_hand` groups did not fit: half as many; `None` after a single group.
-    pub(crate) fn smaller(self, at_hand: usize) -> Option<Self> {
-        let groups = self.groups.min(at_hand) / 2;
-        (groups > 0).then_some(Self { groups })
+    /// Returns the size in a step.
+    pub(crate) fn at(&self, step: Step) -> usize {
+        let cuts = self.cuts.iter().filter(|cut| cut.step <= step.0);
+        cuts.map(|cut| cut.groups).fold(self.initial, usize::min)
     }
-}
 
-/// The device's memory is exhausted; holds the first line of libtorch's message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UsedUp(pub(crate) String);
-
-/// Computes, and returns an error if memory is exhausted. libtorch's binding panics on errors; other panics
-/// propagate.
-pub(crate) fn attempt<T>(compute: impl FnOnce() -> T) -> Result<T, UsedUp> {
-    // A panic leaves the inner mode of autograd; the guard restores the mode of this scope.
-    let mode = tch::no_grad_guard();
-    // The caller zeroes partial results before it retries.
-    let outcome = catch_unwind(AssertUnwindSafe(|| tch::with_grad(compute)));
-    drop(mode);
-    outcome.map_err(|panic| used_up(panic.as_ref()).unwrap_or_else(|| resume_unwind(panic)))
-}
-
-fn used_up(panic: &(dyn Any + Send)) -> Option<UsedUp> {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied())?;
-    let start = WORDS.iter().find_map(|words| text.find(words))?;
-    // A trace of libtorch's calls follows the message.
-    let line = text[start..].split(['\n', '\\']).next().unwrap_or_default();
-    Some(UsedUp(line.to_owned()))
+    /// Halves the size from `step` on, after a micro-batch of this size did not fit with `at_hand` groups in the step.
+    /// Returns the new size, and nothing if a single group did not fit.
+    pub(crate) fn halve(&mut self, step: Step, at_hand: usize) -> Result<Option<usize>, durable::Error> {
+        let groups = self.at(step).min(at_hand) / 2;
+        if groups == 0 {
+            return Ok(None);
+        }
+        self.cuts.push(Cut { step: step.0, groups });
+        if let Some(path) = &self.record {
+            durable::write(path, serde_json::json!(self.cuts).to_string().as_bytes())?;
+        }
+        Ok(Some(groups))
+    }
 }
 
 #[cfg(test)]
@@ -72,58 +84,37 @@ pub(crate) mod injected {
 
     /// Fails like libtorch's binding if there is no memory left.
     pub(crate) fn take(groups: usize) {
-        if groups > ROOM.get() {
-            allocate().unwrap();
-        }
-    }
-
-    fn allocate() -> Result<(), tch::TchError> {
-        Err(tch::TchError::Torch(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB.\nException raised from \
-             malloc at CUDACachingAllocator.cpp"
-                .into(),
-        ))
+        assert!(groups <= ROOM.get(), "CUDA out of memory. Tried to allocate 2.00 GiB.");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::{Kind, Tensor};
-
     use super::*;
 
     #[test]
     fn micro_batches_are_halved_down_to_one_group() {
-        let whole = MicroBatch::of(12);
-        let mut tried = vec![whole.groups()];
-        let mut next = whole.smaller(9);
-        while let Some(smaller) = next {
-            tried.push(smaller.groups());
-            next = smaller.smaller(9);
+        let mut sizes = MicroBatches::of(12);
+        let mut tried = vec![sizes.at(Step(3))];
+        while let Some(smaller) = sizes.halve(Step(3), 9).unwrap() {
+            tried.push(smaller);
         }
         assert_eq!(tried, [12, 4, 2, 1]);
-        assert_eq!(MicroBatch::of(0).groups(), 1);
-        assert_eq!(whole.smaller(0), None, "a rank without groups has nothing to make smaller");
+        assert_eq!(MicroBatches::of(0).at(Step(0)), 1);
+        assert_eq!(sizes.halve(Step(4), 0).unwrap(), None, "a rank without groups has nothing to halve");
     }
 
     #[test]
-    fn exhausted_memory_is_distinguished_from_other_failures() {
-        injected::room(1);
-        let line = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB.";
-        assert_eq!(attempt(|| injected::take(2)), Err(UsedUp(line.to_owned())));
-        for words in WORDS {
-            assert!(attempt(|| panic!("{words}")).is_err(), "{words}");
-        }
-        assert_eq!(attempt(|| 7), Ok(7));
-        let other = catch_unwind(|| attempt(|| panic!("index out of range")));
-        assert_eq!(other.unwrap_err().downcast_ref::<&str>(), Some(&"index out of range"));
-    }
-
-    #[test]
-    fn autograd_is_as_before_after_a_failure_within_no_grad() {
-        let failed = attempt(|| tch::no_grad(|| -> () { panic!("CUDA out of memory.") }));
-        assert!(failed.is_err());
-        let x = Tensor::ones([1], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
-        assert!((&x * 2.0).requires_grad());
+    fn a_record_repeats_the_sizes_of_every_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("micro-batches.json");
+        let open = || MicroBatches::of(8).recorded(&path).unwrap();
+        let mut sizes = open();
+        sizes.halve(Step(3), 8).unwrap();
+        sizes.halve(Step(5), 8).unwrap();
+        let again = open();
+        assert_eq!([2, 3, 4, 5, 9].map(|step| again.at(Step(step))), [8, 4, 4, 2, 2]);
+        fs::write(&path, "[{").unwrap();
+        assert!(MicroBatches::of(8).recorded(&path).unwrap_err().to_string().contains("micro-batches.json"));
     }
 }

@@ -12,7 +12,7 @@ use podium_config::RunFile;
 use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{LoadOptions, Policy, device};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::batch::Share;
 use crate::checkpoint::{self, Checkpoints};
@@ -70,6 +70,10 @@ pub struct Rank {
     checkpoints: Option<Checkpoints>,
     /// Metrics of the previous step, if there was one.
     metrics: Option<Metrics>,
+    /// The state that the ranks gathered for a checkpoint, and the step that it continues with.
+    gathered: Option<(Step, Vec<(String, Tensor)>)>,
+    /// Record of the sizes of micro-batches.
+    micro_batches: PathBuf,
     /// Folder of policy version 0.
     start: PathBuf,
     file: RunFile,
@@ -97,21 +101,19 @@ pub struct Position {
 }
 
 impl Rank {
-    /// Loads policy version 0 from its folder. `checkpoints`: rank 0's folder for checkpoints.
-    pub fn build(
-        file: &RunFile,
-        start: &Path,
-        checkpoints: Option<&Path>,
-        device: &str,
-    ) -> Result<Self, Error> {
+    /// Loads policy version 0 from its folder. `state`: the folder of this rank's files, with rank 0's checkpoints.
+    pub fn build(file: &RunFile, start: &Path, state: &Path, rank: u32, device: &str) -> Result<Self, Error> {
         let device = device::parse(device)?;
         device::set_threads(file.learner.threads as usize)?;
-        let open = |folder| Checkpoints::open(folder, &file.hash(), file.run.seed);
+        let open = || Checkpoints::open(&state.join("checkpoints"), &file.hash(), file.run.seed);
+        let micro_batches = state.join("micro-batches.json");
         Ok(Self {
-            updater: from_start(start, file, device)?,
+            updater: from_start(start, file, &micro_batches, device)?,
             collective: Box::new(collective::Alone),
-            checkpoints: checkpoints.map(open).transpose()?,
+            checkpoints: (rank == 0).then(open).transpose()?,
+            micro_batches,
             metrics: None,
+            gathered: None,
             start: start.to_owned(),
             file: file.clone(),
             device,
@@ -125,8 +127,11 @@ impl Rank {
 
     /// Disconnects from the rank group, so that no other rank waits for this one, and returns the step that its
     /// newest checkpoint continues with, or 0. Rank 0 first writes a checkpoint of steps since the newest one, so
-    /// that none is repeated.
+    /// that none is repeated, unless other ranks hold a part of the state.
     pub fn shut_down(&mut self) -> Result<Step, Error> {
+        if self.collective.world_size() == 1 {
+            self.gather_checkpoint()?;
+        }
         self.collective = Box::new(collective::Alone);
         self.write_checkpoint()?;
         let newest = self.checkpoints.as_ref().map(Checkpoints::latest).transpose()?.flatten();
@@ -157,7 +162,7 @@ impl Rank {
             self.save_policy(folder)?;
             return Ok(Remade::Saved);
         }
-        let (Some(checkpoints), Some(metrics)) = (&self.checkpoints, &self.metrics) else {
+        let (Some(checkpoints), Some(_)) = (&self.checkpoints, &self.metrics) else {
             return Ok(Remade::Impossible);
         };
         let Some(older) = checkpoints.at(Step(version.0))? else {
@@ -165,41 +170,33 @@ impl Rank {
             let leads_there = first_step <= newest && newest.0 < version.0;
             return Ok(if leads_there { Remade::AfterSteps } else { Remade::Impossible });
         };
-        // The present state is restored afterwards.
-        checkpoints.keep(now, metrics, &self.updater.state())?;
-        let present = checkpoints.at(now)?.ok_or(checkpoint::Error::Unreadable { step: now.0 })?;
-        older.restore(self.updater.state())?;
-        self.updater.restored(older.next_step);
-        let saved = self.save_policy(folder);
-        present.restore(self.updater.state())?;
-        self.updater.restored(now);
-        checkpoints.prune()?;
-        saved.map(|()| Remade::Saved)
+        let saved = older.load(self.updater.shapes())?;
+        let base_model = lora::base_model(&self.file);
+        let save = |policy: &Policy| save_policy::<Error>(policy, &self.start, base_model, folder);
+        self.updater.with_weights(&saved, save).map(|()| Remade::Saved)
     }
 
     /// Joins the rank group: every rank receives the state of rank 0's newest checkpoint, or of version 0.
     pub fn enter(&mut self, collective: Box<dyn Collective>) -> Result<Position, Error> {
         self.collective = collective;
+        self.gathered = None;
         let mut position = Position { next_step: Step(0), metrics: None };
+        let mut saved = None;
         if let Some(checkpoints) = &self.checkpoints {
             if let Some(checkpoint) = checkpoints.latest()? {
-                checkpoint.restore(self.updater.state())?;
-                self.updater.restored(checkpoint.next_step);
+                saved = Some(checkpoint.load(self.updater.shapes())?);
                 position = Position { next_step: checkpoint.next_step, metrics: Some(checkpoint.metrics) };
                 self.metrics.clone_from(&position.metrics);
             } else if !self.updater.is_at_start() {
-                self.updater = from_start(&self.start, &self.file, self.device)?;
+                self.updater = from_start(&self.start, &self.file, &self.micro_batches, self.device)?;
                 self.metrics = None;
             }
         }
         if self.collective.world_size() > 1 {
             let steps = self.collective.all_gather(&[position.next_step.0 as f64])?;
             position.next_step = Step(steps[0][0] as u64);
-            for (_, tensor) in self.updater.state() {
-                self.collective.broadcast(&mut tensor.view(-1))?;
-            }
-            self.updater.restored(position.next_step);
         }
+        self.updater.join(position.next_step, saved, self.collective.as_mut())?;
         Ok(position)
     }
 
@@ -227,13 +224,38 @@ impl Rank {
         save_policy(self.updater.policy(), &self.start, lora::base_model(&self.file), folder)
     }
 
+    /// Returns whether any rank is to stop, so that all ranks write a checkpoint together. Every rank must call it.
+    pub fn agree_to_stop(&mut self, stop: bool) -> Result<bool, Error> {
+        if !self.updater.is_sharded() {
+            return Ok(stop);
+        }
+        let ranks = self.collective.all_gather(&[f64::from(stop)])?;
+        Ok(ranks.iter().any(|rank| rank[0] > 0.0))
+    }
+
+    /// Gathers the state of a sharded optimizer for [`Self::write_checkpoint`]. Every rank must call it.
+    pub fn gather_checkpoint(&mut self) -> Result<(), Error> {
+        if self.updater.is_sharded() && self.updater.is_between_steps() {
+            let state = self.updater.state(self.collective.as_mut())?;
+            self.gathered = Some((self.updater.next_step(), state));
+        }
+        Ok(())
+    }
+
     /// Writes a checkpoint if this is rank 0 and a step was applied. A step that failed before any change does not
-    /// count; a step that failed midway leaves a state that cannot be saved.
+    /// count; a step that failed midway leaves a state that cannot be saved. The state of a sharded optimizer must have
+    /// been gathered.
     pub fn write_checkpoint(&self) -> Result<(), Error> {
-        if let (Some(checkpoints), Some(metrics), true) =
+        let (Some(checkpoints), Some(metrics), true) =
             (&self.checkpoints, &self.metrics, self.updater.is_between_steps())
-        {
-            checkpoints.write(self.updater.next_step(), metrics, &self.updater.state())?;
+        else {
+            return Ok(());
+        };
+        let now = self.updater.next_step();
+        match &self.gathered {
+            Some((step, state)) if *step == now => checkpoints.write(now, metrics, state)?,
+            _ if self.updater.is_sharded() => {}
+            _ => checkpoints.write(now, metrics, &self.updater.state(&mut collective::Alone)?)?,
         }
         Ok(())
     }
@@ -276,10 +298,10 @@ where
 }
 
 /// Creates the updater of a run's first step from the folder of version 0.
-fn from_start(start: &Path, file: &RunFile, device: Device) -> Result<Updater, Error> {
+fn from_start(start: &Path, file: &RunFile, micro_batches: &Path, device: Device) -> Result<Updater, Error> {
     let options = LoadOptions::new(device, file.model.dtype.bfloat16()).for_training();
     let policy = Policy::load(start, options)?;
-    Ok(Updater::new(lora::prepare(policy, file)?, file))
+    Ok(Updater::new(lora::prepare(policy, file)?, file).record_micro_batches(micro_batches)?)
 }
 
 #[cfg(test)]

@@ -76,6 +76,12 @@ pub(crate) fn step(number: u64) -> Share {
     share(number, groups)
 }
 
+/// The share of a step that one of several ranks receives.
+pub(crate) fn part(whole: &Share, rank: u32, world_size: u32) -> Share {
+    let own = whole.groups.iter().filter(|group| group.id.index % world_size == rank);
+    Share { groups: own.cloned().collect(), ..whole.clone() }
+}
+
 /// A policy of a few thousand parameters.
 pub(crate) fn config() -> Config {
     let text = format!(

@@ -17,11 +17,12 @@ use std::time::Instant;
 
 use podium_grpo::plan::StepSize;
 use podium_grpo::step_metrics::StepMetrics;
+use podium_model::memory;
 
 use crate::batch::Share;
 use crate::collective::{self, Collective};
 use crate::loss::OnDevice;
-use crate::memory;
+use crate::optimizer::{self, Optimizer};
 use gaps::Gaps;
 use micro_batch::InHand;
 
@@ -41,19 +42,19 @@ impl Updater {
         share.check(&self.file.grpo).map_err(|source| Error::Share { step, source })?;
         let size = self.size(share, collective)?;
         let metrics = loop {
-            match (self.passes(share, &size, collective), self.micro_batch.smaller(share.groups.len())) {
-                // The first pass has changed nothing yet; later passes depend on values stored with their
-                // micro-batches.
-                (Err(Error::Memory { pass: 0, groups, reason, .. }), Some(smaller)) => {
-                    let fewer = smaller.groups();
-                    tracing::warn!(
-                        "step {step} does not fit with {groups} groups per micro-batch ({reason}): continuing with {fewer}"
-                    );
-                    crate::metrics::out_of_memory(fewer);
-                    self.micro_batch = smaller;
-                }
-                (outcome, _) => break outcome?,
-            }
+            let error = match self.passes(share, &size, collective) {
+                Ok(metrics) => break metrics,
+                Err(error) => error,
+            };
+            // The first pass has changed nothing yet; later passes depend on values stored with their micro-batches.
+            let Error::Memory { pass: 0, groups, reason, .. } = &error else { return Err(error) };
+            let Some(fewer) = self.micro_batches.halve(share.step, share.groups.len())? else {
+                return Err(error);
+            };
+            tracing::warn!(
+                "step {step} does not fit with {groups} groups per micro-batch ({reason}): continuing with {fewer}"
+            );
+            crate::metrics::out_of_memory(fewer);
         };
         self.next = self.next.next();
         Ok(metrics)
@@ -66,7 +67,7 @@ impl Updater {
         size: &StepSize,
         collective: &mut dyn Collective,
     ) -> Result<Vec<Metrics>, Error> {
-        let batches = share.micro_batches(&self.file.grpo, size, self.micro_batch.groups());
+        let batches = share.micro_batches(&self.file.grpo, size, self.micro_batches.at(share.step));
         let mut in_hand: Vec<InHand<'_>> =
             batches.iter().map(|batch| InHand { batch, tokens: None }).collect();
         let passes = 0..self.file.grpo.num_iterations;
@@ -102,7 +103,7 @@ impl Updater {
         let accumulate =
             || in_hand.iter_mut().map(|one| self.accumulate(one, last)).collect::<Result<Vec<_>, _>>();
         let parts = memory::attempt(accumulate).map_err(|memory::UsedUp(reason)| {
-            let groups = self.micro_batch.groups().min(share.groups.len());
+            let groups = self.micro_batches.at(share.step).min(share.groups.len());
             Error::Memory { step, pass, groups, reason }
         })?;
         let broken = |source| Error::Batch { step, source };
@@ -114,9 +115,7 @@ impl Updater {
             agree(share.step, out_of_bounds, collective)?;
         }
 
-        let mut gradients = self.policy.take_gradients();
         let totals = if collective.world_size() > 1 {
-            gradients = collective.all_reduce_each(&gradients)?;
             let ranks = collective.all_gather(&own.to_numbers())?;
             StepMetrics::total(
                 ranks.iter().filter_map(|rank| Some(StepMetrics::from_numbers(rank[..].try_into().ok()?))),
@@ -125,9 +124,10 @@ impl Updater {
             own
         };
         let learning_rate = self.schedule.at(self.optimizer.steps());
-        let grad_norm = match self.optimizer.step(&mut gradients, learning_rate) {
+        let grad_norm = match self.optimizer.step(self.policy.take_gradients(), learning_rate, collective) {
             Ok(norm) => norm,
-            Err(source) => {
+            Err(optimizer::Error::Collective(error)) => return Err(error.into()),
+            Err(optimizer::Error::Gradient(source)) => {
                 if pass == 0 {
                     let not_finite = self.not_finite(share, size, collective)?;
                     agree(share.step, not_finite, collective)?;
@@ -151,8 +151,9 @@ impl Updater {
     fn move_reference(&mut self) {
         let options = &self.file.grpo;
         let due = self.optimizer.steps().is_multiple_of(options.ref_model_sync_steps);
-        if let Some(reference) = self.reference.as_mut().filter(|_| options.sync_ref_model && due) {
-            reference.follow(self.optimizer.weights(), options.ref_model_mixup_alpha);
+        let reference = self.reference.as_mut().filter(|_| options.sync_ref_model && due);
+        if let (Some(reference), Optimizer::Replicated(adamw)) = (reference, &self.optimizer) {
+            reference.follow(adamw.weights(), options.ref_model_mixup_alpha);
         }
     }
 }

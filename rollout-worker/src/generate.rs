@@ -244,7 +244,7 @@ fn complete(
     let batch = Batch {
         prompts: &prompts,
         streams: &streams,
-        group_size: options.group_size,
+        samples: 0..options.group_size,
         sampling: &sampling,
         answers: &[],
         ignore_stop: options.ignore_stop,

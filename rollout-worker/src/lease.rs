@@ -1,5 +1,6 @@
 //! Leases and their results in domain types. This module checks all lease messages.
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use podium_constraint::{Answer, Reasoning};
@@ -107,6 +108,15 @@ pub(crate) struct Cost {
     pub(crate) prompt_tokens: u64,
     /// Number of completion tokens.
     pub(crate) completion_tokens: u64,
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.prefill += other.prefill;
+        self.decode += other.decode;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
 }
 
 impl Cost {

@@ -20,6 +20,7 @@ const IDLE_RATIO: &str = "podium_rollout_idle_ratio";
 const POLICY_VERSION: &str = "podium_rollout_policy_version";
 const POLICY_FETCH: &str = "podium_rollout_policy_fetch_seconds";
 const POLICY_LOAD: &str = "podium_rollout_policy_load_seconds";
+const OUT_OF_MEMORY: &str = "podium_rollout_out_of_memory_total";
 
 /// Weight of the previous idle share against that of the latest lease.
 const MEMORY: f64 = 0.9;
@@ -43,6 +44,10 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "Time between the sampling of two leases: requesting, downloading, loading"
     );
+    describe_counter!(
+        OUT_OF_MEMORY,
+        "Number of times that a batch did not fit into the device's memory and was sampled in parts"
+    );
     describe_gauge!(IDLE_RATIO, "Fraction of time without sampling, over about the last ten leases");
     describe_gauge!(POLICY_VERSION, "The policy version of the last sampled lease");
     describe_histogram!(POLICY_FETCH, Unit::Seconds, "Time to download and verify a policy version");
@@ -54,7 +59,7 @@ pub(crate) fn describe() {
     for outcome in ["accepted", "repeated", "refused"] {
         counter!(RESULTS, "outcome" => outcome).increment(0);
     }
-    for counter in [REGISTRATIONS, PROMPT_TOKENS, COMPLETION_TOKENS] {
+    for counter in [REGISTRATIONS, PROMPT_TOKENS, COMPLETION_TOKENS, OUT_OF_MEMORY] {
         counter!(counter).increment(0);
     }
 }
@@ -69,6 +74,11 @@ pub(crate) fn fetched(took: Duration) {
 
 pub(crate) fn loaded(took: Duration) {
     histogram!(POLICY_LOAD).record(took);
+}
+
+/// Records a batch that did not fit into the device's memory.
+pub(crate) fn out_of_memory() {
+    counter!(OUT_OF_MEMORY).increment(1);
 }
 
 /// Records a submitted lease.

@@ -4,26 +4,28 @@
 //! passes the version and its folder. Keys and values are dropped at the end of a call, so they never outlive
 //! a version.
 
+mod batch;
+mod complete;
 mod likelihood;
 
 use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use podium_config::DataType;
-use podium_constraint::{Answer, Completions, Constraint, Vocabulary};
+use podium_constraint::{Answer, Vocabulary};
 use podium_grpo::rng::Stream;
-use podium_grpo::{Completion, Sampling};
 use podium_model::{LoadOptions, Policy, checkpoint, device, generate};
 use podium_proto::convert::SlotResult;
 use podium_recsys::completion::ThinkingStart;
 use podium_tokenizer::{Message, Tokenizer, Variables};
 use tch::Device;
 
-use crate::lease::{Choices, Cost, Lease, Outcome, Task, stream};
+use crate::lease::{Choices, Lease, Outcome, Task, stream};
 use crate::policy_cache::PolicyFolders;
 use crate::source::Source;
+use batch::Part;
+pub(crate) use batch::{Batch, Completed};
 
 /// The reasons why sampling failed.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,15 @@ pub(crate) enum Error {
     /// Sampling failed.
     #[error(transparent)]
     Generate(#[from] generate::Error),
+    /// A single completion does not fit into the device's memory.
+    #[error(
+        "one completion does not fit into the memory of the device ({reason}): lower prompt.max_tokens or \
+         rollout.max_new_tokens, or use a larger GPU"
+    )]
+    Memory {
+        /// libtorch's message.
+        reason: String,
+    },
 }
 
 /// The state of the thread that samples.
@@ -110,6 +121,10 @@ pub(crate) struct Sampler {
     options: LoadOptions,
     variables: Variables,
     loaded: Option<Loaded>,
+    /// What is sampled at once; smaller after the device's memory was exhausted.
+    part: Cell<Part>,
+    /// How many answers are scored at once, likewise.
+    questions: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -140,29 +155,6 @@ pub(crate) struct Prompt {
     pub(crate) ids: Vec<u32>,
 }
 
-/// Prompts to sample as one batch.
-pub(crate) struct Batch<'a> {
-    /// Token ids, at least one each.
-    pub(crate) prompts: &'a [Vec<u32>],
-    /// For each prompt the random streams of its completions.
-    pub(crate) streams: &'a [Vec<Stream>],
-    /// Number of completions per prompt.
-    pub(crate) group_size: usize,
-    /// Sampling parameters, with the tokenizer's stop tokens.
-    pub(crate) sampling: &'a Sampling,
-    /// For each prompt the constraint of its completions; empty without constraints.
-    pub(crate) answers: &'a [Answer],
-    /// Whether completions continue after an end-of-turn token.
-    pub(crate) ignore_stop: bool,
-}
-
-/// A batch's completions, in sample order for each prompt.
-#[derive(Debug)]
-pub(crate) struct Completed {
-    pub(crate) groups: Vec<Vec<Completion>>,
-    pub(crate) cost: Cost,
-}
-
 impl Sampler {
     /// Creates the sampler of the calling thread, with `threads` libtorch threads on the device `name`.
     /// `variables`: the variables of the chat template.
@@ -176,7 +168,13 @@ impl Sampler {
         let device = device::parse(device).map_err(failed)?;
         device::set_threads(threads).map_err(failed)?;
         let options = LoadOptions::new(device, dtype.bfloat16());
-        Ok(Self { options, variables, loaded: None })
+        Ok(Self {
+            options,
+            variables,
+            loaded: None,
+            part: Cell::new(Part::WHOLE),
+            questions: Cell::new(usize::MAX),
+        })
     }
 
     /// Returns the device's name: `cpu`, `cuda:0`, …
@@ -251,7 +249,7 @@ impl Sampler {
         let batch = Batch {
             prompts: &prompts,
             streams: &streams,
-            group_size: lease.group_size,
+            samples: 0..lease.group_size,
             sampling: &lease.sampling,
             answers: &answers,
             ignore_stop: false,
@@ -304,94 +302,6 @@ impl Sampler {
         let end = tokenizer.generation_prompt_of(&prompt.text, messages, &self.variables);
         let end = end.map_err(|source| Error::Prompt { what: what(), source })?;
         Ok(ThinkingStart::of(&end))
-    }
-
-    /// Samples completions of token ids; returns `None` if `stop` returned true before the end.
-    pub(crate) fn complete(
-        &self,
-        batch: &Batch<'_>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Completed>, Error> {
-        let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
-        let Loaded { policy, tokenizer, .. } = loaded;
-        let group_size = batch.group_size;
-        let mut restricted = Vec::with_capacity(batch.answers.len());
-        for answer in batch.answers {
-            let constraint = Constraint::new(loaded.vocabulary()?, answer.clone());
-            restricted.push(Completions::new(constraint, group_size));
-        }
-        let mut allowed =
-            |prompt: usize, sample, ids: &[u32]| restricted.get_mut(prompt)?.allowed(sample, ids);
-        let stop_token_ids = if batch.ignore_stop { Vec::new() } else { tokenizer.stop_token_ids().to_vec() };
-        let sampling = Sampling { stop_token_ids, ..batch.sampling.clone() };
-        let uniform = |prompt: usize, sample: usize, position: usize| {
-            batch.streams[prompt][sample].clone().at(position as u64).uniform()
-        };
-        let began = Instant::now();
-        let steps = Steps::default();
-        let stop = || {
-            steps.begin();
-            stop()
-        };
-        let generated = podium_model::generate_restricted(
-            policy,
-            batch.prompts,
-            group_size,
-            &sampling,
-            &uniform,
-            &mut allowed,
-            &stop,
-        );
-        let generated = match generated {
-            Err(generate::Error::Stopped { .. }) => return Ok(None),
-            generated => generated?,
-        };
-        let (total, prefill) = (began.elapsed(), steps.prefill(began));
-        let mut completion_tokens = 0;
-        let mut completion = |sampled: podium_model::Sampled| {
-            completion_tokens += sampled.token_ids.len() as u64;
-            let (text, text_ends) = tokenizer.decode_with_ends(&sampled.token_ids).map_err(Error::Text)?;
-            Ok(Completion {
-                text,
-                text_ends,
-                token_ids: sampled.token_ids,
-                logprobs: sampled.logprobs,
-                sampled_logprobs: sampled.sampled_logprobs,
-                allowed: sampled.allowed,
-                finish_reason: sampled.finish_reason,
-            })
-        };
-        let groups = generated.groups.into_iter();
-        let groups = groups
-            .map(|group| group.into_iter().map(&mut completion).collect())
-            .collect::<Result<Vec<Vec<Completion>>, Error>>()?;
-        let prefill = prefill.unwrap_or(total);
-        let prompt_tokens = generated.prefill_tokens as u64;
-        let decode = total.saturating_sub(prefill);
-        Ok(Some(Completed { groups, cost: Cost { prefill, decode, prompt_tokens, completion_tokens } }))
-    }
-}
-
-/// Distinguishes prefill from decoding by the steps that sampling announces.
-#[derive(Default)]
-struct Steps {
-    begun: Cell<u32>,
-    second: Cell<Option<Instant>>,
-}
-
-impl Steps {
-    /// Records the start of a step.
-    fn begin(&self) {
-        self.begun.set(self.begun.get() + 1);
-        if self.begun.get() == 2 {
-            self.second.set(Some(Instant::now()));
-        }
-    }
-
-    /// Returns the time until every completion had its first token, if any continued after it. Selecting a
-    /// token waits for the device, so the time is also correct on a GPU.
-    fn prefill(&self, began: Instant) -> Option<Duration> {
-        self.second.get().map(|second| second - began)
     }
 }
 

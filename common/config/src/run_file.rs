@@ -21,7 +21,8 @@ const NOT_HASHED_KEYS: [(&str, &str); 8] = [
 ];
 
 /// Keys added after the first release. Default values are not hashed, so that older runs can be resumed.
-const ADDED_KEYS: [(&str, &str); 5] = [
+const ADDED_KEYS: [(&str, &str); 6] = [
+    ("learner", "zero_stage"),
     ("run", "portable"),
     ("candidates", "untouched_in_training"),
     ("world", "new_items_per_pair"),

@@ -174,6 +174,9 @@ pub struct Learner {
     /// Activation checkpointing: store only the inputs of the layers and recompute each layer in the backward pass.
     /// Needs a third more computation and a fraction of the memory.
     pub recompute_layers: bool,
+    /// 1: shard the float32 weights and the moments of the optimizer over the learner ranks (`ZeRO`, stage 1), which takes
+    /// 12 / ranks instead of 12 bytes per trained parameter on each rank. 0: every rank holds all of them.
+    pub zero_stage: u32,
     /// Steps between checkpoints.
     pub checkpoint_every_steps: u64,
     /// libtorch threads of a learner rank. Changes results, as for workers.

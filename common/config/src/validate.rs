@@ -51,6 +51,10 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     lora(&file.lora)?;
     rollout(&file.rollout)?;
     learner(&file.learner)?;
+    let stage = file.learner.zero_stage;
+    let moving_reference = file.grpo.beta != 0.0 && file.grpo.sync_ref_model;
+    let expected = "0 with grpo.sync_ref_model, whose reference follows all weights on every rank";
+    require("learner.zero_stage", stage, stage == 0 || !moving_reference, expected)?;
     evaluation(&file.evaluation)?;
     file.watch.check()?;
     sft(&file.sft)?;
@@ -109,6 +113,7 @@ fn learner(learner: &Learner) -> Result<(), Error> {
     positive("learner.adam_epsilon", learner.adam_epsilon)?;
     not_negative("learner.weight_decay", learner.weight_decay)?;
     at_least_one("learner.groups_per_micro_batch", learner.groups_per_micro_batch)?;
+    require("learner.zero_stage", learner.zero_stage, learner.zero_stage <= 1, "0 or 1")?;
     at_least_one("learner.checkpoint_every_steps", learner.checkpoint_every_steps)?;
     at_least_one("learner.threads", learner.threads)
 }

@@ -18,6 +18,7 @@ pub mod generate;
 mod gradients;
 mod layers;
 mod lora;
+pub mod memory;
 mod merge;
 mod options;
 pub mod packed;

@@ -100,6 +100,22 @@ impl Policy {
         Ok(Self::assemble(config.clone(), options, parameters, None))
     }
 
+    /// Creates a policy whose weights are small numbers of libtorch's generator, created on the device: for measurements of
+    /// speed, not for training.
+    pub fn for_timing(config: &Config, options: LoadOptions) -> Result<Self, FieldError> {
+        config.check()?;
+        let float = (options.precision.kind(), options.device);
+        let tensor = |parameter: parameters::Parameter| {
+            let tensor = match parameter.initial {
+                Initial::Ones => Tensor::ones(&parameter.shape, float),
+                _ => Tensor::randn(&parameter.shape, float) * config.initializer_range,
+            };
+            (parameter.name, tensor)
+        };
+        let parameters = no_grad(|| parameters::list(config).into_iter().map(tensor).collect());
+        Ok(Self::assemble(config.clone(), options, parameters, None))
+    }
+
     /// Replaces the policy's adapter by a new one, which has no effect until it is trained.
     pub fn with_new_adapter(self, config: AdapterConfig, seed: u64) -> Result<Self, FieldError> {
         let adapter = Adapter::fresh(config, &self.config, seed, self.options)?;

@@ -260,3 +260,22 @@ fn non_finite_weights_are_an_error() {
         assert!(matches!(result, Err(Error::NotFinite { prompt: 0, sample: 0, position: 0 })));
     }
 }
+
+/// Operations of one decoding step: a budget that may only shrink. Each is a launch on a GPU.
+#[test]
+fn decoding_stays_within_its_budget_of_operations() {
+    let policy = naive::policy(&naive::config(podium_model::Family::Qwen3), 3);
+    let layers = policy.config().num_hidden_layers as u64;
+    let counted = |length: usize| {
+        let sampling = Sampling { max_new_tokens: length, stop_token_ids: Vec::new(), ..Sampling::default() };
+        let prompts = [vec![1, 2, 3], vec![4, 5]];
+        let sample = || generate(&policy, &prompts, 3, &sampling, &|_, _, _| 0.5, &|| false).unwrap();
+        podium_torch_shim::count(sample).unwrap().1
+    };
+    let (few, many) = (counted(3), counted(13));
+    let per_step = |few: u64, many: u64| (many - few) / 10;
+    let (kernels, reads) = (per_step(few.kernels, many.kernels), per_step(few.reads, many.reads));
+    let copies = per_step(few.copies, many.copies);
+    assert!(kernels <= 229 && copies <= 61, "{kernels} kernels, {copies} copies for {layers} layers");
+    assert_eq!(reads, 0, "a read of a number waits for the device");
+}

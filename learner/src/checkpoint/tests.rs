@@ -13,6 +13,10 @@ fn write(checkpoints: &Checkpoints, step: u64) {
     checkpoints.write(Step(step), &metrics, &state(step as f32)).unwrap();
 }
 
+fn shapes(state: &[(String, Tensor)]) -> Vec<(String, Vec<i64>)> {
+    state.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect()
+}
+
 #[test]
 fn the_last_two_are_retained_and_the_newest_is_restored() {
     let folder = tempfile::tempdir().unwrap();
@@ -26,11 +30,8 @@ fn the_last_two_are_retained_and_the_newest_is_restored() {
     assert_eq!(names, ["00000012", "100000000"]);
     let latest = checkpoints.latest().unwrap().unwrap();
     assert_eq!(latest.next_step, Step(100_000_000));
-    let target = state(0.0);
-    latest
-        .restore(target.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
-        .unwrap();
-    assert_eq!(numbers(&target), [1e8, 2.0, 1e8 + 1.0]);
+    let saved = latest.load(shapes(&state(0.0))).unwrap();
+    assert_eq!(numbers(&saved), [1e8 + 1.0, 1e8, 2.0]);
 }
 
 #[test]
@@ -101,8 +102,8 @@ fn a_checkpoint_of_another_policy_is_refused() {
     let latest = checkpoints.latest().unwrap().unwrap();
     let mut target = state(0.0);
     target[1].1 = Tensor::from_slice(&[0.0_f32; 3]);
-    let error = latest.restore(target).unwrap_err().to_string();
+    let error = latest.load(shapes(&target)).unwrap_err().to_string();
     assert!(error.contains("holds a [1]: expected a [3]"), "{error}");
-    let error = latest.restore(state(0.0).split_off(1)).unwrap_err().to_string();
+    let error = latest.load(shapes(&state(0.0)[1..])).unwrap_err().to_string();
     assert!(error.contains("holds b [2]: expected nothing more"), "{error}");
 }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 /// Numbers per bucket: 64 MiB of float32.
-pub(super) const NUMBERS: usize = 16 << 20;
+pub(crate) const NUMBERS: usize = 16 << 20;
 
 /// Cuts a list of tensors into buckets of at most `limit` numbers; a larger tensor gets its own bucket. The cut
 /// depends on sizes alone, so that it is the same on every rank.
-pub(super) fn cut(sizes: &[usize], limit: usize) -> Vec<Range<usize>> {
+pub(crate) fn cut(sizes: &[usize], limit: usize) -> Vec<Range<usize>> {
     let mut buckets = Vec::new();
     let (mut start, mut filled) = (0, 0_usize);
     for (index, &size) in sizes.iter().enumerate() {

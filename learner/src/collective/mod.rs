@@ -4,7 +4,7 @@
 //! repetition. An operation that does not finish within its deadline fails and names the missing rank; after a
 //! failure the ranks need a new rendezvous.
 
-mod buckets;
+pub(crate) mod buckets;
 pub mod choice;
 mod error;
 pub mod nccl;
@@ -13,7 +13,7 @@ pub mod tcp;
 mod watch;
 mod wire;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub use error::Error;
 
@@ -54,6 +54,26 @@ pub trait Collective: Send {
             sums.extend(parts.iter().zip(tensors).map(|(part, tensor)| part.view(&tensor.size()[..])));
         }
         Ok(sums)
+    }
+
+    /// Returns this rank's shard of the sum of a flat float32 tensor over all ranks, added in the order of
+    /// [`Self::all_reduce_sum`]: `[numbers]` to `[numbers / world_size]`. The number of numbers is a multiple of the
+    /// number of ranks.
+    fn reduce_scatter_sum(&mut self, mut tensor: Tensor) -> Result<Tensor, Error> {
+        self.all_reduce_sum(&mut tensor)?;
+        let shard = tensor.size()[0] / i64::from(self.world_size());
+        Ok(tensor.narrow(0, i64::from(self.rank()) * shard, shard).copy())
+    }
+
+    /// Returns the flat float32 shards of all ranks, all of one size, in the order of ranks: `[numbers]` to
+    /// `[world_size · numbers]`.
+    fn all_gather_shards(&mut self, shard: &Tensor) -> Result<Tensor, Error> {
+        let numbers = shard.size()[0];
+        // A sum with zeros is exact.
+        let mut all = Tensor::zeros([numbers * i64::from(self.world_size())], (Kind::Float, shard.device()));
+        all.narrow(0, i64::from(self.rank()) * numbers, numbers).copy_(shard);
+        self.all_reduce_sum(&mut all)?;
+        Ok(all)
     }
 
     /// Returns the smallest of the ranks' numbers, each below 2^53.

@@ -20,7 +20,8 @@ use std::sync::mpsc;
 
 use podium_config::RunFile;
 use podium_files::durable;
-use podium_model::{GroupTokens, Packed, Policy, TrainingOptions};
+use podium_grpo::Step;
+use podium_model::{GroupTokens, Packed, Policy, TrainingOptions, memory, packed};
 use podium_service::progress::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
@@ -32,6 +33,7 @@ pub use start::{Error as StartError, Start};
 
 use crate::adamw::{self, AdamW};
 use crate::lora;
+use crate::memory::MicroBatches;
 use crate::schedule::{Course, Schedule};
 
 /// Final step size, as a fraction of its peak.
@@ -58,6 +60,17 @@ pub enum Error {
         step: u64,
         /// The cause.
         source: podium_model::packed::Error,
+    },
+    /// A single demonstration does not fit into the device's memory.
+    #[error(
+        "step {step} does not fit into the memory of the device with one demonstration at once ({reason}): set \
+         learner.recompute_layers, or lower prompt.max_tokens or sft.longest_tokens"
+    )]
+    Memory {
+        /// The step.
+        step: u64,
+        /// libtorch's message.
+        reason: String,
     },
     /// A step was not applied.
     #[error("cannot take step {step}")]
@@ -155,6 +168,7 @@ struct Trainer<'a> {
     policy: &'a mut Policy,
     optimizer: AdamW,
     schedule: Schedule,
+    micro_batches: MicroBatches,
     file: RunFile,
     num_tokens: u64,
 }
@@ -171,6 +185,7 @@ impl<'a> Trainer<'a> {
                 warmup_steps: sft.warmup_steps,
                 course: Course::Cosine { steps: sft.steps, floor: COSINE_FLOOR },
             },
+            micro_batches: MicroBatches::of(sft.micro_batch_size),
             file: file.clone(),
             num_tokens: 0,
             policy,
@@ -187,23 +202,50 @@ impl<'a> Trainer<'a> {
             dropout: Some(lora::dropout(&self.file, step)),
             ..TrainingOptions::default()
         };
-        let mut losses = Vec::new();
-        for samples in batch.chunks(self.file.sft.micro_batch_size as usize) {
-            let unusable = |source| Error::Batch { step, source };
-            let packed =
-                Packed::new(&samples.iter().map(Sample::tokens).collect::<Vec<_>>()).map_err(unusable)?;
-            let pass = self.policy.training_pass(&packed, options).map_err(unusable)?;
-            let loss = pass.scores().logprobs.sum(Kind::Float) / -(tokens as f64);
-            loss.backward();
-            pass.backward();
-            losses.push(loss.detach());
-        }
+        let unusable = |source| Error::Batch { step, source };
+        let losses = loop {
+            let size = self.micro_batches.at(Step(step));
+            let compute = || self.accumulate(&batch, size, tokens, options);
+            let reason = match memory::attempt(compute) {
+                Ok(losses) => break losses.map_err(unusable)?,
+                Err(memory::UsedUp(reason)) => reason,
+            };
+            self.policy.clear_gradients();
+            let Some(fewer) = self.micro_batches.halve(Step(step), batch.len())? else {
+                return Err(Error::Memory { step, reason });
+            };
+            tracing::warn!(
+                "step {step} does not fit with {size} samples per micro-batch ({reason}): continuing with {fewer}"
+            );
+        };
         let learning_rate = self.schedule.at(step);
         let stepped = self.optimizer.step(&mut self.policy.take_gradients(), learning_rate);
         let grad_norm = stepped.map_err(|source| Error::Optimizer { step, source })?;
         self.num_tokens += tokens as u64;
         let loss = Tensor::stack(&losses, 0).sum(Kind::Double).double_value(&[]);
         Ok(Row { step: step + 1, loss, grad_norm, learning_rate, num_tokens: self.num_tokens })
+    }
+
+    /// Adds the gradients of a batch in micro-batches of `size` samples; returns their losses, whose sum is the mean over
+    /// `tokens`.
+    fn accumulate(
+        &self,
+        batch: &[Sample],
+        size: usize,
+        tokens: usize,
+        options: TrainingOptions,
+    ) -> Result<Vec<Tensor>, packed::Error> {
+        let loss_of = |samples: &[Sample]| {
+            #[cfg(test)]
+            crate::memory::injected::take(samples.len());
+            let packed = Packed::new(&samples.iter().map(Sample::tokens).collect::<Vec<_>>())?;
+            let pass = self.policy.training_pass(&packed, options)?;
+            let loss = pass.scores().logprobs.sum(Kind::Float) / -(tokens as f64);
+            loss.backward();
+            pass.backward();
+            Ok(loss.detach())
+        };
+        batch.chunks(size).map(loss_of).collect()
     }
 }
 

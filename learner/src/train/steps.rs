@@ -9,7 +9,7 @@ use super::learner::Learner;
 use super::publishing::Republished;
 use super::room;
 use crate::batch::Share;
-use crate::rank::{self, Position};
+use crate::rank::{self, Position, Rank};
 use crate::session::Next;
 use crate::update::{self, Metrics, Unusable};
 
@@ -87,7 +87,10 @@ impl Learner<'_> {
         let done = step.next();
         let due =
             done.0.is_multiple_of(self.file.learner.checkpoint_every_steps) || done.0 == self.file.run.steps;
-        if due || self.stop.is_cancelled() {
+        let stop = self.stop.is_cancelled();
+        let stop = self.on_device("agree on a checkpoint", move |rank| rank.agree_to_stop(stop)).await?;
+        if due || stop {
+            self.on_device("gather a checkpoint", Rank::gather_checkpoint).await?;
             // Checkpoint first: a shutdown may have a short deadline.
             let write = || self.on_device("write a checkpoint", |rank| rank.write_checkpoint());
             room::wait("write a checkpoint", &self.stop, write).await?;

@@ -15,7 +15,7 @@ use super::unusable::Unusable;
 use super::updater::Updater;
 use crate::batch::{self, Share};
 use crate::collective::Collective;
-use crate::memory;
+use podium_model::memory;
 
 impl Updater {
     /// Returns the groups of a share that are inconsistent, or that this policy cannot compute.

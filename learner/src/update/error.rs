@@ -57,6 +57,9 @@ pub enum Error {
         /// libtorch's message.
         reason: String,
     },
+    /// The size of micro-batches cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] podium_files::durable::Error),
     /// The gradient is not finite.
     #[error("cannot take step {step}")]
     Optimizer {

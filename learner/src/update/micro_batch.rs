@@ -8,8 +8,6 @@ use super::updater::Updater;
 use crate::batch::MicroBatch;
 use crate::lora;
 use crate::loss::{Objective, OnDevice, Tokens, objective};
-#[cfg(test)]
-use crate::memory;
 use crate::reference::Reference;
 
 /// A micro-batch during the passes of a step.
@@ -28,7 +26,7 @@ impl Updater {
     ) -> Result<(OnDevice, Option<Gaps<'a>>), podium_model::packed::Error> {
         let batch = one.batch;
         #[cfg(test)]
-        memory::injected::take(batch.groups.len());
+        crate::memory::injected::take(batch.groups.len());
         let packed = packed(&batch.groups)?;
         let (temperature, options) = (self.file.rollout.temperature, &self.file.grpo);
         let mut tokens = if let Some(tokens) = one.tokens.take() {

@@ -11,18 +11,12 @@ use super::*;
 use crate::checkpoint::Checkpoints;
 use crate::collective::Alone;
 use crate::collective::tcp::Tcp;
-use crate::testing::{VOCABULARY, config, run_file, stars, step, timeless};
+use crate::testing::{VOCABULARY, config, part, run_file, stars, step, timeless};
 
 const STEPS: u64 = 4;
 
 pub(super) fn updater(file: &RunFile) -> Updater {
     Updater::new(Policy::random(&config(), 5, LoadOptions::default()).unwrap(), file)
-}
-
-/// The share of a step that one of several ranks receives.
-pub(super) fn part(whole: &Share, rank: u32, world_size: u32) -> Share {
-    let own = whole.groups.iter().filter(|group| group.id.index % world_size == rank);
-    Share { groups: own.cloned().collect(), ..whole.clone() }
 }
 
 fn train(updater: &mut Updater, steps: std::ops::Range<u64>) -> Vec<Metrics> {
@@ -48,7 +42,8 @@ const RUNS: [&[&str]; 8] = [
 /// All numbers of the state, weights first.
 pub(super) fn numbers(updater: &Updater) -> Vec<f32> {
     updater
-        .state()
+        .state(&mut Alone)
+        .unwrap()
         .iter()
         .flat_map(|(_, tensor)| Vec::<f32>::try_from(tensor.reshape([-1])).unwrap())
         .collect()
@@ -262,14 +257,14 @@ fn resumes_exactly(file: &RunFile) {
     let checkpoints = Checkpoints::open(folder.path(), &file.hash(), 0).unwrap();
     let mut first = updater(file);
     let before = train(&mut first, 0..2);
-    checkpoints.write(first.next_step(), &before[1], &first.state()).unwrap();
+    checkpoints.write(first.next_step(), &before[1], &first.state(&mut Alone).unwrap()).unwrap();
     drop(first);
 
     let mut second = updater(file);
     let checkpoint = checkpoints.latest().unwrap().unwrap();
     assert_eq!(checkpoint.metrics, before[1]);
-    checkpoint.restore(second.state()).unwrap();
-    second.restored(checkpoint.next_step);
+    let saved = checkpoint.load(second.shapes()).unwrap();
+    second.join(checkpoint.next_step, Some(saved), &mut Alone).unwrap();
     let after = train(&mut second, 2..STEPS);
     assert!(numbers(&second) == numbers(&straight));
     assert_eq!(timeless(&after), timeless(&metrics[2..]));
@@ -333,18 +328,18 @@ fn an_inconsistent_share_changes_nothing() {
 fn exhausted_memory_reduces_the_micro_batch() {
     let expected = train(&mut updater(&run_file(&["learner.groups_per_micro_batch=2"])), 0..2);
     let mut cramped = updater(&run_file(&["learner.groups_per_micro_batch=8"]));
-    memory::injected::room(2);
+    crate::memory::injected::room(2);
     let found = train(&mut cramped, 0..1);
     // A larger size is not tried again.
-    memory::injected::room(5);
+    crate::memory::injected::room(5);
     let found = [found, train(&mut cramped, 1..2)].concat();
     assert_eq!(timeless(&found), timeless(&expected));
 
     let before = numbers(&cramped);
-    memory::injected::room(0);
+    crate::memory::injected::room(0);
     let error = cramped.update(&step(2), &mut Alone).unwrap_err();
     assert!(matches!(error, Error::Memory { step: 2, pass: 0, groups: 1, .. }), "{error}");
     assert!(numbers(&cramped) == before, "the step was not taken");
-    memory::injected::room(usize::MAX);
+    crate::memory::injected::room(usize::MAX);
     cramped.update(&step(2), &mut Alone).unwrap();
 }

@@ -1,12 +1,16 @@
 //! A policy in training: the state that steps depend on.
 
+use std::path::Path;
+
 use podium_config::RunFile;
+use podium_files::durable;
 use podium_grpo::Step;
 use podium_model::Policy;
-use tch::Tensor;
+use tch::{Device, Tensor, no_grad};
 
-use crate::adamw::AdamW;
-use crate::memory;
+use crate::collective::{self, Collective};
+use crate::memory::MicroBatches;
+use crate::optimizer::Optimizer;
 use crate::reference::Reference;
 use crate::schedule::{Course, Schedule};
 
@@ -16,9 +20,9 @@ pub struct Updater {
     pub(super) policy: Policy,
     /// Set if the objective has a KL term.
     pub(super) reference: Option<Reference>,
-    pub(super) optimizer: AdamW,
+    pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
-    pub(super) micro_batch: memory::MicroBatch,
+    pub(super) micro_batches: MicroBatches,
     pub(super) next: Step,
     pub(super) file: RunFile,
 }
@@ -31,17 +35,23 @@ impl Updater {
         let passes = file.run.steps.saturating_mul(u64::from(file.grpo.num_iterations));
         Self {
             reference,
-            optimizer: AdamW::new(policy.trainable(), (&file.learner).into()),
+            optimizer: Optimizer::new(&policy, file),
             schedule: Schedule {
                 peak: file.learner.learning_rate,
                 warmup_steps: file.learner.warmup_steps,
                 course: Course::of(file.learner.lr_scheduler_type, passes),
             },
-            micro_batch: memory::MicroBatch::of(file.learner.groups_per_micro_batch),
+            micro_batches: MicroBatches::of(file.learner.groups_per_micro_batch),
             next: Step(0),
             file: file.clone(),
             policy,
         }
+    }
+
+    /// Records the sizes of micro-batches at `path`, and repeats those that are recorded there.
+    pub fn record_micro_batches(mut self, path: &Path) -> Result<Self, durable::Error> {
+        self.micro_batches = self.micro_batches.recorded(path)?;
+        Ok(self)
     }
 
     /// Returns the current policy.
@@ -55,7 +65,7 @@ impl Updater {
     }
 
     /// Returns whether the weights are still those of version 0.
-    pub const fn is_at_start(&self) -> bool {
+    pub fn is_at_start(&self) -> bool {
         self.optimizer.steps() == 0
     }
 
@@ -64,19 +74,107 @@ impl Updater {
         self.optimizer.steps() == self.next.0 * u64::from(self.file.grpo.num_iterations)
     }
 
-    /// Returns all state that the next step depends on, by name; the tensors share memory with the policy's and
-    /// optimizer's.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        let mut state = self.optimizer.state();
-        state.extend(self.reference.iter().flat_map(Reference::state));
-        state
+    /// Returns whether the optimizer's state is sharded over the ranks.
+    pub const fn is_sharded(&self) -> bool {
+        matches!(self.optimizer, Optimizer::Sharded(_))
     }
 
-    /// Completes a restore. Must be called after overwriting the tensors of [`Self::state`] with those before
-    /// step `next`.
-    pub fn restored(&mut self, next: Step) {
-        self.optimizer.restored(next.0 * u64::from(self.file.grpo.num_iterations));
+    /// Returns all state that the next step depends on, by name: on rank 0, or on every rank if it is not sharded. The
+    /// tensors of a replicated optimizer share memory with the policy's and the optimizer's. Every rank must call it.
+    pub fn state(&self, collective: &mut dyn Collective) -> Result<Vec<(String, Tensor)>, collective::Error> {
+        match &self.optimizer {
+            Optimizer::Replicated(adamw) => {
+                let reference = self.reference.iter().flat_map(Reference::state);
+                Ok(adamw.state().into_iter().chain(reference).collect())
+            }
+            // The run file excludes a reference with a state of its own.
+            Optimizer::Sharded(zero) => zero.gather(collective),
+        }
+    }
+
+    /// Returns the names and shapes of [`Self::state`] on rank 0.
+    pub fn shapes(&self) -> Vec<(String, Vec<i64>)> {
+        match &self.optimizer {
+            Optimizer::Replicated(adamw) => {
+                let reference = self.reference.iter().flat_map(Reference::state);
+                adamw
+                    .state()
+                    .into_iter()
+                    .chain(reference)
+                    .map(|(name, tensor)| (name, tensor.size()))
+                    .collect()
+            }
+            Optimizer::Sharded(zero) => zero.shapes(),
+        }
+    }
+
+    /// Starts in a rank group from rank 0's state before step `next`: `saved`, with the names and shapes of
+    /// [`Self::shapes`], or, without one, the present state of a replicated optimizer or the policy's weights. Every rank
+    /// must call it.
+    pub fn join(
+        &mut self,
+        next: Step,
+        saved: Option<Vec<(String, Tensor)>>,
+        collective: &mut dyn Collective,
+    ) -> Result<(), collective::Error> {
+        let steps = next.0 * u64::from(self.file.grpo.num_iterations);
+        match &mut self.optimizer {
+            Optimizer::Replicated(adamw) => {
+                let reference = self.reference.iter().flat_map(Reference::state);
+                let state: Vec<(String, Tensor)> = adamw.state().into_iter().chain(reference).collect();
+                if let Some(mut saved) = saved {
+                    saved.sort_by(|(one, _), (other, _)| one.cmp(other));
+                    let value = |name: &String| saved.binary_search_by(|(own, _)| own.cmp(name));
+                    no_grad(|| {
+                        for (name, tensor) in &state {
+                            let position = value(name).expect("the names are those of the state");
+                            tensor.shallow_clone().copy_(&saved[position].1);
+                        }
+                    });
+                }
+                if collective.world_size() > 1 {
+                    for (_, tensor) in &state {
+                        collective.broadcast(&mut tensor.view(-1))?;
+                    }
+                }
+                adamw.restored(steps);
+            }
+            Optimizer::Sharded(zero) => {
+                zero.join(saved, collective)?;
+                zero.restored(steps);
+            }
+        }
         self.reference.iter_mut().for_each(Reference::restored);
         self.next = next;
+        Ok(())
+    }
+
+    /// Returns what `use_policy` returns of the policy with other weights: those of a saved state. Afterwards the policy has
+    /// its own weights again.
+    pub fn with_weights<T>(&self, saved: &[(String, Tensor)], use_policy: impl FnOnce(&Policy) -> T) -> T {
+        let assign = |value: &dyn Fn(&str) -> Option<Tensor>| {
+            no_grad(|| {
+                for (name, parameter) in self.policy.trainable() {
+                    if let Some(value) = value(name) {
+                        parameter.detach().copy_(&value);
+                    }
+                }
+            });
+        };
+        let own: Vec<(String, Tensor)> = self
+            .policy
+            .trainable()
+            .iter()
+            .map(|(name, parameter)| {
+                (name.clone(), no_grad(|| parameter.detach().to_device(Device::Cpu).copy()))
+            })
+            .collect();
+        let find = |tensors: &[(String, Tensor)], name: &str| {
+            tensors.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor.shallow_clone())
+        };
+        assign(&|name| find(saved, &format!("weight.{name}")));
+        let result = use_policy(&self.policy);
+        assign(&|name| find(&own, name));
+        result
     }
 }

@@ -4,12 +4,13 @@
 
 use podium_constraint::reasoning_end;
 use podium_grpo::Completion;
-use podium_model::{Entropy, GroupTokens, Packed, Policy};
+use podium_model::{Entropy, GroupTokens, Packed, Policy, memory};
 use podium_proto::v1;
 use podium_recsys::completion::{self, ThinkingStart};
 
 use super::{Error, Loaded, Sampler};
 use crate::lease::{Choices, Lease};
+use crate::metrics;
 
 /// Maximum number of tokens per pass, unless a single prompt has more.
 const TOKENS_A_PASS: usize = 8192;
@@ -56,8 +57,20 @@ impl Sampler {
             if stop() {
                 return Ok(None);
             }
-            let (pass, after) = rest.split_at(of_one_pass(rest));
-            logprobs.extend(score(&loaded.policy, pass, likelihood)?);
+            let size = of_one_pass(rest).min(self.questions.get());
+            let (pass, after) = rest.split_at(size);
+            match memory::attempt(|| score(&loaded.policy, pass, likelihood)) {
+                Ok(scores) => logprobs.extend(scores?),
+                Err(memory::UsedUp(reason)) if size == 1 => return Err(Error::Memory { reason }),
+                Err(memory::UsedUp(reason)) => {
+                    tracing::warn!(
+                        "{size} answers at once do not fit into the memory of the device ({reason})"
+                    );
+                    metrics::out_of_memory();
+                    self.questions.set(size / 2);
+                    continue;
+                }
+            }
             rest = after;
         }
         let mut logprobs = logprobs.into_iter();

@@ -38,6 +38,36 @@ fn a_lease_gives_the_same_bits_on_every_worker() {
 }
 
 #[test]
+fn exhausted_memory_splits_a_lease_and_later_ones() {
+    let lease = || training(0, &["a b", "c d e f", "g"]);
+    let expected = sample(&loaded(1), lease());
+    let same = |outcome: &Outcome| {
+        for (found, expected) in outcome.results.iter().zip(&expected.results) {
+            assert_eq!(ids(found), ids(expected));
+            for (found, expected) in found.completions.iter().zip(&expected.completions) {
+                let pairs = found.logprobs.iter().zip(&expected.logprobs);
+                assert!(pairs.map(|(one, other)| (one - other).abs()).all(|distance| distance < 1e-5));
+            }
+        }
+        assert_eq!(outcome.results.len(), expected.results.len());
+    };
+    let sampler = loaded(1);
+    // Two prompts with four completions each, one prompt, and half a prompt.
+    for (room, part) in [(8, (1, 4)), (4, (1, 4)), (3, (1, 2)), (1, (1, 1))] {
+        batch::injected::room(room);
+        same(&sample(&sampler, lease()));
+        assert_eq!((sampler.part.get().prompts, sampler.part.get().samples), part);
+    }
+    batch::injected::room(usize::MAX);
+    same(&sample(&sampler, lease()));
+    assert_eq!(sampler.part.get().samples, 1, "a size that did not fit is not tried again");
+    batch::injected::room(0);
+    let error = sampler.sample(&Lease::try_from(lease()).unwrap(), &|| false).unwrap_err();
+    batch::injected::room(usize::MAX);
+    assert!(error.to_string().starts_with("one completion does not fit"), "{error}");
+}
+
+#[test]
 fn completions_follow_the_lease() {
     let outcome = sample(&loaded(1), training(0, &["a b", "c d e f"]));
     assert_eq!(outcome.results.len(), 2);

@@ -71,6 +71,7 @@ impl Default for Learner {
             weight_decay: 0.0,
             groups_per_micro_batch: 8,
             recompute_layers: false,
+            zero_stage: 0,
             checkpoint_every_steps: 20,
             threads: 2,
         }

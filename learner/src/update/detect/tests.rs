@@ -6,9 +6,9 @@ use podium_model::{LoadOptions, Policy};
 use super::*;
 use crate::collective::Alone;
 use crate::collective::tcp::Tcp;
-use crate::testing::{VOCABULARY, config, run_file, stars, step, timeless};
+use crate::testing::{VOCABULARY, config, part, run_file, stars, step, timeless};
 use crate::update::Metrics;
-use crate::update::tests::{numbers, part, updater};
+use crate::update::tests::{numbers, updater};
 
 /// A step whose behaviour log-probabilities are the policy's own.
 fn own_step(updater: &Updater, number: u64) -> Share {
