@@ -44,7 +44,9 @@ impl Sums {
     /// Removes all gradients.
     pub(crate) fn clear(&self, parameters: &[(String, Tensor)]) {
         self.0.take();
-        parameters.iter().for_each(|(_, parameter)| _ = take(parameter));
+        for (_, parameter) in parameters {
+            let _ = take(parameter);
+        }
     }
 }
 

@@ -49,12 +49,12 @@ fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> O
 
 /// Returns the probabilities of logits, int64 in units of 1 / [`ONE`].
 fn probabilities(logits: &Tensor, log_normaliser: &Tensor) -> Tensor {
-    fixed_point((logits - log_normaliser).exp())
+    fixed_point(&(logits - log_normaliser).exp())
 }
 
 /// Converts float32 probabilities to int64 in units of 1 / [`ONE`]. Every float32 above 2⁻²⁹ is exact, and smaller ones
 /// are rounded down.
-fn fixed_point(probabilities: Tensor) -> Tensor {
+fn fixed_point(probabilities: &Tensor) -> Tensor {
     (probabilities.to_kind(Kind::Double) * ONE).to_kind(Kind::Int64)
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> S
     let tokens = if sampling.is_greedy() {
         logits.argmax(-1, true)
     } else {
-        let mut mass = fixed_point(logprobs.exp());
+        let mut mass = fixed_point(&logprobs.exp());
         if let Some(threshold) = threshold(sampling, logits, &logits.logsumexp(-1, true)) {
             mass *= logits.ge_tensor(&threshold);
         }
