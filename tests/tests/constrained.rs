@@ -4,7 +4,8 @@
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Run, rows};
 
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
+    "run.portable=true",
     "run.steps=3",
     "run.seed=5",
     "rollout.constrain_answers=true",
