@@ -349,7 +349,9 @@ fn check_device(command: &Selfcheck) -> anyhow::Result<ExitCode> {
     let report = selfcheck::run(&options)?;
     let failures = report.failures();
     output_line!("{}", report.to_json().trim_end());
-    failures.iter().for_each(|failure| tracing::error!("{failure}"));
+    for failure in &failures {
+        tracing::error!("{failure}");
+    }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

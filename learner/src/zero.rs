@@ -1,4 +1,4 @@
-//! ZeRO stage 1 (Rajbhandari et al. 2020, arXiv 1910.02054): the float32 weights and the moments of `AdamW` are sharded over
+//! `ZeRO` stage 1 (Rajbhandari et al. 2020, arXiv 1910.02054): the float32 weights and the moments of `AdamW` are sharded over
 //! the ranks.
 //!
 //! The parameters are packed into flat buckets. Each rank receives its shard of a bucket's summed gradient, steps its shard

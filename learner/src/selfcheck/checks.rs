@@ -91,7 +91,9 @@ pub(super) fn digest(device: Device) -> Result<String, Error> {
         let result = Step::of(device, bfloat16)?;
         for tensor in [&result.logprobs, &result.gradients, &result.weights] {
             let numbers = Vec::<f64>::try_from(tensor).expect("a flat tensor of doubles");
-            numbers.iter().for_each(|number| digest.update(number.to_le_bytes()));
+            for number in numbers {
+                digest.update(number.to_le_bytes());
+            }
         }
     }
     Ok(hex(&digest.finalize()))
