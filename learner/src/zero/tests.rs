@@ -117,10 +117,10 @@ fn memory_falls_with_the_number_of_ranks() {
             .unwrap();
             (tracked.remaining, numbers)
         });
-        ranks.into_iter().for_each(|(remaining, numbers)| {
+        for (remaining, numbers) in ranks {
             let expected = 12 * numbers / i64::from(world_size);
             assert!((remaining - expected).abs() < expected / 20, "{world_size}: {remaining} of {expected}");
-        });
+        }
     };
     for world_size in [1, 2, 4] {
         memory(world_size);
