@@ -4,7 +4,7 @@ use super::unusable::{Unusable, first_cause};
 use crate::{adamw, batch, collective};
 
 /// The reasons why a step is not applied. The weights are unchanged; but of a step with several passes, earlier ones
-/// may have been applied: then only [`Updater::join`](super::Updater::restored) restores a consistent state.
+/// may have been applied: then only [`Updater::join`](super::Updater::join) restores a consistent state.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The share is inconsistent.
