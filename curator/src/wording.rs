@@ -41,9 +41,10 @@ impl Plain {
         if text.is_ascii() {
             return Self(text.replace('`', "'"));
         }
-        let straight: String = text.chars().map(straight).collect();
-        let apart = DecomposingNormalizerBorrowed::new_nfkd().normalize(&straight).replace('&', " and ");
-        let bare: String = apart.chars().filter(|letter| !is_optional(*letter)).collect();
+        let spelled: String = text.chars().map(straight).collect();
+        let apart = DecomposingNormalizerBorrowed::new_nfkd().normalize(&spelled).replace('&', " and ");
+        // Decomposition yields apostrophes as well: a double prime is two primes.
+        let bare: String = apart.chars().map(straight).filter(|letter| !is_optional(*letter)).collect();
         Self(ComposingNormalizerBorrowed::new_nfc().normalize(&bare).into_owned())
     }
 
@@ -286,6 +287,7 @@ mod tests {
             let count = count(text);
             assert!((least..=most).contains(&count), "{text}: {count}");
         }
+        assert_eq!(words("a″a"), ["a''a"]);
         assert_eq!(words("The cat, 黑猫; it’s"), ["the", "cat", "黑", "猫", "it's"].map(str::to_owned));
     }
 
