@@ -119,18 +119,19 @@ impl Adapter {
             .all(|(_, tensor)| is_zero(tensor))
     }
 
-    /// Returns the adapter's part for the linear map `module`.
-    pub(crate) fn lora(&self, module: &str) -> Option<Lora> {
+    /// Returns the adapter's part for the linear map `module`, whose activations are of the type `kind`.
+    pub(crate) fn lora(&self, module: &str, kind: Kind) -> Option<Lora> {
         let find = |name: &str| self.parameters.iter().position(|(own, _)| own == name);
         let place = find(&adapter::lora_a(module))?;
         let (a, b) = (&self.parameters[place].1, &self.parameters[place + 1].1);
         let scale = self.config.scale();
-        Some(Lora { a: a.shallow_clone(), b: b.shallow_clone(), scale, stream: place as u64 })
+        let cast = (a.kind() != kind).then_some(kind);
+        Some(Lora { a: a.shallow_clone(), b: b.shallow_clone(), cast, scale, stream: place as u64 })
     }
 
     /// scale · B A of the linear map `module`, float32, \[outputs, inputs\].
     pub(crate) fn change(&self, module: &str) -> Option<Tensor> {
-        let Lora { a, b, scale, .. } = self.lora(module)?;
+        let Lora { a, b, scale, .. } = self.lora(module, Kind::Float)?;
         Some(no_grad(|| b.to_kind(Kind::Float).matmul(&a.to_kind(Kind::Float)) * scale))
     }
 }

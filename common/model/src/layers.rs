@@ -47,10 +47,11 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn new(weights: &Weights, name: &str) -> Self {
+        let weight = weights.get(&format!("{name}.weight"));
         Self {
-            weight: weights.get(&format!("{name}.weight")),
             bias: weights.find(&format!("{name}.bias")),
-            lora: weights.adapter.and_then(|adapter| adapter.lora(name)),
+            lora: weights.adapter.and_then(|adapter| adapter.lora(name, weight.kind())),
+            weight,
         }
     }
 

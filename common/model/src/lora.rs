@@ -1,16 +1,18 @@
 //! Low-rank adapters (`LoRA`, Hu et al. 2021, arXiv:2106.09685): the term added to a linear map.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::random::mix;
 
-/// The adapter of one linear map. Its numbers may be of a larger type than the activations.
+/// The adapter of one linear map.
 #[derive(Debug)]
 pub(crate) struct Lora {
     /// \[rank, inputs\]
     pub(crate) a: Tensor,
     /// \[outputs, rank\]
     pub(crate) b: Tensor,
+    /// The type of the activations, if that of `a` and `b` differs.
+    pub(crate) cast: Option<Kind>,
     pub(crate) scale: f64,
     /// Distinguishes the masks of a policy's linear maps.
     pub(crate) stream: u64,
@@ -20,8 +22,9 @@ impl Lora {
     /// `outputs` + scale · dropout(`x`) Aᵀ Bᵀ, for `x` \[rows, inputs\] and `outputs` \[rows, outputs\].
     pub(crate) fn add(&self, outputs: &Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
         let dropped = dropout.map(|dropout| dropout.apply(x, self.stream));
-        let (a, b) = (self.a.to_kind(x.kind()), self.b.to_kind(x.kind()));
-        let low = dropped.as_ref().unwrap_or(x).linear(&a, None::<&Tensor>);
+        let cast = self.cast.map(|kind| (self.a.to_kind(kind), self.b.to_kind(kind)));
+        let (a, b) = cast.as_ref().map_or((&self.a, &self.b), |(a, b)| (a, b));
+        let low = dropped.as_ref().unwrap_or(x).linear(a, None::<&Tensor>);
         outputs.addmm(&(low * self.scale), &b.tr())
     }
 }
