@@ -31,6 +31,25 @@ unsafe extern "C" {
     fn podium_torch_free(message: *mut c_char);
 }
 
+/// Starts a measurement of this thread, computes, and stops it, also if the computation panics.
+fn measure<T, R>(
+    start: impl FnOnce() -> Result<(), Error>,
+    stop: fn() -> Result<R, Error>,
+    compute: impl FnOnce() -> T,
+) -> Result<(T, R), Error> {
+    struct Guard<R>(fn() -> Result<R, Error>);
+    impl<R> Drop for Guard<R> {
+        fn drop(&mut self) {
+            let _ = self.0();
+        }
+    }
+    start()?;
+    let guard = Guard(stop);
+    let result = compute();
+    std::mem::forget(guard);
+    Ok((result, stop()?))
+}
+
 /// Takes over the message that a function of the C interface returned.
 fn checked(what: &'static str, message: *mut c_char) -> Result<(), Error> {
     if message.is_null() {

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use crate::{Error, checked};
+use crate::{Error, checked, measure};
 
 unsafe extern "C" {
     fn podium_torch_empty_cache() -> *mut c_char;
@@ -66,19 +66,9 @@ pub struct Tracked {
 /// Computes on this thread and returns the memory that the computation's tensors took on the CPU. Calls cannot be
 /// nested.
 pub fn track<T>(compute: impl FnOnce() -> T) -> Result<(T, Tracked), Error> {
-    /// Ends the tracking also if the computation panics.
-    struct Guard;
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            let _ = stop();
-        }
-    }
     // SAFETY: pushes a tracker, which `stop` pops on the same thread.
-    checked("track memory", unsafe { podium_torch_track_start() })?;
-    let guard = Guard;
-    let result = compute();
-    std::mem::forget(guard);
-    Ok((result, stop()?))
+    let start = || checked("track memory", unsafe { podium_torch_track_start() });
+    measure(start, stop, compute)
 }
 
 fn stop() -> Result<Tracked, Error> {

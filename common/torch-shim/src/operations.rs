@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use crate::{Error, checked};
+use crate::{Error, checked, measure};
 
 unsafe extern "C" {
     fn podium_torch_count_start() -> *mut c_char;
@@ -26,19 +26,9 @@ pub struct Operations {
 /// Computes on this thread and returns the number of operations that the computation dispatched. Calls cannot be
 /// nested.
 pub fn count<T>(compute: impl FnOnce() -> T) -> Result<(T, Operations), Error> {
-    /// Ends the count also if the computation panics.
-    struct Guard;
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            let _ = stop();
-        }
-    }
     // SAFETY: adds a callback of this thread, which `stop` removes on the same thread.
-    checked("count operations", unsafe { podium_torch_count_start() })?;
-    let guard = Guard;
-    let result = compute();
-    std::mem::forget(guard);
-    Ok((result, stop()?))
+    let start = || checked("count operations", unsafe { podium_torch_count_start() });
+    measure(start, stop, compute)
 }
 
 fn stop() -> Result<Operations, Error> {
