@@ -147,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn the_required_cuda_version_is_that_of_the_installed_libtorch() {
+        let versions = include_str!("../../../deploy/setup/versions.env");
+        let runtime = versions.lines().find_map(|line| line.strip_prefix("CUDA_RUNTIME=")).unwrap();
+        assert!(runtime.starts_with(&format!("{CUDA_MAJOR}.")), "{runtime}");
+    }
+
+    #[test]
     fn a_process_has_one_number_of_threads() {
         assert!(matches!(set_threads(0), Err(Error::NoThreads)));
         set_threads(1).unwrap();

@@ -30,7 +30,7 @@ impl Sums {
         }
     }
 
-    /// Returns one gradient per parameter, float32; zeros for parameters without one. Afterwards there are none.
+    /// Returns one gradient per parameter, float32; zeros for parameters without one. Removes the gradients.
     pub(crate) fn take(&self, parameters: &[(String, Tensor)]) -> Vec<Tensor> {
         self.collect(parameters);
         let mut sums = self.0.take().into_iter();

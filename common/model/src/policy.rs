@@ -255,7 +255,7 @@ impl Policy {
     }
 
     /// Returns the sum of the gradients of all passes since the last call, float32, one for each of
-    /// [`Self::trainable`]; zeros for parameters without one. Afterwards the policy has no gradients.
+    /// [`Self::trainable`]; zeros for parameters without one. Removes them from the policy.
     pub fn take_gradients(&self) -> Vec<Tensor> {
         self.sums.take(self.trainable())
     }
