@@ -5,6 +5,7 @@
 //! two checkpoints are retained. A folder that does not match its checksums is skipped; a
 //! checkpoint of another run is an error.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -242,8 +243,8 @@ fn manifest(path: &Path) -> Option<Manifest> {
 }
 
 impl Checkpoint {
-    /// Returns the saved tensors, sorted by name, which must have these names and shapes. They are on the CPU.
-    pub fn load(&self, mut shapes: Vec<(String, Vec<i64>)>) -> Result<Vec<(String, Tensor)>, Error> {
+    /// Returns the saved tensors by name, which must have these names and shapes. They are on the CPU.
+    pub fn load(&self, mut shapes: Vec<(String, Vec<i64>)>) -> Result<BTreeMap<String, Tensor>, Error> {
         let path = || self.state.clone();
         let mut saved = Tensor::read_safetensors(&self.state)
             .map_err(|source| Error::Tensors { path: path(), source })?;
@@ -260,7 +261,7 @@ impl Checkpoint {
                 return Err(Error::Mismatch { path: path(), found, expected });
             }
         }
-        Ok(saved)
+        Ok(saved.into_iter().collect())
     }
 }
 

@@ -196,7 +196,7 @@ impl Rank {
             let steps = self.collective.all_gather(&[position.next_step.0 as f64])?;
             position.next_step = Step(steps[0][0] as u64);
         }
-        self.updater.join(position.next_step, saved, self.collective.as_mut())?;
+        self.updater.join(position.next_step, saved.as_ref(), self.collective.as_mut())?;
         Ok(position)
     }
 
@@ -245,7 +245,7 @@ impl Rank {
     /// Writes a checkpoint if this is rank 0 and a step was applied. A step that failed before any change does not
     /// count; a step that failed midway leaves a state that cannot be saved. The state of a sharded optimizer must have
     /// been gathered.
-    pub fn write_checkpoint(&self) -> Result<(), Error> {
+    pub fn write_checkpoint(&mut self) -> Result<(), Error> {
         let (Some(checkpoints), Some(metrics), true) =
             (&self.checkpoints, &self.metrics, self.updater.is_between_steps())
         else {
@@ -257,6 +257,8 @@ impl Rank {
             _ if self.updater.is_sharded() => {}
             _ => checkpoints.write(now, metrics, &self.updater.state(&mut collective::Alone)?)?,
         }
+        // Three times the size of the weights in float32.
+        self.gathered = None;
         Ok(())
     }
 }

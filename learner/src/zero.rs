@@ -118,20 +118,19 @@ impl Zero {
     /// call it.
     pub(crate) fn join(
         &mut self,
-        saved: Option<Vec<(String, Tensor)>>,
+        saved: Option<&BTreeMap<String, Tensor>>,
         collective: &mut dyn Collective,
     ) -> Result<(), collective::Error> {
         // The old shards are released first.
         self.shards = None;
         let parameters = &self.parameters;
-        let saved: Option<BTreeMap<String, Tensor>> = saved.map(|state| state.into_iter().collect());
         let shards = Shards::new(parameters, self.options, collective);
         no_grad(|| {
             for (part, own) in PARTS.into_iter().zip(shards.parts()) {
                 for (bucket, mut shard) in shards.buckets.iter().zip(own) {
                     let mut all = bucket.flat(shards.world_size, |member| {
                         let (name, tensor) = &parameters[member];
-                        match &saved {
+                        match saved {
                             Some(saved) => saved[&format!("{part}.{name}")].to_device(tensor.device()),
                             None if part == PARTS[0] => tensor.shallow_clone(),
                             None => tensor.zeros_like(),

@@ -74,6 +74,6 @@ fn a_writer_killed_at_any_time_leaves_the_previous_checkpoint() {
         assert!(step >= acknowledged, "{step} after {acknowledged}");
         let target = state(0);
         let saved = latest.load(vec![(target[0].0.clone(), target[0].1.size())]).unwrap();
-        assert!(saved[0].1.equal(&state(step)[0].1));
+        assert!(saved[&target[0].0].equal(&state(step)[0].1));
     }
 }

@@ -31,7 +31,7 @@ fn the_last_two_are_retained_and_the_newest_is_restored() {
     let latest = checkpoints.latest().unwrap().unwrap();
     assert_eq!(latest.next_step, Step(100_000_000));
     let saved = latest.load(shapes(&state(0.0))).unwrap();
-    assert_eq!(numbers(&saved), [1e8 + 1.0, 1e8, 2.0]);
+    assert_eq!(numbers(&saved.into_iter().collect::<Vec<_>>()), [1e8 + 1.0, 1e8, 2.0]);
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Learner<'_> {
         if due || stop {
             self.on_device("gather a checkpoint", Rank::gather_checkpoint).await?;
             // Checkpoint first: a shutdown may have a short deadline.
-            let write = || self.on_device("write a checkpoint", |rank| rank.write_checkpoint());
+            let write = || self.on_device("write a checkpoint", Rank::write_checkpoint);
             room::wait("write a checkpoint", &self.stop, write).await?;
         }
         if leader {

@@ -264,7 +264,7 @@ fn resumes_exactly(file: &RunFile) {
     let checkpoint = checkpoints.latest().unwrap().unwrap();
     assert_eq!(checkpoint.metrics, before[1]);
     let saved = checkpoint.load(second.shapes()).unwrap();
-    second.join(checkpoint.next_step, Some(saved), &mut Alone).unwrap();
+    second.join(checkpoint.next_step, Some(&saved), &mut Alone).unwrap();
     let after = train(&mut second, 2..STEPS);
     assert!(numbers(&second) == numbers(&straight));
     assert_eq!(timeless(&after), timeless(&metrics[2..]));

@@ -1,5 +1,6 @@
 //! A policy in training: the state that steps depend on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use podium_config::RunFile;
@@ -114,7 +115,7 @@ impl Updater {
     pub fn join(
         &mut self,
         next: Step,
-        saved: Option<Vec<(String, Tensor)>>,
+        saved: Option<&BTreeMap<String, Tensor>>,
         collective: &mut dyn Collective,
     ) -> Result<(), collective::Error> {
         let steps = next.0 * u64::from(self.file.grpo.num_iterations);
@@ -122,13 +123,10 @@ impl Updater {
             Optimizer::Replicated(adamw) => {
                 let reference = self.reference.iter().flat_map(Reference::state);
                 let state: Vec<(String, Tensor)> = adamw.state().into_iter().chain(reference).collect();
-                if let Some(mut saved) = saved {
-                    saved.sort_by(|(one, _), (other, _)| one.cmp(other));
-                    let value = |name: &String| saved.binary_search_by(|(own, _)| own.cmp(name));
+                if let Some(saved) = saved {
                     no_grad(|| {
                         for (name, tensor) in &state {
-                            let position = value(name).expect("the names are those of the state");
-                            tensor.shallow_clone().copy_(&saved[position].1);
+                            tensor.shallow_clone().copy_(&saved[name]);
                         }
                     });
                 }
@@ -149,32 +147,26 @@ impl Updater {
         Ok(())
     }
 
-    /// Returns what `use_policy` returns of the policy with other weights: those of a saved state. Afterwards the policy has
-    /// its own weights again.
-    pub fn with_weights<T>(&self, saved: &[(String, Tensor)], use_policy: impl FnOnce(&Policy) -> T) -> T {
-        let assign = |value: &dyn Fn(&str) -> Option<Tensor>| {
-            no_grad(|| {
-                for (name, parameter) in self.policy.trainable() {
-                    if let Some(value) = value(name) {
-                        parameter.detach().copy_(&value);
-                    }
-                }
-            });
+    /// Returns what `use_policy` returns of the policy with the weights of a saved state. Afterwards the policy has its own
+    /// weights again.
+    pub fn with_weights<T>(
+        &self,
+        saved: &BTreeMap<String, Tensor>,
+        use_policy: impl FnOnce(&Policy) -> T,
+    ) -> T {
+        let entry = |name: &str| format!("weight.{name}");
+        let assign = |weights: &BTreeMap<String, Tensor>| {
+            for (name, parameter) in self.policy.trainable() {
+                no_grad(|| parameter.detach().copy_(&weights[&entry(name)]));
+            }
         };
-        let own: Vec<(String, Tensor)> = self
-            .policy
-            .trainable()
-            .iter()
-            .map(|(name, parameter)| {
-                (name.clone(), no_grad(|| parameter.detach().to_device(Device::Cpu).copy()))
-            })
-            .collect();
-        let find = |tensors: &[(String, Tensor)], name: &str| {
-            tensors.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor.shallow_clone())
+        let copy = |(name, parameter): &(String, Tensor)| {
+            (entry(name), no_grad(|| parameter.detach().to_device(Device::Cpu).copy()))
         };
-        assign(&|name| find(saved, &format!("weight.{name}")));
+        let own = self.policy.trainable().iter().map(copy).collect();
+        assign(saved);
         let result = use_policy(&self.policy);
-        assign(&|name| find(&own, name));
+        assign(&own);
         result
     }
 }

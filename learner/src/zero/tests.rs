@@ -46,7 +46,8 @@ fn train(
         let mut updater = updater(file);
         let rank = collective.rank();
         let own = if rank == 0 { saved.lock().unwrap().take() } else { None };
-        updater.join(Step(steps.start), own, &mut collective).unwrap();
+        let own: Option<BTreeMap<_, _>> = own.map(|state| state.into_iter().collect());
+        updater.join(Step(steps.start), own.as_ref(), &mut collective).unwrap();
         for number in steps.clone() {
             updater.update(&part(&step(number), rank, world_size), &mut collective).unwrap();
         }
