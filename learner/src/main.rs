@@ -348,7 +348,7 @@ fn check_device(command: &Selfcheck) -> anyhow::Result<ExitCode> {
     }
     let report = selfcheck::run(&options)?;
     let failures = report.failures();
-    output_line!("{}", report.to_json().trim_end());
+    output_line!("{}", report.to_json());
     for failure in &failures {
         tracing::error!("{failure}");
     }

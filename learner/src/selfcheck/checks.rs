@@ -21,9 +21,9 @@ const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// All checks of arithmetic.
 pub(super) fn all(device: Device) -> Result<Vec<Check>, Error> {
-    let expected = Step::of(Device::Cpu, false)?;
-    let single = Step::of(device, false)?;
-    let half = Step::of(device, true)?;
+    let expected = Computed::of(Device::Cpu, false)?;
+    let single = Computed::of(device, false)?;
+    let half = Computed::of(device, true)?;
     let relative = |found: &Tensor, expected: &Tensor| {
         (found - expected).norm().double_value(&[]) / expected.norm().double_value(&[])
     };
@@ -88,7 +88,7 @@ pub(super) fn all(device: Device) -> Result<Vec<Check>, Error> {
 pub(super) fn digest(device: Device) -> Result<String, Error> {
     let mut digest = Sha256::new();
     for bfloat16 in [false, true] {
-        let result = Step::of(device, bfloat16)?;
+        let result = Computed::of(device, bfloat16)?;
         for tensor in [&result.logprobs, &result.gradients, &result.weights] {
             let numbers = Vec::<f64>::try_from(tensor).expect("a flat tensor of doubles");
             for number in numbers {
@@ -111,11 +111,11 @@ pub(super) fn of_gpu(device: Device) -> Result<Vec<Check>, Error> {
     };
     let total = podium_torch_shim::device_memory(index)?.total;
     let refused = memory::attempt(|| Tensor::empty([total], (Kind::Float, device))).is_err();
-    let goes_on = Step::of(device, false).is_ok();
+    let goes_on = Computed::of(device, false).is_ok();
     let mut checks = vec![Check::new(MEMORY.0, MEMORY.1, f64::from(refused && goes_on), Limit::AtLeast(1.0))];
-    checks.push(match sum_of_one_rank(device) {
-        Ok(difference) => Check::new(NCCL.0, NCCL.1, difference, Limit::AtMost(0.0)),
-        Err(error) => Check::skipped(NCCL.0, NCCL.1, &podium_service::logs::describe(error.as_ref())),
+    checks.push(match Library::find() {
+        Ok(library) => Check::new(NCCL.0, NCCL.1, sum_of_one_rank(&library, device)?, Limit::AtMost(0.0)),
+        Err(error) => Check::skipped(NCCL.0, NCCL.1, &podium_service::logs::describe(&error)),
     });
     podium_torch_shim::empty_cache()?;
     let left = podium_torch_shim::device_memory(index)?.allocated;
@@ -123,10 +123,9 @@ pub(super) fn of_gpu(device: Device) -> Result<Vec<Check>, Error> {
     Ok(checks)
 }
 
-fn sum_of_one_rank(device: Device) -> Result<f64, Box<dyn std::error::Error>> {
-    let library = Library::find()?;
+fn sum_of_one_rank(library: &Library, device: Device) -> Result<f64, Error> {
     let id = library.unique_id()?;
-    let mut nccl = Nccl::set_up(Star::alone(DEADLINE), &library, &id, device)?;
+    let mut nccl = Nccl::set_up(Star::alone(DEADLINE), library, &id, device)?;
     let own = Tensor::arange(1000, (Kind::Float, device));
     let mut sum = own.copy();
     nccl.all_reduce_sum(&mut sum)?;
@@ -156,13 +155,13 @@ fn sampler_gap(policy: &Policy) -> Result<f64, Error> {
 }
 
 /// What one training step computes: flat float64 tensors on the CPU.
-struct Step {
+struct Computed {
     logprobs: Tensor,
     gradients: Tensor,
     weights: Tensor,
 }
 
-impl Step {
+impl Computed {
     fn of(device: Device, bfloat16: bool) -> Result<Self, Error> {
         let mut policy = policy(device, bfloat16)?;
         policy.set_training(true);

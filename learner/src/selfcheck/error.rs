@@ -2,6 +2,8 @@
 
 use podium_model::device;
 
+use crate::collective::{self, nccl};
+
 /// The reasons why the device cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -11,6 +13,12 @@ pub enum Error {
     /// libtorch refused a request.
     #[error(transparent)]
     Torch(#[from] podium_torch_shim::Error),
+    /// NCCL is installed and fails.
+    #[error(transparent)]
+    Nccl(#[from] nccl::Error),
+    /// A sum by NCCL fails.
+    #[error(transparent)]
+    Collective(#[from] collective::Error),
     /// The second process failed.
     #[error("the second process of the check \"second_process\" failed: {reason}")]
     SecondProcess {

@@ -36,17 +36,17 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let began = Instant::now();
     let device = prepared(options)?;
     let mut report = Report::new(device);
-    report.checks = checks::all(device)?;
+    report.add(checks::all(device)?);
     let digest = checks::digest(device)?;
     let other = digest_of_another_process(options)?;
     let equal = f64::from(digest == other);
-    report.checks.push(Check::new(
+    report.add([Check::new(
         "second_process",
         "a second process computes the same bits: forward, backward and update",
         equal,
         Limit::AtLeast(1.0),
-    ));
-    report.checks.extend(checks::of_gpu(device)?);
+    )]);
+    report.add(checks::of_gpu(device)?);
     if options.speed {
         report.speeds = speed::measure(device)?;
     }
