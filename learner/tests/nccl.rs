@@ -129,30 +129,51 @@ fn sums(collective: &mut Nccl) -> String {
     collective.all_reduce_sum(&mut sum).unwrap();
     let each = [Tensor::from_slice(&[rank as f32, 1.0]), Tensor::from_slice(&[0.5_f32]).view([1, 1])];
     let each = collective.all_reduce_each(&each).unwrap();
+    let shard =
+        collective.reduce_scatter_sum(Tensor::from_slice(&sharded(rank, collective.world_size()))).unwrap();
+    let shards = collective.all_gather_shards(&shard).unwrap();
     let mut copy = Tensor::from_slice(&[rank as f32 + 5.0]);
     collective.broadcast(&mut copy).unwrap();
     collective.barrier().unwrap();
     let gathered = collective.all_gather(&[f64::from(rank), 0.1]).unwrap();
     let least = collective.min(10 - u64::from(rank)).unwrap();
     let each: Vec<Vec<f32>> = each.iter().map(|sum| Vec::try_from(sum.view(-1)).unwrap()).collect();
-    report(&Vec::try_from(sum).unwrap(), &each, &Vec::try_from(copy).unwrap(), &gathered, least)
+    let sums = [Vec::try_from(sum).unwrap(), Vec::try_from(shards).unwrap()];
+    report(&sums, &each, &Vec::try_from(copy).unwrap(), &gathered, least)
 }
 
-fn expected_sums(size: u32) -> String {
+/// The numbers of a rank that are sharded: a multiple of the number of ranks.
+fn sharded(rank: u32, size: u32) -> Vec<f32> {
+    numbers(rank)[..1000 * size as usize].to_vec()
+}
+
+/// The ranks' numbers, added in the order of ranks.
+fn added(size: u32, numbers: impl Fn(u32) -> Vec<f32>) -> Vec<f32> {
     let mut sum = numbers(0);
     for rank in 1..size {
         sum.iter_mut().zip(numbers(rank)).for_each(|(sum, number)| *sum += number);
     }
+    sum
+}
+
+fn expected_sums(size: u32) -> String {
+    let sums = [added(size, numbers), added(size, |rank| sharded(rank, size))];
     let ranks = (0..size).map(|rank| rank as f32).sum();
     let gathered: Vec<_> = (0..size).map(|rank| vec![f64::from(rank), 0.1]).collect();
     let each = [vec![ranks, size as f32], vec![0.5 * size as f32]];
-    report(&sum, &each, &[5.0], &gathered, 11 - u64::from(size))
+    report(&sums, &each, &[5.0], &gathered, 11 - u64::from(size))
 }
 
-fn report(sum: &[f32], each: &[Vec<f32>], copy: &[f32], gathered: &[Vec<f64>], least: u64) -> String {
-    // The sum to the bit.
+fn report(
+    sums: &[Vec<f32>; 2],
+    each: &[Vec<f32>],
+    copy: &[f32],
+    gathered: &[Vec<f64>],
+    least: u64,
+) -> String {
+    // The sums to the bit.
     let fold = |hash: u64, number: &f32| (hash ^ u64::from(number.to_bits())).wrapping_mul(0x0100_0000_01b3);
-    let bits = sum.iter().fold(0xcbf2_9ce4_8422_2325, fold);
+    let bits = sums.iter().flatten().fold(0xcbf2_9ce4_8422_2325, fold);
     format!("{bits:x} {each:?} {copy:?} {gathered:?} {least}")
 }
 
@@ -220,7 +241,7 @@ impl Drop for Process {
 
 fn run(scenario: &Scenario) {
     let folder = tempfile::tempdir().unwrap();
-    let path = podium_nccl_stand_in::install::install(folder.path()).unwrap();
+    let path = podium_nccl_stand_in::install(folder.path()).unwrap();
     let start = |rank: u32, meeting: &[&str]| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["rank", scenario.name, &rank.to_string()]).args(meeting);

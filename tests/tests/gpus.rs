@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use podium_nvml_stand_in::{gpus, install};
+use podium_nvml_stand_in::gpus;
 use podium_service::gpus::Sampling;
 use podium_service::metrics_server::Endpoint;
 use podium_tests::launched::Launched;
@@ -29,7 +29,7 @@ fn with_gpus(mut command: Command, folder: &Path, description: &str) -> Result<C
     for name in INHERITED {
         command.env_remove(name);
     }
-    command.env("LD_LIBRARY_PATH", install::install(folder)?).env(gpus::VARIABLE, description);
+    command.env("LD_LIBRARY_PATH", podium_nvml_stand_in::install(folder)?).env(gpus::VARIABLE, description);
     Ok(command)
 }
 
@@ -125,6 +125,24 @@ fn an_old_driver_is_an_error_and_the_cpu_remains_possible() -> Result<()> {
     run.wait_for_success()?;
     let output = run.output();
     ensure!(output.contains("  cpu ") && output.contains("learner-0, worker-1\n"), "{output}");
+    Ok(())
+}
+
+#[test]
+fn a_driver_without_a_usable_gpu_is_an_error_and_no_run_on_the_cpu() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for device in ["auto", "cuda"] {
+        let mut learner =
+            Process::prepare("podium-learner", &["selfcheck", "--no-speed", "--device", device]);
+        learner.env("LD_LIBRARY_PATH", podium_cuda_stand_in::install(folder.path())?);
+        let output = learner.env(podium_cuda_stand_in::machine::VARIABLE, "12.8 1").output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        // It depends on set-up whether libtorch's CUDA part can be loaded.
+        let unusable = "an NVIDIA driver for CUDA 12.8 is installed, but libtorch finds no usable GPU";
+        let missing = "an NVIDIA driver is installed, but libtorch_cuda.so cannot be loaded";
+        ensure!(!output.status.success(), "{device}: {text}");
+        ensure!(text.contains(unusable) || text.contains(missing), "{device}: {text}");
+    }
     Ok(())
 }
 

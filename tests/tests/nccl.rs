@@ -1,55 +1,86 @@
 //! Runs whose ranks sum over NCCL, with the tests' stand-in for NCCL.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use podium_stand_in::calls;
 use podium_tests::{Process, Run, Weights, path_text};
 
 const SETTINGS: [&str; 4] =
     ["run.seed=4", "rollout.prompts_per_step=16", "evaluation.users=32", "learner.checkpoint_every_steps=2"];
 
-/// Runs `podium demo` with `ranks` ranks; returns the weights after three steps.
+/// The optimizer's state whole on each rank, and sharded over the ranks.
+const ZERO_STAGES: [&str; 2] = ["learner.zero_stage=0", "learner.zero_stage=1"];
+
+/// Runs `podium demo` with `ranks` ranks in `folder`; returns the weights after three steps.
 fn demo(folder: &Path, ranks: &str, extra: &[&str]) -> Result<Weights> {
-    let out = folder.join(format!("ranks-{ranks}"));
+    let out = folder.join("run");
+    fs::create_dir_all(calls_in(folder))?;
     let mut arguments = vec!["demo", "--steps", "3", "--learner-ranks", ranks, "--workers", "1"];
     arguments.extend(["--out", path_text(&out), "--set", "launch.learner_device='cpu'"]);
     arguments.extend(SETTINGS.iter().flat_map(|setting| ["--set", setting]));
     arguments.extend(extra);
-    let path = podium_nccl_stand_in::install::install(folder)?;
+    let path = podium_nccl_stand_in::install(folder)?;
     let mut demo = Process::prepare("podium", &arguments);
-    demo.env("LD_LIBRARY_PATH", path);
-    Process::start(&format!("demo-{ranks}"), demo, folder)?.wait_for_success()?;
+    demo.env("LD_LIBRARY_PATH", path).env(podium_nccl_stand_in::CALLS, calls_in(folder));
+    Process::start("demo", demo, folder)?.wait_for_success()?;
     Weights::read(&out, 3)
+}
+
+/// The folder in which a demo's calls of NCCL are recorded.
+fn calls_in(folder: &Path) -> PathBuf {
+    folder.join("calls")
 }
 
 #[test]
 fn four_ranks_over_nccl_train_like_one() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let four = demo(folder.path(), "4", &["--collective", "nccl"])?;
-    let one = demo(folder.path(), "1", &[])?;
-    let distance = four.distance(&one)?;
-    ensure!(distance > 0.0, "four ranks add in another order, so the weights must differ");
-    ensure!(distance <= 1e-6, "the weights of four ranks and one differ by {distance:e} of their norm");
+    let one = demo(&folder.path().join("one"), "1", &[])?;
+    for (stage, sum) in ZERO_STAGES.into_iter().zip(["ncclAllReduce", "ncclReduceScatter"]) {
+        let folder = folder.path().join(stage);
+        let four = demo(&folder, "4", &["--collective", "nccl", "--set", stage])?;
+        let distance = four.distance(&one)?;
+        ensure!(distance > 0.0, "{stage}: four ranks add in another order, so the weights must differ");
+        ensure!(
+            distance <= 1e-6,
+            "{stage}: the weights of four ranks and one differ by {distance:e} of their norm"
+        );
+        check_calls(&folder, sum).context(stage)?;
+    }
     Ok(())
 }
 
-/// A run of three ranks, started one by one.
+/// Checks that each of four ranks called NCCL on one thread and the default stream alone, and summed with `sum`.
+fn check_calls(folder: &Path, sum: &str) -> Result<()> {
+    let processes = calls::read(&calls_in(folder))?;
+    ensure!(processes.len() == 4, "{} processes called NCCL", processes.len());
+    for calls in processes {
+        ensure!(calls.iter().any(|call| call.function == sum), "a rank never called {sum}");
+        let thread = &calls[0].thread;
+        let odd = calls.iter().find(|call| call.thread != *thread || call.stream != 0);
+        ensure!(odd.is_none(), "{odd:?}: expected {thread} and the default stream");
+    }
+    Ok(())
+}
+
+/// A run of four ranks, started one by one.
 struct Ranks {
     run: Run,
     path: std::ffi::OsString,
 }
 
 impl Ranks {
-    fn new() -> Result<Self> {
-        let settings = [&SETTINGS[..], &["run.steps=6", "network.collective='nccl'"]].concat();
+    fn new(zero_stage: &str) -> Result<Self> {
+        let settings = [&SETTINGS[..], &["run.steps=6", "network.collective='nccl'", zero_stage]].concat();
         let run = Run::embedded(&settings)?;
-        let path = podium_nccl_stand_in::install::install(run.folder())?;
+        let path = podium_nccl_stand_in::install(run.folder())?;
         Ok(Self { run, path })
     }
 
     fn rank(&self, name: &str, rank: u32) -> Result<Process> {
-        let mut command = self.run.learner_command(rank, 3, "cpu")?;
+        let mut command = self.run.learner_command(rank, 4, "cpu")?;
         command.env("LD_LIBRARY_PATH", &self.path);
         Process::start(name, command, self.run.folder())
     }
@@ -57,10 +88,20 @@ impl Ranks {
 
 #[tokio::test]
 async fn a_killed_rank_is_named_and_the_run_ends_with_the_same_weights() -> Result<()> {
-    let undisturbed = Ranks::new()?;
+    kill_a_rank(ZERO_STAGES[0]).await
+}
+
+#[tokio::test]
+async fn a_killed_rank_of_a_sharded_optimizer_changes_nothing() -> Result<()> {
+    kill_a_rank(ZERO_STAGES[1]).await
+}
+
+/// Compares an undisturbed run with one in which a rank is killed.
+async fn kill_a_rank(zero_stage: &str) -> Result<()> {
+    let undisturbed = Ranks::new(zero_stage)?;
     let mut coordinator = undisturbed.run.coordinator("coordinator")?;
     let mut others = vec![undisturbed.run.worker("worker")?];
-    for rank in 0..3 {
+    for rank in 0..4 {
         others.push(undisturbed.rank(&format!("rank-{rank}"), rank)?);
     }
     for process in &mut others {
@@ -68,10 +109,12 @@ async fn a_killed_rank_is_named_and_the_run_ends_with_the_same_weights() -> Resu
     }
     coordinator.wait_for_success()?;
 
-    let disturbed = Ranks::new()?;
+    let disturbed = Ranks::new(zero_stage)?;
     let mut coordinator = disturbed.run.coordinator("coordinator")?;
-    let mut worker = disturbed.run.worker("worker")?;
-    let (mut leader, mut steady) = (disturbed.rank("rank-0", 0)?, disturbed.rank("rank-1", 1)?);
+    let mut others = vec![disturbed.run.worker("worker")?];
+    for rank in [0, 1, 3] {
+        others.push(disturbed.rank(&format!("rank-{rank}"), rank)?);
+    }
     let mut victim = disturbed.rank("rank-2", 2)?;
     disturbed.run.wait_until("a step past a checkpoint", |status| status.step >= 3).await?;
     victim.signal(Signal::SIGKILL)?;
@@ -80,8 +123,8 @@ async fn a_killed_rank_is_named_and_the_run_ends_with_the_same_weights() -> Resu
     let status =
         disturbed.run.wait_until("rank 2 to be named", |status| status.warnings.iter().any(blames)).await?;
     ensure!(status.step < 6, "the run was over before the rank was killed");
-    let mut again = disturbed.rank("rank-2 again", 2)?;
-    for process in [&mut worker, &mut leader, &mut steady, &mut again, &mut coordinator] {
+    others.push(disturbed.rank("rank-2 again", 2)?);
+    for process in others.iter_mut().chain([&mut coordinator]) {
         process.wait_for_success()?;
     }
     ensure!(

@@ -59,18 +59,17 @@ const CUDA_MAJOR: i32 = 13;
 pub fn parse(name: &str) -> Result<Device, Error> {
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
-        "auto" => match load_cuda()? {
-            None => return Ok(Device::Cpu),
-            Some(driver) if !Cuda::is_available() => return Err(Error::Unusable { driver }),
-            Some(_) => 0,
-        },
-        "cuda" => 0,
+        "auto" | "cuda" => 0,
         _ => {
             let index = name.strip_prefix("cuda:").and_then(|index| index.parse::<u16>().ok());
             usize::from(index.ok_or_else(|| Error::Name(name.to_owned()))?)
         }
     };
-    load_cuda()?;
+    match load_cuda()? {
+        None if name == "auto" => return Ok(Device::Cpu),
+        Some(driver) if !Cuda::is_available() => return Err(Error::Unusable { driver }),
+        _ => {}
+    }
     let available = if Cuda::is_available() { Cuda::device_count() } else { 0 };
     if (index as i64) >= available {
         return Err(Error::Unavailable { wanted: name.to_owned(), available });

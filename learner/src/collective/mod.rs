@@ -56,9 +56,8 @@ pub trait Collective: Send {
         Ok(sums)
     }
 
-    /// Returns this rank's shard of the sum of a flat float32 tensor over all ranks, added in the order of
-    /// [`Self::all_reduce_sum`]: `[numbers]` to `[numbers / world_size]`. The number of numbers is a multiple of the
-    /// number of ranks.
+    /// Returns this rank's shard of the sum of a flat float32 tensor over all ranks, added in float32 and in a fixed
+    /// order: `[numbers]` to `[numbers / world_size]`. The number of numbers is a multiple of the number of ranks.
     fn reduce_scatter_sum(&mut self, mut tensor: Tensor) -> Result<Tensor, Error> {
         self.all_reduce_sum(&mut tensor)?;
         let shard = tensor.size()[0] / i64::from(self.world_size());

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Hello,
     /// Part of an all-reduce.
     AllReduce,
+    /// Part of a reduce-scatter.
+    ReduceScatter,
     /// Part of a broadcast.
     Broadcast,
     /// Part of an all-gather.
@@ -29,9 +31,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Hello,
         Self::AllReduce,
+        Self::ReduceScatter,
         Self::Broadcast,
         Self::AllGather,
         Self::GiveUp,
@@ -45,6 +48,7 @@ impl Kind {
         match self {
             Self::Hello => "hello",
             Self::AllReduce => "all-reduce",
+            Self::ReduceScatter => "reduce-scatter",
             Self::Broadcast => "broadcast",
             Self::AllGather => "all-gather",
             Self::GiveUp | Self::Follow => "giving up",

@@ -96,6 +96,17 @@ impl Communicator {
         settled("ncclAllReduce", result).map(drop)
     }
 
+    /// Starts to write this rank's shard of the sum of `all` over all ranks into `shard`; both are flat, float32. Both
+    /// must outlive the operation.
+    pub(super) fn reduce_scatter(&self, all: &Tensor, shard: &Tensor) -> Result<(), Error> {
+        let (raw, count) = (self.live()?, shard.numel());
+        let (all, shard) = (self.data(all, Kind::Float)?, self.data(shard, Kind::Float)?);
+        let (number, sum) = (sys::ncclDataType_t::ncclFloat32, sys::ncclRedOp_t::ncclSum);
+        // SAFETY: as for all_reduce; `all` has one `shard` per rank.
+        let result = unsafe { sys::ncclReduceScatter(all, shard, count, number, sum, raw, ptr::null_mut()) };
+        settled("ncclReduceScatter", result).map(drop)
+    }
+
     /// Starts to replace a flat float32 tensor by rank 0's tensor. The tensor must outlive the operation.
     pub(super) fn broadcast(&self, tensor: &Tensor) -> Result<(), Error> {
         let (raw, data, count) = (self.live()?, self.data(tensor, Kind::Float)?, tensor.numel());
@@ -105,11 +116,15 @@ impl Communicator {
         settled("ncclBroadcast", result).map(drop)
     }
 
-    /// Starts to fill `all` with every rank's float64 `own`, in the order of ranks. Both must outlive the operation.
+    /// Starts to fill `all` with every rank's `own`, float32 or float64, in the order of ranks. Both must outlive the
+    /// operation.
     pub(super) fn all_gather(&self, own: &Tensor, all: &Tensor) -> Result<(), Error> {
         let (raw, count) = (self.live()?, own.numel());
-        let (own, all) = (self.data(own, Kind::Double)?, self.data(all, Kind::Double)?);
-        let number = sys::ncclDataType_t::ncclFloat64;
+        let (kind, number) = match own.kind() {
+            Kind::Double => (Kind::Double, sys::ncclDataType_t::ncclFloat64),
+            _ => (Kind::Float, sys::ncclDataType_t::ncclFloat32),
+        };
+        let (own, all) = (self.data(own, kind)?, self.data(all, kind)?);
         // SAFETY: as for all_reduce; `all` has space for one `own` per rank.
         let result = unsafe { sys::ncclAllGather(own, all, count, number, raw, ptr::null_mut()) };
         settled("ncclAllGather", result).map(drop)
@@ -177,8 +192,12 @@ impl Memory {
     #[allow(unsafe_code, reason = "calls of the CUDA driver or of the library in its place")]
     fn stream_is_idle(&self) -> Result<bool, Error> {
         let result = match self {
-            // SAFETY: the context is current on this thread, and null names its default stream.
-            Self::Gpu(_) => unsafe { cudarc::driver::sys::cuStreamQuery(ptr::null_mut()) as c_int },
+            Self::Gpu(context) => {
+                // Other work on this thread may have made another context current.
+                context.bind_to_thread().map_err(Error::Context)?;
+                // SAFETY: the context is current on this thread, and null names its default stream.
+                unsafe { cudarc::driver::sys::cuStreamQuery(ptr::null_mut()) as c_int }
+            }
             Self::Host(query) => call(*query),
         };
         match result {
@@ -193,4 +212,52 @@ impl Memory {
 fn call(query: HostStreamQuery) -> c_int {
     // SAFETY: the library that has this function takes null for its only stream.
     unsafe { query(ptr::null_mut()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::{env, fs};
+
+    use cudarc::driver::CudaContext;
+    use podium_stand_in::calls::{self, Call};
+
+    use super::*;
+
+    const NAME: &str = "collective::nccl::communicator::tests::a_stream_is_queried_in_its_own_context";
+
+    /// Queries the stream of GPU 1 on a thread on which GPU 0 is current.
+    fn query() {
+        let memory = Memory::Gpu(CudaContext::new(1).unwrap());
+        std::thread::spawn(move || {
+            let _other = CudaContext::new(0).unwrap();
+            assert!(memory.stream_is_idle().unwrap());
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// The test starts itself again, since only a new process can have another driver.
+    #[test]
+    fn a_stream_is_queried_in_its_own_context() {
+        if env::var_os(podium_cuda_stand_in::CALLS).is_some() {
+            return query();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let calls = folder.path().join("calls");
+        fs::create_dir(&calls).unwrap();
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env("LD_LIBRARY_PATH", podium_cuda_stand_in::install(folder.path()).unwrap())
+            .env(podium_cuda_stand_in::machine::VARIABLE, "13.0 2")
+            .env(podium_cuda_stand_in::CALLS, &calls)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let processes = calls::read(&calls).unwrap();
+        let [Call { function, device: 1, stream: 0, .. }] = &processes[0][..] else {
+            panic!("{processes:?}")
+        };
+        assert_eq!(function, "cuStreamQuery");
+    }
 }

@@ -52,6 +52,9 @@ pub enum Error {
         /// The driver's error.
         source: cudarc::driver::DriverError,
     },
+    /// The driver cannot make the GPU's context current.
+    #[error("cannot make the context of the GPU current")]
+    Context(#[source] cudarc::driver::DriverError),
     /// The unique id is invalid.
     #[error("NCCL's unique id has {length} bytes: expected 128")]
     Id {

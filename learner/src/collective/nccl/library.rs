@@ -16,7 +16,7 @@ use super::error::{Error, settled};
 const OLDEST: c_int = 2_18_00;
 
 /// All NCCL functions that are called.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     "ncclGetVersion",
     "ncclGetUniqueId",
     "ncclCommInitRankConfig",
@@ -25,6 +25,7 @@ const FUNCTIONS: [&str; 11] = [
     "ncclCommDestroy",
     "ncclCommAbort",
     "ncclAllReduce",
+    "ncclReduceScatter",
     "ncclBroadcast",
     "ncclAllGather",
     "ncclGetErrorString",
@@ -47,7 +48,7 @@ pub struct Library {
 /// Location of a rank's tensors.
 #[derive(Debug, Clone)]
 pub(super) enum Memory {
-    /// On this GPU. The context is current on the thread that requested it.
+    /// On this GPU, in its primary context, which libtorch uses too.
     Gpu(Arc<CudaContext>),
     /// In host memory, with a library that supports it.
     Host(HostStreamQuery),

@@ -127,6 +127,21 @@ impl Collective for Nccl {
         self.run(Kind::Broadcast, tensor.numel() * size_of::<f32>(), |nccl| nccl.broadcast(tensor))
     }
 
+    fn reduce_scatter_sum(&mut self, tensor: Tensor) -> Result<Tensor, super::Error> {
+        let numbers = tensor.size()[0] / i64::from(self.world_size());
+        let shard = Tensor::empty([numbers], (Number::Float, self.device));
+        let bytes = tensor.numel() * size_of::<f32>();
+        self.run(Kind::ReduceScatter, bytes, |nccl| nccl.reduce_scatter(&tensor, &shard))?;
+        Ok(shard)
+    }
+
+    fn all_gather_shards(&mut self, shard: &Tensor) -> Result<Tensor, super::Error> {
+        let numbers = shard.size()[0] * i64::from(self.world_size());
+        let all = Tensor::empty([numbers], (Number::Float, self.device));
+        self.run(Kind::AllGather, shard.numel() * size_of::<f32>(), |nccl| nccl.all_gather(shard, &all))?;
+        Ok(all)
+    }
+
     fn all_gather(&mut self, numbers: &[f64]) -> Result<Vec<Vec<f64>>, super::Error> {
         // NCCL returns at once for zero numbers and would not wait for the other ranks.
         let own =

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::communicator::{self, Communicator, Work};
 use crate::frame::{self, Operation};
-use crate::{hub, result};
+use crate::{hub, record, result};
 
 /// The version of this interface: 2.28.9.
 const VERSION: c_int = 2_28_09;
@@ -37,6 +37,7 @@ pub struct Config {
 /// Marks a library that works on host memory: replaces `cuStreamQuery` for the null stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn podium_host_stream_query(stream: *mut c_void) -> c_int {
+    record("cuStreamQuery", stream);
     if !stream.is_null() {
         return result::INVALID_ARGUMENT;
     }
@@ -80,6 +81,7 @@ pub unsafe extern "C" fn ncclCommInitRankConfig(
     rank: c_int,
     config: *const Config,
 ) -> c_int {
+    record("ncclCommInitRankConfig", std::ptr::null_mut());
     if target.is_null() || config.is_null() || size < 1 || !(0..size).contains(&rank) {
         return result::INVALID_ARGUMENT;
     }
@@ -107,6 +109,7 @@ unsafe fn of<'a>(handle: *mut c_void) -> Option<&'a Communicator> {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommGetAsyncError(handle: *mut c_void, state: *mut c_int) -> c_int {
+    record("ncclCommGetAsyncError", std::ptr::null_mut());
     // SAFETY: the caller passes a live handle and a pointer to a result.
     match unsafe { (of(handle), state.as_mut()) } {
         (Some(communicator), Some(state)) => {
@@ -119,12 +122,14 @@ pub unsafe extern "C" fn ncclCommGetAsyncError(handle: *mut c_void, state: *mut 
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommFinalize(handle: *mut c_void) -> c_int {
+    record("ncclCommFinalize", std::ptr::null_mut());
     // SAFETY: the caller passes a live handle.
     unsafe { of(handle) }.map_or(result::INVALID_ARGUMENT, Communicator::finalize)
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommDestroy(handle: *mut c_void) -> c_int {
+    record("ncclCommDestroy", std::ptr::null_mut());
     if handle.is_null() {
         return result::INVALID_ARGUMENT;
     }
@@ -173,11 +178,34 @@ pub unsafe extern "C" fn ncclAllReduce(
     handle: *mut c_void,
     stream: *mut c_void,
 ) -> c_int {
+    record("ncclAllReduce", stream);
     if op != SUM {
         return result::INVALID_ARGUMENT;
     }
     let operation =
         Operation { kind: frame::ALL_REDUCE, count: count as u64, datatype: datatype as u64, root: 0 };
+    // SAFETY: forwarded.
+    unsafe { enqueue(handle, stream, operation, send, receive) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclReduceScatter(
+    send: *const c_void,
+    receive: *mut c_void,
+    receive_count: usize,
+    datatype: c_int,
+    op: c_int,
+    handle: *mut c_void,
+    stream: *mut c_void,
+) -> c_int {
+    record("ncclReduceScatter", stream);
+    // SAFETY: the caller passes a live handle.
+    let size = match unsafe { of(handle) } {
+        Some(communicator) if op == SUM => communicator.size,
+        _ => return result::INVALID_ARGUMENT,
+    };
+    let count = (receive_count * size) as u64;
+    let operation = Operation { kind: frame::REDUCE_SCATTER, count, datatype: datatype as u64, root: 0 };
     // SAFETY: forwarded.
     unsafe { enqueue(handle, stream, operation, send, receive) }
 }
@@ -192,6 +220,7 @@ pub unsafe extern "C" fn ncclBroadcast(
     handle: *mut c_void,
     stream: *mut c_void,
 ) -> c_int {
+    record("ncclBroadcast", stream);
     let operation = Operation {
         kind: frame::BROADCAST,
         count: count as u64,
@@ -211,6 +240,7 @@ pub unsafe extern "C" fn ncclAllGather(
     handle: *mut c_void,
     stream: *mut c_void,
 ) -> c_int {
+    record("ncclAllGather", stream);
     let operation =
         Operation { kind: frame::ALL_GATHER, count: count as u64, datatype: datatype as u64, root: 0 };
     // SAFETY: forwarded.

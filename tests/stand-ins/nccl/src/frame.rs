@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 /// Type and size of an operation. Ranks in the same operation send equal values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Operation {
-    /// [`ALL_REDUCE`], [`BROADCAST`] or [`ALL_GATHER`].
+    /// [`ALL_REDUCE`], [`REDUCE_SCATTER`], [`BROADCAST`] or [`ALL_GATHER`].
     pub(crate) kind: u64,
-    /// Number of elements of one rank.
+    /// Number of elements that one rank sends.
     pub(crate) count: u64,
     /// NCCL's number type: [`FLOAT32`] or [`FLOAT64`].
     pub(crate) datatype: u64,
@@ -19,14 +19,24 @@ pub(crate) struct Operation {
 pub(crate) const ALL_REDUCE: u64 = 1;
 pub(crate) const BROADCAST: u64 = 2;
 pub(crate) const ALL_GATHER: u64 = 3;
+pub(crate) const REDUCE_SCATTER: u64 = 4;
 
 pub(crate) const FLOAT32: u64 = 7;
 pub(crate) const FLOAT64: u64 = 8;
 
 impl Operation {
-    /// Size of one rank's elements in bytes.
+    /// Size in bytes of the elements that one rank sends.
     pub(crate) const fn bytes(&self) -> usize {
         self.count as usize * if self.datatype == FLOAT64 { 8 } else { 4 }
+    }
+
+    /// Size in bytes of the elements that each of `ranks` ranks receives.
+    pub(crate) const fn answer_bytes(&self, ranks: usize) -> usize {
+        match self.kind {
+            ALL_GATHER => self.bytes() * ranks,
+            REDUCE_SCATTER => self.bytes() / ranks,
+            _ => self.bytes(),
+        }
     }
 
     pub(crate) fn write(&self, stream: &mut UnixStream) -> io::Result<()> {

@@ -9,14 +9,32 @@
 //! The environment variable `PODIUM_NCCL_STAND_IN_FAULT` injects a fault into an operation of one rank; see
 //! [`fault`].
 //!
+//! It records the calls for a communicator in the folder of `PODIUM_NCCL_STAND_IN_CALLS`.
+//!
 //! For tests only: it is slow, and verifies nothing about GPUs.
 
 mod communicator;
 pub mod fault;
 mod frame;
 mod hub;
-pub mod install;
 pub mod interface;
+
+use std::ffi::{OsString, c_void};
+use std::io;
+use std::path::Path;
+
+/// The environment variable of the record of calls.
+pub const CALLS: &str = "PODIUM_NCCL_STAND_IN_CALLS";
+
+/// Installs the stand-in in `folder`; returns the `LD_LIBRARY_PATH` with which a program finds it.
+pub fn install(folder: &Path) -> io::Result<OsString> {
+    podium_stand_in::install("podium_nccl_stand_in", "libnccl.so", folder)
+}
+
+/// Records a call, on host memory.
+pub(crate) fn record(function: &str, stream: *mut c_void) {
+    podium_stand_in::calls::record(CALLS, function, -1, stream);
+}
 
 /// NCCL's result codes, as in its header.
 pub(crate) mod result {

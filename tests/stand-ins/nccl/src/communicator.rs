@@ -193,7 +193,7 @@ fn run(stream: &mut UnixStream, work: &Work, rank: usize, size: usize) -> Result
         Ok(code) => return Err(code),
         Err(_) => return Err(result::REMOTE_ERROR),
     }
-    let answer = if operation.kind == frame::ALL_GATHER { bytes * size } else { bytes };
+    let answer = operation.answer_bytes(size);
     // SAFETY: as above; `own` is not used any more, so that both may be the same memory.
     let all = unsafe { std::slice::from_raw_parts_mut(*receive, answer) };
     stream.read_exact(all).map_err(|_| result::REMOTE_ERROR)

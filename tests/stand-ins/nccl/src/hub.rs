@@ -71,9 +71,12 @@ fn while_together(ranks: &mut [UnixStream]) -> io::Result<()> {
                 return Err(error);
             }
         };
-        let answer = compute(&parts);
-        for rank in ranks.iter_mut() {
-            let sent = frame::write_word(rank, result::SUCCESS as u64).and_then(|()| rank.write_all(&answer));
+        let computed = compute(&parts);
+        let scattered = parts.first().filter(|(operation, _)| operation.kind == frame::REDUCE_SCATTER);
+        let shard = scattered.map(|(operation, _)| operation.answer_bytes(ranks.len()));
+        for (index, rank) in ranks.iter_mut().enumerate() {
+            let answer = shard.map_or(&computed[..], |shard| &computed[index * shard..(index + 1) * shard]);
+            let sent = frame::write_word(rank, result::SUCCESS as u64).and_then(|()| rank.write_all(answer));
             drop(sent);
         }
     }
@@ -102,11 +105,11 @@ fn compute(parts: &[Part]) -> Vec<u8> {
     let Some((operation, first)) = parts.first() else { return Vec::new() };
     let others = parts[1..].iter().map(|(_, bytes)| bytes.as_slice());
     match (operation.kind, operation.datatype) {
-        (frame::ALL_REDUCE, frame::FLOAT64) => {
+        (frame::ALL_REDUCE | frame::REDUCE_SCATTER, frame::FLOAT64) => {
             let add = |a, b| (f64::from_ne_bytes(a) + f64::from_ne_bytes(b)).to_ne_bytes();
             sum::<8>(first, others, add)
         }
-        (frame::ALL_REDUCE, _) => {
+        (frame::ALL_REDUCE | frame::REDUCE_SCATTER, _) => {
             let add = |a, b| (f32::from_ne_bytes(a) + f32::from_ne_bytes(b)).to_ne_bytes();
             sum::<4>(first, others, add)
         }
