@@ -4,7 +4,7 @@
     make benchmark ARGS="--device cuda --shapes 0.6B,1.7B,4B"
 
 Requires Podium's programs (built, or unpacked: --programs) and a Python with torch, transformers, peft and trl
-(--python); both compute with that Python's libtorch. Writes benchmark.json and prints rows for docs/design/benchmarks.md. The exit
+(--python), or with torch alone for Podium's own speed (--no-peers); both compute with that Python's libtorch. Writes benchmark.json and prints rows for docs/design/benchmarks.md. The exit
 code says whether every measurement succeeded.
 """
 
@@ -43,7 +43,7 @@ def arguments():
     at_least_one = positive
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto: a GPU if there is one")
     add("--shapes", help=f"comma-separated list of {', '.join(SHAPES)}; default: 0.6B,1.7B,4B on a GPU, else 30M")
-    add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32, the only type on CPUs")
+    add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
     add("--prompts", type=at_least_one, default=4, help="number of prompts per step and per sampled batch")
     add("--prompt-tokens", type=at_least_one, default=400)
     add("--completions", type=at_least_one, default=8, help="completions per prompt, at least 2")
@@ -54,6 +54,8 @@ def arguments():
     add("--rounds", type=at_least_one, default=2, help="number of alternations between Podium and its peer")
     add("--batches", type=at_least_one, default=3, help="number of measured batches per round")
     add("--steps", type=at_least_one, default=3, help="number of measured steps per round")
+    add("--no-peers", dest="peers", action="store_false", help="measure Podium alone; the Python requires only torch")
+    add("--time-limit", type=at_least_one, help="seconds after which the benchmark ends with the measurements taken so far")
     add("--threads", type=at_least_one, default=2, help="number of threads of every computing process")
     add("--programs", type=Path, default=target / "release", help="folder of Podium's programs")
     add("--python", type=Path, default=ROOT / ".venv-oracle/bin/python", help="a Python with torch, transformers, peft and trl")
@@ -137,6 +139,8 @@ def machine():
 
 
 def git_commit():
+    if not shutil.which("git"):
+        return None
     found = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return found.stdout.strip() or None if found.returncode == 0 else None
 
@@ -157,8 +161,6 @@ def main():
         fail(f"--only is {flags.only}: expected some of sampling, step, logprobs")
     if flags.completions < 2:
         fail(f"--completions is {flags.completions}: expected at least 2, since they are compared with one another")
-    if flags.dtype == "bfloat16" and not on_gpu:
-        fail("--dtype is bfloat16: on a CPU Podium computes in float32")
     programs = flags.programs.resolve()
     missing = [name for name in PROGRAMS if not (programs / name).is_file()]
     if missing:
@@ -182,14 +184,14 @@ def main():
     (out / "logs").mkdir(parents=True)
     # The interpreter of a virtual environment is identified by its path, including links.
     python = flags.python.absolute()
-    bench = measure.Bench(programs, python, environment(python, out), physical_gpu(device), out)
+    bench = measure.Bench(programs, python, environment(python, out), physical_gpu(device), out, flags.peers, flags.time_limit)
     report = {"date": f"{began:%Y-%m-%d}", "machine": machine(), "device": device, "shapes": {}, "failures": [],
               "podium": {"version": None, "commit": git_commit()},
               "workload": {name: value for name, value in vars(workloads[0]).items() if name != "shape"}}
     try:
         about = out / "about.json"
         workloads[0].write(about)
-        report |= bench.peer("about", about)
+        report |= bench.script("weights.py", "about", about)
         version, _ = bench.podium("podium", "--version")
         report["podium"]["version"] = version.strip()
         for workload in workloads:

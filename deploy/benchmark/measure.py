@@ -3,32 +3,45 @@
 import contextlib
 import json
 import statistics
+import time
+from pathlib import Path
 
 import processes
 import workload as workloads
 
 
-class Bench:
-    """Locations of the programs and their environment."""
+LONGEST_PROCESS_S = 7200
 
-    def __init__(self, programs, python, environment, gpu, folder):
+
+class Bench:
+    """Locations of the programs, their environment, and whether there are peers to compare with."""
+
+    def __init__(self, programs, python, environment, gpu, folder, peers, time_limit_s):
         self.programs, self.python, self.environment = programs, python, environment
-        self.gpu, self.folder, self.count = gpu, folder, 0
+        self.gpu, self.folder, self.count, self.peers = gpu, folder, 0, peers
+        self.ends_at = time.monotonic() + time_limit_s if time_limit_s else None
 
     def podium(self, program, *arguments):
         """Runs one of Podium's programs; returns its output and peak memory."""
         return self.run([self.programs / program, *arguments])
 
-    def peer(self, command, workload_file, *arguments):
-        """Runs a command of peers.py; returns its result with its peak memory."""
-        script = workloads.Path(__file__).with_name("peers.py")
-        output, memory = self.run([self.python, script, command, "--workload", workload_file, *arguments])
+    def script(self, script, command, workload_file, *arguments):
+        """Runs a command of a script beside this one; returns its result with its peak memory."""
+        path = Path(__file__).with_name(script)
+        output, memory = self.run([self.python, path, command, "--workload", workload_file, *arguments])
         return json.loads(output.splitlines()[-1]) | memory
+
+    def peer(self, command, workload_file, *arguments):
+        """Runs a command of peers.py."""
+        return self.script("peers.py", command, workload_file, *arguments)
 
     def run(self, command):
         self.count += 1
         log = self.folder / "logs" / f"{self.count:02}-{processes.name(command).split()[0]}.log"
-        return processes.run(command, log, self.environment, self.gpu)
+        left = self.ends_at - time.monotonic() if self.ends_at else LONGEST_PROCESS_S
+        if left <= 0:
+            raise processes.Failed("the time limit is over")
+        return processes.run(command, log, self.environment, self.gpu, left)
 
 
 def rows(path):
@@ -52,7 +65,8 @@ def shape(bench, workload, only, rounds, found, failures, say):
             failures.append({"shape": workload.shape, "what": what, "why": str(failure)})
 
     def in_turns(name, sides):
-        """Measures the two sides, Podium's first, round by round."""
+        """Measures Podium and its peer, if there is one, round by round."""
+        sides = {side: measure for side, measure in sides.items() if side == "podium" or bench.peers}
         measured = {side: [] for side in sides}
         for number in range(1, rounds + 1):
             for side, measure in sides.items():
@@ -65,7 +79,7 @@ def shape(bench, workload, only, rounds, found, failures, say):
     workload.write(file)
     workloads.write_prompts(workload, prompts)
     with attempt("random weights"):
-        found["parameters"] = bench.peer("checkpoint", file, "--out", checkpoint)["parameters"]
+        found["parameters"] = bench.script("weights.py", "checkpoint", file, "--out", checkpoint)["parameters"]
     if "parameters" not in found:
         return
     if "sampling" in only:
@@ -120,13 +134,13 @@ def train(bench, workload, checkpoint, folder):
             "learner_seconds": [step["learner_seconds"] for step in counted]} | memory
 
 
-def compare(found, own, peer):
+def compare(found, own, peer=None):
     """The rounds of both, their medians, and how many times as long the peer takes, round by round."""
     times = {name: {one["round"]: statistics.median(one["seconds"]) for one in rounds} for name, rounds in found.items()}
     medians = {name: statistics.median(each.values()) for name, each in times.items() if each}
     compared = {"rounds": found, "seconds": medians}
     # A round in which one side failed has no ratio.
-    both = [number for number in times[own] if number in times[peer]]
+    both = [number for number in times[own] if number in times.get(peer, {})]
     if both:
         compared["ratios"] = [times[peer][number] / times[own][number] for number in both]
         compared["ratio"] = statistics.median(compared["ratios"])
@@ -142,8 +156,8 @@ def compare(found, own, peer):
 
 
 def correctness(bench, workload, folder, file, checkpoint, sampled):
-    """Log-probabilities of sampled completions: the sampler's, `podium-learner score`'s, Transformers', and those of
-    Transformers in float32; mean and largest difference of each two."""
+    """Log-probabilities of sampled completions: the sampler's, `podium-learner score`'s, and, with peers, Transformers' and
+    those of Transformers in float32; mean and largest difference of each two."""
     given = [{"prompt_ids": row["prompt_ids"], "completion_ids": one["ids"], "sampler": one["logprobs"]}
              for row in rows(sampled)[:workload.prompts] for one in row["completions"]]
     source, scored = folder / "to-score.jsonl", folder / "scored.jsonl"
@@ -156,10 +170,12 @@ def correctness(bench, workload, folder, file, checkpoint, sampled):
     def by_transformers(dtype):
         return bench.peer("score", file, "--checkpoint", checkpoint, "--rows", source, "--dtype", dtype)["logprobs"]
 
-    values = {"sampler": [row["sampler"] for row in given], "podium": [row["logprobs"] for row in rows(scored)],
-              "transformers": by_transformers(workload.dtype)}
-    pairs = [("podium", "transformers"), ("sampler", "podium")]
-    if workload.dtype != "float32":
+    values = {"sampler": [row["sampler"] for row in given], "podium": [row["logprobs"] for row in rows(scored)]}
+    pairs = [("sampler", "podium")]
+    if bench.peers:
+        values["transformers"] = by_transformers(workload.dtype)
+        pairs += [("podium", "transformers")]
+    if bench.peers and workload.dtype != "float32":
         values["float32"] = by_transformers("float32")
         pairs += [("podium", "float32"), ("transformers", "float32")]
 

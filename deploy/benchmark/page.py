@@ -30,16 +30,19 @@ PAIRS = {
 
 
 def speed_row(name, parameters, what, peer, compared):
+    def missing(which):
+        return "failed" if which in compared["rounds"] else "not measured"
+
     def value(which):
         if which not in compared["seconds"]:
-            return "failed"
+            return missing(which)
         if what == "sampling":
             return f"{compared['tokens_per_s'][which]:.0f} tokens/s"
         return f"{compared['seconds'][which]:.2f} s"
 
     def memory(which):
         peaks = compared.get("gpu_bytes", compared.get("resident_bytes", {}))
-        return f"{peaks[which] / 2**30:.1f} GiB" if which in peaks else "failed"
+        return f"{peaks[which] / 2**30:.1f} GiB" if which in peaks else missing(which)
 
     label = "sampling, Transformers' generate" if what == "sampling" else "GRPO step, TRL"
     ratio = "–"

@@ -16,12 +16,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-# The tokens before the words. The second ends a text for TRL, which requires such a token and is configured not to
-# sample it.
-SPECIAL = ("<unknown>", "<end>", "<padding>")
+from weights import SPECIAL
 
 
 def synchronize(workload):
@@ -52,35 +50,6 @@ def rows(path):
     """The rows of a JSON Lines file."""
     with path.open() as lines:
         return [json.loads(line) for line in lines]
-
-
-def checkpoint(workload, arguments):
-    """Writes model/ (random weights, one word per token, an end token without a logit) and adapter/ (nowhere zero)."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    torch.manual_seed(0)
-    words = workload["config"]["vocab_size"]
-    vocabulary = dict(zip(SPECIAL, range(len(SPECIAL)))) | {f"w{word}": word for word in range(len(SPECIAL), words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL[0]))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token=SPECIAL[0], pad_token=SPECIAL[2], padding_side="left")
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    tokenizer.save_pretrained(arguments.out / "model")
-    config = Qwen3Config(**workload["config"], max_position_embeddings=40960, rope_theta=1e6, rms_norm_eps=1e-6,
-                         tie_word_embeddings=True, bos_token_id=None, eos_token_id=None, pad_token_id=SPECIAL.index("<padding>"))
-    with torch.device(workload["device"]):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, workload["dtype"]))
-    parameters = sum(tensor.numel() for tensor in model.parameters())
-    # Podium requires an end token. This one is never sampled: all completions have their full length.
-    model.generation_config.eos_token_id = words
-    model.save_pretrained(arguments.out / "model")
-    adapted = get_peft_model(model, lora(workload), autocast_adapter_dtype=False)
-    for name, tensor in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(tensor, std=0.02)
-    adapted.save_pretrained(arguments.out / "adapter")
-    return {"parameters": parameters}
 
 
 def generate(workload, arguments):
@@ -192,28 +161,12 @@ def step(workload, arguments):
     return {"seconds": clock.seconds, "sampling_seconds": clock.sampling}
 
 
-def about(workload, arguments):
-    """Versions, and the device if it is a GPU."""
-    from importlib.metadata import version
-
-    versions = {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
-    device = workload["device"]
-    if device == "cpu":
-        return {"versions": versions}
-    if not torch.cuda.is_available():
-        raise SystemExit(f"device {device} does not exist: PyTorch finds no usable GPU")
-    gpu = torch.cuda.get_device_properties(device)
-    return {"versions": versions | {"cuda": torch.version.cuda},
-            "gpu": {"name": gpu.name, "memory_bytes": gpu.total_memory}}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    commands = {command.__name__: command for command in (about, checkpoint, generate, score, step)}
+    commands = {command.__name__: command for command in (generate, score, step)}
     parser.add_argument("command", choices=commands)
     parser.add_argument("--workload", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--prompts", type=Path)
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--dtype")

@@ -20,7 +20,7 @@ class Failed(Exception):
     """A process failed; the message has its command and its last lines."""
 
 
-def run(command, log, environment, gpu=None, timeout_s=7200):
+def run(command, log, environment, gpu, timeout_s):
     """The command's standard output and its peak memory in bytes. `log` receives its standard error."""
     with log.open("w") as errors, Memory(gpu) as memory:
         try:
@@ -35,7 +35,7 @@ def run(command, log, environment, gpu=None, timeout_s=7200):
         except BaseException as error:
             end(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise Failed(f"{name(command)} did not end within {timeout_s} s; see {log}") from error
+                raise Failed(f"{name(command)} did not end within {timeout_s:.0f} s; see {log}") from error
             raise
     if process.returncode != 0:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-LINES_SHOWN:])

@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 
 CANDIDATES = 10
-# Three special tokens precede the words: see peers.py.
+# Three special tokens precede the words: see weights.py.
 FIRST_WORD = 3
 # Of Podium's run: the first step includes start-up, the second runs beside the evaluation of the start, the last one
 # ends the run.
