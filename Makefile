@@ -11,11 +11,11 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity thinking gpu prometheus namespaces slurm fuzz lint format docs book check-config benchmark \
+.PHONY: help setup build demo movielens test parity thinking gpu cuda-libraries prometheus namespaces slurm fuzz lint format docs book check-config benchmark \
 	embedded-start configuration commands dashboards picture oracle fixtures ci clean distclean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install libtorch in .venv and download all crates; fast when up to date
 	@deploy/setup/setup.sh
@@ -42,6 +42,10 @@ thinking: oracle build ## test SmolLM2-135M with templates that open and close t
 gpu: build ## run the tests that require a GPU
 	cargo test --release -p podium-tests --features gpu --test gpu $(ARGS)
 
+cuda-libraries: ## install PyTorch's CUDA libraries and test on a machine without a driver that they load; 2.7 GB to download
+	PODIUM_CUDA=1 deploy/setup/setup.sh
+	cargo test --release --workspace --features podium-learner/cuda-libraries --test cuda_libraries $(ARGS)
+
 prometheus: build ## test the Prometheus rules and configuration with real runs; needs prometheus and promtool
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
 		echo "prometheus and promtool are needed: on Debian apt-get install prometheus, elsewhere https://prometheus.io/download" >&2; \
@@ -59,7 +63,7 @@ fuzz: ## fuzz the parsers of model files and completions, two minutes; ARGS: sec
 
 lint: setup ## check formatting and clippy
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --features podium-tests/parity,podium-tests/gpu,podium-tests/prometheus,podium-tests/namespaces,podium-tests/slurm -- -D warnings
+	cargo clippy --release --workspace --all-targets --features podium-learner/cuda-libraries,podium-tests/parity,podium-tests/gpu,podium-tests/prometheus,podium-tests/namespaces,podium-tests/slurm -- -D warnings
 
 format: ## format all code
 	cargo fmt --all

@@ -11,6 +11,7 @@ fn main() -> io::Result<()> {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
         // PyTorch's packages are installed side by side.
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}/../../nvidia/nccl/lib");
+        println!("cargo::rustc-env=PODIUM_LIBTORCH_LIB={folder}");
     }
     println!("cargo::rustc-env=PODIUM_CODE_VERSION={}", code_version()?);
     Ok(())

@@ -2,8 +2,9 @@
 # Installs libtorch for cargo (.venv/libtorch) and downloads the crates. Safe to run again at any time: existing files
 # are unchanged, and nothing is downloaded twice.
 #
-#   LIBTORCH=DIR      use this libtorch; nothing is installed PODIUM_CUDA=1|0   install torch with or without its
-#   CUDA libraries, instead of looking for an NVIDIA driver PODIUM_PYTHON=F   the Python that creates .venv
+#   LIBTORCH=DIR      use this libtorch; nothing is installed
+#   PODIUM_CUDA=1|0   install torch with or without its CUDA libraries, instead of looking for an NVIDIA driver
+#   PODIUM_PYTHON=F   the Python that creates .venv
 #
 # An active virtual or conda environment that has torch is used instead of .venv's own.
 set -euo pipefail
