@@ -76,6 +76,16 @@ pub(crate) mod injected {
 
     thread_local! {
         static ROOM: Cell<usize> = const { Cell::new(usize::MAX) };
+        static OPTIMIZER_FITS: Cell<bool> = const { Cell::new(true) };
+    }
+
+    pub(crate) fn optimizer_fits(fits: bool) {
+        OPTIMIZER_FITS.set(fits);
+    }
+
+    /// Fails if the optimizer does not fit.
+    pub(crate) fn take_optimizer() {
+        assert!(OPTIMIZER_FITS.get(), "CUDA out of memory. Tried to allocate 2.00 GiB.");
     }
 
     pub(crate) fn room(groups: usize) {

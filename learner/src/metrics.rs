@@ -1,6 +1,7 @@
 //! The Prometheus metrics of a learner.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -10,6 +11,7 @@ const TOKENS: &str = "podium_learner_tokens_total";
 const OUT_OF_MEMORY: &str = "podium_learner_out_of_memory_total";
 const SET_ASIDE: &str = "podium_learner_groups_set_aside_total";
 const REJOINS: &str = "podium_learner_rejoins_total";
+const FLOPS: &str = "podium_learner_model_flops_per_second";
 
 /// Step metrics that are exported as gauges: name, gauge, help.
 const GAUGES: [(&str, &str, &str); 7] = [
@@ -40,6 +42,10 @@ pub fn describe() {
     describe_histogram!("podium_learner_wait_seconds", "Time waiting for a step's groups");
     describe_histogram!("podium_learner_publish_seconds", "Time from new weights to their publication");
     describe_counter!(TOKENS, "Completion tokens trained on by this rank");
+    describe_gauge!(
+        FLOPS,
+        "Floating point operations of the model per second of the last step of this rank; without recomputation"
+    );
     describe_counter!(OUT_OF_MEMORY, "Reductions of the micro-batch after exhausted device memory");
     describe_gauge!(
         "podium_learner_groups_per_micro_batch",
@@ -66,6 +72,11 @@ pub(crate) fn stepped(share: &Share, metrics: &BTreeMap<String, f64>) {
     }
     let completions = share.groups.iter().flat_map(|group| &group.completions);
     counter!(TOKENS).increment(completions.map(|completion| completion.len() as u64).sum());
+}
+
+/// Records the floating point operations of the model in a step that took this long.
+pub(crate) fn computed(flops: u64, took: Duration) {
+    gauge!(FLOPS).set(flops as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE));
 }
 
 /// Records the time waiting for groups.

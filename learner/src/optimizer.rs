@@ -50,7 +50,7 @@ impl Optimizer {
         match self {
             Self::Replicated(adamw) => {
                 if collective.world_size() > 1 {
-                    gradients = collective.all_reduce_each(&gradients)?;
+                    gradients = collective.all_reduce_each(gradients)?;
                 }
                 Ok(adamw.step(&mut gradients, learning_rate)?)
             }

@@ -219,6 +219,11 @@ impl Rank {
         Ok(metrics)
     }
 
+    /// Returns the floating point operations of the model in the last step of this rank.
+    pub const fn flops(&self) -> u64 {
+        self.updater.flops()
+    }
+
     /// Writes the present policy into `folder`: its adapter, or its weights with the other files of version 0.
     pub fn save_policy(&self, folder: &Path) -> Result<(), Error> {
         save_policy(self.updater.policy(), &self.start, lora::base_model(&self.file), folder)

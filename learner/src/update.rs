@@ -5,6 +5,7 @@
 
 mod detect;
 mod error;
+mod flops;
 mod gaps;
 mod metrics;
 mod micro_batch;
@@ -68,6 +69,7 @@ impl Updater {
         collective: &mut dyn Collective,
     ) -> Result<Vec<Metrics>, Error> {
         let batches = share.micro_batches(&self.file.grpo, size, self.micro_batches.at(share.step));
+        self.flops = self.flops_of(&batches);
         let mut in_hand: Vec<InHand<'_>> =
             batches.iter().map(|batch| InHand { batch, tokens: None }).collect();
         let passes = 0..self.file.grpo.num_iterations;
@@ -124,17 +126,24 @@ impl Updater {
             own
         };
         let learning_rate = self.schedule.at(self.optimizer.steps());
-        let grad_norm = match self.optimizer.step(self.policy.take_gradients(), learning_rate, collective) {
-            Ok(norm) => norm,
-            Err(optimizer::Error::Collective(error)) => return Err(error.into()),
-            Err(optimizer::Error::Gradient(source)) => {
-                if pass == 0 {
-                    let not_finite = self.not_finite(share, size, collective)?;
-                    agree(share.step, not_finite, collective)?;
+        let gradients = self.policy.take_gradients();
+        let applied = memory::attempt(|| {
+            #[cfg(test)]
+            crate::memory::injected::take_optimizer();
+            self.optimizer.step(gradients, learning_rate, collective)
+        });
+        let grad_norm =
+            match applied.map_err(|memory::UsedUp(reason)| Error::OptimizerMemory { step, reason })? {
+                Ok(norm) => norm,
+                Err(optimizer::Error::Collective(error)) => return Err(error.into()),
+                Err(optimizer::Error::Gradient(source)) => {
+                    if pass == 0 {
+                        let not_finite = self.not_finite(share, size, collective)?;
+                        agree(share.step, not_finite, collective)?;
+                    }
+                    return Err(Error::Optimizer { step, source });
                 }
-                return Err(Error::Optimizer { step, source });
-            }
-        };
+            };
         self.move_reference();
         let mut metrics = self.metrics(&totals, pass);
         for (name, value) in [

@@ -128,7 +128,7 @@ fn sums(collective: &mut Nccl) -> String {
     let mut sum = Tensor::from_slice(&numbers(rank));
     collective.all_reduce_sum(&mut sum).unwrap();
     let each = [Tensor::from_slice(&[rank as f32, 1.0]), Tensor::from_slice(&[0.5_f32]).view([1, 1])];
-    let each = collective.all_reduce_each(&each).unwrap();
+    let each = collective.all_reduce_each(each.into()).unwrap();
     let shard =
         collective.reduce_scatter_sum(Tensor::from_slice(&sharded(rank, collective.world_size()))).unwrap();
     let shards = collective.all_gather_shards(&shard).unwrap();

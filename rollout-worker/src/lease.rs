@@ -108,6 +108,8 @@ pub(crate) struct Cost {
     pub(crate) prompt_tokens: u64,
     /// Number of completion tokens.
     pub(crate) completion_tokens: u64,
+    /// Floating point operations of the model.
+    pub(crate) flops: u64,
 }
 
 impl AddAssign for Cost {
@@ -116,6 +118,7 @@ impl AddAssign for Cost {
         self.decode += other.decode;
         self.prompt_tokens += other.prompt_tokens;
         self.completion_tokens += other.completion_tokens;
+        self.flops += other.flops;
     }
 }
 

@@ -21,6 +21,7 @@ const POLICY_VERSION: &str = "podium_rollout_policy_version";
 const POLICY_FETCH: &str = "podium_rollout_policy_fetch_seconds";
 const POLICY_LOAD: &str = "podium_rollout_policy_load_seconds";
 const OUT_OF_MEMORY: &str = "podium_rollout_out_of_memory_total";
+const FLOPS: &str = "podium_rollout_model_flops_per_second";
 
 /// Weight of the previous idle share against that of the latest lease.
 const MEMORY: f64 = 0.9;
@@ -47,6 +48,11 @@ pub(crate) fn describe() {
     describe_counter!(
         OUT_OF_MEMORY,
         "Number of times that a batch did not fit into the device's memory and was sampled in parts"
+    );
+    describe_gauge!(
+        FLOPS,
+        "Floating point operations of the model per second of sampling, over about the last ten leases; without \
+         recomputation"
     );
     describe_gauge!(IDLE_RATIO, "Fraction of time without sampling, over about the last ten leases");
     describe_gauge!(POLICY_VERSION, "The policy version of the last sampled lease");
@@ -105,22 +111,25 @@ pub(crate) struct DeviceTime {
     since: Instant,
     idle_seconds: f64,
     busy_seconds: f64,
+    flops: f64,
 }
 
 impl DeviceTime {
     /// Starts an idle period.
     pub(crate) fn new() -> Self {
-        Self { since: Instant::now(), idle_seconds: 0.0, busy_seconds: 0.0 }
+        Self { since: Instant::now(), idle_seconds: 0.0, busy_seconds: 0.0, flops: 0.0 }
     }
 
     /// Records a sampled lease.
     pub(crate) fn sampled(&mut self, outcome: &Outcome) {
-        let Cost { prefill, decode, prompt_tokens, completion_tokens } = outcome.cost;
+        let Cost { prefill, decode, prompt_tokens, completion_tokens, flops } = outcome.cost;
         let busy = outcome.cost.sampling();
         let idle = self.since.elapsed().saturating_sub(busy);
         self.since = Instant::now();
         self.idle_seconds = MEMORY * self.idle_seconds + idle.as_secs_f64();
         self.busy_seconds = MEMORY * self.busy_seconds + busy.as_secs_f64();
+        self.flops = MEMORY * self.flops + flops as f64;
+        gauge!(FLOPS).set(self.flops / self.busy_seconds.max(f64::MIN_POSITIVE));
 
         counter!(PROMPT_TOKENS).increment(prompt_tokens);
         counter!(COMPLETION_TOKENS).increment(completion_tokens);

@@ -9,6 +9,7 @@ pub mod config;
 mod error;
 mod field_error;
 mod fields;
+pub mod flops;
 pub mod header;
 pub mod lfs;
 pub mod parameters;

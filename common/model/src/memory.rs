@@ -1,4 +1,4 @@
-//! Detection of a device's exhausted memory.
+//! Detection of a device's exhausted memory, and release of memory to other processes.
 //!
 //! libtorch's binding panics on errors; the message identifies the cause. What could not be computed at once is computed in
 //! parts by the caller: parts differ in rounding alone.
@@ -24,11 +24,16 @@ pub fn attempt<T>(compute: impl FnOnce() -> T) -> Result<T, UsedUp> {
     drop(mode);
     outcome.map_err(|panic| {
         let used_up = used_up(panic.as_ref()).unwrap_or_else(|| resume_unwind(panic));
-        if let Err(error) = podium_torch_shim::empty_cache() {
-            tracing::warn!("{error}");
-        }
+        release_cache();
         used_up
     })
+}
+
+/// Returns the free memory of libtorch's cache to the device, so that other processes can use it.
+pub fn release_cache() {
+    if let Err(error) = podium_torch_shim::empty_cache() {
+        tracing::warn!("{error}");
+    }
 }
 
 fn used_up(panic: &(dyn Any + Send)) -> Option<UsedUp> {

@@ -5,6 +5,7 @@
 
 mod machine;
 mod metrics;
+mod peak;
 mod visible;
 
 pub use machine::{Cuda, Error, Machine, REQUIRED_CUDA};

@@ -40,18 +40,21 @@ pub trait Collective: Send {
     }
 
     /// Returns the sums of float32 tensors over all ranks. Tensors are packed into flat buckets: few large operations
-    /// instead of many small ones, without a copy of all tensors at once.
-    fn all_reduce_each(&mut self, tensors: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+    /// instead of many small ones. The tensors of a bucket are released before the next bucket is packed.
+    fn all_reduce_each(&mut self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        let shapes: Vec<Vec<i64>> = tensors.iter().map(Tensor::size).collect();
         let sizes: Vec<usize> = tensors.iter().map(Tensor::numel).collect();
-        let mut sums = Vec::with_capacity(tensors.len());
+        let mut tensors = tensors.into_iter();
+        let mut sums = Vec::with_capacity(shapes.len());
         for bucket in buckets::cut(&sizes, buckets::NUMBERS) {
-            let tensors = &tensors[bucket];
-            let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.reshape([-1])).collect();
-            let mut sum = Tensor::cat(&flat, 0);
+            let flat: Vec<Tensor> =
+                tensors.by_ref().take(bucket.len()).map(|tensor| tensor.reshape([-1])).collect();
+            let mut sum = if flat.len() == 1 { flat[0].shallow_clone() } else { Tensor::cat(&flat, 0) };
+            drop(flat);
             self.all_reduce_sum(&mut sum)?;
-            let sizes: Vec<i64> = flat.iter().map(|tensor| tensor.size()[0]).collect();
-            let parts = sum.split_with_sizes(&sizes[..], 0);
-            sums.extend(parts.iter().zip(tensors).map(|(part, tensor)| part.view(&tensor.size()[..])));
+            let numbers: Vec<i64> = sizes[bucket.clone()].iter().map(|size| *size as i64).collect();
+            let parts = sum.split_with_sizes(&numbers[..], 0);
+            sums.extend(parts.iter().zip(&shapes[bucket]).map(|(part, shape)| part.view(&shape[..])));
         }
         Ok(sums)
     }

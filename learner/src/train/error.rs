@@ -82,7 +82,9 @@ impl Error {
                 source: adamw::Error::NotFinite { .. },
                 ..
             })) => v1::Failure::NotFinite,
-            Self::Rank(rank::Error::Update(update::Error::Memory { .. })) => v1::Failure::OutOfMemory,
+            Self::Rank(rank::Error::Update(
+                update::Error::Memory { .. } | update::Error::OptimizerMemory { .. },
+            )) => v1::Failure::OutOfMemory,
             Self::Rank(rank::Error::Collective(_))
             | Self::Connect(_)
             | Self::Collective(_)

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use podium_config::Colocate;
 use podium_grpo::{PolicyVersion, Step};
+use podium_model::memory;
 
 use super::error::Error;
 use super::learner::Learner;
@@ -73,11 +75,17 @@ impl Learner<'_> {
     /// were removed from the share.
     async fn step(&self, step: Step, share: Share, unusable: Vec<Unusable>) -> Result<bool, Error> {
         let leader = self.identity.rank == 0;
+        let shares_gpu = self.file.launch.colocate == Colocate::Share;
         let metrics = self
             .on_device("take a step", move |rank| {
                 rank.check(&share, unusable)?;
+                let began = Instant::now();
                 let metrics = rank.step(&share)?;
                 crate::metrics::stepped(&share, &metrics);
+                crate::metrics::computed(rank.flops(), began.elapsed());
+                if shares_gpu {
+                    memory::release_cache();
+                }
                 Ok::<_, rank::Error>(metrics)
             })
             .await?;

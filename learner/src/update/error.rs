@@ -57,6 +57,17 @@ pub enum Error {
         /// libtorch's message.
         reason: String,
     },
+    /// The optimizer does not fit into the device's memory. Weights may be partly changed.
+    #[error(
+        "the optimizer's step {step} does not fit into the memory of the device ({reason}): set learner.zero_stage = 1 with \
+         several ranks, train an adapter (lora.rank), or leave more memory to this process (launch.colocate)"
+    )]
+    OptimizerMemory {
+        /// The step.
+        step: u64,
+        /// libtorch's message.
+        reason: String,
+    },
     /// The size of micro-batches cannot be recorded.
     #[error(transparent)]
     Record(#[from] podium_files::durable::Error),

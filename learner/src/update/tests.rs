@@ -343,3 +343,13 @@ fn exhausted_memory_reduces_the_micro_batch() {
     crate::memory::injected::room(usize::MAX);
     cramped.update(&step(2), &mut Alone).unwrap();
 }
+
+#[test]
+fn an_optimizer_that_does_not_fit_is_an_error_with_the_settings_to_change() {
+    let mut updater = updater(&run_file(&[]));
+    crate::memory::injected::optimizer_fits(false);
+    let error = updater.update(&step(0), &mut Alone).unwrap_err();
+    crate::memory::injected::optimizer_fits(true);
+    assert!(matches!(error, Error::OptimizerMemory { step: 0, .. }), "{error}");
+    assert!(error.to_string().contains("learner.zero_stage = 1"), "{error}");
+}

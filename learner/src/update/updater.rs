@@ -26,6 +26,8 @@ pub struct Updater {
     pub(super) micro_batches: MicroBatches,
     pub(super) next: Step,
     pub(super) file: RunFile,
+    /// Floating point operations of the last step.
+    pub(super) flops: u64,
 }
 
 impl Updater {
@@ -45,6 +47,7 @@ impl Updater {
             micro_batches: MicroBatches::of(file.learner.groups_per_micro_batch),
             next: Step(0),
             file: file.clone(),
+            flops: 0,
             policy,
         }
     }
@@ -58,6 +61,11 @@ impl Updater {
     /// Returns the current policy.
     pub const fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Returns the floating point operations of the model in the last step of this rank, without recomputation.
+    pub const fn flops(&self) -> u64 {
+        self.flops
     }
 
     /// Returns the next step.

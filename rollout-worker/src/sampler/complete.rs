@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use podium_checkpoint::flops::{Positions, forward};
 use podium_constraint::{Completions, Constraint};
 use podium_grpo::{Completion, Sampling};
-use podium_model::{generate, memory};
+use podium_model::{Policy, generate, memory};
 
 use super::batch::{Batch, Completed};
 use super::{Error, Loaded, Sampler};
@@ -126,10 +127,24 @@ impl Sampler {
             .map(|group| group.into_iter().map(&mut completion).collect())
             .collect::<Result<Vec<Vec<Completion>>, Error>>()?;
         let prefill = prefill.unwrap_or(total);
-        let prompt_tokens = generated.prefill_tokens as u64;
-        let decode = total.saturating_sub(prefill);
-        Ok(Some(Completed { groups, cost: Cost { prefill, decode, prompt_tokens, completion_tokens } }))
+        let cost = Cost {
+            prefill,
+            decode: total.saturating_sub(prefill),
+            prompt_tokens: generated.prefill_tokens as u64,
+            completion_tokens,
+            flops: flops(policy, batch.prompts, &groups),
+        };
+        Ok(Some(Completed { groups, cost }))
     }
+}
+
+/// Floating point operations of the policy for these groups.
+fn flops(policy: &Policy, prompts: &[Vec<u32>], groups: &[Vec<Completion>]) -> u64 {
+    let of_group = |(prompt, group): (&Vec<u32>, &Vec<Completion>)| {
+        let lengths = group.iter().map(|completion| completion.len() as u64);
+        forward(policy.config(), Positions::of_group(prompt.len() as u64, lengths))
+    };
+    prompts.iter().zip(groups).map(of_group).sum()
 }
 
 /// Distinguishes prefill from decoding by the steps that sampling announces.

@@ -9,12 +9,14 @@ use nvml_wrapper::Device;
 use nvml_wrapper::error::NvmlError;
 
 use super::machine::{Machine, open};
+use super::peak::peak;
 use crate::logs;
 
 const MEMORY_USED: &str = "podium_gpu_memory_used_bytes";
 const MEMORY_TOTAL: &str = "podium_gpu_memory_total_bytes";
 const UTILISATION: &str = "podium_gpu_utilisation_ratio";
 const POWER: &str = "podium_gpu_power_watts";
+const PEAK: &str = "podium_gpu_peak_flops_per_second";
 
 /// Interval between two samples.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -76,6 +78,10 @@ fn describe() {
     describe_gauge!(MEMORY_TOTAL, Unit::Bytes, "GPU memory");
     describe_gauge!(UTILISATION, "Fraction of time in which the GPU computed, over the driver's last sample");
     describe_gauge!(POWER, "Power draw of the GPU in watts");
+    describe_gauge!(
+        PEAK,
+        "Dense bfloat16 operations per second of the GPU in its data sheet, if that is known"
+    );
 }
 
 /// Samples until `stopped` disconnects. Ends at once on a machine without a driver.
@@ -89,6 +95,9 @@ fn sample(number: usize, stopped: &Receiver<()>) -> Result<(), String> {
         None => return Err(format!("{} GPUs are visible", machine.gpus.len())),
     };
     let device = nvml.device_by_uuid(gpu.uuid.as_str()).map_err(|error| logs::describe(&error))?;
+    if let Some(peak) = peak(gpu) {
+        set(PEAK, &gpu.uuid, Ok(peak));
+    }
     loop {
         measure(&device, &gpu.uuid);
         match stopped.recv_timeout(PERIOD) {

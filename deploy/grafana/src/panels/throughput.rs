@@ -79,6 +79,45 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
             ],
         ),
         lines(
+            "Tokens of each process",
+            "short",
+            "Completion tokens per second. A process computes on one GPU.",
+            &[
+                (
+                    r#"rate(podium_rollout_completion_tokens_total{run="$run"}[$__rate_interval])"#,
+                    "sampled, {{process}}",
+                ),
+                (
+                    r#"rate(podium_learner_tokens_total{run="$run"}[$__rate_interval])"#,
+                    "trained on, {{process}}",
+                ),
+            ],
+        ),
+        lines(
+            "Model operations",
+            "flops",
+            "Floating point operations of the model per second of sampling and of the update, without recomputation.",
+            &[
+                (r#"podium_rollout_model_flops_per_second{run="$run"}"#, "sampling, {{process}}"),
+                (r#"podium_learner_model_flops_per_second{run="$run"}"#, "update, {{process}}"),
+            ],
+        ),
+        lines(
+            "Model FLOP utilisation",
+            "percentunit",
+            "The same as a fraction of the GPU's bfloat16 speed in its data sheet.",
+            &[
+                (
+                    r#"podium_rollout_model_flops_per_second{run="$run"} / on (process) podium_gpu_peak_flops_per_second{run="$run"}"#,
+                    "sampling, {{process}}",
+                ),
+                (
+                    r#"podium_learner_model_flops_per_second{run="$run"} / on (process) podium_gpu_peak_flops_per_second{run="$run"}"#,
+                    "update, {{process}}",
+                ),
+            ],
+        ),
+        lines(
             "Submitted groups",
             "short",
             "Per second, by outcome.",

@@ -1,0 +1,59 @@
+//! Floating point operations of a step.
+
+use podium_checkpoint::flops::{Positions, forward};
+use podium_grpo::Group;
+
+use super::updater::Updater;
+use crate::batch::MicroBatch;
+
+impl Updater {
+    /// Returns the operations of the model for a step's micro-batches: the reference once, and each pass a forward, and a
+    /// backward if it changes the weights.
+    pub(super) fn flops_of(&self, batches: &[MicroBatch<'_>]) -> u64 {
+        // A backward computes the gradients of activations and those of weights; an adapter's are negligible.
+        let backward = if self.policy.adapter().is_some() { 1 } else { 2 };
+        let reference = u64::from(self.reference.is_some());
+        let passes = u64::from(self.file.grpo.num_iterations);
+        let of_batch = |batch: &MicroBatch<'_>| {
+            let pass = 1 + if batch.moves { backward } else { 0 };
+            let forward: u64 = batch.groups.iter().map(|group| self.forward_flops(group)).sum();
+            forward * (reference + passes * pass)
+        };
+        batches.iter().map(of_batch).sum()
+    }
+
+    fn forward_flops(&self, group: &Group) -> u64 {
+        let lengths = group.completions.iter().map(|completion| completion.len() as u64);
+        forward(self.policy.config(), Positions::of_group(group.prompt_ids.len() as u64, lengths))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_model::{LoadOptions, Policy};
+
+    use super::*;
+    use crate::collective::Alone;
+    use crate::testing::{config, part, run_file, step};
+
+    fn flops_of_a_step(overrides: &[&str]) -> u64 {
+        let file = run_file(overrides);
+        let mut updater = Updater::new(Policy::random(&config(), 5, LoadOptions::default()).unwrap(), &file);
+        updater.update(&part(&step(0), 0, 1), &mut Alone).unwrap();
+        updater.flops()
+    }
+
+    #[test]
+    fn passes_and_the_reference_are_counted() {
+        let forward_of = |group: &Group| {
+            let lengths = group.completions.iter().map(|completion| completion.len() as u64);
+            forward(&config(), Positions::of_group(group.prompt_ids.len() as u64, lengths))
+        };
+        let groups = part(&step(0), 0, 1).groups;
+        let once: u64 = groups.iter().map(forward_of).sum();
+        assert_eq!(flops_of_a_step(&["grpo.beta=0.1"]), 4 * once);
+        assert_eq!(flops_of_a_step(&["grpo.beta=0.1", "grpo.num_iterations=2"]), 7 * once);
+        // Without a KL term the group of equal rewards has no backward.
+        assert_eq!(flops_of_a_step(&["grpo.beta=0.0"]), 3 * once - 2 * forward_of(&groups[2]));
+    }
+}
