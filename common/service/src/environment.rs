@@ -23,10 +23,12 @@ use std::{env, io, process};
 const USUAL: [(&str, &str); 4] = [
     ("OMP_WAIT_POLICY", "passive"),
     ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
-    ("PYTORCH_ALLOC_CONF", "expandable_segments:True"),
+    (ALLOCATOR, "expandable_segments:True"),
     ("NCCL_NVLS_ENABLE", "0"),
 ];
 
+/// The settings of libtorch's allocator.
+pub const ALLOCATOR: &str = "PYTORCH_ALLOC_CONF";
 /// The older name of `PYTORCH_ALLOC_CONF`, which libtorch still reads.
 const ALLOCATOR_BEFORE: &str = "PYTORCH_CUDA_ALLOC_CONF";
 
@@ -83,7 +85,7 @@ fn missing(
     let is_set = |name: &str| environment(name).is_some();
     let usual = USUAL
         .into_iter()
-        .filter(|(name, _)| !is_set(name) && (*name != "PYTORCH_ALLOC_CONF" || !is_set(ALLOCATOR_BEFORE)));
+        .filter(|(name, _)| !is_set(name) && (*name != ALLOCATOR || !is_set(ALLOCATOR_BEFORE)));
     let pinned = PINNED
         .into_iter()
         .filter(|(name, value)| portable && environment(name).is_none_or(|found| found != *value));

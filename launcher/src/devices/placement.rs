@@ -1,4 +1,4 @@
-//! How a process receives its device.
+//! How a process receives its device, and its share of a GPU's memory.
 
 use podium_service::environment;
 use podium_service::gpus::{Gpu, VARIABLE};
@@ -18,11 +18,25 @@ impl Placement {
     }
 
     /// The process sees only this GPU, which is its device 0, and receives the variables of GPU libraries that are not
-    /// set. NCCL also connects GPUs that are invisible to each other's processes directly, since it reaches peers
+    /// set. Its memory is limited to its share if `processes` use the GPU, so that it does not depend on their timing what
+    /// fits. NCCL also connects GPUs that are invisible to each other's processes directly, since it reaches peers
     /// through the driver (NCCL's `src/transport/p2p.cc`).
-    pub(super) fn gpu(gpu: &Gpu) -> Self {
-        let libraries = environment::missing_here().into_iter().map(|(name, value)| (name, value.to_owned()));
+    pub(super) fn gpu(gpu: &Gpu, processes: usize) -> Self {
+        let value = |name, value: &str| match name {
+            environment::ALLOCATOR if processes > 1 => {
+                format!("{value},per_process_memory_fraction:{:.2}", share(processes))
+            }
+            _ => value.to_owned(),
+        };
+        let libraries = environment::missing_here();
+        let libraries = libraries.into_iter().map(|(name, usual)| (name, value(name, usual)));
         let own = (VARIABLE, gpu.uuid.clone());
         Self { device: "cuda", environment: std::iter::once(own).chain(libraries).collect() }
     }
+}
+
+/// Returns the fraction of a GPU's memory for the tensors of each of several processes. The rest is for CUDA itself.
+pub(super) fn share(processes: usize) -> f64 {
+    let hundredths = 94 / processes.max(1);
+    hundredths as f64 / 100.0
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use podium_service::gpus::Machine;
 
+use super::placement::share;
+
 /// The device of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Device {
@@ -22,7 +24,13 @@ pub(super) fn rows(machine: &Machine, ranks: &[Device], workers: &[Device]) -> S
     let users = |device: Device| {
         let names: Vec<&str> =
             processes.iter().filter(|(_, own)| *own == device).map(|(name, _)| name.as_str()).collect();
-        names.join(", ")
+        match (device, names.len()) {
+            (Device::Gpu(_), 2..) => {
+                let percent = 100.0 * share(names.len());
+                format!("{}: {percent:.0} % of the memory each", names.join(", "))
+            }
+            _ => names.join(", "),
+        }
     };
     let mut rows: Vec<[String; 3]> = Vec::new();
     for (index, gpu) in machine.gpus.iter().enumerate() {

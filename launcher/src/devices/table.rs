@@ -56,7 +56,10 @@ impl Table {
 
     fn placement(&self, device: Device) -> Placement {
         match (device, &self.machine) {
-            (Device::Gpu(index), Some(machine)) => Placement::gpu(&machine.gpus[index]),
+            (Device::Gpu(index), Some(machine)) => {
+                let all = self.ranks.iter().chain(&self.workers);
+                Placement::gpu(&machine.gpus[index], all.filter(|other| **other == device).count())
+            }
             _ => Placement::cpu(),
         }
     }
@@ -77,6 +80,7 @@ impl Display for Table {
 
 #[cfg(test)]
 mod tests {
+    use podium_service::environment::ALLOCATOR;
     use podium_service::gpus::{Cuda, DriverError, Gpu, REQUIRED_CUDA};
 
     use super::*;
@@ -145,6 +149,22 @@ mod tests {
         assert_eq!(devices(&["launch.colocate=share"], 1), (gpus([0]), gpus([0, 0])));
         assert_eq!(devices(&["launch.rollout_device=cpu"], 1), (gpus([0]), vec![Device::Cpu; 2]));
         assert_eq!(devices(&["run.steps=0", "launch.workers=1"], 1), (vec![], gpus([0])));
+    }
+
+    #[test]
+    fn processes_on_one_gpu_have_a_share_of_its_memory() {
+        let allocator = |settings: &[&str]| {
+            let table = table(settings, Some(machine(1, REQUIRED_CUDA))).unwrap();
+            let rank = table.rank(0).environment.into_iter();
+            let value = rank.filter(|(name, _)| *name == ALLOCATOR).map(|(_, value)| value).next();
+            (value, table.to_string())
+        };
+        let (value, text) = allocator(&["launch.colocate=share"]);
+        assert_eq!(value.as_deref(), Some("expandable_segments:True,per_process_memory_fraction:0.31"));
+        assert!(text.ends_with("learner-0, worker-1, worker-2: 31 % of the memory each"), "{text}");
+        let (value, text) = allocator(&["launch.rollout_device=cpu"]);
+        assert_eq!(value.as_deref(), Some("expandable_segments:True"));
+        assert!(!text.contains("of the memory"), "{text}");
     }
 
     #[test]
