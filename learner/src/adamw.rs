@@ -11,6 +11,9 @@
 use podium_config::Learner;
 use tch::{Kind, Tensor, no_grad};
 
+/// Maximum number of numbers that a step computes at once, which bounds its temporary memory to 128 MiB.
+pub(crate) const SLICE: i64 = 1 << 24;
+
 /// Added to the norm before dividing by it, as `PyTorch`'s `clip_grad_norm_` does.
 const NORM_EPSILON: f64 = 1e-6;
 
@@ -162,21 +165,34 @@ impl AdamW {
 
 impl Slot {
     fn step(&mut self, gradient: &Tensor, learning_rate: f64, steps: u64, options: &Options) {
+        let [weight, first_moment, second_moment] =
+            [&self.weight, &self.first_moment, &self.second_moment].map(|all| all.view(-1));
+        let all = [weight, first_moment, second_moment, gradient.reshape([-1])];
+        let numbers = all[0].size()[0];
+        for start in (0..numbers).step_by(SLICE as usize) {
+            let slice = all.each_ref().map(|all| all.narrow(0, start, SLICE.min(numbers - start)));
+            self.step_slice(slice, learning_rate, steps, options);
+        }
+        self.publish();
+    }
+
+    /// Steps a part of the parameter; the tensors share memory with it.
+    fn step_slice(&self, slice: [Tensor; 4], learning_rate: f64, steps: u64, options: &Options) {
+        let [mut weight, mut first_moment, mut second_moment, gradient] = slice;
         let correction = |beta: f64| 1.0 - beta.powf(steps as f64);
-        let _ = self.first_moment.lerp_(gradient, 1.0 - options.beta1);
-        let _ = self.second_moment.lerp_(&gradient.square(), 1.0 - options.beta2);
+        let _ = first_moment.lerp_(&gradient, 1.0 - options.beta1);
+        let _ = second_moment.lerp_(&gradient.square(), 1.0 - options.beta2);
         // On a CPU `sqrt` is MKL's, whose last digit depends on the processor; these two are exact everywhere.
-        let mut denominator = self.second_moment.rsqrt();
+        let mut denominator = second_moment.rsqrt();
         let _ = denominator.reciprocal_();
         let _ = denominator.g_div_scalar_(correction(options.beta2).sqrt());
         let _ = denominator.g_add_scalar_(options.epsilon);
-        let mut change = &self.first_moment / denominator;
+        let mut change = &first_moment / denominator;
         let _ = change.g_mul_scalar_(learning_rate / correction(options.beta1));
         if self.decays && options.weight_decay > 0.0 {
-            let _ = self.weight.g_mul_scalar_(1.0 - learning_rate * options.weight_decay);
+            let _ = weight.g_mul_scalar_(1.0 - learning_rate * options.weight_decay);
         }
-        let _ = self.weight.g_sub_(&change);
-        self.publish();
+        let _ = weight.g_sub_(&change);
     }
 
     /// Rounds the weight into the policy's parameter, unless both share memory.
@@ -293,6 +309,20 @@ mod tests {
         let weight = numbers(&policy)[0];
         assert!((weight - 0.99).abs() < 0.004, "{weight}");
         assert_eq!(policy[0].1.device(), Device::Cpu);
+    }
+
+    #[test]
+    fn a_large_parameter_is_stepped_in_slices() {
+        let rows = SLICE / 8 + 3;
+        let policy = vec![("matrix".to_owned(), Tensor::ones([rows, 8], (Kind::Float, Device::Cpu)))];
+        let mut optimizer = AdamW::new(&policy, OPTIONS);
+        let mut gradients = [Tensor::ones([rows, 8], (Kind::Float, Device::Cpu))];
+        let ((), tracked) =
+            podium_torch_shim::track(|| _ = optimizer.step(&mut gradients, 0.1).unwrap()).unwrap();
+        assert!(tracked.peak <= 2 * 4 * SLICE + (1 << 20), "{tracked:?}");
+        let weights = &policy[0].1;
+        assert_eq!(weights.max(), weights.min(), "every number has the same step");
+        assert!(weights.max().double_value(&[]) < 0.95);
     }
 
     #[test]
