@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podium_config::Model;
+use podium_config::{Model, Rollout};
 use podium_files::durable;
 use podium_model::DeviceThread;
 use podium_model::device_thread;
@@ -62,15 +62,16 @@ impl Engine {
     pub(crate) async fn start(
         device: &str,
         model: &Model,
-        threads: usize,
+        rollout: &Rollout,
         cache: PolicyCache,
     ) -> Result<Self, Error> {
-        let (name, dtype, variables) = (
+        let (name, dtype, rollout, variables) = (
             device.to_owned(),
             model.dtype,
+            rollout.clone(),
             Variables::prompt(model.enable_thinking, &model.template_variables),
         );
-        let build = move || Sampler::new(&name, dtype, threads, variables);
+        let build = move || Sampler::new(&name, dtype, &rollout, variables);
         let thread = DeviceThread::start("device", MAILBOX, build).await?;
         Ok(Self { thread, cache: Arc::new(Mutex::new(cache)) })
     }
@@ -172,7 +173,7 @@ mod tests {
         let server = fake.serve("127.0.0.1:0").await;
         let folder = tempfile::tempdir().unwrap();
         let cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
-        let engine = Engine::start("cpu", &Model::default(), 1, cache).await.unwrap();
+        let engine = Engine::start("cpu", &Model::default(), &Rollout::default(), cache).await.unwrap();
         assert_eq!(engine.device_name().await.unwrap(), "cpu");
         assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join("1"));
 

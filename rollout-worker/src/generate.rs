@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use podium_config::DataType;
+use podium_config::{DataType, Rollout};
 use podium_files::{durable, json_lines};
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, GroupId, PolicyVersion, Sampling, Step};
@@ -80,7 +80,7 @@ pub(crate) struct Options {
     bfloat16: bool,
     /// Number of libtorch threads.
     #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
+    threads: u32,
 }
 
 /// Template variables by name.
@@ -128,10 +128,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         }
     }
     let mut rows = rows(&options.input)?;
-
     let dtype = if options.bfloat16 { DataType::Bfloat16 } else { DataType::Float32 };
     let variables = Variables::prompt(options.enable_thinking, &options.template_variables);
-    let mut sampler = Sampler::new(&options.device, dtype, options.threads, variables)?;
+    let rollout = Rollout { threads: options.threads, ..Rollout::default() };
+    let mut sampler = Sampler::new(&options.device, dtype, &rollout, variables)?;
     let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
     let source = Source { version: PolicyVersion::START, content: None };
     sampler.load(source, &PolicyFolders { version, model: options.model.clone() })?;

@@ -12,7 +12,7 @@ use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use podium_config::DataType;
+use podium_config::{DataType, Rollout};
 use podium_constraint::{Answer, Vocabulary};
 use podium_grpo::rng::Stream;
 use podium_model::{LoadOptions, Policy, checkpoint, device, generate};
@@ -121,6 +121,8 @@ pub(crate) struct Sampler {
     options: LoadOptions,
     variables: Variables,
     loaded: Option<Loaded>,
+    /// Maximum number of prompt tokens that are computed at once.
+    prefill_tokens: usize,
     /// What is sampled at once; smaller after the device's memory was exhausted.
     part: Cell<Part>,
     /// How many answers are scored at once, likewise.
@@ -156,22 +158,23 @@ pub(crate) struct Prompt {
 }
 
 impl Sampler {
-    /// Creates the sampler of the calling thread, with `threads` libtorch threads on the device `name`.
+    /// Creates the sampler of the calling thread, with the threads and the prefill of `rollout` on the device `device`.
     /// `variables`: the variables of the chat template.
     pub(crate) fn new(
         device: &str,
         dtype: DataType,
-        threads: usize,
+        rollout: &Rollout,
         variables: Variables,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Device { name: device.to_owned(), source };
         let device = device::parse(device).map_err(failed)?;
-        device::set_threads(threads).map_err(failed)?;
+        device::set_threads(rollout.threads as usize).map_err(failed)?;
         let options = LoadOptions::new(device, dtype.bfloat16());
         Ok(Self {
             options,
             variables,
             loaded: None,
+            prefill_tokens: rollout.prefill_tokens as usize,
             part: Cell::new(Part::WHOLE),
             questions: Cell::new(usize::MAX),
         })

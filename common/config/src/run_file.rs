@@ -21,8 +21,9 @@ const NOT_HASHED_KEYS: [(&str, &str); 8] = [
 ];
 
 /// Keys added after the first release. Default values are not hashed, so that older runs can be resumed.
-const ADDED_KEYS: [(&str, &str); 6] = [
+const ADDED_KEYS: [(&str, &str); 7] = [
     ("learner", "zero_stage"),
+    ("rollout", "prefill_tokens"),
     ("run", "portable"),
     ("candidates", "untouched_in_training"),
     ("world", "new_items_per_pair"),

@@ -141,6 +141,10 @@ pub struct Rollout {
     /// that its step trains. Workers then sample while the learner trains. 0: synchronous mode, with the same bits in
     /// every run.
     pub max_policy_lag: u64,
+    /// Maximum number of prompt tokens that a worker computes at once, which bounds the memory of long prompts. Prompts
+    /// are counted with the length of the longest among them, and a longer prompt is computed in parts. The cuts depend
+    /// on the lease alone. Changes results only by rounding.
+    pub prefill_tokens: u32,
     /// libtorch threads of a worker. Changes results, since the number of threads affects rounding.
     pub threads: u32,
 }

@@ -101,6 +101,7 @@ fn rollout(rollout: &Rollout) -> Result<(), Error> {
     require("rollout.refill_attempts", attempts, attempts <= 100, "at most 100")?;
     let lag = rollout.max_policy_lag;
     require("rollout.max_policy_lag", lag, lag <= 100, "at most 100")?;
+    at_least_one("rollout.prefill_tokens", rollout.prefill_tokens)?;
     at_least_one("rollout.threads", rollout.threads)
 }
 

@@ -11,8 +11,9 @@ use podium_grpo::{FinishReason, Sampling, sampling};
 use tch::{Tensor, no_grad};
 
 use crate::cache::Cache;
-use crate::packed::{self, GroupTokens, Packed};
+use crate::packed;
 use crate::policy::Policy;
+use crate::prefill::{packed_prompts, prefill};
 use crate::sampler::{Next, sample_next};
 
 /// The reasons why sampling fails.
@@ -91,7 +92,19 @@ pub struct Generated {
     pub decode_rows: usize,
 }
 
-/// Samples `group_size` completions for each prompt.
+/// Prompts to sample completions for.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Token ids, at least one each.
+    pub prompts: &'a [Vec<u32>],
+    /// Completions of each prompt, at least 1.
+    pub group_size: usize,
+    /// Maximum number of prompt tokens that are computed at once, at least 1. Prompts count with the length of the
+    /// longest that is computed with them; a longer prompt is computed in parts.
+    pub prefill_tokens: usize,
+}
+
+/// Samples `group_size` completions for each prompt, all of which are computed at once.
 ///
 /// `uniform(prompt, sample, position)` returns the number in \[0, 1) that selects a token; `stop()` is polled before
 /// every step.
@@ -103,35 +116,27 @@ pub fn generate(
     uniform: &dyn Fn(usize, usize, usize) -> f64,
     stop: &dyn Fn() -> bool,
 ) -> Result<Generated, Error> {
-    generate_restricted(policy, prompts, group_size, sampling, uniform, &mut |_, _, _| None, stop)
+    let batch = Batch { prompts, group_size, prefill_tokens: usize::MAX };
+    generate_restricted(policy, batch, sampling, uniform, &mut |_, _, _| None, stop)
 }
 
-/// Samples like [`generate()`], restricted to the allowed tokens.
+/// Samples like [`generate()`], with prompts in chunks, restricted to the allowed tokens.
 pub fn generate_restricted(
     policy: &Policy,
-    prompts: &[Vec<u32>],
-    group_size: usize,
+    batch: Batch<'_>,
     sampling: &Sampling,
     uniform: &dyn Fn(usize, usize, usize) -> f64,
     allowed: &mut AllowedNext<'_>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Generated, Error> {
-    sampling.check()?;
-    if group_size == 0 {
-        return Err(Error::GroupSize);
-    }
-    let group = |prompt| GroupTokens { prompt, completions: Vec::new() };
-    let batch = Packed::new(&prompts.iter().map(|prompt| group(prompt.as_slice())).collect::<Vec<_>>())?;
-    batch.check(policy.config())?;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_new_tokens;
-    let max_positions = policy.config().max_position_embeddings;
-    if longest as i64 > max_positions {
-        return Err(packed::Error::TooLong { length: longest, max_positions }.into());
-    }
+    batch.check(policy, sampling)?;
     no_grad(|| {
-        let (cache, logits) = prefill(policy, &batch, group_size, sampling);
-        let mut decoding = Decoding::new(policy, prompts, group_size, sampling, cache);
-        let mut logits = decoding.logits_of_lanes(&logits);
+        let (prompts, after_prompts) =
+            prefill(policy, batch.prompts, batch.prefill_tokens, sampling.scoring_temperature())?;
+        let cache = Cache::new(prompts, batch.group_size as i64);
+        let mut decoding = Decoding::new(policy, batch, sampling, cache);
+        let mut logits = after_prompts.repeat_interleave_self_int(batch.group_size as i64, 0, None);
+        drop(after_prompts);
         for position in 0..sampling.max_new_tokens {
             if stop() {
                 return Err(Error::Stopped { steps: position });
@@ -141,24 +146,28 @@ pub fn generate_restricted(
                 break;
             }
             decoding.drop_finished();
+            drop(logits);
             logits = decoding.step(position);
         }
-        Ok(decoding.into_generated(batch.input_tokens()))
+        Ok(decoding.into_generated())
     })
 }
 
-/// Computes the prompts. Returns their keys and values, and the logits after each prompt,
-/// \[prompts, vocabulary\].
-fn prefill(policy: &Policy, batch: &Packed, group_size: usize, sampling: &Sampling) -> (Cache, Tensor) {
-    let device = policy.device();
-    let mut arrangement = batch.arrangement(policy.config(), policy.precision().kind(), device);
-    arrangement.retain_prompts();
-    let x =
-        policy.trunk(&batch.tokens(device), &policy.rows(&batch.positions(device), None), &mut arrangement);
-    let last = policy.final_norm(&x.index_select(0, &batch.prompt_ends(device)));
-    let (prompts, prompt_bias) = arrangement.into_prompts();
-    let logits = policy.logits(&last, sampling.scoring_temperature());
-    (Cache::new(prompts, prompt_bias, group_size as i64), logits)
+impl Batch<'_> {
+    /// Checks that the policy can sample the batch.
+    fn check(&self, policy: &Policy, sampling: &Sampling) -> Result<(), Error> {
+        sampling.check()?;
+        if self.group_size == 0 {
+            return Err(Error::GroupSize);
+        }
+        packed_prompts(self.prompts)?.check(policy.config())?;
+        let longest = self.prompts.iter().map(Vec::len).max().unwrap_or(0) + sampling.max_new_tokens;
+        let max_positions = policy.config().max_position_embeddings;
+        if longest as i64 > max_positions {
+            return Err(packed::Error::TooLong { length: longest, max_positions }.into());
+        }
+        Ok(())
+    }
 }
 
 /// A completion during decoding.
@@ -187,13 +196,8 @@ struct Decoding<'a> {
 }
 
 impl<'a> Decoding<'a> {
-    fn new(
-        policy: &'a Policy,
-        prompts: &[Vec<u32>],
-        group_size: usize,
-        sampling: &'a Sampling,
-        cache: Cache,
-    ) -> Self {
+    fn new(policy: &'a Policy, batch: Batch<'_>, sampling: &'a Sampling, cache: Cache) -> Self {
+        let Batch { prompts, group_size, .. } = batch;
         let row = |index: usize| Row {
             prompt: index / group_size,
             sample: index % group_size,
@@ -214,11 +218,6 @@ impl<'a> Decoding<'a> {
             cache,
             decode_rows: 0,
         }
-    }
-
-    /// Repeats the logits after each prompt for its completions.
-    fn logits_of_lanes(&self, logits: &Tensor) -> Tensor {
-        logits.repeat_interleave_self_int(self.lanes_per_prompt as i64, 0, None)
     }
 
     /// Selects the next token of every unfinished completion.
@@ -326,7 +325,8 @@ impl<'a> Decoding<'a> {
         self.policy.logits(&self.policy.final_norm(&x), self.sampling.scoring_temperature())
     }
 
-    fn into_generated(self, prefill_tokens: usize) -> Generated {
+    fn into_generated(self) -> Generated {
+        let prefill_tokens = self.prompt_lengths.iter().sum();
         let truncated = self.sampling.is_truncated();
         let mut groups: Vec<Vec<Sampled>> = self.prompt_lengths.iter().map(|_| Vec::new()).collect();
         for row in self.rows {

@@ -23,6 +23,7 @@ mod merge;
 mod options;
 pub mod packed;
 mod policy;
+mod prefill;
 mod random;
 pub mod rope;
 mod sampler;
@@ -30,7 +31,7 @@ mod scoring;
 
 pub use adapter::is_adapter;
 pub use device_thread::DeviceThread;
-pub use generate::{Generated, Sampled, generate, generate_restricted};
+pub use generate::{Batch, Generated, Sampled, generate, generate_restricted};
 pub use merge::merge;
 pub use options::{LoadOptions, Precision};
 pub use packed::{GroupTokens, Packed};

@@ -223,14 +223,15 @@ impl Packed {
         let input_lengths: Vec<_> =
             self.completion_lengths.iter().map(|length| length.saturating_sub(1)).collect();
         let prompts = Sequences::new(&self.prompt_lengths, config, kind, device);
-        let prompt_bias = prompts.key_bias(&self.prompt_lengths, config.num_key_value_heads, kind, device);
+        let prompt_bias = key_bias(&self.prompt_lengths, config.num_key_value_heads, kind, device);
         let completions = Sequences::new(&input_lengths, config, kind, device);
         PackedArrangement {
             key_heads: config.num_key_value_heads,
             prompts,
             prompt_bias,
             completions: (completions.rows > 0).then_some(completions),
-            kept: None,
+            retains: false,
+            retained: None,
         }
     }
 }
@@ -292,16 +293,19 @@ impl Sequences {
             None => x,
         }
     }
+}
 
-    /// \[count · heads, 1, width\]: masks the padding for queries that attend to all keys.
-    fn key_bias(&self, lengths: &[usize], heads: i64, kind: Kind, device: Device) -> Option<Tensor> {
-        self.indices.as_ref()?;
-        let lengths: Vec<_> = lengths.iter().map(|length| *length as i64).collect();
-        let lengths =
-            Tensor::from_slice(&lengths).to_device(device).repeat_interleave_self_int(heads, 0, None);
-        let padding = Tensor::arange(self.width, (Kind::Int64, device)).ge_tensor(&lengths.unsqueeze(-1));
-        Some((padding.to_kind(kind) * MASKED).unsqueeze(1))
+/// \[sequences · heads, 1, longest\]: masks the padding of sequences of these lengths for queries that attend to all
+/// keys; `None` without padding.
+pub(crate) fn key_bias(lengths: &[usize], heads: i64, kind: Kind, device: Device) -> Option<Tensor> {
+    let width = lengths.iter().copied().max().unwrap_or(0) as i64;
+    let lengths: Vec<_> = lengths.iter().map(|length| *length as i64).collect();
+    if lengths.iter().all(|length| *length == width) {
+        return None;
     }
+    let lengths = Tensor::from_slice(&lengths).to_device(device).repeat_interleave_self_int(heads, 0, None);
+    let padding = Tensor::arange(width, (Kind::Int64, device)).ge_tensor(&lengths.unsqueeze(-1));
+    Some((padding.to_kind(kind) * MASKED).unsqueeze(1))
 }
 
 /// Gathers rows of a matrix by index. Its backward adds in a fixed order.
@@ -316,18 +320,20 @@ pub(crate) struct PackedArrangement {
     prompts: Sequences,
     prompt_bias: Option<Tensor>,
     completions: Option<Sequences>,
-    kept: Option<Vec<KeyValue>>,
+    retains: bool,
+    /// The prompts' keys and values of the last layer, if they are retained.
+    retained: Option<KeyValue>,
 }
 
 impl PackedArrangement {
-    /// Stores the prompts' keys and values of every layer, for decoding.
+    /// Retains the prompts' keys and values of each layer until the next one.
     pub(crate) fn retain_prompts(&mut self) {
-        self.kept = Some(Vec::new());
+        self.retains = true;
     }
 
-    /// The stored keys and values, and the bias that masks their padding.
-    pub(crate) fn into_prompts(self) -> (Vec<KeyValue>, Option<Tensor>) {
-        (self.kept.unwrap_or_default(), self.prompt_bias)
+    /// Returns the prompts' keys and values of the last layer, \[prompts, key heads, longest prompt, D\].
+    pub(crate) fn take_retained(&mut self) -> Option<KeyValue> {
+        self.retained.take()
     }
 }
 
@@ -360,9 +366,7 @@ impl Arrangement for PackedArrangement {
             let attended = completions.unpad(&unfold(&attended, completions.width));
             output = Tensor::cat(&[output, attended], 0);
         }
-        if let Some(kept) = &mut self.kept {
-            kept.push(prompts);
-        }
+        self.retained = self.retains.then_some(prompts);
         output
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use podium_grpo::{FinishReason, Sampling};
 use podium_model::generate::Error;
 use podium_model::{
-    Config, Entropy, Family, Generated, GroupTokens, Packed, Policy, TrainingOptions, generate,
+    Batch, Config, Entropy, Family, Generated, GroupTokens, Packed, Policy, TrainingOptions, generate,
     generate_restricted, packed,
 };
 use tch::{Device, Kind, Tensor};
@@ -34,9 +34,13 @@ fn allowed(_prompt: usize, sample: usize, token_ids: &[u32]) -> Option<Arc<[u32]
     }
 }
 
+fn at_once(prompts: &[Vec<u32>], group_size: usize) -> Batch<'_> {
+    Batch { prompts, group_size, prefill_tokens: usize::MAX }
+}
+
 fn sampled(policy: &Policy, sampling: &Sampling) -> Generated {
     let never = || false;
-    generate_restricted(policy, &prompts(), 4, sampling, &uniform, &mut allowed, &never).unwrap()
+    generate_restricted(policy, at_once(&prompts(), 4), sampling, &uniform, &mut allowed, &never).unwrap()
 }
 
 /// The completions as a batch to score.
@@ -127,9 +131,8 @@ fn tokens_follow_the_renormalised_distribution() {
         let spread = |_, sample: usize, _| (sample as f64 + 0.5) / 2000.0;
         let mut only = |_: usize, _: usize, _: &[u32]| Some(set.into());
         let sampling = Sampling { temperature: 0.8, max_new_tokens: 1, ..sampling.clone() };
-        let prompts = std::slice::from_ref(&prompt);
-        let drawn =
-            generate_restricted(&policy, prompts, 2000, &sampling, &spread, &mut only, &|| false).unwrap();
+        let batch = at_once(std::slice::from_ref(&prompt), 2000);
+        let drawn = generate_restricted(&policy, batch, &sampling, &spread, &mut only, &|| false).unwrap();
         set.map(|token| {
             let of_token = drawn.groups[0].iter().filter(|one| one.token_ids == [token]);
             for one in of_token.clone() {
@@ -165,7 +168,8 @@ fn a_restriction_to_the_whole_vocabulary_changes_nothing() {
     let sampling = Sampling { max_new_tokens: 8, top_p: 0.9, ..Sampling::default() };
     let free = generate(&policy, &prompts(), 3, &sampling, &uniform, &|| false).unwrap();
     let mut all = |_: usize, _: usize, _: &[u32]| Some((0..37).collect());
-    let full = generate_restricted(&policy, &prompts(), 3, &sampling, &uniform, &mut all, &|| false).unwrap();
+    let full = generate_restricted(&policy, at_once(&prompts(), 3), &sampling, &uniform, &mut all, &|| false)
+        .unwrap();
     for (free, full) in free.groups.iter().flatten().zip(full.groups.iter().flatten()) {
         assert_eq!((&free.token_ids, &free.logprobs), (&full.token_ids, &full.logprobs));
         assert_eq!(free.sampled_logprobs, full.sampled_logprobs);
@@ -289,8 +293,15 @@ fn sets_that_do_not_fit_are_refused() {
         let set: Arc<[u32]> = set.into();
         let mut only = |_: usize, _: usize, _: &[u32]| Some(set.clone());
         let never = || false;
-        generate_restricted(&policy, &prompts(), 1, &Sampling::default(), &uniform, &mut only, &never)
-            .unwrap_err()
+        generate_restricted(
+            &policy,
+            at_once(&prompts(), 1),
+            &Sampling::default(),
+            &uniform,
+            &mut only,
+            &never,
+        )
+        .unwrap_err()
     };
     assert!(matches!(sampled(&[]), Error::NothingAllowed { prompt: 0, sample: 0, position: 0 }));
     assert!(matches!(sampled(&[37]), Error::Prompts(packed::Error::Vocabulary { token: 37, .. })));

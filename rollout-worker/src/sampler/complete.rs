@@ -96,8 +96,7 @@ impl Sampler {
         };
         let generated = podium_model::generate_restricted(
             policy,
-            batch.prompts,
-            group_size,
+            generate::Batch { prompts: batch.prompts, group_size, prefill_tokens: self.prefill_tokens },
             &sampling,
             &uniform,
             &mut allowed,

@@ -9,7 +9,8 @@ use crate::lease::tests::{source, training};
 use crate::tiny;
 
 fn sampler() -> Sampler {
-    Sampler::new("cpu", DataType::Auto, 1, Variables::prompt(None, &BTreeMap::new())).unwrap()
+    Sampler::new("cpu", DataType::Auto, &Rollout::default(), Variables::prompt(None, &BTreeMap::new()))
+        .unwrap()
 }
 
 pub(super) fn loaded(seed: u64) -> Sampler {
@@ -65,6 +66,40 @@ fn exhausted_memory_splits_a_lease_and_later_ones() {
     let error = sampler.sample(&Lease::try_from(lease()).unwrap(), &|| false).unwrap_err();
     batch::injected::room(usize::MAX);
     assert!(error.to_string().starts_with("one completion does not fit"), "{error}");
+}
+
+#[test]
+fn prompts_in_chunks_give_the_same_completions() {
+    let lease = || training(0, &["a b", "c d e f", "g"]);
+    let in_chunks = |prefill_tokens| {
+        let rollout = Rollout { prefill_tokens, ..Rollout::default() };
+        let mut sampler =
+            Sampler::new("cpu", DataType::Auto, &rollout, Variables::prompt(None, &BTreeMap::new())).unwrap();
+        sampler.load(source(0), &PolicyFolders::of_model(tiny::folder(1).path())).unwrap();
+        sample(&sampler, lease())
+    };
+    let expected = sample(&loaded(1), lease());
+    let logprobs = |outcome: &Outcome| -> Vec<f32> {
+        let completions = outcome.results.iter().flat_map(|result| &result.completions);
+        completions.flat_map(|completion| completion.logprobs.clone()).collect()
+    };
+    let mut differ = 0;
+    // Two prompts at once, one prompt, and parts of a prompt.
+    for prefill_tokens in [16, 8, 3] {
+        let outcome = in_chunks(prefill_tokens);
+        assert_eq!(
+            in_chunks(prefill_tokens).results,
+            outcome.results,
+            "{prefill_tokens}: a lease repeats to the bit"
+        );
+        for (found, expected) in outcome.results.iter().zip(&expected.results) {
+            assert_eq!(ids(found), ids(expected));
+        }
+        let (found, expected) = (logprobs(&outcome), logprobs(&expected));
+        assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-5));
+        differ += usize::from(found != expected);
+    }
+    assert!(differ > 0, "chunks round differently, so that the setting is in effect");
 }
 
 #[test]

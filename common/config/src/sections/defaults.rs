@@ -52,6 +52,7 @@ impl Default for Rollout {
             constrain_answers: false,
             refill_attempts: 0,
             max_policy_lag: 0,
+            prefill_tokens: 16_384,
             threads: 1,
         }
     }
