@@ -12,7 +12,6 @@ use podium_recsys::{Dataset, Task, dataset, task};
 use podium_service::advertise;
 use podium_tokenizer::{Chat, Variables};
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +27,7 @@ use crate::reports::answers::Answers;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::reports::watch::Watch;
-use crate::service::{self, Context};
+use crate::service::{self, Context, Uploads};
 use crate::store::{self, Store};
 
 pub use crate::actor::ExitReason;
@@ -164,7 +163,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         border,
         network: file.network.clone(),
         incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
-        publishing: Mutex::new(()),
+        uploads: Uploads::default(),
         dropped_versions,
         stop: server_stop.clone(),
         identity,

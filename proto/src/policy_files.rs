@@ -2,8 +2,9 @@
 
 use crate::convert::Error;
 
-/// Maximum size of a chunk's data, in bytes.
-pub const MAX_CHUNK_BYTES: usize = 1 << 20;
+/// Maximum size of a chunk's data, in bytes. Transfers fail if no chunk arrives within the timeout of a call, so that small
+/// chunks support slow links.
+pub const MAX_CHUNK_BYTES: usize = 1 << 18;
 
 /// The only subfolder of a policy folder whose files belong to the policy: its additional chat templates.
 pub const TEMPLATE_FOLDER: &str = "additional_chat_templates";

@@ -24,7 +24,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use folder::{parent, sync_tree};
 use temporary::aside;
 
-pub use checksum::{hex, sha256};
+pub use checksum::{hex, sha256, sha256_so_far};
 pub use error::{Error, is_full, is_full_kind};
 pub use folder::{create_folder, remove_folder, sync_folder};
 pub use leftovers::remove_leftovers;
@@ -109,14 +109,29 @@ pub fn new_folder<E: From<Error>>(target: &Path, fill: impl FnOnce(&Path) -> Res
 ///
 /// [`Error::Write`].
 pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: target.to_owned(), source };
     sync_tree(staging)?;
     step();
+    put_folder(staging, target, sync_folder)
+}
+
+/// Publishes the complete folder `staging` as [`publish_folder`] does, but syncs nothing: for content that can be
+/// downloaded again and is verified before use. A power failure may leave damaged files under the name.
+///
+/// # Errors
+///
+/// [`Error::Write`].
+pub fn publish_cached_folder(staging: &Path, target: &Path) -> Result<(), Error> {
+    put_folder(staging, target, |_| Ok(()))
+}
+
+/// Gives `staging` the name `target`; `sync` makes the entries of their parent folder durable.
+fn put_folder(staging: &Path, target: &Path, sync: fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: target.to_owned(), source };
     let replaced = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
     let exchange = RenameFlags::RENAME_EXCHANGE;
     if replaced && renameat2(AT_FDCWD, staging, AT_FDCWD, target, exchange).is_ok() {
         step();
-        sync_folder(parent(target))?;
+        sync(parent(target))?;
         step();
         // After the exchange, `staging` holds the old content.
         return remove_folder(staging);
@@ -126,7 +141,7 @@ pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
     }
     fs::rename(staging, target).map_err(failed)?;
     step();
-    sync_folder(parent(target))
+    sync(parent(target))
 }
 
 /// Marks a point between two operations. Tests end the process at such points.

@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use crate::location::CoordinatorLocation;
+use crate::progress::Progress;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -24,7 +25,7 @@ const NAME_AGAIN: Duration = Duration::from_secs(60);
 /// Timeouts and limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Maximum duration of one call.
+    /// Maximum duration of one call, and of a pause in a transfer.
     pub request_timeout: Duration,
     /// Time to retry while the coordinator is unreachable.
     pub reconnect_for: Duration,
@@ -191,6 +192,14 @@ impl Coordinator {
         self.line().channel.clone()
     }
 
+    /// Makes later calls use a new connection, because the present one may be half-open.
+    fn renew(&self) {
+        let mut line = self.line();
+        if let Ok(fresh) = Line::to(&line.address) {
+            *line = fresh;
+        }
+    }
+
     /// Updates the address of an announced coordinator.
     async fn follow(&self) -> Result<(), Status> {
         if matches!(*self.location, CoordinatorLocation::Named(_)) {
@@ -244,13 +253,25 @@ impl Coordinator {
     /// If the coordinator reports a full disk, it waits without a limit.
     ///
     /// `what` completes the sentence "could not …". One attempt takes at most `request_timeout`.
-    pub async fn call<T, F>(&self, what: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+    pub async fn call<T, F>(&self, what: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        let mut full_since: Option<Instant> = None;
+        self.transfer(what, &Progress::default(), attempt).await
+    }
+
+    /// Like [`Self::call`], for an attempt of any duration: it fails if no byte moves for `request_timeout`, and is
+    /// repeated until `reconnect_for` has passed without a gain.
+    pub async fn transfer<T, F>(
+        &self,
+        what: &'static str,
+        progress: &Progress,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut retries = Retries::default();
         let mut lost = self.address().is_empty();
         loop {
             let followed = async {
@@ -259,44 +280,74 @@ impl Coordinator {
                 }
                 attempt().await
             };
-            let limited = tokio::time::timeout(self.limits.request_timeout, followed);
+            let limit = self.limits.request_timeout;
             let status = tokio::select! {
                 () = self.stop.cancelled() => return Err(Error::Stopped { what }),
-                answer = limited => match answer {
-                    Ok(Ok(response)) => return Ok(response.into_inner()),
-                    Ok(Err(status)) => status,
-                    Err(_) => Status::deadline_exceeded("the call took too long"),
+                answer = followed => match answer {
+                    Ok(response) => return Ok(response.into_inner()),
+                    Err(status) => status,
                 },
+                () = progress.stalled(limit) => {
+                    self.renew();
+                    Status::deadline_exceeded(format!("no answer and no byte for {} s", limit.as_secs_f64()))
+                }
             };
             lost = true;
             let (address, status) = (self.known_address(), Box::new(status));
             if !may_be_retried(status.code()) && !is_of_the_connection(&status) {
                 return Err(Error::Refused { address, what, status });
             }
-            let full = has_no_room(&status);
-            if full {
-                start = Instant::now();
-                if full_since.is_none_or(|named| named.elapsed() >= NAME_AGAIN) {
-                    full_since = Some(Instant::now());
-                    tracing::warn!(
-                        "cannot {what}: the coordinator at {address} has no free disk space ({}): waiting",
-                        status.message()
-                    );
-                }
-            }
-            let waited = start.elapsed();
-            if !full && waited + pause > self.limits.reconnect_for {
+            retries.failed(what, &address, &status, progress);
+            if let Some(waited) = retries.exhausted(self.limits.reconnect_for, &status) {
                 return Err(Error::Unreachable { address, what, waited, last: status });
-            }
-            if pause == FIRST_PAUSE && full_since.is_none() {
-                tracing::warn!("cannot {what} ({}): retrying", status.message());
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Error::Stopped { what }),
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(retries.pause) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            retries.pause = (retries.pause * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+/// The failed attempts of a call since the last gain.
+struct Retries {
+    start: Instant,
+    pause: Duration,
+    /// Time at which a full disk was last logged.
+    full_since: Option<Instant>,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { start: Instant::now(), pause: FIRST_PAUSE, full_since: None }
+    }
+}
+
+impl Retries {
+    /// Counts from the last gain, and logs the first failure.
+    fn failed(&mut self, what: &str, address: &str, status: &Status, progress: &Progress) {
+        if progress.last_gain() > self.start {
+            (self.start, self.pause) = (progress.last_gain(), FIRST_PAUSE);
+        }
+        if has_no_room(status) {
+            self.start = Instant::now();
+            if self.full_since.is_none_or(|named| named.elapsed() >= NAME_AGAIN) {
+                self.full_since = Some(Instant::now());
+                tracing::warn!(
+                    "cannot {what}: the coordinator at {address} has no free disk space ({}): waiting",
+                    status.message()
+                );
+            }
+        } else if self.pause == FIRST_PAUSE && self.full_since.is_none() {
+            tracing::warn!("cannot {what} ({}): retrying", status.message());
+        }
+    }
+
+    /// Returns the duration of the retries if they end.
+    fn exhausted(&self, limit: Duration, status: &Status) -> Option<Duration> {
+        let waited = self.start.elapsed();
+        (!has_no_room(status) && waited + self.pause > limit).then_some(waited)
     }
 }
 

@@ -10,8 +10,11 @@ use tonic::{Response, Status};
 
 use crate::connection::{self, Coordinator};
 use crate::manifest::{self, Manifest};
-use crate::receive::{self, Receiver};
+use crate::progress::Progress;
+use crate::receive::{self, Durability, Receiver};
 
+/// The purpose of the calls that download files.
+const FETCH: &str = "fetch a policy file";
 /// Number of attempts at a file that arrives damaged.
 const ATTEMPTS: u32 = 3;
 
@@ -53,8 +56,8 @@ impl Error {
 
 /// Downloads a version (default: the latest) into `into/<version>/` and returns its manifest and folder.
 ///
-/// An interrupted transfer continues at its position, also in another process; the folder appears under its name once
-/// all checksums match. An existing version is verified and not downloaded again.
+/// An interrupted transfer continues at its position, also in another process. There is no deadline while bytes arrive.
+/// The folder appears under its name once all checksums match. It is not synced to the disk. An existing version is verified and not downloaded again.
 pub async fn fetch(
     coordinator: &Coordinator,
     version: Option<PolicyVersion>,
@@ -75,47 +78,66 @@ pub async fn fetch(
         }
         tracing::warn!("{} is damaged: downloading it again", target.display());
     }
-    let mut receiver = Receiver::new(manifest.clone(), &target)?;
+    let mut receiver = receiver(&manifest, &target).await?;
     for file in &manifest.files {
-        let mut attempt = 1;
-        loop {
-            // A broken stream counts as a missing answer: the next call requests the rest.
-            let cell = tokio::sync::Mutex::new(&mut receiver);
-            let outcome = coordinator
-                .call("fetch a policy file", || fetch_rest(coordinator, &cell, manifest.version, &file.name))
-                .await;
-            match outcome? {
-                Ok(()) => break,
-                Err(error @ receive::Error::Damaged { .. }) if attempt == ATTEMPTS => {
-                    return Err(error.into());
-                }
-                Err(receive::Error::Damaged { .. }) => attempt += 1,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        fetch_file(coordinator, &mut receiver, &file.name).await?;
     }
     receiver.finish()?;
     Ok((manifest, target))
+}
+
+/// Opens the target on a thread for blocking work, because it may hash what an earlier process has downloaded.
+async fn receiver(manifest: &Manifest, target: &Path) -> Result<Receiver, Error> {
+    let (manifest, target) = (manifest.clone(), target.to_owned());
+    let open = move || Receiver::new(manifest, &target, Durability::Cached);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(receiver) => Ok(receiver?),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(connection::Error::Stopped { what: FETCH }.into()),
+    }
+}
+
+/// Downloads the missing rest of a file, and the whole file again if it arrives damaged.
+async fn fetch_file(coordinator: &Coordinator, receiver: &mut Receiver, name: &str) -> Result<(), Error> {
+    for attempt in 1.. {
+        // A broken stream counts as a missing answer: the next call requests the rest.
+        let (progress, cell) = (Progress::default(), tokio::sync::Mutex::new(&mut *receiver));
+        let rest = || fetch_rest(coordinator, &cell, name, &progress, attempt > 1);
+        match coordinator.transfer(FETCH, &progress, rest).await? {
+            Err(receive::Error::Damaged { .. }) if attempt < ATTEMPTS => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+    Ok(())
 }
 
 /// Downloads the missing rest of a file. The inner error is local to this host and not retried.
 async fn fetch_rest(
     coordinator: &Coordinator,
     receiver: &tokio::sync::Mutex<&mut Receiver>,
-    version: PolicyVersion,
     name: &str,
+    progress: &Progress,
+    arrived_damaged: bool,
 ) -> Result<Response<Result<(), receive::Error>>, Status> {
     let mut receiver = receiver.lock().await;
     let offset_bytes = match receiver.received(name) {
         Ok(offset) => offset,
         Err(error) => return Ok(Response::new(Err(error))),
     };
-    let request = v1::FetchRequest { policy_version: version.0, name: name.to_owned(), offset_bytes };
+    let manifest = receiver.manifest();
+    let request = v1::FetchRequest {
+        policy_version: manifest.version.0,
+        name: name.to_owned(),
+        offset_bytes,
+        policy_content: manifest.content().to_bytes(),
+        arrived_damaged,
+    };
     let mut chunks = coordinator.policy().fetch(request).await?.into_inner();
     while let Some(chunk) = chunks.next().await {
         if let Err(error) = receiver.chunk(name, &chunk?) {
             return Ok(Response::new(Err(error)));
         }
+        progress.gained();
     }
     Ok(Response::new(receiver.complete(name)))
 }
@@ -136,7 +158,7 @@ pub fn prune(folder: &Path, keep: &[PolicyVersion]) -> Result<(), durable::Error
 
 /// Returns the version of a folder, complete or partial; `None` for other names.
 fn version_of(name: &str) -> Option<u64> {
-    match receive::partial_version(name) {
+    match receive::partial_target(name) {
         Some(version) => version.parse().ok(),
         None => name.parse().ok(),
     }

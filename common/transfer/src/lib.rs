@@ -12,6 +12,7 @@ pub mod connection;
 pub mod fetch;
 pub mod location;
 pub mod manifest;
+mod progress;
 pub mod publish;
 pub mod receive;
 
@@ -20,4 +21,5 @@ pub use connection::{Coordinator, Limits};
 pub use fetch::fetch;
 pub use location::CoordinatorLocation;
 pub use manifest::{Content, Manifest};
+pub use progress::Progress;
 pub use publish::publish;

@@ -1,15 +1,21 @@
-//! Publishes a policy version: rank 0 offers it, and sends its files if the coordinator requests them.
+//! Publishes a policy version: rank 0 offers it, and sends the bytes that the coordinator does not have.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use podium_files::durable;
 use podium_proto::v1::{self, publish_request::Part};
 use podium_service::logs::describe;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status};
 
 use crate::connection::{self, Coordinator};
 use crate::manifest::Manifest;
+use crate::progress::Progress;
 use crate::receive;
 
 /// Number of chunks that are prefetched from the disk.
@@ -18,59 +24,89 @@ const READ_AHEAD: usize = 4;
 /// Publishes the version in `folder` as the rank 0 whose process is `learner_id`. Returns `true` if no files were
 /// sent, because the coordinator has the version or does not need it any more.
 ///
-/// Can be repeated safely. Refused if a committed version of the same number has another content, and with
-/// `NOT_FOUND` if `learner_id` is not rank 0 of the current rank group.
+/// A broken upload continues after the bytes that the coordinator has received, also in another process. There is no
+/// deadline while bytes move. Can be repeated safely. Refused if a committed version of the same number has another
+/// content, and with `NOT_FOUND` if `learner_id` is not rank 0 of the current rank group.
 pub async fn publish(
     coordinator: &Coordinator,
     learner_id: &str,
     manifest: &Manifest,
     folder: &Path,
 ) -> Result<bool, connection::Error> {
-    let offer = v1::OfferRequest { learner_id: learner_id.to_owned(), manifest: Some(manifest.into()) };
-    let answer = coordinator.call("offer a policy version", || {
-        let (mut client, offer) = (coordinator.policy(), offer.clone());
-        async move { client.offer(offer).await }
-    });
-    if !answer.await?.wanted {
-        return Ok(true);
-    }
-    let answer = coordinator.call("publish a policy version", || {
-        let mut client = coordinator.policy();
-        let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let (learner_id, manifest, folder) = (learner_id.to_owned(), manifest.clone(), folder.to_owned());
-        let reading = tokio::task::spawn_blocking(move || send_all(learner_id, &manifest, &folder, &sender));
-        async move {
-            let answer = client.publish(ReceiverStream::new(receiver)).await;
-            match reading.await {
-                Ok(Err(error)) => Err(tonic::Status::data_loss(describe(&error))),
-                _ => answer,
-            }
-        }
-    });
-    Ok(answer.await?.repeated_version)
+    let progress = Arc::new(Progress::default());
+    let most = AtomicU64::new(0);
+    let upload = Upload {
+        learner_id: learner_id.to_owned(),
+        manifest: manifest.clone(),
+        folder: folder.to_owned(),
+        progress: progress.clone(),
+    };
+    let attempt = || upload.attempt(coordinator, &most);
+    coordinator.transfer("publish a policy version", &progress, attempt).await
 }
 
-/// Sends manifest and chunks; ends early, without an error of its own, when the receiver disconnects.
-fn send_all(
+/// A version to send.
+#[derive(Clone)]
+struct Upload {
     learner_id: String,
-    manifest: &Manifest,
-    folder: &Path,
-    sender: &mpsc::Sender<v1::PublishRequest>,
-) -> Result<(), durable::Error> {
-    let send =
-        |learner_id, part| sender.blocking_send(v1::PublishRequest { learner_id, part: Some(part) }).is_ok();
-    if !send(learner_id, Part::Manifest(manifest.into())) {
-        return Ok(());
-    }
-    for file in &manifest.files {
-        let path = folder.join(&file.name);
-        for chunk in receive::chunks(&path, 0)? {
-            let chunk = chunk.map_err(|source| durable::Error::Read { path: path.clone(), source })?;
-            let chunk = v1::FileChunk { name: file.name.clone(), chunk: Some(chunk) };
-            if !send(String::new(), Part::Chunk(chunk)) {
-                return Ok(());
-            }
+    manifest: Manifest,
+    folder: PathBuf,
+    progress: Arc<Progress>,
+}
+
+impl Upload {
+    /// Offers the version and sends what is missing. `most`: the most bytes that the coordinator had received before.
+    async fn attempt(&self, coordinator: &Coordinator, most: &AtomicU64) -> Result<Response<bool>, Status> {
+        let mut client = coordinator.policy();
+        let (learner_id, manifest) = (self.learner_id.clone(), Some((&self.manifest).into()));
+        let offered = client.offer(v1::OfferRequest { learner_id, manifest }).await?.into_inner();
+        if !offered.wanted {
+            return Ok(Response::new(true));
+        }
+        let received: HashMap<_, _> =
+            offered.received.into_iter().map(|file| (file.name, file.bytes)).collect();
+        let total = received.values().sum();
+        if most.fetch_max(total, Ordering::Relaxed) < total {
+            self.progress.gained();
+            tracing::info!("publishing {} continues after {total} bytes", self.manifest.version);
+        }
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let (upload, progress) = (self.clone(), self.progress.clone());
+        let reading = tokio::task::spawn_blocking(move || upload.send(&received, &sender));
+        let parts = ReceiverStream::new(receiver).map(move |part| {
+            progress.moved();
+            part
+        });
+        let answer = client.publish(parts).await;
+        match reading.await {
+            Ok(Err(error)) => Err(Status::data_loss(describe(&error))),
+            _ => answer.map(|answer| Response::new(answer.into_inner().repeated_version)),
         }
     }
-    Ok(())
+
+    /// Sends manifest and chunks; ends early, without an error of its own, when the receiver disconnects.
+    fn send(
+        &self,
+        received: &HashMap<String, u64>,
+        sender: &mpsc::Sender<v1::PublishRequest>,
+    ) -> Result<(), durable::Error> {
+        let send = |learner_id, part| {
+            sender.blocking_send(v1::PublishRequest { learner_id, part: Some(part) }).is_ok()
+        };
+        if !send(self.learner_id.clone(), Part::Manifest((&self.manifest).into())) {
+            return Ok(());
+        }
+        for file in &self.manifest.files {
+            let path = self.folder.join(&file.name);
+            let offset = received.get(&file.name).copied().unwrap_or(0);
+            for chunk in receive::chunks(&path, offset)? {
+                let chunk = chunk.map_err(|source| durable::Error::Read { path: path.clone(), source })?;
+                let chunk = v1::FileChunk { name: file.name.clone(), chunk: Some(chunk) };
+                if !send(String::new(), Part::Chunk(chunk)) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
 }

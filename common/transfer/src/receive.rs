@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use podium_files::durable;
 use podium_proto::v1;
+use sha2::{Digest, Sha256};
 
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, File, Manifest};
 
 /// The reasons why a version could not be received.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +50,10 @@ pub enum Error {
 /// The class of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The sender sent a chunk that does not belong there.
+    /// The sender sent a chunk of an unknown file.
     Unexpected,
+    /// The sender continued a file at another position.
+    Gap,
     /// A chunk, a file or the folder differs from its checksum.
     Damaged,
     /// A file cannot be written or read here.
@@ -63,7 +66,8 @@ impl Error {
     /// Returns the class of the error.
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Unexpected { .. } | Self::Gap { .. } => Kind::Unexpected,
+            Self::Unexpected { .. } => Kind::Unexpected,
+            Self::Gap { .. } => Kind::Gap,
             Self::Damaged { .. } | Self::Manifest(manifest::Error::Damaged { .. }) => Kind::Damaged,
             Self::Write(_) | Self::Manifest(manifest::Error::File(_)) => Kind::File,
             Self::Manifest(_) => Kind::Folder,
@@ -71,51 +75,98 @@ impl Error {
     }
 }
 
+/// Suffix of folders with partial transfers.
+const PARTIAL: &str = ".partial";
+/// Number of bytes after which a durable transfer is synced, so that little is left to sync at its end.
+const SYNC_EVERY: u64 = 64 << 20;
+
 /// Returns the target's name if the folder of this name holds a partial transfer.
-pub(crate) fn partial_version(name: &str) -> Option<&str> {
+pub fn partial_target(name: &str) -> Option<&str> {
     Some(name.strip_prefix('.')?.strip_suffix(PARTIAL)?.rsplit_once('-')?.0)
 }
 
-/// Suffix of folders with partial transfers.
-const PARTIAL: &str = ".partial";
+/// Returns the folder of a partial transfer. It is hidden and named after the content, so that only a transfer of the
+/// same content continues in it.
+pub fn partial_folder(manifest: &Manifest, target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}-{}{PARTIAL}", manifest.content()))
+}
 
-/// Receives the files of one version into a temporary folder beside the target.
+/// Persistence of received files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Files survive a power failure.
+    Durable,
+    /// Files are not synced: they can be received again and are verified before use.
+    Cached,
+}
+
+/// Receives the files of one version into a temporary folder beside the target. Bytes are hashed as they arrive.
 #[derive(Debug)]
 pub struct Receiver {
     manifest: Manifest,
-    /// The temporary folder. It is hidden and named after the content, so that only a transfer of the same
-    /// version continues in it.
     partial: PathBuf,
     target: PathBuf,
+    durability: Durability,
+    /// For each file of the manifest.
+    files: Vec<Received>,
+    /// The file that receives chunks.
+    open: Option<Open>,
+}
+
+/// The received part of a file.
+#[derive(Debug, Default)]
+struct Received {
+    bytes: u64,
+    digest: Sha256,
+}
+
+#[derive(Debug)]
+struct Open {
+    index: usize,
+    file: fs::File,
+    unsynced: u64,
 }
 
 impl Receiver {
-    /// Starts a transfer, or continues an earlier one of the same content.
-    pub fn new(manifest: Manifest, target: &Path) -> Result<Self, Error> {
-        let mut content = Vec::new();
-        for file in &manifest.files {
-            content.extend_from_slice(&file.sha256);
-        }
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let partial = target.with_file_name(format!(".{name}-{:08x}{PARTIAL}", crc32c::crc32c(&content)));
+    /// Starts a transfer, or continues an earlier one of the same content, whose bytes it hashes.
+    pub fn new(manifest: Manifest, target: &Path, durability: Durability) -> Result<Self, Error> {
+        let partial = partial_folder(&manifest, target);
         durable::create_folder(&partial)?;
-        Ok(Self { manifest, partial, target: target.to_owned() })
+        let received = |file: &File| {
+            let path = partial.join(&file.name);
+            if bytes_on_disk(&path, file)? == 0 {
+                return Ok(Received::default());
+            }
+            let (digest, bytes) = durable::sha256_so_far(&path)?;
+            Ok(Received { bytes, digest })
+        };
+        let files = manifest.files.iter().map(received).collect::<Result<_, Error>>()?;
+        Ok(Self { manifest, partial, target: target.to_owned(), durability, files, open: None })
+    }
+
+    /// The version.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns whether a transfer of this version continues here: nothing has changed its files since the last chunk.
+    pub fn continues(&self, manifest: &Manifest) -> bool {
+        let as_received = |(file, received): (&File, &Received)| {
+            bytes_on_disk(&self.partial.join(&file.name), file).is_ok_and(|bytes| bytes == received.bytes)
+        };
+        self.manifest == *manifest && manifest.files.iter().zip(&self.files).all(as_received)
     }
 
     /// Returns the number of received bytes of a file.
     pub fn received(&self, name: &str) -> Result<u64, Error> {
-        let path = self.path(name)?;
-        match fs::metadata(&path) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(source) => Err(durable::Error::Read { path, source }.into()),
-        }
+        Ok(self.files[self.index(name)?].bytes)
     }
 
     /// Appends a chunk.
     pub fn chunk(&mut self, name: &str, chunk: &v1::Chunk) -> Result<(), Error> {
-        let path = self.path(name)?;
-        let expected = self.received(name)?;
+        let index = self.index(name)?;
+        let expected = self.files[index].bytes;
         if chunk.offset_bytes != expected {
             return Err(Error::Gap { name: name.to_owned(), found: chunk.offset_bytes, expected });
         }
@@ -123,49 +174,114 @@ impl Receiver {
         if crc32c::crc32c(&chunk.data) != chunk.crc32c {
             return Err(damaged("checksum of a chunk"));
         }
-        let size = self.manifest.file(name).map_or(0, |file| file.size_bytes);
-        if expected + chunk.data.len() as u64 > size {
+        if expected + chunk.data.len() as u64 > self.manifest.files[index].size_bytes {
             return Err(damaged("longer than the manifest says"));
         }
-        let opened = path.parent().map_or(Ok(()), fs::create_dir_all);
-        let opened = opened.and_then(|()| OpenOptions::new().create(true).append(true).open(&path));
-        opened
-            .and_then(|mut file| file.write_all(&chunk.data))
-            .map_err(|source| durable::Error::Write { path, source }.into())
+        self.append(index, &chunk.data)
     }
 
-    /// Checks a complete file. A damaged file is removed, so that it is sent again.
-    pub fn complete(&self, name: &str) -> Result<(), Error> {
-        let path = self.path(name)?;
-        let file = self.manifest.file(name).ok_or_else(|| self.unexpected(name))?;
-        if file.size_bytes == 0 && !path.exists() {
-            durable::create_folder(path.parent().unwrap_or(&self.partial))?;
-            durable::write(&path, &[])?;
+    fn append(&mut self, index: usize, data: &[u8]) -> Result<(), Error> {
+        let open = self.open.take().filter(|open| open.index == index);
+        let mut open = open.map_or_else(|| self.open_file(index), Ok)?;
+        let path = self.path(index);
+        let failed = |source| durable::Error::Write { path, source };
+        open.file.write_all(data).map_err(failed.clone())?;
+        let received = &mut self.files[index];
+        received.digest.update(data);
+        received.bytes += data.len() as u64;
+        open.unsynced += data.len() as u64;
+        if self.durability == Durability::Durable && open.unsynced >= SYNC_EVERY {
+            open.file.sync_data().map_err(failed)?;
+            open.unsynced = 0;
         }
-        if let Err(manifest::Error::Damaged { what, .. }) = file.verify(&path) {
-            fs::remove_file(&path).map_err(|source| durable::Error::Write { path, source })?;
-            return Err(Error::Damaged { name: name.to_owned(), what });
-        }
+        self.open = Some(open);
         Ok(())
     }
 
-    /// Checks all files and publishes the folder.
-    pub fn finish(self) -> Result<(), Error> {
-        for file in &self.manifest.files {
-            self.complete(&file.name)?;
+    /// Opens a file at the end of its received part. A failed write may have left more bytes.
+    fn open_file(&mut self, index: usize) -> Result<Open, Error> {
+        let (path, bytes) = (self.path(index), self.files[index].bytes);
+        let failed = |source| durable::Error::Write { path: path.clone(), source };
+        path.parent().map_or(Ok(()), durable::create_folder)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() < bytes {
+            self.discard(index)?;
+            let name = self.manifest.files[index].name.clone();
+            return Err(Error::Damaged { name, what: "shorter than what was received" });
         }
-        Ok(durable::publish_folder(&self.partial, &self.target)?)
+        file.set_len(bytes).map_err(failed)?;
+        Ok(Open { index, file, unsynced: 0 })
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf, Error> {
-        self.manifest
-            .file(name)
-            .map(|file| self.partial.join(&file.name))
-            .ok_or_else(|| self.unexpected(name))
+    /// Checks a complete file. A damaged file is removed, so that it is sent again; the rest of a short one is missing.
+    pub fn complete(&mut self, name: &str) -> Result<(), Error> {
+        let index = self.index(name)?;
+        if self.manifest.files[index].size_bytes == 0 {
+            self.append(index, &[])?;
+        }
+        let file = &self.manifest.files[index];
+        if self.files[index].bytes < file.size_bytes {
+            return Err(Error::Damaged { name: name.to_owned(), what: "it ends early" });
+        }
+        let what = match file.verify_length(&self.path(index)) {
+            Err(manifest::Error::File(error)) => return Err(error.into()),
+            Err(_) => "length",
+            Ok(_) if self.files[index].digest.clone().finalize()[..] != file.sha256 => "checksum",
+            Ok(_) => return Ok(()),
+        };
+        self.discard(index)?;
+        Err(Error::Damaged { name: name.to_owned(), what })
     }
 
-    fn unexpected(&self, name: &str) -> Error {
-        Error::Unexpected { name: name.to_owned(), version: self.manifest.version }
+    fn discard(&mut self, index: usize) -> Result<(), Error> {
+        self.open = None;
+        self.files[index] = Received::default();
+        let path = self.path(index);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(durable::Error::Write { path, source }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks all files and publishes the folder.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let names: Vec<String> = self.manifest.files.iter().map(|file| file.name.clone()).collect();
+        names.iter().try_for_each(|name| self.complete(name))?;
+        let publish = match self.durability {
+            Durability::Durable => durable::publish_folder,
+            Durability::Cached => durable::publish_cached_folder,
+        };
+        Ok(publish(&self.partial, &self.target)?)
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.partial.join(&self.manifest.files[index].name)
+    }
+
+    fn index(&self, name: &str) -> Result<usize, Error> {
+        let unexpected = || Error::Unexpected { name: name.to_owned(), version: self.manifest.version };
+        self.manifest.files.iter().position(|file| file.name == name).ok_or_else(unexpected)
+    }
+}
+
+/// Returns the number of bytes of each file that an earlier transfer to `target` received, without the files of which
+/// there are none.
+pub fn received_before(manifest: &Manifest, target: &Path) -> Result<Vec<(String, u64)>, Error> {
+    let partial = partial_folder(manifest, target);
+    let received = |file: &File| Ok((file.name.clone(), bytes_on_disk(&partial.join(&file.name), file)?));
+    let received = manifest.files.iter().map(received).collect::<Result<Vec<_>, Error>>()?;
+    Ok(received.into_iter().filter(|(_, bytes)| *bytes > 0).collect())
+}
+
+/// Returns the length of a partial file. A file that is longer than the complete one counts as empty.
+fn bytes_on_disk(path: &Path, file: &File) -> Result<u64, Error> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > file.size_bytes => Ok(0),
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(durable::Error::Read { path: path.to_owned(), source }.into()),
     }
 }
 
@@ -194,64 +310,4 @@ pub fn chunks(
 }
 
 #[cfg(test)]
-mod tests {
-    use podium_grpo::PolicyVersion;
-
-    use super::*;
-    use crate::manifest::{describe, tests::folder};
-
-    #[test]
-    fn a_broken_transfer_continues_and_the_folder_appears_complete() {
-        let weights: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
-        let (source, target) = (folder(&weights), tempfile::tempdir().unwrap());
-        let target = target.path().join("7");
-        let templates = source.path().join("additional_chat_templates");
-        fs::create_dir(&templates).unwrap();
-        fs::write(templates.join("default.jinja"), "{{ messages }}").unwrap();
-        fs::write(templates.join("empty.jinja"), "").unwrap();
-        let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
-        let sent =
-            |name: &str, offset| chunks(&source.path().join(name), offset).unwrap().map(Result::unwrap);
-
-        let mut first = Receiver::new(manifest.clone(), &target).unwrap();
-        let start = sent("model.safetensors", 0).next().unwrap();
-        first.chunk("model.safetensors", &start).unwrap();
-        drop(first);
-        assert!(!target.exists());
-
-        let mut second = Receiver::new(manifest.clone(), &target).unwrap();
-        for file in &manifest.files {
-            let offset = second.received(&file.name).unwrap();
-            assert_eq!(offset > 0, file.name == "model.safetensors");
-            for chunk in sent(&file.name, offset) {
-                second.chunk(&file.name, &chunk).unwrap();
-            }
-        }
-        second.finish().unwrap();
-        manifest.verify(&target).unwrap();
-        for name in ["additional_chat_templates/default.jinja", "additional_chat_templates/empty.jinja"] {
-            assert!(manifest.file(name).is_some() && target.join(name).is_file(), "{name}");
-        }
-    }
-
-    #[test]
-    fn invalid_chunks_are_refused() {
-        let (source, target) = (folder(b"weights"), tempfile::tempdir().unwrap());
-        let manifest = describe(source.path(), PolicyVersion(1), "cafe", "f00d").unwrap();
-        let mut receiver = Receiver::new(manifest, &target.path().join("1")).unwrap();
-        let chunk = |offset_bytes, data: &[u8]| v1::Chunk {
-            offset_bytes,
-            data: data.to_vec(),
-            crc32c: crc32c::crc32c(data),
-        };
-        let name = "model.safetensors";
-        assert!(matches!(receiver.chunk("other", &chunk(0, b"x")), Err(Error::Unexpected { .. })));
-        assert!(matches!(receiver.chunk(name, &chunk(1, b"x")), Err(Error::Gap { expected: 0, .. })));
-        assert!(matches!(receiver.chunk(name, &chunk(0, b"weights and more")), Err(Error::Damaged { .. })));
-        let wrong = v1::Chunk { crc32c: 1, ..chunk(0, b"w") };
-        assert!(matches!(receiver.chunk(name, &wrong), Err(Error::Damaged { .. })));
-        receiver.chunk(name, &chunk(0, b"wEights")).unwrap();
-        assert!(matches!(receiver.complete(name), Err(Error::Damaged { what: "checksum", .. })));
-        assert_eq!(receiver.received(name).unwrap(), 0, "a damaged file is sent again from its start");
-    }
-}
+mod tests;

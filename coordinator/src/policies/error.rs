@@ -79,6 +79,14 @@ pub enum Error {
         /// The difference.
         source: manifest::Error,
     },
+    /// The requested content is not the version's.
+    #[error("{version} was superseded: its content is {content}")]
+    Superseded {
+        /// The version.
+        version: PolicyVersion,
+        /// Its content.
+        content: Content,
+    },
     /// The version has no such file.
     #[error("{version} has no file {name:?}")]
     NoFile {

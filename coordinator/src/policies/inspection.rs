@@ -38,37 +38,42 @@ impl Policies {
         Ok(())
     }
 
-    /// Reads a file of a version chunk by chunk, for as long as `send` accepts them. If the file differs from
-    /// the published one, the error is returned at its end, and the file is inspected again soon.
+    /// Reads a file of a version chunk by chunk from an offset, for as long as `send` accepts them.
+    ///
+    /// The receiver compares the checksum. If it reports a difference with `arrived_damaged`, the checksum is compared
+    /// here, too: the error is returned at the end of the file, and the version is inspected again soon.
     pub fn serve(
         &self,
         manifest: &Manifest,
-        name: &str,
-        offset_bytes: u64,
+        request: &v1::FetchRequest,
         mut send: impl FnMut(v1::Chunk) -> bool,
     ) -> Result<(), Error> {
         let version = manifest.version;
-        let no_file = || Error::NoFile { version, name: name.to_owned() };
-        let file = manifest.file(name).ok_or_else(no_file)?;
+        let content = manifest.content();
+        if !request.policy_content.is_empty() && request.policy_content != content.to_bytes() {
+            return Err(Error::Superseded { version, content });
+        }
+        let no_file = || Error::NoFile { version, name: request.name.clone() };
+        let file = manifest.file(&request.name).ok_or_else(no_file)?;
         let path = self.path(version).join(&file.name);
         let unusable = |source: manifest::Error| {
             self.distrust(version);
             Error::Unusable { version, source }
         };
-        let mut digest = Sha256::new();
-        for chunk in receive::chunks(&path, offset_bytes).map_err(|error| unusable(error.into()))? {
+        let mut digest = (request.arrived_damaged && request.offset_bytes == 0).then(Sha256::new);
+        let chunks = receive::chunks(&path, request.offset_bytes);
+        for chunk in chunks.map_err(|error| unusable(error.into()))? {
             let chunk = chunk
                 .map_err(|source| unusable(durable::Error::Read { path: path.clone(), source }.into()))?;
-            digest.update(&chunk.data);
+            if let Some(digest) = &mut digest {
+                digest.update(&chunk.data);
+            }
             if !send(chunk) {
                 return Ok(());
             }
         }
-        let whole = offset_bytes == 0;
-        if whole && <[u8; 32]>::from(digest.finalize()) != file.sha256 {
-            return Err(unusable(manifest::Error::Damaged { path, what: "checksum" }));
-        }
-        Ok(())
+        let differs = digest.is_some_and(|digest| digest.finalize()[..] != file.sha256);
+        if differs { Err(unusable(manifest::Error::Damaged { path, what: "checksum" })) } else { Ok(()) }
     }
 
     /// Makes the next inspection of a version compare all checksums.

@@ -24,7 +24,7 @@ use podium_grpo::PolicyVersion;
 use podium_service::logs::describe;
 use podium_transfer::Content;
 use podium_transfer::manifest::{self, Manifest};
-use podium_transfer::receive::Receiver;
+use podium_transfer::receive::{self, Durability, Receiver};
 
 use crate::machine::Schedule;
 use crate::store::Store;
@@ -154,11 +154,22 @@ impl Policies {
         })
     }
 
-    /// Starts to receive a version from the beginning: the rest of an earlier attempt may end within a chunk.
+    /// Starts to receive a version, or continues an earlier attempt at the same content. Attempts at other contents
+    /// are removed.
     pub fn receiver(&self, manifest: &Manifest) -> Result<Receiver, Error> {
-        let prefix = format!(".{}-", manifest.version.0);
-        self.remove_folders(|name| name.starts_with(&prefix))?;
-        Ok(Receiver::new(manifest.clone(), &self.path(manifest.version))?)
+        let target = self.path(manifest.version);
+        let own = receive::partial_folder(manifest, &target);
+        let is_other = |name: &str| {
+            let version = receive::partial_target(name).and_then(|version| version.parse::<u64>().ok());
+            version.is_some() && name != start::IMPORT && own.file_name().is_none_or(|own| own != name)
+        };
+        self.remove_folders(is_other)?;
+        Ok(Receiver::new(manifest.clone(), &target, Durability::Durable)?)
+    }
+
+    /// Returns the number of bytes of each file that an earlier attempt at the same content has received.
+    pub fn received(&self, manifest: &Manifest) -> Result<Vec<(String, u64)>, Error> {
+        Ok(receive::received_before(manifest, &self.path(manifest.version))?)
     }
 
     /// Records a version whose folder was just written and whose manifest is stored.

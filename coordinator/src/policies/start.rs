@@ -11,6 +11,8 @@ use super::error::Error;
 
 /// Extension of weight files.
 const WEIGHTS: &str = "safetensors";
+/// The folder in which version 0 is written.
+pub(super) const IMPORT: &str = ".0-import.partial";
 /// The files of a PEFT folder.
 pub(super) const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
@@ -38,7 +40,7 @@ impl Start {
             folder: start.to_owned(),
             source: manifest::Error::Folder { folder: start.to_owned(), source },
         };
-        let partial = root.join(".0-import.partial");
+        let partial = root.join(IMPORT);
         durable::remove_folder(&partial)?;
         durable::create_folder(&partial)?;
         let mut has_weights = false;

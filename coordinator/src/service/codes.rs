@@ -70,8 +70,8 @@ impl Refusal for receive::Error {
     fn code(&self) -> Code {
         match self.kind() {
             receive::Kind::Unexpected => Code::InvalidArgument,
-            // A repeated transfer may be complete.
-            receive::Kind::Damaged => Code::Aborted,
+            // A repeated transfer starts at the position that the coordinator reports, and may be complete.
+            receive::Kind::Gap | receive::Kind::Damaged => Code::Aborted,
             receive::Kind::File if durable::is_full(self) => Code::ResourceExhausted,
             receive::Kind::File => Code::Unavailable,
             receive::Kind::Folder => Code::Internal,
@@ -83,9 +83,11 @@ impl Refusal for policies::Error {
     fn code(&self) -> Code {
         match self {
             // A worker drops the lease; the version is leased again once it can be served.
-            Self::NotThere(_) | Self::Gone { .. } | Self::Unusable { .. } | Self::NoFile { .. } => {
-                Code::NotFound
-            }
+            Self::NotThere(_)
+            | Self::Gone { .. }
+            | Self::Unusable { .. }
+            | Self::Superseded { .. }
+            | Self::NoFile { .. } => Code::NotFound,
             Self::OtherRun { .. } | Self::OtherModel { .. } => Code::FailedPrecondition,
             Self::NotDeterministic { .. } => Code::AlreadyExists,
             Self::Receive(error) => error.code(),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use podium_config::Network;
 use podium_proto::v1;
 use podium_service::metrics_server;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::uploads::Uploads;
 use crate::actor::Handle;
 use crate::curriculum::Curriculum;
 use crate::grading::{Border, SamplingByWork};
@@ -45,8 +45,8 @@ pub struct Context {
     pub incarnation: u64,
     /// Policy versions that were dropped, in order.
     pub dropped_versions: Vec<u64>,
-    /// Held while a version is received; only one is received at a time.
-    pub publishing: Mutex<()>,
+    /// The upload of a version; only one is received at a time.
+    pub uploads: Uploads,
     /// Cancelled when the server stops, which ends long polls.
     pub stop: CancellationToken,
 }
@@ -55,6 +55,11 @@ impl Context {
     /// Returns the deadline of a reply that may wait `wait_ms`: at most half of the caller's request timeout.
     pub(super) fn deadline(&self, wait_ms: u64) -> Instant {
         Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
+    }
+
+    /// Returns the longest pause of an upload.
+    pub(super) const fn pause(&self) -> Duration {
+        Duration::from_millis(self.network.request_timeout_ms)
     }
 
     /// Repeats a call until its reply `is_final`, the deadline has passed, or the server stops.

@@ -8,6 +8,7 @@ mod learner;
 mod policy;
 mod rollout;
 mod status;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 pub use context::Context;
+pub use uploads::Uploads;
 
 /// Time limit for open calls after the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);

@@ -6,21 +6,19 @@ use podium_grpo::PolicyVersion;
 use podium_proto::convert::{Error as MessageError, uuid};
 use podium_proto::v1;
 use podium_proto::v1::policy_server::Policy;
-use podium_proto::v1::publish_request::Part;
 use podium_transfer::Manifest;
-use podium_transfer::receive::{self, Receiver};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::codes::{OrRefuse, refuse};
 use super::context::Context;
+use super::uploads::Parts;
 use crate::actor::{self, Offer, blocking};
-use crate::{metrics, policies};
+use crate::metrics;
 
-/// Number of chunks that are read ahead of the network or the disk.
+/// Number of chunks that are read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -39,12 +37,12 @@ impl Policy for Service {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        let v1::FetchRequest { policy_version, name, offset_bytes } = request.into_inner();
-        let manifest = self.manifest(Some(PolicyVersion(policy_version))).await?;
+        let request = request.into_inner();
+        let manifest = self.manifest(Some(PolicyVersion(request.policy_version))).await?;
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let policies = self.0.policies.clone();
         tokio::task::spawn_blocking(move || {
-            let serving = policies.serve(&manifest, &name, offset_bytes, |chunk| {
+            let serving = policies.serve(&manifest, &request, |chunk| {
                 let bytes = chunk.data.len();
                 // A receiver that hangs up requests the rest when it reconnects.
                 let sent = sender.blocking_send(Ok(chunk)).is_ok();
@@ -66,33 +64,34 @@ impl Policy for Service {
         let manifest =
             manifest.ok_or(MessageError::Missing { field: "OfferRequest.manifest" }).or_refuse()?;
         let manifest = Manifest::try_from(manifest).or_refuse()?;
-        let wanted = self.wants(learner, &manifest).await?;
-        Ok(Response::new(v1::OfferResponse { wanted }))
+        if !self.wants(learner, &manifest).await? {
+            return Ok(Response::new(v1::OfferResponse::default()));
+        }
+        let turn = self.0.uploads.turn(self.0.pause()).await.or_refuse()?;
+        // The upload before may just have been published.
+        if !self.wants(learner, &manifest).await? {
+            return Ok(Response::new(v1::OfferResponse::default()));
+        }
+        let policies = self.0.policies.clone();
+        let received = blocking(move || Ok::<_, actor::Error>(turn.received(&policies, &manifest)?));
+        let received = received.await.or_refuse()?.into_iter();
+        let received = received.map(|(name, bytes)| v1::ReceivedFile { name, bytes }).collect();
+        Ok(Response::new(v1::OfferResponse { wanted: true, received }))
     }
 
     async fn publish(
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let mut parts = request.into_inner();
-        let Some(v1::PublishRequest { learner_id, part: Some(Part::Manifest(manifest)) }) =
-            parts.next().await.transpose()?
-        else {
-            return Err(MessageError::Missing { field: "PublishRequest.manifest" }).or_refuse();
-        };
-        let learner = uuid("PublishRequest.learner_id", &learner_id).or_refuse()?;
-        let manifest = Manifest::try_from(manifest).or_refuse()?;
-        // Of two attempts at one version, the second waits and then finds the version published.
-        let _one_at_a_time = self.0.publishing.lock().await;
-        let repeated_version = !self.wants(learner, &manifest).await?;
-        if repeated_version {
-            // Reads to the end, because some clients treat an early reply as a broken connection.
-            while parts.next().await.transpose()?.is_some() {}
-        } else {
-            self.take_in(&manifest, parts).await?;
-            self.0.handle.publish(learner, manifest).await.or_refuse()?;
+        let (learner, manifest, parts) = Parts::open(request.into_inner(), self.0.pause()).await?;
+        let service = Self(self.0.clone());
+        // A caller that hangs up does not interrupt the publication of a complete folder.
+        let publishing = tokio::spawn(async move { service.take_in(learner, manifest, parts).await });
+        match publishing.await {
+            Ok(answer) => answer,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(actor::Error::Stopping).or_refuse(),
         }
-        Ok(Response::new(v1::PublishResponse { repeated_version }))
     }
 }
 
@@ -116,49 +115,23 @@ impl Service {
         }
     }
 
+    /// Receives an upload and publishes it.
     async fn take_in(
         &self,
-        manifest: &Manifest,
-        mut parts: Streaming<v1::PublishRequest>,
-    ) -> Result<(), Status> {
-        let (policies, manifest) = (self.0.policies.clone(), manifest.clone());
-        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        let writing = blocking(move || {
-            let receiver =
-                policies.receiver(&manifest).map_err(actor::Error::from).map(|to| (to, receiver))?;
-            write(receiver.0, receiver.1).map_err(|error| actor::Error::from(policies::Error::from(error)))
-        });
-        let reading = async {
-            while let Some(part) = parts.next().await.transpose()? {
-                let Some(Part::Chunk(v1::FileChunk { name, chunk: Some(chunk) })) = part.part else {
-                    return Err(MessageError::Missing { field: "PublishRequest.chunk" }).or_refuse();
-                };
-                metrics::policy_bytes("received", chunk.data.len());
-                if sender.send(Some((name, chunk))).await.is_err() {
-                    // Writing failed, and its error is returned.
-                    return Ok(());
-                }
-            }
-            // Only a complete stream may become a version.
-            drop(sender.send(None).await);
-            drop(sender);
-            Ok(())
-        };
-        let (written, read) = tokio::join!(writing, reading);
-        read?;
-        written.or_refuse()
-    }
-}
-
-type Chunks = mpsc::Receiver<Option<(String, v1::Chunk)>>;
-
-/// Writes chunks until the end mark; a stream without one is discarded.
-fn write(mut receiver: Receiver, mut chunks: Chunks) -> Result<(), receive::Error> {
-    while let Some(next) = chunks.blocking_recv() {
-        match next {
-            Some((name, chunk)) => receiver.chunk(&name, &chunk)?,
-            None => return receiver.finish(),
+        learner: Uuid,
+        manifest: Manifest,
+        mut parts: Parts,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        let mut wanted = self.wants(learner, &manifest).await?;
+        let turn = self.0.uploads.turn(self.0.pause()).await.or_refuse()?;
+        // The upload before may just have been published.
+        wanted = wanted && self.wants(learner, &manifest).await?;
+        if wanted {
+            let _turn = turn.take_in(self.0.policies.clone(), manifest.clone(), &mut parts).await?;
+            self.0.handle.publish(learner, manifest).await.or_refuse()?;
+        } else {
+            parts.discard().await?;
         }
+        Ok(Response::new(v1::PublishResponse { repeated_version: !wanted }))
     }
-    Ok(())
 }

@@ -320,13 +320,18 @@ impl Learner {
         }
     }
 
-    /// Publishes a version with these weights; returns `true` if it was published already.
-    pub(crate) async fn publish(&self, version: u64, weights: &str) -> Result<bool, Error> {
+    /// Writes a version with these weights.
+    pub(crate) fn write(&self, version: u64, weights: &str) -> (Manifest, PathBuf) {
         let folder = self.folder.path().join(version.to_string());
         write_policy(&folder, weights);
         let fingerprint = manifest::fingerprint(&folder).unwrap();
-        let manifest: Manifest =
-            manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint).unwrap();
+        let manifest = manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint);
+        (manifest.unwrap(), folder)
+    }
+
+    /// Publishes a version with these weights; returns `true` if it was published already.
+    pub(crate) async fn publish(&self, version: u64, weights: &str) -> Result<bool, Error> {
+        let (manifest, folder) = self.write(version, weights);
         podium_transfer::publish(&self.coordinator, &self.id.to_string(), &manifest, &folder).await
     }
 

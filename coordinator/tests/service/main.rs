@@ -7,4 +7,5 @@ mod discovery;
 mod fakes;
 mod refusals;
 mod run;
+mod uploads;
 mod versions;

@@ -22,6 +22,56 @@ async fn retryable_errors_are_retried_within_the_limit() {
     assert!(matches!(never, Err(Error::Unreachable { waited, .. }) if waited < Duration::from_secs(1)));
 }
 
+/// Longer than the timeout of a call in these tests.
+const LONG: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn a_transfer_has_no_deadline_while_bytes_move() {
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(300), CancellationToken::new()).unwrap();
+    let progress = Progress::default();
+    let slow = || async {
+        for _ in 0..20 {
+            tokio::time::sleep(LONG / 20).await;
+            progress.moved();
+        }
+        Ok(Response::new(7))
+    };
+    assert_eq!(coordinator.transfer("fetch", &progress, slow).await.unwrap(), 7);
+    let stalled = || async {
+        tokio::time::sleep(LONG).await;
+        Ok(Response::new(7))
+    };
+    let error = coordinator.transfer("fetch", &progress, stalled).await.unwrap_err().to_string();
+    assert!(error.contains("could not fetch") && error.contains("no byte for 0.05 s"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stalled_transfer_is_retried_as_long_as_the_receiver_gains_bytes() {
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(300), CancellationToken::new()).unwrap();
+    let (progress, start) = (Progress::default(), Instant::now());
+    let mut attempts = 0;
+    let answer = coordinator.transfer("fetch", &progress, || {
+        attempts += 1;
+        let (last, progress) = (attempts == 6, &progress);
+        async move {
+            progress.gained();
+            if !last {
+                std::future::pending::<()>().await;
+            }
+            Ok(Response::new(7))
+        }
+    });
+    assert_eq!(answer.await.unwrap(), 7);
+    assert!(start.elapsed() > Duration::from_millis(300), "longer than the limit of all retries");
+    // Bytes that are sent and lost again do not extend the retries.
+    let sent = || async {
+        progress.moved();
+        Err::<Response<()>, _>(Status::unavailable("broken"))
+    };
+    let error = coordinator.transfer("fetch", &progress, sent).await;
+    assert!(matches!(error, Err(Error::Unreachable { .. })));
+}
+
 #[tokio::test]
 async fn calls_wait_for_a_coordinator_with_a_full_disk() {
     let coordinator = Coordinator::new("127.0.0.1:1", limits(50), CancellationToken::new()).unwrap();
