@@ -11,7 +11,7 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity thinking gpu cuda-libraries prometheus namespaces slurm fuzz lint format docs book check-config benchmark \
+.PHONY: help setup build demo movielens test parity thinking gpu cuda-libraries prometheus namespaces large-versions slurm fuzz lint format docs book check-config benchmark \
 	embedded-start configuration commands dashboards picture oracle fixtures ci clean distclean
 
 help: ## print this list
@@ -54,6 +54,9 @@ prometheus: build ## test the Prometheus rules and configuration with real runs;
 
 namespaces: build ## test a run over network namespaces as hosts; needs root
 	cargo test --release --workspace --features podium-tests/namespaces --test namespaces $(ARGS)
+
+large-versions: build ## publish and download a policy version of 8 GB over a slow link that breaks; 20 GB of disk, ten minutes
+	PODIUM_LARGE_VERSION_MB=8192 cargo test --release --workspace --test large_versions $(ARGS) -- --nocapture
 
 slurm: build ## test runs on a Slurm cluster that the test starts on this machine; needs root, slurm-wlm, munge
 	cargo test --release --workspace --features podium-tests/slurm --test slurm $(ARGS)

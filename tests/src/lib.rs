@@ -5,6 +5,7 @@
 pub mod book;
 pub mod commands;
 pub mod launched;
+pub mod link;
 pub mod relay;
 pub mod scrape;
 
