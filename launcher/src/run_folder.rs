@@ -61,7 +61,7 @@ impl RunFolder {
         self.out.join("logs").join(format!("{service}.log"))
     }
 
-    /// Returns a worker's folder for downloaded policy versions. Not needed after the run.
+    /// Returns the folder for policy versions that the workers share. Not needed after the run.
     pub(crate) fn worker_cache(&self) -> PathBuf {
         self.out.join("cache")
     }

@@ -86,7 +86,7 @@ impl Services<'_> {
 
     fn worker(&self, number: u32, coordinator: &[OsString]) -> Service {
         let name = format!("worker-{number}");
-        let cache = self.folder.worker_cache().join(&name);
+        let cache = self.folder.worker_cache();
         let Placement { device, environment } = self.devices.worker(number);
         let arguments =
             [self.run_file(), coordinator.to_vec(), path("--cache", &cache), text("--device", device)];
@@ -170,7 +170,7 @@ mod tests {
             ),
             [
                 "coordinator: c --run-file out/run.toml --out out",
-                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache/worker-1 --device cpu",
+                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache --device cpu",
                 "learner-0: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 0 \
                  --world-size 2 --device cpu",
                 "learner-1: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 1 \

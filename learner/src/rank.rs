@@ -279,6 +279,8 @@ pub(crate) fn save_policy<E>(
 where
     E: From<podium_model::checkpoint::Error> + From<durable::Error>,
 {
+    // A coordinator on this host may have linked the files, which must not be written to.
+    durable::remove_folder(folder)?;
     policy.save_trained(folder, base_model)?;
     if policy.adapter().is_some() {
         return Ok(());

@@ -175,7 +175,7 @@ mod tests {
         let cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
         let engine = Engine::start("cpu", &Model::default(), &Rollout::default(), cache).await.unwrap();
         assert_eq!(engine.device_name().await.unwrap(), "cpu");
-        assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join("1"));
+        assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join(fake.source(1).folder_name()));
 
         let mut results = Vec::new();
         for step in [0, 1, 0] {

@@ -1,4 +1,4 @@
-//! Policy versions on this host's disk: the most recently used ones, downloaded on first use.
+//! Policy versions on this host's disk: the most recently used ones, linked or downloaded on first use.
 //!
 //! Returns the location of a version; the sampler reads the weights. A version is cached by number and content, since
 //! another policy can supersede it under the same number. Versions that consist of an adapter share the model of
@@ -10,8 +10,8 @@ use std::time::Instant;
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_model::is_adapter;
-use podium_proto::v1;
-use podium_transfer::{Content, Coordinator, Manifest, connection, fetch};
+use podium_transfer::cache::{Cache, Held};
+use podium_transfer::{Content, Coordinator, connection, fetch};
 
 use crate::metrics;
 use crate::source::Source;
@@ -22,12 +22,9 @@ const RETAINED: usize = 2;
 /// The reasons why a version is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The coordinator does not report its versions.
+    /// The coordinator does not report its latest version.
     #[error(transparent)]
-    Connection(#[from] connection::Error),
-    /// The manifest of the latest version is inconsistent.
-    #[error("the coordinator sent an inconsistent policy manifest")]
-    Manifest(#[from] podium_proto::convert::Error),
+    Latest(fetch::Error),
     /// The version could not be downloaded.
     #[error("cannot download {version} into {}", folder.display())]
     Fetch {
@@ -78,16 +75,16 @@ impl Error {
     }
 }
 
-/// The folder of policy versions of one worker.
+/// The policy versions that this worker uses, in a folder that the workers of a host may share.
 #[derive(Debug)]
 pub(crate) struct PolicyCache {
     coordinator: Coordinator,
     run_hash: String,
-    folder: PathBuf,
-    /// Versions verified by this process; the most recently used first.
-    recent: Vec<Source>,
-    /// Whether version 0 is present as the base model of adapters.
-    has_base: bool,
+    cache: Cache,
+    /// The most recently used versions, first the last one.
+    recent: Vec<Held>,
+    /// Version 0, if it is the base model of adapters.
+    base: Option<Held>,
 }
 
 /// The folders of a version.
@@ -110,80 +107,66 @@ impl PolicyFolders {
 impl PolicyCache {
     /// Opens `folder`, which is created if necessary. Versions of an earlier process are verified before use.
     pub(crate) fn new(coordinator: Coordinator, run_hash: &str, folder: &Path) -> Result<Self, Error> {
-        durable::create_folder(folder)?;
-        durable::remove_leftovers(folder)?;
-        let (run_hash, folder) = (run_hash.to_owned(), folder.to_owned());
-        Ok(Self { coordinator, run_hash, folder, recent: Vec::new(), has_base: false })
+        let (run_hash, cache) = (run_hash.to_owned(), Cache::open(folder)?);
+        Ok(Self { coordinator, run_hash, cache, recent: Vec::new(), base: None })
     }
 
-    /// Returns the location of a version; downloads it if necessary. Removes versions that are not needed any more.
+    /// Returns the location of a version; downloads it if necessary. Removes versions that no worker needs any more.
     pub(crate) async fn ensure(&mut self, wanted: Source) -> Result<PolicyFolders, Error> {
-        let version = wanted.version;
-        let own = self.path(version);
-        let known = self.recent.iter().position(|known| *known == wanted).filter(|_| own.is_dir());
-        if let Some(place) = known {
+        let is_known = |held: &Held| Source::of(held.manifest()) == wanted && held.is_intact();
+        if let Some(place) = self.recent.iter().position(is_known) {
             self.recent[..=place].rotate_right(1);
         } else {
-            // The folder of a version may hold its superseding content.
-            self.recent.retain(|known| known.version != version);
-            let found = self.download(version).await?;
-            if found != wanted
-                && let Some(content) = found.content
-            {
-                return Err(Error::Superseded { wanted, found: content });
-            }
-            self.recent.insert(0, wanted);
+            // The version may have been superseded.
+            self.recent.retain(|held| held.manifest().version != wanted.version);
+            let held = self.hold(wanted.version, wanted.content).await?;
+            self.recent.insert(0, held);
             self.recent.truncate(RETAINED);
         }
-        let shares_base = version != PolicyVersion::START && is_adapter(&own);
-        if shares_base && !(self.has_base && self.path(PolicyVersion::START).is_dir()) {
-            self.download(PolicyVersion::START).await?;
-            self.has_base = true;
+        let version = self.recent[0].folder().to_owned();
+        let shares_base = wanted.version != PolicyVersion::START && is_adapter(&version);
+        if shares_base && !self.base.as_ref().is_some_and(Held::is_intact) {
+            self.base = Some(self.hold(PolicyVersion::START, None).await?);
         }
-        let base = self.has_base.then_some(PolicyVersion::START);
-        let recent = self.recent.iter().map(|known| known.version);
-        fetch::prune(&self.folder, &recent.chain(base).collect::<Vec<_>>())?;
-        let model = if shares_base { self.path(PolicyVersion::START) } else { own.clone() };
-        Ok(PolicyFolders { version: own, model })
+        self.cache.prune(&self.recent.iter().chain(&self.base).collect::<Vec<_>>())?;
+        let base = self.base.as_ref().filter(|_| shares_base);
+        let model = base.map_or_else(|| version.clone(), |base| base.folder().to_owned());
+        Ok(PolicyFolders { version, model })
     }
 
-    /// Downloads and verifies a version, with its present content.
-    async fn download(&self, version: PolicyVersion) -> Result<Source, Error> {
+    /// Downloads and verifies a version, of this content if one is given.
+    async fn hold(&self, version: PolicyVersion, content: Option<Content>) -> Result<Held, Error> {
         let began = Instant::now();
-        let failed = |source| Error::Fetch { version, folder: self.folder.clone(), source };
-        let (manifest, path) = fetch(&self.coordinator, Some(version), &self.folder).await.map_err(failed)?;
-        let source = Source::of(&manifest);
-        self.check_run(version, manifest.run_hash)?;
+        let folder = self.cache.folder();
+        let failed = |source| Error::Fetch { version, folder: folder.to_owned(), source };
+        let served = fetch::served(&self.coordinator, Some(version)).await.map_err(failed)?;
+        let found = Source::of(served.manifest());
+        self.check_run(version, &served.manifest().run_hash)?;
+        if let (Some(_), Some(served)) = (content, found.content)
+            && content != found.content
+        {
+            return Err(Error::Superseded { wanted: Source { version, content }, found: served });
+        }
+        let held = self.cache.hold(&self.coordinator, &served).await.map_err(failed)?;
         metrics::fetched(began.elapsed());
-        tracing::debug!("{source} is in {}", path.display());
-        Ok(source)
+        tracing::debug!("{found} is in {}", held.folder().display());
+        Ok(held)
     }
 
     /// Returns the coordinator's latest version, after checking that it belongs to this worker's run.
     pub(crate) async fn latest(&self) -> Result<Source, Error> {
-        let message = self
-            .coordinator
-            .call("ask for the latest policy version", || {
-                let mut client = self.coordinator.policy();
-                async move { client.get_manifest(v1::GetManifestRequest { policy_version: None }).await }
-            })
-            .await?;
-        let manifest = Manifest::try_from(message)?;
-        let source = Source::of(&manifest);
-        self.check_run(source.version, manifest.run_hash)?;
+        let served = fetch::served(&self.coordinator, None).await.map_err(Error::Latest)?;
+        let source = Source::of(served.manifest());
+        self.check_run(source.version, &served.manifest().run_hash)?;
         Ok(source)
     }
 
-    fn check_run(&self, version: PolicyVersion, found: String) -> Result<(), Error> {
+    fn check_run(&self, version: PolicyVersion, found: &str) -> Result<(), Error> {
         if found == self.run_hash {
             return Ok(());
         }
-        let address = self.coordinator.address();
+        let (address, found) = (self.coordinator.address(), found.to_owned());
         Err(Error::OtherRun { version, address, found, expected: self.run_hash.clone() })
-    }
-
-    fn path(&self, version: PolicyVersion) -> PathBuf {
-        self.folder.join(version.0.to_string())
     }
 }
 
@@ -194,7 +177,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::fake_coordinator::{FakeCoordinator, Server, connect};
+    use crate::fake_coordinator::{FakeCoordinator, Server, State, connect};
 
     /// A coordinator with `versions` versions of placeholder files.
     async fn coordinator(versions: u64) -> (FakeCoordinator, Server, Vec<TempDir>) {
@@ -215,10 +198,13 @@ mod tests {
 
     fn versions(cache: &TempDir) -> Vec<String> {
         let entries = fs::read_dir(cache.path()).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        // "7-0123456789ab" without the content; the lock file is hidden.
+        let version =
+            |name: String| Some(name.split_once('-')?.0.to_owned()).filter(|name| !name.starts_with('.'));
+        let mut versions: Vec<_> = names.filter_map(version).collect();
+        versions.sort();
+        versions
     }
 
     #[tokio::test]
@@ -256,8 +242,8 @@ mod tests {
         let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
         for (wanted, kept) in [(2, vec!["0", "2"]), (3, vec!["0", "2", "3"]), (1, vec!["0", "1", "3"])] {
             let place = cache.ensure(fake.source(wanted)).await.unwrap();
-            assert_eq!(place.version, folder.path().join(wanted.to_string()));
-            assert_eq!(place.model, folder.path().join("0"));
+            let path = |version| folder.path().join(fake.source(version).folder_name());
+            assert_eq!((place.version, place.model), (path(wanted), path(0)));
             assert_eq!(versions(&folder), kept);
         }
     }
@@ -272,12 +258,13 @@ mod tests {
         fs::write(folders[1].path().join("model.safetensors"), "other").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1", "only versions of leases are downloaded");
         let after = fake.source(1);
-        cache.ensure(after).await.unwrap();
+        let path = cache.ensure(after).await.unwrap().version.join("model.safetensors");
         assert_eq!(fs::read_to_string(&path).unwrap(), "other");
+        assert_eq!(versions(&folder), ["1"], "the superseded content is removed");
         let error = cache.ensure(before).await.unwrap_err();
         assert!(error.is_gone(), "{error}");
         assert!(error.to_string().contains("policy version 1 with content"), "{error}");
-        fs::remove_dir_all(folder.path().join("1")).unwrap();
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
         cache.ensure(after).await.unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "other", "a removed folder is downloaded again");
     }
@@ -291,6 +278,7 @@ mod tests {
         cache.ensure(fake.source(0)).await.unwrap();
         let path = cache.ensure(fake.source(1)).await.unwrap().version.join("model.safetensors");
         fs::write(&path, "damaged").unwrap();
+        drop(cache);
 
         fake.change(|state| state.fetched.clear());
         let mut cache = PolicyCache::new(coordinator, "cafe", folder.path()).unwrap();
@@ -298,6 +286,38 @@ mod tests {
         assert_eq!(fs::read_to_string(path).unwrap(), "1");
         assert!(!fake.state().fetched.is_empty());
         assert_eq!(versions(&folder), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_damaged_while_it_is_in_use_is_downloaded_again() {
+        let (fake, server, _folders) = coordinator(1).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
+        let path = cache.ensure(fake.source(0)).await.unwrap().version.join("model.safetensors");
+        fs::write(&path, "1").unwrap();
+        cache.ensure(fake.source(0)).await.unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "0");
+    }
+
+    #[tokio::test]
+    async fn workers_share_a_folder() {
+        let (fake, server, _folders) = coordinator(4).await;
+        let folder = tempfile::tempdir().unwrap();
+        let open = || PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
+        let (mut one, mut other) = (open(), open());
+        let (first, second) = tokio::join!(one.ensure(fake.source(0)), other.ensure(fake.source(0)));
+        assert_eq!(first.unwrap(), second.unwrap());
+        let weights =
+            |state: &State| state.fetched.iter().filter(|(_, name)| name == "model.safetensors").count();
+        assert_eq!(weights(&fake.state()), 1, "one of them downloads it");
+        for version in 1..4 {
+            one.ensure(fake.source(version)).await.unwrap();
+        }
+        assert_eq!(versions(&folder), ["0", "2", "3"], "the other uses version 0");
+        other.ensure(fake.source(2)).await.unwrap();
+        other.ensure(fake.source(3)).await.unwrap();
+        assert_eq!(versions(&folder), ["2", "3"]);
+        assert_eq!(weights(&fake.state()), 4);
     }
 
     #[tokio::test]

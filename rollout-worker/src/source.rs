@@ -19,6 +19,12 @@ impl Source {
     pub(crate) fn of(manifest: &Manifest) -> Self {
         Self { version: manifest.version, content: Some(manifest.content()) }
     }
+
+    /// Returns the name of its folder in a cache.
+    #[cfg(test)]
+    pub(crate) fn folder_name(self) -> String {
+        podium_transfer::cache::folder_name(self.version, self.content.unwrap())
+    }
 }
 
 impl fmt::Display for Source {

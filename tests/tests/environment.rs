@@ -225,7 +225,9 @@ fn is_stuck(folder: &Path) -> bool {
 async fn processes_wait_while_a_disk_is_full() -> Result<()> {
     let run = Run::embedded(&[&SETTINGS[..], &["network.reconnect_for_ms=1000"]].concat())?;
     let mut coordinator = run.coordinator("coordinator")?;
-    let (out, cache, state) = (run.out(), run.folder().join("worker"), run.folder().join("learner"));
+    // On another file system, so that versions are not linked.
+    let memory = tempfile::tempdir_in("/dev/shm")?;
+    let (out, cache, state) = (run.out(), memory.path().join("worker"), memory.path().join("learner"));
     let shared = ["--run-file", run.run_file(), "--coordinator-from", path_text(&out), "--device", "cpu"];
     let mut command = on_a_small_disk("podium-rollout-worker");
     command.args(shared).args(["--cache", path_text(&cache)]);
@@ -295,8 +297,7 @@ fn files_of_killed_processes_are_removed() -> Result<()> {
     let mut dead = Command::new("true").spawn()?;
     let id = dead.id();
     dead.wait()?;
-    let folders =
-        ["", "policy", "cache/worker-1", "learner/rank-0/outgoing", "learner/rank-0/policy", "data"];
+    let folders = ["", "policy", "cache", "learner/rank-0/outgoing", "learner/rank-0/policy", "data"];
     let left = |folder: &str, name: &str| out.join(folder).join(name);
     let tmp = format!(".metrics.jsonl.{id}.tmp");
     for folder in folders {

@@ -13,7 +13,8 @@ use podium_grpo::PolicyVersion;
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_tests::link::Link;
 use podium_tests::{Process, Run};
-use podium_transfer::{Coordinator, Limits, Manifest, fetch, manifest, publish};
+use podium_transfer::publish::upload;
+use podium_transfer::{Coordinator, Limits, Manifest, fetch, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -143,14 +144,16 @@ async fn a_large_version_is_published_and_downloaded_over_a_slow_link_that_break
     let before = processes.map(|(_, process)| peak_memory(process));
 
     let id = rank.id.to_string();
-    let publishing = async { Ok(publish(&rank.coordinator, &id, &manifest, weights.path()).await?) };
+    let publishing = async { Ok(upload(&rank.coordinator, &id, &manifest, weights.path()).await?) };
     over_the_link("publishing", &link, Link::up, size, publishing).await?;
     let published = run.out().join("policy/1/model.safetensors");
     ensure!(durable::sha256(&published)? == manifest.files[0].sha256, "the published version differs");
 
-    let fetching = async { Ok(fetch::fetch(&rank.coordinator, Some(VERSION), cache.path()).await?) };
-    let (found, folder) = over_the_link("downloading", &link, Link::down, size, fetching).await?;
-    ensure!(found == manifest, "another version was downloaded");
+    let served = fetch::served(&rank.coordinator, Some(VERSION)).await?.without_origin();
+    ensure!(*served.manifest() == manifest, "another version is served");
+    let folder = cache.path().join("1");
+    let fetching = async { Ok(fetch::ensure(&rank.coordinator, &served, &folder).await?) };
+    over_the_link("downloading", &link, Link::down, size, fetching).await?;
     manifest.verify(&folder)?;
     for ((name, process), before) in processes.into_iter().zip(before) {
         check_memory(name, process, before?)?;

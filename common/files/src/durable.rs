@@ -82,6 +82,23 @@ pub fn new_folder<E: From<Error>>(target: &Path, fill: impl FnOnce(&Path) -> Res
     };
     // Checked before the work to fail early, and again after it.
     require_empty()?;
+    replace_folder(target, fill, |staging, target| {
+        require_empty()?;
+        publish_folder(staging, target)
+    })
+}
+
+/// Creates or replaces the folder `target`: `fill` fills a temporary folder beside it, which `publish` publishes:
+/// [`publish_folder`] or [`publish_cached_folder`].
+///
+/// # Errors
+///
+/// Errors of `fill` and `publish`, and [`Error::Write`]. The temporary folder is removed.
+pub fn replace_folder<E: From<Error>>(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+    publish: impl FnOnce(&Path, &Path) -> Result<(), Error>,
+) -> Result<(), E> {
     let staging = aside(target)?;
     leftovers::remove_beside(target)?;
     remove_folder(&staging)?;
@@ -90,8 +107,7 @@ pub fn new_folder<E: From<Error>>(target: &Path, fill: impl FnOnce(&Path) -> Res
         step();
         fill(&staging)?;
         step();
-        require_empty()?;
-        Ok(publish_folder(&staging, target)?)
+        Ok(publish(&staging, target)?)
     };
     make().inspect_err(|_| {
         let _ = remove_folder(&staging);

@@ -1,4 +1,4 @@
-//! Files on disk: durable writes, checksums, and JSON Lines.
+//! Files on disk: durable writes, checksums, stamps, locks, and JSON Lines.
 //!
 //! This crate does not depend on networks, metrics or terminals, so that crates that only write files stay small.
 
@@ -7,3 +7,5 @@
 
 pub mod durable;
 pub mod json_lines;
+pub mod locks;
+pub mod stamp;

@@ -215,6 +215,11 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Waits until this process shuts down.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// The connection's limits.
     pub const fn limits(&self) -> Limits {
         self.limits

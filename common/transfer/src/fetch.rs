@@ -1,14 +1,17 @@
-//! Downloads a policy version from the coordinator into a folder.
+//! Copies a policy version from the coordinator into a folder: by links on the coordinator's host, by download elsewhere.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
+use podium_service::logs::describe;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
 
 use crate::connection::{self, Coordinator};
+use crate::link;
 use crate::manifest::{self, Manifest};
 use crate::progress::Progress;
 use crate::receive::{self, Durability, Receiver};
@@ -30,6 +33,21 @@ pub enum Error {
     /// A file could not be written, or arrived damaged repeatedly.
     #[error(transparent)]
     Receive(#[from] receive::Error),
+    /// Another process downloads the version and makes no progress.
+    #[error(
+        "another process downloads {version} into {} and has received nothing for {} s: end that process, or use another \
+         folder with --cache",
+        folder.display(),
+        waited.as_secs()
+    )]
+    Waited {
+        /// The version.
+        version: PolicyVersion,
+        /// The target folder.
+        folder: PathBuf,
+        /// Duration without progress.
+        waited: Duration,
+    },
 }
 
 /// The class of an [`Error`].
@@ -41,6 +59,8 @@ pub enum Kind {
     Manifest,
     /// A file could not be written, or arrived damaged repeatedly.
     Receive,
+    /// Another process downloads the version and makes no progress.
+    Waited,
 }
 
 impl Error {
@@ -50,48 +70,107 @@ impl Error {
             Self::Connection(error) => Kind::Connection(error.kind()),
             Self::Manifest(_) => Kind::Manifest,
             Self::Receive(_) => Kind::Receive,
+            Self::Waited { .. } => Kind::Waited,
         }
     }
 }
 
-/// Downloads a version (default: the latest) into `into/<version>/` and returns its manifest and folder.
-///
-/// An interrupted transfer continues at its position, also in another process. There is no deadline while bytes arrive.
-/// The folder appears under its name once all checksums match. It is not synced to the disk. An existing version is verified and not downloaded again.
-pub async fn fetch(
-    coordinator: &Coordinator,
-    version: Option<PolicyVersion>,
-    into: &Path,
-) -> Result<(Manifest, PathBuf), Error> {
+/// A version that the coordinator serves.
+#[derive(Debug, Clone)]
+pub struct Served {
+    manifest: Manifest,
+    /// Its folder on the coordinator's host, which may be this one.
+    origin: Option<PathBuf>,
+}
+
+impl Served {
+    #[cfg(test)]
+    pub(crate) const fn new(manifest: Manifest, origin: Option<PathBuf>) -> Self {
+        Self { manifest, origin }
+    }
+
+    /// The version.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the version without its folder, so that it is downloaded also on the coordinator's host.
+    #[must_use]
+    pub fn without_origin(self) -> Self {
+        Self { origin: None, ..self }
+    }
+}
+
+/// Requests the manifest of a version, by default of the latest.
+pub async fn served(coordinator: &Coordinator, version: Option<PolicyVersion>) -> Result<Served, Error> {
     let request = v1::GetManifestRequest { policy_version: version.map(|version| version.0) };
-    let manifest = coordinator
+    let message = coordinator
         .call("get a policy manifest", || {
             let mut client = coordinator.policy();
             async move { client.get_manifest(request).await }
         })
         .await?;
-    let manifest = Manifest::try_from(manifest)?;
-    let target = into.join(manifest.version.0.to_string());
+    let origin = Some(PathBuf::from(&message.folder)).filter(|folder| folder.is_absolute());
+    Ok(Served { manifest: Manifest::try_from(message)?, origin })
+}
+
+/// Downloads a version (default: the latest) into `into/<version>/` and returns its manifest and folder, as [`ensure`]
+/// does.
+pub async fn fetch(
+    coordinator: &Coordinator,
+    version: Option<PolicyVersion>,
+    into: &Path,
+) -> Result<(Manifest, PathBuf), Error> {
+    let served = served(coordinator, version).await?;
+    let target = into.join(served.manifest.version.0.to_string());
+    ensure(coordinator, &served, &target).await?;
+    Ok((served.manifest, target))
+}
+
+/// Verifies the version in `target`; links or downloads it if it is missing or damaged.
+///
+/// A version of a coordinator on this host is linked if possible. An interrupted transfer continues at its position, also
+/// in another process. There is no deadline while bytes arrive. The folder appears under its name once all checksums
+/// match. It is not synced to the disk.
+pub async fn ensure(coordinator: &Coordinator, served: &Served, target: &Path) -> Result<(), Error> {
+    let (sought, folder) = (served.clone(), target.to_owned());
+    if blocking(move || Ok::<_, Error>(is_here(&sought, &folder))).await? {
+        return Ok(());
+    }
+    let (manifest, folder) = (served.manifest.clone(), target.to_owned());
+    let mut receiver = blocking(move || Receiver::new(manifest, &folder, Durability::Cached)).await?;
+    for file in &served.manifest.files {
+        fetch_file(coordinator, &mut receiver, &file.name).await?;
+    }
+    blocking(move || receiver.finish()).await
+}
+
+/// Returns whether a folder contains the version, after linking it if necessary and possible.
+fn is_here(served: &Served, target: &Path) -> bool {
+    let Served { manifest, origin } = served;
     if target.is_dir() {
-        if manifest.verify(&target).is_ok() {
-            return Ok((manifest, target));
+        if manifest.verify(target).is_ok() {
+            return true;
         }
         tracing::warn!("{} is damaged: downloading it again", target.display());
     }
-    let mut receiver = receiver(&manifest, &target).await?;
-    for file in &manifest.files {
-        fetch_file(coordinator, &mut receiver, &file.name).await?;
+    let Some(origin) = origin.as_ref().filter(|origin| origin.is_dir()) else { return false };
+    let linked = link::link(manifest, origin, target, Durability::Cached);
+    if let Err(error) = &linked {
+        tracing::debug!("{} cannot be linked: {}", origin.display(), describe(error));
     }
-    receiver.finish()?;
-    Ok((manifest, target))
+    linked.is_ok()
 }
 
-/// Opens the target on a thread for blocking work, because it may hash what an earlier process has downloaded.
-async fn receiver(manifest: &Manifest, target: &Path) -> Result<Receiver, Error> {
-    let (manifest, target) = (manifest.clone(), target.to_owned());
-    let open = move || Receiver::new(manifest, &target, Durability::Cached);
-    match tokio::task::spawn_blocking(open).await {
-        Ok(receiver) => Ok(receiver?),
+/// Runs work that reads or writes much on a thread for such work.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Error>
+where
+    Error: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(connection::Error::Stopped { what: FETCH }.into()),
     }
@@ -142,25 +221,9 @@ async fn fetch_rest(
     Ok(Response::new(receiver.complete(name)))
 }
 
-/// Removes every downloaded version except those in `keep`, and partial downloads of others.
-pub fn prune(folder: &Path, keep: &[PolicyVersion]) -> Result<(), durable::Error> {
-    let failed = |source| durable::Error::Read { path: folder.to_owned(), source };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let version = version_of(&name.to_string_lossy()).map(PolicyVersion);
-        if version.is_some_and(|version| !keep.contains(&version)) {
-            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns the version of a folder, complete or partial; `None` for other names.
-fn version_of(name: &str) -> Option<u64> {
-    match receive::partial_target(name) {
-        Some(version) => version.parse().ok(),
-        None => name.parse().ok(),
+impl From<durable::Error> for Error {
+    fn from(error: durable::Error) -> Self {
+        Self::Receive(error.into())
     }
 }
 

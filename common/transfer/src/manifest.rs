@@ -211,6 +211,7 @@ impl From<&Manifest> for v1::PolicyManifest {
             run_hash: manifest.run_hash.clone(),
             model_fingerprint: manifest.model_fingerprint.clone(),
             files: manifest.files.iter().map(file).collect(),
+            folder: String::new(),
         }
     }
 }

@@ -21,17 +21,40 @@ use crate::receive;
 /// Number of chunks that are prefetched from the disk.
 const READ_AHEAD: usize = 4;
 
-/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`. Returns `true` if no files were
-/// sent, because the coordinator has the version or does not need it any more.
+/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`. Returns `true` if the coordinator has
+/// the version already or does not need it any more.
 ///
 /// A broken upload continues after the bytes that the coordinator has received, also in another process. There is no
 /// deadline while bytes move. Can be repeated safely. Refused if a committed version of the same number has another
 /// content, and with `NOT_FOUND` if `learner_id` is not rank 0 of the current rank group.
+///
+/// On the coordinator's host the files are linked if possible, so that they must only be replaced, not written to.
 pub async fn publish(
     coordinator: &Coordinator,
     learner_id: &str,
     manifest: &Manifest,
     folder: &Path,
+) -> Result<bool, connection::Error> {
+    let origin = std::path::absolute(folder).ok();
+    run(coordinator, learner_id, manifest, folder, origin.as_deref().and_then(Path::to_str)).await
+}
+
+/// Publishes a version like [`publish`], without links.
+pub async fn upload(
+    coordinator: &Coordinator,
+    learner_id: &str,
+    manifest: &Manifest,
+    folder: &Path,
+) -> Result<bool, connection::Error> {
+    run(coordinator, learner_id, manifest, folder, None).await
+}
+
+async fn run(
+    coordinator: &Coordinator,
+    learner_id: &str,
+    manifest: &Manifest,
+    folder: &Path,
+    origin: Option<&str>,
 ) -> Result<bool, connection::Error> {
     let progress = Arc::new(Progress::default());
     let most = AtomicU64::new(0);
@@ -39,6 +62,7 @@ pub async fn publish(
         learner_id: learner_id.to_owned(),
         manifest: manifest.clone(),
         folder: folder.to_owned(),
+        origin: origin.unwrap_or_default().to_owned(),
         progress: progress.clone(),
     };
     let attempt = || upload.attempt(coordinator, &most);
@@ -51,6 +75,8 @@ struct Upload {
     learner_id: String,
     manifest: Manifest,
     folder: PathBuf,
+    /// The folder for links; empty without links.
+    origin: String,
     progress: Arc<Progress>,
 }
 
@@ -58,10 +84,11 @@ impl Upload {
     /// Offers the version and sends what is missing. `most`: the most bytes that the coordinator had received before.
     async fn attempt(&self, coordinator: &Coordinator, most: &AtomicU64) -> Result<Response<bool>, Status> {
         let mut client = coordinator.policy();
-        let (learner_id, manifest) = (self.learner_id.clone(), Some((&self.manifest).into()));
-        let offered = client.offer(v1::OfferRequest { learner_id, manifest }).await?.into_inner();
+        let manifest = v1::PolicyManifest { folder: self.origin.clone(), ..(&self.manifest).into() };
+        let offer = v1::OfferRequest { learner_id: self.learner_id.clone(), manifest: Some(manifest) };
+        let offered = client.offer(offer).await?.into_inner();
         if !offered.wanted {
-            return Ok(Response::new(true));
+            return Ok(Response::new(!offered.linked));
         }
         let received: HashMap<_, _> =
             offered.received.into_iter().map(|file| (file.name, file.bytes)).collect();

@@ -101,6 +101,16 @@ pub enum Durability {
     Cached,
 }
 
+impl Durability {
+    /// Returns the function that publishes a folder of such files.
+    pub(crate) fn publish(self) -> fn(&Path, &Path) -> Result<(), durable::Error> {
+        match self {
+            Self::Durable => durable::publish_folder,
+            Self::Cached => durable::publish_cached_folder,
+        }
+    }
+}
+
 /// Receives the files of one version into a temporary folder beside the target. Bytes are hashed as they arrive.
 #[derive(Debug)]
 pub struct Receiver {
@@ -249,11 +259,7 @@ impl Receiver {
     pub fn finish(mut self) -> Result<(), Error> {
         let names: Vec<String> = self.manifest.files.iter().map(|file| file.name.clone()).collect();
         names.iter().try_for_each(|name| self.complete(name))?;
-        let publish = match self.durability {
-            Durability::Durable => durable::publish_folder,
-            Durability::Cached => durable::publish_cached_folder,
-        };
-        Ok(publish(&self.partial, &self.target)?)
+        Ok(self.durability.publish()(&self.partial, &self.target)?)
     }
 
     fn path(&self, index: usize) -> PathBuf {

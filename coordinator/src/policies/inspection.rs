@@ -3,10 +3,10 @@
 //! Lengths are compared in every inspection, checksums only if a file has changed since their last
 //! comparison.
 
-use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
 
 use podium_files::durable;
+use podium_files::stamp::Stamp;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
 use podium_transfer::{Manifest, manifest, receive};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::Policies;
 use super::error::Error;
-use super::stamps::{Inspected, Stamp};
+use super::stamps::Inspected;
 
 impl Policies {
     /// Checks that a version's folder contains all its files with their lengths. Does not read their content.
@@ -96,12 +96,7 @@ impl Policies {
         }
         let stamp = |file: &manifest::File| {
             let seen = file.verify_length(&folder.join(&file.name));
-            let seen = seen.map_err(|source| Error::Unusable { version, source })?;
-            Ok(Stamp {
-                inode: seen.ino(),
-                changed: (seen.ctime(), seen.ctime_nsec()),
-                modified: (seen.mtime(), seen.mtime_nsec()),
-            })
+            Ok(Stamp::from(&seen.map_err(|source| Error::Unusable { version, source })?))
         };
         manifest.files.iter().map(stamp).collect()
     }

@@ -14,6 +14,7 @@ mod start;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_service::logs::describe;
 use podium_transfer::Content;
+use podium_transfer::link;
 use podium_transfer::manifest::{self, Manifest};
 use podium_transfer::receive::{self, Durability, Receiver};
 
@@ -131,6 +133,11 @@ impl Policies {
         known.get(&version).cloned().ok_or(Error::NotThere(version))
     }
 
+    /// Returns the absolute path of a version's folder, if it can be represented in messages.
+    pub fn origin(&self, version: PolicyVersion) -> Option<String> {
+        Some(std::path::absolute(self.path(version)).ok()?.to_str()?.to_owned())
+    }
+
     /// Returns the folder of a version that can be served.
     pub fn folder(&self, version: PolicyVersion) -> Result<PathBuf, Error> {
         Ok(self.path(self.manifest(Some(version))?.version))
@@ -154,16 +161,18 @@ impl Policies {
         })
     }
 
+    /// Links the files of a version from a folder of this host. Earlier attempts to receive a version are removed.
+    pub fn link(&self, manifest: &Manifest, from: &Path) -> Result<(), Error> {
+        let linked = link::link(manifest, from, &self.path(manifest.version), Durability::Durable);
+        linked.map_err(receive::Error::from)?;
+        self.remove_parts(None)
+    }
+
     /// Starts to receive a version, or continues an earlier attempt at the same content. Attempts at other contents
     /// are removed.
     pub fn receiver(&self, manifest: &Manifest) -> Result<Receiver, Error> {
         let target = self.path(manifest.version);
-        let own = receive::partial_folder(manifest, &target);
-        let is_other = |name: &str| {
-            let version = receive::partial_target(name).and_then(|version| version.parse::<u64>().ok());
-            version.is_some() && name != start::IMPORT && own.file_name().is_none_or(|own| own != name)
-        };
-        self.remove_folders(is_other)?;
+        self.remove_parts(receive::partial_folder(manifest, &target).file_name())?;
         Ok(Receiver::new(manifest.clone(), &target, Durability::Durable)?)
     }
 
@@ -182,6 +191,14 @@ impl Policies {
     pub fn prune(&self, schedule: &Schedule, latest: PolicyVersion) -> Result<(), Error> {
         self.remove_folders(|name| {
             name.parse().is_ok_and(|version| !schedule.keeps(PolicyVersion(version), latest))
+        })
+    }
+
+    /// Removes the received parts of versions except `own`.
+    fn remove_parts(&self, own: Option<&OsStr>) -> Result<(), Error> {
+        self.remove_folders(|name| {
+            let version = receive::partial_target(name).and_then(|version| version.parse::<u64>().ok());
+            version.is_some() && name != start::IMPORT && own.is_none_or(|own| own != name)
         })
     }
 

@@ -1,11 +1,13 @@
 //! The service for policy versions.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::{Error as MessageError, uuid};
 use podium_proto::v1;
 use podium_proto::v1::policy_server::Policy;
+use podium_service::logs::describe;
 use podium_transfer::Manifest;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,7 +35,8 @@ impl Policy for Service {
     ) -> Result<Response<v1::PolicyManifest>, Status> {
         let version = request.into_inner().policy_version.map(PolicyVersion);
         let manifest = self.manifest(version).await?;
-        Ok(Response::new((&manifest).into()))
+        let folder = self.0.policies.origin(manifest.version).unwrap_or_default();
+        Ok(Response::new(v1::PolicyManifest { folder, ..(&manifest).into() }))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
@@ -63,20 +66,10 @@ impl Policy for Service {
         let learner = uuid("OfferRequest.learner_id", &learner_id).or_refuse()?;
         let manifest =
             manifest.ok_or(MessageError::Missing { field: "OfferRequest.manifest" }).or_refuse()?;
+        let origin = PathBuf::from(&manifest.folder);
         let manifest = Manifest::try_from(manifest).or_refuse()?;
-        if !self.wants(learner, &manifest).await? {
-            return Ok(Response::new(v1::OfferResponse::default()));
-        }
-        let turn = self.0.uploads.turn(self.0.pause()).await.or_refuse()?;
-        // The upload before may just have been published.
-        if !self.wants(learner, &manifest).await? {
-            return Ok(Response::new(v1::OfferResponse::default()));
-        }
-        let policies = self.0.policies.clone();
-        let received = blocking(move || Ok::<_, actor::Error>(turn.received(&policies, &manifest)?));
-        let received = received.await.or_refuse()?.into_iter();
-        let received = received.map(|(name, bytes)| v1::ReceivedFile { name, bytes }).collect();
-        Ok(Response::new(v1::OfferResponse { wanted: true, received }))
+        let service = Self(self.0.clone());
+        detached(async move { service.accept(learner, manifest, origin).await }).await
     }
 
     async fn publish(
@@ -85,13 +78,18 @@ impl Policy for Service {
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let (learner, manifest, parts) = Parts::open(request.into_inner(), self.0.pause()).await?;
         let service = Self(self.0.clone());
-        // A caller that hangs up does not interrupt the publication of a complete folder.
-        let publishing = tokio::spawn(async move { service.take_in(learner, manifest, parts).await });
-        match publishing.await {
-            Ok(answer) => answer,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(actor::Error::Stopping).or_refuse(),
-        }
+        detached(async move { service.take_in(learner, manifest, parts).await }).await
+    }
+}
+
+/// Runs a call to its end, also if the caller hangs up: a version whose folder is complete is published.
+async fn detached<T: Send + 'static>(
+    call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
+) -> Result<Response<T>, Status> {
+    match tokio::spawn(call).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(actor::Error::Stopping).or_refuse(),
     }
 }
 
@@ -113,6 +111,39 @@ impl Service {
                 blocking(move || Ok::<_, actor::Error>(policies.inspect(version).is_err())).await.or_refuse()
             }
         }
+    }
+
+    /// Answers an offer. A version whose files are on this host is linked and published.
+    async fn accept(
+        &self,
+        learner: Uuid,
+        manifest: Manifest,
+        origin: PathBuf,
+    ) -> Result<Response<v1::OfferResponse>, Status> {
+        if !self.wants(learner, &manifest).await? {
+            return Ok(Response::new(v1::OfferResponse::default()));
+        }
+        let turn = self.0.uploads.turn(self.0.pause()).await.or_refuse()?;
+        // The upload before may just have been published.
+        if !self.wants(learner, &manifest).await? {
+            return Ok(Response::new(v1::OfferResponse::default()));
+        }
+        if origin.is_absolute() && origin.is_dir() {
+            let (policies, offered) = (self.0.policies.clone(), manifest.clone());
+            let link = move || Ok::<_, actor::Error>(policies.link(&offered, &origin)?);
+            match blocking(link).await {
+                Ok(()) => {
+                    self.0.handle.publish(learner, manifest).await.or_refuse()?;
+                    return Ok(Response::new(v1::OfferResponse { linked: true, ..Default::default() }));
+                }
+                Err(error) => tracing::debug!("the files are not linked: {}", describe(&error)),
+            }
+        }
+        let policies = self.0.policies.clone();
+        let received = blocking(move || Ok::<_, actor::Error>(turn.received(&policies, &manifest)?));
+        let received = received.await.or_refuse()?.into_iter();
+        let received = received.map(|(name, bytes)| v1::ReceivedFile { name, bytes }).collect();
+        Ok(Response::new(v1::OfferResponse { wanted: true, linked: false, received }))
     }
 
     /// Receives an upload and publishes it.

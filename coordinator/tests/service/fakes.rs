@@ -323,10 +323,18 @@ impl Learner {
     /// Writes a version with these weights.
     pub(crate) fn write(&self, version: u64, weights: &str) -> (Manifest, PathBuf) {
         let folder = self.folder.path().join(version.to_string());
+        // The coordinator may have linked earlier files.
+        podium_files::durable::remove_folder(&folder).unwrap();
         write_policy(&folder, weights);
         let fingerprint = manifest::fingerprint(&folder).unwrap();
         let manifest = manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint);
         (manifest.unwrap(), folder)
+    }
+
+    /// Publishes a version with these weights without links, as from another host.
+    pub(crate) async fn upload(&self, version: u64, weights: &str) -> Result<bool, Error> {
+        let (manifest, folder) = self.write(version, weights);
+        podium_transfer::publish::upload(&self.coordinator, &self.id.to_string(), &manifest, &folder).await
     }
 
     /// Publishes a version with these weights; returns `true` if it was published already.

@@ -1,12 +1,14 @@
 //! Uploads of versions that break, stall or are abandoned.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use podium_grpo::PolicyVersion;
 use podium_proto::v1::publish_request::Part;
 use podium_proto::{MAX_CHUNK_BYTES, v1};
-use podium_transfer::{Manifest, receive};
+use podium_transfer::{Manifest, fetch, receive};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,11 +90,11 @@ async fn a_half_open_upload_of_a_dead_process_does_not_block_the_next_rank_0() {
     let next = learner();
     next.join(0).await;
     let other = weights("b");
-    let publishing = tokio::time::timeout(Duration::from_secs(10), next.publish(1, &other));
+    let publishing = tokio::time::timeout(Duration::from_secs(10), next.upload(1, &other));
     assert!(!publishing.await.expect("it does not wait for the dead process").unwrap());
     assert!(fs::read(published(&fixture)).unwrap().iter().all(|byte| *byte == b'b'), "contents are mixed");
     assert_eq!(upload.answer.await.unwrap().unwrap_err().code(), Code::Aborted);
-    let late = dead.publish(1, &weights("a")).await.unwrap_err();
+    let late = dead.upload(1, &weights("a")).await.unwrap_err();
     assert!(late.to_string().contains("refused to publish a policy version"), "{late}");
     let left = fs::read_dir(fixture.path("out").join("policy")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -121,9 +123,9 @@ async fn a_broken_upload_continues_also_in_another_process_and_after_a_restart()
     assert_eq!(received(&next, &changed).await, 0, "another content starts from the beginning");
     let (manifest, _) = next.write(1, &weights("a"));
     assert_eq!(received(&next, &manifest).await, sent);
-    assert!(!next.publish(1, &weights("a")).await.unwrap());
+    assert!(!next.upload(1, &weights("a")).await.unwrap());
     assert_eq!(fs::read_to_string(published(&fixture)).unwrap(), weights("a"));
-    assert!(next.publish(1, &weights("a")).await.unwrap(), "it is published");
+    assert!(next.upload(1, &weights("a")).await.unwrap(), "it is published");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,6 +140,33 @@ async fn a_silent_upload_ends_by_name_and_continues() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(status.message().contains("no byte of policy version 1 arrived for 0.5 s"), "{status}");
     assert_eq!(received(&learner, &manifest).await, (SENT * MAX_CHUNK_BYTES) as u64);
-    assert!(!learner.publish(1, &weights("a")).await.unwrap());
+    assert!(!learner.upload(1, &weights("a")).await.unwrap());
     assert_eq!(fs::read_to_string(published(&fixture)).unwrap(), weights("a"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_linked_on_one_host_and_sent_where_that_fails() {
+    let fixture = Fixture::new(&[LARGE]);
+    let (running, _stop) = fixture.start("out").await;
+    let learner = Learner::new(fixture.file.clone(), fixture.connect(running.address()));
+    learner.join(0).await;
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert!(!learner.publish(1, "first").await.unwrap());
+    let source = learner.folder.path().join("1/model.safetensors");
+    assert_eq!(inode(&published(&fixture)), inode(&source));
+    let cache = fixture.path("cache");
+    let (_, folder) = fetch(&learner.coordinator, Some(PolicyVersion(1)), &cache).await.unwrap();
+    assert_eq!(inode(&folder.join("model.safetensors")), inode(&source));
+    assert!(learner.publish(1, "first").await.unwrap(), "it is published");
+
+    // The folder of this host has another content than the offered one.
+    let (manifest, folder) = learner.write(1, "second");
+    fs::write(folder.join("config.json"), "{}").unwrap();
+    let offer = v1::PolicyManifest { folder: folder.to_str().unwrap().into(), ..(&manifest).into() };
+    let offer = v1::OfferRequest { learner_id: learner.id.to_string(), manifest: Some(offer) };
+    let answer = call!(learner.coordinator, policy.offer, offer).await.unwrap();
+    assert!(answer.wanted && !answer.linked);
+    assert_eq!(fs::read_to_string(published(&fixture)).unwrap(), "first");
+    assert!(!learner.upload(1, "second").await.unwrap());
+    assert_eq!(fs::read_to_string(published(&fixture)).unwrap(), "second");
 }

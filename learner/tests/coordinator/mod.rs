@@ -265,7 +265,7 @@ impl policy_server::Policy for Shared {
     }
 
     async fn offer(&self, _: Request<v1::OfferRequest>) -> Result<Response<v1::OfferResponse>, Status> {
-        Ok(Response::new(v1::OfferResponse { wanted: true, received: Vec::new() }))
+        Ok(Response::new(v1::OfferResponse { wanted: true, ..v1::OfferResponse::default() }))
     }
 
     async fn publish(

@@ -67,6 +67,8 @@ impl Stray {
         for number in bytes[8 + header..].as_chunks_mut::<4>().0 {
             *number = (-3.0 * f32::from_le_bytes(*number)).to_le_bytes();
         }
+        // The file may be a link to the coordinator's.
+        fs::remove_file(&weights)?;
         fs::write(&weights, bytes)?;
         let fingerprint = start.model_fingerprint;
         let manifest = manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint)?;
