@@ -1,6 +1,7 @@
 //! A policy version whose transfer takes longer than any timeout, over a slow link that breaks. `make large-versions` sets
 //! the size to 8 GB.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
@@ -111,11 +112,19 @@ async fn over_the_link<T>(
     size: u64,
     transfer: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let (start, before) = (Instant::now(), passed(link));
-    let (outcome, ()) = tokio::join!(transfer, disturb(link, passed, size));
+    let (start, before, disturbed) = (Instant::now(), passed(link), Cell::new(false));
+    let faults = async {
+        disturb(link, passed, size).await;
+        disturbed.set(true);
+        std::future::pending::<()>().await;
+    };
+    let outcome = tokio::select! {
+        outcome = transfer => outcome?,
+        () = faults => unreachable!("they never end"),
+    };
     let (seconds, bytes) = (start.elapsed().as_secs_f64(), passed(link) - before);
     eprintln!("{what}: {bytes} bytes for {size} in {seconds:.1} s");
-    let outcome = outcome?;
+    ensure!(disturbed.get(), "the transfer ended before the faults of the link");
     ensure!(seconds > 0.8 * size as f64 / BYTES_PER_SECOND, "the link is too fast");
     ensure!(bytes >= size, "{what}: only {bytes} bytes passed");
     ensure!((bytes as f64) < 1.1 * size as f64, "{what}: {bytes} bytes passed, so parts were sent again");

@@ -266,7 +266,7 @@ impl Coordinator {
     }
 
     /// Like [`Self::call`], for an attempt of any duration: it fails if no byte moves for `request_timeout`, and is
-    /// repeated until `reconnect_for` has passed without a gain.
+    /// repeated until no byte has moved for `reconnect_for` in all since the last gain.
     pub async fn transfer<T, F>(
         &self,
         what: &'static str,
@@ -315,9 +315,11 @@ impl Coordinator {
     }
 }
 
-/// The failed attempts of a call since the last gain.
+/// The failed attempts of a call.
 struct Retries {
-    start: Instant,
+    /// Time without a moving byte since the last gain, up to `counted`.
+    idle: Duration,
+    counted: Instant,
     pause: Duration,
     /// Time at which a full disk was last logged.
     full_since: Option<Instant>,
@@ -325,18 +327,20 @@ struct Retries {
 
 impl Default for Retries {
     fn default() -> Self {
-        Self { start: Instant::now(), pause: FIRST_PAUSE, full_since: None }
+        Self { idle: Duration::ZERO, counted: Instant::now(), pause: FIRST_PAUSE, full_since: None }
     }
 }
 
 impl Retries {
-    /// Counts from the last gain, and logs the first failure.
+    /// Counts a failed attempt, and logs the first one.
     fn failed(&mut self, what: &str, address: &str, status: &Status, progress: &Progress) {
-        if progress.last_gain() > self.start {
-            (self.start, self.pause) = (progress.last_gain(), FIRST_PAUSE);
+        if progress.last_gain() > self.counted {
+            (self.idle, self.pause) = (Duration::ZERO, FIRST_PAUSE);
         }
+        self.idle += progress.last_move().max(self.counted).elapsed();
+        self.counted = Instant::now();
         if has_no_room(status) {
-            self.start = Instant::now();
+            self.idle = Duration::ZERO;
             if self.full_since.is_none_or(|named| named.elapsed() >= NAME_AGAIN) {
                 self.full_since = Some(Instant::now());
                 tracing::warn!(
@@ -349,10 +353,9 @@ impl Retries {
         }
     }
 
-    /// Returns the duration of the retries if they end.
+    /// Returns the time without a moving byte if the retries end.
     fn exhausted(&self, limit: Duration, status: &Status) -> Option<Duration> {
-        let waited = self.start.elapsed();
-        (!has_no_room(status) && waited + self.pause > limit).then_some(waited)
+        (!has_no_room(status) && self.idle + self.pause > limit).then_some(self.idle)
     }
 }
 

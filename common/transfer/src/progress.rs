@@ -37,6 +37,11 @@ impl Progress {
         *self.gained.borrow()
     }
 
+    /// Returns the time at which a byte last moved.
+    pub(crate) fn last_move(&self) -> Instant {
+        *self.moved.borrow()
+    }
+
     /// Waits until nothing has moved for `limit`.
     pub(crate) async fn stalled(&self, limit: Duration) {
         let mut moved = self.moved.subscribe();

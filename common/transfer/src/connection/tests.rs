@@ -66,10 +66,29 @@ async fn a_stalled_transfer_is_retried_as_long_as_the_receiver_gains_bytes() {
     // Bytes that are sent and lost again do not extend the retries.
     let sent = || async {
         progress.moved();
-        Err::<Response<()>, _>(Status::unavailable("broken"))
+        std::future::pending::<Result<Response<()>, Status>>().await
     };
     let error = coordinator.transfer("fetch", &progress, sent).await;
     assert!(matches!(error, Err(Error::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_after_longer_than_the_limit_of_retries_is_retried() {
+    let coordinator = Coordinator::new("127.0.0.1:1", limits(300), CancellationToken::new()).unwrap();
+    let progress = Progress::default();
+    let mut attempts = 0;
+    let answer = coordinator.transfer("publish", &progress, || {
+        attempts += 1;
+        let (last, progress) = (attempts == 2, &progress);
+        async move {
+            for _ in 0..40 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                progress.moved();
+            }
+            if last { Ok(Response::new(7)) } else { Err(Status::unavailable("broken")) }
+        }
+    });
+    assert_eq!(answer.await.unwrap(), 7);
 }
 
 #[tokio::test]
