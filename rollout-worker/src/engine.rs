@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podium_config::{Model, Rollout};
+use podium_config::{Colocate, RunFile};
 use podium_files::durable;
-use podium_model::DeviceThread;
-use podium_model::device_thread;
+use podium_model::{DeviceThread, device_thread, memory};
 use podium_service::logs;
 use podium_tokenizer::Variables;
 use tokio::sync::Mutex;
@@ -55,25 +54,19 @@ pub(crate) enum Error {
 pub(crate) struct Engine {
     thread: DeviceThread<Sampler>,
     cache: Arc<Mutex<PolicyCache>>,
+    /// Whether other processes use the same GPU.
+    shares_gpu: bool,
 }
 
 impl Engine {
     /// Starts the device's thread. No policy is loaded yet.
-    pub(crate) async fn start(
-        device: &str,
-        model: &Model,
-        rollout: &Rollout,
-        cache: PolicyCache,
-    ) -> Result<Self, Error> {
-        let (name, dtype, rollout, variables) = (
-            device.to_owned(),
-            model.dtype,
-            rollout.clone(),
-            Variables::prompt(model.enable_thinking, &model.template_variables),
-        );
+    pub(crate) async fn start(device: &str, run: &RunFile, cache: PolicyCache) -> Result<Self, Error> {
+        let (name, dtype, rollout) = (device.to_owned(), run.model.dtype, run.rollout.clone());
+        let variables = Variables::prompt(run.model.enable_thinking, &run.model.template_variables);
         let build = move || Sampler::new(&name, dtype, &rollout, variables);
         let thread = DeviceThread::start("device", MAILBOX, build).await?;
-        Ok(Self { thread, cache: Arc::new(Mutex::new(cache)) })
+        let shares_gpu = run.launch.colocate == Colocate::Share;
+        Ok(Self { thread, cache: Arc::new(Mutex::new(cache)), shares_gpu })
     }
 
     /// `cpu`, `cuda:0`, …
@@ -139,7 +132,14 @@ impl session::Sample for Engine {
                 ready => { ready?; }
             },
         }
-        let sample = move |sampler: &mut Sampler| sampler.sample(&lease, &|| stop.is_cancelled());
+        let shares_gpu = self.shares_gpu;
+        let sample = move |sampler: &mut Sampler| {
+            let outcome = sampler.sample(&lease, &|| stop.is_cancelled());
+            if shares_gpu {
+                memory::release_cache();
+            }
+            outcome
+        };
         Ok(self.thread.call("sample a lease", SAMPLE_DEADLINE, sample).await??)
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let server = fake.serve("127.0.0.1:0").await;
         let folder = tempfile::tempdir().unwrap();
         let cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
-        let engine = Engine::start("cpu", &Model::default(), &Rollout::default(), cache).await.unwrap();
+        let engine = Engine::start("cpu", &RunFile::default(), cache).await.unwrap();
         assert_eq!(engine.device_name().await.unwrap(), "cpu");
         assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join(fake.source(1).folder_name()));
 

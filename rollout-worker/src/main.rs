@@ -135,7 +135,7 @@ async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let run_hash = run_file.hash();
     let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
     let device = options.device.as_ref().unwrap_or(&run_file.launch.rollout_device);
-    let engine = Engine::start(device, &run_file.model, &run_file.rollout, cache).await?;
+    let engine = Engine::start(device, run_file, cache).await?;
 
     let folder = tokio::select! {
         () = stop.cancelled() => return Ok(()),
