@@ -11,8 +11,8 @@
 use podium_config::Learner;
 use tch::{Kind, Tensor, no_grad};
 
-/// Maximum number of numbers that a step computes at once, which bounds its temporary memory to 128 MiB.
-pub(crate) const SLICE: i64 = 1 << 24;
+/// Maximum number of numbers that a step computes at once.
+pub(crate) const SLICE: i64 = podium_memory::SLICE as i64;
 
 /// Added to the norm before dividing by it, as `PyTorch`'s `clip_grad_norm_` does.
 const NORM_EPSILON: f64 = 1e-6;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::packed::key_bias;
 
 /// Tokens per completion in the initial buffers; they double when full.
-const FIRST_CAPACITY: i64 = 64;
+const FIRST_CAPACITY: i64 = podium_memory::FIRST_CAPACITY as i64;
 
 /// Keys and values of prompts, padded to the longest.
 #[derive(Debug)]

@@ -11,12 +11,11 @@ use crate::lora::Dropout;
 use crate::packed::{self, Packed, PackedArrangement, select_rows};
 use crate::policy::Policy;
 
-/// Maximum number of logits in memory on a CPU, in float32 numbers (64 MiB).
-const CHUNK_LOGITS: i64 = 16 << 20;
+/// Maximum number of logits in memory on a CPU.
+const CHUNK_LOGITS: i64 = podium_memory::HEAD_LOGITS as i64;
 
-/// Rows of logits in memory on a GPU, whose matrix products need this many to be efficient: 0.6 GB in float32 for a
-/// vocabulary of 151,936 tokens.
-const CHUNK_ROWS: i64 = 1024;
+/// Rows of logits in memory on a GPU.
+const CHUNK_ROWS: i64 = podium_memory::HEAD_ROWS as i64;
 
 /// Computation of each completion token's entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Numbers per bucket: 64 MiB of float32.
-pub(crate) const NUMBERS: usize = 16 << 20;
+/// Numbers per bucket.
+pub(crate) const NUMBERS: usize = podium_memory::BUCKET as usize;
 
 /// Cuts a list of tensors into buckets of at most `limit` numbers; a larger tensor gets its own bucket. The cut
 /// depends on sizes alone, so that it is the same on every rank.
