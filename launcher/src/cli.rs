@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::Override;
 
+use crate::card::Card;
+
 /// Trains LLM recommenders with GRPO: starts, watches, evaluates and reports runs.
 #[derive(Debug, Parser)]
 #[command(
@@ -51,6 +53,8 @@ pub(crate) enum Command {
         /// Set a key of each run file; may be repeated
         #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
         assignments: Vec<Override>,
+        #[command(flatten)]
+        memory: MemoryFlags,
     },
     /// Drop a policy version of a stopped run, later versions, and everything that was sampled from them; the run
     /// recomputes them at its next start
@@ -68,6 +72,18 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR")]
         out: PathBuf,
     },
+}
+
+/// Flags for the memory of a run's processes.
+#[derive(Debug, Args)]
+pub(crate) struct MemoryFlags {
+    /// Print the computed memory of each process by phase, and whether it fits a GPU of this size, such as 79.6GiB; 80GB
+    /// without a value
+    #[arg(long, value_name = "CARD", num_args = 0..=1, default_missing_value = "80GB")]
+    pub(crate) memory: Option<Card>,
+    #[arg(long, value_name = "N", help = "Longest prompt for --memory, in tokens [prompt.max_tokens]")]
+    #[arg( requires = "memory", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) prompt_tokens: Option<u64>,
 }
 
 /// Flags of every command that starts processes.
@@ -190,10 +206,20 @@ mod tests {
     #[test]
     fn run_files_are_checked_as_they_would_run() {
         let line = "podium check-config run.toml other.toml --set grpo.beta=0.5 --set run.seed=3";
-        let Command::CheckConfig { files, assignments } = Cli::parse_from(line.split(' ')).command else {
+        let Command::CheckConfig { files, assignments, .. } = Cli::parse_from(line.split(' ')).command else {
             panic!("no check")
         };
         assert_eq!((files.len(), assignments.len()), (2, 2));
+        let card = |line: &str| match Cli::parse_from(line.split(' ')).command {
+            Command::CheckConfig { memory, .. } => memory.memory.map(|card| card.bytes),
+            _ => panic!("no check"),
+        };
+        assert_eq!(card("podium check-config run.toml"), None);
+        assert_eq!(card("podium check-config run.toml --memory"), Some(80_000_000_000));
+        assert_eq!(
+            card("podium check-config run.toml --memory 24GB --prompt-tokens 9"),
+            Some(24_000_000_000)
+        );
     }
 
     #[test]

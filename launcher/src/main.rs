@@ -6,6 +6,7 @@
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod card;
 mod cli;
 mod commands;
 mod conductor;
@@ -50,7 +51,9 @@ async fn run(command: Command) -> Result<ExitCode, commands::Error> {
         Command::Train { run_file, flags } => commands::train(&run_file, &flags).await,
         Command::Evaluate { run_file, asked, flags } => commands::evaluate(&run_file, &asked, &flags).await,
         Command::Status(flags) => commands::status(&flags).await,
-        Command::CheckConfig { files, assignments } => Ok(commands::check_config(&files, &assignments)),
+        Command::CheckConfig { files, assignments, memory } => {
+            Ok(commands::check_config(&files, &assignments, &memory))
+        }
         Command::DropVersion { out, version } => commands::drop_version(out, version),
         Command::Report { out } => commands::report(out),
     }

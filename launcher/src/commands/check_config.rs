@@ -1,6 +1,8 @@
 //! `podium check-config`: reads run files like a run, with the tokenizer and the chat template of the policy if
 //! available, and prints the range of their rewards.
 
+mod memory;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +12,7 @@ use podium_recsys::{synthetic, task};
 use podium_service::{logs, notice, output_line};
 use podium_tokenizer::{Chat, Variables, word_level};
 
+use crate::cli::MemoryFlags;
 use crate::devices::{self, Table};
 
 /// The reasons why a run cannot start with the policy's tokenizer and chat template.
@@ -26,7 +29,7 @@ enum Error {
 }
 
 /// Reports for each file, with `overrides`, whether a run could start from it.
-pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCode {
+pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override], flags: &MemoryFlags) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         let checked =
@@ -48,6 +51,16 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override]) -> ExitCod
                 }
                 if let Some(devices) = devices(&run) {
                     output_line!("    {}", devices.replace('\n', "\n    "));
+                }
+                if let Some(card) = flags.memory {
+                    match memory::describe(&run, flags.prompt_tokens, card) {
+                        Ok(text) => output_line!("    {}", text.replace('\n', "\n    ")),
+                        Err(error) => {
+                            let reason = logs::describe(&error);
+                            notice!("error: {}: cannot compute the memory: {reason}", file.display());
+                            code = ExitCode::FAILURE;
+                        }
+                    }
                 }
             }
             Err(message) => {
