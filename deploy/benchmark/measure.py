@@ -38,7 +38,7 @@ class Bench:
     def run(self, command):
         self.count += 1
         log = self.folder / "logs" / f"{self.count:02}-{processes.name(command).split()[0]}.log"
-        left = self.ends_at - time.monotonic() if self.ends_at else LONGEST_PROCESS_S
+        left = min(LONGEST_PROCESS_S, self.ends_at - time.monotonic()) if self.ends_at else LONGEST_PROCESS_S
         if left <= 0:
             raise processes.Failed("the time limit is over")
         return processes.run(command, log, self.environment, self.gpu, left)

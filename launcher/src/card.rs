@@ -14,7 +14,7 @@ pub(crate) struct Card {
     pub(crate) bytes: u64,
 }
 
-/// A text that is no size.
+/// The text cannot be parsed as a size.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a size: expected bytes, or a number with GB, GiB, MB or MiB, such as 80GB")]
 pub(crate) struct NotASize(String);

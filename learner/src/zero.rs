@@ -82,13 +82,12 @@ impl Zero {
     ) -> Result<f64, Error> {
         let parameters = &self.parameters;
         let fits = |shards: &Shards| shards.world_size == i64::from(collective.world_size());
-        let mut shards = match self.shards.take().filter(fits) {
-            Some(shards) => shards,
-            None => Shards::new(parameters, self.options, collective),
-        };
-        let result = no_grad(|| shards.step(parameters, gradients, learning_rate, collective));
-        self.shards = Some(shards);
-        result
+        if !self.shards.as_ref().is_some_and(fits) {
+            self.shards = None;
+        }
+        // In place: a step that panics leaves its number.
+        let shards = self.shards.get_or_insert_with(|| Shards::new(parameters, self.options, collective));
+        no_grad(|| shards.step(parameters, gradients, learning_rate, collective))
     }
 
     /// Returns the whole state on rank 0, in memory of the CPU, and nothing on other ranks. Every rank must call it.

@@ -65,7 +65,7 @@ struct WorkOptions {
     /// Read the coordinator's address from the run folder and wait for it; also `PODIUM_COORDINATOR_FROM`.
     #[arg(long, value_name = "RUN_FOLDER", conflicts_with = "coordinator")]
     coordinator_from: Option<PathBuf>,
-    /// Folder for policy versions. Workers of one host may share it: one of them downloads a version, all use it.
+    /// Folder for policy versions. Workers of one host may share it; each version is then downloaded once.
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
     /// cpu, cuda, cuda:1, or auto for a GPU if there is one; default: the run file's `launch.rollout_device`.

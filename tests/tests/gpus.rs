@@ -61,7 +61,7 @@ fn check_config_prints_the_devices_of_one_two_and_eight_gpus() -> Result<()> {
     let row =
         |gpu: u32, users: &str| format!("\n      cuda:{gpu}  GPU {gpu}, Stand-in 80GB, 80.0 GiB  {users}\n");
     let one = table(&[], 1)?;
-    ensure!(one.contains(&row(0, "learner-0, worker-1, worker-2")), "{one}");
+    ensure!(one.contains(&row(0, "learner-0, worker-1, worker-2: 31 % of the memory each")), "{one}");
     let two = table(&["launch.colocate=none", "launch.workers=1"], 2)?;
     ensure!(two.contains(&row(0, "learner-0")) && two.contains("  worker-1\n"), "{two}");
     let eight = table(&["launch.colocate=none", "launch.workers=4", "launch.learner_ranks=2"], 8)?;

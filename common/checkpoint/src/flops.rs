@@ -16,12 +16,14 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Returns the positions of a prompt that is computed once, with one completion per length.
+    /// Returns the positions of a prompt that is computed once, with one completion per length. The last token of a
+    /// completion is predicted and never an input.
     pub fn of_group(prompt: u64, completions: impl IntoIterator<Item = u64>) -> Self {
         let mut all = Self { tokens: prompt, attended: triangle(prompt), logits: 0 };
         for length in completions {
-            all.tokens += length;
-            all.attended += length * prompt + triangle(length);
+            let inputs = length.saturating_sub(1);
+            all.tokens += inputs;
+            all.attended += inputs * prompt + triangle(inputs);
             all.logits += length;
         }
         all
@@ -30,10 +32,25 @@ impl Positions {
 
 /// Operations of a forward pass.
 pub fn forward(config: &Config, positions: Positions) -> u64 {
-    let Positions { tokens, attended, logits } = positions;
+    by_weights(config, positions) + of_attention(config, positions)
+}
+
+/// Operations of a backward pass: gradients of both factors of each product. With an adapter the model's weights have
+/// none, and those of the adapter are negligible.
+pub fn backward(config: &Config, positions: Positions, adapter: bool) -> u64 {
+    let factors = if adapter { 1 } else { 2 };
+    factors * by_weights(config, positions) + 2 * of_attention(config, positions)
+}
+
+/// Products with weights.
+fn by_weights(config: &Config, positions: Positions) -> u64 {
+    2 * (block_weights(config) * positions.tokens + head_weights(config) * positions.logits)
+}
+
+/// Scores, and their products with values.
+fn of_attention(config: &Config, positions: Positions) -> u64 {
     let queries = (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as u64;
-    // Scores and their sums of values are a multiplication each.
-    2 * (block_weights(config) * tokens + 2 * queries * attended + head_weights(config) * logits)
+    4 * queries * positions.attended
 }
 
 /// Number of weights of the blocks' matrices.
@@ -73,12 +90,15 @@ mod tests {
         let positions = Positions { tokens: 5, attended: 15, logits: 2 };
         let products = block * 5 + 3 * 2 * 8 * 15 + 800 * 2;
         assert_eq!(forward(&config(), positions), 2 * products);
+        assert_eq!(backward(&config(), positions, false), 4 * products);
+        assert_eq!(backward(&config(), positions, true), 2 * (products + 3 * 2 * 8 * 15));
     }
 
     #[test]
     fn a_prompt_counts_once_for_its_completions() {
         let positions = Positions::of_group(4, [2, 3]);
-        let attended = (1 + 2 + 3 + 4) + (5 + 6) + (5 + 6 + 7);
-        assert_eq!(positions, Positions { tokens: 9, attended, logits: 5 });
+        let attended = (1 + 2 + 3 + 4) + 5 + (5 + 6);
+        assert_eq!(positions, Positions { tokens: 7, attended, logits: 5 });
+        assert_eq!(Positions::of_group(4, [1, 0]), Positions { tokens: 4, attended: 10, logits: 1 });
     }
 }

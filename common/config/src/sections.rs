@@ -299,7 +299,8 @@ pub struct Network {
     /// Timeout of one call, after which it is retried. A transfer of a policy version may take any time, but a pause of
     /// this length without a byte breaks it; it is retried from its position.
     pub request_timeout_ms: u64,
-    /// How long a worker or rank retries to reach the coordinator before it exits. A transfer counts from its last byte.
+    /// How long a worker or rank retries to reach the coordinator before it exits. During a transfer, time in which bytes
+    /// move does not count.
     pub reconnect_for_ms: u64,
     /// Timeout of a collective operation between learner ranks; the error names the missing rank.
     pub collective_timeout_ms: u64,

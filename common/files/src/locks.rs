@@ -3,10 +3,11 @@
 //! Lock `n` is byte `n` of one lock file, which stays empty. The system releases a process's locks when it ends, also by
 //! SIGKILL.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -19,9 +20,14 @@ pub const LAST: u64 = (1 << 62) - 1;
 
 /// The locks of one lock file.
 #[derive(Debug, Clone)]
-pub struct Locks {
-    file: Arc<File>,
+pub struct Locks(Arc<Opened>);
+
+/// An open lock file. The system counts it as one holder of each lock, so that its own holders are counted here.
+#[derive(Debug)]
+struct Opened {
+    file: File,
     path: PathBuf,
+    holders: Mutex<BTreeMap<u64, (Kind, usize)>>,
 }
 
 /// Kind of a lock.
@@ -36,7 +42,7 @@ pub enum Kind {
 /// A held lock, which is released when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    file: Arc<File>,
+    opened: Arc<Opened>,
     number: u64,
 }
 
@@ -45,28 +51,58 @@ impl Locks {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = opened.map_err(|source| Error::Write { path: path.to_owned(), source })?;
-        Ok(Self { file: Arc::new(file), path: path.to_owned() })
+        Ok(Self(Arc::new(Opened { file, path: path.to_owned(), holders: Mutex::default() })))
     }
 
-    /// Takes lock `number`, at most [`LAST`]; returns `None` if another process holds it. The locks of one [`Locks`]
-    /// and its clones do not exclude each other.
+    /// Takes lock `number`, at most [`LAST`]; returns `None` if it is held, unless both holders share it.
     pub fn try_lock(&self, number: u64, kind: Kind) -> Result<Option<Lock>, Error> {
-        let kind = match kind {
-            Kind::Shared => libc::F_RDLCK,
-            Kind::Exclusive => libc::F_WRLCK,
-        };
-        match set(&self.file, number, kind) {
-            Ok(()) => Ok(Some(Lock { file: self.file.clone(), number })),
-            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
-            Err(error) => Err(Error::Write { path: self.path.clone(), source: io::Error::from(error) }),
+        let opened = &self.0;
+        let mut holders = opened.holders();
+        match holders.get_mut(&number) {
+            Some((Kind::Shared, count)) if kind == Kind::Shared => *count += 1,
+            Some(_) => return Ok(None),
+            None => {
+                match set(&opened.file, number, kind.code()) {
+                    Ok(()) => {}
+                    Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
+                    Err(error) => {
+                        let source = io::Error::from(error);
+                        return Err(Error::Write { path: opened.path.clone(), source });
+                    }
+                }
+                holders.insert(number, (kind, 1));
+            }
         }
+        Ok(Some(Lock { opened: opened.clone(), number }))
+    }
+}
+
+impl Kind {
+    const fn code(self) -> libc::c_int {
+        match self {
+            Self::Shared => libc::F_RDLCK,
+            Self::Exclusive => libc::F_WRLCK,
+        }
+    }
+}
+
+impl Opened {
+    fn holders(&self) -> MutexGuard<'_, BTreeMap<u64, (Kind, usize)>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Fails only for a closed file.
-        let _ = set(&self.file, self.number, libc::F_UNLCK);
+        let mut holders = self.opened.holders();
+        match holders.get_mut(&self.number) {
+            Some((_, count)) if *count > 1 => *count -= 1,
+            _ => {
+                holders.remove(&self.number);
+                // Fails only for a closed file.
+                let _ = set(&self.opened.file, self.number, libc::F_UNLCK);
+            }
+        }
     }
 }
 
@@ -105,6 +141,23 @@ mod tests {
         assert!(one.try_lock(7, Kind::Shared).unwrap().is_none());
         drop(exclusive);
         assert!(one.try_lock(LAST, Kind::Shared).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_is_held_until_its_last_holder_drops_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".locks");
+        let (one, other) = (Locks::open(&path).unwrap(), Locks::open(&path).unwrap());
+        let first = one.try_lock(7, Kind::Shared).unwrap().unwrap();
+        let second = one.clone().try_lock(7, Kind::Shared).unwrap().unwrap();
+        assert!(one.try_lock(7, Kind::Exclusive).unwrap().is_none());
+        drop(first);
+        assert!(other.try_lock(7, Kind::Exclusive).unwrap().is_none());
+        drop(second);
+        let exclusive = other.try_lock(7, Kind::Exclusive).unwrap().unwrap();
+        assert!(other.try_lock(7, Kind::Shared).unwrap().is_none());
+        drop(exclusive);
+        assert!(one.try_lock(7, Kind::Exclusive).unwrap().is_some());
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Learner {
     pub several: bool,
     /// Whether layers are recomputed in the backward pass.
     pub recompute_layers: bool,
-    /// Whether the objective compares with a reference, and whether that follows the policy.
+    /// Whether the objective compares with a reference.
     pub reference: bool,
     /// Whether the reference follows the policy.
     pub moving_reference: bool,
@@ -49,7 +49,7 @@ impl Learner {
         [self.head(), self.layers(), self.step()]
     }
 
-    /// The phase without parts that differ.
+    /// Returns a phase with weights and optimizer only.
     fn resident(&self, name: &'static str) -> Phase {
         Phase { name, weights: self.weights(), optimizer: self.optimizer(), ..Phase::default() }
     }
@@ -129,7 +129,7 @@ impl Learner {
         gradients + one_by_one + if joined { 2 * embedding } else { 0 }
     }
 
-    /// Gradients of so many parameters before they are summed; float32 gradients of the first micro-batch are the sums.
+    /// Gradients of this number of parameters before they are summed; float32 gradients of the first micro-batch are the sums.
     fn unsummed(&self, parameters: u64) -> u64 {
         if self.model.width() == 2 || self.several { self.model.width() * parameters } else { 0 }
     }

@@ -42,8 +42,8 @@ impl Prompts {
         let KeyValue { key, value } = &self.layers[layer];
         for (buffer, new) in [(key, &new.key), (value, &new.value)] {
             let size = new.size();
-            let place = buffer.narrow(0, prompt as i64, size[0]).narrow(2, token as i64, size[2]);
-            place.shallow_clone().copy_(new);
+            let mut destination = buffer.narrow(0, prompt as i64, size[0]).narrow(2, token as i64, size[2]);
+            destination.copy_(new);
         }
     }
 

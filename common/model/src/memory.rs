@@ -1,7 +1,7 @@
 //! Detection of a device's exhausted memory, and release of memory to other processes.
 //!
-//! libtorch's binding panics on errors; the message identifies the cause. What could not be computed at once is computed in
-//! parts by the caller: parts differ in rounding alone.
+//! libtorch's binding panics on errors; the message identifies the cause. The caller then computes in parts, which differ in
+//! rounding alone.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -26,6 +26,9 @@ const LOCKS: &str = ".locks";
 const VERIFIED: &str = ".verified.json";
 /// Interval of checks while another process downloads.
 const POLL: Duration = Duration::from_millis(100);
+/// The wait for another process that receives nothing ends after this many times the limit of retries: it may verify or
+/// copy a large version meanwhile.
+const WAIT_FACTOR: u32 = 10;
 
 /// A folder of policy versions.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Held {
     }
 }
 
-/// Content of a stamp file.
+/// The record of a verification, as JSON.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Verified {
     /// Identifies the host's start: a power failure can damage files without a change of their metadata.
@@ -102,10 +105,13 @@ impl Numbers {
     /// Returns the locks of a folder; `None` for a folder that is not of a version.
     fn of(name: &str) -> Option<Self> {
         let (version, content) = name.split_once('-')?;
-        let (version, content): (u64, _) = (version.parse().ok()?, u64::from_str_radix(content, 16).ok()?);
+        Some(Self::new(version.parse().ok()?, u64::from_str_radix(content, 16).ok()?))
+    }
+
+    const fn new(version: u64, content: u64) -> Self {
         // 13 bits of the version and 48 of the content.
         let number = ((version & 0x1fff) << 48 | content & 0xffff_ffff_ffff) << 1;
-        Some(Self { used: number, downloaded: number | 1 })
+        Self { used: number, downloaded: number | 1 }
     }
 }
 
@@ -126,8 +132,8 @@ impl Cache {
     pub async fn hold(&self, coordinator: &Coordinator, served: &Served) -> Result<Held, Error> {
         let manifest = served.manifest();
         let name = folder_name(manifest.version, manifest.content());
-        let (folder, numbers) = (self.folder.join(&name), Numbers::of(&name));
-        let numbers = numbers.unwrap_or(Numbers { used: 0, downloaded: 1 });
+        let folder = self.folder.join(&name);
+        let numbers = Numbers::new(manifest.version.0, manifest.content().prefix());
         let mut wait = Wait::new(coordinator);
         loop {
             if let Some(used) = self.locks.try_lock(numbers.used, Kind::Shared)? {
@@ -186,14 +192,16 @@ struct Wait<'a> {
     coordinator: &'a Coordinator,
     since: Instant,
     bytes: Option<u64>,
+    warned: bool,
 }
 
 impl<'a> Wait<'a> {
     fn new(coordinator: &'a Coordinator) -> Self {
-        Self { coordinator, since: Instant::now(), bytes: None }
+        Self { coordinator, since: Instant::now(), bytes: None, warned: false }
     }
 
-    /// Pauses between two checks. Fails if the other process has not received a byte for the limit of retries.
+    /// Pauses between two checks. Fails if the other process has not received a byte for [`WAIT_FACTOR`] times the limit
+    /// of retries.
     async fn pause(&mut self, manifest: &Manifest, folder: &Path) -> Result<(), Error> {
         let received = receive::received_before(manifest, folder).unwrap_or_default();
         let bytes = received.into_iter().map(|(_, bytes)| bytes).sum();
@@ -203,9 +211,17 @@ impl<'a> Wait<'a> {
         if self.bytes.replace(bytes) != Some(bytes) {
             self.since = Instant::now();
         }
-        let waited = self.since.elapsed();
-        if waited > self.coordinator.limits().reconnect_for {
+        let (waited, limit) = (self.since.elapsed(), self.coordinator.limits().reconnect_for);
+        if waited > WAIT_FACTOR * limit {
             return Err(Error::Waited { version: manifest.version, folder: folder.to_owned(), waited });
+        }
+        if waited > limit && !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(
+                "another process has received nothing of {} in {} for {} s: waiting",
+                manifest.version,
+                folder.display(),
+                waited.as_secs()
+            );
         }
         tokio::select! {
             () = self.coordinator.stopped() => {

@@ -52,6 +52,11 @@ impl Content {
         bytes.try_into().map(Self).map_err(length)
     }
 
+    /// Returns the first 48 bits, which [`Self`] is displayed as.
+    pub(crate) fn prefix(self) -> u64 {
+        self.0[..6].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// The bytes in messages.
     pub fn to_bytes(self) -> Vec<u8> {
         self.0.to_vec()

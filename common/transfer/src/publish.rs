@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use podium_files::durable;
 use podium_proto::v1::{self, publish_request::Part};
@@ -11,7 +12,7 @@ use podium_service::logs::describe;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use crate::connection::{self, Coordinator};
 use crate::manifest::Manifest;
@@ -20,6 +21,12 @@ use crate::receive;
 
 /// Number of chunks that are prefetched from the disk.
 const READ_AHEAD: usize = 4;
+/// Number of uploads that may arrive damaged without a gain in between.
+const MOST_DAMAGED: u32 = 3;
+/// Bytes per second at which the coordinator's disk links and verifies a version, or better.
+const SLOWEST_DISK: u64 = 20 << 20;
+/// Interval in which a wait for the coordinator's disk counts as progress.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Publishes the version in `folder` as the rank 0 whose process is `learner_id`. Returns `true` if the coordinator has
 /// the version already or does not need it any more.
@@ -57,15 +64,16 @@ async fn run(
     origin: Option<&str>,
 ) -> Result<bool, connection::Error> {
     let progress = Arc::new(Progress::default());
-    let most = AtomicU64::new(0);
     let upload = Upload {
         learner_id: learner_id.to_owned(),
         manifest: manifest.clone(),
         folder: folder.to_owned(),
         origin: origin.unwrap_or_default().to_owned(),
         progress: progress.clone(),
+        most: Arc::default(),
+        damaged: Arc::default(),
     };
-    let attempt = || upload.attempt(coordinator, &most);
+    let attempt = || upload.attempt(coordinator);
     coordinator.transfer("publish a policy version", &progress, attempt).await
 }
 
@@ -78,23 +86,43 @@ struct Upload {
     /// The folder for links; empty without links.
     origin: String,
     progress: Arc<Progress>,
+    /// The most bytes that the coordinator had received before an attempt.
+    most: Arc<AtomicU64>,
+    /// Number of attempts that arrived damaged since the last gain.
+    damaged: Arc<AtomicU32>,
 }
 
 impl Upload {
-    /// Offers the version and sends what is missing. `most`: the most bytes that the coordinator had received before.
-    async fn attempt(&self, coordinator: &Coordinator, most: &AtomicU64) -> Result<Response<bool>, Status> {
+    /// Offers the version; a coordinator on this host links and verifies its files meanwhile.
+    async fn offer(&self, coordinator: &Coordinator) -> Result<v1::OfferResponse, Status> {
         let mut client = coordinator.policy();
         let manifest = v1::PolicyManifest { folder: self.origin.clone(), ..(&self.manifest).into() };
         let offer = v1::OfferRequest { learner_id: self.learner_id.clone(), manifest: Some(manifest) };
-        let offered = client.offer(offer).await?.into_inner();
+        let bytes: u64 = self.manifest.files.iter().map(|file| file.size_bytes).sum();
+        let until = Instant::now() + Duration::from_secs(bytes / SLOWEST_DISK);
+        let offered = client.offer(offer);
+        tokio::pin!(offered);
+        loop {
+            tokio::select! {
+                answer = &mut offered => return answer.map(Response::into_inner),
+                () = tokio::time::sleep(TICK), if Instant::now() < until => self.progress.moved(),
+            }
+        }
+    }
+
+    /// Offers the version and sends the missing bytes.
+    async fn attempt(&self, coordinator: &Coordinator) -> Result<Response<bool>, Status> {
+        let mut client = coordinator.policy();
+        let offered = self.offer(coordinator).await?;
         if !offered.wanted {
             return Ok(Response::new(!offered.linked));
         }
         let received: HashMap<_, _> =
             offered.received.into_iter().map(|file| (file.name, file.bytes)).collect();
         let total = received.values().sum();
-        if most.fetch_max(total, Ordering::Relaxed) < total {
+        if self.most.fetch_max(total, Ordering::Relaxed) < total {
             self.progress.gained();
+            self.damaged.store(0, Ordering::Relaxed);
             tracing::info!("publishing {} continues after {total} bytes", self.manifest.version);
         }
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
@@ -107,8 +135,19 @@ impl Upload {
         let answer = client.publish(parts).await;
         match reading.await {
             Ok(Err(error)) => Err(Status::data_loss(describe(&error))),
-            _ => answer.map(|answer| Response::new(answer.into_inner().repeated_version)),
+            _ => self.limit_damaged(answer).map(|answer| Response::new(answer.into_inner().repeated_version)),
         }
+    }
+
+    /// Ends the retries if uploads repeatedly arrive damaged: the files here have changed, or the link damages them.
+    fn limit_damaged<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
+        let is_damaged = |status: &Status| status.code() == Code::Aborted;
+        let damaged = answer.as_ref().is_err_and(is_damaged);
+        if damaged && self.damaged.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_DAMAGED {
+            return answer
+                .map_err(|status| Status::data_loss(format!("{} ({MOST_DAMAGED} times)", status.message())));
+        }
+        answer
     }
 
     /// Sends manifest and chunks; ends early, without an error of its own, when the receiver disconnects.

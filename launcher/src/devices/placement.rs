@@ -18,8 +18,8 @@ impl Placement {
     }
 
     /// The process sees only this GPU, which is its device 0, and receives the variables of GPU libraries that are not
-    /// set. Its memory is limited to its share if `processes` use the GPU, so that it does not depend on their timing what
-    /// fits. NCCL also connects GPUs that are invisible to each other's processes directly, since it reaches peers
+    /// set. If several `processes` use the GPU, its memory is limited to its share, so that a result does not depend on the
+    /// timing of the others. NCCL also connects GPUs that are invisible to each other's processes directly, since it reaches peers
     /// through the driver (NCCL's `src/transport/p2p.cc`).
     pub(super) fn gpu(gpu: &Gpu, processes: usize) -> Self {
         let value = |name, value: &str| match name {
@@ -35,8 +35,13 @@ impl Placement {
     }
 }
 
+/// Returns whether processes on one GPU are limited to shares of its memory: unless the environment sets the allocator.
+pub(super) fn has_shares() -> bool {
+    environment::missing_here().iter().any(|(name, _)| *name == environment::ALLOCATOR)
+}
+
 /// Returns the fraction of a GPU's memory for the tensors of each of several processes. The rest is for CUDA itself.
 pub(super) fn share(processes: usize) -> f64 {
-    let hundredths = 94 / processes.max(1);
+    let hundredths = (94 / processes.max(1)).max(1);
     hundredths as f64 / 100.0
 }

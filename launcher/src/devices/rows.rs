@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use podium_service::gpus::Machine;
 
-use super::placement::share;
+use super::placement::{has_shares, share};
 
 /// The device of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) fn rows(machine: &Machine, ranks: &[Device], workers: &[Device]) -> S
         let names: Vec<&str> =
             processes.iter().filter(|(_, own)| *own == device).map(|(name, _)| name.as_str()).collect();
         match (device, names.len()) {
-            (Device::Gpu(_), 2..) => {
+            (Device::Gpu(_), 2..) if has_shares() => {
                 let percent = 100.0 * share(names.len());
                 format!("{}: {percent:.0} % of the memory each", names.join(", "))
             }

@@ -1,6 +1,6 @@
 //! Floating point operations of a step.
 
-use podium_checkpoint::flops::{Positions, forward};
+use podium_checkpoint::flops::{Positions, backward, forward};
 use podium_grpo::Group;
 
 use super::updater::Updater;
@@ -10,22 +10,23 @@ impl Updater {
     /// Returns the operations of the model for a step's micro-batches: the reference once, and each pass a forward, and a
     /// backward if it changes the weights.
     pub(super) fn flops_of(&self, batches: &[MicroBatch<'_>]) -> u64 {
-        // A backward computes the gradients of activations and those of weights; an adapter's are negligible.
-        let backward = if self.policy.adapter().is_some() { 1 } else { 2 };
-        let reference = u64::from(self.reference.is_some());
+        let (config, adapter) = (self.policy.config(), self.policy.adapter().is_some());
         let passes = u64::from(self.file.grpo.num_iterations);
+        let forwards = passes + u64::from(self.reference.is_some());
         let of_batch = |batch: &MicroBatch<'_>| {
-            let pass = 1 + if batch.moves { backward } else { 0 };
-            let forward: u64 = batch.groups.iter().map(|group| self.forward_flops(group)).sum();
-            forward * (reference + passes * pass)
+            let backwards = if batch.moves { passes } else { 0 };
+            let groups = batch.groups.iter().map(|group| positions(group));
+            let of_group =
+                |group| forwards * forward(config, group) + backwards * backward(config, group, adapter);
+            groups.map(of_group).sum::<u64>()
         };
         batches.iter().map(of_batch).sum()
     }
+}
 
-    fn forward_flops(&self, group: &Group) -> u64 {
-        let lengths = group.completions.iter().map(|completion| completion.len() as u64);
-        forward(self.policy.config(), Positions::of_group(group.prompt_ids.len() as u64, lengths))
-    }
+fn positions(group: &Group) -> Positions {
+    let lengths = group.completions.iter().map(|completion| completion.len() as u64);
+    Positions::of_group(group.prompt_ids.len() as u64, lengths)
 }
 
 #[cfg(test)]
@@ -45,10 +46,7 @@ mod tests {
 
     #[test]
     fn passes_and_the_reference_are_counted() {
-        let forward_of = |group: &Group| {
-            let lengths = group.completions.iter().map(|completion| completion.len() as u64);
-            forward(&config(), Positions::of_group(group.prompt_ids.len() as u64, lengths))
-        };
+        let forward_of = |group: &Group| forward(&config(), positions(group));
         let groups = part(&step(0), 0, 1).groups;
         let once: u64 = groups.iter().map(forward_of).sum();
         assert_eq!(flops_of_a_step(&["grpo.beta=0.1"]), 4 * once);

@@ -2,8 +2,8 @@
 
 use super::visible::Gpu;
 
-/// Dense bfloat16 operations per second with float32 sums, by a part of the name that NVML reports. Source: NVIDIA's data
-/// sheets, where figures with sparsity are halved. The first match applies.
+/// Dense bfloat16 operations per second with float32 sums, by words of the name that NVML reports. Source: NVIDIA's data
+/// sheets, where values with sparsity are halved. The first match applies.
 const PEAKS: [(&str, f64); 18] = [
     ("GB300", 2.5e15),
     ("GB200", 2.5e15),
@@ -32,7 +32,9 @@ pub(super) fn peak(gpu: &Gpu) -> Option<f64> {
 }
 
 fn of_name(name: &str) -> Option<f64> {
-    PEAKS.iter().find(|(part, _)| name.contains(part)).map(|(_, peak)| *peak)
+    let words: Vec<&str> = name.split([' ', '-']).collect();
+    let matches = |model: &str| model.split(' ').all(|word| words.contains(&word));
+    PEAKS.iter().find(|(model, _)| matches(model)).map(|(_, peak)| *peak)
 }
 
 #[cfg(test)]
@@ -49,7 +51,13 @@ mod tests {
             ("NVIDIA L40S", Some(362e12)),
             ("NVIDIA L40", Some(181e12)),
             ("NVIDIA L4", Some(121e12)),
+            ("NVIDIA A100-PCIE-40GB", Some(312e12)),
+            ("NVIDIA H100 NVL", Some(835e12)),
+            ("NVIDIA GH200 480GB", Some(989e12)),
             ("NVIDIA GeForce RTX 4090", None),
+            ("NVIDIA A10G", None),
+            ("NVIDIA RTX A4000", None),
+            ("NVIDIA RTX A1000", None),
         ] {
             assert_eq!(of_name(name), peak, "{name}");
         }

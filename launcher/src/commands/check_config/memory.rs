@@ -28,6 +28,11 @@ pub(super) enum Error {
         "the length of prompts is unknown: set prompt.max_tokens in the run file, or pass --prompt-tokens N"
     )]
     Prompt,
+    #[error(
+        "prompts of {prompt} tokens and completions of {completion} (rollout.max_new_tokens) are longer than the model's \
+         {limit} positions (max_position_embeddings)"
+    )]
+    Length { prompt: u64, completion: u32, limit: i64 },
 }
 
 /// Returns a table of memory by process and phase, and whether the processes fit `card`.
@@ -39,6 +44,10 @@ pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) ->
         None => config::Config::parse(embedded::POLICY_CONFIG, "the embedded config.json".as_ref())
             .map_err(Error::Model)?,
     };
+    let (completion, limit) = (run.rollout.max_new_tokens, shape.max_position_embeddings);
+    if prompt_tokens.saturating_add(u64::from(completion)) > limit as u64 {
+        return Err(Error::Length { prompt: prompt_tokens, completion, limit });
+    }
     let adapter = adapter(run)?;
     let model = |device: &str| Model::new(&shape, number(run, device), adapter.as_ref());
     let learner = learner(run, model(&run.launch.learner_device)?, prompt_tokens).phases();
@@ -213,6 +222,8 @@ mod tests {
     #[test]
     fn what_is_unknown_is_named() {
         assert!(described(&[], None, "80GB").unwrap_err().contains("set prompt.max_tokens"));
+        let long = described(&[], Some(u64::MAX), "80GB").unwrap_err();
+        assert!(long.contains("max_position_embeddings"), "{long}");
         let folder = tempfile::tempdir().unwrap();
         let path = format!("model.path={}", folder.path().display());
         let refused = described(&[&path], Some(100), "80GB").unwrap_err();
