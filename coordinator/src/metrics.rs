@@ -181,6 +181,10 @@ fn begin_counting() {
     for event in ["granted", "expired"] {
         counter!(LEASES, "event" => event).increment(0);
     }
+    // Versions on one host are linked and not transferred.
+    for direction in ["received", "sent"] {
+        counter!(POLICY_BYTES, "direction" => direction).increment(0);
+    }
     for seen in ["submit", "train"] {
         counter!(OFFENCES, "seen" => seen).increment(0);
     }
