@@ -131,19 +131,19 @@ impl Updater {
             #[cfg(test)]
             crate::memory::injected::take_optimizer();
             self.optimizer.step(gradients, learning_rate, collective)
-        });
-        let grad_norm =
-            match applied.map_err(|memory::UsedUp(reason)| Error::OptimizerMemory { step, reason })? {
-                Ok(norm) => norm,
-                Err(optimizer::Error::Collective(error)) => return Err(error.into()),
-                Err(optimizer::Error::Gradient(source)) => {
-                    if pass == 0 {
-                        let not_finite = self.not_finite(share, size, collective)?;
-                        agree(share.step, not_finite, collective)?;
-                    }
-                    return Err(Error::Optimizer { step, source });
+        })
+        .map_err(|memory::UsedUp(reason)| Error::OptimizerMemory { step, reason })?;
+        let grad_norm = match applied {
+            Ok(norm) => norm,
+            Err(optimizer::Error::Collective(error)) => return Err(error.into()),
+            Err(optimizer::Error::Gradient(source)) => {
+                if pass == 0 {
+                    let not_finite = self.not_finite(share, size, collective)?;
+                    agree(share.step, not_finite, collective)?;
                 }
-            };
+                return Err(Error::Optimizer { step, source });
+            }
+        };
         self.move_reference();
         let mut metrics = self.metrics(&totals, pass);
         for (name, value) in [

@@ -1,6 +1,8 @@
 //! Floating point operations of a policy by the usual convention: two for each multiplication with addition in matrix
 //! products, for the work that the result requires. Recomputation, norms and activation functions do not count.
 
+use std::iter::Sum;
+
 use crate::config::Config;
 use crate::parameters;
 
@@ -27,6 +29,16 @@ impl Positions {
             all.logits += length;
         }
         all
+    }
+}
+
+impl Sum for Positions {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            tokens: sum.tokens + one.tokens,
+            attended: sum.attended + one.attended,
+            logits: sum.logits + one.logits,
+        })
     }
 }
 

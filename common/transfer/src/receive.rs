@@ -272,8 +272,8 @@ impl Receiver {
     }
 }
 
-/// Returns the number of bytes of each file that an earlier transfer to `target` received, without the files of which
-/// there are none.
+/// Returns the number of bytes of each file that an earlier transfer to `target` received. Files without a received byte
+/// are not listed.
 pub fn received_before(manifest: &Manifest, target: &Path) -> Result<Vec<(String, u64)>, Error> {
     let partial = partial_folder(manifest, target);
     let received = |file: &File| Ok((file.name.clone(), bytes_on_disk(&partial.join(&file.name), file)?));

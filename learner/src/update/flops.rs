@@ -13,15 +13,14 @@ impl Updater {
         let (config, adapter) = (self.policy.config(), self.policy.adapter().is_some());
         let passes = u64::from(self.file.grpo.num_iterations);
         let forwards = passes + u64::from(self.reference.is_some());
-        let of_batch = |batch: &MicroBatch<'_>| {
-            let backwards = if batch.moves { passes } else { 0 };
-            let groups = batch.groups.iter().map(|group| positions(group));
-            let of_group =
-                |group| forwards * forward(config, group) + backwards * backward(config, group, adapter);
-            groups.map(of_group).sum::<u64>()
-        };
-        batches.iter().map(of_batch).sum()
+        let all = of_batches(batches.iter());
+        let moving = of_batches(batches.iter().filter(|batch| batch.moves));
+        forwards * forward(config, all) + passes * backward(config, moving, adapter)
     }
+}
+
+fn of_batches<'a>(batches: impl Iterator<Item = &'a MicroBatch<'a>>) -> Positions {
+    batches.flat_map(|batch| &batch.groups).map(|group| positions(group)).sum()
 }
 
 fn positions(group: &Group) -> Positions {

@@ -141,9 +141,9 @@ impl Sampler {
 fn flops(policy: &Policy, prompts: &[Vec<u32>], groups: &[Vec<Completion>]) -> u64 {
     let of_group = |(prompt, group): (&Vec<u32>, &Vec<Completion>)| {
         let lengths = group.iter().map(|completion| completion.len() as u64);
-        forward(policy.config(), Positions::of_group(prompt.len() as u64, lengths))
+        Positions::of_group(prompt.len() as u64, lengths)
     };
-    prompts.iter().zip(groups).map(of_group).sum()
+    forward(policy.config(), prompts.iter().zip(groups).map(of_group).sum())
 }
 
 /// Distinguishes prefill from decoding by the steps that sampling announces.
