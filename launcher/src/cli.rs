@@ -198,7 +198,7 @@ mod tests {
         let Command::Demo(flags) = Cli::parse_from(line.split(' ')).command else { panic!("not a demo") };
         let file = podium_config::RunFile::parse("", "empty", &flags.overrides()).unwrap();
         assert_eq!((file.run.seed, file.run.steps), (2, 8));
-        assert_eq!((file.launch.workers, file.launch.learner_ranks), (3, 2));
+        assert_eq!((file.launch.workers, file.launch.learner_ranks), (Some(3), 2));
         assert_eq!(file.network.collective, podium_config::CollectiveChoice::Tcp);
         assert!((file.grpo.beta - 0.25).abs() < 1e-12);
     }

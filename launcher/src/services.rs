@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use podium_config::RunFile;
+use podium_config::{Colocate, RunFile};
 use podium_transfer::Announcement;
 
 use crate::devices::{Placement, Table};
@@ -61,12 +61,8 @@ impl Services<'_> {
     /// Returns the workers and, if there are steps, the learner ranks of the announced coordinator.
     pub(crate) fn others(&self, announced: &Announcement) -> Vec<Service> {
         let flags = self.coordinator_flags(announced);
-        let mut services: Vec<Service> =
-            (1..=self.run.launch.workers).map(|number| self.worker(number, &flags)).collect();
-        if self.run.run.steps > 0 {
-            services.extend((0..self.run.launch.learner_ranks).map(|rank| self.learner_rank(rank, &flags)));
-        }
-        services
+        let workers = (1..=self.devices.workers()).map(|number| self.worker(number, &flags));
+        workers.chain((0..self.devices.ranks()).map(|rank| self.learner_rank(rank, &flags))).collect()
     }
 
     /// The coordinator's address for this program.
@@ -88,8 +84,13 @@ impl Services<'_> {
         let name = format!("worker-{number}");
         let cache = self.folder.worker_cache();
         let Placement { device, environment } = self.devices.worker(number);
-        let arguments =
-            [self.run_file(), coordinator.to_vec(), path("--cache", &cache), text("--device", device)];
+        let arguments = [
+            self.run_file(),
+            coordinator.to_vec(),
+            path("--cache", &cache),
+            self.colocation(),
+            text("--device", device),
+        ];
         self.service(name, &self.programs.worker, arguments.concat(), environment)
     }
 
@@ -101,10 +102,20 @@ impl Services<'_> {
             coordinator.to_vec(),
             path("--state", &self.folder.learner_state()),
             text("--rank", &rank.to_string()),
-            text("--world-size", &self.run.launch.learner_ranks.to_string()),
+            text("--world-size", &self.devices.ranks().to_string()),
+            self.colocation(),
             text("--device", device),
         ];
         self.service(format!("learner-{rank}"), &self.programs.learner, arguments.concat(), environment)
+    }
+
+    /// Returns the flags by which a process knows that others use its GPU, which the run file leaves open.
+    fn colocation(&self) -> Vec<OsString> {
+        if self.run.launch.colocate == Colocate::Auto && self.devices.shares() {
+            text("--set", "launch.colocate=share")
+        } else {
+            Vec::new()
+        }
     }
 
     fn run_file(&self) -> Vec<OsString> {
@@ -135,6 +146,11 @@ mod tests {
     use super::*;
 
     fn lines(assignments: &[&str], address: &str) -> Vec<String> {
+        lines_on(0, assignments, address)
+    }
+
+    /// Returns the command lines on a machine with this number of GPUs.
+    fn lines_on(gpus: u32, assignments: &[&str], address: &str) -> Vec<String> {
         let overrides: Vec<_> = assignments.iter().map(|text| text.parse().unwrap()).collect();
         let run = RunFile::parse("", "test", &overrides).unwrap();
         let programs = Programs { coordinator: "c".into(), worker: "w".into(), learner: "l".into() };
@@ -147,7 +163,7 @@ mod tests {
             run_id: String::new(),
             ended: None,
         };
-        let devices = Table::without_gpus(&run);
+        let devices = Table::with_gpus(&run, gpus);
         let folder = RunFolder::new("out");
         let services = Services { programs: &programs, run: &run, folder: &folder, devices: &devices };
         std::iter::once(services.coordinator())
@@ -177,6 +193,18 @@ mod tests {
                  --world-size 2 --device cpu",
             ]
         );
+    }
+
+    #[test]
+    fn processes_know_that_they_share_a_gpu() {
+        let shared = |gpus, assignments: &[&str]| -> Vec<bool> {
+            let lines = lines_on(gpus, assignments, "127.0.0.1:1");
+            lines[1..].iter().map(|line| line.contains(" --set launch.colocate=share ")).collect()
+        };
+        assert_eq!(shared(1, &[]), [true, true]);
+        assert_eq!(shared(2, &[]), [false, false]);
+        assert_eq!(shared(0, &[]), [false, false, false]);
+        assert_eq!(shared(1, &["launch.colocate=share"]), [false, false], "the run file says it");
     }
 
     #[test]

@@ -74,6 +74,27 @@ fn check_config_prints_the_devices_of_one_two_and_eight_gpus() -> Result<()> {
 }
 
 #[test]
+fn a_run_file_without_launch_uses_all_gpus() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("run.toml");
+    fs::write(&file, "[run]\nsteps = 3\n")?;
+    let expected: [(u32, &[&str]); 3] = [
+        (1, &["learner-0, worker-1: 47 % of the memory each\n"]),
+        (2, &["learner-0\n", "worker-1\n"]),
+        (4, &["learner-0\n", "worker-1\n", "worker-2\n", "worker-3\n"]),
+    ];
+    for (gpus, users) in expected {
+        let (valid, text) = podium(&["check-config", path_text(&file)], &format!("{DRIVER} {gpus}"))?;
+        ensure!(valid && !text.contains("warning"), "{text}");
+        for (gpu, user) in users.iter().enumerate() {
+            let row = format!("cuda:{gpu}  GPU {gpu}, Stand-in 80GB, 80.0 GiB  {user}");
+            ensure!(text.contains(&row), "{gpus} GPUs: expected {row}, found {text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn check_config_reports_gpus_that_do_not_suffice_as_a_warning() -> Result<()> {
     let (valid, text) = check_config(&["launch.colocate=none"], &format!("{DRIVER} 2"))?;
     ensure!(

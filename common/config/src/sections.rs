@@ -327,8 +327,9 @@ pub enum CollectiveChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Launch {
-    /// Rollout workers that the launcher starts.
-    pub workers: u32,
+    /// Rollout workers that the launcher starts. Without it: a worker for each GPU that the learner ranks leave, at
+    /// least one; 2 on the CPU.
+    pub workers: Option<u32>,
     /// Learner ranks that the launcher starts.
     pub learner_ranks: u32,
     /// Devices of the workers: `cpu`, `cuda` (a GPU for each), `auto` (the same if there is a GPU, else the CPU),
@@ -338,7 +339,8 @@ pub struct Launch {
     /// Devices of the learner ranks, with the same values. Ranks receive the first GPUs.
     pub learner_device: String,
     /// Processes that may use one GPU: `none` gives each process a GPU of its own, `share` lets several processes use
-    /// one if there are fewer GPUs than processes.
+    /// one if there are fewer GPUs than processes, `auto` is `share` for one worker and one learner rank on a machine
+    /// with one GPU, else `none`. See docs/guides/gpus.md.
     pub colocate: Colocate,
 }
 
@@ -346,6 +348,8 @@ pub struct Launch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Colocate {
+    /// One worker and one rank share the only GPU of a machine.
+    Auto,
     /// One process per GPU.
     None,
     /// Several processes per GPU.

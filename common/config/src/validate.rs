@@ -59,7 +59,8 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     file.watch.check()?;
     sft(&file.sft)?;
     network(&file.network)?;
-    require("launch.workers", file.launch.workers, file.launch.workers <= 1024, "at most 1024")?;
+    let workers = file.launch.workers.unwrap_or_default();
+    require("launch.workers", workers, workers <= 1024, "at most 1024")?;
     at_least_one("launch.learner_ranks", file.launch.learner_ranks)?;
     device("launch.rollout_device", &file.launch.rollout_device)?;
     device("launch.learner_device", &file.launch.learner_device)

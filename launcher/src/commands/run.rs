@@ -129,7 +129,7 @@ impl Ready {
     pub(super) async fn perform(self, devices: &Table, shows_devices: bool) -> Result<Outcome, Error> {
         let Self { programs, run, folder, stop, _lock } = &self;
         let mut progress = Progress::start();
-        progress.say(&headline(run, folder));
+        progress.say(&headline(run, folder, devices));
         if shows_devices && devices.has_gpus() {
             progress.say(&devices.to_string());
         }
@@ -145,14 +145,14 @@ impl Ready {
     }
 }
 
-fn headline(run: &RunFile, folder: &RunFolder) -> String {
+fn headline(run: &RunFile, folder: &RunFolder, devices: &Table) -> String {
     let plural = |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let workers = plural(run.launch.workers, "worker");
+    let workers = plural(devices.workers(), "worker");
     let out = folder.path().display();
     if run.run.steps == 0 {
         return format!("{}: evaluation by {workers}, in {out}", run.run.name);
     }
-    let ranks = plural(run.launch.learner_ranks, "learner rank");
+    let ranks = plural(devices.ranks(), "learner rank");
     let name = &run.run.name;
     format!("{name}: {} steps with seed {} by {workers} and {ranks}, in {out}", run.run.steps, run.run.seed)
 }

@@ -1,12 +1,15 @@
 //! Assigns devices to processes. Pure: the list of GPUs goes in, a device for each process or an error comes out.
 //!
 //! Named GPUs are assigned first. The other processes, ranks before workers, receive the least used GPU, the first one
-//! of several.
+//! of several. If the run file sets no number of workers, the GPUs that the ranks leave determine it.
 
 use podium_config::{CollectiveChoice, Colocate, Devices, RunFile};
 use podium_service::gpus::{self, Machine};
 
 use super::rows::{Device, rows};
+
+/// Workers on the CPU if the run file sets no number.
+const CPU_WORKERS: usize = 2;
 
 /// The reasons why the processes of a run cannot have devices.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +40,7 @@ pub(crate) enum Error {
 }
 
 /// The processes of one kind.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Group {
     key: &'static str,
     kind: &'static str,
@@ -61,9 +64,21 @@ impl Group {
 #[derive(Debug)]
 pub(super) struct Request {
     ranks: Group,
+    /// One worker stands for any number unless the run file counts them.
     workers: Group,
+    /// Whether the run file sets the number of workers.
+    counts_workers: bool,
     colocate: Colocate,
     collective: CollectiveChoice,
+}
+
+/// The devices of the processes of a run.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    pub(super) ranks: Vec<Device>,
+    pub(super) workers: Vec<Device>,
+    /// Whether several processes may use one GPU.
+    pub(super) shares: bool,
 }
 
 impl Request {
@@ -71,9 +86,11 @@ impl Request {
     pub(super) fn of_run(run: &RunFile) -> Self {
         let launch = &run.launch;
         let ranks = if run.run.steps > 0 { launch.learner_ranks } else { 0 };
+        let workers = launch.workers.unwrap_or(1);
         Self {
             ranks: Group::new("launch.learner_device", "learner rank", &launch.learner_device, ranks),
-            workers: Group::new("launch.rollout_device", "worker", &launch.rollout_device, launch.workers),
+            workers: Group::new("launch.rollout_device", "worker", &launch.rollout_device, workers),
+            counts_workers: launch.workers.is_some(),
             colocate: launch.colocate,
             collective: run.network.collective,
         }
@@ -83,6 +100,7 @@ impl Request {
     pub(super) fn of_stage(run: &RunFile) -> Self {
         let mut request = Self::of_run(run);
         (request.ranks.processes, request.workers.processes) = (1, 0);
+        request.counts_workers = true;
         if let Devices::Listed(listed) = &mut request.ranks.devices {
             listed.truncate(1);
         }
@@ -92,22 +110,45 @@ impl Request {
     pub(super) fn wants_gpus(&self) -> bool {
         self.ranks.wants_gpus() || self.workers.wants_gpus()
     }
+
+    /// Returns the workers of a machine with this number of GPUs.
+    fn workers(&self, gpus: usize) -> Group {
+        let ranks = if self.ranks.wants_gpus() { self.ranks.processes } else { 0 };
+        let processes = match &self.workers.devices {
+            _ if self.counts_workers => self.workers.processes,
+            Devices::Listed(listed) => listed.len(),
+            Devices::Auto | Devices::Cuda if gpus > 0 => gpus.saturating_sub(ranks).max(1),
+            Devices::Auto | Devices::Cuda | Devices::Cpu => CPU_WORKERS,
+        };
+        Group { processes, ..self.workers.clone() }
+    }
+
+    /// Returns whether processes may share the GPUs of a machine with this number of GPUs.
+    fn shares(&self, workers: &Group, gpus: usize) -> bool {
+        let is_pair = self.ranks.wants_gpus()
+            && workers.wants_gpus()
+            && (self.ranks.processes, workers.processes) == (1, 1);
+        match self.colocate {
+            Colocate::Share => true,
+            Colocate::Auto => gpus == 1 && is_pair,
+            Colocate::None => false,
+        }
+    }
 }
 
 /// Returns the devices of ranks and workers. `machine`: `None` without a driver.
-pub(super) fn assign(
-    request: &Request,
-    machine: Option<&Machine>,
-) -> Result<(Vec<Device>, Vec<Device>), Error> {
+pub(super) fn assign(request: &Request, machine: Option<&Machine>) -> Result<Assignment, Error> {
     if let Some(machine) = machine.filter(|_| request.wants_gpus()) {
         check(machine)?;
     }
-    let shares = request.colocate == Colocate::Share;
+    let gpus = machine.map_or(0, |machine| machine.gpus.len());
+    let group = request.workers(gpus);
+    let shares = request.shares(&group, gpus);
     let mut ranks = named(&request.ranks, machine, shares)?;
-    let mut workers = named(&request.workers, machine, shares)?;
-    let Some(machine) = machine else { return Ok((ranks, workers)) };
+    let mut workers = named(&group, machine, shares)?;
+    let Some(machine) = machine else { return Ok(Assignment { ranks, workers, shares }) };
 
-    let mut users = vec![0; machine.gpus.len()];
+    let mut users = vec![0; gpus];
     for device in ranks.iter().chain(&workers) {
         if let Device::Gpu(gpu) = device {
             users[*gpu] += 1;
@@ -121,12 +162,12 @@ pub(super) fn assign(
         }
     }
     if !shares && (users.iter().any(|count| *count > 1) || ranks.iter().chain(&workers).any(is_missing)) {
-        return Err(too_few(machine, &ranks, &workers));
+        return Err(too_few(request, machine, &ranks, &workers));
     }
     if request.collective != CollectiveChoice::Tcp {
         require_own(&ranks)?;
     }
-    Ok((ranks, workers))
+    Ok(Assignment { ranks, workers, shares })
 }
 
 fn is_missing(device: &Device) -> bool {
@@ -181,7 +222,7 @@ fn nothing(machine: Option<&Machine>) -> String {
     }
 }
 
-fn too_few(machine: &Machine, ranks: &[Device], workers: &[Device]) -> Error {
+fn too_few(request: &Request, machine: &Machine, ranks: &[Device], workers: &[Device]) -> Error {
     let on_gpus = |devices: &[Device]| devices.iter().filter(|device| **device != Device::Cpu).count();
     let (count, ranks_on_gpus) = (machine.gpus.len(), on_gpus(ranks));
     let needed = ranks_on_gpus + on_gpus(workers);
@@ -189,6 +230,10 @@ fn too_few(machine: &Machine, ranks: &[Device], workers: &[Device]) -> Error {
     let headline = if needed > count {
         if count > ranks_on_gpus {
             remedies.push(format!("launch.workers = {}", count - ranks_on_gpus));
+        } else if count > 1 {
+            remedies.push(format!("launch.learner_ranks = {}", count - 1));
+        } else if ranks_on_gpus == 1 && request.colocate == Colocate::Auto {
+            remedies.push("launch.workers = 1, which shares the GPU with the learner rank".to_owned());
         }
         format!("{needed} processes require a GPU each, and {}", visible(count))
     } else {

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use podium_config::RunFile;
 use podium_service::gpus::{self, Machine};
 
-use super::assign::{self, Error, Request};
+use super::assign::{self, Assignment, Error, Request};
 use super::placement::Placement;
 use super::rows::{Device, rows};
 
@@ -15,6 +15,7 @@ pub(crate) struct Table {
     machine: Option<Machine>,
     ranks: Vec<Device>,
     workers: Vec<Device>,
+    shares: bool,
 }
 
 impl Table {
@@ -34,14 +35,30 @@ impl Table {
             Err(_) if !request.wants_gpus() => None,
             machine => machine?,
         };
-        let (ranks, workers) = assign::assign(request, machine.as_ref())?;
-        Ok(Self { machine, ranks, workers })
+        let Assignment { ranks, workers, shares } = assign::assign(request, machine.as_ref())?;
+        Ok(Self { machine, ranks, workers, shares })
     }
 
-    /// The table of a machine without a driver.
+    /// The table of a machine with this number of GPUs.
     #[cfg(test)]
-    pub(crate) fn without_gpus(run: &RunFile) -> Self {
-        Self::new(&Request::of_run(run), Ok(None)).expect("a run on the CPU")
+    pub(crate) fn with_gpus(run: &RunFile, count: u32) -> Self {
+        let machine = (count > 0).then(|| tests::machine(count, podium_service::gpus::REQUIRED_CUDA));
+        Self::new(&Request::of_run(run), Ok(machine)).expect("enough GPUs")
+    }
+
+    /// Returns the number of workers.
+    pub(crate) fn workers(&self) -> u32 {
+        self.workers.len() as u32
+    }
+
+    /// Returns the number of learner ranks.
+    pub(crate) fn ranks(&self) -> u32 {
+        self.ranks.len() as u32
+    }
+
+    /// Returns whether several processes may use one GPU.
+    pub(crate) const fn shares(&self) -> bool {
+        self.shares
     }
 
     /// Returns the device of a worker, numbered from 1.
@@ -85,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    fn machine(count: u32, cuda: Cuda) -> Machine {
+    pub(super) fn machine(count: u32, cuda: Cuda) -> Machine {
         let gpus = (0..count).map(|index| Gpu {
             index: Some(index),
             uuid: format!("GPU-{index}"),
@@ -140,14 +157,43 @@ mod tests {
     }
 
     #[test]
+    fn one_gpu_is_shared_by_one_worker_and_one_rank() {
+        for settings in [&[][..], CUDA, &["launch.workers=1"], &["launch.rollout_device='cuda:0'"]] {
+            let table = table(settings, Some(machine(1, REQUIRED_CUDA))).unwrap();
+            assert_eq!((&table.ranks, &table.workers), (&gpus([0]), &gpus([0])), "{settings:?}");
+            assert!(
+                table.shares() && table.to_string().ends_with("learner-0, worker-1: 47 % of the memory each")
+            );
+        }
+        let refused = refusal(&["launch.colocate=none"], 1);
+        assert!(refused.contains("2 processes require a GPU each, and 1 GPU is visible"), "{refused}");
+        assert!(!table(&["run.steps=0"], Some(machine(1, REQUIRED_CUDA))).unwrap().shares());
+        assert_eq!(devices(&["launch.rollout_device=cpu"], 1), (gpus([0]), vec![Device::Cpu; 2]));
+    }
+
+    #[test]
+    fn workers_use_the_gpus_that_the_ranks_leave() {
+        assert_eq!(devices(&[], 2), (gpus([0]), gpus([1])));
+        assert_eq!(devices(&[], 4), (gpus([0]), gpus([1, 2, 3])));
+        assert_eq!(devices(&["launch.learner_ranks=4"], 8), (gpus([0, 1, 2, 3]), gpus([4, 5, 6, 7])));
+        assert_eq!(devices(&["run.steps=0"], 4), (vec![], gpus([0, 1, 2, 3])));
+        assert_eq!(devices(&["launch.learner_device=cpu"], 2), (vec![Device::Cpu], gpus([0, 1])));
+        let error = refusal(&["launch.learner_ranks=2"], 2);
+        assert!(
+            error.contains("3 processes require a GPU each") && error.contains("launch.learner_ranks = 1"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn one_gpu_holds_one_process_unless_they_may_share() {
-        let error = refusal(&[], 1);
+        let error = refusal(&["launch.workers=2"], 1);
         assert!(error.contains("3 processes require a GPU each, and 1 GPU is visible"), "{error}");
         assert!(error.contains("\n  cuda:0  GPU 0, H100, 80.0 GiB  learner-0"), "{error}");
         assert!(error.contains("\n  no GPU                         worker-1, worker-2"), "{error}");
+        assert!(error.contains("set launch.workers = 1, which shares the GPU"), "{error}");
         assert!(error.contains("launch.colocate = \"share\""), "{error}");
-        assert_eq!(devices(&["launch.colocate=share"], 1), (gpus([0]), gpus([0, 0])));
-        assert_eq!(devices(&["launch.rollout_device=cpu"], 1), (gpus([0]), vec![Device::Cpu; 2]));
+        assert_eq!(devices(&["launch.colocate=share", "launch.workers=2"], 1), (gpus([0]), gpus([0, 0])));
         assert_eq!(devices(&["run.steps=0", "launch.workers=1"], 1), (vec![], gpus([0])));
     }
 
@@ -159,7 +205,7 @@ mod tests {
             let value = rank.filter(|(name, _)| *name == ALLOCATOR).map(|(_, value)| value).next();
             (value, table.to_string())
         };
-        let (value, text) = allocator(&["launch.colocate=share"]);
+        let (value, text) = allocator(&["launch.colocate=share", "launch.workers=2"]);
         assert_eq!(value.as_deref(), Some("expandable_segments:True,per_process_memory_fraction:0.31"));
         assert!(text.ends_with("learner-0, worker-1, worker-2: 31 % of the memory each"), "{text}");
         let (value, text) = allocator(&["launch.rollout_device=cpu"]);
@@ -171,7 +217,7 @@ mod tests {
     fn two_gpus_hold_a_rank_and_a_worker() {
         assert_eq!(devices(&["launch.workers=1"], 2), (gpus([0]), gpus([1])));
         assert_eq!(devices(&[CUDA, &["launch.workers=1"]].concat(), 2), (gpus([0]), gpus([1])));
-        let error = refusal(&[], 2);
+        let error = refusal(&["launch.workers=2"], 2);
         assert!(error.contains("launch.workers = 1"), "{error}");
         assert_eq!(devices(&["launch.colocate=share", "launch.workers=3"], 2), (gpus([0]), gpus([1, 0, 1])));
     }
@@ -195,7 +241,8 @@ mod tests {
             (gpus([3]), gpus([0, 1, 2, 4]))
         );
         assert_eq!(devices(&["launch.rollout_device='cuda:0,cuda:2'"], 4), (gpus([1]), gpus([0, 2])));
-        let error = refusal(&["launch.rollout_device='cuda:1'"], 4);
+        assert_eq!(devices(&["launch.rollout_device='cuda:1'"], 4), (gpus([0]), gpus([1])));
+        let error = refusal(&["launch.rollout_device='cuda:1'", "launch.workers=2"], 4);
         assert!(
             error.contains("launch.rollout_device lists 1 GPU for 2 workers: expected one for each"),
             "{error}"
@@ -204,7 +251,7 @@ mod tests {
         assert!(error.contains("launch.rollout_device names cuda:4, and 4 GPUs are visible"), "{error}");
         let error = refusal(&["launch.rollout_device='cuda:1,cuda:1'"], 4);
         assert!(error.contains("worker-1, worker-2") && error.contains("launch.colocate"), "{error}");
-        let shared = ["launch.colocate=share", "launch.rollout_device='cuda:1'"];
+        let shared = ["launch.colocate=share", "launch.rollout_device='cuda:1'", "launch.workers=2"];
         assert_eq!(devices(&shared, 4), (gpus([0]), gpus([1, 1])));
     }
 
@@ -215,7 +262,7 @@ mod tests {
         assert!(error.contains("learner ranks 0 and 1 use cuda:0"), "{error}");
         assert!(error.contains("network.collective = \"tcp\""), "{error}");
         let tcp = [&shared[..], &["network.collective=tcp"]].concat();
-        assert_eq!(devices(&tcp, 1), (gpus([0, 0]), gpus([0, 0])));
+        assert_eq!(devices(&tcp, 1), (gpus([0, 0]), gpus([0])));
     }
 
     #[test]

@@ -133,11 +133,11 @@ impl Default for Network {
 impl Default for Launch {
     fn default() -> Self {
         Self {
-            workers: 2,
+            workers: None,
             learner_ranks: 1,
             rollout_device: "auto".into(),
             learner_device: "auto".into(),
-            colocate: Colocate::None,
+            colocate: Colocate::Auto,
         }
     }
 }

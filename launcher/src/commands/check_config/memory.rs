@@ -72,7 +72,8 @@ pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) ->
     let worker = peak(&training).total().max(peak(&evaluation).total());
     let worker = context(&run.launch.rollout_device) + worker;
     text += &totals(&[("learner rank", learner), ("worker", worker)], card);
-    if run.launch.colocate == Colocate::Share {
+    let is_pair = run.launch.learner_ranks == 1 && run.launch.workers.unwrap_or(1) == 1;
+    if run.launch.colocate == Colocate::Share || run.launch.colocate == Colocate::Auto && is_pair {
         text += &totals(&[("learner rank and worker on one GPU", learner + worker)], card);
     }
     Ok(text)
@@ -191,7 +192,9 @@ mod tests {
         for phase in ["head", "layers", "step", "prefill", "decode"] {
             assert!(text.contains(phase), "{text}");
         }
-        assert_eq!(text.matches(", fits a GPU of 74.5 GiB").count(), 2, "{text}");
+        assert_eq!(text.matches(", fits a GPU of 74.5 GiB").count(), 3, "{text}");
+        let text = described(&["launch.colocate=none"], Some(100), "1MB").unwrap();
+        assert_eq!(text.matches(", does not fit a GPU of 0.0 GiB").count(), 2, "{text}");
         let text = described(&["launch.colocate=share"], Some(100), "1MB").unwrap();
         assert_eq!(text.matches(", does not fit a GPU of 0.0 GiB").count(), 3, "{text}");
         described(&["prompt.max_tokens=100"], None, "80GB").unwrap();
