@@ -15,7 +15,7 @@ pub const PATH: &str = "/targets";
 pub struct Target {
     /// host:port; an unspecified host is this host.
     pub address: String,
-    /// `coordinator`, `worker` or `learner`.
+    /// `coordinator`, `worker`, `learner`, or `learner+worker` for a process that is both.
     pub role: &'static str,
     /// Name of the process: `coordinator`, `worker-3f0c92aa`, `learner-0`.
     pub process: String,
@@ -40,6 +40,7 @@ impl Discovery {
 
     /// Sets the other processes of the run.
     pub fn set_others(&self, run: &str, others: Vec<Target>) {
+        let others = joined(others);
         self.change(|known| {
             run.clone_into(&mut known.run);
             known.others = others;
@@ -75,9 +76,48 @@ impl Discovery {
     }
 }
 
+/// Joins a worker and a rank that announced the same address: they are one process, which must be scraped once.
+fn joined(targets: Vec<Target>) -> Vec<Target> {
+    let mut joined: Vec<Target> = Vec::new();
+    for target in targets {
+        let is_same = |other: &&mut Target| {
+            other.address == target.address && other.role == "worker" && target.role == "learner"
+        };
+        match joined.iter_mut().find(is_same) {
+            Some(worker) => {
+                worker.role = "learner+worker";
+                worker.process = format!("{}+{}", target.process, worker.process);
+            }
+            None => joined.push(target),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_with_two_roles_is_listed_once() {
+        let target = |address: &str, role, process: &str| Target {
+            address: address.into(),
+            role,
+            process: process.into(),
+        };
+        let listed = joined(vec![
+            target("host:1", "worker", "worker-a"),
+            target("host:2", "worker", "worker-b"),
+            target("host:2", "learner", "learner-0"),
+        ]);
+        assert_eq!(
+            listed,
+            [
+                target("host:1", "worker", "worker-a"),
+                target("host:2", "learner+worker", "learner-0+worker-b"),
+            ]
+        );
+    }
 
     #[test]
     fn the_list_has_every_process_under_an_address_that_the_client_can_reach() {

@@ -7,4 +7,4 @@ mod table;
 
 pub(crate) use assign::Error;
 pub(crate) use placement::Placement;
-pub(crate) use table::Table;
+pub(crate) use table::{ONE_PROCESS, Table};

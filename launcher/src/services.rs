@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use podium_config::{Colocate, RunFile};
 use podium_transfer::Announcement;
 
-use crate::devices::{Placement, Table};
+use crate::devices::{ONE_PROCESS, Placement, Table};
 use crate::processes::Service;
 use crate::run_folder::RunFolder;
 
@@ -24,6 +24,7 @@ pub(crate) struct Programs {
     pub(crate) coordinator: PathBuf,
     pub(crate) worker: PathBuf,
     pub(crate) learner: PathBuf,
+    pub(crate) colocated: PathBuf,
 }
 
 impl Programs {
@@ -39,6 +40,8 @@ impl Programs {
             coordinator: find("podium-coordinator")?,
             worker: find("podium-rollout-worker")?,
             learner: find("podium-learner")?,
+            // Only runs with launch.colocate = "process" start it.
+            colocated: folder.join("podium-colocated"),
         })
     }
 }
@@ -61,6 +64,9 @@ impl Services<'_> {
     /// Returns the workers and, if there are steps, the learner ranks of the announced coordinator.
     pub(crate) fn others(&self, announced: &Announcement) -> Vec<Service> {
         let flags = self.coordinator_flags(announced);
+        if self.devices.is_one_process() {
+            return vec![self.one_process(&flags)];
+        }
         let workers = (1..=self.devices.workers()).map(|number| self.worker(number, &flags));
         workers.chain((0..self.devices.ranks()).map(|rank| self.learner_rank(rank, &flags))).collect()
     }
@@ -109,6 +115,19 @@ impl Services<'_> {
         self.service(format!("learner-{rank}"), &self.programs.learner, arguments.concat(), environment)
     }
 
+    /// Returns the process that is learner rank and worker.
+    fn one_process(&self, coordinator: &[OsString]) -> Service {
+        let Placement { device, environment } = self.devices.rank(0);
+        let arguments = [
+            self.run_file(),
+            coordinator.to_vec(),
+            path("--state", &self.folder.learner_state()),
+            path("--cache", &self.folder.worker_cache()),
+            text("--device", device),
+        ];
+        self.service(ONE_PROCESS.into(), &self.programs.colocated, arguments.concat(), environment)
+    }
+
     /// Returns the flags by which a process knows that others use its GPU, which the run file leaves open.
     fn colocation(&self) -> Vec<OsString> {
         if self.run.launch.colocate == Colocate::Auto && self.devices.shares() {
@@ -153,7 +172,12 @@ mod tests {
     fn lines_on(gpus: u32, assignments: &[&str], address: &str) -> Vec<String> {
         let overrides: Vec<_> = assignments.iter().map(|text| text.parse().unwrap()).collect();
         let run = RunFile::parse("", "test", &overrides).unwrap();
-        let programs = Programs { coordinator: "c".into(), worker: "w".into(), learner: "l".into() };
+        let programs = Programs {
+            coordinator: "c".into(),
+            worker: "w".into(),
+            learner: "l".into(),
+            colocated: "b".into(),
+        };
         let announced = Announcement {
             address: address.into(),
             listen: "127.0.0.1:1".into(),
@@ -191,6 +215,18 @@ mod tests {
                  --world-size 2 --device cpu",
                 "learner-1: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 1 \
                  --world-size 2 --device cpu",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_process_is_rank_and_worker() {
+        let settings = ["launch.colocate=process", "lora.rank=4", "rollout.threads=2"];
+        assert_eq!(
+            lines(&settings, "127.0.0.1:1")[1..],
+            [
+                "learner-0+worker-1: b --run-file out/run.toml --coordinator-from out --state out/learner --cache out/cache \
+              --device cpu"
             ]
         );
     }

@@ -17,6 +17,12 @@ pub enum Error {
          (podium-learner merge)"
     )]
     Unexpected,
+    /// All weights would be trained, which a worker of the process uses.
+    #[error(
+        "all weights would be trained, but launch.colocate = \"process\" shares them with the worker: train an adapter \
+         (lora.rank), or set launch.colocate = \"share\""
+    )]
+    SharedWeights,
 }
 
 /// Adds the adapter of the run file's `[lora]` to the policy. A policy that continues with an adapter already has

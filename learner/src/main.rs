@@ -290,6 +290,7 @@ async fn train(command: &Train) -> anyhow::Result<ExitCode> {
         collective_advertise: command.collective_advertise.clone(),
         shutdown_deadline: Duration::from_secs(command.leave_within_seconds),
         metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
+        shared: None,
     };
     let _sampling = podium_service::gpus::Sampling::start(&options.device);
     let ending = train::run(&file, &options, stop, || endpoint.set_ready(true)).await?;

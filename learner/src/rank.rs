@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use podium_config::RunFile;
 use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
-use podium_model::{LoadOptions, Policy, device};
+use podium_model::{LoadOptions, Policy, SharedDevice, device};
 use tch::{Device, Tensor};
 
 use crate::batch::Share;
@@ -78,6 +78,8 @@ pub struct Rank {
     start: PathBuf,
     file: RunFile,
     device: Device,
+    /// The device, if a worker of this process uses it too.
+    shared: Option<SharedDevice>,
 }
 
 /// Result of recomputing a version.
@@ -102,13 +104,21 @@ pub struct Position {
 
 impl Rank {
     /// Loads policy version 0 from its folder. `state`: the folder of this rank's files, with rank 0's checkpoints.
-    pub fn build(file: &RunFile, start: &Path, state: &Path, rank: u32, device: &str) -> Result<Self, Error> {
+    /// `shared`: the device, if a worker of this process uses it too.
+    pub fn build(
+        file: &RunFile,
+        start: &Path,
+        state: &Path,
+        rank: u32,
+        device: &str,
+        shared: Option<SharedDevice>,
+    ) -> Result<Self, Error> {
         let device = device::parse(device)?;
         device::set_threads(file.learner.threads as usize)?;
         let open = || Checkpoints::open(&state.join("checkpoints"), &file.hash(), file.run.seed);
         let micro_batches = state.join("micro-batches.json");
         Ok(Self {
-            updater: from_start(start, file, &micro_batches, device)?,
+            updater: from_start(start, file, &micro_batches, device, shared.as_ref())?,
             collective: Box::new(collective::Alone),
             checkpoints: (rank == 0).then(open).transpose()?,
             micro_batches,
@@ -117,12 +127,18 @@ impl Rank {
             start: start.to_owned(),
             file: file.clone(),
             device,
+            shared,
         })
     }
 
     /// The device.
     pub const fn device(&self) -> Device {
         self.device
+    }
+
+    /// The device, if a worker of this process uses it too.
+    pub fn shared(&self) -> Option<SharedDevice> {
+        self.shared.clone()
     }
 
     /// Disconnects from the rank group, so that no other rank waits for this one, and returns the step that its
@@ -188,7 +204,8 @@ impl Rank {
                 position = Position { next_step: checkpoint.next_step, metrics: Some(checkpoint.metrics) };
                 self.metrics.clone_from(&position.metrics);
             } else if !self.updater.is_at_start() {
-                self.updater = from_start(&self.start, &self.file, &self.micro_batches, self.device)?;
+                let (start, micro_batches, shared) = (&self.start, &self.micro_batches, self.shared.as_ref());
+                self.updater = from_start(start, &self.file, micro_batches, self.device, shared)?;
                 self.metrics = None;
             }
         }
@@ -307,10 +324,23 @@ where
 }
 
 /// Creates the updater of a run's first step from the folder of version 0.
-fn from_start(start: &Path, file: &RunFile, micro_batches: &Path, device: Device) -> Result<Updater, Error> {
+fn from_start(
+    start: &Path,
+    file: &RunFile,
+    micro_batches: &Path,
+    device: Device,
+    shared: Option<&SharedDevice>,
+) -> Result<Updater, Error> {
     let options = LoadOptions::new(device, file.model.dtype.bfloat16()).for_training();
-    let policy = Policy::load(start, options)?;
-    Ok(Updater::new(lora::prepare(policy, file)?, file).record_micro_batches(micro_batches)?)
+    let policy = match shared {
+        Some(shared) => Policy::load_shared(start, options, shared)?,
+        None => Policy::load(start, options)?,
+    };
+    let policy = lora::prepare(policy, file)?;
+    if shared.is_some() && policy.adapter().is_none() {
+        return Err(lora::Error::SharedWeights.into());
+    }
+    Ok(Updater::new(policy, file).record_micro_batches(micro_batches)?)
 }
 
 #[cfg(test)]

@@ -147,8 +147,8 @@ async fn start_device(
     start: &Path,
 ) -> Result<DeviceThread<OnDevice>, Error> {
     let (file, start, device) = (file.clone(), start.to_owned(), options.device.clone());
-    let (state, rank) = (state.to_owned(), options.rank);
-    let build = move || Rank::build(&file, &start, &state, rank, &device).map(Some);
+    let (state, rank, shared) = (state.to_owned(), options.rank, options.shared.clone());
+    let build = move || Rank::build(&file, &start, &state, rank, &device, shared).map(Some);
     DeviceThread::start("learner", 1, build).await.map_err(|error| match error {
         device_thread::StartError::Spawn { source, .. } => Error::Thread { source },
         device_thread::StartError::State(error) => error.into(),

@@ -51,6 +51,7 @@ fn options(fake: &Fake, state: &Path, rank: u32, world_size: u32) -> Options {
         collective_advertise: None,
         shutdown_deadline: Duration::from_secs(20),
         metrics_address: String::new(),
+        shared: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use podium_config::{Colocate, RunFile};
 use podium_files::durable;
-use podium_model::{DeviceThread, device_thread, memory};
+use podium_model::{DeviceThread, SharedDevice, device_thread, memory};
 use podium_service::logs;
 use podium_tokenizer::Variables;
 use tokio::sync::Mutex;
@@ -54,19 +54,27 @@ pub(crate) enum Error {
 pub(crate) struct Engine {
     thread: DeviceThread<Sampler>,
     cache: Arc<Mutex<PolicyCache>>,
-    /// Whether other processes use the same GPU.
+    /// Whether others use the same GPU.
     shares_gpu: bool,
+    /// The device, if a learner of this process uses it too.
+    shared: Option<SharedDevice>,
 }
 
 impl Engine {
     /// Starts the device's thread. No policy is loaded yet.
-    pub(crate) async fn start(device: &str, run: &RunFile, cache: PolicyCache) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        device: &str,
+        run: &RunFile,
+        shared: Option<SharedDevice>,
+        cache: PolicyCache,
+    ) -> Result<Self, Error> {
         let (name, dtype, rollout) = (device.to_owned(), run.model.dtype, run.rollout.clone());
         let variables = Variables::prompt(run.model.enable_thinking, &run.model.template_variables);
-        let build = move || Sampler::new(&name, dtype, &rollout, variables);
+        let device = shared.clone();
+        let build = move || Ok(Sampler::new(&name, dtype, &rollout, variables)?.sharing(device));
         let thread = DeviceThread::start("device", MAILBOX, build).await?;
-        let shares_gpu = run.launch.colocate == Colocate::Share;
-        Ok(Self { thread, cache: Arc::new(Mutex::new(cache)), shares_gpu })
+        let shares_gpu = run.launch.colocate == Colocate::Share || shared.is_some();
+        Ok(Self { thread, cache: Arc::new(Mutex::new(cache)), shares_gpu, shared })
     }
 
     /// `cpu`, `cuda:0`, …
@@ -132,8 +140,9 @@ impl session::Sample for Engine {
                 ready => { ready?; }
             },
         }
-        let shares_gpu = self.shares_gpu;
+        let (shares_gpu, shared) = (self.shares_gpu, self.shared.clone());
         let sample = move |sampler: &mut Sampler| {
+            let _turn = shared.as_ref().map(SharedDevice::turn);
             let outcome = sampler.sample(&lease, &|| stop.is_cancelled());
             if shares_gpu {
                 memory::release_cache();
@@ -173,7 +182,7 @@ mod tests {
         let server = fake.serve("127.0.0.1:0").await;
         let folder = tempfile::tempdir().unwrap();
         let cache = PolicyCache::new(connect(&server.address), "cafe", folder.path()).unwrap();
-        let engine = Engine::start("cpu", &RunFile::default(), cache).await.unwrap();
+        let engine = Engine::start("cpu", &RunFile::default(), None, cache).await.unwrap();
         assert_eq!(engine.device_name().await.unwrap(), "cpu");
         assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join(fake.source(1).folder_name()));
 

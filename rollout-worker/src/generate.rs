@@ -20,7 +20,7 @@ use crate::source::Source;
 
 /// Samples completions for the rows of a JSON Lines file.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Folder of the policy, in Hugging Face layout.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,

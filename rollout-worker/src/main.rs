@@ -1,22 +1,7 @@
-//! `podium-rollout-worker`: samples groups of completions with libtorch and submits them to the coordinator.
+//! The command line of the rollout worker.
 
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
-
-mod engine;
-#[cfg(test)]
-mod fake_coordinator;
-mod generate;
-mod lease;
-mod link;
-mod metrics;
-mod policy_cache;
-mod sampler;
-mod scheduler;
-mod session;
-mod source;
-#[cfg(test)]
-mod tiny;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,18 +10,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
-use podium_proto::v1;
+use podium_rollout_worker::GenerateOptions;
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
-use podium_service::{advertise, environment, logs, shutdown};
-use podium_transfer::{Coordinator, CoordinatorLocation, Limits, manifest};
+use podium_service::{environment, logs, shutdown};
+use podium_transfer::CoordinatorLocation;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
-
-use crate::engine::Engine;
-use crate::link::Identity;
-use crate::policy_cache::PolicyCache;
-use crate::scheduler::Ending;
 
 /// Samples groups of completions for a run's coordinator, until the run is over.
 #[derive(Debug, Parser)]
@@ -50,7 +29,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Generate(generate::Options),
+    Generate(GenerateOptions),
 }
 
 #[derive(Debug, Args)]
@@ -92,7 +71,7 @@ fn main() -> ExitCode {
     let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match (cli.command, cli.work) {
         (Some(Command::Generate(options)), _) => {
             environment::prepare(false)?;
-            Ok(generate::run(&options)?)
+            podium_rollout_worker::generate(&options)
         }
         (None, Some(options)) => start(&options),
         (None, None) => Err(anyhow::anyhow!("--run-file and --cache are required; see --help")),
@@ -117,46 +96,24 @@ fn start(options: &WorkOptions) -> anyhow::Result<()> {
     result
 }
 
-async fn work(options: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
+async fn work(command: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
     let stop = shutdown::on_signal().context("cannot listen for signals")?;
-    let endpoint = Endpoint::start(&options.metrics_listen, Vec::new(), CancellationToken::new()).await?;
-    metrics::describe();
+    let endpoint = Endpoint::start(&command.metrics_listen, Vec::new(), CancellationToken::new()).await?;
+    podium_rollout_worker::describe_metrics();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
-    let metrics_address = endpoint.announced(options.metrics_advertise.as_deref())?;
-
-    let network = &run_file.network;
-    let place = CoordinatorLocation::choose(
-        options.coordinator.as_deref(),
-        options.coordinator_from.as_deref(),
-        network,
-    );
-    // Calls continue after SIGTERM, so that the current lease can still be submitted.
-    let coordinator = Coordinator::at(place, Limits::of(network), CancellationToken::new())?;
-    let run_hash = run_file.hash();
-    let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
-    let device = options.device.as_ref().unwrap_or(&run_file.launch.rollout_device);
-    let engine = Engine::start(device, run_file, cache).await?;
-
-    let folder = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        folder = engine.ensure_latest() => folder?,
+    let options = podium_rollout_worker::Options {
+        coordinator: CoordinatorLocation::choose(
+            command.coordinator.as_deref(),
+            command.coordinator_from.as_deref(),
+            &run_file.network,
+        ),
+        cache: command.cache.clone(),
+        device: command.device.clone().unwrap_or_else(|| run_file.launch.rollout_device.clone()),
+        shutdown_deadline: Duration::from_secs(command.leave_within_seconds),
+        metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
+        shared: None,
     };
-    let device = engine.device_name().await?;
-    tracing::info!("computing on {device}");
-    let _sampling = podium_service::gpus::Sampling::start(&device);
-    let identity = Identity {
-        worker_id: Uuid::new_v4(),
-        run_hash,
-        model_fingerprint: manifest::fingerprint(&folder)?,
-        capabilities: v1::Capabilities { device, host: advertise::host_name(), metrics_address },
-    };
-    endpoint.set_ready(true);
-    let grace = Duration::from_secs(options.leave_within_seconds);
-    match session::run(&coordinator, identity, engine, stop, grace).await? {
-        Ending::RunOver(reason) => tracing::info!("shut down: {reason}"),
-        Ending::ShutDown => tracing::info!("shut down on request"),
-    }
-    Ok(())
+    podium_rollout_worker::run(run_file, &options, stop, || endpoint.set_ready(true)).await
 }
 
 #[cfg(test)]

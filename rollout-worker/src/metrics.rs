@@ -27,7 +27,7 @@ const FLOPS: &str = "podium_rollout_model_flops_per_second";
 const MEMORY: f64 = 0.9;
 
 /// Declares every metric with its help text, after the recorder is installed.
-pub(crate) fn describe() {
+pub fn describe() {
     describe_counter!(LEASES, "Leases by outcome: submitted, lost, returned");
     describe_counter!(RESULTS, "Submitted groups, by the coordinator's answer: accepted, repeated, refused");
     describe_counter!(REGISTRATIONS, "Registrations with the coordinator; more than one after its restarts");

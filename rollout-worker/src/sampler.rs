@@ -15,7 +15,7 @@ use std::sync::Arc;
 use podium_config::{DataType, Rollout};
 use podium_constraint::{Answer, Vocabulary};
 use podium_grpo::rng::Stream;
-use podium_model::{LoadOptions, Policy, checkpoint, device, generate};
+use podium_model::{LoadOptions, Policy, SharedDevice, checkpoint, device, generate};
 use podium_proto::convert::SlotResult;
 use podium_recsys::completion::ThinkingStart;
 use podium_tokenizer::{Message, Tokenizer, Variables};
@@ -119,6 +119,8 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     options: LoadOptions,
+    /// The device, if another thread of this process uses it too.
+    shared: Option<SharedDevice>,
     variables: Variables,
     loaded: Option<Loaded>,
     /// Maximum number of prompt tokens that are computed at once.
@@ -172,12 +174,18 @@ impl Sampler {
         let options = LoadOptions::new(device, dtype.bfloat16());
         Ok(Self {
             options,
+            shared: None,
             variables,
             loaded: None,
             prefill_tokens: rollout.prefill_tokens as usize,
             part: Cell::new(Part::WHOLE),
             questions: Cell::new(usize::MAX),
         })
+    }
+
+    /// Shares the model's weights with the other policies of a device.
+    pub(crate) fn sharing(self, shared: Option<SharedDevice>) -> Self {
+        Self { shared, ..self }
     }
 
     /// Returns the device's name: `cpu`, `cuda:0`, …
@@ -207,7 +215,11 @@ impl Sampler {
             loaded.policy.assign_from(folder).map_err(failed)?;
             Loaded { source, ..loaded }
         } else {
-            let mut policy = Policy::load(model, self.options).map_err(failed)?;
+            let load = match &self.shared {
+                Some(device) => Policy::load_shared(model, self.options, device),
+                None => Policy::load(model, self.options),
+            };
+            let mut policy = load.map_err(failed)?;
             if folder != model {
                 policy.assign_from(folder).map_err(failed)?;
             }

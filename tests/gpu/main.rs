@@ -1,6 +1,7 @@
 //! Tests that require a GPU (`make gpu`). Without one they fail, since they are requested explicitly.
 
 use anyhow::{Context, Result, ensure};
+use podium_tests::launched::undisturbed;
 use podium_tests::{Process, Run, Weights, rows};
 
 const SETTINGS: [&str; 4] =
@@ -53,5 +54,23 @@ fn bfloat16_stays_near_float32() -> Result<()> {
         let (found, expected) = (metric(&short, 0, name)?, metric(&long, 0, name)?);
         ensure!((found - expected).abs() <= tolerance, "{name}: {found}, in float32 {expected}");
     }
+    Ok(())
+}
+
+#[test]
+fn one_process_computes_the_bits_of_two_on_one_gpu() -> Result<()> {
+    let hash = |colocate| {
+        let pair = [
+            "lora.rank=4",
+            "rollout.threads=2",
+            "launch.workers=1",
+            "launch.rollout_device='cuda:0'",
+            "launch.learner_device='cuda:0'",
+            colocate,
+        ];
+        undisturbed(&[&SETTINGS[..], &pair].concat(), 3)
+    };
+    let (one, two) = (hash("launch.colocate=process")?, hash("launch.colocate=share")?);
+    ensure!(one == two, "learner and worker in one process have other bits");
     Ok(())
 }

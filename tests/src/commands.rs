@@ -7,8 +7,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::binary;
 
-const PROGRAMS: [&str; 5] =
-    ["podium", "podium-coordinator", "podium-rollout-worker", "podium-learner", "podium-curator"];
+const PROGRAMS: [&str; 6] = [
+    "podium",
+    "podium-coordinator",
+    "podium-rollout-worker",
+    "podium-learner",
+    "podium-colocated",
+    "podium-curator",
+];
 
 /// The page.
 pub fn page() -> Result<String> {

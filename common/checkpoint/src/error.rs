@@ -122,6 +122,17 @@ pub enum Error {
         /// The expected content, and the fix.
         expected: &'static str,
     },
+    /// A tensor differs from that of the model in memory, which several policies share.
+    #[error(
+        "tensor {tensor} in {path} differs from the base model in memory: expected versions that consist of an adapter of \
+         that model"
+    )]
+    OtherBase {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// A weight is infinite or not a number.
     #[error("tensor {tensor} in {path} holds values that are not finite")]
     NotFinite {

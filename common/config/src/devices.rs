@@ -58,7 +58,7 @@ mod tests {
             error.starts_with("launch.rollout_device is \"gpu\": expected cpu, cuda, auto, cuda:<index>"),
             "{error}"
         );
-        let key = "launch.colocate=process".parse().unwrap();
+        let key = "launch.colocate=thread".parse().unwrap();
         let error = crate::RunFile::parse("", "test", &[key]).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("none") && cause.contains("share"), "{cause}");

@@ -340,7 +340,9 @@ pub struct Launch {
     pub learner_device: String,
     /// Processes that may use one GPU: `none` gives each process a GPU of its own, `share` lets several processes use
     /// one if there are fewer GPUs than processes, `auto` is `share` for one worker and one learner rank on a machine
-    /// with one GPU, else `none`. See docs/guides/gpus.md.
+    /// with one GPU, else `none`. `process` runs one worker and one learner rank in one process with one copy of the base
+    /// weights, on any device; it requires an adapter and equal `learner.threads` and `rollout.threads`. See
+    /// docs/guides/gpus.md.
     pub colocate: Colocate,
 }
 
@@ -354,4 +356,6 @@ pub enum Colocate {
     None,
     /// Several processes per GPU.
     Share,
+    /// One worker and one rank in one process.
+    Process,
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use crate::devices::Devices;
 use crate::error::Error;
 use crate::run_file::RunFile;
-use crate::sections::{Evaluation, Learner, Lora, Network, Rollout, Sft, Stage};
+use crate::sections::{Colocate, Evaluation, Learner, Lora, Network, Rollout, Sft, Stage};
 
 fn require(
     key: &'static str,
@@ -63,7 +63,33 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     require("launch.workers", workers, workers <= 1024, "at most 1024")?;
     at_least_one("launch.learner_ranks", file.launch.learner_ranks)?;
     device("launch.rollout_device", &file.launch.rollout_device)?;
-    device("launch.learner_device", &file.launch.learner_device)
+    device("launch.learner_device", &file.launch.learner_device)?;
+    one_process(file)
+}
+
+/// Checks a run whose worker and learner rank are one process. An evaluation has no learner rank.
+fn one_process(file: &RunFile) -> Result<(), Error> {
+    if file.launch.colocate != Colocate::Process || file.run.steps == 0 {
+        return Ok(());
+    }
+    let because = |expected: &str| format!("{expected} with launch.colocate = \"process\"");
+    let ranks = file.launch.learner_ranks;
+    require("launch.learner_ranks", ranks, ranks == 1, because("1"))?;
+    let workers = file.launch.workers.unwrap_or(1);
+    require("launch.workers", workers, workers == 1, because("1, or no value,"))?;
+    let merges = file.run.stages.contains(&Stage::Merge);
+    let adapted = file.lora.rank > 0 || file.lora.adapter.is_some() && !merges;
+    let expected =
+        because("an adapter to train, since worker and learner share the base weights") + "; or \"share\"";
+    require("lora.rank", file.lora.rank, adapted, expected)?;
+    let (threads, wanted) = (file.rollout.threads, file.learner.threads);
+    let expected = because(&format!(
+        "the value of learner.threads ({wanted}), since a process has one number of threads,"
+    ));
+    require("rollout.threads", threads, threads == wanted, expected)?;
+    let (device, wanted) = (&file.launch.rollout_device, &file.launch.learner_device);
+    let expected = because(&format!("the value of launch.learner_device ({wanted:?})"));
+    require("launch.rollout_device", format!("{device:?}"), device == wanted, expected)
 }
 
 fn device(key: &'static str, text: &str) -> Result<(), Error> {
@@ -140,4 +166,35 @@ fn network(network: &Network) -> Result<(), Error> {
     require("network.lease_deadline_ms", deadline, deadline / 2 >= heartbeat, expected)?;
     let bytes = network.max_message_bytes;
     require("network.max_message_bytes", bytes, (1 << 16..=1 << 31).contains(&bytes), "64 KiB to 2 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_requires_an_adapter_one_pair_and_equal_threads_and_devices() {
+        let base = ["launch.colocate=process", "lora.rank=4", "learner.threads=1"];
+        let read = |changes: &[&str]| {
+            let flags: Vec<_> =
+                base.iter().chain(changes).map(|flag| flag.parse().expect("an assignment")).collect();
+            RunFile::parse("", "test", &flags).map_err(|error| error.to_string())
+        };
+        read(&[]).unwrap();
+        read(&["launch.workers=1", "lora.rank=0", "lora.adapter=a"]).unwrap();
+        for (change, expected) in [
+            ("lora.rank=0", "lora.rank is 0: expected an adapter to train"),
+            ("launch.workers=2", "launch.workers is 2: expected 1"),
+            ("launch.learner_ranks=2", "launch.learner_ranks is 2: expected 1"),
+            ("learner.threads=2", "rollout.threads is 1: expected the value of learner.threads (2)"),
+            ("launch.rollout_device=cpu", "launch.rollout_device is \"cpu\": expected the value of"),
+        ] {
+            let error = read(&[change]).unwrap_err();
+            assert!(error.contains(expected) && error.contains("launch.colocate = \"process\""), "{error}");
+            // An evaluation has no learner rank.
+            read(&[change, "run.steps=0"]).unwrap();
+        }
+        let merged = ["lora.rank=0", "lora.adapter=a", "run.stages=['sft','merge','grpo']"];
+        assert!(read(&merged).unwrap_err().contains("lora.rank is 0"));
+    }
 }

@@ -13,7 +13,7 @@ mod worker;
 
 pub use learner::{Learner, MicroBatch};
 pub use model::{Adapter, Model, Number};
-pub use usage::{Phase, gibibytes, peak};
+pub use usage::{Phase, gibibytes, peak, peak_in_turns};
 pub use worker::{Lease, Selection, Worker};
 
 /// Rows of logits that the learner computes at once on a GPU, whose matrix products need this many to be efficient: 0.6 GB

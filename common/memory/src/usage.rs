@@ -31,7 +31,37 @@ pub fn peak(phases: &[Phase]) -> Phase {
     phases.iter().copied().max_by_key(Phase::total).unwrap_or_default()
 }
 
+/// Returns the peak of a learner rank and a worker that compute in turns in one process, in bytes. Both include the model's
+/// weights of `base` bytes, which exist once. A role that does not compute holds its weights and its optimizer.
+pub fn peak_in_turns(learner: &[Phase], worker: &[Phase], base: u64) -> u64 {
+    let waiting = |phases: &[Phase]| {
+        phases.iter().map(|phase| phase.weights + phase.optimizer).min().unwrap_or_default()
+    };
+    let training = peak(learner).total() + waiting(worker);
+    let sampling = peak(worker).total() + waiting(learner);
+    training.max(sampling).saturating_sub(base)
+}
+
 /// Returns bytes as text in GiB with one decimal.
 pub fn gibibytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_has_one_copy_of_the_weights() {
+        let learner = [
+            Phase { weights: 110, optimizer: 20, activations: 50, ..Phase::default() },
+            Phase { weights: 110, optimizer: 25, ..Phase::default() },
+        ];
+        let worker = [Phase { weights: 105, cache: 30, ..Phase::default() }];
+        // The learner computes: 110 + 20 + 50, and the worker's adapter of 5.
+        assert_eq!(peak_in_turns(&learner, &worker, 100), 185);
+        // The worker samples: 105 + 200, and the learner's adapter and optimizer, 10 + 20.
+        let worker = [Phase { cache: 200, ..worker[0] }];
+        assert_eq!(peak_in_turns(&learner, &worker, 100), 335);
+    }
 }

@@ -51,6 +51,24 @@ pub(crate) fn assign_all(checkpoint: &Checkpoint, tensors: &[(String, Tensor)]) 
     Ok(())
 }
 
+/// Requires that the weights of the folder have the bits of `tensors`, the tensors of a policy with this
+/// configuration.
+pub(crate) fn compare(folder: &Path, config: &Config, tensors: &[(String, Tensor)]) -> Result<(), Error> {
+    let checkpoint = Checkpoint::open_version(folder, config)?;
+    for (name, own) in tensors {
+        let found = tensor(&checkpoint.tensor(name)?).to_device(own.device()).to_kind(own.kind());
+        if !bits(&found).equal(&bits(own)) {
+            return Err(Error::OtherBase { path: folder.to_owned(), tensor: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the bits of a tensor as integers.
+fn bits(tensor: &Tensor) -> Tensor {
+    tensor.view_dtype(if tensor.kind().elt_size_in_bytes() == 4 { Kind::Int } else { Kind::Int16 })
+}
+
 /// Writes the configuration and then the weights.
 pub(crate) fn write(
     folder: &Path,

@@ -28,6 +28,7 @@ mod random;
 pub mod rope;
 mod sampler;
 mod scoring;
+mod shared;
 
 pub use adapter::is_adapter;
 pub use device_thread::DeviceThread;
@@ -38,3 +39,4 @@ pub use packed::{GroupTokens, Packed};
 pub use podium_checkpoint::{Config, Family, FieldError, config};
 pub use policy::Policy;
 pub use scoring::{AdapterDropout, Entropy, Scores, TrainingOptions, TrainingPass};
+pub use shared::SharedDevice;

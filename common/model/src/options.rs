@@ -47,6 +47,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Type of the adapter's weights.
     pub adapter: Precision,
+    /// Whether other policies share the model's weights, which are then never written to.
+    pub(crate) shares_base: bool,
 }
 
 impl LoadOptions {
@@ -55,7 +57,7 @@ impl LoadOptions {
     pub fn new(device: Device, bfloat16: Option<bool>) -> Self {
         let reduced = bfloat16.unwrap_or(device != Device::Cpu);
         let precision = if reduced { Precision::Bfloat16 } else { Precision::Float32 };
-        Self { device, precision, adapter: precision }
+        Self { device, precision, adapter: precision, shares_base: false }
     }
 
     /// Returns the options for training: the adapter is float32, so that small updates are not rounded away. Forward

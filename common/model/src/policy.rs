@@ -17,6 +17,7 @@ use crate::lora::Dropout;
 use crate::options::{LoadOptions, Precision};
 use crate::random;
 use crate::rope::Frequencies;
+use crate::shared::SharedDevice;
 
 #[derive(Debug)]
 struct Block {
@@ -67,6 +68,20 @@ impl Policy {
         let config = Config::load(folder)?;
         let adapter = is_adapter(folder).then(|| Adapter::load(folder, &config, options)).transpose()?;
         let parameters = checkpoint::read(folder, &config, options)?;
+        Ok(Self::assemble(config, options, parameters, adapter))
+    }
+
+    /// Reads a model folder like [`Self::load`], and shares the model's weights with the other policies of `device`. Only an
+    /// adapter of such a policy may be trained.
+    pub fn load_shared(
+        folder: &Path,
+        options: LoadOptions,
+        device: &SharedDevice,
+    ) -> Result<Self, checkpoint::Error> {
+        let config = Config::load(folder)?;
+        let options = LoadOptions { shares_base: true, ..options };
+        let adapter = is_adapter(folder).then(|| Adapter::load(folder, &config, options)).transpose()?;
+        let parameters = device.parameters(folder, &config, options)?;
         Ok(Self::assemble(config, options, parameters, adapter))
     }
 
@@ -194,7 +209,8 @@ impl Policy {
     /// model alone removes the adapter.
     ///
     /// Configurations and shapes are checked before any change. A non-finite value is detected during the assignment;
-    /// the weights are then a mixture, and another version must be assigned before the policy is used.
+    /// the weights are then a mixture, and another version must be assigned before the policy is used. Shared weights
+    /// are not assigned: a model in the folder must have the same.
     pub fn assign_from(&mut self, folder: &Path) -> Result<(), checkpoint::Error> {
         let adapted = is_adapter(folder);
         let same_form = match &self.adapter {
@@ -202,7 +218,11 @@ impl Policy {
             adapter => adapter.is_none() && !adapted,
         };
         if !adapted || folder.join("config.json").is_file() {
-            checkpoint::assign(folder, &self.config, &self.parameters)?;
+            if self.options.shares_base {
+                checkpoint::compare(folder, &self.config, &self.parameters)?;
+            } else {
+                checkpoint::assign(folder, &self.config, &self.parameters)?;
+            }
         }
         if !same_form {
             let load = || Adapter::load(folder, &self.config, self.options);

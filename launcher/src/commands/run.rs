@@ -154,7 +154,9 @@ fn headline(run: &RunFile, folder: &RunFolder, devices: &Table) -> String {
     }
     let ranks = plural(devices.ranks(), "learner rank");
     let name = &run.run.name;
-    format!("{name}: {} steps with seed {} by {workers} and {ranks}, in {out}", run.run.steps, run.run.seed)
+    let one_process = if devices.is_one_process() { " in one process" } else { "" };
+    let (steps, seed) = (run.run.steps, run.run.seed);
+    format!("{name}: {steps} steps with seed {seed} by {workers} and {ranks}{one_process}, in {out}")
 }
 
 /// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned,

@@ -6,7 +6,7 @@
 use podium_config::{CollectiveChoice, Colocate, Devices, RunFile};
 use podium_service::gpus::{self, Machine};
 
-use super::rows::{Device, rows};
+use super::rows::{Device, processes, rows};
 
 /// Workers on the CPU if the run file sets no number.
 const CPU_WORKERS: usize = 2;
@@ -77,8 +77,18 @@ pub(super) struct Request {
 pub(super) struct Assignment {
     pub(super) ranks: Vec<Device>,
     pub(super) workers: Vec<Device>,
-    /// Whether several processes may use one GPU.
-    pub(super) shares: bool,
+    pub(super) sharing: Sharing,
+}
+
+/// The way in which worker and ranks share a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// Each process has a GPU of its own, or uses the CPU.
+    None,
+    /// Several processes may use one GPU.
+    Gpu,
+    /// One rank and one worker are one process.
+    Process,
 }
 
 impl Request {
@@ -123,15 +133,16 @@ impl Request {
         Group { processes, ..self.workers.clone() }
     }
 
-    /// Returns whether processes may share the GPUs of a machine with this number of GPUs.
-    fn shares(&self, workers: &Group, gpus: usize) -> bool {
+    /// Returns the way in which processes share the devices of a machine with this number of GPUs.
+    fn sharing(&self, workers: &Group, gpus: usize) -> Sharing {
         let is_pair = self.ranks.wants_gpus()
             && workers.wants_gpus()
             && (self.ranks.processes, workers.processes) == (1, 1);
         match self.colocate {
-            Colocate::Share => true,
-            Colocate::Auto => gpus == 1 && is_pair,
-            Colocate::None => false,
+            Colocate::Process if self.ranks.processes > 0 => Sharing::Process,
+            Colocate::Share => Sharing::Gpu,
+            Colocate::Auto if gpus == 1 && is_pair => Sharing::Gpu,
+            Colocate::Auto | Colocate::None | Colocate::Process => Sharing::None,
         }
     }
 }
@@ -143,10 +154,13 @@ pub(super) fn assign(request: &Request, machine: Option<&Machine>) -> Result<Ass
     }
     let gpus = machine.map_or(0, |machine| machine.gpus.len());
     let group = request.workers(gpus);
-    let shares = request.shares(&group, gpus);
+    let sharing = request.sharing(&group, gpus);
+    let shares = sharing != Sharing::None;
     let mut ranks = named(&request.ranks, machine, shares)?;
-    let mut workers = named(&group, machine, shares)?;
-    let Some(machine) = machine else { return Ok(Assignment { ranks, workers, shares }) };
+    // The worker of one process uses the device of its rank.
+    let mut workers =
+        if sharing == Sharing::Process { ranks.clone() } else { named(&group, machine, shares)? };
+    let Some(machine) = machine else { return Ok(Assignment { ranks, workers, sharing }) };
 
     let mut users = vec![0; gpus];
     for device in ranks.iter().chain(&workers) {
@@ -164,10 +178,13 @@ pub(super) fn assign(request: &Request, machine: Option<&Machine>) -> Result<Ass
     if !shares && (users.iter().any(|count| *count > 1) || ranks.iter().chain(&workers).any(is_missing)) {
         return Err(too_few(request, machine, &ranks, &workers));
     }
+    if sharing == Sharing::Process {
+        workers.clone_from(&ranks);
+    }
     if request.collective != CollectiveChoice::Tcp {
         require_own(&ranks)?;
     }
-    Ok(Assignment { ranks, workers, shares })
+    Ok(Assignment { ranks, workers, sharing })
 }
 
 fn is_missing(device: &Device) -> bool {
@@ -243,7 +260,7 @@ fn too_few(request: &Request, machine: &Machine, ranks: &[Device], workers: &[De
     remedies.push("launch.rollout_device = \"cpu\"".to_owned());
     remedies.push("launch.colocate = \"share\" to let several processes use a GPU".to_owned());
     let remedy = format!("set {}", remedies.join(", or "));
-    Error::TooFew { headline, rows: rows(machine, ranks, workers), remedy }
+    Error::TooFew { headline, rows: rows(machine, &processes(ranks, workers)), remedy }
 }
 
 /// Requires that no two ranks use the same GPU.

@@ -16,11 +16,15 @@ pub(super) enum Device {
     Missing,
 }
 
-/// Returns a row for each device: its name, the GPU, and the processes that use it. Every row starts with a newline.
-pub(super) fn rows(machine: &Machine, ranks: &[Device], workers: &[Device]) -> String {
+/// Returns the names of the processes with their devices.
+pub(super) fn processes(ranks: &[Device], workers: &[Device]) -> Vec<(String, Device)> {
     let ranks = ranks.iter().enumerate().map(|(rank, device)| (format!("learner-{rank}"), *device));
     let workers = workers.iter().zip(1..).map(|(device, number)| (format!("worker-{number}"), *device));
-    let processes: Vec<(String, Device)> = ranks.chain(workers).collect();
+    ranks.chain(workers).collect()
+}
+
+/// Returns a row for each device: its name, the GPU, and the processes that use it. Every row starts with a newline.
+pub(super) fn rows(machine: &Machine, processes: &[(String, Device)]) -> String {
     let users = |device: Device| {
         let names: Vec<&str> =
             processes.iter().filter(|(_, own)| *own == device).map(|(name, _)| name.as_str()).collect();

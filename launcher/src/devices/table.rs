@@ -5,9 +5,12 @@ use std::fmt::{self, Display, Formatter};
 use podium_config::RunFile;
 use podium_service::gpus::{self, Machine};
 
-use super::assign::{self, Assignment, Error, Request};
+use super::assign::{self, Assignment, Error, Request, Sharing};
 use super::placement::Placement;
-use super::rows::{Device, rows};
+use super::rows::{Device, processes, rows};
+
+/// Name of the process that is rank 0 and worker 1.
+pub(crate) const ONE_PROCESS: &str = "learner-0+worker-1";
 
 /// The device of every worker and learner rank.
 #[derive(Debug)]
@@ -15,7 +18,7 @@ pub(crate) struct Table {
     machine: Option<Machine>,
     ranks: Vec<Device>,
     workers: Vec<Device>,
-    shares: bool,
+    sharing: Sharing,
 }
 
 impl Table {
@@ -35,8 +38,8 @@ impl Table {
             Err(_) if !request.wants_gpus() => None,
             machine => machine?,
         };
-        let Assignment { ranks, workers, shares } = assign::assign(request, machine.as_ref())?;
-        Ok(Self { machine, ranks, workers, shares })
+        let Assignment { ranks, workers, sharing } = assign::assign(request, machine.as_ref())?;
+        Ok(Self { machine, ranks, workers, sharing })
     }
 
     /// The table of a machine with this number of GPUs.
@@ -57,8 +60,13 @@ impl Table {
     }
 
     /// Returns whether several processes may use one GPU.
-    pub(crate) const fn shares(&self) -> bool {
-        self.shares
+    pub(crate) fn shares(&self) -> bool {
+        self.sharing == Sharing::Gpu
+    }
+
+    /// Returns whether the only learner rank and the only worker are one process.
+    pub(crate) fn is_one_process(&self) -> bool {
+        self.sharing == Sharing::Process
     }
 
     /// Returns the device of a worker, numbered from 1.
@@ -71,10 +79,18 @@ impl Table {
         self.placement(self.ranks[rank as usize])
     }
 
+    fn processes(&self) -> Vec<(String, Device)> {
+        if self.is_one_process() {
+            return vec![(ONE_PROCESS.to_owned(), self.ranks[0])];
+        }
+        processes(&self.ranks, &self.workers)
+    }
+
     fn placement(&self, device: Device) -> Placement {
         match (device, &self.machine) {
             (Device::Gpu(index), Some(machine)) => {
-                let all = self.ranks.iter().chain(&self.workers);
+                let workers = if self.is_one_process() { &[] } else { &self.workers[..] };
+                let all = self.ranks.iter().chain(workers);
                 Placement::gpu(&machine.gpus[index], all.filter(|other| **other == device).count())
             }
             _ => Placement::cpu(),
@@ -91,7 +107,7 @@ impl Display for Table {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Some(machine) = &self.machine else { return formatter.write_str("devices: no GPU") };
         write!(formatter, "devices: driver {}, CUDA {}", machine.driver, machine.cuda)?;
-        formatter.write_str(&rows(machine, &self.ranks, &self.workers))
+        formatter.write_str(&rows(machine, &self.processes()))
     }
 }
 
@@ -169,6 +185,23 @@ mod tests {
         assert!(refused.contains("2 processes require a GPU each, and 1 GPU is visible"), "{refused}");
         assert!(!table(&["run.steps=0"], Some(machine(1, REQUIRED_CUDA))).unwrap().shares());
         assert_eq!(devices(&["launch.rollout_device=cpu"], 1), (gpus([0]), vec![Device::Cpu; 2]));
+    }
+
+    #[test]
+    fn one_process_uses_one_gpu_without_a_share_of_its_memory() {
+        let settings = ["launch.colocate=process", "lora.rank=4", "rollout.threads=2"];
+        for count in [1, 4] {
+            let table = table(&settings, Some(machine(count, REQUIRED_CUDA))).unwrap();
+            assert_eq!((&table.ranks, &table.workers), (&gpus([0]), &gpus([0])));
+            assert!(table.is_one_process() && !table.shares());
+            let text = table.to_string();
+            assert!(text.contains("80.0 GiB  learner-0+worker-1"), "{text}");
+            assert!(!format!("{:?}", table.rank(0)).contains("memory_fraction"));
+        }
+        let named =
+            [&settings[..], &["launch.rollout_device='cuda:2'", "launch.learner_device='cuda:2'"]].concat();
+        assert_eq!(devices(&named, 4), (gpus([2]), gpus([2])));
+        assert_eq!(devices(&[&settings[..], &["run.steps=0"]].concat(), 2), (vec![], gpus([0, 1])));
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn start() -> tempfile::TempDir {
 /// Rank 0 with its state in a folder, or another rank.
 fn rank(start: &Path, state: Option<&Path>) -> Rank {
     let rank = u32::from(state.is_none());
-    Rank::build(&run_file(&[]), start, state.unwrap_or(start), rank, "cpu").unwrap()
+    Rank::build(&run_file(&[]), start, state.unwrap_or(start), rank, "cpu", None).unwrap()
 }
 
 #[test]

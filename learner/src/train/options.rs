@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podium_model::SharedDevice;
 use podium_transfer::CoordinatorLocation;
 
 /// A rank's command-line options.
@@ -26,4 +27,6 @@ pub struct Options {
     pub shutdown_deadline: Duration,
     /// The advertised host:port of this process's metrics.
     pub metrics_address: String,
+    /// The device, if a worker of this process uses it too.
+    pub shared: Option<SharedDevice>,
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use podium_config::Colocate;
 use podium_grpo::{PolicyVersion, Step};
-use podium_model::memory;
+use podium_model::{SharedDevice, memory};
 
 use super::error::Error;
 use super::learner::Learner;
@@ -78,12 +78,14 @@ impl Learner<'_> {
         let shares_gpu = self.file.launch.colocate == Colocate::Share;
         let metrics = self
             .on_device("take a step", move |rank| {
+                let shared = rank.shared();
+                let _turn = shared.as_ref().map(SharedDevice::turn);
                 rank.check(&share, unusable)?;
                 let began = Instant::now();
                 let metrics = rank.step(&share)?;
                 crate::metrics::stepped(&share, &metrics);
                 crate::metrics::computed(rank.flops(), began.elapsed());
-                if shares_gpu {
+                if shares_gpu || shared.is_some() {
                     memory::release_cache();
                 }
                 Ok::<_, rank::Error>(metrics)

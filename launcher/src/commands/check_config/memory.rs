@@ -7,7 +7,7 @@ use podium_checkpoint::{FieldError, config};
 use podium_config::{Colocate, RunFile};
 use podium_memory::{
     CONTEXT, HEAD_LOGITS, HEAD_ROWS, Learner, Lease, MicroBatch, Model, Number, Phase, Selection, Worker,
-    gibibytes, peak,
+    gibibytes, peak, peak_in_turns,
 };
 
 use crate::card::Card;
@@ -67,6 +67,13 @@ pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) ->
         for phase in phases {
             let _ = write!(text, "\n  {process:18}  {}", row(phase));
         }
+    }
+    if run.launch.colocate == Colocate::Process {
+        let base = model(&run.launch.learner_device)?;
+        let leases = [training, evaluation].concat();
+        let bytes = peak_in_turns(&learner, &leases, base.number.bytes() * base.parameters);
+        let bytes = bytes + context(&run.launch.learner_device);
+        return Ok(text + &totals(&[("learner rank and worker in one process", bytes)], card));
     }
     let learner = context(&run.launch.learner_device) + peak(&learner).total();
     let worker = peak(&training).total().max(peak(&evaluation).total());
@@ -197,6 +204,11 @@ mod tests {
         assert_eq!(text.matches(", does not fit a GPU of 0.0 GiB").count(), 2, "{text}");
         let text = described(&["launch.colocate=share"], Some(100), "1MB").unwrap();
         assert_eq!(text.matches(", does not fit a GPU of 0.0 GiB").count(), 3, "{text}");
+        let text =
+            described(&["launch.colocate=process", "lora.rank=4", "rollout.threads=2"], Some(100), "80GB")
+                .unwrap();
+        assert!(text.contains("learner rank and worker in one process: "), "{text}");
+        assert_eq!(text.matches("fits a GPU").count(), 1, "{text}");
         described(&["prompt.max_tokens=100"], None, "80GB").unwrap();
     }
 

@@ -1,0 +1,29 @@
+//! Podium's rollout worker: samples groups of completions with libtorch and submits them to the coordinator.
+
+// Printing macros panic on a closed output: see `podium_service::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+mod engine;
+#[cfg(test)]
+mod fake_coordinator;
+mod generate;
+mod lease;
+mod link;
+mod metrics;
+mod policy_cache;
+mod sampler;
+mod scheduler;
+mod session;
+mod source;
+#[cfg(test)]
+mod tiny;
+mod work;
+
+pub use generate::Options as GenerateOptions;
+pub use metrics::describe as describe_metrics;
+pub use work::{Options, run};
+
+/// Samples completions for the rows of a file, without a coordinator.
+pub fn generate(options: &GenerateOptions) -> anyhow::Result<()> {
+    Ok(generate::run(options)?)
+}
