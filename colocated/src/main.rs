@@ -147,9 +147,10 @@ async fn both(
         async move {
             // Also stops the learner if this task panics.
             let failed = stop.clone().drop_guard();
-            podium_rollout_worker::run(&file, &worker, stop, || readiness.set(&readiness.worker)).await?;
+            let ready = || readiness.set(&readiness.worker);
+            let ending = podium_rollout_worker::run(&file, &worker, stop, ready).await?;
             failed.disarm();
-            Ok::<_, anyhow::Error>(())
+            Ok::<_, anyhow::Error>(ending)
         }
     };
     let work = tokio::spawn(work);
@@ -162,7 +163,9 @@ async fn both(
         Err(ended) => Err(anyhow::anyhow!("the worker's task has failed: {ended}")),
     };
     match (trained, worked) {
-        (Ok(ending), Ok(())) => Ok(ending),
+        // The worker is needed after the last step, for the evaluation of the last policy.
+        (Ok(Ending::RunOver), Ok(podium_rollout_worker::Ending::RunOver(_))) => Ok(Ending::RunOver),
+        (Ok(_), Ok(_)) => Ok(Ending::Stopped),
         (Ok(_), Err(error)) => Err(error.context("the worker failed")),
         (Err(error), worked) => {
             if let Err(other) = worked {

@@ -21,6 +21,7 @@ mod work;
 
 pub use generate::Options as GenerateOptions;
 pub use metrics::describe as describe_metrics;
+pub use scheduler::Ending;
 pub use work::{Options, run};
 
 /// Samples completions for the rows of a file, without a coordinator.

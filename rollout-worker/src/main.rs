@@ -113,7 +113,8 @@ async fn work(command: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
         metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
         shared: None,
     };
-    podium_rollout_worker::run(run_file, &options, stop, || endpoint.set_ready(true)).await
+    podium_rollout_worker::run(run_file, &options, stop, || endpoint.set_ready(true)).await?;
+    Ok(())
 }
 
 #[cfg(test)]

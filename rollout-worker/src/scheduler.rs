@@ -28,7 +28,7 @@ pub(crate) enum Action {
 
 /// The reasons why no more leases are requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// The coordinator ended the run, for this reason.
     RunOver(String),
     /// This process is shutting down.

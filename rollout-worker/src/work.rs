@@ -40,7 +40,7 @@ pub async fn run(
     options: &Options,
     stop: CancellationToken,
     ready: impl FnOnce(),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ending> {
     // Calls continue after SIGTERM, so that the current lease can still be submitted.
     let limits = Limits::of(&file.network);
     let coordinator = Coordinator::at(options.coordinator.clone(), limits, CancellationToken::new())?;
@@ -49,7 +49,7 @@ pub async fn run(
     let engine = Engine::start(&options.device, file, options.shared.clone(), cache).await?;
 
     let folder = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
+        () = stop.cancelled() => return Ok(Ending::ShutDown),
         folder = engine.ensure_latest() => folder?,
     };
     let device = engine.device_name().await?;
@@ -66,9 +66,10 @@ pub async fn run(
         },
     };
     ready();
-    match session::run(&coordinator, identity, engine, stop, options.shutdown_deadline).await? {
+    let ending = session::run(&coordinator, identity, engine, stop, options.shutdown_deadline).await?;
+    match &ending {
         Ending::RunOver(reason) => tracing::info!("shut down: {reason}"),
         Ending::ShutDown => tracing::info!("shut down on request"),
     }
-    Ok(())
+    Ok(ending)
 }
