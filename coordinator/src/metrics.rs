@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use podium_proto::v1;
 
 use crate::machine::{Machine, Millis, Phase};
 use crate::reports::watch::Findings;
@@ -183,7 +184,9 @@ fn begin_counting() {
     }
     // Versions on one host are linked and not transferred.
     for direction in ["received", "sent"] {
-        counter!(POLICY_BYTES, "direction" => direction).increment(0);
+        for kind in ["full", "delta"] {
+            policy_bytes(direction, kind, 0);
+        }
     }
     for seen in ["submit", "train"] {
         counter!(OFFENCES, "seen" => seen).increment(0);
@@ -334,8 +337,13 @@ pub fn superseded(groups: u64) {
 }
 
 /// Counts bytes of a policy version.
-pub fn policy_bytes(direction: &'static str, bytes: usize) {
-    counter!(POLICY_BYTES, "direction" => direction).increment(bytes as u64);
+pub fn policy_bytes(direction: &'static str, kind: &'static str, bytes: usize) {
+    counter!(POLICY_BYTES, "direction" => direction, "kind" => kind).increment(bytes as u64);
+}
+
+/// Returns the kind of a chunk as a label of [`policy_bytes`].
+pub const fn transfer_kind(chunk: &v1::Chunk) -> &'static str {
+    if chunk.delta_bytes == 0 { "full" } else { "delta" }
 }
 
 /// Counts a request that was answered with an error.

@@ -12,6 +12,7 @@ mod error;
 mod gate;
 mod learner;
 mod options;
+mod outgoing;
 mod publishing;
 mod rendezvous;
 mod room;
@@ -26,7 +27,7 @@ use podium_grpo::PolicyVersion;
 use podium_model::{DeviceThread, device_thread};
 use podium_service::logs;
 use podium_transfer::connection::{Coordinator, Limits};
-use podium_transfer::fetch;
+use podium_transfer::{LocalBase, fetch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -34,6 +35,7 @@ use crate::rank::Rank;
 use crate::session::{Identity, Session};
 use gate::Gate;
 use learner::{DEVICE_DEADLINE, Learner, OnDevice};
+use outgoing::Outgoing;
 
 pub use error::Error;
 pub use options::Options;
@@ -81,6 +83,7 @@ async fn train(
     let into = state.join("policy");
     let fetch = async || Ok(fetch::fetch(&coordinator, Some(PolicyVersion::START), &into).await?);
     let (manifest, start) = room::wait("fetch the first policy version", &stop, fetch).await?;
+    let base = LocalBase::new(&manifest, &start);
     let identity = Identity {
         learner_id: Uuid::now_v7(),
         run_hash: file.hash(),
@@ -93,8 +96,7 @@ async fn train(
     let every = Duration::from_millis(file.network.heartbeat_interval_ms);
     let alive = tokio::spawn(alive::report(coordinator.clone(), identity.learner_id, every));
     let gate = Gate::open(options)?;
-    let outgoing = state.join("outgoing");
-    durable::remove_folder(&outgoing)?;
+    let outgoing = Outgoing::open(state.join("outgoing"), base, file.network.policy_deltas)?;
     let weights = reward_weights(file);
     let learner = Learner {
         session: Session::new(coordinator, closing.clone(), identity.clone(), weights),

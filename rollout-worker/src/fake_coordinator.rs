@@ -211,7 +211,7 @@ impl Policy for FakeCoordinator {
         let request = request.into_inner();
         let path = self.state.borrow().policies[&request.policy_version].join(&request.name);
         self.change(|state| state.fetched.push((request.policy_version, request.name)));
-        let chunks = receive::chunks(&path, request.offset_bytes).unwrap();
+        let chunks = receive::chunks(&path, request.offset_bytes, None).unwrap();
         let chunks = chunks.map(|chunk| chunk.map_err(Status::from));
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }

@@ -85,6 +85,8 @@ pub(crate) struct PolicyCache {
     recent: Vec<Held>,
     /// Version 0, if it is the base model of adapters.
     base: Option<Held>,
+    /// Whether versions are downloaded as deltas.
+    deltas: bool,
 }
 
 /// The folders of a version.
@@ -108,7 +110,13 @@ impl PolicyCache {
     /// Opens `folder`, which is created if necessary. Versions of an earlier process are verified before use.
     pub(crate) fn new(coordinator: Coordinator, run_hash: &str, folder: &Path) -> Result<Self, Error> {
         let (run_hash, cache) = (run_hash.to_owned(), Cache::open(folder)?);
-        Ok(Self { coordinator, run_hash, cache, recent: Vec::new(), base: None })
+        Ok(Self { coordinator, run_hash, cache, recent: Vec::new(), base: None, deltas: true })
+    }
+
+    /// Sets whether versions are downloaded as deltas; by default they are.
+    #[must_use]
+    pub(crate) fn with_deltas(self, deltas: bool) -> Self {
+        Self { deltas, ..self }
     }
 
     /// Returns the location of a version; downloads it if necessary. Removes versions that no worker needs any more.
@@ -147,7 +155,8 @@ impl PolicyCache {
         {
             return Err(Error::Superseded { wanted: Source { version, content }, found: served });
         }
-        let held = self.cache.hold(&self.coordinator, &served).await.map_err(failed)?;
+        let base = self.recent.first().filter(|_| self.deltas);
+        let held = self.cache.hold(&self.coordinator, &served, base).await.map_err(failed)?;
         metrics::fetched(began.elapsed());
         tracing::debug!("{found} is in {}", held.folder().display());
         Ok(held)

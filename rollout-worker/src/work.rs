@@ -46,6 +46,7 @@ pub async fn run(
     let coordinator = Coordinator::at(options.coordinator.clone(), limits, CancellationToken::new())?;
     let run_hash = file.hash();
     let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
+    let cache = cache.with_deltas(file.network.policy_deltas);
     let engine = Engine::start(&options.device, file, options.shared.clone(), cache).await?;
 
     let folder = tokio::select! {

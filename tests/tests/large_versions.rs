@@ -153,7 +153,7 @@ async fn a_large_version_is_published_and_downloaded_over_a_slow_link_that_break
     let before = processes.map(|(_, process)| peak_memory(process));
 
     let id = rank.id.to_string();
-    let publishing = async { Ok(upload(&rank.coordinator, &id, &manifest, weights.path()).await?) };
+    let publishing = async { Ok(upload(&rank.coordinator, &id, &manifest, weights.path(), None).await?) };
     over_the_link("publishing", &link, Link::up, size, publishing).await?;
     let published = run.out().join("policy/1/model.safetensors");
     ensure!(durable::sha256(&published)? == manifest.files[0].sha256, "the published version differs");
@@ -161,7 +161,7 @@ async fn a_large_version_is_published_and_downloaded_over_a_slow_link_that_break
     let served = fetch::served(&rank.coordinator, Some(VERSION)).await?.without_origin();
     ensure!(*served.manifest() == manifest, "another version is served");
     let folder = cache.path().join("1");
-    let fetching = async { Ok(fetch::ensure(&rank.coordinator, &served, &folder).await?) };
+    let fetching = async { Ok(fetch::ensure(&rank.coordinator, &served, &folder, None).await?) };
     over_the_link("downloading", &link, Link::down, size, fetching).await?;
     manifest.verify(&folder)?;
     for ((name, process), before) in processes.into_iter().zip(before) {

@@ -309,6 +309,9 @@ pub struct Network {
     pub collective: CollectiveChoice,
     /// Largest message that is accepted or sent.
     pub max_message_bytes: u64,
+    /// Learner and workers transfer policy versions as deltas against the previous version where that is at most half as
+    /// long. Making and applying a delta takes processor time: disable it if the link is faster.
+    pub policy_deltas: bool,
 }
 
 /// Backend that sums gradients between learner ranks.

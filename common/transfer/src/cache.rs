@@ -16,6 +16,7 @@ use podium_grpo::PolicyVersion;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{self, Coordinator};
+use crate::delta::LocalBase;
 use crate::fetch::{self, Error, Served};
 use crate::manifest::{Content, File, Manifest};
 use crate::receive;
@@ -55,6 +56,11 @@ impl Held {
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns the version as a base of deltas, unless its files have changed.
+    pub fn as_base(&self) -> Option<LocalBase> {
+        self.is_intact().then(|| LocalBase::new(&self.manifest, &self.folder))
     }
 
     /// Returns whether its files are unchanged since they were verified.
@@ -128,8 +134,14 @@ impl Cache {
         &self.folder
     }
 
-    /// Returns a version's folder. Downloads it if necessary, or waits for the process that does.
-    pub async fn hold(&self, coordinator: &Coordinator, served: &Served) -> Result<Held, Error> {
+    /// Returns a version's folder. Downloads it if necessary, as deltas against `base` where that is shorter, or waits for
+    /// the process that does.
+    pub async fn hold(
+        &self,
+        coordinator: &Coordinator,
+        served: &Served,
+        base: Option<&Held>,
+    ) -> Result<Held, Error> {
         let manifest = served.manifest();
         let name = folder_name(manifest.version, manifest.content());
         let folder = self.folder.join(&name);
@@ -145,7 +157,8 @@ impl Cache {
                     return Ok(held(verified.files));
                 }
                 if let Some(_downloaded) = self.locks.try_lock(numbers.downloaded, Kind::Exclusive)? {
-                    fetch::ensure(coordinator, served, &folder).await?;
+                    let base = base.and_then(Held::as_base);
+                    fetch::ensure(coordinator, served, &folder, base.as_ref()).await?;
                     write_stamp(manifest, &folder);
                     if let Some(stamps) = stamps(manifest, &folder) {
                         return Ok(held(stamps));

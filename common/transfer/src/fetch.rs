@@ -11,6 +11,7 @@ use tokio_stream::StreamExt;
 use tonic::{Response, Status};
 
 use crate::connection::{self, Coordinator};
+use crate::delta::LocalBase;
 use crate::link;
 use crate::manifest::{self, Manifest};
 use crate::progress::Progress;
@@ -123,24 +124,31 @@ pub async fn fetch(
 ) -> Result<(Manifest, PathBuf), Error> {
     let served = served(coordinator, version).await?;
     let target = into.join(served.manifest.version.0.to_string());
-    ensure(coordinator, &served, &target).await?;
+    ensure(coordinator, &served, &target, None).await?;
     Ok((served.manifest, target))
 }
 
 /// Verifies the version in `target`; links or downloads it if it is missing or damaged.
 ///
 /// A version of a coordinator on this host is linked if possible. An interrupted transfer continues at its position, also
-/// in another process. There is no deadline while bytes arrive. The folder appears under its name once all checksums
-/// match. It is not synced to the disk.
-pub async fn ensure(coordinator: &Coordinator, served: &Served, target: &Path) -> Result<(), Error> {
+/// in another process. Chunks are deltas against `base` where that is shorter; a file that arrives damaged is downloaded
+/// again in full. There is no deadline while bytes arrive. The folder appears under its name once all checksums match. It
+/// is not synced to the disk.
+pub async fn ensure(
+    coordinator: &Coordinator,
+    served: &Served,
+    target: &Path,
+    base: Option<&LocalBase>,
+) -> Result<(), Error> {
     let (sought, folder) = (served.clone(), target.to_owned());
     if blocking(move || Ok::<_, Error>(is_here(&sought, &folder))).await? {
         return Ok(());
     }
     let (manifest, folder) = (served.manifest.clone(), target.to_owned());
     let mut receiver = blocking(move || Receiver::new(manifest, &folder, Durability::Cached)).await?;
+    receiver.set_base(base.map(|base| &*base.folder));
     for file in &served.manifest.files {
-        fetch_file(coordinator, &mut receiver, &file.name).await?;
+        fetch_file(coordinator, &mut receiver, &file.name, base).await?;
     }
     blocking(move || receiver.finish()).await
 }
@@ -176,12 +184,26 @@ where
     }
 }
 
-/// Downloads the missing rest of a file, and the whole file again if it arrives damaged.
-async fn fetch_file(coordinator: &Coordinator, receiver: &mut Receiver, name: &str) -> Result<(), Error> {
+/// Downloads the missing rest of a file, and the whole file again, without deltas, if it arrives damaged.
+async fn fetch_file(
+    coordinator: &Coordinator,
+    receiver: &mut Receiver,
+    name: &str,
+    base: Option<&LocalBase>,
+) -> Result<(), Error> {
+    let (version, content) = (receiver.manifest().version, receiver.manifest().content());
     for attempt in 1.. {
         // A broken stream counts as a missing answer: the next call requests the rest.
         let (progress, cell) = (Progress::default(), tokio::sync::Mutex::new(&mut *receiver));
-        let rest = || fetch_rest(coordinator, &cell, name, &progress, attempt > 1);
+        let request = v1::FetchRequest {
+            policy_version: version.0,
+            name: name.to_owned(),
+            offset_bytes: 0,
+            policy_content: content.to_bytes(),
+            arrived_damaged: attempt > 1,
+            base: base.filter(|_| attempt == 1).map(|local| local.base.into()),
+        };
+        let rest = || fetch_rest(coordinator, &cell, &request, &progress);
         match coordinator.transfer(FETCH, &progress, rest).await? {
             Err(receive::Error::Damaged { .. }) if attempt < ATTEMPTS => {}
             outcome => return Ok(outcome?),
@@ -190,27 +212,20 @@ async fn fetch_file(coordinator: &Coordinator, receiver: &mut Receiver, name: &s
     Ok(())
 }
 
-/// Downloads the missing rest of a file. The inner error is local to this host and not retried.
+/// Downloads the missing rest of the file of a request. The inner error is local to this host and not retried.
 async fn fetch_rest(
     coordinator: &Coordinator,
     receiver: &tokio::sync::Mutex<&mut Receiver>,
-    name: &str,
+    request: &v1::FetchRequest,
     progress: &Progress,
-    arrived_damaged: bool,
 ) -> Result<Response<Result<(), receive::Error>>, Status> {
     let mut receiver = receiver.lock().await;
+    let name = &request.name;
     let offset_bytes = match receiver.received(name) {
         Ok(offset) => offset,
         Err(error) => return Ok(Response::new(Err(error))),
     };
-    let manifest = receiver.manifest();
-    let request = v1::FetchRequest {
-        policy_version: manifest.version.0,
-        name: name.to_owned(),
-        offset_bytes,
-        policy_content: manifest.content().to_bytes(),
-        arrived_damaged,
-    };
+    let request = v1::FetchRequest { offset_bytes, ..request.clone() };
     let mut chunks = coordinator.policy().fetch(request).await?.into_inner();
     while let Some(chunk) = chunks.next().await {
         if let Err(error) = receiver.chunk(name, &chunk?) {

@@ -1,8 +1,8 @@
 //! The connection to the coordinator, with reconnects, and the transfer of policy versions.
 //!
 //! Workers, learner ranks and the launcher reach the coordinator through [`Coordinator`]; [`fetch()`] and
-//! [`publish()`] copy a policy version between folders of two hosts, [`receive`] is the receiving end. On one host a version
-//! is linked instead ([`mod@link`]), and the workers share a [`Cache`]. This crate treats a version as a folder of files with checksums.
+//! [`publish()`] copy a policy version between folders of two hosts, [`receive`] is the receiving end, and [`delta`] shortens
+//! the chunks. On one host a version is linked instead ([`mod@link`]), and the workers share a [`Cache`]. This crate treats a version as a folder of files with checksums.
 
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -10,6 +10,7 @@
 pub mod announcement;
 pub mod cache;
 pub mod connection;
+pub mod delta;
 pub mod fetch;
 pub mod link;
 pub mod location;
@@ -21,6 +22,7 @@ pub mod receive;
 pub use announcement::Announcement;
 pub use cache::Cache;
 pub use connection::{Coordinator, Limits};
+pub use delta::{Base, LocalBase};
 pub use fetch::fetch;
 pub use location::CoordinatorLocation;
 pub use manifest::{Content, Manifest};

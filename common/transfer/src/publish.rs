@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use podium_files::durable;
@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use crate::connection::{self, Coordinator};
+use crate::delta::LocalBase;
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::receive;
@@ -28,12 +29,23 @@ const SLOWEST_DISK: u64 = 20 << 20;
 /// Interval in which a wait for the coordinator's disk counts as progress.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`. Returns `true` if the coordinator has
-/// the version already or does not need it any more.
+/// The way in which the coordinator received a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on this host and shares the files.
+    Linked,
+    /// Its files were sent.
+    Sent,
+    /// It has the version already, or does not need it any more.
+    Unneeded,
+}
+
+/// Publishes the version in `folder` as the rank 0 whose process is `learner_id`.
 ///
-/// A broken upload continues after the bytes that the coordinator has received, also in another process. There is no
-/// deadline while bytes move. Can be repeated safely. Refused if a committed version of the same number has another
-/// content, and with `NOT_FOUND` if `learner_id` is not rank 0 of the current rank group.
+/// Chunks are deltas against `base` if the coordinator has it and where that is shorter; a version that arrives damaged is
+/// sent again in full. A broken upload continues after the bytes that the coordinator has received, also in another
+/// process. There is no deadline while bytes move. Can be repeated safely. Refused if a committed version of the same
+/// number has another content, and with `NOT_FOUND` if `learner_id` is not rank 0 of the current rank group.
 ///
 /// On the coordinator's host the files are linked if possible, so that they must only be replaced, not written to.
 pub async fn publish(
@@ -41,9 +53,10 @@ pub async fn publish(
     learner_id: &str,
     manifest: &Manifest,
     folder: &Path,
-) -> Result<bool, connection::Error> {
+    base: Option<&LocalBase>,
+) -> Result<Outcome, connection::Error> {
     let origin = std::path::absolute(folder).ok();
-    run(coordinator, learner_id, manifest, folder, origin.as_deref().and_then(Path::to_str)).await
+    run(coordinator, learner_id, manifest, folder, base, origin.as_deref().and_then(Path::to_str)).await
 }
 
 /// Publishes a version like [`publish`], without links.
@@ -52,8 +65,9 @@ pub async fn upload(
     learner_id: &str,
     manifest: &Manifest,
     folder: &Path,
-) -> Result<bool, connection::Error> {
-    run(coordinator, learner_id, manifest, folder, None).await
+    base: Option<&LocalBase>,
+) -> Result<Outcome, connection::Error> {
+    run(coordinator, learner_id, manifest, folder, base, None).await
 }
 
 async fn run(
@@ -61,17 +75,20 @@ async fn run(
     learner_id: &str,
     manifest: &Manifest,
     folder: &Path,
+    base: Option<&LocalBase>,
     origin: Option<&str>,
-) -> Result<bool, connection::Error> {
+) -> Result<Outcome, connection::Error> {
     let progress = Arc::new(Progress::default());
     let upload = Upload {
         learner_id: learner_id.to_owned(),
         manifest: manifest.clone(),
         folder: folder.to_owned(),
+        base: base.cloned(),
         origin: origin.unwrap_or_default().to_owned(),
         progress: progress.clone(),
         most: Arc::default(),
         damaged: Arc::default(),
+        was_damaged: Arc::default(),
     };
     let attempt = || upload.attempt(coordinator);
     coordinator.transfer("publish a policy version", &progress, attempt).await
@@ -83,6 +100,7 @@ struct Upload {
     learner_id: String,
     manifest: Manifest,
     folder: PathBuf,
+    base: Option<LocalBase>,
     /// The folder for links; empty without links.
     origin: String,
     progress: Arc<Progress>,
@@ -90,14 +108,22 @@ struct Upload {
     most: Arc<AtomicU64>,
     /// Number of attempts that arrived damaged since the last gain.
     damaged: Arc<AtomicU32>,
+    /// Whether any attempt arrived damaged.
+    was_damaged: Arc<AtomicBool>,
 }
 
 impl Upload {
+    /// Returns the base of deltas. After damage the version is sent in full: the files of the base may have changed.
+    fn base(&self) -> Option<&LocalBase> {
+        self.base.as_ref().filter(|_| !self.was_damaged.load(Ordering::Relaxed))
+    }
+
     /// Offers the version; a coordinator on this host links and verifies its files meanwhile.
     async fn offer(&self, coordinator: &Coordinator) -> Result<v1::OfferResponse, Status> {
         let mut client = coordinator.policy();
         let manifest = v1::PolicyManifest { folder: self.origin.clone(), ..(&self.manifest).into() };
-        let offer = v1::OfferRequest { learner_id: self.learner_id.clone(), manifest: Some(manifest) };
+        let (learner_id, base) = (self.learner_id.clone(), self.base().map(|local| local.base.into()));
+        let offer = v1::OfferRequest { learner_id, manifest: Some(manifest), base };
         let bytes: u64 = self.manifest.files.iter().map(|file| file.size_bytes).sum();
         let until = Instant::now() + Duration::from_secs(bytes / SLOWEST_DISK);
         let offered = client.offer(offer);
@@ -111,11 +137,11 @@ impl Upload {
     }
 
     /// Offers the version and sends the missing bytes.
-    async fn attempt(&self, coordinator: &Coordinator) -> Result<Response<bool>, Status> {
+    async fn attempt(&self, coordinator: &Coordinator) -> Result<Response<Outcome>, Status> {
         let mut client = coordinator.policy();
         let offered = self.offer(coordinator).await?;
         if !offered.wanted {
-            return Ok(Response::new(!offered.linked));
+            return Ok(Response::new(if offered.linked { Outcome::Linked } else { Outcome::Unneeded }));
         }
         let received: HashMap<_, _> =
             offered.received.into_iter().map(|file| (file.name, file.bytes)).collect();
@@ -127,22 +153,25 @@ impl Upload {
         }
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let (upload, progress) = (self.clone(), self.progress.clone());
-        let reading = tokio::task::spawn_blocking(move || upload.send(&received, &sender));
+        let base = self.base().filter(|_| offered.has_base).cloned();
+        let reading = tokio::task::spawn_blocking(move || upload.send(&received, base.as_ref(), &sender));
         let parts = ReceiverStream::new(receiver).map(move |part| {
             progress.moved();
             part
         });
         let answer = client.publish(parts).await;
-        match reading.await {
-            Ok(Err(error)) => Err(Status::data_loss(describe(&error))),
-            _ => self.limit_damaged(answer).map(|answer| Response::new(answer.into_inner().repeated_version)),
+        if let Ok(Err(error)) = reading.await {
+            return Err(Status::data_loss(describe(&error)));
         }
+        let repeated = self.limit_damaged(answer)?.into_inner().repeated_version;
+        Ok(Response::new(if repeated { Outcome::Unneeded } else { Outcome::Sent }))
     }
 
     /// Ends the retries if uploads repeatedly arrive damaged: the files here have changed, or the link damages them.
     fn limit_damaged<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
         let is_damaged = |status: &Status| status.code() == Code::Aborted;
         let damaged = answer.as_ref().is_err_and(is_damaged);
+        self.was_damaged.fetch_or(damaged, Ordering::Relaxed);
         if damaged && self.damaged.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_DAMAGED {
             return answer
                 .map_err(|status| Status::data_loss(format!("{} ({MOST_DAMAGED} times)", status.message())));
@@ -154,21 +183,26 @@ impl Upload {
     fn send(
         &self,
         received: &HashMap<String, u64>,
+        base: Option<&LocalBase>,
         sender: &mpsc::Sender<v1::PublishRequest>,
     ) -> Result<(), durable::Error> {
-        let send = |learner_id, part| {
-            sender.blocking_send(v1::PublishRequest { learner_id, part: Some(part) }).is_ok()
+        let manifest = v1::PublishRequest {
+            learner_id: self.learner_id.clone(),
+            base: base.map(|local| local.base.into()),
+            part: Some(Part::Manifest((&self.manifest).into())),
         };
-        if !send(self.learner_id.clone(), Part::Manifest((&self.manifest).into())) {
+        if sender.blocking_send(manifest).is_err() {
             return Ok(());
         }
         for file in &self.manifest.files {
             let path = self.folder.join(&file.name);
             let offset = received.get(&file.name).copied().unwrap_or(0);
-            for chunk in receive::chunks(&path, offset)? {
+            let base = base.map(|base| base.folder.join(&file.name));
+            for chunk in receive::chunks(&path, offset, base.as_deref())? {
                 let chunk = chunk.map_err(|source| durable::Error::Read { path: path.clone(), source })?;
                 let chunk = v1::FileChunk { name: file.name.clone(), chunk: Some(chunk) };
-                if !send(String::new(), Part::Chunk(chunk)) {
+                let part = v1::PublishRequest { part: Some(Part::Chunk(chunk)), ..Default::default() };
+                if sender.blocking_send(part).is_err() {
                     return Ok(());
                 }
             }

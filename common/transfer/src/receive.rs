@@ -8,6 +8,7 @@ use podium_files::durable;
 use podium_proto::v1;
 use sha2::{Digest, Sha256};
 
+use crate::delta::{Decoder, Encoder};
 use crate::manifest::{self, File, Manifest};
 
 /// The reasons why a version could not be received.
@@ -122,6 +123,8 @@ pub struct Receiver {
     files: Vec<Received>,
     /// The file that receives chunks.
     open: Option<Open>,
+    /// Decodes deltas, if there is a base.
+    decoder: Option<Decoder>,
 }
 
 /// The received part of a file.
@@ -152,7 +155,20 @@ impl Receiver {
             Ok(Received { bytes, digest })
         };
         let files = manifest.files.iter().map(received).collect::<Result<_, Error>>()?;
-        Ok(Self { manifest, partial, target: target.to_owned(), durability, files, open: None })
+        Ok(Self {
+            manifest,
+            partial,
+            target: target.to_owned(),
+            durability,
+            files,
+            open: None,
+            decoder: None,
+        })
+    }
+
+    /// Sets the folder of the base of later chunks that are deltas.
+    pub fn set_base(&mut self, folder: Option<&Path>) {
+        self.decoder = folder.map(Decoder::new);
     }
 
     /// The version.
@@ -184,10 +200,20 @@ impl Receiver {
         if crc32c::crc32c(&chunk.data) != chunk.crc32c {
             return Err(damaged("checksum of a chunk"));
         }
-        if expected + chunk.data.len() as u64 > self.manifest.files[index].size_bytes {
+        let length =
+            if chunk.delta_bytes == 0 { chunk.data.len() as u64 } else { u64::from(chunk.delta_bytes) };
+        if expected + length > self.manifest.files[index].size_bytes {
             return Err(damaged("longer than the manifest says"));
         }
-        self.append(index, &chunk.data)
+        if chunk.delta_bytes == 0 {
+            return self.append(index, &chunk.data);
+        }
+        let Some(decoder) = &mut self.decoder else { return Err(damaged("delta without a base")) };
+        let bytes = decoder.decode(name, chunk).map_err(|error| {
+            tracing::warn!("cannot apply a delta of {name}: {error}");
+            damaged("delta of a chunk")
+        })?;
+        self.append(index, &bytes)
     }
 
     fn append(&mut self, index: usize, data: &[u8]) -> Result<(), Error> {
@@ -255,10 +281,11 @@ impl Receiver {
         }
     }
 
-    /// Checks all files and publishes the folder.
+    /// Checks all files and publishes the folder. Removes every damaged file before it returns the first error.
     pub fn finish(mut self) -> Result<(), Error> {
         let names: Vec<String> = self.manifest.files.iter().map(|file| file.name.clone()).collect();
-        names.iter().try_for_each(|name| self.complete(name))?;
+        let checked: Vec<_> = names.iter().map(|name| self.complete(name)).collect();
+        checked.into_iter().collect::<Result<(), Error>>()?;
         Ok(self.durability.publish()(&self.partial, &self.target)?)
     }
 
@@ -291,22 +318,28 @@ fn bytes_on_disk(path: &Path, file: &File) -> Result<u64, Error> {
     }
 }
 
-/// Returns the chunks of a file from `offset_bytes` on, read lazily.
+/// Returns the chunks of a file from `offset_bytes` on, read lazily. With the file of a base, chunks that it shortens are
+/// deltas.
 pub fn chunks(
     path: &Path,
     offset_bytes: u64,
+    base: Option<&Path>,
 ) -> Result<impl Iterator<Item = io::Result<v1::Chunk>> + use<>, durable::Error> {
     use std::io::{Read, Seek, SeekFrom};
     let failed = |source| durable::Error::Read { path: path.to_owned(), source };
     let mut file = fs::File::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(offset_bytes)).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut encoder = base.and_then(|base| Encoder::open(base, length));
     let mut offset_bytes = offset_bytes;
     Ok(std::iter::from_fn(move || {
         let mut data = Vec::new();
         match Read::by_ref(&mut file).take(podium_proto::MAX_CHUNK_BYTES as u64).read_to_end(&mut data) {
             Ok(0) => None,
             Ok(read) => {
-                let chunk = v1::Chunk { offset_bytes, crc32c: crc32c::crc32c(&data), data };
+                let delta = encoder.as_mut().and_then(|encoder| encoder.encode(offset_bytes, &data));
+                let (data, delta_bytes) = delta.map_or((data, 0), |delta| (delta, read as u32));
+                let chunk = v1::Chunk { offset_bytes, crc32c: crc32c::crc32c(&data), data, delta_bytes };
                 offset_bytes += read as u64;
                 Some(Ok(chunk))
             }

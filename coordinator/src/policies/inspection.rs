@@ -9,7 +9,7 @@ use podium_files::durable;
 use podium_files::stamp::Stamp;
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
-use podium_transfer::{Manifest, manifest, receive};
+use podium_transfer::{Base, Manifest, manifest, receive};
 use sha2::{Digest, Sha256};
 
 use super::Policies;
@@ -38,7 +38,8 @@ impl Policies {
         Ok(())
     }
 
-    /// Reads a file of a version chunk by chunk from an offset, for as long as `send` accepts them.
+    /// Reads a file of a version chunk by chunk from an offset, for as long as `send` accepts them. Chunks are deltas where
+    /// that is shorter, if the receiver has a version that exists here, too.
     ///
     /// The receiver compares the checksum. If it reports a difference with `arrived_damaged`, the checksum is compared
     /// here, too: the error is returned at the end of the file, and the version is inspected again soon.
@@ -46,6 +47,7 @@ impl Policies {
         &self,
         manifest: &Manifest,
         request: &v1::FetchRequest,
+        base: Option<Base>,
         mut send: impl FnMut(v1::Chunk) -> bool,
     ) -> Result<(), Error> {
         let version = manifest.version;
@@ -60,8 +62,9 @@ impl Policies {
             self.distrust(version);
             Error::Unusable { version, source }
         };
+        let base = base.and_then(|base| self.base(base)).map(|folder| folder.join(&file.name));
         let mut digest = (request.arrived_damaged && request.offset_bytes == 0).then(Sha256::new);
-        let chunks = receive::chunks(&path, request.offset_bytes);
+        let chunks = receive::chunks(&path, request.offset_bytes, base.as_deref());
         for chunk in chunks.map_err(|error| unusable(error.into()))? {
             let chunk = chunk
                 .map_err(|source| unusable(durable::Error::Read { path: path.clone(), source }.into()))?;

@@ -23,10 +23,10 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_service::logs::describe;
-use podium_transfer::Content;
 use podium_transfer::link;
 use podium_transfer::manifest::{self, Manifest};
 use podium_transfer::receive::{self, Durability, Receiver};
+use podium_transfer::{Base, Content};
 
 use crate::machine::Schedule;
 use crate::store::Store;
@@ -166,6 +166,12 @@ impl Policies {
         let linked = link::link(manifest, from, &self.path(manifest.version), Durability::Durable);
         linked.map_err(receive::Error::from)?;
         self.remove_parts(None)
+    }
+
+    /// Returns the folder of the base of a peer's deltas, if this version can be read here.
+    pub fn base(&self, base: Base) -> Option<PathBuf> {
+        let manifest = self.look(base.version).ok()?;
+        (manifest.content() == base.content).then(|| self.path(base.version))
     }
 
     /// Starts to receive a version, or continues an earlier attempt at the same content. Attempts at other contents

@@ -8,7 +8,7 @@ use podium_proto::convert::{Error as MessageError, uuid};
 use podium_proto::v1;
 use podium_proto::v1::policy_server::Policy;
 use podium_service::logs::describe;
-use podium_transfer::Manifest;
+use podium_transfer::{Base, Manifest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::codes::{OrRefuse, refuse};
 use super::context::Context;
-use super::uploads::Parts;
+use super::uploads::{Parts, Upload, read_base};
 use crate::actor::{self, Offer, blocking};
 use crate::metrics;
 
@@ -40,17 +40,18 @@ impl Policy for Service {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        let base = read_base(request.base.take())?;
         let manifest = self.manifest(Some(PolicyVersion(request.policy_version))).await?;
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let policies = self.0.policies.clone();
         tokio::task::spawn_blocking(move || {
-            let serving = policies.serve(&manifest, &request, |chunk| {
-                let bytes = chunk.data.len();
+            let serving = policies.serve(&manifest, &request, base, |chunk| {
+                let (kind, bytes) = (metrics::transfer_kind(&chunk), chunk.data.len());
                 // A receiver that hangs up requests the rest when it reconnects.
                 let sent = sender.blocking_send(Ok(chunk)).is_ok();
                 if sent {
-                    metrics::policy_bytes("sent", bytes);
+                    metrics::policy_bytes("sent", kind, bytes);
                 }
                 sent
             });
@@ -62,23 +63,24 @@ impl Policy for Service {
     }
 
     async fn offer(&self, request: Request<v1::OfferRequest>) -> Result<Response<v1::OfferResponse>, Status> {
-        let v1::OfferRequest { learner_id, manifest } = request.into_inner();
+        let v1::OfferRequest { learner_id, manifest, base } = request.into_inner();
         let learner = uuid("OfferRequest.learner_id", &learner_id).or_refuse()?;
         let manifest =
             manifest.ok_or(MessageError::Missing { field: "OfferRequest.manifest" }).or_refuse()?;
         let origin = PathBuf::from(&manifest.folder);
         let manifest = Manifest::try_from(manifest).or_refuse()?;
+        let base = read_base(base)?;
         let service = Self(self.0.clone());
-        detached(async move { service.accept(learner, manifest, origin).await }).await
+        detached(async move { service.accept(learner, manifest, origin, base).await }).await
     }
 
     async fn publish(
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let (learner, manifest, parts) = Parts::open(request.into_inner(), self.0.pause()).await?;
+        let (upload, parts) = Parts::open(request.into_inner(), self.0.pause()).await?;
         let service = Self(self.0.clone());
-        detached(async move { service.take_in(learner, manifest, parts).await }).await
+        detached(async move { service.take_in(upload, parts).await }).await
     }
 }
 
@@ -119,6 +121,7 @@ impl Service {
         learner: Uuid,
         manifest: Manifest,
         origin: PathBuf,
+        base: Option<Base>,
     ) -> Result<Response<v1::OfferResponse>, Status> {
         if !self.wants(learner, &manifest).await? {
             return Ok(Response::new(v1::OfferResponse::default()));
@@ -140,25 +143,28 @@ impl Service {
             }
         }
         let policies = self.0.policies.clone();
-        let received = blocking(move || Ok::<_, actor::Error>(turn.received(&policies, &manifest)?));
-        let received = received.await.or_refuse()?.into_iter();
-        let received = received.map(|(name, bytes)| v1::ReceivedFile { name, bytes }).collect();
-        Ok(Response::new(v1::OfferResponse { wanted: true, linked: false, received }))
+        let found = blocking(move || {
+            let has_base = base.is_some_and(|base| policies.base(base).is_some());
+            Ok::<_, actor::Error>((turn.received(&policies, &manifest)?, has_base))
+        });
+        let (received, has_base) = found.await.or_refuse()?;
+        let received = received.into_iter().map(|(name, bytes)| v1::ReceivedFile { name, bytes }).collect();
+        Ok(Response::new(v1::OfferResponse { wanted: true, linked: false, received, has_base }))
     }
 
     /// Receives an upload and publishes it.
     async fn take_in(
         &self,
-        learner: Uuid,
-        manifest: Manifest,
+        upload: Upload,
         mut parts: Parts,
     ) -> Result<Response<v1::PublishResponse>, Status> {
+        let Upload { learner, manifest, base } = upload;
         let mut wanted = self.wants(learner, &manifest).await?;
         let turn = self.0.uploads.turn(self.0.pause()).await.or_refuse()?;
         // The upload before may just have been published.
         wanted = wanted && self.wants(learner, &manifest).await?;
         if wanted {
-            let _turn = turn.take_in(self.0.policies.clone(), manifest.clone(), &mut parts).await?;
+            let _turn = turn.take_in(self.0.policies.clone(), manifest.clone(), base, &mut parts).await?;
             self.0.handle.publish(learner, manifest).await.or_refuse()?;
         } else {
             parts.discard().await?;

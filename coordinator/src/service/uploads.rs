@@ -9,8 +9,8 @@ use std::time::Duration;
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::{Error as MessageError, uuid};
 use podium_proto::v1::{self, publish_request::Part};
-use podium_transfer::Manifest;
 use podium_transfer::receive::Receiver;
+use podium_transfer::{Base, Manifest};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -118,11 +118,13 @@ impl Turn {
         self,
         policies: Arc<Policies>,
         manifest: Manifest,
+        base: Option<Base>,
         parts: &mut Parts,
     ) -> Result<Self, Status> {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let ended = self.ended.clone();
-        let writing = blocking(move || Ok::<_, actor::Error>(self.write(&policies, &manifest, receiver)?));
+        let writing =
+            blocking(move || Ok::<_, actor::Error>(self.write(&policies, &manifest, base, receiver)?));
         let reading = parts.forward(&ended, sender);
         let (written, read) = tokio::join!(writing, reading);
         read?;
@@ -134,10 +136,13 @@ impl Turn {
         mut self,
         policies: &Policies,
         manifest: &Manifest,
+        base: Option<Base>,
         mut chunks: mpsc::Receiver<Option<(String, v1::Chunk)>>,
     ) -> Result<Self, policies::Error> {
         let before = self.part.take().filter(|part| part.continues(manifest));
         let mut part = before.map_or_else(|| policies.receiver(manifest), Ok)?;
+        let base = base.and_then(|base| policies.base(base));
+        part.set_base(base.as_deref());
         while let Some(next) = chunks.blocking_recv() {
             let Some((name, chunk)) = next else {
                 part.finish()?;
@@ -153,6 +158,19 @@ impl Turn {
     }
 }
 
+/// The beginning of an upload.
+pub(super) struct Upload {
+    pub(super) learner: Uuid,
+    pub(super) manifest: Manifest,
+    /// The version that deltas refer to.
+    pub(super) base: Option<Base>,
+}
+
+/// Reads the base of a message.
+pub(super) fn read_base(base: Option<v1::PolicyBase>) -> Result<Option<Base>, Status> {
+    base.map(Base::try_from).transpose().or_refuse()
+}
+
 /// The stream of an upload, after its manifest.
 pub(super) struct Parts {
     stream: Streaming<v1::PublishRequest>,
@@ -162,21 +180,22 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Reads the beginning of a stream: the id of the learner, and the manifest.
+    /// Reads the beginning of a stream.
     pub(super) async fn open(
         mut stream: Streaming<v1::PublishRequest>,
         limit: Duration,
-    ) -> Result<(Uuid, Manifest, Self), Status> {
+    ) -> Result<(Upload, Self), Status> {
         let first = timeout(limit, stream.next()).await.map_err(|_| Error::Silent { limit }).or_refuse()?;
-        let Some(v1::PublishRequest { learner_id, part: Some(Part::Manifest(manifest)) }) =
+        let Some(v1::PublishRequest { learner_id, base, part: Some(Part::Manifest(manifest)) }) =
             first.transpose()?
         else {
             return Err(MessageError::Missing { field: "PublishRequest.manifest" }).or_refuse();
         };
         let learner = uuid("PublishRequest.learner_id", &learner_id).or_refuse()?;
         let manifest = Manifest::try_from(manifest).or_refuse()?;
+        let base = read_base(base)?;
         let version = manifest.version;
-        Ok((learner, manifest, Self { stream, version, limit }))
+        Ok((Upload { learner, manifest, base }, Self { stream, version, limit }))
     }
 
     /// Passes chunks on, and the end mark after the last one: only a complete stream may become a version.
@@ -191,7 +210,7 @@ impl Parts {
                 let Some(Part::Chunk(v1::FileChunk { name, chunk: Some(chunk) })) = part.part else {
                     return Err(MessageError::Missing { field: "PublishRequest.chunk" }).or_refuse();
                 };
-                metrics::policy_bytes("received", chunk.data.len());
+                metrics::policy_bytes("received", metrics::transfer_kind(&chunk), chunk.data.len());
                 if sender.send(Some((name, chunk))).await.is_err() {
                     // Writing failed, and its error is returned.
                     return Ok(());

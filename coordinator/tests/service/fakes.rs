@@ -15,7 +15,8 @@ use podium_proto::v1::batch_part::Part;
 use podium_proto::v1::lease_response::Answer;
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_transfer::connection::Error;
-use podium_transfer::{Coordinator, Limits, Manifest, manifest};
+use podium_transfer::publish::{self, Outcome};
+use podium_transfer::{Coordinator, Limits, LocalBase, Manifest, manifest};
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -334,13 +335,27 @@ impl Learner {
     /// Publishes a version with these weights without links, as from another host.
     pub(crate) async fn upload(&self, version: u64, weights: &str) -> Result<bool, Error> {
         let (manifest, folder) = self.write(version, weights);
-        podium_transfer::publish::upload(&self.coordinator, &self.id.to_string(), &manifest, &folder).await
+        let id = self.id.to_string();
+        let outcome = publish::upload(&self.coordinator, &id, &manifest, &folder, None).await?;
+        Ok(outcome == Outcome::Unneeded)
+    }
+
+    /// Publishes a version without links, as deltas against `base`.
+    pub(crate) async fn upload_against(
+        &self,
+        manifest: &Manifest,
+        folder: &Path,
+        base: &LocalBase,
+    ) -> Result<Outcome, Error> {
+        publish::upload(&self.coordinator, &self.id.to_string(), manifest, folder, Some(base)).await
     }
 
     /// Publishes a version with these weights; returns `true` if it was published already.
     pub(crate) async fn publish(&self, version: u64, weights: &str) -> Result<bool, Error> {
         let (manifest, folder) = self.write(version, weights);
-        podium_transfer::publish(&self.coordinator, &self.id.to_string(), &manifest, &folder).await
+        let id = self.id.to_string();
+        let outcome = publish::publish(&self.coordinator, &id, &manifest, &folder, None).await?;
+        Ok(outcome == Outcome::Unneeded)
     }
 
     pub(crate) async fn commit(&self, step: u64) -> Result<bool, Error> {

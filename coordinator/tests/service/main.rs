@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod aside;
+mod deltas;
 mod discovery;
 mod fakes;
 mod refusals;

@@ -35,7 +35,7 @@ impl HalfOpen {
         let (sender, receiver) = mpsc::channel(64);
         let mut parts = vec![Part::Manifest(manifest.into())];
         for file in &manifest.files {
-            let chunks = receive::chunks(&folder.join(&file.name), 0).unwrap().map(Result::unwrap);
+            let chunks = receive::chunks(&folder.join(&file.name), 0, None).unwrap().map(Result::unwrap);
             let chunk = |chunk| Part::Chunk(v1::FileChunk { name: file.name.clone(), chunk: Some(chunk) });
             parts.extend(chunks.take(SENT).map(chunk));
             if file.name == "model.safetensors" {
@@ -44,7 +44,7 @@ impl HalfOpen {
         }
         for part in parts {
             let learner_id = learner.id.to_string();
-            sender.send(v1::PublishRequest { learner_id, part: Some(part) }).await.unwrap();
+            sender.send(v1::PublishRequest { learner_id, part: Some(part), base: None }).await.unwrap();
         }
         let mut client = learner.coordinator.policy();
         let answer =
@@ -70,7 +70,8 @@ fn published(fixture: &Fixture) -> PathBuf {
 
 /// Offers a version, and returns the bytes of its weights that the coordinator reports as received.
 async fn received(learner: &Learner, manifest: &Manifest) -> u64 {
-    let offer = v1::OfferRequest { learner_id: learner.id.to_string(), manifest: Some(manifest.into()) };
+    let offer =
+        v1::OfferRequest { learner_id: learner.id.to_string(), manifest: Some(manifest.into()), base: None };
     let answer = call!(learner.coordinator, policy.offer, offer).await.unwrap();
     assert!(answer.wanted);
     answer.received.iter().find(|file| file.name == "model.safetensors").map_or(0, |file| file.bytes)
@@ -163,7 +164,7 @@ async fn a_version_is_linked_on_one_host_and_sent_where_that_fails() {
     let (manifest, folder) = learner.write(1, "second");
     fs::write(folder.join("config.json"), "{}").unwrap();
     let offer = v1::PolicyManifest { folder: folder.to_str().unwrap().into(), ..(&manifest).into() };
-    let offer = v1::OfferRequest { learner_id: learner.id.to_string(), manifest: Some(offer) };
+    let offer = v1::OfferRequest { learner_id: learner.id.to_string(), manifest: Some(offer), base: None };
     let answer = call!(learner.coordinator, policy.offer, offer).await.unwrap();
     assert!(answer.wanted && !answer.linked);
     assert_eq!(fs::read_to_string(published(&fixture)).unwrap(), "first");

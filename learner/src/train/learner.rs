@@ -9,6 +9,7 @@ use podium_transfer::connection::Coordinator;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
+use super::outgoing::Outgoing;
 use crate::rank::Rank;
 use crate::session::{Identity, Session};
 
@@ -29,8 +30,8 @@ pub(super) struct Learner<'a> {
     pub(super) device: DeviceThread<OnDevice>,
     /// Folder of version 0.
     pub(super) start: PathBuf,
-    /// Folder in which rank 0 writes each new version for publication.
-    pub(super) outgoing: PathBuf,
+    /// The versions that rank 0 publishes.
+    pub(super) outgoing: Outgoing,
 }
 
 impl Learner<'_> {

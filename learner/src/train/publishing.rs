@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
 use podium_transfer::{manifest, publish};
 
 use super::error::Error;
 use super::learner::Learner;
 use super::room;
-use crate::rank::Remade;
+use crate::rank::{self, Rank, Remade};
 use crate::session::{Identity, Wanted};
 
 /// Result of publishing a requested version again.
@@ -24,29 +25,47 @@ pub(super) enum Republished {
 impl Learner<'_> {
     /// Publishes the present policy, with which `step` starts.
     pub(super) async fn publish_current(&self, step: Step) -> Result<(), Error> {
-        self.save_policy().await?;
-        self.publish(PolicyVersion(step.0)).await
+        let version = PolicyVersion(step.0);
+        self.save_policy(version).await?;
+        self.publish(version).await
     }
 
-    /// Writes the present policy into the folder of outgoing versions; waits for disk space.
-    pub(super) async fn save_policy(&self) -> Result<(), Error> {
-        let save = || {
-            let folder = self.outgoing.clone();
-            self.on_device("save the policy", move |rank| rank.save_policy(&folder))
+    /// Writes the present policy as an outgoing version; waits for disk space.
+    pub(super) async fn save_policy(&self, version: PolicyVersion) -> Result<(), Error> {
+        self.save("save the policy", version, |rank, folder| rank.save_policy(folder)).await
+    }
+
+    /// Writes an outgoing version; waits for disk space.
+    async fn save<R: Send + 'static>(
+        &self,
+        what: &'static str,
+        version: PolicyVersion,
+        save: impl Fn(&mut Rank, &Path) -> Result<R, rank::Error> + Copy + Send + 'static,
+    ) -> Result<R, Error> {
+        let attempt = async || {
+            self.outgoing.prepare(version)?;
+            let folder = self.outgoing.folder(version);
+            let saved = self.on_device(what, move |rank| save(rank, &folder)).await;
+            if saved.as_ref().is_err_and(|error| durable::is_full(error)) {
+                self.outgoing.release();
+            }
+            saved
         };
-        room::wait("save the policy", &self.stop, save).await
+        room::wait(what, &self.stop, attempt).await
     }
 
-    /// Publishes the version in the folder of outgoing versions.
+    /// Publishes an outgoing version.
     pub(super) async fn publish(&self, version: PolicyVersion) -> Result<(), Error> {
-        self.publish_from(version, &self.outgoing).await
+        self.publish_from(version, &self.outgoing.folder(version)).await
     }
 
     async fn publish_from(&self, version: PolicyVersion, folder: &Path) -> Result<(), Error> {
         let start = Instant::now();
         let Identity { learner_id, run_hash, model_fingerprint, .. } = &self.identity;
         let manifest = manifest::describe(folder, version, run_hash, model_fingerprint)?;
-        publish::publish(&self.closing, &learner_id.to_string(), &manifest, folder).await?;
+        let (id, base) = (learner_id.to_string(), self.outgoing.base(version));
+        let outcome = publish::publish(&self.closing, &id, &manifest, folder, base.as_ref()).await?;
+        self.outgoing.published(&manifest, folder, outcome);
         crate::metrics::published(start.elapsed().as_secs_f64());
         Ok(())
     }
@@ -59,14 +78,8 @@ impl Learner<'_> {
             self.publish_from(version, &self.start).await?;
             return Ok(Republished::Done);
         }
-        let folder = self.outgoing.clone();
-        let save = || {
-            let folder = folder.clone();
-            self.on_device("save a lost policy version", move |rank| {
-                rank.save_version(version, first_step, &folder)
-            })
-        };
-        match room::wait("save a lost policy version", &self.stop, save).await? {
+        let save = move |rank: &mut Rank, folder: &Path| rank.save_version(version, first_step, folder);
+        match self.save("save a lost policy version", version, save).await? {
             Remade::Saved => {
                 self.publish(version).await?;
                 Ok(Republished::Done)

@@ -92,7 +92,7 @@ impl Learner<'_> {
             })
             .await?;
         if leader {
-            self.save_policy().await?;
+            self.save_policy(step.produces()).await?;
         }
         let done = step.next();
         let due =

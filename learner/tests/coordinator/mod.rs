@@ -259,7 +259,7 @@ impl policy_server::Policy for Shared {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let request = request.into_inner();
-        let chunks = receive::chunks(&self.start.join(&request.name), request.offset_bytes).unwrap();
+        let chunks = receive::chunks(&self.start.join(&request.name), request.offset_bytes, None).unwrap();
         let chunks: Vec<_> = chunks.map(|chunk| Ok(chunk.unwrap())).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }

@@ -9,6 +9,7 @@ use podium_grpo::PolicyVersion;
 use podium_proto::{PROTOCOL_VERSION, v1};
 use podium_tests::Run;
 use podium_transfer::connection::Error;
+use podium_transfer::publish::Outcome;
 use podium_transfer::{Coordinator, fetch, manifest, publish};
 use uuid::Uuid;
 
@@ -72,8 +73,8 @@ impl Stray {
         fs::write(&weights, bytes)?;
         let fingerprint = start.model_fingerprint;
         let manifest = manifest::describe(&folder, PolicyVersion(version), &self.file.hash(), &fingerprint)?;
-        let repeated = publish(&self.coordinator, &self.id.to_string(), &manifest, &folder).await?;
-        anyhow::ensure!(!repeated, "version {version} was there with these weights");
+        let outcome = publish(&self.coordinator, &self.id.to_string(), &manifest, &folder, None).await?;
+        anyhow::ensure!(outcome == Outcome::Linked, "version {version} was there with these weights");
         // An existing folder would be taken for a damaged copy of version 0 the next time.
         Ok(fs::remove_dir_all(&folder)?)
     }

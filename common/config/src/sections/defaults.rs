@@ -123,6 +123,7 @@ impl Default for Network {
             lease_deadline_ms: 15_000,
             request_timeout_ms: 30_000,
             reconnect_for_ms: 120_000,
+            policy_deltas: true,
             collective_timeout_ms: 60_000,
             collective: CollectiveChoice::Auto,
             max_message_bytes: 64 << 20,

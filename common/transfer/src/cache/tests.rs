@@ -31,13 +31,13 @@ async fn a_verified_version_is_not_read_again_until_it_changes() {
     let (shared, (served, origin)) = (tempfile::tempdir().unwrap(), version(1));
     let coordinator = nobody();
     let (one, other) = (Cache::open(shared.path()).unwrap(), Cache::open(shared.path()).unwrap());
-    let first = one.hold(&coordinator, &served).await.unwrap();
+    let first = one.hold(&coordinator, &served, None).await.unwrap();
     assert_eq!(weights(&first), "1");
     // A second link to the files is no change.
     fs::hard_link(first.folder().join("model.safetensors"), shared.path().join("link")).unwrap();
     assert!(first.is_intact());
     let away = Served::new(served.manifest().clone(), None);
-    let second = other.hold(&coordinator, &away).await.unwrap();
+    let second = other.hold(&coordinator, &away, None).await.unwrap();
     assert_eq!(second.folder(), first.folder());
 
     let path = first.folder().join("model.safetensors");
@@ -45,8 +45,8 @@ async fn a_verified_version_is_not_read_again_until_it_changes() {
     fs::write(&path, "2").unwrap();
     assert!(!first.is_intact() && !second.is_intact());
     drop(second);
-    other.hold(&coordinator, &away).await.unwrap_err();
-    assert_eq!(weights(&other.hold(&coordinator, &served).await.unwrap()), "1");
+    other.hold(&coordinator, &away, None).await.unwrap_err();
+    assert_eq!(weights(&other.hold(&coordinator, &served, None).await.unwrap()), "1");
     drop(origin);
 }
 
@@ -54,7 +54,7 @@ async fn a_verified_version_is_not_read_again_until_it_changes() {
 async fn a_stamp_of_an_earlier_start_of_the_host_or_half_a_stamp_is_ignored() {
     let (shared, (served, _origin)) = (tempfile::tempdir().unwrap(), version(1));
     let cache = Cache::open(shared.path()).unwrap();
-    let held = cache.hold(&nobody(), &served).await.unwrap();
+    let held = cache.hold(&nobody(), &served, None).await.unwrap();
     let stamp = held.folder().join(VERIFIED);
     let written = fs::read_to_string(&stamp).unwrap();
     let verified = Verified::read(held.folder()).unwrap();
@@ -62,7 +62,7 @@ async fn a_stamp_of_an_earlier_start_of_the_host_or_half_a_stamp_is_ignored() {
     let away = Served::new(served.manifest().clone(), None);
     for text in [serde_json::to_string(&earlier).unwrap(), written[..20].to_owned(), String::new()] {
         fs::write(&stamp, text).unwrap();
-        cache.hold(&nobody(), &away).await.unwrap();
+        cache.hold(&nobody(), &away, None).await.unwrap();
         assert_eq!(fs::read_to_string(&stamp).unwrap(), written, "it is verified and stamped again");
     }
 }
@@ -73,8 +73,8 @@ async fn a_version_in_use_by_another_process_is_not_removed() {
     let coordinator = nobody();
     let (one, other) = (Cache::open(shared.path()).unwrap(), Cache::open(shared.path()).unwrap());
     let versions = [version(1), version(2)];
-    let first = one.hold(&coordinator, &versions[0].0).await.unwrap();
-    let second = other.hold(&coordinator, &versions[1].0).await.unwrap();
+    let first = one.hold(&coordinator, &versions[0].0, None).await.unwrap();
+    let second = other.hold(&coordinator, &versions[1].0, None).await.unwrap();
     let partial = receive::partial_folder(first.manifest(), first.folder());
     fs::create_dir(&partial).unwrap();
     other.prune(&[&second]).unwrap();
@@ -93,7 +93,7 @@ async fn a_process_waits_for_the_one_that_downloads_and_names_it_if_it_stalls() 
     let downloaded = Numbers::of(&name).unwrap().downloaded;
     let elsewhere = Locks::open(&shared.path().join(LOCKS)).unwrap();
     let downloading = elsewhere.try_lock(downloaded, Kind::Exclusive).unwrap().unwrap();
-    let error = cache.hold(&nobody(), &served).await.unwrap_err().to_string();
+    let error = cache.hold(&nobody(), &served, None).await.unwrap_err().to_string();
     assert!(error.contains("another process downloads policy version 1") && error.contains(&name), "{error}");
 
     let coordinator = nobody();
@@ -101,7 +101,7 @@ async fn a_process_waits_for_the_one_that_downloads_and_names_it_if_it_stalls() 
         tokio::time::sleep(Duration::from_millis(150)).await;
         drop(downloading);
     };
-    let (held, ()) = tokio::join!(cache.hold(&coordinator, &served), later);
+    let (held, ()) = tokio::join!(cache.hold(&coordinator, &served, None), later);
     assert_eq!(weights(&held.unwrap()), "1");
 }
 

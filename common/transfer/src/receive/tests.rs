@@ -13,7 +13,8 @@ fn a_broken_transfer_continues_and_the_folder_appears_complete() {
     fs::write(templates.join("default.jinja"), "{{ messages }}").unwrap();
     fs::write(templates.join("empty.jinja"), "").unwrap();
     let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
-    let sent = |name: &str, offset| chunks(&source.path().join(name), offset).unwrap().map(Result::unwrap);
+    let sent =
+        |name: &str, offset| chunks(&source.path().join(name), offset, None).unwrap().map(Result::unwrap);
 
     let mut first = Receiver::new(manifest.clone(), &target, Durability::Durable).unwrap();
     let start = sent("model.safetensors", 0).next().unwrap();
@@ -45,6 +46,7 @@ fn invalid_chunks_are_refused() {
         offset_bytes,
         data: data.to_vec(),
         crc32c: crc32c::crc32c(data),
+        delta_bytes: 0,
     };
     let name = "model.safetensors";
     assert!(matches!(receiver.chunk("other", &chunk(0, b"x")), Err(Error::Unexpected { .. })));
@@ -60,7 +62,7 @@ fn invalid_chunks_are_refused() {
 /// Receives the first chunk of the weights.
 fn begin(manifest: &Manifest, source: &Path, target: &Path) -> Receiver {
     let mut receiver = Receiver::new(manifest.clone(), target, Durability::Durable).unwrap();
-    let first = chunks(&source.join("model.safetensors"), 0).unwrap().next().unwrap().unwrap();
+    let first = chunks(&source.join("model.safetensors"), 0, None).unwrap().next().unwrap().unwrap();
     receiver.chunk("model.safetensors", &first).unwrap();
     receiver
 }
@@ -82,7 +84,7 @@ fn a_damaged_part_is_detected_at_the_end_and_sent_again() {
     let mut send = |offset| -> Result<(), Error> {
         for name in ["config.json", "model.safetensors", "tokenizer.json"] {
             let from = if name == "model.safetensors" { offset } else { receiver.received(name)? };
-            for chunk in chunks(&source.path().join(name), from).unwrap() {
+            for chunk in chunks(&source.path().join(name), from, None).unwrap() {
                 receiver.chunk(name, &chunk.unwrap())?;
             }
             receiver.complete(name)?;
@@ -124,8 +126,100 @@ fn bytes_of_a_failed_write_are_overwritten() {
     // As after a write that failed in its middle.
     receiver.open = None;
     append(b"rest");
-    for chunk in chunks(&source.path().join(name), bytes).unwrap() {
+    for chunk in chunks(&source.path().join(name), bytes, None).unwrap() {
         receiver.chunk(name, &chunk.unwrap()).unwrap();
     }
     receiver.complete(name).unwrap();
+}
+
+/// Weights of which one in `every` differs from those of [`before`].
+fn after(every: usize) -> Vec<u8> {
+    let mut weights = before();
+    weights.iter_mut().step_by(2 * every).for_each(|byte| *byte ^= 3);
+    weights
+}
+
+fn before() -> Vec<u8> {
+    (0..700_000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+/// Sends the rest of all files, as deltas against `base` if given. Returns the number of bytes in transfer.
+fn send(receiver: &mut Receiver, source: &Path, base: Option<&Path>) -> Result<usize, Error> {
+    let mut bytes = 0;
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let base = base.map(|base| base.join(name));
+        for chunk in chunks(&source.join(name), receiver.received(name)?, base.as_deref()).unwrap() {
+            let chunk = chunk.unwrap();
+            bytes += chunk.data.len();
+            receiver.chunk(name, &chunk)?;
+        }
+        receiver.complete(name)?;
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn a_version_with_few_changes_is_received_as_deltas_also_from_the_middle() {
+    let (base, source, target) = (folder(&before()), folder(&after(100)), tempfile::tempdir().unwrap());
+    let target = target.path().join("7");
+    let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
+    drop(begin(&manifest, source.path(), &target));
+    let mut receiver = Receiver::new(manifest.clone(), &target, Durability::Durable).unwrap();
+    receiver.set_base(Some(base.path()));
+    let bytes = send(&mut receiver, source.path(), Some(base.path())).unwrap();
+    assert!(bytes * 8 < before().len(), "{bytes} bytes");
+    receiver.finish().unwrap();
+    manifest.verify(&target).unwrap();
+}
+
+#[test]
+fn a_delta_against_a_damaged_or_missing_base_is_detected_and_the_version_sent_in_full() {
+    let (base, source, target) = (folder(&before()), folder(&after(100)), tempfile::tempdir().unwrap());
+    let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
+    let mut damaged = before();
+    damaged[600_000] ^= 1;
+    let (damaged, empty) = (folder(&damaged), tempfile::tempdir().unwrap());
+    for (number, own) in [Some(damaged.path()), Some(empty.path()), None].into_iter().enumerate() {
+        let target = target.path().join(number.to_string());
+        let mut receiver = Receiver::new(manifest.clone(), &target, Durability::Durable).unwrap();
+        receiver.set_base(own);
+        let error = send(&mut receiver, source.path(), Some(base.path())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{error}");
+        send(&mut receiver, source.path(), None).unwrap();
+        receiver.finish().unwrap();
+        manifest.verify(&target).unwrap();
+    }
+}
+
+#[test]
+fn all_damaged_files_are_removed_at_once() {
+    let (source, target) = (folder(b"weights"), tempfile::tempdir().unwrap());
+    let target = target.path().join("7");
+    let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
+    let partial = partial_folder(&manifest, &target);
+    fs::create_dir(&partial).unwrap();
+    for (name, content) in
+        [("config.json", "[]"), ("model.safetensors", "wEights"), ("tokenizer.json", "{\"a\":1}")]
+    {
+        fs::write(partial.join(name), content).unwrap();
+    }
+    let receiver = Receiver::new(manifest.clone(), &target, Durability::Durable).unwrap();
+    assert_eq!(receiver.finish().unwrap_err().kind(), Kind::Damaged);
+    assert_eq!(received_before(&manifest, &target).unwrap(), [("tokenizer.json".to_owned(), 7)]);
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_delta_cannot_exceed_its_file() {
+    let (base, source, target) = (folder(&before()), folder(&before()), tempfile::tempdir().unwrap());
+    let manifest = describe(source.path(), PolicyVersion(7), "cafe", "f00d").unwrap();
+    let mut receiver = Receiver::new(manifest, &target.path().join("7"), Durability::Cached).unwrap();
+    receiver.set_base(Some(base.path()));
+    let (config, weights) = (base.path().join("config.json"), base.path().join("model.safetensors"));
+    let large = chunks(&weights, 0, Some(&weights)).unwrap().next().unwrap().unwrap();
+    assert!(
+        large.delta_bytes > 0
+            && chunks(&config, 0, Some(&config)).unwrap().all(|chunk| chunk.unwrap().delta_bytes == 0)
+    );
+    assert_eq!(receiver.chunk("config.json", &large).unwrap_err().kind(), Kind::Damaged);
 }

@@ -179,8 +179,8 @@ pub(crate) const THROUGHPUT: Dashboard = Dashboard {
             "Bps",
             "Through the coordinator.",
             &[(
-                r#"sum by (direction) (rate(podium_coordinator_policy_bytes_total{run="$run"}[$__rate_interval]))"#,
-                "{{direction}}",
+                r#"sum by (direction, kind) (rate(podium_coordinator_policy_bytes_total{run="$run"}[$__rate_interval]))"#,
+                "{{direction}} {{kind}}",
             )],
         ),
         lines(
