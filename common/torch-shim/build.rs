@@ -14,11 +14,24 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     let include = Path::new(&folder).join("../include");
-    let files = ["error", "context", "memory", "operations", "optimizer"];
+    let files = [
+        "adjacent",
+        "attention",
+        "context",
+        "error",
+        "flash",
+        "memory",
+        "operations",
+        "optimizer",
+        "rows",
+        "sampling",
+    ];
     cc::Build::new()
         .cpp(true)
         .std("c++17")
         .flag_if_supported("-fvisibility=hidden")
+        // The same bits for every set of instructions: see rows.cpp.
+        .flag("-ffp-contract=off")
         // libtorch's headers are not ours to correct.
         .flag(format!("-isystem{}", include.display()))
         .files(files.map(|name| format!("cpp/{name}.cpp")))

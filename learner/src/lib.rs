@@ -11,6 +11,7 @@ pub mod adamw;
 pub mod batch;
 pub mod checkpoint;
 pub mod collective;
+mod load;
 pub mod lora;
 pub mod loss;
 mod memory;

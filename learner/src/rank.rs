@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use podium_config::RunFile;
 use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
-use podium_model::{LoadOptions, Policy, SharedDevice, device};
+use podium_model::{Policy, SharedDevice, device};
 use tch::{Device, Tensor};
 
 use crate::batch::Share;
 use crate::checkpoint::{self, Checkpoints};
 use crate::collective::{self, Collective};
+use crate::load;
 use crate::lora;
 use crate::update::{self, Metrics, Unusable, Updater};
 
@@ -331,7 +332,7 @@ fn from_start(
     device: Device,
     shared: Option<&SharedDevice>,
 ) -> Result<Updater, Error> {
-    let options = LoadOptions::new(device, file.model.dtype.bfloat16()).for_training();
+    let options = load::options(device, &file.model);
     let policy = match shared {
         Some(shared) => Policy::load_shared(start, options, shared)?,
         None => Policy::load(start, options)?,

@@ -68,10 +68,10 @@ impl Engine {
         shared: Option<SharedDevice>,
         cache: PolicyCache,
     ) -> Result<Self, Error> {
-        let (name, dtype, rollout) = (device.to_owned(), run.model.dtype, run.rollout.clone());
+        let (name, model, rollout) = (device.to_owned(), run.model.clone(), run.rollout.clone());
         let variables = Variables::prompt(run.model.enable_thinking, &run.model.template_variables);
         let device = shared.clone();
-        let build = move || Ok(Sampler::new(&name, dtype, &rollout, variables)?.sharing(device));
+        let build = move || Ok(Sampler::new(&name, &model, &rollout, variables)?.sharing(device));
         let thread = DeviceThread::start("device", MAILBOX, build).await?;
         let shares_gpu = run.launch.colocate == Colocate::Share || shared.is_some();
         Ok(Self { thread, cache: Arc::new(Mutex::new(cache)), shares_gpu, shared })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use podium_config::{DataType, Rollout};
+use podium_config::{DataType, Model, Rollout};
 use podium_files::{durable, json_lines};
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, GroupId, PolicyVersion, Sampling, Step};
@@ -75,7 +75,7 @@ pub struct Options {
     /// cpu, cuda, cuda:1, or auto (a GPU if there is one).
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Compute in bfloat16 on a GPU instead of float32.
+    /// Compute in bfloat16 instead of float32.
     #[arg(long)]
     bfloat16: bool,
     /// Number of libtorch threads.
@@ -129,9 +129,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let mut rows = rows(&options.input)?;
     let dtype = if options.bfloat16 { DataType::Bfloat16 } else { DataType::Float32 };
+    let model = Model { dtype, ..Model::default() };
     let variables = Variables::prompt(options.enable_thinking, &options.template_variables);
     let rollout = Rollout { threads: options.threads, ..Rollout::default() };
-    let mut sampler = Sampler::new(&options.device, dtype, &rollout, variables)?;
+    let mut sampler = Sampler::new(&options.device, &model, &rollout, variables)?;
     let version = options.adapter.as_ref().unwrap_or(&options.model).clone();
     let source = Source { version: PolicyVersion::START, content: None };
     sampler.load(source, &PolicyFolders { version, model: options.model.clone() })?;
@@ -149,8 +150,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         for (row, group) in rows.iter_mut().zip(groups) {
             tokens += group.iter().map(Completion::len).sum::<usize>();
             row.value.insert("completions".into(), group.iter().map(to_json).collect());
-            output.push_str(&Value::Object(std::mem::take(&mut row.value)).to_string());
-            output.push('\n');
+            output.extend([Value::Object(std::mem::take(&mut row.value)).to_string(), "\n".to_owned()]);
         }
         done += rows.len() as u64;
         progress.show(done, || format!("{tokens} tokens"));

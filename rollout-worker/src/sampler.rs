@@ -12,10 +12,10 @@ use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use podium_config::{DataType, Rollout};
+use podium_config::{Attention, MergeAdapter, Model, Rollout};
 use podium_constraint::{Answer, Vocabulary};
 use podium_grpo::rng::Stream;
-use podium_model::{LoadOptions, Policy, SharedDevice, checkpoint, device, generate};
+use podium_model::{LoadOptions, Policy, Precision, SharedDevice, checkpoint, device, generate};
 use podium_proto::convert::SlotResult;
 use podium_recsys::completion::ThinkingStart;
 use podium_tokenizer::{Message, Tokenizer, Variables};
@@ -122,6 +122,8 @@ pub(crate) struct Sampler {
     /// The device, if another thread of this process uses it too.
     shared: Option<SharedDevice>,
     variables: Variables,
+    /// Whether an adapter is merged into a copy of the weights.
+    merges: bool,
     loaded: Option<Loaded>,
     /// Maximum number of prompt tokens that are computed at once.
     prefill_tokens: usize,
@@ -135,12 +137,19 @@ pub(crate) struct Sampler {
 struct Loaded {
     source: Source,
     policy: Policy,
+    /// The policy with its adapter merged into the weights, to sample from.
+    merged: Option<Policy>,
     tokenizer: Tokenizer,
     /// Created when answers are first constrained.
     vocabulary: OnceCell<Arc<Vocabulary>>,
 }
 
 impl Loaded {
+    /// Returns the policy to sample from.
+    fn policy(&self) -> &Policy {
+        self.merged.as_ref().unwrap_or(&self.policy)
+    }
+
     fn vocabulary(&self) -> Result<Arc<Vocabulary>, Error> {
         if let Some(vocabulary) = self.vocabulary.get() {
             return Ok(vocabulary.clone());
@@ -164,15 +173,22 @@ impl Sampler {
     /// `variables`: the variables of the chat template.
     pub(crate) fn new(
         device: &str,
-        dtype: DataType,
+        model: &Model,
         rollout: &Rollout,
         variables: Variables,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Device { name: device.to_owned(), source };
         let device = device::parse(device).map_err(failed)?;
         device::set_threads(rollout.threads as usize).map_err(failed)?;
-        let options = LoadOptions::new(device, dtype.bfloat16());
+        let options = LoadOptions::new(device, model.dtype.bfloat16())
+            .with_materialized_attention(model.attention == Attention::Materialized);
+        let merges = match rollout.merge_adapter {
+            MergeAdapter::Auto => options.precision == Precision::Float32,
+            MergeAdapter::Always => true,
+            MergeAdapter::Never => false,
+        };
         Ok(Self {
+            merges,
             options,
             shared: None,
             variables,
@@ -211,7 +227,8 @@ impl Sampler {
         let PolicyFolders { version: folder, model } = place;
         let failed = |source| Error::Policy { folder: folder.to_owned(), source: Box::new(source) };
         // Taken out, because partially assigned weights must not be used if the assignment fails.
-        let loaded = if let Some(mut loaded) = self.loaded.take() {
+        let mut loaded = if let Some(mut loaded) = self.loaded.take() {
+            loaded.merged = None;
             loaded.policy.assign_from(folder).map_err(failed)?;
             Loaded { source, ..loaded }
         } else {
@@ -225,8 +242,11 @@ impl Sampler {
             }
             let tokenizer = Tokenizer::load(model)
                 .map_err(|source| Error::Tokenizer { folder: model.to_owned(), source })?;
-            Loaded { source, policy, tokenizer, vocabulary: OnceCell::new() }
+            Loaded { source, policy, merged: None, tokenizer, vocabulary: OnceCell::new() }
         };
+        if self.merges {
+            loaded.merged = loaded.policy.merged();
+        }
         self.loaded = Some(loaded);
         Ok(())
     }

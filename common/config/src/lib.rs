@@ -22,6 +22,6 @@ pub use layers::Override;
 pub use load::require_text;
 pub use run_file::RunFile;
 pub use sections::{
-    CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, Lora, LrScheduler, Model, Network,
-    Rollout, Run, Sft, Stage,
+    Attention, CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, Lora, LrScheduler,
+    MergeAdapter, Model, Network, Rollout, Run, Sft, Stage,
 };

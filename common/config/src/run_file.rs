@@ -21,9 +21,11 @@ const NOT_HASHED_KEYS: [(&str, &str); 8] = [
 ];
 
 /// Keys added after the first release. Default values are not hashed, so that older runs can be resumed.
-const ADDED_KEYS: [(&str, &str); 7] = [
+const ADDED_KEYS: [(&str, &str); 9] = [
     ("learner", "zero_stage"),
     ("rollout", "prefill_tokens"),
+    ("rollout", "merge_adapter"),
+    ("model", "attention"),
     ("run", "portable"),
     ("candidates", "untouched_in_training"),
     ("world", "new_items_per_pair"),

@@ -53,6 +53,9 @@ pub struct Model {
     /// Data type of weights and activations. Adapters train in float32, and gradients and the optimizer's state are always
     /// float32. `bfloat16` on a CPU is slow unless the processor has AMX or AVX512-BF16.
     pub dtype: DataType,
+    /// Attention over prompts and completions. `materialized` is slower, takes memory for every pair of tokens, and differs in
+    /// rounding.
+    pub attention: Attention,
     /// Value of `enable_thinking` for chat templates that support it (Qwen3): whether the assistant reasons first.
     /// Without it the template decides.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +90,28 @@ impl Lora {
     pub const fn is_used(&self) -> bool {
         self.rank > 0 || self.adapter.is_some()
     }
+}
+
+/// The implementation of attention over whole sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Attention {
+    /// Without scores in memory on a CPU, and on a GPU in bfloat16.
+    Auto,
+    /// With all scores in memory.
+    Materialized,
+}
+
+/// When workers merge an adapter into the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeAdapter {
+    /// In float32. In bfloat16 small changes of the weights would be rounded away.
+    Auto,
+    /// Always. In bfloat16, `sampling/sampling_logp_difference` shows the effect.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// The number type of a policy's arithmetic.
@@ -145,6 +170,8 @@ pub struct Rollout {
     /// are counted with the length of the longest among them, and a longer prompt is computed in parts. The cuts depend
     /// on the lease alone. Changes results only by rounding.
     pub prefill_tokens: u32,
+    /// Whether workers add an adapter's changes to a second copy of the weights and sample from the sum, which is faster.
+    pub merge_adapter: MergeAdapter,
     /// libtorch threads of a worker. Changes results, since the number of threads affects rounding.
     pub threads: u32,
 }

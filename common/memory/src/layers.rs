@@ -13,6 +13,8 @@ pub(crate) struct Rows {
     pub(crate) largest: u64,
     /// Whether rows also attend to keys outside of their own sequence.
     pub(crate) shared: bool,
+    /// Whether these keys are cached.
+    pub(crate) cached: bool,
     /// Pairs in the causal masks, of one sequence each.
     pub(crate) masked: u64,
 }
@@ -23,15 +25,16 @@ impl Model {
         self.number.bytes()
     }
 
-    /// Bytes of attention scores per pair and head: `float32`, or the first number, if computed in float32.
-    const fn by_type(&self, float32: u64, bfloat16: u64) -> u64 {
-        if self.width() == 4 { float32 } else { bfloat16 }
+    /// Whether attention over whole sequences has no scores in memory: in bfloat16.
+    const fn flash(&self) -> bool {
+        self.width() == 2
     }
 
     /// Rotations of the rows and causal masks, which all layers share.
     pub(crate) fn common(&self, rows: Rows) -> u64 {
         let repeats = self.queries / self.keys;
-        self.width() * (2 * self.head * rows.count + repeats * rows.masked)
+        let masks = if self.flash() && !rows.cached { 0 } else { repeats * rows.masked };
+        self.width() * (2 * self.head * rows.count + masks)
     }
 
     /// Peak of a layer without gradients, with its input.
@@ -39,13 +42,14 @@ impl Model {
         let (w, h, q, k, f) = (self.width(), self.hidden, self.queries, self.keys, self.feed_forward);
         // Scores, their float32 copy and the softmax; beside shared keys also the joined scores. Later the weighted values.
         let pairs = self.heads * rows.largest;
-        let scores = if rows.shared {
-            12 * pairs
-        } else {
-            (self.by_type(8, 10) * pairs).max(8 * pairs + w * q * rows.count)
+        let scores = match (self.flash() && !rows.cached, rows.shared) {
+            (true, _) => 4 * self.heads * rows.count,
+            (false, true) => 12 * pairs,
+            (false, false) => 8 * pairs + w * q * rows.count,
         };
-        // Input and normed input; queries and keys before and after rotation, values; all of them by head.
-        let attention = w * (2 * h + 3 * q + 5 * k) * rows.count + scores;
+        // Input and normed input; queries and keys before and after rotation, values; the output, or all of them by head.
+        let by_head = if self.flash() && !rows.cached { 0 } else { 2 * k };
+        let attention = w * (2 * h + 3 * q + 3 * k + by_head) * rows.count + scores;
         // Inputs of both parts, normed input; gate, its activation, up, product.
         let feed_forward = w * (3 * h + 4 * f) * rows.count;
         self.common(rows) + attention.max(feed_forward)
@@ -58,27 +62,23 @@ impl Model {
 
     fn stored_of_attention(&self, rows: Rows) -> u64 {
         let (w, q, k) = (self.width(), self.queries, self.keys);
-        // Float32 inputs of both norms; their outputs if the weights are trained.
-        let norms = if self.norms { (4 + self.if_trained(w)) * (q + k) } else { 0 };
+        // Inputs of both norms.
+        let norms = if self.norms { w * (q + k) } else { 0 };
         // Queries, keys and values by head, and the input of the output map.
         let heads = w * (2 * q + 2 * k);
-        // The softmax in float32, and rounded.
-        let scores = self.by_type(4, 6) * self.heads * rows.pairs;
+        // The softmax, or the logarithms of its sums.
+        let scores = 4 * self.heads * if self.flash() { rows.count } else { rows.pairs };
         (self.stored_of_norm() + norms + heads + self.stored_of_adapter()) * rows.count + scores
     }
 
-    /// Float32 input, output, and the input of the multiplication by a trained weight.
+    /// Input and output.
     const fn stored_of_norm(&self) -> u64 {
-        (4 + self.width() + self.if_trained(self.width())) * self.hidden
+        2 * self.width() * self.hidden
     }
 
     /// Gate, its activation, up, product.
     const fn stored_of_feed_forward(&self) -> u64 {
         4 * self.width() * self.feed_forward
-    }
-
-    const fn if_trained(&self, bytes: u64) -> u64 {
-        if self.adapter.is_none() { bytes } else { 0 }
     }
 
     /// The adapter's inner activations. Dropout stores masks and masked inputs instead of inputs.
@@ -97,8 +97,12 @@ impl Model {
         let stream = 4 * w * self.hidden;
         // Gradients of the product's two factors.
         let feed_forward = self.stored(rows) + (stream + 2 * w * self.feed_forward) * rows.count;
-        // Gradients of the softmax before and after.
-        let scores = self.by_type(8, 6) * self.heads * rows.largest;
+        // Gradients of the softmax before and after, or of queries, keys and values in float32.
+        let scores = if self.flash() {
+            4 * (self.queries + 2 * self.keys) * rows.count
+        } else {
+            8 * self.heads * rows.largest
+        };
         let attention =
             self.stored_of_attention(rows) + scores + stream.saturating_sub(w * self.queries) * rows.count;
         // Temporary integers of dropout, at the end of the forward pass.

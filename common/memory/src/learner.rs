@@ -212,6 +212,7 @@ impl Learner {
             pairs: of_prompts + of_completions,
             largest: of_prompts.max(of_completions),
             shared: true,
+            cached: false,
             masked: prompt_tokens * prompt_tokens + inputs * inputs,
         }
     }

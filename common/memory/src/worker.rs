@@ -25,7 +25,7 @@ pub enum Selection {
     Greedy,
     /// A sample.
     Sampled,
-    /// A sample from `top_p`, which sorts the whole vocabulary if its most probable 256 tokens do not reach it.
+    /// A sample from `top_p`, for which a GPU sorts the whole vocabulary if its most probable 256 tokens do not reach it.
     Sorted,
 }
 
@@ -85,11 +85,25 @@ impl Worker {
         if prompt_tokens > self.prefill_tokens {
             let rows = self.prefill_tokens;
             let pairs = rows * prompt_tokens;
-            return Rows { count: rows, pairs, largest: pairs, shared: true, masked: rows * rows };
+            return Rows {
+                count: rows,
+                pairs,
+                largest: pairs,
+                shared: true,
+                cached: true,
+                masked: rows * rows,
+            };
         }
         let rows = prompt_tokens * prompts.min(self.prefill_tokens / prompt_tokens.max(1));
         let pairs = rows * prompt_tokens;
-        Rows { count: rows, pairs, largest: pairs, shared: false, masked: prompt_tokens * prompt_tokens }
+        Rows {
+            count: rows,
+            pairs,
+            largest: pairs,
+            shared: false,
+            cached: false,
+            masked: prompt_tokens * prompt_tokens,
+        }
     }
 
     /// Samples a token of every completion.
@@ -97,7 +111,7 @@ impl Worker {
         let Lease { prompts, group_size, prompt_tokens, completion_tokens } = self.lease;
         let completions = prompts * group_size;
         let pairs = completions * (prompt_tokens + completion_tokens);
-        let rows = Rows { count: completions, pairs, largest: pairs, shared: true, masked: 0 };
+        let rows = Rows { count: completions, pairs, largest: pairs, shared: true, cached: true, masked: 0 };
         // Rows that are not restricted are copied.
         let sampling = self.selection.bytes() + if self.constrains { 4 } else { 0 };
         let logits = sampling * self.model.vocabulary * completions;

@@ -6,19 +6,40 @@
 //!
 //! The mapping of flat rows to sequences belongs to [`Arrangement`].
 
+use podium_torch_shim::HeadNorms;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::Config;
+use crate::joint::{self, Joint};
 use crate::layers::{Linear, RmsNorm, Rows, Weights};
 
 /// Added to the score of a masked key. Finite, so that no row can become NaN, and far below any score.
 pub(crate) const MASKED: f64 = -1e30;
 
+/// Queries, keys and values of the rows of a forward.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    /// \[rows, query heads, D\]
+    pub(crate) query: Tensor,
+    /// \[rows, key heads, D\]
+    pub(crate) key: Tensor,
+    /// \[rows, key heads, D\]
+    pub(crate) value: Tensor,
+    /// Factor of the scores.
+    pub(crate) scale: f64,
+}
+
+impl Heads {
+    /// Returns the queries with the factor of the scores applied.
+    pub(crate) fn scaled_query(&self) -> Tensor {
+        &self.query * self.scale
+    }
+}
+
 /// Mapping of the rows of one forward to sequences, and the keys that each row attends to.
 pub(crate) trait Arrangement {
-    /// Attention over all rows. `query`: \[rows, query heads, D\], scaled; `key`, `value`: \[rows, key heads,
-    /// D\]. Returns \[rows, query heads · D\].
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor;
+    /// Attention over all rows. Returns \[rows, query heads · D\].
+    fn attend(&mut self, layer: usize, heads: &Heads) -> Tensor;
 }
 
 /// Keys and values of some sequences.
@@ -91,14 +112,14 @@ fn scores(query: &Tensor, key: &Tensor, bias: Option<&Tensor>) -> Tensor {
 pub(crate) fn fold_queries(query: &Tensor, prompts: i64, key_heads: i64) -> Tensor {
     let [sequences, length, query_heads, d] = query.size()[..] else { unreachable!("four dimensions") };
     let (g, repeats) = (sequences / prompts, query_heads / key_heads);
-    let by_key_head = query.view([prompts, g, length, key_heads, repeats, d]).permute([0, 3, 1, 2, 4, 5]);
+    let by_key_head = query.reshape([prompts, g, length, key_heads, repeats, d]).permute([0, 3, 1, 2, 4, 5]);
     by_key_head.contiguous().view([prompts, key_heads, g, length * repeats, d])
 }
 
 /// \[B·G, L, key heads, D\] to \[B, key heads, G, L, D\].
 pub(crate) fn fold_keys(key: &Tensor, prompts: i64) -> Tensor {
     let [sequences, length, heads, d] = key.size()[..] else { unreachable!("four dimensions") };
-    key.view([prompts, sequences / prompts, length, heads, d]).permute([0, 3, 1, 2, 4]).contiguous()
+    key.reshape([prompts, sequences / prompts, length, heads, d]).permute([0, 3, 1, 2, 4]).contiguous()
 }
 
 /// The inverse of [`fold_queries`], with heads joined: \[B, key heads, G, L · queries per key, D\] to \[B·G, L, query
@@ -124,26 +145,26 @@ pub(crate) fn causal_bias(length: i64, repeats: i64, kind: Kind, device: Device)
 /// The attention layer of a block.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    query_key_value: Joint<3>,
     output: Linear,
     query_key_norms: Option<(RmsNorm, RmsNorm)>,
+    query_heads: i64,
+    key_heads: i64,
     head_dim: i64,
 }
 
 impl Attention {
-    pub(crate) fn new(weights: &Weights, name: &str, config: &Config) -> Self {
-        let linear = |part: &str| Linear::new(weights, &format!("{name}.{part}_proj"));
+    /// The attention of the block `prefix`.
+    pub(crate) fn new(weights: &Weights, prefix: &str, config: &Config) -> Self {
         let norm = |part: &str| {
-            RmsNorm::new(weights.get(&format!("{name}.{part}_norm.weight")), config.rms_norm_eps)
+            RmsNorm::new(weights.get(&format!("{prefix}.self_attn.{part}_norm.weight")), config.rms_norm_eps)
         };
         Self {
-            query: linear("q"),
-            key: linear("k"),
-            value: linear("v"),
-            output: linear("o"),
+            query_key_value: Joint::new(weights, prefix, joint::QUERY_KEY_VALUE),
+            output: Linear::new(weights, &format!("{prefix}.self_attn.o_proj")),
             query_key_norms: config.has_query_key_norms().then(|| (norm("q"), norm("k"))),
+            query_heads: config.num_attention_heads,
+            key_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         }
     }
@@ -156,18 +177,51 @@ impl Attention {
         layer: usize,
         arrangement: &mut dyn Arrangement,
     ) -> Tensor {
-        let Rows { rotation, dropout } = rows;
-        let dropout = dropout.as_ref();
-        let heads = |linear: &Linear| {
-            let outputs = linear.forward(x, dropout);
-            outputs.view([outputs.size()[0], -1, self.head_dim])
+        let heads = if rows.inference && x.device() == Device::Cpu {
+            self.heads_in_one_pass(x, rows)
+        } else {
+            self.heads(x, rows)
         };
-        let (mut query, mut key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
+        self.output.forward(&arrangement.attend(layer, &heads), rows.dropout.as_ref())
+    }
+
+    fn heads(&self, x: &Tensor, rows: &Rows) -> Heads {
+        let parts = self.query_key_value.forward(x, rows);
+        let [mut query, mut key, value] = parts.map(|part| self.split(&part));
         if let Some((query_norm, key_norm)) = &self.query_key_norms {
             (query, key) = (query_norm.forward(&query), key_norm.forward(&key));
         }
-        let query = rotation.apply(&query) * (self.head_dim as f64).powf(-0.5);
-        let key = rotation.apply(&key);
-        self.output.forward(&arrangement.attend(layer, &query, &key, &value), dropout)
+        let (query, key) = (rows.rotation.apply(&query), rows.rotation.apply(&key));
+        Heads { query, key, value, scale: self.scale() }
+    }
+
+    /// The same as [`Self::heads`], with norms and rotation of queries and keys in one pass.
+    fn heads_in_one_pass(&self, x: &Tensor, rows: &Rows) -> Heads {
+        let product = self.query_key_value.product(x);
+        let rotated_heads = self.query_heads + self.key_heads;
+        let part = |first: i64, heads: i64| {
+            self.split(&product.narrow(1, first * self.head_dim, heads * self.head_dim))
+        };
+        let norms = self.query_key_norms.as_ref().map(|(query, key)| HeadNorms {
+            query: query.weight(),
+            key: key.weight(),
+            epsilon: query.epsilon(),
+        });
+        let rotated = rows.rotation.apply_normed(&part(0, rotated_heads), self.query_heads, norms);
+        Heads {
+            query: rotated.narrow(1, 0, self.query_heads),
+            key: rotated.narrow(1, self.query_heads, self.key_heads),
+            value: part(rotated_heads, self.key_heads),
+            scale: self.scale(),
+        }
+    }
+
+    /// \[rows, heads · D\] to \[rows, heads, D\].
+    fn split(&self, rows: &Tensor) -> Tensor {
+        rows.view([rows.size()[0], -1, self.head_dim])
+    }
+
+    fn scale(&self) -> f64 {
+        (self.head_dim as f64).powf(-0.5)
     }
 }

@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Arrangement, KeyValue, Shared, attend, fold_keys, fold_queries, unfold};
+use crate::attention::{Arrangement, Heads, KeyValue, Shared, attend, fold_keys, fold_queries, unfold};
 use crate::config::Config;
 use crate::packed::key_bias;
 
@@ -36,14 +36,12 @@ impl Prompts {
         }
     }
 
-    /// Stores the keys and values of some prompts from `prompt` on, or of one prompt from `token` on: \[prompts, key
-    /// heads, tokens, D\].
+    /// Stores the keys and values of tokens of one prompt from `token` on, \[tokens, key heads, D\].
     pub(crate) fn store(&self, layer: usize, (prompt, token): (usize, usize), new: &KeyValue) {
         let KeyValue { key, value } = &self.layers[layer];
         for (buffer, new) in [(key, &new.key), (value, &new.value)] {
-            let size = new.size();
-            let mut destination = buffer.narrow(0, prompt as i64, size[0]).narrow(2, token as i64, size[2]);
-            destination.copy_(new);
+            let mut destination = buffer.get(prompt as i64).narrow(1, token as i64, new.size()[0]);
+            destination.copy_(&new.transpose(0, 1));
         }
     }
 
@@ -117,17 +115,18 @@ impl Cache {
 }
 
 impl Arrangement for Cache {
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+    fn attend(&mut self, layer: usize, heads: &Heads) -> Tensor {
         let prompts = &self.prompts.layers[layer];
-        let (count, heads) = (prompts.key.size()[0], prompts.key.size()[1]);
+        let (count, key_heads) = (prompts.key.size()[0], prompts.key.size()[1]);
         let own = &self.own[layer];
-        for (buffer, new) in [(&own.key, key), (&own.value, value)] {
+        for (buffer, new) in [(&own.key, &heads.key), (&own.value, &heads.value)] {
             buffer.narrow(3, self.length - 1, 1).copy_(&fold_keys(&new.unsqueeze(1), count));
         }
         let seen =
             KeyValue { key: own.key.narrow(3, 0, self.length), value: own.value.narrow(3, 0, self.length) };
         let shared = Shared { prompts, bias: self.prompts.bias.as_ref() };
-        let attended = attend(&fold_queries(&query.unsqueeze(1), count, heads), Some(shared), &seen, None);
+        let query = fold_queries(&heads.scaled_query().unsqueeze(1), count, key_heads);
+        let attended = attend(&query, Some(shared), &seen, None);
         unfold(&attended, 1).squeeze_dim(1)
     }
 }

@@ -321,7 +321,7 @@ impl<'a> Decoding<'a> {
         let positions = lane_numbers(&|row| (self.prompt_lengths[row.prompt] + position) as i64);
         self.decode_rows += self.lanes.len();
         self.cache.advance();
-        let x = self.policy.trunk(&tokens, &self.policy.rows(&positions, None), &mut self.cache);
+        let x = self.policy.trunk(&tokens, &self.policy.rows(&positions), &mut self.cache);
         self.policy.logits(&self.policy.final_norm(&x), self.sampling.scoring_temperature())
     }
 

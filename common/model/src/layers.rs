@@ -1,14 +1,15 @@
-//! The row-wise layers: linear maps, norms and the feed-forward part.
+//! The row-wise layers: linear maps and norms.
 //!
 //! Only `Linear` multiplies a weight matrix with activations, so adapters apply there.
 
 use podium_checkpoint::parameters;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::adapter::Adapter;
 use crate::config::Config;
 use crate::lora::{Dropout, Lora};
 use crate::rope::Rotation;
+use crate::shim::computed;
 
 /// A policy's parameters during the construction of its layers.
 pub(crate) struct Weights<'a> {
@@ -22,6 +23,8 @@ pub(crate) struct Rows {
     pub(crate) rotation: Rotation,
     /// `None` outside of training.
     pub(crate) dropout: Option<Dropout>,
+    /// Whether the forward computes no gradients.
+    pub(crate) inference: bool,
 }
 
 impl Weights<'_> {
@@ -61,11 +64,23 @@ impl Linear {
 
     /// \[rows, inputs\] to \[rows, outputs\].
     pub(crate) fn forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
-        let outputs = x.linear(&self.weight, self.bias.as_ref());
+        self.adapt(x.linear(&self.weight, self.bias.as_ref()), x, dropout)
+    }
+
+    /// Adds the adapter's part to `outputs`, in their memory.
+    pub(crate) fn adapt(&self, outputs: Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
         match &self.lora {
-            Some(lora) => lora.add(&outputs, x, dropout),
+            Some(lora) => lora.add(outputs, x, dropout),
             None => outputs,
         }
+    }
+
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 }
 
@@ -81,32 +96,16 @@ impl RmsNorm {
         Self { weight, epsilon }
     }
 
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    pub(crate) const fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let kind = x.kind();
-        let x = x.to_kind(Kind::Float);
-        let mean_square = x.square().mean_dim([-1i64].as_slice(), true, None);
-        let normalised = &x * (mean_square + self.epsilon).rsqrt();
-        normalised.to_kind(kind) * &self.weight
-    }
-}
-
-/// The gated feed-forward part (`SwiGLU`, Shazeer 2020, arXiv:2002.05202).
-#[derive(Debug)]
-pub(crate) struct Mlp {
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-}
-
-impl Mlp {
-    pub(crate) fn new(weights: &Weights, name: &str) -> Self {
-        let linear = |part: &str| Linear::new(weights, &format!("{name}.{part}_proj"));
-        Self { gate: linear("gate"), up: linear("up"), down: linear("down") }
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
-        let gated = self.gate.forward(x, dropout).silu() * self.up.forward(x, dropout);
-        self.down.forward(&gated, dropout)
+        computed(podium_torch_shim::rms_norm(x, &self.weight, self.epsilon))
     }
 }
 

@@ -19,13 +19,14 @@ pub(crate) struct Lora {
 }
 
 impl Lora {
-    /// `outputs` + scale · dropout(`x`) Aᵀ Bᵀ, for `x` \[rows, inputs\] and `outputs` \[rows, outputs\].
-    pub(crate) fn add(&self, outputs: &Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
+    /// Returns `outputs` + scale · dropout(`x`) Aᵀ Bᵀ in the memory of `outputs`, for `x` \[rows, inputs\] and `outputs`
+    /// \[rows, outputs\].
+    pub(crate) fn add(&self, mut outputs: Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
         let dropped = dropout.map(|dropout| dropout.apply(x, self.stream));
         let cast = self.cast.map(|kind| (self.a.to_kind(kind), self.b.to_kind(kind)));
         let (a, b) = cast.as_ref().map_or((&self.a, &self.b), |(a, b)| (a, b));
         let low = dropped.as_ref().unwrap_or(x).linear(a, None::<&Tensor>);
-        outputs.addmm(&(low * self.scale), &b.tr())
+        outputs.addmm_(&(low * self.scale), &b.tr())
     }
 }
 

@@ -38,6 +38,15 @@ impl Precision {
     }
 }
 
+/// Implementation of attention over whole sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKernel {
+    /// Without scores in memory (Dao et al. 2022, arXiv:2205.14135).
+    Flash,
+    /// Matrix products and a softmax over all scores, which are in memory.
+    Materialized,
+}
+
 /// Device and number type of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -49,6 +58,8 @@ pub struct LoadOptions {
     pub adapter: Precision,
     /// Whether other policies share the model's weights, which are then never written to.
     pub(crate) shares_base: bool,
+    /// Implementation of attention.
+    pub attention: AttentionKernel,
 }
 
 impl LoadOptions {
@@ -57,7 +68,10 @@ impl LoadOptions {
     pub fn new(device: Device, bfloat16: Option<bool>) -> Self {
         let reduced = bfloat16.unwrap_or(device != Device::Cpu);
         let precision = if reduced { Precision::Bfloat16 } else { Precision::Float32 };
-        Self { device, precision, adapter: precision, shares_base: false }
+        // Flash kernels of GPUs compute in bfloat16 alone.
+        let flash = device == Device::Cpu || precision == Precision::Bfloat16;
+        let attention = if flash { AttentionKernel::Flash } else { AttentionKernel::Materialized };
+        Self { device, precision, adapter: precision, attention, shares_base: false }
     }
 
     /// Returns the options for training: the adapter is float32, so that small updates are not rounded away. Forward
@@ -65,6 +79,13 @@ impl LoadOptions {
     #[must_use]
     pub const fn for_training(self) -> Self {
         Self { adapter: Precision::Float32, ..self }
+    }
+
+    /// Returns the options with all scores of attention in memory, if `materialized`.
+    #[must_use]
+    pub const fn with_materialized_attention(self, materialized: bool) -> Self {
+        let attention = if materialized { AttentionKernel::Materialized } else { self.attention };
+        Self { attention, ..self }
     }
 }
 

@@ -11,10 +11,13 @@ pub use error::Error;
 
 use crate::allowed::Restrictions;
 use crate::attention::{
-    Arrangement, KeyValue, MASKED, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
+    Arrangement, Heads, KeyValue, MASKED, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
 };
 use crate::config::Config;
+use crate::options::AttentionKernel;
+use crate::policy::Policy;
 use crate::random::mix;
+use crate::shim::computed;
 
 /// The tokens of one prompt and of its completions.
 #[derive(Clone, Debug)]
@@ -218,20 +221,29 @@ impl Packed {
         Tensor::from_slice(&ends.collect::<Vec<_>>()).to_device(device)
     }
 
-    /// Returns the arrangement for attention, on the device. `kind`: of the activations.
-    pub(crate) fn arrangement(&self, config: &Config, kind: Kind, device: Device) -> PackedArrangement {
+    /// Returns the arrangement for attention of the policy.
+    pub(crate) fn arrangement(&self, policy: &Policy) -> PackedArrangement {
+        let signed = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|length| length as i64).collect();
+        PackedArrangement {
+            prompts: signed(&mut self.prompt_lengths.iter().copied()),
+            completions: signed(&mut self.completion_lengths.iter().map(|length| length.saturating_sub(1))),
+            padded: match policy.attention_kernel() {
+                AttentionKernel::Flash => None,
+                AttentionKernel::Materialized => Some(self.padded(policy)),
+            },
+        }
+    }
+
+    fn padded(&self, policy: &Policy) -> Padded {
+        let (config, kind, device) = (policy.config(), policy.precision().kind(), policy.device());
         let input_lengths: Vec<_> =
             self.completion_lengths.iter().map(|length| length.saturating_sub(1)).collect();
-        let prompts = Sequences::new(&self.prompt_lengths, config, kind, device);
-        let prompt_bias = key_bias(&self.prompt_lengths, config.num_key_value_heads, kind, device);
         let completions = Sequences::new(&input_lengths, config, kind, device);
-        PackedArrangement {
+        Padded {
             key_heads: config.num_key_value_heads,
-            prompts,
-            prompt_bias,
+            prompts: Sequences::new(&self.prompt_lengths, config, kind, device),
+            prompt_bias: key_bias(&self.prompt_lengths, config.num_key_value_heads, kind, device),
             completions: (completions.rows > 0).then_some(completions),
-            retains: false,
-            retained: None,
         }
     }
 }
@@ -316,30 +328,46 @@ pub(crate) fn select_rows(x: &Tensor, index: &Tensor) -> Tensor {
 /// The arrangement of a packed batch.
 #[derive(Debug)]
 pub(crate) struct PackedArrangement {
-    key_heads: i64,
-    prompts: Sequences,
-    prompt_bias: Option<Tensor>,
-    completions: Option<Sequences>,
-    retains: bool,
-    /// The prompts' keys and values of the last layer, if they are retained.
-    retained: Option<KeyValue>,
+    /// Number of rows of each prompt.
+    prompts: Vec<i64>,
+    /// Number of rows of each completion.
+    completions: Vec<i64>,
+    /// For attention with materialised scores.
+    padded: Option<Padded>,
 }
 
 impl PackedArrangement {
-    /// Retains the prompts' keys and values of each layer until the next one.
-    pub(crate) fn retain_prompts(&mut self) {
-        self.retains = true;
-    }
-
-    /// Returns the prompts' keys and values of the last layer, \[prompts, key heads, longest prompt, D\].
-    pub(crate) fn take_retained(&mut self) -> Option<KeyValue> {
-        self.retained.take()
+    pub(crate) fn prompt_lengths(&self) -> &[i64] {
+        &self.prompts
     }
 }
 
 impl Arrangement for PackedArrangement {
-    fn attend(&mut self, _layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        let (count, heads) = (self.prompts.count, self.key_heads);
+    fn attend(&mut self, _layer: usize, heads: &Heads) -> Tensor {
+        if let Some(padded) = &self.padded {
+            return padded.attend(heads);
+        }
+        let Heads { query, key, value, scale } = heads;
+        let sequences =
+            podium_torch_shim::Sequences { prompts: &self.prompts, completions: &self.completions };
+        let attended = computed(podium_torch_shim::attention(query, key, value, sequences, *scale));
+        attended.view([query.size()[0], -1])
+    }
+}
+
+/// A packed batch with its sequences padded to equal lengths, for attention with materialised scores.
+#[derive(Debug)]
+struct Padded {
+    key_heads: i64,
+    prompts: Sequences,
+    prompt_bias: Option<Tensor>,
+    completions: Option<Sequences>,
+}
+
+impl Padded {
+    fn attend(&self, heads: &Heads) -> Tensor {
+        let (count, key_heads) = (self.prompts.count, self.key_heads);
+        let (query, key, value) = (&heads.scaled_query(), &heads.key, &heads.value);
         let part = |sequences: &Sequences, first: i64, x: &Tensor| {
             sequences.pad(&x.narrow(0, first, sequences.rows))
         };
@@ -348,25 +376,22 @@ impl Arrangement for PackedArrangement {
             key: fold_keys(&from_prompts(key), count),
             value: fold_keys(&from_prompts(value), count),
         };
-        let query_of_prompts = fold_queries(&from_prompts(query), count, heads);
+        let query_of_prompts = fold_queries(&from_prompts(query), count, key_heads);
         let attended = attend(&query_of_prompts, None, &prompts, Some(&self.prompts.causal));
-        let mut output = self.prompts.unpad(&unfold(&attended, self.prompts.width));
+        let output = self.prompts.unpad(&unfold(&attended, self.prompts.width));
+        let Some(completions) = &self.completions else { return output };
 
         // In [prompts, heads, 1 sequence, length, D] the sequence dimension is removed: the prompt is shared.
         let prompts = KeyValue { key: prompts.key.squeeze_dim(2), value: prompts.value.squeeze_dim(2) };
-        if let Some(completions) = &self.completions {
-            let from_completions = |x: &Tensor| part(completions, self.prompts.rows, x);
-            let own = KeyValue {
-                key: fold_keys(&from_completions(key), count),
-                value: fold_keys(&from_completions(value), count),
-            };
-            let shared = Shared { prompts: &prompts, bias: self.prompt_bias.as_ref() };
-            let query = fold_queries(&from_completions(query), count, heads);
-            let attended = attend(&query, Some(shared), &own, Some(&completions.causal));
-            let attended = completions.unpad(&unfold(&attended, completions.width));
-            output = Tensor::cat(&[output, attended], 0);
-        }
-        self.retained = self.retains.then_some(prompts);
-        output
+        let from_completions = |x: &Tensor| part(completions, self.prompts.rows, x);
+        let own = KeyValue {
+            key: fold_keys(&from_completions(key), count),
+            value: fold_keys(&from_completions(value), count),
+        };
+        let shared = Shared { prompts: &prompts, bias: self.prompt_bias.as_ref() };
+        let query = fold_queries(&from_completions(query), count, key_heads);
+        let attended = attend(&query, Some(shared), &own, Some(&completions.causal));
+        let attended = completions.unpad(&unfold(&attended, completions.width));
+        Tensor::cat(&[output, attended], 0)
     }
 }

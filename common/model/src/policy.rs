@@ -12,9 +12,11 @@ use crate::attention::{Arrangement, Attention};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::gradients::Sums;
-use crate::layers::{self, Linear, Mlp, RmsNorm, Rows, Weights};
+use crate::joint;
+use crate::layers::{self, Linear, RmsNorm, Rows, Weights};
 use crate::lora::Dropout;
-use crate::options::{LoadOptions, Precision};
+use crate::mlp::Mlp;
+use crate::options::{AttentionKernel, LoadOptions, Precision};
 use crate::random;
 use crate::rope::Frequencies;
 use crate::shared::SharedDevice;
@@ -34,15 +36,15 @@ impl Block {
             |name: &str| RmsNorm::new(weights.get(&format!("{prefix}.{name}.weight")), config.rms_norm_eps);
         Self {
             input_norm: norm("input_layernorm"),
-            attention: Attention::new(weights, &format!("{prefix}.self_attn"), config),
+            attention: Attention::new(weights, &prefix, config),
             post_attention_norm: norm("post_attention_layernorm"),
-            mlp: Mlp::new(weights, &format!("{prefix}.mlp")),
+            mlp: Mlp::new(weights, &prefix),
         }
     }
 
     fn forward(&self, x: &Tensor, rows: &Rows, layer: usize, arrangement: &mut dyn Arrangement) -> Tensor {
         let x = x + self.attention.forward(&self.input_norm.forward(x), rows, layer, arrangement);
-        &x + self.mlp.forward(&self.post_attention_norm.forward(&x), rows.dropout.as_ref())
+        &x + self.mlp.forward(&self.post_attention_norm.forward(&x), rows)
     }
 }
 
@@ -167,13 +169,31 @@ impl Policy {
         Self::assemble(self.config.clone(), self.options, parameters, adapter)
     }
 
+    /// Returns a policy without adapter whose weights include the changes of this policy's adapter, computed in float32 and
+    /// rounded to the type of the weights; `None` without an adapter. Unchanged weights are shared.
+    #[must_use]
+    pub fn merged(&self) -> Option<Self> {
+        let adapter = self.adapter.as_ref()?;
+        let merged = |(name, weight): &(String, Tensor)| {
+            let change = name.strip_suffix(".weight").and_then(|module| adapter.change(module));
+            let weight = match change {
+                Some(change) => no_grad(|| (weight.to_kind(Kind::Float) + change).to_kind(weight.kind())),
+                None => weight.detach(),
+            };
+            (name.clone(), weight)
+        };
+        let parameters = self.parameters.iter().map(merged).collect();
+        Some(Self::assemble(self.config.clone(), self.options, parameters, None))
+    }
+
     /// Assembles the policy from `parameters`, in the order of [`parameters::list`].
     fn assemble(
         config: Config,
         options: LoadOptions,
-        parameters: Vec<(String, Tensor)>,
+        mut parameters: Vec<(String, Tensor)>,
         adapter: Option<Adapter>,
     ) -> Self {
+        joint::join(&mut parameters, &config);
         let weights = Weights { base: &parameters, adapter: adapter.as_ref() };
         Self {
             embedding: weights.get(parameters::EMBEDDING),
@@ -249,6 +269,16 @@ impl Policy {
         self.options.precision
     }
 
+    /// Returns the implementation of attention. Flash kernels of GPUs support these sizes of heads alone.
+    pub(crate) fn attention_kernel(&self) -> AttentionKernel {
+        let supported = self.config.head_dim % 8 == 0 && self.config.head_dim <= 256;
+        if self.device() == Device::Cpu || supported {
+            self.options.attention
+        } else {
+            AttentionKernel::Materialized
+        }
+    }
+
     /// Returns the adapter's configuration, if the policy has an adapter.
     pub fn adapter(&self) -> Option<&AdapterConfig> {
         self.adapter.as_ref().map(Adapter::config)
@@ -299,9 +329,15 @@ impl Policy {
         Tensor::embedding(&self.embedding, tokens, -1, false, false)
     }
 
-    /// Returns the data that the layers need for rows at these positions, \[rows\].
-    pub(crate) fn rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
-        Rows { rotation: self.frequencies.rotation(positions, self.options.precision.kind()), dropout }
+    /// Returns the data that the layers need for rows at these positions, \[rows\], in a forward without gradients.
+    pub(crate) fn rows(&self, positions: &Tensor) -> Rows {
+        Rows { inference: true, ..self.training_rows(positions, None) }
+    }
+
+    /// The same for a forward with gradients.
+    pub(crate) fn training_rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
+        let rotation = self.frequencies.rotation(positions, self.options.precision.kind());
+        Rows { rotation, dropout, inference: false }
     }
 
     pub(crate) fn layers(&self) -> usize {

@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use crate::attention::{Arrangement, KeyValue, Shared, attend, causal_bias, fold_keys, fold_queries, unfold};
+use crate::attention::{
+    Arrangement, Heads, KeyValue, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
+};
 use crate::cache::Prompts;
 use crate::packed::{self, GroupTokens, Packed, PackedArrangement};
 use crate::policy::Policy;
@@ -85,10 +87,9 @@ fn whole(
     cache: &Prompts,
 ) -> Result<Tensor, packed::Error> {
     let (batch, device) = (packed_prompts(prompts)?, policy.device());
-    let mut packed = batch.arrangement(policy.config(), policy.precision().kind(), device);
-    packed.retain_prompts();
+    let packed = batch.arrangement(policy);
     let mut arrangement = Whole { packed, first, cache };
-    let rows = policy.rows(&batch.positions(device), None);
+    let rows = policy.rows(&batch.positions(device));
     let x = policy.trunk(&batch.tokens(device), &rows, &mut arrangement);
     Ok(x.index_select(0, &batch.prompt_ends(device)))
 }
@@ -102,7 +103,7 @@ fn part(policy: &Policy, tokens: &[u32], (prompt, start): (usize, usize), cache:
     let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
     let positions = Tensor::arange_start(start as i64, start as i64 + count, (Kind::Int64, device));
     let ids = Tensor::from_slice(&ids).to_device(device);
-    policy.trunk(&ids, &policy.rows(&positions, None), &mut arrangement).narrow(0, count - 1, 1).copy()
+    policy.trunk(&ids, &policy.rows(&positions), &mut arrangement).narrow(0, count - 1, 1).copy()
 }
 
 /// The arrangement of whole prompts, which stores their keys and values.
@@ -113,12 +114,18 @@ struct Whole<'a> {
 }
 
 impl Arrangement for Whole<'_> {
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        let output = self.packed.attend(layer, query, key, value);
-        if let Some(retained) = self.packed.take_retained() {
-            self.cache.store(layer, (self.first, 0), &retained);
+    fn attend(&mut self, layer: usize, heads: &Heads) -> Tensor {
+        let mut first_row = 0;
+        for (prompt, length) in (self.first..).zip(self.packed.prompt_lengths()) {
+            let rows = |x: &Tensor| x.narrow(0, first_row, *length);
+            self.cache.store(
+                layer,
+                (prompt, 0),
+                &KeyValue { key: rows(&heads.key), value: rows(&heads.value) },
+            );
+            first_row += length;
         }
-        output
+        self.packed.attend(layer, heads)
     }
 }
 
@@ -133,15 +140,16 @@ struct Part<'a> {
 }
 
 impl Arrangement for Part<'_> {
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+    fn attend(&mut self, layer: usize, heads: &Heads) -> Tensor {
+        let Heads { key, value, .. } = heads;
         let folded = |x: &Tensor| fold_keys(&x.unsqueeze(0), 1);
         let own = KeyValue { key: folded(key), value: folded(value) };
         let before = self.cache.start_of(layer, self.prompt, self.start);
         let shared = (self.start > 0).then_some(Shared { prompts: &before, bias: None });
-        let query = fold_queries(&query.unsqueeze(0), 1, self.heads);
+        let query = fold_queries(&heads.scaled_query().unsqueeze(0), 1, self.heads);
         let attended = attend(&query, shared, &own, Some(&self.causal));
-        let own = KeyValue { key: own.key.squeeze_dim(2), value: own.value.squeeze_dim(2) };
-        self.cache.store(layer, (self.prompt, self.start), &own);
+        let new = KeyValue { key: key.shallow_clone(), value: value.shallow_clone() };
+        self.cache.store(layer, (self.prompt, self.start), &new);
         unfold(&attended, key.size()[0]).squeeze_dim(0)
     }
 }

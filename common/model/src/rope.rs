@@ -5,6 +5,9 @@
 use tch::{Device, Kind, Tensor};
 
 pub use podium_checkpoint::rope::{Rope, Scaling};
+use podium_torch_shim::HeadNorms;
+
+use crate::shim::computed;
 
 /// Angular frequency of each pair of dimensions, in radians per position, and the factor on cosines and sines.
 fn frequencies(rope: &Rope, head_dim: i64) -> (Vec<f32>, f64) {
@@ -34,8 +37,8 @@ impl Frequencies {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.inverse;
         let (cos, sin) = (angles.cos() * self.attention_factor, angles.sin() * self.attention_factor);
         Rotation {
-            cos: Tensor::cat(&[&cos, &cos], -1).unsqueeze(1).to_kind(kind),
-            signed_sin: Tensor::cat(&[&(-&sin), &sin], -1).unsqueeze(1).to_kind(kind),
+            cos: Tensor::cat(&[&cos, &cos], -1).to_kind(kind),
+            signed_sin: Tensor::cat(&[&(-&sin), &sin], -1).to_kind(kind),
         }
     }
 }
@@ -43,17 +46,21 @@ impl Frequencies {
 /// Cosines and sines for the rows of one forward, shared by all its layers.
 #[derive(Debug)]
 pub(crate) struct Rotation {
-    /// \[rows, 1, D\]
+    /// \[rows, D\]
     cos: Tensor,
-    /// \[rows, 1, D\]; the first half negated, so that "rotate half" only swaps halves.
+    /// \[rows, D\]; the first half negated, so that "rotate half" only swaps halves.
     signed_sin: Tensor,
 }
 
 impl Rotation {
+    /// Norms heads and rotates them, without gradients, on a CPU: see [`podium_torch_shim::norm_rotate`].
+    pub(crate) fn apply_normed(&self, x: &Tensor, query_heads: i64, norms: Option<HeadNorms>) -> Tensor {
+        computed(podium_torch_shim::norm_rotate(x, query_heads, norms, &self.cos, &self.signed_sin))
+    }
+
     /// Rotates the halves of each head against each other. `x`: \[rows, heads, D\].
     pub(crate) fn apply(&self, x: &Tensor) -> Tensor {
-        let swapped = x.roll([x.size()[2] / 2], [2]);
-        (x * &self.cos).addcmul(&swapped, &self.signed_sin)
+        computed(podium_torch_shim::rotate(x, &self.cos, &self.signed_sin))
     }
 }
 

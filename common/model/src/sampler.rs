@@ -9,9 +9,10 @@
 use std::sync::Arc;
 
 use podium_grpo::Sampling;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::allowed::AllowedRows;
+use crate::shim::computed;
 
 /// Number of candidates that are sorted first for `top_p`; the whole vocabulary is sorted only if they do not reach
 /// it.
@@ -20,13 +21,12 @@ const FIRST_CANDIDATES: i64 = 256;
 /// A probability of 1 as an integer: the sums of 2¹⁰ rows' worth of rounding still fit into int64 and float64.
 const ONE: f64 = (1_u64 << 52) as f64;
 
-/// Returns the lowest logit of each row that may be sampled, \[rows, 1\]; `None` if all may.
-/// `log_normaliser`: \[rows, 1\].
-fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> Option<Tensor> {
+/// Returns the lowest logit of each row that may be sampled, \[rows, 1\]; `None` if all may. `mass`: the probabilities of
+/// the logits, int64 in units of 1 / [`ONE`].
+fn threshold(sampling: &Sampling, logits: &Tensor, mass: &Tensor) -> Option<Tensor> {
     let vocab_size = logits.size()[1];
-    let best = |count: i64| logits.topk(count, -1, true, true).0;
     if sampling.top_k > 0 {
-        let candidates = best(vocab_size.min(sampling.top_k as i64));
+        let candidates = logits.topk(vocab_size.min(sampling.top_k as i64), -1, true, true).0;
         if sampling.top_p < 1.0 {
             let normaliser = candidates.logsumexp(-1, true);
             return Some(nucleus(&candidates, &probabilities(&candidates, &normaliser), sampling.top_p));
@@ -36,15 +36,17 @@ fn threshold(sampling: &Sampling, logits: &Tensor, log_normaliser: &Tensor) -> O
     if sampling.top_p >= 1.0 {
         return None;
     }
-    let candidates = best(vocab_size.min(FIRST_CANDIDATES));
-    let mass = probabilities(&candidates, log_normaliser);
-    let least = mass.sum_dim_intlist(-1, false, Kind::Int64).min().int64_value(&[]);
-    if least >= units(sampling.top_p) || candidates.size()[1] == vocab_size {
-        return Some(nucleus(&candidates, &mass, sampling.top_p));
+    if logits.device() == Device::Cpu {
+        return Some(computed(podium_torch_shim::nucleus(logits, mass, units(sampling.top_p))));
     }
-    let candidates = logits.sort(-1, true).0;
-    let mass = probabilities(&candidates, log_normaliser);
-    Some(nucleus(&candidates, &mass, sampling.top_p))
+    let (candidates, tokens) = logits.topk(vocab_size.min(FIRST_CANDIDATES), -1, true, true);
+    let first_mass = mass.gather(-1, &tokens, false);
+    let least = first_mass.sum_dim_intlist(-1, false, Kind::Int64).min().int64_value(&[]);
+    if least >= units(sampling.top_p) || candidates.size()[1] == vocab_size {
+        return Some(nucleus(&candidates, &first_mass, sampling.top_p));
+    }
+    let (candidates, tokens) = logits.sort(-1, true);
+    Some(nucleus(&candidates, &mass.gather(-1, &tokens, false), sampling.top_p))
 }
 
 /// Returns the probabilities of logits, int64 in units of 1 / [`ONE`].
@@ -153,7 +155,7 @@ pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> S
         logits.argmax(-1, true)
     } else {
         let mut mass = fixed_point(&logprobs.exp());
-        if let Some(threshold) = threshold(sampling, logits, &logits.logsumexp(-1, true)) {
+        if let Some(threshold) = threshold(sampling, logits, &mass) {
             mass *= logits.ge_tensor(&threshold);
         }
         let cumulative = mass.cumsum_(-1, Kind::Int64);

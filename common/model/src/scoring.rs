@@ -75,8 +75,8 @@ impl Policy {
     pub fn score(&self, batch: &Packed, temperature: f64, entropy: Entropy) -> Result<Scores, packed::Error> {
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, batch, None);
-            let x = self.trunk(&pass.tokens, &pass.rows, &mut pass.arrangement(self, batch));
+            let pass = Forward::new(self, batch);
+            let x = self.trunk(&pass.tokens, &pass.rows, &mut batch.arrangement(self));
             pass.head(self, temperature, entropy).scores(&pass.predicting(self, &x))
         }))
     }
@@ -87,8 +87,8 @@ impl Policy {
         let batch = Packed::new(&[packed::GroupTokens { prompt: token_ids, completions: Vec::new() }])?;
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, &batch, None);
-            let x = self.trunk(&pass.tokens, &pass.rows, &mut pass.arrangement(self, &batch));
+            let pass = Forward::new(self, &batch);
+            let x = self.trunk(&pass.tokens, &pass.rows, &mut batch.arrangement(self));
             let count = token_ids.len() as i64 - 1;
             let head = Head {
                 policy: self,
@@ -109,10 +109,10 @@ impl Policy {
         options: TrainingOptions,
     ) -> Result<TrainingPass<'_>, packed::Error> {
         batch.check(self.config())?;
-        let forward = Forward::new(self, batch, options.dropout);
+        let forward = Forward::training(self, batch, options.dropout);
         let head = forward.head(self, options.temperature, options.entropy);
         let predictors = forward.predictors.shallow_clone();
-        let mut arrangement = forward.arrangement(self, batch);
+        let mut arrangement = batch.arrangement(self);
         let trunk = if options.recompute_layers {
             Trunk::recomputed(self, forward, arrangement)
         } else {
@@ -139,22 +139,28 @@ struct Forward {
 }
 
 impl Forward {
-    fn new(policy: &Policy, batch: &Packed, dropout: Option<AdapterDropout>) -> Self {
+    /// Of a forward without gradients.
+    fn new(policy: &Policy, batch: &Packed) -> Self {
+        Self::with(policy, batch, policy.rows(&batch.positions(policy.device())))
+    }
+
+    fn training(policy: &Policy, batch: &Packed, dropout: Option<AdapterDropout>) -> Self {
         let device = policy.device();
         let dropout = dropout.filter(|dropout| dropout.share > 0.0);
         let dropout =
             dropout.map(|dropout| Dropout::new(&batch.row_numbers(dropout.seed), dropout.share, device));
+        Self::with(policy, batch, policy.training_rows(&batch.positions(device), dropout))
+    }
+
+    fn with(policy: &Policy, batch: &Packed, rows: Rows) -> Self {
+        let device = policy.device();
         Self {
             tokens: batch.tokens(device),
-            rows: policy.rows(&batch.positions(device), dropout),
+            rows,
             predictors: batch.predictors(device),
             targets: batch.targets(device),
             restrictions: batch.restrictions().clone(),
         }
-    }
-
-    fn arrangement(&self, policy: &Policy, batch: &Packed) -> PackedArrangement {
-        batch.arrangement(policy.config(), policy.precision().kind(), self.tokens.device())
     }
 
     /// The normed hidden states that predict the completion tokens. `x`: output of the last block.

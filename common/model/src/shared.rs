@@ -7,6 +7,7 @@ use podium_checkpoint::{Checkpoint, Config, parameters};
 use tch::Tensor;
 
 use crate::checkpoint::{self, Error};
+use crate::joint;
 use crate::options::LoadOptions;
 
 type Parameters = Vec<(String, Tensor)>;
@@ -56,7 +57,8 @@ impl SharedDevice {
         }
         let checkpoint = Checkpoint::open(folder, config)?;
         let list = parameters::list(config);
-        let parameters = checkpoint::read_all(&checkpoint, &list, options.device, options.precision)?;
+        let mut parameters = checkpoint::read_all(&checkpoint, &list, options.device, options.precision)?;
+        joint::join(&mut parameters, config);
         let shared = share(&parameters);
         *base = Some(Base { options, parameters });
         Ok(shared)

@@ -14,6 +14,16 @@ char* podium_guarded(const std::function<void()>& body) noexcept;
 
 PODIUM_EXPORT void podium_torch_free(char* message);
 
+// adjacent.cpp
+// `*joint` is nullptr if the parts are not adjacent.
+PODIUM_EXPORT char* podium_torch_adjacent(at::Tensor** parts, size_t count, at::Tensor** joint);
+
+// attention.cpp
+// Attention of prompts and, if there are any, of as many completions for each; see `attention` in Rust.
+PODIUM_EXPORT char* podium_torch_attention(
+    at::Tensor* query, at::Tensor* key, at::Tensor* value, const int64_t* prompts, size_t prompt_count,
+    const int64_t* completions, size_t completion_count, double scale, at::Tensor** output);
+
 // context.cpp
 PODIUM_EXPORT char* podium_torch_set_deterministic(bool on);
 PODIUM_EXPORT char* podium_torch_is_deterministic(bool* on);
@@ -51,3 +61,14 @@ PODIUM_EXPORT char* podium_torch_take_gradient(at::Tensor* parameter, at::Tensor
 PODIUM_EXPORT char* podium_torch_fused_adamw(
     at::Tensor** weights, at::Tensor** gradients, at::Tensor** first_moments, at::Tensor** second_moments,
     size_t count, int64_t step, double learning_rate, double beta1, double beta2, double weight_decay, double epsilon);
+
+// rows.cpp
+PODIUM_EXPORT char* podium_torch_rms_norm(at::Tensor* x, at::Tensor* weight, double epsilon, at::Tensor** output);
+PODIUM_EXPORT char* podium_torch_rotate(at::Tensor* x, at::Tensor* cosine, at::Tensor* sine, at::Tensor** output);
+// Without gradients, on a CPU. The weights of both norms, or nullptr for both.
+PODIUM_EXPORT char* podium_torch_norm_rotate(
+    at::Tensor* x, int64_t query_heads, at::Tensor* query_weight, at::Tensor* key_weight, double epsilon,
+    at::Tensor* cosine, at::Tensor* sine, at::Tensor** output);
+
+// sampling.cpp
+PODIUM_EXPORT char* podium_torch_nucleus(at::Tensor* logits, at::Tensor* mass, int64_t least, at::Tensor** threshold);

@@ -7,15 +7,23 @@
 
 use std::ffi::{CStr, c_char};
 
+mod adjacent;
+mod attention;
 mod context;
 mod memory;
 mod operations;
 mod optimizer;
+mod rows;
+mod sampling;
 
+pub use adjacent::adjacent;
+pub use attention::{Sequences, attention};
 pub use context::{is_deterministic, set_deterministic};
 pub use memory::{DeviceMemory, Tracked, device_memory, empty_cache, reset_peak, track};
 pub use operations::{Operations, count};
 pub use optimizer::{FusedAdamW, fused_adamw, take_gradient};
+pub use rows::{HeadNorms, norm_rotate, rms_norm, rotate};
+pub use sampling::nucleus;
 
 /// A failure that libtorch reported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

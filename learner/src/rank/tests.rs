@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use podium_model::LoadOptions;
+
 use super::*;
 use crate::collective::Alone;
 use crate::collective::tcp::Tcp;

@@ -13,11 +13,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use podium_files::durable;
-use podium_model::{LoadOptions, Policy, checkpoint, device};
+use podium_model::{Policy, checkpoint, device};
 use podium_service::progress::Progress;
 use tch::Device;
 
 use crate::collective::Alone;
+use crate::load;
 use crate::lora;
 use crate::rank;
 use crate::update::{self, Metrics, Updater};
@@ -81,7 +82,7 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     if file.grpo.max_completion_length.is_none() && !own_lengths {
         file.grpo.max_completion_length = Some(recording.longest());
     }
-    let load = LoadOptions::new(options.device, file.model.dtype.bfloat16()).for_training();
+    let load = load::options(options.device, &file.model);
     let mut policy = Policy::load(&options.model, load)?;
     policy = match &options.adapter {
         Some(adapter) => policy.with_adapter(adapter)?,

@@ -2,6 +2,8 @@ use std::fs;
 
 use podium_model::Config;
 
+use podium_model::LoadOptions;
+
 use super::*;
 use crate::testing::config;
 

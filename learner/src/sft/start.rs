@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
 use podium_files::durable;
-use podium_model::{Config, LoadOptions, Policy};
+use podium_model::{Config, Policy};
 use podium_recsys::synthetic;
 use podium_tokenizer::word_level;
 use tch::Device;
 
+use crate::load;
 use crate::lora;
 
 /// The reasons why there is no initial policy.
@@ -113,7 +114,7 @@ impl Start {
 impl Weights {
     /// Loads the policy with the adapter of the run file, checked against the tokenizer's number of tokens.
     pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
-        let options = LoadOptions::new(device, file.model.dtype.bfloat16()).for_training();
+        let options = load::options(device, &file.model);
         let policy = match self {
             Self::Folder(folder) => Policy::load(&folder, options)?,
             Self::Random { config, seed } => Policy::random(&config, seed, options)?,

@@ -10,7 +10,7 @@ use podium_grpo::{Completion, Sampling};
 use podium_model::{Policy, generate, memory};
 
 use super::batch::{Batch, Completed};
-use super::{Error, Loaded, Sampler};
+use super::{Error, Sampler};
 use crate::lease::Cost;
 use crate::metrics;
 
@@ -74,7 +74,7 @@ impl Sampler {
         #[cfg(test)]
         super::batch::injected::take(batch.prompts.len() * batch.samples.len());
         let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
-        let Loaded { policy, tokenizer, .. } = loaded;
+        let (policy, tokenizer) = (loaded.policy(), &loaded.tokenizer);
         let group_size = batch.samples.len();
         let mut restricted = Vec::with_capacity(batch.answers.len());
         for answer in batch.answers {

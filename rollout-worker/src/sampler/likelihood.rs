@@ -59,7 +59,7 @@ impl Sampler {
             }
             let size = of_one_pass(rest).min(self.questions.get());
             let (pass, after) = rest.split_at(size);
-            match memory::attempt(|| score(&loaded.policy, pass, likelihood)) {
+            match memory::attempt(|| score(loaded.policy(), pass, likelihood)) {
                 Ok(scores) => logprobs.extend(scores?),
                 Err(memory::UsedUp(reason)) if size == 1 => return Err(Error::Memory { reason }),
                 Err(memory::UsedUp(reason)) => {

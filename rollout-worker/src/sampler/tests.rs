@@ -9,7 +9,7 @@ use crate::lease::tests::{source, training};
 use crate::tiny;
 
 fn sampler() -> Sampler {
-    Sampler::new("cpu", DataType::Auto, &Rollout::default(), Variables::prompt(None, &BTreeMap::new()))
+    Sampler::new("cpu", &Model::default(), &Rollout::default(), Variables::prompt(None, &BTreeMap::new()))
         .unwrap()
 }
 
@@ -74,7 +74,8 @@ fn prompts_in_chunks_give_the_same_completions() {
     let in_chunks = |prefill_tokens| {
         let rollout = Rollout { prefill_tokens, ..Rollout::default() };
         let mut sampler =
-            Sampler::new("cpu", DataType::Auto, &rollout, Variables::prompt(None, &BTreeMap::new())).unwrap();
+            Sampler::new("cpu", &Model::default(), &rollout, Variables::prompt(None, &BTreeMap::new()))
+                .unwrap();
         sampler.load(source(0), &PolicyFolders::of_model(tiny::folder(1).path())).unwrap();
         sample(&sampler, lease())
     };

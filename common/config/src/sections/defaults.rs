@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, LikelihoodLength, LikelihoodReasoning,
-    Lora, LrScheduler, Model, Network, Rollout, Run, Sft, Stage,
+    Attention, CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, LikelihoodLength,
+    LikelihoodReasoning, Lora, LrScheduler, MergeAdapter, Model, Network, Rollout, Run, Sft, Stage,
 };
 
 impl Default for Run {
@@ -22,7 +22,13 @@ impl Default for Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { path: None, dtype: DataType::Auto, enable_thinking: None, template_variables: BTreeMap::new() }
+        Self {
+            path: None,
+            dtype: DataType::Auto,
+            attention: Attention::Auto,
+            enable_thinking: None,
+            template_variables: BTreeMap::new(),
+        }
     }
 }
 
@@ -53,6 +59,7 @@ impl Default for Rollout {
             refill_attempts: 0,
             max_policy_lag: 0,
             prefill_tokens: 16_384,
+            merge_adapter: MergeAdapter::Auto,
             threads: 1,
         }
     }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use podium_config::{DataType, Rollout};
+use podium_config::{Model, Rollout};
 use podium_grpo::FinishReason;
 use podium_tokenizer::Variables;
 
@@ -37,9 +37,13 @@ fn completion(token_ids: &[u32]) -> Completion {
 
 /// A policy whose chat template ends prompts with `generation_prompt`.
 fn after(generation_prompt: &str) -> Sampler {
-    let mut sampler =
-        Sampler::new("cpu", DataType::Auto, &Rollout::default(), Variables::prompt(None, &BTreeMap::new()))
-            .unwrap();
+    let mut sampler = Sampler::new(
+        "cpu",
+        &Model::default(),
+        &Rollout::default(),
+        Variables::prompt(None, &BTreeMap::new()),
+    )
+    .unwrap();
     let folder = tiny::with_generation_prompt(1, generation_prompt);
     sampler.load(source(0), &PolicyFolders::of_model(folder.path())).unwrap();
     sampler

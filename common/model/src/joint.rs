@@ -1,0 +1,99 @@
+//! Linear maps of the same rows, computed as one product without gradients.
+//!
+//! Their weights are adjacent parts of one matrix. Training computes each map by itself, since its gradients belong to the
+//! parts.
+
+use podium_checkpoint::parameters;
+use tch::{Tensor, no_grad};
+
+use crate::config::Config;
+use crate::layers::{Linear, Rows, Weights};
+use crate::shim::computed;
+
+/// The maps of a block that read the same rows, by the ends of their names.
+pub(crate) const QUERY_KEY_VALUE: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+/// The same for the feed-forward part.
+pub(crate) const GATE_UP: [&str; 2] = ["mlp.gate_proj", "mlp.up_proj"];
+
+/// Moves the parameters of joint maps next to each other, unless they are already.
+pub(crate) fn join(parameters: &mut [(String, Tensor)], config: &Config) {
+    let maps = |layer| {
+        let prefix = parameters::block_prefix(layer);
+        [&QUERY_KEY_VALUE[..], &GATE_UP]
+            .map(|names| names.iter().map(|name| format!("{prefix}.{name}")).collect::<Vec<_>>())
+    };
+    for names in (0..config.num_hidden_layers).flat_map(maps) {
+        for kind in ["weight", "bias"] {
+            let place = |name: &String| {
+                let name = format!("{name}.{kind}");
+                parameters.iter().position(|(own, _)| *own == name)
+            };
+            if let Some(places) = names.iter().map(place).collect::<Option<Vec<_>>>() {
+                join_at(parameters, &places);
+            }
+        }
+    }
+}
+
+fn join_at(parameters: &mut [(String, Tensor)], places: &[usize]) {
+    let parts: Vec<&Tensor> = places.iter().map(|place| &parameters[*place].1).collect();
+    if computed(podium_torch_shim::adjacent(&parts)).is_some() {
+        return;
+    }
+    let joint = no_grad(|| Tensor::cat(&parts, 0));
+    let mut first = 0;
+    for place in places {
+        let part = &mut parameters[*place].1;
+        let length = part.size()[0];
+        *part = no_grad(|| joint.narrow(0, first, length).detach());
+        first += length;
+    }
+}
+
+/// Linear maps of the same rows.
+#[derive(Debug)]
+pub(crate) struct Joint<const N: usize> {
+    parts: [Linear; N],
+    /// \[outputs of all parts, inputs\]
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl<const N: usize> Joint<N> {
+    /// The maps of the block `prefix` with these names, whose weights are adjacent.
+    pub(crate) fn new(weights: &Weights, prefix: &str, names: [&str; N]) -> Self {
+        let parts = names.map(|name| Linear::new(weights, &format!("{prefix}.{name}")));
+        let joint = |parts: Vec<&Tensor>| computed(podium_torch_shim::adjacent(&parts));
+        let weight = joint(parts.iter().map(Linear::weight).collect()).expect("weights are joined");
+        let biases: Option<Vec<&Tensor>> = parts.iter().map(Linear::bias).collect();
+        Self { bias: biases.and_then(joint), weight, parts }
+    }
+
+    /// \[rows, inputs\] to \[rows, outputs\] of each map.
+    pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> [Tensor; N] {
+        if rows.inference {
+            self.split(&self.product(x))
+        } else {
+            self.parts.each_ref().map(|part| part.forward(x, rows.dropout.as_ref()))
+        }
+    }
+
+    /// \[rows, inputs\] to \[rows, outputs of all maps\], without gradients and dropout.
+    pub(crate) fn product(&self, x: &Tensor) -> Tensor {
+        let outputs = x.linear(&self.weight, self.bias.as_ref());
+        for (part, outputs) in self.parts.iter().zip(self.split(&outputs)) {
+            let _ = part.adapt(outputs, x, None);
+        }
+        outputs
+    }
+
+    /// The outputs of each map, which share the memory of `product`.
+    fn split(&self, product: &Tensor) -> [Tensor; N] {
+        let mut first = 0;
+        self.parts.each_ref().map(|part| {
+            let length = part.weight().size()[0];
+            first += length;
+            product.narrow(1, first - length, length)
+        })
+    }
+}

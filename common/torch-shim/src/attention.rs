@@ -1,0 +1,72 @@
+//! Attention of completions that share their prompts, without materialised scores.
+
+use std::ffi::c_char;
+
+use tch::Tensor;
+
+use crate::{Error, checked};
+
+unsafe extern "C" {
+    fn podium_torch_attention(
+        query: *mut torch_sys::C_tensor,
+        key: *mut torch_sys::C_tensor,
+        value: *mut torch_sys::C_tensor,
+        prompts: *const i64,
+        prompt_count: usize,
+        completions: *const i64,
+        completion_count: usize,
+        scale: f64,
+        output: *mut *mut torch_sys::C_tensor,
+    ) -> *mut c_char;
+}
+
+/// The sequences in the rows of an attention: all prompts, then all completions.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    /// Number of rows of each prompt, at least 1.
+    pub prompts: &'a [i64],
+    /// Number of rows of each completion, in the order of their prompts: the same number of completions for each prompt.
+    pub completions: &'a [i64],
+}
+
+/// Returns the attention of each row to the rows of its sequence up to itself and, in a completion, to all rows of its
+/// prompt; like `query`, with gradients.
+///
+/// `query`: \[rows, query heads, D\], contiguous in D; `key`, `value`: \[rows, key heads, D\]. The number of query heads
+/// is a multiple of that of the key heads; adjacent query heads share a key head. `scale`: factor of the scores.
+///
+/// Memory is linear in the number of rows (Dao et al. 2022, arXiv:2205.14135).
+///
+/// # Panics
+/// If the sequences do not have as many rows as the tensors.
+pub fn attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    sequences: Sequences,
+    scale: f64,
+) -> Result<Tensor, Error> {
+    let Sequences { prompts, completions } = sequences;
+    let rows: i64 = prompts.iter().chain(completions).sum();
+    for tensor in [query, key, value] {
+        assert_eq!(tensor.size()[0], rows, "a row for each position of the sequences");
+    }
+    assert!(!prompts.is_empty() && completions.len() % prompts.len() == 0, "equal groups");
+    let mut output = std::ptr::null_mut();
+    // SAFETY: tensors and arrays outlive the call; the result is a tensor on the heap, which the caller owns.
+    unsafe {
+        let message = podium_torch_attention(
+            query.as_ptr().cast_mut(),
+            key.as_ptr().cast_mut(),
+            value.as_ptr().cast_mut(),
+            prompts.as_ptr(),
+            prompts.len(),
+            completions.as_ptr(),
+            completions.len(),
+            scale,
+            &raw mut output,
+        );
+        checked("compute attention", message)?;
+        Ok(Tensor::from_ptr(output))
+    }
+}

@@ -1,0 +1,161 @@
+//! Kernels over rows, against compositions of libtorch's operations.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use podium_torch_shim::{HeadNorms, adjacent, norm_rotate, nucleus, rms_norm, rotate};
+use tch::{Device, Kind, Tensor};
+
+const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+const EPSILON: f64 = 1e-6;
+const KINDS: [(Kind, f64); 2] = [(Kind::Float, 2e-6), (Kind::BFloat16, 0.02)];
+
+/// Numbers without a pattern that the kernels' sixteen parts could hide.
+fn numbers(shape: &[i64], phase: f64) -> Tensor {
+    let count = shape.iter().product::<i64>();
+    (Tensor::arange(count, DOUBLE) * 1.7 + phase).sin().view(shape) * 2.0
+}
+
+fn leaf(x: &Tensor, kind: Kind) -> Tensor {
+    x.to_kind(kind).set_requires_grad(true)
+}
+
+/// The largest difference, relative to the largest number.
+fn difference(one: &Tensor, other: &Tensor) -> f64 {
+    let (one, other) = (one.to_kind(Kind::Double), other.to_kind(Kind::Double));
+    ((&one - &other).abs().max() / other.abs().max()).double_value(&[])
+}
+
+/// Compares outputs, and the gradients of their product with fixed numbers.
+fn compare(own: (&Tensor, &[&Tensor]), exact: (&Tensor, &[&Tensor]), limit: f64) {
+    for (output, _) in [own, exact] {
+        (output * numbers(&output.size(), 0.3).to_kind(output.kind())).sum(Kind::Double).backward();
+    }
+    assert!(difference(own.0, exact.0) < limit, "output: {}", difference(own.0, exact.0));
+    for (own, exact) in own.1.iter().zip(exact.1) {
+        let difference = difference(&own.grad(), &exact.grad());
+        assert!(difference < limit, "gradient: {difference}");
+    }
+}
+
+fn plain_norm(x: &Tensor, weight: &Tensor) -> Tensor {
+    let mean_square = x.square().mean_dim([-1i64].as_slice(), true, None);
+    x * (mean_square + EPSILON).rsqrt() * weight
+}
+
+fn plain_rotation(x: &Tensor, cosine: &Tensor, sine: &Tensor) -> Tensor {
+    x * cosine.unsqueeze(1) + x.roll([x.size()[2] / 2], [2]) * sine.unsqueeze(1)
+}
+
+/// Cosines and sines of rows, the first half of the sines negated.
+fn angles(rows: i64, size: i64, kind: Kind) -> (Tensor, Tensor) {
+    let angles = numbers(&[rows, size / 2], 0.9);
+    let (cosine, sine) = (angles.cos(), angles.sin());
+    (Tensor::cat(&[&cosine, &cosine], 1).to_kind(kind), Tensor::cat(&[&(-&sine), &sine], 1).to_kind(kind))
+}
+
+#[test]
+fn norms_and_their_gradients() {
+    // 37: not a multiple of the sixteen parts. 3,000 rows: several threads.
+    for (rows, size) in [(3, 37), (3000, 64), (1, 5)] {
+        for (kind, limit) in KINDS {
+            let (x, weight) = (numbers(&[rows, size], 0.0), numbers(&[size], 0.5));
+            let (own_x, own_weight) = (leaf(&x, kind), leaf(&weight, kind));
+            let exact_x = leaf(&own_x.detach(), Kind::Double);
+            let exact_weight = leaf(&own_weight.detach(), Kind::Double);
+            let own = rms_norm(&own_x, &own_weight, EPSILON).unwrap();
+            compare(
+                (&own, &[&own_x, &own_weight]),
+                (&plain_norm(&exact_x, &exact_weight), &[&exact_x, &exact_weight]),
+                limit,
+            );
+        }
+    }
+}
+
+#[test]
+fn rotations_and_their_gradients() {
+    for (kind, limit) in KINDS {
+        let (rows, heads, size) = (700, 3, 32);
+        // A part of longer rows.
+        let whole = leaf(&numbers(&[rows, heads + 2, size], 0.1), kind);
+        let exact_whole = leaf(&whole.detach(), Kind::Double);
+        let (cosine, sine) = angles(rows, size, kind);
+        let part = |whole: &Tensor| whole.narrow(1, 1, heads);
+        let own = rotate(&part(&whole), &cosine, &sine).unwrap();
+        let exact =
+            plain_rotation(&part(&exact_whole), &cosine.to_kind(Kind::Double), &sine.to_kind(Kind::Double));
+        compare((&own, &[&whole]), (&exact, &[&exact_whole]), limit);
+    }
+}
+
+#[test]
+fn norm_and_rotation_in_one_pass_have_the_same_bits() {
+    for (kind, _) in KINDS {
+        let (rows, queries, keys, size) = (90, 4, 2, 24);
+        let whole = numbers(&[rows, queries + keys + 3, size], 0.2).to_kind(kind);
+        let x = whole.narrow(1, 0, queries + keys);
+        let (cosine, sine) = angles(rows, size, kind);
+        let weights = [0.4, 0.6].map(|phase| numbers(&[size], phase).to_kind(kind));
+        let parts = [x.narrow(1, 0, queries), x.narrow(1, queries, keys)];
+        let norms = HeadNorms { query: &weights[0], key: &weights[1], epsilon: EPSILON };
+        let joint = norm_rotate(&x, queries, Some(norms), &cosine, &sine).unwrap();
+        let normed = [0, 1].map(|part| rms_norm(&parts[part], &weights[part], EPSILON).unwrap());
+        let apart = normed.map(|heads| rotate(&heads, &cosine, &sine).unwrap());
+        assert_eq!(joint, Tensor::cat(&apart, 1));
+        let joint = norm_rotate(&x, queries, None, &cosine, &sine).unwrap();
+        assert_eq!(joint, rotate(&x, &cosine, &sine).unwrap());
+    }
+}
+
+#[test]
+fn wrong_rows_are_an_error() {
+    let x = |kind| numbers(&[2, 3, 8], 0.0).to_kind(kind);
+    let (cosine, sine) = angles(2, 8, Kind::Float);
+    assert!(rms_norm(&x(Kind::Float), &numbers(&[7], 0.0).to_kind(Kind::Float), EPSILON).is_err());
+    assert!(rms_norm(&x(Kind::Float), &numbers(&[8], 0.0), EPSILON).is_err());
+    let half = x(Kind::Half);
+    let refused = rms_norm(&half, &numbers(&[8], 0.0).to_kind(Kind::Half), EPSILON).unwrap_err();
+    assert!(refused.to_string().contains("expected float32 or bfloat16"), "{refused}");
+    assert!(rotate(&x(Kind::BFloat16), &cosine, &sine).is_err());
+    assert!(rotate(&x(Kind::Float), &cosine.narrow(0, 0, 1), &sine).is_err());
+    assert!(norm_rotate(&x(Kind::Float), 4, None, &cosine, &sine).is_err());
+}
+
+#[test]
+fn a_nucleus_is_that_of_a_sort() {
+    let (rows, tokens) = (40, 1000);
+    // Rounded, so that many logits are equal.
+    let logits = ((numbers(&[rows, tokens], 0.7) * 8.0).round() / 4.0).to_kind(Kind::Float);
+    let mass = (logits.softmax(-1, None) * 1e9).to_kind(Kind::Int64);
+    for least in [1, 1_000_000, 300_000_000, 900_000_000, 999_999_999, i64::MAX] {
+        let found = Vec::<f32>::try_from(nucleus(&logits, &mass, least).unwrap().view(-1)).unwrap();
+        for (row, found) in (0..).zip(found) {
+            let pair = |x: &Tensor| x.get(row);
+            let numbers = Vec::<f32>::try_from(pair(&logits)).unwrap();
+            let masses = Vec::<i64>::try_from(pair(&mass)).unwrap();
+            let mut sorted: Vec<_> = numbers.into_iter().zip(masses).collect();
+            sorted.sort_by(|one, other| other.0.total_cmp(&one.0));
+            let mut sum = 0;
+            let needed = sorted.iter().find(|(_, mass)| {
+                sum += mass;
+                sum >= least
+            });
+            assert_eq!(found.to_bits(), needed.or(sorted.last()).unwrap().0.to_bits());
+        }
+    }
+    let _ = logits.get(3).fill_(f64::NAN);
+    assert!(nucleus(&logits, &mass, 500).is_ok());
+    assert!(nucleus(&logits, &mass.narrow(1, 0, 5), 1).is_err());
+}
+
+#[test]
+fn adjacent_parts_are_joined_in_place() {
+    let whole = numbers(&[6, 4], 0.0);
+    let parts = [whole.narrow(0, 0, 1), whole.narrow(0, 1, 3), whole.narrow(0, 4, 2)];
+    let [first, second, third] = &parts;
+    let joint = adjacent(&[first, second, third]).unwrap().unwrap();
+    assert_eq!((joint.data_ptr(), joint.size()), (whole.data_ptr(), vec![6, 4]));
+    assert_eq!(adjacent(&[second, third]).unwrap().unwrap(), whole.narrow(0, 1, 5));
+    for others in [vec![first, third], vec![second, first], vec![first, &second.copy()]] {
+        assert!(adjacent(&others).unwrap().is_none());
+    }
+}
