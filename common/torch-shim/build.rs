@@ -26,7 +26,8 @@ fn main() {
         "rows",
         "sampling",
     ];
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++17")
         .flag_if_supported("-fvisibility=hidden")
@@ -34,6 +35,11 @@ fn main() {
         .flag("-ffp-contract=off")
         // libtorch's headers are not ours to correct.
         .flag(format!("-isystem{}", include.display()))
-        .files(files.map(|name| format!("cpp/{name}.cpp")))
-        .compile("podium_torch_shim");
+        .files(files.map(|name| format!("cpp/{name}.cpp")));
+    if build.get_compiler().is_like_gnu() {
+        // libtorch's threads are those of GNU's OpenMP, which lies beside it: see `at::parallel_for`.
+        build.flag("-fopenmp");
+        println!("cargo::rustc-link-lib=dylib=gomp");
+    }
+    build.compile("podium_torch_shim");
 }

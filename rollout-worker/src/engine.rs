@@ -101,7 +101,9 @@ impl Engine {
     async fn ensure(&self, source: Source) -> Result<PathBuf, Error> {
         let place = self.cache.lock().await.ensure(source).await?;
         let model = place.model.clone();
+        let shared = self.shared.clone();
         let load = move |sampler: &mut Sampler| {
+            let _turn = shared.as_ref().map(SharedDevice::turn);
             let began = (sampler.source() != Some(source)).then(Instant::now);
             sampler.load(source, &place)?;
             sampler.check_stop_tokens()?;

@@ -25,15 +25,10 @@ impl Model {
         self.number.bytes()
     }
 
-    /// Whether attention over whole sequences has no scores in memory: in bfloat16.
-    const fn flash(&self) -> bool {
-        self.width() == 2
-    }
-
     /// Rotations of the rows and causal masks, which all layers share.
     pub(crate) fn common(&self, rows: Rows) -> u64 {
         let repeats = self.queries / self.keys;
-        let masks = if self.flash() && !rows.cached { 0 } else { repeats * rows.masked };
+        let masks = if self.flash && !rows.cached { 0 } else { repeats * rows.masked };
         self.width() * (2 * self.head * rows.count + masks)
     }
 
@@ -42,13 +37,13 @@ impl Model {
         let (w, h, q, k, f) = (self.width(), self.hidden, self.queries, self.keys, self.feed_forward);
         // Scores, their float32 copy and the softmax; beside shared keys also the joined scores. Later the weighted values.
         let pairs = self.heads * rows.largest;
-        let scores = match (self.flash() && !rows.cached, rows.shared) {
+        let scores = match (self.flash && !rows.cached, rows.shared) {
             (true, _) => 4 * self.heads * rows.count,
             (false, true) => 12 * pairs,
             (false, false) => 8 * pairs + w * q * rows.count,
         };
         // Input and normed input; queries and keys before and after rotation, values; the output, or all of them by head.
-        let by_head = if self.flash() && !rows.cached { 0 } else { 2 * k };
+        let by_head = if self.flash && !rows.cached { 0 } else { 2 * k };
         let attention = w * (2 * h + 3 * q + 3 * k + by_head) * rows.count + scores;
         // Inputs of both parts, normed input; gate, its activation, up, product.
         let feed_forward = w * (3 * h + 4 * f) * rows.count;
@@ -67,7 +62,7 @@ impl Model {
         // Queries, keys and values by head, and the input of the output map.
         let heads = w * (2 * q + 2 * k);
         // The softmax, or the logarithms of its sums.
-        let scores = 4 * self.heads * if self.flash() { rows.count } else { rows.pairs };
+        let scores = 4 * self.heads * if self.flash { rows.count } else { rows.pairs };
         (self.stored_of_norm() + norms + heads + self.stored_of_adapter()) * rows.count + scores
     }
 
@@ -98,7 +93,7 @@ impl Model {
         // Gradients of the product's two factors.
         let feed_forward = self.stored(rows) + (stream + 2 * w * self.feed_forward) * rows.count;
         // Gradients of the softmax before and after, or of queries, keys and values in float32.
-        let scores = if self.flash() {
+        let scores = if self.flash {
             4 * (self.queries + 2 * self.keys) * rows.count
         } else {
             8 * self.heads * rows.largest

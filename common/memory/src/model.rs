@@ -30,6 +30,8 @@ pub struct Adapter {
     pub rank: u64,
     /// Number of its parameters.
     pub parameters: u64,
+    /// Number of the weights that it changes.
+    pub changed: u64,
     /// Number of numbers of its largest parameter.
     pub largest: u64,
     /// Number of adapted linear maps in a layer.
@@ -73,6 +75,8 @@ pub struct Model {
     pub norms: bool,
     /// Whether the head is the embedding.
     pub tied: bool,
+    /// Whether attention over whole sequences has no scores in memory.
+    pub flash: bool,
     /// The adapter, if one is trained.
     pub adapter: Option<Adapter>,
 }
@@ -101,8 +105,16 @@ impl Model {
             head,
             norms: config.has_query_key_norms(),
             tied: config.tie_word_embeddings,
+            // The flash kernels of GPUs compute in bfloat16 alone, with heads of these sizes.
+            flash: number == Number::Bfloat16 && head % 8 == 0 && head <= 256,
             adapter: trained.map(|adapter| Adapter::new(config, adapter)).transpose()?,
         })
+    }
+
+    /// Returns the sizes of the same policy with all scores of attention in memory.
+    #[must_use]
+    pub const fn materialized(self) -> Self {
+        Self { flash: false, ..self }
     }
 
     /// Number of trained parameters.
@@ -125,6 +137,7 @@ impl Adapter {
         Ok(Self {
             rank: adapter.rank as u64,
             parameters: list.iter().map(numbers).sum(),
+            changed: modules.iter().map(|module| (module.inputs * module.outputs) as u64).sum(),
             largest: list.iter().map(numbers).max().unwrap_or(0),
             maps: (modules.len() as u64).div_ceil(layers),
             inputs: inputs().sum::<u64>().div_ceil(layers),

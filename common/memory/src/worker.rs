@@ -56,6 +56,8 @@ pub struct Worker {
     pub selection: Selection,
     /// Whether completions are constrained.
     pub constrains: bool,
+    /// Whether an adapter is merged into a second copy of the weights that it changes.
+    pub merges: bool,
 }
 
 impl Worker {
@@ -130,8 +132,11 @@ impl Worker {
     }
 
     fn weights(&self) -> u64 {
-        let adapter = self.model.adapter.map_or(0, |adapter| adapter.parameters);
-        self.model.width() * (self.model.parameters + adapter)
+        let of_adapter = self
+            .model
+            .adapter
+            .map_or(0, |adapter| adapter.parameters + if self.merges { adapter.changed } else { 0 });
+        self.model.width() * (self.model.parameters + of_adapter)
     }
 
     /// Keys and values of a token.

@@ -50,6 +50,7 @@ fn worker(index: usize) -> Worker {
         prefill_tokens: 16_384,
         selection: Selection::Sampled,
         constrains: false,
+        merges: false,
     }
 }
 

@@ -36,6 +36,9 @@ impl Heads {
     }
 }
 
+/// The largest head that is normed and rotated in one pass.
+const LARGEST_HEAD: i64 = 1024;
+
 /// Mapping of the rows of one forward to sequences, and the keys that each row attends to.
 pub(crate) trait Arrangement {
     /// Attention over all rows. Returns \[rows, query heads · D\].
@@ -177,11 +180,8 @@ impl Attention {
         layer: usize,
         arrangement: &mut dyn Arrangement,
     ) -> Tensor {
-        let heads = if rows.inference && x.device() == Device::Cpu {
-            self.heads_in_one_pass(x, rows)
-        } else {
-            self.heads(x, rows)
-        };
+        let one_pass = rows.inference && x.device() == Device::Cpu && self.head_dim <= LARGEST_HEAD;
+        let heads = if one_pass { self.heads_in_one_pass(x, rows) } else { self.heads(x, rows) };
         self.output.forward(&arrangement.attend(layer, &heads), rows.dropout.as_ref())
     }
 

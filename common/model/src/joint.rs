@@ -1,4 +1,4 @@
-//! Linear maps of the same rows, computed as one product without gradients.
+//! Linear maps of the same rows, computed as one product in sampling.
 //!
 //! Their weights are adjacent parts of one matrix. Training computes each map by itself, since its gradients belong to the
 //! parts.
@@ -24,26 +24,26 @@ pub(crate) fn join(parameters: &mut [(String, Tensor)], config: &Config) {
     };
     for names in (0..config.num_hidden_layers).flat_map(maps) {
         for kind in ["weight", "bias"] {
-            let place = |name: &String| {
+            let position = |name: &String| {
                 let name = format!("{name}.{kind}");
                 parameters.iter().position(|(own, _)| *own == name)
             };
-            if let Some(places) = names.iter().map(place).collect::<Option<Vec<_>>>() {
-                join_at(parameters, &places);
+            if let Some(positions) = names.iter().map(position).collect::<Option<Vec<_>>>() {
+                join_at(parameters, &positions);
             }
         }
     }
 }
 
-fn join_at(parameters: &mut [(String, Tensor)], places: &[usize]) {
-    let parts: Vec<&Tensor> = places.iter().map(|place| &parameters[*place].1).collect();
+fn join_at(parameters: &mut [(String, Tensor)], positions: &[usize]) {
+    let parts: Vec<&Tensor> = positions.iter().map(|position| &parameters[*position].1).collect();
     if computed(podium_torch_shim::adjacent(&parts)).is_some() {
         return;
     }
     let joint = no_grad(|| Tensor::cat(&parts, 0));
     let mut first = 0;
-    for place in places {
-        let part = &mut parameters[*place].1;
+    for position in positions {
+        let part = &mut parameters[*position].1;
         let length = part.size()[0];
         *part = no_grad(|| joint.narrow(0, first, length).detach());
         first += length;
@@ -66,7 +66,8 @@ impl<const N: usize> Joint<N> {
         let joint = |parts: Vec<&Tensor>| computed(podium_torch_shim::adjacent(&parts));
         let weight = joint(parts.iter().map(Linear::weight).collect()).expect("weights are joined");
         let biases: Option<Vec<&Tensor>> = parts.iter().map(Linear::bias).collect();
-        Self { bias: biases.and_then(joint), weight, parts }
+        let bias = biases.map(|biases| joint(biases).expect("biases are joined"));
+        Self { bias, weight, parts }
     }
 
     /// \[rows, inputs\] to \[rows, outputs\] of each map.

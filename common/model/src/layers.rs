@@ -23,7 +23,7 @@ pub(crate) struct Rows {
     pub(crate) rotation: Rotation,
     /// `None` outside of training.
     pub(crate) dropout: Option<Dropout>,
-    /// Whether the forward computes no gradients.
+    /// Whether the forward is part of sampling, which has no gradients.
     pub(crate) inference: bool,
 }
 

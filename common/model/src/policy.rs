@@ -329,12 +329,12 @@ impl Policy {
         Tensor::embedding(&self.embedding, tokens, -1, false, false)
     }
 
-    /// Returns the data that the layers need for rows at these positions, \[rows\], in a forward without gradients.
+    /// Returns the data that the layers need for rows at these positions, \[rows\], in sampling.
     pub(crate) fn rows(&self, positions: &Tensor) -> Rows {
         Rows { inference: true, ..self.training_rows(positions, None) }
     }
 
-    /// The same for a forward with gradients.
+    /// The same for scoring and training.
     pub(crate) fn training_rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
         let rotation = self.frequencies.rotation(positions, self.options.precision.kind());
         Rows { rotation, dropout, inference: false }

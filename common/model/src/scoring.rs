@@ -75,7 +75,7 @@ impl Policy {
     pub fn score(&self, batch: &Packed, temperature: f64, entropy: Entropy) -> Result<Scores, packed::Error> {
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, batch);
+            let pass = Forward::new(self, batch, None);
             let x = self.trunk(&pass.tokens, &pass.rows, &mut batch.arrangement(self));
             pass.head(self, temperature, entropy).scores(&pass.predicting(self, &x))
         }))
@@ -87,7 +87,7 @@ impl Policy {
         let batch = Packed::new(&[packed::GroupTokens { prompt: token_ids, completions: Vec::new() }])?;
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, &batch);
+            let pass = Forward::new(self, &batch, None);
             let x = self.trunk(&pass.tokens, &pass.rows, &mut batch.arrangement(self));
             let count = token_ids.len() as i64 - 1;
             let head = Head {
@@ -109,7 +109,7 @@ impl Policy {
         options: TrainingOptions,
     ) -> Result<TrainingPass<'_>, packed::Error> {
         batch.check(self.config())?;
-        let forward = Forward::training(self, batch, options.dropout);
+        let forward = Forward::new(self, batch, options.dropout);
         let head = forward.head(self, options.temperature, options.entropy);
         let predictors = forward.predictors.shallow_clone();
         let mut arrangement = batch.arrangement(self);
@@ -139,24 +139,15 @@ struct Forward {
 }
 
 impl Forward {
-    /// Of a forward without gradients.
-    fn new(policy: &Policy, batch: &Packed) -> Self {
-        Self::with(policy, batch, policy.rows(&batch.positions(policy.device())))
-    }
-
-    fn training(policy: &Policy, batch: &Packed, dropout: Option<AdapterDropout>) -> Self {
+    /// Scoring computes like training, so that a reference with the weights of the policy scores the same bits.
+    fn new(policy: &Policy, batch: &Packed, dropout: Option<AdapterDropout>) -> Self {
         let device = policy.device();
         let dropout = dropout.filter(|dropout| dropout.share > 0.0);
         let dropout =
             dropout.map(|dropout| Dropout::new(&batch.row_numbers(dropout.seed), dropout.share, device));
-        Self::with(policy, batch, policy.training_rows(&batch.positions(device), dropout))
-    }
-
-    fn with(policy: &Policy, batch: &Packed, rows: Rows) -> Self {
-        let device = policy.device();
         Self {
             tokens: batch.tokens(device),
-            rows,
+            rows: policy.training_rows(&batch.positions(device), dropout),
             predictors: batch.predictors(device),
             targets: batch.targets(device),
             restrictions: batch.restrictions().clone(),

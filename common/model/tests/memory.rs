@@ -91,6 +91,7 @@ fn formula(case: &Case) -> [Phase; 2] {
         prefill_tokens: case.prefill_tokens,
         selection: case.selection,
         constrains: false,
+        merges: false,
     };
     worker.phases()
 }

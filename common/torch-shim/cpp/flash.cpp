@@ -26,16 +26,13 @@ at::Tensor heads(const at::Tensor& queries, int64_t member, int64_t queries_per_
   return queries.slice(1, member, std::nullopt, queries_per_key);
 }
 
-// The kernel of a CPU ignores scores that are NaN; a row of such scores counts as masked, with an output and a logarithm of
-// zero. Makes the outputs of such rows, and of those with other scores that are not finite, NaN.
-void restore_nans(const at::Tensor& output, const at::Tensor& lse) {
-  const auto suspicious = lse.isfinite().logical_not().logical_or_(lse.eq(0));
-  if (suspicious.any().item<bool>()) {
-    const auto masked = lse.eq(0).logical_and_(output.eq(0).all(-1));
-    const auto broken = lse.isfinite().logical_not().logical_or_(masked);
-    output.masked_fill_(broken.unsqueeze(-1), NAN);
-    lse.masked_fill_(broken, NAN);
-  }
+// Makes the outputs of queries that are not finite NaN, and all outputs of sequences with keys that are not: the kernel of a
+// CPU ignores scores that are NaN. `output` and `query`: [count, heads, queries, D]; `key`: [count, key heads, keys, D].
+void restore_nans(const at::Tensor& output, const at::Tensor& query, const at::Tensor& key) {
+  const auto broken = [](const at::Tensor& heads) { return heads.isfinite().logical_not().any(-1, /*keepdim=*/true); };
+  const auto repeats = query.size(1) / key.size(1);
+  output.masked_fill_(broken(query), NAN);
+  output.masked_fill_(broken(key).any(2, /*keepdim=*/true).repeat_interleave(repeats, 1), NAN);
 }
 
 // The sequences of runs for the kernels of a GPU, which compute all of them at once.
@@ -124,6 +121,9 @@ void podium_flash(
     return flash_on_gpu(attention, runs, causal, output, lse);
   }
   const auto repeats = attention.query.size(1) / attention.key.size(1);
+  // A sum is finite only if all numbers are.
+  const auto sum = attention.query.sum(at::kFloat).add(attention.key.sum(at::kFloat));
+  const bool finite = std::isfinite(sum.item<float>());
   for (const auto& run : runs) {
     const auto query = sequences(attention.query, run.first_query, run.count, run.queries);
     const auto key = sequences(attention.key, run.first_key, run.count, run.keys);
@@ -136,7 +136,9 @@ void podium_flash(
       heads(own_output, member, repeats).copy_(part);
       heads(own_lse, member, repeats).copy_(part_lse);
     }
-    restore_nans(own_output, own_lse);
+    if (!finite) {
+      restore_nans(own_output, query, key);
+    }
   }
 }
 

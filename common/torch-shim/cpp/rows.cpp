@@ -14,7 +14,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 // One version of a function for each width of vectors; the processor decides at start-up.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
 #define PODIUM_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PODIUM_VECTORISED
@@ -24,7 +24,7 @@
 namespace {
 
 constexpr int64_t kParts = 16;
-// Numbers that a thread should have at least, so that starting it pays.
+// The least numbers of a thread: with fewer, starting it takes longer than computing them.
 constexpr int64_t kGrain = 16384;
 
 PODIUM_INLINE float widen(float x) { return x; }
@@ -328,7 +328,8 @@ char* podium_torch_rms_norm(at::Tensor* x, at::Tensor* weight, double epsilon, a
     const auto n = weight->numel();
     TORCH_CHECK(
         x->dim() > 0 && x->size(-1) == n && x->scalar_type() == weight->scalar_type(), "rows of ", x->sizes(), " in ",
-        x->scalar_type(), " for a norm of ", n, " numbers in ", weight->scalar_type());
+        x->scalar_type(), " for a norm of ", n, " numbers in ", weight->scalar_type(),
+        ": expected rows of this size and type");
     if (!x->is_cpu()) {
       *output = new at::Tensor(std::get<0>(at::_fused_rms_norm(*x, {n}, *weight, epsilon)));
       return;
@@ -353,7 +354,7 @@ char* podium_torch_rotate(at::Tensor* x, at::Tensor* cosine, at::Tensor* sine, a
     check_type(*x);
     TORCH_CHECK(
         x->scalar_type() == cosine->scalar_type() && x->scalar_type() == sine->scalar_type(), "heads in ",
-        x->scalar_type(), ", and cosines in ", cosine->scalar_type());
+        x->scalar_type(), ", and cosines in ", cosine->scalar_type(), ": expected the same type");
     *output = new at::Tensor(Rotation::apply(*x, *cosine, *sine));
   });
 }
@@ -368,7 +369,8 @@ char* podium_torch_norm_rotate(
         x->is_cpu() && x->stride(2) == 1 && x->stride(1) == n && n % 2 == 0 && n <= kLargestHead &&
             query_heads <= heads && cosine->numel() == rows * n && cosine->is_contiguous() && sine->is_contiguous() &&
             sine->numel() == rows * n,
-        "heads of ", x->sizes(), " and ", cosine->sizes(), " cosines");
+        "heads of ", x->sizes(), " and ", cosine->sizes(), " cosines: expected adjacent heads of at most ", kLargestHead,
+        " numbers, and [rows, D]");
     auto y = at::empty({rows, heads, n}, x->options());
     const auto compute = [&](auto zero, const auto& kernel) {
       using T = decltype(zero);

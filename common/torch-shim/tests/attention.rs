@@ -100,18 +100,29 @@ fn the_same_inputs_give_the_same_bits() {
 }
 
 #[test]
-fn what_is_not_finite_stays_so() {
-    let sequences = Sequences { prompts: &[5], completions: &[3] };
-    for place in 0..3 {
-        let inputs = inputs(8, Kind::Float).map(|x| x.detach());
-        // A number of the prompt's first token, which all rows see.
-        let _ = inputs[place].get(0).get(1).get(2).fill_(f64::NAN);
-        let [query, key, value] = &inputs;
-        let output = attention(query, key, value, sequences, SCALE).unwrap();
-        let broken = output.isnan().any_dim(-1, false).any_dim(-1, false);
-        let expected = if place == 0 { vec![true, false] } else { vec![true; 2] };
-        assert_eq!([0, 7].map(|row| broken.int64_value(&[row]) == 1).to_vec(), expected, "input {place}");
+fn numbers_that_are_not_finite_reach_the_outputs() {
+    // More keys than the kernel processes at once.
+    for (prompt, completion) in [(5, 3), (700, 3)] {
+        let sequences = Sequences { prompts: &[prompt], completions: &[completion] };
+        for place in 0..3 {
+            let inputs = inputs(prompt + completion, Kind::Float).map(|x| x.detach());
+            // A number of the prompt's first token, which all rows see.
+            let _ = inputs[place].get(0).get(1).get(2).fill_(f64::NAN);
+            let [query, key, value] = &inputs;
+            let output = attention(query, key, value, sequences, SCALE).unwrap();
+            let broken = output.isnan().any_dim(-1, false).any_dim(-1, false);
+            let found = [0, prompt + completion - 1].map(|row| broken.int64_value(&[row]) == 1);
+            assert_eq!(found, [true, place > 0], "input {place} of {prompt} and {completion} tokens");
+        }
     }
+}
+
+#[test]
+fn zeros_are_numbers() {
+    let zeros = |heads: i64| Tensor::zeros([4, heads, D], (Kind::Float, Device::Cpu));
+    let sequences = Sequences { prompts: &[3], completions: &[1] };
+    let output = attention(&zeros(2), &zeros(1), &zeros(1), sequences, SCALE).unwrap();
+    assert_eq!(output, zeros(2));
 }
 
 #[test]

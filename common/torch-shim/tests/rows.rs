@@ -54,7 +54,8 @@ fn angles(rows: i64, size: i64, kind: Kind) -> (Tensor, Tensor) {
 
 #[test]
 fn norms_and_their_gradients() {
-    // 37: not a multiple of the sixteen parts. 3,000 rows: several threads.
+    tch::set_num_threads(2);
+    // 37: not a multiple of the sixteen parts. 3,000 rows: both threads.
     for (rows, size) in [(3, 37), (3000, 64), (1, 5)] {
         for (kind, limit) in KINDS {
             let (x, weight) = (numbers(&[rows, size], 0.0), numbers(&[size], 0.5));

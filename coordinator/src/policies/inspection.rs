@@ -62,7 +62,11 @@ impl Policies {
             self.distrust(version);
             Error::Unusable { version, source }
         };
-        let base = base.and_then(|base| self.base(base)).map(|folder| folder.join(&file.name));
+        // A whole file is compared with its checksum, so it is sent without a base.
+        let base = base
+            .filter(|_| !request.arrived_damaged)
+            .and_then(|base| self.base(base))
+            .map(|folder| folder.join(&file.name));
         let mut digest = (request.arrived_damaged && request.offset_bytes == 0).then(Sha256::new);
         let chunks = receive::chunks(&path, request.offset_bytes, base.as_deref());
         for chunk in chunks.map_err(|error| unusable(error.into()))? {

@@ -62,8 +62,8 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "short",
             "In nats. Entropy near 0: the policy samples the same answer repeatedly.",
             &[
-                (r#"podium_learner_kl_nats{run="$run", process="learner-0"}"#, "KL from the reference"),
-                (r#"podium_learner_entropy_nats{run="$run", process="learner-0"}"#, "entropy"),
+                (r#"podium_learner_kl_nats{run="$run", process=~"learner-0.*"}"#, "KL from the reference"),
+                (r#"podium_learner_entropy_nats{run="$run", process=~"learner-0.*"}"#, "entropy"),
             ],
         ),
         lines(
@@ -71,8 +71,8 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "short",
             "GRPO's loss is near 0 by construction; watch for jumps of the norm.",
             &[
-                (r#"podium_learner_loss{run="$run", process="learner-0"}"#, "loss"),
-                (r#"podium_learner_grad_norm{run="$run", process="learner-0"}"#, "norm of the gradient"),
+                (r#"podium_learner_loss{run="$run", process=~"learner-0.*"}"#, "loss"),
+                (r#"podium_learner_grad_norm{run="$run", process=~"learner-0.*"}"#, "norm of the gradient"),
             ],
         ),
         lines(
@@ -80,8 +80,8 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "short",
             "Recomputed against behaviour, in nats. In synchronous mode any difference beyond rounding is a fault.",
             &[
-                (r#"podium_learner_logprob_gap_mean_nats{run="$run", process="learner-0"}"#, "mean"),
-                (r#"podium_learner_logprob_gap_max_nats{run="$run", process="learner-0"}"#, "largest"),
+                (r#"podium_learner_logprob_gap_mean_nats{run="$run", process=~"learner-0.*"}"#, "mean"),
+                (r#"podium_learner_logprob_gap_max_nats{run="$run", process=~"learner-0.*"}"#, "largest"),
             ],
         ),
         lines(
@@ -121,7 +121,7 @@ pub(crate) const TRAINING: Dashboard = Dashboard {
             "Learning rate",
             "sci",
             "According to the schedule.",
-            &[(r#"podium_learner_learning_rate{run="$run", process="learner-0"}"#, "step size")],
+            &[(r#"podium_learner_learning_rate{run="$run", process=~"learner-0.*"}"#, "step size")],
         ),
         lines(
             "Failures",

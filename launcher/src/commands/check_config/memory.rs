@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use podium_checkpoint::adapter::{AdapterConfig, Targets};
 use podium_checkpoint::{FieldError, config};
-use podium_config::{Colocate, RunFile};
+use podium_config::{Attention, Colocate, MergeAdapter, RunFile};
 use podium_memory::{
     CONTEXT, HEAD_LOGITS, HEAD_ROWS, Learner, Lease, MicroBatch, Model, Number, Phase, Selection, Worker,
     gibibytes, peak, peak_in_turns,
@@ -49,7 +49,11 @@ pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) ->
         return Err(Error::Length { prompt: prompt_tokens, completion, limit });
     }
     let adapter = adapter(run)?;
-    let model = |device: &str| Model::new(&shape, number(run, device), adapter.as_ref());
+    let materialized = run.model.attention == Attention::Materialized;
+    let model = |device: &str| {
+        let model = Model::new(&shape, number(run, device), adapter.as_ref());
+        model.map(|model| if materialized { model.materialized() } else { model })
+    };
     let learner = learner(run, model(&run.launch.learner_device)?, prompt_tokens).phases();
     let training = worker(run, model(&run.launch.rollout_device)?, prompt_tokens, false).phases();
     let evaluation = worker(run, model(&run.launch.rollout_device)?, prompt_tokens, true).phases();
@@ -68,7 +72,7 @@ pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) ->
             let _ = write!(text, "\n  {process:18}  {}", row(phase));
         }
     }
-    if run.launch.colocate == Colocate::Process {
+    if run.launch.colocate == Colocate::Process && run.run.steps > 0 {
         let base = model(&run.launch.learner_device)?;
         let leases = [training, evaluation].concat();
         let bytes = peak_in_turns(&learner, &leases, base.number.bytes() * base.parameters);
@@ -180,6 +184,11 @@ fn worker(run: &RunFile, model: Model, prompt_tokens: u64, evaluation: bool) -> 
         prefill_tokens: u64::from(rollout.prefill_tokens),
         selection,
         constrains: rollout.constrain_answers,
+        merges: match rollout.merge_adapter {
+            MergeAdapter::Auto => model.number == Number::Float32,
+            MergeAdapter::Always => true,
+            MergeAdapter::Never => false,
+        },
     }
 }
 
