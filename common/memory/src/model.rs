@@ -106,7 +106,7 @@ impl Model {
             norms: config.has_query_key_norms(),
             tied: config.tie_word_embeddings,
             // The flash kernels of GPUs compute in bfloat16 alone, with heads of these sizes.
-            flash: number == Number::Bfloat16 && head % 8 == 0 && head <= 256,
+            flash: number == Number::Bfloat16 && head.is_multiple_of(8) && head <= 256,
             adapter: trained.map(|adapter| Adapter::new(config, adapter)).transpose()?,
         })
     }

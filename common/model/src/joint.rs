@@ -67,7 +67,7 @@ impl<const N: usize> Joint<N> {
         let weight = joint(parts.iter().map(Linear::weight).collect()).expect("weights are joined");
         let biases: Option<Vec<&Tensor>> = parts.iter().map(Linear::bias).collect();
         let bias = biases.map(|biases| joint(biases).expect("biases are joined"));
-        Self { bias, weight, parts }
+        Self { parts, weight, bias }
     }
 
     /// \[rows, inputs\] to \[rows, outputs\] of each map.
