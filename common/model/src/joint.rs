@@ -82,8 +82,10 @@ impl<const N: usize> Joint<N> {
     /// \[rows, inputs\] to \[rows, outputs of all maps\], without gradients and dropout.
     pub(crate) fn product(&self, x: &Tensor) -> Tensor {
         let outputs = x.linear(&self.weight, self.bias.as_ref());
-        for (part, outputs) in self.parts.iter().zip(self.split(&outputs)) {
-            let _ = part.adapt(outputs, x, None);
+        if self.parts.iter().any(Linear::is_adapted) {
+            for (part, outputs) in self.parts.iter().zip(self.split(&outputs)) {
+                let _ = part.adapt(outputs, x, None);
+            }
         }
         outputs
     }

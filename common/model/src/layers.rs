@@ -75,6 +75,10 @@ impl Linear {
         }
     }
 
+    pub(crate) const fn is_adapted(&self) -> bool {
+        self.lora.is_some()
+    }
+
     pub(crate) fn weight(&self) -> &Tensor {
         &self.weight
     }

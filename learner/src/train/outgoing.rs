@@ -21,7 +21,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Empties `folder`. The first base is `start`, version 0; without `deltas` there is none.
+    /// Empties `folder`. With `deltas`, the first base is `start`, version 0.
     pub(super) fn open(folder: PathBuf, start: LocalBase, deltas: bool) -> Result<Self, durable::Error> {
         durable::remove_folder(&folder)?;
         Ok(Self { folder, deltas, base: Mutex::new(deltas.then_some(start)) })
