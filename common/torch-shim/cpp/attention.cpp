@@ -74,12 +74,13 @@ class Attention : public torch::autograd::Function<Attention> {
     const auto rows = query.size(0);
     auto output = at::empty_like(query, at::MemoryFormat::Contiguous);
     auto lse = at::empty({rows, query.size(1)}, query.options().dtype(at::toOpMathType(query.scalar_type())));
-    podium_flash(attention, parts.prompts, /*causal=*/true, output, lse);
-    podium_flash(attention, parts.completions, /*causal=*/true, output, lse);
+    const bool finite = podium_finite(attention);
+    podium_flash(attention, parts.prompts, /*causal=*/true, finite, output, lse);
+    podium_flash(attention, parts.completions, /*causal=*/true, finite, output, lse);
     if (!parts.shared.empty()) {
       const auto shared_output = at::empty_like(output);
       const auto shared_lse = at::empty_like(lse);
-      podium_flash(attention, parts.shared, /*causal=*/false, shared_output, shared_lse);
+      podium_flash(attention, parts.shared, /*causal=*/false, finite, shared_output, shared_lse);
       const auto completed = [&](const at::Tensor& all) {
         return all.narrow(0, parts.prompt_rows, rows - parts.prompt_rows);
       };

@@ -111,9 +111,18 @@ void flash_backward_on_gpu(
 
 }  // namespace
 
+bool podium_finite(const podium_attention& attention) {
+  if (!attention.query.is_cpu()) {
+    return true;
+  }
+  // A sum is finite only if all numbers are.
+  const auto sum = attention.query.sum(at::kFloat).add(attention.key.sum(at::kFloat));
+  return std::isfinite(sum.item<float>());
+}
+
 void podium_flash(
-    const podium_attention& attention, const std::vector<podium_run>& runs, bool causal, const at::Tensor& output,
-    const at::Tensor& lse) {
+    const podium_attention& attention, const std::vector<podium_run>& runs, bool causal, bool finite,
+    const at::Tensor& output, const at::Tensor& lse) {
   if (runs.empty()) {
     return;
   }
@@ -121,9 +130,6 @@ void podium_flash(
     return flash_on_gpu(attention, runs, causal, output, lse);
   }
   const auto repeats = attention.query.size(1) / attention.key.size(1);
-  // A sum is finite only if all numbers are.
-  const auto sum = attention.query.sum(at::kFloat).add(attention.key.sum(at::kFloat));
-  const bool finite = std::isfinite(sum.item<float>());
   for (const auto& run : runs) {
     const auto query = sequences(attention.query, run.first_query, run.count, run.queries);
     const auto key = sequences(attention.key, run.first_key, run.count, run.keys);

@@ -23,11 +23,14 @@ struct podium_attention {
   double scale;
 };
 
+// Whether all queries and keys are finite. Reads a number, so on a CPU only; true on a GPU, whose kernels keep NaN.
+bool podium_finite(const podium_attention& attention);
+
 // Writes the attention of each run's queries to its keys into the rows of `output`, like `query`, and the logarithm of the
-// sum of exponentials into those of `lse`, [rows, query heads], float32 or wider.
+// sum of exponentials into those of `lse`, [rows, query heads], float32 or wider. `finite`: see `podium_finite`.
 void podium_flash(
-    const podium_attention& attention, const std::vector<podium_run>& runs, bool causal, const at::Tensor& output,
-    const at::Tensor& lse);
+    const podium_attention& attention, const std::vector<podium_run>& runs, bool causal, bool finite,
+    const at::Tensor& output, const at::Tensor& lse);
 
 // Gradients of an attention, float32 or wider, in the rows of its inputs.
 struct podium_gradients {
