@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use podium_config::{Colocate, RunFile};
+use podium_service::shutdown;
 use podium_transfer::Announcement;
 
 use crate::devices::{ONE_PROCESS, Placement, Table};
@@ -96,6 +97,8 @@ impl Services<'_> {
             path("--cache", &cache),
             self.colocation(),
             text("--device", device),
+            // Distinguishes a worker that was shut down, which is restarted, from the end of the run.
+            text("--shutdown-exit-code", &shutdown::STOPPED.to_string()),
         ];
         self.service(name, &self.programs.worker, arguments.concat(), environment)
     }
@@ -210,7 +213,8 @@ mod tests {
             ),
             [
                 "coordinator: c --run-file out/run.toml --out out",
-                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache --device cpu",
+                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache --device cpu \
+                 --shutdown-exit-code 75",
                 "learner-0: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 0 \
                  --world-size 2 --device cpu",
                 "learner-1: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 1 \

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
-use podium_rollout_worker::GenerateOptions;
+use podium_rollout_worker::{Ending, GenerateOptions};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
 use podium_service::{environment, logs, shutdown};
@@ -60,6 +60,10 @@ struct WorkOptions {
     /// On SIGTERM, time limit for finishing the current lease.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     leave_within_seconds: u64,
+    /// Exit code after a graceful shutdown before the end of the run. A supervisor that restarts every worker of an
+    /// unfinished run sets it to distinguish this from the end of the run, which exits with 0.
+    #[arg(long, value_name = "CODE", default_value_t = 0)]
+    shutdown_exit_code: u8,
     /// Sets a key of the run file: section.key=value. Can be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<Override>,
@@ -71,21 +75,19 @@ fn main() -> ExitCode {
     let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match (cli.command, cli.work) {
         (Some(Command::Generate(options)), _) => {
             environment::prepare(false)?;
-            podium_rollout_worker::generate(&options)
+            podium_rollout_worker::generate(&options)?;
+            Ok(ExitCode::SUCCESS)
         }
         (None, Some(options)) => start(&options),
         (None, None) => Err(anyhow::anyhow!("--run-file and --cache are required; see --help")),
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{}", logs::describe(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        tracing::error!("{}", logs::describe(error.as_ref()));
+        ExitCode::FAILURE
+    })
 }
 
-fn start(options: &WorkOptions) -> anyhow::Result<()> {
+fn start(options: &WorkOptions) -> anyhow::Result<ExitCode> {
     let run_file = RunFile::load(&options.run_file, &options.overrides)?;
     environment::prepare(run_file.run.portable)?;
     // One thread for the session and one for reading and checksumming files, so that heartbeats are never delayed.
@@ -93,10 +95,13 @@ fn start(options: &WorkOptions) -> anyhow::Result<()> {
     let result = runtime.block_on(work(options, &run_file));
     // Remaining jobs (a file being read) are not needed any more.
     runtime.shutdown_background();
-    result
+    Ok(match result? {
+        Ending::RunOver(_) => ExitCode::SUCCESS,
+        Ending::ShutDown => ExitCode::from(options.shutdown_exit_code),
+    })
 }
 
-async fn work(command: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
+async fn work(command: &WorkOptions, run_file: &RunFile) -> anyhow::Result<Ending> {
     let stop = shutdown::on_signal().context("cannot listen for signals")?;
     let endpoint = Endpoint::start(&command.metrics_listen, Vec::new(), CancellationToken::new()).await?;
     podium_rollout_worker::describe_metrics();
@@ -113,8 +118,7 @@ async fn work(command: &WorkOptions, run_file: &RunFile) -> anyhow::Result<()> {
         metrics_address: endpoint.announced(command.metrics_advertise.as_deref())?,
         shared: None,
     };
-    podium_rollout_worker::run(run_file, &options, stop, || endpoint.set_ready(true)).await?;
-    Ok(())
+    podium_rollout_worker::run(run_file, &options, stop, || endpoint.set_ready(true)).await
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! Runs started by the `podium` command, for tests that disturb them.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{DEFAULTS, Process, Run, binary, path_text, weights_hash};
+use crate::{DEFAULTS, PATIENCE, Process, Run, binary, path_text, weights_hash};
 
 /// A run of the embedded demo under one `podium` process.
 #[derive(Debug)]
@@ -63,6 +65,34 @@ impl Launched {
     pub fn signal_coordinator(&self, signal: Signal) -> Result<()> {
         let pid = self.run.coordinator_pid()?;
         Ok(kill(Pid::from_raw(pid.try_into()?), signal)?)
+    }
+}
+
+/// Waits until `podium` has started `count` processes of this program that are not in `earlier`, and returns their ids.
+pub fn started(podium: &Process, program: &str, count: usize, earlier: &[Pid]) -> Result<Vec<Pid>> {
+    // The system truncates names to 15 bytes.
+    let program = program.get(..15).unwrap_or(program);
+    let began = Instant::now();
+    loop {
+        let path = format!("/proc/{0}/task/{0}/children", podium.id());
+        let mut found = Vec::new();
+        for id in fs::read_to_string(path)?.split_whitespace() {
+            let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+            let pid = Pid::from_raw(id.parse()?);
+            if name.trim() == program && !earlier.contains(&pid) {
+                found.push(pid);
+            }
+        }
+        if found.len() == count {
+            return Ok(found);
+        }
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "podium runs {} new processes of {program}, expected {count}:\n{}",
+            found.len(),
+            podium.output()
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use podium_tests::launched::{Launched, undisturbed};
+use podium_tests::launched::{Launched, started, undisturbed};
 use podium_tests::{PATIENCE, Process, Run, path_text};
 
 const STEPS: u64 = 6;
@@ -33,20 +33,7 @@ fn settings(colocate: &'static str) -> Vec<&'static str> {
 
 /// Waits for the process that is learner and worker and returns its id; `not`: that of an earlier one.
 fn colocated(podium: &Process, not: Option<Pid>) -> Result<Pid> {
-    let began = Instant::now();
-    loop {
-        let path = format!("/proc/{0}/task/{0}/children", podium.id());
-        for id in fs::read_to_string(path)?.split_whitespace() {
-            let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
-            let pid = Pid::from_raw(id.parse()?);
-            // The system truncates names to 15 bytes.
-            if name.trim() == "podium-colocate" && Some(pid) != not {
-                return Ok(pid);
-            }
-        }
-        ensure!(began.elapsed() < PATIENCE, "podium has not started it:\n{}", podium.output());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    Ok(started(podium, "podium-colocated", 1, not.as_slice())?[0])
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use podium_tests::launched::{Launched, started};
 use podium_tests::{Process, Run, rows};
 
 /// Exit code of a process that shut down before the end of the run.
@@ -85,5 +86,39 @@ async fn a_stopped_run_resumes_at_the_same_step() -> Result<()> {
     ensure!(committed(&run)? == STEPS, "each step is reported once");
     let (found, expected) = (run.weights_hash(STEPS)?, undisturbed.weights_hash(STEPS)?);
     ensure!(found == expected, "the weights differ from those of an undisturbed run");
+    Ok(())
+}
+
+#[tokio::test]
+async fn podium_restarts_workers_that_receive_sigterm() -> Result<()> {
+    let run = Launched::new(&["run.steps=12", "launch.workers=2", "launch.learner_device=cpu"])?;
+    let mut podium = run.start("podium")?;
+    run.reach(1).await?;
+    let workers = started(&podium, "podium-rollout-worker", 2, &[])?;
+    for worker in &workers {
+        kill(*worker, Signal::SIGTERM)?;
+    }
+    started(&podium, "podium-rollout-worker", 2, &workers)?;
+    podium.wait_for_success()?;
+    let output = podium.output();
+    for worker in ["worker-1", "worker-2"] {
+        ensure!(output.contains(&format!("{worker} died (exit code 75) and is restarted")), "{output}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn podium_names_a_worker_that_is_shut_down_repeatedly() -> Result<()> {
+    let run = Launched::new(&["run.steps=100000", "launch.workers=1", "launch.learner_device=cpu"])?;
+    let mut podium = run.start("podium")?;
+    let mut earlier = Vec::new();
+    // A process that has no handler of SIGTERM yet dies of the signal, which counts too.
+    for _ in 0..6 {
+        let worker = started(&podium, "podium-rollout-worker", 1, &earlier)?[0];
+        kill(worker, Signal::SIGTERM)?;
+        earlier.push(worker);
+    }
+    let output = podium.wait_for_failure()?;
+    ensure!(output.contains("worker-1 died 6 times within a minute"), "{output}");
     Ok(())
 }
