@@ -2,7 +2,10 @@
 # Builds the fuzz targets and runs each for SECONDS_EACH seconds (20), from the seeds and the corpus of earlier runs.
 # Requires neither a nightly compiler nor cargo-fuzz; g++ builds libFuzzer. A failing input is written to artifacts/.
 #
-#     fuzz/run.sh [SECONDS_EACH] [TARGET...]
+#     [FUZZ_SEED=NUMBER] fuzz/run.sh [SECONDS_EACH] [TARGET...]
+#
+# Each run tries other inputs. FUZZ_SEED makes a run try the same ones again, as CI does, so that a change fails by itself
+# alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -25,8 +28,11 @@ for target in "${targets[@]}"; do
     log=artifacts/$target.log
     if ! "target/$machine/release/$target" "corpus/$target" "seeds/$target" -max_total_time="$seconds" \
         -rss_limit_mb=2048 -timeout=10 -max_len=8192 -print_final_stats=1 \
-        -artifact_prefix="artifacts/$target-" >"$log" 2>&1; then
-        tail -n 60 "$log"
+        -seed="${FUZZ_SEED:-0}" -artifact_prefix="artifacts/$target-" >"$log" 2>&1; then
+        grep -vE '^(#[0-9]+|\s+NEW_FUNC)' "$log" | tail -n 60
+        for input in "artifacts/$target"-*; do
+            printf '%s, in base64: %s\n' "$input" "$(base64 -w 0 "$input")"
+        done
         exit 1
     fi
     grep '^stat::' "$log"
