@@ -45,8 +45,8 @@ impl Model {
         // Input and normed input; queries and keys before and after rotation, values; the output, or all of them by head.
         let by_head = if self.flash && !rows.cached { 0 } else { 2 * k };
         let attention = w * (2 * h + 3 * q + 3 * k + by_head) * rows.count + scores;
-        // Inputs of both parts, normed input; gate, its activation, up, product.
-        let feed_forward = w * (3 * h + 4 * f) * rows.count;
+        // Inputs of both parts, normed input; gate, up, product.
+        let feed_forward = w * (3 * h + 3 * f) * rows.count;
         self.common(rows) + attention.max(feed_forward)
     }
 
@@ -71,9 +71,9 @@ impl Model {
         2 * self.width() * self.hidden
     }
 
-    /// Gate, its activation, up, product.
+    /// Gate, up, product.
     const fn stored_of_feed_forward(&self) -> u64 {
-        4 * self.width() * self.feed_forward
+        3 * self.width() * self.feed_forward
     }
 
     /// The adapter's inner activations. Dropout stores masks and masked inputs instead of inputs.

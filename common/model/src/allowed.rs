@@ -1,6 +1,6 @@
 //! Rows whose next token is restricted to a few: their logits, without a mask over the whole vocabulary.
 //!
-//! Sampling and scoring share this code, so that a log-probability under a restriction is the same in both.
+//! Sampling and scoring share this code, so that both renormalise over the same logits.
 
 use std::ops::Range;
 

@@ -180,9 +180,9 @@ impl Attention {
         layer: usize,
         arrangement: &mut dyn Arrangement,
     ) -> Tensor {
-        let one_pass = rows.inference && x.device() == Device::Cpu && self.head_dim <= LARGEST_HEAD;
+        let one_pass = rows.fused && self.head_dim <= LARGEST_HEAD;
         let heads = if one_pass { self.heads_in_one_pass(x, rows) } else { self.heads(x, rows) };
-        self.output.forward(&arrangement.attend(layer, &heads), rows.dropout.as_ref())
+        self.output.forward(&arrangement.attend(layer, &heads), rows)
     }
 
     fn heads(&self, x: &Tensor, rows: &Rows) -> Heads {
@@ -197,7 +197,7 @@ impl Attention {
 
     /// The same as [`Self::heads`], with norms and rotation of queries and keys in one pass.
     fn heads_in_one_pass(&self, x: &Tensor, rows: &Rows) -> Heads {
-        let product = self.query_key_value.product(x);
+        let product = self.query_key_value.product(x, rows);
         let rotated_heads = self.query_heads + self.key_heads;
         let part = |first: i64, heads: i64| {
             self.split(&product.narrow(1, first * self.head_dim, heads * self.head_dim))

@@ -235,7 +235,7 @@ impl<'a> Decoding<'a> {
             if row.finish_reason.is_some() { 0.0 } else { uniform(row.prompt, row.sample, position) }
         };
         let numbers: Vec<_> = self.lanes.iter().map(number).collect();
-        let drawn = sample_next(logits, self.sampling, &numbers, &next);
+        let drawn = sample_next(logits, self.sampling, &numbers, &next, self.policy.is_fused());
         for (lane, row) in self.lanes.iter().enumerate() {
             let row = &mut self.rows[*row];
             if row.finish_reason.is_some() {
@@ -299,12 +299,8 @@ impl<'a> Decoding<'a> {
             let idle = (first..first + self.lanes_per_prompt).filter(|lane| !lanes.contains(lane));
             kept_lanes.extend(lanes.iter().copied().chain(idle).take(lanes_per_prompt));
         }
-        let index = |numbers: &mut dyn Iterator<Item = usize>| {
-            let numbers: Vec<_> = numbers.map(|number| number as i64).collect();
-            Tensor::from_slice(&numbers).to_device(self.policy.device())
-        };
-        let prompts = index(&mut unfinished.iter().map(|(prompt, _)| *prompt));
-        self.cache.keep(&prompts, &index(&mut kept_lanes.iter().copied()));
+        let prompts: Vec<_> = unfinished.iter().map(|(prompt, _)| *prompt).collect();
+        self.cache.keep(&prompts, &kept_lanes);
         self.lanes = kept_lanes.iter().map(|lane| self.lanes[*lane]).collect();
         self.lanes_per_prompt = lanes_per_prompt;
     }
@@ -322,7 +318,7 @@ impl<'a> Decoding<'a> {
         self.decode_rows += self.lanes.len();
         self.cache.advance();
         let x = self.policy.trunk(&tokens, &self.policy.rows(&positions), &mut self.cache);
-        self.policy.logits(&self.policy.final_norm(&x), self.sampling.scoring_temperature())
+        self.policy.next_logits(&x, self.sampling.scoring_temperature())
     }
 
     fn into_generated(self) -> Generated {

@@ -73,15 +73,15 @@ impl<const N: usize> Joint<N> {
     /// \[rows, inputs\] to \[rows, outputs\] of each map.
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> [Tensor; N] {
         if rows.inference {
-            self.split(&self.product(x))
+            self.split(&self.product(x, rows))
         } else {
-            self.parts.each_ref().map(|part| part.forward(x, rows.dropout.as_ref()))
+            self.parts.each_ref().map(|part| part.forward(x, rows))
         }
     }
 
     /// \[rows, inputs\] to \[rows, outputs of all maps\], without gradients and dropout.
-    pub(crate) fn product(&self, x: &Tensor) -> Tensor {
-        let outputs = x.linear(&self.weight, self.bias.as_ref());
+    pub(crate) fn product(&self, x: &Tensor, rows: &Rows) -> Tensor {
+        let outputs = rows.linear(x, &self.weight, self.bias.as_ref());
         if self.parts.iter().any(Linear::is_adapted) {
             for (part, outputs) in self.parts.iter().zip(self.split(&outputs)) {
                 let _ = part.adapt(outputs, x, None);

@@ -1,6 +1,6 @@
 //! The row-wise layers: linear maps and norms.
 //!
-//! Only `Linear` multiplies a weight matrix with activations, so adapters apply there.
+//! Adapters apply in [`Linear`].
 
 use podium_checkpoint::parameters;
 use tch::Tensor;
@@ -25,6 +25,20 @@ pub(crate) struct Rows {
     pub(crate) dropout: Option<Dropout>,
     /// Whether the forward is part of sampling, which has no gradients.
     pub(crate) inference: bool,
+    /// Whether several operations of sampling are computed in one pass.
+    pub(crate) fused: bool,
+}
+
+impl Rows {
+    /// \[rows, inputs\] to \[rows, outputs\].
+    pub(crate) fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        linear(x, weight, bias, self.fused)
+    }
+}
+
+/// \[rows, inputs\] to \[rows, outputs\].
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, fused: bool) -> Tensor {
+    if fused { computed(podium_torch_shim::linear(x, weight, bias)) } else { x.linear(weight, bias) }
 }
 
 impl Weights<'_> {
@@ -58,13 +72,9 @@ impl Linear {
         }
     }
 
-    pub(crate) fn from_weight(weight: Tensor) -> Self {
-        Self { weight, bias: None, lora: None }
-    }
-
     /// \[rows, inputs\] to \[rows, outputs\].
-    pub(crate) fn forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
-        self.adapt(x.linear(&self.weight, self.bias.as_ref()), x, dropout)
+    pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
+        self.adapt(rows.linear(x, &self.weight, self.bias.as_ref()), x, rows.dropout.as_ref())
     }
 
     /// Adds the adapter's part to `outputs`, in their memory.
@@ -113,8 +123,7 @@ impl RmsNorm {
     }
 }
 
-/// The head: the logits of rows of hidden states.
-pub(crate) fn head(weights: &Weights, config: &Config) -> Linear {
-    let name = if config.tie_word_embeddings { parameters::EMBEDDING } else { parameters::HEAD };
-    Linear::from_weight(weights.get(name))
+/// Returns the weights of the head, which computes logits: \[vocabulary, hidden\].
+pub(crate) fn head(weights: &Weights, config: &Config) -> Tensor {
+    weights.get(if config.tie_word_embeddings { parameters::EMBEDDING } else { parameters::HEAD })
 }

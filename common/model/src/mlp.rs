@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use crate::joint::{self, Joint};
 use crate::layers::{Linear, Rows, Weights};
+use crate::shim::computed;
 
 /// The gated feed-forward part (`SwiGLU`, Shazeer 2020, arXiv:2002.05202).
 #[derive(Debug)]
@@ -23,6 +24,6 @@ impl Mlp {
 
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
         let [gate, up] = self.gate_up.forward(x, rows);
-        self.down.forward(&(gate.silu() * up), rows.dropout.as_ref())
+        self.down.forward(&computed(podium_torch_shim::gate(&gate, &up)), rows)
     }
 }

@@ -60,6 +60,8 @@ pub struct LoadOptions {
     pub(crate) shares_base: bool,
     /// Implementation of attention.
     pub attention: AttentionKernel,
+    /// Whether sampling uses the kernels for CPUs that compute several operations in one pass.
+    pub(crate) fused: bool,
 }
 
 impl LoadOptions {
@@ -71,7 +73,8 @@ impl LoadOptions {
         // Flash kernels of GPUs compute in bfloat16 alone.
         let flash = device == Device::Cpu || precision == Precision::Bfloat16;
         let attention = if flash { AttentionKernel::Flash } else { AttentionKernel::Materialized };
-        Self { device, precision, adapter: precision, attention, shares_base: false }
+        let fused = device == Device::Cpu;
+        Self { device, precision, adapter: precision, attention, shares_base: false, fused }
     }
 
     /// Returns the options for training: the adapter is float32, so that small updates are not rounded away. Forward
@@ -86,6 +89,12 @@ impl LoadOptions {
     pub const fn with_materialized_attention(self, materialized: bool) -> Self {
         let attention = if materialized { AttentionKernel::Materialized } else { self.attention };
         Self { attention, ..self }
+    }
+
+    /// Returns the options with the operations that a GPU computes, also on a CPU: for tests.
+    #[must_use]
+    pub const fn as_on_a_gpu(self) -> Self {
+        Self { fused: false, ..self }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::gradients::Sums;
 use crate::joint;
-use crate::layers::{self, Linear, RmsNorm, Rows, Weights};
+use crate::layers::{self, RmsNorm, Rows, Weights};
 use crate::lora::Dropout;
 use crate::mlp::Mlp;
 use crate::options::{AttentionKernel, LoadOptions, Precision};
@@ -58,7 +58,8 @@ pub struct Policy {
     embedding: Tensor,
     blocks: Vec<Block>,
     norm: RmsNorm,
-    head: Linear,
+    /// \[vocabulary, hidden\]
+    head: Tensor,
     frequencies: Frequencies,
     sums: Sums,
 }
@@ -279,6 +280,11 @@ impl Policy {
         }
     }
 
+    /// Returns whether sampling uses the kernels for CPUs that compute several operations in one pass.
+    pub(crate) fn is_fused(&self) -> bool {
+        self.options.fused && self.device() == Device::Cpu
+    }
+
     /// Returns the adapter's configuration, if the policy has an adapter.
     pub fn adapter(&self) -> Option<&AdapterConfig> {
         self.adapter.as_ref().map(Adapter::config)
@@ -331,13 +337,13 @@ impl Policy {
 
     /// Returns the data that the layers need for rows at these positions, \[rows\], in sampling.
     pub(crate) fn rows(&self, positions: &Tensor) -> Rows {
-        Rows { inference: true, ..self.training_rows(positions, None) }
+        Rows { inference: true, fused: self.is_fused(), ..self.training_rows(positions, None) }
     }
 
     /// The same for scoring and training.
     pub(crate) fn training_rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
         let rotation = self.frequencies.rotation(positions, self.options.precision.kind());
-        Rows { rotation, dropout, inference: false }
+        Rows { rotation, dropout, inference: false, fused: false }
     }
 
     pub(crate) fn layers(&self) -> usize {
@@ -368,8 +374,19 @@ impl Policy {
     /// Returns float32 logits divided by the temperature: \[rows, hidden\] (normed) to \[rows,
     /// vocabulary\].
     pub(crate) fn logits(&self, hidden: &Tensor, temperature: f64) -> Tensor {
-        let logits = self.head.forward(hidden, None).to_kind(Kind::Float);
-        // A temperature of 1 is the common case, and a pass over all logits is expensive.
-        if (temperature - 1.0).abs() < f64::EPSILON { logits } else { logits / temperature }
+        divided(&hidden.linear(&self.head, None::<&Tensor>), temperature)
     }
+
+    /// Returns the logits of the tokens after rows, in sampling: output of the last block \[rows, hidden\] to \[rows,
+    /// vocabulary\].
+    pub(crate) fn next_logits(&self, x: &Tensor, temperature: f64) -> Tensor {
+        divided(&layers::linear(&self.final_norm(x), &self.head, None, self.is_fused()), temperature)
+    }
+}
+
+/// Returns float32 logits divided by the temperature.
+fn divided(logits: &Tensor, temperature: f64) -> Tensor {
+    let logits = logits.to_kind(Kind::Float);
+    // A temperature of 1 is the common case, and a pass over all logits is expensive.
+    if (temperature - 1.0).abs() < f64::EPSILON { logits } else { logits / temperature }
 }

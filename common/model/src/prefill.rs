@@ -31,7 +31,7 @@ pub(crate) fn prefill(
     temperature: f64,
 ) -> Result<(Prompts, Tensor), packed::Error> {
     let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
-    let cache = Prompts::new(&lengths, policy.config(), policy.precision().kind(), policy.device());
+    let cache = Prompts::new(&lengths, policy);
     let mut last = Vec::new();
     for chunk in chunks(&lengths, budget) {
         match chunk {
@@ -44,7 +44,7 @@ pub(crate) fn prefill(
             }
         }
     }
-    let logits = policy.logits(&policy.final_norm(&Tensor::cat(&last, 0)), temperature);
+    let logits = policy.next_logits(&Tensor::cat(&last, 0), temperature);
     Ok((cache, logits))
 }
 

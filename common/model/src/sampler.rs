@@ -5,11 +5,13 @@
 //! device adds nor the other rows of the batch, and libtorch's sums of floats on a GPU are not deterministic.
 //! Filters are thresholds on the logits: tokens with equal logits are retained or dropped together.
 //! For a row that is restricted to a set of tokens, all of this applies within the set.
+//! On a CPU a kernel does all of this in one pass; on a GPU, operations of libtorch.
 
 use std::sync::Arc;
 
 use podium_grpo::Sampling;
-use tch::{Device, Kind, Tensor};
+use podium_torch_shim::Selection;
+use tch::{Kind, Tensor};
 
 use crate::allowed::AllowedRows;
 use crate::shim::computed;
@@ -35,9 +37,6 @@ fn threshold(sampling: &Sampling, logits: &Tensor, mass: &Tensor) -> Option<Tens
     }
     if sampling.top_p >= 1.0 {
         return None;
-    }
-    if logits.device() == Device::Cpu {
-        return Some(computed(podium_torch_shim::nucleus(logits, mass, units(sampling.top_p))));
     }
     let (candidates, tokens) = logits.topk(vocab_size.min(FIRST_CANDIDATES), -1, true, true);
     let first_mass = mass.gather(-1, &tokens, false);
@@ -101,9 +100,13 @@ pub(crate) fn sample_next(
     sampling: &Sampling,
     uniform: &[f64],
     next: &[Next],
+    fused: bool,
 ) -> SampledRows {
+    let sample = |logits: &Tensor, uniform: &[f64]| {
+        if fused { draw(logits, sampling, uniform) } else { sample(logits, sampling, uniform) }
+    };
     if !next.iter().any(|next| matches!(next, Next::One(_))) {
-        return sample(logits, sampling, uniform);
+        return sample(logits, uniform);
     }
     let mut sampled = SampledRows {
         token_ids: vec![0; next.len()],
@@ -128,14 +131,14 @@ pub(crate) fn sample_next(
     };
     let free = rows_that(&|next| matches!(next, Next::Any));
     if !free.is_empty() {
-        fill(&free, &|logits, numbers| sample(logits, sampling, numbers));
+        fill(&free, &sample);
     }
     let restricted = rows_that(&|next| matches!(next, Next::One(_)));
     let sets: Vec<&[u32]> =
         next.iter().filter_map(|next| if let Next::One(set) = next { Some(&**set) } else { None }).collect();
     fill(&restricted, &|logits, numbers| {
         let among = AllowedRows::new(&sets, logits.device()).logits(logits);
-        let mut sampled = sample(&among, sampling, numbers);
+        let mut sampled = sample(&among, numbers);
         for (token, set) in sampled.token_ids.iter_mut().zip(&sets) {
             // Rows with NaN may point beyond their set; their log-probability reports it.
             *token = set.get(*token as usize).or(set.last()).copied().unwrap_or(0);
@@ -145,8 +148,25 @@ pub(crate) fn sample_next(
     sampled
 }
 
-/// Samples a token for each row. `logits`: float32 \[rows, vocabulary\], divided by the temperature; `uniform`: a
-/// number in \[0, 1) for each row.
+/// The same as [`sample`], in one pass over the logits on a CPU.
+fn draw(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> SampledRows {
+    let selection = Selection {
+        greedy: sampling.is_greedy(),
+        top_k: sampling.top_k as i64,
+        least: if sampling.top_p < 1.0 { units(sampling.top_p).max(1) } else { 0 },
+    };
+    let drawn = computed(podium_torch_shim::draw(logits, selection, uniform));
+    SampledRows {
+        token_ids: drawn.iter().map(|drawn| drawn.token as u32).collect(),
+        logprobs: drawn.iter().map(|drawn| drawn.logprob).collect(),
+        sampled_logprobs: sampling
+            .is_truncated()
+            .then(|| drawn.iter().map(|drawn| drawn.sampled_logprob).collect()),
+    }
+}
+
+/// Samples a token for each row, by operations of libtorch. `logits`: float32 \[rows, vocabulary\], divided by the
+/// temperature; `uniform`: a number in \[0, 1) for each row.
 pub(crate) fn sample(logits: &Tensor, sampling: &Sampling, uniform: &[f64]) -> SampledRows {
     let (rows, vocab_size) = (uniform.len(), logits.size()[1]);
     let logprobs = logits.log_softmax(-1, Kind::Float);

@@ -1,10 +1,14 @@
-//! Implementations of the same computation agree: attention with and without scores in memory, merged adapters.
+//! Implementations of the same computation agree: attention with and without scores in memory, merged adapters, fused
+//! sampling.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
 
 use podium_checkpoint::adapter::{AdapterConfig, Targets};
-use podium_model::{Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, TrainingOptions};
+use podium_grpo::Sampling;
+use podium_model::{
+    Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, Sampled, TrainingOptions, generate,
+};
 use tch::{Device, Kind, Tensor};
 
 fn tokens(seed: u32, length: u32) -> Vec<u32> {
@@ -80,4 +84,44 @@ fn a_merged_adapter_computes_the_same() {
     assert_eq!(merged.parameters()[0].1.data_ptr(), policy.parameters()[0].1.data_ptr());
     let base = policy.parameters().iter().zip(merged.parameters()).filter(|(own, new)| own.1 != new.1);
     assert_eq!(base.count() as i64, 7 * config.num_hidden_layers);
+}
+
+#[test]
+fn fused_sampling_agrees_with_the_operations_of_a_gpu() {
+    let settings = [
+        Sampling::default(),
+        Sampling { top_p: 0.7, temperature: 0.8, ..Sampling::default() },
+        Sampling { top_k: 5, ..Sampling::default() },
+        Sampling { top_k: 9, top_p: 0.5, ..Sampling::default() },
+        Sampling { greedy: true, ..Sampling::default() },
+    ];
+    let uniform = |prompt: usize, sample: usize, position: usize| {
+        ((prompt * 31 + sample * 17 + position * 7) % 101) as f64 / 101.0
+    };
+    // Prompts of different lengths, completions that end at different times, and buffers that are doubled.
+    let prompts = [tokens(4, 40), tokens(5, 17), tokens(6, 3)];
+    for family in [Family::Qwen3, Family::Qwen2, Family::Llama] {
+        let config = Config { head_dim: 16, ..naive::config(family) };
+        let fused = naive::policy(&config, 5);
+        let folder = tempfile::tempdir().unwrap();
+        fused.save(folder.path()).unwrap();
+        let by_operations = Policy::load(folder.path(), LoadOptions::default().as_on_a_gpu()).unwrap();
+        for sampling in &settings {
+            let sampling = Sampling { max_new_tokens: 80, stop_token_ids: vec![1, 2, 3], ..sampling.clone() };
+            let [own, other] = [&fused, &by_operations].map(|policy| {
+                let sampled = generate(policy, &prompts, 5, &sampling, &uniform, &|| false).unwrap();
+                sampled.groups.into_iter().flatten().collect::<Vec<_>>()
+            });
+            for (own, other) in own.iter().zip(&other) {
+                assert_eq!((&own.token_ids, own.finish_reason), (&other.token_ids, other.finish_reason));
+                let close = |own: &[f32], other: &[f32]| {
+                    own.len() == other.len()
+                        && own.iter().zip(other).all(|(own, other)| (own - other).abs() < 2e-4)
+                };
+                assert!(close(&own.logprobs, &other.logprobs), "{own:?}, {other:?}");
+                let sampled = |of: &Sampled| of.sampled_logprobs.clone().unwrap_or_default();
+                assert!(close(&sampled(own), &sampled(other)), "{own:?}, {other:?}");
+            }
+        }
+    }
 }

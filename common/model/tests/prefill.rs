@@ -69,5 +69,5 @@ fn chunks_of_fewer_tokens_take_less_memory() {
         assert!(chunked < share * whole, "{prompts} prompts at once: {chunked} of {whole} bytes");
     }
     let (whole, parts) = (peak(&[200], usize::MAX), peak(&[200], 50));
-    assert!(parts < 0.7 * whole, "a prompt in four parts: {parts} of {whole} bytes");
+    assert!(parts < 0.8 * whole, "a prompt in four parts: {parts} of {whole} bytes");
 }

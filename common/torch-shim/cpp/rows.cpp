@@ -1,79 +1,16 @@
 // Kernels over the rows of activations: norm and rotation, each in one pass, with gradients.
-//
-// Sums have sixteen parts in a fixed order, and products are never fused with sums, so that the bits are the same for every
-// width of the processor's vectors.
 #include "shim.h"
 
 #include <cmath>
-#include <cstring>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-// One version of a function for each width of vectors; the processor decides at start-up.
-#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
-#define PODIUM_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define PODIUM_VECTORISED
-#endif
-#define PODIUM_INLINE inline __attribute__((always_inline))
+#include "vectorised.h"
 
 namespace {
-
-constexpr int64_t kParts = 16;
-// The least numbers of a thread: with fewer, starting it takes longer than computing them.
-constexpr int64_t kGrain = 16384;
-
-PODIUM_INLINE float widen(float x) { return x; }
-
-PODIUM_INLINE float widen(c10::BFloat16 x) {
-  const uint32_t bits = static_cast<uint32_t>(x.x) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, sizeof(wide));
-  return wide;
-}
-
-template <typename T>
-PODIUM_INLINE T narrow(float x);
-
-template <>
-PODIUM_INLINE float narrow<float>(float x) {
-  return x;
-}
-
-// Rounds to nearest, ties to even. A NaN stays a NaN.
-template <>
-PODIUM_INLINE c10::BFloat16 narrow<c10::BFloat16>(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t nan = (bits >> 16) | 0x40u;
-  return c10::BFloat16(static_cast<uint16_t>(x == x ? rounded : nan), c10::BFloat16::from_bits());
-}
-
-// The sum of `term(i)` for i below `count`.
-template <typename Term>
-PODIUM_INLINE float sum(int64_t count, const Term& term) {
-  float parts[kParts] = {};
-  int64_t first = 0;
-  for (; first + kParts <= count; first += kParts) {
-    for (int64_t part = 0; part < kParts; ++part) {
-      parts[part] += term(first + part);
-    }
-  }
-  for (int64_t part = 0; first + part < count; ++part) {
-    parts[part] += term(first + part);
-  }
-  for (int64_t width = kParts / 2; width > 0; width /= 2) {
-    for (int64_t part = 0; part < width; ++part) {
-      parts[part] += parts[part + width];
-    }
-  }
-  return parts[0];
-}
 
 // Rows of n adjacent numbers.
 struct Shape {
@@ -213,18 +150,6 @@ PODIUM_VECTORISED void rotate_bfloat16(
     const c10::BFloat16* x, int64_t stride, const c10::BFloat16* cosine, const c10::BFloat16* sine,
     c10::BFloat16* y, float sign, int64_t heads, Shape shape) {
   rotate(x, stride, cosine, sine, y, sign, heads, shape);
-}
-
-// Calls `with(first, end)` for parts of the rows, on the threads of libtorch.
-template <typename With>
-void in_parallel(int64_t rows, int64_t numbers_per_row, const With& with) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / numbers_per_row), with);
-}
-
-void check_type(const at::Tensor& x) {
-  TORCH_CHECK(
-      x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, "type ", x.scalar_type(),
-      " of activations: expected float32 or bfloat16");
 }
 
 class Norm : public torch::autograd::Function<Norm> {

@@ -24,9 +24,37 @@ PODIUM_EXPORT char* podium_torch_attention(
     at::Tensor* query, at::Tensor* key, at::Tensor* value, const int64_t* prompts, size_t prompt_count,
     const int64_t* completions, size_t completion_count, double scale, at::Tensor** output);
 
+// cached.cpp
+// What one step of decoding reads and writes; see `Cached` in Rust.
+struct podium_cache {
+  at::Tensor* prompt_key;
+  at::Tensor* prompt_value;
+  const int64_t* prompt_lengths;
+  at::Tensor* own_key;
+  at::Tensor* own_value;
+  int64_t length;
+  double scale;
+};
+
+// [completions, heads, D] each.
+struct podium_new_rows {
+  at::Tensor* query;
+  at::Tensor* key;
+  at::Tensor* value;
+};
+
+PODIUM_EXPORT char* podium_torch_cached_attention(podium_cache cache, podium_new_rows rows, at::Tensor** output);
+
 // context.cpp
 PODIUM_EXPORT char* podium_torch_set_deterministic(bool on);
 PODIUM_EXPORT char* podium_torch_is_deterministic(bool* on);
+
+// gate.cpp
+PODIUM_EXPORT char* podium_torch_gate(at::Tensor* gate, at::Tensor* up, at::Tensor** output);
+
+// linear.cpp
+// Without gradients; `bias` may be nullptr.
+PODIUM_EXPORT char* podium_torch_linear(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** output);
 
 // memory.cpp
 struct podium_device_memory {
@@ -71,4 +99,20 @@ PODIUM_EXPORT char* podium_torch_norm_rotate(
     at::Tensor* cosine, at::Tensor* sine, at::Tensor** output);
 
 // sampling.cpp
-PODIUM_EXPORT char* podium_torch_nucleus(at::Tensor* logits, at::Tensor* mass, int64_t least, at::Tensor** threshold);
+struct podium_selection {
+  bool greedy;
+  // 0 for all.
+  int64_t top_k;
+  // Of the tokens that may be drawn, in units of 2⁻⁵²; 0 for all.
+  int64_t least;
+};
+
+struct podium_drawn {
+  int64_t token;
+  float logprob;
+  float sampled_logprob;
+};
+
+// Writes one of `drawn` for each row; `uniform` has a number for each.
+PODIUM_EXPORT char* podium_torch_draw(
+    at::Tensor* logits, podium_selection selection, const double* uniform, podium_drawn* drawn);

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 
 use tch::Tensor;
 
-use crate::{Error, checked};
+use crate::{Error, created, raw};
 
 unsafe extern "C" {
     fn podium_torch_attention(
@@ -52,21 +52,20 @@ pub fn attention(
         assert_eq!(tensor.size()[0], rows, "a row for each position of the sequences");
     }
     assert!(!prompts.is_empty() && completions.len() % prompts.len() == 0, "equal groups");
-    let mut output = std::ptr::null_mut();
-    // SAFETY: tensors and arrays outlive the call; the result is a tensor on the heap, which the caller owns.
+    // SAFETY: tensors and arrays outlive the call.
     unsafe {
-        let message = podium_torch_attention(
-            query.as_ptr().cast_mut(),
-            key.as_ptr().cast_mut(),
-            value.as_ptr().cast_mut(),
-            prompts.as_ptr(),
-            prompts.len(),
-            completions.as_ptr(),
-            completions.len(),
-            scale,
-            &raw mut output,
-        );
-        checked("compute attention", message)?;
-        Ok(Tensor::from_ptr(output))
+        created("compute attention", |output| {
+            podium_torch_attention(
+                raw(query),
+                raw(key),
+                raw(value),
+                prompts.as_ptr(),
+                prompts.len(),
+                completions.as_ptr(),
+                completions.len(),
+                scale,
+                output,
+            )
+        })
     }
 }

@@ -6,9 +6,13 @@
 #![allow(unsafe_code, reason = "a foreign interface")]
 
 use std::ffi::{CStr, c_char};
+use std::ptr;
+
+use tch::Tensor;
 
 mod adjacent;
 mod attention;
+mod cached;
 mod context;
 mod memory;
 mod operations;
@@ -18,12 +22,13 @@ mod sampling;
 
 pub use adjacent::adjacent;
 pub use attention::{Sequences, attention};
+pub use cached::{Cached, Heads, cached_attention};
 pub use context::{is_deterministic, set_deterministic};
 pub use memory::{DeviceMemory, Tracked, device_memory, empty_cache, reset_peak, track};
 pub use operations::{Operations, count};
 pub use optimizer::{FusedAdamW, fused_adamw, take_gradient};
-pub use rows::{HeadNorms, norm_rotate, rms_norm, rotate};
-pub use sampling::nucleus;
+pub use rows::{HeadNorms, gate, linear, norm_rotate, rms_norm, rotate};
+pub use sampling::{Drawn, Selection, draw};
 
 /// A failure that libtorch reported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +61,25 @@ fn measure<T, R>(
     let result = compute();
     std::mem::forget(guard);
     Ok((result, stop()?))
+}
+
+/// A pointer to a tensor for the C interface, which only reads the tensor's handle.
+fn raw(tensor: &Tensor) -> *mut torch_sys::C_tensor {
+    tensor.as_ptr().cast_mut()
+}
+
+/// Takes over the tensor that a function of the C interface created.
+///
+/// # Safety
+/// `call` writes a tensor on the heap, or returns a message.
+unsafe fn created(
+    what: &'static str,
+    call: impl FnOnce(*mut *mut torch_sys::C_tensor) -> *mut c_char,
+) -> Result<Tensor, Error> {
+    let mut output = ptr::null_mut();
+    checked(what, call(&raw mut output))?;
+    // SAFETY: by the contract; nothing else owns the tensor.
+    Ok(unsafe { Tensor::from_ptr(output) })
 }
 
 /// Takes over the message that a function of the C interface returned.

@@ -1,16 +1,29 @@
-//! Layers that process the rows of activations one by one: norm and rotation, each in one pass over memory.
+//! Layers that process the rows of activations: norm, gate and rotation, each in one pass over memory, and linear maps of
+//! few rows.
 
 use std::ffi::c_char;
+use std::ptr;
 
 use tch::Tensor;
 
-use crate::{Error, checked};
+use crate::{Error, created, raw};
 
 unsafe extern "C" {
     fn podium_torch_rms_norm(
         x: *mut torch_sys::C_tensor,
         weight: *mut torch_sys::C_tensor,
         epsilon: f64,
+        output: *mut *mut torch_sys::C_tensor,
+    ) -> *mut c_char;
+    fn podium_torch_gate(
+        gate: *mut torch_sys::C_tensor,
+        up: *mut torch_sys::C_tensor,
+        output: *mut *mut torch_sys::C_tensor,
+    ) -> *mut c_char;
+    fn podium_torch_linear(
+        x: *mut torch_sys::C_tensor,
+        weight: *mut torch_sys::C_tensor,
+        bias: *mut torch_sys::C_tensor,
         output: *mut *mut torch_sys::C_tensor,
     ) -> *mut c_char;
     fn podium_torch_rotate(
@@ -34,12 +47,24 @@ unsafe extern "C" {
 /// Returns the rows divided by their root mean square, times `weight`, with gradients (Zhang and Sennrich 2019,
 /// arXiv:1910.07467). `x`: \[…, n\]; `weight`: \[n\] of the same type, float32 or bfloat16; sums are float32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor, Error> {
-    let mut output = std::ptr::null_mut();
-    // SAFETY: the tensors outlive the call; the result is a tensor on the heap, which the caller owns.
+    // SAFETY: the tensors outlive the call.
+    unsafe { created("norm rows", |output| podium_torch_rms_norm(raw(x), raw(weight), epsilon, output)) }
+}
+
+/// Returns silu(`gate`) · `up` with gradients, computed in float32 (Shazeer 2020, arXiv:2002.05202). Both: \[rows, n\] of the
+/// same type, float32 or bfloat16; rows may be parts of longer ones.
+pub fn gate(gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
+    // SAFETY: as above.
+    unsafe { created("compute a gate", |output| podium_torch_gate(raw(gate), raw(up), output)) }
+}
+
+/// Returns `x` · `weight`ᵀ + `bias` without gradients. Of few rows in float32 on a CPU the product is computed transposed, which
+/// is faster. `x`: \[rows, inputs\]; `weight`: \[outputs, inputs\]; `bias`: \[outputs\].
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
+    let bias = bias.map_or(ptr::null_mut(), raw);
+    // SAFETY: as above.
     unsafe {
-        let (x, weight) = (x.as_ptr().cast_mut(), weight.as_ptr().cast_mut());
-        checked("norm rows", podium_torch_rms_norm(x, weight, epsilon, &raw mut output))?;
-        Ok(Tensor::from_ptr(output))
+        created("compute a linear map", |output| podium_torch_linear(raw(x), raw(weight), bias, output))
     }
 }
 
@@ -47,13 +72,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor, Err
 /// al. 2021, arXiv:2104.09864). `x`: \[rows, heads, D\]; `cosine`, `sine`: \[rows, D\] of the same type, float32 or
 /// bfloat16, the first half of the sines negated.
 pub fn rotate(x: &Tensor, cosine: &Tensor, sine: &Tensor) -> Result<Tensor, Error> {
-    let mut output = std::ptr::null_mut();
     // SAFETY: as above.
-    unsafe {
-        let [x, cosine, sine] = [x, cosine, sine].map(|tensor| tensor.as_ptr().cast_mut());
-        checked("rotate heads", podium_torch_rotate(x, cosine, sine, &raw mut output))?;
-        Ok(Tensor::from_ptr(output))
-    }
+    unsafe { created("rotate heads", |output| podium_torch_rotate(raw(x), raw(cosine), raw(sine), output)) }
 }
 
 /// The norms of queries and of keys before their rotation.
@@ -77,22 +97,14 @@ pub fn norm_rotate(
     cosine: &Tensor,
     sine: &Tensor,
 ) -> Result<Tensor, Error> {
-    let mut output = std::ptr::null_mut();
-    let weight =
-        |of: fn(&HeadNorms) -> *mut torch_sys::C_tensor| norms.as_ref().map_or(std::ptr::null_mut(), of);
+    let (query, key) =
+        norms.map_or((ptr::null_mut(), ptr::null_mut()), |norms| (raw(norms.query), raw(norms.key)));
+    let epsilon = norms.map_or(0.0, |norms| norms.epsilon);
     // SAFETY: as above.
     unsafe {
-        let message = podium_torch_norm_rotate(
-            x.as_ptr().cast_mut(),
-            query_heads,
-            weight(|norms| norms.query.as_ptr().cast_mut()),
-            weight(|norms| norms.key.as_ptr().cast_mut()),
-            norms.map_or(0.0, |norms| norms.epsilon),
-            cosine.as_ptr().cast_mut(),
-            sine.as_ptr().cast_mut(),
-            &raw mut output,
-        );
-        checked("norm and rotate heads", message)?;
-        Ok(Tensor::from_ptr(output))
+        created("norm and rotate heads", |output| {
+            let (cosine, sine) = (raw(cosine), raw(sine));
+            podium_torch_norm_rotate(raw(x), query_heads, query, key, epsilon, cosine, sine, output)
+        })
     }
 }

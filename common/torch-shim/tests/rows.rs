@@ -1,7 +1,7 @@
 //! Kernels over rows, against compositions of libtorch's operations.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use podium_torch_shim::{HeadNorms, adjacent, norm_rotate, nucleus, rms_norm, rotate};
+use podium_torch_shim::{HeadNorms, adjacent, gate, linear, norm_rotate, rms_norm, rotate};
 use tch::{Device, Kind, Tensor};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -122,30 +122,35 @@ fn wrong_rows_are_an_error() {
 }
 
 #[test]
-fn a_nucleus_is_that_of_a_sort() {
-    let (rows, tokens) = (40, 1000);
-    // Rounded, so that many logits are equal.
-    let logits = ((numbers(&[rows, tokens], 0.7) * 8.0).round() / 4.0).to_kind(Kind::Float);
-    let mass = (logits.softmax(-1, None) * 1e9).to_kind(Kind::Int64);
-    for least in [1, 1_000_000, 300_000_000, 900_000_000, 999_999_999, i64::MAX] {
-        let found = Vec::<f32>::try_from(nucleus(&logits, &mass, least).unwrap().view(-1)).unwrap();
-        for (row, found) in (0..).zip(found) {
-            let pair = |x: &Tensor| x.get(row);
-            let numbers = Vec::<f32>::try_from(pair(&logits)).unwrap();
-            let masses = Vec::<i64>::try_from(pair(&mass)).unwrap();
-            let mut sorted: Vec<_> = numbers.into_iter().zip(masses).collect();
-            sorted.sort_by(|one, other| other.0.total_cmp(&one.0));
-            let mut sum = 0;
-            let needed = sorted.iter().find(|(_, mass)| {
-                sum += mass;
-                sum >= least
-            });
-            assert_eq!(found.to_bits(), needed.or(sorted.last()).unwrap().0.to_bits());
+fn a_gate_has_the_gradients_of_its_composition() {
+    for (kind, limit) in KINDS {
+        // Parts of longer rows, and a number of columns that no vector divides.
+        let whole = numbers(&[7, 80], 0.4) * 3.0;
+        let part = |x: &Tensor, first: i64| x.narrow(1, first, 37);
+        let (own, exact) = (leaf(&whole, kind), leaf(&whole.to_kind(kind), Kind::Double));
+        let output = gate(&part(&own, 0), &part(&own, 40)).unwrap();
+        let expected = part(&exact, 0).silu() * part(&exact, 40);
+        compare((&output, &[&own]), (&expected, &[&exact]), limit);
+    }
+    assert!(gate(&numbers(&[2, 8], 0.0), &numbers(&[2, 8], 0.0)).is_err(), "float64");
+    let float = |shape: &[i64]| numbers(shape, 0.0).to_kind(Kind::Float);
+    assert!(gate(&float(&[2, 8]), &float(&[2, 9])).is_err());
+}
+
+#[test]
+fn a_linear_map_of_any_number_of_rows_is_the_product() {
+    for (kind, limit) in KINDS {
+        let (weight, bias) = (numbers(&[37, 24], 0.1).to_kind(kind), numbers(&[37], 0.2).to_kind(kind));
+        for rows in [1, 2, 17, 128, 129] {
+            let x = numbers(&[rows, 24], 0.3).to_kind(kind);
+            let double = |x: &Tensor| x.to_kind(Kind::Double);
+            for bias in [None, Some(&bias)] {
+                let exact = double(&x).linear(&double(&weight), bias.map(double).as_ref());
+                let own = linear(&x, &weight, bias).unwrap();
+                assert!(own.is_contiguous() && difference(&own, &exact) < limit, "{kind:?}, {rows} rows");
+            }
         }
     }
-    let _ = logits.get(3).fill_(f64::NAN);
-    assert!(nucleus(&logits, &mass, 500).is_ok());
-    assert!(nucleus(&logits, &mass.narrow(1, 0, 5), 1).is_err());
 }
 
 #[test]
