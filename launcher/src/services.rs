@@ -95,10 +95,10 @@ impl Services<'_> {
             self.run_file(),
             coordinator.to_vec(),
             path("--cache", &cache),
-            self.colocation(),
-            text("--device", device),
             // Distinguishes a worker that was shut down, which is restarted, from the end of the run.
             text("--shutdown-exit-code", &shutdown::STOPPED.to_string()),
+            self.colocation(),
+            text("--device", device),
         ];
         self.service(name, &self.programs.worker, arguments.concat(), environment)
     }
@@ -213,8 +213,8 @@ mod tests {
             ),
             [
                 "coordinator: c --run-file out/run.toml --out out",
-                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache --device cpu \
-                 --shutdown-exit-code 75",
+                "worker-1: w --run-file out/run.toml --coordinator-from out --cache out/cache \
+                 --shutdown-exit-code 75 --device cpu",
                 "learner-0: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 0 \
                  --world-size 2 --device cpu",
                 "learner-1: l train --run-file out/run.toml --coordinator-from out --state out/learner --rank 1 \
