@@ -4,8 +4,8 @@
 #
 #     [FUZZ_SEED=NUMBER] fuzz/run.sh [SECONDS_EACH] [TARGET...]
 #
-# Each run tries other inputs. FUZZ_SEED makes a run try the same ones again, as CI does, so that a change fails by itself
-# alone.
+# Each run tries other inputs. FUZZ_SEED starts from the same random numbers again, as CI does: a failure there is rarely one
+# of chance. Coverage depends on the seeds of hash tables, so that inputs may still differ.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

@@ -1,7 +1,6 @@
 // Loops over numbers that the compiler vectorises, for each width of the processor's vectors.
 //
-// Sums have sixteen parts in a fixed order, and products are never fused with sums: the bits are the same on every
-// processor.
+// Sums have sixteen parts in a fixed order, and products are never fused with sums: the bits are the same for every width.
 #pragma once
 
 #include <algorithm>
