@@ -332,7 +332,7 @@ fn from_start(
     device: Device,
     shared: Option<&SharedDevice>,
 ) -> Result<Updater, Error> {
-    let options = load::options(device, &file.model);
+    let options = load::options(device, &file.model)?;
     let policy = match shared {
         Some(shared) => Policy::load_shared(start, options, shared)?,
         None => Policy::load(start, options)?,

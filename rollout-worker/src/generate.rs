@@ -129,7 +129,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let mut rows = rows(&options.input)?;
     let dtype = if options.bfloat16 { DataType::Bfloat16 } else { DataType::Float32 };
-    let model = Model { dtype, ..Model::default() };
+    let model = Model { dtype, emulate_bfloat16: true, ..Model::default() };
     let variables = Variables::prompt(options.enable_thinking, &options.template_variables);
     let rollout = Rollout { threads: options.threads, ..Rollout::default() };
     let mut sampler = Sampler::new(&options.device, &model, &rollout, variables)?;

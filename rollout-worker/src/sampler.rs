@@ -180,7 +180,9 @@ impl Sampler {
         let failed = |source| Error::Device { name: device.to_owned(), source };
         let device = device::parse(device).map_err(failed)?;
         device::set_threads(rollout.threads as usize).map_err(failed)?;
-        let options = LoadOptions::new(device, model.dtype.bfloat16())
+        let bfloat16 = model.dtype.bfloat16();
+        device::check_bfloat16(device, bfloat16, model.emulate_bfloat16).map_err(failed)?;
+        let options = LoadOptions::new(device, bfloat16)
             .with_materialized_attention(model.attention == Attention::Materialized);
         let merges = match rollout.merge_adapter {
             MergeAdapter::Auto => options.precision == Precision::Float32,

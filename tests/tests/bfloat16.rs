@@ -4,8 +4,13 @@
 use anyhow::{Context, Result, ensure};
 use podium_tests::{Run, rows};
 
-const SETTINGS: [&str; 4] =
-    ["run.steps=3", "run.seed=2", "rollout.prompts_per_step=16", "evaluation.users=32"];
+const SETTINGS: [&str; 5] = [
+    "run.steps=3",
+    "run.seed=2",
+    "rollout.prompts_per_step=16",
+    "evaluation.users=32",
+    "model.emulate_bfloat16=true",
+];
 
 fn train(dtype: &str) -> Result<Run> {
     let run = Run::embedded(&[&SETTINGS[..], &[&format!("model.dtype='{dtype}'")]].concat())?;

@@ -11,10 +11,11 @@ use podium_tests::{PATIENCE, Process, Run};
 
 const STEPS: u64 = 6;
 /// At this learning rate most bfloat16 weights stay equal in a step.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "run.steps=6",
     "run.seed=3",
     "model.dtype='bfloat16'",
+    "model.emulate_bfloat16=true",
     "learner.learning_rate=1e-6",
     "rollout.prompts_per_step=16",
     "evaluation.users=16",

@@ -8,8 +8,10 @@ use crate::sections::{Evaluation, Launch, Learner, Lora, Model, Network, Rollout
 
 const NOT_HASHED: [&str; 2] = ["network", "launch"];
 /// Paths are excluded since contents are compared by fingerprint; recording options do not change results.
-const NOT_HASHED_KEYS: [(&str, &str); 8] = [
+const NOT_HASHED_KEYS: [(&str, &str); 9] = [
     ("model", "path"),
+    // Permits a number type that is hashed itself.
+    ("model", "emulate_bfloat16"),
     ("data", "dir"),
     ("lora", "adapter"),
     ("sft", "rows"),

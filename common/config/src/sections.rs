@@ -51,8 +51,10 @@ pub struct Model {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Data type of weights and activations. Adapters train in float32, and gradients and the optimizer's state are always
-    /// float32. `bfloat16` on a CPU is slow unless the processor has AMX or AVX512-BF16.
+    /// float32. `bfloat16` on a CPU requires AVX512-BF16 or AMX, unless `emulate_bfloat16` is set.
     pub dtype: DataType,
+    /// Compute in bfloat16 also on a CPU without bfloat16 units, which takes several times as long as float32.
+    pub emulate_bfloat16: bool,
     /// Attention over prompts and completions. `materialized` is slower, takes memory for every pair of tokens, and differs in
     /// rounding.
     pub attention: Attention,

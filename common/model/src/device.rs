@@ -44,6 +44,13 @@ pub enum Error {
         /// The newest CUDA version that the driver supports.
         driver: String,
     },
+    /// bfloat16 is requested of a processor that would emulate it.
+    #[error(
+        "model.dtype is \"bfloat16\", but this processor has no bfloat16 units (x86: AVX512-BF16, which processors with AMX \
+         have too; ARM: BF16) and would take several times as long as in float32: set model.dtype to \"float32\", or \
+         model.emulate_bfloat16 to true"
+    )]
+    EmulatedBfloat16,
     /// libtorch refused a setting.
     #[error(transparent)]
     Torch(#[from] podium_torch_shim::Error),
@@ -95,6 +102,30 @@ pub fn set_threads(count: usize) -> Result<(), Error> {
     // OpenMP stores this number for each thread.
     tch::set_num_threads(count as i32);
     *set = Some(count);
+    Ok(())
+}
+
+/// Returns whether this processor multiplies in bfloat16.
+#[must_use]
+pub fn has_bfloat16_units() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("bf16");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// Refuses bfloat16 on a CPU without bfloat16 units, or warns if it may be emulated. The arguments are those of the run file:
+/// `model.dtype` (`None` for `auto`, which is float32 on a CPU) and `model.emulate_bfloat16`.
+pub fn check_bfloat16(device: Device, bfloat16: Option<bool>, emulate: bool) -> Result<(), Error> {
+    if device != Device::Cpu || bfloat16 != Some(true) || has_bfloat16_units() {
+        return Ok(());
+    }
+    if !emulate {
+        return Err(Error::EmulatedBfloat16);
+    }
+    tracing::warn!("this processor has no bfloat16 units: bfloat16 takes several times as long as float32");
     Ok(())
 }
 
@@ -150,6 +181,15 @@ mod tests {
         let versions = include_str!("../../../deploy/setup/versions.env");
         let runtime = versions.lines().find_map(|line| line.strip_prefix("CUDA_RUNTIME=")).unwrap();
         assert!(runtime.starts_with(&format!("{CUDA_MAJOR}.")), "{runtime}");
+    }
+
+    #[test]
+    fn only_a_cpu_without_units_emulates_bfloat16() {
+        for (device, bfloat16) in [(Device::Cuda(0), Some(true)), (Device::Cpu, Some(false)), (Device::Cpu, None)] {
+            assert!(check_bfloat16(device, bfloat16, false).is_ok());
+        }
+        assert_eq!(check_bfloat16(Device::Cpu, Some(true), false).is_ok(), has_bfloat16_units());
+        assert!(check_bfloat16(Device::Cpu, Some(true), true).is_ok());
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
     if file.grpo.max_completion_length.is_none() && !own_lengths {
         file.grpo.max_completion_length = Some(recording.longest());
     }
-    let load = load::options(options.device, &file.model);
+    let load = load::options(options.device, &file.model)?;
     let mut policy = Policy::load(&options.model, load)?;
     policy = match &options.adapter {
         Some(adapter) => policy.with_adapter(adapter)?,

@@ -36,6 +36,9 @@ pub enum Error {
     /// The configuration is invalid.
     #[error("cannot create a policy with random weights")]
     Field(#[from] podium_model::FieldError),
+    /// The device cannot compute in the number type of the run file.
+    #[error(transparent)]
+    Device(#[from] podium_model::device::Error),
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] podium_model::checkpoint::Error),
@@ -114,7 +117,7 @@ impl Start {
 impl Weights {
     /// Loads the policy with the adapter of the run file, checked against the tokenizer's number of tokens.
     pub(super) fn policy(self, file: &RunFile, tokens: usize, device: Device) -> Result<Policy, Error> {
-        let options = load::options(device, &file.model);
+        let options = load::options(device, &file.model)?;
         let policy = match self {
             Self::Folder(folder) => Policy::load(&folder, options)?,
             Self::Random { config, seed } => Policy::random(&config, seed, options)?,

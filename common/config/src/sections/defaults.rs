@@ -25,6 +25,7 @@ impl Default for Model {
         Self {
             path: None,
             dtype: DataType::Auto,
+            emulate_bfloat16: false,
             attention: Attention::Auto,
             enable_thinking: None,
             template_variables: BTreeMap::new(),
