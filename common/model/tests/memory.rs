@@ -97,6 +97,16 @@ fn formula(case: &Case) -> [Phase; 2] {
     worker.phases()
 }
 
+/// Bytes that flash kernels of CPUs with bfloat16 units take besides: copies of keys and values in the order of the units,
+/// for every query head. GPUs take none.
+fn packed(case: &Case) -> u64 {
+    let (prompts, _, prompt_tokens, _) = case.lease;
+    let (_, _, _, heads, _, head_dim, ..) = case.shape;
+    let tokens = (prompts * prompt_tokens).min(case.prefill_tokens.max(prompt_tokens));
+    let packs = case.number == Number::Bfloat16 && device::has_bfloat16_units();
+    if packs { 2 * 2 * tokens * (heads * head_dim) as u64 } else { 0 }
+}
+
 /// Asserts that the measured peaks are within a tenth of the formula, in the phase `name`.
 fn assert_close(leases: &[(Sizes, u64, Selection)], name: &str) {
     for shape in SHAPES {
@@ -106,10 +116,15 @@ fn assert_close(leases: &[(Sizes, u64, Selection)], name: &str) {
                     let case = Case { shape, number, adapted, lease, prefill_tokens, selection };
                     let expected = peak(&formula(&case));
                     assert_eq!(expected.name, name, "{case:?}");
-                    let ratio = measured(&case, name == "decode") as f64
-                        / (expected.total() - expected.weights) as f64;
-                    println!("{ratio:.3} of the formula in {name}: {case:?}");
-                    assert!((ratio - 1.0).abs() < 0.1, "{ratio:.3} of the formula, {expected:?}: {case:?}");
+                    let found = measured(&case, name == "decode");
+                    let computed = expected.total() - expected.weights;
+                    let ratio = |more: u64| found as f64 / (computed + more) as f64;
+                    println!("{:.3} of the formula in {name}: {case:?}", ratio(0));
+                    assert!(
+                        ratio(0) > 0.9 && ratio(packed(&case)) < 1.1,
+                        "{:.3} of the formula, {expected:?}: {case:?}",
+                        ratio(0)
+                    );
                 }
             }
         }
