@@ -56,7 +56,7 @@ namespaces: build ## test a run over network namespaces as hosts; needs root
 	cargo test --release --workspace --features podium-tests/namespaces --test namespaces $(ARGS)
 
 large-versions: build ## publish and download a policy version of 8 GB over a slow link that breaks; 20 GB of disk, 6 to 15 minutes
-	PODIUM_LARGE_VERSION_MB=8192 cargo test --release --workspace --test large_versions $(ARGS) -- --nocapture
+	PODIUM_LARGE_VERSION_MB=8192 cargo test --release --workspace --test runs large_versions $(ARGS) -- --nocapture
 
 slurm: build ## test runs on a Slurm cluster that the test starts on this machine; needs root, slurm-wlm, munge
 	cargo test --release --workspace --features podium-tests/slurm --test slurm $(ARGS)

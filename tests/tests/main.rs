@@ -1,0 +1,29 @@
+//! Whole runs of the real programs. One binary, so that the harness overlaps their waits and the linker runs once.
+
+mod bfloat16;
+mod book;
+mod closed_outputs;
+mod constrained;
+mod deltas;
+mod determinism;
+mod environment;
+mod evaluate;
+mod gpus;
+mod inflation;
+mod large_versions;
+mod lora;
+mod membership;
+mod metrics;
+mod nccl;
+mod one_process;
+mod ranks;
+mod refusals;
+mod sampling;
+mod selfcheck;
+mod stage_prompts;
+mod stages;
+mod status;
+mod stopping;
+mod thinking;
+mod unusable;
+mod versions;
