@@ -185,7 +185,9 @@ mod tests {
 
     #[test]
     fn only_a_cpu_without_units_emulates_bfloat16() {
-        for (device, bfloat16) in [(Device::Cuda(0), Some(true)), (Device::Cpu, Some(false)), (Device::Cpu, None)] {
+        for (device, bfloat16) in
+            [(Device::Cuda(0), Some(true)), (Device::Cpu, Some(false)), (Device::Cpu, None)]
+        {
             assert!(check_bfloat16(device, bfloat16, false).is_ok());
         }
         assert_eq!(check_bfloat16(Device::Cpu, Some(true), false).is_ok(), has_bfloat16_units());
