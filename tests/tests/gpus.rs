@@ -260,7 +260,7 @@ async fn the_gpu_of_a_process_has_metrics() -> Result<()> {
     let start = |name: &str, device: &str, description: &str| -> Result<(Process, String)> {
         let file = folder.path().join(format!("{name}.address"));
         let mut command = Command::new(env::current_exe()?);
-        command.args(["--exact", "the_gpu_of_a_process_has_metrics", "--nocapture"]);
+        command.args(["--exact", "gpus::the_gpu_of_a_process_has_metrics", "--nocapture"]);
         let mut command = with_gpus(command, folder.path(), description)?;
         command.env("CUDA_VISIBLE_DEVICES", "2,1").env(SERVE[0], device).env(SERVE[1], &file);
         let process = Process::start(name, command, folder.path())?;
