@@ -5,6 +5,7 @@
 
 mod checks;
 mod error;
+mod rates;
 mod report;
 mod speed;
 mod subject;
@@ -49,6 +50,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     report.add(checks::of_gpu(device)?);
     if options.speed {
         report.speeds = speed::measure(device)?;
+        report.rates = Some(rates::measure(device)?);
     }
     report.operations = Some(speed::operations(device)?);
     report.seconds = began.elapsed().as_secs_f64();

@@ -17,6 +17,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Sampling speeds, if measured.
     pub speeds: Vec<Speed>,
+    /// Rates of the device, if measured.
+    pub rates: Option<Rates>,
     /// Operations of decoding.
     pub operations: Option<PerToken>,
     /// Duration of everything.
@@ -60,6 +62,23 @@ pub struct Speed {
     pub(super) peak_bytes: Option<i64>,
 }
 
+/// Rates of the device, which `podium check-config --time` reads.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Rates {
+    /// Type of the numbers.
+    pub(super) number: &'static str,
+    /// Of matrix products of 32 rows.
+    pub(super) few_rows_flops_per_second: f64,
+    /// Of matrix products of many rows.
+    pub(super) many_rows_flops_per_second: f64,
+    /// Of attention over prompts and completions.
+    pub(super) attention_flops_per_second: f64,
+    /// Of sums of large tensors.
+    pub(super) bytes_per_second: f64,
+    /// Time to start an operation.
+    pub(super) launch_seconds: f64,
+}
+
 /// Numbers of operations of one decoding step, whatever the number of completions.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct PerToken {
@@ -81,6 +100,7 @@ impl Report {
             passed: true,
             checks: Vec::new(),
             speeds: Vec::new(),
+            rates: None,
             operations: None,
             seconds: 0.0,
         }
