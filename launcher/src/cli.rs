@@ -54,7 +54,7 @@ pub(crate) enum Command {
         #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
         assignments: Vec<Override>,
         #[command(flatten)]
-        memory: MemoryFlags,
+        computed: ComputedFlags,
     },
     /// Drop a policy version of a stopped run, later versions, and everything that was sampled from them; the run
     /// recomputes them at its next start
@@ -74,16 +74,44 @@ pub(crate) enum Command {
     },
 }
 
-/// Flags for the memory of a run's processes.
-#[derive(Debug, Args)]
-pub(crate) struct MemoryFlags {
+/// Flags for memory and time of a run's processes.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ComputedFlags {
+    #[command(flatten)]
+    pub(crate) what: Computed,
+    #[arg(
+        long,
+        value_name = "N",
+        help = "Longest prompt for --memory and --time, in tokens [prompt.max_tokens]"
+    )]
+    #[arg(requires = "Computed", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) prompt_tokens: Option<u64>,
+    #[arg(
+        long,
+        value_name = "N",
+        help = "Length of completions for --time, in tokens [rollout.max_new_tokens]"
+    )]
+    #[arg(requires = "time", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) completion_tokens: Option<u64>,
+    #[arg(long, value_name = "N", help = "Number of GPUs for --time [those of workers and learner ranks]")]
+    #[arg(requires = "time", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) gpus: Option<u64>,
+    /// US dollars per GPU and hour for --time [an assumed price of the GPU]
+    #[arg(long, value_name = "USD", requires = "time")]
+    pub(crate) price: Option<f64>,
+}
+
+/// Properties of a run that are computed from its shape.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Computed {
     /// Print the computed memory of each process by phase, and whether it fits a GPU of this size, such as 79.6GiB; 80GB
     /// without a value
     #[arg(long, value_name = "CARD", num_args = 0..=1, default_missing_value = "80GB")]
     pub(crate) memory: Option<Card>,
-    #[arg(long, value_name = "N", help = "Longest prompt for --memory, in tokens [prompt.max_tokens]")]
-    #[arg( requires = "memory", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) prompt_tokens: Option<u64>,
+    /// Print the computed duration and cost of a step by phase on these GPUs: h100, h200, a100, l40s, b200, or a file with
+    /// the output of podium-learner selfcheck, whose rates are measured; h100 without a value
+    #[arg(long, value_name = "MACHINE", num_args = 0..=1, default_missing_value = "h100")]
+    pub(crate) time: Option<String>,
 }
 
 /// Flags of every command that starts processes.
@@ -211,7 +239,7 @@ mod tests {
         };
         assert_eq!((files.len(), assignments.len()), (2, 2));
         let card = |line: &str| match Cli::parse_from(line.split(' ')).command {
-            Command::CheckConfig { memory, .. } => memory.memory.map(|card| card.bytes),
+            Command::CheckConfig { computed, .. } => computed.what.memory.map(|card| card.bytes),
             _ => panic!("no check"),
         };
         assert_eq!(card("podium check-config run.toml"), None);
@@ -220,6 +248,17 @@ mod tests {
             card("podium check-config run.toml --memory 24GB --prompt-tokens 9"),
             Some(24_000_000_000)
         );
+        let time = |line: &str| match Cli::parse_from(line.split(' ')).command {
+            Command::CheckConfig { computed, .. } => computed.what.time,
+            _ => panic!("no check"),
+        };
+        assert_eq!(time("podium check-config run.toml --time").as_deref(), Some("h100"));
+        assert_eq!(
+            time("podium check-config run.toml --prompt-tokens 9 --time a100").as_deref(),
+            Some("a100")
+        );
+        assert!(Cli::try_parse_from("podium check-config run.toml --prompt-tokens 9".split(' ')).is_err());
+        assert!(Cli::try_parse_from("podium check-config run.toml --memory --gpus 2".split(' ')).is_err());
     }
 
     #[test]

@@ -51,8 +51,8 @@ async fn run(command: Command) -> Result<ExitCode, commands::Error> {
         Command::Train { run_file, flags } => commands::train(&run_file, &flags).await,
         Command::Evaluate { run_file, asked, flags } => commands::evaluate(&run_file, &asked, &flags).await,
         Command::Status(flags) => commands::status(&flags).await,
-        Command::CheckConfig { files, assignments, memory } => {
-            Ok(commands::check_config(&files, &assignments, &memory))
+        Command::CheckConfig { files, assignments, computed } => {
+            Ok(commands::check_config(&files, &assignments, &computed))
         }
         Command::DropVersion { out, version } => commands::drop_version(out, version),
         Command::Report { out } => commands::report(out),

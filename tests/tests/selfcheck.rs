@@ -1,4 +1,5 @@
-//! `podium-learner selfcheck` on a CPU: every check that needs no GPU is made and passes.
+//! `podium-learner selfcheck` on a CPU: every check that needs no GPU is made and passes, and `podium check-config --time`
+//! reads the measured rates.
 
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 #[test]
 fn all_checks_of_a_cpu_pass() -> Result<()> {
     let output = Command::new(podium_tests::binary("podium-learner"))
-        .args(["selfcheck", "--device", "cpu", "--no-speed"])
+        .args(["selfcheck", "--device", "cpu"])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -32,5 +33,17 @@ fn all_checks_of_a_cpu_pass() -> Result<()> {
     ensure!(of("passed") == passed, "{report}");
     ensure!(of("skipped") == ["out_of_memory", "nccl", "memory"], "{report}");
     ensure!(report["operations"]["kernels"].as_f64().is_some_and(|kernels| kernels > 0.0), "{report}");
+
+    let folder = tempfile::tempdir()?;
+    let (rates, run_file) = (folder.path().join("rates.json"), folder.path().join("run.toml"));
+    std::fs::write(&rates, text.as_bytes())?;
+    std::fs::write(&run_file, "")?;
+    let output = Command::new(podium_tests::binary("podium"))
+        .args(["check-config", "--prompt-tokens", "100", "--time"])
+        .args([&rates, &run_file])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(text.contains("time of a step on 1 x cpu") && text.contains("bottleneck: "), "{text}");
     Ok(())
 }

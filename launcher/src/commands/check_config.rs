@@ -1,7 +1,10 @@
 //! `podium check-config`: reads run files like a run, with the tokenizer and the chat template of the policy if
 //! available, and prints the range of their rewards.
 
+mod machine;
 mod memory;
+mod shape;
+mod time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +15,7 @@ use podium_recsys::{synthetic, task};
 use podium_service::{logs, notice, output_line};
 use podium_tokenizer::{Chat, Variables, word_level};
 
-use crate::cli::MemoryFlags;
+use crate::cli::ComputedFlags;
 use crate::devices::{self, Table};
 
 /// The reasons why a run cannot start with the policy's tokenizer and chat template.
@@ -29,7 +32,7 @@ enum Error {
 }
 
 /// Reports for each file, with `overrides`, whether a run could start from it.
-pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override], flags: &MemoryFlags) -> ExitCode {
+pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override], flags: &ComputedFlags) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         let checked =
@@ -52,12 +55,19 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override], flags: &Me
                 if let Some(devices) = devices(&run) {
                     output_line!("    {}", devices.replace('\n', "\n    "));
                 }
-                if let Some(card) = flags.memory {
-                    match memory::describe(&run, flags.prompt_tokens, card) {
+                let memory = flags.what.memory.map(|card| {
+                    let text = memory::describe(&run, flags.prompt_tokens, card);
+                    ("memory", text.map_err(|error| logs::describe(&error)))
+                });
+                let time = flags.what.time.as_deref().map(|machine| {
+                    let text = time::describe(&run, machine, flags);
+                    ("time", text.map_err(|error| logs::describe(&error)))
+                });
+                for (what, text) in memory.into_iter().chain(time) {
+                    match text {
                         Ok(text) => output_line!("    {}", text.replace('\n', "\n    ")),
-                        Err(error) => {
-                            let reason = logs::describe(&error);
-                            notice!("error: {}: cannot compute the memory: {reason}", file.display());
+                        Err(reason) => {
+                            notice!("error: {}: cannot compute the {what}: {reason}", file.display());
                             code = ExitCode::FAILURE;
                         }
                     }

@@ -2,56 +2,21 @@
 
 use std::fmt::Write;
 
-use podium_checkpoint::adapter::{AdapterConfig, Targets};
-use podium_checkpoint::{FieldError, config};
 use podium_config::{Attention, Colocate, MergeAdapter, RunFile};
 use podium_memory::{
     CONTEXT, HEAD_LOGITS, HEAD_ROWS, Learner, Lease, MicroBatch, Model, Number, Phase, Selection, Worker,
     gibibytes, peak, peak_in_turns,
 };
 
+use super::shape::{Error, Shape, number};
 use crate::card::Card;
-use crate::embedded;
-
-/// The reasons why memory cannot be computed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error("the model's shape is unknown: expected config.json in the folder of model.path")]
-    Model(#[source] config::Error),
-    #[error(
-        "the shape of the adapter is unknown: expected adapter_config.json in the folder of lora.adapter"
-    )]
-    Adapter(#[source] config::Error),
-    #[error("the adapter does not fit the model")]
-    Fit(#[from] FieldError),
-    #[error(
-        "the length of prompts is unknown: set prompt.max_tokens in the run file, or pass --prompt-tokens N"
-    )]
-    Prompt,
-    #[error(
-        "prompts of {prompt} tokens and completions of {completion} (rollout.max_new_tokens) are longer than the model's \
-         {limit} positions (max_position_embeddings)"
-    )]
-    Length { prompt: u64, completion: u32, limit: i64 },
-}
 
 /// Returns a table of memory by process and phase, and whether the processes fit `card`.
 pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) -> Result<String, Error> {
-    let of_file = run.prompt.max_tokens.map(|tokens| tokens as u64);
-    let prompt_tokens = prompt_tokens.or(of_file).ok_or(Error::Prompt)?;
-    let shape = match &run.model.path {
-        Some(folder) => config::Config::load(folder).map_err(Error::Model)?,
-        None => config::Config::parse(embedded::POLICY_CONFIG, "the embedded config.json".as_ref())
-            .map_err(Error::Model)?,
-    };
-    let (completion, limit) = (run.rollout.max_new_tokens, shape.max_position_embeddings);
-    if prompt_tokens.saturating_add(u64::from(completion)) > limit as u64 {
-        return Err(Error::Length { prompt: prompt_tokens, completion, limit });
-    }
-    let adapter = adapter(run)?;
+    let Shape { config, adapter, prompt_tokens } = Shape::of(run, prompt_tokens)?;
     let materialized = run.model.attention == Attention::Materialized;
     let model = |device: &str| {
-        let model = Model::new(&shape, number(run, device), adapter.as_ref());
+        let model = Model::new(&config, number(run, device), adapter.as_ref());
         model.map(|model| if materialized { model.materialized() } else { model })
     };
     let learner = learner(run, model(&run.launch.learner_device)?, prompt_tokens).phases();
@@ -114,27 +79,6 @@ fn totals(processes: &[(&str, u64)], card: Card) -> String {
 /// Memory of CUDA in a process on this device.
 fn context(device: &str) -> u64 {
     if device == "cpu" { 0 } else { CONTEXT }
-}
-
-/// Type of weights on the devices `device`, by the run file's names of devices.
-fn number(run: &RunFile, device: &str) -> Number {
-    if run.model.dtype.bfloat16().unwrap_or(device != "cpu") { Number::Bfloat16 } else { Number::Float32 }
-}
-
-fn adapter(run: &RunFile) -> Result<Option<AdapterConfig>, Error> {
-    let lora = &run.lora;
-    if let Some(folder) = &lora.adapter {
-        let config = AdapterConfig::load(folder).map_err(Error::Adapter)?;
-        return Ok(Some(AdapterConfig { dropout: lora.dropout, ..config }));
-    }
-    Ok((lora.rank > 0).then(|| AdapterConfig {
-        rank: i64::from(lora.rank),
-        alpha: lora.alpha,
-        dropout: lora.dropout,
-        rslora: lora.rslora,
-        targets: Targets::names(&lora.targets),
-        base_model: None,
-    }))
 }
 
 fn learner(run: &RunFile, model: Model, prompt_tokens: u64) -> Learner {
