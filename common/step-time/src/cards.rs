@@ -37,7 +37,7 @@ pub struct Card {
     pub price: f64,
 }
 
-/// The GPUs that are known by name. L40S: PCIe 4.0; the others: NVLink.
+/// The GPUs that are known by name: L40S with `PCIe` 4.0, the others with `NVLink`.
 pub const CARDS: [Card; 5] = [
     Card { name: "h100", flops: 989e12, bandwidth: 3.35e12, interconnect: 450e9, price: 3.0 },
     Card { name: "h200", flops: 989e12, bandwidth: 4.8e12, interconnect: 450e9, price: 3.5 },

@@ -27,21 +27,21 @@ pub struct Policy {
     pub(crate) tensors: usize,
 }
 
-/// Operations of a pass.
+/// Operations of a pass for each token, each pair of a token and a token that it attends to, and each row of logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Flops {
-    per_token: f64,
-    per_pair: f64,
-    per_logit: f64,
+    token: f64,
+    pair: f64,
+    logit: f64,
 }
 
 impl Flops {
     fn new(of: &dyn Fn(Positions) -> u64) -> Self {
         let none = Positions::default();
         Self {
-            per_token: of(Positions { tokens: 1, ..none }) as f64,
-            per_pair: of(Positions { attended: 1, ..none }) as f64,
-            per_logit: of(Positions { logits: 1, ..none }) as f64,
+            token: of(Positions { tokens: 1, ..none }) as f64,
+            pair: of(Positions { attended: 1, ..none }) as f64,
+            logit: of(Positions { logits: 1, ..none }) as f64,
         }
     }
 }
@@ -130,9 +130,9 @@ impl Policy {
     /// rate of as many rows.
     fn products(&self, device: &Device, pass: &Pass, flops: Flops, factor: f64) -> Parts {
         let Positions { tokens, attended, logits } = pass.positions;
-        let layers = flops.per_token * tokens as f64 / device.products.at(pass.rows);
-        let head = flops.per_logit * logits as f64 / device.products.at(pass.head_rows);
-        let attention = flops.per_pair * attended as f64 / device.attention;
+        let layers = flops.token * tokens as f64 / device.products.at(pass.rows);
+        let head = flops.logit * logits as f64 / device.products.at(pass.head_rows);
+        let attention = flops.pair * attended as f64 / device.attention;
         let adapter = self.model.adapter.filter(|_| pass.adapted).map_or(0.0, |adapter| {
             let per_row = 2 * adapter.rank * self.model.layers * (adapter.inputs + self.adapted_outputs);
             factor * (per_row * tokens) as f64 / device.products.at(pass.rows.min(adapter.rank as f64))

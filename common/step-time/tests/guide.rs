@@ -214,8 +214,9 @@ const MEASURED: [Measured; 3] = [
     ("all weights", false, 64, [1.64, 5.12]),
 ];
 
-fn comparison() -> String {
-    // The best of eight runs of `podium-learner selfcheck` on the machine of the measurements.
+/// The workload of docs/design/benchmarks.md for CPUs on the machine of the measurements.
+fn measured(adapted: bool, completion_tokens: u64) -> Plan {
+    // The best of eight runs of `podium-learner selfcheck` on this machine.
     let device = Device {
         products: Rate { few: 149e9, many: 221e9 },
         attention: 97e9,
@@ -223,27 +224,51 @@ fn comparison() -> String {
         launch: 1.4e-6,
         fused: true,
     };
+    Plan {
+        prompts_per_step: 4,
+        prompt_tokens: 400,
+        completion_tokens,
+        prompts_per_lease: 4,
+        merged: adapted,
+        reference: true,
+        groups_per_micro_batch: 4,
+        ..Plan::new(small(adapted), device, Links::default())
+    }
+}
+
+/// Durations of the first workload, against values measured while the machine had less load.
+fn durations() -> String {
+    let Prediction { sampling, training, step_seconds, .. } = measured(true, 64).predict().unwrap();
+    let of = |names: &[&str]| {
+        let phases = sampling.iter().chain(&training).filter(|phase| names.contains(&phase.name));
+        phases.map(|phase| phase.seconds).sum::<f64>()
+    };
+    let rows = [
+        ("prefill", of(&["prefill"]), 0.56),
+        ("decode", of(&["decode"]), 1.46),
+        ("learner", of(&["reference", "forward", "backward", "optimizer"]), 4.25),
+        ("step", step_seconds, 7.12),
+    ];
+    let mut text = "| | predicted, s | measured, s | error |\n|---|---|---|---|\n".to_owned();
+    for (name, predicted, measured) in rows {
+        let error = 100.0 * (predicted / measured - 1.0);
+        let _ = writeln!(text, "| {name} | {predicted:.2} | {measured:.2} | {error:+.0} % |");
+    }
+    text
+}
+
+fn comparison() -> String {
     let mut text =
         "| workload | process | predicted, s | measured, s | error |\n|---|---|---|---|---|\n".to_owned();
-    for (name, adapted, completion_tokens, measured) in MEASURED {
-        let plan = Plan {
-            prompts_per_step: 4,
-            prompt_tokens: 400,
-            completion_tokens,
-            prompts_per_lease: 4,
-            merged: adapted,
-            reference: true,
-            groups_per_micro_batch: 4,
-            ..Plan::new(small(adapted), device, Links::default())
-        };
-        let Prediction { sampling, training, .. } = plan.predict().unwrap();
+    for (name, adapted, completion_tokens, values) in MEASURED {
+        let Prediction { sampling, training, .. } = measured(adapted, completion_tokens).predict().unwrap();
         // Coordinator and checkpoint are not part of the measured steps of the learner.
         let of_learner = training.iter().filter(|phase| !["coordinator", "checkpoint"].contains(&phase.name));
         let predicted = [
             ("worker", sampling.iter().map(|phase| phase.seconds).sum::<f64>()),
             ("learner", of_learner.map(|phase| phase.seconds).sum()),
         ];
-        for ((process, predicted), measured) in predicted.into_iter().zip(measured) {
+        for ((process, predicted), measured) in predicted.into_iter().zip(values) {
             let error = 100.0 * (predicted / measured - 1.0);
             let _ = writeln!(text, "| {name} | {process} | {predicted:.2} | {measured:.2} | {error:+.0} % |");
         }
@@ -255,8 +280,16 @@ fn comparison() -> String {
 fn the_tables_of_the_guide_are_those_of_the_formula() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides/step-time.md");
     let guide = std::fs::read_to_string(path).unwrap();
-    let tables =
-        [predictions(true), predictions(false), phases(), leases(), cards(), sensitivity(), comparison()];
+    let tables = [
+        predictions(true),
+        predictions(false),
+        phases(),
+        leases(),
+        cards(),
+        sensitivity(),
+        comparison(),
+        durations(),
+    ];
     let missing: Vec<&String> = tables.iter().filter(|table| !guide.contains(*table)).collect();
     assert!(
         missing.is_empty(),
