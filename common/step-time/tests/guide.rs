@@ -294,6 +294,6 @@ fn the_tables_of_the_guide_are_those_of_the_formula() {
     assert!(
         missing.is_empty(),
         "docs/guides/step-time.md is out of date: expected these tables\n{}",
-        missing.into_iter().map(|table| table.as_str()).collect::<Vec<_>>().join("\n")
+        missing.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     );
 }

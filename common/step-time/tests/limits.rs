@@ -24,7 +24,7 @@ fn phase(prediction: &Prediction, name: &str) -> f64 {
 #[test]
 fn decoding_reads_weights_and_cache() {
     // 36 layers, 8 key heads of 128, keys and values, two bytes.
-    let (weights, token) = (2.0 * 4_022_468_096.0, (36 * 8 * 128 * 2 * 2) as f64);
+    let (weights, token) = (2.0 * 4_022_468_096.0, f64::from(36 * 8 * 128 * 2 * 2));
     let plan = Plan { merged: true, ..plan(true) };
     // Eight prompts of 512 tokens, each once, and 64 completions.
     let expected = weights + token * (8.0 * 512.0 + 64.0 * 10.0);
@@ -132,7 +132,7 @@ fn cost_is_the_price_of_all_devices() {
     let prediction = plan.predict().unwrap();
     let expected = 1000.0 * prediction.step_seconds / 3600.0 * 5.0 * 2.0;
     assert!((prediction.cost_of_1000_steps - expected).abs() < 1e-9);
-    let tokens = (512 * 8 * 128) as f64;
+    let tokens = f64::from(512 * 8 * 128);
     assert!((prediction.tokens_per_second * prediction.step_seconds - tokens).abs() < 1e-6);
 }
 
