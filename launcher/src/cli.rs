@@ -56,6 +56,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         computed: ComputedFlags,
     },
+    /// Measure a part of Podium on this machine
+    Bench {
+        #[command(subcommand)]
+        part: Bench,
+    },
     /// Drop a policy version of a stopped run, later versions, and everything that was sampled from them; the run
     /// recomputes them at its next start
     DropVersion {
@@ -72,6 +77,40 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR")]
         out: PathBuf,
     },
+}
+
+/// A part that can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Load a coordinator process with simulated workers and one simulated learner rank, which speak the real protocol with
+    /// made-up completions
+    Coordinator(LoadFlags),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadFlags {
+    /// The run file with data, prompts and answers [default: the embedded data set, one group per lease, steps of two groups
+    /// per worker]
+    #[arg(value_name = "RUN.toml")]
+    pub(crate) run_file: Option<PathBuf>,
+    /// Set a key of the run file; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) assignments: Vec<Override>,
+    /// Simulated workers, each with a connection of its own
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) workers: u32,
+    /// Groups that all workers submit per second; 0: as many as the coordinator accepts
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub(crate) rate: u32,
+    /// Duration of the measurement
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Tokens of a completion [default: 64, or rollout.max_new_tokens of RUN.toml if that is less]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tokens: Option<u32>,
+    /// New folder of the run, which is not removed [default: a temporary folder in runs/]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Flags for memory and time of a run's processes.

@@ -42,6 +42,15 @@ pub(crate) fn write_start(folder: &Path) -> Result<(), durable::Error> {
     START.iter().try_for_each(|(name, bytes)| durable::write(&folder.join(name), bytes))
 }
 
+/// Writes the embedded initial policy with another number of positions, which its weights do not depend on.
+pub(crate) fn write_start_with_positions(folder: &Path, positions: u32) -> Result<(), durable::Error> {
+    write_start(folder)?;
+    let mut config: serde_json::Value =
+        serde_json::from_str(POLICY_CONFIG).expect("the embedded configuration is JSON");
+    config["max_position_embeddings"] = positions.into();
+    durable::write(&folder.join("config.json"), config.to_string().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

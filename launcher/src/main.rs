@@ -12,6 +12,7 @@ mod commands;
 mod conductor;
 mod devices;
 mod embedded;
+mod load;
 mod processes;
 mod progress;
 mod report;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Bench, Cli, Command};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -54,6 +55,7 @@ async fn run(command: Command) -> Result<ExitCode, commands::Error> {
         Command::CheckConfig { files, assignments, computed } => {
             Ok(commands::check_config(&files, &assignments, &computed))
         }
+        Command::Bench { part: Bench::Coordinator(flags) } => commands::bench(&flags).await,
         Command::DropVersion { out, version } => commands::drop_version(out, version),
         Command::Report { out } => commands::report(out),
     }

@@ -88,6 +88,11 @@ impl RunFolder {
         self.out.join("policy").join(version.to_string())
     }
 
+    /// Returns the coordinator's store.
+    pub(crate) fn store_file(&self) -> PathBuf {
+        self.out.join("coordinator.redb")
+    }
+
     pub(crate) fn report(&self) -> PathBuf {
         self.out.join("report.html")
     }

@@ -58,8 +58,7 @@ pub(crate) struct Services<'a> {
 
 impl Services<'_> {
     pub(crate) fn coordinator(&self) -> Service {
-        let arguments = [self.run_file(), path("--out", self.folder.path())].concat();
-        self.service("coordinator".into(), &self.programs.coordinator, arguments, Vec::new())
+        coordinator(self.programs, self.folder)
     }
 
     /// Returns the workers and, if there are steps, the learner ranks of the announced coordinator.
@@ -152,6 +151,18 @@ impl Services<'_> {
         environment: Vec<(&'static str, String)>,
     ) -> Service {
         Service { log: self.folder.log(&name), name, program: program.to_owned(), arguments, environment }
+    }
+}
+
+/// Returns the coordinator of the run in a folder.
+pub(crate) fn coordinator(programs: &Programs, folder: &RunFolder) -> Service {
+    let arguments = [path("--run-file", &folder.run_file()), path("--out", folder.path())].concat();
+    Service {
+        name: "coordinator".into(),
+        program: programs.coordinator.clone(),
+        arguments,
+        environment: Vec::new(),
+        log: folder.log("coordinator"),
     }
 }
 

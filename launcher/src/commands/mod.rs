@@ -1,5 +1,6 @@
 //! One module for each command.
 
+mod bench;
 mod check_config;
 mod demo;
 mod drop_version;
@@ -11,6 +12,7 @@ mod start;
 mod status;
 mod train;
 
+pub(crate) use bench::bench;
 pub(crate) use check_config::check_config;
 pub(crate) use demo::demo;
 pub(crate) use drop_version::drop_version;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use podium_service::shutdown;
 
-use crate::{conductor, devices, processes, run_folder, services, status_stream};
+use crate::{conductor, devices, load, processes, run_folder, services, status_stream};
 
 /// Exit code of a command that a signal or a drain ended before the end of the run: the same command resumes it.
 const STOPPED: u8 = shutdown::STOPPED;
@@ -48,6 +50,8 @@ pub(crate) enum Error {
     Conduct(#[from] conductor::Error),
     #[error(transparent)]
     Process(#[from] processes::Error),
+    #[error(transparent)]
+    Load(#[from] load::Error),
     #[error(transparent)]
     Results(#[from] podium_evaluation::results::Error),
     #[error(transparent)]
@@ -83,6 +87,13 @@ pub(crate) enum Error {
     OtherTemplate { template: PathBuf, out: PathBuf },
     #[error("{} contains a run: choose another folder with --out", out.display())]
     Used { out: PathBuf },
+    #[error("cannot create a temporary folder in {}", parent.display())]
+    Temporary { parent: PathBuf, source: std::io::Error },
+    #[error(
+        "--tokens {tokens}: expected at least {least}, for reasoning, answer.list_length items and a stop token, and at \
+         most rollout.max_new_tokens ({most})"
+    )]
+    Tokens { tokens: u32, least: u32, most: u32 },
     #[error("{} contains no run: expected run.toml", out.display())]
     NoRun { out: PathBuf },
     #[error("runs/ contains no run: name one with --out DIR or --coordinator ADDRESS")]
