@@ -44,6 +44,13 @@ pub struct Submission {
     pub results: Results,
 }
 
+/// A submission whose caller waits for the reply.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) submission: Submission,
+    pub(super) reply: Sender<Counts>,
+}
+
 /// A rank's request for its share of a step.
 #[derive(Debug, Clone)]
 pub struct BatchRequest {
@@ -87,7 +94,7 @@ pub enum Offer {
 pub(super) enum Command {
     Register { worker: Uuid, profile: Profile, reply: Sender<()> },
     Lease { worker: Uuid, reply: Sender<LeaseReply> },
-    Submit { submission: Submission, reply: Sender<Counts> },
+    Submit(Waiting),
     Offence { worker: Uuid, lease: Option<LeaseId>, cause: String, reply: Sender<Offender> },
     Heartbeat { worker: Uuid, leases: Vec<LeaseId>, reply: Sender<Vec<LeaseId>> },
     Disconnect { worker: Uuid, reply: Sender<()> },
@@ -104,6 +111,18 @@ pub(super) enum Command {
 }
 
 impl Command {
+    /// Returns whether the command may be handled before these submissions, which were received before it, or together
+    /// with them: it writes nothing else, and no submission before it is of the same worker.
+    pub(super) fn may_overtake(&self, submissions: &[Waiting]) -> bool {
+        match self {
+            Self::Lease { worker, .. } | Self::Heartbeat { worker, .. } => {
+                submissions.iter().all(|waiting| waiting.submission.worker != *worker)
+            }
+            Self::Submit(_) | Self::Alive { .. } | Self::Status { .. } => true,
+            _ => submissions.is_empty(),
+        }
+    }
+
     /// Fails a command that waited for a step that could not be closed. Other commands never wait.
     pub(super) fn fail(self, step: Step, source: Arc<Error>) {
         let error = Error::Close { step, source };

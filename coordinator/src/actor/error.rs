@@ -37,6 +37,9 @@ pub enum Error {
         /// The cause, shared by all calls that waited for the step.
         source: Arc<Self>,
     },
+    /// A write failed that stored the results of several calls.
+    #[error(transparent)]
+    Shared(Arc<Self>),
     /// A slot was sampled again too often.
     #[error(
         "the run ends, since {group} was set aside {times} times: {history}; find out why these workers sample groups that \

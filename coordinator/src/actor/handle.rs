@@ -5,7 +5,7 @@ use podium_transfer::Manifest;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::command::{BatchRequest, Command, Offer, Profile, Sender, StepReport, Submission};
+use super::command::{BatchRequest, Command, Offer, Profile, Sender, StepReport, Submission, Waiting};
 use super::error::{Error, REPLY_TIMEOUT};
 use super::offences::Offender;
 use crate::machine::sequencer::{Counts, Report};
@@ -41,7 +41,7 @@ impl Handle {
 
     /// Submits results. Wanted results are durable on return.
     pub async fn submit(&self, submission: Submission) -> Result<Counts, Error> {
-        self.ask("store results", |reply| Command::Submit { submission, reply }).await
+        self.ask("store results", |reply| Command::Submit(Waiting { submission, reply })).await
     }
 
     /// Counts an offence of a worker whose results are unusable, and frees their lease.

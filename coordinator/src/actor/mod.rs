@@ -1,6 +1,7 @@
 //! The coordinator as an actor: one task owns the run, and all other code calls it through a [`Handle`].
 //!
 //! The [`crate::machine::sequencer`] stores data before the machine accepts it and a caller gets a reply.
+//! Submissions that wait for the actor together are stored in one write.
 //! Callers do the grading, render prompts, and read and write the files of policies. Closing a step or an
 //! evaluation is a job on its own thread: meanwhile the actor serves leases, heartbeats and submissions, and
 //! parks the commands that depend on the job.

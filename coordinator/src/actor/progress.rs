@@ -1,39 +1,47 @@
 //! The progress of the run: submitted results, batches for ranks, and commits of steps.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use podium_grpo::Step;
 
 use super::closer::{FinishedStep, add_metrics};
 use super::closes::Closed;
-use super::command::{BatchRequest, StepReport, Submission};
+use super::command::{BatchRequest, StepReport, Submission, Waiting};
 use super::error::{Error, blocking};
 use super::state::State;
 use crate::machine::BatchReply;
-use crate::machine::sequencer::{self, Commit, Counts, Reply};
+use crate::machine::sequencer::{self, Commit, Counts, Reply, Submitted};
 use crate::metrics;
 use crate::reports::forms::Source;
 use crate::reports::step;
 use crate::store::StepRecord;
 
 impl State {
-    /// Stores the wanted results.
-    pub(super) async fn submit(&mut self, submission: Submission) -> Result<Counts, Error> {
-        let Submission { worker, lease, version, content, results } = submission;
-        // Results of a content that was superseded meanwhile belong to another policy.
-        let is_current = self.parts.policies.content(version) == Some(content);
-        let worker = self.sampled_by(worker);
-        let submission = sequencer::Submission { worker, lease, version, is_current, results };
-        let submitted = self.run.submit(self.now(), submission).await?;
-        let (training, evaluation) = (submitted.training, submitted.evaluation);
-        metrics::outcomes(true, training.accepted, training.repeated, training.refused);
-        metrics::outcomes(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
-        metrics::completions(submitted.volume.0, submitted.volume.1);
-        Ok(Counts {
-            accepted: training.accepted + evaluation.accepted,
-            repeated: training.repeated + evaluation.repeated,
-            refused: training.refused + evaluation.refused,
-        })
+    /// Stores the wanted results of submissions in one write, and replies to their callers.
+    pub(super) async fn submit(&mut self, waiting: Vec<Waiting>) {
+        let (mut submissions, mut replies) = (Vec::new(), Vec::new());
+        for Waiting { submission, reply } in waiting {
+            let Submission { worker, lease, version, content, results } = submission;
+            // Results of a content that was superseded meanwhile belong to another policy.
+            let is_current = self.parts.policies.content(version) == Some(content);
+            let worker = self.sampled_by(worker);
+            submissions.push(sequencer::Submission { worker, lease, version, is_current, results });
+            replies.push(reply);
+        }
+        match self.run.submit(self.now(), submissions).await {
+            Ok(outcomes) => {
+                for (outcome, reply) in outcomes.into_iter().zip(replies) {
+                    drop(reply.send(outcome.map(count).map_err(Error::from)));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for reply in replies {
+                    drop(reply.send(Err(Error::Shared(error.clone()))));
+                }
+            }
+        }
     }
 
     /// Answers a rank that requests its share of a step; `None` until the previous step is closed.
@@ -111,7 +119,7 @@ impl State {
                     }
                     Err(error) => {
                         self.run.close_failed();
-                        let error = std::sync::Arc::new(error);
+                        let error = Arc::new(error);
                         for command in self.closes.take_parked() {
                             command.fail(step, error.clone());
                         }
@@ -136,5 +144,18 @@ impl State {
         let added = self.reports.add_step(record);
         self.reports_behind |= added.is_err();
         self.note(added.err().as_ref());
+    }
+}
+
+/// Counts the outcome of a submission in the metrics, and returns the counts of training and evaluation together.
+fn count(submitted: Submitted) -> Counts {
+    let (training, evaluation) = (submitted.training, submitted.evaluation);
+    metrics::outcomes(true, training.accepted, training.repeated, training.refused);
+    metrics::outcomes(false, evaluation.accepted, evaluation.repeated, evaluation.refused);
+    metrics::completions(submitted.volume.0, submitted.volume.1);
+    Counts {
+        accepted: training.accepted + evaluation.accepted,
+        repeated: training.repeated + evaluation.repeated,
+        refused: training.refused + evaluation.refused,
     }
 }

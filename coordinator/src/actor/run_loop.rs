@@ -41,7 +41,7 @@ impl State {
                 command = commands.recv() => match command {
                     Some(command) => {
                         self.note_load();
-                        self.handle(command).await;
+                        self.handle_waiting(command, &mut commands).await;
                     }
                     None => break ExitReason::Stopped,
                 },
@@ -75,6 +75,26 @@ impl State {
         self.exit()
     }
 
+    /// Handles a command and those that wait behind it. Submissions are collected and stored in one write, which makes
+    /// the time of a write almost independent of their number.
+    async fn handle_waiting(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) {
+        let (mut next, mut handled, mut submissions) = (Some(first), 0, Vec::new());
+        while let Some(command) = next {
+            if !command.may_overtake(&submissions) {
+                self.submit(std::mem::take(&mut submissions)).await;
+            }
+            match command {
+                Command::Submit(waiting) => submissions.push(waiting),
+                command => self.handle(command).await,
+            }
+            handled += 1;
+            next = if handled < MAILBOX { commands.try_recv().ok() } else { None };
+        }
+        if !submissions.is_empty() {
+            self.submit(submissions).await;
+        }
+    }
+
     /// Handles a command and replies to it. A reply to a caller that hung up is dropped.
     pub(super) async fn handle(&mut self, command: Command) {
         let now = self.now();
@@ -95,7 +115,7 @@ impl State {
                 }
                 drop(reply.send(granted.map_err(Error::from)));
             }
-            Command::Submit { submission, reply } => drop(reply.send(self.submit(submission).await)),
+            Command::Submit(waiting) => self.submit(vec![waiting]).await,
             Command::Offence { worker, lease, cause, reply } => {
                 drop(reply.send(Ok(self.record_offence(worker, lease, &cause).await)));
             }

@@ -69,7 +69,7 @@ impl Storage for Database {
 
 fn perform(store: &Store, write: &Write) -> Result<(), store::Error> {
     match write {
-        Write::Results { results, worker } => store.put_results(results, worker),
+        Write::Results(results) => store.put_results(results),
         Write::Checkpoint { rank, step } => store.put_checkpoint(*rank, *step),
         Write::SetAside { removed, records } => store.set_aside(removed, records),
         Write::Published(manifest) => store.put_policy(manifest),

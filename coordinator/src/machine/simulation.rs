@@ -213,7 +213,22 @@ impl Simulation {
         self.closing = Closing::default();
     }
 
+    /// Submits results, sometimes together with late ones.
     fn submit(&mut self, sampled: Sampled) {
+        let mut submissions = vec![self.submission(sampled)];
+        while !self.late.is_empty() && self.happens(3) {
+            let late = self.take_late();
+            submissions.push(self.submission(late));
+        }
+        self.ask(async |run, now| run.submit(now, submissions).await);
+    }
+
+    fn take_late(&mut self) -> Sampled {
+        let which = self.chance.below(self.late.len() as u64) as usize;
+        self.late.swap_remove(which)
+    }
+
+    fn submission(&mut self, sampled: Sampled) -> Submission {
         let Sampled { worker, lease } = sampled;
         let mut results = Results::default();
         for &slot in &lease.slots {
@@ -231,8 +246,7 @@ impl Simulation {
         }
         let (version, id) = (lease.version, Some(lease.id));
         let worker = SampledBy { worker, name: String::new() };
-        let submission = Submission { worker, lease: id, version, is_current: true, results };
-        self.ask(async |run, now| run.submit(now, submission).await);
+        Submission { worker, lease: id, version, is_current: true, results }
     }
 
     fn worker_turn(&mut self, which: usize) {
@@ -300,8 +314,7 @@ impl Simulation {
                 0 => self.coordinator_restarts(),
                 15..=17 => self.closing_turn(),
                 1..=4 if !self.late.is_empty() => {
-                    let which = self.chance.below(self.late.len() as u64) as usize;
-                    let results = self.late.swap_remove(which);
+                    let results = self.take_late();
                     self.submit(results);
                 }
                 5..=14 => {

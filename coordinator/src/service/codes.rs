@@ -112,7 +112,7 @@ impl Refusal for actor::Error {
             Self::Store(error) => error.code(),
             Self::Policy(error) => error.code(),
             Self::Report(error) => error.code(),
-            Self::Close { source, .. } => source.code(),
+            Self::Close { source, .. } | Self::Shared(source) => source.code(),
             Self::Spent { .. } => Code::FailedPrecondition,
             Self::Task(_) | Self::Group(_) => Code::Internal,
             Self::Stopping | Self::Busy { .. } => Code::Unavailable,

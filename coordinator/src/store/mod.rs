@@ -99,19 +99,21 @@ impl Store {
         })
     }
 
-    /// Stores the results of slots, and the worker that sampled them.
-    pub fn put_results(&self, results: &Results, worker: &SampledBy) -> Result<(), Error> {
-        let worker = json(worker);
+    /// Stores results of slots, each with the worker that sampled them, in one transaction.
+    pub fn put_results(&self, submitted: &[(Results, SampledBy)]) -> Result<(), Error> {
         self.database.write(|transaction| {
             let mut groups = transaction.open_table(GROUPS)?;
             let mut sampled_by = transaction.open_table(SAMPLED_BY)?;
-            for group in &results.groups {
-                groups.insert((group.step, group.index), group.encode_to_vec().as_slice())?;
-                sampled_by.insert((group.step, group.index), worker.as_slice())?;
-            }
             let mut answers = transaction.open_table(ANSWERS)?;
-            for (version, index, answer) in &results.answers {
-                answers.insert((version.0, *index), answer.encode_to_vec().as_slice())?;
+            for (results, worker) in submitted {
+                let worker = json(worker);
+                for group in &results.groups {
+                    groups.insert((group.step, group.index), group.encode_to_vec().as_slice())?;
+                    sampled_by.insert((group.step, group.index), worker.as_slice())?;
+                }
+                for (version, index, answer) in &results.answers {
+                    answers.insert((version.0, *index), answer.encode_to_vec().as_slice())?;
+                }
             }
             Ok(())
         })

@@ -36,10 +36,10 @@ fn a_restart_finds_everything() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), "cafe").unwrap();
     let run_id = store.run_id().unwrap();
-    store.put_results(&groups(&[(0, 1), (0, 0), (1, 0), (1, 3)]), &worker()).unwrap();
+    store.put_results(&[(groups(&[(0, 1), (0, 0), (1, 0), (1, 3)]), worker())]).unwrap();
     let reward = |total| v1::Reward { total: Some(total), ..Default::default() };
     let last = v1::ScoredGroup { attempt: 2, rewards: vec![reward(0.0), reward(1.0)], ..group(1, 3) };
-    store.put_results(&Results { groups: vec![last.clone()], answers: vec![] }, &worker()).unwrap();
+    store.put_results(&[(Results { groups: vec![last.clone()], answers: vec![] }, worker())]).unwrap();
     assert_eq!(
         store.groups(Step(1)).unwrap(),
         [group(1, 0), last],
@@ -47,7 +47,7 @@ fn a_restart_finds_everything() {
     );
     let answer = v1::Completion { text: "x".into(), ..Default::default() };
     let answers = vec![(PolicyVersion(0), 2, answer.clone()), (PolicyVersion(1), 0, answer.clone())];
-    store.put_results(&Results { groups: vec![], answers }, &worker()).unwrap();
+    store.put_results(&[(Results { groups: vec![], answers }, worker())]).unwrap();
     let step = StepRecord { reported: true, row: row(&json!({"step": 1})), samples: vec![] };
     store.put_step(Step(0), &step).unwrap();
     let evaluation = EvaluationRecord {
@@ -92,7 +92,7 @@ fn a_group_that_was_set_aside_leaves_its_cause_and_the_attempts_before_it() {
     let store = Store::open(folder.path(), "cafe").unwrap();
     let attempt = |index, attempt| v1::ScoredGroup { attempt, ..group(0, index) };
     let kept = vec![attempt(0, 0), attempt(1, 1), attempt(2, 2)];
-    store.put_results(&Results { groups: kept, answers: vec![] }, &worker()).unwrap();
+    store.put_results(&[(Results { groups: kept, answers: vec![] }, worker())]).unwrap();
     let record = |report, index, cause: &str| SetAside {
         report: Uuid::from_u128(report),
         index,
@@ -174,15 +174,15 @@ fn a_full_disk_is_reported_and_the_run_continues_once_there_is_space() {
     let open = move || redb::Builder::new().create_with_backend(opened.clone());
     let store = Store { database: Database::new(PathBuf::from("run/coordinator.redb"), open) };
     store.begin(Path::new("run"), "cafe").unwrap();
-    store.put_results(&groups(&[(0, 0)]), &worker()).unwrap();
+    store.put_results(&[(groups(&[(0, 0)]), worker())]).unwrap();
 
     disk.full.store(true, Ordering::Relaxed);
-    let error = store.put_results(&groups(&[(0, 1)]), &worker()).unwrap_err();
+    let error = store.put_results(&[(groups(&[(0, 1)]), worker())]).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error}");
-    assert!(store.put_results(&groups(&[(0, 1)]), &worker()).is_err());
+    assert!(store.put_results(&[(groups(&[(0, 1)]), worker())]).is_err());
     disk.full.store(false, Ordering::Relaxed);
 
-    store.put_results(&groups(&[(0, 2)]), &worker()).unwrap();
+    store.put_results(&[(groups(&[(0, 2)]), worker())]).unwrap();
     assert_eq!(store.groups(Step(0)).unwrap(), [group(0, 0), group(0, 2)]);
 }
 
@@ -192,7 +192,7 @@ fn five_steps(folder: &Path) -> Store {
     let step = StepRecord { reported: true, row: Row::new(), samples: vec![] };
     for version in 0..=5 {
         store.put_policy(&v1::PolicyManifest { policy_version: version, ..Default::default() }).unwrap();
-        store.put_results(&groups(&[(version, 0), (version, 1)]), &worker()).unwrap();
+        store.put_results(&[(groups(&[(version, 0), (version, 1)]), worker())]).unwrap();
     }
     (0..5).for_each(|number| store.put_step(Step(number), &step).unwrap());
     for version in [0, 4].map(PolicyVersion) {
@@ -245,7 +245,7 @@ fn a_superseded_version_leaves_no_group_that_it_may_have_sampled() {
     let folder = tempfile::tempdir().unwrap();
     let store = five_steps(folder.path());
     let answer = (PolicyVersion(5), 0, v1::Completion::default());
-    store.put_results(&Results { groups: vec![], answers: vec![answer] }, &worker()).unwrap();
+    store.put_results(&[(Results { groups: vec![], answers: vec![answer] }, worker())]).unwrap();
     let manifest = v1::PolicyManifest { policy_version: 5, run_hash: "new".into(), ..Default::default() };
     store.supersede_policy(&manifest).unwrap();
     assert_eq!(store.policies().unwrap().last(), Some(&manifest));

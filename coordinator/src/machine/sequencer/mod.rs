@@ -10,15 +10,17 @@
 //! then calls that depend on the commit of the step get [`Reply::Wait`]; all other calls are served.
 
 mod storage;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::v1;
 use uuid::Uuid;
 
 use super::{BatchReply, Effect, Error, LeaseId, Machine, Millis, Reopening, Transition, Verdict, Work};
-use crate::results::{Filled, Results, SampledBy, SetAside};
+use crate::results::{Results, SampledBy, SetAside};
 pub use storage::{Storage, Write};
 
 /// The run: its machine and its storage, in agreement.
@@ -177,38 +179,56 @@ impl<S: Storage> Sequencer<S> {
         reply
     }
 
-    /// Stores the wanted results and fills their slots.
-    pub async fn submit(&mut self, now: Millis, submission: Submission) -> Result<Submitted, S::Error> {
-        let Submission { worker, lease, version, is_current, mut results } = submission;
-        let id = worker.worker;
-        self.machine.check_worker(id)?;
-        let mut submitted = Submitted::default();
-        let mut wanted = BTreeMap::new();
-        results.retain(|Filled { slot, zero_variance }| {
-            let counts = match Work::of(slot).0 {
-                Work::Training(_) => &mut submitted.training,
-                Work::Evaluation(_) => &mut submitted.evaluation,
-            };
-            match self.machine.verdict_under(slot, version, lease) {
-                // A message may contain a slot twice.
-                Verdict::Wanted if is_current && wanted.insert(slot, zero_variance).is_none() => {
-                    counts.accepted += 1;
-                    return true;
-                }
-                _ if !is_current => counts.refused += 1,
-                Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
-                Verdict::Refused => counts.refused += 1,
+    /// Stores the wanted results of submissions in one write, and fills their slots. The outcomes are those of one
+    /// submission after the other, except that a result of an attempt that an earlier one of them begins is refused. An
+    /// error of the storage is that of all submissions, and has no effect.
+    pub async fn submit(
+        &mut self,
+        now: Millis,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Result<Submitted, Error>>, S::Error> {
+        let mut outcomes = Vec::with_capacity(submissions.len());
+        let (mut writes, mut fills, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for Submission { worker, lease, version, is_current, mut results } in submissions {
+            let id = worker.worker;
+            if let Err(refused) = self.machine.check_worker(id) {
+                outcomes.push(Err(refused));
+                continue;
             }
-            false
-        });
-        submitted.volume = results.volume();
-        if !results.is_empty() {
-            self.storage.write(Write::Results { results, worker }).await?;
+            let mut submitted = Submitted::default();
+            let mut wanted = Vec::new();
+            results.retain(|filled| {
+                let counts = match Work::of(filled.slot).0 {
+                    Work::Training(_) => &mut submitted.training,
+                    Work::Evaluation(_) => &mut submitted.evaluation,
+                };
+                match self.machine.verdict_under(filled.slot, version, lease) {
+                    // A message may contain a slot twice, and so may several messages.
+                    Verdict::Wanted if is_current && taken.insert(filled.slot) => {
+                        counts.accepted += 1;
+                        wanted.push(filled);
+                        return true;
+                    }
+                    _ if !is_current => counts.refused += 1,
+                    Verdict::Wanted | Verdict::Repeated => counts.repeated += 1,
+                    Verdict::Refused => counts.refused += 1,
+                }
+                false
+            });
+            submitted.volume = results.volume();
+            outcomes.push(Ok(submitted));
+            if !results.is_empty() {
+                writes.push((results, worker));
+            }
+            fills.push(((id, lease), wanted));
         }
-        let filled: Vec<Filled> =
-            wanted.into_iter().map(|(slot, zero_variance)| Filled { slot, zero_variance }).collect();
-        self.apply(|machine| machine.results_stored(now, (id, lease), &filled)).await;
-        Ok(submitted)
+        if !writes.is_empty() {
+            self.storage.write(Write::Results(writes)).await?;
+        }
+        for (source, filled) in fills {
+            self.apply(|machine| machine.results_stored(now, source, &filled)).await;
+        }
+        Ok(outcomes)
     }
 
     /// Answers a rank that requests its share of a step. If the commit of the previous step was lost, that

@@ -12,13 +12,8 @@ use crate::results::{Results, SampledBy, SetAside};
 /// An atomic write: durable after success, without effect after an error.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Stores results of slots and the worker that sampled them.
-    Results {
-        /// The results.
-        results: Results,
-        /// The worker.
-        worker: SampledBy,
-    },
+    /// Stores results of slots, each with the worker that sampled them. No slot occurs twice.
+    Results(Vec<(Results, SampledBy)>),
     /// Stores the step that a rank's checkpoint continues with.
     Checkpoint {
         /// The rank.
