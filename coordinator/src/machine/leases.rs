@@ -30,6 +30,10 @@ pub(super) struct Held {
 pub(super) struct Leases {
     held: BTreeMap<LeaseId, Held>,
     blocks: BTreeMap<(Work, u32), LeaseId>,
+    /// The leases of each worker that holds any.
+    workers: BTreeMap<Uuid, BTreeSet<LeaseId>>,
+    /// No lease expires before this time. Heartbeats extend deadlines and leave it unchanged.
+    expires: Millis,
     next: u64,
     /// Durations of the last submitted leases: of training, and of evaluation.
     took: [VecDeque<Millis>; 2],
@@ -40,7 +44,9 @@ impl Leases {
     pub(super) fn grant(&mut self, held: Held) -> LeaseId {
         let id = LeaseId(self.next);
         self.next += 1;
+        self.expires = if self.held.is_empty() { held.deadline } else { self.expires.min(held.deadline) };
         self.blocks.insert((held.work, held.block), id);
+        self.workers.entry(held.worker).or_default().insert(id);
         self.held.insert(id, held);
         id
     }
@@ -67,25 +73,34 @@ impl Leases {
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Held> {
         let held = self.held.remove(&id)?;
         self.blocks.remove(&(held.work, held.block));
+        if let Some(leases) = self.workers.get_mut(&held.worker) {
+            leases.remove(&id);
+            if leases.is_empty() {
+                self.workers.remove(&held.worker);
+            }
+        }
         Some(held)
     }
 
     /// Removes the lease on a block, if any.
     pub(super) fn remove_block(&mut self, work: Work, block: u32) {
-        if let Some(id) = self.blocks.remove(&(work, block)) {
-            self.held.remove(&id);
+        if let Some(&id) = self.blocks.get(&(work, block)) {
+            self.remove(id);
         }
     }
 
     /// Removes all leases of a piece of work.
     pub(super) fn remove_work(&mut self, work: Work) {
-        self.blocks.retain(|(leased, _), _| *leased != work);
-        self.held.retain(|_, held| held.work != work);
+        let leases: Vec<LeaseId> =
+            self.blocks.range((work, 0)..=(work, u32::MAX)).map(|(_, id)| *id).collect();
+        for id in leases {
+            self.remove(id);
+        }
     }
 
-    /// Returns whether a worker holds a lease on a block.
-    pub(super) fn is_leased(&self, work: Work, block: u32) -> bool {
-        self.blocks.contains_key(&(work, block))
+    /// Returns the leased blocks of a piece of work, in order.
+    pub(super) fn leased_blocks(&self, work: Work) -> impl Iterator<Item = u32> {
+        self.blocks.range((work, 0)..=(work, u32::MAX)).map(|((_, block), _)| *block)
     }
 
     /// Returns whether a lease is on a block.
@@ -101,12 +116,12 @@ impl Leases {
 
     /// Returns the leases that a worker holds.
     pub(super) fn of_worker(&self, worker: Uuid) -> impl Iterator<Item = LeaseId> {
-        self.held.iter().filter(move |(_, held)| held.worker == worker).map(|(id, _)| *id)
+        self.workers.get(&worker).into_iter().flatten().copied()
     }
 
     /// Returns the number of workers that hold a lease.
     pub(super) fn holders(&self) -> u32 {
-        self.held.values().map(|held| held.worker).collect::<BTreeSet<_>>().len() as u32
+        self.workers.len() as u32
     }
 
     /// Returns whether a worker holds a lease.
@@ -125,7 +140,8 @@ impl Leases {
         most: u32,
     ) -> Vec<LeaseId> {
         let mut unheard = Vec::new();
-        for (id, held) in self.held.iter_mut().filter(|(_, held)| held.worker == worker) {
+        for id in self.workers.get(&worker).into_iter().flatten() {
+            let Some(held) = self.held.get_mut(id) else { continue };
             if named.contains(id) {
                 (held.deadline, held.unmentioned) = (deadline, 0);
             } else {
@@ -138,9 +154,15 @@ impl Leases {
         unheard
     }
 
-    /// Returns the leases whose deadline has passed.
-    pub(super) fn expired(&self, now: Millis) -> Vec<LeaseId> {
-        self.held.iter().filter(|(_, held)| held.deadline <= now).map(|(id, _)| *id).collect()
+    /// Returns the leases whose deadline has passed, for the caller to remove.
+    pub(super) fn expired(&mut self, now: Millis) -> Vec<LeaseId> {
+        if now < self.expires {
+            return Vec::new();
+        }
+        let (expired, others): (Vec<_>, Vec<_>) =
+            self.held.iter().partition(|(_, held)| held.deadline <= now);
+        self.expires = others.iter().map(|(_, held)| held.deadline).min().unwrap_or_default();
+        expired.into_iter().map(|(id, _)| *id).collect()
     }
 }
 

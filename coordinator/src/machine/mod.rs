@@ -102,6 +102,8 @@ pub struct Machine {
     ended: Option<(PolicyVersion, String)>,
     leases: Leases,
     workers: BTreeMap<Uuid, Worker>,
+    /// No worker is lost before this time. Calls of workers leave it unchanged.
+    workers_expire: Millis,
     ranks: RankGroup,
     /// Ranks that know that the run is over.
     dismissed: BTreeSet<u32>,
@@ -134,6 +136,7 @@ impl Machine {
             ended: None,
             leases: Leases::default(),
             workers: BTreeMap::new(),
+            workers_expire: Millis(u64::MAX),
             ranks: recovered.ranks,
             dismissed: BTreeSet::new(),
             ranks_heard: BTreeMap::new(),

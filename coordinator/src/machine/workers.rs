@@ -22,6 +22,7 @@ impl Machine {
         self.hear_worker(now, worker);
         self.transition(now, |machine, _| {
             machine.workers.entry(worker).or_insert(Worker { last_seen: now, slots_done: 0, offences: 0 });
+            machine.workers_expire = machine.workers_expire.min(now + machine.schedule.lease_deadline);
         })
     }
 
@@ -103,9 +104,18 @@ impl Machine {
             self.leases.remove(id);
             effects.extend([Effect::LeaseExpired(id), Effect::Wake]);
         }
-        let silent = |worker: &Worker| worker.last_seen + self.schedule.lease_deadline <= now;
-        let lost: Vec<Uuid> =
-            self.workers.iter().filter(|(_, worker)| silent(worker)).map(|(id, _)| *id).collect();
+        if now >= self.workers_expire {
+            self.expire_workers(now, effects);
+        }
+    }
+
+    fn expire_workers(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let deadline = |worker: &Worker| worker.last_seen + self.schedule.lease_deadline;
+        let (lost, others): (Vec<_>, Vec<_>) =
+            self.workers.iter().partition(|(_, worker)| deadline(worker) <= now);
+        let first = others.into_iter().map(|(_, worker)| deadline(worker)).min();
+        let lost: Vec<Uuid> = lost.into_iter().map(|(id, _)| *id).collect();
+        self.workers_expire = first.unwrap_or(Millis(u64::MAX));
         for worker in lost {
             self.remove_worker(worker, effects);
             effects.push(Effect::WorkerLost(worker));
@@ -159,7 +169,13 @@ impl Machine {
         let mut open: Vec<(&Work, &Blocks)> = self.open.iter().filter(served).collect();
         open.sort_by_key(|(work, _)| urgency(work));
         open.into_iter().find_map(|(&work, blocks)| {
-            let block = blocks.unfinished().find(|&block| !self.leases.is_leased(work, block))?;
+            let mut leased = self.leases.leased_blocks(work).peekable();
+            // Both are in order.
+            let mut is_leased = |block: u32| {
+                while leased.next_if(|&leased| leased < block).is_some() {}
+                leased.peek() == Some(&block)
+            };
+            let block = blocks.unfinished().find(|&block| !is_leased(block))?;
             Some((work, block))
         })
     }
