@@ -46,7 +46,6 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), t
         .expect("the descriptors were made by the build");
     let stop = context.stop.clone();
     let served = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(limited!(RolloutServer, rollout::Service(context.clone())))
