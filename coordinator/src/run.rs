@@ -12,6 +12,7 @@ use podium_recsys::{Dataset, Task, dataset, task};
 use podium_service::advertise;
 use podium_tokenizer::{Chat, Variables};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -165,6 +166,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
         uploads: Uploads::default(),
         dropped_versions,
+        computations: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         stop: server_stop.clone(),
         identity,
         handle,

@@ -90,7 +90,7 @@ pub(crate) enum Bench {
 #[derive(Debug, Args)]
 pub(crate) struct LoadFlags {
     /// The run file with data, prompts and answers [default: the embedded data set, one group per lease, steps of two groups
-    /// per worker]
+    /// per worker, a policy lag of at most 4 steps]
     #[arg(value_name = "RUN.toml")]
     pub(crate) run_file: Option<PathBuf>,
     /// Set a key of the run file; may be repeated

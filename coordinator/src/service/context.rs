@@ -8,11 +8,12 @@ use std::time::Duration;
 use podium_config::Network;
 use podium_proto::v1;
 use podium_service::metrics_server;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::uploads::Uploads;
-use crate::actor::Handle;
+use crate::actor::{self, Handle, blocking};
 use crate::curriculum::Curriculum;
 use crate::grading::{Border, SamplingByWork};
 use crate::identity::Identity;
@@ -47,6 +48,8 @@ pub struct Context {
     pub dropped_versions: Vec<u64>,
     /// The upload of a version; only one is received at a time.
     pub uploads: Uploads,
+    /// A permit for each computation that may run at once.
+    pub computations: Semaphore,
     /// Cancelled when the server stops, which ends long polls.
     pub stop: CancellationToken,
 }
@@ -55,6 +58,17 @@ impl Context {
     /// Returns the deadline of a reply that may wait `wait_ms`: at most half of the caller's request timeout.
     pub(super) fn deadline(&self, wait_ms: u64) -> Instant {
         Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
+    }
+
+    /// Runs a computation on a thread for such work, once a permit is free: more threads than cores would only take
+    /// turns, each with memory of its own.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, actor::Error> + Send + 'static,
+    ) -> Result<T, actor::Error> {
+        // The semaphore is never closed.
+        let _permit = self.computations.acquire().await;
+        blocking(work).await
     }
 
     /// Returns the longest pause of an upload.

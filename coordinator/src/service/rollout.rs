@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::codes::{OrRefuse, Refusal};
 use super::context::{Context, over, scraped_at};
 
-use crate::actor::{self, Offender, Profile, Submission, blocking};
+use crate::actor::{self, Offender, Profile, Submission};
 use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
 use crate::machine::sequencer::Counts;
@@ -94,10 +94,10 @@ impl Service {
         submitted: Vec<v1::TaskResult>,
     ) -> Result<Counts, Status> {
         let context = self.0.clone();
-        let graded = blocking(move || {
+        let graded = self.0.compute(move || {
             let graded = checked(submitted)
                 .and_then(|results| Ok(grade(&context.curriculum, &context.border, version, results)?));
-            Ok::<_, actor::Error>(graded)
+            Ok(graded)
         });
         let graded: Result<_, Fault> = graded.await.or_refuse()?;
         let results = match graded {
@@ -116,7 +116,7 @@ impl Service {
         let sampling = self.0.sampling.for_work(lease.work);
         let content = self.0.policies.content(lease.version);
         let missing = policies::Error::NotThere(lease.version);
-        let tasks = blocking(move || {
+        let tasks = self.0.compute(move || {
             let task = |slot| {
                 let case = context.curriculum.case(slot)?;
                 let needed = sampling.constrain_answers || sampling.likelihood.is_some();

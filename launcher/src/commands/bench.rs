@@ -21,6 +21,8 @@ use crate::services::{self, Programs};
 const TOKENS: u32 = 64;
 /// Steps of the run: more than a load test makes.
 const STEPS: i64 = 1_000_000;
+/// Steps that workers sample ahead of the simulated learner rank.
+const POLICY_LAG: i64 = 4;
 /// Positions of the embedded policy, which no process runs here, so that prompts with long completions fit.
 const POSITIONS: u32 = 1 << 20;
 /// Folder of temporary runs.
@@ -71,7 +73,8 @@ fn run_file(flags: &LoadFlags) -> Result<(RunFile, u32), Error> {
                 Override::new("run.name", "load"),
                 Override::new("rollout.prompts_per_lease", 1_i64),
                 Override::new("rollout.prompts_per_step", 2 * i64::from(flags.workers)),
-                Override::new("rollout.max_policy_lag", 1_i64),
+                // Workers seldom wait for the end of a step: the simulated rank takes no time to train.
+                Override::new("rollout.max_policy_lag", POLICY_LAG),
                 Override::new("rollout.max_new_tokens", tokens),
             ]);
             overrides.extend(flags.assignments.iter().cloned());

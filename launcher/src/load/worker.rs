@@ -1,5 +1,6 @@
 //! A simulated worker: registers, leases, waits as if it sampled, submits, and sends heartbeats.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) struct Worker {
     heartbeat_interval: Duration,
     /// The lease that it holds.
     held: Mutex<Option<String>>,
+    /// Whether it submits that lease: a heartbeat may then find it submitted, and therefore gone.
+    is_submitting: AtomicBool,
 }
 
 impl Worker {
@@ -43,7 +46,14 @@ impl Worker {
             let _ = registered.send(()).await;
             drop(registered);
             let heartbeat_interval = Duration::from_millis(answer.heartbeat_interval_ms.max(1));
-            let worker = Self { peers, coordinator, id, heartbeat_interval, held: Mutex::default() };
+            let worker = Self {
+                peers,
+                coordinator,
+                id,
+                heartbeat_interval,
+                held: Mutex::default(),
+                is_submitting: AtomicBool::new(false),
+            };
             tokio::try_join!(worker.work(phase), worker.beat()).map(|_| ())
         };
         match worked.await {
@@ -68,8 +78,10 @@ impl Worker {
             self.pause_until(due).await?;
             due += time;
             let began = Instant::now();
+            self.is_submitting.store(true, Ordering::Relaxed);
             let submitted = call!(self.coordinator, rollout.submit, "submit completions", request).await;
             self.hold(None);
+            self.is_submitting.store(false, Ordering::Relaxed);
             match submitted {
                 Ok(answer) => {
                     tally.submitted(began.elapsed());
@@ -133,7 +145,9 @@ impl Worker {
             let request = v1::HeartbeatRequest { worker_id: self.id.to_string(), lease_ids };
             let answer = call!(self.coordinator, rollout.heartbeat, "send a heartbeat", request).await?;
             let held = self.held().clone();
-            let lost = answer.lost_lease_ids.iter().filter(|id| held.as_ref() == Some(id)).count();
+            let is_lost =
+                |id: &&String| held.as_ref() == Some(*id) && !self.is_submitting.load(Ordering::Relaxed);
+            let lost = answer.lost_lease_ids.iter().filter(is_lost).count();
             self.peers.tally.add(&self.peers.tally.lost, lost as u64);
             if !answer.known {
                 self.peers.tally.add(&self.peers.tally.lost, 1);

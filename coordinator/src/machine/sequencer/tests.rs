@@ -16,12 +16,12 @@ struct Recorder {
 #[derive(Debug)]
 enum Failure {
     Full,
-    Refused(Error),
+    Refused,
 }
 
 impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
+    fn from(_: Error) -> Self {
+        Self::Refused
     }
 }
 
