@@ -12,6 +12,10 @@ use redb::{DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use super::error::Error;
 
+/// Largest memory of the database's cache of pages, in bytes. Groups are read soon after they were written, at most a few
+/// times.
+const CACHE_BYTES: usize = 256 << 20;
+
 type Opener = Box<dyn Fn() -> Result<redb::Database, DatabaseError> + Send + Sync>;
 
 pub(super) struct Database {
@@ -19,6 +23,13 @@ pub(super) struct Database {
     open: Opener,
     /// `None` before the first use and after a disk error.
     handle: RwLock<Option<redb::Database>>,
+}
+
+/// Returns the options with which the database file is created or opened.
+pub(super) fn options() -> redb::Builder {
+    let mut options = redb::Builder::new();
+    options.set_cache_size(CACHE_BYTES);
+    options
 }
 
 impl fmt::Debug for Database {

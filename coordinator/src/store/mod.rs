@@ -46,7 +46,7 @@ impl Store {
     pub fn open(folder: &Path, run_hash: &str) -> Result<Self, Error> {
         let path = folder.join(FILE_NAME);
         let opened = path.clone();
-        let store = Self { database: Database::new(path, move || redb::Database::create(&opened)) };
+        let store = Self { database: Database::new(path, move || database::options().create(&opened)) };
         store.begin(folder, run_hash)?;
         Ok(store)
     }

@@ -10,7 +10,7 @@ use podium_proto::v1;
 use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 
-use super::database::Database;
+use super::database::{Database, options};
 use super::tables::{
     ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES, SAMPLED_BY, SET_ASIDE, STEPS,
 };
@@ -70,7 +70,7 @@ impl Store {
             return Err(super::Error::NoRun { folder: folder.to_owned() });
         }
         let opened = path.clone();
-        let store = Self { database: Database::new(path, move || redb::Database::open(&opened)) };
+        let store = Self { database: Database::new(path, move || options().open(&opened)) };
         let run_hash = store.meta("run_hash")?.unwrap_or_default();
         store.begin(folder, &String::from_utf8_lossy(&run_hash))?;
         Ok(store)
