@@ -11,6 +11,7 @@ mod evaluate;
 mod gpus;
 mod inflation;
 mod large_versions;
+mod load;
 mod lora;
 mod membership;
 mod metrics;
