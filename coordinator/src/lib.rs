@@ -25,3 +25,4 @@ pub mod run;
 pub mod scaling;
 pub mod service;
 pub mod store;
+pub mod timeline;

@@ -8,6 +8,7 @@ use podium_proto::v1;
 use crate::machine::{Machine, Millis, Phase};
 use crate::reports::watch::Findings;
 use crate::scaling::{Advice, Bottleneck};
+use crate::timeline::{COMPUTING, PREFIX};
 
 const GROUPS: &str = "podium_coordinator_groups_total";
 const GROUPS_SUBMITTED: &str = "podium_coordinator_groups_submitted_total";
@@ -39,6 +40,8 @@ const EVALUATION_METRIC: &str = "podium_coordinator_evaluation_metric";
 const INFLATED: &str = "podium_coordinator_reward_inflated";
 const BEST_VERSION: &str = "podium_coordinator_best_policy_version";
 const STEP_SECONDS: &str = "podium_coordinator_step_seconds";
+const ACTIVITY_SECONDS: &str = "podium_coordinator_activity_seconds";
+const COMPUTING_RATIO: &str = "podium_coordinator_computing_ratio";
 const LAST_COMMIT: &str = "podium_coordinator_last_commit_timestamp_seconds";
 const WORKER_IDLE: &str = "podium_coordinator_worker_idle_ratio";
 const LEARNER_IDLE: &str = "podium_coordinator_learner_idle_ratio";
@@ -127,6 +130,15 @@ pub fn describe() {
     describe_gauge!(INFLATED, "1 while the reward rises and the held-out ranking does not follow.");
     describe_gauge!(BEST_VERSION, "The policy version with the best held-out NDCG so far.");
     describe_histogram!(STEP_SECONDS, Unit::Seconds, "Time from one committed step to the next.");
+    describe_histogram!(
+        ACTIVITY_SECONDS,
+        Unit::Seconds,
+        "Time of a step in which an activity was in progress in any process."
+    );
+    describe_gauge!(
+        COMPUTING_RATIO,
+        "Share of the last step in which a worker sampled or a rank computed its update."
+    );
     describe_gauge!(
         LAST_COMMIT,
         Unit::Seconds,
@@ -262,6 +274,11 @@ pub fn step_committed<'a>(
     for (name, value) in metrics {
         if name == "groups/discarded" {
             counter!(GROUPS_DISCARDED).increment(*value as u64);
+        }
+        if name == COMPUTING {
+            gauge!(COMPUTING_RATIO).set(*value);
+        } else if let Some(activity) = name.strip_prefix(PREFIX) {
+            histogram!(ACTIVITY_SECONDS, "activity" => activity.to_owned()).record(*value);
         }
         if STEP_METRICS.contains(&name.as_str()) {
             gauge!(STEP_METRIC, "name" => name.clone()).set(*value);

@@ -153,7 +153,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         let (file, out) = (file.clone(), out.clone());
         blocking(move || prepare(&file, &base, out, discovery)).await?
     };
-    let (policies, store) = (parts.policies.clone(), parts.store.clone());
+    let (policies, store, timeline) = (parts.policies.clone(), parts.store.clone(), parts.timeline.clone());
     let identity = parts.identity.clone();
     let dropped_versions = store.dropped_versions()?;
     let run_id = identity.run_id.to_string();
@@ -173,6 +173,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         curriculum,
         policies,
         store,
+        timeline,
     });
     let address = listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })?;
     let server = tokio::spawn(service::serve(listener, context));
@@ -286,6 +287,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
         baselines,
         discovery,
         clock: Clock::monotonic(),
+        timeline: Arc::default(),
         out,
     };
     Ok(Prepared { parts, machine, curriculum, border })

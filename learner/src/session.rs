@@ -8,6 +8,7 @@ use std::time::Duration;
 use podium_grpo::{Group, GroupId, GroupRewards, PolicyVersion, Step};
 use podium_proto::convert::{self, TryFromMessage, rank_credits, totals};
 use podium_proto::{PROTOCOL_VERSION, v1};
+use podium_transfer::Activities;
 use podium_transfer::connection::{self, Coordinator};
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
@@ -134,18 +135,24 @@ pub struct Session {
     closing: Coordinator,
     identity: Identity,
     reward_weights: Vec<f64>,
+    activities: Activities,
 }
 
 impl Session {
     /// Creates a session without sending a request. `closing`: the client that continues during a graceful shutdown.
     /// `reward_weights`: the run file's, one for each reward term.
-    pub const fn new(
+    pub fn new(
         coordinator: Coordinator,
         closing: Coordinator,
         identity: Identity,
         reward_weights: Vec<f64>,
     ) -> Self {
-        Self { coordinator, closing, identity, reward_weights }
+        Self { coordinator, closing, identity, reward_weights, activities: Activities::default() }
+    }
+
+    /// The record of this rank's activities, which is sent with commits.
+    pub const fn activities(&self) -> &Activities {
+        &self.activities
     }
 
     /// Registers this rank and waits for the others.
@@ -236,10 +243,19 @@ impl Session {
             step: step.0,
             metrics: metrics.clone().into_iter().collect(),
             checkpoint_step: checkpoint.map(|step| step.0),
+            activities: Vec::new(),
         };
         let answer = self.closing.call("commit a step", || {
-            let (mut client, request) = (self.closing.learner(), request.clone());
-            async move { client.commit_step(request).await }
+            let (mut client, mut request) = (self.closing.learner(), request.clone());
+            let report = self.activities.report();
+            request.activities.clone_from(&report.spans);
+            async move {
+                let answer = client.commit_step(request).await;
+                if answer.is_ok() {
+                    self.activities.received(&report);
+                }
+                answer
+            }
         });
         Ok(answer.await?.run_over)
     }

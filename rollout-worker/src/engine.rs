@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use podium_config::{Colocate, RunFile};
 use podium_files::durable;
 use podium_model::{DeviceThread, SharedDevice, device_thread, memory};
+use podium_proto::v1::Activity;
 use podium_service::logs;
 use podium_tokenizer::Variables;
+use podium_transfer::Activities;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +89,7 @@ impl Engine {
     pub(crate) async fn ensure_latest(&self) -> Result<PathBuf, Error> {
         loop {
             let latest = self.cache.lock().await.latest().await?;
-            match self.ensure(latest).await {
+            match self.ensure(latest, &Activities::default()).await {
                 Err(error) if durable::is_full(&error) => {
                     tracing::warn!("{}: waiting for free disk space", logs::describe(&error));
                     tokio::time::sleep(DISK_RETRY_INTERVAL).await;
@@ -98,12 +100,16 @@ impl Engine {
     }
 
     /// Loads a version and returns the folder of its model.
-    async fn ensure(&self, source: Source) -> Result<PathBuf, Error> {
-        let place = self.cache.lock().await.ensure(source).await?;
+    async fn ensure(&self, source: Source, activities: &Activities) -> Result<PathBuf, Error> {
+        let place = {
+            let _fetching = activities.begin(Activity::Fetch);
+            self.cache.lock().await.ensure(source).await?
+        };
         let model = place.model.clone();
-        let shared = self.shared.clone();
+        let (shared, activities) = (self.shared.clone(), activities.clone());
         let load = move |sampler: &mut Sampler| {
             let _turn = shared.as_ref().map(SharedDevice::turn);
+            let _loading = activities.begin(Activity::Load);
             let began = (sampler.source() != Some(source)).then(Instant::now);
             sampler.load(source, &place)?;
             sampler.check_stop_tokens()?;
@@ -119,11 +125,16 @@ impl Engine {
 impl session::Sample for Engine {
     type Error = Error;
 
-    async fn sample(&self, lease: Arc<Lease>, stop: CancellationToken) -> Result<Option<Outcome>, Error> {
+    async fn sample(
+        &self,
+        lease: Arc<Lease>,
+        stop: CancellationToken,
+        activities: Activities,
+    ) -> Result<Option<Outcome>, Error> {
         // A download can be stopped between two chunks and continues there at the next attempt.
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            ready = self.ensure(lease.source) => match ready {
+            ready = self.ensure(lease.source, &activities) => match ready {
                 // Other workers have sampled it, the version was superseded, or the coordinator waits for its
                 // republication.
                 Err(Error::Cache(error)) if error.is_gone() => {
@@ -145,6 +156,7 @@ impl session::Sample for Engine {
         let (shares_gpu, shared) = (self.shares_gpu, self.shared.clone());
         let sample = move |sampler: &mut Sampler| {
             let _turn = shared.as_ref().map(SharedDevice::turn);
+            let _sampling = activities.begin(lease.activity());
             let outcome = sampler.sample(&lease, &|| stop.is_cancelled());
             if shares_gpu {
                 memory::release_cache();
@@ -188,9 +200,10 @@ mod tests {
         assert_eq!(engine.device_name().await.unwrap(), "cpu");
         assert_eq!(engine.ensure_latest().await.unwrap(), folder.path().join(fake.source(1).folder_name()));
 
+        let sample = |lease, stop| engine.sample(lease, stop, Activities::default());
         let mut results = Vec::new();
         for step in [0, 1, 0] {
-            let outcome = engine.sample(lease(&fake, step), CancellationToken::new()).await.unwrap().unwrap();
+            let outcome = sample(lease(&fake, step), CancellationToken::new()).await.unwrap().unwrap();
             assert_eq!(outcome.source, fake.source(step));
             results.push(outcome.results.into_iter().map(|result| result.completions).collect::<Vec<_>>());
         }
@@ -199,13 +212,13 @@ mod tests {
 
         let stop = CancellationToken::new();
         stop.cancel();
-        assert!(engine.sample(lease(&fake, 1), stop).await.unwrap().is_none());
+        assert!(sample(lease(&fake, 1), stop).await.unwrap().is_none());
 
-        let outdated = engine.sample(lease(&fake, 7), CancellationToken::new()).await.unwrap();
+        let outdated = sample(lease(&fake, 7), CancellationToken::new()).await.unwrap();
         assert!(outdated.is_none(), "version 7 is not available any more");
         let source = Source { version: PolicyVersion(1), ..fake.source(0) };
         let superseded = Arc::new(Lease { source, ..Lease::clone(&lease(&fake, 1)) });
-        assert!(engine.sample(superseded, CancellationToken::new()).await.unwrap().is_none());
+        assert!(sample(superseded, CancellationToken::new()).await.unwrap().is_none());
 
         let panic = |_: &mut Sampler| -> () { panic!("out of memory") };
         engine.thread.call("panic", LOAD_DEADLINE, panic).await.unwrap_err();

@@ -41,6 +41,14 @@ impl Lease {
     pub(crate) const fn needs_choices(&self) -> bool {
         self.constrain_answers || self.likelihood.is_some()
     }
+
+    /// Returns the activity of sampling it. All its tasks have one purpose.
+    pub(crate) fn activity(&self) -> v1::Activity {
+        match self.tasks.first().map(|task| task.slot) {
+            Some(Slot::Evaluation { .. }) => v1::Activity::Evaluate,
+            Some(Slot::Training(_)) | None => v1::Activity::Sample,
+        }
+    }
 }
 
 /// One prompt and the slot of its completions.
@@ -252,6 +260,7 @@ impl Outcome {
             policy_version: self.source.version.0,
             policy_content: self.source.content.map(Content::to_bytes).unwrap_or_default(),
             results: self.results.into_iter().map(v1::TaskResult::from).collect(),
+            activities: Vec::new(),
         }
     }
 }

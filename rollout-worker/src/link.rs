@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use podium_proto::convert::{self, Error as MessageError};
 use podium_proto::{PROTOCOL_VERSION, v1};
+use podium_transfer::Activities;
 use podium_transfer::connection::{Coordinator, Error, Kind};
 use uuid::Uuid;
 
@@ -54,11 +55,17 @@ impl TryFrom<v1::RegisterResponse> for Membership {
 pub(crate) struct Link {
     coordinator: Coordinator,
     identity: Identity,
+    activities: Activities,
 }
 
 impl Link {
-    pub(crate) const fn new(coordinator: Coordinator, identity: Identity) -> Self {
-        Self { coordinator, identity }
+    pub(crate) fn new(coordinator: Coordinator, identity: Identity) -> Self {
+        Self { coordinator, identity, activities: Activities::default() }
+    }
+
+    /// The record of this worker's activities, which is sent with results and heartbeats.
+    pub(crate) const fn activities(&self) -> &Activities {
+        &self.activities
     }
 
     pub(crate) const fn worker_id(&self) -> Uuid {
@@ -94,17 +101,26 @@ impl Link {
 
     pub(crate) async fn submit(&self, request: &v1::SubmitRequest) -> Result<v1::SubmitResponse, Error> {
         let attempt = || {
-            let (mut client, request) = (self.coordinator.rollout(), request.clone());
-            async move { client.submit(request).await }
+            let (mut client, mut request) = (self.coordinator.rollout(), request.clone());
+            let report = self.activities.report();
+            request.activities.clone_from(&report.spans);
+            async move {
+                let answer = client.submit(request).await;
+                if answer.is_ok() {
+                    self.activities.received(&report);
+                }
+                answer
+            }
         };
         self.coordinator.call("submit a lease's completions", attempt).await
     }
 
     pub(crate) async fn heartbeat(&self, held: Vec<Uuid>) -> Result<v1::HeartbeatResponse, Error> {
-        let lease_ids = held.iter().map(Uuid::to_string).collect();
-        let request = v1::HeartbeatRequest { worker_id: self.name(), lease_ids };
+        let lease_ids: Vec<String> = held.iter().map(Uuid::to_string).collect();
         let attempt = || {
-            let (mut client, request) = (self.coordinator.rollout(), request.clone());
+            let (mut client, activities) = (self.coordinator.rollout(), self.activities.report().spans);
+            let request =
+                v1::HeartbeatRequest { worker_id: self.name(), lease_ids: lease_ids.clone(), activities };
             async move { client.heartbeat(request).await }
         };
         self.coordinator.call("send a heartbeat", attempt).await

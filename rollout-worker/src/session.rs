@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use podium_proto::convert::{self, Error as MessageError};
 use podium_proto::v1::{self, lease_response::Answer};
-use podium_transfer::{Coordinator, connection};
+use podium_transfer::{Activities, Coordinator, connection};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,11 +36,12 @@ pub(crate) trait Sample: Clone + Send + Sync + 'static {
     /// The sampling error.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Samples a lease; returns `None` if `stop` was cancelled before the end.
+    /// Samples a lease; returns `None` if `stop` was cancelled before the end. `activities`: the record of the work.
     fn sample(
         &self,
         lease: Arc<Lease>,
         stop: CancellationToken,
+        activities: Activities,
     ) -> impl Future<Output = Result<Option<Outcome>, Self::Error>> + Send;
 
     /// Resolves when the device has failed.
@@ -187,8 +188,10 @@ impl<W: Sample> Session<W> {
                     let Some(Work::ToSample(lease)) = self.work.get(&id) else { continue };
                     let (lease, stop) = (lease.clone(), CancellationToken::new());
                     self.sampling = Some(stop.clone());
-                    let worker = self.worker.clone();
-                    self.tasks.spawn(async move { Event::Sampled(id, worker.sample(lease, stop).await) });
+                    let (worker, activities) = (self.worker.clone(), link.activities().clone());
+                    let sample =
+                        async move { Event::Sampled(id, worker.sample(lease, stop, activities).await) };
+                    self.tasks.spawn(sample);
                 }
                 Action::Submit(id) => {
                     let Some(Work::ToSubmit(request)) = self.work.get(&id) else { continue };

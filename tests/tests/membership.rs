@@ -100,7 +100,8 @@ async fn last_scrape(run: &Run) -> Result<Scrape> {
     });
     register.await?;
     loop {
-        let alive = v1::HeartbeatRequest { worker_id: worker_id.clone(), lease_ids: vec![] };
+        let alive =
+            v1::HeartbeatRequest { worker_id: worker_id.clone(), lease_ids: vec![], activities: vec![] };
         let beat = coordinator.call("keep the witness alive", || {
             let (mut client, alive) = (coordinator.rollout(), alive.clone());
             async move { client.heartbeat(alive).await }

@@ -1,5 +1,5 @@
 //! The metrics that processes declare, docs/reference/metrics.md documents, and rules and dashboards use are the
-//! same.
+//! same. The anatomy of steps is consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -75,6 +75,8 @@ async fn processes_declare_the_documented_metrics() -> Result<()> {
     let mut processes = vec![run.coordinator("coordinator")?];
     processes.extend([run.learner("learner", 0, 1)?, run.worker("worker")?]);
     run.wait_until("a step", |status| status.step > 0 && status.scaling.is_some()).await?;
+    let (code, said) = podium_tests::launched::status(&run)?;
+    ensure!(code == Some(0) && said.contains("% computing: "), "{code:?}: {said}");
     let documented = documented()?;
     let targets = targets(&run.metrics_address()?)?;
     let roles: BTreeSet<&str> = targets.iter().map(|(role, _)| role.as_str()).collect();
@@ -105,7 +107,35 @@ async fn processes_declare_the_documented_metrics() -> Result<()> {
     for process in processes.iter_mut().rev() {
         process.wait_for_success()?;
     }
-    ensure!(rows(&run.out().join("metrics.jsonl"))?.len() == 3, "one row of metrics per step");
+    let rows = rows(&run.out().join("metrics.jsonl"))?;
+    ensure!(rows.len() == 3, "one row of metrics per step");
+    // A step may be sampled before the commit of the step before, in whose time this counts.
+    ensure!(rows[0]["time/sample"].as_f64() > Some(0.0), "a worker samples in the first step: {}", rows[0]);
+    rows.iter().try_for_each(check_anatomy)
+}
+
+/// Rounding of the times, in seconds.
+const ROUNDING: f64 = 1e-5;
+
+/// Checks that the times of a step's activities are documented and fit into the step.
+fn check_anatomy(row: &Value) -> Result<()> {
+    let documented = read("docs/reference/metrics.md")?;
+    let seconds = |name: &str| row[name].as_f64().with_context(|| format!("{name} in {row}"));
+    let (step, computing) = (seconds("step_time")?, seconds("time/computing")? * seconds("step_time")?);
+    let (sample, update) = (seconds("time/sample")?, seconds("time/update")?);
+    ensure!(update > 0.0, "a rank computes in every step: {row}");
+    let names = row.as_object().context("a row is an object")?.keys();
+    let times: Vec<&String> = names.filter(|name| name.starts_with("time/")).collect();
+    for name in &times {
+        ensure!(documented.contains(&format!("| `{name}` |")), "docs/reference/metrics.md lacks {name}");
+        let most = if *name == "time/computing" { 1.0 } else { step };
+        let value = seconds(name)?;
+        ensure!((-ROUNDING..=most + ROUNDING).contains(&value), "{name} is {value} of {most}: {row}");
+    }
+    ensure!(times.len() == 15, "{times:?}");
+    let both = sample + update + seconds("time/evaluate")?;
+    ensure!(computing >= sample.max(update) - ROUNDING && computing <= both + ROUNDING, "{row}");
+    ensure!(computing + seconds("time/other")? <= step + ROUNDING, "{row}");
     Ok(())
 }
 

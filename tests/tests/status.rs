@@ -180,7 +180,11 @@ impl Idler {
     }
 
     async fn beat(&self) -> Result<()> {
-        let alive = v1::HeartbeatRequest { worker_id: self.id.clone(), lease_ids: vec![self.lease.clone()] };
+        let alive = v1::HeartbeatRequest {
+            worker_id: self.id.clone(),
+            lease_ids: vec![self.lease.clone()],
+            activities: vec![],
+        };
         let call = self.coordinator.call("send a heartbeat", || {
             let (mut client, alive) = (self.coordinator.rollout(), alive.clone());
             async move { client.heartbeat(alive).await }

@@ -7,6 +7,7 @@
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod anatomy;
 pub mod checksums;
 mod comparisons;
 mod error;
@@ -21,6 +22,7 @@ pub mod results;
 pub mod run_tables;
 mod tables;
 
+pub use anatomy::Anatomy;
 pub use error::Error;
 pub use evaluation::Evaluation;
 pub use listing::{csv, lists};

@@ -5,6 +5,7 @@
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod anatomy;
 mod answers;
 mod chart;
 mod document;
@@ -80,16 +81,21 @@ mod tests {
         write();
         fs::write(folder.join("evaluations.jsonl"), evaluation(0, 0.3) + &evaluation(20, 0.4)).unwrap();
         let steps = (1..=20)
-            .map(|step| format!("{}\n", json!({"step": step, "reward": 0.5, "reward_std": 0.1, "kl": 0.0})));
+            .map(|step| format!("{}\n", json!({"step": step, "reward": 0.5, "reward_std": 0.1, "kl": 0.0, "step_time": 1.5, "time/computing": 0.5, "time/other": 0.1})));
         fs::write(folder.join("metrics.jsonl"), steps.collect::<String>()).unwrap();
         let baselines =
             json!({"random": {"HR@1": 0.1}, "popularity": {"HR@1": 0.12}, "best_possible": {"HR@1": 0.6}});
         fs::write(folder.join("baselines.json"), baselines.to_string()).unwrap();
         write();
         let html = fs::read_to_string(&report).unwrap();
-        for part in
-            ["<small>0.300 →</small> 0.400", "60 %", "best possible 0.600", "KL to the reference", "run hash"]
-        {
+        for part in [
+            "<small>0.300 →</small> 0.400",
+            "60 %",
+            "best possible 0.600",
+            "KL to the reference",
+            "Anatomy",
+            "run hash",
+        ] {
             assert!(html.contains(part), "{part}");
         }
         for outside in ["http:", "https:", "src=", "@import", "url("] {

@@ -8,7 +8,7 @@ use podium_evaluation::run_tables::{interval, signed_interval};
 use crate::chart::{Chart, Point, Reference};
 use crate::samples::{self, Sample};
 use crate::scale::format_value;
-use crate::{answers, document, dot_plot, watch};
+use crate::{anatomy, answers, document, dot_plot, watch};
 
 /// The input of the page.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Page<'a> {
 }
 
 /// A curve over the steps of the run: its name in metrics.jsonl, its title and its description.
-const CURVES: [(&str, &str, &str); 10] = [
+const CURVES: [(&str, &str, &str); 11] = [
     ("reward", "Reward", "mean over the step's completions; band: one standard deviation within a group"),
     ("completions/well_formed", "Well-formed answers", "fraction of the step's completions"),
     ("kl", "KL to the reference", "nats per token, between the policy and its reference"),
@@ -35,6 +35,11 @@ const CURVES: [(&str, &str, &str); 10] = [
         "mean between worker and learner, nats per token",
     ),
     ("step_time", "Seconds per step", "from one commit to the next"),
+    (
+        "time/computing",
+        "Computing",
+        "fraction of a step in which a worker samples or a rank computes its update",
+    ),
 ];
 
 impl Page<'_> {
@@ -45,6 +50,7 @@ impl Page<'_> {
             @if let Some(section) = watch::render(self.results) { (section) }
             (self.curves())
             @if let Some(section) = answers::render(self.results, self.run.candidates.count) { (section) }
+            @if let Some(section) = anatomy::render(self.results) { (section) }
             (samples::render(self.samples))
             (self.run_file())
         };

@@ -7,6 +7,7 @@
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod activities;
 pub mod announcement;
 pub mod cache;
 pub mod connection;
@@ -19,6 +20,7 @@ mod progress;
 pub mod publish;
 pub mod receive;
 
+pub use activities::Activities;
 pub use announcement::Announcement;
 pub use cache::Cache;
 pub use connection::{Coordinator, Limits};

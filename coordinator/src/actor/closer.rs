@@ -28,6 +28,8 @@ pub struct FinishedStep {
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Seconds since the previous step.
     pub seconds: f64,
+    /// The anatomy of this time: see [`crate::timeline::Timeline::anatomy`].
+    pub anatomy: BTreeMap<String, f64>,
     /// Number of steps of the run.
     pub steps: u64,
 }
@@ -59,7 +61,7 @@ pub struct Records {
 
 impl Closer for Records {
     fn close_step(&self, finished: FinishedStep) -> Result<StepRecord, Error> {
-        let FinishedStep { step, metrics, seconds, steps } = finished;
+        let FinishedStep { step, metrics, seconds, anatomy, steps } = finished;
         let Self { store, curriculum, .. } = self;
         let tokens_before = match step.0.checked_sub(1) {
             Some(before) => store.step(Step(before))?.map_or(0, |record| tokens(&record.row)),
@@ -81,8 +83,14 @@ impl Closer for Records {
             groups.push(Group::try_from_message(message)?);
         }
         let diagnosed = curriculum.diagnostics().metrics(&answers);
-        let known =
-            step::CompletedStep { step, groups: &groups, diagnosed: &diagnosed, tokens_before, seconds };
+        let known = step::CompletedStep {
+            step,
+            groups: &groups,
+            diagnosed: &diagnosed,
+            tokens_before,
+            seconds,
+            anatomy: &anatomy,
+        };
         let row = step::row(&known, &metrics.clone().unwrap_or_default());
         if row.get("reward").is_some_and(Value::is_null) {
             tracing::warn!("no completion of step {} has a reward: nothing is learned from it", step.0 + 1);

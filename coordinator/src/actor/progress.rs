@@ -16,6 +16,7 @@ use crate::metrics;
 use crate::reports::forms::Source;
 use crate::reports::step;
 use crate::store::StepRecord;
+use crate::timeline::Activity;
 
 impl State {
     /// Stores the wanted results of submissions in one write, and replies to their callers.
@@ -92,9 +93,10 @@ impl State {
     fn close_step(&mut self, step: Step, metrics: Option<std::collections::BTreeMap<String, f64>>) {
         let (closer, policies) = (self.parts.closer.clone(), self.parts.policies.clone());
         let (schedule, latest) = (self.run.machine().schedule().clone(), self.run.machine().latest());
-        let seconds = self.last_commit.elapsed().as_secs_f64();
-        let finished = FinishedStep { step, metrics, seconds, steps: schedule.steps };
         let began = Instant::now();
+        let seconds = began.duration_since(self.last_commit).as_secs_f64();
+        let anatomy = self.parts.timeline.anatomy(self.last_commit, began);
+        let finished = FinishedStep { step, metrics, seconds, anatomy, steps: schedule.steps };
         self.closes.start_step(move || {
             let closed = closer.close_step(finished);
             // The folders that are needed after the commit are known before it, because the version of the
@@ -111,7 +113,7 @@ impl State {
                 self.run.storage_mut().note_write(began, &result);
                 match result {
                     Ok((record, pruned)) => {
-                        self.step_closed(step, seconds, &record).await;
+                        self.step_closed(step, (began, seconds), &record).await;
                         self.note(pruned.as_ref());
                         for command in self.closes.take_parked() {
                             self.handle(command).await;
@@ -133,8 +135,11 @@ impl State {
         }
     }
 
-    async fn step_closed(&mut self, step: Step, seconds: f64, record: &StepRecord) {
-        self.last_commit = Instant::now();
+    async fn step_closed(&mut self, step: Step, (began, seconds): (Instant, f64), record: &StepRecord) {
+        // The time of the close belongs to the next step, because the record does not contain it.
+        self.last_commit = began;
+        self.parts.timeline.forget_before(began);
+        self.parts.timeline.record(Activity::Commit, began);
         self.run.step_closed(self.now()).await;
         self.forms.note(Source::Step(step.0), &record.row, &record.samples);
         self.last_step = step::numbers(&record.row);

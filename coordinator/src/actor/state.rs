@@ -28,6 +28,7 @@ use crate::reports::summary::Baselines;
 use crate::reports::watch::{Findings, Watch};
 use crate::scaling::{Advice, Load};
 use crate::store::Store;
+use crate::timeline::Timeline;
 
 /// The parts that the actor works with.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct Parts {
     pub discovery: Discovery,
     /// The clock of leases and workers.
     pub clock: Clock,
+    /// The activities of a step.
+    pub timeline: Arc<Timeline>,
     /// The output folder.
     pub out: PathBuf,
 }
@@ -71,6 +74,7 @@ pub(super) struct State {
     pub(super) run: Sequencer<Database>,
     pub(super) closes: Closes,
     pub(super) reports: Reports,
+    /// End of the last step's time and start of this one's.
     pub(super) last_commit: Instant,
     pub(super) over_since: Option<Instant>,
     pub(super) retry_at: Option<Instant>,

@@ -140,6 +140,7 @@ impl Fixture {
             baselines: Baselines::default(),
             discovery: Discovery::default(),
             clock: Clock::manual(move || Millis(time.load(Ordering::Relaxed))),
+            timeline: Arc::default(),
             out: folder.path().to_owned(),
         };
         let stop = CancellationToken::new();

@@ -21,6 +21,8 @@ pub struct CompletedStep<'a> {
     pub tokens_before: u64,
     /// Seconds since the commit of the previous step.
     pub seconds: f64,
+    /// The anatomy of this time, by name: see [`crate::timeline::Timeline::anatomy`].
+    pub anatomy: &'a BTreeMap<String, f64>,
 }
 
 /// Returns the number of tokens of a step: each completion's own and its prompt's.
@@ -44,6 +46,7 @@ pub fn row(completed: &CompletedStep<'_>, reported: &BTreeMap<String, f64>) -> R
     named.extend(completed.diagnosed.clone());
     named.insert("num_tokens".into(), (completed.tokens_before + tokens(completed.groups)) as f64);
     named.insert("step_time".into(), completed.seconds);
+    named.extend(completed.anatomy.clone());
     let mut row = Row::from_iter([("step".to_owned(), json!(completed.step.0 + 1))]);
     row.extend(
         named.into_iter().filter(|(name, _)| name != "step").map(|(name, value)| (name, number(value))),
@@ -167,7 +170,9 @@ mod tests {
         let groups = [group(0, [0.0, 1.0]), group(1, [1.0, 1.0])];
         let diagnosed = BTreeMap::from([("completions/well_formed".to_owned(), 0.75)]);
         let (groups, diagnosed) = (&groups, &diagnosed);
-        let completed = CompletedStep { step: Step(3), groups, diagnosed, tokens_before: 100, seconds: 1.5 };
+        let anatomy = &BTreeMap::from([("time/update".to_owned(), 0.5)]);
+        let completed =
+            CompletedStep { step: Step(3), groups, diagnosed, tokens_before: 100, seconds: 1.5, anatomy };
         let reported = BTreeMap::from([("kl".to_owned(), 0.25), ("step".to_owned(), 9.0)]);
         let mut row = row(&completed, &reported);
         let get = |name: &str| row[name].as_f64().unwrap();
@@ -179,6 +184,7 @@ mod tests {
         assert_eq!((get("completions/mean_length"), get("completions/mean_terminated_length")), (4.0, 2.0));
         assert_eq!((get("completions/min_length"), get("completions/max_length")), (2.0, 6.0));
         assert_eq!((get("completions/clipped_ratio"), get("step_time")), (0.5, 1.5));
+        assert_eq!(row["time/update"].as_f64(), Some(0.5));
         assert_eq!((get("groups/refilled"), get("groups/discarded")), (1.0, 2.0));
         assert_eq!((get("groups/frac_zero_std_first"), get("frac_reward_zero_std")), (0.5, 0.5));
         assert_eq!((get("groups/policy_lag/mean"), get("groups/policy_lag/max")), (0.5, 1.0));

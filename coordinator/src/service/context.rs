@@ -19,6 +19,7 @@ use crate::grading::{Border, SamplingByWork};
 use crate::identity::Identity;
 use crate::policies::Policies;
 use crate::store::Store;
+use crate::timeline::Timeline;
 
 /// Maximum number of characters of an announced address; the rest is cut off.
 const MAX_ADDRESS: usize = 260;
@@ -40,6 +41,8 @@ pub struct Context {
     pub policies: Arc<Policies>,
     /// The store, for reading groups.
     pub store: Arc<Store>,
+    /// The activities of a step.
+    pub timeline: Arc<Timeline>,
     /// Limits and deadlines.
     pub network: Network,
     /// Half of the identifier of every lease: it distinguishes the leases of this process from those of an earlier one.

@@ -1,6 +1,7 @@
 //! The service for learner ranks.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use podium_grpo::{PolicyVersion, Step};
 use podium_proto::convert::{self, uuid};
@@ -18,6 +19,7 @@ use crate::actor::{BatchRequest, StepReport};
 use crate::machine::sequencer::{Report, Unusable};
 use crate::machine::{self, BatchReply, Join};
 use crate::store::Store;
+use crate::timeline::Activity;
 
 /// Maximum number of parts that wait for the network.
 const PARTS_AHEAD: usize = 8;
@@ -91,17 +93,20 @@ impl Learner for Service {
         let lost = request.lost_versions.into_iter().map(PolicyVersion).collect();
         let batch = BatchRequest { rank, learner, step, lost };
         let deadline = self.0.deadline(request.wait_ms);
-        let handle = &self.0.handle;
-        let reply = self
-            .0
-            .poll(deadline, || handle.batch(batch.clone()), |reply| *reply != BatchReply::NotReady)
-            .await
-            .or_refuse()?;
+        let mut asked = Instant::now();
+        let ask = || {
+            asked = Instant::now();
+            self.0.handle.batch(batch.clone())
+        };
+        let reply = self.0.poll(deadline, ask, |reply| *reply != BatchReply::NotReady).await.or_refuse()?;
         let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
         let single = match reply {
             BatchReply::Ready { world_size } => {
-                let store = self.0.store.clone();
-                tokio::task::spawn_blocking(move || send_share(&store, step, rank, world_size, &sender));
+                let context = self.0.clone();
+                tokio::task::spawn_blocking(move || {
+                    send_share(&context.store, step, rank, world_size, &sender);
+                    context.timeline.record(Activity::Batch, asked);
+                });
                 return Ok(Response::new(ReceiverStream::new(receiver)));
             }
             BatchReply::NotReady => Part::NotReady(v1::Idle {}),
@@ -123,6 +128,7 @@ impl Learner for Service {
         let request = request.into_inner();
         let learner = uuid("CommitStepRequest.learner_id", &request.learner_id).or_refuse()?;
         let step = Step(request.step);
+        self.0.timeline.reported(&request.activities);
         if request.metrics.len() > MAX_METRICS {
             return Err(convert::Error::Invalid {
                 field: "CommitStepRequest.metrics",

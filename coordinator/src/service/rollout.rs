@@ -1,6 +1,7 @@
 //! The service for rollout workers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::{self, Slot, SlotResult, uuid};
@@ -20,6 +21,7 @@ use crate::curriculum::{choices, messages};
 use crate::grading::{self, grade};
 use crate::machine::sequencer::Counts;
 use crate::machine::{self, Lease, LeaseId, LeaseReply};
+use crate::timeline::Activity;
 use crate::{metrics, policies};
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -95,8 +97,10 @@ impl Service {
     ) -> Result<Counts, Status> {
         let context = self.0.clone();
         let graded = self.0.compute(move || {
+            let began = Instant::now();
             let graded = checked(submitted)
                 .and_then(|results| Ok(grade(&context.curriculum, &context.border, version, results)?));
+            context.timeline.record(Activity::Grade, began);
             Ok(graded)
         });
         let graded: Result<_, Fault> = graded.await.or_refuse()?;
@@ -108,7 +112,10 @@ impl Service {
                 return Err(Offence { offender, fault }).or_refuse();
             }
         };
-        self.0.handle.submit(Submission { worker, lease, version, content, results }).await.or_refuse()
+        let began = Instant::now();
+        let kept = self.0.handle.submit(Submission { worker, lease, version, content, results }).await;
+        self.0.timeline.record(Activity::Store, began);
+        kept.or_refuse()
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
@@ -163,13 +170,18 @@ impl Rollout for Service {
         let request = request.into_inner();
         let worker = uuid("LeaseRequest.worker_id", &request.worker_id).or_refuse()?;
         let deadline = self.0.deadline(request.wait_ms);
-        let reply = self
-            .0
-            .poll(deadline, || self.0.handle.lease(worker), |reply| *reply != LeaseReply::Idle)
-            .await
-            .or_refuse()?;
+        let mut asked = Instant::now();
+        let ask = || {
+            asked = Instant::now();
+            self.0.handle.lease(worker)
+        };
+        let reply = self.0.poll(deadline, ask, |reply| *reply != LeaseReply::Idle).await.or_refuse()?;
         let answer = match reply {
-            LeaseReply::Granted(lease) => Answer::Lease(self.message(lease).await.or_refuse()?),
+            LeaseReply::Granted(lease) => {
+                let message = self.message(lease).await.or_refuse()?;
+                self.0.timeline.record(Activity::Lease, asked);
+                Answer::Lease(message)
+            }
             LeaseReply::Idle => Answer::Idle(v1::Idle {}),
             LeaseReply::RunOver(reason) => Answer::RunOver(over(reason)),
         };
@@ -185,6 +197,7 @@ impl Rollout for Service {
         let lease = self.lease_id("SubmitRequest.lease_id", &request.lease_id).or_refuse()?;
         let version = PolicyVersion(request.policy_version);
         let content = Content::read("SubmitRequest.policy_content", &request.policy_content).or_refuse()?;
+        self.0.timeline.reported(&request.activities);
         let submitted = request.results;
         let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
         metrics::submitted(training);
@@ -208,6 +221,7 @@ impl Rollout for Service {
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let request = request.into_inner();
         let worker = uuid("HeartbeatRequest.worker_id", &request.worker_id).or_refuse()?;
+        self.0.timeline.reported(&request.activities);
         let (mut leases, mut lost) = (Vec::new(), Vec::new());
         for name in request.lease_ids {
             match self.lease_id("HeartbeatRequest.lease_ids", &name).or_refuse()? {

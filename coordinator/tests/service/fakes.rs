@@ -184,6 +184,7 @@ pub(crate) fn submission(worker: Uuid, lease: v1::Lease) -> v1::SubmitRequest {
         policy_version: lease.policy_version,
         policy_content: lease.policy_content,
         results: lease.tasks.iter().map(|task| answer(task, samples)).collect(),
+        activities: vec![],
     }
 }
 
@@ -275,11 +276,9 @@ impl Learner {
         let request = v1::JoinRequest {
             learner_id: self.id.to_string(),
             run_hash: self.file.hash(),
-            model_fingerprint: String::new(),
             protocol: PROTOCOL_VERSION,
             rank: 0,
             world_size: 1,
-            collective_address: String::new(),
             metrics_address: metrics_address.to_owned(),
             next_step,
             wait_ms: 1_000,
@@ -364,6 +363,7 @@ impl Learner {
             step,
             metrics: BTreeMap::from([("kl".to_owned(), 0.5), ("loss".to_owned(), step as f64)]),
             checkpoint_step: (step == 1).then_some(2),
+            activities: vec![],
         };
         Ok(call!(self.coordinator, learner.commit_step, request).await?.run_over)
     }

@@ -31,7 +31,7 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     let want = v1::LeaseRequest { worker_id: worker.to_string(), wait_ms: 0 };
     let (code, message) = refusal(call!(coordinator, rollout.lease, want).await);
     assert!(code == Code::NotFound && message.contains("register"), "{message}");
-    let beat = v1::HeartbeatRequest { worker_id: worker.to_string(), lease_ids: vec![] };
+    let beat = v1::HeartbeatRequest { worker_id: worker.to_string(), lease_ids: vec![], activities: vec![] };
     assert!(!call!(coordinator, rollout.heartbeat, beat).await.unwrap().known);
 
     call!(coordinator, rollout.register, registration(&fixture.file, worker)).await.unwrap();

@@ -1,6 +1,7 @@
 //! `podium status`: queries a run's coordinator, or reads the run's folder if the coordinator has
 //! exited.
 
+use podium_evaluation::Anatomy;
 use podium_evaluation::results::Results;
 use podium_service::{output, output_line};
 use std::fmt::Write as _;
@@ -146,6 +147,9 @@ fn page(status: &RunStatus) -> String {
         let (ready, wanted) = (status.evaluation_ready, status.evaluation_wanted);
         let _ = writeln!(page, "evaluation  {ready} of {wanted} held-out users");
     }
+    if let Some(anatomy) = Anatomy::of(&status.last_step_metrics) {
+        let _ = writeln!(page, "last step   {}", anatomy_line(&anatomy));
+    }
     if let Some(scaling) = &status.scaling {
         let _ = writeln!(page, "scaling     {}", scaling_line(scaling));
     }
@@ -171,6 +175,18 @@ fn page(status: &RunStatus) -> String {
         let _ = writeln!(page, "warning: {warning}");
     }
     page
+}
+
+fn anatomy_line(anatomy: &Anatomy) -> String {
+    let mut line = format!("{:.2} s, {:.0} % computing:", anatomy.step, anatomy.computing * 100.0);
+    let other = ("none of these".to_owned(), anatomy.other);
+    // Shorter activities do not matter to the step.
+    let is_visible = |(_, seconds): &&(String, f64)| *seconds >= 0.01 * anatomy.step;
+    for (name, seconds) in anatomy.activities.iter().chain([&other]).filter(is_visible) {
+        let _ = write!(line, " {name} {seconds:.2},");
+    }
+    line.pop();
+    line
 }
 
 fn scaling_line(scaling: &Scaling) -> String {
@@ -259,6 +275,17 @@ mod tests {
                 stalled: true,
             }),
             ending: "drained at the request of 10.0.0.7: maintenance".into(),
+            last_step_metrics: [
+                ("reward", 0.5),
+                ("step_time", 0.8),
+                ("time/update", 0.4),
+                ("time/sample", 0.2),
+                ("time/commit", 0.001),
+                ("time/computing", 0.75),
+                ("time/other", 0.1),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
             best_version: Some(2),
             best_score: 0.5034,
             best_by: "NDCG@3".into(),
@@ -270,12 +297,14 @@ mod tests {
             "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
              ends early  drained at the request of 10.0.0.7: maintenance\n\
              sampled     5 of 32 prompts of this step\n\
+             last step   0.80 s, 75 % computing: update 0.40, sample 0.20, none of these 0.10\n\
              scaling     workers idle 20 %, learner idle 80 %: workers are the bottleneck; recommended: 2 more, for a \
              step in 12.0 s instead of 20.0 s\n\
              worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n\
              rank        0: joined, heard 0.4 s ago\n\
              rank        1: silent, heard 16.0 s ago\n\
              oldest      lease of step 3, held by worker 0198c0de on a for 61.0 s, far longer than others\n\
+             step  3/60  reward 0.500  0.8 s\n\
              best        version 2, NDCG@3 0.503\n\
              warning: the reward looks inflated\n"
         );

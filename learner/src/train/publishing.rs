@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use podium_files::durable;
 use podium_grpo::{PolicyVersion, Step};
+use podium_proto::v1::Activity;
 use podium_transfer::{manifest, publish};
 
 use super::error::Error;
@@ -42,6 +43,7 @@ impl Learner<'_> {
         version: PolicyVersion,
         save: impl Fn(&mut Rank, &Path) -> Result<R, rank::Error> + Copy + Send + 'static,
     ) -> Result<R, Error> {
+        let _saving = self.session.activities().begin(Activity::Save);
         let attempt = async || {
             self.outgoing.prepare(version)?;
             let folder = self.outgoing.folder(version);
@@ -61,6 +63,7 @@ impl Learner<'_> {
 
     async fn publish_from(&self, version: PolicyVersion, folder: &Path) -> Result<(), Error> {
         let start = Instant::now();
+        let _publishing = self.session.activities().begin(Activity::Publish);
         let Identity { learner_id, run_hash, model_fingerprint, .. } = &self.identity;
         let manifest = manifest::describe(folder, version, run_hash, model_fingerprint)?;
         let (id, base) = (learner_id.to_string(), self.outgoing.base(version));

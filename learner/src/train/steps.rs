@@ -5,6 +5,7 @@ use std::time::Instant;
 use podium_config::Colocate;
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{SharedDevice, memory};
+use podium_proto::v1::Activity;
 
 use super::error::Error;
 use super::learner::Learner;
@@ -76,10 +77,12 @@ impl Learner<'_> {
     async fn step(&self, step: Step, share: Share, unusable: Vec<Unusable>) -> Result<bool, Error> {
         let leader = self.identity.rank == 0;
         let shares_gpu = self.file.launch.colocate == Colocate::Share;
+        let activities = self.session.activities().clone();
         let metrics = self
             .on_device("take a step", move |rank| {
                 let shared = rank.shared();
                 let _turn = shared.as_ref().map(SharedDevice::turn);
+                let _updating = activities.begin(Activity::Update);
                 rank.check(&share, unusable)?;
                 let began = Instant::now();
                 let metrics = rank.step(&share)?;
@@ -100,6 +103,7 @@ impl Learner<'_> {
         let stop = self.stop.is_cancelled();
         let stop = self.on_device("agree on a checkpoint", move |rank| rank.agree_to_stop(stop)).await?;
         if due || stop {
+            let _writing = self.session.activities().begin(Activity::Checkpoint);
             self.on_device("gather a checkpoint", Rank::gather_checkpoint).await?;
             // Checkpoint first: a shutdown may have a short deadline.
             let write = || self.on_device("write a checkpoint", Rank::write_checkpoint);

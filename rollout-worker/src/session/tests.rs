@@ -27,7 +27,13 @@ impl FakeDevice {
 impl Sample for FakeDevice {
     type Error = Broken;
 
-    async fn sample(&self, lease: Arc<Lease>, stop: CancellationToken) -> Result<Option<Outcome>, Broken> {
+    async fn sample(
+        &self,
+        lease: Arc<Lease>,
+        stop: CancellationToken,
+        activities: Activities,
+    ) -> Result<Option<Outcome>, Broken> {
+        let _sampling = activities.begin(v1::Activity::Sample);
         let mut at_work = self.at_work.subscribe();
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
