@@ -245,14 +245,15 @@ async fn leases_live_and_results_are_stored_while_a_step_is_closed() {
     fixture.handle.register(Uuid::from_u128(3), Profile::default()).await.unwrap();
     let status = fixture.handle.status().await.unwrap();
     assert_eq!((status.step, status.workers.len()), (0, 2));
-    assert_eq!(fixture.handle.lease(WORKER).await.unwrap(), LeaseReply::Idle, "step 1 is not open");
+    let next = fixture.lease().await;
+    assert_eq!(next.version, PolicyVersion(1), "step 1 opens with the publication");
     // A repeated commit waits for the same close, and groups of the step cannot be set aside meanwhile.
     assert!(!commit.is_finished(), "the commit is durable before its reply");
     gate.open.send(()).unwrap();
     assert!(!commit.await.unwrap().unwrap());
     let status = fixture.handle.status().await.unwrap();
     assert_eq!((status.step, status.last_step_metrics["kl"].to_bits()), (1, 0.5_f64.to_bits()));
-    assert_eq!(fixture.lease().await.version, PolicyVersion(1));
+    assert_eq!(fixture.submit(&next).await, 2);
     fixture.end().await;
 }
 

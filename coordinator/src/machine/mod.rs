@@ -7,7 +7,7 @@
 //! which stores the data first. [`Machine::restore`] rebuilds the machine from the store.
 //!
 //! In synchronous mode the batches depend only on the [`Schedule`] and the results. Step `s` opens once
-//! version `s` is published, every block has one content, and a slot is filled once; the slots that dynamic
+//! version `s` is published, before step `s - 1` is committed, every block has one content, and a slot is filled once; the slots that dynamic
 //! sampling fills again depend only on their block. In asynchronous mode step `s` opens up to
 //! `max_policy_lag` steps early, and the version that samples a block depends on the time of the lease. The
 //! bound on its age always holds.
@@ -195,10 +195,12 @@ impl Machine {
         }
     }
 
-    /// Opens the current step. In asynchronous mode also opens the later steps that a published version may
-    /// sample, up to the first step that an evaluation may still exclude.
+    /// Opens the current step, and the next one once the current step's version is published. In asynchronous
+    /// mode also opens the later steps that a published version may sample. No step is opened that an evaluation
+    /// may still exclude.
     fn open_steps(&mut self) {
         let end = self.committed.next().0.saturating_add(self.schedule.max_policy_lag);
+        let end = end.max(self.latest.0.saturating_add(1));
         for step in self.committed.0..end.min(self.opens_before()) {
             self.open_work(Work::Training(Step(step)));
         }

@@ -120,8 +120,10 @@ impl Machine {
     }
 
     fn publish(&mut self, version: PolicyVersion, effects: &mut Vec<Effect>) {
+        let is_new = version > self.latest;
         self.latest = self.latest.max(version);
-        if self.missing.remove(&version) {
+        self.open_steps();
+        if self.missing.remove(&version) || is_new {
             effects.push(Effect::Wake);
         }
     }

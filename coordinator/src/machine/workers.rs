@@ -158,10 +158,10 @@ impl Machine {
     }
 
     fn free_block(&self) -> Option<(Work, u32)> {
-        // The learner waits for the current step and users for evaluations; nothing waits for later steps
-        // yet.
+        // The learner waits for the current step, and soon for the next one if its version is published. Users
+        // wait for evaluations; nothing waits for later steps yet.
         let urgency = |work: &Work| match work {
-            Work::Training(step) if *step == self.committed => 0,
+            Work::Training(step) if step.0 <= self.latest.0 => 0,
             Work::Evaluation(_) => 1,
             Work::Training(_) => 2,
         };

@@ -35,8 +35,8 @@ impl Learner<'_> {
         let first = position.next_step;
         let mut step = first;
         if let (Some(metrics), Some(before)) = (&position.metrics, first.0.checked_sub(1)) {
-            // The checkpoint was written before its policy was published: the published version may be missing or
-            // differ; the coordinator then replaces or refuses it.
+            // The checkpoint of a shutdown is written before its policy is published: the published version may be
+            // missing or differ; the coordinator then replaces or refuses it.
             self.publish_current(first).await?;
             // The commit of the step before the checkpoint may have been lost; repeating it is harmless.
             self.session.commit(Step(before), metrics, Some(first)).await?;
@@ -103,16 +103,27 @@ impl Learner<'_> {
         let stop = self.stop.is_cancelled();
         let stop = self.on_device("agree on a checkpoint", move |rank| rank.agree_to_stop(stop)).await?;
         if due || stop {
-            let _writing = self.session.activities().begin(Activity::Checkpoint);
+            let _gathering = self.session.activities().begin(Activity::Checkpoint);
             self.on_device("gather a checkpoint", Rank::gather_checkpoint).await?;
-            // Checkpoint first: a shutdown may have a short deadline.
-            let write = || self.on_device("write a checkpoint", Rank::write_checkpoint);
-            room::wait("write a checkpoint", &self.stop, write).await?;
+        }
+        // A shutdown may have a short deadline. Otherwise workers sample the next step while the checkpoint is written.
+        if stop {
+            self.write_checkpoint().await?;
         }
         if leader {
             self.publish(step.produces()).await?;
         }
+        if due && !stop {
+            self.write_checkpoint().await?;
+        }
         let metrics = if leader { metrics } else { Metrics::new() };
         Ok(self.session.commit(step, &metrics, due.then_some(done)).await?)
+    }
+
+    /// Writes a checkpoint of the gathered state; waits for disk space.
+    async fn write_checkpoint(&self) -> Result<(), Error> {
+        let _writing = self.session.activities().begin(Activity::Checkpoint);
+        let write = || self.on_device("write a checkpoint", Rank::write_checkpoint);
+        room::wait("write a checkpoint", &self.stop, write).await
     }
 }

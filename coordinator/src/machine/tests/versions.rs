@@ -46,6 +46,34 @@ fn results_of_a_superseded_version_are_sampled_again() {
 }
 
 #[test]
+fn the_next_step_is_sampled_between_publication_and_commit() {
+    let mut machine = machine();
+    join(&mut machine);
+    work_off(&mut machine);
+    assert_eq!(lease(&mut machine, 0, WORKER), None);
+    assert!(published(&mut machine, 1).contains(&Effect::Wake));
+    let next = lease(&mut machine, 0, WORKER).unwrap();
+    assert_eq!((next.work, next.version), (Work::Training(Step(1)), PolicyVersion(1)));
+    submit(&mut machine, 0, WORKER, &next);
+    let slots: Vec<Slot> = work_off(&mut machine).concat();
+    assert_eq!(slots, [2, 3, 4].map(|index| Work::Training(Step(1)).slot(index, 0)), "step 2 has no version");
+    assert_eq!(batch(&mut machine, 1), NOT_READY, "full, and not its turn");
+    let verdict = |machine: &Machine| machine.verdict(next.slots[0], PolicyVersion(1));
+    assert_eq!(verdict(&machine), Verdict::Repeated);
+
+    // A restart retains the results, and a superseded version removes them.
+    let recovered = Recovered { latest: 1, filled: filled(&next.slots, false), ..Recovered::default() };
+    let mut restored = Machine::restore(schedule(), recovered);
+    assert_eq!(verdict(&restored), Verdict::Repeated);
+    assert_eq!(restored.waiting_groups(), 2);
+    restored.version_superseded(Millis(0), PolicyVersion(1));
+    assert_eq!(verdict(&restored), Verdict::Wanted);
+
+    machine.step_committed(Millis(0), Step(0));
+    assert_eq!(batch(&mut machine, 1), READY);
+}
+
+#[test]
 fn a_missing_version_is_not_leased_and_is_requested_from_rank_0() {
     let schedule = Schedule { steps: 4, evaluate_every_steps: 1, ..schedule() };
     let recovered = Recovered { committed: 2, latest: 2, kept_from: 1, ..Recovered::default() };
