@@ -25,8 +25,10 @@ use crate::receive;
 const LOCKS: &str = ".locks";
 /// Name of the stamp in a version's folder.
 const VERIFIED: &str = ".verified.json";
-/// Interval of checks while another process downloads.
-const POLL: Duration = Duration::from_millis(100);
+/// The pauses between checks while another process downloads are a quarter of the time waited so far, within these
+/// bounds: a link takes milliseconds, a download may take hours.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// The wait for another process that receives nothing ends after this many times the limit of retries: it may verify or
 /// copy a large version meanwhile.
 const WAIT_FACTOR: u32 = 10;
@@ -203,14 +205,18 @@ fn write_stamp(manifest: &Manifest, folder: &Path) {
 /// A wait for another process that downloads a version.
 struct Wait<'a> {
     coordinator: &'a Coordinator,
+    began: Instant,
+    /// Time of the last received byte.
     since: Instant,
     bytes: Option<u64>,
+    told: bool,
     warned: bool,
 }
 
 impl<'a> Wait<'a> {
     fn new(coordinator: &'a Coordinator) -> Self {
-        Self { coordinator, since: Instant::now(), bytes: None, warned: false }
+        let now = Instant::now();
+        Self { coordinator, began: now, since: now, bytes: None, told: false, warned: false }
     }
 
     /// Pauses between two checks. Fails if the other process has not received a byte for [`WAIT_FACTOR`] times the limit
@@ -218,7 +224,8 @@ impl<'a> Wait<'a> {
     async fn pause(&mut self, manifest: &Manifest, folder: &Path) -> Result<(), Error> {
         let received = receive::received_before(manifest, folder).unwrap_or_default();
         let bytes = received.into_iter().map(|(_, bytes)| bytes).sum();
-        if self.bytes.is_none() {
+        let pause = (self.began.elapsed() / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        if pause == LONGEST_PAUSE && !std::mem::replace(&mut self.told, true) {
             tracing::info!("another process downloads {} into {}", manifest.version, folder.display());
         }
         if self.bytes.replace(bytes) != Some(bytes) {
@@ -240,7 +247,7 @@ impl<'a> Wait<'a> {
             () = self.coordinator.stopped() => {
                 Err(connection::Error::Stopped { what: "wait for a policy version" }.into())
             }
-            () = tokio::time::sleep(POLL) => Ok(()),
+            () = tokio::time::sleep(pause) => Ok(()),
         }
     }
 }
