@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use podium_config::RunFile;
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use podium_grpo::{PolicyVersion, Step};
 use podium_model::{Policy, SharedDevice, device};
 use tch::{Device, Tensor};
@@ -189,7 +189,9 @@ impl Rank {
         };
         let saved = older.load(self.updater.shapes())?;
         let base_model = lora::base_model(&self.file);
-        let save = |policy: &Policy| save_policy::<Error>(policy, &self.start, base_model, folder);
+        let save = |policy: &Policy| {
+            save_policy::<Error>(policy, &self.start, base_model, folder, Durability::Cached)
+        };
         self.updater.with_weights(&saved, save).map(|()| Remade::Saved)
     }
 
@@ -242,9 +244,11 @@ impl Rank {
         self.updater.flops()
     }
 
-    /// Writes the present policy into `folder`: its adapter, or its weights with the other files of version 0.
+    /// Writes the present policy into `folder`: its adapter, or its weights with the other files of version 0. Syncs
+    /// nothing: a restarted process writes the folder again.
     pub fn save_policy(&self, folder: &Path) -> Result<(), Error> {
-        save_policy(self.updater.policy(), &self.start, lora::base_model(&self.file), folder)
+        let base_model = lora::base_model(&self.file);
+        save_policy(self.updater.policy(), &self.start, base_model, folder, Durability::Cached)
     }
 
     /// Returns whether any rank is to stop, so that all ranks write a checkpoint together. Every rank must call it.
@@ -293,13 +297,14 @@ pub(crate) fn save_policy<E>(
     start: &Path,
     base_model: Option<String>,
     folder: &Path,
+    durability: Durability,
 ) -> Result<(), E>
 where
     E: From<podium_model::checkpoint::Error> + From<durable::Error>,
 {
     // A coordinator on this host may have linked the files, which must not be written to.
     durable::remove_folder(folder)?;
-    policy.save_trained(folder, base_model)?;
+    policy.save_trained(folder, base_model, durability)?;
     if policy.adapter().is_some() {
         return Ok(());
     }

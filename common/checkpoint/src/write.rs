@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use serde_json::{Map, json};
 
 use crate::header::{self, TensorInfo};
@@ -24,7 +24,7 @@ pub fn write(
 ) -> Result<(), Error> {
     let shards = shards(tensors, shard_bytes);
     if shards.len() == 1 {
-        return write_file(&folder.join(ONE_FILE), tensors, bytes);
+        return write_file(&folder.join(ONE_FILE), tensors, Durability::Durable, bytes);
     }
     if folder.join(ONE_FILE).exists() || folder.join(INDEX).exists() {
         return Err(Error::Occupied { path: folder.to_owned() });
@@ -32,7 +32,7 @@ pub fn write(
     let mut weight_map = Map::new();
     for (number, shard) in (1..).zip(&shards) {
         let name = format!("model-{number:05}-of-{:05}.safetensors", shards.len());
-        write_file(&folder.join(&name), shard, &mut bytes)?;
+        write_file(&folder.join(&name), shard, Durability::Durable, &mut bytes)?;
         weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), name.clone().into())));
     }
     weight_map.sort_keys();
@@ -46,11 +46,12 @@ pub fn write(
 pub fn write_file(
     path: &Path,
     tensors: &[TensorInfo],
+    durability: Durability,
     mut bytes: impl FnMut(&TensorInfo) -> Result<Vec<u8>, Error>,
 ) -> Result<(), Error> {
     let mut by_name: Vec<_> = tensors.iter().collect();
     by_name.sort_by_key(|tensor| &tensor.name);
-    durable::replace(path, |file| {
+    durable::replace_as(path, durability, |file| {
         file.write_all(&header::format(&by_name)).map_err(Error::file("write", path))?;
         for tensor in by_name {
             let bytes = bytes(tensor)?;

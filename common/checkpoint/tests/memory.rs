@@ -7,6 +7,7 @@ use std::fs;
 
 use podium_checkpoint::parameters::{Initial, Parameter};
 use podium_checkpoint::{Checkpoint, Dtype, Error, TensorInfo, write_file};
+use podium_files::durable::Durability;
 
 const TENSORS: usize = 16;
 /// Four MiB.
@@ -34,7 +35,8 @@ fn the_memory_of_a_read_tensor_is_released() {
             shape: shape.clone(),
         })
         .collect();
-    write_file(&path, &infos, |info| Ok::<_, Error>(vec![1; info.size() as usize])).unwrap();
+    write_file(&path, &infos, Durability::Durable, |info| Ok::<_, Error>(vec![1; info.size() as usize]))
+        .unwrap();
 
     let checkpoint = Checkpoint::open_files(folder.path(), vec![path], &list, |_| false).unwrap();
     let before = resident();

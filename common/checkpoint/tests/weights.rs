@@ -8,7 +8,7 @@ use std::path::Path;
 
 use podium_checkpoint::{Checkpoint, Config, Dtype, Error, TensorInfo, header, parameters};
 use podium_checkpoint::{INDEX, ONE_FILE, write, write_file};
-use podium_files::durable::{self, new_folder};
+use podium_files::durable::{self, Durability, new_folder};
 use serde_json::json;
 
 const NORM: &str = "model.norm.weight";
@@ -113,8 +113,14 @@ fn an_index_names_files_of_its_folder() {
 fn a_tensor_in_two_files_is_refused() {
     let (folder, config) = (tempfile::tempdir().unwrap(), tiny::config("qwen3", &[]));
     let tensors = infos(&config, Dtype::F32);
-    write_file(&folder.path().join("a.safetensors"), &tensors, numbers).unwrap();
-    write_file(&folder.path().join("b.safetensors"), &tensors[tensors.len() - 1..], numbers).unwrap();
+    write_file(&folder.path().join("a.safetensors"), &tensors, Durability::Durable, numbers).unwrap();
+    write_file(
+        &folder.path().join("b.safetensors"),
+        &tensors[tensors.len() - 1..],
+        Durability::Durable,
+        numbers,
+    )
+    .unwrap();
     let index = json!({ "weight_map": { "x": "a.safetensors", "y": "b.safetensors" } });
     fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
     let error = Checkpoint::open(folder.path(), &config).unwrap_err();
@@ -204,8 +210,10 @@ fn a_redundant_tensor_must_be_unique() {
     saved_with(folder.path(), &config, &[(parameters::HEAD, Dtype::F32, &[37, 24], embedding(&config))]);
     let head = TensorInfo { name: parameters::HEAD.to_owned(), dtype: Dtype::F32, shape: vec![37, 24] };
     fs::rename(folder.path().join(ONE_FILE), folder.path().join("a.safetensors")).unwrap();
-    write_file(&folder.path().join("b.safetensors"), &[head], |_| Ok::<_, Error>(embedding(&config)))
-        .unwrap();
+    write_file(&folder.path().join("b.safetensors"), &[head], Durability::Durable, |_| {
+        Ok::<_, Error>(embedding(&config))
+    })
+    .unwrap();
     let index = json!({ "weight_map": { "x": "a.safetensors", "y": "b.safetensors" } });
     fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
     let error = Checkpoint::open(folder.path(), &config).unwrap_err();

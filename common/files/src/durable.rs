@@ -26,12 +26,27 @@ use temporary::aside;
 
 pub use checksum::{hex, sha256, sha256_so_far};
 pub use error::{Error, is_full, is_full_kind};
-pub use folder::{create_folder, remove_folder, sync_folder};
+pub use folder::{create_folder, remove_folder, sync_file, sync_folder};
 pub use leftovers::remove_leftovers;
+
+/// Persistence of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Files survive a power failure.
+    Durable,
+    /// Files are not synced: they can be made or received again, and are verified before use.
+    Cached,
+}
 
 /// Writes `bytes` to `path`, as [`replace`] does.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_with(path, |file| file.write_all(bytes))
+}
+
+/// Writes `bytes` to `path`, as [`replace_as`] does.
+pub fn write_as(path: &Path, durability: Durability, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    replace_as(path, durability, |file| file.write_all(bytes).map_err(failed))
 }
 
 /// Writes a file with content that `fill` produces, as [`replace`] does.
@@ -47,6 +62,21 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -
 /// Errors of `fill`, and [`Error::Write`]. The old file is unchanged, and the temporary file is
 /// removed.
 pub fn replace<E: From<Error>>(path: &Path, fill: impl FnOnce(&mut File) -> Result<(), E>) -> Result<(), E> {
+    replace_as(path, Durability::Durable, fill)
+}
+
+/// Replaces or creates the file `path` as [`replace`] does. A cached file is not synced: after a power failure it may be
+/// damaged.
+///
+/// # Errors
+///
+/// As for [`replace`].
+pub fn replace_as<E: From<Error>>(
+    path: &Path,
+    durability: Durability,
+    fill: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    let is_durable = durability == Durability::Durable;
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let temporary = aside(path)?;
     let write = || -> Result<(), E> {
@@ -54,7 +84,9 @@ pub fn replace<E: From<Error>>(path: &Path, fill: impl FnOnce(&mut File) -> Resu
         step();
         fill(&mut file)?;
         step();
-        file.sync_all().map_err(failed)?;
+        if is_durable {
+            file.sync_all().map_err(failed)?;
+        }
         step();
         Ok(fs::rename(&temporary, path).map_err(failed)?)
     };
@@ -63,7 +95,10 @@ pub fn replace<E: From<Error>>(path: &Path, fill: impl FnOnce(&mut File) -> Resu
         let _ = fs::remove_file(&temporary);
     })?;
     step();
-    Ok(sync_folder(parent(path))?)
+    if is_durable {
+        sync_folder(parent(path))?;
+    }
+    Ok(())
 }
 
 /// Creates the folder `target`, which must be absent or empty: `fill` fills a temporary folder
@@ -125,7 +160,19 @@ pub fn replace_folder<E: From<Error>>(
 ///
 /// [`Error::Write`].
 pub fn publish_folder(staging: &Path, target: &Path) -> Result<(), Error> {
-    sync_tree(staging)?;
+    sync_tree(staging, sync_file)?;
+    step();
+    put_folder(staging, target, sync_folder)
+}
+
+/// Publishes the complete folder `staging` as [`publish_folder`] does. Its files are durable already: only folders are
+/// synced.
+///
+/// # Errors
+///
+/// [`Error::Write`].
+pub fn publish_folder_of_synced_files(staging: &Path, target: &Path) -> Result<(), Error> {
+    sync_tree(staging, |_| Ok(()))?;
     step();
     put_folder(staging, target, sync_folder)
 }

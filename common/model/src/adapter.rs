@@ -5,7 +5,7 @@ use std::path::Path;
 use podium_checkpoint::adapter::{self, AdapterConfig};
 use podium_checkpoint::parameters::{Initial, Parameter};
 use podium_checkpoint::{FieldError, config as model_config};
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, Error};
@@ -85,11 +85,12 @@ impl Adapter {
         folder: &Path,
         base_model: Option<String>,
         options: LoadOptions,
+        durability: Durability,
     ) -> Result<(), Error> {
         let config = AdapterConfig { base_model, ..self.config.clone() };
         durable::create_folder(folder)?;
-        durable::write(&folder.join(adapter::CONFIG), config.to_json().as_bytes())?;
-        checkpoint::write_file(&folder.join(adapter::WEIGHTS), &self.parameters, options.adapter)
+        durable::write_as(&folder.join(adapter::CONFIG), durability, config.to_json().as_bytes())?;
+        checkpoint::write_file(&folder.join(adapter::WEIGHTS), &self.parameters, options.adapter, durability)
     }
 
     /// Returns a copy with its own memory.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use podium_checkpoint::parameters::{self, Parameter};
 use podium_checkpoint::{Checkpoint, TensorView};
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub use podium_checkpoint::{Dtype, Error, TensorInfo};
@@ -75,11 +75,12 @@ pub(crate) fn write(
     config: &Config,
     tensors: &[(String, Tensor)],
     precision: Precision,
+    durability: Durability,
 ) -> Result<(), Error> {
     durable::create_folder(folder)?;
     let config = config.to_json(precision.name());
-    durable::write(&folder.join("config.json"), config.as_bytes())?;
-    write_file(&folder.join(podium_checkpoint::ONE_FILE), tensors, precision)
+    durable::write_as(&folder.join("config.json"), durability, config.as_bytes())?;
+    write_file(&folder.join(podium_checkpoint::ONE_FILE), tensors, precision, durability)
 }
 
 /// Writes tensors of one type into one safetensors file.
@@ -87,13 +88,14 @@ pub(crate) fn write_file(
     path: &Path,
     tensors: &[(String, Tensor)],
     precision: Precision,
+    durability: Durability,
 ) -> Result<(), Error> {
     let dtype = precision.dtype();
     let info =
         |(name, tensor): &(String, Tensor)| TensorInfo { name: name.clone(), dtype, shape: tensor.size() };
     let infos: Vec<_> = tensors.iter().map(info).collect();
     let by_name: BTreeMap<_, _> = tensors.iter().map(|(name, tensor)| (name, tensor)).collect();
-    podium_checkpoint::write_file(path, &infos, |info| Ok(bytes(by_name[&info.name])))
+    podium_checkpoint::write_file(path, &infos, durability, |info| Ok(bytes(by_name[&info.name])))
 }
 
 /// Returns a copy of a tensor of a file, on the CPU.

@@ -5,6 +5,7 @@ use std::path::Path;
 use podium_checkpoint::FieldError;
 use podium_checkpoint::adapter::AdapterConfig;
 use podium_checkpoint::parameters::{self, Initial};
+use podium_files::durable::Durability;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::adapter::{Adapter, is_adapter};
@@ -214,15 +215,22 @@ impl Policy {
     /// A policy with an adapter writes its base model. The bytes are a function of the weights and
     /// the configuration. Each file is written atomically, the weights last.
     pub fn save(&self, folder: &Path) -> Result<(), checkpoint::Error> {
-        checkpoint::write(folder, &self.config, &self.parameters, self.options.precision)
+        checkpoint::write(folder, &self.config, &self.parameters, self.options.precision, Durability::Durable)
     }
 
     /// Writes the trainable weights. With an adapter, writes it in PEFT's format with `base_model`
     /// as the base model; without one, writes the model like [`Self::save`].
-    pub fn save_trained(&self, folder: &Path, base_model: Option<String>) -> Result<(), checkpoint::Error> {
+    pub fn save_trained(
+        &self,
+        folder: &Path,
+        base_model: Option<String>,
+        durability: Durability,
+    ) -> Result<(), checkpoint::Error> {
         match &self.adapter {
-            Some(adapter) => adapter.save(folder, base_model, self.options),
-            None => self.save(folder),
+            Some(adapter) => adapter.save(folder, base_model, self.options, durability),
+            None => {
+                checkpoint::write(folder, &self.config, &self.parameters, self.options.precision, durability)
+            }
         }
     }
 

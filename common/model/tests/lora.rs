@@ -7,6 +7,7 @@ mod naive;
 use std::fs;
 
 use podium_checkpoint::adapter::{AdapterConfig, Targets};
+use podium_files::durable::Durability;
 use podium_grpo::Sampling;
 use podium_model::{
     AdapterDropout, Config, Entropy, Family, GroupTokens, LoadOptions, Packed, Policy, TrainingOptions,
@@ -97,7 +98,7 @@ fn merged_scores_match_base_and_adapter() {
         let folder = tempfile::tempdir().unwrap();
         let (model, adapter) = (folder.path().join("model"), folder.path().join("adapter"));
         policy.save(&model).unwrap();
-        policy.save_trained(&adapter, Some("model".into())).unwrap();
+        policy.save_trained(&adapter, Some("model".into()), Durability::Durable).unwrap();
         for (name, shard_bytes) in [("one", u64::MAX), ("several", 5_000)] {
             let out = folder.path().join(name);
             fs::create_dir(&out).unwrap();
@@ -123,11 +124,11 @@ fn versions_with_and_without_an_adapter_can_alternate() {
     );
     base().save(&model).unwrap();
     let small_adapter = adapted(adapter_config(&["v_proj"]));
-    small_adapter.save_trained(&small, None).unwrap();
+    small_adapter.save_trained(&small, None, Durability::Durable).unwrap();
     let large_adapter = adapted(adapter_config(&["all-linear"]));
-    large_adapter.save_trained(&large, None).unwrap();
+    large_adapter.save_trained(&large, None, Durability::Durable).unwrap();
     large_adapter.save(&both).unwrap();
-    large_adapter.save_trained(&both, None).unwrap();
+    large_adapter.save_trained(&both, None, Durability::Durable).unwrap();
 
     let expected =
         [(&model, scores(&base())), (&small, scores(&small_adapter)), (&large, scores(&large_adapter))];
@@ -228,7 +229,7 @@ fn dropout_survives_recomputation_and_any_cut_of_the_batch() {
 #[test]
 fn an_adapter_of_another_model_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    adapted(adapter_config(&["q_proj"])).save_trained(folder.path(), None).unwrap();
+    adapted(adapter_config(&["q_proj"])).save_trained(folder.path(), None, Durability::Durable).unwrap();
     let wider = Config { hidden_size: 32, ..naive::config(Family::Qwen2) };
     let error = naive::policy(&wider, 3).with_adapter(folder.path()).unwrap_err().to_string();
     assert!(error.contains("q_proj.lora_A.weight") && error.contains("expected [3, 32]"), "{error}");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use podium_grpo::PolicyVersion;
 use podium_proto::v1;
 use podium_service::logs::describe;
@@ -15,7 +15,7 @@ use crate::delta::LocalBase;
 use crate::link;
 use crate::manifest::{self, Manifest};
 use crate::progress::Progress;
-use crate::receive::{self, Durability, Receiver};
+use crate::receive::{self, Receiver};
 
 /// The purpose of the calls that download files.
 const FETCH: &str = "fetch a policy file";
@@ -163,7 +163,7 @@ fn is_here(served: &Served, target: &Path) -> bool {
         tracing::warn!("{} is damaged: downloading it again", target.display());
     }
     let Some(origin) = origin.as_ref().filter(|origin| origin.is_dir()) else { return false };
-    let linked = link::link(manifest, origin, target, Durability::Cached);
+    let linked = link::link(manifest, origin, None, target, Durability::Cached);
     if let Err(error) = &linked {
         tracing::debug!("{} cannot be linked: {}", origin.display(), describe(error));
     }

@@ -6,26 +6,47 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 
 use crate::manifest::{self, File, Manifest};
-use crate::receive::Durability;
 
 /// Links the files of a version in `from` into the folder `target`, and copies those that cannot be linked: those on
 /// another file system, for example. Checks all lengths and checksums before the folder appears.
+///
+/// `before`: an intact version and its folder beside the target, as durable as the target is to be. Files that it shares
+/// with the version are linked from there, without a check.
 pub fn link(
     manifest: &Manifest,
     from: &Path,
+    before: Option<(&Manifest, &Path)>,
     target: &Path,
     durability: Durability,
 ) -> Result<(), manifest::Error> {
     let fill = |staging: &Path| {
-        manifest
-            .files
-            .iter()
-            .try_for_each(|file| link_file(file, &from.join(&file.name), &staging.join(&file.name)))
+        manifest.files.iter().try_for_each(|file| -> Result<(), manifest::Error> {
+            let to = staging.join(&file.name);
+            let unchanged = before.filter(|(known, _)| known.files.contains(file));
+            if unchanged.is_some_and(|(_, folder)| is_linked(file, folder, &to)) {
+                return Ok(());
+            }
+            link_file(file, &from.join(&file.name), &to)?;
+            if durability == Durability::Durable {
+                durable::sync_file(&to)?;
+            }
+            Ok(())
+        })
     };
-    durable::replace_folder(target, fill, durability.publish())
+    let publish = match durability {
+        Durability::Durable => durable::publish_folder_of_synced_files,
+        Durability::Cached => durable::publish_cached_folder,
+    };
+    durable::replace_folder(target, fill, publish)
+}
+
+/// Links a file of a folder, if possible.
+fn is_linked(file: &File, folder: &Path, to: &Path) -> bool {
+    let created = to.parent().map_or(Ok(()), durable::create_folder);
+    created.is_ok() && fs::hard_link(folder.join(&file.name), to).is_ok()
 }
 
 fn link_file(file: &File, from: &Path, to: &Path) -> Result<(), manifest::Error> {
@@ -63,7 +84,7 @@ mod tests {
         let target = target.path().join("3");
         fs::create_dir(&target).unwrap();
         fs::write(target.join("model.safetensors"), "damaged").unwrap();
-        link(&manifest, source.path(), &target, durability).unwrap();
+        link(&manifest, source.path(), None, &target, durability).unwrap();
         manifest.verify(&target).unwrap();
         let weights = "model.safetensors";
         assert_eq!(inode(&source.path().join(weights)), inode(&target.join(weights)));
@@ -79,11 +100,31 @@ mod tests {
     }
 
     #[test]
+    fn unchanged_files_are_those_of_the_version_before() {
+        let (source, before) = (folder(b"weights"), folder(b"weights before"));
+        let describe =
+            |folder: &Path, version| describe(folder, PolicyVersion(version), "cafe", "f00d").unwrap();
+        let (manifest, known) = (describe(source.path(), 3), describe(before.path(), 2));
+        let target = source.path().join("3");
+        let before = before.path();
+        link(&manifest, source.path(), Some((&known, before)), &target, Durability::Durable).unwrap();
+        manifest.verify(&target).unwrap();
+        for (file, from) in [("model.safetensors", source.path()), ("tokenizer.json", before)] {
+            assert_eq!(inode(&target.join(file)), inode(&from.join(file)), "{file}");
+        }
+        // A file that has disappeared meanwhile.
+        fs::remove_file(before.join("tokenizer.json")).unwrap();
+        link(&manifest, source.path(), Some((&known, before)), &target, Durability::Durable).unwrap();
+        manifest.verify(&target).unwrap();
+    }
+
+    #[test]
     fn a_folder_with_another_content_is_not_linked() {
         let (source, target) = (folder(b"weights"), tempfile::tempdir().unwrap());
         let manifest = describe(source.path(), PolicyVersion(3), "cafe", "f00d").unwrap();
         let (weights, target) = (source.path().join("model.safetensors"), target.path().join("3"));
-        let refused = || link(&manifest, source.path(), &target, Durability::Cached).unwrap_err().to_string();
+        let refused =
+            || link(&manifest, source.path(), None, &target, Durability::Cached).unwrap_err().to_string();
         fs::write(&weights, "wEights").unwrap();
         assert!(refused().contains("checksum"));
         fs::remove_file(&weights).unwrap();
@@ -103,7 +144,7 @@ mod tests {
         }
         let manifest = describe(source.path(), PolicyVersion(3), "cafe", "f00d").unwrap();
         let target = target.path().join("3");
-        link(&manifest, source.path(), &target, Durability::Cached).unwrap();
+        link(&manifest, source.path(), None, &target, Durability::Cached).unwrap();
         manifest.verify(&target).unwrap();
         assert_eq!(device(&target.join("model.safetensors")), device(&target));
     }

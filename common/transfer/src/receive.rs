@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use podium_proto::v1;
 use sha2::{Digest, Sha256};
 
@@ -93,22 +93,11 @@ pub fn partial_folder(manifest: &Manifest, target: &Path) -> PathBuf {
     target.with_file_name(format!(".{name}-{}{PARTIAL}", manifest.content()))
 }
 
-/// Persistence of received files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Files survive a power failure.
-    Durable,
-    /// Files are not synced: they can be received again and are verified before use.
-    Cached,
-}
-
-impl Durability {
-    /// Returns the function that publishes a folder of such files.
-    pub(crate) fn publish(self) -> fn(&Path, &Path) -> Result<(), durable::Error> {
-        match self {
-            Self::Durable => durable::publish_folder,
-            Self::Cached => durable::publish_cached_folder,
-        }
+/// Returns the function that publishes a folder of such files.
+fn publisher(durability: Durability) -> fn(&Path, &Path) -> Result<(), durable::Error> {
+    match durability {
+        Durability::Durable => durable::publish_folder,
+        Durability::Cached => durable::publish_cached_folder,
     }
 }
 
@@ -286,7 +275,7 @@ impl Receiver {
         let names: Vec<String> = self.manifest.files.iter().map(|file| file.name.clone()).collect();
         let checked: Vec<_> = names.iter().map(|name| self.complete(name)).collect();
         checked.into_iter().collect::<Result<(), Error>>()?;
-        Ok(self.durability.publish()(&self.partial, &self.target)?)
+        Ok(publisher(self.durability)(&self.partial, &self.target)?)
     }
 
     fn path(&self, index: usize) -> PathBuf {

@@ -20,12 +20,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use podium_grpo::PolicyVersion;
 use podium_service::logs::describe;
 use podium_transfer::link;
 use podium_transfer::manifest::{self, Manifest};
-use podium_transfer::receive::{self, Durability, Receiver};
+use podium_transfer::receive::{self, Receiver};
 use podium_transfer::{Base, Content};
 
 use crate::machine::Schedule;
@@ -161,9 +161,14 @@ impl Policies {
         })
     }
 
-    /// Links the files of a version from a folder of this host. Earlier attempts to receive a version are removed.
+    /// Links the files of a version from a folder of this host, and those that have not changed from the folder of the
+    /// version before. Earlier attempts to receive a version are removed.
     pub fn link(&self, manifest: &Manifest, from: &Path) -> Result<(), Error> {
-        let linked = link::link(manifest, from, &self.path(manifest.version), Durability::Durable);
+        let before = manifest.version.0.checked_sub(1).map(PolicyVersion);
+        let before = before.filter(|&before| self.inspect(before).is_ok());
+        let before = before.and_then(|before| Some((self.known(before).ok()?, self.path(before))));
+        let before = before.as_ref().map(|(manifest, folder)| (manifest, folder.as_path()));
+        let linked = link::link(manifest, from, before, &self.path(manifest.version), Durability::Durable);
         linked.map_err(receive::Error::from)?;
         self.remove_parts(None)
     }

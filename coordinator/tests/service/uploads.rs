@@ -162,7 +162,7 @@ async fn a_version_is_linked_on_one_host_and_sent_where_that_fails() {
 
     // The folder of this host has another content than the offered one.
     let (manifest, folder) = learner.write(1, "second");
-    fs::write(folder.join("config.json"), "{}").unwrap();
+    fs::write(folder.join("model.safetensors"), "third").unwrap();
     let offer = v1::PolicyManifest { folder: folder.to_str().unwrap().into(), ..(&manifest).into() };
     let offer = v1::OfferRequest { learner_id: learner.id.to_string(), manifest: Some(offer), base: None };
     let answer = call!(learner.coordinator, policy.offer, offer).await.unwrap();

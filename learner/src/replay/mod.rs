@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use podium_model::{Policy, checkpoint, device};
 use podium_service::progress::Progress;
 use tch::Device;
@@ -119,7 +119,13 @@ pub fn run(options: &Options) -> Result<(Metrics, PathBuf), Error> {
 fn save(policy: &Policy, options: &Options) -> Result<PathBuf, Error> {
     let name = if policy.adapter().is_some() { "adapter" } else { "model" };
     let folder = options.out.join(name);
-    rank::save_policy::<Error>(policy, &options.model, Some(options.model.display().to_string()), &folder)?;
+    rank::save_policy::<Error>(
+        policy,
+        &options.model,
+        Some(options.model.display().to_string()),
+        &folder,
+        Durability::Durable,
+    )?;
     Ok(folder)
 }
 

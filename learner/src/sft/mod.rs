@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use podium_config::RunFile;
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 use podium_grpo::Step;
 use podium_model::{GroupTokens, Packed, Policy, TrainingOptions, memory, packed};
 use podium_service::progress::Progress;
@@ -143,7 +143,8 @@ pub fn run(
     })?;
     progress.finish();
     metrics.into_inner().map_err(|error| unwritten(error.into_error()))?.sync_all().map_err(unwritten)?;
-    policy.save_trained(out, start.folder(file).map(|folder| folder.display().to_string()))?;
+    let base_model = start.folder(file).map(|folder| folder.display().to_string());
+    policy.save_trained(out, base_model, Durability::Durable)?;
     Ok(last)
 }
 

@@ -13,7 +13,7 @@ pub use config::{AdapterConfig, CONFIG};
 pub use modules::Module;
 pub use targets::{LINEAR, Targets};
 
-use podium_files::durable;
+use podium_files::durable::{self, Durability};
 
 use crate::config::Config;
 use crate::parameters::{Initial, Parameter};
@@ -74,5 +74,5 @@ pub fn write(
     bytes: impl FnMut(&TensorInfo) -> Result<Vec<u8>, Error>,
 ) -> Result<(), Error> {
     durable::write(&folder.join(CONFIG), adapter.to_json().as_bytes())?;
-    write_file(&folder.join(WEIGHTS), tensors, bytes)
+    write_file(&folder.join(WEIGHTS), tensors, Durability::Durable, bytes)
 }

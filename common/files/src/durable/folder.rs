@@ -28,12 +28,18 @@ pub fn sync_folder(folder: &Path) -> Result<(), Error> {
     synced.map_err(|source| Error::Write { path: folder.to_owned(), source })
 }
 
-/// Makes a folder, the folders below it and all their files durable.
-pub(super) fn sync_tree(folder: &Path) -> Result<(), Error> {
+/// Makes the content of a file durable.
+pub fn sync_file(path: &Path) -> Result<(), Error> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// Makes a folder and the folders below it durable, and all their files with `sync_file`.
+pub(super) fn sync_tree(folder: &Path, sync_file: fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let failed = |source| Error::Write { path: folder.to_owned(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_dir() { sync_tree(&path)? } else { sync_folder(&path)? }
+        if path.is_dir() { sync_tree(&path, sync_file)? } else { sync_file(&path)? }
     }
     sync_folder(folder)
 }
