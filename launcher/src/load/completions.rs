@@ -40,6 +40,7 @@ impl Completions {
         let sampling = lease.sampling.ok_or_else(|| missing("a lease with sampling parameters"))?;
         let result = |task: &v1::Task| self.result(task, &sampling);
         Ok(v1::SubmitRequest {
+            activities: Vec::new(),
             worker_id: worker.to_owned(),
             lease_id: lease.lease_id,
             policy_version: lease.policy_version,

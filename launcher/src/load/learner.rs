@@ -62,6 +62,7 @@ impl Learner {
             publish::publish(coordinator, &name, &manifest, &self.folder, None).await?;
             let next = step + 1;
             let commit = v1::CommitStepRequest {
+                activities: Vec::new(),
                 learner_id: name,
                 step,
                 metrics: BTreeMap::from([("loss".to_owned(), 0.0)]),

@@ -142,7 +142,8 @@ impl Worker {
         loop {
             ticks.tick().await;
             let lease_ids = self.held().iter().cloned().collect();
-            let request = v1::HeartbeatRequest { worker_id: self.id.to_string(), lease_ids };
+            let request =
+                v1::HeartbeatRequest { worker_id: self.id.to_string(), lease_ids, activities: Vec::new() };
             let answer = call!(self.coordinator, rollout.heartbeat, "send a heartbeat", request).await?;
             let held = self.held().clone();
             let is_lost =
