@@ -105,8 +105,12 @@ pub(crate) struct LoadFlags {
     /// Duration of the measurement
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
-    /// Tokens of a completion [default: 64, or rollout.max_new_tokens of RUN.toml if that is less]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        help = "Tokens of a completion [default: 64, or rollout.max_new_tokens of RUN.toml if that is less]"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tokens: Option<u32>,
     /// New folder of the run, which is not removed [default: a temporary folder in runs/]
     #[arg(long, value_name = "DIR")]

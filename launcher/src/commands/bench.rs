@@ -65,21 +65,20 @@ fn run_file(flags: &LoadFlags) -> Result<(RunFile, u32), Error> {
     // Leases name the candidates only with constrained answers.
     let mut overrides =
         vec![Override::new("run.steps", STEPS), Override::new("rollout.constrain_answers", true)];
-    let run = match &flags.run_file {
-        Some(path) => RunFile::load(path, &[overrides, flags.assignments.clone()].concat())?,
-        None => {
-            let tokens = i64::from(flags.tokens.unwrap_or(TOKENS));
-            overrides.extend([
-                Override::new("run.name", "load"),
-                Override::new("rollout.prompts_per_lease", 1_i64),
-                Override::new("rollout.prompts_per_step", 2 * i64::from(flags.workers)),
-                // Workers seldom wait for the end of a step: the simulated rank takes no time to train.
-                Override::new("rollout.max_policy_lag", POLICY_LAG),
-                Override::new("rollout.max_new_tokens", tokens),
-            ]);
-            overrides.extend(flags.assignments.iter().cloned());
-            RunFile::parse(embedded::RUN_FILE, embedded::RUN_FILE_NAME, &overrides)?
-        }
+    let run = if let Some(path) = &flags.run_file {
+        RunFile::load(path, &[overrides, flags.assignments.clone()].concat())?
+    } else {
+        let tokens = i64::from(flags.tokens.unwrap_or(TOKENS));
+        overrides.extend([
+            Override::new("run.name", "load"),
+            Override::new("rollout.prompts_per_lease", 1_i64),
+            Override::new("rollout.prompts_per_step", 2 * i64::from(flags.workers)),
+            // Workers seldom wait for the end of a step: the simulated rank takes no time to train.
+            Override::new("rollout.max_policy_lag", POLICY_LAG),
+            Override::new("rollout.max_new_tokens", tokens),
+        ]);
+        overrides.extend(flags.assignments.iter().cloned());
+        RunFile::parse(embedded::RUN_FILE, embedded::RUN_FILE_NAME, &overrides)?
     };
     let most = run.rollout.max_new_tokens;
     let tokens = flags.tokens.unwrap_or(TOKENS.min(most));

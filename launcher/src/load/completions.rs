@@ -58,12 +58,11 @@ impl Completions {
             v1::task::Purpose::Evaluation(slot) => v1::task_result::Purpose::Evaluation(slot),
         };
         let messages = || task.messages.iter().map(|message| (&*message.role, &*message.content));
-        let start = match self.start.get() {
-            Some(&start) => start,
-            None => {
-                let start = ThinkingStart::of(&self.chat.generation_prompt(messages())?);
-                *self.start.get_or_init(|| start)
-            }
+        let start = if let Some(&start) = self.start.get() {
+            start
+        } else {
+            let start = ThinkingStart::of(&self.chat.generation_prompt(messages())?);
+            *self.start.get_or_init(|| start)
         };
         let completion = |sample| self.completion(choices, start, sample, sampling.likelihood.is_some());
         Ok(v1::TaskResult {
