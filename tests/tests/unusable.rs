@@ -154,7 +154,7 @@ async fn bad_groups_in_an_older_store_are_sampled_again() -> Result<()> {
     groups[5].prompt_ids.extend([5; 300]);
     groups[7].completions[1].logprobs[0] = f32::NAN;
     groups[8].completions.pop().context("a group has completions")?;
-    store.put_results(&Results { groups, answers: vec![] }, &SampledBy::default())?;
+    store.put_results(&[(Results { groups, answers: vec![] }, SampledBy::default())])?;
     drop(store);
 
     let mut coordinator = run.coordinator("coordinator again")?;
