@@ -8,7 +8,7 @@ use podium_proto::v1;
 use crate::machine::{Machine, Millis, Phase};
 use crate::reports::watch::Findings;
 use crate::scaling::{Advice, Bottleneck};
-use crate::timeline::{COMPUTING, PREFIX};
+use crate::timeline::{self, COMPUTING};
 
 const GROUPS: &str = "podium_coordinator_groups_total";
 const GROUPS_SUBMITTED: &str = "podium_coordinator_groups_submitted_total";
@@ -277,8 +277,8 @@ pub fn step_committed<'a>(
         }
         if name == COMPUTING {
             gauge!(COMPUTING_RATIO).set(*value);
-        } else if let Some(activity) = name.strip_prefix(PREFIX) {
-            histogram!(ACTIVITY_SECONDS, "activity" => activity.to_owned()).record(*value);
+        } else if let Some(activity) = timeline::activity_of(name) {
+            histogram!(ACTIVITY_SECONDS, "activity" => activity).record(*value);
         }
         if STEP_METRICS.contains(&name.as_str()) {
             gauge!(STEP_METRIC, "name" => name.clone()).set(*value);

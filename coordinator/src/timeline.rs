@@ -1,6 +1,5 @@
-//! The times at which workers, learner ranks and the coordinator did what, and the anatomy of a step: for how
-//! long of it each activity was in progress. Only for users: no result depends on it, and a restart loses the
-//! times before it.
+//! Activities of workers, learner ranks and the coordinator, and the anatomy of a step: for how long of it each activity
+//! was in progress. Only for users: no result depends on it, and a restart loses the times before it.
 
 mod intervals;
 
@@ -13,7 +12,7 @@ use podium_proto::v1;
 use intervals::Intervals;
 
 /// Prefix of the metrics of a step's anatomy.
-pub const PREFIX: &str = "time/";
+const PREFIX: &str = "time/";
 /// Name of the share of a step in which a worker samples or a rank computes its update.
 pub const COMPUTING: &str = "time/computing";
 
@@ -72,6 +71,12 @@ const ALL: [(Activity, &str); 13] = [
     (Commit, "commit"),
 ];
 
+/// Returns the activity of a metric of the anatomy, `other` included. Rank 0 reports metrics of any name.
+pub fn activity_of(metric: &str) -> Option<&'static str> {
+    let name = metric.strip_prefix(PREFIX)?;
+    ALL.iter().map(|(_, known)| *known).chain(["other"]).find(|known| *known == name)
+}
+
 /// The activities since the last step.
 #[derive(Debug)]
 pub struct Timeline {
@@ -109,13 +114,9 @@ impl Timeline {
         let (start, end) = (self.micros(began), self.micros(ended));
         let activities = self.activities.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = |intervals: &Intervals| intervals.within(start, end) as f64 / 1e6;
-        let (mut any, mut computing) = (Intervals::default(), Intervals::default());
-        for (activity, intervals) in activities.iter() {
-            any.extend(intervals);
-            if matches!(activity, Sample | Evaluate | Update) {
-                computing.extend(intervals);
-            }
-        }
+        let any = Intervals::union(activities.values());
+        let computing = [Sample, Evaluate, Update];
+        let computing = Intervals::union(computing.iter().filter_map(|activity| activities.get(activity)));
         let all = end.saturating_sub(start) as f64 / 1e6;
         let named = |&(activity, name): &(Activity, &str)| {
             (format!("{PREFIX}{name}"), activities.get(&activity).map_or(0.0, seconds))

@@ -140,8 +140,13 @@ pub(crate) struct ComputedFlags {
     #[arg(requires = "time", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) gpus: Option<u64>,
     /// US dollars per GPU and hour for --time [an assumed price of the GPU]
-    #[arg(long, value_name = "USD", requires = "time")]
+    #[arg(long, value_name = "USD", requires = "time", value_parser = price)]
     pub(crate) price: Option<f64>,
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let price = text.parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| "expected a number of US dollars, at least 0".to_owned())
 }
 
 /// Properties of a run that are computed from its shape.

@@ -51,7 +51,7 @@ pub struct Model {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Data type of weights and activations. Adapters train in float32, and gradients and the optimizer's state are always
-    /// float32. `bfloat16` on a CPU requires AVX512-BF16 or AMX, unless `emulate_bfloat16` is set.
+    /// float32. `bfloat16` on a CPU requires AVX512-BF16 (x86) or BF16 (ARM), unless `emulate_bfloat16` is set.
     pub dtype: DataType,
     /// Compute in bfloat16 also on a CPU without bfloat16 units, which takes several times as long as float32.
     pub emulate_bfloat16: bool,

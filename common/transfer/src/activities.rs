@@ -1,4 +1,4 @@
-//! Records what a process of a run does, for its reports to the coordinator.
+//! Records the activities of a process, for its reports to the coordinator.
 //!
 //! Spans travel with messages that are sent anyway, as times before the sending, so that clocks need not agree.
 

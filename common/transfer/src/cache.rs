@@ -209,14 +209,14 @@ struct Wait<'a> {
     /// Time of the last received byte.
     since: Instant,
     bytes: Option<u64>,
-    told: bool,
+    reported: bool,
     warned: bool,
 }
 
 impl<'a> Wait<'a> {
     fn new(coordinator: &'a Coordinator) -> Self {
         let now = Instant::now();
-        Self { coordinator, began: now, since: now, bytes: None, told: false, warned: false }
+        Self { coordinator, began: now, since: now, bytes: None, reported: false, warned: false }
     }
 
     /// Pauses between two checks. Fails if the other process has not received a byte for [`WAIT_FACTOR`] times the limit
@@ -225,7 +225,7 @@ impl<'a> Wait<'a> {
         let received = receive::received_before(manifest, folder).unwrap_or_default();
         let bytes = received.into_iter().map(|(_, bytes)| bytes).sum();
         let pause = (self.began.elapsed() / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        if pause == LONGEST_PAUSE && !std::mem::replace(&mut self.told, true) {
+        if pause == LONGEST_PAUSE && !std::mem::replace(&mut self.reported, true) {
             tracing::info!("another process downloads {} into {}", manifest.version, folder.display());
         }
         if self.bytes.replace(bytes) != Some(bytes) {

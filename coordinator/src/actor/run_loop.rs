@@ -82,10 +82,14 @@ impl State {
         while let Some(command) = next {
             if !command.may_overtake(&submissions) {
                 self.submit(std::mem::take(&mut submissions)).await;
+                self.perform_effects();
             }
             match command {
                 Command::Submit(waiting) => submissions.push(waiting),
-                command => self.handle(command).await,
+                command => {
+                    self.handle(command).await;
+                    self.perform_effects();
+                }
             }
             handled += 1;
             next = if handled < MAILBOX { commands.try_recv().ok() } else { None };

@@ -45,11 +45,10 @@ impl State {
 
     /// Publishes a version whose folder is complete; `None` until the current close of a step has ended.
     pub(super) async fn publish(&mut self, learner: Uuid, manifest: &Manifest) -> Result<Option<()>, Error> {
-        let version = manifest.version;
         let published = self.store_published(learner, manifest).await;
         if published.is_err() {
             // Its folder was replaced and differs from the store.
-            self.parts.policies.distrust(version);
+            self.parts.policies.distrust();
         }
         published
     }

@@ -7,8 +7,8 @@
 //! which stores the data first. [`Machine::restore`] rebuilds the machine from the store.
 //!
 //! In synchronous mode the batches depend only on the [`Schedule`] and the results. Step `s` opens once
-//! version `s` is published, before step `s - 1` is committed, every block has one content, and a slot is filled once; the slots that dynamic
-//! sampling fills again depend only on their block. In asynchronous mode step `s` opens up to
+//! version `s` is published, which is before step `s - 1` is committed. Every block has one content, and a slot is
+//! filled once; the slots that dynamic sampling fills again depend only on their block. In asynchronous mode step `s` opens up to
 //! `max_policy_lag` steps early, and the version that samples a block depends on the time of the lease. The
 //! bound on its age always holds.
 

@@ -59,7 +59,7 @@ impl Policies {
         let file = manifest.file(&request.name).ok_or_else(no_file)?;
         let path = self.path(version).join(&file.name);
         let unusable = |source: manifest::Error| {
-            self.distrust(version);
+            self.distrust();
             Error::Unusable { version, source }
         };
         // A whole file is compared with its checksum, so it is sent without a base.
@@ -83,9 +83,9 @@ impl Policies {
         if differs { Err(unusable(manifest::Error::Damaged { path, what: "checksum" })) } else { Ok(()) }
     }
 
-    /// Makes the next inspection of a version compare all checksums.
-    pub fn distrust(&self, version: PolicyVersion) {
-        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).remove(&version);
+    /// Makes the next inspection of every version compare all checksums: versions share files.
+    pub fn distrust(&self) {
+        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Records a version whose checksums were compared when its folder was written.

@@ -52,7 +52,7 @@ pub struct Context {
     /// The upload of a version; only one is received at a time.
     pub uploads: Uploads,
     /// A permit for each computation that may run at once.
-    pub computations: Semaphore,
+    pub computations: Arc<Semaphore>,
     /// Cancelled when the server stops, which ends long polls.
     pub stop: CancellationToken,
 }
@@ -69,9 +69,13 @@ impl Context {
         &self,
         work: impl FnOnce() -> Result<T, actor::Error> + Send + 'static,
     ) -> Result<T, actor::Error> {
-        // The semaphore is never closed.
-        let _permit = self.computations.acquire().await;
-        blocking(work).await
+        // The semaphore is never closed. The permit belongs to the computation, which continues if the caller hangs up.
+        let permit = Arc::clone(&self.computations).acquire_owned().await;
+        blocking(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
     }
 
     /// Returns the longest pause of an upload.

@@ -1,5 +1,8 @@
 //! Sets of intervals of time.
 
+/// Maximum number of intervals of a set. Further ones count only if they overlap or touch one of these.
+const MOST: usize = 16_384;
+
 /// Disjoint intervals in order, in microseconds. An interval contains its start and not its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Intervals(Vec<(u64, u64)>);
@@ -13,15 +16,27 @@ impl Intervals {
         // The intervals that overlap or touch the new one.
         let first = self.0.partition_point(|&(_, before)| before < start);
         let last = self.0.partition_point(|&(after, _)| after <= end);
+        if first == last && self.0.len() >= MOST {
+            return;
+        }
         let joined = self.0[first..last]
             .iter()
             .fold((start, end), |(start, end), other| (start.min(other.0), end.max(other.1)));
         self.0.splice(first..last, [joined]);
     }
 
-    /// Adds all intervals of another set.
-    pub(super) fn extend(&mut self, other: &Self) {
-        other.0.iter().for_each(|&(start, end)| self.add(start, end));
+    /// Returns the union of sets.
+    pub(super) fn union<'a>(sets: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all: Vec<(u64, u64)> = sets.flat_map(|set| &set.0).copied().collect();
+        all.sort_unstable();
+        all.dedup_by(|next, before| {
+            let joins = next.0 <= before.1;
+            if joins {
+                before.1 = before.1.max(next.1);
+            }
+            joins
+        });
+        Self(all)
     }
 
     /// Returns the total length of the parts within an interval.
@@ -47,7 +62,9 @@ mod tests {
 
     fn of(intervals: &[(u64, u64)]) -> Intervals {
         let mut all = Intervals::default();
-        intervals.iter().for_each(|&(start, end)| all.add(start, end));
+        for &(start, end) in intervals {
+            all.add(start, end);
+        }
         all
     }
 
@@ -57,6 +74,17 @@ mod tests {
         assert_eq!(of(&[(1, 2), (5, 7), (2, 5)]), Intervals(vec![(1, 7)]));
         assert_eq!(of(&[(1, 3), (2, 4), (0, 9)]), Intervals(vec![(0, 9)]));
         assert_eq!(of(&[(0, 9), (2, 3)]), Intervals(vec![(0, 9)]));
+    }
+
+    #[test]
+    fn a_set_is_bounded() {
+        let mut all = Intervals::default();
+        for number in 0..2 * MOST as u64 {
+            all.add(3 * number, 3 * number + 1);
+        }
+        assert_eq!(all.0.len(), MOST);
+        all.add(0, 2);
+        assert_eq!(all.0[0], (0, 2), "an interval that overlaps still counts");
     }
 
     #[test]
@@ -86,7 +114,7 @@ mod tests {
                 set.add(start, start + length);
                 instants[start as usize..(start + length) as usize].fill(true);
             }
-            one.extend(&other);
+            let one = Intervals::union([&one, &other].into_iter());
             let (start, end) = (chance.below(30), 30 + chance.below(30));
             let expected = instants[start as usize..end as usize].iter().filter(|&&on| on).count();
             assert_eq!(one.within(start, end), expected as u64, "{one:?} within {start}..{end}");

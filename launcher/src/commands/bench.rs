@@ -80,6 +80,9 @@ fn run_file(flags: &LoadFlags) -> Result<(RunFile, u32), Error> {
         overrides.extend(flags.assignments.iter().cloned());
         RunFile::parse(embedded::RUN_FILE, embedded::RUN_FILE_NAME, &overrides)?
     };
+    if !run.rollout.constrain_answers {
+        return Err(Error::Unconstrained);
+    }
     let most = run.rollout.max_new_tokens;
     let tokens = flags.tokens.unwrap_or(TOKENS.min(most));
     let least = run.answer.list_length as u32 + 2;

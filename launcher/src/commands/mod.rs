@@ -94,6 +94,10 @@ pub(crate) enum Error {
          most rollout.max_new_tokens ({most})"
     )]
     Tokens { tokens: u32, least: u32, most: u32 },
+    #[error(
+        "rollout.constrain_answers is false: expected true, since simulated workers read the candidates from their leases"
+    )]
+    Unconstrained,
     #[error("{} contains no run: expected run.toml", out.display())]
     NoRun { out: PathBuf },
     #[error("runs/ contains no run: name one with --out DIR or --coordinator ADDRESS")]

@@ -181,7 +181,9 @@ impl Storage for Disk {
         let may_fail = !matches!(write, Write::RankGroup(_));
         self.attempt(may_fail, |disk| match write {
             Write::Results(submitted) => {
-                submitted.into_iter().for_each(|(results, worker)| disk.put_results(results, &worker));
+                for (results, worker) in submitted {
+                    disk.put_results(results, &worker);
+                }
             }
             Write::Checkpoint { rank, step } => {
                 let stored = disk.recovered.checkpoints.entry(rank).or_insert(Step(0));

@@ -13,7 +13,7 @@ use crate::card::Card;
 
 /// Returns a table of memory by process and phase, and whether the processes fit `card`.
 pub(super) fn describe(run: &RunFile, prompt_tokens: Option<u64>, card: Card) -> Result<String, Error> {
-    let Shape { config, adapter, prompt_tokens } = Shape::of(run, prompt_tokens)?;
+    let Shape { config, adapter, prompt_tokens } = Shape::of(run, prompt_tokens, None)?;
     let materialized = run.model.attention == Attention::Materialized;
     let model = |device: &str| {
         let model = Model::new(&config, number(run, device), adapter.as_ref());

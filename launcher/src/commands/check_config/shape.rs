@@ -26,7 +26,7 @@ pub(super) enum Error {
         "prompts of {prompt} tokens and completions of {completion} (rollout.max_new_tokens) are longer than the model's \
          {limit} positions (max_position_embeddings)"
     )]
-    Length { prompt: u64, completion: u32, limit: i64 },
+    Length { prompt: u64, completion: u64, limit: i64 },
 }
 
 /// The model's shape, the adapter that is trained, and the length of prompts.
@@ -37,8 +37,12 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Reads the shape of a run's model. `prompt_tokens`: the length of prompts instead of the run file's.
-    pub(super) fn of(run: &RunFile, prompt_tokens: Option<u64>) -> Result<Self, Error> {
+    /// Reads the shape of a run's model. `prompt_tokens` and `completion_tokens`: lengths instead of the run file's.
+    pub(super) fn of(
+        run: &RunFile,
+        prompt_tokens: Option<u64>,
+        completion_tokens: Option<u64>,
+    ) -> Result<Self, Error> {
         let of_file = run.prompt.max_tokens.map(|tokens| tokens as u64);
         let prompt_tokens = prompt_tokens.or(of_file).ok_or(Error::Prompt)?;
         let config = match &run.model.path {
@@ -46,8 +50,9 @@ impl Shape {
             None => Config::parse(embedded::POLICY_CONFIG, "the embedded config.json".as_ref())
                 .map_err(Error::Model)?,
         };
-        let (completion, limit) = (run.rollout.max_new_tokens, config.max_position_embeddings);
-        if prompt_tokens.saturating_add(u64::from(completion)) > limit as u64 {
+        let completion = completion_tokens.unwrap_or(u64::from(run.rollout.max_new_tokens));
+        let limit = config.max_position_embeddings;
+        if prompt_tokens.saturating_add(completion) > limit as u64 {
             return Err(Error::Length { prompt: prompt_tokens, completion, limit });
         }
         Ok(Self { config, adapter: adapter(run)?, prompt_tokens })

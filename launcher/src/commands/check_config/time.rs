@@ -17,6 +17,10 @@ pub(super) enum Error {
     Shape(#[from] shape::Error),
     #[error(transparent)]
     Machine(#[from] machine::Error),
+    #[error(
+        "the policy computes in {found} (model.dtype), and the rates of {machine} are those of {expected}: expected {expected}"
+    )]
+    Number { machine: String, found: &'static str, expected: &'static str },
     #[error("the adapter does not fit the model")]
     Fit(#[from] podium_checkpoint::FieldError),
     #[error(
@@ -75,9 +79,15 @@ fn totals(plan: &Plan, prediction: &Prediction) -> String {
 }
 
 fn plan(run: &RunFile, machine: &Machine, flags: &ComputedFlags) -> Result<Plan, Error> {
-    let Shape { config, adapter, prompt_tokens } = Shape::of(run, flags.prompt_tokens)?;
+    let Shape { config, adapter, prompt_tokens } =
+        Shape::of(run, flags.prompt_tokens, flags.completion_tokens)?;
     let device = machine.device();
     let number = number(run, if device.fused { "cpu" } else { "cuda" });
+    let rates = if device.fused { Number::Float32 } else { Number::Bfloat16 };
+    if number != rates {
+        let [found, expected] = [number, rates].map(name_of);
+        return Err(Error::Number { machine: machine.name().to_owned(), found, expected });
+    }
     let policy = Policy::new(&config, number, adapter.as_ref())?;
     let (rollout, learner, launch) = (&run.rollout, &run.learner, &run.launch);
     let ranks = u64::from(launch.learner_ranks);
@@ -125,6 +135,13 @@ fn plan(run: &RunFile, machine: &Machine, flags: &ComputedFlags) -> Result<Plan,
         plan.worker_hosts = workers.div_ceil(GPUS_PER_HOST);
     }
     Ok(plan)
+}
+
+const fn name_of(number: Number) -> &'static str {
+    match number {
+        Number::Float32 => "float32",
+        Number::Bfloat16 => "bfloat16",
+    }
 }
 
 #[cfg(test)]
