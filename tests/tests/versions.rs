@@ -265,7 +265,10 @@ async fn a_removed_policy_that_cannot_be_recomputed_is_not_evaluated() -> Result
     ensure!(finished["not_evaluated"]["2"].is_string(), "finished.json does not name version 2: {finished}");
     let version = |row: &Value| row["policy_version"].as_u64();
     let evaluated: Vec<_> = rows(&run.out().join("evaluations.jsonl"))?.iter().map(version).collect();
-    ensure!(evaluated == [0, 4, 6, 7].map(Some), "the evaluated versions are {evaluated:?}");
+    // If step 6 was already sampled, the learner has passed version 4, too.
+    let lost = finished["not_evaluated"]["4"].is_string();
+    let wanted = [0, 4, 6, 7].into_iter().filter(|version| *version != 4 || !lost).map(Some);
+    ensure!(evaluated == wanted.collect::<Vec<_>>(), "the evaluated versions are {evaluated:?}: {finished}");
     Ok(())
 }
 
