@@ -304,6 +304,9 @@ fn score(command: &Score) -> anyhow::Result<()> {
     environment::prepare(false)?;
     let device = device::parse(&command.device)?;
     device::set_threads(command.threads)?;
+    let bfloat16 = Some(matches!(command.dtype, NumberType::Bfloat16));
+    // The flag asks for the type, also where it is slow.
+    device::check_bfloat16(device, bfloat16, true)?;
     let tokens = score::run(&score::Options {
         model: command.model.clone(),
         adapter: command.adapter.clone(),
@@ -311,7 +314,7 @@ fn score(command: &Score) -> anyhow::Result<()> {
         output: command.output.clone(),
         temperature: command.temperature,
         batch_tokens: command.batch_tokens,
-        load: LoadOptions::new(device, Some(matches!(command.dtype, NumberType::Bfloat16))),
+        load: LoadOptions::new(device, bfloat16),
     })?;
     tracing::info!(
         "wrote the log-probabilities of {tokens} completion tokens to {}",
