@@ -113,9 +113,9 @@ impl Service {
             }
         };
         let began = Instant::now();
-        let kept = self.0.handle.submit(Submission { worker, lease, version, content, results }).await;
+        let stored = self.0.handle.submit(Submission { worker, lease, version, content, results }).await;
         self.0.timeline.record(Activity::Store, began);
-        kept.or_refuse()
+        stored.or_refuse()
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {

@@ -21,8 +21,6 @@ pub(super) enum Error {
         "the policy computes in {found} (model.dtype), and the rates of {machine} are those of {expected}: expected {expected}"
     )]
     Number { machine: String, found: &'static str, expected: &'static str },
-    #[error("the adapter does not fit the model")]
-    Fit(#[from] podium_checkpoint::FieldError),
     #[error(
         "{workers} workers and {ranks} learner ranks need {needed} GPUs, --gpus is {gpus}: expected at least as many"
     )]
@@ -88,7 +86,7 @@ fn plan(run: &RunFile, machine: &Machine, flags: &ComputedFlags) -> Result<Plan,
         let [found, expected] = [number, rates].map(name_of);
         return Err(Error::Number { machine: machine.name().to_owned(), found, expected });
     }
-    let policy = Policy::new(&config, number, adapter.as_ref())?;
+    let policy = Policy::new(&config, number, adapter.as_ref()).map_err(shape::Error::from)?;
     let (rollout, learner, launch) = (&run.rollout, &run.learner, &run.launch);
     let ranks = u64::from(launch.learner_ranks);
     let left = flags.gpus.map_or(1, |gpus| gpus.saturating_sub(ranks).max(1));
