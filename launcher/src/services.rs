@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use podium_config::{Colocate, RunFile};
+use podium_service::environment::{self, SHORT_SPIN};
 use podium_service::shutdown;
 use podium_transfer::Announcement;
 
@@ -89,7 +90,10 @@ impl Services<'_> {
     fn worker(&self, number: u32, coordinator: &[OsString]) -> Service {
         let name = format!("worker-{number}");
         let cache = self.folder.worker_cache();
-        let Placement { device, environment } = self.devices.worker(number);
+        let Placement { device, mut environment } = self.devices.worker(number);
+        // While workers sample a synchronous step, ranks wait.
+        let ranks = if self.run.rollout.max_policy_lag == 0 { 0 } else { self.rank_threads() };
+        environment.extend(short_spin(self.worker_threads() + ranks));
         let arguments = [
             self.run_file(),
             coordinator.to_vec(),
@@ -103,7 +107,8 @@ impl Services<'_> {
     }
 
     fn learner_rank(&self, rank: u32, coordinator: &[OsString]) -> Service {
-        let Placement { device, environment } = self.devices.rank(rank);
+        let Placement { device, mut environment } = self.devices.rank(rank);
+        environment.extend(short_spin(self.worker_threads() + self.rank_threads()));
         let arguments = [
             vec!["train".into()],
             self.run_file(),
@@ -119,7 +124,9 @@ impl Services<'_> {
 
     /// Returns the process that is learner rank and worker.
     fn one_process(&self, coordinator: &[OsString]) -> Service {
-        let Placement { device, environment } = self.devices.rank(0);
+        let Placement { device, mut environment } = self.devices.rank(0);
+        // Worker and rank compute in turns.
+        environment.extend(short_spin(self.rank_threads()));
         let arguments = [
             self.run_file(),
             coordinator.to_vec(),
@@ -137,6 +144,16 @@ impl Services<'_> {
         } else {
             Vec::new()
         }
+    }
+
+    /// libtorch threads of all workers.
+    fn worker_threads(&self) -> usize {
+        self.devices.workers() as usize * self.run.rollout.threads as usize
+    }
+
+    /// libtorch threads of all ranks.
+    fn rank_threads(&self) -> usize {
+        self.devices.ranks() as usize * self.run.learner.threads as usize
     }
 
     fn run_file(&self) -> Vec<OsString> {
@@ -164,6 +181,14 @@ pub(crate) fn coordinator(programs: &Programs, folder: &RunFolder) -> Service {
         environment: Vec::new(),
         log: folder.log("coordinator"),
     }
+}
+
+/// Returns the variable that lets threads spin before they sleep, if this machine has cores for `threads` that compute at the
+/// same time. An environment that sets it has precedence.
+fn short_spin(threads: usize) -> Option<(&'static str, String)> {
+    let (name, value) = SHORT_SPIN;
+    let may_spin = environment::may_spin(threads) && std::env::var_os(name).is_none();
+    may_spin.then(|| (name, value.to_owned()))
 }
 
 fn text(flag: &str, value: &str) -> Vec<OsString> {

@@ -301,7 +301,7 @@ async fn train(command: &Train) -> anyhow::Result<ExitCode> {
 }
 
 fn score(command: &Score) -> anyhow::Result<()> {
-    environment::prepare(false)?;
+    environment::prepare_alone(false, command.threads)?;
     let device = device::parse(&command.device)?;
     device::set_threads(command.threads)?;
     let bfloat16 = Some(matches!(command.dtype, NumberType::Bfloat16));
@@ -325,7 +325,8 @@ fn score(command: &Score) -> anyhow::Result<()> {
 
 fn replay(command: &Replay) -> anyhow::Result<()> {
     let settings = replay::Settings::load(command.run_file.as_deref(), &command.overrides)?;
-    environment::prepare(settings.file.run.portable)?;
+    let threads = command.threads.unwrap_or(settings.file.learner.threads as usize);
+    environment::prepare_alone(settings.file.run.portable, threads)?;
     let device = device::parse(&command.device)?;
     let (last, folder) = replay::run(&replay::Options {
         model: command.model.clone(),
@@ -343,8 +344,8 @@ fn replay(command: &Replay) -> anyhow::Result<()> {
 }
 
 fn check_device(command: &Selfcheck) -> anyhow::Result<ExitCode> {
-    environment::prepare(false)?;
     let Selfcheck { device, threads, no_speed, digest } = command;
+    environment::prepare_alone(false, *threads)?;
     let options = selfcheck::Options { device: device.clone(), threads: *threads, speed: !no_speed };
     if *digest {
         output_line!("{}", selfcheck::digest(&options)?);

@@ -80,7 +80,7 @@ pub struct Options {
     bfloat16: bool,
     /// Number of libtorch threads.
     #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: u32,
+    pub threads: u32,
 }
 
 /// Template variables by name.

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     logs::start();
     let result = startup::check().map_err(anyhow::Error::from).and_then(|()| match (cli.command, cli.work) {
         (Some(Command::Generate(options)), _) => {
-            environment::prepare(false)?;
+            environment::prepare_alone(false, options.threads as usize)?;
             podium_rollout_worker::generate(&options)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -1,5 +1,7 @@
 //! Floating point operations of a policy by the usual convention: two for each multiplication with addition in matrix
-//! products, for the work that the result requires. Recomputation, norms and activation functions do not count.
+//! products, for the work that the result requires. Recomputation, norms and activation functions do not count. All blocks
+//! count alike, although the last one computes queries, output map and feed-forward part only of the rows that predict
+//! completion tokens.
 
 use std::iter::Sum;
 

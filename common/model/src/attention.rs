@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::Config;
 use crate::joint::{self, Joint};
-use crate::layers::{Linear, RmsNorm, Rows, Weights};
+use crate::layers::{Linear, Outputs, RmsNorm, Rows, Weights};
 
 /// Added to the score of a masked key. Finite, so that no row can become NaN, and far below any score.
 pub(crate) const MASKED: f64 = -1e30;
@@ -19,7 +19,7 @@ pub(crate) const MASKED: f64 = -1e30;
 /// Queries, keys and values of the rows of a forward.
 #[derive(Debug)]
 pub(crate) struct Heads {
-    /// \[rows, query heads, D\]
+    /// \[rows, query heads, D\]; in the last block of a forward with [`Outputs`](crate::layers::Outputs), of those rows.
     pub(crate) query: Tensor,
     /// \[rows, key heads, D\]
     pub(crate) key: Tensor,
@@ -41,7 +41,7 @@ const LARGEST_HEAD: i64 = 1024;
 
 /// Mapping of the rows of one forward to sequences, and the keys that each row attends to.
 pub(crate) trait Arrangement {
-    /// Attention over all rows. Returns \[rows, query heads · D\].
+    /// Attention of all queries. Returns \[rows of the queries, query heads · D\].
     fn attend(&mut self, layer: usize, heads: &Heads) -> Tensor;
 }
 
@@ -185,13 +185,33 @@ impl Attention {
         self.output.forward(&arrangement.attend(layer, &heads), rows)
     }
 
+    /// \[rows, hidden\] to \[outputs, hidden\].
+    pub(crate) fn forward_outputs(
+        &self,
+        x: &Tensor,
+        rows: &Rows,
+        outputs: &Outputs,
+        layer: usize,
+        arrangement: &mut dyn Arrangement,
+    ) -> Tensor {
+        let [query, key, value] = self.query_key_value.parts();
+        let query = query.forward(&outputs.select(x), &outputs.rows);
+        let parts = [query, key.forward(x, rows), value.forward(x, rows)];
+        let heads = self.rotated(parts, &outputs.rows, rows);
+        self.output.forward(&arrangement.attend(layer, &heads), &outputs.rows)
+    }
+
     fn heads(&self, x: &Tensor, rows: &Rows) -> Heads {
-        let parts = self.query_key_value.forward(x, rows);
+        self.rotated(self.query_key_value.forward(x, rows), rows, rows)
+    }
+
+    /// Splits queries, keys and values into heads, and norms and rotates queries and keys.
+    fn rotated(&self, parts: [Tensor; 3], query_rows: &Rows, key_rows: &Rows) -> Heads {
         let [mut query, mut key, value] = parts.map(|part| self.split(&part));
         if let Some((query_norm, key_norm)) = &self.query_key_norms {
             (query, key) = (query_norm.forward(&query), key_norm.forward(&key));
         }
-        let (query, key) = (rows.rotation.apply(&query), rows.rotation.apply(&key));
+        let (query, key) = (query_rows.rotation.apply(&query), key_rows.rotation.apply(&key));
         Heads { query, key, value, scale: self.scale() }
     }
 

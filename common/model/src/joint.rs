@@ -70,6 +70,11 @@ impl<const N: usize> Joint<N> {
         Self { parts, weight, bias }
     }
 
+    /// The maps, one by one.
+    pub(crate) const fn parts(&self) -> &[Linear; N] {
+        &self.parts
+    }
+
     /// \[rows, inputs\] to \[rows, outputs\] of each map.
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> [Tensor; N] {
         if rows.inference {
@@ -77,6 +82,12 @@ impl<const N: usize> Joint<N> {
         } else {
             self.parts.each_ref().map(|part| part.forward(x, rows))
         }
+    }
+
+    /// The weight of all maps if they have neither biases nor adapters: \[outputs of all maps, inputs\].
+    pub(crate) fn plain_weight(&self) -> Option<&Tensor> {
+        let plain = self.bias.is_none() && !self.parts.iter().any(Linear::is_adapted);
+        plain.then_some(&self.weight)
     }
 
     /// \[rows, inputs\] to \[rows, outputs of all maps\], without gradients and dropout.

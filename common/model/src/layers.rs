@@ -27,9 +27,44 @@ pub(crate) struct Rows {
     pub(crate) inference: bool,
     /// Whether several operations of sampling are computed in one pass.
     pub(crate) fused: bool,
+    /// The rows whose outputs are used after the last block; `None` for all rows.
+    pub(crate) outputs: Option<Outputs>,
+}
+
+/// The rows of a forward whose outputs are used. The last block computes queries, output map and feed-forward part of these
+/// rows alone; of the others it needs keys and values.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    /// \[outputs\]
+    index: Tensor,
+    /// The data of these rows.
+    pub(crate) rows: Box<Rows>,
+}
+
+impl Outputs {
+    /// \[rows, …\] to \[outputs, …\].
+    pub(crate) fn select(&self, x: &Tensor) -> Tensor {
+        select_rows(x, &self.index)
+    }
+}
+
+/// Gathers rows of a matrix by index. Its backward adds in a fixed order.
+pub(crate) fn select_rows(x: &Tensor, index: &Tensor) -> Tensor {
+    Tensor::embedding(x, index, -1, false, false)
 }
 
 impl Rows {
+    /// Limits the outputs to the rows `index`, \[outputs\].
+    pub(crate) fn with_outputs(self, index: Tensor) -> Self {
+        let rows = Self {
+            rotation: self.rotation.select(&index),
+            dropout: self.dropout.as_ref().map(|dropout| dropout.select(&index)),
+            outputs: None,
+            ..self
+        };
+        Self { outputs: Some(Outputs { index, rows: Box::new(rows) }), ..self }
+    }
+
     /// \[rows, inputs\] to \[rows, outputs\].
     pub(crate) fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         linear(x, weight, bias, self.fused)

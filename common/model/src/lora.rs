@@ -52,6 +52,11 @@ impl Dropout {
         Self { rows: Tensor::from_slice(rows).to_device(device).unsqueeze(-1), share }
     }
 
+    /// Returns the inputs that are dropped in the rows `index`.
+    pub(crate) fn select(&self, index: &Tensor) -> Self {
+        Self { rows: self.rows.index_select(0, index), share: self.share }
+    }
+
     /// Returns `x` with the dropped inputs at 0 and the others scaled up, so that the mean is preserved.
     fn apply(&self, x: &Tensor, stream: u64) -> Tensor {
         let features = x.size()[1] as u64;

@@ -23,7 +23,13 @@ impl Mlp {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
-        let [gate, up] = self.gate_up.forward(x, rows);
-        self.down.forward(&computed(podium_torch_shim::gate(&gate, &up)), rows)
+        let gated = match self.gate_up.plain_weight().filter(|_| rows.fused) {
+            Some(weight) => podium_torch_shim::gated_linear(x, weight),
+            None => {
+                let [gate, up] = self.gate_up.forward(x, rows);
+                podium_torch_shim::gate(&gate, &up)
+            }
+        };
+        self.down.forward(&computed(gated), rows)
     }
 }

@@ -4,15 +4,17 @@
 //! last token of a completion is never an input, since nothing is predicted from it.
 
 mod error;
+mod padded;
 
-use tch::{Device, Kind, Tensor};
+use podium_torch_shim::{PromptQueries, Sequences};
+use tch::{Device, Tensor};
 
 pub use error::Error;
+use padded::Padded;
+pub(crate) use padded::key_bias;
 
 use crate::allowed::Restrictions;
-use crate::attention::{
-    Arrangement, Heads, KeyValue, MASKED, Shared, attend, causal_bias, fold_keys, fold_queries, unfold,
-};
+use crate::attention::{Arrangement, Heads};
 use crate::config::Config;
 use crate::options::AttentionKernel;
 use crate::policy::Policy;
@@ -39,7 +41,7 @@ pub struct Packed {
     tokens: Vec<i64>,
     /// Position of each input in its sequence.
     positions: Vec<i64>,
-    /// For each completion token, the row whose hidden state predicts it.
+    /// For each completion token, the output whose hidden state predicts it.
     predictors: Vec<i64>,
     /// The completion tokens, in (prompt, completion, token) order.
     targets: Vec<i64>,
@@ -72,11 +74,10 @@ impl Packed {
             batch.prompt_lengths.push(group.prompt.len());
             batch.push_inputs(group.prompt, 0);
         }
-        let mut prompt_end = 0;
-        for group in groups {
-            prompt_end += group.prompt.len();
+        let prompt_rows = batch.tokens.len();
+        for (prompt, group) in groups.iter().enumerate() {
             for completion in &group.completions {
-                batch.push_completion(completion, group.prompt.len(), prompt_end - 1);
+                batch.push_completion(completion, prompt, prompt_rows);
             }
         }
         Ok(batch)
@@ -110,14 +111,14 @@ impl Packed {
             .extend((first_position..first_position + tokens.len()).map(|position| position as i64));
     }
 
-    fn push_completion(&mut self, completion: &[u32], prompt_length: usize, prompt_last_row: usize) {
+    fn push_completion(&mut self, completion: &[u32], prompt: usize, prompt_rows: usize) {
         self.completion_lengths.push(completion.len());
         self.targets.extend(completion.iter().map(|token| i64::from(*token)));
         let Some((_, inputs)) = completion.split_last() else { return };
-        let first_row = self.tokens.len();
-        self.predictors.push(prompt_last_row as i64);
-        self.predictors.extend((first_row..first_row + inputs.len()).map(|row| row as i64));
-        self.push_inputs(inputs, prompt_length);
+        let first_output = self.prompts() + self.tokens.len() - prompt_rows;
+        self.predictors.push(prompt as i64);
+        self.predictors.extend((first_output..first_output + inputs.len()).map(|output| output as i64));
+        self.push_inputs(inputs, self.prompt_lengths[prompt]);
     }
 
     /// Number of prompts.
@@ -207,18 +208,20 @@ impl Packed {
         Tensor::from_slice(&self.targets).to_device(device)
     }
 
-    /// \[completion tokens\], on the device.
+    /// The output that predicts each completion token, \[completion tokens\], on the device.
     pub(crate) fn predictors(&self, device: Device) -> Tensor {
         Tensor::from_slice(&self.predictors).to_device(device)
     }
 
-    /// The row of each prompt's last token, \[prompts\], on the device.
-    pub(crate) fn prompt_ends(&self, device: Device) -> Tensor {
+    /// The rows whose outputs predict tokens: the last of each prompt, and all of completions; \[outputs\], on the device.
+    pub(crate) fn outputs(&self, device: Device) -> Tensor {
         let ends = self.prompt_lengths.iter().scan(-1, |end, length| {
             *end += *length as i64;
             Some(*end)
         });
-        Tensor::from_slice(&ends.collect::<Vec<_>>()).to_device(device)
+        let prompt_rows: usize = self.prompt_lengths.iter().sum();
+        let completions = (prompt_rows..self.tokens.len()).map(|row| row as i64);
+        Tensor::from_slice(&ends.chain(completions).collect::<Vec<_>>()).to_device(device)
     }
 
     /// Returns the arrangement for attention of the policy.
@@ -229,100 +232,12 @@ impl Packed {
             completions: signed(&mut self.completion_lengths.iter().map(|length| length.saturating_sub(1))),
             padded: match policy.attention_kernel() {
                 AttentionKernel::Flash => None,
-                AttentionKernel::Materialized => Some(self.padded(policy)),
+                AttentionKernel::Materialized => {
+                    Some(Padded::new(&self.prompt_lengths, &self.completion_lengths, policy))
+                }
             },
         }
     }
-
-    fn padded(&self, policy: &Policy) -> Padded {
-        let (config, kind, device) = (policy.config(), policy.precision().kind(), policy.device());
-        let input_lengths: Vec<_> =
-            self.completion_lengths.iter().map(|length| length.saturating_sub(1)).collect();
-        let completions = Sequences::new(&input_lengths, config, kind, device);
-        Padded {
-            key_heads: config.num_key_value_heads,
-            prompts: Sequences::new(&self.prompt_lengths, config, kind, device),
-            prompt_bias: key_bias(&self.prompt_lengths, config.num_key_value_heads, kind, device),
-            completions: (completions.rows > 0).then_some(completions),
-        }
-    }
-}
-
-/// Adjacent sequences in flat rows, and their padding for attention.
-#[derive(Debug)]
-struct Sequences {
-    count: i64,
-    rows: i64,
-    width: i64,
-    /// Row of each padded cell \[count · width\] and cell of each row \[rows\]; `None` without padding.
-    indices: Option<(Tensor, Tensor)>,
-    /// \[1, width · queries per key, width\]
-    causal: Tensor,
-}
-
-impl Sequences {
-    fn new(lengths: &[usize], config: &Config, kind: Kind, device: Device) -> Self {
-        let width = lengths.iter().copied().max().unwrap_or(0);
-        let rows = lengths.iter().sum::<usize>();
-        let indices = (rows != width * lengths.len()).then(|| {
-            let (mut row_of_cell, mut cell_of_row) = (Vec::new(), Vec::new());
-            for (sequence, length) in lengths.iter().enumerate() {
-                let first_row = cell_of_row.len() as i64;
-                cell_of_row.extend((0..*length).map(|token| (sequence * width + token) as i64));
-                row_of_cell.extend(first_row..first_row + *length as i64);
-                // Padding repeats some row: finite, masked for every row that is read, and without gradient.
-                row_of_cell.resize((sequence + 1) * width, 0);
-            }
-            let on_device = |index: &[i64]| Tensor::from_slice(index).to_device(device);
-            (on_device(&row_of_cell), on_device(&cell_of_row))
-        });
-        Self {
-            count: lengths.len() as i64,
-            rows: rows as i64,
-            width: width as i64,
-            indices,
-            causal: causal_bias(width as i64, config.queries_per_key(), kind, device),
-        }
-    }
-
-    /// \[rows, heads, D\] to \[count, width, heads, D\].
-    fn pad(&self, x: &Tensor) -> Tensor {
-        let [_, heads, d] = x.size()[..] else { unreachable!("rows of heads have three dimensions") };
-        let shape = [self.count, self.width, heads, d];
-        match &self.indices {
-            Some((row_of_cell, _)) => {
-                select_rows(&x.reshape([self.rows, heads * d]), row_of_cell).view(shape)
-            }
-            None => x.view(shape),
-        }
-    }
-
-    /// \[count, width, features\] to \[rows, features\].
-    fn unpad(&self, x: &Tensor) -> Tensor {
-        let x = x.view([self.count * self.width, -1]);
-        match &self.indices {
-            Some((_, cell_of_row)) => select_rows(&x, cell_of_row),
-            None => x,
-        }
-    }
-}
-
-/// \[sequences · heads, 1, longest\]: masks the padding of sequences of these lengths for queries that attend to all
-/// keys; `None` without padding.
-pub(crate) fn key_bias(lengths: &[usize], heads: i64, kind: Kind, device: Device) -> Option<Tensor> {
-    let width = lengths.iter().copied().max().unwrap_or(0) as i64;
-    let lengths: Vec<_> = lengths.iter().map(|length| *length as i64).collect();
-    if lengths.iter().all(|length| *length == width) {
-        return None;
-    }
-    let lengths = Tensor::from_slice(&lengths).to_device(device).repeat_interleave_self_int(heads, 0, None);
-    let padding = Tensor::arange(width, (Kind::Int64, device)).ge_tensor(&lengths.unsqueeze(-1));
-    Some((padding.to_kind(kind) * MASKED).unsqueeze(1))
-}
-
-/// Gathers rows of a matrix by index. Its backward adds in a fixed order.
-pub(crate) fn select_rows(x: &Tensor, index: &Tensor) -> Tensor {
-    Tensor::embedding(x, index, -1, false, false)
 }
 
 /// The arrangement of a packed batch.
@@ -348,50 +263,13 @@ impl Arrangement for PackedArrangement {
             return padded.attend(heads);
         }
         let Heads { query, key, value, scale } = heads;
-        let sequences =
-            podium_torch_shim::Sequences { prompts: &self.prompts, completions: &self.completions };
+        let all = query.size()[0] == key.size()[0];
+        let sequences = Sequences {
+            prompts: &self.prompts,
+            completions: &self.completions,
+            queries: if all { PromptQueries::All } else { PromptQueries::Last },
+        };
         let attended = computed(podium_torch_shim::attention(query, key, value, sequences, *scale));
         attended.view([query.size()[0], -1])
-    }
-}
-
-/// A packed batch with its sequences padded to equal lengths, for attention with materialised scores.
-#[derive(Debug)]
-struct Padded {
-    key_heads: i64,
-    prompts: Sequences,
-    prompt_bias: Option<Tensor>,
-    completions: Option<Sequences>,
-}
-
-impl Padded {
-    fn attend(&self, heads: &Heads) -> Tensor {
-        let (count, key_heads) = (self.prompts.count, self.key_heads);
-        let (query, key, value) = (&heads.scaled_query(), &heads.key, &heads.value);
-        let part = |sequences: &Sequences, first: i64, x: &Tensor| {
-            sequences.pad(&x.narrow(0, first, sequences.rows))
-        };
-        let from_prompts = |x: &Tensor| part(&self.prompts, 0, x);
-        let prompts = KeyValue {
-            key: fold_keys(&from_prompts(key), count),
-            value: fold_keys(&from_prompts(value), count),
-        };
-        let query_of_prompts = fold_queries(&from_prompts(query), count, key_heads);
-        let attended = attend(&query_of_prompts, None, &prompts, Some(&self.prompts.causal));
-        let output = self.prompts.unpad(&unfold(&attended, self.prompts.width));
-        let Some(completions) = &self.completions else { return output };
-
-        // In [prompts, heads, 1 sequence, length, D] the sequence dimension is removed: the prompt is shared.
-        let prompts = KeyValue { key: prompts.key.squeeze_dim(2), value: prompts.value.squeeze_dim(2) };
-        let from_completions = |x: &Tensor| part(completions, self.prompts.rows, x);
-        let own = KeyValue {
-            key: fold_keys(&from_completions(key), count),
-            value: fold_keys(&from_completions(value), count),
-        };
-        let shared = Shared { prompts: &prompts, bias: self.prompt_bias.as_ref() };
-        let query = fold_queries(&from_completions(query), count, key_heads);
-        let attended = attend(&query, Some(shared), &own, Some(&completions.causal));
-        let attended = completions.unpad(&unfold(&attended, completions.width));
-        Tensor::cat(&[output, attended], 0)
     }
 }

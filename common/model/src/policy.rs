@@ -14,7 +14,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::gradients::Sums;
 use crate::joint;
-use crate::layers::{self, RmsNorm, Rows, Weights};
+use crate::layers::{self, Outputs, RmsNorm, Rows, Weights};
 use crate::lora::Dropout;
 use crate::mlp::Mlp;
 use crate::options::{AttentionKernel, LoadOptions, Precision};
@@ -45,7 +45,25 @@ impl Block {
 
     fn forward(&self, x: &Tensor, rows: &Rows, layer: usize, arrangement: &mut dyn Arrangement) -> Tensor {
         let x = x + self.attention.forward(&self.input_norm.forward(x), rows, layer, arrangement);
-        &x + self.mlp.forward(&self.post_attention_norm.forward(&x), rows)
+        self.feed_forward(&x, rows)
+    }
+
+    /// Computes the outputs alone, \[rows, hidden\] to \[outputs, hidden\].
+    fn forward_outputs(
+        &self,
+        x: &Tensor,
+        rows: &Rows,
+        outputs: &Outputs,
+        layer: usize,
+        arrangement: &mut dyn Arrangement,
+    ) -> Tensor {
+        let normed = self.input_norm.forward(x);
+        let attended = self.attention.forward_outputs(&normed, rows, outputs, layer, arrangement);
+        self.feed_forward(&(outputs.select(x) + attended), &outputs.rows)
+    }
+
+    fn feed_forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
+        x + self.mlp.forward(&self.post_attention_norm.forward(x), rows)
     }
 }
 
@@ -351,14 +369,14 @@ impl Policy {
     /// The same for scoring and training.
     pub(crate) fn training_rows(&self, positions: &Tensor, dropout: Option<Dropout>) -> Rows {
         let rotation = self.frequencies.rotation(positions, self.options.precision.kind());
-        Rows { rotation, dropout, inference: false, fused: false }
+        Rows { rotation, dropout, inference: false, fused: false, outputs: None }
     }
 
     pub(crate) fn layers(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Computes one block, \[rows, hidden\] to \[rows, hidden\].
+    /// Computes one block, \[rows, hidden\] to \[rows, hidden\]; the last one to \[outputs, hidden\].
     pub(crate) fn block(
         &self,
         layer: usize,
@@ -366,7 +384,14 @@ impl Policy {
         rows: &Rows,
         arrangement: &mut dyn Arrangement,
     ) -> Tensor {
-        self.blocks[layer].forward(x, rows, layer, arrangement)
+        let block = &self.blocks[layer];
+        match rows.outputs.as_ref().filter(|_| layer + 1 == self.layers()) {
+            Some(outputs) if self.attention_kernel() == AttentionKernel::Flash => {
+                block.forward_outputs(x, rows, outputs, layer, arrangement)
+            }
+            Some(outputs) => outputs.select(&block.forward(x, rows, layer, arrangement)),
+            None => block.forward(x, rows, layer, arrangement),
+        }
     }
 
     /// Computes the norm after the last block.
@@ -374,7 +399,7 @@ impl Policy {
         self.norm.forward(x)
     }
 
-    /// Computes the embedding and all blocks, without the final norm: \[rows\] to \[rows, hidden\].
+    /// Computes the embedding and all blocks, without the final norm: \[rows\] to \[outputs, hidden\].
     pub(crate) fn trunk(&self, tokens: &Tensor, rows: &Rows, arrangement: &mut dyn Arrangement) -> Tensor {
         (0..self.layers()).fold(self.embed(tokens), |x, layer| self.block(layer, &x, rows, arrangement))
     }

@@ -89,9 +89,8 @@ fn whole(
     let (batch, device) = (packed_prompts(prompts)?, policy.device());
     let packed = batch.arrangement(policy);
     let mut arrangement = Whole { packed, first, cache };
-    let rows = policy.rows(&batch.positions(device));
-    let x = policy.trunk(&batch.tokens(device), &rows, &mut arrangement);
-    Ok(x.index_select(0, &batch.prompt_ends(device)))
+    let rows = policy.rows(&batch.positions(device)).with_outputs(batch.outputs(device));
+    Ok(policy.trunk(&batch.tokens(device), &rows, &mut arrangement))
 }
 
 /// Computes tokens of one prompt after those that are cached. `(prompt, start)`: the prompt's index and the number of

@@ -53,6 +53,12 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
+    /// Returns the rotation of the rows `index`.
+    pub(crate) fn select(&self, index: &Tensor) -> Self {
+        let part = |angles: &Tensor| angles.index_select(0, index);
+        Self { cos: part(&self.cos), signed_sin: part(&self.signed_sin) }
+    }
+
     /// Norms heads and rotates them, without gradients, on a CPU: see [`podium_torch_shim::norm_rotate`].
     pub(crate) fn apply_normed(&self, x: &Tensor, query_heads: i64, norms: Option<HeadNorms>) -> Tensor {
         computed(podium_torch_shim::norm_rotate(x, query_heads, norms, &self.cos, &self.signed_sin))

@@ -6,9 +6,9 @@
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::allowed::Restrictions;
-use crate::layers::Rows;
+use crate::layers::{Rows, select_rows};
 use crate::lora::Dropout;
-use crate::packed::{self, Packed, PackedArrangement, select_rows};
+use crate::packed::{self, Packed, PackedArrangement};
 use crate::policy::Policy;
 
 /// Maximum number of logits in memory on a CPU.
@@ -87,12 +87,13 @@ impl Policy {
         let batch = Packed::new(&[packed::GroupTokens { prompt: token_ids, completions: Vec::new() }])?;
         batch.check(self.config())?;
         Ok(no_grad(|| {
-            let pass = Forward::new(self, &batch, None);
-            let x = self.trunk(&pass.tokens, &pass.rows, &mut batch.arrangement(self));
+            let (tokens, positions) = (batch.tokens(self.device()), batch.positions(self.device()));
+            let rows = self.training_rows(&positions, None);
+            let x = self.trunk(&tokens, &rows, &mut batch.arrangement(self));
             let count = token_ids.len() as i64 - 1;
             let head = Head {
                 policy: self,
-                targets: pass.tokens.narrow(0, 1, count),
+                targets: tokens.narrow(0, 1, count),
                 restrictions: Restrictions::default(),
                 temperature: 1.0,
                 entropy: Entropy::Skipped,
@@ -147,7 +148,7 @@ impl Forward {
             dropout.map(|dropout| Dropout::new(&batch.row_numbers(dropout.seed), dropout.share, device));
         Self {
             tokens: batch.tokens(device),
-            rows: policy.training_rows(&batch.positions(device), dropout),
+            rows: policy.training_rows(&batch.positions(device), dropout).with_outputs(batch.outputs(device)),
             predictors: batch.predictors(device),
             targets: batch.targets(device),
             restrictions: batch.restrictions().clone(),

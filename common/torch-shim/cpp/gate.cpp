@@ -91,7 +91,7 @@ class Gate : public torch::autograd::Function<Gate> {
     const auto g = adjacent_columns(gate), u = adjacent_columns(up);
     const auto n = g.size(1);
     auto y = at::empty(g.sizes(), g.options());
-    in_parallel(g.size(0), n, [&](int64_t first, int64_t end) {
+    in_parallel(g.size(0), n, kExponential, [&](int64_t first, int64_t end) {
       if (g.scalar_type() == at::kFloat) {
         gate_float(rows<float>(g), rows<float>(u), y.data_ptr<float>(), first, end, n);
       } else {
@@ -113,7 +113,7 @@ class Gate : public torch::autograd::Function<Gate> {
     const auto gradient = outputs[0].contiguous();
     const auto n = g.size(1);
     auto of_gate = at::empty(g.sizes(), g.options()), of_up = at::empty(g.sizes(), g.options());
-    in_parallel(g.size(0), n, [&](int64_t first, int64_t end) {
+    in_parallel(g.size(0), n, kExponential, [&](int64_t first, int64_t end) {
       if (g.scalar_type() == at::kFloat) {
         gate_backward_float(
             gradient.const_data_ptr<float>(), rows<float>(g), rows<float>(u), of_gate.data_ptr<float>(),
@@ -130,13 +130,15 @@ class Gate : public torch::autograd::Function<Gate> {
 
 }  // namespace
 
+at::Tensor podium_gate(const at::Tensor& gate, const at::Tensor& up) {
+  TORCH_CHECK(
+      gate.dim() == 2 && gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(), "a gate of ",
+      gate.sizes(), " in ", gate.scalar_type(), " for ", up.sizes(), " in ", up.scalar_type(),
+      ": expected two matrices of one size and type");
+  check_type(gate);
+  return Gate::apply(gate, up);
+}
+
 char* podium_torch_gate(at::Tensor* gate, at::Tensor* up, at::Tensor** output) {
-  return podium_guarded([=] {
-    TORCH_CHECK(
-        gate->dim() == 2 && gate->sizes() == up->sizes() && gate->scalar_type() == up->scalar_type(), "a gate of ",
-        gate->sizes(), " in ", gate->scalar_type(), " for ", up->sizes(), " in ", up->scalar_type(),
-        ": expected two matrices of one size and type");
-    check_type(*gate);
-    *output = new at::Tensor(Gate::apply(*gate, *up));
-  });
+  return podium_guarded([=] { *output = new at::Tensor(podium_gate(*gate, *up)); });
 }

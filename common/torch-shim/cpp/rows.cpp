@@ -160,7 +160,7 @@ class Norm : public torch::autograd::Function<Norm> {
     const auto n = input.size(-1), rows = input.numel() / n;
     auto output = at::empty_like(input);
     auto scales = at::empty({rows}, input.options().dtype(at::kFloat));
-    in_parallel(rows, n, [&](int64_t first, int64_t end) {
+    in_parallel(rows, n, kCheap, [&](int64_t first, int64_t end) {
       const Shape shape{first, end, n};
       auto* scale = scales.data_ptr<float>();
       const auto small = static_cast<float>(epsilon);
@@ -187,7 +187,7 @@ class Norm : public torch::autograd::Function<Norm> {
     at::Tensor of_input, of_weight;
     if (context->needs_input_grad(0)) {
       of_input = at::empty_like(input);
-      in_parallel(rows, n, [&](int64_t first, int64_t end) {
+      in_parallel(rows, n, kCheap, [&](int64_t first, int64_t end) {
         const Shape shape{first, end, n};
         const auto* scale = scales.const_data_ptr<float>();
         if (input.scalar_type() == at::kFloat) {
@@ -230,7 +230,7 @@ class Rotation : public torch::autograd::Function<Rotation> {
     const bool dense = rows.stride(2) == 1 && rows.stride(1) == n;
     const auto x = dense ? rows : rows.contiguous();
     auto y = at::empty(x.sizes(), x.options());
-    in_parallel(x.size(0), heads * n, [&](int64_t first, int64_t end) {
+    in_parallel(x.size(0), heads * n, kCheap, [&](int64_t first, int64_t end) {
       const Shape shape{first, end, n};
       if (x.scalar_type() == at::kFloat) {
         rotate_float(
@@ -305,7 +305,7 @@ char* podium_torch_norm_rotate(
       };
       const Heads<T> of{
           query_heads, heads - query_heads, weight(query_weight), weight(key_weight), static_cast<float>(epsilon)};
-      in_parallel(rows, heads * n, [&](int64_t first, int64_t end) {
+      in_parallel(rows, heads * n, kCheap, [&](int64_t first, int64_t end) {
         kernel(
             x->const_data_ptr<T>(), x->stride(0), cosine->const_data_ptr<T>(), sine->const_data_ptr<T>(),
             y.template data_ptr<T>(), of, Shape{first, end, n});

@@ -196,7 +196,7 @@ char* podium_torch_draw(
     const auto contiguous = logits->contiguous();
     const auto n = contiguous.size(1);
     const auto* numbers = contiguous.const_data_ptr<float>();
-    in_parallel(contiguous.size(0), n, [=](int64_t first, int64_t end) {
+    in_parallel(contiguous.size(0), n, kExponential, [=](int64_t first, int64_t end) {
       Sampler sampler(n, selection);
       for (int64_t row = first; row < end; ++row) {
         drawn[row] = sampler.draw(numbers + row * n, uniform[row]);

@@ -22,7 +22,7 @@ PODIUM_EXPORT char* podium_torch_adjacent(at::Tensor** parts, size_t count, at::
 // Attention of prompts and, if there are any, of as many completions for each; see `attention` in Rust.
 PODIUM_EXPORT char* podium_torch_attention(
     at::Tensor* query, at::Tensor* key, at::Tensor* value, const int64_t* prompts, size_t prompt_count,
-    const int64_t* completions, size_t completion_count, double scale, at::Tensor** output);
+    const int64_t* completions, size_t completion_count, bool last_queries, double scale, at::Tensor** output);
 
 // cached.cpp
 // What one step of decoding reads and writes; see `Cached` in Rust.
@@ -51,10 +51,13 @@ PODIUM_EXPORT char* podium_torch_is_deterministic(bool* on);
 
 // gate.cpp
 PODIUM_EXPORT char* podium_torch_gate(at::Tensor* gate, at::Tensor* up, at::Tensor** output);
+at::Tensor podium_gate(const at::Tensor& gate, const at::Tensor& up);
 
 // linear.cpp
 // Without gradients; `bias` may be nullptr.
 PODIUM_EXPORT char* podium_torch_linear(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** output);
+// Without gradients; `weight` holds the gate's and then the other map's.
+PODIUM_EXPORT char* podium_torch_gated_linear(at::Tensor* x, at::Tensor* weight, at::Tensor** output);
 
 // memory.cpp
 struct podium_device_memory {

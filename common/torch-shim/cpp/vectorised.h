@@ -19,8 +19,12 @@
 #define PODIUM_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t kParts = 16;
-// The least numbers of a thread: with fewer, starting it takes longer than computing them.
-constexpr int64_t kGrain = 16384;
+// The least numbers of a thread, in units of `kCheap` operations: with fewer, waking it takes longer than computing them. A
+// thread that waits takes 50 to 200 µs to wake, the longest on a virtual machine.
+constexpr int64_t kGrain = 65536;
+// Operations of a number, as a multiple of those of a copy or a norm.
+constexpr int64_t kCheap = 1;
+constexpr int64_t kExponential = 4;
 
 PODIUM_INLINE float widen(float x) { return x; }
 
@@ -101,8 +105,8 @@ float podium_exponentials(const float* x, int64_t n, float largest, float* y);
 
 // Calls `with(first, end)` for parts of the rows, on the threads of libtorch.
 template <typename With>
-void in_parallel(int64_t rows, int64_t numbers_per_row, const With& with) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, numbers_per_row)), with);
+void in_parallel(int64_t rows, int64_t numbers_per_row, int64_t cost, const With& with) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost * numbers_per_row)), with);
 }
 
 inline void check_type(const at::Tensor& x) {

@@ -15,6 +15,7 @@ unsafe extern "C" {
         prompt_count: usize,
         completions: *const i64,
         completion_count: usize,
+        last_queries: bool,
         scale: f64,
         output: *mut *mut torch_sys::C_tensor,
     ) -> *mut c_char;
@@ -27,12 +28,36 @@ pub struct Sequences<'a> {
     pub prompts: &'a [i64],
     /// Number of rows of each completion, in the order of their prompts: the same number of completions for each prompt.
     pub completions: &'a [i64],
+    /// The rows of prompts that have queries.
+    pub queries: PromptQueries,
 }
 
-/// Returns the attention of each row to the rows of its sequence up to itself and, in a completion, to all rows of its
-/// prompt; like `query`, with gradients.
+/// The rows of prompts that have queries. All rows of completions have queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptQueries {
+    /// All rows.
+    All,
+    /// The last row of each prompt.
+    Last,
+}
+
+impl Sequences<'_> {
+    fn keys(&self) -> i64 {
+        self.prompts.iter().chain(self.completions).sum()
+    }
+
+    fn queries(&self) -> i64 {
+        match self.queries {
+            PromptQueries::All => self.keys(),
+            PromptQueries::Last => self.prompts.len() as i64 + self.completions.iter().sum::<i64>(),
+        }
+    }
+}
+
+/// Returns the attention of each row with a query to the rows of its sequence up to itself and, in a completion, to all rows
+/// of its prompt; like `query`, with gradients.
 ///
-/// `query`: \[rows, query heads, D\], contiguous in D; `key`, `value`: \[rows, key heads, D\]. The number of query heads
+/// `query`: \[rows with queries, query heads, D\], contiguous in D; `key`, `value`: \[rows, key heads, D\]. The number of query heads
 /// is a multiple of that of the key heads; adjacent query heads share a key head. `scale`: factor of the scores.
 ///
 /// Memory is linear in the number of rows (Dao et al. 2022, arXiv:2205.14135).
@@ -46,9 +71,8 @@ pub fn attention(
     sequences: Sequences,
     scale: f64,
 ) -> Result<Tensor, Error> {
-    let Sequences { prompts, completions } = sequences;
-    let rows: i64 = prompts.iter().chain(completions).sum();
-    for tensor in [query, key, value] {
+    let Sequences { prompts, completions, queries } = sequences;
+    for (tensor, rows) in [(query, sequences.queries()), (key, sequences.keys()), (value, sequences.keys())] {
         assert_eq!(tensor.size()[0], rows, "a row for each position of the sequences");
     }
     assert!(!prompts.is_empty() && completions.len() % prompts.len() == 0, "equal groups");
@@ -63,6 +87,7 @@ pub fn attention(
                 prompts.len(),
                 completions.as_ptr(),
                 completions.len(),
+                queries == PromptQueries::Last,
                 scale,
                 output,
             )

@@ -21,13 +21,13 @@ mod rows;
 mod sampling;
 
 pub use adjacent::adjacent;
-pub use attention::{Sequences, attention};
+pub use attention::{PromptQueries, Sequences, attention};
 pub use cached::{Cached, Heads, cached_attention};
 pub use context::{is_deterministic, set_deterministic};
 pub use memory::{DeviceMemory, Tracked, device_memory, empty_cache, reset_peak, track};
 pub use operations::{Operations, count};
 pub use optimizer::{FusedAdamW, fused_adamw, take_gradient};
-pub use rows::{HeadNorms, gate, linear, norm_rotate, rms_norm, rotate};
+pub use rows::{HeadNorms, gate, gated_linear, linear, norm_rotate, rms_norm, rotate};
 pub use sampling::{Drawn, Selection, draw};
 
 /// A failure that libtorch reported.

@@ -26,6 +26,11 @@ unsafe extern "C" {
         bias: *mut torch_sys::C_tensor,
         output: *mut *mut torch_sys::C_tensor,
     ) -> *mut c_char;
+    fn podium_torch_gated_linear(
+        x: *mut torch_sys::C_tensor,
+        weight: *mut torch_sys::C_tensor,
+        output: *mut *mut torch_sys::C_tensor,
+    ) -> *mut c_char;
     fn podium_torch_rotate(
         x: *mut torch_sys::C_tensor,
         cosine: *mut torch_sys::C_tensor,
@@ -66,6 +71,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     unsafe {
         created("compute a linear map", |output| podium_torch_linear(raw(x), raw(weight), bias, output))
     }
+}
+
+/// Returns the [`gate`] of two linear maps of `x` without gradients: silu(`x` · gateᵀ) · (`x` · upᵀ). Of few rows in float32 on a
+/// CPU the products are computed transposed. `x`: \[rows, inputs\]; `weight`: \[2 · outputs, inputs\], the gate's and then the
+/// other map's.
+pub fn gated_linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, Error> {
+    // SAFETY: as above.
+    unsafe { created("compute a gated map", |output| podium_torch_gated_linear(raw(x), raw(weight), output)) }
 }
 
 /// Returns x · cosine + swapped(x) · sine with gradients to `x`, where swapped exchanges the halves of each head (Su et

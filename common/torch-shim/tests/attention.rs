@@ -1,7 +1,7 @@
 //! Attention without materialised scores, against a plain softmax over all scores.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use podium_torch_shim::{Sequences, attention};
+use podium_torch_shim::{PromptQueries, Sequences, attention};
 use tch::{Device, Kind, Tensor};
 
 const QUERY_HEADS: i64 = 6;
@@ -9,12 +9,13 @@ const KEY_HEADS: i64 = 2;
 const D: i64 = 16;
 const SCALE: f64 = 0.3;
 
-/// The rows of the sequences; for each row, the rows that it attends to.
+/// For each row with a query, the rows that it attends to.
 fn seen(sequences: Sequences) -> Vec<Vec<i64>> {
-    let Sequences { prompts, completions } = sequences;
+    let Sequences { prompts, completions, queries } = sequences;
     let (mut rows, mut ranges, mut first) = (Vec::new(), Vec::new(), 0);
     for length in prompts {
-        rows.extend((0..*length).map(|row| (first..=first + row).collect::<Vec<_>>()));
+        let first_query = if queries == PromptQueries::All { 0 } else { length - 1 };
+        rows.extend((first_query..*length).map(|row| (first..=first + row).collect::<Vec<_>>()));
         ranges.push(first..first + length);
         first += length;
     }
@@ -40,8 +41,16 @@ fn plain([query, key, value]: &[Tensor; 3], sequences: Sequences) -> Tensor {
     Tensor::stack(&seen(sequences).iter().enumerate().map(row).collect::<Vec<_>>(), 0)
 }
 
+fn whole<'a>(prompts: &'a [i64], completions: &'a [i64]) -> Sequences<'a> {
+    Sequences { prompts, completions, queries: PromptQueries::All }
+}
+
 fn inputs(rows: i64, kind: Kind) -> [Tensor; 3] {
-    [QUERY_HEADS, KEY_HEADS, KEY_HEADS].map(|heads| {
+    inputs_of(rows, rows, kind)
+}
+
+fn inputs_of(queries: i64, keys: i64, kind: Kind) -> [Tensor; 3] {
+    [(queries, QUERY_HEADS), (keys, KEY_HEADS), (keys, KEY_HEADS)].map(|(rows, heads)| {
         let numbers = Tensor::arange(rows * heads * D, (Kind::Double, Device::Cpu));
         let x = (numbers * (1.0 + heads as f64 / 7.0)).sin() * 2.0;
         x.view([rows, heads, D]).to_kind(kind).set_requires_grad(true)
@@ -55,12 +64,17 @@ fn difference(one: &Tensor, other: &Tensor) -> f64 {
 }
 
 fn compare(prompts: &[i64], completions: &[i64], kind: Kind, limit: f64) {
-    let sequences = Sequences { prompts, completions };
-    let rows = prompts.iter().chain(completions).sum();
-    let (own, exact) = (
-        inputs(rows, kind),
-        inputs(rows, kind).map(|x| x.detach().to_kind(Kind::Double).set_requires_grad(true)),
-    );
+    let keys = prompts.iter().chain(completions).sum();
+    let all = whole(prompts, completions);
+    compare_queries(all, keys, kind, limit);
+    let last = prompts.len() as i64 + completions.iter().sum::<i64>();
+    compare_queries(Sequences { queries: PromptQueries::Last, ..all }, last, kind, limit);
+}
+
+fn compare_queries(sequences: Sequences, rows: i64, kind: Kind, limit: f64) {
+    let keys = sequences.prompts.iter().chain(sequences.completions).sum();
+    let inputs = || inputs_of(rows, keys, kind);
+    let (own, exact) = (inputs(), inputs().map(|x| x.detach().to_kind(Kind::Double).set_requires_grad(true)));
     let output = attention(&own[0], &own[1], &own[2], sequences, SCALE).unwrap();
     let expected = plain(&exact, sequences);
     let weight = (Tensor::arange(rows * QUERY_HEADS * D, (Kind::Double, Device::Cpu)) * 0.7).cos();
@@ -72,7 +86,7 @@ fn compare(prompts: &[i64], completions: &[i64], kind: Kind, limit: f64) {
     let differences: Vec<f64> = std::iter::once(difference(&output, &expected)).chain(gradients).collect();
     assert!(
         differences.iter().all(|difference| *difference < limit),
-        "{differences:?} for {prompts:?} and {completions:?} in {kind:?}"
+        "{differences:?} for {sequences:?} in {kind:?}"
     );
 }
 
@@ -90,7 +104,7 @@ fn outputs_and_gradients_are_those_of_a_plain_softmax() {
 #[test]
 fn the_same_inputs_give_the_same_bits() {
     let run = || {
-        let sequences = Sequences { prompts: &[90, 33], completions: &[20, 7, 50, 50] };
+        let sequences = whole(&[90, 33], &[20, 7, 50, 50]);
         let [query, key, value] = inputs(250, Kind::Float);
         let output = attention(&query, &key, &value, sequences, SCALE).unwrap();
         output.square().sum(Kind::Float).backward();
@@ -103,7 +117,8 @@ fn the_same_inputs_give_the_same_bits() {
 fn numbers_that_are_not_finite_reach_the_outputs() {
     // More keys than the kernel processes at once.
     for (prompt, completion) in [(5, 3), (700, 3)] {
-        let sequences = Sequences { prompts: &[prompt], completions: &[completion] };
+        let (prompts, completions) = ([prompt], [completion]);
+        let sequences = whole(&prompts, &completions);
         for place in 0..3 {
             let inputs = inputs(prompt + completion, Kind::Float).map(|x| x.detach());
             // A number of the prompt's first token, which all rows see.
@@ -120,7 +135,7 @@ fn numbers_that_are_not_finite_reach_the_outputs() {
 #[test]
 fn zeros_are_numbers() {
     let zeros = |heads: i64| Tensor::zeros([4, heads, D], (Kind::Float, Device::Cpu));
-    let sequences = Sequences { prompts: &[3], completions: &[1] };
+    let sequences = whole(&[3], &[1]);
     let output = attention(&zeros(2), &zeros(1), &zeros(1), sequences, SCALE).unwrap();
     assert_eq!(output, zeros(2));
 }
@@ -128,7 +143,7 @@ fn zeros_are_numbers() {
 #[test]
 fn wrong_shapes_are_an_error() {
     let rows = |rows: i64, heads: i64| Tensor::zeros([rows, heads, D], (Kind::Float, Device::Cpu));
-    let sequences = Sequences { prompts: &[3], completions: &[] };
+    let sequences = whole(&[3], &[]);
     let odd = attention(&rows(3, 5), &rows(3, 2), &rows(3, 2), sequences, SCALE);
     assert!(odd.unwrap_err().to_string().contains("5 query heads"));
     let kinds = attention(&rows(3, 4), &rows(3, 2), &rows(3, 2).to_kind(Kind::Double), sequences, SCALE);

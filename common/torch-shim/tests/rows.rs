@@ -1,7 +1,7 @@
 //! Kernels over rows, against compositions of libtorch's operations.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use podium_torch_shim::{HeadNorms, adjacent, gate, linear, norm_rotate, rms_norm, rotate};
+use podium_torch_shim::{HeadNorms, adjacent, gate, gated_linear, linear, norm_rotate, rms_norm, rotate};
 use tch::{Device, Kind, Tensor};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -151,6 +151,21 @@ fn a_linear_map_of_any_number_of_rows_is_the_product() {
             }
         }
     }
+}
+
+#[test]
+fn a_gated_linear_map_is_the_gate_of_two_maps() {
+    for (kind, _) in KINDS {
+        let weight = numbers(&[74, 24], 0.1).to_kind(kind) * 4.0;
+        for rows in [1, 2, 17, 128, 129] {
+            let x = numbers(&[rows, 24], 0.3).to_kind(kind);
+            let product = linear(&x, &weight, None).unwrap();
+            let of_maps = gate(&product.narrow(1, 0, 37), &product.narrow(1, 37, 37)).unwrap();
+            assert_eq!(gated_linear(&x, &weight).unwrap(), of_maps, "{kind:?}, {rows} rows");
+        }
+    }
+    let x = numbers(&[2, 24], 0.0).to_kind(Kind::Float);
+    assert!(gated_linear(&x, &numbers(&[5, 24], 0.1).to_kind(Kind::Float)).is_err(), "an odd number");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use podium_checkpoint::flops::Positions;
-use podium_torch_shim::{Sequences, attention, linear};
+use podium_torch_shim::{PromptQueries, Sequences, attention, linear};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::Error;
@@ -75,7 +75,8 @@ impl Sizes {
         let rows = self.prompts as i64 * group.tokens as i64;
         let tensor = |heads: i64| Tensor::randn([rows, heads, self.head], (kind, device));
         let (query, key, value) = (tensor(self.heads), tensor(self.key_heads), tensor(self.key_heads));
-        let sequences = || Sequences { prompts: &prompts, completions: &completions };
+        let sequences =
+            || Sequences { prompts: &prompts, completions: &completions, queries: PromptQueries::All };
         let seconds =
             seconds(device, &mut || Ok(attention(&query, &key, &value, sequences(), self.scale())?))?;
         let pairs = self.prompts as u64 * group.attended;
