@@ -21,7 +21,7 @@ use podium_model::SharedDevice;
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
 use podium_service::{environment, logs, shutdown};
-use podium_transfer::CoordinatorLocation;
+use podium_transfer::{CoordinatorLocation, Credentials};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the learner rank and the worker of a run in one process, with one copy of the base weights. Exits with 0 when
@@ -105,12 +105,14 @@ async fn run(cli: &Cli, file: RunFile) -> anyhow::Result<Ending> {
         cli.coordinator_from.as_deref(),
         &file.network,
     );
+    let credentials = Credentials::choose(&coordinator, &cli.run_file, &file.network);
     let device = cli.device.clone().unwrap_or_else(|| file.launch.learner_device.clone());
     let metrics_address = endpoint.announced(cli.metrics_advertise.as_deref())?;
     let shutdown_deadline = Duration::from_secs(cli.leave_within_seconds);
     let shared = SharedDevice::default();
     let learner = train::Options {
         coordinator: coordinator.clone(),
+        credentials: credentials.clone(),
         state: cli.state.clone(),
         rank: 0,
         world_size: 1,
@@ -123,6 +125,7 @@ async fn run(cli: &Cli, file: RunFile) -> anyhow::Result<Ending> {
     };
     let worker = podium_rollout_worker::Options {
         coordinator,
+        credentials,
         cache: cli.cache.clone(),
         device,
         shutdown_deadline,

@@ -11,6 +11,7 @@ use podium_recsys::synthetic::{self, Oracle};
 use podium_recsys::{Dataset, Task, dataset, task};
 use podium_service::advertise;
 use podium_tokenizer::{Chat, Variables};
+use podium_transfer::{Secret, secret};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -50,6 +51,9 @@ pub enum Error {
     /// The address to advertise is invalid.
     #[error("--advertise cannot be used")]
     Advertise(#[from] advertise::Error),
+    /// The secret of the run cannot be read or created.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
     /// The output folder cannot be used.
     #[error(transparent)]
     Folder(#[from] durable::Error),
@@ -139,6 +143,7 @@ impl Running {
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, Error> {
     let Options { file, base, out, listen, advertise, metrics_address, discovery } = options;
     durable::create_folder(&out)?;
+    let secret = Secret::of_run(&out, &file.network)?;
     let named = listen.as_deref().unwrap_or(&file.network.listen);
     let listener = match bind(&listen_address(&out, named)).await {
         // Another process uses the earlier port; processes that follow coordinator.json find the new one.
@@ -176,7 +181,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         timeline,
     });
     let address = listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })?;
-    let server = tokio::spawn(service::serve(listener, context));
+    let server = tokio::spawn(service::serve(listener, context, secret));
     let advertised = advertise::address(address, advertise.as_deref())?;
     let announcement = Announcement::new(&out, &advertised, address, metrics_address, &run_id);
     announcement.write(None)?;

@@ -32,6 +32,11 @@ for folder in base cpu autoscaled; do
     [ "$gpus" -eq "$requests" ] || fail "$folder: $gpus requests and limits of one GPU, expected $requests"
     [ "$(grep -c '^ *name: podium-gpu-' "$rendered/$folder.yaml")" -eq 3 ] ||
         fail "$folder: learner and workers do not both use podium-gpu"
+    # The coordinator, its preparation, learner and workers have the run's secret.
+    for line in 'mountPath: /etc/podium-secret' 'value: /etc/podium-secret/run.secret'; do
+        [ "$(grep -c "$line\$" "$rendered/$folder.yaml")" -eq 4 ] || fail "$folder: expected 4 containers with $line"
+    done
+    [ "$(grep -c 'secretName: podium-secret$' "$rendered/$folder.yaml")" -eq 3 ] || fail "$folder: expected 3 pods with podium-secret"
     grep -A 3 '^      - emptyDir:$' "$rendered/$folder.yaml" | grep -q 'medium: Memory' || fail "$folder: no volume in memory"
     grep -q '^ *- mountPath: /dev/shm$' "$rendered/$folder.yaml" || fail "$folder: nothing is mounted at /dev/shm"
     echo "$folder: $(grep -c '^kind:' "$rendered/$folder.yaml") objects are valid for Kubernetes $KUBERNETES_VERSIONS"

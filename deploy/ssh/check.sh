@@ -82,4 +82,29 @@ env_of() { dry "$folder/auto" "$@" | grep 'started learner-0'; }
 [[ $(env_of --env PYTORCH_CUDA_ALLOC_CONF=x) != *PYTORCH_ALLOC_CONF* ]] || fail "PYTORCH_CUDA_ALLOC_CONF is overridden"
 [[ $(env_of --env CUBLAS_WORKSPACE_CONFIG=:16:8) == *":4096:8' "*" 'CUBLAS_WORKSPACE_CONFIG=:16:8'"* ]] ||
     fail "the value of --env must come last"
-echo "devices and variables of ssh hosts are correct"
+
+# With hosts that are folders of this machine, every host receives the secret, readable by its owner alone, and no
+# argument contains it.
+secret=5ec2e7000000000000000000000000000000000000000000000000000000cafe
+mkdir "$folder/bin"
+cat >"$folder/bin/program" <<'END'
+#!/bin/sh
+# Stands for podium and the services.
+[ "$1" != train ] || [ "$5" != --prepare-only ] || { mkdir -p "$4" && cd "$4" && touch run.toml && umask 077 && echo "$SECRET" >run.secret; }
+END
+chmod +x "$folder/bin/program"
+for name in podium podium-coordinator podium-learner podium-rollout-worker; do ln -s program "$folder/bin/$name"; done
+cat >"$folder/on-host" <<'END'
+#!/bin/bash
+# Stands for ssh: HOST and a command, in which the run folder is one for each host.
+printf '%s\n' "$*" >>"$ROOT/commands"
+exec bash -c "${2//\/run-dir/$ROOT/$1}"
+END
+chmod +x "$folder/on-host"
+printf 'coordinator a port=1\nlearner a device=cpu\nworker b device=cpu\n' >"$folder/two"
+SECRET=$secret ROOT=$folder PODIUM_SSH=$folder/on-host "$here/launch.sh" start --hosts "$folder/two" --run-dir /run-dir \
+    --run-file /run.toml --bin-dir "$folder/bin" >/dev/null
+[ "$(cat "$folder/b/run.secret")" = "$secret" ] || fail "the secret is not copied"
+[ "$(stat --format %a "$folder/b/run.secret")" = 600 ] || fail "others can read the copied secret"
+! grep -q "$secret" "$folder/commands" || fail "a command contains the secret"
+echo "devices, variables and the secret of ssh hosts are correct"

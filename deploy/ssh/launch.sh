@@ -3,8 +3,8 @@
 #
 #   launch.sh COMMAND --hosts FILE --run-dir D [--run-file F] [--bin-dir B] [--env NAME=VALUE]… [--dry-run]
 #
-#   start     prepares the run folder on the coordinator's host, copies its run file to the others, and starts the
-#             processes that do not run. To continue a run or restart dead processes, run the same command again
+#   start     prepares the run folder on the coordinator's host, copies its run file and its secret to the others, and
+#             starts the processes that do not run. To continue a run or restart dead processes, run the same command again
 #   stop      stops learner ranks (which finish their step and write a checkpoint), then workers, then the coordinator
 #   status    prints the state of every process and the progress of the run
 #   logs      prints the last lines of every log
@@ -235,6 +235,19 @@ if $(runs "$pid_file"); then echo ${names[$i]} did not stop; exit 1; else echo $
     done
 }
 
+# Copies the secret of the run from the coordinator's host to host $1, where only the user can read it. It passes through
+# standard input and output, and never is an argument.
+copy_secret() {
+    local secret=$run_dir/run.secret
+    local receive
+    receive="umask 077 && $(quoted tee "$secret.new") >/dev/null && $(quoted mv -f "$secret.new" "$secret")"
+    if [ -n "$dry_run" ]; then
+        on "$1" "$receive"
+    else
+        on "$coordinator" "$(quoted cat "$secret")" </dev/null | on "$1" "$receive"
+    fi
+}
+
 # Prints every host once.
 each_host() { printf '%s\n' "${destinations[@]}" | sort -u; }
 
@@ -250,6 +263,7 @@ start() {
     while read -r host; do
         [ "$host" != "$coordinator" ] || continue
         on "$host" "$folders && $(quoted tee "$run_dir/run.toml") >/dev/null" <<<"$text"
+        copy_secret "$host"
     done < <(each_host)
     for i in "${!names[@]}"; do
         [ "${roles[$i]}" != coordinator ] || start_process "$i"

@@ -114,7 +114,8 @@ impl Supervisor<'_> {
         }
         let (run, folder) = (self.services.run, self.services.folder);
         let follow = run.network.coordinator.is_none().then(|| folder.clone());
-        let mut statuses = StatusStream::open(&self.services.address(&announced), follow)?;
+        let credentials = folder.credentials(&run.network);
+        let mut statuses = StatusStream::open(&self.services.address(&announced), credentials, follow)?;
         loop {
             tokio::select! {
                 update = statuses.next() => self.show(update),

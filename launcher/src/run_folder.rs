@@ -4,10 +4,11 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use podium_config::RunFile;
+use podium_config::{Network, RunFile};
 use podium_files::durable;
 use podium_service::notice;
 use podium_transfer::announcement::{self, Announcement};
+use podium_transfer::{Credentials, Secret, secret};
 use serde_json::Value;
 
 /// Maximum number of differing keys in an error.
@@ -23,6 +24,8 @@ pub(crate) enum Error {
     Stored { path: PathBuf, source: Box<toml::de::Error> },
     #[error(transparent)]
     Announcement(#[from] announcement::Error),
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
     #[error("another podium works in {}: wait for it, stop it, or choose another folder with --out", out.display())]
     InUse { out: PathBuf },
     #[error(
@@ -91,6 +94,17 @@ impl RunFolder {
     /// Returns the coordinator's store.
     pub(crate) fn store_file(&self) -> PathBuf {
         self.out.join("coordinator.redb")
+    }
+
+    /// Creates the secret of the run, unless it exists or another file is configured, and checks it.
+    pub(crate) fn create_secret(&self, network: &Network) -> Result<(), Error> {
+        Secret::of_run(&self.out, network)?;
+        Ok(())
+    }
+
+    /// Returns the secret of the run, for calls to its coordinator.
+    pub(crate) fn credentials(&self, network: &Network) -> Credentials {
+        Credentials::from_file(secret::configured(network).unwrap_or_else(|| self.out.join(secret::FILE)))
     }
 
     pub(crate) fn report(&self) -> PathBuf {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use podium_proto::DEFAULT_MAX_MESSAGE_BYTES;
 use podium_proto::v1::status_client::StatusClient;
 use podium_proto::v1::{RunStatus, StatusRequest, WatchRequest};
+use podium_transfer::Credentials;
+use podium_transfer::credentials::AuthenticatedChannel;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -34,6 +36,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// Whether the process at the address answers, but does not report the status.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
     /// Whether no process listens at the address, as opposed to one that does not answer.
     pub(crate) fn is_nobody(&self) -> bool {
         let Self::Unreachable { source, .. } = self else { return false };
@@ -47,7 +54,7 @@ impl Error {
 }
 
 /// Queries the status once.
-pub(crate) async fn get(address: &str) -> Result<RunStatus, Error> {
+pub(crate) async fn get(address: &str, credentials: &Credentials) -> Result<RunStatus, Error> {
     let late = || Error::Late { address: address.to_owned() };
     let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
     let refused = |status: tonic::Status| Error::Refused {
@@ -57,7 +64,7 @@ pub(crate) async fn get(address: &str) -> Result<RunStatus, Error> {
     let endpoint = endpoint(address)?;
     let ask = async {
         let channel = endpoint.connect().await.map_err(unreachable)?;
-        client(channel).get(StatusRequest {}).await.map_err(refused)
+        client(credentials, channel).get(StatusRequest {}).await.map_err(refused)
     };
     Ok(timeout(PATIENCE, ask).await.map_err(|_| late())??.into_inner())
 }
@@ -80,10 +87,14 @@ pub(crate) struct StatusStream {
 impl StatusStream {
     /// Opens a stream from the coordinator at `address`, or later from the address that it announces in the folder
     /// `follow`.
-    pub(crate) fn open(address: &str, follow: Option<RunFolder>) -> Result<Self, Error> {
+    pub(crate) fn open(
+        address: &str,
+        credentials: Credentials,
+        follow: Option<RunFolder>,
+    ) -> Result<Self, Error> {
         let channel = endpoint(address)?.connect_lazy();
         let (sender, updates) = mpsc::channel(8);
-        let source = Source { address: address.to_owned(), channel, follow };
+        let source = Source { address: address.to_owned(), channel, credentials, follow };
         Ok(Self { updates, task: tokio::spawn(source.forward(sender)) })
     }
 
@@ -105,6 +116,7 @@ impl Drop for StatusStream {
 struct Source {
     address: String,
     channel: Channel,
+    credentials: Credentials,
     follow: Option<RunFolder>,
 }
 
@@ -114,7 +126,8 @@ impl Source {
         loop {
             let request = WatchRequest { interval_ms: INTERVAL.as_millis() as u64 };
             // An error means that the coordinator is unreachable now; the caller decides whether to wait.
-            if let Ok(Ok(answer)) = timeout(PATIENCE, client(self.channel.clone()).watch(request)).await {
+            let mut client = client(&self.credentials, self.channel.clone());
+            if let Ok(Ok(answer)) = timeout(PATIENCE, client.watch(request)).await {
                 let mut stream = answer.into_inner();
                 while let Ok(Some(status)) = stream.message().await {
                     last_heard = Instant::now();
@@ -143,8 +156,8 @@ impl Source {
     }
 }
 
-fn client(channel: Channel) -> StatusClient<Channel> {
-    StatusClient::new(channel).max_decoding_message_size(DEFAULT_MAX_MESSAGE_BYTES)
+fn client(credentials: &Credentials, channel: Channel) -> StatusClient<AuthenticatedChannel> {
+    StatusClient::new(credentials.authenticate(channel)).max_decoding_message_size(DEFAULT_MAX_MESSAGE_BYTES)
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
@@ -201,8 +214,8 @@ mod tests {
     #[tokio::test]
     async fn an_ended_stream_is_reopened() {
         let (address, _server) = brief(0).await;
-        assert_eq!(get(&address).await.unwrap().step, 3);
-        let mut stream = StatusStream::open(&address, None).unwrap();
+        assert_eq!(get(&address, &Credentials::default()).await.unwrap().step, 3);
+        let mut stream = StatusStream::open(&address, Credentials::default(), None).unwrap();
         for _ in 0..2 {
             assert!(matches!(stream.next().await, Update::Status(status) if status.step == 4));
             assert!(matches!(stream.next().await, Update::Away(_)));
@@ -214,19 +227,20 @@ mod tests {
         let (address, server) = brief(0).await;
         server.abort();
         assert!(server.await.unwrap_err().is_cancelled());
-        let error = get(&address).await.unwrap_err();
+        let error = get(&address, &Credentials::default()).await.unwrap_err();
         assert!(error.to_string().contains(&format!("no coordinator answers at {address}")), "{error}");
         assert!(error.is_nobody());
-        assert!(matches!(get("no address").await, Err(Error::Address { .. })));
+        assert!(matches!(get("no address", &Credentials::default()).await, Err(Error::Address { .. })));
     }
 
     #[tokio::test]
     async fn an_oversized_or_missing_answer_still_means_a_coordinator() {
         let (address, _server) = brief(DEFAULT_MAX_MESSAGE_BYTES).await;
-        let error = get(&address).await.unwrap_err();
+        let error = get(&address, &Credentials::default()).await.unwrap_err();
         assert!(!error.is_nobody() && error.to_string().contains("message length too large"), "{error}");
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let error = get(&silent.local_addr().unwrap().to_string()).await.unwrap_err();
+        let error =
+            get(&silent.local_addr().unwrap().to_string(), &Credentials::default()).await.unwrap_err();
         assert!(!error.is_nobody() && error.to_string().contains("within 5 s"), "{error}");
     }
 }

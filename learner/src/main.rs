@@ -16,7 +16,7 @@ use podium_model::{LoadOptions, device};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
 use podium_service::{environment, logs, notice, output, output_line, shutdown};
-use podium_transfer::CoordinatorLocation;
+use podium_transfer::{CoordinatorLocation, Credentials};
 
 /// Trains policies: GRPO steps of a run, and supervised fine-tuning; replays recorded groups, scores completions, merges adapters.
 #[derive(Debug, Parser)]
@@ -281,6 +281,7 @@ async fn train(command: &Train) -> anyhow::Result<ExitCode> {
     metrics::describe();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
     let options = train::Options {
+        credentials: Credentials::choose(&coordinator, &command.run.run_file, &file.network),
         coordinator,
         state: command.state.clone(),
         rank: command.rank,

@@ -75,7 +75,8 @@ async fn train(
     stop: CancellationToken,
     ready: impl Fn(),
 ) -> Result<(), Error> {
-    let coordinator = Coordinator::at(options.coordinator.clone(), Limits::of(&file.network), stop.clone())?;
+    let coordinator = Coordinator::at(options.coordinator.clone(), Limits::of(&file.network), stop.clone())?
+        .with_credentials(options.credentials.clone());
     let closing = coordinator.until(some_time_after(stop.clone(), options.shutdown_deadline));
     // Ranks on one machine may share a folder.
     let state = options.state.join(format!("rank-{}", options.rank));

@@ -11,7 +11,7 @@ use coordinator::{Fake, Plan, STEPS};
 use podium_config::{Override, RunFile};
 use podium_learner::train::{self, Ending, Options};
 use podium_model::{Config, LoadOptions, Policy};
-use podium_transfer::CoordinatorLocation;
+use podium_transfer::{CoordinatorLocation, Credentials};
 use tokio_util::sync::CancellationToken;
 
 const CONFIG: &str = r#"{
@@ -43,6 +43,7 @@ fn start_policy() -> tempfile::TempDir {
 fn options(fake: &Fake, state: &Path, rank: u32, world_size: u32) -> Options {
     Options {
         coordinator: CoordinatorLocation::Named(fake.address.to_string()),
+        credentials: Credentials::default(),
         state: state.to_owned(),
         rank,
         world_size,

@@ -14,7 +14,7 @@ use podium_rollout_worker::{Ending, GenerateOptions};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
 use podium_service::{environment, logs, shutdown};
-use podium_transfer::CoordinatorLocation;
+use podium_transfer::{CoordinatorLocation, Credentials};
 use tokio_util::sync::CancellationToken;
 
 /// Samples groups of completions for a run's coordinator, until the run is over.
@@ -106,12 +106,14 @@ async fn work(command: &WorkOptions, run_file: &RunFile) -> anyhow::Result<Endin
     let endpoint = Endpoint::start(&command.metrics_listen, Vec::new(), CancellationToken::new()).await?;
     podium_rollout_worker::describe_metrics();
     tracing::info!("metrics at http://{}/metrics", endpoint.address());
+    let coordinator = CoordinatorLocation::choose(
+        command.coordinator.as_deref(),
+        command.coordinator_from.as_deref(),
+        &run_file.network,
+    );
     let options = podium_rollout_worker::Options {
-        coordinator: CoordinatorLocation::choose(
-            command.coordinator.as_deref(),
-            command.coordinator_from.as_deref(),
-            &run_file.network,
-        ),
+        credentials: Credentials::choose(&coordinator, &command.run_file, &run_file.network),
+        coordinator,
         cache: command.cache.clone(),
         device: command.device.clone().unwrap_or_else(|| run_file.launch.rollout_device.clone()),
         shutdown_deadline: Duration::from_secs(command.leave_within_seconds),

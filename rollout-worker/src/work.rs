@@ -7,7 +7,7 @@ use podium_config::RunFile;
 use podium_model::SharedDevice;
 use podium_proto::v1;
 use podium_service::{advertise, gpus};
-use podium_transfer::{Coordinator, CoordinatorLocation, Limits, manifest};
+use podium_transfer::{Coordinator, CoordinatorLocation, Credentials, Limits, manifest};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ use crate::session;
 pub struct Options {
     /// Address of the coordinator.
     pub coordinator: CoordinatorLocation,
+    /// The run's secret.
+    pub credentials: Credentials,
     /// Folder for policy versions, which workers of one host may share.
     pub cache: PathBuf,
     /// `cpu`, `cuda`, `cuda:1` or `auto`.
@@ -43,7 +45,8 @@ pub async fn run(
 ) -> anyhow::Result<Ending> {
     // Calls continue after SIGTERM, so that the current lease can still be submitted.
     let limits = Limits::of(&file.network);
-    let coordinator = Coordinator::at(options.coordinator.clone(), limits, CancellationToken::new())?;
+    let coordinator = Coordinator::at(options.coordinator.clone(), limits, CancellationToken::new())?
+        .with_credentials(options.credentials.clone());
     let run_hash = file.hash();
     let cache = PolicyCache::new(coordinator.clone(), &run_hash, &options.cache)?;
     let cache = cache.with_deltas(file.network.policy_deltas);

@@ -8,8 +8,10 @@ pub mod launched;
 pub mod link;
 pub mod relay;
 pub mod scrape;
+mod weights;
 
-use std::collections::BTreeMap;
+pub use weights::{Weights, weights_hash};
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,8 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podium_proto::v1;
 use podium_transfer::announcement::{self, Announcement};
-use podium_transfer::{Coordinator, CoordinatorLocation, Limits};
-use safetensors::{Dtype, SafeTensors};
+use podium_transfer::{Coordinator, CoordinatorLocation, Credentials, Limits, secret};
 use tokio_util::sync::CancellationToken;
 
 /// Timeout of every wait: everything in these tests is small.
@@ -284,7 +285,18 @@ impl Run {
     pub fn client(&self) -> Result<Coordinator> {
         let limits = Limits::of(&podium_config::Network::default());
         let place = CoordinatorLocation::Announced(self.out().join(announcement::FILE));
-        Ok(Coordinator::at(place, limits, CancellationToken::new())?)
+        let coordinator = Coordinator::at(place, limits, CancellationToken::new())?;
+        Ok(coordinator.with_credentials(self.credentials()))
+    }
+
+    /// The file with the run's secret.
+    pub fn secret_file(&self) -> PathBuf {
+        self.out().join(secret::FILE)
+    }
+
+    /// The run's secret, for calls to its coordinator.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::from_file(self.secret_file())
     }
 
     /// Returns the run's present status.
@@ -337,48 +349,6 @@ pub fn embedded_start(generation_prompt: Option<&str>) -> Result<tempfile::TempD
         fs::write(folder.path().join("chat_template.jinja"), template)?;
     }
     Ok(folder)
-}
-
-/// SHA-256 of the weights of a policy version in a run folder.
-pub fn weights_hash(out: &Path, version: u64) -> Result<String> {
-    let folder = out.join("policy").join(version.to_string());
-    let adapter = folder.join("adapter_model.safetensors");
-    let path = if adapter.exists() { adapter } else { folder.join("model.safetensors") };
-    Ok(podium_files::durable::hex(&podium_files::durable::sha256(&path)?))
-}
-
-/// All weights of a policy version.
-#[derive(Debug)]
-pub struct Weights(BTreeMap<String, Vec<f32>>);
-
-impl Weights {
-    /// Reads the weights of a policy version in a run folder.
-    pub fn read(out: &Path, version: u64) -> Result<Self> {
-        let bytes = fs::read(out.join("policy").join(version.to_string()).join("model.safetensors"))?;
-        let tensors = SafeTensors::deserialize(&bytes)?;
-        let numbers =
-            |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let mut weights = BTreeMap::new();
-        for (name, tensor) in tensors.tensors() {
-            ensure!(tensor.dtype() == Dtype::F32, "{name} has numbers of type {:?}", tensor.dtype());
-            weights.insert(name, numbers(tensor.data()));
-        }
-        Ok(Self(weights))
-    }
-
-    /// Returns the relative distance ‖a − b‖ / ‖b‖ over all weights.
-    pub fn distance(&self, others: &Self) -> Result<f64> {
-        let (mut difference, mut norm) = (0.0, 0.0);
-        ensure!(self.0.keys().eq(others.0.keys()), "the names of the tensors differ");
-        for (a, b) in self.0.values().zip(others.0.values()) {
-            ensure!(a.len() == b.len(), "the sizes of the tensors differ");
-            for (a, b) in a.iter().zip(b) {
-                difference += (f64::from(*a) - f64::from(*b)).powi(2);
-                norm += f64::from(*b).powi(2);
-            }
-        }
-        Ok((difference / norm).sqrt())
-    }
 }
 
 /// Rows of a JSON lines file.

@@ -14,6 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::Run;
+
 /// A change of a submission.
 type Change = Arc<dyn Fn(&mut v1::SubmitRequest) + Send + Sync>;
 
@@ -25,14 +27,15 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Serves on a port chosen by the system and forwards calls to the coordinator at `address`.
+    /// Serves on a port chosen by the system and forwards calls to the coordinator of `run`.
     pub async fn start(
-        address: &str,
+        run: &Run,
         change: impl Fn(&mut v1::SubmitRequest) + Send + Sync + 'static,
     ) -> Result<Self> {
         let stop = CancellationToken::new();
         let limits = Limits::of(&podium_config::Network::default());
-        let coordinator = Coordinator::new(address, limits, stop.clone())?;
+        let coordinator = Coordinator::new(&run.address()?, limits, stop.clone())?;
+        let coordinator = coordinator.with_credentials(run.credentials());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let service = Service { coordinator, change: Arc::new(change) };

@@ -65,7 +65,8 @@ impl Rank {
     async fn join(run: &Run, link: &Link) -> Result<Self> {
         let file = RunFile::load(Path::new(run.run_file()), &[])?;
         let limits = Limits { reconnect_for: Duration::from_secs(30), ..Limits::of(&file.network) };
-        let coordinator = Coordinator::new(link.address(), limits, CancellationToken::new())?;
+        let coordinator = Coordinator::new(link.address(), limits, CancellationToken::new())?
+            .with_credentials(run.credentials());
         let rank = Self { coordinator, id: Uuid::now_v7(), file };
         let request = v1::JoinRequest {
             learner_id: rank.id.to_string(),

@@ -20,6 +20,7 @@ mod one_process;
 mod ranks;
 mod refusals;
 mod sampling;
+mod secret;
 mod selfcheck;
 mod stage_prompts;
 mod stages;

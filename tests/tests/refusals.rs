@@ -1,7 +1,8 @@
 //! Faults are reported once, with location and remedy, and the rest of the run continues.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use podium_config::RunFile;
@@ -57,9 +58,22 @@ async fn a_worker_of_another_run_is_refused_and_the_run_continues() -> Result<()
     let mut coordinator = run.coordinator("coordinator")?;
     let (address, cache) = (run.address()?, other.folder().join("cache"));
     let arguments = ["--run-file", other.run_file(), "--coordinator", &address, "--cache", path_text(&cache)];
-    let mut stranger = Process::spawn("stranger", "podium-rollout-worker", &arguments, other.folder())?;
+    let stranger = |name: &str, secret: Option<PathBuf>| {
+        let mut command = Process::prepare("podium-rollout-worker", &arguments);
+        command.envs(secret.map(|secret| (podium_transfer::secret::VARIABLE, secret)));
+        Process::start(name, command, other.folder())?.wait_for_failure()
+    };
+    // Its secret is that of the other run.
+    let said = stranger("stranger", None)?;
+    says(&said, &["another secret than that of the run", "copy run.secret", "PODIUM_SECRET_FILE"])?;
+    let hash = RunFile::load(Path::new(run.run_file()), &[])?.hash();
+    ensure!(!said.contains(&hash), "the hash of the run is revealed:\n{said}");
+    let exposed = other.folder().join("exposed");
+    fs::write(&exposed, "0".repeat(64))?;
+    fs::set_permissions(&exposed, fs::Permissions::from_mode(0o644))?;
+    says(&stranger("careless", Some(exposed))?, &["exposed has mode 0644: expected 0600", "chmod 600"])?;
     says(
-        &stranger.wait_for_failure()?,
+        &stranger("confused", Some(run.secret_file()))?,
         &["belongs to a run with hash", "start the worker with the coordinator's run file"],
     )?;
 

@@ -72,7 +72,7 @@ async fn results_of_a_broken_worker_are_refused_by_name_and_change_nothing() -> 
     let mut learner = run.learner("learner", 0, 1)?;
     for (number, (fault, told)) in FAULTS.into_iter().enumerate() {
         let change = move |request: &mut v1::SubmitRequest| group(request).into_iter().for_each(fault);
-        let relay = Relay::start(&run.address()?, change).await?;
+        let relay = Relay::start(&run, change).await?;
         let mut broken = run.worker_at(&format!("broken-{number}"), relay.address())?;
         let output = broken.wait_for_failure()?;
         for part in told.iter().chain(&["group 0.0", "results of worker", "offence 1 of 3"]) {
@@ -113,7 +113,7 @@ async fn log_probabilities_out_of_bounds_are_not_trained_on() -> Result<()> {
                 }
             }
         };
-        let relay = Relay::start(&run.address()?, change).await?;
+        let relay = Relay::start(&run, change).await?;
         let mut worker = run.worker_at("worker", relay.address())?;
         finish(ranks.iter_mut().chain([&mut worker, &mut coordinator]))?;
         let output = coordinator.output();
@@ -186,7 +186,7 @@ async fn a_run_with_only_broken_workers_ends_and_names_them() -> Result<()> {
             group.completions[0].logprobs[0] -= 20.0;
         }
     };
-    let relay = Relay::start(&run.address()?, change).await?;
+    let relay = Relay::start(&run, change).await?;
     let mut first = run.worker_at("first", relay.address())?;
     let output = first.wait_for_failure()?;
     ensure!(output.contains("receives no more leases: its results were unusable 3 times"), "{output}");

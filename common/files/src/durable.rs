@@ -1,6 +1,7 @@
 //! Atomic and durable replacement of files and folders.
 //!
 //! All renames in Podium use this module: [`replace`] replaces a file, [`publish_folder`] a folder.
+//! [`create_private`] creates a file that only its owner can read.
 //! Both write to a temporary name, fsync, rename, and fsync the parent folder, so that a crash at
 //! any time leaves the old content or the new content. The temporary files of a killed process are
 //! hidden, and their names contain its process id; [`remove_leftovers`] removes them.
@@ -11,6 +12,7 @@ mod folder;
 #[cfg(test)]
 mod killed;
 mod leftovers;
+mod private;
 mod temporary;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ pub use checksum::{hex, sha256, sha256_so_far};
 pub use error::{Error, is_full, is_full_kind};
 pub use folder::{create_folder, remove_folder, sync_file, sync_folder};
 pub use leftovers::remove_leftovers;
+pub use private::create_private;
 
 /// Persistence of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
+use crate::credentials::{AuthenticatedChannel, Credentials};
 use crate::location::CoordinatorLocation;
 use crate::progress::Progress;
+
+mod error;
+
+pub use error::{Error, Kind};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -44,79 +49,13 @@ impl Limits {
     }
 }
 
-/// The reasons why a call to the coordinator failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address is invalid.
-    #[error("the coordinator's address is {address:?}: expected host:port")]
-    Address {
-        /// The given address.
-        address: String,
-    },
-    /// The coordinator refused the call; a retry would not help.
-    #[error("the coordinator at {address} refused to {what}: {}", status.message())]
-    Refused {
-        /// The coordinator's address.
-        address: String,
-        /// The purpose of the call.
-        what: &'static str,
-        /// The coordinator's answer.
-        status: Box<Status>,
-    },
-    /// The coordinator could not be reached in time.
-    #[error("could not {what}: no answer from the coordinator at {address} for {} s (last: {})", waited.as_secs(), last.message())]
-    Unreachable {
-        /// The coordinator's address.
-        address: String,
-        /// The purpose of the call.
-        what: &'static str,
-        /// Duration of the retries.
-        waited: Duration,
-        /// Result of the last attempt.
-        last: Box<Status>,
-    },
-    /// This process is shutting down.
-    #[error("stopped while trying to {what}")]
-    Stopped {
-        /// The purpose of the call.
-        what: &'static str,
-    },
-}
-
-/// The class of an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The address is invalid.
-    Address,
-    /// The coordinator does not have the requested object (any more).
-    NotFound,
-    /// The coordinator refused the call for another reason.
-    Refused,
-    /// The coordinator could not be reached in time.
-    Unreachable,
-    /// This process is shutting down.
-    Stopped,
-}
-
-impl Error {
-    /// Returns the class of the error.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Address { .. } => Kind::Address,
-            Self::Refused { status, .. } if status.code() == Code::NotFound => Kind::NotFound,
-            Self::Refused { .. } => Kind::Refused,
-            Self::Unreachable { .. } => Kind::Unreachable,
-            Self::Stopped { .. } => Kind::Stopped,
-        }
-    }
-}
-
 /// A client of the coordinator. Cheap to clone; connects on first use and again after every failure.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     location: Arc<CoordinatorLocation>,
     /// Shared by all clones: if one discovers that the coordinator has moved, all use the new address.
     line: Arc<Mutex<Line>>,
+    credentials: Credentials,
     limits: Limits,
     stop: CancellationToken,
 }
@@ -169,7 +108,14 @@ impl Coordinator {
             CoordinatorLocation::Named(address) => Line::to(address)?,
             CoordinatorLocation::Announced(_) => Line::nowhere(),
         };
-        Ok(Self { location: Arc::new(location), line: Arc::new(Mutex::new(line)), limits, stop })
+        let (location, line) = (Arc::new(location), Arc::new(Mutex::new(line)));
+        Ok(Self { location, line, credentials: Credentials::default(), limits, stop })
+    }
+
+    /// Returns the same connection for calls that carry the run's secret. A coordinator refuses calls without it.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
     /// host:port; empty until the coordinator announces itself.
@@ -188,8 +134,8 @@ impl Coordinator {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn channel(&self) -> Channel {
-        self.line().channel.clone()
+    fn channel(&self) -> AuthenticatedChannel {
+        self.credentials.authenticate(self.line().channel.clone())
     }
 
     /// Makes later calls use a new connection, because the present one may be half-open.
@@ -232,25 +178,25 @@ impl Coordinator {
     }
 
     /// Client of the rollout service.
-    pub fn rollout(&self) -> RolloutClient<Channel> {
+    pub fn rollout(&self) -> RolloutClient<AuthenticatedChannel> {
         let bytes = self.limits.max_message_bytes;
         RolloutClient::new(self.channel()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }
 
     /// Client of the learner service.
-    pub fn learner(&self) -> LearnerClient<Channel> {
+    pub fn learner(&self) -> LearnerClient<AuthenticatedChannel> {
         let bytes = self.limits.max_message_bytes;
         LearnerClient::new(self.channel()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }
 
     /// Client of the policy service.
-    pub fn policy(&self) -> PolicyClient<Channel> {
+    pub fn policy(&self) -> PolicyClient<AuthenticatedChannel> {
         let bytes = self.limits.max_message_bytes;
         PolicyClient::new(self.channel()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }
 
     /// Client of the status service.
-    pub fn status(&self) -> StatusClient<Channel> {
+    pub fn status(&self) -> StatusClient<AuthenticatedChannel> {
         StatusClient::new(self.channel())
     }
 
@@ -279,6 +225,8 @@ impl Coordinator {
         let mut retries = Retries::default();
         let mut lost = self.address().is_empty();
         loop {
+            // A missing file may still be copied or created: the attempt reports it, and is repeated.
+            self.credentials.check().map_err(|source| Error::Secret { what, source })?;
             let followed = async {
                 if lost {
                     self.follow().await?;
@@ -299,6 +247,9 @@ impl Coordinator {
             };
             lost = true;
             let (address, status) = (self.known_address(), Box::new(status));
+            if status.code() == Code::Unauthenticated && self.credentials.renew() {
+                continue;
+            }
             if !may_be_retried(status.code()) && !is_of_the_connection(&status) {
                 return Err(Error::Refused { address, what, status });
             }

@@ -1,6 +1,7 @@
 //! The gRPC services. They check messages, call the actor, and convert its replies. The rules of the run are
 //! elsewhere.
 
+mod admission;
 mod codes;
 mod context;
 mod incoming;
@@ -17,8 +18,11 @@ use podium_proto::v1::learner_server::LearnerServer;
 use podium_proto::v1::policy_server::PolicyServer;
 use podium_proto::v1::rollout_server::RolloutServer;
 use podium_proto::v1::status_server::StatusServer;
+use podium_transfer::Secret;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
+
+use admission::Admission;
 
 pub use context::Context;
 pub use uploads::Uploads;
@@ -26,8 +30,12 @@ pub use uploads::Uploads;
 /// Time limit for open calls after the server stops.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
-/// Serves until `context.stop` is cancelled and open calls have ended.
-pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), tonic::transport::Error> {
+/// Serves calls that carry `secret` until `context.stop` is cancelled and open calls have ended.
+pub async fn serve(
+    listener: TcpListener,
+    context: Arc<Context>,
+    secret: Secret,
+) -> Result<(), tonic::transport::Error> {
     let bytes = context.network.max_message_bytes as usize;
     macro_rules! limited {
         ($server:ident, $service:expr) => {
@@ -48,6 +56,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), t
     let served = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .layer(Admission::new(secret))
         .add_service(limited!(RolloutServer, rollout::Service(context.clone())))
         .add_service(limited!(LearnerServer, learner::Service(context.clone())))
         .add_service(limited!(PolicyServer, policy::Service(context.clone())))

@@ -1,6 +1,7 @@
 //! Groups that a rank cannot train on are set aside with their cause and sampled again.
 
-use crate::fakes::{Fixture, Learner, call, registration, submission};
+use crate::fakes::{Learner, call, registration, submission};
+use crate::fixture::Fixture;
 use podium_coordinator::run::ExitReason;
 use podium_grpo::Step;
 use podium_proto::v1;

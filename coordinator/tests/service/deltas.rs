@@ -8,7 +8,8 @@ use podium_proto::{MAX_CHUNK_BYTES, v1};
 use podium_transfer::{Base, LocalBase, fetch};
 use tokio_stream::StreamExt;
 
-use crate::fakes::{Fixture, Learner, call};
+use crate::fakes::{Learner, call};
+use crate::fixture::Fixture;
 
 const WEIGHTS: &str = "model.safetensors";
 

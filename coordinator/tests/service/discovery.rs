@@ -6,7 +6,8 @@ use podium_proto::v1;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::fakes::{Fixture, Learner, call, registration};
+use crate::fakes::{Learner, call, registration};
+use crate::fixture::Fixture;
 
 /// Returns the listed processes and their addresses.
 fn listed(fixture: &Fixture) -> Vec<(String, String)> {

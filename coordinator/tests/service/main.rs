@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod admission;
 mod aside;
 mod deltas;
 mod discovery;
 mod fakes;
+mod fixture;
 mod refusals;
 mod run;
 mod uploads;

@@ -1,6 +1,7 @@
 //! A request that does not belong to the run receives one clear error, and the run continues.
 
-use crate::fakes::{Fixture, call, registration, submission};
+use crate::fakes::{call, registration, submission};
+use crate::fixture::Fixture;
 use podium_coordinator::run;
 use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
@@ -73,8 +74,9 @@ async fn strangers_and_nonsense_are_refused_by_name() {
     let mut large = good.clone();
     large.results[0].completions[0].text = "x".repeat(60_000);
     large.results[1].completions[0].text = "x".repeat(60_000);
-    let mut unlimited =
-        v1::rollout_client::RolloutClient::connect(format!("http://{}", running.address())).await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", running.address())).unwrap();
+    let channel = fixture.credentials().authenticate(endpoint.connect().await.unwrap());
+    let mut unlimited = v1::rollout_client::RolloutClient::new(channel);
     let status = unlimited.submit(large).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
 

@@ -1,6 +1,7 @@
 //! Whole runs over the real service: results do not depend on workers, restarts or repetition.
 
-use crate::fakes::{Batches, Fixture, Learner, call, work};
+use crate::fakes::{Batches, Learner, call, work};
+use crate::fixture::Fixture;
 use podium_coordinator::run::ExitReason;
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;

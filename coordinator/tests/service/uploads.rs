@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::fakes::{Fixture, Learner, call};
+use crate::fakes::{Learner, call};
+use crate::fixture::Fixture;
 
 const CHUNKS: usize = 8;
 const SENT: usize = 3;

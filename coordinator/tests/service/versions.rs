@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::fakes::{Fixture, Learner, call, work, work_off};
+use crate::fakes::{Learner, call, work, work_off};
+use crate::fixture::Fixture;
 use podium_coordinator::run::ExitReason;
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;

@@ -42,6 +42,7 @@ pub(crate) async fn bench(flags: &LoadFlags) -> Result<ExitCode, Error> {
     let (folder, _temporary) = folder(flags.out.as_deref())?;
     let _lock = folder.lock()?;
     let start = start_policy(&mut run, &folder)?;
+    folder.create_secret(&run.network)?;
     folder.store(&run)?;
     notice!(
         "{} simulated workers and 1 learner rank load a coordinator in {} for {} s",

@@ -102,19 +102,29 @@ pub(crate) enum Error {
     NoRun { out: PathBuf },
     #[error("runs/ contains no run: name one with --out DIR or --coordinator ADDRESS")]
     NoRuns,
+    #[error(
+        "no secret of the run of the coordinator at {address}: name a copy of run.secret from its run folder with --secret-file \
+         FILE or {}",
+        podium_transfer::secret::VARIABLE
+    )]
+    NoSecret { address: String },
     #[error("the coordinator at {address} has not answered for {seconds} s")]
     Away { address: String, seconds: u64 },
     #[error(
         "the coordinator of {} (process {pid} on {host:?}, log {}) does not answer", out.display(), log.display()
     )]
     NoAnswer { out: PathBuf, pid: u32, host: String, source: Box<status_stream::Error>, log: PathBuf },
+    #[error("the coordinator of {} does not report its status to this process", out.display())]
+    NotReported { out: PathBuf, source: Box<status_stream::Error> },
 }
 
 impl Error {
     /// Returns the exit code of a process after this error.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Away { .. } | Self::NoAnswer { .. } | Self::Status(_) => ExitCode::from(UNAVAILABLE),
+            Self::Away { .. } | Self::NoAnswer { .. } | Self::NotReported { .. } | Self::Status(_) => {
+                ExitCode::from(UNAVAILABLE)
+            }
             _ => ExitCode::FAILURE,
         }
     }

@@ -119,6 +119,7 @@ pub(super) async fn prepare(mut run: RunFile, base: &Path, folder: &RunFolder) -
     if run.model.path.is_none() && !start::provide(&mut run, &stages).await? {
         return Ok(Preparation::Interrupted);
     }
+    folder.create_secret(&run.network)?;
     folder.store(&run)?;
     Ok(Preparation::Ready(Box::new(Ready { programs, run, folder: folder.clone(), stop, _lock: lock })))
 }
@@ -162,7 +163,8 @@ fn headline(run: &RunFile, folder: &RunFolder, devices: &Table) -> String {
 /// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned,
 /// is copied. A resumed run uses the template of its first start.
 fn copy_inputs(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Option<Vec<u8>>, Error> {
-    let paths = [&mut run.data.dir, &mut run.model.path, &mut run.lora.adapter, &mut run.sft.rows];
+    let RunFile { data, model, lora, sft, network, .. } = run;
+    let paths = [&mut data.dir, &mut model.path, &mut lora.adapter, &mut sft.rows, &mut network.secret_file];
     for path in paths.into_iter().flatten() {
         *path = stages::absolute(path.clone())?;
     }

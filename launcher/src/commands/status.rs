@@ -1,9 +1,11 @@
 //! `podium status`: queries a run's coordinator, or reads the run's folder if the coordinator has
 //! exited.
 
+use podium_config::Network;
 use podium_evaluation::Anatomy;
 use podium_evaluation::results::Results;
 use podium_service::{output, output_line};
+use podium_transfer::{Credentials, secret};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -23,8 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
     if let Some(address) = &flags.coordinator {
-        let status = status_stream::get(address).await?;
-        show(flags, address, &status).await?;
+        let file = flags.secret_file.clone().or_else(|| secret::configured(&Network::default()));
+        let file = file.ok_or_else(|| Error::NoSecret { address: address.clone() })?;
+        let credentials = Credentials::from_file(file);
+        let status = status_stream::get(address, &credentials).await?;
+        show(flags, address, credentials, &status).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let folder = match &flags.out {
@@ -43,10 +48,18 @@ pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     };
     let address = announced.reachable();
-    match status_stream::get(&address).await {
+    let network = folder.stored()?.map(|run| run.network).unwrap_or_default();
+    let of_run = || folder.credentials(&network);
+    let credentials = flags.secret_file.as_ref().map_or_else(of_run, Credentials::from_file);
+    match status_stream::get(&address, &credentials).await {
         // Another run may use the port by now.
         Ok(status) if announced.run_id.is_empty() || announced.run_id == status.run_id => {
-            show(flags, &address, &status).await?;
+            show(flags, &address, credentials, &status).await?;
+        }
+        // Without the secret, or because another run uses the port.
+        Err(source) if source.is_refusal() && !announced.is_over() => {
+            recorded(&folder, "its coordinator does not report its status")?;
+            return Err(Error::NotReported { out: folder.path().to_owned(), source: Box::new(source) });
         }
         Err(source) if !source.is_nobody() && !announced.is_over() => {
             recorded(&folder, "the coordinator does not answer")?;
@@ -67,16 +80,21 @@ pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(flags: &StatusFlags, address: &str, status: &RunStatus) -> Result<(), Error> {
+async fn show(
+    flags: &StatusFlags,
+    address: &str,
+    credentials: Credentials,
+    status: &RunStatus,
+) -> Result<(), Error> {
     if flags.watch {
-        return watch(address).await;
+        return watch(address, credentials).await;
     }
     output!("{}", page(status));
     Ok(())
 }
 
-async fn watch(address: &str) -> Result<(), Error> {
-    let mut statuses = StatusStream::open(address, None)?;
+async fn watch(address: &str, credentials: Credentials) -> Result<(), Error> {
+    let mut statuses = StatusStream::open(address, credentials, None)?;
     let mut progress = Progress::start();
     let mut last_phase = RunPhase::Unspecified;
     let result = loop {

@@ -1,7 +1,7 @@
 //! State that the simulated peers share.
 
 use podium_proto::{PROTOCOL_VERSION, v1};
-use podium_transfer::{Coordinator, Limits, connection};
+use podium_transfer::{Coordinator, Credentials, Limits, connection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use super::tally::Tally;
 pub(super) struct Peers {
     /// The coordinator's address.
     pub(super) address: String,
+    pub(super) credentials: Credentials,
     pub(super) limits: Limits,
     pub(super) run_hash: String,
     pub(super) model_fingerprint: String,
@@ -29,7 +30,8 @@ pub(super) struct Peers {
 impl Peers {
     /// Opens a connection of its own for a peer.
     pub(super) fn connect(&self) -> Result<Coordinator, connection::Error> {
-        Coordinator::new(&self.address, self.limits, self.stop.clone())
+        let coordinator = Coordinator::new(&self.address, self.limits, self.stop.clone())?;
+        Ok(coordinator.with_credentials(self.credentials.clone()))
     }
 
     pub(super) fn registration(&self, worker: Uuid) -> v1::RegisterRequest {

@@ -86,6 +86,7 @@ pub(crate) async fn measure(
         let model_fingerprint = manifest::fingerprint(&start)?;
         let peers = Arc::new(Peers {
             address: announced.reachable_here(),
+            credentials: folder.credentials(&run.network),
             limits: Limits::of(&run.network),
             run_hash: run.hash(),
             completions: Completions::load(run, &start, plan.tokens)?,

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podium_model::SharedDevice;
-use podium_transfer::CoordinatorLocation;
+use podium_transfer::{CoordinatorLocation, Credentials};
 
 /// A rank's command-line options.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Address of the coordinator.
     pub coordinator: CoordinatorLocation,
+    /// The run's secret.
+    pub credentials: Credentials,
     /// Folder for checkpoints and policy files; each rank uses its own subfolder.
     pub state: PathBuf,
     /// This rank, from 0.

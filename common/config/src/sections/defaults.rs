@@ -126,6 +126,7 @@ impl Default for Network {
         Self {
             listen: "127.0.0.1:0".into(),
             coordinator: None,
+            secret_file: None,
             metrics_listen: "127.0.0.1:0".into(),
             heartbeat_interval_ms: 2_000,
             lease_deadline_ms: 15_000,
