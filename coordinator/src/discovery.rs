@@ -2,6 +2,7 @@
 //!
 //! The actor updates the list. A request renders the current one, so a scrape never waits.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use podium_service::metrics_server::{Page, at_host};
@@ -47,8 +48,8 @@ impl Discovery {
         });
     }
 
-    /// Renders the list for Prometheus; `host`: a name of this host, for addresses without one.
-    pub fn render(&self, host: Option<&str>) -> String {
+    /// Renders the list for Prometheus; `host`: the address of this host, for addresses without one.
+    pub fn render(&self, host: IpAddr) -> String {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let own = known.own.clone().map(|address| Target {
             address,
@@ -56,7 +57,7 @@ impl Discovery {
             process: "coordinator".to_owned(),
         });
         let group = |target: &Target| {
-            let address = at_host(&target.address, host.unwrap_or("127.0.0.1"));
+            let address = at_host(&target.address, host);
             json!({
                 "targets": [address],
                 "labels": {"run": known.run, "role": target.role, "process": target.process},
@@ -122,7 +123,8 @@ mod tests {
     #[test]
     fn the_list_has_every_process_under_an_address_that_the_client_can_reach() {
         let discovery = Discovery::default();
-        assert_eq!(discovery.render(None), "[]");
+        let trainer: IpAddr = "10.0.0.1".parse().unwrap();
+        assert_eq!(discovery.render(trainer), "[]");
         let target = |address: &str, process: &str| Target {
             address: address.into(),
             role: "worker",
@@ -130,15 +132,15 @@ mod tests {
         };
         discovery.set_own("0.0.0.0:9100".into());
         discovery.set_others("demo", vec![target("10.0.0.2:1", "worker-a"), target("0.0.0.0:2", "worker-b")]);
-        let listed: Value = serde_json::from_str(&discovery.render(Some("trainer"))).unwrap();
+        let listed: Value = serde_json::from_str(&discovery.render(trainer)).unwrap();
         let labels = |role: &str, process: &str| json!({"run": "demo", "role": role, "process": process});
         let expected = json!([
-            {"targets": ["trainer:9100"], "labels": labels("coordinator", "coordinator")},
+            {"targets": ["10.0.0.1:9100"], "labels": labels("coordinator", "coordinator")},
             {"targets": ["10.0.0.2:1"], "labels": labels("worker", "worker-a")},
-            {"targets": ["trainer:2"], "labels": labels("worker", "worker-b")},
+            {"targets": ["10.0.0.1:2"], "labels": labels("worker", "worker-b")},
         ]);
         assert_eq!(listed, expected);
         discovery.set_others("demo", vec![]);
-        assert!(!discovery.render(None).contains("worker"));
+        assert!(!discovery.render(trainer).contains("worker"));
     }
 }

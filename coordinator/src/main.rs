@@ -66,7 +66,7 @@ struct Arguments {
     /// file].
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<String>,
-    /// Address of the metrics for other hosts [default: the host of the request if --metrics-listen covers all interfaces].
+    /// Address of the metrics for other hosts [default: the address of the request if --metrics-listen covers all interfaces].
     #[arg(long, value_name = "HOST[:PORT]")]
     metrics_advertise: Option<String>,
     /// Sets a key of the run file.

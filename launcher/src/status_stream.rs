@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use podium_proto::DEFAULT_MAX_MESSAGE_BYTES;
 use podium_proto::v1::status_client::StatusClient;
 use podium_proto::v1::{RunStatus, StatusRequest, WatchRequest};
+use podium_service::plain_text;
 use podium_transfer::Credentials;
 use podium_transfer::credentials::AuthenticatedChannel;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::run_folder::RunFolder;
@@ -32,13 +34,13 @@ pub(crate) enum Error {
     #[error("no answer from {address} within {} s", PATIENCE.as_secs())]
     Late { address: String },
     #[error("the process at {address} does not report its status: {message}")]
-    Refused { address: String, message: String },
+    Refused { address: String, code: Code, message: String },
 }
 
 impl Error {
-    /// Whether the process at the address answers, but does not report the status.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+    /// Whether this process has no usable secret, or another one than the process at the address.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        matches!(self, Self::Refused { code: Code::Unauthenticated, .. })
     }
 
     /// Whether no process listens at the address, as opposed to one that does not answer.
@@ -59,14 +61,15 @@ pub(crate) async fn get(address: &str, credentials: &Credentials) -> Result<RunS
     let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
     let refused = |status: tonic::Status| Error::Refused {
         address: address.to_owned(),
-        message: status.message().to_owned(),
+        code: status.code(),
+        message: plain_text::escaped(status.message()).into_owned(),
     };
     let endpoint = endpoint(address)?;
     let ask = async {
         let channel = endpoint.connect().await.map_err(unreachable)?;
         client(credentials, channel).get(StatusRequest {}).await.map_err(refused)
     };
-    Ok(timeout(PATIENCE, ask).await.map_err(|_| late())??.into_inner())
+    Ok(shown(timeout(PATIENCE, ask).await.map_err(|_| late())??.into_inner()))
 }
 
 /// An item of the stream.
@@ -131,7 +134,7 @@ impl Source {
                 let mut stream = answer.into_inner();
                 while let Ok(Some(status)) = stream.message().await {
                     last_heard = Instant::now();
-                    if updates.send(Update::Status(Box::new(status))).await.is_err() {
+                    if updates.send(Update::Status(Box::new(shown(status)))).await.is_err() {
                         return;
                     }
                 }
@@ -154,6 +157,23 @@ impl Source {
             (self.address, self.channel) = (address, endpoint.connect_lazy());
         }
     }
+}
+
+/// Returns a status whose texts can be shown in a terminal.
+fn shown(mut status: RunStatus) -> RunStatus {
+    let texts = [&mut status.run_name, &mut status.best_by, &mut status.ending];
+    let of_workers = status
+        .workers
+        .iter_mut()
+        .flat_map(|worker| [&mut worker.worker_id, &mut worker.device, &mut worker.host]);
+    let of_lease = status
+        .oldest_lease
+        .iter_mut()
+        .flat_map(|lease| [&mut lease.worker_id, &mut lease.host, &mut lease.work]);
+    for text in texts.into_iter().chain(&mut status.warnings).chain(of_workers).chain(of_lease) {
+        *text = plain_text::escaped(text).into_owned();
+    }
+    status
 }
 
 fn client(credentials: &Credentials, channel: Channel) -> StatusClient<AuthenticatedChannel> {
@@ -209,6 +229,25 @@ mod tests {
         let server = tonic::transport::Server::builder().add_service(StatusServer::new(Brief(letters)));
         let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
         (address, tokio::spawn(async { serving.await.unwrap() }))
+    }
+
+    #[test]
+    fn a_shown_status_cannot_control_a_terminal() {
+        let hostile = || "rack7\n\u{1b}[2J".to_owned();
+        let worker = podium_proto::v1::WorkerStatus { host: hostile(), ..Default::default() };
+        let lease = podium_proto::v1::LeaseStatus { host: hostile(), ..Default::default() };
+        let status = RunStatus {
+            ending: hostile(),
+            warnings: vec![hostile()],
+            workers: vec![worker],
+            oldest_lease: Some(lease),
+            ..RunStatus::default()
+        };
+        let status = shown(status);
+        let lease = status.oldest_lease.unwrap();
+        for text in [&status.ending, &status.warnings[0], &status.workers[0].host, &lease.host] {
+            assert_eq!(text, "rack7\\n\\u{1b}[2J");
+        }
     }
 
     #[tokio::test]

@@ -102,8 +102,8 @@ struct Train {
     /// Address on which to serve metrics.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     metrics_listen: String,
-    /// Host, or host:port, under which Prometheus reaches the metrics; default: the listening address, or, if that is
-    /// all interfaces, the address that the coordinator sees.
+    /// HOST:PORT under which Prometheus reaches the metrics; default: the listening port. The coordinator lists the port
+    /// under the address of this process's connection, whatever the host.
     #[arg(long, value_name = "HOST[:PORT]")]
     metrics_advertise: Option<String>,
 }

@@ -1,9 +1,15 @@
 //! Logs: lines on standard error, filtered by `PODIUM_LOG` (for example `info,podium_learner=debug`; default `info`).
 
 use std::error::Error;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+use crate::plain_text;
 
 /// Environment variable with the log filter.
 pub const FILTER_VARIABLE: &str = "PODIUM_LOG";
@@ -27,11 +33,27 @@ pub fn start() {
     if std::env::var_os("PODIUM_LOG_FORMAT").is_some_and(|format| format == "json") {
         builder.json().init();
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
+        builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .init();
     }
     if let Some(error) = unreadable {
         tracing::warn!("{FILTER_VARIABLE} is invalid ({error}): logging at info");
     }
+}
+
+/// Writes a field of a log line. Text of other processes cannot control a terminal, and a second line of a message is
+/// indented, so that it cannot be taken for a line of its own.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    for (number, line) in format!("{value:?}").split('\n').enumerate() {
+        let indent = if number > 0 { "\n    " } else { "" };
+        write!(writer, "{indent}{}", plain_text::escaped(line))?;
+    }
+    Ok(())
 }
 
 /// Returns an error and its causes in one line; a cause that the preceding text contains is not repeated.
@@ -46,7 +68,44 @@ pub fn describe(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn text_of_others_cannot_forge_lines_or_control_a_terminal() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(step = 3, "worker on {}", "gpu\r\nERROR forged \u{1b}[2J");
+            tracing::info!("plain");
+        });
+        let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(written, " WARN worker on gpu\\r\n    ERROR forged \\u{1b}[2J step=3\n INFO plain\n");
+    }
 
     #[derive(Debug, thiserror::Error)]
     enum Failure {

@@ -1,13 +1,15 @@
 //! The HTTP endpoint of a process: `/metrics` for Prometheus, `/metrics/declared` with all declared metrics,
 //! `/healthz` for process supervisors, and additional pages of the process.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::serve::IncomingStream;
 use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
@@ -42,8 +44,9 @@ pub enum Error {
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
-/// Renders a page. The argument is the host, without a port, of the request's Host header, if known.
-pub type Render = Arc<dyn Fn(Option<&str>) -> String + Send + Sync>;
+/// Renders a page. The argument is the address of this host to which the client is connected. The request's Host header
+/// is ignored: any client can set it.
+pub type Render = Arc<dyn Fn(IpAddr) -> String + Send + Sync>;
 
 /// A JSON page, rendered for each request.
 #[derive(Clone)]
@@ -89,14 +92,15 @@ impl Endpoint {
         let declared = Page { path: "/metrics/declared", render: Arc::new(move |_| catalogue.render()) };
         let pages = pages.into_iter().chain([declared]);
         for Page { path, render } in pages {
-            let answer = move |headers: HeaderMap| async move {
-                ([(CONTENT_TYPE, "application/json")], render(asked_host(&headers)))
+            let answer = move |ConnectInfo(Reached(address)): ConnectInfo<Reached>| async move {
+                ([(CONTENT_TYPE, "application/json")], render(address))
             };
             router = router.route(path, get(answer));
         }
         let router = router.with_state(Served { handle, usage, ready: ready.clone() });
         tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+            let service = router.into_make_service_with_connect_info::<Reached>();
+            let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
             if let Err(error) = served.await {
                 tracing::warn!("the metrics endpoint ended: {error}");
             }
@@ -138,35 +142,42 @@ async fn health(State(served): State<Served>) -> (StatusCode, &'static str) {
     }
 }
 
-fn asked_host(headers: &HeaderMap) -> Option<&str> {
-    let host = headers.get(HOST)?.to_str().ok()?;
-    let host = split(host).map_or(host, |(host, _)| host);
-    (!host.is_empty()).then_some(host)
+/// The address of this host to which a client is connected.
+#[derive(Debug, Clone, Copy)]
+struct Reached(IpAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Reached {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        // Unknown only for a connection that has ended.
+        let address = stream.io().local_addr().map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+        Self(address.to_canonical())
+    }
 }
 
-/// Returns the address at which to scrape an endpoint whose process announced `announced` and is
-/// connected from `peer`.
+/// Returns the address at which to scrape an endpoint whose process announced `announced` and is connected from `peer`:
+/// always an address of that connection, with the announced port. Otherwise a process could direct the scraper anywhere.
 ///
-/// An unspecified host is replaced by the peer's address, unless the peer is on this host, which
-/// has other names for other hosts. Returns `None` if nothing was announced, or if the address is
-/// reachable only on the peer's own host.
+/// A name is replaced by the peer's address. A peer on this host has an unspecified address, because this host has other
+/// addresses for other hosts. Returns `None` if nothing was announced, or another address than that of the peer.
 pub fn reachable(announced: &str, peer: Option<IpAddr>) -> Option<String> {
-    let Ok(address) = announced.parse::<SocketAddr>() else {
-        return split(announced).filter(|(host, _)| !host.is_empty()).map(|_| announced.to_owned());
+    let (host, port) = split(announced).filter(|(host, _)| !host.is_empty())?;
+    let port = port.parse().ok().filter(|&port| port > 0)?;
+    let peer = peer?.to_canonical();
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let address = in_brackets.unwrap_or(host).parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    let reached = match address.filter(|address| !address.is_unspecified()) {
+        Some(address) if address == peer => peer,
+        Some(_) => return None,
+        None if peer.is_loopback() => Ipv4Addr::UNSPECIFIED.into(),
+        None => peer,
     };
-    let peer = peer.map(|peer| peer.to_canonical());
-    let elsewhere = peer.filter(|peer| !peer.is_loopback());
-    if address.ip().is_unspecified() {
-        let host = elsewhere.unwrap_or(address.ip());
-        return Some(SocketAddr::new(host, address.port()).to_string());
-    }
-    (elsewhere.is_none() || !address.ip().is_loopback()).then(|| announced.to_owned())
+    Some(SocketAddr::new(reached, port).to_string())
 }
 
 /// Replaces an address's unspecified host, if any, by `host`.
-pub fn at_host(address: &str, host: &str) -> String {
+pub fn at_host(address: &str, host: IpAddr) -> String {
     match address.parse::<SocketAddr>() {
-        Ok(socket) if socket.ip().is_unspecified() => format!("{host}:{}", socket.port()),
+        Ok(socket) if socket.ip().is_unspecified() => SocketAddr::new(host, socket.port()).to_string(),
         _ => address.to_owned(),
     }
 }
@@ -181,8 +192,13 @@ mod tests {
         assert_eq!(at("0.0.0.0:9", "10.0.0.2").as_deref(), Some("10.0.0.2:9"));
         assert_eq!(at("[::]:9", "::ffff:10.0.0.2").as_deref(), Some("10.0.0.2:9"));
         assert_eq!(at("[::]:9", "fd00::2").as_deref(), Some("[fd00::2]:9"));
-        assert_eq!(at("10.1.0.2:9", "10.0.0.2").as_deref(), Some("10.1.0.2:9"));
-        assert_eq!(at("gpu-7:9", "10.0.0.2").as_deref(), Some("gpu-7:9"));
+        assert_eq!(at("10.0.0.2:9", "::ffff:10.0.0.2").as_deref(), Some("10.0.0.2:9"));
+        assert_eq!(at("gpu-7:9", "10.0.0.2").as_deref(), Some("10.0.0.2:9"), "a name is not believed");
+        assert_eq!(at("gpu-7:9", "127.0.0.1").as_deref(), Some("0.0.0.0:9"));
+        for other in ["10.1.0.2:9", "169.254.169.254:80", "[fd00::1]:9", "[::ffff:10.1.0.2]:9"] {
+            assert_eq!(at(other, "10.0.0.2"), None, "{other} is not the address of the connection");
+            assert_eq!(at(other, "127.0.0.1"), None, "{other} is not the address of the connection");
+        }
         assert_eq!(at("127.0.0.1:9", "10.0.0.2"), None, "no other host can reach it");
         assert_eq!(at("127.0.0.1:9", "127.0.0.1").as_deref(), Some("127.0.0.1:9"));
         assert_eq!(at("0.0.0.0:9", "127.0.0.1").as_deref(), Some("0.0.0.0:9"));
@@ -190,19 +206,9 @@ mod tests {
             (at("", "10.0.0.2"), at(":9", "10.0.0.2"), at("nonsense", "10.0.0.2")),
             (None, None, None)
         );
-        assert_eq!(at_host("0.0.0.0:9", "trainer"), "trainer:9");
-        assert_eq!(at_host("10.0.0.2:9", "trainer"), "10.0.0.2:9");
-    }
-
-    #[test]
-    fn the_requested_host_has_no_port() {
-        let asked = |host: &str| {
-            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
-            asked_host(&headers).map(str::to_owned)
-        };
-        assert_eq!(asked("trainer:9100").as_deref(), Some("trainer"));
-        assert_eq!(asked("[fd00::1]:9100").as_deref(), Some("[fd00::1]"));
-        assert_eq!(asked("trainer").as_deref(), Some("trainer"));
-        assert_eq!(asked_host(&HeaderMap::new()), None);
+        assert_eq!((at("gpu-7:x", "10.0.0.2"), at("0.0.0.0:0", "10.0.0.2")), (None, None));
+        assert_eq!(at_host("0.0.0.0:9", "10.0.0.7".parse().unwrap()), "10.0.0.7:9");
+        assert_eq!(at_host("0.0.0.0:9", "fd00::7".parse().unwrap()), "[fd00::7]:9");
+        assert_eq!(at_host("10.0.0.2:9", "10.0.0.7".parse().unwrap()), "10.0.0.2:9");
     }
 }

@@ -5,6 +5,7 @@
 
 use podium_files::durable;
 use podium_service::logs::describe;
+use podium_service::plain_text;
 use podium_transfer::receive;
 use tonic::{Code, Status};
 
@@ -19,7 +20,8 @@ pub(super) trait Refusal: std::error::Error + 'static {
 pub(super) fn refuse(error: &impl Refusal) -> Status {
     let code = error.code();
     crate::metrics::refused(code);
-    let message = describe(error);
+    // It may quote the request.
+    let message = plain_text::escaped(&describe(error)).into_owned();
     match code {
         // Ordinary after a restart: the caller registers or joins again.
         Code::NotFound => tracing::info!("refused: {message}"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use podium_config::Network;
 use podium_proto::v1;
-use podium_service::metrics_server;
+use podium_service::{metrics_server, plain_text};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,9 +20,6 @@ use crate::identity::Identity;
 use crate::policies::Policies;
 use crate::store::Store;
 use crate::timeline::Timeline;
-
-/// Maximum number of characters of an announced address; the rest is cut off.
-const MAX_ADDRESS: usize = 260;
 
 /// State that the services use.
 #[derive(Debug)]
@@ -116,13 +113,13 @@ pub(super) fn over(reason: String) -> v1::RunOver {
 /// Returns the address at which to scrape a process at `peer` that announced `announced`; empty if there is
 /// none.
 pub(super) fn scraped_at(who: &str, announced: &str, peer: Option<IpAddr>) -> String {
-    let announced: String = announced.chars().take(MAX_ADDRESS).collect();
+    let announced = plain_text::name(announced);
     let address = metrics_server::reachable(&announced, peer);
     if address.is_none() && !announced.is_empty() {
         let peer = peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string());
         tracing::info!(
-            "the metrics of {who} at {peer} are not listed for scraping: {announced:?} cannot be reached from here; \
-             --metrics-listen 0.0.0.0:PORT lets it be reached, --metrics-advertise HOST names it"
+            "the metrics of {who} at {peer} are not listed for scraping: {announced:?} is not an address of its connection; \
+             --metrics-listen 0.0.0.0:PORT lets it be reached there"
         );
     }
     address.unwrap_or_default()

@@ -8,6 +8,8 @@ use podium_proto::convert::{self, uuid};
 use podium_proto::v1;
 use podium_proto::v1::batch_part::Part;
 use podium_proto::v1::learner_server::Learner;
+use podium_service::advertise;
+use podium_service::plain_text::{self, MAX_NAME_BYTES};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -30,10 +32,10 @@ const MAX_METRICS: usize = 1_000;
 /// Size of an NCCL unique id, in bytes.
 const NCCL_ID_BYTES: usize = 128;
 
-/// Maximum number of characters of a code version; the rest is cut off.
+/// Maximum size of a code version in bytes; the rest is cut off.
 const MAX_VERSION: usize = 80;
 
-/// Maximum number of characters of a rank's reason; the rest is cut off.
+/// Maximum size of a rank's reason in bytes; the rest is cut off.
 const MAX_REASON: usize = 500;
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -54,14 +56,14 @@ impl Learner for Service {
             learner,
             rank: request.rank,
             world_size: request.world_size,
-            address: request.collective_address,
+            address: collective_address(request.collective_address).or_refuse()?,
             next_step: request.next_step,
-            code_version: request.code_version.chars().take(MAX_VERSION).collect(),
+            code_version: plain_text::limited(&request.code_version, MAX_VERSION),
             metrics_address: scraped_at("a rank", &request.metrics_address, peer),
             nccl: request.nccl,
             nccl_id: nccl_id(request.nccl_id).or_refuse()?,
         };
-        let reason: String = request.reason.chars().take(MAX_REASON).collect();
+        let reason = plain_text::limited(&request.reason, MAX_REASON);
         let deadline = self.0.deadline(request.wait_ms);
         let rendezvous = self
             .0
@@ -129,14 +131,7 @@ impl Learner for Service {
         let learner = uuid("CommitStepRequest.learner_id", &request.learner_id).or_refuse()?;
         let step = Step(request.step);
         self.0.timeline.reported(&request.activities);
-        if request.metrics.len() > MAX_METRICS {
-            return Err(convert::Error::Invalid {
-                field: "CommitStepRequest.metrics",
-                value: format!("{} metrics", request.metrics.len()),
-                expected: "at most 1000",
-            })
-            .or_refuse();
-        }
+        check_metrics(request.metrics.keys()).or_refuse()?;
         let checkpoint = request.checkpoint_step.map(Step);
         if let Some(checkpoint) = checkpoint.filter(|&checkpoint| checkpoint.0 > step.0.saturating_add(1)) {
             return Err(machine::Error::StepAhead { step: checkpoint, committed: step }).or_refuse();
@@ -154,7 +149,7 @@ impl Learner for Service {
         let groups = request.groups.into_iter().map(|group| Unusable {
             index: group.index,
             attempt: group.attempt,
-            cause: group.cause.chars().take(MAX_REASON).collect(),
+            cause: plain_text::limited(&group.cause, MAX_REASON),
         });
         let report = Report {
             learner: uuid("SetAsideRequest.learner_id", &request.learner_id).or_refuse()?,
@@ -170,7 +165,7 @@ impl Learner for Service {
         let request = request.into_inner();
         let learner = uuid("FailRequest.learner_id", &request.learner_id).or_refuse()?;
         let kind = failure_name(request.failure());
-        let reason = request.reason.chars().take(MAX_REASON).collect();
+        let reason = plain_text::limited(&request.reason, MAX_REASON);
         self.0.handle.fail(learner, kind, reason).await.or_refuse()?;
         Ok(Response::new(v1::FailResponse {}))
     }
@@ -190,6 +185,37 @@ const fn failure_name(failure: v1::Failure) -> &'static str {
         v1::Failure::Collective => "collective",
         v1::Failure::Unspecified => "other",
     }
+}
+
+/// Validates the number of metrics and their names, which `podium status` and `metrics.jsonl` show.
+fn check_metrics<'a>(mut names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), convert::Error> {
+    let invalid = |value, expected| {
+        Err(convert::Error::Invalid { field: "CommitStepRequest.metrics", value, expected })
+    };
+    if names.len() > MAX_METRICS {
+        return invalid(format!("{} metrics", names.len()), "at most 1000");
+    }
+    match names.find(|name| plain_text::name(name) != **name) {
+        Some(name) => invalid(
+            format!("{:?}", plain_text::limited(name, 80)),
+            "names of at most 256 bytes without control characters",
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Validates rank 0's address for the other ranks, which other ranks leave empty.
+fn collective_address(address: String) -> Result<String, convert::Error> {
+    let is_host = |host: &str| !host.is_empty() && !host.contains(char::is_whitespace);
+    let is_address = advertise::split(&address)
+        .is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0));
+    let is_plain = address.len() <= MAX_NAME_BYTES && plain_text::escaped(&address) == address;
+    if address.is_empty() || (is_address && is_plain) {
+        return Ok(address);
+    }
+    let value = format!("{:?}", plain_text::limited(&address, 80));
+    let expected = "host:port of at most 256 bytes, or none";
+    Err(convert::Error::Invalid { field: "JoinRequest.collective_address", value, expected })
 }
 
 /// Validates rank 0's unique id, which may be empty.

@@ -9,6 +9,7 @@ use podium_proto::v1;
 use podium_proto::v1::lease_response::Answer;
 use podium_proto::v1::rollout_server::Rollout;
 use podium_service::logs::describe;
+use podium_service::plain_text;
 use podium_transfer::Content;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
@@ -107,8 +108,8 @@ impl Service {
         let results = match graded {
             Ok(results) => results,
             Err(fault) => {
-                let offender =
-                    self.0.handle.record_offence(worker, lease, describe(&fault)).await.or_refuse()?;
+                let described = plain_text::escaped(&describe(&fault)).into_owned();
+                let offender = self.0.handle.record_offence(worker, lease, described).await.or_refuse()?;
                 return Err(Offence { offender, fault }).or_refuse();
             }
         };
@@ -155,8 +156,8 @@ impl Rollout for Service {
         identity.check(request.protocol, &request.run_hash, &request.model_fingerprint).or_refuse()?;
         let capabilities = request.capabilities.unwrap_or_default();
         let profile = Profile {
-            device: capabilities.device,
-            host: capabilities.host,
+            device: plain_text::name(&capabilities.device),
+            host: plain_text::name(&capabilities.host),
             metrics_address: scraped_at("a worker", &capabilities.metrics_address, peer),
         };
         self.0.handle.register(worker, profile).await.or_refuse()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use podium_proto::v1;
 use podium_proto::v1::status_server;
+use podium_service::plain_text;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -17,7 +18,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest interval between two status updates.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Maximum number of characters of a drain reason; the rest is cut off.
+/// Maximum size of a drain reason in bytes; the rest is cut off.
 const MAX_REASON: usize = 200;
 
 pub(super) struct Service(pub(super) Arc<Context>);
@@ -63,7 +64,7 @@ impl status_server::Status for Service {
         let peer = request
             .remote_addr()
             .map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string());
-        let reason: String = request.into_inner().reason.chars().take(MAX_REASON).collect();
+        let reason = plain_text::limited(&request.into_inner().reason, MAX_REASON);
         let reason = if reason.trim().is_empty() { "no reason given" } else { reason.trim() };
         let reason = format!("drained at the request of a client at {peer}: {reason}");
         self.0.handle.drain(reason).await.or_refuse()?;

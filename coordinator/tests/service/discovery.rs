@@ -11,7 +11,8 @@ use crate::fixture::Fixture;
 
 /// Returns the listed processes and their addresses.
 fn listed(fixture: &Fixture) -> Vec<(String, String)> {
-    let groups: Vec<Value> = serde_json::from_str(&fixture.discovery.render(Some("trainer"))).unwrap();
+    let groups: Vec<Value> =
+        serde_json::from_str(&fixture.discovery.render("10.0.0.1".parse().unwrap())).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     groups.iter().map(|group| (text(&group["labels"]["process"]), text(&group["targets"][0]))).collect()
 }
@@ -28,18 +29,23 @@ async fn connected_processes_are_listed_and_disconnected_ones_are_not() {
         }),
         ..registration(&fixture.file, worker)
     };
-    let names = [0x1111_1111_u128, 0x2222_2222, 0x3333_3333].map(|name| Uuid::from_u128(name << 96));
-    for (worker, address) in names.into_iter().zip(["0.0.0.0:1111", "gpu-7:9", ""]) {
+    let names = [0x1111_1111_u128, 0x2222_2222, 0x3333_3333, 0x4444_4444];
+    let names = names.map(|name| Uuid::from_u128(name << 96));
+    for (worker, address) in names.into_iter().zip(["0.0.0.0:1111", "gpu-7:9", "", "169.254.169.254:80"]) {
         call!(coordinator, rollout.register, register(worker, address)).await.unwrap();
     }
     Learner::new(fixture.file.clone(), coordinator.clone()).join_scraped_at("127.0.0.1:4").await;
     let entry = |process: &str, address: &str| (process.to_owned(), address.to_owned());
     let expected = [
-        entry("worker-11111111", "trainer:1111"),
-        entry("worker-22222222", "gpu-7:9"),
+        entry("worker-11111111", "10.0.0.1:1111"),
+        entry("worker-22222222", "10.0.0.1:9"),
         entry("learner-0", "127.0.0.1:4"),
     ];
-    assert_eq!(listed(&fixture), expected, "a process without an endpoint is not listed");
+    assert_eq!(
+        listed(&fixture),
+        expected,
+        "neither a process without an endpoint nor the address of another host is listed"
+    );
 
     call!(coordinator, rollout.leave, v1::LeaveRequest { worker_id: names[0].to_string() }).await.unwrap();
     assert_eq!(listed(&fixture), expected[1..]);

@@ -8,6 +8,7 @@ mod deltas;
 mod discovery;
 mod fakes;
 mod fixture;
+mod names;
 mod refusals;
 mod run;
 mod uploads;

@@ -56,8 +56,8 @@ pub(crate) async fn status(flags: &StatusFlags) -> Result<ExitCode, Error> {
         Ok(status) if announced.run_id.is_empty() || announced.run_id == status.run_id => {
             show(flags, &address, credentials, &status).await?;
         }
-        // Without the secret, or because another run uses the port.
-        Err(source) if source.is_refusal() && !announced.is_over() => {
+        // Another run may use the port.
+        Err(source) if source.is_unauthenticated() && !announced.is_over() => {
             recorded(&folder, "its coordinator does not report its status")?;
             return Err(Error::NotReported { out: folder.path().to_owned(), source: Box::new(source) });
         }
