@@ -9,6 +9,7 @@ use podium_proto::convert::Slot;
 use podium_proto::v1;
 use podium_recsys::ItemId;
 use podium_recsys::completion::{self, Layout};
+use podium_recsys::dataset::HeldOut;
 use podium_recsys::diagnostics::Diagnostics;
 use podium_recsys::task::{self, Case, Task};
 
@@ -23,13 +24,15 @@ pub enum Error {
     NoTrainingUsers,
 }
 
-/// The order of a run's training cases and held-out users.
+/// The order of a run's training cases and of the users of its evaluated part.
 #[derive(Debug)]
 pub struct Curriculum {
     task: Task,
     diagnostics: Diagnostics,
     prompts_per_step: u32,
     refill_attempts: u32,
+    /// The evaluated part.
+    part: HeldOut,
     /// Index of the candidate lists of evaluations, and whether they are reversed.
     draw: u64,
     reversed: bool,
@@ -45,14 +48,28 @@ impl Curriculum {
         }
         let diagnostics = Diagnostics::new(task.dataset());
         let orders = Mutex::default();
-        Ok(Self { task, diagnostics, prompts_per_step, refill_attempts, draw: 0, reversed: false, orders })
+        Ok(Self {
+            task,
+            diagnostics,
+            prompts_per_step,
+            refill_attempts,
+            part: HeldOut::Validation,
+            draw: 0,
+            reversed: false,
+            orders,
+        })
     }
 
-    /// Selects other candidate lists for the held-out users: another candidate sample, or reversed lists.
+    /// Selects the evaluated part, and other candidate lists for its users: another candidate sample, or reversed lists.
     #[must_use]
-    pub const fn evaluating(mut self, draw: u64, reversed: bool) -> Self {
-        (self.draw, self.reversed) = (draw, reversed);
+    pub const fn evaluating(mut self, part: HeldOut, draw: u64, reversed: bool) -> Self {
+        (self.part, self.draw, self.reversed) = (part, draw, reversed);
         self
+    }
+
+    /// Returns the evaluated part.
+    pub const fn part(&self) -> HeldOut {
+        self.part
     }
 
     /// Returns the ranking task.
@@ -65,7 +82,7 @@ impl Curriculum {
         &self.diagnostics
     }
 
-    /// Returns the case of a slot: training cases in the order of their epoch, held-out users in file order.
+    /// Returns the case of a slot: training cases in the order of their epoch, users of the evaluated part in file order.
     /// A further attempt at a training slot has another case, with candidates of the same epoch.
     pub fn case(&self, slot: Slot) -> Result<Case, task::Error> {
         match slot {
@@ -80,9 +97,9 @@ impl Curriculum {
                 self.task.training_case(self.after_attempts(first, id), epoch)
             }
             Slot::Evaluation { index, .. } if self.reversed => {
-                self.task.reversed_held_out_case(index as usize, self.draw)
+                self.task.reversed_held_out_case(self.part, index as usize, self.draw)
             }
-            Slot::Evaluation { index, .. } => self.task.held_out_case(index as usize, self.draw),
+            Slot::Evaluation { index, .. } => self.task.held_out_case(self.part, index as usize, self.draw),
         }
     }
 
@@ -180,7 +197,7 @@ mod tests {
     fn another_draw_has_other_negatives_and_a_reversed_list_the_same_items() {
         let candidates = |draw, reversed| {
             let slot = Slot::Evaluation { version: PolicyVersion::START, index: 2 };
-            curriculum(4, 0).evaluating(draw, reversed).case(slot).unwrap().candidates
+            curriculum(4, 0).evaluating(HeldOut::Test, draw, reversed).case(slot).unwrap().candidates
         };
         assert_ne!(candidates(0, false), candidates(1, false));
         let mut reversed = candidates(1, true);

@@ -250,9 +250,22 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
             "the reward violates an ordering rule: {violation}; it is accepted because of reward.check = \"warn\""
         );
     }
-    let schedule = Schedule::of(file, task.dataset().test.len());
+    let part = file.evaluation.part;
+    let (dataset, users) = (task.dataset(), task.dataset().held_out(part).len());
+    let source = dataset.validation_source;
+    tracing::info!(
+        "{} training users; {} validation users, {source}",
+        dataset.train.len(),
+        dataset.validation.len()
+    );
+    if users == 0 {
+        tracing::warn!(
+            "the data set has no {part} users: no version is evaluated, and there is no best version"
+        );
+    }
+    let schedule = Schedule::of(file, users);
     let curriculum = Curriculum::new(task, file.rollout.prompts_per_step, file.rollout.refill_attempts)?
-        .evaluating(file.evaluation.draw, file.evaluation.reversed);
+        .evaluating(part, file.evaluation.draw, file.evaluation.reversed);
     if let Some(warning) = age_warning(file) {
         tracing::warn!("{warning}");
     }

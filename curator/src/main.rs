@@ -123,8 +123,9 @@ fn write_embedded(out: &Path, world: &World) -> anyhow::Result<()> {
     synthetic::write_data(world, out)?;
     word_level::write(word_level::tokens(synthetic::words(world)?), out)?;
     tracing::info!(
-        "{} training users, {} held out, {} items: {}",
+        "{} training users, {} for validation, {} for test, {} items: {}",
         world.train_users,
+        world.validation_users,
         world.test_users,
         world.items(),
         out.display()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use podium_config::{Override, RunFile};
 use podium_recsys::completion::ThinkingStart;
-use podium_recsys::dataset::{self, Dataset};
+use podium_recsys::dataset::{self, Dataset, HeldOut};
 use podium_recsys::prompt::{self, Unit};
 use podium_recsys::synthetic;
 use podium_recsys::task::{self, Case, Task};
@@ -35,10 +35,10 @@ pub(crate) struct Arguments {
     /// Folder of the tokenizer. Default: model.path of the run file; without either, lengths are in characters.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// Number of users of each file.
+    /// Number of users of each part.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     users: usize,
-    /// Show the first prompts of each file, up to this many.
+    /// Show the first prompts of each part, up to this many.
     #[arg(long, value_name = "N", default_value_t = 0)]
     show: usize,
 }
@@ -63,16 +63,16 @@ pub(crate) enum Error {
     Task(#[from] task::Error),
 }
 
-/// Lengths and shortenings of the prompts of each file.
+/// Lengths and shortenings of the prompts of each part.
 #[derive(Debug)]
 pub(crate) struct Report {
     unit: Unit,
-    files: [Prompts; 2],
+    parts: Vec<Prompts>,
 }
 
 #[derive(Debug, Default)]
 struct Prompts {
-    file: &'static str,
+    part: String,
     lengths: Vec<usize>,
     captions_shortened: usize,
     captions_left_out: usize,
@@ -104,14 +104,18 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
         None => Ok(case.prompt.chars()),
     };
     let unit = if chat.is_some() { Unit::Tokens } else { Unit::Chars };
-    let (train, test) = (task.training_cases(), task.dataset().test.len());
-    let training = Prompts::of("training", train.min(arguments.users), arguments.show, count, |index| {
-        task.training_case(index, 0)
-    })?;
-    let held_out = Prompts::of("held-out", test.min(arguments.users), arguments.show, count, |index| {
-        task.held_out_case(index, 0)
-    })?;
-    Ok(Report { unit, files: [training, held_out] })
+    let of = |name: String, cases: usize, case: &dyn Fn(usize) -> Result<Case, task::Error>| {
+        Prompts::of(name, cases.min(arguments.users), arguments.show, count, case)
+    };
+    let mut parts =
+        vec![of("training".to_owned(), task.training_cases(), &|index| task.training_case(index, 0))?];
+    for part in [HeldOut::Validation, HeldOut::Test] {
+        let users = task.dataset().held_out(part).len();
+        parts.push(of(part.to_string(), users, &|index| task.held_out_case(part, index, 0))?);
+    }
+    // The validation part may be absent.
+    parts.retain(|prompts| prompts.written() > 0);
+    Ok(Report { unit, parts })
 }
 
 /// Loads the tokenizer and the chat template of the policy in `folder`.
@@ -130,13 +134,13 @@ pub(crate) fn rendered(task: Task, chat: &Arc<Chat>) -> Task {
 
 impl Prompts {
     fn of(
-        file: &'static str,
+        part: String,
         users: usize,
         show: usize,
         count: impl Fn(&Case) -> Result<usize, Error>,
-        case: impl Fn(usize) -> Result<Case, task::Error>,
+        case: &dyn Fn(usize) -> Result<Case, task::Error>,
     ) -> Result<Self, Error> {
-        let mut prompts = Self { file, ..Self::default() };
+        let mut prompts = Self { part, ..Self::default() };
         let mut progress = Progress::new("writing prompts", users as u64);
         for index in 0..users {
             match case(index) {
@@ -146,10 +150,15 @@ impl Prompts {
                 }
                 Err(error) => return Err(error.into()),
             }
-            progress.show(index as u64 + 1, || file.to_owned());
+            progress.show(index as u64 + 1, || prompts.part.clone());
         }
         progress.finish();
         Ok(prompts)
+    }
+
+    /// Returns the number of prompts, those over the budget included.
+    fn written(&self) -> usize {
+        self.lengths.len() + self.too_long.len()
     }
 
     fn add(&mut self, case: &Case, length: usize, show: usize) {
@@ -174,9 +183,9 @@ impl Prompts {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for prompts in &self.files {
+        for prompts in &self.parts {
             let written = prompts.lengths.len();
-            writeln!(f, "{} prompts: {written}, in {}", prompts.file, self.unit)?;
+            writeln!(f, "{} prompts: {written}, in {}", prompts.part, self.unit)?;
             writeln!(f, "  lengths                   {}", Spread::of(prompts.lengths.clone()))?;
             writeln!(f, "  captions shortened        {}", prompts.captions_shortened)?;
             writeln!(f, "  captions omitted          {}", prompts.captions_left_out)?;

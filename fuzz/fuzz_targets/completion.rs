@@ -20,7 +20,7 @@ const LONGEST: usize = 100_000;
 static TASKS: LazyLock<Vec<(Task, Case, Extremes)>> = LazyLock::new(|| (0..8).map(task).collect());
 
 fn task(kind: u8) -> (Task, Case, Extremes) {
-    let world = World { train_users: 4, test_users: 4, ..World::default() };
+    let world = World { train_users: 4, validation_users: 4, test_users: 4, ..World::default() };
     let mut options = synthetic::task_options();
     options.answer.layout = if kind & 1 == 0 { Layout::Ids } else { Layout::Titled };
     options.answer.require_thinking = kind & 2 == 0;

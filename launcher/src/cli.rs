@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podium_config::Override;
+use podium_recsys::dataset::HeldOut;
 
 use crate::card::Card;
 
@@ -33,7 +34,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         flags: RunFlags,
     },
-    /// Evaluate a policy on the held-out users of a run file, compared with other policies and baselines
+    /// Evaluate a policy on the test users of a run file, compared with other policies and baselines
     Evaluate {
         /// The run file with data, prompts, answers and sampling
         #[arg(value_name = "RUN.toml")]
@@ -214,6 +215,9 @@ pub(crate) struct EvaluateFlags {
     /// Folder of a policy to compare with, user by user; may be repeated
     #[arg(long, value_name = "DIR")]
     pub(crate) against: Vec<PathBuf>,
+    /// Part of the data set: test users for results to quote, validation users for choices
+    #[arg(long, value_enum, default_value = "test")]
+    pub(crate) part: Part,
     /// Number of negatives per target; several numbers produce several tables [default: the run file's]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -232,6 +236,24 @@ pub(crate) struct EvaluateFlags {
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) at: Vec<u32>,
+}
+
+/// A held-out part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Users by which a run chooses its best version and when to end
+    Validation,
+    /// Users whose targets no choice of a run depends on
+    Test,
+}
+
+impl From<Part> for HeldOut {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Validation => Self::Validation,
+            Part::Test => Self::Test,
+        }
+    }
 }
 
 /// Kind of a policy's ranking.
@@ -320,6 +342,7 @@ mod tests {
         };
         let asked = parse("podium evaluate run.toml --policy p");
         assert_eq!((asked.draws, asked.reversed, asked.at), (5, 1, vec![1, 3, 5, 10]));
+        assert_eq!(asked.part, Part::Test, "the part that is quoted");
         assert_eq!(asked.rankings, [Ranking::Generated, Ranking::Likelihood]);
         let asked = parse(
             "podium evaluate run.toml --policy p --against a --against b --negatives 9,99 --rankings generated",

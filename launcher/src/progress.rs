@@ -127,7 +127,7 @@ impl Bars {
         fill(&self.samples, ready, wanted, &format!("prompts sampled by {}", team(status)));
         let (ready, wanted) = (status.evaluation_ready, status.evaluation_wanted);
         self.evaluation.set_prefix("evaluation");
-        fill(&self.evaluation, ready, wanted, "held-out users");
+        fill(&self.evaluation, ready, wanted, &format!("{} users", status.evaluated_part));
     }
 }
 
@@ -165,7 +165,8 @@ pub(crate) fn step_line(status: &RunStatus) -> String {
 /// The metrics of the latest evaluation.
 pub(crate) fn evaluation_line(status: &RunStatus) -> String {
     let version = status.last_evaluation_version.unwrap_or_default();
-    let mut line = format!("     held-out, version {version}:");
+    let part = if status.evaluated_part.is_empty() { "held-out" } else { &status.evaluated_part };
+    let mut line = format!("     {part}, version {version}:");
     let metrics = &status.last_evaluation;
     for (metric, mean) in metrics.iter().filter(|(name, _)| results::is_headline(name)) {
         let _ = write!(line, "  {metric} {mean:.3}{}", bounds(metrics, metric));
@@ -237,6 +238,7 @@ mod tests {
                 ("NDCG@3", 0.55),
             ]),
             last_evaluation_version: Some(6),
+            evaluated_part: "validation".into(),
             ..RunStatus::default()
         }
     }
@@ -246,7 +248,7 @@ mod tests {
         assert_eq!(step_line(&status()), "step  7/60  reward 0.512 ± 0.210  KL 0.0031  1.9 s");
         assert_eq!(
             evaluation_line(&status()),
-            "     held-out, version 6:  HR@1 0.412 [0.371, 0.452]  NDCG@3 0.550"
+            "     validation, version 6:  HR@1 0.412 [0.371, 0.452]  NDCG@3 0.550"
         );
         let best = RunStatus { best_version: Some(6), ..status() };
         assert!(evaluation_line(&best).ends_with("NDCG@3 0.550  best so far"));

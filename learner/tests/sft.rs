@@ -21,6 +21,7 @@ themes = 3
 items_per_pair = 3
 history = 3
 train_users = 40
+validation_users = 2
 test_users = 2
 
 [prompt]

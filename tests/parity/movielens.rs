@@ -51,8 +51,13 @@ fn import(folder: &Path, order: &str) -> Result<PathBuf> {
     let (ratings, items, summaries) = (file("u.data"), file("u.item"), file("item_summaries.csv"));
     let sources = ["--ratings", &ratings, "--items", &items, "--summaries", &summaries];
     curator(
-        &[&["import", "movielens"], &sources[..], &["--same-time", order, "--out", path_text(&data)]]
-            .concat(),
+        &[
+            &["import", "movielens"],
+            &sources[..],
+            // The published metrics count every interaction but the test target as training data.
+            &["--same-time", order, "--no-validation", "--out", path_text(&data)],
+        ]
+        .concat(),
     )?;
     Ok(data)
 }
@@ -76,7 +81,7 @@ fn baselines_reproduce_the_published_table() -> Result<()> {
     // Five candidate samples have a standard deviation of about 0.005 in our metrics and in the published ones; with
     // forty, as here, ours is negligible.
     let draws = ["--negatives", "9,99", "--draws", "40"];
-    let files = ["--data", path_text(&data), "--json", path_text(&baselines)];
+    let files = ["--data", path_text(&data), "--validation", "none", "--json", path_text(&baselines)];
     curator(&[&["baselines"], &draws[..], &files].concat())?;
     let baselines = read(&baselines)?;
     for (metric, negatives, published) in PUBLISHED {
@@ -104,7 +109,7 @@ fn each_order_of_interactions_at_the_same_time_has_its_metrics() -> Result<()> {
         let statistics = read(&data.join("stats.json"))?;
         assert_eq!(statistics["targets_at_same_time"], TIED_TARGETS);
         assert_eq!(statistics["same_time_order"], order);
-        let files = ["--data", path_text(&data), "--json", path_text(&baselines)];
+        let files = ["--data", path_text(&data), "--validation", "none", "--json", path_text(&baselines)];
         curator(&[&["baselines", "--negatives", "9", "--draws", "40"][..], &files].concat())?;
         let baselines = read(&baselines)?;
         let rows = baselines["negatives"]["9"]["metrics"].as_array().context("a table of metrics")?;
@@ -150,7 +155,7 @@ fn prompts_fit_their_budget_in_tokens_of_a_real_tokenizer() -> Result<()> {
     let held = prompts(&["--set", &budget, "--show", "1"])?;
     ensure!(longest(&held)?.iter().all(|&tokens| (BUDGET / 2..=BUDGET).contains(&tokens)), "{held}");
     ensure!(!held.contains("captions shortened        0\n"), "{held}");
-    ensure!(held.matches("over the budget           0").count() == 2, "{held}");
+    ensure!(held.matches("over the budget           0").count() == 3, "{held}");
     // Despite shortening, ten candidates and the instruction are present.
     for prompt in held.split("── user ").skip(1) {
         let (_, candidates) =

@@ -56,7 +56,7 @@ struct Size<'a> {
 /// The settings of all stages: short prompts and answers.
 const TASK: [&str; 12] = [
     "world.train_users=400",
-    "world.test_users=20",
+    "world.validation_users=20",
     "world.history=4",
     "data.min_interactions=5",
     "candidates.count=5",

@@ -1,7 +1,7 @@
 //! `podium evaluate` over the real services: metrics follow from the recorded lists, no prompt is answered twice, and
 //! results of another policy or other data are never reused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -167,7 +167,10 @@ fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
     let prepared = Prepared::new()?;
     let start = prepared.start_policy();
     let more = ["--against", path_text(&start), "--negatives", "9,19", "--draws", "2"];
-    let (_, results) = prepared.evaluate(&start, "out", &more)?;
+    let (said, results) = prepared.evaluate(&start, "out", &more)?;
+    ensure!(said.matches(&format!("{USERS} test users")).count() == 2, "each table names its part: {said}");
+    let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
+    ensure!(evaluation["part"] == "test" && evaluation["validation"] == "file", "{}", evaluation["part"]);
     ensure!(parts(&prepared.path("out"))?.len() == 6, "two sizes, two draws and one of them reversed");
 
     let (metrics, lists) = (metrics(&results)?, rows(&results.join("lists.jsonl"))?);
@@ -218,12 +221,19 @@ fn metrics_follow_from_the_lists_and_a_policy_equals_itself() -> Result<()> {
 
     let csv = fs::read_to_string(results.join("metrics.csv"))?;
     ensure!(csv.lines().count() == metrics.len() + 1, "a row for each metric and a header");
+    ensure!(csv.lines().skip(1).all(|line| line.ends_with(",test")), "each row names its part");
     for (line, row) in csv.lines().skip(1).zip(&metrics) {
         let estimate: f64 = line.split(',').nth(7).context("a short row")?.parse()?;
         ensure!(Some(estimate) == row["estimate"].as_f64(), "{line} is not {row}");
     }
     let page = fs::read_to_string(results.join("report.html"))?;
-    for part in ["9 negatives", "19 negatives", "item-kNN", "Position of the first choice", "<svg"] {
+    for part in [
+        "9 negatives, test users",
+        "19 negatives, test users",
+        "item-kNN",
+        "Position of the first choice",
+        "<svg",
+    ] {
         ensure!(page.contains(part), "the page lacks {part}");
     }
     Ok(())
@@ -265,12 +275,17 @@ fn results_depend_only_on_their_key() -> Result<()> {
     let (_, data) = prepared.evaluate(&start, "out", &world)?;
     let length: Vec<&str> = short.into_iter().chain(["--set", "rollout.max_new_tokens=15"]).collect();
     let (_, setting) = prepared.evaluate(&start, "out", &length)?;
-    ensure!(
-        data != results && setting != results && data != setting,
-        "different evaluations have the same key"
-    );
-    known += 3;
-    ensure!(parts(&prepared.path("out"))?.len() == known, "one part for each of the three");
+    let validation: Vec<&str> = short.into_iter().chain(["--part", "validation"]).collect();
+    let (said, part) = prepared.evaluate(&start, "out", &validation)?;
+    ensure!(said.contains(&format!("{USERS} validation users")), "{said}");
+    let users = |results: &Path| -> Result<Vec<Value>> {
+        Ok(rows(&results.join("lists.jsonl"))?.iter().map(|list| list["user"].clone()).collect())
+    };
+    ensure!(users(&part)? != users(&results)?, "validation and test have the same users");
+    let keys: BTreeSet<&PathBuf> = [&results, &data, &setting, &part].into();
+    ensure!(keys.len() == 4, "different evaluations have the same key");
+    known += 4;
+    ensure!(parts(&prepared.path("out"))?.len() == known, "one part for each of the four");
 
     // Answers that do not belong to the data are refused.
     let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;

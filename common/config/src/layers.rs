@@ -250,8 +250,8 @@ mod tests {
     #[test]
     fn new_keys_change_the_hash_only_with_other_values_than_their_defaults() {
         let hash = |flags: &[&str]| read("", &[], flags).unwrap().hash();
-        // The hash before the keys were added.
-        assert!(hash(&[]).starts_with("fa7edef97743"), "{}", hash(&[]));
+        // The hash since evaluations while training use the validation part, which changed the results of every run.
+        assert!(hash(&[]).starts_with("b6915c386d0c"), "{}", hash(&[]));
         let set = [
             "run.portable=true",
             "candidates.untouched_in_training=false",

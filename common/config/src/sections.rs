@@ -6,6 +6,7 @@ mod variables;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use podium_recsys::dataset::HeldOut;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -235,7 +236,10 @@ pub enum LrScheduler {
 pub struct Evaluation {
     /// Steps between evaluations; the first and the last version are always evaluated. 0 evaluates only those two.
     pub every_steps: u64,
-    /// Number of held-out users, from the start of test.tsv; 0 for all.
+    /// Part of the data set whose users are evaluated. A run that trains evaluates "validation": its best version, early
+    /// stopping and inflation watch depend on these users. `podium evaluate` sets "test", which requires `run.steps = 0`.
+    pub part: HeldOut,
+    /// Number of evaluated users, from the start of the part; 0 for all.
     pub users: u32,
     /// Prompts per evaluation lease.
     pub prompts_per_lease: u32,

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use podium_recsys::dataset::{HeldOut, Validation};
+
 use crate::devices::Devices;
 use crate::error::Error;
 use crate::run_file::RunFile;
@@ -56,6 +58,7 @@ pub(crate) fn check(file: &RunFile) -> Result<(), Error> {
     let expected = "0 with grpo.sync_ref_model, whose reference follows all weights on every rank";
     require("learner.zero_stage", stage, stage == 0 || !moving_reference, expected)?;
     evaluation(&file.evaluation)?;
+    held_out(file)?;
     file.watch.check()?;
     sft(&file.sft)?;
     network(&file.network)?;
@@ -151,6 +154,19 @@ fn evaluation(evaluation: &Evaluation) -> Result<(), Error> {
     not_negative("evaluation.temperature", evaluation.temperature)
 }
 
+/// Checks that no choice of a run depends on the test part, and that early stopping has users to decide by.
+fn held_out(file: &RunFile) -> Result<(), Error> {
+    let part = file.evaluation.part;
+    let expected = "\"validation\" in a run that trains, because its choices depend on the evaluated part; `podium evaluate` \
+                    evaluates \"test\"";
+    let is_allowed = part == HeldOut::Validation || file.run.steps == 0;
+    require("evaluation.part", format!("\"{part}\""), is_allowed, expected)?;
+    let patience = file.watch.stop_after_evaluations;
+    let decides = patience == 0 || file.data.validation != Validation::None;
+    let expected = "0 with data.validation = \"none\", because no version is evaluated";
+    require("watch.stop_after_evaluations", patience, decides, expected)
+}
+
 fn sft(sft: &Sft) -> Result<(), Error> {
     at_least_one("sft.longest_tokens", sft.longest_tokens as u64)?;
     at_least_one("sft.batch_size", sft.batch_size)?;
@@ -171,6 +187,23 @@ fn network(network: &Network) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_trains_never_evaluates_the_test_part() {
+        let read = |changes: &[&str]| {
+            let flags: Vec<_> = changes.iter().map(|flag| flag.parse().expect("an assignment")).collect();
+            RunFile::parse("", "test", &flags).map_err(|error| error.to_string())
+        };
+        let error = read(&["evaluation.part=test"]).unwrap_err();
+        assert!(
+            error.contains("evaluation.part is \"test\": expected \"validation\" in a run that trains"),
+            "{error}"
+        );
+        assert_eq!(read(&["evaluation.part=test", "run.steps=0"]).unwrap().evaluation.part, HeldOut::Test);
+        let stops = ["data.validation=none", "watch.stop_after_evaluations=2"];
+        assert!(read(&stops).unwrap_err().contains("no version is evaluated"));
+        read(&stops[..1]).unwrap();
+    }
 
     #[test]
     fn one_process_requires_an_adapter_one_pair_and_equal_threads_and_devices() {

@@ -56,7 +56,7 @@ pub fn file(path: &Path) -> Result<String, Error> {
 }
 
 fn is_data(file: &str, name: &str, endings: &[&str]) -> bool {
-    matches!(file, "train.tsv" | "test.tsv")
+    matches!(file, "train.tsv" | "validation.tsv" | "test.tsv")
         || file.strip_prefix(name).is_some_and(|ending| endings.contains(&ending))
 }
 

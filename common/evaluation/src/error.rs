@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use podium_recsys::dataset::HeldOut;
+
 /// The reasons why an evaluation cannot be planned, read or computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,15 +40,15 @@ pub enum Error {
     /// Recorded answers cannot be read.
     #[error(transparent)]
     Answers(#[from] crate::results::Error),
-    /// A file of recorded answers does not match the held-out users.
+    /// A file of recorded answers does not match the evaluated users.
     #[error(
-        "{} does not contain the answers of the {expected} held-out users of the data set in their order: remove it and \
+        "{} does not contain the answers of the {expected} evaluated users of the data set in their order: remove it and \
          evaluate again", path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Number of held-out users.
+        /// Number of evaluated users.
         expected: usize,
     },
     /// Two policies answered different candidate lists, which makes them incomparable.
@@ -59,7 +61,12 @@ pub enum Error {
         /// Index of the candidate sample.
         draw: u64,
     },
-    /// The data set has no held-out users.
-    #[error("the data set has no held-out users")]
-    NoUsers,
+    /// The evaluated part has no users.
+    #[error(
+        "the data set has no {part} users (data.validation, data.min_interactions): add them, or choose another --part"
+    )]
+    NoUsers {
+        /// The part.
+        part: HeldOut,
+    },
 }

@@ -86,6 +86,8 @@ impl Evaluation {
             "version": env!("CARGO_PKG_VERSION"),
             "run": run.run.name,
             "data": data,
+            "part": asked.part,
+            "validation": self.plan.dataset.validation_source,
             "users": self.plan.users().len(),
             "negatives_drawn": run.candidates.negatives,
             "seed": run.candidates.evaluation_seed,

@@ -65,11 +65,17 @@ mod tests {
     }
 
     #[test]
+    fn the_part_is_relevant() {
+        assert_ne!(settings_with(&["run.steps=0", "evaluation.part=test"]), settings_with(&["run.steps=0"]));
+    }
+
+    #[test]
     fn relevant_and_irrelevant_settings_are_distinguished() {
         let usual = settings_with(&[]);
         for other in [
             "candidates.count=20",
             "candidates.evaluation_seed=1",
+            "data.validation=none",
             "evaluation.draw=1",
             "evaluation.reversed=true",
             "evaluation.users=7",

@@ -2,20 +2,28 @@
 
 use std::io::{self, Write};
 
+use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::probes::Placed;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::evaluation::Evaluation;
 use crate::metric_value::MetricValue;
 use crate::ranked::{Answers, Ranking, Table};
 
-/// Writes the metrics as CSV, with a header.
-pub fn csv(values: &[MetricValue], file: impl Write) -> io::Result<()> {
+/// Writes the metrics of a part of the data set as CSV, with a header.
+pub fn csv(values: &[MetricValue], part: HeldOut, file: impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(file);
     for value in values {
-        writer.serialize(value)?;
+        writer.serialize((value, Of { part }))?;
     }
     writer.flush()
+}
+
+/// The last column of metrics.csv.
+#[derive(Serialize)]
+struct Of {
+    part: HeldOut,
 }
 
 /// Writes one line for each evaluated list: its user, its candidates in order, and every ranker's result.
@@ -60,6 +68,7 @@ fn line(evaluation: &Evaluation, table: &Table, (draw, reversed): (usize, bool),
         rankers.push(ranker);
     }
     json!({
+        "part": plan.asked.part,
         "negatives": table.negatives,
         "draw": draw,
         "reversed": reversed,
@@ -83,12 +92,12 @@ mod tests {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
         let value = MetricValue::new(("runs/a, \"b\"", Ranking::Generated), 99, "HR", Some(1), estimate);
         let mut file = Vec::new();
-        csv(&[value.clone(), MetricValue { k: None, ..value.plain() }], &mut file).unwrap();
+        csv(&[value.clone(), MetricValue { k: None, ..value.plain() }], HeldOut::Test, &mut file).unwrap();
         assert_eq!(
             String::from_utf8(file).unwrap(),
-            "policy,against,negatives,ranking,slice,metric,k,estimate,low,high,n,p_value\n\
-             \"runs/a, \"\"b\"\"\",,99,generated,all,HR,1,0.5,0.25,0.75,9,\n\
-             \"runs/a, \"\"b\"\"\",,99,generated,all,HR,,0.5,,,9,\n"
+            "policy,against,negatives,ranking,slice,metric,k,estimate,low,high,n,p_value,part\n\
+             \"runs/a, \"\"b\"\"\",,99,generated,all,HR,1,0.5,0.25,0.75,9,,test\n\
+             \"runs/a, \"\"b\"\"\",,99,generated,all,HR,,0.5,,,9,,test\n"
         );
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use podium_config::{Override, RunFile, Stage};
 use podium_files::durable;
+use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::RankedAnswer;
 use podium_recsys::{Dataset, User, synthetic};
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ const DIGITS: usize = 16;
 /// The settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// The evaluated part of the data set.
+    pub part: HeldOut,
     /// Numbers of negatives, in the order of the tables.
     pub negatives: Vec<usize>,
     /// Number of candidate samples for each user.
@@ -81,7 +84,7 @@ pub struct Plan {
     pub asked: Asked,
     /// The evaluated policy first, then those it is compared with.
     pub policies: Vec<Policy>,
-    /// The data set whose held-out users are evaluated.
+    /// The data set with the evaluated users.
     pub dataset: Dataset,
     /// Description of the data, for display.
     pub data: Value,
@@ -183,15 +186,15 @@ impl Plan {
         }
         let data = json!({"name": dataset.name, "folder": folder, "files": files});
         let plan = Self { asked, policies, dataset, data, run, parts, out: out.to_owned() };
-        if plan.users().is_empty() { Err(Error::NoUsers) } else { Ok(plan) }
+        if plan.users().is_empty() { Err(Error::NoUsers { part: plan.asked.part }) } else { Ok(plan) }
     }
 
-    /// Returns the evaluated held-out users, in the order of the file.
+    /// Returns the evaluated users, in the order of the file.
     pub fn users(&self) -> &[User] {
-        let test = &self.dataset.test;
+        let all = self.dataset.held_out(self.asked.part);
         match self.run.evaluation.users as usize {
-            0 => test,
-            users => &test[..users.min(test.len())],
+            0 => all,
+            users => &all[..users.min(all.len())],
         }
     }
 
@@ -201,6 +204,7 @@ impl Plan {
         let asked = &self.asked;
         key::digest(&json!({
             "parts": names,
+            "part": asked.part,
             "policies": self.policies.iter().map(|policy| &policy.name).collect::<Vec<_>>(),
             "at": asked.at,
             "rankings": [asked.generated, asked.likelihood],
@@ -272,6 +276,7 @@ fn load(
     let mut overrides = overrides.to_vec();
     overrides.extend([
         Override::new("candidates.count", number(negatives as u64 + 1)),
+        Override::new("evaluation.part", asked.part.to_string()),
         Override::new("evaluation.draw", number(draw)),
         Override::new("evaluation.reversed", reversed),
         Override::new("evaluation.record_answers", true),

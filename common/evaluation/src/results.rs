@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use podium_recsys::dataset::HeldOut;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -32,7 +33,7 @@ pub enum Error {
     },
 }
 
-/// A mean over held-out users with its 95 % interval.
+/// A mean over evaluated users with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Estimate {
     /// Mean over users.
@@ -50,7 +51,7 @@ pub struct Watch {
     pub from_version: u64,
     /// Gain of the mean reward.
     pub reward_gain: Estimate,
-    /// Gain of the held-out ranking metric.
+    /// Gain of the ranking metric of the evaluated users.
     pub ranking_gain: Estimate,
 }
 
@@ -59,7 +60,11 @@ pub struct Watch {
 pub struct Evaluation {
     /// The evaluated policy version.
     pub policy_version: u64,
-    /// Number of held-out users.
+    /// The evaluated part of the data set; `None` in files of versions without a validation part, which evaluated the
+    /// test part.
+    #[serde(default)]
+    pub part: Option<HeldOut>,
+    /// Number of evaluated users.
     pub users: u64,
     /// Fraction of well-formed answers.
     #[serde(default, rename = "completions/well_formed")]
@@ -75,6 +80,20 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Returns the name of the evaluated part: "validation" or "test", and "held-out" if it is not recorded.
+    pub const fn part_name(&self) -> &'static str {
+        match self.part {
+            Some(HeldOut::Validation) => "validation",
+            Some(HeldOut::Test) => "test",
+            None => "held-out",
+        }
+    }
+
+    /// Whether the users are those by which the run chooses its best version.
+    pub fn is_validation(&self) -> bool {
+        self.part == Some(HeldOut::Validation)
+    }
+
     /// Returns a metric such as `HR@1`.
     pub fn metric(&self, name: &str) -> Option<Estimate> {
         Estimate::deserialize(self.rest.get(name)?).ok()
@@ -176,6 +195,11 @@ pub struct Results {
 }
 
 impl Results {
+    /// Returns the name of the evaluated part, as [`Evaluation::part_name`].
+    pub fn part_name(&self) -> &'static str {
+        self.evaluations.last().map_or("held-out", Evaluation::part_name)
+    }
+
     /// Returns the evaluation with the highest `metric`; the earliest of equal ones.
     pub fn best(&self, metric: &str) -> Option<&Evaluation> {
         let known = |row: &'_ &Evaluation| row.metric(metric).is_some();

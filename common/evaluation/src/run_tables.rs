@@ -66,7 +66,7 @@ fn table(results: &Results, metrics: &[String]) -> Option<String> {
         rows.push(row("best possible", &|name| baselines.best(name).map(format_value)));
     }
     let mut text = laid_out(&rows);
-    let _ = write!(text, "{} held-out users, 95 % intervals", end.users);
+    let _ = write!(text, "{} {} users, 95 % intervals", end.users, end.part_name());
     Some(text)
 }
 
@@ -108,7 +108,7 @@ mod tests {
     fn evaluation(version: u64, value: f64) -> crate::results::Evaluation {
         let estimate = |mean: f64| serde_json::json!({"mean": mean, "low": mean - 0.04, "high": mean + 0.04});
         serde_json::from_value(serde_json::json!({
-            "policy_version": version, "users": 600, "HR@1": estimate(value), "HR@3": estimate(value + 0.2),
+            "policy_version": version, "part": "validation", "users": 600, "HR@1": estimate(value), "HR@3": estimate(value + 0.2),
             "change_from_start": if version == 0 { serde_json::Value::Null } else {
                 serde_json::json!({"HR@1": estimate(value - 0.3)})
             },
@@ -141,7 +141,7 @@ most popular             0.120                     –
 item-kNN                 0.310                     –
 best possible            0.561                     –
 ───────────────────────────────────────────────────────────────────────
-600 held-out users, 95 % intervals";
+600 validation users, 95 % intervals";
         assert_eq!(ranking(&results).unwrap(), expected);
     }
 

@@ -16,11 +16,12 @@ pub fn tables(evaluation: &Evaluation) -> String {
         let values: Vec<&MetricValue> = evaluation.values.iter().filter(of).collect();
         let _ = writeln!(
             text,
-            "\n{}: {} negatives, {} candidate samples, {} held-out users; 95 % intervals",
+            "\n{}: {} negatives, {} candidate samples, {} {} users; 95 % intervals",
             plan.dataset.name,
             table.negatives,
             plan.asked.draws,
-            plan.users().len()
+            plan.users().len(),
+            plan.asked.part
         );
         for kind in ["HR", "NDCG", "MRR"] {
             text.push_str(&metrics(&values, kind));

@@ -1,8 +1,9 @@
 //! Candidate lists: the target among items outside the user's whole history, in random order.
 //!
 //! Training samples new lists in every epoch. Evaluation uses fixed lists that do not depend on the run's seed, so that
-//! policies of different runs are compared on the same lists. Items that a user interacted with, in training or
-//! held-out data, are never negatives of that user.
+//! policies of different runs are compared on the same lists. Negatives of a user are never items of the user's row in
+//! the same part. The rows of later parts are not consulted: a list of training that avoided the targets of validation
+//! and test would reveal them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use podium_grpo::rng::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Catalogue, Dataset, Item, User};
+use crate::dataset::{Catalogue, Dataset, HeldOut, Item, User};
 use crate::ids::{ItemId, UserId};
 
 /// Sampling of candidate lists: `[candidates]` of the run file.
@@ -34,7 +35,8 @@ impl Default for Options {
     }
 }
 
-/// Distribution of negatives, which are sampled without replacement from the items outside the user's whole history.
+/// Distribution of negatives, which are sampled without replacement from the items outside the user's whole history in the
+/// part that the list is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Negatives {
@@ -90,6 +92,8 @@ pub enum Purpose {
     },
     /// Evaluation; several samples show the effect of the negatives.
     Evaluation {
+        /// The part of the user's row.
+        part: HeldOut,
         /// Index of the candidate sample, counted from 0.
         draw: u64,
     },
@@ -103,8 +107,6 @@ pub struct Sampler {
     items: Pool,
     /// The items for training, if they differ.
     touched: Option<Pool>,
-    /// Held-out items of users who are also in the training data.
-    held_out: BTreeMap<UserId, Vec<ItemId>>,
     supplied: BTreeMap<UserId, Vec<ItemId>>,
 }
 
@@ -121,9 +123,6 @@ impl Sampler {
     /// Creates the sampler of a run over `dataset` with `seed`.
     pub fn of(options: &Options, dataset: &Dataset, seed: u64) -> Result<Self, Error> {
         let mut sampler = Self::new(options, &dataset.catalogue, seed)?;
-        let trained: BTreeSet<UserId> = dataset.train.iter().map(|user| user.id).collect();
-        let both = dataset.test.iter().filter(|user| trained.contains(&user.id));
-        sampler.held_out = both.map(|user| (user.id, user.items.clone())).collect();
         sampler.supplied.clone_from(&dataset.negatives);
         Ok(sampler)
     }
@@ -139,7 +138,6 @@ impl Sampler {
             touched: (!options.untouched_in_training).then(|| {
                 Pool::new(catalogue.items().iter().filter(|item| item.interactions > 0), options.negatives)
             }),
-            held_out: BTreeMap::new(),
             supplied: BTreeMap::new(),
         })
     }
@@ -154,8 +152,12 @@ impl Sampler {
             Purpose::Training { epoch } => {
                 Stream::new(self.seed, "candidates/training", &[epoch, user.id.0, position as u64])
             }
-            Purpose::Evaluation { draw } => {
-                Stream::new(self.options.evaluation_seed, "candidates/evaluation", &[draw, user.id.0])
+            Purpose::Evaluation { part, draw } => {
+                let domain = match part {
+                    HeldOut::Validation => "candidates/validation",
+                    HeldOut::Test => "candidates/evaluation",
+                };
+                Stream::new(self.options.evaluation_seed, domain, &[draw, user.id.0])
             }
         };
         let needed = self.options.count - 1;
@@ -163,8 +165,7 @@ impl Sampler {
             self.supplied(user, needed, &mut stream)?
         } else {
             let touched = self.touched.as_ref().filter(|_| matches!(purpose, Purpose::Training { .. }));
-            let history = user.items.iter().chain(self.held_out.get(&user.id).into_iter().flatten());
-            touched.unwrap_or(&self.items).negatives(user.id, history, needed, &mut stream)?
+            touched.unwrap_or(&self.items).negatives(user, needed, &mut stream)?
         };
         let mut list = vec![user.items[position]];
         list.extend(negatives);
@@ -202,19 +203,13 @@ impl Pool {
         Self { items, weights, cumulative }
     }
 
-    /// Returns the items outside the whole `history` of `user`.
-    fn negatives<'a>(
-        &self,
-        user: UserId,
-        history: impl Iterator<Item = &'a ItemId>,
-        needed: usize,
-        stream: &mut Stream,
-    ) -> Result<Vec<ItemId>, Error> {
+    /// Returns items outside the whole history of `user`.
+    fn negatives(&self, user: &User, needed: usize, stream: &mut Stream) -> Result<Vec<ItemId>, Error> {
         let mut taken: BTreeSet<usize> =
-            history.filter_map(|item| self.items.binary_search(item).ok()).collect();
+            user.items.iter().filter_map(|item| self.items.binary_search(item).ok()).collect();
         let available = self.items.len() - taken.len();
         if available < needed {
-            return Err(Error::TooFewItems { user, needed, available });
+            return Err(Error::TooFewItems { user: user.id, needed, available });
         }
 
         let total = self.cumulative.last().copied().unwrap_or(0);
@@ -288,9 +283,11 @@ mod tests {
         assert_eq!(draw(1, EPOCH), draw(1, EPOCH));
         assert_ne!(draw(1, EPOCH), draw(2, EPOCH));
         assert_ne!(draw(1, EPOCH), draw(1, Purpose::Training { epoch: 1 }));
-        let held_out = Purpose::Evaluation { draw: 0 };
-        assert_eq!(draw(1, held_out), draw(2, held_out));
-        assert_ne!(draw(1, held_out), draw(1, Purpose::Evaluation { draw: 1 }));
+        let held_out = |part, draw| Purpose::Evaluation { part, draw };
+        let test = held_out(HeldOut::Test, 0);
+        assert_eq!(draw(1, test), draw(2, test));
+        assert_ne!(draw(1, test), draw(1, held_out(HeldOut::Test, 1)));
+        assert_ne!(draw(1, test), draw(1, held_out(HeldOut::Validation, 0)));
     }
 
     #[test]
@@ -321,7 +318,7 @@ mod tests {
             let list = sampler.draw(&user(&[0, 2, 4]), 2, purpose).unwrap();
             list.into_iter().filter(|item| item.0 % 2 == 1).count()
         };
-        let held_out = Purpose::Evaluation { draw: 0 };
+        let held_out = Purpose::Evaluation { part: HeldOut::Test, draw: 0 };
         assert_eq!(drawn(false, EPOCH), 0);
         assert!(drawn(true, EPOCH) > 0);
         assert!(drawn(false, held_out) > 0 && drawn(false, held_out) == drawn(true, held_out));

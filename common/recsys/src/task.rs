@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candidates::{self, Purpose, Sampler};
 use crate::completion::{self, Expected, Parsed, ThinkingStart};
-use crate::dataset::{Dataset, TrainingTargets, User};
+use crate::dataset::{Dataset, HeldOut, TrainingTargets, User};
 use crate::ids::{ItemId, UserId};
 use crate::prompt::{self, Ends, Measure, Prompt, Prompts, Shortening};
 use crate::reward::{self, ItemReward, Outcome, Popularity, Question, Rewards, Score};
@@ -47,8 +47,8 @@ pub enum Error {
     NoSuchCase {
         /// Index, from 0.
         index: usize,
-        /// "training" or "held-out".
-        kind: &'static str,
+        /// "training", "validation" or "test".
+        kind: String,
         /// Number of cases.
         count: usize,
     },
@@ -215,31 +215,34 @@ impl Task {
 
     fn training_target(&self, index: usize) -> Result<(&User, usize), Error> {
         let count = self.training.len();
-        let &(user, target) =
-            self.training.get(index).ok_or(Error::NoSuchCase { index, kind: "training", count })?;
+        let &(user, target) = self.training.get(index).ok_or_else(|| Error::NoSuchCase {
+            index,
+            kind: "training".to_owned(),
+            count,
+        })?;
         Ok((&self.dataset.train[user], target))
     }
 
-    /// Returns the case of the `index`-th held-out user, the same in every run; `draw` is the index of the user's
+    /// Returns the case of the `index`-th user of a held-out part, the same in every run; `draw` is the index of the user's
     /// candidate sample, from 0.
-    pub fn held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
-        let (user, target, candidates) = self.held_out(index, draw)?;
+    pub fn held_out_case(&self, part: HeldOut, index: usize, draw: u64) -> Result<Case, Error> {
+        let (user, target, candidates) = self.held_out(part, index, draw)?;
         self.case(user, target, candidates)
     }
 
     /// Returns the same case with its candidates in reverse order.
-    pub fn reversed_held_out_case(&self, index: usize, draw: u64) -> Result<Case, Error> {
-        let (user, target, mut candidates) = self.held_out(index, draw)?;
+    pub fn reversed_held_out_case(&self, part: HeldOut, index: usize, draw: u64) -> Result<Case, Error> {
+        let (user, target, mut candidates) = self.held_out(part, index, draw)?;
         candidates.reverse();
         self.case(user, target, candidates)
     }
 
-    fn held_out(&self, index: usize, draw: u64) -> Result<(&User, usize, Vec<ItemId>), Error> {
-        let test = &self.dataset.test;
-        let count = test.len();
-        let user = test.get(index).ok_or(Error::NoSuchCase { index, kind: "held-out", count })?;
+    fn held_out(&self, part: HeldOut, index: usize, draw: u64) -> Result<(&User, usize, Vec<ItemId>), Error> {
+        let users = self.dataset.held_out(part);
+        let no_such_case = || Error::NoSuchCase { index, kind: part.to_string(), count: users.len() };
+        let user = users.get(index).ok_or_else(no_such_case)?;
         let target = user.items.len() - 1;
-        Ok((user, target, self.sampler.draw(user, target, Purpose::Evaluation { draw })?))
+        Ok((user, target, self.sampler.draw(user, target, Purpose::Evaluation { part, draw })?))
     }
 
     /// Builds the case with the item at `position` of a user as the target.

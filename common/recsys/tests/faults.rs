@@ -23,7 +23,7 @@ use std::path::Path;
 
 use podium_recsys::candidates::Negatives;
 use podium_recsys::completion::Form;
-use podium_recsys::dataset::{self, Dataset, Error, Problem, RowPolicy, Split};
+use podium_recsys::dataset::{self, Dataset, Error, HeldOut, Problem, RowPolicy, Split, Validation};
 use podium_recsys::demonstration::{self, demonstrate};
 use podium_recsys::prompt;
 use podium_recsys::ranking::{Draws, Metric, by_popularity, by_score};
@@ -36,7 +36,7 @@ const TRAINING_MARK: &str = "zebrafish";
 /// Occurs only in reasoning of held-out users.
 const HELD_OUT_MARK: &str = "quokka";
 
-/// Users 1 to 40 are training users and user 41 is held out. Low items are the popular ones.
+/// Users 1 to 40 are training users and user 41 is a test user; there is no validation part. Low items are the popular ones.
 fn folder(reasoning: &str, test: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
@@ -62,7 +62,12 @@ fn folder(reasoning: &str, test: &str) -> tempfile::TempDir {
 const TEST: &str = "41\t0 3 6 9 12 15 18 21 24 27 30\n";
 
 fn load(folder: &tempfile::TempDir, split: Split) -> Result<Dataset, Error> {
-    let options = dataset::Options { name: Some("d".to_owned()), split, ..dataset::Options::default() };
+    let options = dataset::Options {
+        name: Some("d".to_owned()),
+        split,
+        validation: Validation::None,
+        ..dataset::Options::default()
+    };
     Dataset::load(folder.path(), &options)
 }
 
@@ -98,7 +103,7 @@ fn answer(items: &[ItemId]) -> String {
 #[test]
 fn fault_01_the_answer_follows_the_reasoning() {
     let task = task();
-    let case = task.held_out_case(0, 0).unwrap();
+    let case = task.held_out_case(HeldOut::Test, 0, 0).unwrap();
     let others: Vec<ItemId> = case.candidates.iter().copied().filter(|&item| item != case.target).collect();
     let right = task.grade(&case, &answer(&[case.target, others[0], others[1]]));
     assert_eq!((right.outcome.form, right.outcome.scored_rank()), (Form::WellFormed, Some(1)));
@@ -111,7 +116,7 @@ fn fault_01_the_answer_follows_the_reasoning() {
 #[test]
 fn fault_02_an_invented_item_earns_less_than_any_candidate() {
     let task = task();
-    let case = task.held_out_case(0, 0).unwrap();
+    let case = task.held_out_case(HeldOut::Test, 0, 0).unwrap();
     let others: Vec<ItemId> = case.candidates.iter().copied().filter(|&item| item != case.target).collect();
     let worst_offered = task.grade(&case, &answer(&others[..3])).score.total;
     let elsewhere = (0..ITEMS).map(ItemId).find(|item| !case.candidates.contains(item)).unwrap();
@@ -129,7 +134,8 @@ fn fault_02_an_invented_item_earns_less_than_any_candidate() {
 fn fault_03_training_and_evaluation_use_the_same_task() {
     let task = task();
     let instruction = |text: &str| text.rsplit_once("\n\n").unwrap().1.to_owned();
-    let (training, held_out) = (task.training_case(0, 0).unwrap(), task.held_out_case(0, 0).unwrap());
+    let (training, held_out) =
+        (task.training_case(0, 0).unwrap(), task.held_out_case(HeldOut::Test, 0, 0).unwrap());
     assert_eq!(instruction(&training.prompt.user), instruction(&held_out.prompt.user));
     assert_eq!(training.candidates.len(), held_out.candidates.len());
 }
@@ -137,7 +143,9 @@ fn fault_03_training_and_evaluation_use_the_same_task() {
 #[test]
 fn fault_05_reasoning_is_never_in_a_prompt_or_read_for_held_out_users() {
     let task = task();
-    for case in (0..40).map(|user| task.training_case(user, 0)).chain([task.held_out_case(0, 0)]) {
+    for case in
+        (0..40).map(|user| task.training_case(user, 0)).chain([task.held_out_case(HeldOut::Test, 0, 0)])
+    {
         let prompt = case.unwrap().prompt;
         assert!(
             prompt.messages().all(|(_, text)| !text.contains(TRAINING_MARK) && !text.contains(HELD_OUT_MARK))
@@ -195,25 +203,49 @@ fn fault_07_users_with_reasoning_depend_only_on_the_seed() {
 }
 
 #[test]
-fn fault_07_negatives_are_resampled_outside_the_whole_history() {
-    // Leave-one-out: user 1 is a training user, and the user's item 59 is held out.
+fn fault_07_negatives_are_resampled_outside_the_whole_history_of_their_part() {
+    // Leave-one-out: user 1 is in all parts; item 58 is the validation target, item 59 the test target.
     let train = fs::read_to_string(folder("[]", TEST).path().join("train.tsv")).unwrap();
-    let test = format!("{} 59\n", train.lines().next().unwrap());
-    let mut options = Options::default();
-    options.candidates.count = 31;
-    let dataset = load(&folder("[]", &test), Split::Times).unwrap();
-    let task = Task::new(dataset, &options, 7, Path::new("")).unwrap();
-    let whole: BTreeSet<ItemId> = task.dataset().test[0].items.iter().copied().collect();
-    assert!(task.dataset().test[0].items.len() > task.dataset().min_interactions, "more than a prompt shows");
+    let row = train.lines().next().unwrap();
+    let task = |test_target: u64| {
+        let folder = folder("[]", &format!("{row} 58 {test_target}\n"));
+        fs::write(folder.path().join("validation.tsv"), format!("{row} 58\n")).unwrap();
+        let options = dataset::Options {
+            name: Some("d".to_owned()),
+            split: Split::Times,
+            validation: Validation::File,
+            ..dataset::Options::default()
+        };
+        let dataset = Dataset::load(folder.path(), &options).unwrap();
+        assert!(dataset.train[0].items.len() > dataset.min_interactions, "more than a prompt shows");
+        let mut options = Options::default();
+        options.candidates.count = 31;
+        Task::new(dataset, &options, 7, Path::new("")).unwrap()
+    };
+    let (one, other) = (task(59), task(57));
     let mut lists = BTreeSet::new();
+    let mut held_out_negatives = 0;
     for epoch in 0..30 {
-        let case = task.training_case(0, epoch).unwrap();
+        let case = one.training_case(0, epoch).unwrap();
         assert_eq!(case.user, UserId(1));
-        let known: Vec<ItemId> =
-            case.candidates.iter().copied().filter(|item| whole.contains(item)).collect();
-        assert_eq!(known, [case.target], "a true positive among the negatives of epoch {epoch}");
+        let trained = &one.dataset().train[0].items;
+        let known = case.candidates.iter().filter(|item| trained.contains(item));
+        assert!(known.eq([&case.target]), "a true positive among the negatives of epoch {epoch}");
+        held_out_negatives += case.candidates.iter().filter(|item| item.0 >= 58).count();
+        // Neither training nor validation depends on a test target.
+        assert_eq!(case, other.training_case(0, epoch).unwrap());
+        let validation = one.held_out_case(HeldOut::Validation, 0, epoch).unwrap();
+        assert_eq!(validation, other.held_out_case(HeldOut::Validation, 0, epoch).unwrap());
+        assert_eq!((validation.target, validation.history.last()), (ItemId(58), trained.last()));
+        let test = one.held_out_case(HeldOut::Test, 0, epoch).unwrap();
+        assert_eq!((test.target, test.history.last()), (ItemId(59), Some(&ItemId(58))));
+        for (case, part) in [(&validation, HeldOut::Validation), (&test, HeldOut::Test)] {
+            let whole = &one.dataset().held_out(part)[0].items;
+            assert!(case.candidates.iter().filter(|item| whole.contains(item)).eq([&case.target]), "{part}");
+        }
         lists.insert(case.candidates);
     }
+    assert!(held_out_negatives > 0, "lists of training avoid, and thereby reveal, held-out targets");
     assert_eq!(lists.len(), 30, "every epoch has its own candidates");
 }
 
@@ -240,7 +272,7 @@ fn fault_07_popularity_need_not_identify_the_target() {
 #[test]
 fn fault_08_prompts_include_captions_of_history_and_candidates() {
     let task = task();
-    for case in [task.training_case(3, 0).unwrap(), task.held_out_case(0, 0).unwrap()] {
+    for case in [task.training_case(3, 0).unwrap(), task.held_out_case(HeldOut::Test, 0, 0).unwrap()] {
         for item in case.history.iter().chain(&case.candidates) {
             assert!(case.prompt.user.contains(&format!("caption-of-{}", item.0)), "{item}");
         }
@@ -255,14 +287,17 @@ fn fault_10_metrics_are_informative_and_have_intervals() {
     // Several candidate samples, the same in every run.
     let (one, other) = (task(), task_with(|options| options.candidates.count = 10));
     let draws: BTreeSet<Vec<ItemId>> =
-        (0..5).map(|draw| one.held_out_case(0, draw).unwrap().candidates).collect();
+        (0..5).map(|draw| one.held_out_case(HeldOut::Test, 0, draw).unwrap().candidates).collect();
     assert_eq!(draws.len(), 5);
-    assert_eq!(one.held_out_case(0, 2).unwrap(), other.held_out_case(0, 2).unwrap());
+    assert_eq!(
+        one.held_out_case(HeldOut::Test, 0, 2).unwrap(),
+        other.held_out_case(HeldOut::Test, 0, 2).unwrap()
+    );
 
     // Ties keep the order of the list, which is random, so a constant ranker is the random one.
     let mut counts = [0; 10];
     for draw in 0..2_000 {
-        let case = one.held_out_case(0, draw).unwrap();
+        let case = one.held_out_case(HeldOut::Test, 0, draw).unwrap();
         let ranking = by_score(&case.candidates, &[0.0; 10]);
         assert_eq!(ranking, case.candidates);
         counts[ranking.iter().position(|&item| item == case.target).unwrap()] += 1;

@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::Path;
 
-use podium_recsys::dataset::{Dataset, Error, Location, Options, Problem, RowPolicy};
+use podium_recsys::dataset::{
+    Dataset, Error, HeldOut, Location, Options, Problem, RowPolicy, Split, Validation, ValidationSource,
+};
 use podium_recsys::{ItemId, UserId};
 
 const TITLES: &str = "item,title\r\n1,\"Dunes, Part \"\"Two\"\"\"\r\n2,#Reef\r\n3,Été\r\n4,Plain\r\n";
@@ -41,7 +43,11 @@ impl Folder {
     }
 
     fn load(&self, bad_rows: RowPolicy) -> Result<Dataset, Error> {
-        Dataset::load(&self.path(), &Options { min_interactions: 3, bad_rows, ..Options::default() })
+        let validation = Validation::None;
+        Dataset::load(
+            &self.path(),
+            &Options { min_interactions: 3, bad_rows, validation, ..Options::default() },
+        )
     }
 
     /// The problem for which the folder is rejected.
@@ -164,7 +170,7 @@ fn unusable_files_are_reported() {
     assert!(matches!(load(Folder::new().with("tiny_captions.json", "[1]")), Err(Error::Json { .. })));
     assert!(matches!(
         load(Folder::new().with("test.tsv", "10\t1 2 3\n")),
-        Err(Error::UserInBoth(UserId(10)))
+        Err(Error::UserInBoth { user: UserId(10), earlier: "train.tsv", later: "test.tsv" })
     ));
     let missing = Dataset::load(Path::new("nowhere/tiny"), &Options::default()).unwrap_err();
     assert!(missing.to_string().contains("tiny_titles.csv"), "{missing}");
@@ -186,4 +192,63 @@ fn a_written_folder_round_trips() {
     let again = copy.load(RowPolicy::Refuse).unwrap();
     assert_eq!((again.catalogue, again.train, again.test), (data.catalogue, data.train, data.test));
     assert_eq!(again.reasoning, data.reasoning);
+}
+
+/// Reads a folder with these parts; no file is written for an empty one.
+fn parts([train, validation, test]: [&str; 3], split: Split, wanted: Validation) -> Result<Dataset, Error> {
+    let mut folder = Folder::new().with("train.tsv", train).with("test.tsv", test);
+    if !validation.is_empty() {
+        folder = folder.with("validation.tsv", validation);
+    }
+    let options = Options { min_interactions: 2, split, validation: wanted, ..Options::default() };
+    Dataset::load(&folder.path(), &options)
+}
+
+#[test]
+fn the_validation_part_is_read_if_there_is_one() {
+    let rows = ["10\t1 2\n11\t4 3\n", "10\t1 2 3\n", "10\t1 2 3 4\n"];
+    for wanted in [Validation::Auto, Validation::File] {
+        let data = parts(rows, Split::Times, wanted).unwrap();
+        assert_eq!(data.validation_source, ValidationSource::File);
+        assert_eq!(data.held_out(HeldOut::Validation)[0].target(), ItemId(3));
+        assert_eq!(data.held_out(HeldOut::Test)[0].target(), ItemId(4));
+        let counted = |id| data.catalogue.get(ItemId(id)).unwrap().interactions;
+        assert_eq!([1, 2, 3, 4].map(counted), [1, 1, 1, 1], "interactions of the training part alone");
+        assert!(data.only_trained().into_iter().eq([UserId(11)]));
+    }
+    let ignored = parts(rows, Split::Times, Validation::None).unwrap();
+    assert!(ignored.validation.is_empty() && ignored.train.len() == 2);
+    let missing = parts([rows[0], "", rows[2]], Split::Times, Validation::File).unwrap_err();
+    assert!(missing.to_string().contains("validation.tsv does not exist"), "{missing}");
+    let both = parts(rows, Split::Users, Validation::File).unwrap_err();
+    assert!(both.to_string().contains("user 10 is in both train.tsv and validation.tsv"), "{both}");
+    for leaking in ["10\t1 2 3 4\n", "10\t1 2\n", "10\t2 1 3\n"] {
+        let found = parts([rows[0], leaking, rows[2]], Split::Times, Validation::Auto);
+        assert!(matches!(found, Err(Error::NotEarlier { .. })), "{leaking:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_folder_without_a_validation_part_gets_one_from_its_training_part() {
+    let train = "10\t1 2 3\n11\t4 3\n";
+    let data = |test| parts([train, "", test], Split::Times, Validation::Auto).unwrap();
+    let (one, other) = (data("10\t1 2 3 4\n"), data("20\t4 1\n"));
+    assert_eq!(
+        (&one.train, &one.validation),
+        (&other.train, &other.validation),
+        "whatever the test part has"
+    );
+    assert_eq!(one.train.iter().map(|user| user.items.len()).collect::<Vec<_>>(), [2]);
+    assert_eq!(one.validation.iter().map(|user| user.target().0).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(one.report.train_users_too_short, 1);
+    assert_eq!(one.catalogue.get(ItemId(3)).unwrap().interactions, 0, "validation targets are not counted");
+    // The reasoning about user 10 is about the last item of the row, which is now a validation target.
+    assert!(one.reasoning.is_empty());
+
+    let users: String = (100..140).map(|id| format!("{id}\t1 2 3\n")).collect();
+    let data = parts([&users, "", "20\t3 2 1\n"], Split::Users, Validation::Auto).unwrap();
+    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (36, 4, 1));
+    let last = parts([train, "", "10\t1 2 3 4\n"], Split::Times, Validation::None).unwrap();
+    assert_eq!((last.train.len(), last.validation.len()), (2, 0));
+    assert_eq!(last.validation_source, ValidationSource::Nowhere);
 }

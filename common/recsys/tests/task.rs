@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use podium_recsys::completion::{Form, Layout};
-use podium_recsys::dataset::TrainingTargets;
+use podium_recsys::dataset::{HeldOut, TrainingTargets};
 use podium_recsys::demonstration::{self, Ranking, demonstrate};
 use podium_recsys::synthetic::{self, World};
 use podium_recsys::task::{Error, Options, Task};
 use proptest::prelude::*;
 
 fn task(seed: u64, change: impl FnOnce(&mut Options)) -> Task {
-    let world = World { train_users: 50, test_users: 50, ..World::default() };
+    let world = World { train_users: 50, validation_users: 50, test_users: 50, ..World::default() };
     let mut options = synthetic::task_options();
     change(&mut options);
     Task::new(synthetic::generate(&world).unwrap(), &options, seed, Path::new("")).unwrap()
@@ -37,7 +37,10 @@ fn training_depends_on_seed_and_epoch_and_evaluation_is_fixed() {
     assert_eq!(one.training_case(7, 0).unwrap(), one.training_case(7, 0).unwrap());
     assert_ne!(one.training_case(7, 0).unwrap(), one.training_case(7, 1).unwrap());
     assert_ne!(one.training_case(7, 0).unwrap(), other.training_case(7, 0).unwrap());
-    assert_eq!(one.held_out_case(7, 0).unwrap(), other.held_out_case(7, 0).unwrap());
+    assert_eq!(
+        one.held_out_case(HeldOut::Test, 7, 0).unwrap(),
+        other.held_out_case(HeldOut::Test, 7, 0).unwrap()
+    );
     assert_ne!(one.training_order(0), one.training_order(1));
     let mut order = one.training_order(0);
     order.sort_unstable();
@@ -48,7 +51,7 @@ fn training_depends_on_seed_and_epoch_and_evaluation_is_fixed() {
 #[test]
 fn reasoning_and_the_target_at_rank_one_earn_the_most() {
     let task = task(3, |_| {});
-    let case = task.held_out_case(0, 0).unwrap();
+    let case = task.held_out_case(HeldOut::Test, 0, 0).unwrap();
     let others: Vec<String> =
         case.candidates.iter().filter(|&&item| item != case.target).map(ToString::to_string).collect();
     let right = format!("<think> crimson desert </think> {} {} {}", case.target, others[0], others[1]);
@@ -237,7 +240,7 @@ fn every_item_of_a_training_user_can_be_a_target() {
 
     // Held-out users have only their last item as a target, and the candidates of a last target are unchanged.
     let last = self::task(5, |_| {});
-    let held_out = task.held_out_case(1, 0).unwrap();
+    let held_out = task.held_out_case(HeldOut::Test, 1, 0).unwrap();
     assert_eq!(held_out.target, task.dataset().test[1].target());
     let (one, other) =
         (task.training_case(users[0].items.len() - 2, 4).unwrap(), last.training_case(0, 4).unwrap());

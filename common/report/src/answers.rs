@@ -65,7 +65,7 @@ pub(crate) fn render(results: &Results, candidates: usize) -> Option<Markup> {
     ));
     let mut popularity = both(results, "ranking/first_popularity");
     popularity.push(Series {
-        label: "the target, held-out".into(),
+        label: format!("the target, {}", results.part_name()),
         points: held_out(results, "ranking/target_popularity"),
         marked: true,
     });
@@ -98,11 +98,11 @@ fn held_out(results: &Results, name: &str) -> Vec<(f64, f64)> {
     results.evaluations.iter().filter_map(point).collect()
 }
 
-/// Series of training and held-out answers.
+/// Series of the answers of training and of evaluations.
 fn both(results: &Results, name: &str) -> Vec<Series> {
     vec![
         Series { label: "training".into(), points: training(results, name), marked: false },
-        Series { label: "held-out".into(), points: held_out(results, name), marked: true },
+        Series { label: results.part_name().into(), points: held_out(results, name), marked: true },
     ]
 }
 

@@ -10,6 +10,8 @@ use crate::series::{Series, SeriesChart};
 /// The metrics of one number of negatives.
 struct Section<'a> {
     negatives: usize,
+    /// Name of the evaluated part of the data set.
+    part: String,
     values: Vec<&'a MetricValue>,
 }
 
@@ -20,7 +22,7 @@ pub(crate) fn render(evaluation: &Evaluation) -> Markup {
     let plan = &evaluation.plan;
     let section = |negatives: usize| {
         let values = evaluation.find(|value| value.negatives == negatives).collect();
-        Section { negatives, values }.render()
+        Section { negatives, part: plan.asked.part.to_string(), values }.render()
     };
     let main = html! {
         @for table in &evaluation.tables { (section(table.negatives)) }
@@ -41,7 +43,7 @@ pub(crate) fn render(evaluation: &Evaluation) -> Markup {
             div.brand { "Podium" }
             h1 { (plan.dataset.name) }
             p.lead {
-                (plan.users().len()) " held-out users, " (plan.asked.draws) " candidate lists each, and "
+                (plan.users().len()) " " (plan.asked.part) " users, " (plan.asked.draws) " candidate lists each, and "
                 (plan.asked.reversed.min(plan.asked.draws)) " of them also in reverse order. All rankers rank the same \
                 lists. 95 % intervals and p-values are over users."
             }
@@ -55,7 +57,7 @@ pub(crate) fn render(evaluation: &Evaluation) -> Markup {
 impl<'a> Section<'a> {
     fn render(&self) -> Markup {
         html! {
-            h2 { (self.negatives) " negatives" }
+            h2 { (self.negatives) " negatives, " (self.part) " users" }
             p.about { "The user's next item among " (self.negatives + 1) " candidates." }
             (self.headlines())
             (self.metrics())

@@ -1,4 +1,4 @@
-//! The page of a run: headline, held-out ranking, curves, samples, run file.
+//! The page of a run: headline, ranking of the evaluated users, curves, samples, run file.
 
 use maud::{Markup, html};
 use podium_config::RunFile;
@@ -123,9 +123,12 @@ impl Page<'_> {
         let metrics = last.headline_metrics();
         let plot = |metric: &String| dot_plot::render(metric, &dot_plot::rows_of_run(self.results, metric));
         html! {
-            h2 { "Held-out ranking" }
+            h2 { (capital(last.part_name())) " ranking" }
             p.about {
-                "Over " (last.users) " held-out users that are not in training, with 95 % intervals."
+                "Over " (last.users) " " (last.part_name()) " users, which are not trained on, with 95 % intervals."
+                @if last.is_validation() {
+                    " The best version is chosen by them: quote results of the test users (podium evaluate)."
+                }
             }
             div.dot-plots {
                 @for plot in first_and_last(&metrics).filter_map(plot) { (plot) }
@@ -185,7 +188,7 @@ impl Page<'_> {
         let references =
             [("random", baselines.random.get(metric).copied()), ("best possible", baselines.best(metric))];
         Chart {
-            title: &format!("Held-out {metric}"),
+            title: &format!("{} {metric}", capital(self.results.part_name())),
             note: "by policy version; band: 95 % interval",
             along: "version",
             points: self.results.evaluations.iter().filter_map(point).collect(),
@@ -222,6 +225,12 @@ impl Page<'_> {
     }
 }
 
+/// Returns a word with its first letter in upper case.
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// Returns the first and the last of `metrics`, once if there is only one.
 fn first_and_last(metrics: &[String]) -> impl Iterator<Item = &String> {
     metrics.first().into_iter().chain(metrics.last().filter(|_| metrics.len() > 1))
@@ -232,7 +241,7 @@ fn metric_tile(metric: &str, start: &Evaluation, now: &Evaluation) -> Option<Mar
     let from = start.metric(metric).filter(|_| start.policy_version != now.policy_version);
     Some(html! {
         section.tile {
-            h3 { "Held-out " (metric) }
+            h3 { (capital(now.part_name())) " " (metric) }
             @if let Some(from) = from {
                 div.value { small { (format!("{:.3} →", from.mean)) } (format!(" {:.3}", value.mean)) }
                 @if let Some(change) = now.change(metric) {

@@ -81,7 +81,7 @@ fn pairs(samples: &[Sample], best: f64) -> Markup {
     html! {
         h2 { "The same users, before and after" }
         p.about {
-            "Held-out users that are not in training. Their next item is marked among the candidates; the policy does not \
+            "Evaluated users, which are not trained on. Their next item is marked among the candidates; the policy does not \
              see the mark."
         }
         @for sample in of(last).take(PAIRS) {

@@ -1,4 +1,4 @@
-//! Reward and held-out ranking in one picture, with the verdict of the inflation watch.
+//! Reward and ranking of held-out users in one picture, with the verdict of the inflation watch.
 //!
 //! Both are fractions on one axis: the reward as a fraction of its range, NDCG from 0 to 1.
 
@@ -29,7 +29,7 @@ pub(crate) fn render(results: &Results) -> Option<Markup> {
     Some(html! {
         h2 { "Reward and ranking" }
         p.about {
-            "The training reward, as a fraction of its range, and the held-out " (metric) ". A reward that rises without \
+            "The training reward, as a fraction of its range, and the " (results.part_name()) " " (metric) ". A reward that rises without \
              the ranking is inflated."
         }
         (verdict(results, &metric))
@@ -96,14 +96,15 @@ fn picture(results: &Results, metric: &str, rewards: &[(f64, f64)]) -> Option<Ma
         (reward_lines(rewards, &x, &y))
         (ranking_line(&ranked, &x, &y, results.best(metric).map(|best| best.policy_version)))
     };
-    let title = format!("Reward and held-out {metric}");
+    let part = results.part_name();
+    let title = format!("Reward and {part} {metric}");
     Some(html! {
         figure.chart.wide {
             figcaption { h3 { (title) } output {} }
             (chart::drawing(&title, (WIDTH, HEIGHT), &hover(&ranked, metric, &x, &y), &content))
             div.legend {
                 span.s2 { i {} "reward of training, by version sampled from" }
-                span.s1 { i {} "held-out " (metric) " with 95 % interval; the large dot is the best policy" }
+                span.s1 { i {} (part) " " (metric) " with 95 % interval; the large dot is the best policy" }
                 span.inflated { i {} "reward inflated" }
             }
         }

@@ -129,6 +129,7 @@ impl Closer for Records {
         let metrics = evaluation::metrics(task.answer().list_length);
         let parts = parts(answers.iter().map(|answered| answered.case.target), &task.dataset().catalogue);
         let mut row = evaluation::row(version, &answers, start, &metrics, &parts, task.seed());
+        row.insert("part".into(), serde_json::json!(curriculum.part()));
         let (ranks, likelihood_ranks) = (evaluation::ranks(&answers), likelihood::ranks(&answers));
         let answers: Vec<_> =
             answers.into_iter().map(|one| (one.case, vec![Answer::from(one.grade)])).collect();

@@ -103,7 +103,7 @@ impl Fixture {
         synthetic::write_data(&file.world, folder.path()).unwrap();
         let data = synthetic::data_options(&file.world, folder.path());
         let dataset = Dataset::load(folder.path(), &data).unwrap();
-        let schedule = Schedule::of(&file, dataset.test.len());
+        let schedule = Schedule::of(&file, dataset.validation.len());
         let task = Task::new(dataset, &file.task(), 3, Path::new("")).unwrap();
         let watch = Watch::new(&file.watch, &task);
         let curriculum = Arc::new(Curriculum::new(task, 2, 0).unwrap());

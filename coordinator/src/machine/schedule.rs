@@ -56,7 +56,7 @@ pub enum Work {
 }
 
 impl Schedule {
-    /// Returns the schedule of a run file over a data set with `held_out` users.
+    /// Returns the schedule of a run file over a data set with `held_out` users in the evaluated part.
     pub fn of(file: &RunFile, held_out: usize) -> Self {
         let held_out = u32::try_from(held_out).unwrap_or(u32::MAX);
         let users = match file.evaluation.users {

@@ -6,6 +6,7 @@ use std::path::Path;
 use podium_files::durable;
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::Slot;
+use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::knn::Question;
 use podium_recsys::ranking::{self, Baseline, Metric};
 use podium_recsys::reward::Extremes;
@@ -27,6 +28,8 @@ type UserValue<'a> = dyn Fn(usize, Metric, usize) -> f64 + 'a;
 /// Rankings without a policy, over the same users and candidates as every evaluation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Baselines {
+    /// The evaluated part.
+    part: HeldOut,
     /// The lowest and the highest reward of an answer.
     reward_range: (f64, f64),
     random: Map<String, Value>,
@@ -36,7 +39,7 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// Computes the baselines of the first `users` held-out users. If evaluations rank by `likelihood`,
+    /// Computes the baselines of the first `users` users of the evaluated part. If evaluations rank by `likelihood`,
     /// includes rankings of all candidates. `oracle` is the source of the best possible ranking, if it is
     /// known.
     pub fn of(
@@ -71,6 +74,9 @@ impl Baselines {
         let all_users: Vec<usize> = (0..cases.len()).collect();
         // `value` is used for all users, `in_part` for the users of a part.
         let table = |value: &UserValue<'_>, in_part: &UserValue<'_>| -> Map<String, Value> {
+            if cases.is_empty() {
+                return Map::new();
+            }
             let average = |users: &[usize], value: &UserValue<'_>, metric: Metric, listed: usize| {
                 let sum: f64 = users.iter().map(|&user| value(user, metric, listed)).sum();
                 json!(sum / users.len().max(1) as f64)
@@ -104,6 +110,7 @@ impl Baselines {
             |user: usize, metric: Metric, listed: usize| metric.random(cases[user].candidates.len(), listed);
         let Extremes { best: best_reward, worst, .. } = task.rewards().extremes();
         Ok(Self {
+            part: curriculum.part(),
             reward_range: (worst.1, best_reward.1),
             random: table(&by_chance, &by_chance),
             popularity: table(&within(&popular), &within(&popular)),
@@ -123,8 +130,14 @@ impl Baselines {
         })
     }
 
+    /// Returns the evaluated part of the data set.
+    pub const fn part(&self) -> HeldOut {
+        self.part
+    }
+
     fn to_json(&self) -> Value {
         json!({
+            "part": self.part,
             "random": self.random,
             "popularity": self.popularity,
             "item_knn": self.item_knn,

@@ -99,7 +99,7 @@ impl Watch {
         let ended_by = progress.and_then(|progress| progress.stop).map(|end| {
             let (best, version) = (rows[best_before(end)].0, rows[end].0);
             let reason = format!(
-                "no held-out {} has been better than that of version {} for {patience} evaluations, as of version {}",
+                "no validation {} has been better than that of version {} for {patience} evaluations, as of version {}",
                 self.best_by, best.0, version.0
             );
             (version, reason)
@@ -118,7 +118,7 @@ impl Watch {
         let (version, row) = rows.iter().rev().take_while(|(_, row)| inflated(row)).last()?;
         let number = |name: &str| mean(row, name).unwrap_or_default();
         Some(format!(
-            "the reward looks inflated since version {}: from version {} on it gained {:+.3} of its range, held-out {} \
+            "the reward looks inflated since version {}: from version {} on it gained {:+.3} of its range, validation {} \
              {:+.3} (docs/guides/inflation-watch.md)",
             version.0,
             row.get(FROM).and_then(Value::as_u64).unwrap_or_default(),

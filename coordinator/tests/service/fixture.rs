@@ -23,7 +23,7 @@ themes = 2
 items_per_pair = 6
 history = 3
 train_users = 7
-test_users = 6
+validation_users = 6
 [prompt]
 template = "compact"
 [answer]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use podium_recsys::dataset::{HeldOut, Split, Validation};
 
 /// The measured data set, baselines and metrics.
 #[derive(Debug, Args)]
@@ -14,6 +15,16 @@ pub(crate) struct Arguments {
     /// Prefix of the files in the folder [default: the folder's name].
     #[arg(long)]
     pub(super) name: Option<String>,
+    /// Part of the data set whose users are ranked for. Baselines read the training part alone in either case.
+    #[arg(long, value_enum, default_value = "test")]
+    pub(super) part: Part,
+    /// Separation of training and held-out data, as `data.split` of a run file. The default also accepts a data set that
+    /// is split by users if it has a validation.tsv.
+    #[arg(long, value_enum, default_value = "times")]
+    pub(super) split: SplitKind,
+    /// Origin of the validation users, as `data.validation` of a run file.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) validation: Origin,
     /// Minimum number of interactions of a user.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) min_interactions: usize,
@@ -29,7 +40,7 @@ pub(crate) struct Arguments {
     /// Cutoffs of HR, NDCG and MRR.
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
     pub(super) at: Vec<usize>,
-    /// Maximum number of held-out users; a random sample if there are more.
+    /// Maximum number of users; a random sample if there are more.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(super) users: usize,
     /// Seed of candidate samples, intervals and sampled users, as `candidates.evaluation_seed` of a run file.
@@ -38,6 +49,63 @@ pub(crate) struct Arguments {
     /// File for all values, slices included, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+}
+
+/// A held-out part.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Part {
+    /// Users by which a run chooses its best version and when to end.
+    Validation,
+    /// Users whose results are quoted.
+    Test,
+}
+
+impl From<Part> for HeldOut {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Validation => Self::Validation,
+            Part::Test => Self::Test,
+        }
+    }
+}
+
+/// Separation of training and held-out data.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum SplitKind {
+    /// No user is in two parts.
+    Users,
+    /// A user may be in several parts, as in leave-one-out.
+    Times,
+}
+
+impl From<SplitKind> for Split {
+    fn from(split: SplitKind) -> Self {
+        match split {
+            SplitKind::Users => Self::Users,
+            SplitKind::Times => Self::Times,
+        }
+    }
+}
+
+/// Origin of the validation users.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Origin {
+    /// validation.tsv if there is one, otherwise the training data.
+    Auto,
+    /// validation.tsv.
+    File,
+    /// There are none; every row of train.tsv is training data.
+    None,
+}
+
+impl From<Origin> for Validation {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Auto => Self::Auto,
+            Origin::File => Self::File,
+            Origin::None => Self::None,
+        }
+    }
 }
 
 fn up_to(most: u64) -> RangedU64ValueParser<usize> {

@@ -9,7 +9,7 @@ mod report;
 use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
-use podium_recsys::dataset::{self, Dataset, Split};
+use podium_recsys::dataset::{self, Dataset, HeldOut};
 use podium_recsys::ranking::knn::Question;
 use podium_recsys::ranking::{Baseline, Draws, rank_of};
 use podium_recsys::{ItemId, User};
@@ -30,6 +30,9 @@ pub(crate) enum Error {
     /// The metrics cannot be written.
     #[error(transparent)]
     Durable(#[from] durable::Error),
+    /// The part has no users.
+    #[error("the data set has no {0} users: add {0}.tsv, or choose another --part")]
+    NoUsers(HeldOut),
     /// A cutoff at rank 0.
     #[error("--at 0: expected ranks from 1")]
     Cut,
@@ -44,12 +47,15 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
         dir: None,
         name: arguments.name.clone(),
         min_interactions: arguments.min_interactions,
-        // Data sets split by users pass this check as well.
-        split: Split::Times,
+        split: arguments.split.into(),
+        validation: arguments.validation.into(),
         ..dataset::Options::default()
     };
     let dataset = Dataset::load(&arguments.data, &options)?;
-    let asked = asked(&dataset.test, arguments);
+    let asked = asked(dataset.held_out(arguments.part.into()), arguments);
+    if asked.is_empty() {
+        return Err(Error::NoUsers(arguments.part.into()));
+    }
     let mut report = Report::new(arguments, &dataset, &asked);
     for &negatives in &arguments.negatives {
         report.add(&ranks(arguments, negatives, &dataset, &asked)?);
@@ -92,7 +98,13 @@ fn ranks(
     let sampler = Sampler::of(&options, dataset, 0)?;
     let lists: Vec<Vec<ItemId>> = (0..arguments.draws)
         .flat_map(|draw| asked.iter().map(move |user| (draw, user)))
-        .map(|(draw, user)| sampler.draw(user, user.items.len() - 1, Purpose::Evaluation { draw }))
+        .map(|(draw, user)| {
+            sampler.draw(
+                user,
+                user.items.len() - 1,
+                Purpose::Evaluation { part: arguments.part.into(), draw },
+            )
+        })
         .collect::<Result<_, _>>()?;
     let questions: Vec<Question<'_>> = lists
         .iter()

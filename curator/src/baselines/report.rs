@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::{Baseline, Comparison, Draws, Estimate, Metric, slices};
 use podium_recsys::{Dataset, User};
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub(crate) struct Report {
     negatives_drawn: String,
     draws: u64,
     seed: u64,
+    /// The held-out part.
+    part: HeldOut,
     held_out_users: usize,
     users_asked: usize,
     ties: &'static str,
@@ -93,7 +96,8 @@ impl Report {
             negatives_drawn: format!("{:?}", arguments.drawn).to_lowercase(),
             draws: arguments.draws,
             seed: arguments.seed,
-            held_out_users: dataset.test.len(),
+            part: arguments.part.into(),
+            held_out_users: dataset.held_out(arguments.part.into()).len(),
             users_asked: asked.len(),
             ties: "in the order of the candidate list, which is random",
             intervals: "95 %, percentile bootstrap over users",
@@ -160,8 +164,8 @@ impl fmt::Display for Report {
         for (negatives, table) in &self.negatives {
             writeln!(
                 f,
-                "{}: {negatives} negatives ({}), {} candidate samples, {} of {} held-out users; 95 % intervals over users",
-                self.data, self.negatives_drawn, self.draws, self.users_asked, self.held_out_users
+                "{}: {negatives} negatives ({}), {} candidate samples, {} of {} {} users; 95 % intervals over users",
+                self.data, self.negatives_drawn, self.draws, self.users_asked, self.held_out_users, self.part
             )?;
             heading(f, "")?;
             for row in &table.metrics {

@@ -26,7 +26,7 @@ pub(super) enum Kind {
     ReasoningNamesTarget,
     /// A line that is not a row.
     Malformed,
-    /// A row of a user in neither file.
+    /// A row of a user in no part.
     UnknownUser,
     /// A row whose target is not the user's or is not among the candidates.
     WrongTarget,

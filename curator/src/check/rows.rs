@@ -18,8 +18,8 @@ pub(super) struct Rows<'a> {
     split: Split,
     /// Training users with their index in the file.
     trained: BTreeMap<UserId, (usize, &'a User)>,
-    /// Held-out users and their targets.
-    held_out: BTreeMap<UserId, ItemId>,
+    /// Users of validation and test, and their targets.
+    held_out: BTreeMap<UserId, Vec<ItemId>>,
     held_out_cases: HashSet<(&'a [ItemId], ItemId)>,
     users_seen: HashSet<(UserId, u64)>,
     texts_seen: HashSet<blake3::Hash>,
@@ -29,12 +29,17 @@ impl<'a> Rows<'a> {
     /// Creates the check of rows of `task`, whose data set is separated by `split`.
     pub(super) fn new(task: &'a Task, split: Split) -> Self {
         let dataset = task.dataset();
+        let users = || dataset.validation.iter().chain(&dataset.test);
+        let mut held_out: BTreeMap<UserId, Vec<ItemId>> = BTreeMap::new();
+        for user in users() {
+            held_out.entry(user.id).or_default().push(user.target());
+        }
         Self {
             task,
             split,
             trained: (0..).zip(&dataset.train).map(|(position, user)| (user.id, (position, user))).collect(),
-            held_out: dataset.test.iter().map(|user| (user.id, user.target())).collect(),
-            held_out_cases: dataset.test.iter().map(|user| (dataset.history(user), user.target())).collect(),
+            held_out,
+            held_out_cases: users().map(|user| (dataset.history(user), user.target())).collect(),
             users_seen: HashSet::new(),
             texts_seen: HashSet::new(),
         }
@@ -44,9 +49,9 @@ impl<'a> Rows<'a> {
     /// items after the user's training data. In the latter case a held-out target may equal the training target; a row
     /// that matches the training file is accepted.
     fn shows_held_out(&self, row: &Row) -> bool {
-        let Some(&target) = self.held_out.get(&row.user) else { return false };
+        let Some(targets) = self.held_out.get(&row.user) else { return false };
         let trained = self.trained.get(&row.user).filter(|_| self.split == Split::Times);
-        trained.is_none_or(|(_, user)| row.target == target && row.target != user.target())
+        trained.is_none_or(|(_, user)| targets.contains(&row.target) && row.target != user.target())
     }
 
     /// Checks the row in `line`.

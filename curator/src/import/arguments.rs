@@ -42,13 +42,24 @@ pub(crate) struct Choices {
     /// Separation of training and held-out data.
     #[arg(long, value_enum, default_value = "leave-one-out")]
     pub(crate) split: Kind,
-    /// For `--split time`: the split time, a number as in the file or a date; training ends before it.
+    /// For `--split time`: the split time, a number as in the file or a date; training and validation end before it.
     #[arg(long, value_name = "TIME")]
     pub(crate) split_time: Option<String>,
+    /// For `--split time`: the time at which the validation part begins; training ends before it.
+    #[arg(long, value_name = "TIME", conflicts_with = "no_validation")]
+    pub(crate) validation_time: Option<String>,
     /// For `--split time` without a split time: the fraction of interactions at or after it. For `--split users`: the
-    /// fraction of users.
+    /// fraction of test users.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub(crate) test_share: f64,
+    /// For `--split time` without a validation time: the fraction of interactions between it and the split time. For
+    /// `--split users`: the fraction of validation users. Default: that of `--test-share`.
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "no_validation")]
+    pub(crate) validation_share: Option<f64>,
+    /// Write no validation part: training has its users or items too. A run then takes its validation part from the
+    /// training part, unless `data.validation` is "none".
+    #[arg(long)]
+    pub(crate) no_validation: bool,
     /// Seed of random choices: the order of interactions at the same time, and the held-out users of `--split users`.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,

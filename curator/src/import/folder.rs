@@ -9,14 +9,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use podium_files::durable;
-use podium_recsys::dataset::{self, Dataset, write};
+use podium_recsys::dataset::{self, Dataset, Validation, write};
 use podium_recsys::{ItemId, UserId};
 
 use super::arrange::Sequences;
 use super::collector::Text;
 use super::ids::Numbering;
 use super::rows::Error;
-use super::split::{Kind, Plan};
+use super::split::{Parts, Plan, Wish};
 use super::statistics::Statistics;
 
 /// Location of the output.
@@ -74,8 +74,8 @@ impl Target {
     }
 
     /// Writes and checks the files and moves them into place.
-    pub(crate) fn write(&self, content: Content, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
-        durable::new_folder(&self.folder, |stage| self.stage(stage, content, statistics, kind))
+    pub(crate) fn write(&self, content: Content, statistics: &Statistics, wish: &Wish) -> Result<(), Error> {
+        durable::new_folder(&self.folder, |stage| self.stage(stage, content, statistics, wish))
     }
 
     fn stage(
@@ -83,7 +83,7 @@ impl Target {
         stage: &Path,
         content: Content,
         statistics: &Statistics,
-        kind: Kind,
+        wish: &Wish,
     ) -> Result<(), Error> {
         content.write(stage, &self.name)?;
         // Frees the memory before the files are read back.
@@ -93,21 +93,24 @@ impl Target {
             .map_err(io::Error::from)
             .map_err(|source| Error::Io { action: "write", path: file.clone(), source })?;
         durable::write(file, format!("{text}\n").as_bytes())?;
-        self.read_back(stage, statistics, kind)
+        self.read_back(stage, statistics, wish)
     }
 
-    fn read_back(&self, stage: &Path, statistics: &Statistics, kind: Kind) -> Result<(), Error> {
+    fn read_back(&self, stage: &Path, statistics: &Statistics, wish: &Wish) -> Result<(), Error> {
+        let validates = wish.validation_share.is_some();
         let options = dataset::Options {
             name: Some(self.name.clone()),
             min_interactions: 2,
-            split: kind.in_run_file(),
+            split: wish.kind.in_run_file(),
+            validation: if validates { Validation::File } else { Validation::None },
             ..dataset::Options::default()
         };
         let dataset = Dataset::load(stage, &options)?;
         for (what, written, read) in [
             ("items", statistics.items, dataset.catalogue.len()),
             ("training users", statistics.split.train_users, dataset.train.len()),
-            ("held-out users", statistics.split.test_users, dataset.test.len()),
+            ("validation users", statistics.split.validation_users, dataset.validation.len()),
+            ("test users", statistics.split.test_users, dataset.test.len()),
         ] {
             if written != read {
                 return Err(Error::ReadBack { what, written, read });
@@ -133,9 +136,14 @@ impl Content {
     fn write(&self, folder: &Path, name: &str) -> Result<(), Error> {
         let users = in_order(&self.users.numbers);
         for (file, length) in [
-            ("train.tsv", (|parts| parts.train) as fn(&super::split::Parts) -> usize),
+            ("train.tsv", (|parts| parts.train) as fn(&Parts) -> usize),
+            ("validation.tsv", |parts| parts.validation),
             ("test.tsv", |parts| parts.test),
         ] {
+            // The validation part may be absent; the plan has users in the others.
+            if self.plan.users.iter().all(|parts| length(parts) == 0) {
+                continue;
+            }
             durable::write_with(&folder.join(file), |file| {
                 let mut writer = BufWriter::with_capacity(1 << 18, file);
                 for &user in &users {

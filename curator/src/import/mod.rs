@@ -113,7 +113,7 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
         );
     }
     let content = Content { sequences, plan, users, items, texts: collector.texts };
-    target.write(content, &statistics, wish.kind)?;
+    target.write(content, &statistics, &wish)?;
     Ok(statistics)
 }
 
@@ -157,13 +157,29 @@ fn wish(choices: &Choices, collector: &Collector) -> Result<Wish, Error> {
         let log = collector.logs.first().map(|log| log.input.path.clone());
         return Err(Error::NoTimes(log.unwrap_or_default()));
     }
-    let time = choices.split_time.as_deref().map(|text| {
-        let (kind, time) = times::parse(text).ok_or_else(|| Error::SplitTime(text.to_owned()))?;
-        if collector.time_kind.is_none_or(|of_file| of_file == kind) {
-            Ok(time)
-        } else {
-            Err(Error::SplitTimeKind(text.to_owned()))
-        }
-    });
-    Ok(Wish { kind, time: time.transpose()?, test_share: choices.test_share, seed: choices.seed })
+    let time = |flag: &'static str, text: &Option<String>| {
+        let parsed = text.clone().map(|text| match times::parse(&text) {
+            None => Err(Error::SplitTime { flag, text }),
+            Some((kind, _)) if collector.time_kind.is_some_and(|of_file| of_file != kind) => {
+                Err(Error::SplitTimeKind { flag, text })
+            }
+            Some((_, time)) => Ok(time),
+        });
+        parsed.transpose()
+    };
+    let test_share = choices.test_share;
+    let validation_share = (!choices.no_validation).then(|| choices.validation_share.unwrap_or(test_share));
+    if let Some(validation) =
+        validation_share.filter(|share| kind == Kind::Users && test_share + share >= 1.0)
+    {
+        return Err(Error::Shares { test: test_share, validation });
+    }
+    Ok(Wish {
+        kind,
+        time: time("--split-time", &choices.split_time)?,
+        validation_time: time("--validation-time", &choices.validation_time)?,
+        test_share,
+        validation_share,
+        seed: choices.seed,
+    })
 }

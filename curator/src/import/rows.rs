@@ -162,15 +162,41 @@ pub(crate) enum Error {
     /// A split by time without times.
     #[error("{} has the order of each user's items but no times: expected --split leave-one-out or users", .0.display())]
     NoTimes(PathBuf),
-    /// The split time is invalid.
+    /// A time that separates parts is invalid.
     #[error(
-        "--split-time {0:?}: expected a whole number as in the file, or a date from 1678 to 2261 such as \
+        "{flag} {text:?}: expected a whole number as in the file, or a date from 1678 to 2261 such as \
          2024-05-31T18:00:00Z"
     )]
-    SplitTime(String),
-    /// The split time is of another kind than the file's times.
-    #[error("--split-time {0:?} and the file's timestamps are of different kinds (numbers and dates)")]
-    SplitTimeKind(String),
+    SplitTime {
+        /// Name of the flag.
+        flag: &'static str,
+        /// Its value.
+        text: String,
+    },
+    /// A time that separates parts is of another kind than the file's times.
+    #[error("{flag} {text:?} and the file's timestamps are of different kinds (numbers and dates)")]
+    SplitTimeKind {
+        /// Name of the flag.
+        flag: &'static str,
+        /// Its value.
+        text: String,
+    },
+    /// The validation period is empty.
+    #[error(
+        "the validation part would begin at or after the split time: expected a --validation-time before --split-time, a \
+         smaller --validation-share, or --no-validation"
+    )]
+    ValidationTime,
+    /// No user is left to train on.
+    #[error(
+        "--test-share {test} and --validation-share {validation}: expected a sum below 1, so that users remain to train on"
+    )]
+    Shares {
+        /// Share of the test part.
+        test: f64,
+        /// Share of the validation part.
+        validation: f64,
+    },
     /// No user remains after filtering.
     #[error(
         "no user remains after filtering: expected smaller --min-user-interactions, --min-item-interactions or --min-rating"

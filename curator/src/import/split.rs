@@ -1,7 +1,9 @@
-//! Splits each user's sequence into training and held-out data.
+//! Splits each user's sequence into training, validation and test data.
 //!
-//! Every part is a prefix of a user's sequence. A row in test.tsv is at least as long as the user's row in train.tsv,
-//! which does not contain the target, its last item. [`Plan::check`] verifies this.
+//! Every part is a prefix of a user's sequence, and its last item is the target. A later part of a user is longer than
+//! an earlier one, which thus does not contain its target. [`Plan::check`] verifies this.
+
+use std::ops::Range;
 
 use clap::ValueEnum;
 use podium_grpo::rng::Stream;
@@ -15,12 +17,13 @@ use super::rows::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// Each user's last item is held out; training ends with the previous one.
+    /// Each user's last item is the test target and the item before it the validation target; training ends before both.
     LeaveOneOut,
-    /// Interactions before the split time are for training; users with interactions at or after it are held out with
-    /// their last item as the target.
+    /// Interactions before the validation time are for training. Users with interactions between the validation time and
+    /// the split time are validation users, and users with interactions at or after the split time are test users, each
+    /// with their last item of that period as the target.
     Time,
-    /// Some users are held out with all their interactions.
+    /// Some users are validation users and others test users, with all their interactions.
     Users,
 }
 
@@ -30,9 +33,14 @@ pub(crate) struct Wish {
     pub(crate) kind: Kind,
     /// For [`Kind::Time`]: the split time, if it is given.
     pub(crate) time: Option<i64>,
+    /// For [`Kind::Time`]: the validation time, if it is given.
+    pub(crate) validation_time: Option<i64>,
     /// For [`Kind::Time`] without a split time, the fraction of all interactions that are at or after it; for
-    /// [`Kind::Users`], the probability that a user is held out.
+    /// [`Kind::Users`], the probability that a user is a test user.
     pub(crate) test_share: f64,
+    /// For [`Kind::Time`] without a validation time, the fraction of all interactions between it and the split time; for
+    /// [`Kind::Users`], the probability that a user is a validation user. `None`: no validation part.
+    pub(crate) validation_share: Option<f64>,
     /// Seed of [`Kind::Users`].
     pub(crate) seed: u64,
 }
@@ -41,7 +49,17 @@ pub(crate) struct Wish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Parts {
     pub(crate) train: usize,
+    pub(crate) validation: usize,
     pub(crate) test: usize,
+}
+
+/// Times that separate the parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// Training ends before it; equal to `test` without a validation part.
+    pub(crate) validation: i64,
+    /// Training and validation end before it.
+    pub(crate) test: i64,
 }
 
 /// Assignment of all users.
@@ -49,58 +67,105 @@ pub(crate) struct Parts {
 pub(crate) struct Plan {
     /// By index of the user.
     pub(crate) users: Vec<Parts>,
-    /// The split time, for [`Kind::Time`].
-    pub(crate) split_time: Option<i64>,
+    /// For [`Kind::Time`].
+    pub(crate) times: Option<Times>,
 }
 
 impl Plan {
     /// Splits `sequences`; `numbers` are the users' numbers, by index.
     pub(crate) fn new(sequences: &Sequences, numbers: &[u64], wish: &Wish) -> Result<Self, Error> {
-        let split_time = match wish.kind {
-            Kind::Time => Some(wish.time.unwrap_or_else(|| quantile(sequences, 1.0 - wish.test_share))),
-            Kind::LeaveOneOut | Kind::Users => None,
-        };
+        let times = (wish.kind == Kind::Time).then(|| Times::new(sequences, wish)).transpose()?;
+        let validates = wish.validation_share.is_some();
         let parts = |user: usize| {
             let sequence = sequences.of(user);
             let length = sequence.len();
-            let (train, test) = match (wish.kind, split_time) {
-                (Kind::Users, _) if held_out(numbers[user], wish) => (0, length),
-                (Kind::Users, _) => (length, 0),
-                (_, Some(split_time)) => {
-                    let before = sequence.partition_point(|one| one.time < split_time);
-                    (before, if before < length { length } else { 0 })
+            let [train, validation, test] = match (wish.kind, times) {
+                (Kind::Users, _) => {
+                    let number = Stream::new(wish.seed, "import/held-out users", &[numbers[user]]).uniform();
+                    if number < wish.test_share {
+                        [0, 0, length]
+                    } else if number < wish.test_share + wish.validation_share.unwrap_or(0.0) {
+                        [0, length, 0]
+                    } else {
+                        [length, 0, 0]
+                    }
                 }
-                (_, None) => (length.saturating_sub(1), length),
+                (_, Some(times)) => {
+                    let before = |time: i64| sequence.partition_point(|one| one.time < time);
+                    let (train, validation) = (before(times.validation), before(times.test));
+                    let held_out = |length: usize, before: usize| if before < length { length } else { 0 };
+                    [train, held_out(validation, train), held_out(length, validation)]
+                }
+                (_, None) if validates => [length.saturating_sub(2), length.saturating_sub(1), length],
+                (_, None) => [length.saturating_sub(1), 0, length],
             };
             // At least a history item and a target.
             let row = |length: usize| if length < 2 { 0 } else { length };
-            Parts { train: row(train), test: row(test) }
+            Parts { train: row(train), validation: row(validation), test: row(test) }
         };
-        let plan = Self { users: (0..sequences.users.len()).map(parts).collect(), split_time };
-        if plan.users.iter().all(|parts| parts.train == 0) {
-            return Err(Error::EmptySide("training", "no user has two interactions on that side"));
-        }
-        if plan.users.iter().all(|parts| parts.test == 0) {
-            return Err(Error::EmptySide("held-out", "no user has a history and a target on that side"));
+        let plan = Self { users: (0..sequences.users.len()).map(parts).collect(), times };
+        let count = |length: fn(&Parts) -> usize| plan.users.iter().filter(|parts| length(parts) > 0).count();
+        let cause = if validates {
+            "no user has a history and a target on that side (--no-validation adds the validation part to training)"
+        } else {
+            "no user has a history and a target on that side"
+        };
+        for (side, users) in [
+            ("training", count(|parts| parts.train)),
+            ("validation", if validates { count(|parts| parts.validation) } else { 1 }),
+            ("test", count(|parts| parts.test)),
+        ] {
+            if users == 0 {
+                return Err(Error::EmptySide(side, cause));
+            }
         }
         Ok(plan)
     }
 
-    /// Verifies that no target is in the training data and, with a split by time, that all training data precede all
-    /// targets.
+    /// Verifies that no target is in an earlier part and, with a split by time, that each part of all users precedes the
+    /// targets of the next.
     pub(crate) fn check(&self, sequences: &Sequences, numbers: &[u64]) -> Result<(), Error> {
-        for (user, parts) in self.users.iter().enumerate() {
+        for (user, &Parts { train, validation, test }) in self.users.iter().enumerate() {
             let sequence = sequences.of(user);
-            let mixes = (parts.test > 0 && parts.train >= parts.test)
-                || self.split_time.is_some_and(|split_time| {
-                    sequence[..parts.train].iter().any(|one| one.time >= split_time)
-                        || sequence[..parts.test].last().is_some_and(|target| target.time < split_time)
+            let overlap = |earlier: usize, later: usize| later > 0 && earlier >= later;
+            let ends_before = |length: usize, time: i64| sequence[..length].iter().all(|one| one.time < time);
+            let targets_in = |length: usize, period: Range<i64>| {
+                sequence[..length].last().is_none_or(|target| period.contains(&target.time))
+            };
+            let mixes = overlap(train, validation)
+                || overlap(train, test)
+                || overlap(validation, test)
+                || self.times.is_some_and(|times| {
+                    !ends_before(train, times.validation)
+                        || !targets_in(validation, times.validation..times.test)
+                        || sequence[..test].last().is_some_and(|target| target.time < times.test)
                 });
             if mixes {
                 return Err(Error::TimesMix { user: UserId(numbers[user]) });
             }
         }
         Ok(())
+    }
+}
+
+impl Times {
+    fn new(sequences: &Sequences, wish: &Wish) -> Result<Self, Error> {
+        let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
+        times.sort_unstable();
+        let last = times.len() - 1;
+        // The time of the interaction at this fraction of all interactions.
+        let at = |share: f64| times[((times.len() as f64 * share.max(0.0)) as usize).min(last)];
+        let test = wish.time.unwrap_or_else(|| at(1.0 - wish.test_share));
+        let before = times.partition_point(|&time| time < test) as f64 / times.len() as f64;
+        let validation = match (wish.validation_share, wish.validation_time) {
+            (None, _) => test,
+            (Some(_), Some(time)) => time,
+            (Some(share), None) => at(before - share),
+        };
+        if wish.validation_share.is_some() && validation >= test {
+            return Err(Error::ValidationTime);
+        }
+        Ok(Self { validation, test })
     }
 }
 
@@ -112,18 +177,6 @@ impl Kind {
             Self::Users => dataset::Split::Users,
         }
     }
-}
-
-fn held_out(number: u64, wish: &Wish) -> bool {
-    Stream::new(wish.seed, "import/held-out users", &[number]).uniform() < wish.test_share
-}
-
-/// Returns the time of the interaction at this quantile of all interactions.
-fn quantile(sequences: &Sequences, share: f64) -> i64 {
-    let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
-    let last = times.len() - 1;
-    let index = ((times.len() as f64 * share) as usize).min(last);
-    *times.select_nth_unstable(index).1
 }
 
 #[cfg(test)]
@@ -155,51 +208,89 @@ mod tests {
         arrange(interactions, rows, (SameTime::Item, 0), minimum, &mut skipped).unwrap()
     }
 
-    fn plan(kind: Kind, time: Option<i64>) -> Result<Vec<(usize, usize)>, Error> {
-        let wish = Wish { kind, time, test_share: 0.4, seed: 1 };
+    const WISH: Wish = Wish {
+        kind: Kind::LeaveOneOut,
+        time: None,
+        validation_time: None,
+        test_share: 0.4,
+        validation_share: Some(0.2),
+        seed: 1,
+    };
+
+    fn plan(wish: Wish) -> Result<Vec<[usize; 3]>, Error> {
         let sequences = sequences();
         let plan = Plan::new(&sequences, &NUMBERS, &wish)?;
         plan.check(&sequences, &NUMBERS)?;
-        Ok(plan.users.iter().map(|parts| (parts.train, parts.test)).collect())
+        Ok(plan.users.iter().map(|parts| [parts.train, parts.validation, parts.test]).collect())
     }
 
     #[test]
-    fn leave_one_out_holds_out_each_last_item() {
-        assert_eq!(plan(Kind::LeaveOneOut, None).unwrap(), [(3, 4), (0, 2), (0, 2), (2, 3)]);
+    fn leave_one_out_holds_out_the_last_two_items() {
+        assert_eq!(plan(WISH).unwrap(), [[2, 3, 4], [0, 0, 2], [0, 0, 2], [0, 2, 3]]);
+        let two_parts = Wish { validation_share: None, ..WISH };
+        assert_eq!(plan(two_parts).unwrap(), [[3, 0, 4], [0, 0, 2], [0, 0, 2], [2, 0, 3]]);
     }
 
     #[test]
     fn a_split_by_time_trains_on_earlier_interactions() {
-        assert_eq!(plan(Kind::Time, Some(4)).unwrap(), [(3, 4), (2, 0), (0, 2), (0, 3)]);
-        // Seven of eleven times, 1 1 2 2 3 3 3, are in the first 0.6 of all.
-        assert_eq!(plan(Kind::Time, None).unwrap(), [(2, 4), (2, 0), (0, 2), (0, 3)]);
-        assert!(matches!(plan(Kind::Time, Some(0)), Err(Error::EmptySide("training", _))));
-        assert!(matches!(plan(Kind::Time, Some(7)), Err(Error::EmptySide("held-out", _))));
+        let by_time = Wish { kind: Kind::Time, test_share: 0.2, ..WISH };
+        let at =
+            |validation, test| plan(Wish { validation_time: Some(validation), time: Some(test), ..by_time });
+        assert_eq!(at(3, 4).unwrap(), [[2, 3, 4], [2, 0, 0], [0, 0, 2], [0, 0, 3]]);
+        // Of eleven times, 1 1 2 2 3 3 3 4 4 5 6, the first 0.8 end at a 4, and 0.2 less than those before 4 at a 3.
+        assert_eq!(plan(by_time).unwrap(), at(3, 4).unwrap());
+        assert_eq!(
+            plan(Wish { time: Some(5), ..by_time }).unwrap(),
+            [[2, 4, 0], [2, 0, 0], [0, 2, 0], [0, 0, 3]]
+        );
+        assert!(matches!(at(0, 4), Err(Error::EmptySide("training", _))));
+        assert!(matches!(at(3, 7), Err(Error::EmptySide("test", _))));
+        assert!(matches!(at(4, 4), Err(Error::ValidationTime)));
+        assert!(matches!(at(5, 4), Err(Error::ValidationTime)));
+
+        let two_parts = Wish { validation_share: None, ..by_time };
+        let at = |test| plan(Wish { time: Some(test), ..two_parts });
+        assert_eq!(at(4).unwrap(), [[3, 0, 4], [2, 0, 0], [0, 0, 2], [0, 0, 3]]);
+        assert_eq!(plan(two_parts).unwrap(), at(4).unwrap());
     }
 
     #[test]
     fn held_out_users_depend_on_their_number() {
-        let users = plan(Kind::Users, None).unwrap();
-        assert!(users.iter().all(|&(train, test)| (train == 0) != (test == 0)));
-        assert!(users.iter().any(|&(train, _)| train > 0) && users.iter().any(|&(_, test)| test > 0));
+        let by_user = |validation_share, seed| {
+            let wish = Wish { kind: Kind::Users, test_share: 0.3, validation_share, seed, ..WISH };
+            plan(wish).ok()
+        };
+        let mut three = (0..1_000).filter_map(|seed| Some((by_user(Some(0.3), seed)?, by_user(None, seed)?)));
+        let (users, of_two_parts) = three.next().unwrap();
+        assert!(
+            users.iter().all(|parts| parts.iter().filter(|&&length| length > 0).count() == 1),
+            "{users:?}"
+        );
+        for part in 0..3 {
+            assert!(users.iter().any(|parts| parts[part] > 0), "{users:?}");
+        }
+        let test = |users: &[[usize; 3]]| users.iter().map(|parts| parts[2]).collect::<Vec<_>>();
+        assert_eq!(test(&users), test(&of_two_parts), "the validation part is taken from the training part");
     }
 
     #[test]
     fn the_check_detects_overlap() {
         let sequences = sequences();
-        let mut plan = Plan { users: vec![Parts::default(); 4], split_time: None };
-        plan.users[0] = Parts { train: 3, test: 4 };
-        assert!(plan.check(&sequences, &NUMBERS).is_ok());
-        plan.users[0] = Parts { train: 4, test: 4 };
-        assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(7) })));
-
-        plan.split_time = Some(4);
-        plan.users[0] = Parts { train: 3, test: 4 };
-        assert!(plan.check(&sequences, &NUMBERS).is_ok());
-        plan.users[3] = Parts { train: 2, test: 0 };
-        assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(9) })));
-        plan.users[3] = Parts { train: 0, test: 0 };
-        plan.users[1] = Parts { train: 0, test: 2 };
-        assert!(matches!(plan.check(&sequences, &NUMBERS), Err(Error::TimesMix { user: UserId(3) })));
+        let parts = |train, validation, test| Parts { train, validation, test };
+        let check = |user: usize, of_user: Parts, times: Option<Times>| {
+            let mut users = vec![Parts::default(); 4];
+            users[user] = of_user;
+            Plan { users, times }.check(&sequences, &NUMBERS)
+        };
+        let mixes = |result| matches!(result, Err(Error::TimesMix { user: UserId(7) }));
+        check(0, parts(2, 3, 4), None).unwrap();
+        for of_user in [parts(4, 0, 4), parts(3, 3, 4), parts(2, 4, 4), parts(3, 2, 0)] {
+            assert!(mixes(check(0, of_user, None)), "{of_user:?}");
+        }
+        let times = Some(Times { validation: 3, test: 4 });
+        check(0, parts(2, 3, 4), times).unwrap();
+        for of_user in [parts(3, 0, 4), parts(0, 2, 4), parts(0, 4, 0), parts(2, 0, 3)] {
+            assert!(mixes(check(0, of_user, times)), "{of_user:?}");
+        }
     }
 }

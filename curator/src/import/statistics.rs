@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::arrange::{SameTime, Sequences};
 use super::collector::Source;
-use super::split::{Kind, Plan};
+use super::split::{Kind, Parts, Plan};
 use super::times;
 use crate::spread::Spread;
 
@@ -70,10 +70,16 @@ pub(crate) struct LeftOut {
 pub(crate) struct Split {
     pub(crate) kind: Kind,
     pub(crate) train_users: usize,
+    pub(crate) validation_users: usize,
     pub(crate) test_users: usize,
+    /// For leave-one-out: test users whose sequences are too short for a training row, and for a validation row.
+    pub(crate) users_without_training: Option<usize>,
+    pub(crate) users_without_validation: Option<usize>,
     pub(crate) train_interactions: usize,
-    /// For a split by time: the last training time and the first target time. Dates are in microseconds since 1970.
+    /// For a split by time: the last training time, and the first target time of validation and of test. Dates are in
+    /// microseconds since 1970.
     pub(crate) train_ends: Option<i64>,
+    pub(crate) validation_targets_begin: Option<i64>,
     pub(crate) targets_begin: Option<i64>,
 }
 
@@ -89,16 +95,27 @@ impl Split {
     pub(crate) fn of(kind: Kind, times: Option<times::Kind>, plan: &Plan, sequences: &Sequences) -> Self {
         let unit = if times == Some(times::Kind::Date) { NANOS_A_MICRO } else { 1 };
         let parts = || plan.users.iter().enumerate();
-        let timed = plan.split_time.is_some();
+        let timed = plan.times.is_some();
+        let count = |has: fn(&Parts) -> bool| plan.users.iter().filter(|parts| has(parts)).count();
+        let too_short = |has: fn(&Parts) -> bool| (kind == Kind::LeaveOneOut).then(|| count(has));
+        let validation_users = count(|parts| parts.validation > 0);
         let last = |user: usize, length: usize| {
             sequences.of(user)[..length].last().map(|one| one.time.div_euclid(unit))
         };
         Self {
             kind,
-            train_users: plan.users.iter().filter(|parts| parts.train > 0).count(),
-            test_users: plan.users.iter().filter(|parts| parts.test > 0).count(),
+            train_users: count(|parts| parts.train > 0),
+            validation_users,
+            test_users: count(|parts| parts.test > 0),
+            users_without_training: too_short(|parts| parts.train == 0 && parts.test > 0),
+            users_without_validation: too_short(|parts| parts.validation == 0 && parts.test > 0)
+                .filter(|_| validation_users > 0),
             train_interactions: plan.users.iter().map(|parts| parts.train).sum(),
             train_ends: parts().filter_map(|(user, parts)| last(user, parts.train)).max().filter(|_| timed),
+            validation_targets_begin: parts()
+                .filter_map(|(user, parts)| last(user, parts.validation))
+                .min()
+                .filter(|_| timed),
             targets_begin: parts().filter_map(|(user, parts)| last(user, parts.test)).min().filter(|_| timed),
         }
     }
@@ -106,7 +123,7 @@ impl Split {
 
 /// Returns the number of targets at the same time as the item before them.
 pub(crate) fn targets_at_same_time(plan: &Plan, sequences: &Sequences) -> usize {
-    let tied = |(user, parts): &(usize, &super::split::Parts)| {
+    let tied = |(user, parts): &(usize, &Parts)| {
         let held_out = &sequences.of(*user)[..parts.test];
         matches!(held_out, [.., before, target] if before.time == target.time)
     };
@@ -115,7 +132,7 @@ pub(crate) fn targets_at_same_time(plan: &Plan, sequences: &Sequences) -> usize 
 
 /// Returns the number of targets that are in the user's history.
 pub(crate) fn repeated_targets(plan: &Plan, sequences: &Sequences) -> usize {
-    let repeated = |(user, parts): &(usize, &super::split::Parts)| {
+    let repeated = |(user, parts): &(usize, &Parts)| {
         let held_out = &sequences.of(*user)[..parts.test];
         held_out
             .split_last()
@@ -154,10 +171,22 @@ impl fmt::Display for Statistics {
         line("excluded: users too short", &self.left_out.users_too_short)?;
         line("excluded: items too rare", &self.left_out.items_too_rare)?;
         line("training users", &self.split.train_users)?;
-        line("held-out users", &self.split.test_users)?;
+        line("validation users", &self.split.validation_users)?;
+        line("test users", &self.split.test_users)?;
         line("training interactions", &self.split.train_interactions)?;
+        for (part, users) in [
+            ("training", self.split.users_without_training),
+            ("validation", self.split.users_without_validation),
+        ] {
+            if let Some(users) = users.filter(|users| *users > 0) {
+                line(&format!("test users too short for {part}"), &users)?;
+            }
+        }
         if let (Some(ends), Some(begin)) = (self.split.train_ends, self.split.targets_begin) {
             line("training ends, targets begin", &format!("{ends}, {begin}"))?;
+        }
+        if let Some(begin) = self.split.validation_targets_begin {
+            line("validation targets begin", &begin)?;
         }
         for (kind, rows) in &self.skipped {
             line("skipped", &format!("{} × {kind} ({})", rows.count, locations(rows)))?;

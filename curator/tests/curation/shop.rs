@@ -57,7 +57,7 @@ impl Shop {
         shop.write("test.tsv", rows(&mut (101..=104)));
         shop.write(
             "run.toml",
-            "[data]\ndir = \".\"\nname = \"shop\"\nmin_interactions = 4\n[answer]\nrequire_thinking = false\n",
+            "[data]\ndir = \".\"\nname = \"shop\"\nmin_interactions = 4\nvalidation = \"none\"\n[answer]\nrequire_thinking = false\n",
         );
         shop
     }

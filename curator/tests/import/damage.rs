@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 
-use podium_recsys::dataset::{Dataset, Options, Split};
+use podium_recsys::dataset::{Dataset, Options, Split, Validation};
 use proptest::prelude::*;
 
 use crate::files::Files;
@@ -103,7 +103,12 @@ fn damage() -> impl Strategy<Value = Damage> {
 
 /// Returns the imported pairs of user and item, and titles, under the names in the files.
 fn imported(files: &Files) -> (BTreeSet<(String, String)>, BTreeMap<String, String>) {
-    let options = Options { min_interactions: 2, split: Split::Times, ..Options::default() };
+    let options = Options {
+        min_interactions: 2,
+        split: Split::Times,
+        validation: Validation::None,
+        ..Options::default()
+    };
     let data = Dataset::load(&files.path("out"), &options).unwrap();
     let names = |what: &str| -> BTreeMap<u64, String> {
         let Ok(mut ids) = csv::Reader::from_path(files.path(&format!("out/out_{what}_ids.csv"))) else {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use podium_recsys::UserId;
-use podium_recsys::dataset::{Dataset, Options, Split};
+use podium_recsys::dataset::{Dataset, Options, Split, Validation};
 use serde_json::Value;
 
 /// A folder of input files.
@@ -27,12 +27,12 @@ impl Files {
     }
 
     /// Runs `podium-curator import <arguments> --out <folder>/out`, where arguments that end in `!` are files of the
-    /// folder.
+    /// folder. There is no validation part, for which most users of these tests have too few items.
     pub(crate) fn import(&self, arguments: &str) -> Output {
-        self.import_to(&self.path("out"), arguments)
+        self.import_to(&self.path("out"), &format!("{arguments} --no-validation"))
     }
 
-    /// Runs the same with another `--out`, in the folder.
+    /// Runs the same with a validation part and another `--out`, in the folder.
     pub(crate) fn import_to(&self, out: &Path, arguments: &str) -> Output {
         let arguments = arguments.split_whitespace().map(|argument| match argument.strip_suffix('!') {
             Some(name) => self.path(name).into_os_string(),
@@ -50,9 +50,17 @@ impl Files {
 
     /// Returns the imported data set and its statistics.
     pub(crate) fn imported(&self, arguments: &str, split: Split) -> (Dataset, Value) {
-        let output = self.import(arguments);
+        self.loaded(&self.import(arguments), split, Validation::None)
+    }
+
+    /// Returns the same of an import with a validation part.
+    pub(crate) fn imported_in_three_parts(&self, arguments: &str, split: Split) -> (Dataset, Value) {
+        self.loaded(&self.import_to(&self.path("out"), arguments), split, Validation::File)
+    }
+
+    fn loaded(&self, output: &Output, split: Split, validation: Validation) -> (Dataset, Value) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let options = Options { min_interactions: 2, split, ..Options::default() };
+        let options = Options { min_interactions: 2, split, validation, ..Options::default() };
         let statistics = fs::read(self.path("out/stats.json")).unwrap();
         (Dataset::load(&self.path("out"), &options).unwrap(), serde_json::from_slice(&statistics).unwrap())
     }

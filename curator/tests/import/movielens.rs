@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use podium_recsys::ItemId;
 use podium_recsys::dataset::Split;
+use podium_recsys::{ItemId, User};
 use serde_json::json;
 
-use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items};
+use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items, names};
 
 #[test]
 fn all_movielens_layouts_give_the_same_data() {
@@ -78,14 +78,86 @@ fn a_minimum_rating_of_nan_is_rejected() {
     }
 }
 
-#[test]
-fn held_out_users_are_not_training_users() {
+/// Ratings of 40 users: user `n` rates items 1, 2, 5 in turn, `2 + n % 3` of them, at times 1, 2, 3, ….
+fn forty_users() -> Files {
     let mut ratings = String::new();
     for user in 1..=40 {
-        write!(ratings, "{user}\t1\t5\t1\n{user}\t2\t5\t2\n").unwrap();
+        for (item, time) in [1, 2, 5, 1].into_iter().zip(1..).take(2 + user % 3) {
+            writeln!(ratings, "{user}\t{item}\t5\t{time}").unwrap();
+        }
     }
-    let files = Files::new(&[("ratings", ratings.as_bytes()), ("items", MOVIES)]);
-    let (data, _) = files.imported(&format!("{MOVIELENS} --split users --test-share 0.25"), Split::Users);
-    assert_eq!(data.train.len() + data.test.len(), 40);
-    assert!((3..=17).contains(&data.test.len()), "{}", data.test.len());
+    Files::new(&[("ratings", ratings.as_bytes()), ("items", MOVIES)])
+}
+
+#[test]
+fn leave_one_out_writes_three_parts_and_counts_short_users() {
+    let files = forty_users();
+    let (data, statistics) = files.imported_in_three_parts(MOVIELENS, Split::Times);
+    assert_eq!(names(&files.path("out")).len(), 5, "with validation.tsv");
+    // Users have two, three or four interactions.
+    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (13, 27, 40));
+    let split = &statistics["split"];
+    assert_eq!([&split["train_users"], &split["validation_users"], &split["test_users"]], [13, 27, 40]);
+    assert_eq!(
+        (&split["users_without_training"], &split["users_without_validation"]),
+        (&json!(27), &json!(13))
+    );
+    let row = |users: &[User]| users.iter().find(|user| user.id.0 == 2).unwrap().items.clone();
+    assert_eq!(
+        [row(&data.train), row(&data.validation)],
+        [[1, 2].map(ItemId).to_vec(), [1, 2, 5].map(ItemId).into()]
+    );
+    assert_eq!(row(&data.test), [1, 2, 5, 1].map(ItemId));
+}
+
+#[test]
+fn a_split_by_time_has_a_validation_period() {
+    let arguments = format!("{MOVIELENS} --split time --split-time 4 --validation-time 3");
+    let (data, statistics) = forty_users().imported_in_three_parts(&arguments, Split::Times);
+    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (40, 27, 13));
+    let split = &statistics["split"];
+    assert_eq!(
+        [&split["train_ends"], &split["validation_targets_begin"], &split["targets_begin"]],
+        [2, 3, 4]
+    );
+    for (arguments, message) in [
+        (
+            "--split time --split-time 3 --validation-time 3",
+            "expected a --validation-time before --split-time",
+        ),
+        (
+            "--split time --split-time 4 --validation-time soon",
+            "--validation-time \"soon\": expected a whole number",
+        ),
+        ("--split users --test-share 0.5 --validation-share 0.5", "expected a sum below 1"),
+    ] {
+        let files = forty_users();
+        let output = files.import_to(&files.path("out"), &format!("{MOVIELENS} {arguments}"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains(message), "{arguments}: {stderr}");
+        assert!(!files.path("out").exists(), "{arguments}");
+    }
+    // Users with two interactions only leave nothing to validate with.
+    let files = Files::new(&[("ratings", b"7\t1\t5\t1\n7\t2\t5\t2\n"), ("items", MOVIES)]);
+    let output = files.import_to(&files.path("out"), MOVIELENS);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("the split leaves no training user"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn held_out_users_are_not_training_users() {
+    let files = forty_users();
+    let arguments = format!("{MOVIELENS} --split users --test-share 0.25 --validation-share 0.25");
+    let (data, _) = files.imported_in_three_parts(&arguments, Split::Users);
+    assert_eq!(data.train.len() + data.validation.len() + data.test.len(), 40);
+    for part in [&data.validation, &data.test] {
+        assert!((3..=17).contains(&part.len()), "{}", part.len());
+    }
+    // The test users are the same without a validation part.
+    let files = forty_users();
+    let (two, _) = files.imported(&format!("{MOVIELENS} --split users --test-share 0.25"), Split::Users);
+    assert_eq!(two.test, data.test);
+    assert_eq!(two.train.len(), data.train.len() + data.validation.len());
 }

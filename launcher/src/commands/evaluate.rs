@@ -1,5 +1,4 @@
-//! `podium evaluate`: evaluates policies on the held-out users with the services of a run, and
-//! computes metrics.
+//! `podium evaluate`: evaluates policies on the test users with the services of a run, and computes metrics.
 //!
 //! Each part is a run without steps, so it uses the prompts, parser, constraint and sampling of
 //! training. Stored answers of a part are reused, and an interrupted part is resumed.
@@ -61,7 +60,7 @@ pub(crate) async fn evaluate(
         podium_evaluation::lists(&evaluation, std::io::BufWriter::new(file))
     })?;
     durable::write_with(&results.join("metrics.csv"), |file| {
-        podium_evaluation::csv(&evaluation.values, file)
+        podium_evaluation::csv(&evaluation.values, evaluation.plan.asked.part, file)
     })?;
     podium_report::write_evaluation(&evaluation, &results.join("report.html"))?;
     let json = format!("{:#}\n", evaluation.to_json());
@@ -86,6 +85,7 @@ fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
         numbers.dedup();
     }
     Asked {
+        part: flags.part.into(),
         negatives,
         draws: flags.draws.into(),
         reversed: flags.reversed.into(),

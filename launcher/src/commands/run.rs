@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::{RunFile, Stage};
-use podium_evaluation::results::Results;
+use podium_evaluation::results::{Evaluation, Results};
 use podium_evaluation::run_tables;
 use podium_files::durable;
 use podium_service::{notice, output_line, shutdown};
@@ -195,7 +195,17 @@ fn print_policies(folder: &RunFolder, steps: u64) -> Result<(), Error> {
     if let Some(best) = best.filter(|best| *best != version) {
         output_line!("best    {}", policy_line(folder, best));
     }
+    if last.is_some_and(Evaluation::is_validation) {
+        output_line!("test    {}", test_command(folder, best.unwrap_or(version)));
+    }
     Ok(())
+}
+
+/// Returns the command that evaluates a version of a run, and the version that it began with, on the test users.
+fn test_command(folder: &RunFolder, version: u64) -> String {
+    let (run_file, policy, start) = (folder.run_file(), folder.policy(version), folder.policy(0));
+    let [run_file, policy, start] = [run_file, policy, start].map(|path| path.display().to_string());
+    format!("podium evaluate {run_file} --policy {policy} --against {start}")
 }
 
 /// Returns the folder of a policy version, or a note that it was removed.

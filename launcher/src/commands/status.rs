@@ -163,7 +163,7 @@ fn page(status: &RunStatus) -> String {
     }
     if status.evaluation_wanted > 0 {
         let (ready, wanted) = (status.evaluation_ready, status.evaluation_wanted);
-        let _ = writeln!(page, "evaluation  {ready} of {wanted} held-out users");
+        let _ = writeln!(page, "evaluation  {ready} of {wanted} {} users", status.evaluated_part);
     }
     if let Some(anatomy) = Anatomy::of(&status.last_step_metrics) {
         let _ = writeln!(page, "last step   {}", anatomy_line(&anatomy));

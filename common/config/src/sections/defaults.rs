@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use podium_recsys::dataset::HeldOut;
+
 use super::{
     Attention, CollectiveChoice, Colocate, DataType, Evaluation, Launch, Learner, LikelihoodLength,
     LikelihoodReasoning, Lora, LrScheduler, MergeAdapter, Model, Network, Rollout, Run, Sft, Stage,
@@ -91,6 +93,7 @@ impl Default for Evaluation {
     fn default() -> Self {
         Self {
             every_steps: 20,
+            part: HeldOut::Validation,
             users: 0,
             prompts_per_lease: 64,
             draw: 0,

@@ -1,4 +1,4 @@
-//! `train.tsv`, `test.tsv` and `<name>_negatives.tsv`: one user per line, `user id TAB item ids separated by spaces`.
+//! `train.tsv`, `validation.tsv`, `test.tsv` and `<name>_negatives.tsv`: one user per line, `user id TAB item ids separated by spaces`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <dir>/train.tsv, test.tsv          user id TAB item ids separated by spaces, oldest first; the last is the target
+//! <dir>/validation.tsv               the same; may be absent: see [`Validation`]
 //! <dir>/<name>_titles.csv            header; item id, title
 //! <dir>/<name>_captions.json         {"<item id>": {"title": …, "caption": …}}; may be absent
 //! <dir>/<name>_reasoning.json        [{"line_idx": n, "user_id": …, "reasoning": …}]; may be absent
@@ -11,13 +12,14 @@
 //!
 //! Lines may end in CRLF and files may start with a byte order mark. A row that cannot be read is rejected or skipped,
 //! as configured in [`Options::bad_rows`]. Reasoning is keyed by user, and only that of training users is loaded: no
-//! text about a held-out user can reach a prompt.
+//! text about a user of the validation or test part can reach a prompt.
 
 mod catalogue;
 pub mod delimited;
 mod interactions;
 mod reasoning;
 mod rows;
+mod split;
 mod texts;
 mod user;
 pub mod write;
@@ -30,7 +32,10 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, Item};
 pub use rows::{BadRows, Error, Location, Problem, Report, RowPolicy};
+pub use split::{HeldOut, Split, Validation, ValidationSource};
 pub use user::User;
+
+use split::{Parts, only_trained};
 
 use crate::ids::{ItemId, UserId};
 
@@ -53,6 +58,8 @@ pub struct Options {
     pub bad_rows: RowPolicy,
     /// Separation of training and held-out data.
     pub split: Split,
+    /// Origin of the validation users.
+    pub validation: Validation,
 }
 
 impl Default for Options {
@@ -65,6 +72,7 @@ impl Default for Options {
             training_targets: TrainingTargets::Last,
             bad_rows: RowPolicy::Refuse,
             split: Split::Users,
+            validation: Validation::Auto,
         }
     }
 }
@@ -80,18 +88,7 @@ pub enum TrainingTargets {
     Every,
 }
 
-/// Separation of training and held-out data, which is checked when a data set is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// No user is in both files.
-    Users,
-    /// A user may be in both files, as in leave-one-out: the user's training row is then a prefix of the row in the
-    /// test file, without its target.
-    Times,
-}
-
-/// A catalogue and the users of its training and test files.
+/// A catalogue and the users of its three parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Prefix of the files in the folder.
@@ -100,7 +97,11 @@ pub struct Dataset {
     pub catalogue: Catalogue,
     /// Users to train on, in file order.
     pub train: Vec<User>,
-    /// Held-out users, in file order.
+    /// Users by which a run chooses its best version and when to end, in file order.
+    pub validation: Vec<User>,
+    /// Where the validation users come from.
+    pub validation_source: ValidationSource,
+    /// Users whose results are quoted, in file order. No choice of a run depends on their targets.
     pub test: Vec<User>,
     /// Reasoning to imitate, for training users only.
     pub reasoning: BTreeMap<UserId, String>,
@@ -144,13 +145,8 @@ impl Dataset {
 
         let files =
             interactions::Files { catalogue: &catalogue, min_interactions: options.min_interactions, policy };
-        let (train, train_short) = files.users(&dir.join("train.tsv"), &mut report)?;
-        let (test, test_short) = files.users(&dir.join("test.tsv"), &mut report)?;
-        report.train_users_too_short = train_short;
-        report.test_users_too_short = test_short;
-        check_split(options.split, &train, &test)?;
-
-        let may_reason = only_trained(&train, &test);
+        let parts = parts(dir, &files, options, &mut report)?;
+        let may_reason = only_trained(&parts.train, [&parts.validation, &parts.test]);
         let reasoning = [format!("{name}_reasoning.json"), format!("{name}_deepseek_cot.json")]
             .map(|file| dir.join(file))
             .into_iter()
@@ -161,16 +157,20 @@ impl Dataset {
 
         let negatives = dir.join(format!("{name}_negatives.tsv"));
         let negatives = if negatives.exists() {
-            files.negatives(&negatives, train.iter().chain(&test), &mut report)?
+            let users = parts.train.iter().chain(&parts.validation).chain(&parts.test);
+            files.negatives(&negatives, users, &mut report)?
         } else {
             BTreeMap::new()
         };
+        let Parts { train, validation, test, source } = parts;
         catalogue.count_interactions(&train);
         let min_interactions = options.min_interactions;
         Ok(Self {
             name,
             catalogue,
             train,
+            validation,
+            validation_source: source,
             test,
             reasoning,
             negatives,
@@ -189,8 +189,21 @@ impl Dataset {
         policy: RowPolicy,
     ) -> Result<(BTreeMap<UserId, String>, Report), Error> {
         let mut report = Report::default();
-        let users = only_trained(&self.train, &self.test);
+        let users = self.only_trained();
         Ok((reasoning::read(file, &users, policy, &mut report)?, report))
+    }
+
+    /// Returns the users of a held-out part, in file order.
+    pub fn held_out(&self, part: HeldOut) -> &[User] {
+        match part {
+            HeldOut::Validation => &self.validation,
+            HeldOut::Test => &self.test,
+        }
+    }
+
+    /// Returns the training users who are in no held-out part: reasoning may be about them.
+    pub fn only_trained(&self) -> BTreeSet<UserId> {
+        only_trained(&self.train, [&self.validation, &self.test])
     }
 
     /// The items that a prompt shows of `user` before their last one, oldest first.
@@ -199,60 +212,44 @@ impl Dataset {
     }
 }
 
-/// Returns the training users who are not held out.
-fn only_trained(train: &[User], test: &[User]) -> BTreeSet<UserId> {
-    let held_out: BTreeSet<UserId> = test.iter().map(|user| user.id).collect();
-    train.iter().map(|user| user.id).filter(|id| !held_out.contains(id)).collect()
-}
-
-/// Checks that no held-out target is in the training data.
-fn check_split(split: Split, train: &[User], test: &[User]) -> Result<(), Error> {
-    let trained: BTreeMap<UserId, &User> = train.iter().map(|user| (user.id, user)).collect();
-    for user in test {
-        let Some(known) = trained.get(&user.id) else { continue };
-        match split {
-            Split::Users => return Err(Error::UserInBoth(user.id)),
-            Split::Times => {
-                let earlier = known.items.len() < user.items.len() && user.items.starts_with(&known.items);
-                if !earlier {
-                    return Err(Error::NotEarlier(user.id));
-                }
-            }
-        }
+/// Reads the users of the three parts and checks their separation.
+fn parts(
+    dir: &Path,
+    files: &interactions::Files<'_>,
+    options: &Options,
+    report: &mut Report,
+) -> Result<Parts, Error> {
+    let (train, train_short) = files.users(&dir.join("train.tsv"), report)?;
+    let file = dir.join("validation.tsv");
+    let is_read = match options.validation {
+        Validation::Auto => file.exists(),
+        Validation::File if !file.exists() => return Err(Error::NoValidation(file)),
+        Validation::File => true,
+        Validation::None => false,
+    };
+    let (validation, validation_short) = if is_read { files.users(&file, report)? } else { (Vec::new(), 0) };
+    let (test, test_short) = files.users(&dir.join("test.tsv"), report)?;
+    let source = if is_read { ValidationSource::File } else { ValidationSource::Nowhere };
+    let mut parts = Parts { train, validation, test, source };
+    parts.check(options.split)?;
+    report.train_users_too_short = train_short;
+    report.validation_users_too_short = validation_short;
+    report.test_users_too_short = test_short;
+    if options.validation == Validation::Auto && !is_read {
+        report.train_users_too_short += parts.take_validation(options.split, options.min_interactions)?;
     }
-    Ok(())
+    Ok(parts)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn user(id: u64, items: &[u64]) -> User {
-        User { id: UserId(id), items: items.iter().copied().map(ItemId).collect() }
-    }
-
     #[test]
     fn history_is_the_newest_items_before_the_target() {
-        let user = user(1, &[1, 2, 3, 4]);
+        let user = User { id: UserId(1), items: [1, 2, 3, 4].map(ItemId).into() };
         assert_eq!(user.target(), ItemId(4));
         assert_eq!(user.history(2), [ItemId(2), ItemId(3)]);
         assert_eq!(user.history(9), [ItemId(1), ItemId(2), ItemId(3)]);
-    }
-
-    #[test]
-    fn a_user_in_both_files_is_rejected_unless_training_ends_earlier() {
-        let test = [user(1, &[1, 2, 3])];
-        assert!(check_split(Split::Users, &[user(2, &[1, 2])], &test).is_ok());
-        assert!(matches!(
-            check_split(Split::Users, &[user(1, &[1, 2])], &test),
-            Err(Error::UserInBoth(UserId(1)))
-        ));
-        assert!(check_split(Split::Times, &[user(1, &[1, 2])], &test).is_ok());
-        for leaking in [user(1, &[1, 2, 3]), user(1, &[2, 3])] {
-            assert!(matches!(
-                check_split(Split::Times, &[leaking], &test),
-                Err(Error::NotEarlier(UserId(1)))
-            ));
-        }
     }
 }

@@ -104,17 +104,48 @@ pub enum Error {
     /// Prompts without history.
     #[error("`data.max_history` is 0, expected at least 1: a prompt shows some history")]
     NoHistory,
-    /// A held-out user is also a training user.
+    /// A user is in two files.
     #[error(
-        "{0} is in both train.tsv and test.tsv; `data.split = \"users\"` requires each user to be in only one of them"
+        "{user} is in both {earlier} and {later}; `data.split = \"users\"` requires each user to be in only one file"
     )]
-    UserInBoth(UserId),
-    /// The training row of a held-out user is not a prefix of the test row that ends before the target.
+    UserInBoth {
+        /// The user.
+        user: UserId,
+        /// The file of the earlier part.
+        earlier: &'static str,
+        /// The file of the later part.
+        later: &'static str,
+    },
+    /// A user's row is not a prefix of the row in a later part that ends before its target.
     #[error(
-        "{0}: with `data.split = \"times\"` the user's row in train.tsv must be a prefix of the row in test.tsv \
-         that ends before its target"
+        "{user}: with `data.split = \"times\"` the user's row in {earlier} must be a prefix of the row in {later} that ends \
+         before its target"
     )]
-    NotEarlier(UserId),
+    NotEarlier {
+        /// The user.
+        user: UserId,
+        /// The file of the earlier part.
+        earlier: &'static str,
+        /// The file of the later part.
+        later: &'static str,
+    },
+    /// validation.tsv is required and absent.
+    #[error(
+        "{} does not exist, and `data.validation` is \"file\": add the file, or set `data.validation = \"auto\"` to take the \
+         validation users from train.tsv", .0.display()
+    )]
+    NoValidation(PathBuf),
+    /// All training users would become validation users.
+    #[error(
+        "train.tsv has {users} users, and none has {min_interactions} items (`data.min_interactions`) left to train on after \
+         the validation part is taken from it: add users or items, add validation.tsv, or set `data.validation = \"none\"`"
+    )]
+    NothingToTrainOn {
+        /// Number of users with enough interactions.
+        users: usize,
+        /// Minimum number of items of a training user.
+        min_interactions: usize,
+    },
 }
 
 /// Location of a row in a file.
@@ -213,9 +244,11 @@ impl Problem {
 /// Rows and users excluded while reading a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Report {
-    /// Training users with fewer than `min_interactions` items.
+    /// Training users with fewer than `min_interactions` items, without the item that became a validation target.
     pub train_users_too_short: usize,
-    /// Held-out users with fewer than `min_interactions` items.
+    /// Validation users with fewer than `min_interactions` items.
+    pub validation_users_too_short: usize,
+    /// Test users with fewer than `min_interactions` items.
     pub test_users_too_short: usize,
     /// Items without a caption.
     pub items_without_caption: usize,

@@ -21,7 +21,13 @@ impl Dataset {
             source,
         })?;
         let name = &self.name;
-        for (file_name, users) in [("train.tsv", &self.train), ("test.tsv", &self.test)] {
+        let files =
+            [("train.tsv", &self.train), ("validation.tsv", &self.validation), ("test.tsv", &self.test)];
+        for (file_name, users) in files {
+            // A file without users is refused by the reader; the validation part may be absent.
+            if users.is_empty() && file_name == "validation.tsv" {
+                continue;
+            }
             let mut rows = Vec::new();
             for user in users {
                 row(&mut rows, user.id, user.items.iter().copied()).expect("a Vec takes all that is written");
@@ -63,7 +69,7 @@ impl Dataset {
     }
 }
 
-/// Writes a user's line of `train.tsv` or `test.tsv`, oldest item first.
+/// Writes a user's line of `train.tsv`, `validation.tsv` or `test.tsv`, oldest item first.
 pub fn row(to: &mut impl io::Write, user: UserId, items: impl Iterator<Item = ItemId>) -> io::Result<()> {
     write!(to, "{}", user.0)?;
     let mut separator = '\t';

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::dataset::{Catalogue, User};
+use crate::dataset::{Catalogue, HeldOut, User};
 use crate::ids::UserId;
 use crate::synthetic::{self, World};
 use crate::task::Task;
@@ -126,7 +126,7 @@ fn kinds_without_differences_are_omitted() {
     let world = World { train_users: 50, test_users: 5, ..World::default() };
     let task = Task::new(synthetic::generate(&world).unwrap(), &synthetic::task_options(), 1, Path::new(""))
         .unwrap();
-    let case = task.held_out_case(0, 0).unwrap();
+    let case = task.held_out_case(HeldOut::Test, 0, 0).unwrap();
     assert_eq!(case.past, 8);
     let metrics = Diagnostics::new(task.dataset()).metrics(&[(case, vec![malformed(Form::Empty)])]);
     let kinds: Vec<&String> = metrics.keys().filter(|name| name.starts_with("groups/reward/")).collect();

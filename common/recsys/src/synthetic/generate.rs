@@ -8,16 +8,16 @@ use podium_grpo::rng::Stream;
 use super::error::Error;
 use super::teacher;
 use super::universe::{Era, Universe};
-use super::world::{HELD_OUT_FROM, WORLD_FILE, World};
+use super::world::{TEST_FROM, VALIDATION_FROM, WORLD_FILE, World};
 use crate::completion::{self, Layout};
 use crate::dataset::write::{file, pretty};
-use crate::dataset::{self, Dataset, Report, TrainingTargets, User};
+use crate::dataset::{self, Dataset, Report, TrainingTargets, User, Validation, ValidationSource};
 use crate::ids::{ItemId, UserId};
 use crate::{prompt, task};
 
 /// Generates the data set of `world`, named `embedded`.
 ///
-/// Held-out users do not depend on `train_users`.
+/// The users of a part do not depend on the numbers of users of the others.
 pub fn generate(world: &World) -> Result<Dataset, Error> {
     world.check()?;
     let universe = Universe::new(world);
@@ -26,8 +26,9 @@ pub fn generate(world: &World) -> Result<Dataset, Error> {
         move |id: u64| User { id: UserId(id), items: interactions(universe, era, id) }
     };
     let train: Vec<User> = (0..world.train_users).map(user(Era::Training)).collect();
-    let held_out = HELD_OUT_FROM..HELD_OUT_FROM + world.test_users;
-    let test: Vec<User> = held_out.map(user(Era::HeldOut)).collect();
+    let held_out = |from: u64, users: u64| (from..from + users).map(user(Era::HeldOut)).collect();
+    let validation: Vec<User> = held_out(VALIDATION_FROM, world.validation_users);
+    let test: Vec<User> = held_out(TEST_FROM, world.test_users);
     let reasoning = train
         .iter()
         .map(|user| (user.id, teacher::reason(&universe, user.id, user.history(world.history))))
@@ -38,6 +39,8 @@ pub fn generate(world: &World) -> Result<Dataset, Error> {
         name: "embedded".to_owned(),
         catalogue,
         train,
+        validation,
+        validation_source: ValidationSource::File,
         test,
         reasoning,
         negatives: BTreeMap::new(),
@@ -82,6 +85,7 @@ pub fn data_options(world: &World, dir: &Path) -> dataset::Options {
     dataset::Options {
         dir: Some(dir.to_path_buf()),
         min_interactions: world.history + 1,
+        validation: Validation::File,
         ..dataset::Options::default()
     }
 }

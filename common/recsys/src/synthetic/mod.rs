@@ -9,8 +9,8 @@
 //!
 //! The catalogue renews itself: `new_items_per_pair` of the items of each look and theme appear after the
 //! last training interaction. Training users interact only with old items, some far more often than others
-//! (`popularity_skew`). Held-out users also interact with new items (`new_share`), and prefer the old items
-//! that were least popular in training, so popularity is misleading.
+//! (`popularity_skew`). Held-out users, those of validation and of test, also interact with new items
+//! (`new_share`), and prefer the old items that were least popular in training, so popularity is misleading.
 //!
 //! This determines exactly the beliefs of an ideal observer of held-out users ([`Oracle`]). The reasoning in
 //! the training data comes from a teacher that relies too much on the older part of the history. A policy

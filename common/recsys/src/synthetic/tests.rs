@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::universe::{Era, Universe};
 use super::*;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, HeldOut};
 use crate::ids::ItemId;
 use crate::ranking::knn::Question;
 use crate::ranking::{Baseline, Metric, by_score, rank_of};
@@ -36,7 +36,7 @@ fn the_data_set_round_trips_and_is_deterministic() {
     let mut files: Vec<_> =
         fs::read_dir(&folders[0]).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
-    assert_eq!(files.len(), 6, "{files:?}");
+    assert_eq!(files.len(), 7, "{files:?}");
     for name in &files {
         assert_eq!(fs::read(folders[0].join(name)).unwrap(), fs::read(folders[1].join(name)).unwrap());
     }
@@ -47,14 +47,15 @@ fn the_data_set_round_trips_and_is_deterministic() {
 #[test]
 fn items_are_unique_per_user_and_reasoning_is_of_training_users() {
     let dataset = generate(&small()).unwrap();
-    for user in dataset.train.iter().chain(&dataset.test) {
+    let held_out = || dataset.validation.iter().chain(&dataset.test);
+    for user in dataset.train.iter().chain(held_out()) {
         let mut items = user.items.clone();
         items.sort();
         items.dedup();
         assert_eq!(items.len(), 9);
     }
     assert_eq!(dataset.reasoning.len(), 40);
-    assert!(dataset.test.iter().all(|user| !dataset.reasoning.contains_key(&user.id)));
+    assert!(held_out().all(|user| !dataset.reasoning.contains_key(&user.id)));
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn check_expected_best(world: &World) {
     for metric in [Metric::Hit(1), Metric::Ndcg(3)] {
         let (mut expected, mut reached) = (0.0, 0.0);
         for index in 0..users {
-            let case = task.held_out_case(index, 0).unwrap();
+            let case = task.held_out_case(HeldOut::Test, index, 0).unwrap();
             let best = oracle.best(&case.history, &case.candidates);
             expected += best.expected(metric, 3);
             reached += metric.value(rank_of(case.target, &best.ranking[..3]));
@@ -184,6 +185,7 @@ fn impossible_worlds_are_rejected_by_field() {
         (World { history: 192, ..World::default() }, "history"),
         (World { p_switch: 1.5, ..World::default() }, "p_switch"),
         (World { p_theme: f64::NAN, ..World::default() }, "p_theme"),
+        (World { validation_users: 0, ..World::default() }, "validation_users"),
         (World { test_users: 0, ..World::default() }, "test_users"),
         (World { new_items_per_pair: 4, ..World::default() }, "new_items_per_pair"),
         (World { history: 48, new_items_per_pair: 3, ..World::default() }, "history"),
@@ -243,7 +245,7 @@ fn old_items_lose_popularity_and_new_items_gain_it() {
 fn captions_rank_new_items_that_interactions_cannot() {
     let world = World { train_users: 4_000, test_users: 600, ..renewing() };
     let task = Task::new(generate(&world).unwrap(), &task_options(), 0, Path::new("")).unwrap();
-    let cases: Vec<_> = (0..600).map(|index| task.held_out_case(index, 0).unwrap()).collect();
+    let cases: Vec<_> = (0..600).map(|index| task.held_out_case(HeldOut::Test, index, 0).unwrap()).collect();
     let questions: Vec<_> =
         cases.iter().map(|case| Question { history: &case.history, candidates: &case.candidates }).collect();
     let hits = |rankings: &[Vec<ItemId>]| {

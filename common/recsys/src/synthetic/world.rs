@@ -8,8 +8,10 @@ use super::names::{LOOKS, THEMES};
 
 /// File with the description of the world beside its data, which [`Oracle::open`](super::Oracle::open) reads.
 pub const WORLD_FILE: &str = "world.json";
-/// Smallest id of held-out users; ids of training users are below.
-pub(super) const HELD_OUT_FROM: u64 = 1_000_000;
+/// Smallest id of test users; ids of training users are below.
+pub(super) const TEST_FROM: u64 = 1_000_000;
+/// Smallest id of validation users; ids of test users are below.
+pub(super) const VALIDATION_FROM: u64 = 2 * TEST_FROM;
 
 /// The embedded data set: `[world]` of the run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,7 +26,7 @@ pub struct World {
     pub themes: usize,
     /// Number of items per look and theme.
     pub items_per_pair: usize,
-    /// How many of these are new: only held-out users interact with them. Fewer than `items_per_pair`.
+    /// How many of these are new: only validation and test users interact with them. Fewer than `items_per_pair`.
     pub new_items_per_pair: usize,
     /// Weight of the new items among all items of a look and theme, for a held-out user without interactions with them.
     pub new_share: f64,
@@ -43,7 +45,9 @@ pub struct World {
     pub teacher_stale: f64,
     /// Number of training users.
     pub train_users: u64,
-    /// Number of held-out users.
+    /// Number of validation users: the run chooses its best version by them.
+    pub validation_users: u64,
+    /// Number of test users.
     pub test_users: u64,
 }
 
@@ -63,6 +67,7 @@ impl Default for World {
             p_theme: 0.98,
             teacher_stale: 0.7,
             train_users: 4_000,
+            validation_users: 600,
             test_users: 600,
         }
     }
@@ -108,8 +113,12 @@ impl World {
                 return fail(field, p, "a probability above 0 and below 1");
             }
         }
-        for (field, users) in [("train_users", self.train_users), ("test_users", self.test_users)] {
-            if !(1..=HELD_OUT_FROM).contains(&users) {
+        for (field, users) in [
+            ("train_users", self.train_users),
+            ("validation_users", self.validation_users),
+            ("test_users", self.test_users),
+        ] {
+            if !(1..=TEST_FROM).contains(&users) {
                 return fail(field, users as f64, "1 to 1000000");
             }
         }
