@@ -17,6 +17,7 @@ mod membership;
 mod metrics;
 mod nccl;
 mod one_process;
+mod parts;
 mod ranks;
 mod refusals;
 mod sampling;
