@@ -21,6 +21,7 @@ mod ranked;
 pub mod results;
 pub mod run_tables;
 mod tables;
+pub mod trained;
 
 pub use anatomy::Anatomy;
 pub use error::Error;

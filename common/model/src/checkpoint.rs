@@ -23,7 +23,7 @@ pub(crate) fn read(
 }
 
 /// Reads the tensors of a checkpoint in the order of its list.
-pub(crate) fn read_all(
+pub fn read_all(
     checkpoint: &Checkpoint,
     list: &[Parameter],
     device: Device,
@@ -84,7 +84,7 @@ pub(crate) fn write(
 }
 
 /// Writes tensors of one type into one safetensors file.
-pub(crate) fn write_file(
+pub fn write_file(
     path: &Path,
     tensors: &[(String, Tensor)],
     precision: Precision,
@@ -112,7 +112,7 @@ pub(crate) fn kind(dtype: Dtype) -> Kind {
 }
 
 /// Returns the bytes of a tensor in memory order.
-pub(crate) fn bytes(tensor: &Tensor) -> Vec<u8> {
+pub fn bytes(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let numbers = tensor.numel();
     let mut bytes = vec![0; numbers * tensor.kind().elt_size_in_bytes()];

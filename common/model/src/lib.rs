@@ -26,7 +26,7 @@ mod options;
 pub mod packed;
 mod policy;
 mod prefill;
-mod random;
+pub mod random;
 pub mod rope;
 mod sampler;
 mod scoring;

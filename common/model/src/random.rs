@@ -5,8 +5,8 @@
 
 use std::f64::consts::TAU;
 
-/// `count` normal numbers with mean 0. `stream` distinguishes the parameters of one policy.
-pub(crate) fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f64) -> Vec<f32> {
+/// Returns `count` normal numbers with mean 0. `stream` distinguishes the parameters of one model.
+pub fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f64) -> Vec<f32> {
     let mut fractions = fractions(seed, stream);
     let mut uniform = || fractions.next().unwrap_or(1.0);
     let mut numbers = Vec::with_capacity(count + 1);
@@ -20,8 +20,8 @@ pub(crate) fn normal(seed: u64, stream: u64, count: usize, standard_deviation: f
     numbers
 }
 
-/// `count` numbers, all values between `-bound` and `bound` equally probable.
-pub(crate) fn uniform(seed: u64, stream: u64, count: usize, bound: f64) -> Vec<f32> {
+/// Returns `count` numbers, all values between `-bound` and `bound` equally probable.
+pub fn uniform(seed: u64, stream: u64, count: usize, bound: f64) -> Vec<f32> {
     fractions(seed, stream).take(count).map(|fraction| (bound * (2.0 * fraction - 1.0)) as f32).collect()
 }
 
@@ -31,8 +31,8 @@ fn fractions(seed: u64, stream: u64) -> impl Iterator<Item = f64> {
     (1_u64..).map(move |counter| ((mix(key.wrapping_add(counter)) >> 11) + 1) as f64 / (1_u64 << 53) as f64)
 }
 
-/// The finaliser of `SplitMix64` (Steele, Lea and Flood 2014) over a Weyl step.
-pub(crate) fn mix(state: u64) -> u64 {
+/// Returns a hash of `state`: the finaliser of `SplitMix64` (Steele, Lea and Flood 2014) over a Weyl step.
+pub fn mix(state: u64) -> u64 {
     let mut z = state.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
