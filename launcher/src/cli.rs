@@ -218,6 +218,9 @@ pub(crate) struct EvaluateFlags {
     /// Part of the data set: test users for results to quote, validation users for choices
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) part: Part,
+    /// Folder of trained baselines, which rank the same lists: podium-curator baselines --train
+    #[arg(long, value_name = "DIR")]
+    pub(crate) baselines: Option<PathBuf>,
     /// Number of negatives per target; several numbers produce several tables [default: the run file's]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]

@@ -37,6 +37,9 @@ pub enum Error {
     /// The synthetic data set cannot be written.
     #[error(transparent)]
     World(#[from] podium_recsys::synthetic::Error),
+    /// Trained baselines cannot be used.
+    #[error(transparent)]
+    Trained(#[from] crate::trained::Error),
     /// Recorded answers cannot be read.
     #[error(transparent)]
     Answers(#[from] crate::results::Error),

@@ -80,7 +80,7 @@ impl Evaluation {
 
     /// Returns the content of evaluation.json: everything except the individual users.
     pub fn to_json(&self) -> Value {
-        let Plan { asked, policies, data, run, .. } = &self.plan;
+        let Plan { asked, policies, data, run, trained, .. } = &self.plan;
         json!({
             "key": self.plan.key(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -97,6 +97,11 @@ impl Evaluation {
                 "name": policy.name,
                 "folder": policy.folder,
             })).collect::<Vec<_>>(),
+            "baselines": trained.as_ref().map(|trained| json!({
+                "folder": trained.folder,
+                "seed": trained.manifest.seed,
+                "models": trained.manifest.models,
+            })),
             "parts": self.plan.parts.iter().map(|part| json!({
                 "policy": policies[part.policy].name,
                 "negatives": part.negatives,
@@ -137,6 +142,11 @@ fn table(plan: &Plan, negatives: usize) -> Result<Table, Error> {
         let baselines =
             Baseline::ALL.map(|baseline| Ranked::baseline(baseline, &plan.dataset, plan.users(), answers));
         ranked.extend(baselines);
+        if let Some(trained) = &plan.trained {
+            for model in 0..trained.manifest.models.len() {
+                ranked.push(Ranked::trained(trained, model, &plan.dataset, plan.users(), answers)?);
+            }
+        }
     }
     Ok(Table { negatives, answers, ranked })
 }

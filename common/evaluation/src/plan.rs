@@ -13,6 +13,7 @@ use crate::checksums;
 use crate::error::Error;
 use crate::key;
 use crate::results;
+use crate::trained::Trained;
 
 /// Number of hexadecimal digits of a digest in the name of a file.
 const DIGITS: usize = 16;
@@ -92,6 +93,8 @@ pub struct Plan {
     pub run: RunFile,
     /// One part for each policy, number of negatives, candidate sample and order.
     pub parts: Vec<Part>,
+    /// Trained baselines, which rank the same lists.
+    pub trained: Option<Trained>,
     out: PathBuf,
 }
 
@@ -185,8 +188,14 @@ impl Plan {
             }
         }
         let data = json!({"name": dataset.name, "folder": folder, "files": files});
-        let plan = Self { asked, policies, dataset, data, run, parts, out: out.to_owned() };
+        let plan = Self { asked, policies, dataset, data, run, parts, trained: None, out: out.to_owned() };
         if plan.users().is_empty() { Err(Error::NoUsers { part: plan.asked.part }) } else { Ok(plan) }
+    }
+
+    /// Adds the trained baselines in a folder.
+    pub fn with_baselines(self, folder: &Path) -> Result<Self, Error> {
+        let trained = Some(Trained::open(folder, &self.dataset)?);
+        Ok(Self { trained, ..self })
     }
 
     /// Returns the evaluated users, in the order of the file.
@@ -202,7 +211,7 @@ impl Plan {
     pub fn key(&self) -> String {
         let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
         let asked = &self.asked;
-        key::digest(&json!({
+        let mut inputs = json!({
             "parts": names,
             "part": asked.part,
             "policies": self.policies.iter().map(|policy| &policy.name).collect::<Vec<_>>(),
@@ -210,8 +219,11 @@ impl Plan {
             "rankings": [asked.generated, asked.likelihood],
             "seed": self.run.candidates.evaluation_seed,
             "version": env!("CARGO_PKG_VERSION"),
-        }))[..DIGITS]
-            .to_owned()
+        });
+        if let (Some(trained), Some(inputs)) = (&self.trained, inputs.as_object_mut()) {
+            inputs.insert("baselines".into(), json!(trained.manifest));
+        }
+        key::digest(&inputs)[..DIGITS].to_owned()
     }
 
     /// Returns the file with the answers of a part.

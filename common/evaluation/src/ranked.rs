@@ -5,8 +5,10 @@ use std::fmt;
 use podium_recsys::ranking::knn::Question;
 use podium_recsys::ranking::probes::Placed;
 use podium_recsys::ranking::{Baseline, Draws, Metric, RankedAnswer};
-use podium_recsys::{Dataset, User};
+use podium_recsys::{Dataset, ItemId, User};
 use serde::Serialize;
+
+use crate::trained::{self, Trained};
 
 /// Kind of a ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -103,23 +105,42 @@ impl Ranked {
 
     /// Creates a baseline's ranking of the lists in `answers`.
     pub(crate) fn baseline(baseline: Baseline, dataset: &Dataset, users: &[User], answers: &Answers) -> Self {
-        let asked: Vec<(&User, &RankedAnswer)> =
-            answers.draws.iter().flat_map(|draw| users.iter().zip(draw)).collect();
-        let questions: Vec<Question<'_>> = asked
+        let questions: Vec<Question<'_>> = answers
+            .draws
             .iter()
+            .flat_map(|draw| users.iter().zip(draw))
             .map(|(user, answer)| Question {
                 history: user.history(usize::MAX),
                 candidates: &answer.candidates,
             })
             .collect();
-        let placed: Vec<Placed> = baseline
-            .rank(dataset, &questions)
+        Self::of_rankings(&baseline.to_string(), &baseline.rank(dataset, &questions), users, answers)
+    }
+
+    /// Creates the ranking of the lists in `answers` by a trained baseline. `users` are the first held-out users.
+    pub(crate) fn trained(
+        trained: &Trained,
+        model: usize,
+        dataset: &Dataset,
+        users: &[User],
+        answers: &Answers,
+    ) -> Result<Self, trained::Error> {
+        let draws = answers.draws.iter().flatten().map(|answer| answer.candidates.as_slice());
+        let lists: Vec<(usize, &[ItemId])> = (0..users.len()).cycle().zip(draws).collect();
+        let rankings = trained.rank(model, dataset, &lists)?;
+        Ok(Self::of_rankings(&trained.manifest.models[model].name, &rankings, users, answers))
+    }
+
+    /// Creates a baseline from its rankings of the lists in `answers`, by candidate sample and user.
+    fn of_rankings(name: &str, rankings: &[Vec<ItemId>], users: &[User], answers: &Answers) -> Self {
+        let lists = answers.draws.iter().flat_map(|draw| users.iter().zip(draw));
+        let placed: Vec<Placed> = rankings
             .iter()
-            .zip(&asked)
+            .zip(lists)
             .map(|(ranking, (user, answer))| Placed::of(Some(ranking), user.target(), &answer.candidates))
             .collect();
         Self {
-            policy: baseline.to_string(),
+            policy: name.to_owned(),
             ranking: Ranking::Baseline,
             listed: answers.candidates(),
             candidates: answers.candidates(),

@@ -44,7 +44,10 @@ pub(crate) async fn evaluate(
     let asked = asked(flags, &run);
     let answering =
         podium_evaluation::Programs { coordinator: &programs.coordinator, worker: &programs.worker };
-    let plan = Plan::new((run_file, &overrides), run, policies, asked, &out, answering)?;
+    let mut plan = Plan::new((run_file, &overrides), run, policies, asked, &out, answering)?;
+    if let Some(folder) = &flags.baselines {
+        plan = plan.with_baselines(folder)?;
+    }
     let base = run_file.parent().unwrap_or(Path::new(""));
     if run_flags.prepare_only {
         return prepare(&plan, base).await;
