@@ -61,7 +61,7 @@ enum Command {
     Import(import::Arguments),
     /// Write a tokenizer with one token per item and the configuration of a small policy to train from random weights.
     Vocabulary(vocabulary::Arguments),
-    /// Evaluate rankers without a policy on a data set: random, popularity and item-kNN.
+    /// Train and evaluate rankers without a policy: random, popularity, item-kNN, SASRec, GRU4Rec, BPR-MF, LightGCN, EASE.
     Baselines(baselines::Arguments),
     /// Measure the lengths of a run file's prompts and their shortening.
     Prompts(prompts::Arguments),
@@ -100,7 +100,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Prompts(arguments) => print_report(prompts::measure(arguments)),
-        Command::Baselines(arguments) => print_report(baselines::measure(arguments)),
+        Command::Baselines(arguments) => baselines::run(arguments),
         Command::Import(arguments) => print_report(import::import(arguments)),
         Command::Caption(arguments) => wait_for(arguments.run()),
         Command::Reason(arguments) => wait_for(arguments.run()),

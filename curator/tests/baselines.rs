@@ -60,6 +60,41 @@ fn each_number_of_negatives_has_a_table() {
 }
 
 #[test]
+fn trained_models_are_evaluated_over_the_same_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (data, out) = (path("world"), path("trained"));
+    curator(&["embedded", "--out", &data]);
+    let options = ["--draws", "1", "--catalogue"];
+    let (untrained, plain) = baselines(folder.path(), &data, &options);
+    let train = ["--train", &out, "--models", "bpr-mf,ease", "--epochs", "10", "--threads", "1"];
+    let (table, report) = baselines(folder.path(), &data, &[&options[..], &train].concat());
+    assert!(table.contains("EASE less item-kNN") && !untrained.contains("EASE"), "{table}");
+    for part in [&report["negatives"]["49"], &report["catalogue"]] {
+        let row = &part["metrics"][0];
+        assert!(row["estimates"]["BPR-MF"]["mean"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["less_item_knn"]["EASE"]["p_value"].as_f64().is_some(), "{row}");
+    }
+    assert_eq!(
+        report["negatives"]["9"]["metrics"][0]["estimates"]["item-kNN"],
+        plain["negatives"]["9"]["metrics"][0]["estimates"]["item-kNN"]
+    );
+    let again = baselines(folder.path(), &data, &[&options[..], &["--trained", &out]].concat());
+    assert_eq!(again, (table, report));
+
+    let other = path("other");
+    curator(&["embedded", "--seed", "1", "--out", &other]);
+    for flag in ["--train", "--trained"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_podium-curator"))
+            .args(["baselines", "--data", &other, flag, &out])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("interactions"), "{said}");
+    }
+}
+
+#[test]
 fn lengths_and_shortening_of_prompts_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let run_file = folder.path().join("run.toml");

@@ -10,6 +10,7 @@ mod checkpoints;
 mod comparison;
 mod constraint;
 mod grpo;
+mod metrics;
 mod podium;
 mod reference;
 mod templates;

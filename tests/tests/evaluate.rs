@@ -330,6 +330,49 @@ fn a_killed_evaluation_resumes_after_the_finished_parts() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn trained_baselines_rank_the_same_lists() -> Result<()> {
+    let prepared = Prepared::new()?;
+    let (start, run_file) = (prepared.start_policy(), prepared.path("demo/run.toml"));
+    let (data, baselines) = (prepared.path("data"), prepared.path("baselines"));
+    let curator = |name: &str, arguments: &[&str]| {
+        Process::spawn(name, "podium-curator", arguments, prepared.folder.path())?.wait_for_success()
+    };
+    curator("data", &["embedded", "--out", path_text(&data), "--run-file", path_text(&run_file)])?;
+    let train = ["baselines", "--data", path_text(&data), "--train", path_text(&baselines)];
+    curator("train", &[&train[..], &["--models", "ease", "--threads", "1", "--users", "10"]].concat())?;
+
+    let short = ["--draws", "2", "--reversed", "0", "--rankings", "generated"];
+    let (_, without) = prepared.evaluate(&start, "out", &short)?;
+    let with = [&short[..], &["--baselines", path_text(&baselines)]].concat();
+    let (said, results) = prepared.evaluate(&start, "out", &with)?;
+    ensure!(said.contains("reusing 2 of 2 parts") && results != without, "{said}");
+    ensure!(said.contains("generated less EASE"), "{said}");
+    let lists = rows(&results.join("lists.jsonl"))?;
+    ensure!(lists.iter().all(|list| ranker(list, "EASE", "baseline").is_some()), "a list without EASE");
+    let mut checked = 0;
+    for row in metrics(&results)?.iter().filter(|row| row["policy"] == "EASE" && row["against"].is_null()) {
+        if let Some((value, _)) = recomputed(row, &lists) {
+            let found = row["estimate"].as_f64().context("no estimate")?;
+            ensure!((found - value).abs() < 1e-12, "{row}, expected {value}");
+            checked += 1;
+        }
+    }
+    ensure!(checked > 10, "only {checked} metrics of EASE");
+    let others = |policy: &str| -> Result<Vec<Value>> {
+        Ok(metrics(&without)?.into_iter().filter(|row| row["policy"] == policy).collect())
+    };
+    for row in others("item-kNN")?.iter().chain(&others("demo/start")?) {
+        ensure!(metrics(&results)?.contains(row), "{row} differs beside trained baselines");
+    }
+
+    // Baselines of other interactions.
+    let world: Vec<&str> = with.iter().copied().chain(["--set", "world.test_users=30"]).collect();
+    let said = prepared.start(&start, "out", &world)?.wait_for_failure()?;
+    ensure!(said.contains("were trained on other interactions"), "{said}");
+    Ok(())
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -45,7 +45,7 @@ impl Interactions {
     /// Divides a data set. `seed` selects validation users if there are too many.
     pub fn of(dataset: &Dataset, seed: u64) -> Self {
         let catalogue = &dataset.catalogue;
-        let (train, mut validation) = hold_out(dataset);
+        let (train, mut validation) = parts(dataset);
         if validation.len() > MOST_VALIDATION_USERS {
             Stream::new(seed, "baselines/validation users", &[]).shuffle(&mut validation);
             validation.truncate(MOST_VALIDATION_USERS);
@@ -83,10 +83,13 @@ impl Case {
 /// The training part by user, and the validation part.
 type Parts<'a> = (Vec<(UserId, &'a [ItemId])>, Vec<User>);
 
-/// Divides the training rows of a data set: the last item of each row is its user's validation target.
-fn hold_out(dataset: &Dataset) -> Parts<'_> {
-    let train = dataset.train.iter().map(|user| (user.id, &user.items[..user.items.len() - 1]));
-    (train.collect(), dataset.train.clone())
+/// Returns the training and the validation part of a data set. If it has no validation part, the last item of each training
+/// row is its user's validation target.
+fn parts(dataset: &Dataset) -> Parts<'_> {
+    let (held_out, validation) =
+        if dataset.validation.is_empty() { (1, &dataset.train) } else { (0, &dataset.validation) };
+    let train = dataset.train.iter().map(|user| (user.id, &user.items[..user.items.len() - held_out]));
+    (train.collect(), validation.clone())
 }
 
 fn positions(catalogue: &Catalogue, items: &[ItemId]) -> Vec<i64> {

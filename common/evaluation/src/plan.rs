@@ -194,7 +194,7 @@ impl Plan {
 
     /// Adds the trained baselines in a folder.
     pub fn with_baselines(self, folder: &Path) -> Result<Self, Error> {
-        let trained = Some(Trained::open(folder, &self.dataset)?);
+        let trained = Some(Trained::open(folder, &self.dataset, self.asked.part)?);
         Ok(Self { trained, ..self })
     }
 

@@ -1,7 +1,7 @@
 //! Baselines that `podium-curator baselines --train` trained: the folder with their scores, read without libtorch.
 //!
 //! `baselines.json` lists the models and the interactions that they were trained and scored on. Each model has a
-//! safetensors file with the scores of all items of the catalogue, in ascending order of id, for each held-out user, in
+//! safetensors file with the scores of all items of the catalogue, in ascending order of id, for each test user, in
 //! the order of the data set: tensors `scores.<number>` of [`ROWS`] users each, float32.
 
 use std::fs;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use podium_checkpoint::Checkpoint;
 use podium_checkpoint::parameters::{Initial, Parameter};
 use podium_files::durable::{self, hex};
+use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::by_score;
 use podium_recsys::{Dataset, ItemId, User};
 use serde::{Deserialize, Serialize};
@@ -48,8 +49,8 @@ pub enum Error {
     /// The baselines were trained on other interactions.
     #[error(
         "the baselines in {} were trained on other interactions than those of data set {name}, which has {train} training \
-         and {test} held-out users: expected the same data folder, data.min_interactions and data.bad_rows; train them \
-         again with podium-curator baselines --train", folder.display()
+         and {test} test users: expected the same data folder, data.min_interactions, data.bad_rows and data.validation; train \
+         them again with podium-curator baselines --train", folder.display()
     )]
     OtherData {
         /// The folder of the baselines.
@@ -58,9 +59,14 @@ pub enum Error {
         name: String,
         /// Number of its training users.
         train: usize,
-        /// Number of its held-out users.
+        /// Number of its test users.
         test: usize,
     },
+    /// The baselines have no scores for the evaluated users.
+    #[error(
+        "trained baselines have scores of test users alone: expected --part test, or an evaluation without trained baselines"
+    )]
+    Part,
     /// A file of scores differs from the one that was written.
     #[error(
         "{} has SHA-256 {found}, expected {expected} from {MANIFEST}: the file is damaged or replaced; remove the model's \
@@ -118,13 +124,13 @@ pub struct Entry {
     pub sha256: String,
 }
 
-/// Returns a digest of the ids of all items, and of the interactions of all training and held-out users in their order.
+/// Returns a digest of the ids of all items, and of the interactions of all users of each part in their order.
 pub fn interactions(dataset: &Dataset) -> String {
     let mut digest = Sha256::new();
     let mut number = |number: u64| digest.update(number.to_le_bytes());
     number(dataset.catalogue.len() as u64);
     dataset.catalogue.items().iter().for_each(|item| number(item.id.0));
-    for users in [&dataset.train, &dataset.test] {
+    for users in [&dataset.train, &dataset.validation, &dataset.test] {
         number(users.len() as u64);
         for User { id, items } in users {
             number(id.0);
@@ -135,7 +141,7 @@ pub fn interactions(dataset: &Dataset) -> String {
     hex(&digest.finalize())
 }
 
-/// Trained baselines for the held-out users of a data set.
+/// Trained baselines for the test users of a data set.
 #[derive(Debug)]
 pub struct Trained {
     /// The list of models.
@@ -147,8 +153,11 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Opens the folder of baselines that were trained on the interactions of `dataset`.
-    pub fn open(folder: &Path, dataset: &Dataset) -> Result<Self, Error> {
+    /// Opens the folder of baselines that were trained on the interactions of `dataset`, to rank for the users of `part`.
+    pub fn open(folder: &Path, dataset: &Dataset, part: HeldOut) -> Result<Self, Error> {
+        if part != HeldOut::Test {
+            return Err(Error::Part);
+        }
         let path = folder.join(MANIFEST);
         let text = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let manifest: Manifest =
@@ -172,7 +181,7 @@ impl Trained {
     }
 
     /// Ranks the candidates of each list by the scores of a model, best first; ties keep the order of the list. A list
-    /// belongs to the held-out user at a position in the data set.
+    /// belongs to the test user at a position in the data set.
     ///
     /// # Panics
     /// If the model or a user does not exist.

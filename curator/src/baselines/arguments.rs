@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use podium_recsys::dataset::{HeldOut, Split, Validation};
+use podium_baselines::Model;
 
 /// The measured data set, baselines and metrics.
 #[derive(Debug, Args)]
@@ -46,9 +47,72 @@ pub(crate) struct Arguments {
     /// Seed of candidate samples, intervals and sampled users, as `candidates.evaluation_seed` of a run file.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
+    /// Also rank the whole catalogue: all items outside the user's whole history, and the target.
+    #[arg(long)]
+    pub(super) catalogue: bool,
     /// File for all values, slices included, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Train models and write weights and scores into this folder; a folder of an interrupted training is continued.
+    #[arg(long, value_name = "DIR")]
+    pub(super) train: Option<PathBuf>,
+    /// Evaluate the models that an earlier --train wrote into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "train")]
+    pub(super) trained: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) training: Training,
+}
+
+/// How models are trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Training")]
+pub(super) struct Training {
+    /// Models to train.
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',', value_enum, requires = "train")]
+    #[arg(default_values_t = [Trainable::Sasrec, Trainable::Gru4rec, Trainable::BprMf, Trainable::Lightgcn, Trainable::Ease])]
+    pub(super) models: Vec<Trainable>,
+    /// Seed of weights, batches, negatives and dropout.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "train")]
+    pub(super) training_seed: u64,
+    /// Number of threads; results depend on it in rounding.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "train", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) threads: u16,
+    /// Maximum number of epochs for each choice of settings [default: 200 of SASRec and GRU4Rec, 400 of others].
+    #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) epochs: Option<u64>,
+    /// Number of validations without a better NDCG@10 after which training with a choice of settings ends.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "train", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) patience: u32,
+}
+
+/// A model that can be trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Trainable {
+    /// SASRec with cross-entropy over the whole catalogue.
+    Sasrec,
+    /// SASRec with its original loss, one negative for each target.
+    SasrecBinary,
+    /// GRU4Rec with cross-entropy over the whole catalogue.
+    Gru4rec,
+    /// Matrix factorization with the pairwise loss BPR.
+    BprMf,
+    /// Graph convolution with BPR.
+    Lightgcn,
+    /// The linear model EASE, in closed form.
+    Ease,
+}
+
+impl From<Trainable> for Model {
+    fn from(model: Trainable) -> Self {
+        match model {
+            Trainable::Sasrec => Self::SasRec,
+            Trainable::SasrecBinary => Self::SasRecBinary,
+            Trainable::Gru4rec => Self::Gru4Rec,
+            Trainable::BprMf => Self::BprMf,
+            Trainable::Lightgcn => Self::LightGcn,
+            Trainable::Ease => Self::Ease,
+        }
+    }
 }
 
 /// A held-out part.

@@ -1,45 +1,50 @@
-//! `podium-curator baselines`: evaluates random, popularity and item-kNN rankers on the held-out users of a data set.
+//! `podium-curator baselines`: evaluates rankers without a policy on the held-out users of a data set: random, popularity
+//! and item-kNN, and models that it trains.
 //!
 //! The candidate lists are those of a policy's evaluation with the same options, so that results are comparable.
 //! Results are grouped by the number of negatives, and metrics that are always 1 are omitted.
 
 mod arguments;
+mod error;
+mod rankers;
 mod report;
+mod training;
 
+use std::path::Path;
+use std::process::ExitCode;
+
+use podium_evaluation::trained::Trained;
 use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
-use podium_recsys::dataset::{self, Dataset, HeldOut};
-use podium_recsys::ranking::knn::Question;
-use podium_recsys::ranking::{Baseline, Draws, rank_of};
+use podium_recsys::dataset::{self, Dataset};
+use podium_recsys::ranking::Draws;
 use podium_recsys::{ItemId, User};
+use podium_service::{notice, output, shutdown};
 
 pub(crate) use arguments::Arguments;
 use arguments::Drawn;
+use error::Error;
+use rankers::{Asked, Rankers};
 use report::Report;
 
-/// The reasons why the baselines cannot be measured.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The data set cannot be read.
-    #[error(transparent)]
-    Dataset(#[from] dataset::Error),
-    /// Candidates cannot be sampled.
-    #[error(transparent)]
-    Candidates(#[from] candidates::Error),
-    /// The metrics cannot be written.
-    #[error(transparent)]
-    Durable(#[from] durable::Error),
-    /// The part has no users.
-    #[error("the data set has no {0} users: add {0}.tsv, or choose another --part")]
-    NoUsers(HeldOut),
-    /// A cutoff at rank 0.
-    #[error("--at 0: expected ranks from 1")]
-    Cut,
+/// Number of users whose lists of the whole catalogue are in memory at once.
+const CATALOGUE_USERS: usize = 256;
+
+/// Trains models if requested, evaluates all baselines, and prints the report.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let dataset = load(arguments)?;
+    if let Some(folder) = &arguments.train
+        && !training::run(&dataset, &arguments.training, folder)?
+    {
+        notice!("stopped; to continue, run the same command again");
+        return Ok(ExitCode::from(shutdown::STOPPED));
+    }
+    output!("{}", measure(arguments, &dataset)?);
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Evaluates the baselines and writes the metrics to a file if requested.
-pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
+fn load(arguments: &Arguments) -> Result<Dataset, Error> {
     if arguments.at.contains(&0) {
         return Err(Error::Cut);
     }
@@ -51,14 +56,24 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
         validation: arguments.validation.into(),
         ..dataset::Options::default()
     };
-    let dataset = Dataset::load(&arguments.data, &options)?;
+    Ok(Dataset::load(&arguments.data, &options)?)
+}
+
+/// Evaluates the baselines and writes the metrics to a file if requested.
+fn measure(arguments: &Arguments, dataset: &Dataset) -> Result<Report, Error> {
+    let folder: Option<&Path> = arguments.train.as_deref().or(arguments.trained.as_deref());
+    let trained = folder.map(|folder| Trained::open(folder, dataset, arguments.part.into())).transpose()?;
+    let rankers = Rankers { dataset, trained: trained.as_ref() };
     let asked = asked(dataset.held_out(arguments.part.into()), arguments);
     if asked.is_empty() {
         return Err(Error::NoUsers(arguments.part.into()));
     }
-    let mut report = Report::new(arguments, &dataset, &asked);
+    let mut report = Report::new(arguments, dataset, &asked, trained.as_ref());
     for &negatives in &arguments.negatives {
-        report.add(&ranks(arguments, negatives, &dataset, &asked)?);
+        report.add(Some(negatives), &sampled(arguments, negatives, &rankers, &asked)?);
+    }
+    if arguments.catalogue {
+        report.add(None, &whole_catalogue(arguments, &rankers, &asked)?);
     }
     if let Some(file) = &arguments.json {
         durable::write(file, report.to_json().as_bytes())?;
@@ -67,23 +82,23 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report, Error> {
 }
 
 /// Returns the held-out users to evaluate, in file order.
-fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<&'a User> {
+fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<Asked<'a>> {
     let mut positions: Vec<usize> = (0..users.len()).collect();
     if positions.len() > arguments.users {
         Stream::new(arguments.seed, "baselines/users", &[]).shuffle(&mut positions);
         positions.truncate(arguments.users);
         positions.sort_unstable();
     }
-    positions.into_iter().map(|position| &users[position]).collect()
+    positions.into_iter().map(|position| (position, &users[position])).collect()
 }
 
 /// Returns the ranks of the targets for each baseline, with this many negatives.
-fn ranks(
+fn sampled(
     arguments: &Arguments,
     negatives: usize,
-    dataset: &Dataset,
-    asked: &[&User],
-) -> Result<Vec<(Baseline, Draws)>, Error> {
+    rankers: &Rankers<'_>,
+    asked: &[Asked<'_>],
+) -> Result<Vec<(String, Draws)>, Error> {
     let options = candidates::Options {
         count: negatives + 1,
         negatives: match arguments.drawn {
@@ -95,9 +110,9 @@ fn ranks(
         ..candidates::Options::default()
     };
     // Evaluation lists do not depend on a run's seed.
-    let sampler = Sampler::of(&options, dataset, 0)?;
+    let sampler = Sampler::of(&options, rankers.dataset, 0)?;
     let lists: Vec<Vec<ItemId>> = (0..arguments.draws)
-        .flat_map(|draw| asked.iter().map(move |user| (draw, user)))
+        .flat_map(|draw| asked.iter().map(move |(_, user)| (draw, user)))
         .map(|(draw, user)| {
             sampler.draw(
                 user,
@@ -106,17 +121,35 @@ fn ranks(
             )
         })
         .collect::<Result<_, _>>()?;
-    let questions: Vec<Question<'_>> = lists
-        .iter()
-        .zip(asked.iter().cycle())
-        .map(|(candidates, user)| Question { history: user.history(usize::MAX), candidates })
-        .collect();
-    let ranked = |baseline: Baseline| {
-        let rankings = baseline.rank(dataset, &questions);
-        let mut ranks =
-            rankings.iter().zip(asked.iter().cycle()).map(|(ranking, user)| rank_of(user.target(), ranking));
-        let draws = (0..arguments.draws).map(|_| ranks.by_ref().take(asked.len()).collect()).collect();
-        (baseline, Draws::new(options.count, draws))
+    let ranked = rankers.ranks(asked, &lists)?.into_iter().map(|(name, ranks)| {
+        let draws = ranks.chunks(asked.len().max(1)).map(<[_]>::to_vec).collect();
+        (name, Draws::new(options.count, draws))
+    });
+    Ok(ranked.collect())
+}
+
+/// Returns the ranks of the targets for each baseline among all items outside each user's whole history.
+fn whole_catalogue(
+    arguments: &Arguments,
+    rankers: &Rankers<'_>,
+    asked: &[Asked<'_>],
+) -> Result<Vec<(String, Draws)>, Error> {
+    let items = rankers.dataset.catalogue.items();
+    let list = |(_, user): &Asked<'_>| -> Vec<ItemId> {
+        let outside = |id: &ItemId| *id == user.target() || !user.items.contains(id);
+        let mut list: Vec<ItemId> = items.iter().map(|item| item.id).filter(outside).collect();
+        Stream::new(arguments.seed, "baselines/catalogue", &[user.id.0]).shuffle(&mut list);
+        list
     };
-    Ok(Baseline::ALL.map(ranked).into())
+    let mut all: Vec<(String, Vec<Option<usize>>)> = Vec::new();
+    for chunk in asked.chunks(CATALOGUE_USERS) {
+        let lists: Vec<Vec<ItemId>> = chunk.iter().map(list).collect();
+        for (index, (name, ranks)) in rankers.ranks(chunk, &lists)?.into_iter().enumerate() {
+            match all.get_mut(index) {
+                Some((_, before)) => before.extend(ranks),
+                None => all.push((name, ranks)),
+            }
+        }
+    }
+    Ok(all.into_iter().map(|(name, ranks)| (name, Draws::new(items.len(), vec![ranks]))).collect())
 }

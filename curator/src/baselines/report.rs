@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use podium_evaluation::results;
+use podium_evaluation::run_tables::{interval, laid_out, signed_interval};
+use podium_evaluation::trained::{Manifest, Trained};
 use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::{Baseline, Comparison, Draws, Estimate, Metric, slices};
 use podium_recsys::{Dataset, User};
 use serde::Serialize;
 
 use super::arguments::Arguments;
+use super::rankers::Asked;
 
 /// Number of slices of each kind.
 const SLICES: usize = 3;
-/// The baseline that the others are compared with.
-const COMPARED_WITH: Baseline = Baseline::Popularity;
+/// The kinds of metrics, each of which has a table.
+const KINDS: [&str; 3] = ["HR", "NDCG", "MRR"];
 
 /// Metrics by number of negatives, with the options that they depend on.
 #[derive(Debug, Serialize)]
@@ -29,8 +33,13 @@ pub(crate) struct Report {
     ties: &'static str,
     intervals: &'static str,
     p_values: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trained: Option<Manifest>,
     /// By number of negatives: `9`, `99`, ….
     negatives: BTreeMap<usize, Table>,
+    /// With all items outside each user's history as candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catalogue: Option<Table>,
     #[serde(skip)]
     cuts: Vec<usize>,
     #[serde(skip)]
@@ -50,6 +59,8 @@ struct Group {
 #[derive(Debug, Serialize)]
 struct Table {
     candidates: usize,
+    #[serde(skip)]
+    rankers: Vec<String>,
     /// By metric and baseline.
     metrics: Vec<Row>,
     slices: Vec<SliceMetrics>,
@@ -61,6 +72,9 @@ struct Row {
     estimates: BTreeMap<String, Estimate>,
     /// Difference of item-kNN and popularity.
     item_knn_less_popularity: Option<Comparison>,
+    /// Differences of trained models and item-kNN, by model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    less_item_knn: BTreeMap<String, Comparison>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,12 +88,16 @@ struct SliceMetrics {
 
 impl Report {
     /// Creates a report without metrics.
-    pub(super) fn new(arguments: &Arguments, dataset: &Dataset, asked: &[&User]) -> Self {
-        let popularity: Vec<u64> = asked
-            .iter()
-            .map(|user| dataset.catalogue.get(user.target()).map_or(0, |item| item.interactions))
-            .collect();
-        let lengths: Vec<u64> = asked.iter().map(|user| user.items.len() as u64 - 1).collect();
+    pub(super) fn new(
+        arguments: &Arguments,
+        dataset: &Dataset,
+        asked: &[Asked<'_>],
+        trained: Option<&Trained>,
+    ) -> Self {
+        let interactions =
+            |user: &User| dataset.catalogue.get(user.target()).map_or(0, |item| item.interactions);
+        let popularity: Vec<u64> = asked.iter().map(|(_, user)| interactions(user)).collect();
+        let lengths: Vec<u64> = asked.iter().map(|(_, user)| user.items.len() as u64 - 1).collect();
         let groups = [("target_interactions", popularity), ("history_length", lengths)]
             .into_iter()
             .flat_map(|(by, numbers)| {
@@ -102,33 +120,43 @@ impl Report {
             ties: "in the order of the candidate list, which is random",
             intervals: "95 %, percentile bootstrap over users",
             p_values: "two-sided randomisation test over users",
+            trained: trained.map(|trained| trained.manifest.clone()),
             negatives: BTreeMap::new(),
+            catalogue: None,
             cuts: arguments.at.clone(),
             groups,
         }
     }
 
-    /// Adds the metrics of rankings among this many candidates.
-    pub(super) fn add(&mut self, ranked: &[(Baseline, Draws)]) {
+    /// Adds the metrics of rankings with this many negatives, or of the whole catalogue.
+    pub(super) fn add(&mut self, negatives: Option<usize>, ranked: &[(String, Draws)]) {
         let Some(candidates) = ranked.first().map(|(_, draws)| draws.candidates()) else { return };
         let metrics = Metric::at(&self.cuts, candidates);
         let slices = self
             .groups
             .iter()
             .map(|group| {
-                let some: Vec<(Baseline, Draws)> =
-                    ranked.iter().map(|(baseline, draws)| (*baseline, draws.of(&group.members))).collect();
+                let some: Vec<(String, Draws)> =
+                    ranked.iter().map(|(name, draws)| (name.clone(), draws.of(&group.members))).collect();
                 SliceMetrics {
                     by: group.by,
                     least: group.least,
                     most: group.most,
                     users: group.members.len(),
-                    metrics: rows(&some, &metrics, self.seed),
+                    metrics: rows(&some, &metrics, self.seed, false),
                 }
             })
             .collect();
-        let table = Table { candidates, metrics: rows(ranked, &metrics, self.seed), slices };
-        self.negatives.insert(candidates - 1, table);
+        let table = Table {
+            candidates,
+            rankers: ranked.iter().map(|(name, _)| name.clone()).collect(),
+            metrics: rows(ranked, &metrics, self.seed, true),
+            slices,
+        };
+        match negatives {
+            Some(negatives) => _ = self.negatives.insert(negatives, table),
+            None => self.catalogue = Some(table),
+        }
     }
 
     /// Returns the content of the JSON file.
@@ -138,13 +166,16 @@ impl Report {
     }
 }
 
-fn rows(ranked: &[(Baseline, Draws)], metrics: &[Metric], seed: u64) -> Vec<Row> {
-    let estimates: Vec<(String, Vec<Estimate>)> = ranked
-        .iter()
-        .map(|(baseline, draws)| (baseline.to_string(), draws.estimates(metrics, seed)))
-        .collect();
-    let draws_of = |wanted| ranked.iter().find(|(baseline, _)| *baseline == wanted).map(|(_, draws)| draws);
-    let pair = draws_of(Baseline::ItemKnn).zip(draws_of(COMPARED_WITH));
+/// Returns the metrics of all rankers; `compared`: with the differences of trained models and item-kNN.
+fn rows(ranked: &[(String, Draws)], metrics: &[Metric], seed: u64, compared: bool) -> Vec<Row> {
+    let estimates: Vec<(String, Vec<Estimate>)> =
+        ranked.iter().map(|(name, draws)| (name.clone(), draws.estimates(metrics, seed))).collect();
+    let draws_of = |baseline: Baseline| {
+        ranked.iter().find(|(name, _)| *name == baseline.to_string()).map(|(_, draws)| draws)
+    };
+    let (knn, popularity) = (draws_of(Baseline::ItemKnn), draws_of(Baseline::Popularity));
+    let untrained = Baseline::ALL.map(|baseline| baseline.to_string());
+    let trained = || ranked.iter().filter(|(name, _)| compared && !untrained.contains(name));
     metrics
         .iter()
         .enumerate()
@@ -154,65 +185,101 @@ fn rows(ranked: &[(Baseline, Draws)], metrics: &[Metric], seed: u64) -> Vec<Row>
                 .iter()
                 .filter_map(|(name, estimates)| Some((name.clone(), *estimates.get(index)?)))
                 .collect(),
-            item_knn_less_popularity: pair.and_then(|(knn, other)| knn.compare(other, metric, seed)),
+            item_knn_less_popularity: knn
+                .zip(popularity)
+                .and_then(|(knn, other)| knn.compare(other, metric, seed)),
+            less_item_knn: trained()
+                .filter_map(|(name, draws)| Some((name.clone(), draws.compare(knn?, metric, seed)?)))
+                .collect(),
         })
         .collect()
 }
 
+/// Returns the numbers that tables show.
+fn shown(Estimate { mean, low, high, .. }: Estimate) -> results::Estimate {
+    results::Estimate { mean, low, high }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let users = format!("{} of {} {} users", self.users_asked, self.held_out_users, self.part);
         for (negatives, table) in &self.negatives {
+            let lists =
+                format!("{negatives} negatives ({}), {} candidate samples", self.negatives_drawn, self.draws);
+            writeln!(f, "{}: {lists}, {users}; 95 % intervals over users", self.data)?;
+            table.show(f)?;
+        }
+        if let Some(table) = &self.catalogue {
             writeln!(
                 f,
-                "{}: {negatives} negatives ({}), {} candidate samples, {} of {} {} users; 95 % intervals over users",
-                self.data, self.negatives_drawn, self.draws, self.users_asked, self.held_out_users, self.part
+                "{}: all items outside the history as candidates, {users}; 95 % intervals over users",
+                self.data
             )?;
-            heading(f, "")?;
-            for row in &table.metrics {
-                line(f, &row.metric, row)?;
-            }
-            writeln!(f)?;
-            // The table shows NDCG with the largest cutoff; the file has the others.
-            let metric = table.metrics.iter().rev().find(|row| row.metric.starts_with("NDCG"));
-            let Some(metric) = metric.map(|row| row.metric.as_str()) else { continue };
-            heading(f, metric)?;
-            for slice in &table.slices {
-                let name = format!("{} {}–{}", slice.by.replace('_', " "), slice.least, slice.most);
-                for row in slice.metrics.iter().filter(|row| row.metric == metric) {
-                    line(f, &name, row)?;
-                }
-            }
-            writeln!(f)?;
+            table.show(f)?;
         }
         Ok(())
     }
 }
 
-const NAME_WIDTH: usize = 30;
-const FIGURE_WIDTH: usize = 23;
-
-fn heading(f: &mut fmt::Formatter<'_>, what: &str) -> fmt::Result {
-    write!(f, "{what:<NAME_WIDTH$}")?;
-    for baseline in Baseline::ALL {
-        write!(f, "{:<FIGURE_WIDTH$}", baseline.to_string())?;
+impl Table {
+    /// Writes the metrics of all users, paired differences, and slices. The latter two have the NDCG with the largest cutoff;
+    /// the file has the others.
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for kind in KINDS {
+            let of_kind = |row: &&Row| row.metric.split('@').next() == Some(kind);
+            let columns: Vec<(String, &Row)> =
+                self.metrics.iter().filter(of_kind).map(|row| (row.metric.clone(), row)).collect();
+            self.estimates(f, "", &columns)?;
+        }
+        let Some(row) = self.metrics.iter().rev().find(|row| row.metric.starts_with("NDCG")) else {
+            return Ok(());
+        };
+        let difference = |one: &str, other: &str, Comparison { difference, p_value, .. }: &Comparison| {
+            let names = format!("{one} less {other}");
+            vec![names, row.metric.clone(), signed_interval(shown(*difference)), format!("{p_value:.4}")]
+        };
+        let (knn, popularity) = (Baseline::ItemKnn.to_string(), Baseline::Popularity.to_string());
+        let mut differences = vec![["paired difference", "", "", "p"].map(str::to_owned).to_vec()];
+        differences
+            .extend(row.item_knn_less_popularity.iter().map(|found| difference(&knn, &popularity, found)));
+        let trained = self.rankers.iter().filter_map(|name| Some((name, row.less_item_knn.get(name)?)));
+        differences.extend(trained.map(|(name, found)| difference(name, &knn, found)));
+        if differences.len() > 1 {
+            f.write_str(&laid_out(&differences))?;
+        }
+        let slices: Vec<(String, &Row)> = self
+            .slices
+            .iter()
+            .filter_map(|slice| {
+                let name = format!("{} {}–{}", slice.by.replace('_', " "), slice.least, slice.most);
+                Some((name, slice.metrics.iter().find(|own| own.metric == row.metric)?))
+            })
+            .collect();
+        for slices in slices.chunks(SLICES) {
+            self.estimates(f, &row.metric, slices)?;
+        }
+        writeln!(f)
     }
-    writeln!(f, "item-kNN minus popularity")
-}
 
-fn line(f: &mut fmt::Formatter<'_>, name: &str, row: &Row) -> fmt::Result {
-    write!(f, "{name:<NAME_WIDTH$}")?;
-    for baseline in Baseline::ALL {
-        let text = row.estimates.get(&baseline.to_string()).map_or(String::new(), |estimate| {
-            format!("{:.3} [{:.3}, {:.3}]", estimate.mean, estimate.low, estimate.high)
-        });
-        write!(f, "{text:<FIGURE_WIDTH$}")?;
-    }
-    match &row.item_knn_less_popularity {
-        Some(Comparison { difference, p_value, .. }) => writeln!(
-            f,
-            "{:+.3} [{:+.3}, {:+.3}]  p {p_value:.4}",
-            difference.mean, difference.low, difference.high
-        ),
-        None => writeln!(f),
+    /// Writes a table with a row for each ranker.
+    fn estimates(&self, f: &mut fmt::Formatter<'_>, corner: &str, columns: &[(String, &Row)]) -> fmt::Result {
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let mut rows = vec![
+            std::iter::once(corner.to_owned())
+                .chain(columns.iter().map(|(name, _)| name.clone()))
+                .collect::<Vec<_>>(),
+        ];
+        for ranker in &self.rankers {
+            let cell = |(_, row): &(String, &Row)| {
+                row.estimates
+                    .get(ranker)
+                    .copied()
+                    .map_or("–".to_owned(), |estimate| interval(shown(estimate)))
+            };
+            rows.push(std::iter::once(ranker.clone()).chain(columns.iter().map(cell)).collect());
+        }
+        f.write_str(&laid_out(&rows))
     }
 }
