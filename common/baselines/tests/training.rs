@@ -11,7 +11,7 @@ use std::path::Path;
 use podium_baselines::{Error, Model, Options, Progress, train};
 use podium_evaluation::trained::{self, Manifest, Trained};
 use podium_grpo::rng::Stream;
-use podium_recsys::dataset::{Report, TrainingTargets};
+use podium_recsys::dataset::{HeldOut, Report, TrainingTargets, ValidationSource};
 use podium_recsys::ranking::{Metric, by_popularity, rank_of};
 use podium_recsys::{Catalogue, Dataset, Item, ItemId, User, UserId};
 
@@ -58,6 +58,8 @@ fn dataset(users: u64) -> Dataset {
         name: "blocks".into(),
         catalogue,
         train,
+        validation: Vec::new(),
+        validation_source: ValidationSource::Nowhere,
         test,
         reasoning: BTreeMap::new(),
         negatives: BTreeMap::new(),
@@ -107,7 +109,7 @@ fn every_model_beats_popularity() {
     let dataset = dataset(160);
     let folder = tempfile::tempdir().unwrap();
     let manifest = run(&dataset, &options(&Model::ALL, 60), folder.path());
-    let trained = Trained::open(folder.path(), &dataset).unwrap();
+    let trained = Trained::open(folder.path(), &dataset, HeldOut::Test).unwrap();
     assert_eq!(trained.manifest, manifest);
     assert_eq!(trained.names().collect::<Vec<_>>(), Model::ALL.map(Model::name));
     let groups: [(&str, fn(&User) -> bool); 2] =
@@ -213,20 +215,22 @@ fn other_inputs_and_stale_or_damaged_scores_are_refused() {
     changed.test[0].items.swap(0, 1);
     let error = again(&changed, &ease);
     assert!(matches!(&error, Error::OtherTraining { field, .. } if field == "interactions"), "{error}");
-    let error = Trained::open(folder, &changed).unwrap_err();
+    let error = Trained::open(folder, &changed, HeldOut::Test).unwrap_err();
     assert!(matches!(error, trained::Error::OtherData { .. }), "{error}");
 
-    Trained::open(folder, &dataset).unwrap();
+    Trained::open(folder, &dataset, HeldOut::Test).unwrap();
     let scores = folder.join("ease/test.safetensors");
     let mut bytes = fs::read(&scores).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&scores, bytes).unwrap();
-    let error = Trained::open(folder, &dataset).unwrap_err();
+    let error = Trained::open(folder, &dataset, HeldOut::Test).unwrap_err();
     assert!(matches!(error, trained::Error::Changed { .. }), "{error}");
     fs::remove_file(&scores).unwrap();
-    assert!(Trained::open(folder, &dataset).unwrap_err().to_string().contains("test.safetensors"));
+    assert!(
+        Trained::open(folder, &dataset, HeldOut::Test).unwrap_err().to_string().contains("test.safetensors")
+    );
     fs::write(folder.join(trained::MANIFEST), "{}").unwrap();
-    let error = Trained::open(folder, &dataset).unwrap_err();
+    let error = Trained::open(folder, &dataset, HeldOut::Test).unwrap_err();
     assert!(matches!(error, trained::Error::Manifest { .. }), "{error}");
 
     let mut short = dataset.clone();

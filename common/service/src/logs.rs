@@ -1,7 +1,7 @@
 //! Logs: lines on standard error, filtered by `PODIUM_LOG` (for example `info,podium_learner=debug`; default `info`).
 
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::IsTerminal;
 
 use tracing::field::Field;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use podium_recsys::dataset::{HeldOut, Split, Validation};
 use podium_baselines::Model;
+use podium_recsys::dataset::{HeldOut, Split, Validation};
 
 /// The measured data set, baselines and metrics.
 #[derive(Debug, Args)]
