@@ -198,7 +198,7 @@ mod tests {
         for (parts, files) in pairs(&user(1, &[1, 2]), &user(1, &[1, 2, 3])) {
             match parts.check(Split::Users) {
                 Err(Error::UserInBoth { user: UserId(1), earlier, later }) => {
-                    assert_eq!((earlier, later), files)
+                    assert_eq!((earlier, later), files);
                 }
                 other => panic!("{files:?}: {other:?}"),
             }
