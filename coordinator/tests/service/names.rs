@@ -20,7 +20,7 @@ async fn names_and_reasons_are_shown_escaped_and_cut() {
     let fixture = Fixture::new(&[]);
     let (running, stop) = fixture.start("out").await;
     let coordinator = fixture.connect(running.address());
-    for host in [HOSTILE.to_owned(), "x".repeat(60_000)] {
+    for host in [HOSTILE.to_owned(), "x".repeat(20_000)] {
         let worker = Uuid::new_v4();
         let capabilities = v1::Capabilities { device: host.clone(), host, ..v1::Capabilities::default() };
         let register =
