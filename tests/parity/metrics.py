@@ -120,10 +120,7 @@ def compare_ranks(folder, models, lines, users, items):
 
 
 def ease_difference(scores, regularization, train, test, items):
-    """The largest difference of scores from a computation of EASE in float64.
-
-    The last item of a training row is its validation target, and is not fitted.
-    """
+    """The largest difference of scores from a computation of EASE in float64."""
     column = {item: position for position, item in enumerate(items)}
 
     def matrix(rows):
@@ -132,7 +129,7 @@ def ease_difference(scores, regularization, train, test, items):
             dense[row, [column[item] for item in history]] = 1.0
         return dense
 
-    fitted = matrix([history[:-1] for _, history in train])
+    fitted = matrix([history for _, history in train])
     inverse = np.linalg.inv(fitted.T @ fitted + regularization * np.eye(len(items)))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
@@ -150,6 +147,8 @@ def main():
     evaluation = json.loads((arguments.results / "evaluation.json").read_text())
     models = json.loads((arguments.baselines / "baselines.json").read_text())["models"]
     train, test = (read_users(arguments.data / name) for name in ("train.tsv", "test.tsv"))
+    if not (arguments.data / "validation.tsv").exists():
+        raise SystemExit("the data set has no validation.tsv: expected one, since models are fitted to whole rows of train.tsv")
     items = read_items(arguments.data / f"{arguments.name}_titles.csv")
     report = compare_metrics(evaluation["metrics"], lines)
     ranks, scores = compare_ranks(arguments.baselines, models, lines, test, items)
