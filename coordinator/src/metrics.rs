@@ -127,8 +127,8 @@ pub fn describe() {
         EVALUATION_METRIC,
         "Metrics of the last complete evaluation, by name and end of the interval."
     );
-    describe_gauge!(INFLATED, "1 while the reward rises and the held-out ranking does not follow.");
-    describe_gauge!(BEST_VERSION, "The policy version with the best held-out NDCG so far.");
+    describe_gauge!(INFLATED, "1 while the reward rises and the validation ranking does not follow.");
+    describe_gauge!(BEST_VERSION, "The policy version with the best validation NDCG so far.");
     describe_histogram!(STEP_SECONDS, Unit::Seconds, "Time from one committed step to the next.");
     describe_histogram!(
         ACTIVITY_SECONDS,

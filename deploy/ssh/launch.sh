@@ -240,10 +240,11 @@ if $(runs "$pid_file"); then echo ${names[$i]} did not stop; exit 1; else echo $
 copy_secret() {
     local secret=$run_dir/run.secret
     local receive
-    receive="umask 077 && $(quoted tee "$secret.new") >/dev/null && $(quoted mv -f "$secret.new" "$secret")"
+    # An interrupted copy leaves the secret of before.
+    receive="umask 077 && $(quoted tee "$secret.new") >/dev/null && $(quoted test -s "$secret.new") && $(quoted mv -f "$secret.new" "$secret")"
     if [ -n "$dry_run" ]; then
         on "$1" "$receive"
-    else
+    elif on "$coordinator" "$(quoted test -e "$secret")" </dev/null; then
         on "$coordinator" "$(quoted cat "$secret")" </dev/null | on "$1" "$receive"
     fi
 }

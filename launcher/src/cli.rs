@@ -276,7 +276,7 @@ pub(crate) struct StatusFlags {
     /// Address of the run's coordinator, host:port
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) coordinator: Option<String>,
-    /// File with the run's secret [default: the environment's `PODIUM_SECRET_FILE`, then that of the run folder]
+    /// File with the run's secret [default: the environment's `PODIUM_SECRET_FILE`, then `network.secret_file` of the run, then that of the run folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
     /// Update the status until the run is over

@@ -161,7 +161,7 @@ impl Source {
 
 /// Returns a status whose texts can be shown in a terminal.
 fn shown(mut status: RunStatus) -> RunStatus {
-    let texts = [&mut status.run_name, &mut status.best_by, &mut status.ending];
+    let texts = [&mut status.run_name, &mut status.best_by, &mut status.ending, &mut status.evaluated_part];
     let of_workers = status
         .workers
         .iter_mut()

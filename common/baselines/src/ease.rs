@@ -14,7 +14,7 @@ use crate::network::Scorer;
 /// Maximum number of items with training interactions.
 const MOST_ITEMS: usize = 12_000;
 /// Matrices of float64 that are in memory at once.
-const MATRICES: usize = 4;
+const MATRICES: usize = 6;
 
 /// The settings of a trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,6 +170,6 @@ mod tests {
             test: Vec::new(),
         };
         let error = Cooccurrences::of(&data).unwrap_err().to_string();
-        assert!(error.contains("12001 items") && error.contains("5 GB"), "{error}");
+        assert!(error.contains("12001 items") && error.contains("7 GB"), "{error}");
     }
 }

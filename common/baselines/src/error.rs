@@ -23,6 +23,14 @@ pub enum Error {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// A file cannot be removed.
+    #[error("cannot remove {}", path.display())]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// A file has unexpected content.
     #[error("{}: expected {expected}; remove the file and train again", path.display())]
     Content {
@@ -74,7 +82,7 @@ pub enum Error {
     },
     /// The matrix of EASE is not positive definite in floating point.
     #[error(
-        "EASE with regularization {regularization}: the matrix cannot be inverted; expected a larger value"
+        "EASE with regularization {regularization}: the matrix cannot be inverted; train other models (--models)"
     )]
     Singular {
         /// The regularization.
@@ -82,7 +90,8 @@ pub enum Error {
     },
     /// A loss is not a finite number.
     #[error(
-        "{model}, settings {trial} of {trials}: the loss of epoch {epoch} is {loss}, expected a finite number"
+        "{model}, settings {trial} of {trials}: the loss of epoch {epoch} is {loss}, expected a finite number; remove the \
+         model from --models, or choose another --training-seed and folder"
     )]
     Diverged {
         /// The model.

@@ -71,7 +71,7 @@ pub(crate) fn remove_others(folder: &Path, prefix: &str, keep: Option<&Path>) ->
         let path: PathBuf = entry.map_err(|source| failed(folder, source))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(prefix) && Some(path.as_path()) != keep {
-            fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+            fs::remove_file(&path).map_err(|source| Error::Remove { path, source })?;
         }
     }
     Ok(())

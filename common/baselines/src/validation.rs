@@ -27,6 +27,8 @@ fn sum(scores: &Tensor, cases: &[Case]) -> f64 {
     let count = |flags: Tensor| flags.sum_dim_intlist(1, false, Kind::Double);
     // The target itself is among those of its level.
     let rank: Tensor = count(above) + (count(level) + 1.0) / 2.0;
+    // A score that is not a number is above nothing and level with nothing.
+    let rank = rank.masked_fill(&own.isnan().squeeze_dim(1), f64::INFINITY);
     let rank: Vec<f64> = Vec::try_from(rank).expect("a vector of float64");
     rank.iter().filter(|rank| **rank <= CUT).map(|rank| (rank + 1.0).log2().recip()).sum()
 }
@@ -77,5 +79,6 @@ mod tests {
         let many = Fixed((0..20).map(|item| 20.0 - item as f32).collect());
         assert!(ndcg(&many, &[case(&[], 10)]).abs() < 1e-12, "rank 11");
         assert!(ndcg(&many, &[case(&[], 9)]) > 0.28);
+        assert!(ndcg(&Fixed(vec![f32::NAN; 5]), &[case(&[0], 1)]).abs() < 1e-12, "without a number");
     }
 }

@@ -25,7 +25,9 @@ impl RunFile {
     }
 
     fn resolve_paths(&mut self, folder: &Path) -> Result<(), Error> {
-        let paths = [&mut self.data.dir, &mut self.model.path, &mut self.lora.adapter, &mut self.sft.rows];
+        let Self { data, model, lora, sft, network, .. } = self;
+        let paths =
+            [&mut data.dir, &mut model.path, &mut lora.adapter, &mut sft.rows, &mut network.secret_file];
         for path in paths.into_iter().flatten() {
             if path.is_relative() {
                 *path = folder.join(&*path);

@@ -31,7 +31,7 @@ pub fn tensor(number: usize) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}: expected a folder that podium-curator baselines --train finished", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -49,8 +49,9 @@ pub enum Error {
     /// The baselines were trained on other interactions.
     #[error(
         "the baselines in {} were trained on other interactions than those of data set {name}, which has {train} training \
-         and {test} test users: expected the same data folder, data.min_interactions, data.bad_rows and data.validation; train \
-         them again with podium-curator baselines --train", folder.display()
+         and {test} test users: expected the same data folder, and --name, --split, --validation and --min-interactions of \
+         podium-curator baselines equal to data.name, data.split, data.validation and data.min_interactions; train them \
+         again", folder.display()
     )]
     OtherData {
         /// The folder of the baselines.
@@ -141,6 +142,11 @@ pub fn interactions(dataset: &Dataset) -> String {
     hex(&digest.finalize())
 }
 
+/// Checks that trained baselines have scores for the users of a part.
+pub fn check(part: HeldOut) -> Result<(), Error> {
+    if part == HeldOut::Test { Ok(()) } else { Err(Error::Part) }
+}
+
 /// Trained baselines for the test users of a data set.
 #[derive(Debug)]
 pub struct Trained {
@@ -155,9 +161,7 @@ pub struct Trained {
 impl Trained {
     /// Opens the folder of baselines that were trained on the interactions of `dataset`, to rank for the users of `part`.
     pub fn open(folder: &Path, dataset: &Dataset, part: HeldOut) -> Result<Self, Error> {
-        if part != HeldOut::Test {
-            return Err(Error::Part);
-        }
+        check(part)?;
         let path = folder.join(MANIFEST);
         let text = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let manifest: Manifest =
@@ -194,6 +198,10 @@ impl Trained {
         let row_bytes = 4 * dataset.catalogue.len();
         let mut rankings = vec![Vec::new(); lists.len()];
         for number in 0..dataset.test.len().div_ceil(ROWS) {
+            // Reading a tensor checks all its numbers.
+            if !lists.iter().any(|(user, _)| user / ROWS == number) {
+                continue;
+            }
             let tensor = self.scores[model].tensor(&tensor(number))?;
             let of_tensor = lists.iter().zip(&mut rankings).filter(|((user, _), _)| user / ROWS == number);
             for ((user, candidates), ranking) in of_tensor {

@@ -55,6 +55,18 @@ impl Model {
         self.stored_of_attention(rows) + (self.stored_of_norm() + self.stored_of_feed_forward()) * rows.count
     }
 
+    /// Tensors that the last layer stores, which computes queries, output map and feed-forward part of `outputs` rows alone.
+    pub(crate) fn stored_of_last(&self, rows: Rows, outputs: u64) -> u64 {
+        if !self.flash {
+            return self.stored(rows);
+        }
+        let (w, k) = (self.width(), self.keys);
+        // Of all rows input, normed input, keys and values; of the outputs also the selected inputs of both parts.
+        let keys = w * if self.norms { 3 * k } else { 2 * k };
+        let others = (self.stored_of_norm() + keys) * rows.count.saturating_sub(outputs);
+        self.stored(Rows { count: outputs, ..rows }) + 2 * w * self.hidden * outputs + others
+    }
+
     fn stored_of_attention(&self, rows: Rows) -> u64 {
         let (w, q, k) = (self.width(), self.queries, self.keys);
         // Inputs of both norms.
@@ -83,6 +95,22 @@ impl Model {
         let inner = w * adapter.rank * adapter.maps;
         let inputs = 2 * self.hidden + self.queries + self.feed_forward;
         if adapter.drops { (inner + 2 * w * adapter.inputs).saturating_sub(w * inputs) } else { inner }
+    }
+
+    /// Peak of the last layer's backward pass, with what it stores.
+    pub(crate) fn backward_of_last(&self, rows: Rows, outputs: u64) -> u64 {
+        if !self.flash {
+            return self.backward(rows);
+        }
+        let w = self.width();
+        let stream = 4 * w * self.hidden;
+        let stored = self.stored_of_last(rows, outputs);
+        let feed_forward = stored + (stream + 2 * w * self.feed_forward) * outputs;
+        // Gradients of queries, keys and values in float32, and of the input.
+        let of_heads = 4 * (self.queries * outputs + 2 * self.keys * rows.count);
+        let released = (self.stored_of_norm() + self.stored_of_feed_forward()) * outputs;
+        let attention = stored - released + of_heads + stream * rows.count;
+        feed_forward.max(attention)
     }
 
     /// Peak of a layer's forward and backward pass, with what it stores.

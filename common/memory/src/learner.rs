@@ -63,7 +63,8 @@ impl Learner {
         let stored = if self.recompute_layers {
             width * model.hidden * (model.layers + 1) * rows.count
         } else {
-            model.layers * model.stored(rows) + width * model.hidden * rows.count
+            let last = model.stored_of_last(rows, self.output_rows());
+            (model.layers - 1) * model.stored(rows) + last + width * model.hidden * rows.count
         };
         // Logits, log-probabilities, and the two factors of the entropy; later the gradients of logits in two types.
         let forward = if self.entropy_gradient { 20 } else { 16 } * outputs * model.vocabulary;
@@ -83,12 +84,16 @@ impl Learner {
         let stream = width * model.hidden * rows.count;
         let others = if self.recompute_layers {
             // A layer's input in float32 is among the tensors that it stores.
-            stream * (model.layers + u64::from(width == 2))
+            stream * (model.layers + u64::from(width == 2)) + model.backward(rows)
         } else {
-            model.layers.saturating_sub(1) * model.stored(rows) + stream
+            // The backward pass of the last layer, or of the layer before it.
+            let of_layer_before = if model.layers > 1 { model.stored(rows) } else { 0 };
+            let last = of_layer_before + model.backward_of_last(rows, self.output_rows());
+            let before = if model.layers > 1 { model.backward(rows) } else { 0 };
+            stream + model.layers.saturating_sub(2) * model.stored(rows) + last.max(before)
         };
-        let others_at_end = if self.recompute_layers { stream } else { 0 };
-        let own = model.backward(rows) + self.predicting() + model.common(rows);
+        let others_at_end = if self.recompute_layers { stream + model.backward(rows) } else { 0 };
+        let own = self.predicting() + model.common(rows);
         let phase = self.resident("layers");
         let [start, end] = self.gradients_of_layers();
         let first = Phase { gradients: start, activations: others + own, ..phase };
@@ -215,6 +220,12 @@ impl Learner {
             cached: false,
             masked: prompt_tokens * prompt_tokens + inputs * inputs,
         }
+    }
+
+    /// Rows of the last layer whose outputs are used.
+    const fn output_rows(&self) -> u64 {
+        let MicroBatch { groups, group_size, completion_tokens, .. } = self.micro_batch;
+        groups * (1 + group_size * completion_tokens.saturating_sub(1))
     }
 
     /// Rows of the head.

@@ -48,8 +48,8 @@ pub enum Error {
     },
     /// Other users can read the file.
     #[error(
-        "the secret of the run in {} has mode {mode:04o}: expected 0600, so that only its owner can read it; run chmod 600, and \
-         replace the secret if other users may have read it",
+        "the secret of the run in {} has mode {mode:04o}: expected 0600, so that only its owner can read it; run chmod 600 \
+         (0440 for a file of root in Kubernetes: defaultMode and fsGroup), and replace the secret if other users may have read it",
         path.display()
     )]
     Exposed {

@@ -4,7 +4,7 @@ use podium_evaluation::trained;
 use podium_files::durable;
 use podium_recsys::dataset::HeldOut;
 use podium_recsys::{candidates, dataset};
-use podium_service::{environment, startup};
+use podium_service::startup;
 
 /// The reasons why the baselines cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,6 @@ pub(crate) enum Error {
     /// Trained models cannot be used.
     #[error(transparent)]
     Trained(#[from] trained::Error),
-    /// The environment of the computation cannot be prepared.
-    #[error(transparent)]
-    Environment(#[from] environment::Error),
     /// The runtime that waits for signals cannot start.
     #[error(transparent)]
     Startup(#[from] startup::Error),

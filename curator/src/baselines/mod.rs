@@ -13,14 +13,14 @@ mod training;
 use std::path::Path;
 use std::process::ExitCode;
 
-use podium_evaluation::trained::Trained;
+use podium_evaluation::trained::{self, Trained};
 use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
 use podium_recsys::dataset::{self, Dataset};
 use podium_recsys::ranking::Draws;
 use podium_recsys::{ItemId, User};
-use podium_service::{notice, output, shutdown};
+use podium_service::{environment, notice, output, shutdown};
 
 pub(crate) use arguments::Arguments;
 use arguments::Drawn;
@@ -33,6 +33,12 @@ const CATALOGUE_USERS: usize = 256;
 
 /// Trains models if requested, evaluates all baselines, and prints the report.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.train.is_some() || arguments.trained.is_some() {
+        trained::check(arguments.part.into())?;
+    }
+    if arguments.train.is_some() {
+        environment::prepare_alone(false, arguments.training.threads.into())?;
+    }
     let dataset = load(arguments)?;
     if let Some(folder) = &arguments.train
         && !training::run(&dataset, &arguments.training, folder)?

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use podium_baselines::{Model, Options, Progress, train};
 use podium_recsys::Dataset;
-use podium_service::environment;
 use podium_service::progress;
 use podium_service::shutdown;
 use podium_service::startup::{self, Threads};
@@ -30,7 +29,6 @@ pub(super) fn run(dataset: &Dataset, arguments: &Training, folder: &Path) -> Res
         epochs: arguments.epochs,
         patience: arguments.patience as usize,
     };
-    environment::prepare_alone(false, options.threads)?;
     let runtime = startup::runtime(Threads::Some(1))?;
     let stop = runtime.block_on(async { shutdown::on_signal() }).map_err(Error::Signals)?;
     let mut shown: Option<Shown> = None;

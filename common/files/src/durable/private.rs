@@ -21,8 +21,9 @@ const MODE: u32 = 0o600;
 pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let temporary = aside(path)?;
-    let create = || {
-        let mut file = File::options().write(true).create_new(true).mode(MODE).open(&temporary)?;
+    let mut file =
+        File::options().write(true).create_new(true).mode(MODE).open(&temporary).map_err(failed)?;
+    let mut create = || {
         file.write_all(bytes)?;
         file.sync_all()?;
         // Unlike a rename, a link never replaces a file.
@@ -32,7 +33,6 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, Error> {
         }
     };
     let created = create().map_err(failed);
-    // Absent if it could not be created.
     let _ = fs::remove_file(&temporary);
     let created = created?;
     sync_folder(parent(path))?;
