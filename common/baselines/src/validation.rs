@@ -75,7 +75,7 @@ mod tests {
             assert!((ndcg(&scorer, std::slice::from_ref(&case)) - expected).abs() < 1e-12, "{case:?}");
         }
         let cases = [case(&[0], 1), case(&[4], 1)];
-        assert!((ndcg(&scorer, &cases) - (at(1.0) + at(2.0)) / 2.0).abs() < 1e-12);
+        assert!((ndcg(&scorer, &cases) - f64::midpoint(at(1.0), at(2.0))).abs() < 1e-12);
         let many = Fixed((0..20).map(|item| 20.0 - item as f32).collect());
         assert!(ndcg(&many, &[case(&[], 10)]).abs() < 1e-12, "rank 11");
         assert!(ndcg(&many, &[case(&[], 9)]) > 0.28);

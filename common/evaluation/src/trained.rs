@@ -136,7 +136,9 @@ pub fn interactions(dataset: &Dataset) -> String {
         for User { id, items } in users {
             number(id.0);
             number(items.len() as u64);
-            items.iter().for_each(|item| number(item.0));
+            for item in items {
+                number(item.0);
+            }
         }
     }
     hex(&digest.finalize())

@@ -23,12 +23,11 @@ impl Mlp {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
-        let gated = match self.gate_up.plain_weight().filter(|_| rows.fused) {
-            Some(weight) => podium_torch_shim::gated_linear(x, weight),
-            None => {
-                let [gate, up] = self.gate_up.forward(x, rows);
-                podium_torch_shim::gate(&gate, &up)
-            }
+        let gated = if let Some(weight) = self.gate_up.plain_weight().filter(|_| rows.fused) {
+            podium_torch_shim::gated_linear(x, weight)
+        } else {
+            let [gate, up] = self.gate_up.forward(x, rows);
+            podium_torch_shim::gate(&gate, &up)
         };
         self.down.forward(&computed(gated), rows)
     }

@@ -245,7 +245,7 @@ fn a_folder_without_a_validation_part_gets_one_from_its_training_part() {
     // The reasoning about user 10 is about the last item of the row, which is now a validation target.
     assert!(one.reasoning.is_empty());
 
-    let users: String = (100..140).map(|id| format!("{id}\t1 2 3\n")).collect();
+    let users: String = (100..140).map(|id| id.to_string() + "\t1 2 3\n").collect();
     let data = parts([&users, "", "20\t3 2 1\n"], Split::Users, Validation::Auto).unwrap();
     assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (36, 4, 1));
     let last = parts([train, "", "10\t1 2 3 4\n"], Split::Times, Validation::None).unwrap();

@@ -66,7 +66,7 @@ pub enum Error {
 
 /// Prepares a process of a run: see [`prepare_alone`].
 pub fn prepare(portable: bool) -> Result<(), Error> {
-    restart(portable, missing(portable, |name| env::var_os(name)))
+    restart(portable, &missing(portable, |name| env::var_os(name)))
 }
 
 /// Restarts this process with the missing variables; returns if none is missing. Must be called before the first
@@ -75,10 +75,10 @@ pub fn prepare(portable: bool) -> Result<(), Error> {
 pub fn prepare_alone(portable: bool, threads: usize) -> Result<(), Error> {
     let mut missing = missing(portable, |name| env::var_os(name));
     missing.extend(Some(SHORT_SPIN).filter(|(name, _)| may_spin(threads) && env::var_os(name).is_none()));
-    restart(portable, missing)
+    restart(portable, &missing)
 }
 
-fn restart(portable: bool, missing: Vec<(&'static str, &'static str)>) -> Result<(), Error> {
+fn restart(portable: bool, missing: &[(&str, &str)]) -> Result<(), Error> {
     if portable && !has_the_instructions() {
         return Err(Error::Processor);
     }

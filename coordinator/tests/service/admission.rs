@@ -79,10 +79,10 @@ async fn every_method_refuses_calls_without_the_secret_of_the_run() {
     let plain: MetadataValue<Ascii> = own.to_str().unwrap().replace("Bearer ", "").parse().unwrap();
     let cases: [(&[MetadataValue<Ascii>], &str); 5] = [
         (&[], "carries no secret"),
-        (&[other.clone()], "carries another secret"),
+        (std::slice::from_ref(&other), "carries another secret"),
         (&[plain], "carries another secret"),
         (&["Bearer".parse().unwrap()], "carries another secret"),
-        (&[own.clone(), other], "carries another secret"),
+        (&[own.clone(), other.clone()], "carries another secret"),
     ];
     for path in methods() {
         for (secrets, expected) in &cases {
