@@ -112,9 +112,9 @@ fn every_model_beats_popularity() {
     let trained = Trained::open(folder.path(), &dataset, HeldOut::Test).unwrap();
     assert_eq!(trained.manifest, manifest);
     assert_eq!(trained.names().collect::<Vec<_>>(), Model::ALL.map(Model::name));
-    let groups: [(&str, fn(&User) -> bool); 2] =
-        [("known", |user| user.id.0 < 160), ("new", |user| user.id.0 >= 160)];
-    for (users, wanted) in groups {
+    let known = |user: &User| user.id.0 < 160;
+    let new = |user: &User| !known(user);
+    for (users, wanted) in [("known", &known as &dyn Fn(&User) -> bool), ("new", &new)] {
         let popularity = ndcg(&dataset, wanted, |lists| {
             lists.iter().map(|(_, list)| by_popularity(list, &dataset.catalogue)).collect()
         });

@@ -72,8 +72,14 @@ pub(super) struct Training {
     #[arg(default_values_t = [Trainable::Sasrec, Trainable::Gru4rec, Trainable::BprMf, Trainable::Lightgcn, Trainable::Ease])]
     pub(super) models: Vec<Trainable>,
     /// Seed of weights, batches, negatives and dropout.
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "train")]
-    pub(super) training_seed: u64,
+    #[arg(
+        id = "training_seed",
+        long = "training-seed",
+        value_name = "N",
+        default_value_t = 0,
+        requires = "train"
+    )]
+    pub(super) seed: u64,
     /// Number of threads; results depend on it in rounding.
     #[arg(long, value_name = "N", default_value_t = 2, requires = "train", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: u16,

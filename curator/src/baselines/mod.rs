@@ -25,7 +25,7 @@ use podium_service::{environment, notice, output, shutdown};
 pub(crate) use arguments::Arguments;
 use arguments::Drawn;
 use error::Error;
-use rankers::{Asked, Rankers};
+use rankers::{Asked, Rankers, Ranks};
 use report::Report;
 
 /// Number of users whose lists of the whole catalogue are in memory at once.
@@ -147,7 +147,7 @@ fn whole_catalogue(
         Stream::new(arguments.seed, "baselines/catalogue", &[user.id.0]).shuffle(&mut list);
         list
     };
-    let mut all: Vec<(String, Vec<Option<usize>>)> = Vec::new();
+    let mut all: Vec<Ranks> = Vec::new();
     for chunk in asked.chunks(CATALOGUE_USERS) {
         let lists: Vec<Vec<ItemId>> = chunk.iter().map(list).collect();
         for (index, (name, ranks)) in rankers.ranks(chunk, &lists)?.into_iter().enumerate() {

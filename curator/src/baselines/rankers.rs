@@ -8,6 +8,9 @@ use podium_recsys::{Dataset, ItemId, User};
 /// A held-out user with the position in the data set.
 pub(super) type Asked<'a> = (usize, &'a User);
 
+/// A baseline's name, and the rank of each list's target.
+pub(super) type Ranks = (String, Vec<Option<usize>>);
+
 /// The baselines of a data set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rankers<'a> {
@@ -22,7 +25,7 @@ impl Rankers<'_> {
         &self,
         asked: &[Asked<'_>],
         lists: &[Vec<ItemId>],
-    ) -> Result<Vec<(String, Vec<Option<usize>>)>, trained::Error> {
+    ) -> Result<Vec<Ranks>, trained::Error> {
         let of_users = || lists.iter().zip(asked.iter().cycle());
         let ranks = |rankings: &[Vec<ItemId>]| -> Vec<Option<usize>> {
             rankings
@@ -34,7 +37,7 @@ impl Rankers<'_> {
         let questions: Vec<Question<'_>> = of_users()
             .map(|(candidates, (_, user))| Question { history: user.history(usize::MAX), candidates })
             .collect();
-        let mut all: Vec<(String, Vec<Option<usize>>)> = Baseline::ALL
+        let mut all: Vec<Ranks> = Baseline::ALL
             .map(|baseline| (baseline.to_string(), ranks(&baseline.rank(self.dataset, &questions))))
             .into();
         if let Some(trained) = self.trained {

@@ -24,7 +24,7 @@ struct Shown {
 pub(super) fn run(dataset: &Dataset, arguments: &Training, folder: &Path) -> Result<bool, Error> {
     let options = Options {
         models: arguments.models.iter().copied().map(Model::from).collect(),
-        seed: arguments.training_seed,
+        seed: arguments.seed,
         threads: arguments.threads.into(),
         epochs: arguments.epochs,
         patience: arguments.patience as usize,
