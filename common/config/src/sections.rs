@@ -322,13 +322,11 @@ pub struct Network {
     /// Address that workers and ranks connect to, host:port. Without it: `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
-    /// File with the run's secret, which every call to the coordinator carries: 64 hexadecimal digits, readable by its
-    /// owner alone. Without it: `run.secret` in the run folder, which is created. The environment variable
-    /// `PODIUM_SECRET_FILE` wins over this key.
+    /// File with the run's secret, 64 hexadecimal digits, readable by its owner alone; `PODIUM_SECRET_FILE` wins over it.
+    /// Without both: `run.secret` in the run folder, which is created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// Address on which the coordinator serves its metrics and the scrape targets of all processes, host:port. With
-    /// port 0 the system chooses a port.
+    /// Address of the coordinator's metrics and the scrape targets of all processes, host:port; the system chooses port 0.
     pub metrics_listen: String,
     /// Longest interval between two heartbeats of a worker.
     pub heartbeat_interval_ms: u64,

@@ -10,6 +10,7 @@
 mod adapter;
 mod allowed;
 mod attention;
+mod block;
 mod cache;
 pub mod checkpoint;
 pub mod device;

@@ -9,63 +9,18 @@ use podium_files::durable::Durability;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::adapter::{Adapter, is_adapter};
-use crate::attention::{Arrangement, Attention};
+use crate::attention::Arrangement;
+use crate::block::Block;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::gradients::Sums;
 use crate::joint;
-use crate::layers::{self, Outputs, RmsNorm, Rows, Weights};
+use crate::layers::{self, RmsNorm, Rows, Weights};
 use crate::lora::Dropout;
-use crate::mlp::Mlp;
 use crate::options::{AttentionKernel, LoadOptions, Precision};
 use crate::random;
 use crate::rope::Frequencies;
 use crate::shared::SharedDevice;
-
-#[derive(Debug)]
-struct Block {
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_attention_norm: RmsNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn new(weights: &Weights, layer: i64, config: &Config) -> Self {
-        let prefix = parameters::block_prefix(layer);
-        let norm =
-            |name: &str| RmsNorm::new(weights.get(&format!("{prefix}.{name}.weight")), config.rms_norm_eps);
-        Self {
-            input_norm: norm("input_layernorm"),
-            attention: Attention::new(weights, &prefix, config),
-            post_attention_norm: norm("post_attention_layernorm"),
-            mlp: Mlp::new(weights, &prefix),
-        }
-    }
-
-    fn forward(&self, x: &Tensor, rows: &Rows, layer: usize, arrangement: &mut dyn Arrangement) -> Tensor {
-        let x = x + self.attention.forward(&self.input_norm.forward(x), rows, layer, arrangement);
-        self.feed_forward(&x, rows)
-    }
-
-    /// Computes the outputs alone, \[rows, hidden\] to \[outputs, hidden\].
-    fn forward_outputs(
-        &self,
-        x: &Tensor,
-        rows: &Rows,
-        outputs: &Outputs,
-        layer: usize,
-        arrangement: &mut dyn Arrangement,
-    ) -> Tensor {
-        let normed = self.input_norm.forward(x);
-        let attended = self.attention.forward_outputs(&normed, rows, outputs, layer, arrangement);
-        self.feed_forward(&(outputs.select(x) + attended), &outputs.rows)
-    }
-
-    fn feed_forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
-        x + self.mlp.forward(&self.post_attention_norm.forward(x), rows)
-    }
-}
 
 /// A policy with all its tensors on one device. It must stay on that device's thread.
 #[derive(Debug)]
