@@ -49,7 +49,7 @@ impl Parameters {
     /// Returns a parameter.
     ///
     /// # Panics
-    /// If there is none of this name.
+    /// If no parameter has this name.
     pub(crate) fn get(&self, name: &str) -> Tensor {
         let found = self.tensors.iter().find(|(own, _)| own == name);
         found.unwrap_or_else(|| panic!("{name} is a parameter")).1.shallow_clone()

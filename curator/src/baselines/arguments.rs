@@ -164,7 +164,7 @@ pub(super) enum Origin {
     Auto,
     /// validation.tsv.
     File,
-    /// There are none; every row of train.tsv is training data.
+    /// No validation users; every row of train.tsv is training data.
     None,
 }
 

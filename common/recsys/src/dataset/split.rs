@@ -39,7 +39,7 @@ pub enum Validation {
     Auto,
     /// validation.tsv, which must exist.
     File,
-    /// There are none: every row of train.tsv is trained on, and no version is evaluated while training.
+    /// No validation users: every row of train.tsv is trained on, and no version is evaluated while training.
     None,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for HeldOut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidationSource {
-    /// There are none.
+    /// The data set has no validation users.
     #[default]
     Nowhere,
     /// validation.tsv.
