@@ -43,6 +43,7 @@ def arguments():
     at_least_one = positive
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto: a GPU if there is one")
     add("--shapes", help=f"comma-separated list of {', '.join(SHAPES)}; default: 0.6B,1.7B,4B on a GPU, else 30M")
+    add("--model", type=Path, help="a policy in a Hugging Face folder instead of random weights of a shape; its tokenizer is not used")
     add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
     add("--prompts", type=at_least_one, default=4, help="number of prompts per step and per sampled batch")
     add("--prompt-tokens", type=at_least_one, default=400)
@@ -85,6 +86,21 @@ def device_of(wanted):
             return "cpu"
         fail(f"device {wanted} does not exist: nvidia-smi finds no GPU on this machine")
     return wanted if ":" in wanted else "cuda:0"
+
+
+def shapes_of(flags, on_gpu):
+    """Names of the shapes to measure."""
+    if flags.model:
+        if flags.shapes:
+            fail("--model and --shapes exclude each other: a policy has one shape")
+        if not (flags.model / "config.json").is_file():
+            fail(f"--model is {flags.model}: expected a folder with config.json and *.safetensors")
+        return [flags.model.resolve().name]
+    shapes = (flags.shapes or ("0.6B,1.7B,4B" if on_gpu else "30M")).split(",")
+    unknown = [name for name in shapes if name not in SHAPES]
+    if unknown:
+        fail(f"--shapes has {', '.join(unknown)}: expected some of {', '.join(SHAPES)}")
+    return shapes
 
 
 def physical_gpu(device):
@@ -152,10 +168,7 @@ def main():
     flags = arguments()
     device = device_of(flags.device)
     on_gpu = device != "cpu"
-    shapes = (flags.shapes or ("0.6B,1.7B,4B" if on_gpu else "30M")).split(",")
-    unknown = [name for name in shapes if name not in SHAPES]
-    if unknown:
-        fail(f"--shapes has {', '.join(unknown)}: expected some of {', '.join(SHAPES)}")
+    shapes = shapes_of(flags, on_gpu)
     only = set(flags.only.split(","))
     if not only <= {"sampling", "step", "logprobs"}:
         fail(f"--only is {flags.only}: expected some of sampling, step, logprobs")
@@ -166,7 +179,7 @@ def main():
     if missing:
         fail(f"{programs} has no {', '.join(missing)}: run `make build`, or name another folder with --programs")
     workloads = [
-        Workload(shape=name, device=device, dtype=flags.dtype or ("bfloat16" if on_gpu else "float32"),
+        Workload(shape=name, model=flags.model and str(flags.model.resolve()), device=device, dtype=flags.dtype or ("bfloat16" if on_gpu else "float32"),
                  threads=flags.threads, prompts=flags.prompts, prompt_tokens=flags.prompt_tokens,
                  completions=flags.completions, new_tokens=flags.new_tokens,
                  micro_batch_prompts=flags.micro_batch_prompts or flags.prompts, recompute=flags.recompute,

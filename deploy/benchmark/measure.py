@@ -78,7 +78,7 @@ def shape(bench, workload, only, rounds, found, failures, say):
     sampled = folder / "completions.jsonl"
     workload.write(file)
     workloads.write_prompts(workload, prompts)
-    with attempt("random weights"):
+    with attempt("checkpoint"):
         found["parameters"] = bench.script("weights.py", "checkpoint", file, "--out", checkpoint)["parameters"]
     if "parameters" not in found:
         return

@@ -1,4 +1,4 @@
-"""Random checkpoints, and the versions of packages; requires PyTorch alone.
+"""Checkpoints, and the versions of packages; requires PyTorch alone.
 
 Run by benchmark.py in its Python. Each command reads the workload from a file and prints one JSON object on the last line.
 """
@@ -39,34 +39,55 @@ def about(workload, _):
 
 
 def checkpoint(workload, arguments):
-    """Writes model/ (random weights, one word per token, an end token without a logit) and adapter/ (nowhere zero)."""
+    """Writes model/ (random weights or those of the given policy, one word per token, an end token without a logit) and
+    adapter/ (nowhere zero)."""
     torch.manual_seed(0)
     model, adapter = arguments.out / "model", arguments.out / "adapter"
     model.mkdir(parents=True)
     adapter.mkdir()
     config = workload["config"]
-    write_json(model / "config.json", {
-        **config, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
-        "attention_bias": False, "attention_dropout": 0.0, "max_position_embeddings": 40960, "rope_theta": 1e6,
-        "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "torch_dtype": workload["dtype"], "use_cache": True,
-        "bos_token_id": None, "eos_token_id": None, "pad_token_id": SPECIAL.index("<padding>")})
+    own = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": SPECIAL.index("<padding>")}
+    if workload["model"]:
+        write_json(model / "config.json", config | own)
+        parameters = link_weights(Path(workload["model"]), model)
+    else:
+        write_json(model / "config.json", {
+            **config, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
+            "attention_bias": False, "attention_dropout": 0.0, "max_position_embeddings": 40960, "rope_theta": 1e6,
+            "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "torch_dtype": workload["dtype"], "use_cache": True, **own})
+        write_tensors(model / "model.safetensors", model_shapes(config), workload)
+        parameters = sum(torch.Size(shape).numel() for shape in model_shapes(config).values())
     # Podium requires an end token. This one is never sampled: all completions have their full length.
     write_json(model / "generation_config.json", {"eos_token_id": config["vocab_size"]})
     write_tokenizer(config["vocab_size"], model)
-    shapes = model_shapes(config)
-    write_tensors(model / "model.safetensors", shapes, workload)
     targets = sorted(name for names in LINEAR.values() for name in names)
     write_json(adapter / "adapter_config.json", {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": workload["lora_rank"], "lora_alpha": workload["lora_alpha"],
         "lora_dropout": 0.0, "bias": "none", "target_modules": targets, "base_model_name_or_path": None,
         "inference_mode": True})
-    write_tensors(adapter / "adapter_model.safetensors", adapter_shapes(shapes, workload["lora_rank"]), workload)
-    return {"parameters": sum(torch.Size(shape).numel() for shape in shapes.values())}
+    write_tensors(adapter / "adapter_model.safetensors", adapter_shapes(model_shapes(config), workload["lora_rank"]), workload)
+    return {"parameters": parameters}
+
+
+def link_weights(source, folder):
+    """Links the safetensors files of a policy into `folder`, and returns the number of their parameters."""
+    parameters = 0
+    for path in source.glob("*.safetensors*"):
+        (folder / path.name).symlink_to(path.resolve())
+        if path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")
+            parameters += sum(torch.Size(shape).numel() for shape in shapes)
+    if not parameters:
+        raise SystemExit(f"{source} has no *.safetensors")
+    return parameters
 
 
 def model_shapes(config):
     """Shapes of the tensors of a Qwen3 model with tied embeddings, by name."""
-    hidden, head = config["hidden_size"], config["head_dim"]
+    hidden = config["hidden_size"]
+    head = config.get("head_dim") or hidden // config["num_attention_heads"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
     inner = config["intermediate_size"]
     sizes = {"q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden), "o_proj": (hidden, queries),

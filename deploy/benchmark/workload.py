@@ -36,6 +36,8 @@ class Workload:
     """One shape's measurement."""
 
     shape: str
+    # A folder with a policy of that shape, as Hugging Face stores it; None for random weights.
+    model: str | None
     device: str
     dtype: str
     threads: int
@@ -55,9 +57,16 @@ class Workload:
     learning_rate: float = 1e-5
 
     @property
+    def config(self):
+        """The shape, by the names of Hugging Face's config.json."""
+        if self.model is None:
+            return SHAPES[self.shape]
+        return json.loads((Path(self.model) / "config.json").read_text())
+
+    @property
     def words(self):
         """Number of words, including those that are never sampled."""
-        return SHAPES[self.shape]["vocab_size"]
+        return self.config["vocab_size"]
 
     @property
     def rows(self):
@@ -76,7 +85,7 @@ class Workload:
 
     def write(self, path):
         """Writes the workload for the peers, with the shape's configuration."""
-        path.write_text(json.dumps(dataclasses.asdict(self) | {"config": SHAPES[self.shape]}))
+        path.write_text(json.dumps(dataclasses.asdict(self) | {"config": self.config}))
 
 
 def write_prompts(workload, path):
