@@ -14,10 +14,32 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     let include = Path::new(&folder).join("../include");
-    let files = [
+    let compile = |name: &str, files: &[&str], contract: &str| {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++17")
+            .flag_if_supported("-fvisibility=hidden")
+            // Whether products are fused with sums: see vectorised.h and vectors.h.
+            .flag(contract)
+            // The compiler vectorizes conditions on floats only if comparisons need not raise exceptions, which nothing
+            // here reads.
+            .flag_if_supported("-fno-trapping-math")
+            .flag_if_supported("-fno-math-errno")
+            // libtorch's headers are not ours to correct.
+            .flag(format!("-isystem{}", include.display()))
+            .files(files.iter().map(|name| format!("cpp/{name}.cpp")));
+        if build.get_compiler().is_like_gnu() {
+            // libtorch's threads are those of GNU's OpenMP, which lies beside it: see `at::parallel_for`.
+            build.flag("-fopenmp");
+            println!("cargo::rustc-link-lib=dylib=gomp");
+        }
+        build.compile(name);
+    };
+    let plain = [
         "adjacent",
+        "amx",
         "attention",
-        "cached",
         "context",
         "error",
         "exponentials",
@@ -30,23 +52,6 @@ fn main() {
         "rows",
         "sampling",
     ];
-    let mut build = cc::Build::new();
-    build
-        .cpp(true)
-        .std("c++17")
-        .flag_if_supported("-fvisibility=hidden")
-        // The same bits for every width of vectors: see vectorised.h.
-        .flag("-ffp-contract=off")
-        // The compiler vectorizes conditions on floats only if comparisons need not raise exceptions, which nothing here reads.
-        .flag_if_supported("-fno-trapping-math")
-        .flag_if_supported("-fno-math-errno")
-        // libtorch's headers are not ours to correct.
-        .flag(format!("-isystem{}", include.display()))
-        .files(files.map(|name| format!("cpp/{name}.cpp")));
-    if build.get_compiler().is_like_gnu() {
-        // libtorch's threads are those of GNU's OpenMP, which lies beside it: see `at::parallel_for`.
-        build.flag("-fopenmp");
-        println!("cargo::rustc-link-lib=dylib=gomp");
-    }
-    build.compile("podium_torch_shim");
+    compile("podium_torch_shim_fused", &["cached", "low_rank"], "-ffp-contract=fast");
+    compile("podium_torch_shim", &plain, "-ffp-contract=off");
 }

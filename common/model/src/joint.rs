@@ -4,6 +4,7 @@
 //! parts.
 
 use podium_checkpoint::parameters;
+use podium_torch_shim::LowRank;
 use tch::{Tensor, no_grad};
 
 use crate::config::Config;
@@ -84,19 +85,31 @@ impl<const N: usize> Joint<N> {
         }
     }
 
-    /// The weight of all maps if they have neither biases nor adapters: \[outputs of all maps, inputs\].
-    pub(crate) fn plain_weight(&self) -> Option<&Tensor> {
-        let plain = self.bias.is_none() && !self.parts.iter().any(Linear::is_adapted);
-        plain.then_some(&self.weight)
+    /// The weight of all maps if they have no biases: \[outputs of all maps, inputs\].
+    pub(crate) fn weight_without_bias(&self) -> Option<&Tensor> {
+        self.bias.is_none().then_some(&self.weight)
+    }
+
+    /// The adapters as parts of the product of all maps.
+    pub(crate) fn low_rank(&self) -> Vec<LowRank<'_>> {
+        let mut next = 0;
+        let mut parts = Vec::with_capacity(N);
+        for part in &self.parts {
+            parts.extend(part.part(next));
+            next += part.weight().size()[0];
+        }
+        parts
     }
 
     /// \[rows, inputs\] to \[rows, outputs of all maps\], without gradients and dropout.
     pub(crate) fn product(&self, x: &Tensor, rows: &Rows) -> Tensor {
-        let outputs = rows.linear(x, &self.weight, self.bias.as_ref());
-        if self.parts.iter().any(Linear::is_adapted) {
-            for (part, outputs) in self.parts.iter().zip(self.split(&outputs)) {
-                let _ = part.adapt(outputs, x, None);
-            }
+        if rows.fused {
+            let parts = self.low_rank();
+            return computed(podium_torch_shim::linear(x, &self.weight, self.bias.as_ref(), &parts));
+        }
+        let outputs = x.linear(&self.weight, self.bias.as_ref());
+        for (part, outputs) in self.parts.iter().zip(self.split(&outputs)) {
+            let _ = part.adapt(outputs, x, None);
         }
         outputs
     }

@@ -3,6 +3,7 @@
 //! Adapters apply in [`Linear`].
 
 use podium_checkpoint::parameters;
+use podium_torch_shim::LowRank;
 use tch::Tensor;
 
 use crate::adapter::Adapter;
@@ -64,16 +65,6 @@ impl Rows {
         };
         Self { outputs: Some(Outputs { index, rows: Box::new(rows) }), ..self }
     }
-
-    /// \[rows, inputs\] to \[rows, outputs\].
-    pub(crate) fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        linear(x, weight, bias, self.fused)
-    }
-}
-
-/// \[rows, inputs\] to \[rows, outputs\].
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, fused: bool) -> Tensor {
-    if fused { computed(podium_torch_shim::linear(x, weight, bias)) } else { x.linear(weight, bias) }
 }
 
 impl Weights<'_> {
@@ -109,7 +100,11 @@ impl Linear {
 
     /// \[rows, inputs\] to \[rows, outputs\].
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
-        self.adapt(rows.linear(x, &self.weight, self.bias.as_ref()), x, rows.dropout.as_ref())
+        if rows.fused {
+            let part = self.part(0);
+            return computed(podium_torch_shim::linear(x, &self.weight, self.bias.as_ref(), part.as_slice()));
+        }
+        self.adapt(x.linear(&self.weight, self.bias.as_ref()), x, rows.dropout.as_ref())
     }
 
     /// Adds the adapter's part to `outputs`, in their memory.
@@ -120,8 +115,9 @@ impl Linear {
         }
     }
 
-    pub(crate) const fn is_adapted(&self) -> bool {
-        self.lora.is_some()
+    /// The adapter as a part of a product whose outputs from `first` are those of this map.
+    pub(crate) fn part(&self, first: i64) -> Option<LowRank<'_>> {
+        self.lora.as_ref().map(|lora| lora.part(first))
     }
 
     pub(crate) fn weight(&self) -> &Tensor {

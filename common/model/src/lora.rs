@@ -1,5 +1,6 @@
 //! Low-rank adapters (`LoRA`, Hu et al. 2021, arXiv:2106.09685): the term added to a linear map.
 
+use podium_torch_shim::LowRank;
 use tch::{Device, Kind, Tensor};
 
 use crate::random::mix;
@@ -19,6 +20,11 @@ pub(crate) struct Lora {
 }
 
 impl Lora {
+    /// Returns the adapter as a part of a product whose outputs from `first` are those of this map.
+    pub(crate) fn part(&self, first: i64) -> LowRank<'_> {
+        LowRank { a: &self.a, b: &self.b, scale: self.scale, first }
+    }
+
     /// Returns `outputs` + scale · dropout(`x`) Aᵀ Bᵀ in the memory of `outputs`, for `x` \[rows, inputs\] and `outputs`
     /// \[rows, outputs\].
     pub(crate) fn add(&self, mut outputs: Tensor, x: &Tensor, dropout: Option<&Dropout>) -> Tensor {

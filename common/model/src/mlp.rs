@@ -23,8 +23,8 @@ impl Mlp {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, rows: &Rows) -> Tensor {
-        let gated = if let Some(weight) = self.gate_up.plain_weight().filter(|_| rows.fused) {
-            podium_torch_shim::gated_linear(x, weight)
+        let gated = if let Some(weight) = self.gate_up.weight_without_bias().filter(|_| rows.fused) {
+            podium_torch_shim::gated_linear(x, weight, &self.gate_up.low_rank())
         } else {
             let [gate, up] = self.gate_up.forward(x, rows);
             podium_torch_shim::gate(&gate, &up)

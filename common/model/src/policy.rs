@@ -21,6 +21,7 @@ use crate::options::{AttentionKernel, LoadOptions, Precision};
 use crate::random;
 use crate::rope::Frequencies;
 use crate::shared::SharedDevice;
+use crate::shim::computed;
 
 /// A policy with all its tensors on one device. It must stay on that device's thread.
 #[derive(Debug)]
@@ -368,7 +369,13 @@ impl Policy {
     /// Returns the logits of the tokens after rows, in sampling: output of the last block \[rows, hidden\] to \[rows,
     /// vocabulary\].
     pub(crate) fn next_logits(&self, x: &Tensor, temperature: f64) -> Tensor {
-        divided(&layers::linear(&self.final_norm(x), &self.head, None, self.is_fused()), temperature)
+        let x = self.final_norm(x);
+        let logits = if self.is_fused() {
+            computed(podium_torch_shim::linear(&x, &self.head, None, &[]))
+        } else {
+            x.linear(&self.head, None::<&Tensor>)
+        };
+        divided(&logits, temperature)
     }
 }
 

@@ -2,7 +2,7 @@
 //
 // Keys are stored with positions adjacent, values with the numbers of a head adjacent, so that both products run over
 // adjacent numbers. All queries of a prompt that read the same keys are computed together. Products, sums and the softmax
-// are float32. Each number is summed in the order of positions, so that the bits are the same for every width of vectors.
+// are float32. Each number is summed in the order of positions.
 #include "shim.h"
 
 #include <limits>
@@ -10,7 +10,7 @@
 
 #include <ATen/ops/empty.h>
 
-#include "vectorised.h"
+#include "vectors.h"
 
 namespace {
 
@@ -22,31 +22,8 @@ constexpr int64_t kKeys = 512;
 // Queries that are computed at once.
 constexpr int64_t kQueries = 64;
 // Rows and vectors of a product that are in registers.
-constexpr int64_t kTileRows = 4;
+constexpr int64_t kTileRows = 8;
 constexpr int64_t kTileVectors = 2;
-
-// A vector of the processor.
-template <int64_t kLanes>
-struct Vector {
-  typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
-  static_assert(sizeof(Floats) == kLanes * sizeof(float));
-
-  Floats floats;
-
-  PODIUM_INLINE static Vector load(const float* x) {
-    Vector vector;
-    std::memcpy(&vector.floats, x, sizeof(Floats));
-    return vector;
-  }
-
-  PODIUM_INLINE static Vector load(const c10::BFloat16* x) {
-    float numbers[kLanes];
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      numbers[lane] = widen(x[lane]);
-    }
-    return load(numbers);
-  }
-};
 
 // Sets kRows rows of c, `ldc` apart, to the products of rows of a with the first kVectors vectors of each row of b, or adds
 // them.
@@ -85,7 +62,11 @@ PODIUM_INLINE void columns(
   for (; row + kTileRows <= rows; row += kTileRows) {
     tile<kLanes, kTileRows, kVectors>(a + row * lda, lda, b, ldb, depth, c + row * ldc, ldc, add);
   }
-  for (; row < rows; ++row) {
+  // The queries of one completion are few.
+  for (; row + 2 <= rows; row += 2) {
+    tile<kLanes, 2, kVectors>(a + row * lda, lda, b, ldb, depth, c + row * ldc, ldc, add);
+  }
+  if (row < rows) {
     tile<kLanes, 1, kVectors>(a + row * lda, lda, b, ldb, depth, c + row * ldc, ldc, add);
   }
 }
@@ -219,42 +200,11 @@ PODIUM_INLINE void attend_group(const Group<T>& of, Scratch& scratch) {
   }
 }
 
-#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
-
-template <typename T>
-__attribute__((target("arch=x86-64-v4"))) void attend_wide(const Group<T>& group, Scratch& scratch) {
-  attend_group<16>(group, scratch);
-}
-
-template <typename T>
-__attribute__((target("arch=x86-64-v3"))) void attend_middle(const Group<T>& group, Scratch& scratch) {
-  attend_group<8>(group, scratch);
-}
-
-#endif
-
-template <typename T>
-void attend_narrow(const Group<T>& group, Scratch& scratch) {
-  attend_group<4>(group, scratch);
-}
-
-// The kernel for the width of the processor's vectors.
-template <typename T>
-auto kernel() {
-#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
-  if (__builtin_cpu_supports("x86-64-v4")) {
-    return attend_wide<T>;
-  }
-  if (__builtin_cpu_supports("x86-64-v3")) {
-    return attend_middle<T>;
-  }
-#endif
-  return attend_narrow<T>;
-}
+PODIUM_FOR_WIDTHS(attend_group_of, attend_group, (const Group<T>& group, Scratch& scratch), (group, scratch))
 
 template <typename T>
 at::Tensor cached_attention(const podium_cache& cache, const podium_new_rows& rows) {
-  const auto attend = kernel<T>();
+  const auto attend = attend_group_of<T>();
   const auto &prompt_key = *cache.prompt_key, &own_key = *cache.own_key;
   const auto prompts = prompt_key.size(0), heads = prompt_key.size(1), d = prompt_key.size(2),
              width = prompt_key.size(3), group = own_key.size(2), capacity = own_key.size(4),

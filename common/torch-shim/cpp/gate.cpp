@@ -40,12 +40,16 @@ PODIUM_INLINE void gate_backward(
     const T* u = up.data + row * up.stride;
     T* gate_out = of_gate + row * n;
     T* up_out = of_up + row * n;
+    // The compiler vectorises a loop with one output; with both in one it computes number by number, five times slower.
     for (int64_t i = 0; i < n; ++i) {
       const float x = widen(g[i]);
       const float sigmoid = 1.0f / (1.0f + exponential(-x));
       const float silu = x * sigmoid;
       gate_out[i] = narrow<T>(widen(of[i]) * widen(u[i]) * (sigmoid + silu * (1.0f - sigmoid)));
-      up_out[i] = narrow<T>(widen(of[i]) * silu);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      const float x = widen(g[i]);
+      up_out[i] = narrow<T>(widen(of[i]) * (x * (1.0f / (1.0f + exponential(-x)))));
     }
   }
 }

@@ -61,11 +61,13 @@ PODIUM_INLINE void rotate(
     for (int64_t head = 0; head < heads; ++head) {
       const T* in = x + row * stride + head * shape.n;
       T* out = y + (row * heads + head) * shape.n;
+      // A loop for each half: the compiler vectorises loops with one output.
       for (int64_t i = 0; i < half; ++i) {
-        const float first = widen(in[i]);
-        const float second = widen(in[half + i]);
-        out[i] = narrow<T>(first * widen(cosines[i]) + sign * (second * widen(sines[i])));
-        out[half + i] = narrow<T>(second * widen(cosines[half + i]) + sign * (first * widen(sines[half + i])));
+        out[i] = narrow<T>(widen(in[i]) * widen(cosines[i]) + sign * (widen(in[half + i]) * widen(sines[i])));
+      }
+      for (int64_t i = 0; i < half; ++i) {
+        out[half + i] =
+            narrow<T>(widen(in[half + i]) * widen(cosines[half + i]) + sign * (widen(in[i]) * widen(sines[half + i])));
       }
     }
   }

@@ -54,10 +54,21 @@ PODIUM_EXPORT char* podium_torch_gate(at::Tensor* gate, at::Tensor* up, at::Tens
 at::Tensor podium_gate(const at::Tensor& gate, const at::Tensor& up);
 
 // linear.cpp
+// scale · b a, added to the outputs from `first`; see `LowRank` in Rust.
+struct podium_low_rank {
+  at::Tensor* a;
+  at::Tensor* b;
+  double scale;
+  int64_t first;
+};
+
 // Without gradients; `bias` may be nullptr.
-PODIUM_EXPORT char* podium_torch_linear(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** output);
+PODIUM_EXPORT char* podium_torch_linear(
+    at::Tensor* x, at::Tensor* weight, at::Tensor* bias, const podium_low_rank* parts, size_t count,
+    at::Tensor** output);
 // Without gradients; `weight` holds the gate's and then the other map's.
-PODIUM_EXPORT char* podium_torch_gated_linear(at::Tensor* x, at::Tensor* weight, at::Tensor** output);
+PODIUM_EXPORT char* podium_torch_gated_linear(
+    at::Tensor* x, at::Tensor* weight, const podium_low_rank* parts, size_t count, at::Tensor** output);
 
 // memory.cpp
 struct podium_device_memory {

@@ -14,6 +14,7 @@ mod adjacent;
 mod attention;
 mod cached;
 mod context;
+mod linear;
 mod memory;
 mod operations;
 mod optimizer;
@@ -24,10 +25,11 @@ pub use adjacent::adjacent;
 pub use attention::{PromptQueries, Sequences, attention};
 pub use cached::{Cached, Heads, cached_attention};
 pub use context::{is_deterministic, set_deterministic};
+pub use linear::{LowRank, gated_linear, linear};
 pub use memory::{DeviceMemory, Tracked, device_memory, empty_cache, reset_peak, track};
 pub use operations::{Operations, count};
 pub use optimizer::{FusedAdamW, fused_adamw, take_gradient};
-pub use rows::{HeadNorms, gate, gated_linear, linear, norm_rotate, rms_norm, rotate};
+pub use rows::{HeadNorms, gate, norm_rotate, rms_norm, rotate};
 pub use sampling::{Drawn, Selection, draw};
 
 /// A failure that libtorch reported.

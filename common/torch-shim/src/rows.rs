@@ -1,5 +1,4 @@
-//! Layers that process the rows of activations: norm, gate and rotation, each in one pass over memory, and linear maps of
-//! few rows.
+//! Layers that process the rows of activations: norm, gate and rotation, each in one pass over memory.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -18,17 +17,6 @@ unsafe extern "C" {
     fn podium_torch_gate(
         gate: *mut torch_sys::C_tensor,
         up: *mut torch_sys::C_tensor,
-        output: *mut *mut torch_sys::C_tensor,
-    ) -> *mut c_char;
-    fn podium_torch_linear(
-        x: *mut torch_sys::C_tensor,
-        weight: *mut torch_sys::C_tensor,
-        bias: *mut torch_sys::C_tensor,
-        output: *mut *mut torch_sys::C_tensor,
-    ) -> *mut c_char;
-    fn podium_torch_gated_linear(
-        x: *mut torch_sys::C_tensor,
-        weight: *mut torch_sys::C_tensor,
         output: *mut *mut torch_sys::C_tensor,
     ) -> *mut c_char;
     fn podium_torch_rotate(
@@ -61,24 +49,6 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor, Err
 pub fn gate(gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
     // SAFETY: as above.
     unsafe { created("compute a gate", |output| podium_torch_gate(raw(gate), raw(up), output)) }
-}
-
-/// Returns `x` · `weight`ᵀ + `bias` without gradients. Of few rows in float32 on a CPU the product is computed transposed, which
-/// is faster. `x`: \[rows, inputs\]; `weight`: \[outputs, inputs\]; `bias`: \[outputs\].
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
-    let bias = bias.map_or(ptr::null_mut(), raw);
-    // SAFETY: as above.
-    unsafe {
-        created("compute a linear map", |output| podium_torch_linear(raw(x), raw(weight), bias, output))
-    }
-}
-
-/// Returns the [`gate`] of two linear maps of `x` without gradients: silu(`x` · gateᵀ) · (`x` · upᵀ). Of few rows in float32 on a
-/// CPU the products are computed transposed. `x`: \[rows, inputs\]; `weight`: \[2 · outputs, inputs\], the gate's and then the
-/// other map's.
-pub fn gated_linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, Error> {
-    // SAFETY: as above.
-    unsafe { created("compute a gated map", |output| podium_torch_gated_linear(raw(x), raw(weight), output)) }
 }
 
 /// Returns x · cosine + swapped(x) · sine with gradients to `x`, where swapped exchanges the halves of each head (Su et

@@ -1,7 +1,9 @@
 //! Kernels over rows, against compositions of libtorch's operations.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use podium_torch_shim::{HeadNorms, adjacent, gate, gated_linear, linear, norm_rotate, rms_norm, rotate};
+use podium_torch_shim::{
+    HeadNorms, LowRank, adjacent, gate, gated_linear, linear, norm_rotate, rms_norm, rotate,
+};
 use tch::{Device, Kind, Tensor};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -137,17 +139,53 @@ fn a_gate_has_the_gradients_of_its_composition() {
     assert!(gate(&float(&[2, 8]), &float(&[2, 9])).is_err());
 }
 
+/// The factors of an adapter, float32.
+struct Factors {
+    a: Tensor,
+    b: Tensor,
+}
+
+impl Factors {
+    fn new(rank: i64, inputs: i64, outputs: i64) -> Self {
+        let float = |shape: &[i64], shift| numbers(shape, shift).to_kind(Kind::Float);
+        Self { a: float(&[rank, inputs], 0.4), b: float(&[outputs, rank], 0.5) }
+    }
+
+    fn part(&self, first: i64) -> LowRank<'_> {
+        LowRank { a: &self.a, b: &self.b, scale: 0.5, first }
+    }
+
+    /// The exact product for `x`.
+    fn product(&self, x: &Tensor) -> Tensor {
+        let double = |x: &Tensor| x.to_kind(Kind::Double);
+        double(x).linear::<Tensor>(&double(&self.a), None).linear::<Tensor>(&double(&self.b), None) * 0.5
+    }
+}
+
+/// Inputs and outputs: those that no vector divides, and those of the tile units of processors.
+const SHAPES: [(i64, i64); 2] = [(24, 37), (64, 48)];
+
 #[test]
 fn a_linear_map_of_any_number_of_rows_is_the_product() {
-    for (kind, limit) in KINDS {
-        let (weight, bias) = (numbers(&[37, 24], 0.1).to_kind(kind), numbers(&[37], 0.2).to_kind(kind));
+    let double = |x: &Tensor| x.to_kind(Kind::Double);
+    for ((kind, limit), (inputs, outputs)) in
+        KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape)))
+    {
+        let weight = numbers(&[outputs, inputs], 0.1).to_kind(kind);
+        let bias = numbers(&[outputs], 0.2).to_kind(kind);
+        let factors = [Factors::new(5, inputs, 20), Factors::new(4, inputs, outputs - 20)];
         for rows in [1, 2, 17, 128, 129] {
-            let x = numbers(&[rows, 24], 0.3).to_kind(kind);
-            let double = |x: &Tensor| x.to_kind(Kind::Double);
+            let x = numbers(&[rows, inputs], 0.3).to_kind(kind);
             for bias in [None, Some(&bias)] {
                 let exact = double(&x).linear(&double(&weight), bias.map(double).as_ref());
-                let own = linear(&x, &weight, bias).unwrap();
-                assert!(own.is_contiguous() && difference(&own, &exact) < limit, "{kind:?}, {rows} rows");
+                let own = linear(&x, &weight, bias, &[]).unwrap();
+                let case = format!("{kind:?}, {rows} rows, {inputs} inputs");
+                assert!(own.is_contiguous() && difference(&own, &exact) < limit, "{case}");
+
+                let [one, other] = &factors;
+                let own = linear(&x, &weight, bias, &[one.part(0), other.part(20)]).unwrap();
+                let exact = exact + Tensor::cat(&[one.product(&x), other.product(&x)], 1);
+                assert!(own.is_contiguous() && difference(&own, &exact) < limit, "{case}, adapted");
             }
         }
     }
@@ -155,17 +193,32 @@ fn a_linear_map_of_any_number_of_rows_is_the_product() {
 
 #[test]
 fn a_gated_linear_map_is_the_gate_of_two_maps() {
-    for (kind, _) in KINDS {
-        let weight = numbers(&[74, 24], 0.1).to_kind(kind) * 4.0;
+    for ((kind, limit), (inputs, n)) in KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape))) {
+        let weight = numbers(&[2 * n, inputs], 0.1).to_kind(kind);
+        // The second part begins within a block of sixteen outputs.
+        let factors = [Factors::new(5, inputs, n), Factors::new(4, inputs, n - 5)];
+        let parts = [factors[0].part(0), factors[1].part(n + 3)];
         for rows in [1, 2, 17, 128, 129] {
-            let x = numbers(&[rows, 24], 0.3).to_kind(kind);
-            let product = linear(&x, &weight, None).unwrap();
-            let of_maps = gate(&product.narrow(1, 0, 37), &product.narrow(1, 37, 37)).unwrap();
-            assert_eq!(gated_linear(&x, &weight).unwrap(), of_maps, "{kind:?}, {rows} rows");
+            let x = numbers(&[rows, inputs], 0.3).to_kind(kind);
+            let gated = |product: &Tensor| gate(&product.narrow(1, 0, n), &product.narrow(1, n, n)).unwrap();
+            for parts in [&parts[..0], &parts] {
+                let of_maps = gated(&linear(&x, &weight, None, parts).unwrap());
+                let own = gated_linear(&x, &weight, parts).unwrap();
+                let difference = difference(&own, &of_maps);
+                assert!(difference < limit, "{kind:?}, {rows} rows, {inputs} inputs: {difference}");
+                assert!(
+                    kind != Kind::Float || !parts.is_empty() || own == of_maps,
+                    "{rows} rows: other bits"
+                );
+            }
         }
     }
     let x = numbers(&[2, 24], 0.0).to_kind(Kind::Float);
-    assert!(gated_linear(&x, &numbers(&[5, 24], 0.1).to_kind(Kind::Float)).is_err(), "an odd number");
+    assert!(gated_linear(&x, &numbers(&[5, 24], 0.1).to_kind(Kind::Float), &[]).is_err(), "an odd number");
+    let outside = Factors::new(4, 24, 3);
+    let weight = numbers(&[6, 24], 0.1).to_kind(Kind::Float);
+    assert!(linear(&x, &weight, None, &[outside.part(4)]).is_err(), "outputs beyond the last");
+    assert!(linear(&x, &weight, None, &[Factors::new(4, 25, 3).part(0)]).is_err(), "other inputs");
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Sizes {
     fn products(&self, rows: i64, device: Device, kind: Kind) -> Result<f64, Error> {
         let x = Tensor::randn([rows, self.inputs], (kind, device));
         let weight = Tensor::randn([self.outputs, self.inputs], (kind, device));
-        let seconds = seconds(device, &mut || Ok(linear(&x, &weight, None)?))?;
+        let seconds = seconds(device, &mut || Ok(linear(&x, &weight, None, &[])?))?;
         Ok((2 * rows * self.inputs * self.outputs) as f64 / seconds)
     }
 
