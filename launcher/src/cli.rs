@@ -1,10 +1,13 @@
 //! The command line. Flags become overrides of the run file; no decisions are made here.
 
+mod evaluate;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use podium_config::Override;
-use podium_recsys::dataset::HeldOut;
+
+pub(crate) use evaluate::{EvaluateFlags, Ranking};
 
 use crate::card::Card;
 
@@ -207,67 +210,6 @@ impl RunFlags {
     }
 }
 
-#[derive(Debug, Clone, Args)]
-pub(crate) struct EvaluateFlags {
-    /// Folder of the policy, in Hugging Face or PEFT layout
-    #[arg(long, value_name = "DIR")]
-    pub(crate) policy: PathBuf,
-    /// Folder of a policy to compare with, user by user; may be repeated
-    #[arg(long, value_name = "DIR")]
-    pub(crate) against: Vec<PathBuf>,
-    /// Part of the data set: test users for results to quote, validation users for choices
-    #[arg(long, value_enum, default_value = "test")]
-    pub(crate) part: Part,
-    /// Folder of trained baselines, which rank the same lists: podium-curator baselines --train
-    #[arg(long, value_name = "DIR")]
-    pub(crate) baselines: Option<PathBuf>,
-    /// Number of negatives per target; several numbers produce several tables [default: the run file's]
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) negatives: Vec<u32>,
-    /// Number of candidate lists per user
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) draws: u32,
-    /// Number of these lists that are also evaluated in reverse order, to measure the effect of the order
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) reversed: u32,
-    /// Rankings to evaluate: the generated answers, and the likelihood of each candidate
-    #[arg(long, value_name = "RANKING,…", value_delimiter = ',', value_enum)]
-    #[arg(default_values_t = [Ranking::Generated, Ranking::Likelihood])]
-    pub(crate) rankings: Vec<Ranking>,
-    /// Cutoffs of HR, NDCG and MRR
-    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) at: Vec<u32>,
-}
-
-/// A held-out part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
-    /// Users by which a run chooses its best version and when to end
-    Validation,
-    /// Users whose targets no choice of a run depends on
-    Test,
-}
-
-impl From<Part> for HeldOut {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Validation => Self::Validation,
-            Part::Test => Self::Test,
-        }
-    }
-}
-
-/// Kind of a policy's ranking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ranking {
-    /// The items that its answers list
-    Generated,
-    /// All candidates by the log-probability of being listed next
-    Likelihood,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct StatusFlags {
     /// Folder of the run [default: the newest in runs/]
@@ -335,24 +277,6 @@ mod tests {
         );
         assert!(Cli::try_parse_from("podium check-config run.toml --prompt-tokens 9".split(' ')).is_err());
         assert!(Cli::try_parse_from("podium check-config run.toml --memory --gpus 2".split(' ')).is_err());
-    }
-
-    #[test]
-    fn an_evaluation_has_defaults_and_lists() {
-        let parse = |line: &str| match Cli::parse_from(line.split(' ')).command {
-            Command::Evaluate { asked, .. } => asked,
-            _ => panic!("no evaluation"),
-        };
-        let asked = parse("podium evaluate run.toml --policy p");
-        assert_eq!((asked.draws, asked.reversed, asked.at), (5, 1, vec![1, 3, 5, 10]));
-        assert_eq!(asked.part, Part::Test, "the part that is quoted");
-        assert_eq!(asked.rankings, [Ranking::Generated, Ranking::Likelihood]);
-        let asked = parse(
-            "podium evaluate run.toml --policy p --against a --against b --negatives 9,99 --rankings generated",
-        );
-        assert_eq!((asked.against.len(), asked.negatives), (2, vec![9, 99]));
-        assert_eq!(asked.rankings, [Ranking::Generated]);
-        assert!(Cli::try_parse_from("podium evaluate run.toml --policy p --draws 0".split(' ')).is_err());
     }
 
     #[test]

@@ -157,6 +157,30 @@ async fn watch_over(
     }
 }
 
+/// Runs a program with this program's output until it exits; returns `None` if `stop` was cancelled, which ends it.
+pub(crate) async fn foreground(
+    name: &str,
+    program: &Path,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, String)>,
+    stop: &CancellationToken,
+) -> Result<Option<ExitStatus>, Error> {
+    let mut child = command(program)
+        .args(arguments)
+        .envs(environment)
+        .spawn()
+        .map_err(|source| Error::Start { program: program.to_owned(), source })?;
+    tokio::select! {
+        status = child.wait() => {
+            status.map(Some).map_err(|source| Error::Wait { name: name.into(), source })
+        }
+        () = stop.cancelled() => {
+            end(&mut child).await;
+            Ok(None)
+        }
+    }
+}
+
 /// Sends SIGTERM to a process and kills it after a timeout.
 pub(crate) async fn end(child: &mut Child) {
     if let Some(pid) = child.id() {

@@ -11,6 +11,7 @@ mod lease;
 mod link;
 mod metrics;
 mod policy_cache;
+mod rank_catalogue;
 mod sampler;
 mod scheduler;
 mod session;
@@ -21,10 +22,16 @@ mod work;
 
 pub use generate::Options as GenerateOptions;
 pub use metrics::describe as describe_metrics;
+pub use rank_catalogue::Options as RankCatalogueOptions;
 pub use scheduler::Ending;
 pub use work::{Options, run};
 
 /// Samples completions for the rows of a file, without a coordinator.
 pub fn generate(options: &GenerateOptions) -> anyhow::Result<()> {
     Ok(generate::run(options)?)
+}
+
+/// Ranks the whole catalogue for the held-out users of a run file, without a coordinator.
+pub fn rank_catalogue(run: &podium_config::RunFile, options: &RankCatalogueOptions) -> anyhow::Result<()> {
+    Ok(rank_catalogue::run(run, options)?)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use podium_config::{Override, RunFile};
-use podium_rollout_worker::{Ending, GenerateOptions};
+use podium_rollout_worker::{Ending, GenerateOptions, RankCatalogueOptions};
 use podium_service::metrics_server::Endpoint;
 use podium_service::startup::{self, Threads};
 use podium_service::{environment, logs, shutdown};
@@ -30,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(GenerateOptions),
+    RankCatalogue(RankCatalogueOptions),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +77,12 @@ fn main() -> ExitCode {
         (Some(Command::Generate(options)), _) => {
             environment::prepare_alone(false, options.threads as usize)?;
             podium_rollout_worker::generate(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Command::RankCatalogue(options)), _) => {
+            let run_file = RunFile::load(&options.run_file, &options.overrides)?;
+            environment::prepare_alone(run_file.run.portable, run_file.rollout.threads as usize)?;
+            podium_rollout_worker::rank_catalogue(&run_file, &options)?;
             Ok(ExitCode::SUCCESS)
         }
         (None, Some(options)) => start(&options),

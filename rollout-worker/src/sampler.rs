@@ -5,6 +5,7 @@
 //! a version.
 
 mod batch;
+mod catalogue;
 mod complete;
 mod likelihood;
 
@@ -26,6 +27,7 @@ use crate::policy_cache::PolicyFolders;
 use crate::source::Source;
 use batch::Part;
 pub(crate) use batch::{Batch, Completed};
+pub(crate) use catalogue::{CatalogueTexts, Opening};
 
 /// The reasons why sampling failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,18 @@ pub(crate) enum Error {
         what: String,
         /// The choice's text.
         choice: String,
+    },
+    /// A catalogue without items.
+    #[error("the catalogue has no items to rank: expected at least one")]
+    NoItems,
+    /// Prompts and the continuations of a catalogue do not fit into the device's memory.
+    #[error(
+        "prompts with the items of the catalogue do not fit into the memory of the device ({reason}): lower \
+         evaluation.prompts_per_lease, or use a larger GPU"
+    )]
+    Prompts {
+        /// libtorch's message.
+        reason: String,
     },
     /// Choices cannot be scored.
     #[error("cannot score the choices of prompts")]

@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import pathlib
+import re
 from collections import defaultdict
 
 import numpy as np
@@ -70,6 +71,82 @@ def compare_metrics(metrics, lines):
     return {"metrics": count, "differences": differences, "largest": largest, "worst": worst}
 
 
+def item_sets(items, train, captions):
+    """The sets of the distance of items: words of captions if every item has one, else training users."""
+    if all(str(item) in captions for item in items):
+        word = re.compile(r"[^\W_]+")
+        return {item: set(word.findall(captions[str(item)].lower())) for item in items}
+    sets = {item: set() for item in items}
+    for number, (_, history) in enumerate(train):
+        for item in history:
+            sets[item].add(number)
+    return sets
+
+
+def mean_distance(top, sets):
+    """The mean of 1 minus the cosine of the sets of all pairs."""
+    distances = []
+    for index, one in enumerate(top):
+        for other in top[:index]:
+            size = np.sqrt(len(sets[one]) * len(sets[other]))
+            distances.append(1.0 - len(sets[one] & sets[other]) / size if size else 1.0)
+    return np.mean(distances) if distances else None
+
+
+def list_value(metric, k, tops, items, interactions, sets):
+    """A metric of the first k items of all lists, which are grouped by user."""
+    tops = {user: [top[:k] for top in found if top] for user, found in tops.items()}
+    tops = {user: found for user, found in tops.items() if found}
+    shown = np.array([item for found in tops.values() for top in found for item in top])
+    counts = np.array([np.count_nonzero(shown == item) for item in items], dtype=np.float64)
+    if metric == "coverage":
+        return np.mean(counts > 0)
+    if metric == "gini":
+        # The mean absolute difference of all pairs, relative to the largest possible one.
+        total = np.abs(counts[:, None] - counts[None, :]).sum()
+        return total / (2.0 * (len(items) - 1) * counts.sum())
+    everything = sum(interactions.values()) + len(items)
+    measures = {
+        "novelty": lambda top: np.mean([-np.log2((interactions[item] + 1) / everything) for item in top]),
+        "diversity": lambda top: mean_distance(top, sets),
+        "cold": lambda top: np.mean([interactions[item] == 0 for item in top]),
+    }
+    return np.mean([np.mean([measures[metric](top) for top in found]) for found in tops.values()])
+
+
+def compare_lists(metrics, lines, items, train, captions):
+    """Compares the metrics beyond accuracy and of valid answers with their recomputation."""
+    interactions = {item: 0 for item in items}
+    for _, history in train:
+        for item in history:
+            interactions[item] += 1
+    sets = item_sets(items, train, captions)
+    count, largest, worst = 0, 0.0, None
+    for row in metrics:
+        if row["metric"] not in ("coverage", "gini", "novelty", "diversity", "cold", "valid", "valid_HR"):
+            continue
+        tops, named = defaultdict(list), defaultdict(list)
+        for line in lines:
+            if line["reversed"] or line["negatives"] != row["negatives"]:
+                continue
+            for ranker in line["rankers"]:
+                if (ranker["policy"], ranker["ranking"]) == (row["policy"], row["ranking"]):
+                    tops[line["user"]].append(ranker["top"])
+                    named[line["user"]].append((ranker.get("named"), line["target"]))
+        if row["metric"] == "valid":
+            value = np.mean([np.mean([name is not None for name, _ in found]) for found in named.values()])
+        elif row["metric"] == "valid_HR":
+            hits = [[name == target for name, target in found if name is not None] for found in named.values()]
+            value = np.mean([np.mean(found) for found in hits if found])
+        else:
+            value = list_value(row["metric"], row["k"], tops, items, interactions, sets)
+        difference = abs(value - row["estimate"])
+        count += 1
+        if difference > largest:
+            largest, worst = difference, row
+    return {"lists": count, "lists_largest": largest, "lists_worst": worst}
+
+
 def read_safetensors(path):
     """The float32 tensors of a file by name."""
     raw = path.read_bytes()
@@ -110,11 +187,21 @@ def compare_ranks(folder, models, lines, users, items):
         for line in lines:
             if line["reversed"]:
                 continue
-            own = scores[row_of[line["user"]], [column[item] for item in line["candidates"]]]
-            order = np.argsort(-own, kind="stable")
-            ranking = [line["candidates"][position] for position in order]
+            row = row_of[line["user"]]
             ranker = next(ranker for ranker in line["rankers"] if ranker["policy"] == model["name"])
             compared += 1
+            if line["negatives"] == "catalogue":
+                # The order of ties is random: the rank lies between those of the first and the last of them.
+                known = set(users[row][1]) - {line["target"]}
+                own = scores[row, [column[item] for item in items if item not in known]]
+                target = scores[row, column[line["target"]]]
+                above, level = np.count_nonzero(own > target), np.count_nonzero(own == target)
+                wrong += not above < ranker["rank"] <= above + level
+                wrong += scores[row, column[ranker["first"]]] != own.max()
+                continue
+            own = scores[row, [column[item] for item in line["candidates"]]]
+            order = np.argsort(-own, kind="stable")
+            ranking = [line["candidates"][position] for position in order]
             wrong += ranker["rank"] != ranking.index(line["target"]) + 1 or ranker["first"] != ranking[0]
     return {"ranks": compared, "wrong": wrong}, all_scores
 
@@ -151,6 +238,10 @@ def main():
         raise SystemExit("the data set has no validation.tsv: expected one, since models are fitted to whole rows of train.tsv")
     items = read_items(arguments.data / f"{arguments.name}_titles.csv")
     report = compare_metrics(evaluation["metrics"], lines)
+    captions = arguments.data / f"{arguments.name}_captions.json"
+    captions = json.loads(captions.read_text()) if captions.exists() else {}
+    captions = {item: entry["caption"] for item, entry in captions.items() if entry.get("caption")}
+    report.update(compare_lists(evaluation["metrics"], lines, items, train, captions))
     ranks, scores = compare_ranks(arguments.baselines, models, lines, test, items)
     report.update(ranks)
     for model in models:

@@ -13,15 +13,15 @@ use podium_recsys::ranking::Metric;
 use podium_tests::{DEFAULTS, PATIENCE, Process, STATIC_WORLD, path_text, rows};
 use serde_json::Value;
 
-const USERS: usize = 24;
+pub(crate) const USERS: usize = 24;
 
 /// A folder with the embedded policy and its run file.
-struct Prepared {
+pub(crate) struct Prepared {
     folder: tempfile::TempDir,
 }
 
 impl Prepared {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("demo");
         let settings = DEFAULTS.iter().chain(&STATIC_WORLD).flat_map(|setting| ["--set", setting]);
@@ -31,12 +31,12 @@ impl Prepared {
         Ok(Self { folder })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Starts an evaluation of the policy in `policy` with results under `out`.
-    fn start(&self, policy: &Path, out: &str, more: &[&str]) -> Result<Process> {
+    pub(crate) fn start(&self, policy: &Path, out: &str, more: &[&str]) -> Result<Process> {
         let (run_file, out, users) =
             (self.path("demo/run.toml"), self.path(out), format!("evaluation.users={USERS}"));
         let mut arguments = vec![
@@ -56,7 +56,7 @@ impl Prepared {
     }
 
     /// Evaluates, and returns the output and the folder of the results.
-    fn evaluate(&self, policy: &Path, out: &str, more: &[&str]) -> Result<(String, PathBuf)> {
+    pub(crate) fn evaluate(&self, policy: &Path, out: &str, more: &[&str]) -> Result<(String, PathBuf)> {
         let mut process = self.start(policy, out, more)?;
         process.wait_for_success()?;
         let said = process.output();
@@ -65,13 +65,13 @@ impl Prepared {
         Ok((said, file.parent().context("the file has no folder")?.to_owned()))
     }
 
-    fn start_policy(&self) -> PathBuf {
+    pub(crate) fn start_policy(&self) -> PathBuf {
         self.path("demo/start")
     }
 }
 
 /// Returns the answers' files of all parts by name.
-fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub(crate) fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(out.join("parts"))? {
         let path = entry?.path();
@@ -82,13 +82,13 @@ fn parts(out: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-fn metrics(results: &Path) -> Result<Vec<Value>> {
+pub(crate) fn metrics(results: &Path) -> Result<Vec<Value>> {
     let evaluation: Value = serde_json::from_slice(&fs::read(results.join("evaluation.json"))?)?;
     Ok(evaluation["metrics"].as_array().context("no metrics")?.clone())
 }
 
 /// Returns a ranker's result for one list.
-fn ranker<'a>(list: &'a Value, policy: &str, ranking: &str) -> Option<&'a Value> {
+pub(crate) fn ranker<'a>(list: &'a Value, policy: &str, ranking: &str) -> Option<&'a Value> {
     list["rankers"].as_array()?.iter().find(|one| one["policy"] == policy && one["ranking"] == ranking)
 }
 
@@ -103,7 +103,7 @@ fn mean(values: impl Iterator<Item = (u64, f64)>) -> (f64, usize) {
 }
 
 /// Recomputes a metric from the lists; `None` if the lists are not sufficient.
-fn recomputed(row: &Value, lists: &[Value]) -> Option<(f64, usize)> {
+pub(crate) fn recomputed(row: &Value, lists: &[Value]) -> Option<(f64, usize)> {
     let (policy, ranking) = (row["policy"].as_str()?, row["ranking"].as_str()?);
     if policy == "best possible" {
         return None;

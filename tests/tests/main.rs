@@ -2,6 +2,7 @@
 
 mod bfloat16;
 mod book;
+mod catalogue;
 mod closed_outputs;
 mod constrained;
 mod deltas;

@@ -2,6 +2,7 @@
 
 use podium_recsys::ranking::Metric;
 
+use crate::lists::Lists;
 use crate::metric_value::{MetricValue, name_and_cut};
 use crate::plan::Plan;
 use crate::ranked::{Ranked, Ranking, Table};
@@ -16,13 +17,13 @@ pub(crate) fn add(plan: &Plan, table: &Table, values: &mut Vec<MetricValue>) {
                 && others.contains(&other.policy.as_str())
                 && other.ranking == ranked.ranking;
             if policies || other.ranking == Ranking::Baseline {
-                compare(plan, table.negatives, ranked, other, values);
+                compare(plan, table.lists, ranked, other, values);
             }
         }
     }
 }
 
-fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, values: &mut Vec<MetricValue>) {
+fn compare(plan: &Plan, lists: Lists, one: &Ranked, other: &Ranked, values: &mut Vec<MetricValue>) {
     let (ranks, others) = (one.ranks(), other.ranks());
     for metric in one.metrics(&plan.asked.at) {
         // The MRR of a shorter list is not comparable; MRR@K is.
@@ -33,7 +34,7 @@ fn compare(plan: &Plan, negatives: usize, one: &Ranked, other: &Ranked, values: 
             continue;
         };
         let (name, k) = name_and_cut(metric);
-        let value = MetricValue::new(one.who(), negatives, name, k, comparison.difference);
+        let value = MetricValue::new(one.who(), lists, name, k, comparison.difference);
         values.push(value.compared(&other.policy, &comparison));
     }
 }

@@ -3,6 +3,7 @@
 use podium_recsys::ranking::{Comparison, Estimate, Metric};
 use serde::Serialize;
 
+use crate::lists::Lists;
 use crate::ranked::Ranking;
 
 /// The slice of a metric over all users.
@@ -15,13 +16,13 @@ pub struct MetricValue {
     pub policy: String,
     /// The subtracted policy or baseline, for a paired difference.
     pub against: Option<String>,
-    /// Number of negatives in each candidate list.
-    pub negatives: usize,
+    /// The candidate lists: their number of negatives, or the whole catalogue.
+    pub negatives: Lists,
     /// How the ranking was produced.
     pub ranking: Ranking,
     /// The slice of users.
     pub slice: String,
-    /// Name of the metric without its cutoff: `HR`, `NDCG`, `MRR`, or a probe of docs/guides/evaluation.md.
+    /// Name of the metric without its cutoff: `HR`, `NDCG`, `MRR`, or another one of docs/guides/evaluation.md.
     pub metric: String,
     /// Cutoff of a metric, or the position of a fraction of positions.
     pub k: Option<usize>,
@@ -41,7 +42,7 @@ impl MetricValue {
     /// Creates an estimate over all users.
     pub(crate) fn new(
         (policy, ranking): (&str, Ranking),
-        negatives: usize,
+        negatives: Lists,
         metric: &str,
         k: Option<usize>,
         Estimate { mean, low, high, count }: Estimate,
@@ -107,7 +108,7 @@ mod tests {
         for metric in [Metric::Hit(3), Metric::Ndcg(5), Metric::ReciprocalRankAt(5), Metric::ReciprocalRank] {
             let (name, k) = name_and_cut(metric);
             let estimate = Estimate { mean: 0.25, low: 0.125, high: 0.5, count: 9 };
-            let value = MetricValue::new(("p", Ranking::Generated), 9, name, k, estimate);
+            let value = MetricValue::new(("p", Ranking::Generated), Lists::Sampled(9), name, k, estimate);
             assert_eq!(value.name(), metric.to_string());
             assert_eq!(value.text(), "0.250 [0.125, 0.500]");
             assert_eq!(value.clone().plain().text(), "0.250");

@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use podium_config::{Override, RunFile, Stage};
 use podium_files::durable;
+use podium_recsys::candidates::Negatives;
 use podium_recsys::dataset::HeldOut;
-use podium_recsys::ranking::RankedAnswer;
+use podium_recsys::ranking::{CatalogueAnswer, RankedAnswer};
 use podium_recsys::{Dataset, User, synthetic};
 use serde_json::{Value, json};
 
 use crate::checksums;
 use crate::error::Error;
 use crate::key;
+use crate::lists::Lists;
+use crate::names;
+use crate::protocol::Protocol;
 use crate::results;
 use crate::trained::Trained;
 
@@ -23,6 +27,8 @@ const DIGITS: usize = 16;
 pub struct Asked {
     /// The evaluated part of the data set.
     pub part: HeldOut,
+    /// Named protocols, which determine numbers and distribution of negatives.
+    pub protocols: Vec<Protocol>,
     /// Numbers of negatives, in the order of the tables.
     pub negatives: Vec<usize>,
     /// Number of candidate samples for each user.
@@ -33,6 +39,8 @@ pub struct Asked {
     pub generated: bool,
     /// Whether candidates are also ranked by likelihood.
     pub likelihood: bool,
+    /// Whether policies also rank the whole catalogue by likelihood.
+    pub catalogue: bool,
     /// Cutoffs of the metrics.
     pub at: Vec<usize>,
 }
@@ -64,8 +72,8 @@ pub struct Policy {
 pub struct Part {
     /// Index of the policy.
     pub policy: usize,
-    /// Number of negatives in each candidate list.
-    pub negatives: usize,
+    /// The candidate lists.
+    pub lists: Lists,
     /// Index of the candidate sample.
     pub draw: u64,
     /// Whether the candidates are listed in reverse order.
@@ -91,7 +99,8 @@ pub struct Plan {
     pub data: Value,
     /// The run file with the data set's folder.
     pub run: RunFile,
-    /// One part for each policy, number of negatives, candidate sample and order.
+    /// One part for each policy, number of negatives, candidate sample and order, then one for each policy's ranking of the
+    /// whole catalogue.
     pub parts: Vec<Part>,
     /// Trained baselines, which rank the same lists.
     pub trained: Option<Trained>,
@@ -152,7 +161,7 @@ impl Plan {
         let folder = run.data.dir.clone().unwrap_or_default();
         let dataset = Dataset::load(&folder, &run.data)?;
         let files = json!(checksums::data(&folder, &dataset.name)?);
-        let names = names(&policies);
+        let names = names::of(policies.iter().map(|policy| policy.folder.as_path()));
         for (policy, name) in policies.iter_mut().zip(names) {
             policy.name = name;
         }
@@ -166,25 +175,25 @@ impl Plan {
         });
         let mut parts = Vec::new();
         for (index, policy) in policies.iter().enumerate() {
-            for &negatives in &asked.negatives {
-                let straight = (0..asked.draws).map(|draw| (draw, false));
-                let reversed = (0..asked.reversed.min(asked.draws)).map(|draw| (draw, true));
-                for (draw, reversed) in straight.chain(reversed) {
-                    let mut own = load(run_file, overrides, &asked, negatives, draw, reversed)?;
-                    own.data.clone_from(&run.data);
-                    own.run.stages = vec![Stage::Grpo];
-                    (own.model.path, own.lora.adapter) = (policy.model.clone(), policy.adapter.clone());
-                    let key = json!({
-                        "code": code,
-                        "policy": policy.content,
-                        "data": files,
-                        "template": template,
-                        "settings": key::settings(&own),
-                    });
-                    let order = if reversed { "-reversed" } else { "" };
-                    let name = format!("{negatives}-{draw}{order}-{}", &key::digest(&key)[..DIGITS]);
-                    parts.push(Part { policy: index, negatives, draw, reversed, run: own, key, name });
-                }
+            for (lists, draw, reversed) in asked.parts() {
+                let mut own = load(run_file, overrides, &asked, (lists, draw, reversed))?;
+                own.data.clone_from(&run.data);
+                own.run.stages = vec![Stage::Grpo];
+                (own.model.path, own.lora.adapter) = (policy.model.clone(), policy.adapter.clone());
+                let key = json!({
+                    "code": code,
+                    "policy": policy.content,
+                    "data": files,
+                    "template": template,
+                    "settings": key::settings(&own),
+                });
+                let order = if reversed { "-reversed" } else { "" };
+                let kind = match lists {
+                    Lists::Sampled(negatives) => format!("{negatives}-{draw}{order}"),
+                    Lists::Catalogue => "catalogue".to_owned(),
+                };
+                let name = format!("{kind}-{}", &key::digest(&key)[..DIGITS]);
+                parts.push(Part { policy: index, lists, draw, reversed, run: own, key, name });
             }
         }
         let data = json!({"name": dataset.name, "folder": folder, "files": files});
@@ -217,6 +226,7 @@ impl Plan {
             "policies": self.policies.iter().map(|policy| &policy.name).collect::<Vec<_>>(),
             "at": asked.at,
             "rankings": [asked.generated, asked.likelihood],
+            "protocols": asked.protocols,
             "seed": self.run.candidates.evaluation_seed,
             "version": env!("CARGO_PKG_VERSION"),
         });
@@ -236,6 +246,11 @@ impl Plan {
         self.out.join("work").join(&part.name)
     }
 
+    /// Returns the file that a part's run writes answers to.
+    pub fn recorded(&self, part: &Part) -> PathBuf {
+        self.work(part).join("answers").join("0.jsonl")
+    }
+
     /// Whether a part's answers are stored.
     pub fn is_done(&self, part: &Part) -> bool {
         self.answers(part).is_file()
@@ -243,7 +258,7 @@ impl Plan {
 
     /// Stores the answers of a part's run, with the inputs of its name.
     pub fn keep(&self, part: &Part) -> Result<(), Error> {
-        let recorded = self.work(part).join("answers").join("0.jsonl");
+        let recorded = self.recorded(part);
         let bytes = std::fs::read(&recorded).map_err(|source| Error::Read { path: recorded, source })?;
         let kept = self.answers(part);
         durable::create_folder(kept.parent().unwrap_or(Path::new("")))?;
@@ -260,9 +275,46 @@ impl Plan {
             && answers.iter().zip(users).all(|(answer, user)| {
                 answer.user == user.id
                     && answer.target == user.target()
-                    && answer.candidates.len() == part.negatives + 1
+                    && Some(answer.candidates.len()) == part.lists.candidates()
             });
         if fits { Ok(answers) } else { Err(Error::Damaged { path, expected: users.len() }) }
+    }
+
+    /// Reads the rankings of the whole catalogue of a part, one per user.
+    pub fn read_catalogue(&self, part: &Part) -> Result<Vec<CatalogueAnswer>, Error> {
+        let path = self.answers(part);
+        let answers: Vec<CatalogueAnswer> = results::rows(&path)?;
+        let users = self.users();
+        let fits = answers.len() == users.len()
+            && answers.iter().zip(users).all(|(answer, user)| {
+                answer.user == user.id
+                    && answer.target == user.target()
+                    && (1..=answer.candidates).contains(&answer.rank)
+            });
+        if fits { Ok(answers) } else { Err(Error::Damaged { path, expected: users.len() }) }
+    }
+
+    /// Returns the distribution of the negatives.
+    pub fn drawn(&self) -> Negatives {
+        if self.asked.protocols.is_empty() { self.run.candidates.negatives } else { Negatives::Uniform }
+    }
+
+    /// Returns the number of items of each ranking that metrics read.
+    pub(crate) fn depth(&self) -> usize {
+        self.asked.at.iter().copied().max().unwrap_or(0)
+    }
+}
+
+impl Asked {
+    /// Returns the lists, candidate sample and order of each part of a policy.
+    fn parts(&self) -> Vec<(Lists, u64, bool)> {
+        let draws = (0..self.draws).map(|draw| (draw, false));
+        let draws = draws.chain((0..self.reversed.min(self.draws)).map(|draw| (draw, true)));
+        let of = |&negatives: &usize| {
+            draws.clone().map(move |(draw, reversed)| (Lists::Sampled(negatives), draw, reversed))
+        };
+        let catalogue = self.catalogue.then_some((Lists::Catalogue, 0, false));
+        self.negatives.iter().flat_map(of).chain(catalogue).collect()
     }
 }
 
@@ -271,7 +323,10 @@ impl Part {
     pub fn describe(&self, policies: &[Policy]) -> String {
         let order = if self.reversed { " reversed" } else { "" };
         let name = policies.get(self.policy).map_or("", |policy| policy.name.as_str());
-        format!("{name}, {} negatives, sample {}{order}", self.negatives, self.draw + 1)
+        match self.lists {
+            Lists::Sampled(_) => format!("{name}, {}, sample {}{order}", self.lists, self.draw + 1),
+            Lists::Catalogue => format!("{name}, {}", self.lists),
+        }
     }
 }
 
@@ -280,19 +335,22 @@ fn load(
     run_file: &Path,
     overrides: &[Override],
     asked: &Asked,
-    negatives: usize,
-    draw: u64,
-    reversed: bool,
+    (lists, draw, reversed): (Lists, u64, bool),
 ) -> Result<RunFile, Error> {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut overrides = overrides.to_vec();
+    if let Some(candidates) = lists.candidates() {
+        overrides.push(Override::new("candidates.count", number(candidates as u64)));
+    }
+    if !asked.protocols.is_empty() {
+        overrides.push(Override::new("candidates.negatives", "uniform"));
+    }
     overrides.extend([
-        Override::new("candidates.count", number(negatives as u64 + 1)),
         Override::new("evaluation.part", asked.part.to_string()),
         Override::new("evaluation.draw", number(draw)),
         Override::new("evaluation.reversed", reversed),
         Override::new("evaluation.record_answers", true),
-        Override::new("evaluation.likelihood", asked.likelihood),
+        Override::new("evaluation.likelihood", asked.likelihood || lists == Lists::Catalogue),
         Override::new("run.steps", 0),
         Override::new("run.record_groups", false),
         // No policy is trained, and the reward may be designed for another number of candidates.
@@ -301,48 +359,9 @@ fn load(
     Ok(RunFile::load(run_file, &overrides)?)
 }
 
-/// Returns display names: the last two components of each path, more of them for equal names, and a number for equal
-/// paths.
-fn names(policies: &[Policy]) -> Vec<String> {
-    let tail = |policy: &Policy, length: usize| -> String {
-        let parts: Vec<String> =
-            policy.folder.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-        parts[parts.len().saturating_sub(length)..].join("/")
-    };
-    let mut names: Vec<String> = Vec::new();
-    for policy in policies {
-        let others = || policies.iter().filter(|other| other.folder != policy.folder);
-        let longest = policies.iter().map(|policy| policy.folder.components().count()).max().unwrap_or(2);
-        let length = (2..longest)
-            .find(|&length| others().all(|other| tail(other, length) != tail(policy, length)))
-            .unwrap_or(longest);
-        let name = tail(policy, length);
-        let before =
-            names.iter().filter(|other| **other == name || other.starts_with(&format!("{name} ("))).count();
-        names.push(if before == 0 { name } else { format!("{name} ({})", before + 1) });
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn policies_have_distinct_names() {
-        let policy = |folder: &str| Policy {
-            name: String::new(),
-            folder: folder.into(),
-            content: Value::Null,
-            model: None,
-            adapter: None,
-        };
-        let named =
-            |folders: &[&str]| names(&folders.iter().map(|folder| policy(folder)).collect::<Vec<_>>());
-        assert_eq!(named(&["runs/a/policy/40", "runs/start"]), ["policy/40", "runs/start"]);
-        assert_eq!(named(&["runs/a/policy/40", "runs/b/policy/40"]), ["a/policy/40", "b/policy/40"]);
-        assert_eq!(named(&["p", "p", "p"]), ["p", "p (2)", "p (3)"]);
-    }
 
     #[test]
     fn a_folder_without_a_policy_is_refused() {

@@ -7,6 +7,7 @@ use podium_recsys::diagnostics::Percentiles;
 use podium_recsys::ranking::probes::{Placed, coverage, first_positions, user_means};
 use podium_recsys::ranking::{Estimate, RankedAnswer, compare, estimate_values};
 
+use crate::lists::Lists;
 use crate::metric_value::MetricValue;
 use crate::plan::Plan;
 use crate::ranked::{Answers, Ranked, Ranking, Table};
@@ -15,19 +16,22 @@ use crate::ranked::{Answers, Ranked, Ranking, Table};
 pub(crate) fn add(plan: &Plan, table: &Table, values: &mut Vec<MetricValue>) {
     if plan.asked.generated {
         for (policy, answers) in plan.policies.iter().zip(&table.answers) {
-            forms(plan, (&policy.name, Ranking::Generated), table.negatives, answers, values);
+            forms(plan, (&policy.name, Ranking::Generated), table.lists, answers, values);
         }
     }
     let popularity = Percentiles::of(&plan.dataset.catalogue);
     let offered: Vec<&RankedAnswer> =
         table.answers.first().map(|answers| answers.draws.iter().flatten().collect()).unwrap_or_default();
     for ranked in &table.ranked {
-        let adds = Adds { seed: plan.run.candidates.evaluation_seed, negatives: table.negatives, ranked };
-        if ranked.ranking != Ranking::Baseline {
+        let adds = Adds { seed: plan.run.candidates.evaluation_seed, lists: table.lists, ranked };
+        if ranked.ranking != Ranking::Baseline && table.lists != Lists::Catalogue {
             adds.first_positions(values);
             adds.other_way_round(values);
         }
         adds.popularity(plan, &popularity, values);
+        if table.lists == Lists::Catalogue {
+            continue;
+        }
         let first = ranked.draws.iter().flatten().filter_map(|placed| Some(placed.first?.item));
         let share = coverage(first, offered.iter().flat_map(|answer| answer.candidates.iter().copied()));
         let users = plan.users().len();
@@ -36,19 +40,21 @@ pub(crate) fn add(plan: &Plan, table: &Table, values: &mut Vec<MetricValue>) {
 }
 
 /// Adds the fractions of answer formats: all occurring ones, and always the well-formed one.
-fn forms(
-    plan: &Plan,
-    who: (&str, Ranking),
-    negatives: usize,
-    answers: &Answers,
-    values: &mut Vec<MetricValue>,
-) {
+fn forms(plan: &Plan, who: (&str, Ranking), lists: Lists, answers: &Answers, values: &mut Vec<MetricValue>) {
     let seed = plan.run.candidates.evaluation_seed;
-    let mut add = |name: &str, measure: &dyn Fn(&RankedAnswer) -> f64| {
-        let [means] = user_means(&answers.draws, |answer| Some([measure(answer)]));
+    let mut of_some = |(name, k): (&str, Option<usize>), measure: &dyn Fn(&RankedAnswer) -> Option<f64>| {
+        let [means] = user_means(&answers.draws, |answer| measure(answer).map(|value| [value]));
         let estimate = estimate_values(&[means], seed).pop();
-        values.extend(estimate.map(|estimate| MetricValue::new(who, negatives, name, None, estimate)));
+        values.extend(estimate.map(|estimate| MetricValue::new(who, lists, name, k, estimate)));
     };
+    of_some(("valid_HR", Some(1)), &|answer| {
+        let first = answer.named_candidate()?;
+        Some(f64::from(first == answer.target))
+    });
+    let mut add = |name: &str, measure: &dyn Fn(&RankedAnswer) -> f64| {
+        of_some((name, None), &|answer| Some(measure(answer)));
+    };
+    add("valid", &|answer| f64::from(answer.named_candidate().is_some()));
     add("well_formed", &|answer| f64::from(answer.form.is_well_formed()));
     add("malformed", &|answer| f64::from(!answer.form.is_well_formed()));
     for form in Form::ALL.into_iter().filter(|form| !form.is_well_formed()) {
@@ -62,13 +68,13 @@ fn forms(
 
 struct Adds<'a> {
     seed: u64,
-    negatives: usize,
+    lists: Lists,
     ranked: &'a Ranked,
 }
 
 impl Adds<'_> {
     fn value(&self, metric: &str, k: Option<usize>, estimate: Estimate) -> MetricValue {
-        MetricValue::new(self.ranked.who(), self.negatives, metric, k, estimate)
+        MetricValue::new(self.ranked.who(), self.lists, metric, k, estimate)
     }
 
     fn plain(&self, metric: &str, mean: f64, count: usize) -> MetricValue {

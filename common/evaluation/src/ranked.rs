@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use podium_recsys::ranking::knn::Question;
+use podium_recsys::ItemId;
 use podium_recsys::ranking::probes::Placed;
-use podium_recsys::ranking::{Baseline, Draws, Metric, RankedAnswer};
-use podium_recsys::{Dataset, ItemId, User};
+use podium_recsys::ranking::{Draws, Metric, RankedAnswer};
 use serde::Serialize;
 
-use crate::trained::{self, Trained};
+use crate::lists::Lists;
+use crate::rankers::NamedRankings;
 
 /// Kind of a ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,7 +32,7 @@ impl fmt::Display for Ranking {
     }
 }
 
-/// A ranker with its rankings for one number of negatives.
+/// A ranker with its rankings of one kind of lists.
 #[derive(Debug, Clone)]
 pub(crate) struct Ranked {
     /// Name of the policy or baseline.
@@ -40,6 +40,7 @@ pub(crate) struct Ranked {
     pub(crate) ranking: Ranking,
     /// Number of listed candidates.
     pub(crate) listed: usize,
+    /// Number of candidates; with the whole catalogue, number of its items.
     pub(crate) candidates: usize,
     /// By candidate sample and user.
     pub(crate) draws: Vec<Vec<Placed>>,
@@ -56,42 +57,42 @@ pub(crate) struct Answers {
     pub(crate) reversed: Vec<Vec<RankedAnswer>>,
 }
 
-/// The rankers at one number of negatives.
+/// The rankers of one kind of lists.
 #[derive(Debug)]
 pub struct Table {
-    /// Number of negatives in each candidate list.
-    pub negatives: usize,
-    /// By policy.
+    /// The candidate lists.
+    pub lists: Lists,
+    /// By policy; empty for the whole catalogue, which has no completions.
     pub(crate) answers: Vec<Answers>,
     /// Policies in both rankings, then those without one.
     pub(crate) ranked: Vec<Ranked>,
 }
 
 impl Ranked {
-    /// Creates the ranking by a policy's answers, with `listed` items each.
-    pub(crate) fn generated(policy: &str, answers: &Answers, listed: usize) -> Self {
-        let placed =
-            |answer: &RankedAnswer| Placed::of(answer.generated(), answer.target, &answer.candidates);
-        Self::of(policy, Ranking::Generated, answers, listed, placed)
+    /// Creates the ranking by a policy's answers, with `listed` items each. `depth`: number of stored items of each.
+    pub(crate) fn generated(policy: &str, answers: &Answers, listed: usize, depth: usize) -> Self {
+        let ranking = |answer: &RankedAnswer| answer.generated().map(<[ItemId]>::to_vec);
+        Self::of(policy, Ranking::Generated, answers, (listed, depth), ranking)
     }
 
     /// Creates the ranking by likelihood.
-    pub(crate) fn by_likelihood(policy: &str, answers: &Answers) -> Self {
-        let placed = |answer: &RankedAnswer| {
-            Placed::of(answer.by_likelihood().as_deref(), answer.target, &answer.candidates)
-        };
-        Self::of(policy, Ranking::Likelihood, answers, answers.candidates(), placed)
+    pub(crate) fn by_likelihood(policy: &str, answers: &Answers, depth: usize) -> Self {
+        let listed = answers.candidates();
+        Self::of(policy, Ranking::Likelihood, answers, (listed, depth), RankedAnswer::by_likelihood)
     }
 
     fn of(
         policy: &str,
         ranking: Ranking,
         answers: &Answers,
-        listed: usize,
-        placed: impl Fn(&RankedAnswer) -> Placed,
+        (listed, depth): (usize, usize),
+        rank: impl Fn(&RankedAnswer) -> Option<Vec<ItemId>>,
     ) -> Self {
+        let placed = |answer: &RankedAnswer| {
+            Placed::of(rank(answer).as_deref(), answer.target, &answer.candidates, depth)
+        };
         let each = |draws: &[Vec<RankedAnswer>]| -> Vec<Vec<Placed>> {
-            draws.iter().map(|draw| draw.iter().map(&placed).collect()).collect()
+            draws.iter().map(|draw| draw.iter().map(placed).collect()).collect()
         };
         Self {
             policy: policy.to_owned(),
@@ -103,50 +104,22 @@ impl Ranked {
         }
     }
 
-    /// Creates a baseline's ranking of the lists in `answers`.
-    pub(crate) fn baseline(baseline: Baseline, dataset: &Dataset, users: &[User], answers: &Answers) -> Self {
-        let questions: Vec<Question<'_>> = answers
-            .draws
-            .iter()
-            .flat_map(|draw| users.iter().zip(draw))
-            .map(|(user, answer)| Question {
-                history: user.history(usize::MAX),
-                candidates: &answer.candidates,
-            })
-            .collect();
-        Self::of_rankings(&baseline.to_string(), &baseline.rank(dataset, &questions), users, answers)
-    }
-
-    /// Creates the ranking of the lists in `answers` by a trained baseline. `users` are the first held-out users.
-    pub(crate) fn trained(
-        trained: &Trained,
-        model: usize,
-        dataset: &Dataset,
-        users: &[User],
-        answers: &Answers,
-    ) -> Result<Self, trained::Error> {
-        let draws = answers.draws.iter().flatten().map(|answer| answer.candidates.as_slice());
-        let lists: Vec<(usize, &[ItemId])> = (0..users.len()).cycle().zip(draws).collect();
-        let rankings = trained.rank(model, dataset, &lists)?;
-        Ok(Self::of_rankings(&trained.manifest.models[model].name, &rankings, users, answers))
-    }
-
-    /// Creates a baseline from its rankings of the lists in `answers`, by candidate sample and user.
-    fn of_rankings(name: &str, rankings: &[Vec<ItemId>], users: &[User], answers: &Answers) -> Self {
-        let lists = answers.draws.iter().flat_map(|draw| users.iter().zip(draw));
-        let placed: Vec<Placed> = rankings
-            .iter()
-            .zip(lists)
-            .map(|(ranking, (user, answer))| Placed::of(Some(ranking), user.target(), &answer.candidates))
-            .collect();
+    /// Creates a baseline from its rankings by candidate sample and user, of this number of candidates.
+    pub(crate) fn baseline((name, placed): NamedRankings, users: usize, candidates: usize) -> Self {
         Self {
-            policy: name.to_owned(),
+            policy: name,
             ranking: Ranking::Baseline,
-            listed: answers.candidates(),
-            candidates: answers.candidates(),
-            draws: placed.chunks(users.len().max(1)).map(<[Placed]>::to_vec).collect(),
+            listed: candidates,
+            candidates,
+            draws: placed.chunks(users.max(1)).map(<[Placed]>::to_vec).collect(),
             reversed: Vec::new(),
         }
+    }
+
+    /// Creates a policy's ranking of a catalogue of this many items by likelihood, by user.
+    pub(crate) fn of_catalogue(policy: &str, placed: Vec<Placed>, items: usize) -> Self {
+        let of_baseline = Self::baseline((policy.to_owned(), placed), usize::MAX, items);
+        Self { ranking: Ranking::Likelihood, ..of_baseline }
     }
 
     /// Returns the ranks of the targets.
@@ -167,6 +140,16 @@ impl Ranked {
         metrics
     }
 
+    /// Returns the cutoffs of `at` at which the lists are a choice: within the ranking, and fewer than all candidates.
+    pub(crate) fn cuts(&self, at: &[usize]) -> Vec<usize> {
+        at.iter().copied().filter(|&k| k <= self.listed && k < self.candidates).collect()
+    }
+
+    /// Returns the first items of each ranking, by candidate sample and user.
+    pub(crate) fn tops(&self) -> Vec<Vec<&[ItemId]>> {
+        self.draws.iter().map(|draw| draw.iter().map(|placed| placed.top.as_slice()).collect()).collect()
+    }
+
     /// Policy and ranking.
     pub(crate) fn who(&self) -> (&str, Ranking) {
         (&self.policy, self.ranking)
@@ -174,7 +157,7 @@ impl Ranked {
 }
 
 impl Answers {
-    fn candidates(&self) -> usize {
+    pub(crate) fn candidates(&self) -> usize {
         self.draws.iter().flatten().next().map_or(0, |answer| answer.candidates.len())
     }
 }
@@ -206,13 +189,16 @@ pub(crate) mod tests {
             draws: vec![vec![answer(1, Form::WellFormed, &[2, 0]), answer(2, Form::ShortList, &[0])]],
             reversed: vec![],
         };
-        let generated = Ranked::generated("p", &answers, 2);
+        let generated = Ranked::generated("p", &answers, 2, 1);
         let ranks = |ranked: &Ranked| -> Vec<Option<usize>> {
             ranked.draws[0].iter().map(|placed| placed.rank).collect()
         };
         assert_eq!(ranks(&generated), [Some(2), None]);
-        assert_eq!(ranks(&Ranked::by_likelihood("p", &answers)), [Some(2), Some(2)]);
+        assert_eq!(ranks(&Ranked::by_likelihood("p", &answers, 1)), [Some(2), Some(2)]);
         assert_eq!(generated.draws[0][0].first.map(|first| first.position), Some(2));
+        assert_eq!(generated.tops(), [[&[ItemId(2)][..], &[]]], "a malformed answer lists nothing");
+        assert_eq!(generated.cuts(&[1, 2, 3]), [1, 2]);
+        assert_eq!(Ranked::by_likelihood("p", &answers, 1).cuts(&[3, 4]), [3], "four of four are no choice");
     }
 
     #[test]
@@ -221,9 +207,9 @@ pub(crate) mod tests {
         let names = |ranked: &Ranked| -> Vec<String> {
             ranked.metrics(&[1, 3, 4]).iter().map(ToString::to_string).collect()
         };
-        assert_eq!(names(&Ranked::generated("p", &answers, 2)), ["HR@1", "MRR"]);
+        assert_eq!(names(&Ranked::generated("p", &answers, 2, 1)), ["HR@1", "MRR"]);
         assert_eq!(
-            names(&Ranked::by_likelihood("p", &answers)),
+            names(&Ranked::by_likelihood("p", &answers, 1)),
             ["HR@1", "HR@3", "NDCG@3", "MRR@3", "NDCG@4", "MRR@4", "MRR"],
             "a hit among all candidates is certain"
         );

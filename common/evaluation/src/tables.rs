@@ -3,23 +3,29 @@
 use std::fmt::Write as _;
 
 use crate::evaluation::Evaluation;
+use crate::lists::Lists;
 use crate::metric_value::{ALL, MetricValue};
 use crate::ranked::Ranking;
 use crate::run_tables::laid_out;
+
+/// Names of the metrics of lists, in the order of columns.
+const LIST_METRICS: [&str; 5] = ["coverage", "gini", "novelty", "diversity", "cold"];
 
 /// Returns the most important tables.
 pub fn tables(evaluation: &Evaluation) -> String {
     let plan = &evaluation.plan;
     let mut text = String::new();
     for table in &evaluation.tables {
-        let of = |value: &&MetricValue| value.negatives == table.negatives;
+        let of = |value: &&MetricValue| value.negatives == table.lists;
         let values: Vec<&MetricValue> = evaluation.values.iter().filter(of).collect();
         let _ = writeln!(
             text,
-            "\n{}: {} negatives, {} candidate samples, {} {} users; 95 % intervals",
+            "\n{}: {}, {} {} users; 95 % intervals",
             plan.dataset.name,
-            table.negatives,
-            plan.asked.draws,
+            match table.lists {
+                Lists::Sampled(_) => format!("{}, {} candidate samples", table.lists, plan.asked.draws),
+                Lists::Catalogue => "all items outside the history as candidates".to_owned(),
+            },
             plan.users().len(),
             plan.asked.part
         );
@@ -28,6 +34,7 @@ pub fn tables(evaluation: &Evaluation) -> String {
         }
         let first = plan.policies.first().map_or("", |policy| policy.name.as_str());
         text.push_str(&comparisons(&values, first));
+        text.push_str(&beyond_accuracy(&values));
         text.push_str(&probes(&values));
     }
     text
@@ -86,12 +93,36 @@ fn comparisons(values: &[&MetricValue], policy: &str) -> String {
     if rows.len() > 1 { laid_out(&rows) } else { String::new() }
 }
 
+/// Returns the metrics of lists beyond accuracy at the largest cutoff of each ranker.
+fn beyond_accuracy(values: &[&MetricValue]) -> String {
+    let all: Vec<&&MetricValue> =
+        values.iter().filter(|value| LIST_METRICS.contains(&value.metric.as_str())).collect();
+    let columns: Vec<&str> =
+        LIST_METRICS.into_iter().filter(|metric| all.iter().any(|value| value.metric == *metric)).collect();
+    let mut rows = vec![
+        ["beyond accuracy", "K"].into_iter().chain(columns.iter().copied()).map(str::to_owned).collect(),
+    ];
+    for who in rankers(&all) {
+        let own = || all.iter().filter(|value| self::who(value) == who);
+        let widest = own().filter_map(|value| value.k).max();
+        let cell = |metric: &&str| {
+            let value = own().find(|value| value.metric == **metric && value.k == widest);
+            value.map_or_else(|| "–".to_owned(), |value| value.text())
+        };
+        let k = widest.map_or_else(String::new, |k| k.to_string());
+        rows.push([label(who), k].into_iter().chain(columns.iter().map(cell)).collect::<Vec<_>>());
+    }
+    if rows.len() > 1 { laid_out(&rows) } else { String::new() }
+}
+
 /// Returns the probes of position and popularity, and the format of answers.
 fn probes(values: &[&MetricValue]) -> String {
     let all: Vec<&&MetricValue> =
         values.iter().filter(|value| value.against.is_none() && value.slice == ALL).collect();
     let columns = [
         ("well-formed", "well_formed"),
+        ("valid", "valid"),
+        ("HR@1 of valid", "valid_HR"),
         ("position bias", "first_at_distance"),
         ("same first, reversed", "same_first_reversed"),
         ("popularity of first", "first_popularity"),
@@ -149,7 +180,7 @@ mod tests {
 
     fn value(policy: &str, ranking: Ranking, metric: &str, k: Option<usize>) -> MetricValue {
         let estimate = Estimate { mean: 0.5, low: 0.25, high: 0.75, count: 9 };
-        MetricValue::new((policy, ranking), 9, metric, k, estimate)
+        MetricValue::new((policy, ranking), Lists::Sampled(9), metric, k, estimate)
     }
 
     #[test]

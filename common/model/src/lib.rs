@@ -13,6 +13,7 @@ mod attention;
 mod block;
 mod cache;
 pub mod checkpoint;
+mod continuations;
 pub mod device;
 pub mod device_thread;
 pub mod generate;
@@ -35,6 +36,7 @@ mod shared;
 mod shim;
 
 pub use adapter::is_adapter;
+pub use continuations::Continuations;
 pub use device_thread::DeviceThread;
 pub use generate::{Batch, Generated, Sampled, generate, generate_restricted};
 pub use merge::merge;

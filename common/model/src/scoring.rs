@@ -91,16 +91,17 @@ impl Policy {
             let rows = self.training_rows(&positions, None);
             let x = self.trunk(&tokens, &rows, &mut batch.arrangement(self));
             let count = token_ids.len() as i64 - 1;
-            let head = Head {
-                policy: self,
-                targets: tokens.narrow(0, 1, count),
-                restrictions: Restrictions::default(),
-                temperature: 1.0,
-                entropy: Entropy::Skipped,
-            };
-            let scores = head.scores(&self.final_norm(&x.narrow(0, 0, count)));
-            Vec::try_from(scores.logprobs.to_device(Device::Cpu)).expect("a vector of floats")
+            let logprobs = self.target_logprobs(&x.narrow(0, 0, count), tokens.narrow(0, 1, count));
+            Vec::try_from(logprobs.to_device(Device::Cpu)).expect("a vector of floats")
         }))
+    }
+
+    /// Returns the log-probability of the target after each row at temperature 1, without gradients. `x`: output of the
+    /// last block, \[rows, hidden\]; `targets` and result \[rows\].
+    pub(crate) fn target_logprobs(&self, x: &Tensor, targets: Tensor) -> Tensor {
+        let restrictions = Restrictions::default();
+        let head = Head { policy: self, targets, restrictions, temperature: 1.0, entropy: Entropy::Skipped };
+        no_grad(|| head.scores(&self.final_norm(x)).logprobs)
     }
 
     /// Scores the completions of a batch with gradients to [`Self::trainable`].

@@ -96,9 +96,9 @@ pub struct Case {
     pub past: usize,
     /// The history in the prompt, oldest first.
     pub history: Vec<ItemId>,
-    /// The candidates, in the order of the prompt.
+    /// The candidates, in the order of the prompt; empty for the whole catalogue.
     pub candidates: Vec<ItemId>,
-    /// The target, which is one of the candidates.
+    /// The target, which is one of the candidates if there are some.
     pub target: ItemId,
     /// The prompt.
     pub prompt: Prompt,
@@ -238,11 +238,23 @@ impl Task {
     }
 
     fn held_out(&self, part: HeldOut, index: usize, draw: u64) -> Result<(&User, usize, Vec<ItemId>), Error> {
+        let (user, target) = self.held_out_target(part, index)?;
+        Ok((user, target, self.sampler.draw(user, target, Purpose::Evaluation { part, draw })?))
+    }
+
+    /// Returns the `index`-th user of a held-out part and the position of the target.
+    fn held_out_target(&self, part: HeldOut, index: usize) -> Result<(&User, usize), Error> {
         let users = self.dataset.held_out(part);
         let no_such_case = || Error::NoSuchCase { index, kind: part.to_string(), count: users.len() };
         let user = users.get(index).ok_or_else(no_such_case)?;
-        let target = user.items.len() - 1;
-        Ok((user, target, self.sampler.draw(user, target, Purpose::Evaluation { part, draw })?))
+        Ok((user, user.items.len() - 1))
+    }
+
+    /// Returns the case of the same user without a candidate list: the prompt has none, and every item of the catalogue is
+    /// an answer.
+    pub fn catalogue_case(&self, part: HeldOut, index: usize) -> Result<Case, Error> {
+        let (user, target) = self.held_out_target(part, index)?;
+        self.case(user, target, Vec::new())
     }
 
     /// Builds the case with the item at `position` of a user as the target.

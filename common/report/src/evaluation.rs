@@ -1,15 +1,15 @@
 //! The page of an evaluation: metrics of policies, their differences, user slices, and probes.
 
 use maud::{Markup, html};
-use podium_evaluation::{Evaluation, MetricValue, Ranking};
+use podium_evaluation::{Evaluation, Lists, MetricValue, Ranking};
 
 use crate::document;
 use crate::dot_plot::{self, Row};
 use crate::series::{Series, SeriesChart};
 
-/// The metrics of one number of negatives.
+/// The metrics of one kind of candidate lists.
 struct Section<'a> {
-    negatives: usize,
+    lists: Lists,
     /// Name of the evaluated part of the data set.
     part: String,
     values: Vec<&'a MetricValue>,
@@ -20,12 +20,12 @@ type Who<'a> = (&'a str, Ranking);
 /// Renders the page.
 pub(crate) fn render(evaluation: &Evaluation) -> Markup {
     let plan = &evaluation.plan;
-    let section = |negatives: usize| {
-        let values = evaluation.find(|value| value.negatives == negatives).collect();
-        Section { negatives, part: plan.asked.part.to_string(), values }.render()
+    let section = |lists: Lists| {
+        let values = evaluation.find(|value| value.negatives == lists).collect();
+        Section { lists, part: plan.asked.part.to_string(), values }.render()
     };
     let main = html! {
-        @for table in &evaluation.tables { (section(table.negatives)) }
+        @for table in &evaluation.tables { (section(table.lists)) }
         h2 { "Evaluated policies" }
         details.card {
             summary { "policies" small { "key " (plan.key()) } }
@@ -57,8 +57,14 @@ pub(crate) fn render(evaluation: &Evaluation) -> Markup {
 impl<'a> Section<'a> {
     fn render(&self) -> Markup {
         html! {
-            h2 { (self.negatives) " negatives, " (self.part) " users" }
-            p.about { "The user's next item among " (self.negatives + 1) " candidates." }
+            h2 { (self.lists) ", " (self.part) " users" }
+            p.about {
+                "The user's next item among "
+                @match self.lists.candidates() {
+                    Some(candidates) => { (candidates) " candidates." }
+                    None => { "all items outside the history." }
+                }
+            }
             (self.headlines())
             (self.metrics())
             (self.comparisons())
@@ -207,13 +213,13 @@ impl<'a> Section<'a> {
                 .filter(|value| self::who(value) == *who && value.metric == "first_at")
                 .filter_map(|value| Some((value.k? as f64, value.estimate)))
                 .collect(),
-            marked: self.negatives < 24,
+            marked: self.lists.candidates().is_some_and(|candidates| candidates < 25),
         };
         let chart = SeriesChart {
             title: "Position of the first choice",
             note: "fraction of first choices by position in the prompt's list",
             series: self.rankers().iter().map(series).collect(),
-            reference: Some(("uniform", 1.0 / (self.negatives + 1) as f64)),
+            reference: self.lists.candidates().map(|candidates| ("uniform", 1.0 / candidates as f64)),
         };
         let others =
             self.plain().filter(|value| !matches!(value.metric.as_str(), "HR" | "NDCG" | "MRR" | "first_at"));
@@ -222,7 +228,7 @@ impl<'a> Section<'a> {
             @for value in others {
                 tr {
                     td { (label(who(value))) }
-                    td { (value.metric) }
+                    td { (value.name()) }
                     td { (with_small_interval(value)) }
                     td { (p_value(value)) }
                 }
@@ -235,7 +241,7 @@ impl<'a> Section<'a> {
                  same choice in the reversed list. Popularity is the fraction of the catalogue with fewer interactions."
             }
             div.charts { @if let Some(chart) = chart.render() { (chart) } }
-            (table("Format, positions and popularity", &rows, false))
+            (table("Format, positions, popularity, and metrics beyond accuracy", &rows, false))
         }
     }
 }

@@ -6,30 +6,25 @@
 
 mod arguments;
 mod error;
-mod rankers;
 mod report;
 mod training;
 
 use std::path::Path;
 use std::process::ExitCode;
 
+use podium_evaluation::rankers::{Asked, NamedRankings, Rankers};
 use podium_evaluation::trained::{self, Trained};
 use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
 use podium_recsys::dataset::{self, Dataset};
-use podium_recsys::ranking::Draws;
 use podium_recsys::{ItemId, User};
 use podium_service::{environment, notice, output, shutdown};
 
 pub(crate) use arguments::Arguments;
 use arguments::Drawn;
 use error::Error;
-use rankers::{Asked, Rankers, Ranks};
-use report::Report;
-
-/// Number of users whose lists of the whole catalogue are in memory at once.
-const CATALOGUE_USERS: usize = 256;
+use report::{Report, Sampled};
 
 /// Trains models if requested, evaluates all baselines, and prints the report.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -69,17 +64,19 @@ fn load(arguments: &Arguments) -> Result<Dataset, Error> {
 fn measure(arguments: &Arguments, dataset: &Dataset) -> Result<Report, Error> {
     let folder: Option<&Path> = arguments.train.as_deref().or(arguments.trained.as_deref());
     let trained = folder.map(|folder| Trained::open(folder, dataset, arguments.part.into())).transpose()?;
-    let rankers = Rankers { dataset, trained: trained.as_ref() };
+    let depth = arguments.at.iter().copied().max().unwrap_or(0);
+    let rankers = Rankers { dataset, trained: trained.as_ref(), depth };
     let asked = asked(dataset.held_out(arguments.part.into()), arguments);
     if asked.is_empty() {
         return Err(Error::NoUsers(arguments.part.into()));
     }
     let mut report = Report::new(arguments, dataset, &asked, trained.as_ref());
     for &negatives in &arguments.negatives {
-        report.add(Some(negatives), &sampled(arguments, negatives, &rankers, &asked)?);
+        report.add(Some(negatives), dataset, &sampled(arguments, negatives, &rankers, &asked)?);
     }
     if arguments.catalogue {
-        report.add(None, &whole_catalogue(arguments, &rankers, &asked)?);
+        let placed = rankers.rank_catalogue(&asked, arguments.seed)?;
+        report.add(None, dataset, &Sampled::of(placed, asked.len(), dataset.catalogue.len()));
     }
     if let Some(file) = &arguments.json {
         durable::write(file, report.to_json().as_bytes())?;
@@ -98,13 +95,13 @@ fn asked<'a>(users: &'a [User], arguments: &Arguments) -> Vec<Asked<'a>> {
     positions.into_iter().map(|position| (position, &users[position])).collect()
 }
 
-/// Returns the ranks of the targets for each baseline, with this many negatives.
+/// Returns the rankings of each baseline, with this many negatives.
 fn sampled(
     arguments: &Arguments,
     negatives: usize,
     rankers: &Rankers<'_>,
     asked: &[Asked<'_>],
-) -> Result<Vec<(String, Draws)>, Error> {
+) -> Result<Vec<Sampled>, Error> {
     let options = candidates::Options {
         count: negatives + 1,
         negatives: match arguments.drawn {
@@ -127,35 +124,6 @@ fn sampled(
             )
         })
         .collect::<Result<_, _>>()?;
-    let ranked = rankers.ranks(asked, &lists)?.into_iter().map(|(name, ranks)| {
-        let draws = ranks.chunks(asked.len().max(1)).map(<[_]>::to_vec).collect();
-        (name, Draws::new(options.count, draws))
-    });
-    Ok(ranked.collect())
-}
-
-/// Returns the ranks of the targets for each baseline among all items outside each user's whole history.
-fn whole_catalogue(
-    arguments: &Arguments,
-    rankers: &Rankers<'_>,
-    asked: &[Asked<'_>],
-) -> Result<Vec<(String, Draws)>, Error> {
-    let items = rankers.dataset.catalogue.items();
-    let list = |(_, user): &Asked<'_>| -> Vec<ItemId> {
-        let outside = |id: &ItemId| *id == user.target() || !user.items.contains(id);
-        let mut list: Vec<ItemId> = items.iter().map(|item| item.id).filter(outside).collect();
-        Stream::new(arguments.seed, "baselines/catalogue", &[user.id.0]).shuffle(&mut list);
-        list
-    };
-    let mut all: Vec<Ranks> = Vec::new();
-    for chunk in asked.chunks(CATALOGUE_USERS) {
-        let lists: Vec<Vec<ItemId>> = chunk.iter().map(list).collect();
-        for (index, (name, ranks)) in rankers.ranks(chunk, &lists)?.into_iter().enumerate() {
-            match all.get_mut(index) {
-                Some((_, before)) => before.extend(ranks),
-                None => all.push((name, ranks)),
-            }
-        }
-    }
-    Ok(all.into_iter().map(|(name, ranks)| (name, Draws::new(items.len(), vec![ranks]))).collect())
+    let placed: Vec<NamedRankings> = rankers.rank(asked, &lists)?;
+    Ok(Sampled::of(placed, asked.len(), options.count))
 }

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use podium_evaluation::groups::{Group, groups};
+use podium_evaluation::rankers::{Asked, NamedRankings};
 use podium_evaluation::results;
 use podium_evaluation::run_tables::{interval, laid_out, signed_interval};
 use podium_evaluation::trained::{Manifest, Trained};
 use podium_recsys::dataset::HeldOut;
-use podium_recsys::ranking::{Baseline, Comparison, Draws, Estimate, Metric, slices};
-use podium_recsys::{Dataset, User};
+use podium_recsys::ranking::probes::Placed;
+use podium_recsys::ranking::{
+    Baseline, BeyondAccuracy, Comparison, Distance, Draws, Estimate, ListValue, Metric,
+};
+use podium_recsys::{Dataset, ItemId, User};
 use serde::Serialize;
 
 use super::arguments::Arguments;
-use super::rankers::Asked;
 
-/// Number of slices of each kind.
-const SLICES: usize = 3;
 /// The kinds of metrics, each of which has a table.
 const KINDS: [&str; 3] = ["HR", "NDCG", "MRR"];
 
@@ -33,6 +35,8 @@ pub(crate) struct Report {
     ties: &'static str,
     intervals: &'static str,
     p_values: &'static str,
+    /// Distance of the diversity.
+    distance: Distance,
     #[serde(skip_serializing_if = "Option::is_none")]
     trained: Option<Manifest>,
     /// By number of negatives: `9`, `99`, ….
@@ -46,13 +50,32 @@ pub(crate) struct Report {
     groups: Vec<Group>,
 }
 
-/// A slice of the evaluated users.
+/// A baseline's rankings by candidate sample and user.
 #[derive(Debug)]
-struct Group {
-    by: &'static str,
-    least: u64,
-    most: u64,
-    members: Vec<usize>,
+pub(super) struct Sampled {
+    name: String,
+    candidates: usize,
+    draws: Vec<Vec<Placed>>,
+}
+
+impl Sampled {
+    /// Divides the rankings of each baseline by candidate sample. `candidates`: length of the lists.
+    pub(super) fn of(all: Vec<NamedRankings>, users: usize, candidates: usize) -> Vec<Self> {
+        let one = |(name, placed): NamedRankings| {
+            let draws = placed.chunks(users.max(1)).map(<[Placed]>::to_vec).collect();
+            Self { name, candidates, draws }
+        };
+        all.into_iter().map(one).collect()
+    }
+
+    fn ranks(&self) -> Draws {
+        let ranks = |draw: &Vec<Placed>| draw.iter().map(|placed| placed.rank).collect();
+        Draws::new(self.candidates, self.draws.iter().map(ranks).collect())
+    }
+
+    fn tops(&self) -> Vec<Vec<&[ItemId]>> {
+        self.draws.iter().map(|draw| draw.iter().map(|placed| placed.top.as_slice()).collect()).collect()
+    }
 }
 
 /// Metrics for one number of negatives.
@@ -63,6 +86,8 @@ struct Table {
     rankers: Vec<String>,
     /// By metric and baseline.
     metrics: Vec<Row>,
+    /// Metrics of lists by baseline.
+    beyond_accuracy: BTreeMap<String, Vec<ListValue>>,
     slices: Vec<SliceMetrics>,
 }
 
@@ -94,21 +119,7 @@ impl Report {
         asked: &[Asked<'_>],
         trained: Option<&Trained>,
     ) -> Self {
-        let interactions =
-            |user: &User| dataset.catalogue.get(user.target()).map_or(0, |item| item.interactions);
-        let popularity: Vec<u64> = asked.iter().map(|(_, user)| interactions(user)).collect();
-        let lengths: Vec<u64> = asked.iter().map(|(_, user)| user.items.len() as u64 - 1).collect();
-        let groups = [("target_interactions", popularity), ("history_length", lengths)]
-            .into_iter()
-            .flat_map(|(by, numbers)| {
-                slices(&numbers, SLICES).into_iter().map(move |slice| Group {
-                    by,
-                    least: *slice.range.start(),
-                    most: *slice.range.end(),
-                    members: slice.members,
-                })
-            })
-            .collect();
+        let users: Vec<&User> = asked.iter().map(|(_, user)| *user).collect();
         Self {
             data: dataset.name.clone(),
             negatives_drawn: format!("{:?}", arguments.drawn).to_lowercase(),
@@ -120,37 +131,45 @@ impl Report {
             ties: "in the order of the candidate list, which is random",
             intervals: "95 %, percentile bootstrap over users",
             p_values: "two-sided randomisation test over users",
+            distance: BeyondAccuracy::new(dataset).distance(),
             trained: trained.map(|trained| trained.manifest.clone()),
             negatives: BTreeMap::new(),
             catalogue: None,
             cuts: arguments.at.clone(),
-            groups,
+            groups: groups(dataset, &users),
         }
     }
 
     /// Adds the metrics of rankings with this many negatives, or of the whole catalogue.
-    pub(super) fn add(&mut self, negatives: Option<usize>, ranked: &[(String, Draws)]) {
-        let Some(candidates) = ranked.first().map(|(_, draws)| draws.candidates()) else { return };
+    pub(super) fn add(&mut self, negatives: Option<usize>, dataset: &Dataset, rankings: &[Sampled]) {
+        let Some(candidates) = rankings.first().map(|one| one.candidates) else { return };
         let metrics = Metric::at(&self.cuts, candidates);
+        let ranked: Vec<(String, Draws)> =
+            rankings.iter().map(|one| (one.name.clone(), one.ranks())).collect();
         let slices = self
             .groups
             .iter()
             .map(|group| {
+                let members = &group.slice.members;
                 let some: Vec<(String, Draws)> =
-                    ranked.iter().map(|(name, draws)| (name.clone(), draws.of(&group.members))).collect();
+                    ranked.iter().map(|(name, draws)| (name.clone(), draws.of(members))).collect();
                 SliceMetrics {
                     by: group.by,
-                    least: group.least,
-                    most: group.most,
-                    users: group.members.len(),
+                    least: *group.slice.range.start(),
+                    most: *group.slice.range.end(),
+                    users: members.len(),
                     metrics: rows(&some, &metrics, self.seed, false),
                 }
             })
             .collect();
+        let beyond = BeyondAccuracy::new(dataset);
+        let cuts: Vec<usize> = self.cuts.iter().copied().filter(|&k| k < candidates).collect();
+        let values = |one: &Sampled| (one.name.clone(), beyond.values(&one.tops(), &cuts, self.seed));
         let table = Table {
             candidates,
             rankers: ranked.iter().map(|(name, _)| name.clone()).collect(),
-            metrics: rows(ranked, &metrics, self.seed, true),
+            metrics: rows(&ranked, &metrics, self.seed, true),
+            beyond_accuracy: rankings.iter().map(values).collect(),
             slices,
         };
         match negatives {
@@ -247,18 +266,47 @@ impl Table {
         if differences.len() > 1 {
             f.write_str(&laid_out(&differences))?;
         }
-        let slices: Vec<(String, &Row)> = self
-            .slices
-            .iter()
-            .filter_map(|slice| {
+        f.write_str(&self.lists())?;
+        for slices in self.slices.chunk_by(|one, other| one.by == other.by) {
+            let mut columns: Vec<(String, &Row)> = Vec::new();
+            for slice in slices {
                 let name = format!("{} {}–{}", slice.by.replace('_', " "), slice.least, slice.most);
-                Some((name, slice.metrics.iter().find(|own| own.metric == row.metric)?))
-            })
-            .collect();
-        for slices in slices.chunks(SLICES) {
-            self.estimates(f, &row.metric, slices)?;
+                let own = slice.metrics.iter().find(|own| own.metric == row.metric);
+                columns.extend(own.map(|own| (name, own)));
+            }
+            self.estimates(f, &row.metric, &columns)?;
         }
         writeln!(f)
+    }
+
+    /// Returns the metrics of lists with the largest cutoff; the file has the others.
+    fn lists(&self) -> String {
+        let all = || self.beyond_accuracy.values().flatten();
+        let Some(k) = all().map(|value| value.k).max() else { return String::new() };
+        let mut names: Vec<&str> = Vec::new();
+        for value in all().filter(|value| value.k == k) {
+            if !names.contains(&value.metric) {
+                names.push(value.metric);
+            }
+        }
+        let header = |name: &&str| format!("{name}@{k}");
+        let mut rows: Vec<Vec<String>> =
+            vec![std::iter::once(String::new()).chain(names.iter().map(header)).collect()];
+        for ranker in &self.rankers {
+            let own = self.beyond_accuracy.get(ranker).map_or(&[][..], Vec::as_slice);
+            let cell = |name: &&str| {
+                let value = own.iter().find(|value| value.metric == *name && value.k == k);
+                value.map_or("–".to_owned(), |value| {
+                    if value.has_interval {
+                        interval(shown(value.estimate))
+                    } else {
+                        format!("{:.3}", value.estimate.mean)
+                    }
+                })
+            };
+            rows.push(std::iter::once(ranker.clone()).chain(names.iter().map(cell)).collect());
+        }
+        laid_out(&rows)
     }
 
     /// Writes a table with a row for each ranker.

@@ -1,13 +1,15 @@
 //! `podium evaluate`: evaluates policies on the test users with the services of a run, and computes metrics.
 //!
 //! Each part is a run without steps, so it uses the prompts, parser, constraint and sampling of
-//! training. Stored answers of a part are reused, and an interrupted part is resumed.
+//! training, or a ranking of the whole catalogue by one process. Stored answers of a part are reused, and an interrupted
+//! part is resumed.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use podium_config::RunFile;
-use podium_evaluation::{Asked, Evaluation, Plan, Policy};
+use podium_evaluation::{Asked, Evaluation, Lists, Part, Plan, Policy, Protocol};
 use podium_files::durable;
 use podium_service::{notice, output, output_line, shutdown};
 
@@ -17,8 +19,12 @@ use super::{Error, run, start};
 use crate::cli::{EvaluateFlags, Ranking, RunFlags};
 use crate::conductor::Outcome;
 use crate::devices::Table;
+use crate::processes;
 use crate::run_folder::RunFolder;
 use crate::services::Programs;
+
+/// The cutoffs of the metrics.
+const CUTS: [usize; 4] = [1, 3, 5, 10];
 
 /// Evaluates, and writes the results into a folder whose name is the key of all inputs.
 pub(crate) async fn evaluate(
@@ -78,22 +84,35 @@ pub(crate) async fn evaluate(
 }
 
 fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
+    let has = |ranking: Ranking| flags.rankings.contains(&ranking);
+    let protocols: Vec<Protocol> = flags.protocol.iter().map(|&protocol| protocol.into()).collect();
     let mut negatives: Vec<usize> = flags.negatives.iter().map(|&number| number as usize).collect();
+    negatives.extend(protocols.iter().map(|protocol| protocol.negatives()));
     if negatives.is_empty() {
         negatives.push(run.candidates.count.saturating_sub(1).max(1));
     }
+    if !has(Ranking::Generated) && !has(Ranking::Likelihood) {
+        // Only the whole catalogue is ranked.
+        negatives.clear();
+    }
     let mut at: Vec<usize> = flags.at.iter().map(|&k| k as usize).collect();
+    if at.is_empty() {
+        at.extend(CUTS);
+        at.extend((!protocols.is_empty() || has(Ranking::Catalogue)).then_some(Protocol::LARGEST_CUT));
+    }
     for numbers in [&mut negatives, &mut at] {
         numbers.sort_unstable();
         numbers.dedup();
     }
     Asked {
         part: flags.part.into(),
+        protocols,
         negatives,
         draws: flags.draws.into(),
         reversed: flags.reversed.into(),
-        generated: flags.rankings.contains(&Ranking::Generated),
-        likelihood: flags.rankings.contains(&Ranking::Likelihood),
+        generated: has(Ranking::Generated),
+        likelihood: has(Ranking::Likelihood),
+        catalogue: has(Ranking::Catalogue),
         at,
     }
 }
@@ -131,6 +150,13 @@ async fn prepare(plan: &Plan, base: &Path) -> Result<ExitCode, Error> {
             return Ok(ExitCode::from(super::STOPPED));
         }
         output_line!("{}", folder.run_file().display());
+        if part.lists == Lists::Catalogue {
+            notice!(
+                "no coordinator serves this run file: run podium-rollout-worker rank-catalogue --run-file {} --output {}",
+                folder.run_file().display(),
+                plan.recorded(part).display()
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -156,23 +182,76 @@ async fn ask(plan: &Plan, base: &Path) -> Result<bool, Error> {
         let is_first = known.is_none();
         let table = known.map_or_else(|| Table::of_run(&part.run), Ok)?;
         notice!("part {number} of {all}: {}", part.describe(&plan.policies));
-        let outcome = match run::prepare(part.run.clone(), base, &folder).await? {
-            Preparation::Ready(ready) => ready.perform(&table, is_first).await?,
-            Preparation::Finished | Preparation::Made(_) => Outcome::Finished,
-            Preparation::Interrupted => Outcome::Interrupted { step: 0 },
+        let is_complete = match part.lists {
+            Lists::Sampled(_) => answer(part, base, &folder, &table, is_first).await?,
+            Lists::Catalogue => rank_catalogue(plan, part, base, &folder, &table).await?,
         };
         devices = Some(table);
-        match outcome {
-            Outcome::Finished => {}
-            Outcome::Interrupted { .. } => return Ok(false),
-            Outcome::Drained { reason, .. } => {
-                notice!("the coordinator stopped early: {reason}");
-                return Ok(false);
-            }
+        if !is_complete {
+            return Ok(false);
         }
         plan.keep(part)?;
         // The run holds copies of the policy.
         durable::remove_folder(folder.path())?;
     }
     Ok(true)
+}
+
+/// Runs the services of a part; returns `false` if a signal arrived.
+async fn answer(
+    part: &Part,
+    base: &Path,
+    folder: &RunFolder,
+    table: &Table,
+    is_first: bool,
+) -> Result<bool, Error> {
+    let outcome = match run::prepare(part.run.clone(), base, folder).await? {
+        Preparation::Ready(ready) => ready.perform(table, is_first).await?,
+        Preparation::Finished | Preparation::Made(_) => Outcome::Finished,
+        Preparation::Interrupted => Outcome::Interrupted { step: 0 },
+    };
+    match outcome {
+        Outcome::Finished => Ok(true),
+        Outcome::Interrupted { .. } => Ok(false),
+        Outcome::Drained { reason, .. } => {
+            notice!("the coordinator stopped early: {reason}");
+            Ok(false)
+        }
+    }
+}
+
+/// Ranks the whole catalogue with one policy; returns `false` if a signal arrived.
+async fn rank_catalogue(
+    plan: &Plan,
+    part: &Part,
+    base: &Path,
+    folder: &RunFolder,
+    table: &Table,
+) -> Result<bool, Error> {
+    // It exists if the command was run on another host.
+    if plan.recorded(part).is_file() {
+        return Ok(true);
+    }
+    // The lock of the folder is held until the ranking is complete.
+    let Preparation::Ready(_ready) = run::prepare(part.run.clone(), base, folder).await? else {
+        return Ok(false);
+    };
+    let placement = table.worker(1);
+    let arguments: Vec<OsString> = vec![
+        "rank-catalogue".into(),
+        "--run-file".into(),
+        folder.run_file().into(),
+        "--output".into(),
+        plan.recorded(part).into(),
+        "--device".into(),
+        placement.device.into(),
+    ];
+    let stop = shutdown::on_signal().map_err(Error::Signals)?;
+    let worker = Programs::find()?.worker;
+    let name = "rank-catalogue";
+    match processes::foreground(name, &worker, arguments, placement.environment, &stop).await? {
+        Some(status) if status.success() => Ok(true),
+        Some(status) => Err(Error::Ranking { how: processes::describe(status) }),
+        None => Ok(false),
+    }
 }

@@ -75,6 +75,8 @@ pub(crate) enum Error {
     NoStart,
     #[error("podium-learner {stage} failed with {how}; see its messages above")]
     Stage { stage: String, how: String },
+    #[error("podium-rollout-worker rank-catalogue failed with {how}; see its messages above")]
+    Ranking { how: String },
     #[error(
         "{} was created from other files than the present ones ({}): choose another folder with --out, or remove this one to \
          recreate it", stage.display(), differing.join(", ")

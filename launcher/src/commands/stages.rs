@@ -139,17 +139,9 @@ impl Stages<'_> {
             durable::create_folder(parent)?;
         }
         arguments.extend(["--out".into(), partial.clone().into()]);
-        let mut child =
-            processes::command(&self.programs.learner).args(arguments).envs(environment).spawn().map_err(
-                |source| processes::Error::Start { program: self.programs.learner.clone(), source },
-            )?;
-        let status = tokio::select! {
-            status = child.wait() => status.map_err(|source| processes::Error::Wait { name: name.into(), source })?,
-            () = self.stop.cancelled() => {
-                processes::end(&mut child).await;
-                return Ok(false);
-            }
-        };
+        let learner = &self.programs.learner;
+        let ended = processes::foreground(name, learner, arguments, environment, self.stop).await?;
+        let Some(status) = ended else { return Ok(false) };
         if !status.success() {
             return Err(Error::Stage { stage: name.to_owned(), how: processes::describe(status) });
         }

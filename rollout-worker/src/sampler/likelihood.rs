@@ -2,13 +2,13 @@
 //!
 //! The choices of a prompt are short continuations that share the keys and values of the text before the list.
 
-use podium_constraint::reasoning_end;
 use podium_grpo::Completion;
 use podium_model::{Entropy, GroupTokens, Packed, Policy, memory};
 use podium_proto::v1;
-use podium_recsys::completion::{self, ThinkingStart};
+use podium_recsys::completion::ThinkingStart;
 
-use super::{Error, Loaded, Sampler};
+use super::catalogue::Opening;
+use super::{Error, Sampler};
 use crate::lease::{Choices, Lease};
 use crate::metrics;
 
@@ -77,8 +77,8 @@ impl Sampler {
         Ok(Some(groups.iter().map(|group| logprobs.by_ref().take(group.len()).collect()).collect()))
     }
 
-    /// Returns the prefix and the tokens of the choices. Without a completion whose reasoning ends the reasoning is
-    /// empty. `start`: state of the think block at the end of the prompt.
+    /// Returns the prefix and the tokens of the choices, with the tokens before the first listed item of
+    /// [`Self::opening`].
     fn question(
         &self,
         choices: &Choices,
@@ -87,41 +87,19 @@ impl Sampler {
         what: impl Fn() -> String,
     ) -> Result<Question, Error> {
         let loaded = self.loaded.as_ref().ok_or(Error::Empty)?;
-        let encode = |text: &str| {
-            loaded.tokenizer.encode(text).map_err(|source| Error::Prompt { what: what(), source })
-        };
-        let reasoning = match completion {
-            Some(completion) => reasoning(loaded, choices, start, completion, &what)?,
-            None => None,
-        };
-        let layout = choices.layout();
-        let (_, gap) = completion::white_space(layout);
-        let (head, gap) = match (reasoning, start) {
-            (Some(reasoning), _) => (reasoning.to_vec(), gap),
-            (None, ThinkingStart::Absent) if !choices.after_thinking => (Vec::new(), ""),
-            (None, ThinkingStart::Closed { spaced: true }) => (Vec::new(), ""),
-            (None, start) => (encode(&completion::empty_block(start, layout))?, gap),
-        };
-        let continuation = |choice: &String| match encode(&format!("{gap}{choice}")) {
-            Ok(tokens) if tokens.is_empty() => Err(Error::NoTokens { what: what(), choice: choice.clone() }),
-            tokens => tokens,
+        let Opening { prefix, gap } = self.opening(choices, (prompt, start), completion, &what)?;
+        let continuation = |choice: &String| {
+            let tokens = loaded.tokenizer.encode(&format!("{gap}{choice}"));
+            match tokens.map_err(|source| Error::Prompt { what: what(), source }) {
+                Ok(tokens) if tokens.is_empty() => {
+                    Err(Error::NoTokens { what: what(), choice: choice.clone() })
+                }
+                tokens => tokens,
+            }
         };
         let continuations = choices.items.iter().map(continuation).collect::<Result<_, _>>()?;
-        Ok(Question { prefix: [prompt, &head].concat(), continuations })
+        Ok(Question { prefix, continuations })
     }
-}
-
-/// Returns the tokens of a completion's reasoning, if it ends.
-fn reasoning<'a>(
-    loaded: &Loaded,
-    choices: &Choices,
-    start: ThinkingStart,
-    completion: &'a Completion,
-    what: impl Fn() -> String,
-) -> Result<Option<&'a [u32]>, Error> {
-    let answer = choices.answer(start).map_err(|source| Error::Choices { what: what(), source })?;
-    let end = reasoning_end(&*loaded.vocabulary()?, &answer, &completion.token_ids);
-    Ok(end.map(|end| &completion.token_ids[..end]))
 }
 
 /// Returns the number of leading questions for one pass: with equal numbers of continuations, within the token limit.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::by_score;
+use super::baseline::{by_score, order_by_score};
 use crate::completion::Form;
 use crate::ids::{ItemId, UserId};
 
@@ -35,11 +35,63 @@ impl RankedAnswer {
         self.form.is_well_formed().then_some(self.listed.as_slice())
     }
 
+    /// Returns the first listed item if it is a candidate, whatever the format of the answer.
+    pub fn named_candidate(&self) -> Option<ItemId> {
+        self.listed.first().copied().filter(|item| self.candidates.contains(item))
+    }
+
     /// Returns all candidates, most probable first; ties keep the order of the list. `None` if they were not scored.
     pub fn by_likelihood(&self) -> Option<Vec<ItemId>> {
         let scored = !self.logprobs.is_empty() && self.logprobs.len() == self.candidates.len();
         let score = |logprob: &Option<f64>| logprob.unwrap_or(f64::NAN);
         scored.then(|| by_score(&self.candidates, &self.logprobs.iter().map(score).collect::<Vec<f64>>()))
+    }
+}
+
+/// The ranking of the whole catalogue for one held-out user: the target and all items outside the user's whole history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogueAnswer {
+    /// The user.
+    pub user: UserId,
+    /// The target.
+    pub target: ItemId,
+    /// Number of ranked items.
+    pub candidates: usize,
+    /// Rank of the target, from 1.
+    pub rank: usize,
+    /// Score of the target; `null` stands for NaN.
+    pub score: Option<f64>,
+    /// The first [`Self::TOP`] items, best first.
+    pub top: Vec<ItemId>,
+    /// Their scores.
+    pub top_scores: Vec<Option<f64>>,
+}
+
+impl CatalogueAnswer {
+    /// Number of items in [`Self::top`], unless there are fewer candidates.
+    pub const TOP: usize = 100;
+
+    /// Ranks `candidates` by descending score; ties keep the order of the list, NaN is ranked last.
+    ///
+    /// # Panics
+    /// If the numbers of candidates and scores differ, or `target` is not a candidate.
+    pub fn of(user: UserId, target: ItemId, candidates: &[ItemId], scores: &[f64]) -> Self {
+        assert_eq!(candidates.len(), scores.len(), "one score per candidate");
+        let order = order_by_score(scores);
+        let rank = order.iter().position(|&position| candidates[position] == target);
+        let rank = rank.expect("the target is a candidate");
+        let score = |&position: &usize| Some(scores[position]).filter(|score| !score.is_nan());
+        let top = &order[..Self::TOP.min(order.len())];
+        Self {
+            user,
+            target,
+            candidates: candidates.len(),
+            rank: rank + 1,
+            score: score(&order[rank]),
+            top: top.iter().map(|&position| candidates[position]).collect(),
+            top_scores: top.iter().map(score).collect(),
+        }
     }
 }
 
@@ -67,12 +119,30 @@ mod tests {
     }
 
     #[test]
+    fn a_malformed_answer_may_name_a_candidate() {
+        assert_eq!(answer(Form::ShortList, &[]).named_candidate(), Some(ItemId(9)));
+        let other = RankedAnswer { listed: [7, 9].map(ItemId).into(), ..answer(Form::NotACandidate, &[]) };
+        assert_eq!(other.named_candidate(), None);
+    }
+
+    #[test]
     fn likelihood_ranks_all_candidates_or_none() {
         let ranking = |logprobs: &[Option<f64>]| answer(Form::ShortList, logprobs).by_likelihood();
         assert_eq!(ranking(&[Some(-2.0), None, Some(-1.0)]), Some([9, 5, 2].map(ItemId).into()));
         assert_eq!(ranking(&[Some(-1.0); 3]), Some([5, 2, 9].map(ItemId).into()));
         assert_eq!(ranking(&[Some(-1.0); 2]), None);
         assert_eq!(ranking(&[]), None);
+    }
+
+    #[test]
+    fn the_catalogue_is_ranked_by_score() {
+        let items = [5, 2, 9, 4].map(ItemId);
+        let answer = CatalogueAnswer::of(UserId(1), ItemId(2), &items, &[-3.0, -1.5, f64::NAN, -1.5]);
+        assert_eq!((answer.rank, answer.score, answer.candidates), (1, Some(-1.5), 4));
+        assert_eq!(answer.top, [2, 4, 5, 9].map(ItemId), "ties keep the order of the list");
+        assert_eq!(answer.top_scores, [Some(-1.5), Some(-1.5), Some(-3.0), None]);
+        let line = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<CatalogueAnswer>(&line).unwrap(), answer, "{line}");
     }
 
     #[test]

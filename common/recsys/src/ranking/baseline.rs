@@ -71,11 +71,16 @@ pub fn by_popularity(candidates: &[ItemId], catalogue: &Catalogue) -> Vec<ItemId
 /// If the numbers of scores and candidates differ.
 pub fn by_score(candidates: &[ItemId], scores: &[f64]) -> Vec<ItemId> {
     assert_eq!(candidates.len(), scores.len(), "one score per candidate");
+    order_by_score(scores).into_iter().map(|position| candidates[position]).collect()
+}
+
+/// Returns the positions of the scores in descending order. Equal scores keep their order; NaN is last.
+pub(super) fn order_by_score(scores: &[f64]) -> Vec<usize> {
     // Adding zero maps -0.0 to 0.0, so that they tie.
     let key = |score: f64| if score.is_nan() { f64::NEG_INFINITY } else { score + 0.0 };
-    let mut positions: Vec<usize> = (0..candidates.len()).collect();
+    let mut positions: Vec<usize> = (0..scores.len()).collect();
     positions.sort_by(|&one, &other| key(scores[other]).total_cmp(&key(scores[one])));
-    positions.into_iter().map(|position| candidates[position]).collect()
+    positions
 }
 
 #[cfg(test)]

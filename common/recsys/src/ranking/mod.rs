@@ -6,20 +6,24 @@
 
 mod answer;
 mod baseline;
+mod beyond;
 mod compare;
 mod draws;
 mod estimate;
 pub mod knn;
+mod outside;
 pub mod probes;
 mod slices;
 
 use std::fmt;
 
-pub use answer::RankedAnswer;
+pub use answer::{CatalogueAnswer, RankedAnswer};
 pub use baseline::{Baseline, by_popularity, by_score};
+pub use beyond::{BeyondAccuracy, Distance, ListValue};
 pub use compare::{Comparison, compare};
 pub use draws::Draws;
 pub use estimate::{Estimate, estimate_values, paired_differences};
+pub use outside::outside_history;
 pub use slices::{Slice, slices};
 
 use crate::ids::ItemId;

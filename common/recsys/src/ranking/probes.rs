@@ -16,12 +16,14 @@ use crate::ids::ItemId;
 const DRAWS: usize = 2_000;
 
 /// The ranking of one candidate list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// Rank of the target, from 1; `None` if it is not listed.
     pub rank: Option<usize>,
     /// The item ranked first; `None` without a ranking.
     pub first: Option<First>,
+    /// The first items, best first; empty without a ranking.
+    pub top: Vec<ItemId>,
 }
 
 /// The item ranked first.
@@ -34,14 +36,15 @@ pub struct First {
 }
 
 impl Placed {
-    /// Creates it from a ranking of some of the `candidates`; `None` stands for no ranking.
-    pub fn of(ranking: Option<&[ItemId]>, target: ItemId, candidates: &[ItemId]) -> Self {
+    /// Creates it from a ranking of some of the `candidates`, of which the first `depth` items are stored; `None` stands
+    /// for no ranking.
+    pub fn of(ranking: Option<&[ItemId]>, target: ItemId, candidates: &[ItemId], depth: usize) -> Self {
         let ranking = ranking.unwrap_or_default();
         let first = ranking.first().and_then(|&item| {
             let position = candidates.iter().position(|&candidate| candidate == item)?;
             Some(First { item, position })
         });
-        Self { rank: rank_of(target, ranking), first }
+        Self { rank: rank_of(target, ranking), first, top: ranking[..depth.min(ranking.len())].to_vec() }
     }
 }
 
@@ -152,12 +155,12 @@ mod tests {
         let candidates = [5, 2, 9].map(ItemId);
         let placed = |ranking: Option<&[u64]>| {
             let ranking = ranking.map(|items| items.iter().copied().map(ItemId).collect::<Vec<_>>());
-            Placed::of(ranking.as_deref(), ItemId(2), &candidates)
+            Placed::of(ranking.as_deref(), ItemId(2), &candidates, 1)
         };
         let first = Some(First { item: ItemId(9), position: 2 });
-        assert_eq!(placed(Some(&[9, 2])), Placed { rank: Some(2), first });
-        assert_eq!(placed(Some(&[9])), Placed { rank: None, first });
-        assert_eq!(placed(None), Placed { rank: None, first: None });
+        assert_eq!(placed(Some(&[9, 2])), Placed { rank: Some(2), first, top: vec![ItemId(9)] });
+        assert_eq!(placed(Some(&[9])), Placed { rank: None, first, top: vec![ItemId(9)] });
+        assert_eq!(placed(None), Placed { rank: None, first: None, top: vec![] });
     }
 
     #[test]
