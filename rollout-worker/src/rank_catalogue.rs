@@ -104,7 +104,7 @@ pub(crate) fn run(run: &RunFile, options: &Options) -> Result<(), Error> {
     let users = ranking.users(run);
     if !users.is_empty() {
         let case = ranking.task.catalogue_case(run.evaluation.part, 0)?;
-        tracing::info!("prompt of user {}: {}", case.user, case.prompt.user);
+        tracing::info!("prompt of {}: {}", case.user, case.prompt.user);
     }
     let mut partial = Partial::open(&options.output, &identity, users)?;
     let mut texts = CatalogueTexts::new(ranking.entries());
@@ -198,7 +198,7 @@ impl Ranking {
 
     /// Returns the prompts of cases with their reasoning. `first`: index of the first user.
     fn openings(&self, run: &RunFile, first: usize, cases: &[Case]) -> Result<Vec<Opening>, Error> {
-        let what = |case: &Case| format!("user {}", case.user);
+        let what = |case: &Case| case.user.to_string();
         let mut prompts = Vec::with_capacity(cases.len());
         for case in cases {
             let message = |(role, content): (&str, &str)| Message::new(role, content);

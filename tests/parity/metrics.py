@@ -203,7 +203,7 @@ def compare_ranks(folder, models, lines, users, items):
             order = np.argsort(-own, kind="stable")
             ranking = [line["candidates"][position] for position in order]
             wrong += ranker["rank"] != ranking.index(line["target"]) + 1 or ranker["first"] != ranking[0]
-    return {"ranks": compared, "wrong": wrong}, all_scores
+    return {"ranks": compared, "wrong": int(wrong)}, all_scores
 
 
 def ease_difference(scores, regularization, train, test, items):

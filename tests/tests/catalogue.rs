@@ -81,14 +81,13 @@ fn policies_rank_the_whole_catalogue() -> Result<()> {
 }
 
 #[test]
-fn an_interrupted_ranking_of_the_catalogue_continues() -> Result<()> {
+fn another_process_may_rank_the_catalogue() -> Result<()> {
     let prepared = Prepared::new()?;
     let start = prepared.start_policy();
     let only = ["--rankings", "catalogue", "--set", "evaluation.prompts_per_lease=5"];
     let (_, results) = prepared.evaluate(&start, "undisturbed", &only)?;
     let lists = fs::read(results.join("lists.jsonl"))?;
 
-    // The ranking by another call, which continues one that was killed between two users and while it wrote a line.
     let said = {
         let prepare = [&only[..], &["--prepare-only"]].concat();
         let mut process = prepared.start(&start, "out", &prepare)?;
@@ -111,13 +110,13 @@ fn an_interrupted_ranking_of_the_catalogue_continues() -> Result<()> {
     let folder = prepared.path("demo");
     Process::spawn("rank", "podium-rollout-worker", &arguments, &folder)?.wait_for_success()?;
     let complete = fs::read_to_string(&output)?;
-    let identity = {
+    let refused = {
         let broken =
             [&arguments[..], &["--set", "evaluation.users=0", "--set", "model.path=missing"]].concat();
         let mut process = Process::spawn("broken", "podium-rollout-worker", &broken, &folder)?;
         process.wait_for_failure()?
     };
-    ensure!(identity.contains("missing"), "{identity}");
+    ensure!(refused.contains("missing"), "{refused}");
     ensure!(fs::read_to_string(&output)? == complete, "a failed call changed the output");
     let (_, collected) = prepared.evaluate(&start, "out", &only)?;
     ensure!(fs::read(collected.join("lists.jsonl"))? == lists, "a ranking by another process differs");

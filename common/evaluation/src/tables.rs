@@ -129,12 +129,17 @@ fn probes(values: &[&MetricValue]) -> String {
         ("of target", "target_popularity"),
         ("distinct first items", "catalogue_first"),
     ];
+    let is_measured = |(_, metric): &(&str, &str)| all.iter().any(|value| value.metric == *metric);
+    let columns: Vec<(&str, &str)> = columns.into_iter().filter(is_measured).collect();
     let mut rows = vec![
-        std::iter::once("").chain(columns.map(|(title, _)| title)).map(str::to_owned).collect::<Vec<_>>(),
+        std::iter::once("")
+            .chain(columns.iter().map(|(title, _)| *title))
+            .map(str::to_owned)
+            .collect::<Vec<_>>(),
     ];
     for who in rankers(&all) {
-        let cell = |(_, metric): (&str, &str)| {
-            let value = all.iter().find(|value| self::who(value) == who && value.metric == metric);
+        let cell = |(_, metric): &(&str, &str)| {
+            let value = all.iter().find(|value| self::who(value) == who && value.metric == *metric);
             value.map_or_else(
                 || "–".to_owned(),
                 |value| {
@@ -143,7 +148,7 @@ fn probes(values: &[&MetricValue]) -> String {
                 },
             )
         };
-        let cells = columns.map(cell);
+        let cells: Vec<String> = columns.iter().map(cell).collect();
         // The best possible value is a mean without a first choice.
         if cells.iter().any(|cell| cell != "–") {
             rows.push(std::iter::once(label(who)).chain(cells).collect());

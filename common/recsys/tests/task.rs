@@ -32,6 +32,17 @@ fn a_prompt_shows_history_and_candidates_without_the_target() {
 }
 
 #[test]
+fn the_prompt_of_the_whole_catalogue_has_the_history_alone() {
+    let task = task(3, |_| {});
+    let (case, listed) =
+        (task.catalogue_case(HeldOut::Test, 7).unwrap(), task.held_out_case(HeldOut::Test, 7, 0).unwrap());
+    assert_eq!((case.user, case.target, &case.history), (listed.user, listed.target, &listed.history));
+    assert!(case.candidates.is_empty() && !case.prompt.user.contains("candidates"), "{}", case.prompt.user);
+    assert!(listed.prompt.user.starts_with(&case.prompt.user), "{}", case.prompt.user);
+    assert!(matches!(task.catalogue_case(HeldOut::Test, 50), Err(Error::NoSuchCase { .. })));
+}
+
+#[test]
 fn training_depends_on_seed_and_epoch_and_evaluation_is_fixed() {
     let (one, other) = (task(3, |_| {}), task(4, |_| {}));
     assert_eq!(one.training_case(7, 0).unwrap(), one.training_case(7, 0).unwrap());

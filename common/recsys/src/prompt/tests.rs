@@ -69,6 +69,24 @@ fn a_prompt_is_shortened_to_its_budget() {
 }
 
 #[test]
+fn a_prompt_without_candidates_mentions_none() {
+    let write = |template: &str| {
+        let options = Options { template: template.to_owned(), ..Options::default() };
+        let prompts = Prompts::new(&options, &completion::Options::default(), Path::new("")).unwrap();
+        prompts.write(&catalogue(), UserId(4), &[ItemId(1), ItemId(2)], &[]).unwrap().0.user
+    };
+    assert_eq!(write("compact"), "history [ITEM_1] crimson desert [ITEM_2]");
+    assert_eq!(write("ids"), "history [ITEM_1] [ITEM_2]");
+    let words = write("words");
+    assert!(
+        words.contains("[ITEM_2] The \"Quoted\"\n\nOne item of the catalogue comes next.\n\nFirst reason"),
+        "{words}"
+    );
+    assert!(words.contains("list the 3 items of the catalogue most likely to come next"), "{words}");
+    assert!(!words.contains("candidate"), "{words}");
+}
+
+#[test]
 fn titles_are_truncated_last() {
     let long = "Été à la campagne, ".repeat(400);
     let item =
