@@ -19,7 +19,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// "history_length 1-4"
+    /// "`history_length` 1-4"
     pub fn name(&self) -> String {
         format!("{} {}-{}", self.by, self.slice.range.start(), self.slice.range.end())
     }
