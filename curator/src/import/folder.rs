@@ -14,7 +14,7 @@ use podium_recsys::{ItemId, UserId};
 
 use super::arrange::Sequences;
 use super::collector::Text;
-use super::ids::Numbering;
+use super::ids::{Names, Numbering};
 use super::rows::Error;
 use super::split::{Parts, Plan, Wish};
 use super::statistics::Statistics;
@@ -176,7 +176,7 @@ impl Content {
         for (what, numbering) in [("user", &self.users), ("item", &self.items)] {
             if let Some(names) = &numbering.names {
                 let file = folder.join(format!("{name}_{what}_ids.csv"));
-                let rows = ids(what, &numbering.numbers, names);
+                let rows = ids(what, numbering, names);
                 durable::write(&file, &rows.map_err(|source| Error::Csv { file: file.clone(), source })?)?;
             }
         }
@@ -185,11 +185,11 @@ impl Content {
 }
 
 /// Returns the mapping of numbers to the names in the original files.
-fn ids(what: &str, numbers: &[u64], names: &[Box<str>]) -> Result<Vec<u8>, csv::Error> {
+fn ids(what: &str, numbering: &Numbering, names: &Names) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record([what, "original"])?;
-    for (number, name) in numbers.iter().zip(names) {
-        writer.write_record([number.to_string().as_str(), name])?;
+    for (index, (number, &key)) in numbering.numbers.iter().zip(&numbering.keys).enumerate() {
+        writer.write_record([number.to_string().as_str(), &names.get(index, key)])?;
     }
     writer.into_inner().map_err(|error| csv::Error::from(io::Error::from(error.error().kind())))
 }
