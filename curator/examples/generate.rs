@@ -3,12 +3,15 @@
 //! ```text
 //! cargo run --release -p podium-curator --example generate -- microlens DIR   # 50,000 users, 19,220 items
 //! cargo run --release -p podium-curator --example generate -- movielens DIR   # 20,000,000 ratings
+//! cargo run --release -p podium-curator --example generate -- amazon DIR      # 8,000,000 reviews of 2,000,000 users
 //! ```
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use podium_grpo::rng::Stream;
 
 fn main() -> io::Result<()> {
@@ -16,7 +19,8 @@ fn main() -> io::Result<()> {
     match arguments.as_slice() {
         [shape, folder] if shape == "microlens" => microlens(Path::new(folder)),
         [shape, folder] if shape == "movielens" => movielens(Path::new(folder)),
-        _ => Err(io::Error::other("expected `microlens DIR` or `movielens DIR`")),
+        [shape, folder] if shape == "amazon" => amazon(Path::new(folder)),
+        _ => Err(io::Error::other("expected `microlens DIR`, `movielens DIR` or `amazon DIR`")),
     }
 }
 
@@ -74,6 +78,52 @@ fn movielens(folder: &Path) -> io::Result<()> {
     }
     movies.flush()?;
     println!("{USERS} users, {ITEMS} items, {RATINGS} interactions");
+    Ok(())
+}
+
+/// Reviews and metadata of 2023 as compressed JSON lines, in the order of users, who have one to seven reviews. Every
+/// fiftieth review is repeated, and every twentieth product has no title.
+fn amazon(folder: &Path) -> io::Result<()> {
+    const USERS: u64 = 2_000_000;
+    const ITEMS: u64 = 200_000;
+    let compressed = |name: &str| -> io::Result<GzEncoder<BufWriter<File>>> {
+        Ok(GzEncoder::new(create(folder, name)?, Compression::fast()))
+    };
+    let mut stream = Stream::new(0, "amazon", &[]);
+    let mut reviews = compressed("reviews.jsonl.gz")?;
+    let mut interactions = 0_u64;
+    for user in 0..USERS {
+        for _ in 0..=stream.below(7) {
+            let (item, stars) = (popular(&mut stream, ITEMS), 1 + stream.below(5));
+            let line = format!(
+                "{{\"rating\": {stars}.0, \"title\": \"Such\", \"text\": \"{}\", \"images\": [], \"asin\": \"B{item:09}\", \
+                 \"parent_asin\": \"B{item:09}\", \"user_id\": \"AGKHLEW2SOWHNMFQIJ{user:010}\", \"timestamp\": {}, \
+                 \"helpful_vote\": 0, \"verified_purchase\": true}}\n",
+                "A review of some length. ".repeat(8),
+                1_588_687_728_923 + interactions * 1_000
+            );
+            let repeated = interactions.is_multiple_of(50);
+            for _ in 0..=u8::from(repeated) {
+                reviews.write_all(line.as_bytes())?;
+            }
+            interactions += 1;
+        }
+    }
+    reviews.finish()?.flush()?;
+    let mut metadata = compressed("meta.jsonl.gz")?;
+    for item in 0..ITEMS {
+        let title = if item % 20 == 19 {
+            "null".to_owned()
+        } else {
+            format!("\"Product number {item}, two colours\"")
+        };
+        writeln!(
+            metadata,
+            "{{\"main_category\": null, \"title\": {title}, \"parent_asin\": \"B{item:09}\"}}"
+        )?;
+    }
+    metadata.finish()?.flush()?;
+    println!("{USERS} users, {ITEMS} items, {interactions} interactions");
     Ok(())
 }
 

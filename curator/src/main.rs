@@ -8,6 +8,7 @@ mod baselines;
 mod caption;
 mod check;
 mod endpoint;
+mod export;
 mod flags;
 mod import;
 mod leak;
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Import a data set from public files or custom logs.
     Import(import::Arguments),
+    /// Export a data set as RecBole's atomic files or as Parquet.
+    Export(export::Arguments),
     /// Write a tokenizer with one token per item and the configuration of a small policy to train from random weights.
     Vocabulary(vocabulary::Arguments),
     /// Train and evaluate rankers without a policy: random, popularity, item-kNN, SASRec, GRU4Rec, BPR-MF, LightGCN, EASE.
@@ -102,6 +105,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Prompts(arguments) => print_report(prompts::measure(arguments)),
         Command::Baselines(arguments) => baselines::run(arguments),
         Command::Import(arguments) => print_report(import::import(arguments)),
+        Command::Export(arguments) => print_report(export::export(arguments)),
         Command::Caption(arguments) => wait_for(arguments.run()),
         Command::Reason(arguments) => wait_for(arguments.run()),
         Command::Refine(arguments) => wait_for(arguments.run()),

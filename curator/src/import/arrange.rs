@@ -240,7 +240,7 @@ mod tests {
         (of_user, of_item): (usize, usize),
         skip: bool,
     ) -> Result<(Sequences, Skipped), Error> {
-        let mut skipped = Skipped::new(skip);
+        let mut skipped = Skipped::new(skip, false);
         let minimum = Minimum { of_user, of_item };
         arrange(interactions(rows), known(), (same_time, 0), minimum, &mut skipped)
             .map(|sequences| (sequences, skipped))
@@ -289,7 +289,7 @@ mod tests {
     fn random(items: impl IntoIterator<Item = u32>, user: u32, seed: u64) -> Vec<u32> {
         let rows: Vec<(u32, u32, i64)> = items.into_iter().map(|item| (user, item, 5)).collect();
         let minimum = Minimum { of_user: 2, of_item: 0 };
-        let mut skipped = Skipped::new(false);
+        let mut skipped = Skipped::new(false, false);
         let order = (SameTime::Random, seed);
         let sequences = arrange(interactions(&rows), known(), order, minimum, &mut skipped).unwrap();
         sequences.of(user as usize).iter().map(|one| one.item).collect()

@@ -10,6 +10,7 @@ use super::encoding::Encoding;
 use super::encoding_choice::Choice;
 use super::ids::Ids;
 use super::input::{Input, inputs};
+use super::problems::ITEM_ID;
 use super::rows::{Error, Problem, excerpt};
 use super::skipped::Skipped;
 use super::times::{Kind, Times};
@@ -61,6 +62,15 @@ pub(crate) struct Source {
     rows_in_fallback_encoding: u64,
 }
 
+/// Times that separate the parts of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Separation {
+    /// Training ends before it; equal to `test` without a validation part.
+    pub(crate) validation: i64,
+    /// Training and validation end before it.
+    pub(crate) test: i64,
+}
+
 /// A row of an interaction file.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
@@ -81,6 +91,8 @@ pub(crate) struct Reading {
     pub(crate) longest_title: Option<usize>,
     pub(crate) decode_entities: bool,
     pub(crate) skip_bad_rows: bool,
+    /// Whether the format is known to have gaps ([`Problem::is_gap`]): such rows are skipped and counted in any case.
+    pub(crate) has_gaps: bool,
 }
 
 /// Collects rows and handles unusable ones.
@@ -98,6 +110,8 @@ pub(crate) struct Collector {
     pub(crate) logs: Vec<Log>,
     /// Kind of their times; `None` if they have only an order.
     pub(crate) time_kind: Option<Kind>,
+    /// The times that separate the parts, if the files have parts of their own.
+    pub(crate) released: Option<Separation>,
     /// Interactions below the minimum rating.
     pub(crate) rated_too_low: u64,
     /// Items without a title.
@@ -113,7 +127,7 @@ impl Collector {
     pub(crate) fn new(reading: Reading) -> Self {
         Self {
             reading,
-            skipped: Skipped::new(reading.skip_bad_rows),
+            skipped: Skipped::new(reading.skip_bad_rows, reading.has_gaps),
             sources: Vec::new(),
             items: Ids::default(),
             texts: Vec::new(),
@@ -121,6 +135,7 @@ impl Collector {
             interactions: Vec::new(),
             logs: Vec::new(),
             time_kind: None,
+            released: None,
             rated_too_low: 0,
             without_title: 0,
             titles_cut: 0,
@@ -173,7 +188,7 @@ impl Collector {
     /// Adds an item.
     pub(crate) fn item(&mut self, id: &str, title: &str, caption: Option<&str>) -> Result<(), Problem> {
         if id.is_empty() {
-            return Err(Problem::NoField("item id"));
+            return Err(Problem::NoField(ITEM_ID));
         }
         let mut title = self.text(title);
         if title.is_empty() {
@@ -219,9 +234,16 @@ impl Collector {
             }
         }
         let (user, _) = self.users.intern(row.user);
-        let log = u32::try_from(self.logs.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        self.interactions.push(Interaction { user, item, time: row.time, log, row: number_of(location) });
+        let (log, row_number) = self.place(location);
+        self.interactions.push(Interaction { user, item, time: row.time, log, row: row_number });
         Ok(())
+    }
+
+    /// Returns the index of the current file of interactions and the number of a row in it.
+    pub(crate) fn place(&self, location: Location) -> (u32, u32) {
+        let (Location::Line(row) | Location::Entry(row)) = location;
+        let log = u32::try_from(self.logs.len()).unwrap_or(u32::MAX).saturating_sub(1);
+        (log, u32::try_from(row).unwrap_or(u32::MAX))
     }
 
     /// Starts the interactions of `input`, whose rows have locations of one kind. Fails if a minimum rating is set and
@@ -260,11 +282,6 @@ impl Collector {
         self.time_kind = times.kind();
         Ok(())
     }
-}
-
-fn number_of(location: Location) -> u32 {
-    let (Location::Line(number) | Location::Entry(number)) = location;
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn first(paths: &[PathBuf]) -> PathBuf {

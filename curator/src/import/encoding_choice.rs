@@ -34,7 +34,14 @@ impl Choice {
     /// Returns the encoding of `input`, which is read completely if the encoding must be detected.
     pub(crate) fn of(self, input: &Input) -> Result<Encoding, Error> {
         match self {
-            Self::Auto => detect(input.open()?).map_err(reading(&input.path)),
+            Self::Auto => {
+                let mut lines = 0;
+                detect(input.open()?, &mut lines).map_err(|source| Error::Cut {
+                    path: input.path.clone(),
+                    line: lines,
+                    source,
+                })
+            }
             Self::Named(encoding) if is_utf16(encoding.table) => {
                 // The byte order mark determines which of the two UTF-16 encodings it is.
                 let mut head = [0; 2];
@@ -48,8 +55,8 @@ impl Choice {
 
 /// Detects the encoding of a file. In older encodings a letter followed by ASCII is invalid UTF-8,
 /// so nearly all letters of such a file are invalid UTF-8; in a UTF-8 file only damaged letters
-/// are. A detector distinguishes the older encodings.
-fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
+/// are. A detector distinguishes the older encodings. Counts the lines that are read.
+fn detect(mut content: impl io::BufRead, lines: &mut u64) -> io::Result<Encoding> {
     let mut head = Vec::new();
     content.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     if let Some((table, _)) = encoding_rs::Encoding::for_bom(&head) {
@@ -68,6 +75,7 @@ fn detect(mut content: impl io::BufRead) -> io::Result<Encoding> {
         if io::Read::take(&mut content, 1 << 20).read_until(b'\n', &mut line)? == 0 {
             break;
         }
+        *lines += u64::from(line.ends_with(b"\n"));
         if line.is_ascii() {
             continue;
         }
@@ -119,7 +127,7 @@ mod tests {
             (&utf16("\u{FEFF}映画\n", true), "UTF-16BE"),
             (b"one,\0two\nthree\n", "UTF-8"),
         ] {
-            assert_eq!(detect(file).unwrap().to_string(), expected, "{file:?}");
+            assert_eq!(detect(file, &mut 0).unwrap().to_string(), expected, "{file:?}");
         }
     }
 
@@ -129,7 +137,7 @@ mod tests {
         let japanese = "千と千尋の神隠し\nとなりのトトロ\n";
         for (text, table) in [(russian, encoding_rs::WINDOWS_1251), (japanese, encoding_rs::SHIFT_JIS)] {
             let bytes = table.encode(text).0;
-            let encoding = detect(&*bytes).unwrap();
+            let encoding = detect(&*bytes, &mut 0).unwrap();
             assert_eq!(encoding.to_string(), table.name());
             let mut buffer = String::new();
             let line = bytes.split(|&byte| byte == b'\n').next().unwrap();

@@ -16,6 +16,22 @@ const BUFFER_BYTES: usize = 1 << 18;
 /// Value that Hive writes for a missing column value.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// Position of the mark of a tar archive.
+const TAR_MARK: std::ops::Range<usize> = 257..262;
+/// First bytes of kinds of files that cannot be read, their names, and what to do.
+const FOREIGN: [(&[u8], &str, &str); 7] = [
+    (b"\x80\x02", PICKLE, REWRITE),
+    (b"\x80\x03", PICKLE, REWRITE),
+    (b"\x80\x04\x95", PICKLE, REWRITE),
+    (b"\x80\x05\x95", PICKLE, REWRITE),
+    (b"BZh", "compressed with bzip2", DECOMPRESS),
+    (b"\xFD7zXZ\0", "compressed with xz", DECOMPRESS),
+    (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "extract it first"),
+];
+const PICKLE: &str = "a Python pickle, which is a program";
+const REWRITE: &str = "write it as Parquet or CSV with Python first";
+const DECOMPRESS: &str = "decompress it first; gzip, Zstandard and zip are read";
+
 /// One file of rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Input {
@@ -58,9 +74,11 @@ pub(crate) fn inputs(path: &Path) -> Result<Vec<Input>, Error> {
         Err(source) => match path.ancestors().skip(1).find(|ancestor| ancestor.is_file()) {
             Some(archive) => {
                 let wanted = path.strip_prefix(archive).unwrap_or(path).to_string_lossy();
-                let member = find_member(archive, Some(&wanted))?;
+                let (_, member) = find_member(archive, Some(&wanted))?;
                 let (path, file) = (path.to_owned(), archive.to_owned());
-                Ok(vec![Input { name: name(&path), path, partition: Vec::new(), file, member: Some(member) }])
+                let input =
+                    Input { name: name(&path), path, partition: Vec::new(), file, member: Some(member) };
+                input.readable().map(|input| vec![input])
             }
             None => Err(reading(path)(source)),
         },
@@ -115,12 +133,15 @@ fn input(path: &Path, name: String, partition: &[(String, String)]) -> Result<In
     let file = open(path)?;
     let member = head(file).map_err(reading(path))?.starts_with(b"PK\x03\x04");
     let member = member.then(|| find_member(path, None)).transpose()?;
-    let (file, path) = (path.to_owned(), path.to_owned());
-    Ok(Input { path, name, partition: partition.to_vec(), file, member })
+    let (shown, member) = match member {
+        Some((inner, member)) => (path.join(inner), Some(member)),
+        None => (path.to_owned(), None),
+    };
+    Input { path: shown, name, partition: partition.to_vec(), file: path.to_owned(), member }.readable()
 }
 
-/// Returns the member `wanted` of an archive, or its only one.
-fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
+/// Returns the member `wanted` of an archive, or its only one, with its name.
+fn find_member(archive: &Path, wanted: Option<&str>) -> Result<(String, Member), Error> {
     let failed = |source| Error::Zip { file: archive.to_owned(), source };
     let mut zip = ZipArchive::new(BufReader::new(open(archive)?)).map_err(failed)?;
     let mut found: Vec<(String, usize)> = Vec::new();
@@ -148,13 +169,14 @@ fn find_member(archive: &Path, wanted: Option<&str>) -> Result<Member, Error> {
     let (Some(deflated), Some(start)) = (deflated, entry.data_start()) else {
         return Err(Error::Member { file: archive.to_owned(), name: name.clone() });
     };
-    Ok(Member {
+    let member = Member {
         start,
         compressed_bytes: entry.compressed_size(),
         bytes: entry.size(),
         deflated,
         crc: entry.crc32(),
-    })
+    };
+    Ok((name.clone(), member))
 }
 
 impl Error {
@@ -170,6 +192,20 @@ impl Input {
     pub(crate) fn named(name: &str) -> Self {
         let path = PathBuf::from(name);
         Self { path: path.clone(), name: name.to_owned(), partition: Vec::new(), file: path, member: None }
+    }
+
+    /// Rejects kinds of files that are known and cannot be read, by their first bytes.
+    fn readable(self) -> Result<Self, Error> {
+        let mut first = Vec::with_capacity(TAR_MARK.end);
+        let content = self.open()?;
+        content.take(TAR_MARK.end as u64).read_to_end(&mut first).map_err(reading(&self.path))?;
+        let known = FOREIGN.iter().find(|(mark, ..)| first.starts_with(mark));
+        let (what, advice) = match known {
+            Some(&(_, what, advice)) => (what, advice),
+            None if first.get(TAR_MARK) == Some(b"ustar".as_slice()) => ("a tar archive", "extract it first"),
+            None => return Ok(self),
+        };
+        Err(Error::Foreign { file: self.path, what, advice })
     }
 
     /// Opens its content, decompressed.

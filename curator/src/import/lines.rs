@@ -1,12 +1,12 @@
 //! Reads the lines of a large text file, with progress.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 
 use podium_recsys::dataset::delimited::{self, Line};
 use podium_service::progress::Progress;
 
 use super::encoding::Encoding;
-use super::input::{Input, reading};
+use super::input::Input;
 use super::rows::{Error, Problem, excerpt};
 
 /// Maximum length of a line; longer lines are rejected to bound memory.
@@ -84,7 +84,7 @@ impl delimited::Lines for Lines {
     fn read(&mut self, line: &mut Line<Problem>) -> Result<bool, Error> {
         self.bytes.clear();
         let limited = self.reader.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut self.bytes);
-        let read = limited.map_err(reading(&self.input.path))? as u64;
+        let read = limited.map_err(cut_after(&self.input, self.number))? as u64;
         if read == 0 {
             self.meter.finish(self.number);
             return Ok(false);
@@ -95,7 +95,7 @@ impl delimited::Lines for Lines {
         line.text.clear();
         line.problem = None;
         if read == LONGEST_LINE_BYTES && self.bytes.last() != Some(&b'\n') {
-            self.reader.skip_until(b'\n').map_err(reading(&self.input.path))?;
+            self.reader.skip_until(b'\n').map_err(cut_after(&self.input, self.number))?;
             line.problem = Some(Problem::TooLong(LONGEST_LINE_BYTES));
         } else {
             self.decode(line);
@@ -110,6 +110,11 @@ pub(crate) fn first_line(input: &Input, encoding: Encoding) -> Result<(u64, Stri
     let mut line = Line { number: 1, text: String::new(), problem: None };
     lines.next(&mut line)?;
     Ok((line.number, line.text))
+}
+
+/// Returns a function that adds the file, and the number of lines read before, to a read error.
+fn cut_after(input: &Input, line: u64) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Cut { path: input.path.clone(), line, source }
 }
 
 /// Returns `bytes` without a byte order mark.

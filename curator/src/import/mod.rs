@@ -4,21 +4,30 @@
 //! rows are rejected or skipped, and counted with their locations. The folder is created atomically, after the reader
 //! of training has accepted it.
 
-mod amazon;
-mod arguments;
 mod arrange;
+mod choices;
 mod collector;
+mod dates;
 mod encoding;
 mod encoding_choice;
 mod folder;
+mod formats;
 mod header;
 mod ids;
 mod input;
 mod lines;
+mod literal;
 mod microlens;
+mod mind;
+mod minionerec;
 mod movielens;
+mod netflix;
+mod objects;
 mod parquet;
+mod problems;
+mod recbole;
 mod rows;
+mod sites;
 mod skipped;
 mod split;
 mod statistics;
@@ -26,13 +35,12 @@ mod table;
 mod times;
 mod unit;
 
-pub(crate) use arguments::Arguments;
+pub(crate) use formats::Arguments;
 
-use arguments::{Choices, Format};
 use arrange::{Minimum, Rows, SameTime, arrange};
+use choices::Choices;
 use collector::{Collector, Text};
 use folder::{Content, Target};
-use header::{ItemColumns, LogColumns};
 use rows::Error;
 use split::{Kind, Plan, Wish};
 use statistics::{LeftOut, MadeUpIds, Split, Statistics};
@@ -41,10 +49,10 @@ use crate::spread::Spread;
 
 /// Imports the files of `arguments` and reports statistics.
 pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
-    let choices = arguments.choices();
+    let (format, choices) = (&arguments.format, arguments.format.choices());
     let target = Target::new(&choices.out, choices.name.as_deref())?;
-    let mut collector = Collector::new(choices.reading());
-    let format = read(&mut collector, &arguments.format)?;
+    let mut collector = Collector::new(choices.reading(format.has_gaps()));
+    format.read(&mut collector)?;
     let wish = wish(choices, &collector)?;
     let (users, items) = (collector.users.number(), collector.items.number());
     let minimum = Minimum { of_user: choices.min_user_interactions, of_item: choices.min_item_interactions };
@@ -76,7 +84,7 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
         (0..items.numbers.len()).filter(kept).map(|item| item_interactions[item]).collect();
     let statistics = Statistics {
         name: target.name().to_owned(),
-        format,
+        format: format.name(),
         sources: collector.sources,
         users: lengths.len(),
         items: item_interactions.len(),
@@ -117,42 +125,10 @@ pub(crate) fn import(arguments: &Arguments) -> Result<Statistics, Error> {
     Ok(statistics)
 }
 
-/// Reads the files of a format and returns its name.
-fn read(collector: &mut Collector, format: &Format) -> Result<&'static str, Error> {
-    match format {
-        Format::Movielens { ratings, items, summaries, .. } => {
-            movielens::read(collector, ratings, items, summaries.as_deref())?;
-            Ok("movielens")
-        }
-        Format::Microlens { pairs, titles, .. } => {
-            microlens::read(collector, pairs, titles)?;
-            Ok("microlens")
-        }
-        Format::Amazon { reviews, metadata, caption_field, .. } => {
-            amazon::read(collector, reviews, metadata, caption_field.as_deref())?;
-            Ok("amazon")
-        }
-        Format::Table(table) => {
-            let log_names = LogColumns {
-                user: &table.user_column,
-                item: &table.item_column,
-                time: &table.time_column,
-                rating: table.rating_column.as_deref(),
-            };
-            let item_names = ItemColumns {
-                id: &table.item_id_column,
-                title: &table.title_column,
-                caption: table.caption_column.as_deref(),
-            };
-            table::read(collector, (&table.interactions, &log_names), (&table.items, &item_names))?;
-            Ok("table")
-        }
-    }
-}
-
 /// Returns the requested split if the times of the files permit it.
 fn wish(choices: &Choices, collector: &Collector) -> Result<Wish, Error> {
-    let kind = choices.split;
+    let default = if collector.released.is_some() { Kind::Released } else { Kind::LeaveOneOut };
+    let kind = choices.split.unwrap_or(default);
     if kind == Kind::Time && collector.time_kind.is_none() {
         let log = collector.logs.first().map(|log| log.input.path.clone());
         return Err(Error::NoTimes(log.unwrap_or_default()));
@@ -181,5 +157,6 @@ fn wish(choices: &Choices, collector: &Collector) -> Result<Wish, Error> {
         test_share,
         validation_share,
         seed: choices.seed,
+        released: collector.released,
     })
 }

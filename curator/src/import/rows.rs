@@ -1,13 +1,11 @@
-//! Defects of rows in external files and their handling.
+//! Errors of an import.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use podium_files::durable;
 use podium_recsys::dataset::{self, Location};
 
-use super::encoding::Encoding;
-use super::unit::Unit;
+pub(crate) use super::problems::{Earlier, Problem, excerpt};
 
 /// An error of an import. Existing files are unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +19,37 @@ pub(crate) enum Error {
         path: PathBuf,
         /// Cause.
         source: std::io::Error,
+    },
+    /// A file cannot be read to its end.
+    #[error("cannot read {} after line {line}", .path.display())]
+    Cut {
+        /// The file.
+        path: PathBuf,
+        /// Number of lines read before.
+        line: u64,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A kind of file that cannot be read.
+    #[error("{} is {what}: {advice}", .file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// Its kind.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A field of a RecBole header has no type.
+    #[error(
+        "{}: field {field:?} of the header, expected a name and a type, such as user_id:token; the types are token, \
+         token_seq, float and float_seq", .file.display()
+    )]
+    FieldType {
+        /// The file.
+        file: PathBuf,
+        /// The field.
+        field: String,
     },
     /// The file can be read only once.
     #[error("{}: expected a regular file, not a pipe: it is read more than once", .0.display())]
@@ -241,13 +270,6 @@ pub(crate) enum Error {
     Dataset(#[from] dataset::Error),
 }
 
-/// Describes the likely encoding of a row that is not in its file's encoding.
-fn reading_as(reads_as: Option<&(Encoding, String)>) -> String {
-    reads_as.map_or(String::new(), |(encoding, text)| {
-        format!("; in {encoding} it reads {text:?} (--fallback-encoding {encoding} reads such rows in that encoding)")
-    })
-}
-
 /// Lists the first few names.
 fn listed(names: &[String]) -> String {
     const NAMED: usize = 10;
@@ -255,117 +277,5 @@ fn listed(names: &[String]) -> String {
         [] => "no file".to_owned(),
         few if few.len() <= NAMED => few.join(", "),
         many => format!("{}, … ({} files)", many[..NAMED].join(", "), many.len()),
-    }
-}
-
-/// Defect of a row.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
-    #[error("not {encoding}{}", reading_as(.reads_as.as_ref()))]
-    Encoding { encoding: Encoding, reads_as: Option<(Encoding, String)> },
-    #[error("a NUL byte; expected text")]
-    Nul,
-    #[error("a quote that is never closed; expected a quote at the end of the field")]
-    OpenQuote,
-    #[error("longer than {0} bytes; expected a row")]
-    TooLong(u64),
-    #[error("found {found} columns, expected {expected}")]
-    Columns { found: usize, expected: usize },
-    #[error("not a JSON object: {0}")]
-    Json(String),
-    #[error("no {0}")]
-    NoField(&'static str),
-    #[error(
-        "timestamp {0:?}, expected a whole number or a date from 1678 to 2261 such as 2024-05-31T18:00:00Z"
-    )]
-    Time(String),
-    #[error("timestamp {text:?} looks like {found}, the rows before it look like {expected}")]
-    TimeUnit { text: String, found: Unit, expected: Unit },
-    #[error(
-        "{items} items, {times} timestamps and {ratings} ratings in the lists of one row; expected as many of each"
-    )]
-    Lists { items: usize, times: usize, ratings: usize },
-    #[error("timestamp {0:?} is of another kind than the rows before it (numbers and dates)")]
-    TimeKind(String),
-    #[error("rating {0:?}, expected a number")]
-    Rating(String),
-    #[error("item {0:?} has no row in the item file")]
-    UnknownItem(String),
-    #[error("item {0:?} has an earlier row; expected one row per item")]
-    RepeatedItem(String),
-    #[error("user {0:?} has an earlier row; expected one row per user")]
-    RepeatedUser(String),
-    #[error("item {0:?} has an empty title")]
-    EmptyTitle(String),
-    #[error(
-        "a title of {found} bytes, expected at most {limit} (--longest-title {limit} truncates longer ones)"
-    )]
-    LongTitle { found: usize, limit: usize },
-    #[error("the user's only interaction; expected at least 2: history and target")]
-    TooFewItems,
-    #[error("no items; expected the items of the user, separated by spaces")]
-    EmptyHistory,
-    #[error("the same user, item and time as {0}")]
-    RepeatedInteraction(Earlier),
-    #[error("the same user and time as {0}: their order is unknown")]
-    SameTime(Earlier),
-}
-
-impl From<serde_json::Error> for Problem {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Json(error.to_string())
-    }
-}
-
-impl Problem {
-    /// Returns the name under which problems of this kind are counted.
-    pub(crate) const fn kind(&self) -> &'static str {
-        match self {
-            Self::Encoding { .. } => "encoding",
-            Self::Nul => "nul",
-            Self::OpenQuote => "open_quote",
-            Self::TooLong(_) => "too_long",
-            Self::Columns { .. } => "columns",
-            Self::Json(_) => "json",
-            Self::NoField(_) => "no_field",
-            Self::Time(_) => "timestamp",
-            Self::TimeKind(_) => "timestamp_kind",
-            Self::TimeUnit { .. } => "timestamp_unit",
-            Self::Lists { .. } => "lists",
-            Self::Rating(_) => "rating",
-            Self::UnknownItem(_) => "unknown_item",
-            Self::RepeatedItem(_) => "repeated_item",
-            Self::RepeatedUser(_) => "repeated_user",
-            Self::EmptyTitle(_) => "empty_title",
-            Self::LongTitle { .. } => "long_title",
-            Self::TooFewItems => "too_few_items",
-            Self::EmptyHistory => "empty_history",
-            Self::RepeatedInteraction(_) => "repeated_interaction",
-            Self::SameTime(_) => "same_time",
-        }
-    }
-}
-
-/// An earlier row that another one repeats.
-#[derive(Debug)]
-pub(crate) struct Earlier {
-    pub(crate) location: Location,
-    /// Its file, if it is another one.
-    pub(crate) file: Option<String>,
-}
-
-impl fmt::Display for Earlier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.location.fmt(f)?;
-        self.file.iter().try_for_each(|file| write!(f, " of {file}"))
-    }
-}
-
-/// Returns the beginning of a text, for an error message.
-pub(crate) fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 40;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }

@@ -14,19 +14,21 @@ const PLACES_NAMED: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Skipped {
     allowed: bool,
+    gaps: bool,
     rows: BTreeMap<String, BadRows>,
 }
 
 impl Skipped {
-    /// Creates an empty record. Unless bad rows are `allowed`, the first one is an error.
-    pub(crate) const fn new(allowed: bool) -> Self {
-        Self { allowed, rows: BTreeMap::new() }
+    /// Creates an empty record. Unless bad rows are `allowed`, the first one is an error. If the format has `gaps`, rows
+    /// at its gaps ([`Problem::is_gap`]) are allowed in any case.
+    pub(crate) const fn new(allowed: bool, gaps: bool) -> Self {
+        Self { allowed, gaps, rows: BTreeMap::new() }
     }
 
     /// Counts the row at `location` of `input` as skipped, or returns an error if bad rows are not
     /// allowed.
     pub(crate) fn bad(&mut self, input: &Input, location: Location, problem: Problem) -> Result<(), Error> {
-        if !self.allowed {
+        if !self.allowed && !(self.gaps && problem.is_gap()) {
             return Err(Error::Row { file: input.path.clone(), location, problem });
         }
         let rows = self.rows.entry(format!("{}: {}", input.name, problem.kind())).or_default();

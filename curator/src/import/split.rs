@@ -11,6 +11,7 @@ use podium_recsys::{UserId, dataset};
 use serde::Serialize;
 
 use super::arrange::Sequences;
+use super::collector::Separation;
 use super::rows::Error;
 
 /// Separation of training and held-out data.
@@ -25,6 +26,9 @@ pub(crate) enum Kind {
     Time,
     /// Some users are validation users and others test users, with all their interactions.
     Users,
+    /// The parts of the files.
+    #[value(skip)]
+    Released,
 }
 
 /// The requested split.
@@ -43,6 +47,8 @@ pub(crate) struct Wish {
     pub(crate) validation_share: Option<f64>,
     /// Seed of [`Kind::Users`].
     pub(crate) seed: u64,
+    /// For [`Kind::Released`]: the times that separate the parts.
+    pub(crate) released: Option<Separation>,
 }
 
 /// Lengths of the prefixes of a user's sequence in each file; 0: no row.
@@ -53,29 +59,27 @@ pub(crate) struct Parts {
     pub(crate) test: usize,
 }
 
-/// Times that separate the parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Times {
-    /// Training ends before it; equal to `test` without a validation part.
-    pub(crate) validation: i64,
-    /// Training and validation end before it.
-    pub(crate) test: i64,
-}
-
 /// Assignment of all users.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// By index of the user.
     pub(crate) users: Vec<Parts>,
-    /// For [`Kind::Time`].
-    pub(crate) times: Option<Times>,
+    /// For [`Kind::Time`] and [`Kind::Released`].
+    pub(crate) times: Option<Separation>,
 }
 
 impl Plan {
     /// Splits `sequences`; `numbers` are the users' numbers, by index.
     pub(crate) fn new(sequences: &Sequences, numbers: &[u64], wish: &Wish) -> Result<Self, Error> {
-        let times = (wish.kind == Kind::Time).then(|| Times::new(sequences, wish)).transpose()?;
         let validates = wish.validation_share.is_some();
+        let times = match wish.kind {
+            Kind::Time => Some(separation(sequences, wish)?),
+            Kind::Released => wish.released.map(|Separation { validation, test }| Separation {
+                validation: if validates { validation } else { test },
+                test,
+            }),
+            Kind::LeaveOneOut | Kind::Users => None,
+        };
         let parts = |user: usize| {
             let sequence = sequences.of(user);
             let length = sequence.len();
@@ -148,32 +152,31 @@ impl Plan {
     }
 }
 
-impl Times {
-    fn new(sequences: &Sequences, wish: &Wish) -> Result<Self, Error> {
-        let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
-        times.sort_unstable();
-        let last = times.len() - 1;
-        // The time of the interaction at this fraction of all interactions.
-        let at = |share: f64| times[((times.len() as f64 * share.max(0.0)) as usize).min(last)];
-        let test = wish.time.unwrap_or_else(|| at(1.0 - wish.test_share));
-        let before = times.partition_point(|&time| time < test) as f64 / times.len() as f64;
-        let validation = match (wish.validation_share, wish.validation_time) {
-            (None, _) => test,
-            (Some(_), Some(time)) => time,
-            (Some(share), None) => at(before - share),
-        };
-        if wish.validation_share.is_some() && validation >= test {
-            return Err(Error::ValidationTime);
-        }
-        Ok(Self { validation, test })
+/// Returns the times that separate the parts of a split by time.
+fn separation(sequences: &Sequences, wish: &Wish) -> Result<Separation, Error> {
+    let mut times: Vec<i64> = sequences.interactions.iter().map(|one| one.time).collect();
+    times.sort_unstable();
+    let last = times.len() - 1;
+    // The time of the interaction at this fraction of all interactions.
+    let at = |share: f64| times[((times.len() as f64 * share.max(0.0)) as usize).min(last)];
+    let test = wish.time.unwrap_or_else(|| at(1.0 - wish.test_share));
+    let before = times.partition_point(|&time| time < test) as f64 / times.len() as f64;
+    let validation = match (wish.validation_share, wish.validation_time) {
+        (None, _) => test,
+        (Some(_), Some(time)) => time,
+        (Some(share), None) => at(before - share),
+    };
+    if wish.validation_share.is_some() && validation >= test {
+        return Err(Error::ValidationTime);
     }
+    Ok(Separation { validation, test })
 }
 
 impl Kind {
     /// Returns the corresponding option of the run file.
     pub(crate) const fn in_run_file(self) -> dataset::Split {
         match self {
-            Self::LeaveOneOut | Self::Time => dataset::Split::Times,
+            Self::LeaveOneOut | Self::Time | Self::Released => dataset::Split::Times,
             Self::Users => dataset::Split::Users,
         }
     }
@@ -201,7 +204,7 @@ mod tests {
             })
             .collect();
         let minimum = Minimum { of_user: 2, of_item: 0 };
-        let mut skipped = Skipped::new(false);
+        let mut skipped = Skipped::new(false, false);
         let keys = &[0, 1, 2, 3];
         let logs = &[Log { input: Input::named("log"), location: Location::Line }];
         let rows = Rows { logs, users: 4, items: keys, user_keys: keys, item_keys: keys };
@@ -215,6 +218,7 @@ mod tests {
         test_share: 0.4,
         validation_share: Some(0.2),
         seed: 1,
+        released: None,
     };
 
     fn plan(wish: Wish) -> Result<Vec<[usize; 3]>, Error> {
@@ -255,6 +259,15 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_the_files_are_retained() {
+        let released = Some(Separation { validation: 3, test: 4 });
+        let of_files = Wish { kind: Kind::Released, released, ..WISH };
+        assert_eq!(plan(of_files).unwrap(), [[2, 3, 4], [2, 0, 0], [0, 0, 2], [0, 0, 3]]);
+        let two_parts = Wish { validation_share: None, ..of_files };
+        assert_eq!(plan(two_parts).unwrap(), [[3, 0, 4], [2, 0, 0], [0, 0, 2], [0, 0, 3]]);
+    }
+
+    #[test]
     fn held_out_users_depend_on_their_number() {
         let by_user = |validation_share, seed| {
             let wish = Wish { kind: Kind::Users, test_share: 0.3, validation_share, seed, ..WISH };
@@ -277,7 +290,7 @@ mod tests {
     fn the_check_detects_overlap() {
         let sequences = sequences();
         let parts = |train, validation, test| Parts { train, validation, test };
-        let check = |user: usize, of_user: Parts, times: Option<Times>| {
+        let check = |user: usize, of_user: Parts, times: Option<Separation>| {
             let mut users = vec![Parts::default(); 4];
             users[user] = of_user;
             Plan { users, times }.check(&sequences, &NUMBERS)
@@ -287,7 +300,7 @@ mod tests {
         for of_user in [parts(4, 0, 4), parts(3, 3, 4), parts(2, 4, 4), parts(3, 2, 0)] {
             assert!(mixes(check(0, of_user, None)), "{of_user:?}");
         }
-        let times = Some(Times { validation: 3, test: 4 });
+        let times = Some(Separation { validation: 3, test: 4 });
         check(0, parts(2, 3, 4), times).unwrap();
         for of_user in [parts(3, 0, 4), parts(0, 2, 4), parts(0, 4, 0), parts(2, 0, 3)] {
             assert!(mixes(check(0, of_user, times)), "{of_user:?}");

@@ -95,7 +95,7 @@ impl Split {
     pub(crate) fn of(kind: Kind, times: Option<times::Kind>, plan: &Plan, sequences: &Sequences) -> Self {
         let unit = if times == Some(times::Kind::Date) { NANOS_A_MICRO } else { 1 };
         let parts = || plan.users.iter().enumerate();
-        let timed = plan.times.is_some();
+        let timed = kind == Kind::Time;
         let count = |has: fn(&Parts) -> bool| plan.users.iter().filter(|parts| has(parts)).count();
         let too_short = |has: fn(&Parts) -> bool| (kind == Kind::LeaveOneOut).then(|| count(has));
         let validation_users = count(|parts| parts.validation > 0);

@@ -3,8 +3,12 @@
 use jiff::civil::Date;
 use jiff::tz::Offset;
 
+use super::dates::Spelling;
 use super::rows::{Problem, excerpt};
 use super::unit::Unit;
+
+/// Larger doubles do not represent a unique integer.
+const EXACT_DOUBLE: f64 = 9_007_199_254_740_992.0;
 
 /// Kind of a file's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,13 @@ impl Times {
     pub(crate) fn read(&mut self, text: &str) -> Result<i64, Problem> {
         let (kind, time) = parse(text).ok_or_else(|| Problem::Time(excerpt(text)))?;
         self.accept(kind, time, || excerpt(text))
+    }
+
+    /// Parses the date `text` in a spelling.
+    pub(crate) fn read_date(&mut self, text: &str, spelling: Spelling) -> Result<i64, Problem> {
+        let example = spelling.example;
+        let time = (spelling.read)(text).ok_or_else(|| Problem::Date { text: excerpt(text), example })?;
+        self.accept(Kind::Date, time, || excerpt(text))
     }
 
     /// Accepts `time` if its kind and unit match the others; `shown` is its text in messages.
@@ -54,7 +65,7 @@ impl Times {
     }
 }
 
-/// Parses a whole number (also as `978300760.0`), or a date: `2024-05-31`, `2024-05-31
+/// Parses a whole number (also as `978300760.0` and `9.7830076e8`), or a date: `2024-05-31`, `2024-05-31
 /// 18:00:00.25`, `2024-05-31T18:00:00Z`, `…+02:00`.
 pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -62,6 +73,11 @@ pub(crate) fn parse(text: &str) -> Option<(Kind, i64)> {
         && let Ok(number) = whole.parse()
     {
         return Some((Kind::Number, number));
+    }
+    if text.contains(['e', 'E']) {
+        let number: f64 = text.parse().ok()?;
+        let is_exact = number.fract() == 0.0 && number.abs() < EXACT_DOUBLE;
+        return is_exact.then_some((Kind::Number, number as i64));
     }
     date(text).map(|time| (Kind::Date, time))
 }
@@ -134,6 +150,9 @@ mod tests {
             ("-5", Some((Kind::Number, -5))),
             ("978300760.0", Some((Kind::Number, 978_300_760))),
             ("978300760.5", None),
+            ("8.81250949e8", Some((Kind::Number, 881_250_949))),
+            ("8.8125094951e+08", None),
+            ("1e300", None),
             ("1970-01-01", Some((Kind::Date, 0))),
             ("1970-01-02T00:00:01.5Z", Some((Kind::Date, 86_401_500_000_000))),
             ("2000-03-01 12:30", Some((Kind::Date, 951_913_800_000_000_000))),

@@ -4,12 +4,15 @@
 
 mod bad_rows;
 mod damage;
+mod export;
 mod files;
 mod folder;
 mod microlens;
 mod movielens;
 mod parquet;
+mod published;
 mod same_time;
+mod sites;
 mod stored;
 mod tables;
 mod texts;

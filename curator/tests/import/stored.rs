@@ -15,7 +15,7 @@ use crate::files::{Files, MOVIELENS, MOVIES, RATINGS, items};
 const TABLE: &str = "table --interactions log --items items.csv";
 const ITEMS: &[u8] = b"item,title\n1,One\n2,Two\n3,Three\n4,Four\n";
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
@@ -166,4 +166,65 @@ fn several_logs_are_combined_and_rows_are_reported_by_file() {
         files.imported(&format!("{table} --interactions again.csv! --skip-bad-rows"), Split::Times);
     assert_eq!(items(&data, 8, true), [3, 2, 3]);
     assert_eq!(statistics["skipped"]["again.csv: repeated_interaction"]["count"], 1);
+}
+
+#[test]
+fn a_row_of_an_archive_has_the_name_of_the_inner_file() {
+    let bad = [RATINGS, b"7\t1\t5\n"].concat();
+    let one = archive(&[("ml-100k/u.data", &bad)], CompressionMethod::Deflated);
+    let files = Files::new(&[("ml.zip", &one), ("items", MOVIES)]);
+    let stderr = files.refused("movielens --ratings ml.zip! --items items!");
+    assert!(stderr.contains("ml.zip/ml-100k/u.data, line 6: found 3 columns, expected 4"), "{stderr}");
+}
+
+#[test]
+fn a_truncated_file_is_refused_with_the_last_line() {
+    let lines: Vec<u8> = (0..100_000).flat_map(|line| format!("7\t1\t5\t{line}\n").into_bytes()).collect();
+    let zip = archive(&[("u.data", &lines)], CompressionMethod::Deflated);
+    for (name, compressed) in [("u.data.gz", gzip(&lines)), ("u.data.zst", zstandard(&lines)), ("u.zip", zip)]
+    {
+        // The directory of an archive is at its end: its content is damaged instead.
+        let mut cut = compressed.clone();
+        if name == "u.zip" {
+            let half = cut.len() / 2;
+            cut[half..half + 8].fill(0xFF);
+        } else {
+            cut.truncate(compressed.len() / 2);
+        }
+        let files = Files::new(&[(name, &cut), ("items", MOVIES)]);
+        for encoding in ["auto", "utf-8"] {
+            let import =
+                format!("movielens --ratings {name}! --items items! --skip-bad-rows --encoding {encoding}");
+            let output = files.import(&import);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+            let inner = if name == "u.zip" { "u.zip/u.data" } else { name };
+            let (_, after) =
+                stderr.split_once(&format!("{inner} after line ")).unwrap_or_else(|| panic!("{stderr}"));
+            let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+            assert!((1..=100_000).contains(&digits.parse::<u32>().unwrap()), "{stderr}");
+            assert!(!files.path("out").exists());
+        }
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    let mut tar = vec![0; 512];
+    tar[..6].copy_from_slice(b"u.data");
+    tar[257..262].copy_from_slice(b"ustar");
+    for (content, message) in [
+        (
+            b"\x80\x04\x95\x1f\0".to_vec(),
+            "is a Python pickle, which is a program: write it as Parquet or CSV",
+        ),
+        (b"BZh91AY&SY".to_vec(), "is compressed with bzip2: decompress it first"),
+        (b"\xFD7zXZ\0\0".to_vec(), "is compressed with xz: decompress it first"),
+        (gzip(&tar), "is a tar archive: extract it first"),
+        (tar, "is a tar archive: extract it first"),
+    ] {
+        let files = Files::new(&[("ratings", &content), ("items", MOVIES)]);
+        let stderr = files.refused(&format!("{MOVIELENS} --skip-bad-rows"));
+        assert!(stderr.contains("ratings ") && stderr.contains(message), "{stderr}");
+    }
 }

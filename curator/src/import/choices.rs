@@ -1,8 +1,8 @@
-//! Arguments of `podium-curator import`.
+//! Options of `podium-curator import` that all formats share.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::arrange::SameTime;
 use super::collector::Reading;
@@ -10,25 +10,6 @@ use super::encoding::Encoding;
 use super::encoding_choice::Choice;
 use super::split::Kind;
 use crate::flags;
-
-/// A format with its files and options.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    pub(crate) format: Format,
-}
-
-impl Arguments {
-    /// Returns the options common to all formats.
-    pub(crate) const fn choices(&self) -> &Choices {
-        match &self.format {
-            Format::Movielens { choices, .. }
-            | Format::Microlens { choices, .. }
-            | Format::Amazon { choices, .. } => choices,
-            Format::Table(table) => &table.choices,
-        }
-    }
-}
 
 /// Options common to all formats.
 #[derive(Debug, Args)]
@@ -39,9 +20,9 @@ pub(crate) struct Choices {
     /// Prefix of the files in the folder. Default: the name of the folder.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Separation of training and held-out data.
-    #[arg(long, value_enum, default_value = "leave-one-out")]
-    pub(crate) split: Kind,
+    /// Separation of training and held-out data [default: leave-one-out; for `minionerec` the parts of the files].
+    #[arg(long, value_enum)]
+    pub(crate) split: Option<Kind>,
     /// For `--split time`: the split time, a number as in the file or a date; training and validation end before it.
     #[arg(long, value_name = "TIME")]
     pub(crate) split_time: Option<String>,
@@ -102,8 +83,8 @@ fn longest_title(text: &str) -> Result<usize, String> {
 }
 
 impl Choices {
-    /// Returns the options for reading rows.
-    pub(crate) const fn reading(&self) -> Reading {
+    /// Returns the options for reading rows of a format with or without known gaps.
+    pub(crate) const fn reading(&self, has_gaps: bool) -> Reading {
         Reading {
             encoding: self.encoding,
             fallback_encoding: self.fallback_encoding,
@@ -111,89 +92,9 @@ impl Choices {
             longest_title: self.longest_title,
             decode_entities: self.decode_entities,
             skip_bad_rows: self.skip_bad_rows,
+            has_gaps,
         }
     }
-}
-
-/// Source of the data. Every file may be compressed (gzip, Zstandard, zip) or a folder of parts, and several files may
-/// be given.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Format {
-    /// MovieLens 100K, 1M, 10M, 20M to latest; the layout is detected.
-    Movielens {
-        /// u.data, ratings.dat or ratings.csv.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        ratings: Vec<PathBuf>,
-        /// u.item, movies.dat or movies.csv.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        items: Vec<PathBuf>,
-        /// A CSV file `title,sentence` with a header; the sentences are used as captions.
-        #[arg(long, value_name = "FILE")]
-        summaries: Option<PathBuf>,
-        #[command(flatten)]
-        choices: Choices,
-    },
-    /// MicroLens: pairs of users and items, and titles.
-    Microlens {
-        /// `user TAB items separated by spaces`, or a table `user,item,timestamp`.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        pairs: Vec<PathBuf>,
-        /// A table `item,title`.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        titles: Vec<PathBuf>,
-        #[command(flatten)]
-        choices: Choices,
-    },
-    /// Amazon-style JSON lines, of 2014, 2018 or 2023.
-    Amazon {
-        /// Reviews, one JSON object per line.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        reviews: Vec<PathBuf>,
-        /// Metadata, one JSON object per line.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        metadata: Vec<PathBuf>,
-        /// Field of the metadata used as the caption, such as `description`.
-        #[arg(long, value_name = "FIELD")]
-        caption_field: Option<String>,
-        #[command(flatten)]
-        choices: Choices,
-    },
-    /// Interactions and items as Parquet or CSV.
-    Table(Box<Table>),
-}
-
-/// Tables and the names of their columns.
-#[derive(Debug, Args)]
-pub(crate) struct Table {
-    /// Interactions: Parquet, or CSV with a header.
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-    pub(crate) interactions: Vec<PathBuf>,
-    /// Items: Parquet, or CSV with a header.
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-    pub(crate) items: Vec<PathBuf>,
-    /// Column of users.
-    #[arg(long, value_name = "NAME", default_value = "user")]
-    pub(crate) user_column: String,
-    /// Column of items.
-    #[arg(long, value_name = "NAME", default_value = "item")]
-    pub(crate) item_column: String,
-    /// Column of times: whole numbers of one unit, or dates.
-    #[arg(long, value_name = "NAME", default_value = "timestamp")]
-    pub(crate) time_column: String,
-    /// Column of ratings, for `--min-rating`.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) rating_column: Option<String>,
-    /// Column of ids in the item table.
-    #[arg(long, value_name = "NAME", default_value = "item")]
-    pub(crate) item_id_column: String,
-    /// Column of titles in the item table.
-    #[arg(long, value_name = "NAME", default_value = "title")]
-    pub(crate) title_column: String,
-    /// Column of the item table that is used as the caption.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) caption_column: Option<String>,
-    #[command(flatten)]
-    pub(crate) choices: Choices,
 }
 
 fn share(text: &str) -> Result<f64, String> {
