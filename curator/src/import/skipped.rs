@@ -28,7 +28,7 @@ impl Skipped {
     /// Counts the row at `location` of `input` as skipped, or returns an error if bad rows are not
     /// allowed.
     pub(crate) fn bad(&mut self, input: &Input, location: Location, problem: Problem) -> Result<(), Error> {
-        if !self.allowed && !(self.gaps && problem.is_gap()) {
+        if !(self.allowed || self.gaps && problem.is_gap()) {
             return Err(Error::Row { file: input.path.clone(), location, problem });
         }
         let rows = self.rows.entry(format!("{}: {}", input.name, problem.kind())).or_default();
