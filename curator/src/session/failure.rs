@@ -10,7 +10,7 @@ use crate::store;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The endpoint cannot be used.
-    #[error(transparent)]
+    #[error("--endpoint cannot be used")]
     Endpoint(#[from] SetupError),
     /// The store of replies cannot be opened.
     #[error(transparent)]

@@ -7,10 +7,10 @@ use podium_grpo::rng::Stream;
 const LONGEST_MS: u64 = 60_000;
 
 /// Returns the wait after the `attempt`-th failure, from 0: between half and all of `base_ms * 2^attempt`.
-pub(crate) fn wait_ms(base_ms: u64, attempt: u32, key: u64) -> u64 {
+pub fn wait_ms(base_ms: u64, attempt: u32, key: u64) -> u64 {
     let factor = 1_u64.checked_shl(attempt).unwrap_or(u64::MAX);
     let longest = base_ms.saturating_mul(factor).min(LONGEST_MS);
-    let jitter = Stream::new(key, "curator/backoff", &[u64::from(attempt)]).uniform();
+    let jitter = Stream::new(key, "endpoint/backoff", &[u64::from(attempt)]).uniform();
     longest / 2 + (jitter * longest.div_ceil(2) as f64) as u64
 }
 
