@@ -15,22 +15,41 @@ use crate::results::Results;
 pub use border::{Border, Error};
 pub use sampling::SamplingByWork;
 
-/// Checks results and scores those of training slots under the version that sampled them.
-pub fn grade(
-    curriculum: &Curriculum,
-    border: &Border,
-    version: PolicyVersion,
-    submitted: Vec<SlotResult>,
-) -> Result<Results, Error> {
-    let mut results = Results::default();
+/// A checked result of a training slot.
+#[derive(Debug)]
+pub struct Ungraded {
+    /// The slot.
+    pub id: GroupId,
+    /// Its prompt.
+    pub case: Case,
+    /// The values of the external rewards for each completion; none without external rewards.
+    pub external: Vec<Vec<f64>>,
+    result: SlotResult,
+}
+
+impl Ungraded {
+    /// Returns the texts of the completions.
+    pub fn texts(&self) -> Vec<&str> {
+        self.result.completions.iter().map(|completion| completion.text.as_str()).collect()
+    }
+}
+
+/// Checked results.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Results of training slots.
+    pub training: Vec<Ungraded>,
+    answers: Vec<(PolicyVersion, u32, v1::Completion)>,
+}
+
+/// Checks results.
+pub fn check(curriculum: &Curriculum, border: &Border, submitted: Vec<SlotResult>) -> Result<Checked, Error> {
+    let mut results = Checked::default();
     for result in submitted {
         let case = border.check(curriculum, &result)?;
         match result.slot {
             Slot::Training(id) => {
-                let task = curriculum.task();
-                results
-                    .groups
-                    .push(score(task, border.sampling().credit(), id, version, &case, result).into());
+                results.training.push(Ungraded { id, case, external: Vec::new(), result });
             }
             Slot::Evaluation { version, index } => {
                 // The log-probabilities of held-out answers are not used.
@@ -48,18 +67,21 @@ pub fn grade(
     Ok(results)
 }
 
-fn score(
-    task: &Task,
-    credit: Credit,
-    id: GroupId,
-    version: PolicyVersion,
-    case: &Case,
-    result: SlotResult,
-) -> Group {
+/// Scores checked results of training slots under the version that sampled them.
+pub fn grade(curriculum: &Curriculum, border: &Border, version: PolicyVersion, checked: Checked) -> Results {
+    let Checked { training, answers } = checked;
+    let credit = border.sampling().credit();
+    let groups = training.into_iter().map(|result| score(curriculum.task(), credit, version, result).into());
+    Results { groups: groups.collect(), answers }
+}
+
+fn score(task: &Task, credit: Credit, version: PolicyVersion, ungraded: Ungraded) -> Group {
+    let Ungraded { id, case, external, result } = ungraded;
     let SlotResult { prompt_ids, completions, .. } = result;
+    let mut external = external.into_iter();
     let (mut rewards, mut term_rewards, mut rank_credits) = (Vec::new(), Vec::new(), Vec::new());
     for completion in &completions {
-        let grade = task.grade(case, &completion.text);
+        let grade = task.grade_with(&case, &completion.text, external.next().unwrap_or_default());
         rewards.push(Some(grade.score.total));
         term_rewards.push(grade.score.parts);
         rank_credits.push(match credit {

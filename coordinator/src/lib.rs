@@ -14,6 +14,7 @@ mod announcement;
 pub mod curriculum;
 pub mod discovery;
 pub mod dropping;
+pub mod external;
 pub mod grading;
 pub mod identity;
 pub mod machine;

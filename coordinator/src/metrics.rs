@@ -1,5 +1,7 @@
 //! The coordinator's metrics. This module declares every name with its help text, and records the values.
 
+pub mod rewards;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -127,6 +129,7 @@ pub fn describe() {
         EVALUATION_METRIC,
         "Metrics of the last complete evaluation, by name and end of the interval."
     );
+    rewards::describe();
     describe_gauge!(INFLATED, "1 while the reward rises and the validation ranking does not follow.");
     describe_gauge!(BEST_VERSION, "The policy version with the best validation NDCG so far.");
     describe_histogram!(STEP_SECONDS, Unit::Seconds, "Time from one committed step to the next.");

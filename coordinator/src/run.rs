@@ -21,6 +21,7 @@ use crate::actor::{self, Clock, Parts, Records, blocking};
 use crate::announcement::{self, Announcement};
 use crate::curriculum::{self, Curriculum};
 use crate::discovery::Discovery;
+use crate::external::{self, ExternalRewards};
 use crate::grading::{Border, SamplingByWork};
 use crate::identity::Identity;
 use crate::machine::{Machine, Recovered, Schedule};
@@ -29,7 +30,7 @@ use crate::reports::answers::Answers;
 use crate::reports::recording::Recording;
 use crate::reports::summary::Baselines;
 use crate::reports::watch::Watch;
-use crate::service::{self, Context, Uploads};
+use crate::service::{self, Context, Submissions, Uploads};
 use crate::store::{self, Store};
 
 pub use crate::actor::ExitReason;
@@ -82,6 +83,9 @@ pub enum Error {
     /// The data set has no training cases.
     #[error(transparent)]
     Curriculum(#[from] curriculum::Error),
+    /// An external reward cannot be used.
+    #[error(transparent)]
+    External(#[from] external::SetupError),
     /// The actor did not start.
     #[error(transparent)]
     Actor(#[from] actor::Error),
@@ -159,6 +163,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         blocking(move || prepare(&file, &base, out, discovery)).await?
     };
     let (policies, store, timeline) = (parts.policies.clone(), parts.store.clone(), parts.timeline.clone());
+    let external = parts.external.clone();
     let identity = parts.identity.clone();
     let dropped_versions = store.dropped_versions()?;
     let run_id = identity.run_id.to_string();
@@ -170,6 +175,8 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         network: file.network.clone(),
         incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
         uploads: Uploads::default(),
+        submissions: Submissions::default(),
+        external,
         dropped_versions,
         computations: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         stop: server_stop.clone(),
@@ -296,6 +303,9 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
         recording,
         answers: file.evaluation.record_answers.then(|| Answers::new(&out)),
     };
+    // An evaluation grades no training completion.
+    let terms = if file.run.steps > 0 { file.reward.external.as_slice() } else { &[] };
+    let external = Arc::new(ExternalRewards::open(terms, base, store.clone())?);
     let parts = Parts {
         identity,
         store,
@@ -306,6 +316,7 @@ fn prepare(file: &RunFile, base: &Path, out: PathBuf, discovery: Discovery) -> R
         discovery,
         clock: Clock::monotonic(),
         timeline: Arc::default(),
+        external,
         out,
     };
     Ok(Prepared { parts, machine, curriculum, border })

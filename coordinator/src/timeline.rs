@@ -34,6 +34,8 @@ pub enum Activity {
     Evaluate,
     /// The coordinator checks and scores results.
     Grade,
+    /// The coordinator waits for external rewards.
+    Reward,
     /// The coordinator stores results.
     Store,
     /// The coordinator sends a rank its share of a step.
@@ -51,17 +53,19 @@ pub enum Activity {
 }
 
 use Activity::{
-    Batch, Checkpoint, Commit, Evaluate, Fetch, Grade, Lease, Load, Publish, Sample, Save, Store, Update,
+    Batch, Checkpoint, Commit, Evaluate, Fetch, Grade, Lease, Load, Publish, Reward, Sample, Save, Store,
+    Update,
 };
 
 /// All activities with their names in metrics.
-const ALL: [(Activity, &str); 13] = [
+const ALL: [(Activity, &str); 14] = [
     (Lease, "lease"),
     (Fetch, "fetch"),
     (Load, "load"),
     (Sample, "sample"),
     (Evaluate, "evaluate"),
     (Grade, "grade"),
+    (Reward, "reward"),
     (Store, "store"),
     (Batch, "batch"),
     (Update, "update"),

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use podium_proto::v1::{RunPhase, RunStatus};
+use podium_proto::v1::{RewardState, RunPhase, RunStatus};
 
 use podium_evaluation::results;
 
@@ -188,6 +188,9 @@ fn bounds(metrics: &BTreeMap<String, f64>, metric: &str) -> String {
 pub(crate) fn phase(status: &RunStatus) -> &'static str {
     match status.phase() {
         RunPhase::Unspecified | RunPhase::Starting => "starting",
+        RunPhase::Training if status.rewards.iter().any(|reward| reward.state() == RewardState::Waiting) => {
+            "waiting for a reward"
+        }
         RunPhase::Training => "training",
         RunPhase::Evaluating => "evaluating",
         RunPhase::Finished => "finished",

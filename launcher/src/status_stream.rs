@@ -170,7 +170,9 @@ fn shown(mut status: RunStatus) -> RunStatus {
         .oldest_lease
         .iter_mut()
         .flat_map(|lease| [&mut lease.worker_id, &mut lease.host, &mut lease.work]);
-    for text in texts.into_iter().chain(&mut status.warnings).chain(of_workers).chain(of_lease) {
+    let of_rewards = status.rewards.iter_mut().map(|reward| &mut reward.name);
+    let texts = texts.into_iter().chain(&mut status.warnings).chain(of_workers).chain(of_lease);
+    for text in texts.chain(of_rewards) {
         *text = plain_text::escaped(text).into_owned();
     }
     status

@@ -19,7 +19,7 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/podium.v1.descriptors"));
 
 /// Increased whenever an old worker or learner could misread a new coordinator, or vice versa.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// Maximum size of a sent or received message, in bytes, unless the run file sets another.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 << 20;

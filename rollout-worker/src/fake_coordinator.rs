@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) known: BTreeSet<String>,
     pub(crate) registered: Vec<v1::RegisterRequest>,
     pub(crate) heartbeats: Vec<v1::HeartbeatRequest>,
+    /// Number of submissions that are answered as pending.
+    pub(crate) pending: usize,
     pub(crate) submitted: Vec<v1::SubmitRequest>,
     pub(crate) left: Vec<String>,
     /// Names of downloaded files, with their version.
@@ -169,6 +171,11 @@ impl Rollout for FakeCoordinator {
         let request = request.into_inner();
         self.check_known(&request.worker_id)?;
         let accepted = request.results.len() as u32;
+        let pending = self.state.borrow().pending > 0;
+        if pending {
+            self.change(|state| state.pending -= 1);
+            return Ok(Response::new(v1::SubmitResponse { pending, ..Default::default() }));
+        }
         self.change(|state| state.submitted.push(request));
         Ok(Response::new(v1::SubmitResponse { accepted, ..Default::default() }))
     }

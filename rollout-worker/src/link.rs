@@ -99,6 +99,7 @@ impl Link {
         self.coordinator.call("request a lease", attempt).await
     }
 
+    /// Submits results; repeats the call until the coordinator has graded them.
     pub(crate) async fn submit(&self, request: &v1::SubmitRequest) -> Result<v1::SubmitResponse, Error> {
         let attempt = || {
             let (mut client, mut request) = (self.coordinator.rollout(), request.clone());
@@ -112,7 +113,12 @@ impl Link {
                 answer
             }
         };
-        self.coordinator.call("submit a lease's completions", attempt).await
+        loop {
+            let answer = self.coordinator.call("submit a lease's completions", attempt).await?;
+            if !answer.pending {
+                return Ok(answer);
+            }
+        }
     }
 
     pub(crate) async fn heartbeat(&self, held: Vec<Uuid>) -> Result<v1::HeartbeatResponse, Error> {

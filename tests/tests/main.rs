@@ -21,6 +21,7 @@ mod one_process;
 mod parts;
 mod ranks;
 mod refusals;
+mod rewards;
 mod sampling;
 mod secret;
 mod selfcheck;

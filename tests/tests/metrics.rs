@@ -132,7 +132,7 @@ fn check_anatomy(row: &Value) -> Result<()> {
         let value = seconds(name)?;
         ensure!((-ROUNDING..=most + ROUNDING).contains(&value), "{name} is {value} of {most}: {row}");
     }
-    ensure!(times.len() == 15, "{times:?}");
+    ensure!(times.len() == 16, "{times:?}");
     let both = sample + update + seconds("time/evaluate")?;
     ensure!(computing >= sample.max(update) - ROUNDING && computing <= both + ROUNDING, "{row}");
     ensure!(computing + seconds("time/other")? <= step + ROUNDING, "{row}");

@@ -25,10 +25,7 @@ impl RunFile {
     }
 
     fn resolve_paths(&mut self, folder: &Path) -> Result<(), Error> {
-        let Self { data, model, lora, sft, network, .. } = self;
-        let paths =
-            [&mut data.dir, &mut model.path, &mut lora.adapter, &mut sft.rows, &mut network.secret_file];
-        for path in paths.into_iter().flatten() {
+        for path in self.paths() {
             if path.is_relative() {
                 *path = folder.join(&*path);
             }

@@ -18,8 +18,9 @@ pub fn markdown() -> String {
          Unknown keys are rejected. Every key is optional.\n\n\
          Sections `network` and `launch` never change results. All other sections are part of the run hash, which processes \
          compare before they join a run. Excluded from the hash are the paths `model.path`, `lora.adapter`, `data.dir` and \
-         `sft.rows`, since file contents are compared by fingerprint, and `run.stages`, `run.record_groups`, \
-         `evaluation.record_answers` and `learner.max_logprob_gap_nats`.\n\n\
+         `sft.rows`, since file contents are compared by fingerprint, `run.stages`, `run.record_groups`, \
+         `evaluation.record_answers` and `learner.max_logprob_gap_nats`, and of external rewards the keys other than `name`, \
+         `weight`, `min`, `max` and `batch_size`.\n\n\
          This page is generated from the code by `cargo run --release -p podium-config --example reference`.\n",
     );
     for (section, inner) in properties(&root, &root).into_iter().flatten() {
@@ -28,16 +29,37 @@ pub fn markdown() -> String {
             page,
             "\n## `[{section}]`\n\n{about}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
         );
+        let mut entries = String::new();
         for (key, field) in properties(inner, &root).into_iter().flatten() {
             let default = match &defaults[section][key] {
                 Value::Null => "–".to_owned(),
                 value => format!("`{value}`"),
             };
-            let about = description(field, &root).replace('\n', " ").replace('|', "\\|");
-            let _ = writeln!(page, "| `{key}` | {} | {default} | {about} |", type_name(field, &root));
+            page.push_str(&row(key, &default, field, &root));
+            if let Some(keys) = follow(field, &root).get("items").and_then(|items| properties(items, &root)) {
+                let _ = write!(
+                    entries,
+                    "\n### `[[{section}.{key}]]`\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+                );
+                for (key, field) in keys {
+                    let default = match field.get("default") {
+                        Some(Value::Null) => "–".to_owned(),
+                        Some(value) => format!("`{value}`"),
+                        None => "required".to_owned(),
+                    };
+                    entries.push_str(&row(key, &default, field, &root));
+                }
+            }
         }
+        page.push_str(&entries);
     }
     page
+}
+
+/// Returns the line of a key.
+fn row(key: &str, default: &str, field: &Value, root: &Value) -> String {
+    let about = description(field, root).replace('\n', " ").replace('|', "\\|");
+    format!("| `{key}` | {} | {default} | {about} |\n", type_name(field, root))
 }
 
 fn description(schema: &Value, root: &Value) -> String {

@@ -1,7 +1,11 @@
 //! The run file as data: its sections, and the hash that identifies a run.
 
+use std::path::PathBuf;
+
+use podium_recsys::reward::External;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::sections::{Evaluation, Launch, Learner, Lora, Model, Network, Rollout, Run, Sft};
@@ -23,7 +27,8 @@ const NOT_HASHED_KEYS: [(&str, &str); 9] = [
 ];
 
 /// Keys added after the first release. Default values are not hashed, so that older runs can be resumed.
-const ADDED_KEYS: [(&str, &str); 9] = [
+const ADDED_KEYS: [(&str, &str); 10] = [
+    ("reward", "external"),
     ("learner", "zero_stage"),
     ("rollout", "prefill_tokens"),
     ("rollout", "merge_adapter"),
@@ -98,8 +103,22 @@ impl RunFile {
         toml::to_string_pretty(self).expect("a run file's tables hold strings, numbers and lists only")
     }
 
+    /// Returns the paths of files and folders that are relative to the run file's folder in the file. The working directory of
+    /// an external reward's program becomes that folder if it is not set.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Self { data, model, lora, sft, network, reward, .. } = self;
+        for term in reward.external.iter_mut().filter(|term| !term.command.is_empty()) {
+            term.directory.get_or_insert_with(|| PathBuf::from("."));
+        }
+        let own =
+            [&mut data.dir, &mut model.path, &mut lora.adapter, &mut sft.rows, &mut network.secret_file];
+        let of_terms =
+            reward.external.iter_mut().flat_map(|term| [&mut term.directory, &mut term.token_file]);
+        own.into_iter().chain(of_terms).flatten()
+    }
+
     /// SHA-256 over every section except `network` and `launch` and over all keys except `NOT_HASHED_KEYS`, in
-    /// hexadecimal. `ADDED_KEYS` count unless they have their defaults.
+    /// hexadecimal. Keys of external rewards count unless they are in [`External::NOT_HASHED`]. `ADDED_KEYS` count unless they have their defaults.
     ///
     /// Processes with the same hash belong to the same run: same data order, same sampling, same updates.
     pub fn hash(&self) -> String {
@@ -115,6 +134,12 @@ impl RunFile {
         for (section, key) in NOT_HASHED_KEYS.into_iter().chain(added) {
             if let Some(section) = sections.get_mut(section).and_then(|section| section.as_object_mut()) {
                 section.shift_remove(key);
+            }
+        }
+        let external = sections.get_mut("reward").and_then(|reward| reward.get_mut("external"));
+        for term in external.and_then(Value::as_array_mut).into_iter().flatten() {
+            for key in External::NOT_HASHED {
+                term.as_object_mut().and_then(|term| term.shift_remove(key));
             }
         }
         let mut digest = Sha256::new();

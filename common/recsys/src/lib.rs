@@ -16,6 +16,7 @@ mod ids;
 pub mod mixed;
 pub mod prompt;
 pub mod ranking;
+pub mod requests;
 pub mod reward;
 pub mod synthetic;
 pub mod task;

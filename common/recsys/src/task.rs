@@ -285,9 +285,14 @@ impl Task {
         )
     }
 
-    /// Parses `completion` and scores it. Records and training use no other source for the format,
-    /// ranking and reward of a completion's text.
+    /// Parses `completion` and scores it by the built-in terms. Records and training use no other source for the format
+    /// and ranking of a completion's text.
     pub fn grade(&self, case: &Case, completion: &str) -> Grade {
+        self.grade_with(case, completion, Vec::new())
+    }
+
+    /// The same with the values of the external terms, in the order of [`Rewards::external`].
+    pub fn grade_with(&self, case: &Case, completion: &str, external: Vec<f64>) -> Grade {
         let parsed = self.parse(case, completion);
         let question = Question {
             target: case.target,
@@ -295,7 +300,7 @@ impl Task {
             catalogue: &self.dataset.catalogue,
             popularity: &self.popularity,
         };
-        let outcome = self.rewards.outcome(&parsed, completion, &question);
+        let outcome = self.rewards.outcome(&parsed, completion, &question, external);
         Grade {
             score: self.rewards.score(&outcome),
             ranking: parsed.ranking.iter().map(|listed| listed.item).collect(),

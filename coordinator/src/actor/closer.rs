@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use podium_grpo::{Group, PolicyVersion, Step};
 use podium_proto::convert::{Slot, TryFromMessage};
+use podium_proto::v1;
 use podium_recsys::diagnostics::Answer;
 use serde_json::Value;
 
@@ -73,8 +74,13 @@ impl Closer for Records {
             let slot = work.slot(message.index, message.attempt);
             let case = curriculum.case(slot)?;
             let task = curriculum.task();
-            let grades: Vec<_> =
-                message.completions.iter().map(|completion| task.grade(&case, &completion.text)).collect();
+            // The values that the group was graded with.
+            let built_in = task.rewards().names().len() - task.rewards().external().len();
+            let grade = |(completion, reward): (&v1::Completion, &v1::Reward)| {
+                let external = reward.terms.get(built_in..).unwrap_or_default().to_vec();
+                task.grade_with(&case, &completion.text, external)
+            };
+            let grades: Vec<_> = message.completions.iter().zip(&message.rewards).map(grade).collect();
             if samples::keeps_step(step.0, steps) && kept.len() < samples::KEPT {
                 let version = PolicyVersion(message.policy_version);
                 kept.push(samples::row(task, slot, version, &case, &message.completions, &grades));

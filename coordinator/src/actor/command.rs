@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use podium_grpo::{PolicyVersion, Step};
+use podium_proto::convert::Slot;
 use podium_proto::v1;
 use podium_transfer::{Content, Manifest};
 use tokio::sync::oneshot;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use super::error::Error;
 use super::offences::Offender;
 use crate::machine::sequencer::{Counts, Report};
-use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous};
+use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous, Verdict};
 use crate::results::Results;
 
 /// The channel for the reply to a command.
@@ -92,22 +93,82 @@ pub enum Offer {
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Register { worker: Uuid, profile: Profile, reply: Sender<()> },
-    Lease { worker: Uuid, reply: Sender<LeaseReply> },
+    Register {
+        worker: Uuid,
+        profile: Profile,
+        reply: Sender<()>,
+    },
+    Lease {
+        worker: Uuid,
+        reply: Sender<LeaseReply>,
+    },
     Submit(Waiting),
-    Offence { worker: Uuid, lease: Option<LeaseId>, cause: String, reply: Sender<Offender> },
-    Heartbeat { worker: Uuid, leases: Vec<LeaseId>, reply: Sender<Vec<LeaseId>> },
-    Disconnect { worker: Uuid, reply: Sender<()> },
-    Join { join: Join, reason: String, reply: Sender<Rendezvous> },
-    Batch { request: BatchRequest, reply: Sender<BatchReply> },
-    Commit { report: StepReport, reply: Sender<bool> },
-    SetAside { report: Report, reply: Sender<()> },
-    Fail { learner: Uuid, kind: &'static str, reason: String, reply: Sender<()> },
-    Alive { learner: Uuid, reply: Sender<()> },
-    Offer { learner: Uuid, manifest: Box<Manifest>, reply: Sender<Offer> },
-    Publish { learner: Uuid, manifest: Box<Manifest>, reply: Sender<()> },
-    Status { reply: Sender<v1::RunStatus> },
-    Drain { reason: String, reply: Sender<()> },
+    Verdicts {
+        version: PolicyVersion,
+        content: Content,
+        lease: Option<LeaseId>,
+        slots: Vec<Slot>,
+        reply: Sender<Vec<Verdict>>,
+    },
+    Offence {
+        worker: Uuid,
+        lease: Option<LeaseId>,
+        cause: String,
+        reply: Sender<Offender>,
+    },
+    Heartbeat {
+        worker: Uuid,
+        leases: Vec<LeaseId>,
+        reply: Sender<Vec<LeaseId>>,
+    },
+    Disconnect {
+        worker: Uuid,
+        reply: Sender<()>,
+    },
+    Join {
+        join: Join,
+        reason: String,
+        reply: Sender<Rendezvous>,
+    },
+    Batch {
+        request: BatchRequest,
+        reply: Sender<BatchReply>,
+    },
+    Commit {
+        report: StepReport,
+        reply: Sender<bool>,
+    },
+    SetAside {
+        report: Report,
+        reply: Sender<()>,
+    },
+    Fail {
+        learner: Uuid,
+        kind: &'static str,
+        reason: String,
+        reply: Sender<()>,
+    },
+    Alive {
+        learner: Uuid,
+        reply: Sender<()>,
+    },
+    Offer {
+        learner: Uuid,
+        manifest: Box<Manifest>,
+        reply: Sender<Offer>,
+    },
+    Publish {
+        learner: Uuid,
+        manifest: Box<Manifest>,
+        reply: Sender<()>,
+    },
+    Status {
+        reply: Sender<v1::RunStatus>,
+    },
+    Drain {
+        reason: String,
+        reply: Sender<()>,
+    },
 }
 
 impl Command {
@@ -118,7 +179,7 @@ impl Command {
             Self::Lease { worker, .. } | Self::Heartbeat { worker, .. } => {
                 submissions.iter().all(|waiting| waiting.submission.worker != *worker)
             }
-            Self::Submit(_) | Self::Alive { .. } | Self::Status { .. } => true,
+            Self::Submit(_) | Self::Verdicts { .. } | Self::Alive { .. } | Self::Status { .. } => true,
             _ => submissions.is_empty(),
         }
     }

@@ -18,8 +18,13 @@ impl State {
         metrics::concerns(silent, leases.first().map_or(0, |lease| lease.age.0));
         let deadline = self.run.machine().schedule().lease_deadline.0;
         let silent = ranks.iter().filter(|rank| rank.silent).map(|rank| silence(rank, deadline));
-        let stalled = leases.iter().filter(|lease| lease.stalled).map(|lease| self.stall(lease));
-        let found: BTreeSet<String> = silent.chain(stalled).collect();
+        let waiting = self.parts.external.warnings();
+        // A worker holds its lease while the run waits for a reward.
+        let is_stalled = |lease: &&OldLease| {
+            lease.stalled && (waiting.is_empty() || !matches!(lease.work, Work::Training(_)))
+        };
+        let stalled = leases.iter().filter(is_stalled).map(|lease| self.stall(lease));
+        let found: BTreeSet<String> = silent.chain(stalled).chain(waiting.iter().cloned()).collect();
         for new in found.difference(&self.concerns) {
             tracing::warn!("{new}");
         }

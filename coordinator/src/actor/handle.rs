@@ -1,7 +1,9 @@
 //! The handle for calls to the actor.
 
+use podium_grpo::PolicyVersion;
+use podium_proto::convert::Slot;
 use podium_proto::v1;
-use podium_transfer::Manifest;
+use podium_transfer::{Content, Manifest};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -9,7 +11,7 @@ use super::command::{BatchRequest, Command, Offer, Profile, Sender, StepReport, 
 use super::error::{Error, REPLY_TIMEOUT};
 use super::offences::Offender;
 use crate::machine::sequencer::{Counts, Report};
-use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous};
+use crate::machine::{BatchReply, Join, LeaseId, LeaseReply, Rendezvous, Verdict};
 
 /// A handle for calls to the actor. All clones call the same actor.
 #[derive(Debug, Clone)]
@@ -37,6 +39,18 @@ impl Handle {
     /// Requests a lease once.
     pub async fn lease(&self, worker: Uuid) -> Result<LeaseReply, Error> {
         self.ask("grant a lease", |reply| Command::Lease { worker, reply }).await
+    }
+
+    /// Returns the verdicts on results of slots that this version, with this content, sampled under a lease.
+    pub async fn verdicts(
+        &self,
+        version: PolicyVersion,
+        content: Content,
+        lease: Option<LeaseId>,
+        slots: Vec<Slot>,
+    ) -> Result<Vec<Verdict>, Error> {
+        let command = |reply| Command::Verdicts { version, content, lease, slots, reply };
+        self.ask("check which results are wanted", command).await
     }
 
     /// Submits results. Wanted results are durable on return.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use podium_grpo::Step;
+use podium_grpo::{PolicyVersion, Step};
+use podium_proto::convert::Slot;
+use podium_transfer::Content;
 
 use super::closer::{FinishedStep, add_metrics};
 use super::closes::Closed;
 use super::command::{BatchRequest, StepReport, Submission, Waiting};
 use super::error::{Error, blocking};
 use super::state::State;
-use crate::machine::BatchReply;
 use crate::machine::sequencer::{self, Commit, Counts, Reply, Submitted};
+use crate::machine::{BatchReply, LeaseId, Verdict};
 use crate::metrics;
 use crate::reports::forms::Source;
 use crate::reports::step;
@@ -43,6 +45,22 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Returns the verdicts on results that would be submitted now under a lease.
+    pub(super) fn verdicts(
+        &self,
+        version: PolicyVersion,
+        content: Content,
+        lease: Option<LeaseId>,
+        slots: &[Slot],
+    ) -> Vec<Verdict> {
+        let is_current = self.parts.policies.content(version) == Some(content);
+        let verdict = |&slot: &Slot| match is_current {
+            true => self.run.machine().verdict_under(slot, version, lease),
+            false => Verdict::Refused,
+        };
+        slots.iter().map(verdict).collect()
     }
 
     /// Answers a rank that requests its share of a step; `None` until the previous step is closed.

@@ -120,6 +120,9 @@ impl State {
                 drop(reply.send(granted.map_err(Error::from)));
             }
             Command::Submit(waiting) => self.submit(vec![waiting]).await,
+            Command::Verdicts { version, content, lease, slots, reply } => {
+                drop(reply.send(Ok(self.verdicts(version, content, lease, &slots))));
+            }
             Command::Offence { worker, lease, cause, reply } => {
                 drop(reply.send(Ok(self.record_offence(worker, lease, &cause).await)));
             }

@@ -17,6 +17,7 @@ use super::command::Profile;
 use super::offences::Offences;
 use super::storage::Database;
 use crate::discovery::Discovery;
+use crate::external::ExternalRewards;
 use crate::identity::Identity;
 use crate::machine::sequencer::Sequencer;
 use crate::machine::{Effect, Machine, Millis};
@@ -51,6 +52,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The activities of a step.
     pub timeline: Arc<Timeline>,
+    /// Rewards that a program of the user computes.
+    pub external: Arc<ExternalRewards>,
     /// The output folder.
     pub out: PathBuf,
 }

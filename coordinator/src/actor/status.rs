@@ -86,6 +86,7 @@ impl State {
             ranks: self.rank_statuses(),
             oldest_lease: self.oldest_lease(),
             ending: machine.ending().unwrap_or_default().to_owned(),
+            rewards: self.parts.external.statuses(),
             evaluated_part: self.parts.baselines.part().to_string(),
         }
     }

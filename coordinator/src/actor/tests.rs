@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::*;
 use crate::curriculum::Curriculum;
 use crate::discovery::Discovery;
+use crate::external::ExternalRewards;
 use crate::identity::Identity;
 use crate::machine::{BatchReply, Join, Lease, LeaseReply, Machine, Millis, Recovered, Schedule};
 use crate::policies::{Policies, Start};
@@ -126,6 +127,7 @@ impl Fixture {
         let closer = Arc::new(Gated { records, gates: Mutex::default() });
         let now = Arc::new(AtomicU64::new(0));
         let time = now.clone();
+        let external = Arc::new(ExternalRewards::open(&[], folder.path(), store.clone()).unwrap());
         let parts = Parts {
             identity: Identity {
                 run_id: Uuid::nil(),
@@ -141,6 +143,7 @@ impl Fixture {
             discovery: Discovery::default(),
             clock: Clock::manual(move || Millis(time.load(Ordering::Relaxed))),
             timeline: Arc::default(),
+            external,
             out: folder.path().to_owned(),
         };
         let stop = CancellationToken::new();

@@ -12,9 +12,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::submissions::Submissions;
 use super::uploads::Uploads;
 use crate::actor::{self, Handle, blocking};
 use crate::curriculum::Curriculum;
+use crate::external::ExternalRewards;
 use crate::grading::{Border, SamplingByWork};
 use crate::identity::Identity;
 use crate::policies::Policies;
@@ -40,6 +42,10 @@ pub struct Context {
     pub store: Arc<Store>,
     /// The activities of a step.
     pub timeline: Arc<Timeline>,
+    /// Rewards that a program of the user computes.
+    pub external: Arc<ExternalRewards>,
+    /// The submissions in progress.
+    pub submissions: Submissions,
     /// Limits and deadlines.
     pub network: Network,
     /// Half of the identifier of every lease: it distinguishes the leases of this process from those of an earlier one.

@@ -9,6 +9,7 @@ mod learner;
 mod policy;
 mod rollout;
 mod status;
+mod submissions;
 mod uploads;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tonic::transport::Server;
 use admission::Admission;
 
 pub use context::Context;
+pub use submissions::Submissions;
 pub use uploads::Uploads;
 
 /// Time limit for open calls after the server stops.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::try_join_all;
 use podium_grpo::PolicyVersion;
 use podium_proto::convert::{self, Slot, SlotResult, uuid};
 use podium_proto::v1;
@@ -19,9 +20,9 @@ use super::context::{Context, over, scraped_at};
 
 use crate::actor::{self, Offender, Profile, Submission};
 use crate::curriculum::{choices, messages};
-use crate::grading::{self, grade};
+use crate::grading::{self, Checked, check, grade};
 use crate::machine::sequencer::Counts;
-use crate::machine::{self, Lease, LeaseId, LeaseReply};
+use crate::machine::{self, Lease, LeaseId, LeaseReply, Verdict};
 use crate::timeline::Activity;
 use crate::{metrics, policies};
 
@@ -97,15 +98,15 @@ impl Service {
         submitted: Vec<v1::TaskResult>,
     ) -> Result<Counts, Status> {
         let context = self.0.clone();
-        let graded = self.0.compute(move || {
+        let examined = self.0.compute(move || {
             let began = Instant::now();
-            let graded = checked(submitted)
-                .and_then(|results| Ok(grade(&context.curriculum, &context.border, version, results)?));
+            let examined = checked(submitted)
+                .and_then(|results| Ok(check(&context.curriculum, &context.border, results)?));
             context.timeline.record(Activity::Grade, began);
-            Ok(graded)
+            Ok(examined)
         });
-        let graded: Result<_, Fault> = graded.await.or_refuse()?;
-        let results = match graded {
+        let examined: Result<_, Fault> = examined.await.or_refuse()?;
+        let mut results = match examined {
             Ok(results) => results,
             Err(fault) => {
                 let described = plain_text::escaped(&describe(&fault)).into_owned();
@@ -113,10 +114,68 @@ impl Service {
                 return Err(Offence { offender, fault }).or_refuse();
             }
         };
+        let mut dropped = Counts::default();
+        if !self.0.external.is_empty() {
+            dropped = self.drop_unwanted(&mut results, lease, (version, content)).await.or_refuse()?;
+            self.add_external(&mut results).await.or_refuse()?;
+        }
+        let context = self.0.clone();
+        let graded = self.0.compute(move || {
+            let began = Instant::now();
+            let graded = grade(&context.curriculum, &context.border, version, results);
+            context.timeline.record(Activity::Grade, began);
+            Ok(graded)
+        });
+        let results = graded.await.or_refuse()?;
         let began = Instant::now();
         let stored = self.0.handle.submit(Submission { worker, lease, version, content, results }).await;
         self.0.timeline.record(Activity::Store, began);
-        stored.or_refuse()
+        let stored = stored.or_refuse()?;
+        metrics::outcomes(true, 0, dropped.repeated, dropped.refused);
+        Ok(Counts {
+            accepted: stored.accepted,
+            repeated: stored.repeated + dropped.repeated,
+            refused: stored.refused + dropped.refused,
+        })
+    }
+
+    /// Removes training results that would not be stored, so that no external reward is requested for them.
+    async fn drop_unwanted(
+        &self,
+        results: &mut Checked,
+        lease: Option<LeaseId>,
+        (version, content): (PolicyVersion, Content),
+    ) -> Result<Counts, actor::Error> {
+        let slots = results.training.iter().map(|result| Slot::Training(result.id)).collect();
+        let mut verdicts = self.0.handle.verdicts(version, content, lease, slots).await?.into_iter();
+        let mut dropped = Counts::default();
+        results.training.retain(|_| match verdicts.next() {
+            Some(Verdict::Wanted) => true,
+            Some(Verdict::Repeated) => {
+                dropped.repeated += 1;
+                false
+            }
+            Some(Verdict::Refused) | None => {
+                dropped.refused += 1;
+                false
+            }
+        });
+        Ok(dropped)
+    }
+
+    /// Adds the external rewards of training results. Waits until they are stored.
+    async fn add_external(&self, results: &mut Checked) -> Result<(), actor::Error> {
+        let (began, context) = (Instant::now(), &self.0);
+        let values = results.training.iter().map(|result| async move {
+            let texts = result.texts();
+            context.external.values(context.curriculum.task(), &result.case, result.id, &texts).await
+        });
+        let values = try_join_all(values).await?;
+        context.timeline.record(Activity::Reward, began);
+        for (result, values) in results.training.iter_mut().zip(values) {
+            result.external = values;
+        }
+        Ok(())
     }
 
     async fn message(&self, lease: Lease) -> Result<v1::Lease, actor::Error> {
@@ -199,20 +258,30 @@ impl Rollout for Service {
         let version = PolicyVersion(request.policy_version);
         let content = Content::read("SubmitRequest.policy_content", &request.policy_content).or_refuse()?;
         self.0.timeline.reported(&request.activities);
+        let name = uuid("SubmitRequest.lease_id", &request.lease_id).or_refuse()?;
         let submitted = request.results;
-        let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
-        metrics::submitted(training);
-        // Runs in its own task, so that every submitted group is counted even if the worker hangs up.
         let service = Self(self.0.clone());
-        let kept = tokio::spawn(async move {
+        // Runs in its own task, so that every submitted group is counted even if the worker hangs up.
+        let mut outcome = self.0.submissions.join((worker, name), async move {
+            let training = submitted.iter().filter(|result| is_training(result)).count() as u64;
+            metrics::submitted(training);
             let kept = service.keep(worker, lease, (version, content), submitted).await;
             kept.inspect_err(|_| metrics::failed(training))
         });
-        let counts = kept.await.map_err(|ended| Status::internal(ended.to_string()))??;
+        let pending = v1::SubmitResponse { pending: true, ..Default::default() };
+        let counts = tokio::select! {
+            done = outcome.wait_for(Option::is_some) => match done {
+                Ok(outcome) => outcome.clone().transpose()?.unwrap_or_default(),
+                Err(_) => return Err(Status::internal("the submission ended unexpectedly")),
+            },
+            () = tokio::time::sleep_until(self.0.deadline(u64::MAX)) => return Ok(Response::new(pending)),
+            () = self.0.stop.cancelled() => return Ok(Response::new(pending)),
+        };
         Ok(Response::new(v1::SubmitResponse {
             accepted: counts.accepted,
             repeated_results: counts.repeated,
             refused: counts.refused,
+            pending: false,
         }))
     }
 

@@ -8,6 +8,7 @@ mod aside;
 mod database;
 mod error;
 mod records;
+mod rewards;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,8 @@ pub use error::Error;
 pub use records::{EvaluationRecord, Row, StepRecord};
 pub use tables::FILE_NAME;
 use tables::{
-    ANSWERS, CHECKPOINTS, EVALUATIONS, FORMAT, GROUPS, META, POLICIES, SAMPLED_BY, SET_ASIDE, STEPS,
+    ANSWERS, CHECKPOINTS, EVALUATIONS, FORMAT, GROUPS, META, POLICIES, REWARD_ANSWERS, SAMPLED_BY, SET_ASIDE,
+    STEPS,
 };
 
 /// The run's database.
@@ -68,6 +70,7 @@ impl Store {
             transaction.open_table(POLICIES)?;
             transaction.open_table(SAMPLED_BY)?;
             transaction.open_table(SET_ASIDE)?;
+            transaction.open_table(REWARD_ANSWERS)?;
             let meta = transaction.open_table(META)?;
             let text = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|value| value.value().to_vec()));
             Ok((text("format")?, text("run_hash")?))
@@ -214,6 +217,8 @@ impl Store {
             transaction.open_table(META)?.insert("kept_from", before.0.to_le_bytes().as_slice())?;
             transaction.open_table(GROUPS)?.retain_in(..(before.0, 0), |_, _| false)?;
             transaction.open_table(SAMPLED_BY)?.retain_in(..(before.0, 0), |_, _| false)?;
+            let mut answers = transaction.open_table(REWARD_ANSWERS)?;
+            answers.retain_in(..(before.0, 0, &[][..]), |_, _| false)?;
             Ok(())
         })
     }

@@ -14,6 +14,9 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 pub(super) const GROUPS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("groups");
 /// (policy version, index): `Completion`.
 pub(super) const ANSWERS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("answers");
+/// (step, index, SHA-256 of the request): name and values of an external reward for completions of the slot's group.
+pub(super) const REWARD_ANSWERS: TableDefinition<'_, (u64, u32, &[u8]), &[u8]> =
+    TableDefinition::new("reward_answers");
 pub(super) const STEPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("steps");
 pub(super) const EVALUATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("evaluations");
 /// rank: the step that its checkpoint continues with.

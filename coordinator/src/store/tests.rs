@@ -252,3 +252,22 @@ fn a_superseded_version_leaves_no_group_that_it_may_have_sampled() {
     assert_eq!((store.groups(Step(4)).unwrap().len(), store.groups(Step(5)).unwrap().len()), (2, 0));
     assert!(store.answers(PolicyVersion(5)).unwrap().is_empty());
 }
+
+#[test]
+fn answers_of_external_rewards_are_removed_with_their_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "cafe").unwrap();
+    let (one, other) = ([1; 32], [2; 32]);
+    store.put_reward_answer((0, 1), &one, "judge", &[0.1, -0.0]).unwrap();
+    store.put_reward_answer((1, 0), &other, "judge", &[0.25]).unwrap();
+    let store = {
+        drop(store);
+        Store::open(folder.path(), "cafe").unwrap()
+    };
+    assert_eq!(store.reward_answer((0, 1), &one, "judge").unwrap(), Some(vec![0.1, -0.0]));
+    assert_eq!(store.reward_answer((0, 1), &one, "tone").unwrap(), None);
+    assert_eq!(store.reward_answer((0, 1), &other, "judge").unwrap(), None);
+    store.drop_groups(Step(1)).unwrap();
+    assert_eq!(store.reward_answer((0, 1), &one, "judge").unwrap(), None);
+    assert_eq!(store.reward_answer((1, 0), &other, "judge").unwrap(), Some(vec![0.25]));
+}

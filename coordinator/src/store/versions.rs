@@ -12,7 +12,8 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::database::{Database, options};
 use super::tables::{
-    ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES, SAMPLED_BY, SET_ASIDE, STEPS,
+    ANSWERS, CHECKPOINTS, EVALUATIONS, FILE_NAME, GROUPS, META, POLICIES, REWARD_ANSWERS, SAMPLED_BY,
+    SET_ASIDE, STEPS,
 };
 use super::{Store, json};
 
@@ -169,5 +170,6 @@ fn remove_groups(transaction: &WriteTransaction, from: u64) -> Result<u64, redb:
     groups.retain_in((from, 0).., |_, _| false)?;
     transaction.open_table(SAMPLED_BY)?.retain_in((from, 0).., |_, _| false)?;
     transaction.open_table(SET_ASIDE)?.retain_in((from, 0, 0).., |_, _| false)?;
+    transaction.open_table(REWARD_ANSWERS)?.retain_in((from, 0, &[][..]).., |_, _| false)?;
     Ok(count)
 }

@@ -45,6 +45,9 @@ pub(crate) fn check_config(files: &[PathBuf], overrides: &[Override], flags: &Co
                 output_line!("{}: valid, run hash {}", file.display(), &run.hash()[..12]);
                 if let Ok(rewards) = run.rewards() {
                     output_line!("    reward: {}", rewards.extremes());
+                    for term in rewards.external() {
+                        output_line!("    external reward {}", term.described());
+                    }
                     for violation in rewards.violations() {
                         output_line!("    warning: the reward is misaligned: {violation}");
                     }

@@ -163,9 +163,7 @@ fn headline(run: &RunFile, folder: &RunFolder, devices: &Table) -> String {
 /// Services read the run file from the run's folder: paths become absolute, and a prompt template, which is returned,
 /// is copied. A resumed run uses the template of its first start.
 fn copy_inputs(run: &mut RunFile, base: &Path, folder: &RunFolder) -> Result<Option<Vec<u8>>, Error> {
-    let RunFile { data, model, lora, sft, network, .. } = run;
-    let paths = [&mut data.dir, &mut model.path, &mut lora.adapter, &mut sft.rows, &mut network.secret_file];
-    for path in paths.into_iter().flatten() {
+    for path in run.paths() {
         *path = stages::absolute(path.clone())?;
     }
     let Some(file) = run.prompt.template_file() else { return Ok(None) };

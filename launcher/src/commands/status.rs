@@ -12,7 +12,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use podium_proto::v1::{Bottleneck, LeaseStatus, RankStatus, RunPhase, RunStatus, Scaling, WorkerStatus};
+use podium_proto::v1::{
+    Bottleneck, LeaseStatus, RankStatus, RewardState, RewardStatus, RunPhase, RunStatus, Scaling,
+    WorkerStatus,
+};
 
 use super::{Error, run};
 use crate::cli::StatusFlags;
@@ -177,6 +180,9 @@ fn page(status: &RunStatus) -> String {
     for rank in &status.ranks {
         let _ = writeln!(page, "rank        {}", rank_line(rank));
     }
+    for reward in &status.rewards {
+        let _ = writeln!(page, "reward      {}", reward_line(reward));
+    }
     if let Some(lease) = &status.oldest_lease {
         let _ = writeln!(page, "oldest      {}", lease_line(lease));
     }
@@ -233,6 +239,18 @@ fn rank_line(rank: &RankStatus) -> String {
     format!("{}: {state}, heard {:.1} s ago", rank.rank, rank.last_heard_ms as f64 / 1e3)
 }
 
+fn reward_line(reward: &RewardStatus) -> String {
+    let state = match reward.state() {
+        RewardState::Unspecified | RewardState::Idle => "idle",
+        RewardState::Answering => "answering",
+        RewardState::Waiting => "waiting for its program",
+    };
+    let RewardStatus { name, open_requests, answered_requests, failed_attempts, .. } = reward;
+    format!(
+        "{name}: {state}, {open_requests} requests open, {answered_requests} answered, {failed_attempts} attempts failed"
+    )
+}
+
 fn lease_line(lease: &LeaseStatus) -> String {
     let id: String = lease.worker_id.chars().take(8).collect();
     let age = lease.age_ms as f64 / 1e3;
@@ -285,6 +303,13 @@ mod tests {
                 RankStatus { rank: 0, last_heard_ms: 400, joined: true, silent: false },
                 RankStatus { rank: 1, last_heard_ms: 16_000, joined: true, silent: true },
             ],
+            rewards: vec![RewardStatus {
+                name: "judge".into(),
+                state: RewardState::Waiting.into(),
+                open_requests: 2,
+                answered_requests: 40,
+                failed_attempts: 7,
+            }],
             oldest_lease: Some(LeaseStatus {
                 worker_id: "0198c0de-0000".into(),
                 host: "a".into(),
@@ -312,7 +337,7 @@ mod tests {
         };
         assert_eq!(
             page(&status),
-            "demo  training, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
+            "demo  waiting for a reward, step 3 of 60, policy version 3, 1 worker, 1 learner rank\n\
              ends early  drained at the request of 10.0.0.7: maintenance\n\
              sampled     5 of 32 prompts of this step\n\
              last step   0.80 s, 75 % computing: update 0.40, sample 0.20, none of these 0.10\n\
@@ -321,6 +346,7 @@ mod tests {
              worker      0198c0de on a cpu: 1 leases, 40 prompts done, seen 0.2 s ago\n\
              rank        0: joined, heard 0.4 s ago\n\
              rank        1: silent, heard 16.0 s ago\n\
+             reward      judge: waiting for its program, 2 requests open, 40 answered, 7 attempts failed\n\
              oldest      lease of step 3, held by worker 0198c0de on a for 61.0 s, far longer than others\n\
              step  3/60  reward 0.500  0.8 s\n\
              best        version 2, NDCG@3 0.503\n\

@@ -79,13 +79,19 @@ impl Worker {
             due += time;
             let began = Instant::now();
             self.is_submitting.store(true, Ordering::Relaxed);
-            let submitted = call!(self.coordinator, rollout.submit, "submit completions", request).await;
+            let submitted = loop {
+                let request = request.clone();
+                match call!(self.coordinator, rollout.submit, "submit completions", request).await {
+                    Ok(answer) if answer.pending => {}
+                    answered => break answered,
+                }
+            };
             self.hold(None);
             self.is_submitting.store(false, Ordering::Relaxed);
             match submitted {
                 Ok(answer) => {
                     tally.submitted(began.elapsed());
-                    let v1::SubmitResponse { accepted, repeated_results, refused } = answer;
+                    let v1::SubmitResponse { accepted, repeated_results, refused, .. } = answer;
                     // A lease is training or evaluation.
                     tally.add(&tally.groups, if training > 0 { accepted.into() } else { 0 });
                     tally.add(&tally.repeated, repeated_results.into());

@@ -117,6 +117,19 @@ async fn leases_are_sampled_and_submitted_until_the_run_is_over() {
 }
 
 #[tokio::test]
+async fn a_pending_submission_is_repeated_until_it_is_graded() {
+    let fake = FakeCoordinator::new();
+    fake.change(|state| {
+        state.pending = 2;
+        state.answers.extend([lease(0), over()]);
+    });
+    let server = fake.serve("127.0.0.1:0").await;
+    let running = begin(&server.address, &FakeDevice::new(true), &CancellationToken::new(), LONG);
+    ended(running).await.unwrap();
+    assert_eq!((steps(&fake.state().submitted), fake.state().pending), (vec![0], 0));
+}
+
+#[tokio::test]
 async fn heartbeats_name_the_lease_being_sampled() {
     let fake = FakeCoordinator::new();
     fake.change(|state| state.answers.push_back(lease(0)));

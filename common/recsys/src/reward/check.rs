@@ -21,7 +21,11 @@ pub(super) fn violations(terms: &Terms) -> Vec<Violation> {
     let mut found = [None, None, None];
     for setting in space.settings() {
         let earn = |outcomes: Vec<Outcome>| -> Vec<Earning> {
-            outcomes.into_iter().map(|outcome| (outcome, terms.score(&outcome).total)).collect()
+            let scored = outcomes.into_iter().map(|outcome| {
+                let total = terms.score(&outcome).total;
+                (outcome, total)
+            });
+            scored.collect()
         };
         let malformed = earn(space.malformed(setting));
         let by_rank: Vec<Vec<Earning>> =
@@ -35,11 +39,11 @@ pub(super) fn violations(terms: &Terms) -> Vec<Violation> {
             // Pairs of outcomes at neighbouring ranks that differ in nothing else, except that a hard negative may take
             // the target's position.
             for (higher, lower) in pair[0].iter().zip(&pair[1]) {
-                note(down_rule, Some(*lower), Some(*higher), f64::le, DOWN);
+                note(down_rule, Some(lower.clone()), Some(higher.clone()), f64::le, DOWN);
                 if space.hard.len() > 1 && higher.0.hard_negatives <= 0.0 {
                     let hard_negatives = outcome::share_of_ranks(rank..=rank, space.list_length);
-                    let overtaken = earn(vec![Outcome { hard_negatives, ..lower.0 }]);
-                    note(down_rule, most(&overtaken), Some(*higher), f64::le, DOWN);
+                    let overtaken = earn(vec![Outcome { hard_negatives, ..lower.0.clone() }]);
+                    note(down_rule, most(&overtaken), Some(higher.clone()), f64::le, DOWN);
                 }
             }
         }
@@ -50,7 +54,10 @@ pub(super) fn violations(terms: &Terms) -> Vec<Violation> {
 /// Returns the highest and lowest rewards.
 pub(super) fn extremes(terms: &Terms) -> Extremes {
     let space = Space::of(terms);
-    let earn = |outcome: Outcome| (outcome, terms.score(&outcome).total);
+    let earn = |outcome: Outcome| {
+        let total = terms.score(&outcome).total;
+        (outcome, total)
+    };
     let (mut well_formed, mut malformed) = (Vec::new(), Vec::new());
     for setting in space.settings() {
         well_formed.extend(space.ranks().flat_map(|rank| space.well_formed(setting, rank)).map(earn));
@@ -59,20 +66,20 @@ pub(super) fn extremes(terms: &Terms) -> Extremes {
     let right = earn(space.right());
     // Ties prefer a well-formed outcome as the best and a malformed one as the worst.
     Extremes {
-        best: most(&[well_formed.as_slice(), &malformed].concat()).unwrap_or(right),
-        worst_well_formed: least(&well_formed).unwrap_or(right),
+        best: most(&[well_formed.as_slice(), &malformed].concat()).unwrap_or_else(|| right.clone()),
+        worst_well_formed: least(&well_formed).unwrap_or_else(|| right.clone()),
         worst: least(&[malformed, well_formed].concat()).unwrap_or(right),
     }
 }
 
 /// Returns the first outcome with the highest reward.
 fn most(earnings: &[Earning]) -> Option<Earning> {
-    earnings.iter().copied().reduce(|best, one| if one.1 > best.1 { one } else { best })
+    earnings.iter().reduce(|best, one| if one.1 > best.1 { one } else { best }).cloned()
 }
 
 /// Returns the first outcome with the lowest reward.
 fn least(earnings: &[Earning]) -> Option<Earning> {
-    earnings.iter().copied().reduce(|worst, one| if one.1 < worst.1 { one } else { worst })
+    earnings.iter().reduce(|worst, one| if one.1 < worst.1 { one } else { worst }).cloned()
 }
 
 /// Records a violation if it is larger than the known one.
@@ -101,6 +108,8 @@ struct Space {
     characters: Vec<usize>,
     /// Numbers of ranks above the target that hard negatives may occupy.
     hard: Vec<usize>,
+    /// The highest and the lowest values of all external terms; their weights are not negative.
+    external: Vec<Vec<f64>>,
 }
 
 impl Space {
@@ -115,7 +124,11 @@ impl Space {
             titles: &[1.0],
             characters: vec![0],
             hard: vec![0],
+            external: vec![terms.external.iter().map(|term| term.max).collect()],
         };
+        if !terms.external.is_empty() {
+            space.external.push(terms.external.iter().map(|term| term.min).collect());
+        }
         for (value, _) in &terms.values {
             match *value {
                 Value::FormIfImproved => space.given_ranks = lists.candidates.max(1),
@@ -138,6 +151,7 @@ impl Space {
             titles: 1.0,
             characters: 0,
             hard_negatives: 0.0,
+            external: self.external.first().cloned().unwrap_or_default(),
             setting: Setting { given_rank: 1, popularity: 0.0 },
         }
     }
@@ -185,8 +199,12 @@ impl Space {
                 for &hard in &self.hard {
                     let above = target_rank.map_or(listed, |rank| rank - 1).min(hard);
                     let hard_negatives = outcome::share_of_ranks(1..=above, self.list_length);
-                    let facts = Outcome { titles, characters, hard_negatives, setting, ..self.right() };
-                    outcomes.push(Outcome { form, target_rank, listed, ..facts });
+                    for external in &self.external {
+                        let external = external.clone();
+                        let facts =
+                            Outcome { titles, characters, hard_negatives, external, setting, ..self.right() };
+                        outcomes.push(Outcome { form, target_rank, listed, ..facts });
+                    }
                 }
             }
         }

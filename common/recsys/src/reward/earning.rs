@@ -30,7 +30,7 @@ impl fmt::Display for Violation {
 pub type Earning = (Outcome, f64);
 
 /// The highest and lowest rewards.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Extremes {
     /// Highest reward of any answer.
     pub best: Earning,

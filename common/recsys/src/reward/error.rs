@@ -53,8 +53,20 @@ pub enum Error {
     /// Titles are rewarded in a layout without titles.
     #[error("`reward.terms`: `Titles` requires `answer.layout = \"titled\"`")]
     NotTitled,
+    /// A key of an external term is missing or out of range.
+    #[error("`reward.external`: `{key}` of the term {name:?} is {value}, expected {expected}")]
+    External {
+        /// The term.
+        name: String,
+        /// The key.
+        key: &'static str,
+        /// The given value.
+        value: String,
+        /// The permitted values.
+        expected: &'static str,
+    },
     /// A term is listed twice.
-    #[error("`reward.terms`: `{0}` is listed twice; expected each term once")]
+    #[error("`reward.terms` and `reward.external`: `{0}` is listed twice; expected each term once")]
     Twice(String),
     /// The reward violates an ordering rule.
     #[error("the reward is rejected: {0} (set `reward.check = \"warn\"` to use it anyway)")]

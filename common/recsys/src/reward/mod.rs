@@ -18,6 +18,7 @@
 //! | `titles` | fraction of listed items with the correct title |
 //! | `length` | −min(1, max(0, characters − limit) / limit) |
 //! | `paper` | 1 if rank = 1, else 0.3; not gated: also for malformed answers; −1 without a list |
+//! | an [`External`] term | the answer of a program of the user, within a declared range |
 //!
 //! Before a run starts, [`Rewards::violations`] checks the terms over the limits of all properties that they depend on:
 //! every malformed answer earns less than every well-formed one, every wrong ranking less than the correct one, and
@@ -27,6 +28,7 @@
 mod check;
 mod earning;
 mod error;
+mod external;
 mod options;
 mod outcome;
 mod rank;
@@ -39,6 +41,7 @@ mod value;
 
 pub use earning::{Earning, Extremes, Violation};
 pub use error::Error;
+pub use external::{AnswerError, External, Item, Program, Request, RequestCompletion, read as read_answer};
 pub use options::{Check, Options};
 pub use outcome::{Outcome, Popularity, Question, Setting};
 pub use rank::{ItemCredit, ItemReward};

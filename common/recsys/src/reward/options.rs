@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::external::External;
 use super::rank::ItemCredit;
 use super::term::{Name, Term};
 
@@ -12,6 +13,8 @@ use super::term::{Name, Term};
 pub struct Options {
     /// The terms whose weighted sum is the reward: see docs/guides/rewards.md.
     pub terms: Vec<Term>,
+    /// Terms whose values a program of the user computes: see docs/guides/external-rewards.md.
+    pub external: Vec<External>,
     /// Handling of a reward that violates the ordering rules.
     pub check: Check,
     /// Reward of each listed item if `grpo.credit` is `rank`.
@@ -40,6 +43,7 @@ impl Default for Options {
                 Term { k: Some(1), weight: 0.5, ..Term::new(Name::Hit) },
                 Term { k: Some(3), weight: 0.5, ..Term::new(Name::Ndcg) },
             ],
+            external: Vec::new(),
             check: Check::default(),
             rank_credit: ItemCredit::default(),
             item_penalty: 0.5,

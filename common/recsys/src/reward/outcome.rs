@@ -10,7 +10,7 @@ use crate::ids::ItemId;
 use crate::ranking::{Metric, by_popularity};
 
 /// Properties of a completion that its reward depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The completion's format.
     pub form: Form,
@@ -25,6 +25,9 @@ pub struct Outcome {
     /// Hard negatives above the target, or anywhere if the target is not listed: Σ 1 / log₂(j + 1) over their ranks j,
     /// as a fraction of that sum over the whole list. 0 to 1.
     pub hard_negatives: f64,
+    /// Values of the external terms, in the order of `reward.external`; empty to reward the completion by the built-in
+    /// terms alone.
+    pub external: Vec<f64>,
     /// Properties shared by all completions of the same prompt.
     pub setting: Setting,
 }
@@ -80,6 +83,7 @@ impl Outcome {
             titles: titled.count() as f64 / listed.max(1) as f64,
             characters: text.chars().count(),
             hard_negatives: hard_above(parsed, question, target_rank, list_length, hard),
+            external: Vec::new(),
             setting: Setting {
                 given_rank,
                 popularity: popularity.below(catalogue.get(target).map_or(0, |item| item.interactions)),
@@ -136,6 +140,10 @@ impl fmt::Display for Outcome {
         }
         if self.hard_negatives > 0.0 {
             write!(f, ", hard negatives above the target")?;
+        }
+        if !self.external.is_empty() && self.form.is_well_formed() {
+            let values: Vec<String> = self.external.iter().map(f64::to_string).collect();
+            write!(f, ", external terms of {}", values.join(" and "))?;
         }
         let Setting { given_rank, popularity } = self.setting;
         if given_rank > 1 {

@@ -3,6 +3,7 @@
 use super::check;
 use super::earning::{Extremes, Violation};
 use super::error::Error;
+use super::external::External;
 use super::options::{Check, Options};
 use super::outcome::{Outcome, Question};
 use super::rank::{ItemCredit, ItemReward, Lists};
@@ -30,11 +31,16 @@ impl Rewards {
             .iter()
             .map(|term| Ok((Value::new(term, answer)?, term.weight)))
             .collect::<Result<_, Error>>()?;
-        let names: Vec<String> = values.iter().map(|(value, _)| value.name()).collect();
         if values.is_empty() {
             return Err(Error::NoTerms);
         }
-        for (at, (name, &(_, weight))) in names.iter().zip(&values).enumerate() {
+        let external = options.external.clone();
+        external.iter().try_for_each(External::check)?;
+        let terms = Terms { values, external, lists: Lists { length: answer.list_length, candidates } };
+        let built_in = terms.values.iter().map(|(value, _)| value.name());
+        let names: Vec<String> =
+            built_in.chain(terms.external.iter().map(|term| term.name.clone())).collect();
+        for (at, (name, weight)) in names.iter().zip(terms.weights()).enumerate() {
             if !weight.is_finite() {
                 return Err(Error::Weight { term: name.clone(), weight });
             }
@@ -46,8 +52,6 @@ impl Rewards {
         if !(item_penalty.is_finite() && item_penalty > 0.0) {
             return Err(Error::ItemPenalty(item_penalty));
         }
-        let lists = Lists { length: answer.list_length, candidates };
-        let terms = Terms { values, lists };
         let violations = check::violations(&terms);
         match (options.check, violations.first()) {
             (Check::Refuse, Some(violation)) => Err(Error::Order(Box::new(violation.clone()))),
@@ -62,16 +66,29 @@ impl Rewards {
 
     /// Returns the weights of the terms, in the order of [`Self::names`].
     pub fn weights(&self) -> Vec<f64> {
-        self.terms.values.iter().map(|&(_, weight)| weight).collect()
+        self.terms.weights().collect()
     }
 
-    /// Returns the properties of a completion with this `text` that its reward depends on.
-    pub fn outcome(&self, parsed: &Parsed<'_>, text: &str, question: &Question<'_>) -> Outcome {
+    /// Returns the external terms, which are the last ones of [`Self::names`].
+    pub fn external(&self) -> &[External] {
+        &self.terms.external
+    }
+
+    /// Returns the properties of a completion with this `text` that its reward depends on. `external`: the values of
+    /// [`Self::external`], or none to reward the completion by the built-in terms alone.
+    pub fn outcome(
+        &self,
+        parsed: &Parsed<'_>,
+        text: &str,
+        question: &Question<'_>,
+        external: Vec<f64>,
+    ) -> Outcome {
         let hard = self.terms.values.iter().find_map(|(value, _)| match value {
             Value::RankPenalty { negatives } => Some(*negatives),
             _ => None,
         });
-        Outcome::of(parsed, text, question, self.terms.lists.length, hard.unwrap_or(0))
+        let outcome = Outcome::of(parsed, text, question, self.terms.lists.length, hard.unwrap_or(0));
+        Outcome { external, ..outcome }
     }
 
     /// Returns the reward of `outcome`.

@@ -41,6 +41,7 @@ fn outcome(form: Form, target_rank: Option<usize>) -> Outcome {
         titles: 1.0,
         characters: 0,
         hard_negatives: 0.0,
+        external: Vec::new(),
         setting: Setting { given_rank: 5, popularity: 0.0 },
     }
 }
@@ -54,6 +55,40 @@ fn refused(terms: Vec<Term>) -> Violation {
 
 fn assert_close(found: f64, expected: f64) {
     assert!((found - expected).abs() < 1e-9, "{found} instead of {expected}");
+}
+
+fn external(name: &str, weight: f64) -> External {
+    let program = serde_json::json!({
+        "name": name, "weight": weight, "min": -1.0, "max": 1.0, "url": "http://localhost/reward",
+    });
+    serde_json::from_value(program).unwrap()
+}
+
+#[test]
+fn the_range_of_external_terms_is_part_of_the_check() {
+    let with = |terms: &[External]| {
+        let options = Options { external: terms.to_vec(), ..Options::default() };
+        Rewards::new(&options, &answer(), CANDIDATES)
+    };
+    let rewards = with(&[external("judge", 0.2), external("tone", 0.1)]).unwrap();
+    assert_eq!(rewards.names()[3..], ["judge", "tone"]);
+    let Extremes { best, worst, worst_well_formed } = rewards.extremes();
+    assert_close(best.1, 1.1 + 0.3);
+    assert_close(worst_well_formed.1, 0.1 - 0.3);
+    assert_close(worst.1, -0.3);
+    let outcome = |form, values: &[f64]| Outcome { external: values.to_vec(), ..outcome(form, Some(1)) };
+    let score = rewards.score(&outcome(Form::WellFormed, &[0.5, -0.5]));
+    assert_close(score.total, 1.1 + 0.2 * 0.5 - 0.1 * 0.5);
+    assert_eq!(score.parts[3..], [0.5, -0.5]);
+    assert_eq!(rewards.score(&outcome(Form::InventedItem, &[0.5, -0.5])).parts[3..], [-1.0, -1.0]);
+    assert_eq!(rewards.score(&outcome(Form::WellFormed, &[])).parts.len(), 3);
+    // The gap between the first and the second rank is 0.5 + 0.5 · (1 − 1 / log₂ 3) = 0.6845.
+    assert!(with(&[external("judge", 0.34)]).is_ok());
+    let refused = with(&[external("judge", 0.35)]).unwrap_err().to_string();
+    assert!(
+        refused.contains("at rank 2, external terms of 1") && refused.contains("external terms of -1"),
+        "{refused}"
+    );
 }
 
 const D2: f64 = 0.630_929_753_571_457_4;
@@ -327,8 +362,9 @@ proptest! {
         let question =
             Question { target: ItemId(target), candidates: &candidates, catalogue: &catalogue, popularity: &popularity };
         let score = |text: &String| {
-            let outcome = rewards.outcome(&parse(text, &expected), text, &question);
-            (outcome, rewards.score(&outcome).total)
+            let outcome = rewards.outcome(&parse(text, &expected), text, &question, Vec::new());
+            let total = rewards.score(&outcome).total;
+            (outcome, total)
         };
         let scored: Vec<(Outcome, f64)> = answers.iter().map(score).collect();
         for (text, (outcome, total)) in answers.iter().zip(&scored) {
