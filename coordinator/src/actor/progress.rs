@@ -56,9 +56,8 @@ impl State {
         slots: &[Slot],
     ) -> Vec<Verdict> {
         let is_current = self.parts.policies.content(version) == Some(content);
-        let verdict = |&slot: &Slot| match is_current {
-            true => self.run.machine().verdict_under(slot, version, lease),
-            false => Verdict::Refused,
+        let verdict = |&slot: &Slot| {
+            if is_current { self.run.machine().verdict_under(slot, version, lease) } else { Verdict::Refused }
         };
         slots.iter().map(verdict).collect()
     }

@@ -33,13 +33,17 @@ const ID_DIGITS: usize = 32;
 /// SHA-256 of a request.
 type Key = [u8; 32];
 
+/// Held by the call that requests an answer; contains an answer that is not stored yet.
+type Turn = tokio::sync::Mutex<Option<Vec<f64>>>;
+
 /// The external terms of a run.
 #[derive(Debug)]
 pub struct ExternalRewards {
     terms: Vec<Term>,
     store: Arc<Store>,
-    /// Requests in progress: an equal one waits for the answer.
-    open: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    /// Requests in progress, with the answer once there is one: an equal request waits for it, and so does a repeated
+    /// submission after an error of the store.
+    open: Mutex<BTreeMap<Key, Arc<Turn>>>,
 }
 
 impl ExternalRewards {
@@ -84,28 +88,30 @@ impl ExternalRewards {
 
     /// Returns the stored answer to a request, or asks the program and stores its answer.
     async fn answer(&self, term: &Term, group: GroupId, request: Request) -> Result<Vec<f64>, actor::Error> {
-        let key: Key = Sha256::digest(request.to_json()).into();
-        let id: String = key.iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..ID_DIGITS].into();
+        let digest = Sha256::digest(request.to_json());
+        let id = format!("{digest:x}")[..ID_DIGITS].to_owned();
+        let key: Key = digest.into();
         let request = Request { id, ..request };
         let turn = self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
-        let held = turn.lock().await;
+        let mut held = turn.lock().await;
         let (name, slot) = (term.options().name.clone(), (group.step.0, group.index));
         let (store, wanted) = (self.store.clone(), name.clone());
         let stored =
             blocking(move || Ok::<_, actor::Error>(store.reward_answer(slot, &key, &wanted)?)).await?;
-        let values = match stored.filter(|values| values.len() == request.completions.len()) {
-            Some(values) => {
-                rewards::recorded(&name);
-                values
-            }
-            None => {
-                let values = term.values(group, &request).await;
-                let (store, answer) = (self.store.clone(), values.clone());
-                blocking(move || Ok::<_, actor::Error>(store.put_reward_answer(slot, &key, &name, &answer)?))
-                    .await?;
-                term.health().answered();
-                values
-            }
+        let values = if let Some(values) = stored.filter(|values| values.len() == request.completions.len()) {
+            rewards::recorded(&name);
+            values
+        } else {
+            let values = match held.take() {
+                Some(values) => values,
+                None => term.values(group, &request).await,
+            };
+            *held = Some(values.clone());
+            let (store, answer) = (self.store.clone(), values.clone());
+            let stored = move || Ok::<_, actor::Error>(store.put_reward_answer(slot, &key, &name, &answer)?);
+            blocking(stored).await?;
+            term.health().answered();
+            values
         };
         drop(held);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

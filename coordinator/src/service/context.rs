@@ -66,6 +66,12 @@ impl Context {
         Instant::now() + Duration::from_millis(wait_ms.min(self.network.request_timeout_ms / 2))
     }
 
+    /// Waits until the server has been stopping for a time.
+    pub(super) async fn stopping(&self, time: Duration) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(time).await;
+    }
+
     /// Runs a computation on a thread for such work, once a permit is free: more threads than cores would only take
     /// turns, each with memory of its own.
     pub(super) async fn compute<T: Send + 'static>(

@@ -1,7 +1,7 @@
 //! The service for rollout workers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use podium_grpo::PolicyVersion;
@@ -25,6 +25,9 @@ use crate::machine::sequencer::Counts;
 use crate::machine::{self, Lease, LeaseId, LeaseReply, Verdict};
 use crate::timeline::Activity;
 use crate::{metrics, policies};
+
+/// Time limit for the outcome of a submission after the server stops; other calls have longer.
+const LAST_OUTCOMES: Duration = Duration::from_secs(2);
 
 pub(super) struct Service(pub(super) Arc<Context>);
 
@@ -275,7 +278,7 @@ impl Rollout for Service {
                 Err(_) => return Err(Status::internal("the submission ended unexpectedly")),
             },
             () = tokio::time::sleep_until(self.0.deadline(u64::MAX)) => return Ok(Response::new(pending)),
-            () = self.0.stop.cancelled() => return Ok(Response::new(pending)),
+            () = self.0.stopping(LAST_OUTCOMES) => return Ok(Response::new(pending)),
         };
         Ok(Response::new(v1::SubmitResponse {
             accepted: counts.accepted,
