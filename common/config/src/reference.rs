@@ -36,16 +36,20 @@ pub fn markdown() -> String {
                 value => format!("`{value}`"),
             };
             page.push_str(&row(key, &default, field, &root));
-            if let Some(keys) = follow(field, &root).get("items").and_then(|items| properties(items, &root)) {
+            let items = follow(field, &root).get("items").map(|items| follow(items, &root));
+            if let Some((items, keys)) = items.and_then(|items| Some((items, properties(items, &root)?))) {
+                let required = items.get("required").and_then(Value::as_array);
                 let _ = write!(
                     entries,
                     "\n### `[[{section}.{key}]]`\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
                 );
                 for (key, field) in keys {
+                    let is_required =
+                        required.is_some_and(|required| required.iter().any(|name| name == key));
                     let default = match field.get("default") {
-                        Some(Value::Null) => "–".to_owned(),
+                        _ if is_required => "required".to_owned(),
+                        Some(Value::Null) | None => "–".to_owned(),
                         Some(value) => format!("`{value}`"),
-                        None => "required".to_owned(),
                     };
                     entries.push_str(&row(key, &default, field, &root));
                 }
