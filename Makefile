@@ -11,7 +11,7 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo movielens test parity thinking gpu cuda-libraries prometheus namespaces large-versions slurm fuzz lint format docs book check-config benchmark \
+.PHONY: help setup build demo movielens smollm2 test parity thinking gpu cuda-libraries prometheus namespaces large-versions slurm fuzz lint format docs book check-config benchmark \
 	embedded-start configuration commands dashboards picture oracle fixtures ci clean distclean
 
 help: ## print this list
@@ -28,6 +28,9 @@ demo: build ## train on the embedded data set, about 5 minutes
 
 movielens: build ## train and evaluate on MovieLens-100K from its raw files in MOVIELENS=DIR, about 20 minutes
 	deploy/reproduce/movielens-100k.sh $(MOVIELENS)
+
+smollm2: build ## fine-tune and train SmolLM2-135M-Instruct in SMOLLM2=DIR on MovieLens-100K in MOVIELENS=DIR; ARGS=first-look: few steps
+	deploy/reproduce/smollm2.sh $(MOVIELENS) $(SMOLLM2) $(ARGS)
 
 test: build ## run all tests; needs no network after set-up
 	cargo test --release --workspace $(ARGS)

@@ -93,8 +93,12 @@ def shapes_of(flags, on_gpu):
     if flags.model:
         if flags.shapes:
             fail("--model and --shapes exclude each other: a policy has one shape")
-        if not (flags.model / "config.json").is_file():
+        if not (flags.model / "config.json").is_file() or not any(flags.model.glob("*.safetensors")):
             fail(f"--model is {flags.model}: expected a folder with config.json and *.safetensors")
+        config = json.loads((flags.model / "config.json").read_text())
+        missing = [key for key in SHAPES["tiny"] if key not in config and key != "head_dim"]
+        if missing:
+            fail(f"{flags.model / 'config.json'} has no {', '.join(missing)}")
         return [flags.model.resolve().name]
     shapes = (flags.shapes or ("0.6B,1.7B,4B" if on_gpu else "30M")).split(",")
     unknown = [name for name in shapes if name not in SHAPES]

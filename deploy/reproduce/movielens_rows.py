@@ -65,7 +65,7 @@ def main():
             row = json.loads(line)
             if draw.random() < arguments.share:
                 row["kind"] = "reasoned"
-                row["completion"] = f"<think>{reasoning(row['history'], known)}</think>\n{row['completion']}"
+                row["completion"] = f"<think>\n{reasoning(row['history'], known)}\n</think>\n\n{row['completion']}"
             out.write(json.dumps(row) + "\n")
     partial.rename(arguments.out)
 

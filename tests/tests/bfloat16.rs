@@ -42,8 +42,7 @@ fn a_run_in_bfloat16_stays_near_float32_and_repeats_to_the_bit() -> Result<()> {
             "{name}: {found}, in float32 {expected}"
         );
     }
-    // Nats between the log-probabilities of sampling and those of training, by token. Processors whose bfloat16 products
-    // round alike for every number of rows have none.
+    // Nats between the log-probabilities of sampling and those of training, by token.
     let gap = "sampling/sampling_logp_difference";
     for (run, mean, max) in [(&short, 0.02, 0.5), (&long, 1e-5, 1e-3)] {
         let of = |name: &str| {

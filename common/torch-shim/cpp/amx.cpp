@@ -1,5 +1,5 @@
 // The weight is the first factor, so that its rows are read as they are stored, once; the second one are the few rows of
-// inputs, transposed in pairs. Products are exact and sums are float32.
+// inputs, transposed in pairs. Products are exact and sums are float32; the units take denormal numbers for zero.
 #include "amx.h"
 
 #include <cstdlib>

@@ -211,14 +211,27 @@ at::Tensor many_rows(
   return y;
 }
 
-void check_parts(const at::Tensor& x, const at::Tensor& weight, const podium_low_rank* parts, size_t count) {
+void check(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor* bias, const podium_low_rank* parts, size_t count) {
+  TORCH_CHECK(
+      x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1) && x.device() == weight.device() &&
+          x.scalar_type() == weight.scalar_type(),
+      "inputs of ", x.sizes(), " in ", x.scalar_type(), " and a weight of ", weight.sizes(), " in ",
+      weight.scalar_type(), ": expected [rows, inputs] and [outputs, inputs] in one type on one device");
+  TORCH_CHECK(
+      bias == nullptr ||
+          (bias->is_contiguous() && bias->numel() == weight.size(0) && bias->device() == x.device() &&
+           bias->scalar_type() == x.scalar_type()),
+      "a bias of other than ", weight.size(0), " adjacent numbers of the type and device of the inputs");
   for (size_t index = 0; index < count; ++index) {
     const auto &a = *parts[index].a, &b = *parts[index].b;
     TORCH_CHECK(
         a.dim() == 2 && b.dim() == 2 && a.size(1) == x.size(1) && a.size(0) == b.size(1) && parts[index].first >= 0 &&
-            parts[index].first + b.size(0) <= weight.size(0),
+            parts[index].first + b.size(0) <= weight.size(0) && a.device() == x.device() && b.device() == x.device(),
         "low-rank factors of ", a.sizes(), " and ", b.sizes(), " from output ", parts[index].first, " for ",
-        x.size(1), " inputs and ", weight.size(0), " outputs");
+        x.size(1), " inputs and ", weight.size(0), " outputs: expected [rank, inputs] and [outputs, rank]");
+    check_type(a);
+    check_type(b);
   }
 }
 
@@ -228,10 +241,7 @@ char* podium_torch_linear(
     at::Tensor* x, at::Tensor* weight, at::Tensor* bias, const podium_low_rank* parts, size_t count,
     at::Tensor** output) {
   return podium_guarded([=] {
-    check_parts(*x, *weight, parts, count);
-    TORCH_CHECK(
-        bias == nullptr || (bias->is_contiguous() && bias->numel() == weight->size(0)), "a bias of other than ",
-        weight->size(0), " adjacent numbers");
+    check(*x, *weight, bias, parts, count);
     if (!has_few_rows(*x)) {
       *output = new at::Tensor(many_rows(*x, *weight, bias, parts, count));
       return;
@@ -251,7 +261,7 @@ char* podium_torch_gated_linear(
     at::Tensor* x, at::Tensor* weight, const podium_low_rank* parts, size_t count, at::Tensor** output) {
   return podium_guarded([=] {
     TORCH_CHECK(weight->size(0) % 2 == 0, "a gate and a map of ", weight->size(0), " outputs: expected an even number");
-    check_parts(*x, *weight, parts, count);
+    check(*x, *weight, nullptr, parts, count);
     if (!has_few_rows(*x)) {
       const auto n = weight->size(0) / 2;
       const auto product = many_rows(*x, *weight, nullptr, parts, count);

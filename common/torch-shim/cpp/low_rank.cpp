@@ -1,6 +1,8 @@
 // Both products of an adapter's low-rank part. Products and sums are float32.
 #include "low_rank.h"
 
+#include <type_traits>
+
 #include "vectors.h"
 
 namespace {
@@ -13,9 +15,9 @@ constexpr int64_t kTileOutputs = 4;
 
 // One row of x times one of a, of which the numbers after the last whole vector are added one by one. The sum has sixteen
 // parts in a fixed order, as in `sum`.
-template <int64_t kRows, int64_t kRanks, typename T>
+template <int64_t kRows, int64_t kRanks, typename T, typename A>
 PODIUM_INLINE void dots(
-    const T* x, int64_t ldx, const float* a, int64_t inputs, float scale, float* low, int64_t padded) {
+    const T* x, int64_t ldx, const A* a, int64_t inputs, float scale, float* low, int64_t padded) {
   Vector<kParts> sums[kRows][kRanks] = {};
   int64_t input = 0;
   for (; input + kParts <= inputs; input += kParts) {
@@ -41,16 +43,16 @@ PODIUM_INLINE void dots(
       }
       float rest = 0.0f;
       for (int64_t last = input; last < inputs; ++last) {
-        rest += widen(x[row * ldx + last]) * a[rank * inputs + last];
+        rest += widen(x[row * ldx + last]) * widen(a[rank * inputs + last]);
       }
       low[rank * padded + row] = (parts[0] + rest) * scale;
     }
   }
 }
 
-template <int64_t kRows, typename T>
+template <int64_t kRows, typename T, typename A>
 PODIUM_INLINE void dots_of_ranks(
-    const T* x, int64_t ldx, const float* a, int64_t rank, int64_t inputs, float scale, float* low, int64_t padded) {
+    const T* x, int64_t ldx, const A* a, int64_t rank, int64_t inputs, float scale, float* low, int64_t padded) {
   int64_t first = 0;
   for (; first + kTileRanks <= rank; first += kTileRanks) {
     dots<kRows, kTileRanks>(x, ldx, a + first * inputs, inputs, scale, low + first * padded, padded);
@@ -60,11 +62,18 @@ PODIUM_INLINE void dots_of_ranks(
   }
 }
 
+// The types of inputs and of an adapter.
+template <typename InputType, typename AdapterType>
+struct Types {
+  using Input = InputType;
+  using Adapter = AdapterType;
+};
+
 // low [rank, padded rows] = scale · a xᵀ for the rows `first` to `end`.
 template <int64_t, typename T>
 PODIUM_INLINE void reduce(
-    const T* x, int64_t ldx, const float* a, int64_t rank, int64_t inputs, float scale, float* low, int64_t padded,
-    int64_t first, int64_t end) {
+    const typename T::Input* x, int64_t ldx, const typename T::Adapter* a, int64_t rank, int64_t inputs, float scale,
+    float* low, int64_t padded, int64_t first, int64_t end) {
   int64_t row = first;
   for (; row + kTileRows <= end; row += kTileRows) {
     dots_of_ranks<kTileRows>(x + row * ldx, ldx, a, rank, inputs, scale, low + row, padded);
@@ -75,8 +84,8 @@ PODIUM_INLINE void reduce(
 }
 
 // Adds b low to the block, for kOutputs rows of b and one vector of rows of x.
-template <int64_t kLanes, int64_t kOutputs>
-PODIUM_INLINE void expand_tile(const float* b, int64_t rank, const float* low, float* block, int64_t padded) {
+template <int64_t kLanes, int64_t kOutputs, typename A>
+PODIUM_INLINE void expand_tile(const A* b, int64_t rank, const float* low, float* block, int64_t padded) {
   Vector<kLanes> sums[kOutputs];
   for (int64_t output = 0; output < kOutputs; ++output) {
     sums[output] = Vector<kLanes>::load(block + output * padded);
@@ -84,7 +93,7 @@ PODIUM_INLINE void expand_tile(const float* b, int64_t rank, const float* low, f
   for (int64_t r = 0; r < rank; ++r) {
     const auto of_low = Vector<kLanes>::load(low + r * padded);
     for (int64_t output = 0; output < kOutputs; ++output) {
-      sums[output].floats += b[output * rank + r] * of_low.floats;
+      sums[output].floats += widen(b[output * rank + r]) * of_low.floats;
     }
   }
   for (int64_t output = 0; output < kOutputs; ++output) {
@@ -92,9 +101,9 @@ PODIUM_INLINE void expand_tile(const float* b, int64_t rank, const float* low, f
   }
 }
 
-template <int64_t kLanes, typename>
+template <int64_t kLanes, typename A>
 PODIUM_INLINE void expand(
-    const float* b, int64_t outputs, int64_t rank, const float* low, float* block, int64_t padded) {
+    const A* b, int64_t outputs, int64_t rank, const float* low, float* block, int64_t padded) {
   for (int64_t row = 0; row < padded; row += kLanes) {
     int64_t output = 0;
     for (; output + kTileOutputs <= outputs; output += kTileOutputs) {
@@ -108,24 +117,36 @@ PODIUM_INLINE void expand(
 
 PODIUM_FOR_WIDTHS(
     reduce_of, reduce,
-    (const T* x, int64_t ldx, const float* a, int64_t rank, int64_t inputs, float scale, float* low, int64_t padded,
-     int64_t first, int64_t end),
+    (const typename T::Input* x, int64_t ldx, const typename T::Adapter* a, int64_t rank, int64_t inputs, float scale,
+     float* low, int64_t padded, int64_t first, int64_t end),
     (x, ldx, a, rank, inputs, scale, low, padded, first, end))
 
 PODIUM_FOR_WIDTHS(
     expand_of, expand,
-    (const float* b, int64_t outputs, int64_t rank, const float* low, float* block, int64_t padded),
+    (const T* b, int64_t outputs, int64_t rank, const float* low, float* block, int64_t padded),
     (b, outputs, rank, low, block, padded))
 
-template <typename T>
+template <typename T, typename A>
 void reduce_in_parallel(const at::Tensor& x, const at::Tensor& a, float scale, float* low, int64_t padded) {
   const auto rank = a.size(0), inputs = a.size(1);
-  const auto reduce = reduce_of<T>();
+  const auto reduce = reduce_of<Types<T, A>>();
   in_parallel(x.size(0), rank * inputs / kParts, kCheap, [&](int64_t first, int64_t end) {
-    reduce(
-        x.const_data_ptr<T>(), x.stride(0), a.const_data_ptr<float>(), rank, inputs, scale, low, padded, first, end);
+    reduce(x.const_data_ptr<T>(), x.stride(0), a.const_data_ptr<A>(), rank, inputs, scale, low, padded, first, end);
   });
 }
+
+// Calls `with` with a pointer of the tensor's type, float32 or bfloat16, that points to nothing.
+template <typename With>
+void for_type(const at::Tensor& x, const With& with) {
+  if (x.scalar_type() == at::kFloat) {
+    with(static_cast<const float*>(nullptr));
+  } else {
+    with(static_cast<const at::BFloat16*>(nullptr));
+  }
+}
+
+template <typename Pointer>
+using Pointed = std::remove_const_t<std::remove_pointer_t<Pointer>>;
 
 }  // namespace
 
@@ -133,14 +154,14 @@ std::vector<LowRankPart> podium_low_rank_parts(const at::Tensor& x, const podium
   std::vector<LowRankPart> found;
   const auto padded = padded_rows(x.size(0));
   for (size_t index = 0; index < count; ++index) {
-    const auto a = parts[index].a->to(at::kFloat).contiguous(), b = parts[index].b->to(at::kFloat).contiguous();
+    const auto a = parts[index].a->contiguous(), b = parts[index].b->contiguous();
     LowRankPart part{b, std::vector<float>(a.size(0) * padded), parts[index].first};
     const auto scale = static_cast<float>(parts[index].scale);
-    if (x.scalar_type() == at::kFloat) {
-      reduce_in_parallel<float>(x, a, scale, part.low.data(), padded);
-    } else {
-      reduce_in_parallel<at::BFloat16>(x, a, scale, part.low.data(), padded);
-    }
+    for_type(x, [&](auto of_x) {
+      for_type(a, [&](auto of_a) {
+        reduce_in_parallel<Pointed<decltype(of_x)>, Pointed<decltype(of_a)>>(x, a, scale, part.low.data(), padded);
+      });
+    });
     found.push_back(std::move(part));
   }
   return found;
@@ -152,9 +173,12 @@ void podium_add_low_rank(
     const auto rank = part.b.size(1);
     const auto from = std::max(first, part.first), to = std::min(end, part.first + part.b.size(0));
     if (from < to) {
-      expand_of<float>()(
-          part.b.const_data_ptr<float>() + (from - part.first) * rank, to - from, rank, part.low.data(),
-          block + (from - first) * padded, padded);
+      for_type(part.b, [&](auto of_b) {
+        using B = Pointed<decltype(of_b)>;
+        expand_of<B>()(
+            part.b.const_data_ptr<B>() + (from - part.first) * rank, to - from, rank, part.low.data(),
+            block + (from - first) * padded, padded);
+      });
     }
   }
 }

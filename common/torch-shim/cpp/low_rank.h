@@ -12,7 +12,7 @@ inline int64_t padded_rows(int64_t rows) { return (rows + kRowLanes - 1) / kRowL
 
 // The low-rank part of some outputs.
 struct LowRankPart {
-  // b, [outputs, rank], float32.
+  // b, [outputs, rank].
   at::Tensor b;
   // scale · a xᵀ, [rank, padded rows].
   std::vector<float> low;

@@ -1,4 +1,4 @@
-//! Linear maps in sampling, with adapters. Few rows on a CPU are computed transposed, which is faster.
+//! Linear maps in sampling, with adapters. On a CPU 2 to 128 rows are computed transposed, which is faster.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -35,12 +35,13 @@ struct RawLowRank {
 }
 
 /// The low-rank part of some outputs of a linear map: `scale` · `x` · `a`ᵀ · `b`ᵀ is added to them (Hu et al. 2021,
-/// arXiv:2106.09685). Of few rows on a CPU it is computed in float32.
+/// arXiv:2106.09685). Of 2 to 128 rows on a CPU it is computed in float32 and added before the sum is rounded; otherwise in
+/// the type of `x`.
 #[derive(Debug, Clone, Copy)]
 pub struct LowRank<'a> {
-    /// \[rank, inputs\]
+    /// \[rank, inputs\], float32 or bfloat16.
     pub a: &'a Tensor,
-    /// \[outputs of this part, rank\]
+    /// \[outputs of this part, rank\], float32 or bfloat16.
     pub b: &'a Tensor,
     /// Factor of the product.
     pub scale: f64,

@@ -139,7 +139,7 @@ fn a_gate_has_the_gradients_of_its_composition() {
     assert!(gate(&float(&[2, 8]), &float(&[2, 9])).is_err());
 }
 
-/// The factors of an adapter, float32.
+/// The factors of an adapter.
 struct Factors {
     a: Tensor,
     b: Tensor,
@@ -149,6 +149,10 @@ impl Factors {
     fn new(rank: i64, inputs: i64, outputs: i64) -> Self {
         let float = |shape: &[i64], shift| numbers(shape, shift).to_kind(Kind::Float);
         Self { a: float(&[rank, inputs], 0.4), b: float(&[outputs, rank], 0.5) }
+    }
+
+    fn to_kind(&self, kind: Kind) -> Self {
+        Self { a: self.a.to_kind(kind), b: self.b.to_kind(kind) }
     }
 
     fn part(&self, first: i64) -> LowRank<'_> {
@@ -171,11 +175,12 @@ fn a_linear_map_of_any_number_of_rows_is_the_product() {
     for ((kind, limit), (inputs, outputs)) in
         KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape)))
     {
-        let weight = numbers(&[outputs, inputs], 0.1).to_kind(kind);
+        let weight = numbers(&[outputs, inputs + 5], 0.1).to_kind(kind).narrow(1, 3, inputs);
         let bias = numbers(&[outputs], 0.2).to_kind(kind);
-        let factors = [Factors::new(5, inputs, 20), Factors::new(4, inputs, outputs - 20)];
+        let factors = [Factors::new(5, inputs, 20), Factors::new(4, inputs, outputs - 20).to_kind(kind)];
         for rows in [1, 2, 17, 128, 129] {
-            let x = numbers(&[rows, inputs], 0.3).to_kind(kind);
+            // Rows and weights may be parts of longer ones.
+            let x = numbers(&[rows, inputs + 7], 0.3).to_kind(kind).narrow(1, 0, inputs);
             for bias in [None, Some(&bias)] {
                 let exact = double(&x).linear(&double(&weight), bias.map(double).as_ref());
                 let own = linear(&x, &weight, bias, &[]).unwrap();
@@ -219,6 +224,12 @@ fn a_gated_linear_map_is_the_gate_of_two_maps() {
     let weight = numbers(&[6, 24], 0.1).to_kind(Kind::Float);
     assert!(linear(&x, &weight, None, &[outside.part(4)]).is_err(), "outputs beyond the last");
     assert!(linear(&x, &weight, None, &[Factors::new(4, 25, 3).part(0)]).is_err(), "other inputs");
+    let half = |shape: &[i64]| numbers(shape, 0.1).to_kind(Kind::BFloat16);
+    for inputs in [96, 100] {
+        assert!(linear(&half(&[4, inputs]), &half(&[48, 64]), None, &[]).is_err(), "{inputs} inputs for 64");
+        assert!(gated_linear(&half(&[4, inputs]), &half(&[96, 64]), &[]).is_err(), "{inputs} inputs for 64");
+    }
+    assert!(linear(&half(&[4, 24]), &weight, None, &[]).is_err(), "other types");
 }
 
 #[test]
