@@ -74,6 +74,10 @@ fn policies_rank_the_whole_catalogue() -> Result<()> {
     let mean = [&only[..], &["--set", "evaluation.likelihood_length=mean"]].concat();
     prepared.evaluate(&start, "out", &mean)?;
     ensure!(parts(&prepared.path("out"))?.len() == 3, "another length has the same key");
+    for option in [["--negatives", "9"], ["--protocol", "llara"]] {
+        let refused = prepared.start(&start, "out", &[&only[..], &option].concat())?.wait_for_failure()?;
+        ensure!(refused.contains("--protocol and --negatives require --rankings generated"), "{refused}");
+    }
     // Items have one token each.
     let (_, again) = prepared.evaluate(&start, "out", &mean)?;
     ensure!(of_catalogue(&again)? == lists, "the mean of one token differs from the sum");

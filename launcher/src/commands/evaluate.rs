@@ -32,6 +32,10 @@ pub(crate) async fn evaluate(
     flags: &EvaluateFlags,
     run_flags: &RunFlags,
 ) -> Result<ExitCode, Error> {
+    let determines_lists = !flags.negatives.is_empty() || !flags.protocol.is_empty();
+    if determines_lists && !has_sampled_lists(flags) {
+        return Err(Error::NoSampledLists);
+    }
     let overrides = run_flags.overrides();
     let run = RunFile::load(run_file, &overrides)?;
     let out =
@@ -83,6 +87,11 @@ pub(crate) async fn evaluate(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether policies rank sampled candidate lists.
+fn has_sampled_lists(flags: &EvaluateFlags) -> bool {
+    flags.rankings.iter().any(|&ranking| ranking != Ranking::Catalogue)
+}
+
 fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
     let has = |ranking: Ranking| flags.rankings.contains(&ranking);
     let protocols: Vec<Protocol> = flags.protocol.iter().map(|&protocol| protocol.into()).collect();
@@ -91,7 +100,7 @@ fn asked(flags: &EvaluateFlags, run: &RunFile) -> Asked {
     if negatives.is_empty() {
         negatives.push(run.candidates.count.saturating_sub(1).max(1));
     }
-    if !has(Ranking::Generated) && !has(Ranking::Likelihood) {
+    if !has_sampled_lists(flags) {
         // Only the whole catalogue is ranked.
         negatives.clear();
     }

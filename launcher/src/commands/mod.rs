@@ -78,6 +78,10 @@ pub(crate) enum Error {
     #[error("podium-rollout-worker rank-catalogue failed with {how}; see its messages above")]
     Ranking { how: String },
     #[error(
+        "--protocol and --negatives require --rankings generated or likelihood: the whole catalogue has no sampled lists"
+    )]
+    NoSampledLists,
+    #[error(
         "{} was created from other files than the present ones ({}): choose another folder with --out, or remove this one to \
          recreate it", stage.display(), differing.join(", ")
     )]
