@@ -1,8 +1,9 @@
 //! An evaluation of policies: its parts, and the metrics of their answers.
 //!
 //! A part is one evaluation by the services of a run: one policy, one number of negatives, one candidate sample, in
-//! sampled or reversed order, or the ranking of the whole catalogue by one policy. Its answers are stored under a name derived from all their inputs, so that a part is
-//! never repeated and never confused with another. Metrics are recomputed from the answers each time.
+//! sampled or reversed order, or the ranking of the whole catalogue by one policy. Its answers are stored under a name
+//! derived from all their inputs, so that a part is never repeated and never confused with another. Metrics are
+//! recomputed from the answers each time.
 
 // Printing macros panic on a closed output: see `podium_service::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

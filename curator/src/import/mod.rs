@@ -1,8 +1,8 @@
 //! `podium-curator import`: converts public data sets and custom logs into the data folder of training.
 //!
-//! Files are read once, row by row. Memory holds 24 bytes per interaction, and names, titles and captions. Unusable
-//! rows are rejected or skipped, and counted with their locations. The folder is created atomically, after the reader
-//! of training has accepted it.
+//! Rows are read one by one; detecting the encoding reads a file once more. Memory holds 24 bytes per interaction, and
+//! names, titles and captions. Unusable rows are rejected or skipped, and counted with their locations. The folder is
+//! created atomically, after the reader of training has accepted it.
 
 mod arrange;
 mod choices;
