@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Number of candidate samples per user.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub(super) draws: u64,
-    /// Cutoffs of HR, NDCG and MRR.
+    /// Cutoffs of the metrics.
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = [1, 3, 5, 10])]
     pub(super) at: Vec<usize>,
     /// Maximum number of users; a random sample if there are more.
