@@ -2,7 +2,7 @@
 
 use podium_recsys::candidates::Negatives;
 use podium_recsys::ranking::probes::{First, Placed, user_means};
-use podium_recsys::ranking::{BeyondAccuracy, CatalogueAnswer, Metric, estimate_values};
+use podium_recsys::ranking::{BeyondAccuracy, CatalogueAnswer, Distance, Metric, estimate_values};
 use podium_recsys::synthetic::{Best, Oracle};
 use podium_recsys::{ItemId, User};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ impl Evaluation {
             "users": self.plan.users().len(),
             "protocols": asked.protocols,
             "negatives_drawn": self.plan.drawn(),
-            "distance": BeyondAccuracy::new(&self.plan.dataset).distance(),
+            "distance": Distance::of(&self.plan.dataset),
             "seed": run.candidates.evaluation_seed,
             "draws": asked.draws,
             "reversed_draws": asked.reversed.min(asked.draws),

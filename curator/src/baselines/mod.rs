@@ -18,6 +18,7 @@ use podium_files::durable;
 use podium_grpo::rng::Stream;
 use podium_recsys::candidates::{self, Negatives, Purpose, Sampler};
 use podium_recsys::dataset::{self, Dataset};
+use podium_recsys::ranking::BeyondAccuracy;
 use podium_recsys::{ItemId, User};
 use podium_service::{environment, notice, output, shutdown};
 
@@ -71,12 +72,13 @@ fn measure(arguments: &Arguments, dataset: &Dataset) -> Result<Report, Error> {
         return Err(Error::NoUsers(arguments.part.into()));
     }
     let mut report = Report::new(arguments, dataset, &asked, trained.as_ref());
+    let beyond = BeyondAccuracy::new(dataset);
     for &negatives in &arguments.negatives {
-        report.add(Some(negatives), dataset, &sampled(arguments, negatives, &rankers, &asked)?);
+        report.add(Some(negatives), &beyond, &sampled(arguments, negatives, &rankers, &asked)?);
     }
     if arguments.catalogue {
         let placed = rankers.rank_catalogue(&asked, arguments.seed)?;
-        report.add(None, dataset, &Sampled::of(placed, asked.len(), dataset.catalogue.len()));
+        report.add(None, &beyond, &Sampled::of(placed, asked.len(), dataset.catalogue.len()));
     }
     if let Some(file) = &arguments.json {
         durable::write(file, report.to_json().as_bytes())?;

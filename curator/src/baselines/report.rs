@@ -131,7 +131,7 @@ impl Report {
             ties: "in the order of the candidate list, which is random",
             intervals: "95 %, percentile bootstrap over users",
             p_values: "two-sided randomisation test over users",
-            distance: BeyondAccuracy::new(dataset).distance(),
+            distance: Distance::of(dataset),
             trained: trained.map(|trained| trained.manifest.clone()),
             negatives: BTreeMap::new(),
             catalogue: None,
@@ -141,7 +141,12 @@ impl Report {
     }
 
     /// Adds the metrics of rankings with this many negatives, or of the whole catalogue.
-    pub(super) fn add(&mut self, negatives: Option<usize>, dataset: &Dataset, rankings: &[Sampled]) {
+    pub(super) fn add(
+        &mut self,
+        negatives: Option<usize>,
+        beyond: &BeyondAccuracy<'_>,
+        rankings: &[Sampled],
+    ) {
         let Some(candidates) = rankings.first().map(|one| one.candidates) else { return };
         let metrics = Metric::at(&self.cuts, candidates);
         let ranked: Vec<(String, Draws)> =
@@ -162,7 +167,6 @@ impl Report {
                 }
             })
             .collect();
-        let beyond = BeyondAccuracy::new(dataset);
         let cuts: Vec<usize> = self.cuts.iter().copied().filter(|&k| k < candidates).collect();
         let values = |one: &Sampled| (one.name.clone(), beyond.values(&one.tops(), &cuts, self.seed));
         let table = Table {

@@ -12,7 +12,8 @@
 //! Coverage and Gini are of all lists together and have no interval. The others are means over users, with intervals; a
 //! user without a list is excluded.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,11 @@ use super::estimate::{Estimate, estimate_values};
 use super::probes::user_means;
 use crate::dataset::Dataset;
 use crate::ids::ItemId;
+
+/// Largest number of pairs whose distances are stored, in about 50 MiB. Further pairs are computed each time.
+const STORED_PAIRS: usize = 7 << 18;
+/// Ratio of the sizes of two sets from which members of the shorter are searched in the longer.
+const SEARCHED: usize = 16;
 
 /// Distance of two items: 1 − the cosine of two sets, 1 − |A ∩ B| / √(|A| |B|). An item with an empty set has distance 1
 /// to all items.
@@ -30,6 +36,18 @@ pub enum Distance {
     Captions,
     /// Sets of the training users with the item, as in item-kNN.
     CoOccurrence,
+}
+
+impl Distance {
+    /// Returns the distance of the items of `dataset`.
+    pub fn of(dataset: &Dataset) -> Self {
+        let items = dataset.catalogue.items();
+        if !items.is_empty() && items.iter().all(|item| item.caption.is_some()) {
+            Self::Captions
+        } else {
+            Self::CoOccurrence
+        }
+    }
 }
 
 /// A metric of the first K items of all lists.
@@ -52,6 +70,8 @@ pub struct BeyondAccuracy<'a> {
     distance: Distance,
     /// Sets of the distance, ascending.
     sets: Vec<Vec<u32>>,
+    /// Distances of pairs by positions, the smaller first. Lists share most of their pairs.
+    distances: RefCell<HashMap<(usize, usize), f64>>,
     /// Self-information in bits.
     information: Vec<f64>,
     has_cold: bool,
@@ -63,10 +83,14 @@ impl<'a> BeyondAccuracy<'a> {
         let items = dataset.catalogue.items();
         let total: u64 = items.iter().map(|item| item.interactions).sum();
         let all = (total + items.len() as u64) as f64;
-        let captioned = !items.is_empty() && items.iter().all(|item| item.caption.is_some());
+        let distance = Distance::of(dataset);
         Self {
-            distance: if captioned { Distance::Captions } else { Distance::CoOccurrence },
-            sets: if captioned { words(dataset) } else { users(dataset) },
+            distance,
+            sets: match distance {
+                Distance::Captions => words(dataset),
+                Distance::CoOccurrence => users(dataset),
+            },
+            distances: RefCell::default(),
             information: items.iter().map(|item| (all / (item.interactions + 1) as f64).log2()).collect(),
             has_cold: items.iter().any(|item| item.interactions == 0),
             dataset,
@@ -119,8 +143,21 @@ impl<'a> BeyondAccuracy<'a> {
         let pairs =
             || list.iter().enumerate().flat_map(|(n, one)| list[..n].iter().map(move |other| (one, other)));
         let count = list.len() * list.len().saturating_sub(1) / 2;
-        let sum: f64 = pairs().map(|(&one, &other)| distance(&self.sets[one], &self.sets[other])).sum();
+        let sum: f64 = pairs().map(|(&one, &other)| self.distance_of(one, other)).sum();
         (count > 0).then(|| sum / count as f64)
+    }
+
+    fn distance_of(&self, one: usize, other: usize) -> f64 {
+        let pair = (one.min(other), one.max(other));
+        let mut known = self.distances.borrow_mut();
+        if let Some(&distance) = known.get(&pair) {
+            return distance;
+        }
+        let distance = distance(&self.sets[one], &self.sets[other]);
+        if known.len() < STORED_PAIRS {
+            known.insert(pair, distance);
+        }
+        distance
     }
 }
 
@@ -140,9 +177,21 @@ fn distance(one: &[u32], other: &[u32]) -> f64 {
     if one.is_empty() || other.is_empty() {
         return 1.0;
     }
+    1.0 - shared(one, other) as f64 / ((one.len() * other.len()) as f64).sqrt()
+}
+
+/// Returns the number of common members of two ascending sets.
+fn shared(one: &[u32], other: &[u32]) -> usize {
     let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
-    let shared = short.iter().filter(|number| long.binary_search(number).is_ok()).count();
-    1.0 - shared as f64 / ((one.len() * other.len()) as f64).sqrt()
+    if long.len() / SEARCHED >= short.len() {
+        return short.iter().filter(|number| long.binary_search(number).is_ok()).count();
+    }
+    let (mut short, mut long, mut count) = (short, long, 0);
+    while let ([first, after @ ..], [other, rest @ ..]) = (short, long) {
+        count += usize::from(first == other);
+        (short, long) = (if first <= other { after } else { short }, if other <= first { rest } else { long });
+    }
+    count
 }
 
 /// Returns the sets of words of all captions, as numbers.
@@ -240,6 +289,16 @@ mod tests {
         assert!(near(find(&three, "cold"), 1.0 / 3.0), "{three:?}");
         let novelty = values.iter().find(|value| value.metric == "novelty").unwrap();
         assert!(novelty.estimate.count == 2 && novelty.has_interval, "the user without a list is excluded");
+    }
+
+    #[test]
+    fn sets_of_any_sizes_share_their_common_members() {
+        let long: Vec<u32> = (0..100).map(|number| 3 * number).collect();
+        let sets: [&[u32]; 4] = [&[], &[0, 1, 297, 300], &[3, 4, 5, 6, 8, 9, 10, 12, 299], &long];
+        for short in sets {
+            let expected = short.iter().filter(|number| long.contains(number)).count();
+            assert_eq!((shared(short, &long), shared(&long, short)), (expected, expected), "{short:?}");
+        }
     }
 
     #[test]
