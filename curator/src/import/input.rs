@@ -19,12 +19,11 @@ const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 /// Position of the mark of a tar archive.
 const TAR_MARK: std::ops::Range<usize> = 257..262;
 /// First bytes of kinds of files that cannot be read, their names, and what to do.
-const FOREIGN: [(&[u8], &str, &str); 7] = [
+const FOREIGN: [(&[u8], &str, &str); 6] = [
     (b"\x80\x02", PICKLE, REWRITE),
     (b"\x80\x03", PICKLE, REWRITE),
     (b"\x80\x04\x95", PICKLE, REWRITE),
     (b"\x80\x05\x95", PICKLE, REWRITE),
-    (b"BZh", "compressed with bzip2", DECOMPRESS),
     (b"\xFD7zXZ\0", "compressed with xz", DECOMPRESS),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "extract it first"),
 ];
@@ -202,6 +201,7 @@ impl Input {
         let known = FOREIGN.iter().find(|(mark, ..)| first.starts_with(mark));
         let (what, advice) = match known {
             Some(&(_, what, advice)) => (what, advice),
+            None if is_bzip2(&first) => ("compressed with bzip2", DECOMPRESS),
             None if first.get(TAR_MARK) == Some(b"ustar".as_slice()) => ("a tar archive", "extract it first"),
             None => return Ok(self),
         };
@@ -284,6 +284,14 @@ impl Read for Checked {
     }
 }
 
+/// Whether a file begins as bzip2 does: `BZh`, the size of blocks from 1 to 9, and the mark of a block. Text may begin
+/// with the first three.
+fn is_bzip2(first: &[u8]) -> bool {
+    const BLOCK: &[u8] = &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59];
+    let after = first.strip_prefix(b"BZh");
+    matches!(after, Some([b'1'..=b'9', block @ ..]) if block.starts_with(BLOCK))
+}
+
 /// Returns up to four bytes from the start.
 fn head(mut content: impl Read) -> io::Result<[u8; 4]> {
     let (mut first, mut length) = ([0; 4], 0);
@@ -313,6 +321,14 @@ pub(crate) fn reading(path: &Path) -> impl Fn(io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_begins_with_the_mark_of_bzip2_is_text() {
+        assert!(is_bzip2(b"BZh91AY&SY\x0A"));
+        for text in [&b"BZh\t1"[..], b"BZh9", b"BZh01AY&SY", b"BZh9,Title"] {
+            assert!(!is_bzip2(text), "{text:?}");
+        }
+    }
 
     #[test]
     fn names_of_partitions_are_unescaped() {
