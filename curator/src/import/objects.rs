@@ -69,8 +69,8 @@ pub(crate) fn interactions(
     header::lines(collector, input, encoding, 0, |collector, location, line| {
         let object = object(line, Some(&wanted))?;
         let first = |names: &[&str]| names.iter().find_map(|name| present(object.get(*name)));
-        let user = first(fields.user).and_then(id).unwrap_or_default();
-        let item = first(fields.item).and_then(id).ok_or(Problem::NoField(ITEM_ID))?;
+        let user = id(first(fields.user), "user id")?.unwrap_or_default();
+        let item = id(first(fields.item), ITEM_ID)?.ok_or(Problem::NoField(ITEM_ID))?;
         let time = time(first(fields.time).ok_or(Problem::NoField("timestamp"))?, fields.dates, times)?;
         let rating = first(fields.rating).map(number).transpose()?;
         collector.interaction(location, &Row { user: &user, item: &item, time, rating })
@@ -130,11 +130,13 @@ fn present(value: Option<&Value>) -> Option<&Value> {
     value.filter(|value| !value.is_null() && value.as_str() != Some(""))
 }
 
-fn id(value: &Value) -> Option<String> {
+/// Returns an id, or `None` if it is absent.
+fn id(value: Option<&Value>, what: &'static str) -> Result<Option<String>, Problem> {
     match value {
-        Value::String(text) => Some(text.trim().to_owned()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        _ => None,
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.trim().to_owned())),
+        Some(Value::Number(number)) if !number.is_f64() => Ok(Some(number.to_string())),
+        Some(other) => Err(Problem::Id { what, found: excerpt(&other.to_string()) }),
     }
 }
 
@@ -193,7 +195,7 @@ fn item(
         captions.found.extend(entry.keys().cloned());
     }
     let first = |names: &[&str]| names.iter().find_map(|name| present(entry.get(*name)));
-    let key = first(fields.id).and_then(id).unwrap_or_default();
+    let key = id(first(fields.id), ITEM_ID)?.unwrap_or_default();
     let title = first(fields.title).map(written).unwrap_or_default();
     if fields.script.is_some_and(|script| title.contains(script)) {
         return Err(Problem::ScriptTitle(excerpt(&key)));
@@ -216,6 +218,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_absent_id_is_a_gap_and_another_type_is_not() {
+        let of = |value: Value| id(present(Some(&value)), ITEM_ID);
+        assert_eq!(of(json!(" B01 ")).unwrap().as_deref(), Some("B01"));
+        assert_eq!(of(json!(17)).unwrap().as_deref(), Some("17"));
+        assert_eq!(of(json!(null)).unwrap(), None);
+        assert!(Problem::NoField(ITEM_ID).is_gap());
+        for other in ["1.5", "123456789012345678901234567890", "true", "[1]"] {
+            let problem = of(serde_json::from_str(other).unwrap()).unwrap_err();
+            assert!(!problem.is_gap(), "{other}");
+            assert!(problem.to_string().starts_with("item id "), "{problem}");
+        }
+    }
 
     #[test]
     fn objects_of_both_languages_are_read_and_others_rejected() {

@@ -31,6 +31,8 @@ pub(crate) enum Problem {
     Literal { at: usize, expected: &'static str },
     #[error("no {0}")]
     NoField(&'static str),
+    #[error("{what} {found}, expected a text or a whole number")]
+    Id { what: &'static str, found: String },
     #[error(
         "timestamp {0:?}, expected a whole number or a date from 1678 to 2261 such as 2024-05-31T18:00:00Z"
     )]
@@ -118,6 +120,7 @@ impl Problem {
             Self::NotAnObject => "not_an_object",
             Self::Literal { .. } => "literal",
             Self::NoField(_) => "no_field",
+            Self::Id { .. } => "id",
             Self::Time(_) | Self::Date { .. } => "timestamp",
             Self::TimeKind(_) => "timestamp_kind",
             Self::TimeUnit { .. } => "timestamp_unit",
