@@ -8,6 +8,8 @@ use podium_files::durable::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::lists::Lists;
+
 /// Sections that do not affect greedy or sampled held-out answers.
 const SECTIONS: [&str; 8] =
     ["grpo", "learner", "sft", "demonstration", "watch", "reward", "network", "launch"];
@@ -33,19 +35,23 @@ const KEYS: [(&str, &str); 18] = [
     ("evaluation", "record_answers"),
 ];
 
+/// Further keys of which a ranking of the whole catalogue is independent.
+const SAMPLED_KEYS: [(&str, &str); 2] = [("candidates", "count"), ("candidates", "negatives")];
+
 /// SHA-256 of a value's text, in hexadecimal.
 pub(crate) fn digest(value: &Value) -> String {
     hex(&Sha256::digest(value.to_string()))
 }
 
-/// Returns the settings of a run that may affect its held-out answers.
-pub(crate) fn settings(run: &RunFile) -> Value {
+/// Returns the settings of a run that may affect its held-out answers, with these candidates.
+pub(crate) fn settings(run: &RunFile, lists: Lists) -> Value {
     let mut value = serde_json::to_value(run).expect("a run file is plain data");
     let Some(sections) = value.as_object_mut() else { return value };
     for section in SECTIONS {
         sections.shift_remove(section);
     }
-    for (section, key) in KEYS {
+    let further = SAMPLED_KEYS.into_iter().filter(|_| lists == Lists::Catalogue);
+    for (section, key) in KEYS.into_iter().chain(further) {
         if let Some(section) = sections.get_mut(section).and_then(Value::as_object_mut) {
             section.shift_remove(key);
         }
@@ -59,9 +65,22 @@ pub(crate) fn settings(run: &RunFile) -> Value {
 mod tests {
     use super::*;
 
-    fn settings_with(assignments: &[&str]) -> String {
+    fn settings_of(lists: Lists, assignments: &[&str]) -> String {
         let overrides: Vec<_> = assignments.iter().map(|text| text.parse().unwrap()).collect();
-        digest(&settings(&RunFile::parse("", "test", &overrides).unwrap()))
+        digest(&settings(&RunFile::parse("", "test", &overrides).unwrap(), lists))
+    }
+
+    fn settings_with(assignments: &[&str]) -> String {
+        settings_of(Lists::Sampled(9), assignments)
+    }
+
+    #[test]
+    fn a_ranking_of_the_catalogue_is_independent_of_sampled_lists() {
+        let of = |assignment: &str| settings_of(Lists::Catalogue, &[assignment]);
+        let usual = settings_of(Lists::Catalogue, &[]);
+        assert_eq!(of("candidates.count=20"), usual);
+        assert_eq!(of("candidates.negatives=popularity"), usual);
+        assert_ne!(of("candidates.evaluation_seed=1"), usual);
     }
 
     #[test]

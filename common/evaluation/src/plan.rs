@@ -7,7 +7,7 @@ use podium_files::durable;
 use podium_recsys::candidates::Negatives;
 use podium_recsys::dataset::HeldOut;
 use podium_recsys::ranking::{CatalogueAnswer, RankedAnswer};
-use podium_recsys::{Dataset, User, synthetic};
+use podium_recsys::{Dataset, ItemId, User, synthetic};
 use serde_json::{Value, json};
 
 use crate::checksums;
@@ -185,7 +185,7 @@ impl Plan {
                     "policy": policy.content,
                     "data": files,
                     "template": template,
-                    "settings": key::settings(&own),
+                    "settings": key::settings(&own, lists),
                 });
                 let order = if reversed { "-reversed" } else { "" };
                 let kind = match lists {
@@ -285,11 +285,13 @@ impl Plan {
         let path = self.answers(part);
         let answers: Vec<CatalogueAnswer> = results::rows(&path)?;
         let users = self.users();
+        let is_known = |&item: &ItemId| self.dataset.catalogue.position(item).is_some();
         let fits = answers.len() == users.len()
             && answers.iter().zip(users).all(|(answer, user)| {
                 answer.user == user.id
                     && answer.target == user.target()
-                    && (1..=answer.candidates).contains(&answer.rank)
+                    && answer.is_consistent()
+                    && answer.top.iter().all(is_known)
             });
         if fits { Ok(answers) } else { Err(Error::Damaged { path, expected: users.len() }) }
     }
@@ -342,7 +344,7 @@ fn load(
     if let Some(candidates) = lists.candidates() {
         overrides.push(Override::new("candidates.count", number(candidates as u64)));
     }
-    if !asked.protocols.is_empty() {
+    if lists != Lists::Catalogue && !asked.protocols.is_empty() {
         overrides.push(Override::new("candidates.negatives", "uniform"));
     }
     overrides.extend([

@@ -93,6 +93,16 @@ impl CatalogueAnswer {
             top_scores: top.iter().map(score).collect(),
         }
     }
+
+    /// Whether the numbers agree: the rank is one of the candidates, the first items are complete, and the target is
+    /// among them at its rank.
+    pub fn is_consistent(&self) -> bool {
+        let listed = self.candidates.min(Self::TOP);
+        (1..=self.candidates).contains(&self.rank)
+            && self.top.len() == listed
+            && self.top_scores.len() == listed
+            && self.top.get(self.rank - 1).is_none_or(|&item| item == self.target)
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +153,22 @@ mod tests {
         assert_eq!(answer.top_scores, [Some(-1.5), Some(-1.5), Some(-3.0), None]);
         let line = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<CatalogueAnswer>(&line).unwrap(), answer, "{line}");
+    }
+
+    #[test]
+    fn a_damaged_ranking_is_not_consistent() {
+        let items = [5, 2, 9].map(ItemId);
+        let answer = CatalogueAnswer::of(UserId(1), ItemId(2), &items, &[-3.0, -1.5, -2.0]);
+        assert!(answer.is_consistent());
+        for rank in [0, 2, 4] {
+            assert!(!CatalogueAnswer { rank, ..answer.clone() }.is_consistent(), "{rank}");
+        }
+        for candidates in [2, 4] {
+            assert!(!CatalogueAnswer { candidates, ..answer.clone() }.is_consistent(), "{candidates}");
+        }
+        let long: Vec<ItemId> = (0..150).map(ItemId).collect();
+        let last = CatalogueAnswer::of(UserId(1), ItemId(149), &long, &[0.0; 150]);
+        assert!(last.rank == 150 && last.is_consistent());
     }
 
     #[test]
