@@ -230,7 +230,8 @@ impl Ranking {
         }
     }
 
-    /// Samples one completion of each prompt, as an evaluation does.
+    /// Samples one completion of each prompt, as an evaluation does, but without the constraint of
+    /// `rollout.constrain_answers`: there are no candidates to constrain an answer to.
     fn completions(
         &self,
         run: &RunFile,
