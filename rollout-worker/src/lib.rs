@@ -10,6 +10,7 @@ mod generate;
 mod lease;
 mod link;
 mod metrics;
+mod partial;
 mod policy_cache;
 mod rank_catalogue;
 mod sampler;

@@ -1,17 +1,14 @@
 //! `podium-rollout-worker rank-catalogue`: ranks the whole catalogue for held-out users by likelihood, without a coordinator.
 //!
-//! Finished users are stored in `<output>.partial`, so that an interrupted ranking continues. Its first line identifies
-//! the run file, the policy and the device.
+//! An interrupted ranking continues after the finished users if all inputs are the same.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use podium_config::sections::{LikelihoodLength, LikelihoodReasoning};
 use podium_config::{Override, RunFile};
-use podium_files::durable;
+use podium_evaluation::checksums;
 use podium_grpo::rng::Stream;
 use podium_grpo::{Completion, PolicyVersion, Sampling};
 use podium_proto::convert::Slot;
@@ -25,6 +22,7 @@ use podium_tokenizer::{Chat, Message, Variables};
 use serde_json::{Value, json};
 
 use crate::lease::{Choices, stream};
+use crate::partial::{self, Partial};
 use crate::policy_cache::PolicyFolders;
 use crate::sampler::{self, Batch, CatalogueTexts, Completed, Opening, Sampler};
 use crate::source::Source;
@@ -77,17 +75,12 @@ pub(crate) enum Error {
     /// Loading or computing failed.
     #[error(transparent)]
     Sampler(#[from] sampler::Error),
-    /// A file of finished users cannot be read or extended.
-    #[error("cannot read or extend {}", path.display())]
-    Partial {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    /// An input file cannot be read.
+    #[error(transparent)]
+    Checksums(#[from] checksums::Error),
     /// The output cannot be written.
     #[error(transparent)]
-    Write(#[from] durable::Error),
+    Output(#[from] partial::Error),
 }
 
 /// Ranks the catalogue for all users.
@@ -95,12 +88,7 @@ pub(crate) fn run(run: &RunFile, options: &Options) -> Result<(), Error> {
     let expected = "the folder of a policy in Hugging Face layout";
     let model = run.model.path.clone().ok_or(Error::NotSet { key: "model.path", expected })?;
     let ranking = Ranking::new(run, options, &model)?;
-    let identity = json!({
-        "run": run.hash(),
-        "model": model,
-        "adapter": run.lora.adapter,
-        "device": ranking.sampler.device_name(),
-    });
+    let identity = ranking.identity(run, options, &model)?;
     let users = ranking.users(run);
     if !users.is_empty() {
         let case = ranking.task.catalogue_case(run.evaluation.part, 0)?;
@@ -155,6 +143,22 @@ impl Ranking {
         sampler.load(source, &PolicyFolders { version, model: model.to_owned() })?;
         sampler.check_stop_tokens()?;
         Ok(Self { sampler, task })
+    }
+
+    /// Returns all inputs of the scores, by content.
+    fn identity(&self, run: &RunFile, options: &Options, model: &Path) -> Result<Value, Error> {
+        let base = options.run_file.parent().unwrap_or(Path::new(""));
+        let template = run.prompt.template_file().map(|template| checksums::file(&base.join(template)));
+        let data = run.data.dir.as_deref().unwrap_or(Path::new(""));
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "run": run.hash(),
+            "model": checksums::policy(model)?,
+            "adapter": run.lora.adapter.as_deref().map(checksums::policy).transpose()?,
+            "data": checksums::data(data, &self.task.dataset().name)?,
+            "template": template.transpose()?,
+            "device": self.sampler.device_name(),
+        }))
     }
 
     /// Returns the evaluated users, in file order.
@@ -261,111 +265,5 @@ impl Ranking {
         // Always present, because no caller stops the sampling.
         let Completed { groups, .. } = self.sampler.complete(&batch, &|| false)?.unwrap_or_default();
         Ok(groups.into_iter().flatten().collect())
-    }
-}
-
-/// The finished users of an output that is not complete.
-struct Partial {
-    path: PathBuf,
-    file: File,
-    done: Vec<CatalogueAnswer>,
-}
-
-impl Partial {
-    /// Opens the finished users of `output`; users of another identity are dropped.
-    fn open(output: &Path, identity: &Value, users: &[User]) -> Result<Self, Error> {
-        if let Some(parent) = output.parent() {
-            durable::create_folder(parent)?;
-        }
-        let mut name = output.as_os_str().to_owned();
-        name.push(".partial");
-        let path = PathBuf::from(name);
-        let failed = |source| Error::Partial { path: path.clone(), source };
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(failed)?,
-        };
-        let done = finished(&text, identity, users);
-        // An incomplete last line is removed.
-        durable::write(&path, [format!("{identity}\n"), lines(&done)].concat().as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
-        Ok(Self { path, file, done })
-    }
-
-    fn extend(&mut self, answers: Vec<CatalogueAnswer>) -> Result<(), Error> {
-        let written = self.file.write_all(lines(&answers).as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|source| Error::Partial { path: self.path.clone(), source })?;
-        self.done.extend(answers);
-        Ok(())
-    }
-
-    /// Writes the output, and removes this file.
-    fn publish(self, output: &Path) -> Result<(), Error> {
-        durable::write(output, lines(&self.done).as_bytes())?;
-        std::fs::remove_file(&self.path).map_err(|source| Error::Partial { path: self.path, source })
-    }
-}
-
-/// Returns the answers to the first users in `text`, which begins with the line of its identity.
-fn finished(text: &str, identity: &Value, users: &[User]) -> Vec<CatalogueAnswer> {
-    let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-    if lines.next() != Some(identity.to_string().as_str()) {
-        return Vec::new();
-    }
-    let answers = lines.map_while(|line| serde_json::from_str::<CatalogueAnswer>(line).ok());
-    let same =
-        |(answer, user): &(CatalogueAnswer, &User)| answer.user == user.id && answer.target == user.target();
-    answers.zip(users).take_while(same).map(|(answer, _)| answer).collect()
-}
-
-fn lines(answers: &[CatalogueAnswer]) -> String {
-    answers.iter().map(|answer| json!(answer).to_string() + "\n").collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use podium_recsys::UserId;
-
-    use super::*;
-
-    fn user(id: u64) -> User {
-        User { id: UserId(id), items: [1, id + 2].map(ItemId).into() }
-    }
-
-    fn answer(user: &User) -> CatalogueAnswer {
-        CatalogueAnswer::of(user.id, user.target(), &[user.target(), ItemId(0)], &[-1.0, -0.5])
-    }
-
-    #[test]
-    fn finished_users_are_reused_up_to_an_incomplete_line() {
-        let users = [0, 1, 2].map(user);
-        let identity = json!({"run": "a"});
-        let complete = format!("{identity}\n{}", lines(&users[..2].iter().map(answer).collect::<Vec<_>>()));
-        let cut = format!("{complete}{{\"user\": 2");
-        assert_eq!(finished(&cut, &identity, &users), [answer(&users[0]), answer(&users[1])]);
-        assert_eq!(finished(&cut, &json!({"run": "b"}), &users), [], "another run");
-        assert_eq!(finished(&complete, &identity, &[users[0].clone(), user(7)]).len(), 1, "other users");
-        assert_eq!(finished("", &identity, &users), []);
-    }
-
-    #[test]
-    fn an_output_appears_complete() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("answers/0.jsonl");
-        let (users, identity) = ([0, 1].map(user), json!({}));
-        for user in &users {
-            let mut partial = Partial::open(&output, &identity, &users).unwrap();
-            partial.extend(vec![answer(user)]).unwrap();
-            assert!(!output.exists());
-        }
-        let partial = Partial::open(&output, &identity, &users).unwrap();
-        assert_eq!(partial.done.len(), 2);
-        partial.publish(&output).unwrap();
-        assert_eq!(std::fs::read_to_string(&output).unwrap().lines().count(), 2);
-        assert_eq!(
-            std::fs::read_dir(output.parent().unwrap()).unwrap().count(),
-            1,
-            "no partial file remains"
-        );
     }
 }
