@@ -52,6 +52,7 @@ impl Distance {
 
 /// A metric of the first K items of all lists.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(into = "Written")]
 pub struct ListValue {
     /// Name of the metric.
     pub metric: &'static str,
@@ -61,6 +62,34 @@ pub struct ListValue {
     pub estimate: Estimate,
     /// Whether it is a mean over users with an interval.
     pub has_interval: bool,
+}
+
+/// A value as JSON: limits of the interval only if there is one.
+#[derive(Serialize)]
+struct Written {
+    metric: &'static str,
+    k: usize,
+    estimate: WrittenEstimate,
+    has_interval: bool,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenEstimate {
+    Interval(Estimate),
+    Plain { mean: f64, count: usize },
+}
+
+impl From<ListValue> for Written {
+    fn from(ListValue { metric, k, estimate, has_interval }: ListValue) -> Self {
+        let Estimate { mean, count, .. } = estimate;
+        let estimate = if has_interval {
+            WrittenEstimate::Interval(estimate)
+        } else {
+            WrittenEstimate::Plain { mean, count }
+        };
+        Self { metric, k, estimate, has_interval }
+    }
 }
 
 /// The properties of items that the metrics depend on, by position in the catalogue.
@@ -189,7 +218,8 @@ fn shared(one: &[u32], other: &[u32]) -> usize {
     let (mut short, mut long, mut count) = (short, long, 0);
     while let ([first, after @ ..], [other, rest @ ..]) = (short, long) {
         count += usize::from(first == other);
-        (short, long) = (if first <= other { after } else { short }, if other <= first { rest } else { long });
+        (short, long) =
+            (if first <= other { after } else { short }, if other <= first { rest } else { long });
     }
     count
 }
@@ -289,6 +319,10 @@ mod tests {
         assert!(near(find(&three, "cold"), 1.0 / 3.0), "{three:?}");
         let novelty = values.iter().find(|value| value.metric == "novelty").unwrap();
         assert!(novelty.estimate.count == 2 && novelty.has_interval, "the user without a list is excluded");
+        for value in &values {
+            let written = serde_json::to_value(value).unwrap();
+            assert_eq!(written["estimate"].get("low").is_some(), value.has_interval, "{written}");
+        }
     }
 
     #[test]
