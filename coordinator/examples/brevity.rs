@@ -33,6 +33,7 @@ struct Completion {
 fn main() -> Result<()> {
     let limit = std::env::args().nth(1).context("expected a number of words as argument")?;
     let limit: f64 = limit.parse().with_context(|| format!("{limit:?} is not a number of words"))?;
+    anyhow::ensure!(limit.is_finite() && limit > 0.0, "the number of words is {limit}: expected more than 0");
     let (input, mut output) = (io::stdin().lock(), io::stdout().lock());
     for line in input.lines() {
         let request: Request = serde_json::from_str(&line?).context("a line is not a request")?;

@@ -10,6 +10,8 @@ Requires only Python. A failure of the endpoint ends the program; Podium starts 
     min = 0.0
     max = 1.0
     command = ["python3", "judge.py"]
+    timeout_ms = 120000
+    batch_size = 4
 
 Environment: JUDGE_URL, for example http://127.0.0.1:8000/v1; JUDGE_MODEL; JUDGE_API_KEY, if the endpoint requires a key.
 """
@@ -19,6 +21,7 @@ import os
 import re
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 INSTRUCTION = """A recommender was given this task:
 
@@ -32,8 +35,9 @@ It ranked: {ranking}
 
 Grade how well the reasoning supports the ranking, from 0 (not at all) to 10 (fully). Reply with the number alone."""
 
-# Seconds for one grade, less than `timeout_ms` divided by the completions of a request.
-TIMEOUT = 20
+# Seconds without data from the endpoint after which a grade fails. The completions of a request are graded at once, so that
+# this is less than `timeout_ms`.
+TIMEOUT = 100
 
 
 def ask(text):
@@ -68,7 +72,9 @@ def reward(request, completion):
 def main():
     for line in sys.stdin:
         request = json.loads(line)
-        rewards = [reward(request, completion) for completion in request["completions"]]
+        completions = request["completions"]
+        with ThreadPoolExecutor(len(completions)) as pool:
+            rewards = list(pool.map(lambda completion: reward(request, completion), completions))
         print(json.dumps({"id": request["id"], "rewards": rewards}), flush=True)
 
 

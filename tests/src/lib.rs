@@ -35,7 +35,7 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(
         path.is_file(),
-        "{} is missing: run `cargo build --release --workspace --bins` first",
+        "{} is missing: run `cargo build --release --workspace --bins --examples` first",
         path.display()
     );
     path

@@ -264,7 +264,8 @@ fn answers_of_external_rewards_are_removed_with_their_groups() {
         drop(store);
         Store::open(folder.path(), "cafe").unwrap()
     };
-    assert_eq!(store.reward_answer((0, 1), &one, "judge").unwrap(), Some(vec![0.1, -0.0]));
+    let stored = store.reward_answer((0, 1), &one, "judge").unwrap().unwrap();
+    assert_eq!(stored.into_iter().map(f64::to_bits).collect::<Vec<_>>(), [0.1, -0.0].map(f64::to_bits));
     assert_eq!(store.reward_answer((0, 1), &one, "tone").unwrap(), None);
     assert_eq!(store.reward_answer((0, 1), &other, "judge").unwrap(), None);
     store.drop_groups(Step(1)).unwrap();
