@@ -285,6 +285,10 @@ fn invalid_external_rewards_are_refused() -> Result<()> {
             format!("{base}{url}concurrency = 0"),
             "`concurrency` of the term \"judge\" is 0, expected 1 to 256",
         ),
+        (
+            format!("{base}{url}backoff_ms = 0"),
+            "`backoff_ms` of the term \"judge\" is 0, expected at least 1",
+        ),
         (format!("{base}{url}deadline = 3"), "deadline"),
     ] {
         let (code, output) = check(&keys)?;

@@ -45,7 +45,11 @@ impl Endpoint {
         let mut url = Url::parse(address)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| SetupError::Address(secret.hide(address)))?;
+            .ok_or_else(|| {
+                // A query may contain a key.
+                let shown = address.split(['?', '#']).next().unwrap_or_default();
+                SetupError::Address(secret.hide(shown))
+            })?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(SetupError::Credentials);
         }
@@ -159,6 +163,8 @@ mod tests {
         for address in ["", "api.openai.com", "file:///etc/passwd", "ftp://host"] {
             assert!(matches!(new(address, ""), Err(SetupError::Address(_))), "{address}");
         }
+        let refused = new("localhost:8000?key=hidden", "").unwrap_err().to_string();
+        assert!(refused.contains("localhost:8000\"") && !refused.contains("hidden"), "{refused}");
         let endpoint = new("http://localhost:8000/v1/?api-version=1", "/chat/completions").unwrap();
         assert_eq!(endpoint.address.path(), "/v1/chat/completions");
         assert_eq!(endpoint.address.query(), Some("api-version=1"));

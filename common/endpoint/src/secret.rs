@@ -28,6 +28,11 @@ pub enum SecretError {
     /// The variable or the file has no key.
     #[error("{0} is empty: expected a key")]
     Empty(String),
+    /// The key is too short to be hidden.
+    #[error(
+        "the key in {0} is too short to be hidden in messages: expected at least {SHORTEST_HIDDEN_BYTES} bytes"
+    )]
+    Short(String),
 }
 
 /// A key that is not printed. Empty if the endpoint requires none.
@@ -42,12 +47,12 @@ impl Secret {
         Self(value.to_string_lossy().trim().to_owned())
     }
 
-    /// Reads a key that must not be empty from an environment variable.
+    /// Reads a key that must be there, and long enough to be hidden, from an environment variable.
     pub fn required_in(variable: &str) -> Result<Self, SecretError> {
         Self::from_environment(variable).required(format!("the environment variable {variable}"))
     }
 
-    /// Reads a key that must not be empty from a file, and trims white space.
+    /// Reads a key that must be there, and long enough to be hidden, from a file, and trims white space.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let mut text = Vec::new();
         let read =
@@ -57,7 +62,11 @@ impl Secret {
     }
 
     fn required(self, origin: String) -> Result<Self, SecretError> {
-        if self.0.is_empty() { Err(SecretError::Empty(origin)) } else { Ok(self) }
+        match self.0.len() {
+            0 => Err(SecretError::Empty(origin)),
+            1..SHORTEST_HIDDEN_BYTES => Err(SecretError::Short(origin)),
+            _ => Ok(self),
+        }
     }
 
     /// Returns the value of the authorization header; `None` without a key.
@@ -92,6 +101,9 @@ mod tests {
         assert!(matches!(Secret::read(&path), Err(SecretError::File { .. })));
         std::fs::write(&path, " \n").unwrap();
         assert!(Secret::read(&path).unwrap_err().to_string().contains("is empty: expected a key"));
+        std::fs::write(&path, "sk-short\n").unwrap();
+        let short = Secret::read(&path).unwrap_err().to_string();
+        assert!(short.contains("expected at least 12 bytes") && !short.contains("sk-short"), "{short}");
         std::fs::write(&path, "sk-very-secret\n").unwrap();
         assert_eq!(Secret::read(&path).unwrap().0, "sk-very-secret");
         let unset = Secret::required_in("PODIUM_TEST_NO_SUCH_KEY").unwrap_err().to_string();

@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use podium_proto::v1;
 
+use crate::metrics::rewards;
+
 /// The state of a term.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<State>);
@@ -22,14 +24,15 @@ struct State {
 #[derive(Debug)]
 pub(super) struct OpenRequest<'a> {
     health: &'a Health,
+    name: &'a str,
     id: &'a str,
 }
 
 impl Health {
-    /// Begins a request.
-    pub(super) fn begin<'a>(&'a self, id: &'a str) -> OpenRequest<'a> {
+    /// Begins a request of the term `name`.
+    pub(super) fn begin<'a>(&'a self, name: &'a str, id: &'a str) -> OpenRequest<'a> {
         self.state().open += 1;
-        OpenRequest { health: self, id }
+        OpenRequest { health: self, name, id }
     }
 
     /// Counts a request whose answer is stored.
@@ -54,11 +57,6 @@ impl Health {
         }
     }
 
-    /// Returns the number of requests that have used up their retries.
-    pub(super) fn waiting(&self) -> usize {
-        self.state().waiting.len()
-    }
-
     /// Returns the warning about a request that has used up its retries.
     pub(super) fn warning(&self) -> Option<String> {
         self.state().waiting.values().next().cloned()
@@ -77,6 +75,7 @@ impl OpenRequest<'_> {
         state.failed += 1;
         if let Some(warning) = warning {
             state.waiting.insert(self.id.to_owned(), warning);
+            rewards::waiting(self.name, state.waiting.len());
         }
     }
 }
@@ -85,6 +84,8 @@ impl Drop for OpenRequest<'_> {
     fn drop(&mut self) {
         let mut state = self.health.state();
         state.open -= 1;
-        state.waiting.remove(self.id);
+        if state.waiting.remove(self.id).is_some() {
+            rewards::waiting(self.name, state.waiting.len());
+        }
     }
 }

@@ -115,8 +115,8 @@ impl ExternalRewards {
         };
         drop(held);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // This call and the map hold it.
-        if Arc::strong_count(&turn) == 2 {
+        drop(turn);
+        if open.get(&key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             open.remove(&key);
         }
         Ok(values)

@@ -1,13 +1,17 @@
 //! Subprocesses that answer requests: a line of JSON on standard input, a line of JSON on standard output.
 //!
 //! A process has one request at a time. It is killed if its answer is late or is no answer to its request, because it
-//! could otherwise answer an earlier request later; the next request starts another one. Its standard error is logged.
+//! could otherwise answer an earlier request later; the next request starts another one. The processes that it started
+//! are killed with it. Its standard error is logged.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use podium_endpoint::{LONGEST_REPLY_BYTES, beginning};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -16,6 +20,8 @@ use super::error::Failure;
 
 /// Time in which a process that closed its output has to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval in which the exit of such a process is checked.
+const EXIT_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest line of standard error that is read at once, in bytes.
 const LONGEST_LINE_BYTES: u64 = 64 << 10;
 
@@ -29,7 +35,7 @@ pub(super) struct Programs {
     idle: Mutex<Vec<Process>>,
 }
 
-/// A process. It is killed when dropped.
+/// A process. It and the processes of its group are killed when dropped.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -126,13 +132,45 @@ impl Process {
     }
 
     async fn ended(&mut self) -> Failure {
-        let status = match tokio::time::timeout(EXIT_TIMEOUT, self.child.wait()).await {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it closed its output".to_owned(),
+        let exited = tokio::time::timeout(EXIT_TIMEOUT, self.exited()).await.is_ok();
+        self.kill();
+        let status = if exited {
+            self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+        } else {
+            "it closed its output".to_owned()
         };
         let line = self.last_line.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Failure::Ended { status, line }
+    }
+
+    /// Waits until the process has exited. It stays a zombie, so that no other group has its id.
+    async fn exited(&self) {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Some(process) = self.id() {
+            match waitid(Id::Pid(process), flags) {
+                Ok(WaitStatus::StillAlive) => tokio::time::sleep(EXIT_INTERVAL).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Kills the group of the process, unless its exit status was read.
+    fn kill(&self) {
+        if let Some(process) = self.id() {
+            // Fails if all have exited.
+            let _ = killpg(process, Signal::SIGKILL);
+        }
+    }
+
+    /// Returns the id of the process and of its group; `None` once its exit status was read.
+    fn id(&self) -> Option<Pid> {
+        self.child.id().map(|id| Pid::from_raw(id as i32))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -151,5 +189,37 @@ async fn log(
         let line = beginning(&String::from_utf8_lossy(&line));
         tracing::info!("reward program `{term}`: {line}");
         *last_line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn processes_that_a_program_started_are_killed_with_it() {
+        for (script, told) in [
+            ("sleep 60 & echo $! > pid; echo busy; wait", "busy"),
+            ("sleep 60 > /dev/null 2>&1 & echo $! > pid; exit 3", "(exit status: 3)"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let command = ["sh", "-c", script].map(str::to_owned);
+            let programs =
+                Programs::start("judge", &command, folder.path(), Duration::from_secs(30)).unwrap();
+            let read =
+                |answer: &[u8]| Err::<(), _>(Failure::Answer(String::from_utf8_lossy(answer).into_owned()));
+            let failure = programs.ask("{}", read).await.unwrap_err().to_string();
+            assert!(failure.contains(told), "{failure}");
+            let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
+            let stat = format!("/proc/{}/stat", pid.trim());
+            let began = Instant::now();
+            while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+                assert!(began.elapsed() < Duration::from_secs(20), "the process {pid} is alive");
+                tokio::time::sleep(EXIT_INTERVAL).await;
+            }
+        }
     }
 }

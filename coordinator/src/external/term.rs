@@ -73,7 +73,7 @@ impl Term {
         let name = &self.options.name;
         let body = request.to_json();
         let jitter = u64::from_str_radix(request.id.get(..16).unwrap_or_default(), 16).unwrap_or_default();
-        let open = self.health.begin(&request.id);
+        let open = self.health.begin(name, &request.id);
         let mut failures = 0;
         loop {
             let attempt = {
@@ -86,11 +86,7 @@ impl Term {
                 attempt
             };
             let failure = match attempt {
-                Ok(values) => {
-                    drop(open);
-                    rewards::waiting(name, self.health.waiting());
-                    return values;
-                }
+                Ok(values) => return values,
                 Err(failure) => failure,
             };
             let what = format!("{}: {}", self.described(group, request), describe(&failure));
@@ -103,7 +99,6 @@ impl Term {
                     "the run waits for the reward term `{name}` after {retries} retries: {what}; the request is repeated \
                      until it succeeds"
                 )));
-                rewards::waiting(name, self.health.waiting());
             }
             let wait = Duration::from_millis(wait_ms(self.options.backoff_ms, failures, jitter));
             let requested = failure.retry_after().unwrap_or_default().min(LONGEST_WAIT);
@@ -117,12 +112,13 @@ impl Term {
             Transport::Server(endpoint) => {
                 let answer = endpoint.post(body).await?;
                 // The server may quote the token.
-                read_answer(&answer, request)
-                    .map_err(|error| Failure::Answer(endpoint.hide(&error.to_string())))
+                read_answer(&answer, request, |text| endpoint.hide(text))
+                    .map_err(|error| Failure::Answer(error.to_string()))
             }
             Transport::Programs(programs) => {
                 let read = |answer: &[u8]| {
-                    read_answer(answer, request).map_err(|error| Failure::Answer(error.to_string()))
+                    read_answer(answer, request, str::to_owned)
+                        .map_err(|error| Failure::Answer(error.to_string()))
                 };
                 programs.ask(body, read).await
             }

@@ -60,18 +60,20 @@ struct Answer {
     rewards: Vec<Value>,
 }
 
-/// Reads the answer to a request and returns its values, in the order of the completions.
-pub fn read(answer: &[u8], request: &Request) -> Result<Vec<f64>, Error> {
+/// Reads the answer to a request and returns its values, in the order of the completions. `hide`: replaces secrets in
+/// texts of the program, before errors show their beginning.
+pub fn read(answer: &[u8], request: &Request, hide: impl Fn(&str) -> String) -> Result<Vec<f64>, Error> {
+    let shown = |text: &str| hide(text).chars().take(SHOWN_CHARACTERS).collect::<String>();
     let Request { id, min, max, completions, .. } = request;
     let invalid = |cause: serde_json::Error| Error::Invalid {
-        answer: String::from_utf8_lossy(answer).chars().take(SHOWN_CHARACTERS).collect(),
-        cause: cause.to_string(),
+        answer: shown(&String::from_utf8_lossy(answer)),
+        // Quotes texts of the answer.
+        cause: shown(&cause.to_string()),
         id: id.clone(),
     };
     let Answer { id: found, rewards } = serde_json::from_slice(answer).map_err(invalid)?;
     if found != *id {
-        let found = found.chars().take(SHOWN_CHARACTERS).collect();
-        return Err(Error::Id { found, expected: id.clone() });
+        return Err(Error::Id { found: shown(&found), expected: id.clone() });
     }
     if rewards.len() != completions.len() {
         return Err(Error::Count { found: rewards.len(), expected: completions.len() });
@@ -79,7 +81,7 @@ pub fn read(answer: &[u8], request: &Request) -> Result<Vec<f64>, Error> {
     let value = |(place, value): (usize, &Value)| {
         let number = value.as_f64().filter(|number| number.is_finite() && (*min..=*max).contains(number));
         number.ok_or_else(|| {
-            let value = value.to_string().chars().take(SHOWN_CHARACTERS).collect();
+            let value = shown(&value.to_string());
             Error::Value { place, value, min: *min, max: *max }
         })
     };
@@ -120,7 +122,9 @@ mod tests {
 
     #[test]
     fn only_one_number_in_range_for_each_completion_is_accepted() {
-        let read = |answer: &str| read(answer.as_bytes(), &request()).map_err(|error| error.to_string());
+        let read = |answer: &str| {
+            read(answer.as_bytes(), &request(), str::to_owned).map_err(|error| error.to_string())
+        };
         assert_eq!(read(r#"{"id": "a1", "rewards": [1, -0.25], "note": 3}"#), Ok(vec![1.0, -0.25]));
         for (answer, told) in [
             ("busy", "\"busy\" is invalid"),
@@ -140,6 +144,23 @@ mod tests {
         ] {
             let error = read(answer).unwrap_err();
             assert!(error.contains(told), "{answer}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_before_a_text_is_cut() {
+        let secret = "sk-very-secret";
+        let text = format!("{}{secret}", "x".repeat(195));
+        for answer in [
+            text.clone(),
+            format!("{}{secret}", " ".repeat(195)),
+            format!(r#"{{"id": "{text}", "rewards": [0, 0]}}"#),
+            format!(r#"{{"id": "a1", "rewards": ["{text}", 0]}}"#),
+            format!(r#"{{"id": "a1", "rewards": "{text}"}}"#),
+        ] {
+            let error =
+                read(answer.as_bytes(), &request(), |text| text.replace(secret, "[key]")).unwrap_err();
+            assert!(!error.to_string().contains("sk"), "{error}");
         }
     }
 }

@@ -171,6 +171,7 @@ impl External {
             }
         }
         self.require("timeout_ms", self.timeout_ms, self.timeout_ms >= 1, "at least 1")?;
+        self.require("backoff_ms", self.backoff_ms, self.backoff_ms >= 1, "at least 1")?;
         let requests = self.concurrency;
         self.require("concurrency", requests, (1..=MOST_REQUESTS).contains(&requests), "1 to 256")?;
         self.require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
