@@ -12,7 +12,8 @@ use podium_proto::v1::{self, RunStatus};
 use podium_tests::scrape::Scrape;
 use podium_tests::{PATIENCE, Process, Run, rows};
 
-const STEPS: u64 = 36;
+/// Steps of the run, which takes longer than all guests on a fast machine.
+const STEPS: u64 = 72;
 const PROMPTS: u64 = 32;
 /// Number of workers that join and disconnect.
 const GUESTS: usize = 20;

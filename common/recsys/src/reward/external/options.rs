@@ -170,17 +170,17 @@ impl External {
                 self.require("token_file or token_variable", "there", !given, expected)?;
             }
         }
-        self.require("timeout_ms", self.timeout_ms, self.timeout_ms >= 1, "at least 1")?;
-        self.require("backoff_ms", self.backoff_ms, self.backoff_ms >= 1, "at least 1")?;
+        self.require("timeout_ms", &self.timeout_ms, self.timeout_ms >= 1, "at least 1")?;
+        self.require("backoff_ms", &self.backoff_ms, self.backoff_ms >= 1, "at least 1")?;
         let requests = self.concurrency;
-        self.require("concurrency", requests, (1..=MOST_REQUESTS).contains(&requests), "1 to 256")?;
-        self.require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        self.require("concurrency", &requests, (1..=MOST_REQUESTS).contains(&requests), "1 to 256")?;
+        self.require("batch_size", &self.batch_size, self.batch_size >= 1, "at least 1")
     }
 
     fn require(
         &self,
         key: &'static str,
-        value: impl ToString,
+        value: &(impl ToString + ?Sized),
         holds: bool,
         expected: &'static str,
     ) -> Result<(), Error> {
