@@ -60,7 +60,7 @@ fn check_recorded(run: &Run, name: &str, expected: impl Fn(&str) -> f64) -> Resu
         for completion in row["completions"].as_array().context("a row has completions")? {
             let parts = &completion["terms"];
             let text = completion["text"].as_str().context("a completion has a text")?;
-            let expected = if parts[form] == Value::from(1.0) { expected(text) } else { 0.0 };
+            let expected = if parts[form] == 1.0 { expected(text) } else { 0.0 };
             let found = parts[place].as_f64().context("a reward is a number")?;
             ensure!((found - expected).abs() < 1e-12, "{text:?} has {found}, expected {expected}");
             values += usize::from(expected > 0.0);

@@ -61,7 +61,7 @@ impl Error {
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {
             Self::Invalid(error) => error.usage(),
-            _ => None,
+            Self::Exchange(_) => None,
         }
     }
 }
