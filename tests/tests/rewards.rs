@@ -12,7 +12,6 @@ use podium_proto::v1;
 use podium_tests::launched::{podium, status};
 use podium_tests::scrape::Scrape;
 use podium_tests::{Process, Run, binary, path_text, rows};
-use serde_json::Value;
 
 use server::{Conduct, Server, reward};
 
