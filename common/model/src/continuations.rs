@@ -30,7 +30,7 @@ pub struct Continuations {
 }
 
 impl Continuations {
-    /// Creates them from their token ids; `None` if one is empty, or there are none.
+    /// Creates continuations from token ids. Returns `None` for an empty list or an empty continuation.
     pub fn new(tokens: Vec<Vec<u32>>) -> Option<Self> {
         let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, tokens) in tokens.iter().enumerate() {
@@ -44,7 +44,7 @@ impl Continuations {
         self.tokens.len()
     }
 
-    /// Whether there are none, which is never the case.
+    /// Returns `false`: [`Self::new`] refuses an empty list.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }

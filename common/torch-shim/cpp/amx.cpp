@@ -46,7 +46,7 @@ bool ask_for_tiles() {
 template <bool kTwo>
 PODIUM_TILES void product(
     const uint32_t* pairs, int64_t padded, const c10::BFloat16* weight, int64_t stride, int64_t inputs, float* block) {
-  // Nor that the instructions read the numbers.
+  // The compiler does not know that the instructions read these numbers.
   asm volatile("" : : : "memory");
   _tile_zero(0);
   if (kTwo) {

@@ -13,7 +13,7 @@ constexpr int64_t kTileRanks = 4;
 // Outputs whose sums are in registers.
 constexpr int64_t kTileOutputs = 4;
 
-// One row of x times one of a, of which the numbers after the last whole vector are added one by one. The sum has sixteen
+// kRows rows of x times kRanks rows of a. Numbers after the last whole vector are added one by one. Each sum has sixteen
 // parts in a fixed order, as in `sum`.
 template <int64_t kRows, int64_t kRanks, typename T, typename A>
 PODIUM_INLINE void dots(
